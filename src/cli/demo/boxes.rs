@@ -1,0 +1,179 @@
+//! Starts `natbox run` in a namespace and asks it how it is.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::interrupt::{Interrupt, Interrupted};
+use super::lab::{Child, LabError, Namespace};
+use crate::control::Status;
+use crate::control::admin::{self, ClientError, Request};
+
+/// How long a box may take until it answers.
+const READY_LIMIT: Duration = Duration::from_secs(15);
+
+/// How often it is asked until then.
+const READY_POLL: Duration = Duration::from_millis(20);
+
+/// Lines of a box's log that an error message shows.
+const LOG_LINES: usize = 12;
+
+/// Why a box is not there or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BoxError {
+    /// Its process or files could not be set up.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// Its configuration cannot be rewritten.
+    #[error("cannot rewrite the configuration of {name}: {reason}")]
+    Configuration {
+        /// Name of the box.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// It ended instead of getting ready.
+    #[error("{name} ended ({status}) before it was ready; `{command}` said:\n{log}")]
+    Ended {
+        /// Name of the box.
+        name: String,
+        /// Its exit status.
+        status: String,
+        /// What was started.
+        command: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// It did not answer in time.
+    #[error("{name} did not answer on its admin socket within {} s ({last}); `{command}` said:\n{log}", READY_LIMIT.as_secs())]
+    Silent {
+        /// Name of the box.
+        name: String,
+        /// The last attempt's error.
+        last: String,
+        /// What was started.
+        command: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// The admin socket failed or gave an answer that makes no sense.
+    #[error(transparent)]
+    Admin(#[from] ClientError),
+    /// A signal came first.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+/// A running box.
+#[derive(Debug)]
+pub struct NatBox {
+    name: String,
+    socket: PathBuf,
+    process: Child,
+}
+
+impl NatBox {
+    /// Starts `PROGRAM run` in a namespace, with a copy of `configuration` whose `admin.socket` lies in `directory`.
+    /// The box may not be ready yet: [`NatBox::wait_ready`].
+    ///
+    /// # Errors
+    /// The files cannot be written or the process not be started.
+    pub fn start(
+        program: &Path,
+        namespace: &Namespace,
+        directory: &Path,
+        name: &str,
+        configuration: &str,
+    ) -> Result<NatBox, BoxError> {
+        let socket = directory.join(format!("{name}.sock"));
+        let text = with_socket(configuration, &socket)
+            .map_err(|reason| BoxError::Configuration { name: name.to_owned(), reason })?;
+        let path = directory.join(format!("{name}.yaml"));
+        fs::write(&path, text).map_err(LabError::file("write", &path))?;
+        let mut command = namespace.command(program);
+        command.arg("run").arg("--config").arg(&path);
+        let process = namespace.spawn(name, command)?;
+        Ok(NatBox { name: name.to_owned(), socket, process })
+    }
+
+    /// The command line that was started.
+    pub fn command(&self) -> &str {
+        self.process.command()
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Child {
+        &mut self.process
+    }
+
+    /// Path of its admin socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Waits until the box answers on its admin socket.
+    ///
+    /// # Errors
+    /// [`BoxError::Ended`] or [`BoxError::Silent`], with the end of its log.
+    pub fn wait_ready(&mut self, interrupt: &Interrupt) -> Result<(), BoxError> {
+        let deadline = Instant::now() + READY_LIMIT;
+        loop {
+            let (name, command) = (self.name.clone(), self.process.command().to_owned());
+            let ended = self.process.ended().map_err(LabError::system(format!("wait for {name}")))?;
+            if let Some(status) = ended {
+                let log = self.process.log_tail(LOG_LINES);
+                return Err(BoxError::Ended { name, status: status.to_string(), command, log });
+            }
+            let last = match self.status() {
+                Ok(_) => return Ok(()),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= deadline {
+                return Err(BoxError::Silent { name, last, command, log: self.process.log_tail(LOG_LINES) });
+            }
+            interrupt.pause(READY_POLL)?;
+        }
+    }
+
+    /// What the box says of itself.
+    ///
+    /// # Errors
+    /// Nobody answers on the admin socket.
+    pub fn status(&self) -> Result<Status, ClientError> {
+        admin::request(&self.socket, &Request::Status)
+    }
+}
+
+/// The configuration with another admin socket; nothing else changes (comments go).
+fn with_socket(configuration: &str, socket: &Path) -> Result<String, String> {
+    use serde_yaml_ng::{Mapping, Value as Yaml};
+    let mut tree: Mapping = serde_yaml_ng::from_str(configuration).map_err(|error| error.to_string())?;
+    let admin = tree.entry("admin".into()).or_insert_with(|| Yaml::Mapping(Mapping::new()));
+    let admin = admin.as_mapping_mut().ok_or("`admin` is not a mapping")?;
+    admin.insert("socket".into(), socket.to_string_lossy().into());
+    serde_yaml_ng::to_string(&tree).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn only_the_admin_socket_changes() {
+        let before =
+            "name: b\nadmin: { http: 127.0.0.1:9640, socket: /run/x.sock }\nforwards:\n  - { port: 80 }\n";
+        let after = with_socket(before, Path::new("/tmp/y.sock")).unwrap();
+        let [mut old, new] = [before, &after].map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
+        assert_ne!(old, new);
+        old["admin"]["socket"] = "/tmp/y.sock".into();
+        assert_eq!(old, new);
+    }
+
+    #[test]
+    fn a_configuration_without_admin_section_gets_one() {
+        let after = with_socket("name: b\n", Path::new("/tmp/y.sock")).unwrap();
+        assert_eq!(after, "name: b\nadmin:\n  socket: /tmp/y.sock\n");
+    }
+}

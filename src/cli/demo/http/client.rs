@@ -1,0 +1,149 @@
+//! The client.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, connect as start_connecting, socket_with, sockopt,
+};
+
+use super::{CHUNK, header, read_head};
+
+/// A connection to a server, kept open between requests as the server allows.
+#[derive(Debug)]
+pub struct Connection {
+    reader: BufReader<TcpStream>,
+    host: SocketAddrV4,
+}
+
+/// An answer with its whole body.
+#[derive(Debug)]
+pub struct Response {
+    /// Status code.
+    pub status: u16,
+    head: Vec<String>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The body as text; empty if it is none.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap_or_default()
+    }
+
+    /// The value of a header, its name compared without case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header(&self.head, name)
+    }
+}
+
+/// Connects to `to`, from one of the machine's addresses if `from` names one. `patience` bounds connecting and each
+/// later read and write.
+///
+/// # Errors
+/// As the system says; `TimedOut` after `patience`.
+pub fn connect(from: Option<Ipv4Addr>, to: SocketAddrV4, patience: Duration) -> io::Result<Connection> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
+    if let Some(from) = from {
+        bind(&socket, &SocketAddrV4::new(from, 0))?;
+    }
+    match start_connecting(&socket, &to) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::INPROGRESS) => {
+            let limit = Timespec::try_from(patience).map_err(io::Error::other)?;
+            if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))? == 0 {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {to}")));
+            }
+            sockopt::socket_error(&socket)??;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    Ok(Connection { reader: BufReader::with_capacity(CHUNK, stream), host: to })
+}
+
+impl Connection {
+    /// The socket below.
+    pub fn stream_ref(&self) -> &TcpStream {
+        self.reader.get_ref()
+    }
+
+    /// Gets a path with its whole body.
+    ///
+    /// # Errors
+    /// The connection failed, or the answer is not HTTP with a length.
+    pub fn get(&mut self, path: &str) -> io::Result<Response> {
+        self.get_with(path, &[])
+    }
+
+    /// [`Connection::get`] with further headers.
+    ///
+    /// # Errors
+    /// The connection failed, or the answer is not HTTP with a length.
+    pub fn get_with(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+        let mut body = Vec::new();
+        let (status, head) = self.exchange(path, headers, |bytes| {
+            body.extend_from_slice(bytes);
+            ControlFlow::Continue(())
+        })?;
+        Ok(Response { status, head, body })
+    }
+
+    /// Gets a path, handing over the body as it arrives, until it ends or `receive` breaks off. After a break the
+    /// connection is of no more use, since the rest of the body is still on its way. Returns the status.
+    ///
+    /// # Errors
+    /// The connection failed, or the answer is not HTTP with a length.
+    pub fn stream(&mut self, path: &str, receive: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<u16> {
+        self.exchange(path, &[], receive).map(|(status, _)| status)
+    }
+
+    fn exchange(
+        &mut self,
+        path: &str,
+        headers: &[(&str, &str)],
+        mut receive: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<(u16, Vec<String>)> {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.host);
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        request.push_str("\r\n");
+        self.reader.get_mut().write_all(request.as_bytes())?;
+
+        let head = read_head(&mut self.reader)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))?;
+        let invalid =
+            |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the answer"));
+        let status = head[0]
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .ok_or_else(|| invalid("no HTTP/1.1 status"))?;
+        let mut left: u64 = header(&head, "content-length")
+            .and_then(|value| value.parse().ok())
+            .ok_or_else(|| invalid("no length"))?;
+        while left > 0 {
+            let bytes = self.reader.fill_buf()?;
+            if bytes.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            let go_on = receive(&bytes[..taken]);
+            self.reader.consume(taken);
+            left -= taken as u64;
+            if go_on.is_break() {
+                break;
+            }
+        }
+        Ok((status, head))
+    }
+}

@@ -1,0 +1,136 @@
+//! A child process in a namespace.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::registry::GRACE;
+use super::{Lab, LabError, command_line};
+
+/// How often a child is asked whether it has ended.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A process that this lab started; ended (SIGTERM, after a grace period SIGKILL) and waited for when dropped.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    command: String,
+    log: PathBuf,
+    /// Keeps the namespaces until the process has ended.
+    _lab: Lab,
+}
+
+impl Child {
+    pub(super) fn spawn(lab: Lab, label: &str, mut command: Command) -> Result<Child, LabError> {
+        let log = lab.directory().join(format!("{label}.log"));
+        // Appended to: a box that is started again under the same label keeps its history.
+        let output =
+            File::options().create(true).append(true).open(&log).map_err(LabError::file("make", &log))?;
+        let errors = output.try_clone().map_err(LabError::file("open", &log))?;
+        command.stdout(output).stderr(errors);
+        let process = command.spawn().map_err(|source| LabError::NoProgram {
+            program: command.get_program().to_string_lossy().into_owned(),
+            package: "iproute2",
+            source,
+        })?;
+        let child = Child { process, command: command_line(&command), log, _lab: lab.clone() };
+        lab.0.journal.lock().child(child.pid())?;
+        Ok(child)
+    }
+
+    /// Process id; of the program itself, since `ip netns exec` turns into it.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The command line that was started.
+    pub fn command(&self) -> &str {
+        &self.command
+    }
+
+    /// Where its output goes.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Everything that it has printed so far.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The last lines that it has printed.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<_> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
+        // As long as it has not been waited for, nobody else can get its pid.
+        if self.ended()?.is_some() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Its exit status, if it has ended.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
+    /// Waits for its end; `None` when it still runs after `limit`.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.ended()? {
+                None if Instant::now() < deadline => std::thread::sleep(POLL),
+                answer => return Ok(answer),
+            }
+        }
+    }
+
+    /// SIGTERM, and SIGKILL if that is not heeded within a grace period; waits for the end.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn terminate(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.ended()? {
+            return Ok(status);
+        }
+        self.signal(Signal::TERM)?;
+        match self.wait(GRACE)? {
+            Some(status) => Ok(status),
+            None => self.kill(),
+        }
+    }
+
+    /// SIGKILL; waits for the end.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn kill(&mut self) -> io::Result<ExitStatus> {
+        self.process.kill()?;
+        self.process.wait()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.terminate();
+    }
+}

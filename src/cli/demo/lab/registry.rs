@@ -1,0 +1,240 @@
+//! The journal of a lab, and the removal of what a killed lab left behind.
+//!
+//! Every lab keeps one file, `/run/natbox/lab-STEM.json`, one JSON object a line: first its owner (pid and start
+//! time), then every namespace *before* it is made and every child process once it runs. The owner holds a lock
+//! (flock) on the file for as long as it lives and the kernel releases it even after `kill -9`, so a journal that
+//! can be locked belongs to nobody. The sweep ends the children listed there (pid and start time must both match: a
+//! pid may have been given to somebody else) and deletes the namespaces and the directory, and then the file.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::{LabError, NETNS_DIRECTORY, run_tool};
+
+/// Where journals and lab directories live; gone after a reboot, as are the namespaces.
+const DIRECTORY: &str = "/run/natbox";
+
+/// How long a process may take to end after SIGTERM before it is killed.
+pub(super) const GRACE: Duration = Duration::from_secs(3);
+
+/// The lab directory that belongs to a journal.
+pub(super) fn directory_of(stem: &str) -> PathBuf {
+    Path::new(DIRECTORY).join(stem)
+}
+
+/// One line of a journal.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Entry {
+    Owner(Process),
+    Namespace(String),
+    Child(Process),
+}
+
+/// A process that cannot be mistaken for a later one with the same pid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    pid: u32,
+    /// Clock ticks after boot (`/proc/PID/stat`, field 22).
+    start: u64,
+}
+
+impl Process {
+    /// `None`: there is no such process.
+    fn of(pid: u32) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name in parentheses may itself hold spaces and parentheses; field 3 follows the last one.
+        let fields = stat.rsplit_once(") ")?.1;
+        Some(Process { pid, start: fields.split(' ').nth(22 - 3)?.parse().ok()? })
+    }
+
+    /// SIGTERM, then after [`GRACE`] SIGKILL, if the process is still the same; waits until it has ended.
+    fn end(self) {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
+        // The descriptor first, the comparison second: from here on the pid cannot change hands unnoticed.
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        if Process::of(self.pid) != Some(self) {
+            return;
+        }
+        for signal in [Signal::TERM, Signal::KILL] {
+            if pidfd_send_signal(&handle, signal).is_err() {
+                return;
+            }
+            let grace = Timespec { tv_sec: GRACE.as_secs().cast_signed(), tv_nsec: 0 };
+            if poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&grace)).is_ok_and(|ended| ended > 0) {
+                return;
+            }
+        }
+    }
+}
+
+/// A lab's own journal, locked.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Makes, locks and opens the journal of a new lab.
+    pub(super) fn create(stem: &str) -> Result<Journal, LabError> {
+        Self::create_in(Path::new(DIRECTORY), stem)
+    }
+
+    fn create_in(directory: &Path, stem: &str) -> Result<Journal, LabError> {
+        fs::create_dir_all(directory).map_err(LabError::file("make", directory))?;
+        let path = directory.join(format!("lab-{stem}.json"));
+        // Locked under a name that no sweep looks for, then renamed: no moment at which it seems abandoned.
+        let draft = directory.join(format!(".lab-{stem}.new"));
+        let file = File::create(&draft).map_err(LabError::file("make", &draft))?;
+        file.try_lock().map_err(|error| LabError::file("lock", &draft)(error.into()))?;
+        let mut journal = Journal { path, file };
+        let pid = std::process::id();
+        journal.write(&Entry::Owner(Process::of(pid).unwrap_or(Process { pid, start: 0 })))?;
+        fs::rename(&draft, &journal.path).map_err(LabError::file("make", &journal.path))?;
+        Ok(journal)
+    }
+
+    pub(super) fn namespace(&mut self, name: &str) -> Result<(), LabError> {
+        self.write(&Entry::Namespace(name.to_owned()))
+    }
+
+    pub(super) fn child(&mut self, pid: u32) -> Result<(), LabError> {
+        // A child that has ended already needs no entry.
+        Process::of(pid).map_or(Ok(()), |process| self.write(&Entry::Child(process)))
+    }
+
+    pub(super) fn remove(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    fn write(&mut self, entry: &Entry) -> Result<(), LabError> {
+        let mut line = serde_json::to_string(entry)
+            .map_err(|error| LabError::file("write", &self.path)(std::io::Error::other(error)))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(LabError::file("write", &self.path))
+    }
+}
+
+/// Removes what labs left whose owner no longer lives.
+///
+/// # Errors
+/// The journals cannot be listed. A single one that cannot be read or cleaned is left for the next sweep.
+pub(super) fn sweep() -> Result<(), LabError> {
+    sweep_in(Path::new(DIRECTORY))
+}
+
+fn sweep_in(directory: &Path) -> Result<(), LabError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(LabError::file("read", directory))?,
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(stem) = name.to_str().and_then(stem_of) else { continue };
+        sweep_one(&entry.path(), &directory.join(stem), stem);
+    }
+    Ok(())
+}
+
+/// The stem in `lab-STEM.json`.
+fn stem_of(file_name: &str) -> Option<&str> {
+    let stem = file_name.strip_prefix("lab-")?.strip_suffix(".json")?;
+    (!stem.is_empty() && !stem.contains('/')).then_some(stem)
+}
+
+fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
+    let Ok(mut file) = OpenOptions::new().read(true).write(true).open(journal) else { return };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return,
+    }
+    let mut text = String::new();
+    if file.read_to_string(&mut text).is_err() {
+        return;
+    }
+    // A line torn by the kill describes what was not made yet.
+    let entries = || text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
+    for entry in entries() {
+        if let Entry::Child(process) = entry {
+            process.end();
+        }
+    }
+    for entry in entries() {
+        match entry {
+            // The name must be one that this lab could have made: a spoilt journal deletes nothing of others.
+            Entry::Namespace(name) if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) => {
+                delete_namespace(&name);
+            }
+            Entry::Namespace(_) | Entry::Owner(_) | Entry::Child(_) => {}
+        }
+    }
+    let _ = fs::remove_dir_all(directory);
+    let _ = fs::remove_file(journal);
+}
+
+/// Deletes a namespace if it is there.
+pub(super) fn delete_namespace(name: &str) {
+    if Path::new(NETNS_DIRECTORY).join(name).exists() {
+        // Nothing better can be done about a failure while cleaning up; the next sweep has no journal to try again.
+        let _ = run_tool(Command::new("ip").args(["netns", "delete", name]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn a_journal_in_use_is_not_swept_and_an_abandoned_one_is() {
+        let run = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create_in(run.path(), "x-1-0").unwrap();
+        journal.namespace("x-1-0-never-made").unwrap();
+        fs::create_dir(run.path().join("x-1-0")).unwrap();
+        fs::write(run.path().join("unrelated.json"), "{}").unwrap();
+
+        sweep_in(run.path()).unwrap();
+        assert!(journal.path.exists(), "the lock must protect a live lab");
+
+        drop(journal);
+        sweep_in(run.path()).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(run.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["unrelated.json"]);
+    }
+
+    #[test]
+    fn sweep_ends_a_recorded_child_but_not_a_later_process_with_its_pid() {
+        let run = tempfile::tempdir().unwrap();
+        let sleeper = || Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
+        let (mut recorded, mut stranger) = (sleeper(), sleeper());
+        let mut journal = Journal::create_in(run.path(), "x-2-0").unwrap();
+        journal.child(recorded.id()).unwrap();
+        let same_pid = Process { start: 1, ..Process::of(stranger.id()).unwrap() };
+        journal.write(&Entry::Child(same_pid)).unwrap();
+        drop(journal);
+
+        sweep_in(run.path()).unwrap();
+        assert!(recorded.try_wait().unwrap().is_some(), "the recorded child must be gone");
+        assert!(stranger.try_wait().unwrap().is_none(), "start times differ: not ours");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+
+    #[test]
+    fn a_torn_last_line_is_ignored() {
+        let run = tempfile::tempdir().unwrap();
+        fs::write(run.path().join("lab-x-3-0.json"), "{\"namespace\":\"x-3-0-a\"}\n{\"namesp").unwrap();
+        sweep_in(run.path()).unwrap();
+        assert!(!run.path().join("lab-x-3-0.json").exists());
+    }
+}

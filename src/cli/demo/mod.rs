@@ -1,0 +1,410 @@
+//! `natbox demo`: two lines, two boxes, one server, in network namespaces on this machine, with a measured report.
+//!
+//! ```text
+//! interrupt   Ctrl-C and SIGTERM as a return value
+//! lab         namespaces and processes that clean up after themselves
+//! topology    the two lines built out of them (the picture is there)
+//! boxes       `natbox run` and its admin socket
+//! http        the web server and the clients
+//! load        downloads and their goodput
+//! capture     what leaves by which line
+//! report      the findings
+//! ```
+//!
+//! Everything but the boxes runs in this process. The boxes are real `natbox run` processes with copies of the
+//! published configuration files.
+
+pub mod boxes;
+pub mod capture;
+pub mod http;
+pub mod interrupt;
+pub mod lab;
+pub mod load;
+pub mod report;
+pub mod topology;
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use boxes::{BoxError, NatBox};
+use capture::{Expected, LineWatch, SETTLE};
+use interrupt::{Interrupt, Interrupted};
+use lab::{Lab, LabError};
+use load::LoadError;
+use report::{LineReport, Report};
+use topology::{CLIENTS, Line, Plan, Private, TwoLines};
+
+use super::{Failure, warn};
+
+/// The published configuration of each box, by name.
+const CONFIGURATIONS: [(&str, &str); 2] = [
+    ("natbox1", include_str!("../../../configs/natbox1.yaml")),
+    ("natbox2", include_str!("../../../configs/natbox2.yaml")),
+];
+
+/// Port of the web server, outside and inside.
+const PORT: u16 = 80;
+
+/// How often the demo looks for Enter while it is kept running.
+const KEEP_POLL: Duration = Duration::from_millis(100);
+
+/// Options of `natbox demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DemoOptions {
+    /// Print the report as JSON (progress goes to standard error)
+    #[arg(long)]
+    pub json: bool,
+    /// Rate that each line is shaped to, in Mbit/s, both directions
+    #[arg(long, value_name = "MBIT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(5..=1000))]
+    pub rate: u32,
+    /// Length of each of the three measurements, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+    /// Leave everything running afterwards to look around, until Enter or Ctrl-C
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Why the demo could not be shown.
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    /// The namespaces could not be built.
+    #[error(transparent)]
+    Lab(LabError),
+    /// A box did not start or answer.
+    #[error(transparent)]
+    Box(BoxError),
+    /// A download failed.
+    #[error(transparent)]
+    Load(LoadError),
+    /// The report could not be printed.
+    #[error("cannot print the report")]
+    Output(#[source] io::Error),
+    /// A signal ended it.
+    #[error(transparent)]
+    Interrupted(Interrupted),
+}
+
+impl From<LabError> for DemoError {
+    fn from(error: LabError) -> DemoError {
+        DemoError::Lab(error)
+    }
+}
+
+impl From<Interrupted> for DemoError {
+    fn from(error: Interrupted) -> DemoError {
+        DemoError::Interrupted(error)
+    }
+}
+
+// A signal is a signal, wherever it was noticed.
+impl From<BoxError> for DemoError {
+    fn from(error: BoxError) -> DemoError {
+        if let BoxError::Interrupted(signal) = error { signal.into() } else { DemoError::Box(error) }
+    }
+}
+
+impl From<LoadError> for DemoError {
+    fn from(error: LoadError) -> DemoError {
+        if let LoadError::Interrupted(signal) = error { signal.into() } else { DemoError::Load(error) }
+    }
+}
+
+/// Shows the demo. Exit code 0: the lines add up, no reply on the wrong line, client addresses preserved; 1: not so,
+/// and the report says what; 128 and the signal's number after a signal, as shells do.
+///
+/// # Errors
+/// The environment's for what the machine lacks or does wrong; a bug when the demo itself panicked. Nothing is left
+/// behind in any case.
+pub fn run(options: &DemoOptions) -> Result<ExitCode, Failure> {
+    lab::check_host().map_err(Failure::environment)?;
+    let interrupt = Interrupt::listen().map_err(Failure::environment)?;
+    let screen = Screen { errors: options.json, line_open: Cell::new(false) };
+    // The program's own hook ends the process at once, which would leave the namespaces to the next start.
+    std::panic::set_hook(Box::new(|panic| warn(&format!("natbox: a bug, please report it: {panic}"))));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| show(options, &interrupt, &screen)));
+    // The last message begins a line of its own.
+    screen.end_line();
+    match outcome {
+        Ok(Ok(code)) => Ok(code),
+        Ok(Err(DemoError::Interrupted(signal))) => {
+            warn(&format!("natbox: {signal}; everything that the demo had set up is removed"));
+            Ok(ExitCode::from(128 + signal.number))
+        }
+        Ok(Err(error)) => Err(Failure::environment(error)),
+        Err(_) => Err(Failure::bug(anyhow!("the demo panicked; what it had set up is removed"))),
+    }
+}
+
+/// [`run`], up to and including the clean-up.
+fn show(options: &DemoOptions, interrupt: &Interrupt, screen: &Screen) -> Result<ExitCode, DemoError> {
+    let stage = Stage::set(options, interrupt, screen)?;
+    let report = stage.perform(options, interrupt, screen)?;
+    print_report(&report, options.json).map_err(DemoError::Output)?;
+    if options.keep {
+        stage.keep(interrupt, screen)?;
+    }
+    Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn print_report(report: &Report, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(report)?)
+    } else {
+        write!(out, "\n{}", report.text(io::stdout().is_terminal()))
+    }
+}
+
+/// Where progress is shown.
+struct Screen {
+    /// On standard error, because standard output is for a program.
+    errors: bool,
+    /// Whether the last text did not end its line.
+    line_open: Cell<bool>,
+}
+
+impl Screen {
+    /// Shows text as it is. Progress that cannot be shown is no reason to stop.
+    fn show(&self, text: &str) {
+        self.line_open.set(!text.ends_with('\n'));
+        let _ = match self.errors {
+            true => io::stderr().write_all(text.as_bytes()),
+            false => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
+        };
+    }
+
+    fn end_line(&self) {
+        if self.line_open.get() {
+            self.show("\n");
+        }
+    }
+}
+
+/// Everything that is set up. Fields are dropped in this order: nothing outlives what it uses.
+struct Stage {
+    boxes: Vec<NatBox>,
+    server: http::Server,
+    topology: TwoLines,
+    /// Kept for its directory.
+    _lab: Lab,
+}
+
+impl Stage {
+    fn set(options: &DemoOptions, interrupt: &Interrupt, screen: &Screen) -> Result<Stage, DemoError> {
+        screen.show(
+            "natbox demo: one server on two unrelated lines, in network namespaces on this machine\n\n",
+        );
+        let lab = Lab::new("nbdemo")?;
+        let plan = Plan { private: Private::Shared, servers: 1, mbit: Some(options.rate) };
+        let topology = TwoLines::build(&lab, plan)?;
+        interrupt.check()?;
+        let blank: Vec<_> =
+            topology.lines.iter().enumerate().map(|(n, line)| blank(&topology, n, line)).collect();
+        screen.show(&format!("{}\n", report::diagram(&blank, options.rate, &CLIENTS)));
+
+        let host = &topology.servers[0];
+        let listeners = host.namespace.enter(|| {
+            host.addresses
+                .iter()
+                .map(|address| TcpListener::bind((*address, PORT)))
+                .collect::<io::Result<Vec<_>>>()
+        })?;
+        let listeners = listeners.map_err(LabError::system("listen on the server's addresses"))?;
+        let server =
+            http::Server::start(listeners, None).map_err(LabError::system("start the web server"))?;
+
+        let program = std::env::current_exe().map_err(LabError::system("find this program's own file"))?;
+        let mut boxes = Vec::new();
+        for (line, (name, configuration)) in topology.lines.iter().zip(CONFIGURATIONS) {
+            let started = NatBox::start(&program, &line.natbox, lab.directory(), name, configuration)?;
+            screen.show(&format!("  $ {}\n", started.command()));
+            boxes.push(started);
+        }
+        screen.show(
+            "    (copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own)\n\n",
+        );
+        for started in &mut boxes {
+            started.wait_ready(interrupt)?;
+        }
+        Ok(Stage { boxes, server, topology, _lab: lab })
+    }
+
+    fn perform(
+        &self,
+        options: &DemoOptions,
+        interrupt: &Interrupt,
+        screen: &Screen,
+    ) -> Result<Report, DemoError> {
+        let lines = &self.topology.lines;
+        let watches = lines
+            .iter()
+            .map(|line| LineWatch::start(&line.provider, expected(line)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let frames_before = frames(lines)?;
+
+        screen.show("  every client asks for its own address over each line ... ");
+        let (seen, each_its_own) = self.seen_addresses(interrupt)?;
+        screen.show(&format!("{} addresses seen\n", seen.len()));
+
+        let targets = [lines[0].endpoint(PORT), lines[1].endpoint(PORT)];
+        let download = |what: &str, targets: &[SocketAddrV4]| -> Result<Vec<f64>, DemoError> {
+            screen.show(&format!("  downloads over {what} for {} s ... ", options.seconds));
+            let window = Duration::from_secs(options.seconds.into());
+            let rates = load::measure(&self.topology.client, &CLIENTS, targets, window, interrupt)?;
+            screen.show(&format!("{:.1} Mbit/s\n", rates.iter().sum::<f64>()));
+            Ok(rates)
+        };
+        let alone =
+            [download("line 1 alone", &targets[..1])?[0], download("line 2 alone", &targets[1..])?[0]];
+        let together = download("both lines", &targets)?;
+
+        interrupt.pause(SETTLE)?;
+        let frames_after = frames(lines)?;
+        let mut capture_missed = 0;
+        let mut reports = Vec::new();
+        for (number, watch) in watches.into_iter().enumerate() {
+            let tally = watch.finish();
+            // Frames that arrived between the counter's reading and the end of the capture make no negative miss.
+            capture_missed += (frames_after[number] - frames_before[number]).saturating_sub(tally.frames);
+            reports.push(LineReport {
+                alone_mbit: alone[number],
+                together_mbit: together[number],
+                sessions: self.boxes[number].status().map_err(BoxError::from)?.sessions.created,
+                replies: tally.replies,
+                wrong_line_replies: tally.wrong,
+                first_wrong: tally.first_wrong,
+                ..blank(&self.topology, number, &lines[number])
+            });
+        }
+        let report = Report {
+            lines: reports,
+            client_addresses: CLIENTS.into(),
+            // Both what it told each client and whom it has served since.
+            client_addresses_seen: &seen | &self.server.peers(),
+            capture_missed,
+            rate_mbit: options.rate,
+            seconds: options.seconds,
+            together_mbit: 0.0,
+            ratio: 0.0,
+            wrong_line_replies: 0,
+            client_addresses_preserved: each_its_own,
+            sessions: 0,
+            passed: false,
+            problems: Vec::new(),
+        };
+        Ok(report.conclude())
+    }
+
+    /// What the server tells each client, over each line, about where it comes from, and whether each was told its
+    /// own address.
+    fn seen_addresses(&self, interrupt: &Interrupt) -> Result<(BTreeSet<Ipv4Addr>, bool), DemoError> {
+        let (mut all, mut each_its_own) = (BTreeSet::new(), true);
+        for line in &self.topology.lines {
+            for client in CLIENTS {
+                interrupt.check()?;
+                let seen = load::seen_address(&self.topology.client, client, line.endpoint(PORT))?;
+                each_its_own &= seen == client;
+                all.insert(seen);
+            }
+        }
+        Ok((all, each_its_own))
+    }
+
+    /// Leaves everything as it is until Enter or a signal, which is how this is meant to end and no failure.
+    fn keep(&self, interrupt: &Interrupt, screen: &Screen) -> Result<(), DemoError> {
+        let TwoLines { client, lines, servers, .. } = &self.topology;
+        screen.show("\nLeft running. To look around, in another shell:\n");
+        screen.show(&format!("  ip netns exec {} curl http://{}/\n", client.name(), lines[0].endpoint(PORT)));
+        screen.show(&format!("  ip netns exec {} ip rule\n", servers[0].namespace.name()));
+        for (line, started) in lines.iter().zip(&self.boxes) {
+            screen.show(&format!("  natbox status --socket {}\n", started.socket().display()));
+            screen.show(&format!("  ip netns exec {} bash\n", line.natbox.name()));
+        }
+        screen.show("Enter or Ctrl-C removes it all. ");
+        let (sender, enter) = crossbeam_channel::bounded(1);
+        // Never joined: it waits for a line that may not come, and ends with the process.
+        let reader = thread::Builder::new().spawn(move || {
+            // End of input is not Enter: with no terminal there is only the signal.
+            if io::stdin().lock().read_line(&mut String::new()).is_ok_and(|length| length > 0) {
+                let _ = sender.send(());
+            } else {
+                std::mem::forget(sender);
+            }
+        });
+        reader.map_err(LabError::system("start a thread"))?;
+        while interrupt.pause(KEEP_POLL).is_ok() && enter.try_recv().is_err() {}
+        Ok(())
+    }
+}
+
+/// A report on a line of which nothing is measured yet.
+fn blank(topology: &TwoLines, number: usize, line: &Line) -> LineReport {
+    LineReport {
+        name: line.name.to_owned(),
+        published: line.endpoint(PORT),
+        server: topology.servers[0].addresses[number],
+        inside: line.inside,
+        alone_mbit: 0.0,
+        together_mbit: 0.0,
+        share_together: 0.0,
+        sessions: 0,
+        replies: 0,
+        wrong_line_replies: 0,
+        first_wrong: None,
+    }
+}
+
+/// What the demo's boxes may send to their line: replies from the published web server, and nothing else.
+fn expected(line: &Line) -> Expected {
+    Expected { sender: line.sender, own: line.outside, published: line.published, port: PORT }
+}
+
+/// Frames that the providers have received from the boxes.
+fn frames(lines: &[Line; 2]) -> Result<[u64; 2], LabError> {
+    let [one, two] = lines;
+    Ok([one.provider.received_frames("box0")?, two.provider.received_frames("box0")?])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn published_configurations_fit_the_topology() {
+        let wanted = [
+            ("203.0.113.10", "203.0.113.254", "10.0.0.101:80"),
+            ("198.51.100.10", "198.51.100.254", "10.0.0.202:80"),
+        ];
+        for ((name, text), (published, gateway, server)) in CONFIGURATIONS.iter().zip(wanted) {
+            let tree: Value = serde_yaml_ng::from_str(text).unwrap();
+            assert_eq!(tree["name"], *name);
+            assert_eq!(tree["inside"]["interface"], "lan0");
+            let uplink = &tree["uplinks"][0];
+            assert_eq!((&uplink["interface"], &uplink["gateway"]), (&"wan0".into(), &gateway.into()));
+            assert_eq!(uplink["addresses"][0], published);
+            assert_eq!(
+                (&tree["forwards"][0]["port"], &tree["forwards"][0]["to"]),
+                (&80.into(), &server.into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_signal_noticed_anywhere_is_an_interruption() {
+        let signal = Interrupted { number: 15 };
+        for error in [DemoError::from(BoxError::from(signal)), LoadError::from(signal).into(), signal.into()]
+        {
+            assert!(matches!(error, DemoError::Interrupted(found) if found == signal), "{error}");
+        }
+    }
+}

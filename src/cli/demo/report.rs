@@ -1,0 +1,322 @@
+//! What the demo found, for people and for programs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::Serialize;
+
+/// Least ratio that counts as "the lines add up".
+pub const RATIO_WANTED: f64 = 1.95;
+
+/// A line that alone reaches less than this share of its rate was not the bottleneck.
+const BUSY_SHARE: f64 = 0.85;
+
+/// The findings; the field names are the keys of `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The lines, in order.
+    pub lines: Vec<LineReport>,
+    /// Goodput of all lines at once, in Mbit/s.
+    pub together_mbit: f64,
+    /// [`Report::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
+    pub ratio: f64,
+    /// Packets seen on a line that were no replies from that line's published endpoint.
+    pub wrong_line_replies: u64,
+    /// Whether each client was seen by its own address; [`Report::conclude`] also compares the two sets.
+    pub client_addresses_preserved: bool,
+    /// Addresses that the clients have.
+    pub client_addresses: BTreeSet<Ipv4Addr>,
+    /// Addresses that the server saw.
+    pub client_addresses_seen: BTreeSet<Ipv4Addr>,
+    /// Sessions that the boxes made.
+    pub sessions: u64,
+    /// Frames that crossed the lines but escaped the capture; must be 0 for its count to prove anything.
+    pub capture_missed: u64,
+    /// Rate that each line is shaped to, in Mbit/s, link-layer headers included.
+    pub rate_mbit: u32,
+    /// Length of each measurement, in seconds.
+    pub seconds: u32,
+    /// Whether the demo showed what it should.
+    pub passed: bool,
+    /// What it did not show, one sentence each.
+    pub problems: Vec<String>,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+pub struct LineReport {
+    /// `line 1`, ...
+    pub name: String,
+    /// Published endpoint.
+    pub published: SocketAddrV4,
+    /// The server's private address that belongs to the line.
+    pub server: Ipv4Addr,
+    /// The box's private address.
+    pub inside: Ipv4Addr,
+    /// Goodput while the other lines were idle, in Mbit/s.
+    pub alone_mbit: f64,
+    /// Goodput while all lines were busy, in Mbit/s.
+    pub together_mbit: f64,
+    /// [`LineReport::together_mbit`] over the sum of all lines, 0 to 1.
+    pub share_together: f64,
+    /// Sessions that the line's box made.
+    pub sessions: u64,
+    /// Reply packets (and super-packets) seen on the line.
+    pub replies: u64,
+    /// See [`Report::wrong_line_replies`].
+    pub wrong_line_replies: u64,
+    /// The first of those, described.
+    pub first_wrong: Option<String>,
+}
+
+impl Report {
+    /// Draws the conclusions from the figures.
+    pub fn conclude(mut self) -> Report {
+        let alone: f64 = self.lines.iter().map(|line| line.alone_mbit).sum();
+        let mean = alone / self.lines.len() as f64;
+        self.together_mbit = self.lines.iter().map(|line| line.together_mbit).sum();
+        // Nothing arrived at all: 0 rather than not-a-number.
+        let quotient = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        self.ratio = quotient(self.together_mbit, mean);
+        for line in &mut self.lines {
+            line.share_together = quotient(line.together_mbit, self.together_mbit);
+        }
+        self.wrong_line_replies = self.lines.iter().map(|line| line.wrong_line_replies).sum();
+        self.sessions = self.lines.iter().map(|line| line.sessions).sum();
+        self.client_addresses_preserved &= self.client_addresses == self.client_addresses_seen;
+        self.problems = self.find_problems(mean);
+        self.passed = self.problems.is_empty();
+        self
+    }
+
+    fn find_problems(&self, mean: f64) -> Vec<String> {
+        let mut problems = Vec::new();
+        // NaN cannot occur: see quotient.
+        if self.ratio < RATIO_WANTED {
+            let mut text = format!(
+                "the lines together carried {:.2} times one line; at least {RATIO_WANTED} is wanted",
+                self.ratio
+            );
+            let saturated = self.lines.iter().all(|line| line.together_mbit >= BUSY_SHARE * line.alone_mbit);
+            if mean < BUSY_SHARE * f64::from(self.rate_mbit) || !saturated {
+                text.push_str(
+                    " (if this machine rather than the lines is the limit, a lower --rate shows more)",
+                );
+            }
+            problems.push(text);
+        }
+        if self.wrong_line_replies > 0 {
+            let example = self.lines.iter().find_map(|line| line.first_wrong.as_deref()).unwrap_or("unknown");
+            problems.push(format!(
+                "{} packets left by a line they do not belong to, first {example}",
+                self.wrong_line_replies
+            ));
+        }
+        if let Some(line) = self.lines.iter().find(|line| line.replies == 0) {
+            problems.push(format!("the capture saw no reply at all on {}", line.name));
+        }
+        if self.capture_missed > 0 {
+            problems.push(format!(
+                "the capture missed {} frames, so its count of replies on the wrong line proves nothing; a lower \
+                 --rate leaves it more time",
+                self.capture_missed
+            ));
+        }
+        if !self.client_addresses_preserved {
+            problems.push(format!(
+                "clients were not seen by their own addresses: the server saw {}, the clients have {}",
+                list(&self.client_addresses_seen),
+                list(&self.client_addresses)
+            ));
+        }
+        problems
+    }
+
+    /// The report for people. `colour`: with terminal control codes.
+    pub fn text(&self, colour: bool) -> String {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.write_table(&mut text);
+        let paint = |code: &str, words: &str| match colour {
+            true => format!("\x1b[{code}m{words}\x1b[0m"),
+            false => words.to_owned(),
+        };
+        if self.passed {
+            let _ = write!(
+                text,
+                "{} Together the lines carried {:.2} times one line ({:.1} Mbit/s; {:.1} would be perfect).\n\
+                 Every reply left by the line that its request had come in on, and the server saw all {} clients by \
+                 their own addresses.\n",
+                paint("1;32", "It works."),
+                self.ratio,
+                self.together_mbit,
+                self.lines.iter().map(|line| line.alone_mbit).sum::<f64>(),
+                self.client_addresses.len(),
+            );
+        } else {
+            for problem in &self.problems {
+                let _ = writeln!(text, "{} {problem}.", paint("1;31", "Not as it should be:"));
+            }
+        }
+        text
+    }
+
+    fn write_table(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(
+            text,
+            "  {:8} {:>14} {:>16} {:>8} {:>9} {:>9} {:>11}",
+            "", "alone", "together", "share", "sessions", "replies", "wrong line"
+        )?;
+        for line in &self.lines {
+            writeln!(
+                text,
+                "  {:8} {:>7.1} Mbit/s {:>9.1} Mbit/s {:>6.1} % {:>9} {:>9} {:>11}",
+                line.name,
+                line.alone_mbit,
+                line.together_mbit,
+                line.share_together * 100.0,
+                line.sessions,
+                line.replies,
+                line.wrong_line_replies
+            )?;
+        }
+        writeln!(
+            text,
+            "  {:8} {:>14} {:>9.1} Mbit/s {:>8} {:>9} {:>9} {:>11}\n",
+            "both",
+            "",
+            self.together_mbit,
+            format!("x {:.2}", self.ratio),
+            self.sessions,
+            self.lines.iter().map(|line| line.replies).sum::<u64>(),
+            self.wrong_line_replies
+        )?;
+        let bar = |mbit: f64| "█".repeat((mbit / f64::from(self.rate_mbit) * BAR_WIDTH).round() as usize);
+        for line in &self.lines {
+            writeln!(text, "  {:8} {}", line.name, bar(line.alone_mbit))?;
+        }
+        let both: Vec<_> = self.lines.iter().map(|line| bar(line.together_mbit)).collect();
+        writeln!(text, "  {:8} {}\n", "both", both.join("▏"))
+    }
+}
+
+/// Characters for a line at its full rate.
+const BAR_WIDTH: f64 = 32.0;
+
+fn list(addresses: &BTreeSet<Ipv4Addr>) -> String {
+    addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The picture of what is set up, for two lines.
+pub fn diagram(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+    let [one, two] = lines else { return String::new() };
+    let ends = match clients {
+        [first, .., last] => format!("clients {first} ... {last}"),
+        _ => "clients".to_owned(),
+    };
+    let rate = format!("{rate_mbit} Mbit/s");
+    let row = |left: &str, right: &str| format!("{}\n", format!("    {left:^26}    {right:^26}").trim_end());
+    let middle = |text: &str| format!("{}\n", format!("    {text:^57}").trim_end());
+    [
+        middle(&ends),
+        row("│", "│"),
+        row(&format!("{}, {rate}", one.name), &format!("{}, {rate}", two.name)),
+        row("│", "│"),
+        row(&one.published.to_string(), &two.published.to_string()),
+        row("natbox1", "natbox2"),
+        row(&one.inside.to_string(), &two.inside.to_string()),
+        format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
+        middle("web server"),
+        middle(&format!("{}  {}", one.server, two.server)),
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(together: [f64; 2]) -> Report {
+        let line = |number: u8, together_mbit| LineReport {
+            name: format!("line {number}"),
+            published: SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, number), 80),
+            server: Ipv4Addr::new(10, 0, 0, 100 + number),
+            inside: Ipv4Addr::new(10, 0, 0, number),
+            alone_mbit: 95.0,
+            together_mbit,
+            share_together: 0.0,
+            sessions: 20,
+            replies: 1000,
+            wrong_line_replies: 0,
+            first_wrong: None,
+        };
+        let clients = BTreeSet::from([Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)]);
+        Report {
+            lines: vec![line(1, together[0]), line(2, together[1])],
+            together_mbit: 0.0,
+            ratio: 0.0,
+            wrong_line_replies: 0,
+            client_addresses_preserved: true,
+            client_addresses: clients.clone(),
+            client_addresses_seen: clients,
+            sessions: 0,
+            capture_missed: 0,
+            rate_mbit: 100,
+            seconds: 4,
+            passed: false,
+            problems: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn two_full_lines_pass() {
+        let report = report([95.0, 94.0]).conclude();
+        assert!(report.passed, "{:?}", report.problems);
+        assert!((report.ratio - 189.0 / 95.0).abs() < 1e-9);
+        assert!((report.lines.iter().map(|line| line.share_together).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert_eq!(report.sessions, 40);
+    }
+
+    #[test]
+    fn a_low_ratio_is_a_problem_with_a_hint_when_the_machine_may_be_the_limit() {
+        let report = report([70.0, 60.0]).conclude();
+        assert_eq!(report.problems.len(), 1);
+        assert!(report.problems[0].contains("1.37 times") && report.problems[0].contains("--rate"));
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_low_ratio_and_no_nonsense() {
+        let mut report = report([0.0, 0.0]);
+        report.lines.iter_mut().for_each(|line| line.alone_mbit = 0.0);
+        let report = report.conclude();
+        assert_eq!((report.ratio, report.passed), (0.0, false));
+    }
+
+    #[test]
+    fn wrong_replies_lost_frames_a_blind_capture_and_foreign_addresses_are_problems() {
+        let mut report = report([95.0, 95.0]);
+        report.lines[1].wrong_line_replies = 3;
+        report.lines[1].first_wrong = Some("10.0.0.101 > 192.0.2.11 protocol 6".into());
+        report.lines[0].replies = 0;
+        report.capture_missed = 1;
+        report.client_addresses_seen = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 100)]);
+        let report = report.conclude();
+        assert_eq!((report.problems.len(), report.passed), (4, false));
+        assert!(report.problems[0].contains("10.0.0.101 > 192.0.2.11"));
+    }
+
+    #[test]
+    fn plain_text_has_no_control_codes_and_json_has_the_agreed_keys() {
+        let report = report([95.0, 95.0]).conclude();
+        assert!(!report.text(false).contains('\x1b') && report.text(true).contains('\x1b'));
+        let json = serde_json::to_value(&report).unwrap();
+        for key in ["together_mbit", "ratio", "wrong_line_replies", "client_addresses_preserved", "sessions"]
+        {
+            assert!(!json[key].is_null(), "{key}");
+        }
+        for key in ["name", "alone_mbit", "share_together"] {
+            assert!(!json["lines"][0][key].is_null(), "{key}");
+        }
+    }
+}

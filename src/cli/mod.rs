@@ -1,0 +1,111 @@
+//! The command line: arguments, and which file answers which command.
+
+mod check;
+mod config;
+pub mod demo;
+mod exit;
+mod output;
+mod plan;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::config::{self as configuration, Loaded, Problem};
+
+pub use exit::{BUG, DONE, ENVIRONMENT, Failure, USER};
+pub use output::{print, warn};
+
+/// Runs the program.
+///
+/// Exit codes: see [`Failure`]; wrong arguments are the user's error, help and version are not.
+pub fn main() -> ExitCode {
+    exit::install_panic_hook();
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => cli.command.run(),
+        Err(error) => {
+            // What cannot be printed has no better place to go.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit::USER } else { exit::DONE });
+        }
+    };
+    outcome.unwrap_or_else(|failure| failure.report())
+}
+
+/// A NAT box in user space: publishes one server on several unrelated lines.
+#[derive(Debug, Parser)]
+#[command(name = "natbox", version, subcommand_required = true, arg_required_else_help = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one box until TERM or INT
+    Run(run::Arguments),
+    /// Check a configuration file; name every problem at once
+    Check(check::Arguments),
+    /// Print the effective configuration, with all defaults
+    Config(config::Arguments),
+    /// Print what has to be set on the boxes' hosts and on the servers, as commands and as network configuration
+    Plan(plan::Arguments),
+    /// Show the whole story in network namespaces on this machine, measured: one server, two lines, two boxes
+    Demo(demo::DemoOptions),
+    /// Show what a running box is doing
+    Status(status::Arguments),
+}
+
+impl Command {
+    fn run(self) -> Result<ExitCode, Failure> {
+        match self {
+            Self::Run(arguments) => run::run(&arguments),
+            Self::Plan(arguments) => plan::run(&arguments),
+            Self::Demo(options) => demo::run(&options),
+            Self::Status(arguments) => status::run(&arguments),
+            Self::Check(arguments) => check::run(&arguments),
+            Self::Config(arguments) => config::run(&arguments),
+        }
+    }
+}
+
+/// `--config FILE`, the same in every command.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The box's configuration file (YAML)
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    pub path: PathBuf,
+}
+
+impl ConfigFile {
+    /// Loads the file, with its warnings on standard error.
+    ///
+    /// # Errors
+    /// The user's error, holding [`configuration::Problems`].
+    pub fn load(&self) -> Result<configuration::Config, Failure> {
+        let Loaded { config, warnings } = configuration::load(&self.path).map_err(Failure::user)?;
+        show_warnings(&warnings);
+        Ok(config)
+    }
+}
+
+fn show_warnings(warnings: &[Problem]) {
+    for warning in warnings {
+        warn(&format!("warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,106 @@
+//! The client's end of the admin socket.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::{Refusal, Request};
+use crate::control::config::Admin;
+
+/// Why a box could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No box runs, as far as its default directory tells.
+    #[error(
+        "no natbox is running here: there is no socket in {directory} that answers; name one with --socket PATH"
+    )]
+    NoneRunning {
+        /// Where was looked.
+        directory: PathBuf,
+    },
+    /// Several run.
+    #[error("several boxes are running ({names}); choose one with --name NAME or --socket PATH")]
+    Several {
+        /// Their names.
+        names: String,
+    },
+    /// Nobody answers there.
+    #[error("no natbox answers on {path}: {source}; is the box running, and may this user connect?")]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The answer makes no sense to this version.
+    #[error("{path} answered something unexpected ({detail}); are both ends the same version of natbox?")]
+    Strange {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The box refused.
+    #[error("the box refused: {0}")]
+    Refused(String),
+}
+
+/// The socket of the box that is meant: by path, by name, or the only one that runs.
+///
+/// # Errors
+/// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither is given.
+pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, ClientError> {
+    if let Some(socket) = socket {
+        return Ok(socket.to_owned());
+    }
+    if let Some(name) = name {
+        return Ok(Admin::default_socket(name));
+    }
+    let any = Admin::default_socket("any");
+    let directory = any.parent().unwrap_or(Path::new("/")).to_owned();
+    let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut running: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+        .filter(|path| UnixStream::connect(path).is_ok())
+        .collect();
+    running.sort();
+    match running.len() {
+        0 => Err(ClientError::NoneRunning { directory }),
+        1 => Ok(running.remove(0)),
+        _ => {
+            let names = running.iter().filter_map(|path| path.file_stem()?.to_str());
+            Err(ClientError::Several { names: names.collect::<Vec<_>>().join(", ") })
+        }
+    }
+}
+
+/// Asks the box behind a socket.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn request<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+    let line = exchange(socket, request)
+        .map_err(|source| ClientError::Silent { path: socket.to_owned(), source })?;
+    if let Ok(Refusal { error }) = serde_json::from_str(&line) {
+        return Err(ClientError::Refused(error));
+    }
+    serde_json::from_str(&line)
+        .map_err(|error| ClientError::Strange { path: socket.to_owned(), detail: error.to_string() })
+}
+
+fn exchange(socket: &Path, request: &Request) -> io::Result<String> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    let mut line = serde_json::to_vec(request)?;
+    line.push(b'\n');
+    stream.write_all(&line)?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    Ok(answer)
+}
+
+const TIMEOUT: Duration = Duration::from_secs(5);

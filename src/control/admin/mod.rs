@@ -1,0 +1,31 @@
+//! The admin socket: one JSON object per line in, one per line out.
+//!
+//! Requests are `{"command": "status"}`; an answer is what was asked for, or `{"error": "..."}`. The socket appears
+//! under its name only when the box is ready, and only root and its group may connect.
+
+mod client;
+mod server;
+
+pub use client::{ClientError, find, request};
+pub(super) use server::Server;
+pub use server::SocketError;
+
+use serde::{Deserialize, Serialize};
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Asks for [`super::Status`].
+    Status,
+}
+
+/// The answer to a request that could not be served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why, for a person.
+    pub error: String,
+}
+
+/// Longest request line, in bytes.
+const MAX_REQUEST: u64 = 4096;

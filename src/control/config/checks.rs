@@ -1,0 +1,281 @@
+//! What depends on several keys at once: a draft becomes the configuration, or the contradictions are named.
+//!
+//! A check keeps silent where one of its inputs could not be read, so that no problem is a mere echo of another.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::cursor::Located;
+use super::forwards;
+use super::model::{Config, Inside, OutboundRule, Uplink};
+use super::nearest;
+use super::problem::{Place, Sink};
+use super::sections::{Draft, DraftInside, DraftRule, DraftUplink, Wish};
+
+/// Checks the draft as a whole; None if the sink holds the reason.
+pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
+    check_prefixes(draft.inside.prefixes.as_deref().unwrap_or_default(), sink);
+    check_interfaces(&draft, sink);
+    let uplinks = draft.uplinks.as_deref().unwrap_or_default();
+    check_uplink_names(uplinks, sink);
+    check_addresses(uplinks, &draft.inside, sink);
+    check_gateways(uplinks, &draft.inside, sink);
+    let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
+    check_rules(&draft.outbound, sink);
+    let outbound: Option<Vec<OutboundRule>> = draft
+        .outbound
+        .iter()
+        .map(|rule| outbound_rule(rule, uplinks, &draft.inside, sink))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .collect();
+
+    Some(Config {
+        name: draft.name?,
+        tun: draft.tun,
+        inside: Inside { interface: draft.inside.interface?.value, prefixes: values(draft.inside.prefixes?) },
+        uplinks: draft.uplinks?.into_iter().map(uplink).collect::<Option<_>>()?,
+        forwards,
+        outbound: outbound?,
+        nat: draft.nat,
+        timeouts: draft.timeouts,
+        limits: draft.limits,
+        host: draft.host,
+        admin: draft.admin?,
+        state: draft.state,
+        log: draft.log,
+    })
+}
+
+fn uplink(draft: DraftUplink) -> Option<Uplink> {
+    Some(Uplink {
+        name: draft.name?.value,
+        interface: draft.interface?.value,
+        addresses: values(draft.addresses?).concat(),
+        gateway: match draft.gateway {
+            None => None,
+            Some(gateway) => Some(gateway?.value),
+        },
+        weight: draft.weight,
+        health: draft.health,
+    })
+}
+
+fn values<T>(located: Vec<Located<T>>) -> Vec<T> {
+    located.into_iter().map(|item| item.value).collect()
+}
+
+fn check_prefixes(prefixes: &[Located<Ipv4Net>], sink: &Sink) {
+    for (index, prefix) in prefixes.iter().enumerate() {
+        let other = prefixes[..index]
+            .iter()
+            .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
+        if let Some(other) = other {
+            let wanted = format!("a prefix apart from {} ({})", other.value, other.place.key);
+            sink.report(&prefix.place, prefix.value.to_string(), wanted, "leave out the smaller of the two");
+        }
+    }
+}
+
+fn check_interfaces(draft: &Draft, sink: &Sink) {
+    let inside = draft.inside.interface.as_ref();
+    let uplinks = draft.uplinks.iter().flatten().filter_map(|uplink| uplink.interface.as_ref());
+    for outside in uplinks.clone() {
+        if inside.is_some_and(|inside| inside.value == outside.value) {
+            let found = format!("`{}`, which is the inside interface too", outside.value);
+            sink.report(
+                &outside.place,
+                found,
+                "another interface",
+                "give each leg its own, a VLAN interface will do",
+            );
+        }
+    }
+    if let Some(taken) = inside.into_iter().chain(uplinks).find(|leg| leg.value == draft.tun.name) {
+        let found = format!("`{}`, which is the interface of {}", draft.tun.name, leg_of(&taken.place));
+        sink.report(
+            &draft.tun_name,
+            found,
+            "a name of its own",
+            "choose another, such as `nb1`: natbox makes this device",
+        );
+    }
+}
+
+/// `uplinks[0]` of `uplinks[0].interface`.
+fn leg_of(place: &Place) -> String {
+    let (leg, _) = place.key.rsplit_once('.').unwrap_or((&place.key, ""));
+    format!("`{leg}`")
+}
+
+fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    for name in uplinks.iter().filter_map(|uplink| uplink.name.as_ref()) {
+        match seen.entry(&name.value) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(&name.place);
+            }
+            Entry::Occupied(first) => {
+                let found = format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
+                sink.report(&name.place, found, "one of each name", "give this one a `name` of its own");
+            }
+        }
+    }
+}
+
+fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
+    let mut seen: HashMap<Ipv4Addr, &Place> = HashMap::new();
+    for addresses in uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten() {
+        // One problem per item of the list is enough, even where it stands for many addresses.
+        let mut twice = None;
+        for &address in &addresses.value {
+            match seen.entry(address) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(&addresses.place);
+                }
+                Entry::Occupied(first) => twice = twice.or(Some((address, first.get().key.clone()))),
+            }
+        }
+        if let Some((address, first)) = twice {
+            let found = format!("{address}, which is in {first} too");
+            sink.report(
+                &addresses.place,
+                found,
+                "each external address once",
+                "take it out of one of the two",
+            );
+        }
+        if let Some((address, prefix)) = first_inside(&addresses.value, inside) {
+            let found = format!("{address}, which lies in the inside prefix {prefix}");
+            let advice = "write the line's own address here, or correct `inside.prefixes`";
+            sink.report(&addresses.place, found, "an external address", advice);
+        }
+    }
+    for uplink in uplinks {
+        let number: usize = uplink.addresses.iter().flatten().map(|some| some.value.len()).sum();
+        if number > Uplink::MAX_ADDRESSES {
+            let wanted = format!("at most {}", Uplink::MAX_ADDRESSES);
+            sink.report(
+                &uplink.place.field("addresses"),
+                format!("{number} addresses"),
+                wanted,
+                "publish fewer",
+            );
+        }
+    }
+}
+
+fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
+    for uplink in uplinks {
+        match &uplink.gateway {
+            None if uplinks.len() > 1 => {
+                let wanted = format!("the next hop, because there are {} uplinks", uplinks.len());
+                sink.report(&uplink.place.field("gateway"), "no such key", wanted, "add `gateway: ADDRESS`");
+            }
+            None | Some(None) => {}
+            Some(Some(gateway)) => {
+                let own = uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten();
+                if let Some(own) = own.into_iter().find(|addresses| addresses.contains(&gateway.value)) {
+                    let found =
+                        format!("{}, which is an address of this box ({})", gateway.value, own.place.key);
+                    sink.report(
+                        &gateway.place,
+                        found,
+                        "the provider's router",
+                        "ask the provider for its address",
+                    );
+                }
+                if let Some((address, prefix)) = first_inside(&[gateway.value], inside) {
+                    let found = format!("{address}, which lies in the inside prefix {prefix}");
+                    sink.report(
+                        &gateway.place,
+                        found,
+                        "the provider's router",
+                        "write its address on the line's side",
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn first_inside(addresses: &[Ipv4Addr], inside: &DraftInside) -> Option<(Ipv4Addr, Ipv4Net)> {
+    let prefixes = inside.prefixes.as_deref()?;
+    addresses.iter().find_map(|address| {
+        let prefix = prefixes.iter().find(|prefix| prefix.contains(address))?;
+        Some((*address, prefix.value))
+    })
+}
+
+fn check_rules(rules: &[DraftRule], sink: &Sink) {
+    let mut seen: HashMap<Ipv4Net, &Place> = HashMap::new();
+    for from in rules.iter().filter_map(|rule| rule.from.as_ref()) {
+        match seen.entry(from.value) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(&from.place);
+            }
+            Entry::Occupied(first) => {
+                let found = format!("{} again (first in {})", from.value, first.get().key);
+                sink.report(&from.place, found, "one rule for each prefix", "join the two");
+            }
+        }
+    }
+}
+
+fn outbound_rule(
+    draft: &DraftRule,
+    uplinks: &[DraftUplink],
+    inside: &DraftInside,
+    sink: &Sink,
+) -> Option<OutboundRule> {
+    if let (Some(from), Some(prefixes)) = (&draft.from, &inside.prefixes)
+        && !prefixes.iter().any(|prefix| prefix.contains(&from.value))
+    {
+        let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
+        let wanted = format!("a prefix within {}", nearest::list(known.iter().map(String::as_str)));
+        sink.report(
+            &from.place,
+            from.value.to_string(),
+            wanted,
+            "correct it, or add it to `inside.prefixes`",
+        );
+    }
+    let chosen = match &draft.uplinks {
+        Wish::Unreadable => None,
+        Wish::Absent => Some((0..uplinks.len()).collect()),
+        Wish::Given(names) => {
+            let mut chosen: Vec<usize> = Vec::new();
+            for name in &names.value {
+                let Some(index) = uplink_index(name, uplinks, sink) else { continue };
+                if chosen.contains(&index) {
+                    sink.report(
+                        &name.place,
+                        format!("`{}` again", name.value),
+                        "each uplink once",
+                        "take one out",
+                    );
+                } else {
+                    chosen.push(index);
+                }
+            }
+            Some(chosen)
+        }
+    };
+    Some(OutboundRule { from: draft.from.as_ref()?.value, uplinks: chosen? })
+}
+
+/// The uplink of this name; keeps silent while some uplink's own name is unknown.
+pub(super) fn uplink_index(name: &Located<String>, uplinks: &[DraftUplink], sink: &Sink) -> Option<usize> {
+    let names: Option<Vec<&str>> =
+        uplinks.iter().map(|uplink| uplink.name.as_ref().map(|name| name.value.as_str())).collect();
+    let names = names.filter(|names| !names.is_empty())?;
+    let index = names.iter().position(|known| *known == name.value);
+    if index.is_none() {
+        let advice = nearest::advise(&name.value, names.iter().copied());
+        sink.report(&name.place, super::problem::quoted(&name.value), "the name of an uplink", advice);
+    }
+    index
+}

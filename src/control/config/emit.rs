@@ -1,0 +1,277 @@
+//! The configuration written back in the file's own schema, every value present.
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use super::model::{Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers};
+use super::values::Span;
+use super::words::Words;
+
+/// The effective configuration as a file; [`super::parse`] reads it back to an equal one.
+pub fn to_yaml(config: &Config) -> String {
+    serde_yaml_ng::to_string(&FileForm::from(config))
+        .expect("texts, numbers and lists of them always serialise")
+}
+
+/// The same as JSON, on several lines; JSON is YAML, so [`super::parse`] reads this too.
+pub fn to_json(config: &Config) -> String {
+    serde_json::to_string_pretty(&FileForm::from(config))
+        .expect("texts, numbers and lists of them always serialise")
+}
+
+#[derive(Serialize)]
+struct FileForm<'c> {
+    name: &'c str,
+    tun: TunForm<'c>,
+    inside: InsideForm<'c>,
+    uplinks: Vec<UplinkForm<'c>>,
+    forwards: Vec<ForwardForm<'c>>,
+    outbound: Vec<RuleForm<'c>>,
+    nat: NatForm,
+    timeouts: TimeoutsForm,
+    limits: LimitsForm,
+    host: HostForm,
+    admin: AdminForm,
+    state: StateForm,
+    log: LogForm,
+}
+
+#[derive(Serialize)]
+struct TunForm<'c> {
+    name: &'c str,
+    workers: NumberOrWord,
+    io: &'static str,
+    offload: &'static str,
+    busy_poll: String,
+}
+
+#[derive(Serialize)]
+struct InsideForm<'c> {
+    interface: &'c str,
+    prefixes: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct UplinkForm<'c> {
+    name: &'c str,
+    interface: &'c str,
+    addresses: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<Ipv4Addr>,
+    weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthForm<'c>>,
+}
+
+#[derive(Serialize)]
+struct HealthForm<'c> {
+    ping: &'c [Ipv4Addr],
+    interval: String,
+    lose: u32,
+    win: u32,
+}
+
+#[derive(Serialize)]
+struct ForwardForm<'c> {
+    name: &'c str,
+    uplink: &'c str,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<NumberOrWord>,
+    address: Ipv4Addr,
+    to: String,
+}
+
+#[derive(Serialize)]
+struct RuleForm<'c> {
+    from: String,
+    uplinks: Vec<&'c str>,
+}
+
+#[derive(Serialize)]
+struct NatForm {
+    mapping: &'static str,
+    filtering: &'static str,
+    hairpin: bool,
+    ports: NumberOrWord,
+    mss_clamp: NumberOrWord,
+}
+
+#[derive(Serialize)]
+struct TimeoutsForm {
+    tcp_established: String,
+    tcp_transitory: String,
+    tcp_syn: String,
+    udp: String,
+    udp_dns: String,
+    icmp: String,
+    fragment: String,
+}
+
+#[derive(Serialize)]
+struct LimitsForm {
+    sessions: u32,
+    sessions_per_host: u32,
+    new_sessions_per_host: u32,
+    fragments: u32,
+}
+
+#[derive(Serialize)]
+struct HostForm {
+    manage: bool,
+}
+
+#[derive(Serialize)]
+struct AdminForm {
+    socket: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
+}
+
+#[derive(Serialize)]
+struct StateForm {
+    keep: bool,
+}
+
+#[derive(Serialize)]
+struct LogForm {
+    level: &'static str,
+    format: &'static str,
+}
+
+/// A number where one will do, or else a word.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum NumberOrWord {
+    Number(u16),
+    Word(String),
+}
+
+impl<'c> From<&'c Config> for FileForm<'c> {
+    fn from(config: &'c Config) -> Self {
+        let Config { tun, inside, nat, timeouts, limits, .. } = config;
+        Self {
+            name: &config.name,
+            tun: TunForm {
+                name: &tun.name,
+                workers: match tun.workers {
+                    Workers::Auto => NumberOrWord::Word("auto".into()),
+                    Workers::Count(number) => NumberOrWord::Number(number),
+                },
+                io: tun.io.word(),
+                offload: tun.offload.word(),
+                busy_poll: Span(tun.busy_poll).to_string(),
+            },
+            inside: InsideForm {
+                interface: &inside.interface,
+                prefixes: inside.prefixes.iter().map(ToString::to_string).collect(),
+            },
+            uplinks: config.uplinks.iter().map(UplinkForm::from).collect(),
+            forwards: config
+                .forwards
+                .iter()
+                .map(|forward| ForwardForm::new(forward, &config.uplinks))
+                .collect(),
+            outbound: config
+                .outbound
+                .iter()
+                .map(|rule| RuleForm {
+                    from: rule.from.to_string(),
+                    uplinks: rule.uplinks.iter().map(|index| config.uplinks[*index].name.as_str()).collect(),
+                })
+                .collect(),
+            nat: NatForm {
+                mapping: nat.mapping.word(),
+                filtering: nat.filtering.word(),
+                hairpin: nat.hairpin,
+                ports: nat.ports.into(),
+                mss_clamp: match nat.mss_clamp {
+                    MssClamp::Auto => NumberOrWord::Word("auto".into()),
+                    MssClamp::Off => NumberOrWord::Word("off".into()),
+                    MssClamp::To(bytes) => NumberOrWord::Number(bytes),
+                },
+            },
+            timeouts: TimeoutsForm {
+                tcp_established: Span(timeouts.tcp_established).to_string(),
+                tcp_transitory: Span(timeouts.tcp_transitory).to_string(),
+                tcp_syn: Span(timeouts.tcp_syn).to_string(),
+                udp: Span(timeouts.udp).to_string(),
+                udp_dns: Span(timeouts.udp_dns).to_string(),
+                icmp: Span(timeouts.icmp).to_string(),
+                fragment: Span(timeouts.fragment).to_string(),
+            },
+            limits: LimitsForm {
+                sessions: limits.sessions,
+                sessions_per_host: limits.sessions_per_host,
+                new_sessions_per_host: limits.new_sessions_per_host,
+                fragments: limits.fragments,
+            },
+            host: HostForm { manage: config.host.manage },
+            admin: AdminForm {
+                socket: config.admin.socket.display().to_string(),
+                http: config.admin.http.map(|listener| listener.to_string()),
+            },
+            state: StateForm { keep: config.state.keep },
+            log: LogForm { level: config.log.level.word(), format: config.log.format.word() },
+        }
+    }
+}
+
+impl<'c> From<&'c Uplink> for UplinkForm<'c> {
+    fn from(uplink: &'c Uplink) -> Self {
+        let health = |health: &'c Health| HealthForm {
+            ping: &health.ping,
+            interval: Span(health.interval).to_string(),
+            lose: health.lose,
+            win: health.win,
+        };
+        Self {
+            name: &uplink.name,
+            interface: &uplink.interface,
+            addresses: ranges(&uplink.addresses),
+            gateway: uplink.gateway,
+            weight: uplink.weight,
+            health: uplink.health.as_ref().map(health),
+        }
+    }
+}
+
+impl<'c> ForwardForm<'c> {
+    fn new(forward: &'c Forward, uplinks: &'c [Uplink]) -> Self {
+        let (port, to) = match forward.protocol {
+            ForwardProtocol::Icmp | ForwardProtocol::Any => (None, forward.to_address.to_string()),
+            ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
+                (Some(forward.ports.into()), format!("{}:{}", forward.to_address, forward.to_port))
+            }
+        };
+        Self {
+            name: &forward.name,
+            uplink: &uplinks[forward.uplink].name,
+            protocol: forward.protocol.word(),
+            port,
+            address: forward.address,
+            to,
+        }
+    }
+}
+
+impl From<PortRange> for NumberOrWord {
+    fn from(ports: PortRange) -> Self {
+        if ports.first == ports.last { Self::Number(ports.first) } else { Self::Word(ports.to_string()) }
+    }
+}
+
+/// Addresses in their order, runs within one last octet as `a.b.c.d-e`.
+fn ranges(addresses: &[Ipv4Addr]) -> Vec<String> {
+    let follows = |one: &Ipv4Addr, next: &Ipv4Addr| {
+        one.octets()[..3] == next.octets()[..3] && one.octets()[3].checked_add(1) == Some(next.octets()[3])
+    };
+    addresses
+        .chunk_by(follows)
+        .map(|run| match run {
+            [first, .., last] => format!("{first}-{}", last.octets()[3]),
+            [] | [_] => run.iter().map(Ipv4Addr::to_string).collect(),
+        })
+        .collect()
+}

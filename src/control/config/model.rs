@@ -1,0 +1,400 @@
+//! The effective configuration: every value present, checked and in its own type.
+//!
+//! Only [`super::load`] makes one from a file, so whoever holds a [`Config`] may rely on what the field docs say.
+//! Defaults are written here, once, and nowhere else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+/// One box.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Name of the box: letters, digits, `-`, `_`, `.`; default: the file's name without its ending.
+    pub name: String,
+    /// The TUN device and its workers.
+    pub tun: Tun,
+    /// The private leg.
+    pub inside: Inside,
+    /// The public legs, at least one, names unique.
+    pub uplinks: Vec<Uplink>,
+    /// Published services. No two publish the same protocol, address and port.
+    pub forwards: Vec<Forward>,
+    /// Who may go out, and through which uplinks; the longest matching prefix decides.
+    pub outbound: Vec<OutboundRule>,
+    /// Behaviour of the translator.
+    pub nat: Nat,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+    /// Bounds of memory and of what one host may use.
+    pub limits: Limits,
+    /// What natbox may do to the host.
+    pub host: Host,
+    /// The admin interfaces.
+    pub admin: Admin,
+    /// Whether sessions outlive the process.
+    pub state: State,
+    /// Log output.
+    pub log: Log,
+}
+
+/// The TUN device and its workers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tun {
+    /// Interface name, 1 to 15 bytes; default `nb0`.
+    pub name: String,
+    /// Queues, one thread each.
+    pub workers: Workers,
+    /// I/O backend.
+    pub io: IoBackend,
+    /// Where on the ladder of offloads to start; `Auto` takes the best that the kernel grants.
+    pub offload: OffloadLimit,
+    /// How long to poll before sleeping while traffic flows; zero: never; at most 1 ms.
+    pub busy_poll: Duration,
+}
+
+/// Number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workers {
+    /// As many as there are usable cores.
+    Auto,
+    /// 1 to 256.
+    Count(u16),
+}
+
+/// I/O backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoBackend {
+    /// The best that works here.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// One read or write call a packet, and poll.
+    Poll,
+}
+
+/// Upper bound on the offload ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffloadLimit {
+    /// `auto`: whatever the kernel grants, best first.
+    Auto,
+    /// `tso+uso`: TCP and UDP segmentation and checksums; the same start as `Auto`.
+    TsoUso,
+    /// `tso`: TCP segmentation and checksums.
+    Tso,
+    /// `checksum`: checksums only.
+    Checksum,
+    /// `none`: plain packets of at most the interface's MTU, complete checksums.
+    None,
+}
+
+/// The private leg.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inside {
+    /// Interface towards the private network.
+    pub interface: String,
+    /// Private prefixes behind it, at least one, not overlapping one another.
+    pub prefixes: Vec<Ipv4Net>,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Uplink {
+    /// Unique among the uplinks.
+    pub name: String,
+    /// Interface towards the line; never the inside interface.
+    pub interface: String,
+    /// External addresses, at least one, at most 1024, none inside an inside prefix, none shared between uplinks.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Next hop; present whenever there are several uplinks.
+    pub gateway: Option<Ipv4Addr>,
+    /// Share of new outbound mappings, 1 to 1000; default 1.
+    pub weight: u32,
+    /// Health check, if any.
+    pub health: Option<Health>,
+}
+
+/// Health check of an uplink by ICMP echo.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Whom to ping; at least one.
+    pub ping: Vec<Ipv4Addr>,
+    /// Time between probes; default 1 s.
+    pub interval: Duration,
+    /// Losses in a row that take the line down; default 3.
+    pub lose: u32,
+    /// Answers in a row that bring it back; default 3.
+    pub win: u32,
+}
+
+/// One published service on one uplink address. Where the file leaves out the uplink, [`super::load`] has made one
+/// entry per uplink, so `uplink` and `address` are always definite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Name from the file; several entries share it when the file leaves out the uplink.
+    pub name: String,
+    /// Index into [`Config::uplinks`].
+    pub uplink: usize,
+    /// What is published.
+    pub protocol: ForwardProtocol,
+    /// Published external address, one of the uplink's.
+    pub address: Ipv4Addr,
+    /// Published ports; 0-65535 for [`ForwardProtocol::Icmp`] and [`ForwardProtocol::Any`].
+    pub ports: PortRange,
+    /// The server.
+    pub to_address: Ipv4Addr,
+    /// Port of the server that the first published port maps to; the rest keep their offset. The last one fits
+    /// below 65536. Equal to `ports.first` for [`ForwardProtocol::Icmp`] and [`ForwardProtocol::Any`].
+    pub to_port: u16,
+}
+
+/// Protocols that a forward may publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardProtocol {
+    /// `tcp`
+    Tcp,
+    /// `udp`
+    Udp,
+    /// `tcp+udp`
+    TcpUdp,
+    /// `icmp`: echo requests to the address.
+    Icmp,
+    /// `any`: the whole address, every protocol and port, ports unchanged.
+    Any,
+}
+
+/// An inclusive, non-empty range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, at least `first`.
+    pub last: u16,
+}
+
+/// Sources that may go out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboundRule {
+    /// Sources; lies within an inside prefix.
+    pub from: Ipv4Net,
+    /// Indices into [`Config::uplinks`], at least one, no repeats.
+    pub uplinks: Vec<usize>,
+}
+
+/// Behaviour of the translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat {
+    /// RFC 4787 section 4.1; default endpoint-independent.
+    pub mapping: Dependence,
+    /// RFC 4787 section 5; default address-and-port-dependent.
+    pub filtering: Dependence,
+    /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6); default true.
+    pub hairpin: bool,
+    /// Dynamic external ports; default 1024-65535.
+    pub ports: PortRange,
+    /// TCP MSS clamp.
+    pub mss_clamp: MssClamp,
+}
+
+/// On what part of the remote endpoint a mapping or filter depends (RFC 4787).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependence {
+    /// `endpoint-independent`
+    EndpointIndependent,
+    /// `address-dependent`
+    AddressDependent,
+    /// `address-and-port-dependent`
+    AddressAndPortDependent,
+}
+
+/// TCP MSS clamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// `auto`: to the smaller of the two legs' MTU, less 40.
+    Auto,
+    /// `off`
+    Off,
+    /// A number of bytes, 88 to 65495.
+    To(u16),
+}
+
+/// Idle timeouts, each 1 s to 24 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Open connections; default 2 h 4 min (RFC 5382 REQ-5).
+    pub tcp_established: Duration,
+    /// Closing and reset connections; default 4 min (RFC 5382 REQ-5).
+    pub tcp_transitory: Duration,
+    /// First SYN without an answer; default 30 s.
+    pub tcp_syn: Duration,
+    /// UDP; default 5 min (RFC 4787 REQ-5).
+    pub udp: Duration,
+    /// UDP to port 53 once answered; default 10 s.
+    pub udp_dns: Duration,
+    /// ICMP queries; default 60 s (RFC 5508 REQ-2).
+    pub icmp: Duration,
+    /// Incomplete fragment sets; default 15 s.
+    pub fragment: Duration,
+}
+
+/// Bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Sessions at one time, exact; 1 to 512 M; default 1 M.
+    pub sessions: u32,
+    /// Sessions one inside host may have opened; 0: no limit; default 64 k.
+    pub sessions_per_host: u32,
+    /// New sessions a second one inside host may open; 0: no limit; default 0.
+    pub new_sessions_per_host: u32,
+    /// Datagrams in reassembly tracking at one time; default 4096.
+    pub fragments: u32,
+}
+
+/// What natbox may do to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Set routes, rules, sysctls and proxy ARP, and take back what was set; default true.
+    pub manage: bool,
+}
+
+/// Admin interfaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Unix socket; default `/run/natbox/NAME.sock`.
+    pub socket: PathBuf,
+    /// HTTP listener; default none.
+    pub http: Option<SocketAddr>,
+}
+
+/// Session state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// Sessions outlive the process; default false.
+    pub keep: bool,
+}
+
+/// Log output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe level printed; default info.
+    pub level: LogLevel,
+    /// Text or JSON lines; default text.
+    pub format: LogFormat,
+}
+
+/// Log levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only errors.
+    Error,
+    /// A person should look.
+    Warn,
+    /// Start, stop, what was found.
+    Info,
+    /// With client addresses.
+    Debug,
+    /// Everything (debug builds have per-packet lines).
+    Trace,
+}
+
+/// Log formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Uplink {
+    /// Most external addresses of one uplink.
+    pub const MAX_ADDRESSES: usize = 1024;
+    /// Weight of an uplink for which the file gives none.
+    pub const DEFAULT_WEIGHT: u32 = 1;
+}
+
+impl Health {
+    /// Time between probes if the file gives none.
+    pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+    /// Losses in a row that take the line down if the file gives no number.
+    pub const DEFAULT_LOSE: u32 = 3;
+    /// Answers in a row that bring it back if the file gives no number.
+    pub const DEFAULT_WIN: u32 = 3;
+}
+
+impl Timeouts {
+    /// Longest timeout: what [`crate::time::Tick`]s can order.
+    pub const LONGEST: Duration = Duration::from_secs(24 * 24 * 3600);
+}
+
+impl Limits {
+    /// Largest value of [`Limits::sessions`] and of the limits per host.
+    pub const MOST_SESSIONS: u32 = 512_000_000;
+    /// Largest value of [`Limits::fragments`].
+    pub const MOST_FRAGMENTS: u32 = 1_000_000;
+}
+
+impl Admin {
+    /// The socket of a box of this name if the file gives none.
+    pub fn default_socket(name: &str) -> PathBuf {
+        PathBuf::from(format!("/run/natbox/{name}.sock"))
+    }
+}
+
+impl Default for Tun {
+    fn default() -> Self {
+        Self {
+            name: "nb0".into(),
+            workers: Workers::Auto,
+            io: IoBackend::Auto,
+            offload: OffloadLimit::Auto,
+            busy_poll: Duration::from_micros(50),
+        }
+    }
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        Self {
+            mapping: Dependence::EndpointIndependent,
+            filtering: Dependence::AddressAndPortDependent,
+            hairpin: true,
+            ports: PortRange { first: 1024, last: 65535 },
+            mss_clamp: MssClamp::Auto,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: Duration::from_secs(2 * 3600 + 4 * 60),
+            tcp_transitory: Duration::from_secs(4 * 60),
+            tcp_syn: Duration::from_secs(30),
+            udp: Duration::from_secs(5 * 60),
+            udp_dns: Duration::from_secs(10),
+            icmp: Duration::from_secs(60),
+            fragment: Duration::from_secs(15),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { sessions: 1_000_000, sessions_per_host: 64_000, new_sessions_per_host: 0, fragments: 4096 }
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { manage: true }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}

@@ -1,0 +1,399 @@
+//! The sections of the file: which keys there are, and how each becomes a typed value of the draft.
+//!
+//! A *draft* is what could be read: values with their places, absent where the file has none or a problem was
+//! reported. What depends on several keys is left to the checks.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::cursor::{Cursor, Fields, Located, Section};
+use super::model::{
+    Admin, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State, Timeouts, Tun, Uplink,
+};
+use super::network;
+use super::problem::{Place, Sink};
+use super::tree::{Node, Value};
+use super::values;
+
+/// Every mapping of the file with its keys.
+pub(super) const SCHEMA: [&Section; 14] = [
+    &ROOT, &TUN, &INSIDE, &UPLINK, &HEALTH, &FORWARD, &OUTBOUND, &NAT, &TIMEOUTS, &LIMITS, &HOST, &ADMIN,
+    &STATE, &LOG,
+];
+
+static ROOT: Section = Section {
+    path: "",
+    keys: &[
+        "name", "tun", "inside", "uplinks", "forwards", "outbound", "nat", "timeouts", "limits", "host",
+        "admin", "state", "log",
+    ],
+};
+static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
+static INSIDE: Section = Section { path: "inside", keys: &["interface", "prefixes"] };
+static UPLINK: Section =
+    Section { path: "uplinks[]", keys: &["name", "interface", "addresses", "gateway", "weight", "health"] };
+static HEALTH: Section = Section { path: "uplinks[].health", keys: &["ping", "interval", "lose", "win"] };
+static FORWARD: Section =
+    Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
+static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "uplinks"] };
+static NAT: Section =
+    Section { path: "nat", keys: &["mapping", "filtering", "hairpin", "ports", "mss_clamp"] };
+static TIMEOUTS: Section = Section {
+    path: "timeouts",
+    keys: &["tcp_established", "tcp_transitory", "tcp_syn", "udp", "udp_dns", "icmp", "fragment"],
+};
+static LIMITS: Section = Section {
+    path: "limits",
+    keys: &["sessions", "sessions_per_host", "new_sessions_per_host", "fragments"],
+};
+static HOST: Section = Section { path: "host", keys: &["manage"] };
+static ADMIN: Section = Section { path: "admin", keys: &["socket", "http"] };
+static STATE: Section = Section { path: "state", keys: &["keep"] };
+static LOG: Section = Section { path: "log", keys: &["level", "format"] };
+
+/// What could be read of the file.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub name: Option<String>,
+    pub tun: Tun,
+    /// Where the TUN device's name stands, or would.
+    pub tun_name: Place,
+    pub inside: DraftInside,
+    /// None: no uplink could be read at all.
+    pub uplinks: Option<Vec<DraftUplink>>,
+    pub forwards: Vec<DraftForward>,
+    pub outbound: Vec<DraftRule>,
+    pub nat: Nat,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub host: Host,
+    pub admin: Option<Admin>,
+    pub state: State,
+    pub log: Log,
+}
+
+/// `inside`.
+#[derive(Debug)]
+pub(super) struct DraftInside {
+    pub interface: Option<Located<String>>,
+    /// None if one of them could not be read, so that nothing is said to lie outside them.
+    pub prefixes: Option<Vec<Located<Ipv4Net>>>,
+}
+
+/// One of `uplinks`.
+#[derive(Debug)]
+pub(super) struct DraftUplink {
+    pub place: Place,
+    pub name: Option<Located<String>>,
+    pub interface: Option<Located<String>>,
+    /// None if some could not be read.
+    pub addresses: Option<Vec<Located<Vec<Ipv4Addr>>>>,
+    /// None: absent; `Some(None)`: not readable.
+    pub gateway: Option<Option<Located<Ipv4Addr>>>,
+    pub weight: u32,
+    pub health: Option<Health>,
+}
+
+/// One of `forwards`.
+#[derive(Debug)]
+pub(super) struct DraftForward {
+    pub place: Place,
+    pub name: Located<String>,
+    pub uplink: Wish<String>,
+    pub protocol: Option<ForwardProtocol>,
+    pub port: Wish<PortRange>,
+    pub address: Wish<Ipv4Addr>,
+    pub to: Option<Located<(Ipv4Addr, Option<PortRange>)>>,
+}
+
+/// One of `outbound`.
+#[derive(Debug)]
+pub(super) struct DraftRule {
+    pub from: Option<Located<Ipv4Net>>,
+    pub uplinks: Wish<Vec<Located<String>>>,
+}
+
+/// An optional key whose absence has a meaning of its own.
+#[derive(Debug)]
+pub(super) enum Wish<T> {
+    /// The key is absent.
+    Absent,
+    /// It is there but could not be read.
+    Unreadable,
+    /// It is there.
+    Given(Located<T>),
+}
+
+/// Reads the whole file; None if it is not even a mapping.
+pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft> {
+    let cursor = Cursor::root(root, sink);
+    if matches!(&root.value, Value::Mapping(entries) if entries.is_empty()) {
+        let advice = "begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example";
+        sink.report(cursor.place(), "an empty file", "a configuration", advice);
+        return None;
+    }
+    let file = cursor.fields(&ROOT, &SCHEMA)?;
+    let section = |key, section| file.section(key, section, &SCHEMA);
+    let name = box_name(&file, file_name, sink);
+    let tun_fields = section("tun", &TUN);
+    Some(Draft {
+        admin: admin(&section("admin", &ADMIN), name.as_deref()),
+        name,
+        tun: tun(&tun_fields),
+        tun_name: tun_fields
+            .get("name")
+            .map_or_else(|| tun_fields.place().field("name"), |name| name.place().clone()),
+        inside: inside(&file),
+        uplinks: uplinks(&file),
+        forwards: items(&file, "forwards", MAX_FORWARDS).iter().enumerate().filter_map(forward).collect(),
+        outbound: items(&file, "outbound", MAX_RULES).iter().filter_map(rule).collect(),
+        nat: nat(&section("nat", &NAT)),
+        timeouts: timeouts(&section("timeouts", &TIMEOUTS)),
+        limits: limits(&section("limits", &LIMITS)),
+        host: Host { manage: section("host", &HOST).truth("manage").unwrap_or(Host::default().manage) },
+        state: State { keep: section("state", &STATE).truth("keep").unwrap_or(State::default().keep) },
+        log: log(&section("log", &LOG)),
+    })
+}
+
+fn box_name(file: &Fields<'_>, file_name: &str, sink: &Sink) -> Option<String> {
+    if let Some(name) = file.get("name") {
+        return name.text(values::box_name);
+    }
+    let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
+    let name = values::box_name(&stem);
+    if let Err(misfit) = &name {
+        let found =
+            format!("no such key, and the file's name {} cannot stand in", super::problem::quoted(&stem));
+        sink.report(&file.place().field("name"), found, &misfit.wanted, "add `name: NAME`");
+    }
+    name.ok()
+}
+
+fn tun(fields: &Fields<'_>) -> Tun {
+    let default = Tun::default();
+    Tun {
+        name: fields.get("name").and_then(|name| name.text(network::tun_interface)).unwrap_or(default.name),
+        workers: fields.value("workers", values::workers).unwrap_or(default.workers),
+        io: fields.value("io", values::word).unwrap_or(default.io),
+        offload: fields.value("offload", values::word).unwrap_or(default.offload),
+        busy_poll: fields
+            .value("busy_poll", values::duration(Duration::ZERO..=Duration::from_millis(1)))
+            .unwrap_or(default.busy_poll),
+    }
+}
+
+fn inside(file: &Fields<'_>) -> DraftInside {
+    let wanted = "the private leg: its interface and prefixes";
+    let Some(fields) = file
+        .need(
+            "inside",
+            wanted,
+            "add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
+        )
+        .and_then(|inside| inside.fields(&INSIDE, &SCHEMA))
+    else {
+        return DraftInside { interface: None, prefixes: None };
+    };
+    let prefixes = fields
+        .need(
+            "prefixes",
+            "the private prefixes behind the interface",
+            "add `prefixes: [10.0.0.0/24]` with your own",
+        )
+        .and_then(|list| list.some_items(MAX_PREFIXES, "prefixes"))
+        .and_then(|items| all_located(&items, network::unicast_prefix));
+    DraftInside { interface: interface(&fields, "the interface towards the private network"), prefixes }
+}
+
+fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
+    let advice =
+        "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
+    let list = file.need("uplinks", "at least one line: its interface and addresses", advice)?;
+    let items = list.items(MAX_UPLINKS, "uplinks")?;
+    if items.is_empty() {
+        list.refuse(
+            "at least one uplink",
+            "add `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
+        );
+        return None;
+    }
+    all_or_none(items.iter().map(uplink).collect())
+}
+
+fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
+    let fields = cursor.fields(&UPLINK, &SCHEMA)?;
+    let interface = interface(&fields, "the interface towards the line");
+    let name = match fields.get("name") {
+        Some(name) => located(&name, |name| name.text(values::label)),
+        None => interface.clone(),
+    };
+    let addresses = fields
+        .need("addresses", "the line's external addresses", "add `addresses: [203.0.113.10]` with your own")
+        .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"))
+        .and_then(|items| all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)));
+    Some(DraftUplink {
+        place: fields.place().clone(),
+        name,
+        interface,
+        addresses,
+        gateway: fields
+            .get("gateway")
+            .map(|gateway| located(&gateway, |gateway| gateway.value(network::address))),
+        weight: fields.value("weight", values::number(1..=1000)).unwrap_or(Uplink::DEFAULT_WEIGHT),
+        health: fields.get("health").and_then(|health| self::health(&health)),
+    })
+}
+
+fn health(cursor: &Cursor<'_>) -> Option<Health> {
+    let fields = cursor.fields(&HEALTH, &SCHEMA)?;
+    let ping = fields
+        .need("ping", "whom to ping", "add `ping: [203.0.113.254]` with an address that the line leads to")
+        .and_then(|list| list.some_items(MAX_PINGED, "addresses"))
+        .and_then(|items| all_located(&items, network::address));
+    let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
+    Some(Health {
+        interval: fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL),
+        lose: fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE),
+        win: fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN),
+        ping: ping?.into_iter().map(|address| address.value).collect(),
+    })
+}
+
+fn forward((index, cursor): (usize, &Cursor<'_>)) -> Option<DraftForward> {
+    let fields = cursor.fields(&FORWARD, &SCHEMA)?;
+    let default_name =
+        || Located { value: format!("forward-{}", index + 1), place: fields.place().field("name") };
+    let advice = "add `protocol: tcp` (or udp, tcp+udp, icmp, any)";
+    Some(DraftForward {
+        place: fields.place().clone(),
+        name: fields
+            .get("name")
+            .and_then(|name| located(&name, |name| name.text(values::label)))
+            .unwrap_or_else(default_name),
+        uplink: wish(&fields, "uplink", |uplink| uplink.text(values::label)),
+        protocol: fields
+            .need("protocol", "what to publish", advice)
+            .and_then(|cursor| cursor.value(values::word)),
+        port: wish(&fields, "port", |port| port.value(network::ports)),
+        address: wish(&fields, "address", |address| address.value(network::address)),
+        to: fields
+            .need("to", "the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
+            .and_then(|to| located(&to, |to| to.value(network::target))),
+    })
+}
+
+fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
+    let fields = cursor.fields(&OUTBOUND, &SCHEMA)?;
+    Some(DraftRule {
+        from: fields
+            .need("from", "the sources that may go out", "add `from: PREFIX`, such as `from: 10.0.0.0/24`")
+            .and_then(|from| located(&from, |from| from.value(network::unicast_prefix))),
+        uplinks: wish(&fields, "uplinks", |list| {
+            let items = list.some_items(MAX_UPLINKS, "uplinks")?;
+            all_or_none(items.iter().map(|item| located(item, |item| item.text(values::label))).collect())
+        }),
+    })
+}
+
+fn nat(fields: &Fields<'_>) -> Nat {
+    let default = Nat::default();
+    Nat {
+        mapping: fields.value("mapping", values::word).unwrap_or(default.mapping),
+        filtering: fields.value("filtering", values::word).unwrap_or(default.filtering),
+        hairpin: fields.truth("hairpin").unwrap_or(default.hairpin),
+        ports: fields.value("ports", network::ports).unwrap_or(default.ports),
+        mss_clamp: fields.value("mss_clamp", values::mss_clamp).unwrap_or(default.mss_clamp),
+    }
+}
+
+fn timeouts(fields: &Fields<'_>) -> Timeouts {
+    let default = Timeouts::default();
+    let timeout = |key, default| {
+        let range = Duration::from_secs(1)..=Timeouts::LONGEST;
+        fields.value(key, values::duration(range)).unwrap_or(default)
+    };
+    Timeouts {
+        tcp_established: timeout("tcp_established", default.tcp_established),
+        tcp_transitory: timeout("tcp_transitory", default.tcp_transitory),
+        tcp_syn: timeout("tcp_syn", default.tcp_syn),
+        udp: timeout("udp", default.udp),
+        udp_dns: timeout("udp_dns", default.udp_dns),
+        icmp: timeout("icmp", default.icmp),
+        fragment: timeout("fragment", default.fragment),
+    }
+}
+
+fn limits(fields: &Fields<'_>) -> Limits {
+    let default = Limits::default();
+    let count = |key, least, most, default| fields.value(key, values::count(least..=most)).unwrap_or(default);
+    let most = Limits::MOST_SESSIONS;
+    Limits {
+        sessions: count("sessions", 1, most, default.sessions),
+        sessions_per_host: count("sessions_per_host", 0, most, default.sessions_per_host),
+        new_sessions_per_host: count("new_sessions_per_host", 0, most, default.new_sessions_per_host),
+        fragments: count("fragments", 1, Limits::MOST_FRAGMENTS, default.fragments),
+    }
+}
+
+/// None if the default socket would be named after a box without a name.
+fn admin(fields: &Fields<'_>, name: Option<&str>) -> Option<Admin> {
+    let socket = match fields.get("socket") {
+        Some(socket) => socket.text(values::socket_path),
+        None => name.map(Admin::default_socket),
+    };
+    let http = fields.value("http", network::listener);
+    Some(Admin { socket: socket?, http })
+}
+
+fn log(fields: &Fields<'_>) -> Log {
+    let default = Log::default();
+    Log {
+        level: fields.value("level", values::word).unwrap_or(default.level),
+        format: fields.value("format", values::word).unwrap_or(default.format),
+    }
+}
+
+/// The items of an optional list at the top level.
+fn items<'t>(file: &Fields<'t>, key: &str, most: usize) -> Vec<Cursor<'t>> {
+    file.get(key).and_then(|list| list.items(most, key)).unwrap_or_default()
+}
+
+fn interface(fields: &Fields<'_>, wanted: &str) -> Option<Located<String>> {
+    let field = fields.need("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
+    located(&field, |field| field.text(network::interface))
+}
+
+fn located<T>(cursor: &Cursor<'_>, read: impl FnOnce(&Cursor<'_>) -> Option<T>) -> Option<Located<T>> {
+    read(cursor).map(|value| cursor.locate(value))
+}
+
+/// All values of a list, or None after naming each that could not be read.
+fn all_located<T>(
+    items: &[Cursor<'_>],
+    read: impl Fn(&str) -> Result<T, values::Misfit>,
+) -> Option<Vec<Located<T>>> {
+    all_or_none(items.iter().map(|item| located(item, |item| item.value(&read))).collect())
+}
+
+/// Takes a list that was read to its end, so that every item has named its problem.
+fn all_or_none<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
+    items.into_iter().collect()
+}
+
+fn wish<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Cursor<'_>) -> Option<T>) -> Wish<T> {
+    match fields.get(key) {
+        None => Wish::Absent,
+        Some(cursor) => located(&cursor, read).map_or(Wish::Unreadable, Wish::Given),
+    }
+}
+
+/// Bounds of the lists: far above use, low enough that no file makes checking slow.
+const MAX_UPLINKS: usize = 64;
+const MAX_FORWARDS: usize = 4096;
+const MAX_RULES: usize = 1024;
+const MAX_PREFIXES: usize = 256;
+const MAX_PINGED: usize = 16;

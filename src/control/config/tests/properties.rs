@@ -1,0 +1,268 @@
+//! Properties: whatever the text, an answer; whatever is printed reads back equal.
+
+use super::*;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_mutation_of_the_reference_file_makes_parsing_panic(mutations in mutations()) {
+        let mut text = REFERENCE.to_owned();
+        for mutation in mutations {
+            text = mutation.apply(&text);
+        }
+        match parse("f.yaml", &text) {
+            Ok(Loaded { config, .. }) => prop_assert_eq!(accepted(&to_yaml(&config)), config),
+            Err(problems) => prop_assert!(!problems.is_empty() && !problems.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn no_text_makes_parsing_panic(text in "[-a:\\[\\]{},&*!|>'\"%@`#? \t\n\r0]{0,60}|\\PC{0,60}") {
+        let _ = parse("f.yaml", &text);
+    }
+
+    #[test]
+    fn what_is_printed_reads_back_equal(config in config()) {
+        prop_assert_eq!(&accepted(&to_yaml(&config)), &config);
+        prop_assert_eq!(&accepted(&to_json(&config)), &config);
+    }
+}
+
+/// A change to a text; numbers are taken modulo what there is.
+#[derive(Clone, Debug)]
+enum Mutation {
+    DeleteLine(usize),
+    SwapLines(usize, usize),
+    SwapValues(usize, usize),
+    IndentLine(usize),
+    Insert(usize, char),
+    Delete(usize),
+    ReplaceValue(usize, &'static str),
+}
+
+fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+    let values = prop::sample::select(vec![
+        "",
+        "null",
+        "-1",
+        "0",
+        "1e9",
+        "[]",
+        "{}",
+        "true",
+        "any",
+        "icmp",
+        "18446744073709551616",
+        "10.0.0.0/24",
+        "0.0.0.0/0",
+        "203.0.113.10-12",
+        "255.255.255.255",
+        "65535",
+        "1-65535",
+        "[a, b]",
+        "\"\\u0000\"",
+        "*x",
+        "&x y",
+        "wan0",
+        "isp1",
+    ]);
+    let any = any::<usize>;
+    let letters =
+        prop::sample::select(":-[]{}#'\"&*!|>%@`, \t\n\r\0a0\u{feff}\u{85}é".chars().collect::<Vec<_>>());
+    let mutation = prop_oneof![
+        any().prop_map(Mutation::DeleteLine),
+        (any(), any()).prop_map(|(one, other)| Mutation::SwapLines(one, other)),
+        (any(), any()).prop_map(|(one, other)| Mutation::SwapValues(one, other)),
+        any().prop_map(Mutation::IndentLine),
+        (any(), letters).prop_map(|(index, letter)| Mutation::Insert(index, letter)),
+        any().prop_map(Mutation::Delete),
+        (any(), values).prop_map(|(line, value)| Mutation::ReplaceValue(line, value)),
+    ];
+    prop::collection::vec(mutation, 1..6)
+}
+
+impl Mutation {
+    fn apply(&self, text: &str) -> String {
+        let mut lines: Vec<String> = text.lines().map(Into::into).collect();
+        let mut letters: Vec<char> = text.chars().collect();
+        if lines.is_empty() {
+            return String::new();
+        }
+        let (number_of_lines, number_of_letters) = (lines.len(), letters.len());
+        let line = |index: usize| index % number_of_lines;
+        let letter = |index: usize| index % number_of_letters;
+        let split = |line: &str| {
+            let (key, rest) = line.split_once(": ").unwrap_or((line, ""));
+            (key.to_owned(), rest.split(" #").next().unwrap_or_default().to_owned())
+        };
+        match *self {
+            Self::DeleteLine(index) => drop(lines.remove(line(index))),
+            Self::SwapLines(one, other) => lines.swap(line(one), line(other)),
+            Self::SwapValues(one, other) => {
+                let ((one_key, one_value), (other_key, other_value)) =
+                    (split(&lines[line(one)]), split(&lines[line(other)]));
+                lines[line(one)] = format!("{one_key}: {other_value}");
+                lines[line(other)] = format!("{other_key}: {one_value}");
+            }
+            Self::IndentLine(index) => lines[line(index)].insert_str(0, "  "),
+            Self::ReplaceValue(index, value) => {
+                let (key, _) = split(&lines[line(index)]);
+                lines[line(index)] = format!("{key}: {value}");
+            }
+            Self::Insert(index, new) => {
+                letters.insert(letter(index), new);
+                return letters.into_iter().collect();
+            }
+            Self::Delete(index) => {
+                letters.remove(letter(index));
+                return letters.into_iter().collect();
+            }
+        }
+        lines.join("\n") + "\n"
+    }
+}
+
+/// Any configuration that a file can lead to, in the order that a file gives.
+fn config() -> impl Strategy<Value = Config> {
+    let label = || {
+        "[a-zA-Z0-9._+ -]{1,20}|1e3|true|null|~|0x1F|\\PC{1,12}"
+            .prop_filter("a label", |text| values::label(text).is_ok())
+    };
+    let duration = |from: u64, to: u64| (from..=to).prop_map(Duration::from_micros);
+    let timeout = move || duration(1_000_000, 24 * 86_400_000_000);
+    let uplink = (
+        label(),
+        "[a-z][a-z0-9.@-]{0,14}",
+        prop::collection::btree_set(1..=250u8, 1..9),
+        1..=1000u32,
+        prop::option::of((duration(100_000, 3_600_000_000), 1..=1000u32, 1..=1000u32)),
+    );
+    let uplinks = prop::collection::vec(uplink, 1..4).prop_map(|uplinks| {
+        let whole = |(index, (name, interface, octets, weight, health)): (
+            usize,
+            (String, String, std::collections::BTreeSet<u8>, u32, Option<_>),
+        )| {
+            let address = |octet| std::net::Ipv4Addr::new(203, 0, index as u8, octet);
+            Uplink {
+                name: format!("{index}{name}"),
+                interface: interface.replacen(|_: char| true, "w", 1),
+                addresses: octets.into_iter().map(address).collect(),
+                gateway: Some(address(254)),
+                weight,
+                health: health.map(|(interval, lose, win)| Health {
+                    ping: vec![address(254), address(253)],
+                    interval,
+                    lose,
+                    win,
+                }),
+            }
+        };
+        uplinks.into_iter().enumerate().map(whole).collect::<Vec<_>>()
+    });
+    let forwards = prop::collection::vec(
+        (label(), any::<usize>(), any::<usize>(), any::<usize>(), 0..400u16, any::<u16>()),
+        0..8,
+    );
+    let rules = prop::collection::vec(any::<u8>(), 0..4);
+    let words =
+        (any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>());
+    let numbers = (
+        0..=256u16,
+        duration(0, 1000),
+        1..=65535u16,
+        1..=65535u16,
+        prop::option::of(prop::option::of(88..=65495u16)),
+    );
+    let limits = (1..=512_000_000u32, 0..=512_000_000u32, 0..=512_000_000u32, 1..=1_000_000u32);
+    let timeouts = (timeout(), timeout(), timeout(), timeout(), timeout(), timeout(), timeout());
+    let rest = (
+        "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}",
+        "/[a-z 0-9#:'\"/]{0,20}x",
+        any::<(bool, bool, bool)>(),
+        prop::option::of(1..=65535u16),
+    );
+    ((uplinks, forwards, rules), (words, numbers, limits, timeouts), rest).prop_map(
+        |(
+            (uplinks, forwards, rules),
+            (words, numbers, limits, timeouts),
+            (name, socket, (hairpin, manage, keep), http),
+        )| {
+            fn pick<W: Words>(number: usize) -> W {
+                W::ALL[number % W::ALL.len()]
+            }
+            let forward = |(index, (name, uplink, address, protocol, length, to_port)): (
+                usize,
+                (String, usize, usize, usize, u16, u16),
+            )| {
+                let uplink = uplink % uplinks.len();
+                let addresses = &uplinks[uplink].addresses;
+                let protocol =
+                    [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp][protocol % 3];
+                let first = 1 + 500 * index as u16;
+                Forward {
+                    name: format!("{index}{name}"),
+                    uplink,
+                    protocol,
+                    address: addresses[address % addresses.len()],
+                    ports: PortRange { first, last: first + length },
+                    to_address: [10, 0, 0, 5].into(),
+                    to_port: to_port.clamp(1, u16::MAX - length),
+                }
+            };
+            let rule = |octet: u8| OutboundRule {
+                from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
+                uplinks: (0..uplinks.len()).rev().take(1 + usize::from(octet) % uplinks.len()).collect(),
+            };
+            let rules: std::collections::BTreeSet<u8> = rules.into_iter().collect();
+            let (workers, busy_poll, one_port, other_port, mss) = numbers;
+            Config {
+                tun: Tun {
+                    name: "nb7".into(),
+                    workers: if workers == 0 { Workers::Auto } else { Workers::Count(workers) },
+                    io: pick(words.0),
+                    offload: pick(words.1),
+                    busy_poll,
+                },
+                inside: Inside {
+                    interface: "lan0".into(),
+                    prefixes: vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/24".parse().unwrap()],
+                },
+                forwards: forwards.into_iter().enumerate().map(forward).collect(),
+                outbound: rules.into_iter().map(rule).collect(),
+                uplinks,
+                nat: Nat {
+                    mapping: pick(words.2),
+                    filtering: pick(words.3),
+                    hairpin,
+                    ports: PortRange { first: one_port.min(other_port), last: one_port.max(other_port) },
+                    mss_clamp: match mss {
+                        None => MssClamp::Auto,
+                        Some(None) => MssClamp::Off,
+                        Some(Some(bytes)) => MssClamp::To(bytes),
+                    },
+                },
+                timeouts: Timeouts {
+                    tcp_established: timeouts.0,
+                    tcp_transitory: timeouts.1,
+                    tcp_syn: timeouts.2,
+                    udp: timeouts.3,
+                    udp_dns: timeouts.4,
+                    icmp: timeouts.5,
+                    fragment: timeouts.6,
+                },
+                limits: Limits {
+                    sessions: limits.0,
+                    sessions_per_host: limits.1,
+                    new_sessions_per_host: limits.2,
+                    fragments: limits.3,
+                },
+                host: Host { manage },
+                admin: Admin { socket: socket.into(), http: http.map(|port| ([127, 0, 0, 1], port).into()) },
+                state: State { keep },
+                log: Log { level: pick(words.4), format: pick(words.5) },
+                name,
+            }
+        },
+    )
+}

@@ -1,0 +1,45 @@
+//! The words that the file has for the values of enums; read and written from the same table.
+
+use std::fmt;
+
+use super::model::{Dependence, ForwardProtocol, IoBackend, LogFormat, LogLevel, OffloadLimit};
+
+/// An enum whose values are words in the file.
+pub trait Words: Copy + 'static {
+    /// Every value.
+    const ALL: &'static [Self];
+
+    /// The word for this value.
+    fn word(self) -> &'static str;
+}
+
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        impl Words for $type {
+            const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.pad(self.word())
+            }
+        }
+    };
+}
+
+words!(IoBackend { Auto = "auto", Uring = "uring", Poll = "poll" });
+words!(OffloadLimit { Auto = "auto", TsoUso = "tso+uso", Tso = "tso", Checksum = "checksum", None = "none" });
+words!(ForwardProtocol { Tcp = "tcp", Udp = "udp", TcpUdp = "tcp+udp", Icmp = "icmp", Any = "any" });
+words!(Dependence {
+    EndpointIndependent = "endpoint-independent",
+    AddressDependent = "address-dependent",
+    AddressAndPortDependent = "address-and-port-dependent",
+});
+words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
+words!(LogFormat { Text = "text", Json = "json" });

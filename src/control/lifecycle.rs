@@ -1,0 +1,309 @@
+//! A box from start to stop.
+//!
+//! ```text
+//!   start   socket bound (hidden) ─ host looked at ─ TUN open ─ table mapped ─ workers run ─ host told ─ socket shown
+//!   run     signals, dying workers, changing links, admin requests
+//!   stop    socket gone ─ host told back ─ workers stopped ─ TUN closed
+//! ```
+//!
+//! The order of the start is that of the least harm: what can be refused is tried before anything is changed, and
+//! the kernel is told to route into the TUN only when somebody reads it. The stop is its mirror image.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::engine::{Engine, Event, Options};
+use crate::host::{self, Applied, HostError, LinkEvent, LinkWatch};
+use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, Waker};
+use crate::nat::Nat;
+use crate::time::Tick;
+
+use super::admin::{Server, SocketError};
+use super::config::{Config, IoBackend, OffloadLimit, Workers};
+use super::settings;
+use super::status::{Source, TunStatus};
+
+/// Why a box did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The admin socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The TUN device.
+    #[error("tun.name: {name}: {source}")]
+    Tun {
+        /// The device.
+        name: String,
+        /// What went wrong.
+        source: OpenError,
+    },
+    /// The host's plumbing.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// No memory for the sessions.
+    #[error("limits.sessions: {sessions}: the memory for them cannot be had ({source}); choose fewer")]
+    Memory {
+        /// Configured.
+        sessions: u32,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The configured I/O backend does not exist in this version.
+    #[error("tun.io: uring is not part of this version; set it to poll or auto")]
+    NoUring,
+    /// A system call that should not fail did.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A worker's queue failed.
+    #[error(
+        "worker {worker}: the TUN device {tun} is gone ({source}); was the interface deleted? The box stops"
+    )]
+    QueueFailed {
+        /// Its number.
+        worker: usize,
+        /// The device.
+        tun: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// A worker panicked.
+    #[error("worker {worker} panicked: {message}; the box stops. This is a bug, please report it")]
+    Panicked {
+        /// Its number.
+        worker: usize,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Runs a box until a signal ends it.
+///
+/// # Errors
+/// See [`RunError`]; whatever was changed on the host has been taken back.
+pub fn run(config: &Config) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
+    tokio::task::LocalSet::new().block_on(&runtime, run_box(config))
+}
+
+async fn run_box(config: &Config) -> Result<(), RunError> {
+    // Before anything is changed: a signal during the start must end in the same orderly stop.
+    let mut signals = Signals::new()?;
+    let mut socket = Server::bind(&config.admin.socket)?;
+    let prepared = host::prepare(config).await?;
+    for warning in &prepared.facts().warnings {
+        tracing::warn!("{warning}");
+    }
+    let tun = open_tun(config)?;
+    let workers = tun.queues.len();
+    let nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
+        .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
+    let nat = Arc::new(nat);
+    let tun_status =
+        TunStatus { name: tun.name.clone(), io: "poll".to_owned(), offload: tun.offload.to_string() };
+    tracing::info!(
+        tun = %tun.name, offload = %tun_status.offload, io = %tun_status.io, workers,
+        sessions = config.limits.sessions, "TUN device open"
+    );
+    let engine = start_engine(config, tun.queues, &nat)?;
+    let mut events = forward_events(&engine)?;
+    let mut links = LinkWatch::start(config).await?;
+    let mut applied = prepared.apply(tun.index).await?;
+    let source = Rc::new(Source::new(config, tun_status, Arc::clone(&nat), engine.published()));
+    if let Err(error) = socket.publish() {
+        stop(config, applied, engine).await;
+        return Err(error.into());
+    }
+    tracing::info!(name = %config.name, socket = %config.admin.socket.display(), "ready");
+    let ended = {
+        let serve = socket.serve(Rc::clone(&source));
+        tokio::pin!(serve);
+        loop {
+            tokio::select! {
+                () = &mut serve => unreachable!("the admin socket serves for ever"),
+                wanted = signals.next() => match wanted {
+                    Wanted::Stop(name) => {
+                        tracing::info!(signal = name, "stopping");
+                        break Ok(());
+                    }
+                    Wanted::Report => report(&source),
+                },
+                event = events.recv() => break Err(failure(event, &tun.name)),
+                change = links.next() => on_link_change(config, &nat, &mut applied, &change).await,
+            }
+        }
+    };
+    drop(socket);
+    stop(config, applied, engine).await;
+    ended
+}
+
+fn open_tun(config: &Config) -> Result<Tun, RunError> {
+    if config.tun.io == IoBackend::Uring {
+        return Err(RunError::NoUring);
+    }
+    let workers = match config.tun.workers {
+        Workers::Count(count) => count,
+        Workers::Auto => {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            cores.min(usize::from(MOST_AUTO_WORKERS)) as u16
+        }
+    };
+    let ceiling = match config.tun.offload {
+        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadCeiling::TsoUso,
+        OffloadLimit::Tso => OffloadCeiling::Tso,
+        OffloadLimit::Checksum => OffloadCeiling::Checksum,
+        OffloadLimit::None => OffloadCeiling::None,
+    };
+    io::open(&config.tun.name, workers, ceiling)
+        .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
+}
+
+fn start_engine(config: &Config, queues: Vec<io::TunQueue>, nat: &Arc<Nat>) -> Result<Engine, RunError> {
+    let system = |source| RunError::System { doing: "starting the workers", source };
+    let waker = Waker::new().map_err(system)?;
+    let queues = queues.into_iter().map(|queue| PollIo::new(queue, waker.clone())).collect();
+    let options = Options { busy_poll: config.tun.busy_poll };
+    Engine::start(queues, nat, waker, options).map_err(system)
+}
+
+/// The engine's events as a channel that the control thread can wait for beside everything else.
+fn forward_events(engine: &Engine) -> Result<mpsc::Receiver<Event>, RunError> {
+    let events = engine.events().clone();
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::Builder::new()
+        .name("natbox-events".to_owned())
+        .spawn(move || {
+            while let Ok(event) = events.recv() {
+                if sender.blocking_send(event).is_err() {
+                    break;
+                }
+            }
+        })
+        .map_err(|source| RunError::System { doing: "starting the event thread", source })?;
+    Ok(receiver)
+}
+
+fn failure(event: Option<Event>, tun: &str) -> RunError {
+    let error = match event {
+        Some(Event::QueueFailed { worker, error }) => {
+            RunError::QueueFailed { worker, tun: tun.to_owned(), source: error }
+        }
+        Some(Event::Panicked { worker, message }) => RunError::Panicked { worker, message },
+        None => RunError::Panicked { worker: 0, message: "all workers ended".to_owned() },
+    };
+    tracing::error!(%error, "a worker died");
+    error
+}
+
+async fn on_link_change(config: &Config, nat: &Nat, applied: &mut Applied, change: &host::LinkChange) {
+    let name = &change.interface;
+    match change.event {
+        LinkEvent::Gone => {
+            tracing::warn!(interface = %name, "interface is gone; its packets are lost until it returns")
+        }
+        LinkEvent::Down => tracing::warn!(interface = %name, "interface is down"),
+        LinkEvent::Up => {
+            tracing::info!(interface = %name, "interface is up");
+            // The kernel forgot the routes of an interface that went down.
+            if let Err(error) = applied.refresh().await {
+                tracing::warn!(%error, interface = %name, "not everything could be set again");
+            }
+        }
+        LinkEvent::Mtu(bytes) => {
+            tracing::info!(interface = %name, mtu = bytes, "MTU changed");
+            if config.inside.interface == *name {
+                nat.set_mtu(None, settings::mtu(bytes));
+            }
+            for (number, _) in
+                config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == *name)
+            {
+                nat.set_mtu(Some(number as u8), settings::mtu(bytes));
+            }
+        }
+    }
+}
+
+fn report(source: &Source) {
+    let totals = source.totals();
+    let dropped: u64 = totals.drops.iter().map(|(_, count)| count).sum();
+    tracing::info!(
+        sessions = source.nat.table().len(),
+        mappings = source.nat.mappings(),
+        created = totals.sessions_created,
+        packets_in = totals.packets_in,
+        packets_out = totals.packets_out,
+        dropped,
+        "status"
+    );
+}
+
+/// The host first, so that nothing is routed to workers that are no more.
+async fn stop(config: &Config, applied: Applied, engine: Engine) {
+    match tokio::time::timeout(UNDO_DEADLINE, applied.undo()).await {
+        Ok(errors) => {
+            for error in errors {
+                tracing::error!(%error, "could not be taken back on the host");
+            }
+        }
+        Err(_) => {
+            tracing::error!("taking back what was set on the host takes too long; the next start will do it")
+        }
+    }
+    let workers = engine.stop();
+    let packets: u64 = workers.iter().map(|counters| counters.packets_in).sum();
+    tracing::info!(name = %config.name, packets, "stopped");
+}
+
+/// What a signal asks for.
+enum Wanted {
+    Stop(&'static str),
+    Report,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+    report: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, RunError> {
+        let listen =
+            |kind| signal(kind).map_err(|source| RunError::System { doing: "listening for signals", source });
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+            report: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// TERM and INT stop; USR1 logs the counters; HUP is ignored, so that a closing terminal ends no box.
+    async fn next(&mut self) -> Wanted {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Wanted::Stop("TERM"),
+                _ = self.interrupt.recv() => return Wanted::Stop("INT"),
+                _ = self.report.recv() => return Wanted::Report,
+                _ = self.hang_up.recv() => tracing::info!("HUP ignored"),
+            }
+        }
+    }
+}
+
+/// `workers: auto` stops here: more queues than this never paid.
+const MOST_AUTO_WORKERS: u16 = 16;
+const UNDO_DEADLINE: Duration = Duration::from_secs(10);

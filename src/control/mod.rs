@@ -1,0 +1,13 @@
+//! Configuration, lifecycle, logging and the admin socket: everything that runs beside the packets.
+//!
+//! One thread runs all of it (a tokio current-thread runtime); workers are heard through the engine's events and
+//! read through their published counters, and never wait for anything here.
+
+pub mod admin;
+pub mod config;
+pub mod lifecycle;
+pub mod logging;
+mod settings;
+mod status;
+
+pub use status::{Status, WorkerStatus};

@@ -1,0 +1,104 @@
+//! From the configuration and the host's facts to what the translator is told.
+
+use crate::host::Facts;
+use crate::nat;
+
+use super::config::{Config, Dependence, ForwardProtocol, MssClamp, PortRange};
+
+/// The translator's settings.
+pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
+    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned);
+    nat::Settings {
+        inside: config.inside.prefixes.clone(),
+        inside_address: facts.inside.address,
+        inside_mtu: mtu(facts.inside.mtu),
+        tun_address: Some(facts.tun_address),
+        uplinks: uplinks
+            .map(|((uplink, leg), owned)| nat::Uplink {
+                name: uplink.name.clone(),
+                mtu: mtu(leg.mtu),
+                weight: uplink.weight,
+                addresses: uplink
+                    .addresses
+                    .iter()
+                    .zip(owned)
+                    .map(|(address, owned)| nat::ExternalAddress {
+                        address: *address,
+                        owned: *owned,
+                        reserved: owned.then(|| ports(facts.ephemeral_ports)),
+                    })
+                    .collect(),
+            })
+            .collect(),
+        forwards: config
+            .forwards
+            .iter()
+            .map(|forward| nat::Forward {
+                name: forward.name.clone(),
+                uplink: index(forward.uplink),
+                protocol: match forward.protocol {
+                    ForwardProtocol::Tcp => nat::ForwardProtocol::Tcp,
+                    ForwardProtocol::Udp => nat::ForwardProtocol::Udp,
+                    ForwardProtocol::TcpUdp => nat::ForwardProtocol::TcpUdp,
+                    ForwardProtocol::Icmp => nat::ForwardProtocol::Icmp,
+                    ForwardProtocol::Any => nat::ForwardProtocol::Any,
+                },
+                address: forward.address,
+                ports: ports(forward.ports),
+                to_address: forward.to_address,
+                to_port: forward.to_port,
+            })
+            .collect(),
+        outbound: config
+            .outbound
+            .iter()
+            .map(|rule| nat::OutboundRule {
+                from: rule.from,
+                uplinks: rule.uplinks.iter().copied().map(index).collect(),
+            })
+            .collect(),
+        mapping: dependence(config.nat.mapping),
+        filtering: dependence(config.nat.filtering),
+        hairpin: config.nat.hairpin,
+        ports: ports(config.nat.ports),
+        mss_clamp: match config.nat.mss_clamp {
+            MssClamp::Auto => nat::MssClamp::Auto,
+            MssClamp::Off => nat::MssClamp::Off,
+            MssClamp::To(bytes) => nat::MssClamp::To(bytes),
+        },
+        timeouts: nat::Timeouts {
+            tcp_established: config.timeouts.tcp_established.into(),
+            tcp_transitory: config.timeouts.tcp_transitory.into(),
+            tcp_syn: config.timeouts.tcp_syn.into(),
+            udp: config.timeouts.udp.into(),
+            udp_dns: config.timeouts.udp_dns.into(),
+            icmp: config.timeouts.icmp.into(),
+            fragment: config.timeouts.fragment.into(),
+        },
+        sessions: config.limits.sessions,
+        sessions_per_host: config.limits.sessions_per_host,
+        new_sessions_per_host: config.limits.new_sessions_per_host,
+        fragments: config.limits.fragments,
+    }
+}
+
+/// An interface may have a longer MTU than an IPv4 packet has length (`lo`: 65536).
+pub(super) fn mtu(bytes: u32) -> u16 {
+    bytes.min(u32::from(u16::MAX)) as u16
+}
+
+fn ports(range: PortRange) -> (u16, u16) {
+    (range.first, range.last)
+}
+
+fn index(uplink: usize) -> u8 {
+    u8::try_from(uplink).expect("the configuration allows no more than 64 uplinks")
+}
+
+fn dependence(dependence: Dependence) -> nat::Dependence {
+    match dependence {
+        Dependence::EndpointIndependent => nat::Dependence::EndpointIndependent,
+        Dependence::AddressDependent => nat::Dependence::AddressDependent,
+        Dependence::AddressAndPortDependent => nat::Dependence::AddressAndPortDependent,
+    }
+}

@@ -1,0 +1,138 @@
+//! The state of a running box in one snapshot: what `natbox status` shows and the admin socket answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Published;
+use crate::nat::{Counters, Nat};
+
+use super::config::Config;
+
+/// A box at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the box.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Seconds since it was ready.
+    pub uptime_seconds: u64,
+    /// The TUN device.
+    pub tun: TunStatus,
+    /// Sessions.
+    pub sessions: SessionStatus,
+    /// Dynamic mappings alive.
+    pub mappings: usize,
+    /// Sums over the workers, by name of the counter.
+    pub totals: BTreeMap<String, u64>,
+    /// Packets dropped, by reason; reasons that never occurred are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Each worker on its own.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// The TUN device of a box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunStatus {
+    /// Interface name.
+    pub name: String,
+    /// The I/O backend in use.
+    pub io: String,
+    /// The rung of the offload ladder that was found.
+    pub offload: String,
+}
+
+/// Sessions of a box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Alive now.
+    pub now: u32,
+    /// At most.
+    pub capacity: u32,
+    /// Added since the start.
+    pub created: u64,
+    /// Ended by their timeout.
+    pub expired: u64,
+    /// Ended early to make room.
+    pub evicted: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its counters by name.
+    pub counters: BTreeMap<String, u64>,
+    /// Its drops by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// Where a status comes from.
+pub(super) struct Source {
+    pub(super) name: String,
+    pub(super) started: Instant,
+    pub(super) tun: TunStatus,
+    pub(super) nat: Arc<Nat>,
+    pub(super) published: Vec<Arc<Published>>,
+}
+
+impl Source {
+    pub(super) fn new(
+        config: &Config,
+        tun: TunStatus,
+        nat: Arc<Nat>,
+        published: Vec<Arc<Published>>,
+    ) -> Self {
+        Self { name: config.name.clone(), started: Instant::now(), tun, nat, published }
+    }
+
+    /// Sums of all workers.
+    pub(super) fn totals(&self) -> Counters {
+        let mut totals = Counters::default();
+        for published in &self.published {
+            totals.add(&published.read());
+        }
+        totals
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let workers: Vec<Counters> = self.published.iter().map(|published| published.read()).collect();
+        let mut totals = Counters::default();
+        workers.iter().for_each(|counters| totals.add(counters));
+        let table = self.nat.table();
+        Status {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            tun: self.tun.clone(),
+            sessions: SessionStatus {
+                now: table.len(),
+                capacity: table.capacity(),
+                created: totals.sessions_created,
+                expired: totals.sessions_expired,
+                evicted: totals.sessions_evicted,
+            },
+            mappings: self.nat.mappings(),
+            totals: by_name(&totals),
+            drops: drops(&totals),
+            workers: workers
+                .iter()
+                .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })
+                .collect(),
+        }
+    }
+}
+
+fn by_name(counters: &Counters) -> BTreeMap<String, u64> {
+    Counters::NAMES.iter().map(|name| (*name).to_owned()).zip(counters.values()).collect()
+}
+
+fn drops(counters: &Counters) -> BTreeMap<String, u64> {
+    let occurred = counters.drops.iter().filter(|(_, count)| *count != 0);
+    occurred.map(|(reason, count)| (reason.name().to_owned(), count)).collect()
+}

@@ -1,0 +1,189 @@
+//! One batch: parse all, hash all and fetch their buckets, fetch their records, translate each, send.
+
+use std::sync::Arc;
+
+use crate::io::{BATCH, Frame, Offload, PacketIo};
+use crate::nat::{Counters, DropReason, Key, KeyHash, Lane, Nat, Packet, Verdict};
+use crate::packet::{ChecksumMode, Content, IcmpError, Parsed, parse};
+use crate::time::Tick;
+
+/// The stages of a batch, with the room they need; belongs to one worker.
+pub struct Batch {
+    nat: Arc<Nat>,
+    lane: Lane,
+    stages: Box<[Stage; BATCH]>,
+    bad_headers: u64,
+}
+
+/// How far a frame has come.
+#[derive(Clone, Copy)]
+enum Stage {
+    Dropped(DropReason),
+    Keyed {
+        parsed: Parsed,
+        key: Key,
+        hash: KeyHash,
+    },
+    Error {
+        parsed: Parsed,
+        error: IcmpError,
+    },
+    Fragment {
+        parsed: Parsed,
+    },
+    /// Without a tuple and neither an ICMP error nor a fragment: not translated, for this reason, unless it is the host's own.
+    Foreign {
+        parsed: Parsed,
+        reason: DropReason,
+    },
+}
+
+impl Batch {
+    /// The batch room of a worker.
+    pub fn new(nat: Arc<Nat>, lane: Lane) -> Self {
+        Self { nat, lane, stages: Box::new([Stage::Dropped(DropReason::NotIpv4); BATCH]), bad_headers: 0 }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.lane.counters
+    }
+
+    /// Translates and sends the first `frames` frames that `io` has received.
+    ///
+    /// # Errors
+    /// Those of [`PacketIo::flush`].
+    pub fn process(&mut self, io: &mut impl PacketIo, frames: usize, now: Tick) -> std::io::Result<()> {
+        for index in 0..frames {
+            self.stages[index] = self.parse(&io.frame(index));
+        }
+        for stage in &self.stages[..frames] {
+            if let Stage::Keyed { hash, .. } = stage {
+                self.nat.table().prefetch_record(*hash);
+            }
+        }
+        for index in 0..frames {
+            self.translate(io, index, now);
+        }
+        let flushed = io.flush()?;
+        let counters = &mut self.lane.counters;
+        counters.packets_out += u64::from(flushed.sent);
+        counters.drops.count(DropReason::WriteRefused, u64::from(flushed.refused));
+        counters.drops.count(DropReason::BadOffload, io.bad_headers() - self.bad_headers);
+        self.bad_headers = io.bad_headers();
+        counters.batches += u64::from(frames != 0);
+        Ok(())
+    }
+
+    /// Takes a slice of the expiry work; true when nothing more is due.
+    pub fn expire(&mut self, now: Tick) -> bool {
+        self.nat.expire(&mut self.lane, now)
+    }
+
+    #[inline]
+    fn parse(&mut self, frame: &Frame<'_>) -> Stage {
+        self.lane.counters.packets_in += 1;
+        self.lane.counters.bytes_in += frame.length as u64;
+        let bytes = &frame.buffer[..frame.length];
+        let parsed = match parse(bytes, checksum_mode(frame.offload, bytes)) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return Stage::Dropped(malformed.into()),
+        };
+        match parsed.tuple() {
+            Some(tuple) => {
+                let key = Key::of(tuple);
+                let hash = self.nat.table().hash(key);
+                self.nat.table().prefetch_index(hash);
+                Stage::Keyed { parsed, key, hash }
+            }
+            None => match parsed.content() {
+                Content::IcmpError(error) => Stage::Error { parsed, error },
+                Content::Fragment { .. } => Stage::Fragment { parsed },
+                Content::IcmpOther { .. }
+                | Content::Tcp(_)
+                | Content::Udp
+                | Content::IcmpQuery(_)
+                | Content::Other => Stage::Foreign { parsed, reason: DropReason::UnsupportedIcmp },
+            },
+        }
+    }
+
+    #[inline]
+    fn translate(&mut self, io: &mut impl PacketIo, index: usize, now: Tick) {
+        let (parsed, verdict, offload) = match &self.stages[index] {
+            Stage::Dropped(reason) => return self.lane.counters.drops.count(*reason, 1),
+            Stage::Keyed { parsed, key, hash } => {
+                let frame = io.frame(index);
+                let wire_length = wire_length(parsed, frame.offload);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length };
+                (parsed, self.nat.translate(&mut self.lane, packet, *key, *hash, now), frame.offload)
+            }
+            Stage::Error { parsed, error } => {
+                let frame = io.frame(index);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
+                (parsed, self.nat.translate_error(&mut self.lane, packet, *error, now), frame.offload)
+            }
+            Stage::Fragment { parsed } => {
+                let frame = io.frame(index);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
+                (parsed, self.nat.translate_fragment(&mut self.lane, packet, now), frame.offload)
+            }
+            Stage::Foreign { parsed, reason } => {
+                (parsed, self.nat.leave(parsed.destination(), *reason), io.frame(index).offload)
+            }
+        };
+        let counters = &mut self.lane.counters;
+        match verdict {
+            Verdict::Translated => {
+                counters.bytes_out += parsed.length() as u64;
+                io.submit(index, parsed.length(), offload);
+            }
+            Verdict::HandBack => {
+                counters.handed_back += 1;
+                counters.bytes_out += parsed.length() as u64;
+                io.submit(index, parsed.length(), offload);
+            }
+            Verdict::Answer(length, reason) => {
+                counters.drops.count(reason, 1);
+                counters.answered += 1;
+                counters.bytes_out += length as u64;
+                io.submit(index, length, Offload::default());
+            }
+            Verdict::Held => {}
+            Verdict::Drop(reason) => counters.drops.count(reason, 1),
+        }
+        for piece in self.lane.released.drain(..) {
+            self.lane.counters.bytes_out += piece.len() as u64;
+            io.inject(&piece, Offload::default());
+        }
+    }
+}
+
+/// Whether the transport checksum of this very packet is left to be completed. An offset that points deeper, into a
+/// packet inside this one, is none of our business: that packet is not rewritten.
+#[inline]
+fn checksum_mode(offload: Offload, bytes: &[u8]) -> ChecksumMode {
+    let header_length = bytes.first().map_or(0, |byte| u16::from(byte & 0x0f) * 4);
+    match offload.checksum {
+        Some(partial) if partial.start == header_length => ChecksumMode::Partial,
+        Some(_) | None => ChecksumMode::Complete,
+    }
+}
+
+/// Length of the packet on the wire: for a super-packet that of one full segment.
+#[inline]
+fn wire_length(parsed: &Parsed, offload: Offload) -> usize {
+    let Some(segmentation) = offload.segmentation else { return parsed.length() };
+    let headers = match parsed.content() {
+        Content::Tcp(tcp) => parsed.length() - usize::from(tcp.payload_length),
+        Content::Udp => parsed.header_length() + UDP_HEADER,
+        Content::IcmpQuery(_)
+        | Content::IcmpError(_)
+        | Content::IcmpOther { .. }
+        | Content::Fragment { .. }
+        | Content::Other => return parsed.length(),
+    };
+    parsed.length().min(headers + usize::from(segmentation.size))
+}
+
+const UDP_HEADER: usize = 8;

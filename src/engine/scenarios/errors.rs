@@ -1,0 +1,164 @@
+//! ICMP errors, packets too big for the next leg, and what is changed besides addresses.
+
+use super::*;
+
+#[test]
+fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
+    let mut stage = Stage::new(settings());
+    let sent = udp((S2, 5000), (E1, 53));
+    let on_the_wire = stage.send(&sent).expect("translated");
+    for (kind, code) in [(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)] {
+        let error = craft::icmp_error(kind, code, ROUTER, G, &on_the_wire);
+        let out = stage.send(&error).expect("translated");
+        let parsed = parsed(&out);
+        assert_eq!((parsed.source(), parsed.destination()), (ROUTER, S2));
+        let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
+        assert_eq!((error.kind, error.code), (kind, code));
+        assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (E1, 53)));
+        assert_eq!(
+            out[28 + 20..],
+            sent[20..],
+            "the quoted transport bytes are the sender's own, checksum and all"
+        );
+    }
+    let stranger = craft::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
+    assert_eq!(stage.refuse(&stranger), DropReason::UnmatchedIcmpError);
+    let mut crossed = Stage::new(two_lines());
+    let on_the_wire = crossed.send(&sent).expect("translated");
+    let unrelated = craft::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
+    assert_eq!(crossed.refuse(&unrelated), DropReason::UnrelatedIcmpError);
+}
+
+#[test]
+fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent() {
+    for full in [false, true] {
+        let mut settings = settings();
+        settings.sessions = if full { 1 } else { 1000 };
+        let mut stage = Stage::new(settings);
+        stage.pass(&udp((S2, 1), (E2, 2)));
+        let sent = udp((E1, 4444), (G, 8080));
+        let arrived = stage.send(&sent).expect("translated");
+        // By the server, by a router before it, and by the host's own kernel behind the box.
+        for reporter in [S1, Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(192, 0, 0, 8)] {
+            let out = stage.send(&craft::icmp_error(3, 3, reporter, E1, &arrived)).expect("translated");
+            let parsed = parsed(&out);
+            assert_eq!((parsed.source(), parsed.destination()), (G, E1));
+            let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
+            assert_eq!(error.quoted, tuple(Protocol::UDP, (E1, 4444), (G, 8080)));
+        }
+        assert_eq!(stage.counters().stateless, u64::from(full));
+    }
+}
+
+#[test]
+fn the_kernels_own_errors_about_outbound_packets_reach_the_inside_host() {
+    let mut stage = Stage::new(settings());
+    let sent = udp((S2, 5000), (E1, 53));
+    let on_the_wire = stage.send(&sent).expect("translated");
+    let out = stage
+        .send(&craft::icmp_error(3, 1, Ipv4Addr::new(192, 0, 0, 8), G, &on_the_wire))
+        .expect("translated");
+    assert_eq!((parsed(&out).source(), parsed(&out).destination()), (BOX, S2));
+}
+
+#[test]
+fn errors_cross_the_hairpin() {
+    let mut stage = Stage::new(settings());
+    let arrived = stage.send(&udp((S2, 5000), (G, 8080))).expect("translated");
+    let external = parsed(&arrived).tuple().expect("udp").source;
+    let out = stage.send(&craft::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
+    assert_eq!((parsed(&out).source(), parsed(&out).destination()), (G, S2));
+    let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
+    assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (G, 8080)));
+}
+
+#[test]
+fn errors_neither_refresh_nor_end_a_session() {
+    let mut stage = Stage::new(settings());
+    let on_the_wire = stage.send(&udp((S2, 5000), (E1, 5353))).expect("translated");
+    for _ in 0..29 {
+        stage.wait(Span::seconds(10));
+        stage.send(&craft::icmp_error(3, 3, E1, G, &on_the_wire)).expect("translated");
+        assert_eq!(stage.sessions(), 1);
+    }
+    stage.wait(Span::seconds(11));
+    assert_eq!(stage.sessions(), 0);
+}
+
+#[test]
+fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
+    let mut settings = settings();
+    settings.uplinks[0].mtu = 1400;
+    settings.inside_mtu = 1300;
+    let mut stage = Stage::new(settings);
+    let big = |protocol_tuple: Tuple| {
+        let mut packet = craft::udp(protocol_tuple, &[0; 1400]);
+        craft::set_dont_fragment(&mut packet, true);
+        packet
+    };
+    for (packet, receiver, source, mtu) in [
+        (big(tuple(Protocol::UDP, (S2, 5000), (E1, 53))), S2, BOX, 1400u16),
+        (big(tuple(Protocol::UDP, (E1, 4444), (G, 8080))), E1, G, 1300),
+    ] {
+        let out = stage.send(&packet).expect("an answer");
+        assert_eq!((parsed(&out).source(), parsed(&out).destination()), (source, receiver));
+        let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
+        assert_eq!((error.kind, error.code), (3, 4));
+        assert_eq!(Some(error.quoted), parsed(&packet).tuple());
+        assert_eq!(u16::from_be_bytes([out[26], out[27]]), mtu);
+    }
+    assert_eq!(stage.counters().drops.of(DropReason::TooBig), 2);
+    let small = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1372]);
+    stage.pass(&small);
+    let fragmentable = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1400]);
+    stage.pass(&fragmentable);
+}
+
+#[test]
+fn super_packets_pass_whole_and_are_judged_by_their_segments() {
+    let mut stage = Stage::new(settings());
+    connect(&mut stage);
+    let super_packet = |size: u16| {
+        let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
+        let mut packet = craft::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
+        craft::set_dont_fragment(&mut packet, true);
+        craft::make_partial(&mut packet);
+        let segmentation = Some(Segmentation { kind: SegmentationKind::Tcp4, size, header_length: 40 });
+        let checksum = Some(PartialChecksum { start: 20, offset: 16 });
+        (packet, Offload { checksum, segmentation, valid: false })
+    };
+    let (packet, offload) = super_packet(1460);
+    let out = stage.run(&[(packet.clone(), offload)]);
+    assert_eq!(out.len(), 1);
+    assert_eq!(out[0].1, offload);
+    assert_eq!(out[0].0.len(), packet.len());
+    let out = stage.run(&[super_packet(1461)]);
+    let Content::IcmpError(error) = parsed(&out[0].0).content() else { panic!("an ICMP error") };
+    assert_eq!((error.kind, error.code, parsed(&out[0].0).destination()), (3, 4, S1));
+    assert_eq!(out[0].1, Offload::default());
+}
+
+#[test]
+fn the_mss_is_clamped_to_the_smaller_leg_in_both_directions() {
+    let mut settings = settings();
+    settings.uplinks[0].mtu = 1400;
+    let mut stage = Stage::new(settings);
+    let with_mss = |flags, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), mss: u16| {
+        let [high, low] = mss.to_be_bytes();
+        craft::tcp(tuple(Protocol::TCP, from, to), flags, 1, 0, &[2, 4, high, low], b"")
+    };
+    let mss = |packet: Vec<u8>| u16::from_be_bytes([packet[42], packet[43]]);
+    assert_eq!(mss(stage.send(&with_mss(SYN, (E1, 4), (G, 8080), 1460)).expect("passes")), 1360);
+    assert_eq!(mss(stage.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1460)).expect("passes")), 1360);
+    assert_eq!(mss(stage.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1200)).expect("passes")), 1200);
+}
+
+#[test]
+fn the_box_counts_as_one_hop() {
+    let mut stage = Stage::new(settings());
+    for ttl in [1, 63, 254] {
+        let mut packet = udp((E1, 4444), (G, 8080));
+        craft::set_ttl(&mut packet, ttl);
+        assert_eq!(parsed(&stage.send(&packet).expect("passes")).ttl(), ttl + 1);
+    }
+}

@@ -1,0 +1,198 @@
+//! Packets through the whole engine over memory queues: one test per behaviour of the translator.
+//!
+//! The stage: inside 10.0.0.0/24 behind one or two uplinks; outside hosts E1, E2. Every packet that comes out is
+//! checked in full ([`craft::verify`]).
+
+mod errors;
+mod fragments;
+mod sessions;
+mod strays;
+mod translation;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
+use crate::nat::{
+    Counters, Dependence, DropReason, ExternalAddress, Forward, ForwardProtocol, MssClamp, Nat, OutboundRule,
+    Settings, Timeouts, Uplink,
+};
+use crate::packet::{ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse};
+use crate::time::{Span, Tick};
+
+use super::Batch;
+
+pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+pub(super) const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+pub(super) const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+pub(super) const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 102);
+pub(super) const E1: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(super) const E2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
+
+/// A box on memory queues, with its own clock.
+pub(super) struct Stage {
+    pub(super) nat: Arc<Nat>,
+    batch: Batch,
+    io: MemoryIo,
+    pub(super) now: Tick,
+}
+
+pub(super) fn forward(protocol: ForwardProtocol, ports: (u16, u16), to: Ipv4Addr, to_port: u16) -> Forward {
+    Forward { name: "test".into(), uplink: 0, protocol, address: G, ports, to_address: to, to_port }
+}
+
+pub(super) fn settings() -> Settings {
+    let external = |address| ExternalAddress { address, owned: false, reserved: None };
+    Settings {
+        inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
+        inside_address: Some(BOX),
+        inside_mtu: 1500,
+        tun_address: Some(Ipv4Addr::new(192, 0, 0, 8)),
+        uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![external(G)] }],
+        forwards: vec![
+            forward(ForwardProtocol::TcpUdp, (8080, 8080), S1, 80),
+            forward(ForwardProtocol::TcpUdp, (9000, 9015), S2, 7000),
+            forward(ForwardProtocol::Icmp, (0, 65535), S1, 0),
+        ],
+        outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],
+        mapping: Dependence::EndpointIndependent,
+        filtering: Dependence::AddressAndPortDependent,
+        hairpin: true,
+        ports: (1024, 65535),
+        mss_clamp: MssClamp::Auto,
+        timeouts: Timeouts {
+            tcp_established: Span::seconds(7440),
+            tcp_transitory: Span::seconds(240),
+            tcp_syn: Span::seconds(30),
+            udp: Span::seconds(300),
+            udp_dns: Span::seconds(10),
+            icmp: Span::seconds(60),
+            fragment: Span::seconds(15),
+        },
+        sessions: 1000,
+        sessions_per_host: 0,
+        new_sessions_per_host: 0,
+        fragments: 64,
+    }
+}
+
+/// Two lines that publish the same server, as in the three-legged box.
+fn two_lines() -> Settings {
+    let mut settings = settings();
+    let mut second = settings.uplinks[0].clone();
+    second.addresses[0].address = G2;
+    settings.uplinks.push(second);
+    settings.forwards.push(Forward { uplink: 1, address: G2, ..settings.forwards[0].clone() });
+    settings
+}
+
+impl Stage {
+    pub(super) fn new(settings: Settings) -> Self {
+        let now = Tick(u32::MAX - 5000);
+        let nat = Arc::new(Nat::new(settings, 1, now).expect("memory"));
+        let lane = nat.lane_with(0, StdRng::seed_from_u64(7));
+        Self { batch: Batch::new(Arc::clone(&nat), lane), nat, io: MemoryIo::new(), now }
+    }
+
+    /// Sends packets through the box in one batch; what comes out is verified.
+    pub(super) fn run(&mut self, packets: &[(Vec<u8>, Offload)]) -> Vec<(Vec<u8>, Offload)> {
+        for (packet, offload) in packets {
+            self.io.push(packet, *offload);
+        }
+        loop {
+            let frames = self.io.receive(std::time::Duration::ZERO).expect("memory does not fail");
+            if frames == 0 {
+                break;
+            }
+            self.batch.process(&mut self.io, frames, self.now).expect("memory does not fail");
+        }
+        let sent = self.io.sent();
+        for (packet, offload) in &sent {
+            let mode =
+                if offload.checksum.is_some() { ChecksumMode::Partial } else { ChecksumMode::Complete };
+            craft::verify(packet, mode).expect("every checksum is right");
+        }
+        sent
+    }
+
+    /// Sends one packet; what came out, if anything.
+    pub(super) fn send(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+        let sent = self.run(&[(packet.to_vec(), Offload::default())]);
+        assert!(sent.len() <= 1);
+        sent.into_iter().next().map(|(packet, _)| packet)
+    }
+
+    /// Sends one packet that must come out, and tells its tuple.
+    fn pass(&mut self, packet: &[u8]) -> Tuple {
+        let out = self.send(packet).unwrap_or_else(|| panic!("dropped: {:?}", self.dropped()));
+        parsed(&out).tuple().expect("a packet with a tuple")
+    }
+
+    /// Sends one packet that must be dropped, and tells why.
+    pub(super) fn refuse(&mut self, packet: &[u8]) -> DropReason {
+        let before = self.counters().drops;
+        let out = self.send(packet);
+        assert_eq!(out, None, "a packet came out");
+        let after = self.counters().drops;
+        let moved: Vec<_> = after.iter().filter(|(reason, count)| before.of(*reason) != *count).collect();
+        assert_eq!(moved.len(), 1, "one reason moves: {moved:?}");
+        moved[0].0
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        self.batch.counters()
+    }
+
+    fn dropped(&self) -> Vec<(DropReason, u64)> {
+        self.counters().drops.iter().filter(|(_, count)| *count != 0).collect()
+    }
+
+    pub(super) fn wait(&mut self, span: Span) {
+        self.now = self.now.after(span);
+        while !self.batch.expire(self.now) {}
+    }
+
+    pub(super) fn sessions(&self) -> u32 {
+        self.nat.table().len()
+    }
+}
+
+pub(super) fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
+    craft::udp(craft::tuple(Protocol::UDP, source, destination), b"payload")
+}
+
+fn tcp(
+    flags: TcpFlags,
+    source: (Ipv4Addr, u16),
+    destination: (Ipv4Addr, u16),
+    sequence: u32,
+    ack: u32,
+) -> Vec<u8> {
+    craft::tcp(craft::tuple(Protocol::TCP, source, destination), flags, sequence, ack, &[], b"")
+}
+
+fn parsed(packet: &[u8]) -> Parsed {
+    parse(packet, ChecksumMode::Complete).expect("well-formed")
+}
+
+fn tuple(protocol: Protocol, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
+    craft::tuple(protocol, source, destination)
+}
+
+const SYN: TcpFlags = TcpFlags::SYN;
+const ACK: TcpFlags = TcpFlags::ACK;
+const SYN_ACK: TcpFlags = TcpFlags(0x12);
+const FIN_ACK: TcpFlags = TcpFlags(0x11);
+const RST: TcpFlags = TcpFlags::RST;
+
+/// Opens a connection from E1 to the forward; sequence numbers after it are 101 and 501.
+fn connect(stage: &mut Stage) {
+    stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 100, 0));
+    stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4444), 500, 101));
+    stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
+}

@@ -1,0 +1,88 @@
+//! Packets that are not translated, and protocols without ports.
+
+use super::*;
+
+#[test]
+fn martians_and_strangers_are_dropped_by_name() {
+    let mut stage = Stage::new(settings());
+    for source in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+        let source: Ipv4Addr = source.parse().expect("an address");
+        assert_eq!(stage.refuse(&udp((source, 1), (G, 8080))), DropReason::Martian);
+    }
+    for destination in ["224.0.0.251", "255.255.255.255", "169.254.1.1", "0.0.0.1"] {
+        let destination: Ipv4Addr = destination.parse().expect("an address");
+        assert_eq!(stage.refuse(&udp((S1, 1), (destination, 53))), DropReason::Martian);
+    }
+    assert_eq!(stage.refuse(&udp((G, 8080), (G, 8080))), DropReason::Martian);
+    assert_eq!(stage.refuse(&udp((E1, 1), (E2, 2))), DropReason::SourceNotInside);
+    let mut closed = Stage::new(Settings { outbound: Vec::new(), ..settings() });
+    assert_eq!(closed.refuse(&udp((S2, 1), (E2, 2))), DropReason::NoOutboundRule);
+    assert_eq!(closed.pass(&udp((S1, 80), (E2, 2))).source.address, G, "a published server needs no rule");
+    let redirect =
+        craft::icmp(tuple(Protocol::ICMP, (E1, 0), (G, 0)).source.address, G, 5, 1, [0; 4], &[0; 28]);
+    assert_eq!(stage.refuse(&redirect), DropReason::UnsupportedIcmp);
+}
+
+#[test]
+fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
+    let mut settings = settings();
+    settings.uplinks[0].addresses[0].owned = true;
+    settings.uplinks[0].addresses[0].reserved = Some((32768, 60999));
+    let mut stage = Stage::new(settings);
+    let ssh = tcp(SYN, (E1, 4444), (G, 22), 1, 0);
+    let out = stage.send(&ssh).expect("handed back");
+    assert_eq!(out, ssh);
+    assert_eq!(stage.counters().handed_back, 1);
+    // From inside, too, from the first segment to the last.
+    for flags in [SYN, TcpFlags::ACK, TcpFlags::RST] {
+        let ssh = tcp(flags, (S1, 4444), (G, 22), 1, 0);
+        assert_eq!(stage.send(&ssh).expect("handed back"), ssh);
+    }
+    assert_eq!(stage.sessions(), 0);
+    assert_eq!(stage.pass(&udp((E1, 4444), (G, 8080))).destination.address, S1);
+    for port in 0..200 {
+        let external = stage.pass(&udp((S2, 2000 + port), (E1, 53))).source;
+        assert!(!(32768..=60999).contains(&external.port), "the host's own ephemeral ports stay the host's");
+        let filtered = stage.pass(&udp((E2, 53), (G, external.port)));
+        assert_eq!(filtered.destination, external, "handed back, not translated");
+    }
+}
+
+#[test]
+fn other_protocols_go_out_by_address_while_it_is_free() {
+    let mut stage = Stage::new(settings());
+    let gre = Protocol(47);
+    assert_eq!(stage.pass(&craft::other(gre, S1, E1, b"x")), tuple(gre, (G, 0), (E1, 0)));
+    assert_eq!(stage.refuse(&craft::other(gre, S2, E1, b"x")), DropReason::AddressBusy);
+    assert_eq!(stage.pass(&craft::other(gre, S2, E2, b"x")), tuple(gre, (G, 0), (E2, 0)));
+    assert_eq!(stage.pass(&craft::other(gre, E1, G, b"x")), tuple(gre, (E1, 0), (S1, 0)));
+    assert_eq!(stage.pass(&craft::other(gre, E2, G, b"x")), tuple(gre, (E2, 0), (S2, 0)));
+}
+
+/// Protocols without ports went out in a full table as if the box published their host: without a session, and so without
+/// a way back or an eye on who else talks to that remote address.
+#[test]
+fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
+    let mut stage = Stage::new(Settings { sessions: 1, ..settings() });
+    stage.pass(&udp((S2, 5000), (E1, 53)));
+    assert_eq!(stage.refuse(&craft::other(Protocol(47), S2, E2, b"x")), DropReason::TableFull);
+}
+
+#[test]
+fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
+    let mut settings = settings();
+    settings.uplinks[0].addresses[0].owned = true;
+    let mut owned = Stage::new(settings.clone());
+    settings.uplinks[0].addresses[0].owned = false;
+    let mut foreign = Stage::new(settings);
+    let datagram = craft::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
+    for fragment in craft::fragments(&datagram, 1480) {
+        assert_eq!(owned.send(&fragment).as_ref(), Some(&fragment));
+        foreign.send(&fragment);
+    }
+    let redirect = craft::icmp(E1, G, 5, 1, [0; 4], &[0; 28]);
+    assert_eq!(owned.send(&redirect).as_ref(), Some(&redirect));
+    assert_eq!(foreign.refuse(&redirect), DropReason::UnsupportedIcmp);
+    let about_its_own = craft::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
+    assert_eq!(owned.send(&about_its_own).as_ref(), Some(&about_its_own));
+}

@@ -1,0 +1,245 @@
+//! What packets are rewritten to: forwards, outbound, hairpin, several lines.
+
+use super::*;
+
+#[test]
+fn a_forward_rewrites_the_destination_only_and_its_answer_the_source_only() {
+    let mut stage = Stage::new(settings());
+    for (protocol, packet, answer) in [
+        (Protocol::UDP, udp((E1, 4444), (G, 8080)), udp((S1, 80), (E1, 4444))),
+        (Protocol::TCP, tcp(SYN, (E1, 4444), (G, 8080), 1, 0), tcp(SYN_ACK, (S1, 80), (E1, 4444), 9, 2)),
+    ] {
+        assert_eq!(stage.pass(&packet), tuple(protocol, (E1, 4444), (S1, 80)));
+        assert_eq!(stage.pass(&answer), tuple(protocol, (G, 8080), (E1, 4444)));
+    }
+    assert_eq!(stage.sessions(), 2);
+}
+
+#[test]
+fn a_range_forward_keeps_the_offset_and_publishes_nothing_beside_it() {
+    let mut stage = Stage::new(settings());
+    for port in 9000..=9015 {
+        let out = stage.pass(&udp((E1, 4444), (G, port)));
+        assert_eq!(out, tuple(Protocol::UDP, (E1, 4444), (S2, 7000 + port - 9000)));
+    }
+    assert_eq!(stage.refuse(&udp((E1, 4444), (G, 8999))), DropReason::NoMapping);
+    assert_eq!(stage.refuse(&udp((E1, 4444), (G, 9016))), DropReason::NoMapping);
+}
+
+#[test]
+fn ping_to_a_published_address_reaches_the_server_and_returns() {
+    let mut stage = Stage::new(settings());
+    let request = craft::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"ping");
+    assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (E1, 77), (S1, 0)));
+    let reply = craft::echo(S1, E1, QueryKind::EchoReply, 77, 1, b"ping");
+    assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (G, 0), (E1, 77)));
+    let unasked = craft::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
+    assert_eq!(stage.refuse(&unasked), DropReason::UnaskedAnswer);
+}
+
+#[test]
+fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
+    let mut settings = settings();
+    settings.forwards = vec![forward(ForwardProtocol::Any, (0, 65535), S2, 0)];
+    let mut stage = Stage::new(settings);
+    assert_eq!(stage.pass(&udp((E1, 5), (G, 6))), tuple(Protocol::UDP, (E1, 5), (S2, 6)));
+    assert_eq!(stage.pass(&udp((S2, 6), (E1, 5))), tuple(Protocol::UDP, (G, 6), (E1, 5)));
+    for number in [2, 47, 50, 132, 253] {
+        let protocol = Protocol(number);
+        assert_eq!(
+            stage.pass(&craft::other(protocol, E1, G, b"anything")),
+            tuple(protocol, (E1, 0), (S2, 0))
+        );
+        assert_eq!(
+            stage.pass(&craft::other(protocol, S2, E1, b"anything")),
+            tuple(protocol, (G, 0), (E1, 0))
+        );
+        assert_eq!(stage.pass(&craft::other(protocol, S2, E2, b"first")), tuple(protocol, (G, 0), (E2, 0)));
+    }
+    let request = craft::echo(S2, E2, QueryKind::EchoRequest, 9, 1, b"");
+    assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (G, 9), (E2, 0)));
+}
+
+#[test]
+fn outbound_mappings_are_endpoint_independent_and_answers_find_their_way() {
+    let mut stage = Stage::new(settings());
+    let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
+    assert_eq!(first.address, G);
+    for (remote, port) in [(E1, 54), (E2, 53), (E2, 9)] {
+        assert_eq!(stage.pass(&udp((S1, 5000), (remote, port))).source, first);
+        let back = stage.pass(&udp((remote, port), (G, first.port)));
+        assert_eq!(back, tuple(Protocol::UDP, (remote, port), (S1, 5000)));
+    }
+    let other = stage.pass(&udp((S2, 5000), (E1, 53))).source;
+    assert_ne!(other, first);
+    assert_eq!(other.port % 2, 0, "parity is kept for UDP (RFC 4787 REQ-4)");
+}
+
+#[test]
+fn mapping_and_filtering_follow_their_nine_combinations() {
+    use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+    for mapping in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
+        for filtering in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
+            let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
+            let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
+            let same_address = stage.pass(&udp((S1, 5000), (E1, 54))).source == first;
+            let other_address = stage.pass(&udp((S1, 5000), (E2, 53))).source == first;
+            assert_eq!(
+                (same_address, other_address),
+                match mapping {
+                    EndpointIndependent => (true, true),
+                    AddressDependent => (true, false),
+                    AddressAndPortDependent => (false, false),
+                }
+            );
+            let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
+            let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
+            let passes =
+                [(E1, 53), (E1, 99), (E2, 53)].map(|from| stage.send(&udp(from, (G, first.port))).is_some());
+            assert_eq!(
+                passes,
+                match filtering {
+                    EndpointIndependent => [true, true, true],
+                    AddressDependent => [true, true, false],
+                    AddressAndPortDependent => [true, false, false],
+                }
+            );
+            stage.wait(Span::seconds(301));
+            assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0), "nothing is left behind");
+        }
+    }
+}
+
+#[test]
+fn dynamic_ports_never_meet_a_forward_and_run_out_cleanly() {
+    let mut settings = settings();
+    settings.ports = (8079, 8082);
+    let mut stage = Stage::new(settings);
+    let mut seen: Vec<u16> =
+        (0..3).map(|port| stage.pass(&udp((S2, 5000 + port), (E1, 53))).source.port).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [8079, 8081, 8082]);
+    assert_eq!(stage.refuse(&udp((S2, 6000), (E1, 53))), DropReason::PortsExhausted);
+    assert_eq!(stage.sessions(), 3);
+    stage.wait(Span::seconds(301));
+    stage.pass(&udp((S2, 6000), (E1, 53)));
+}
+
+#[test]
+fn what_the_server_itself_starts_from_a_published_endpoint_keeps_it() {
+    let mut stage = Stage::new(settings());
+    assert_eq!(stage.pass(&udp((S1, 80), (E2, 999))), tuple(Protocol::UDP, (G, 8080), (E2, 999)));
+    assert_eq!(stage.pass(&udp((E2, 999), (G, 8080))), tuple(Protocol::UDP, (E2, 999), (S1, 80)));
+    assert_eq!(stage.sessions(), 1);
+}
+
+#[test]
+fn queries_with_one_identifier_are_told_apart() {
+    let mut stage = Stage::new(settings());
+    let echo = |from, to| craft::echo(from, to, QueryKind::EchoRequest, 42, 1, b"");
+    let other = Ipv4Addr::new(10, 0, 0, 7);
+    let (one, two) = (stage.pass(&echo(S2, E1)).source, stage.pass(&echo(other, E1)).source);
+    assert_ne!(one.port, two.port);
+    for (external, host) in [(one, S2), (two, other)] {
+        let reply = craft::echo(E1, G, QueryKind::EchoReply, external.port, 1, b"");
+        assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (E1, 0), (host, 42)));
+    }
+    assert_eq!(
+        stage.pass(&echo(S2, E2)).source,
+        one,
+        "one identifier, two targets: one mapping (RFC 5508 REQ-1)"
+    );
+    let stranger = craft::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
+    assert_eq!(stage.refuse(&stranger), DropReason::UnaskedAnswer);
+}
+
+#[test]
+fn hairpin_shows_the_senders_external_endpoint() {
+    let mut stage = Stage::new(settings());
+    // Onto a forward, from another host and from the server itself.
+    for host in [S2, S1] {
+        let out = stage.pass(&tcp(SYN, (host, 5000), (G, 8080), 1, 0));
+        assert_eq!(
+            (out.source.address, out.destination),
+            (G, tuple(Protocol::TCP, (S1, 80), (S1, 80)).source)
+        );
+        let back = stage.pass(&tcp(SYN_ACK, (S1, 80), (G, out.source.port), 1, 2));
+        assert_eq!(back, tuple(Protocol::TCP, (G, 8080), (host, 5000)));
+    }
+    // Between two dynamic mappings: the filter of the target applies as for outsiders.
+    let one = stage.pass(&udp((S1, 5000), (E1, 53))).source;
+    let two = stage.pass(&udp((S2, 6000), (E1, 53))).source;
+    assert_eq!(stage.refuse(&udp((S1, 5000), (G, two.port))), DropReason::Filtered);
+    assert_eq!(stage.pass(&udp((S2, 6000), (G, 8080))), tuple(Protocol::UDP, (G, two.port), (S1, 80)));
+    let mut open = Stage::new(Settings { filtering: Dependence::EndpointIndependent, ..settings() });
+    let (one, two) = (
+        {
+            let _ = one;
+            open.pass(&udp((S1, 5000), (E1, 53))).source
+        },
+        open.pass(&udp((S2, 6000), (E1, 53))).source,
+    );
+    assert_eq!(open.pass(&udp((S1, 5000), (G, two.port))), tuple(Protocol::UDP, (G, one.port), (S2, 6000)));
+    assert_eq!(open.pass(&udp((S2, 6000), (G, one.port))), tuple(Protocol::UDP, (G, two.port), (S1, 5000)));
+    let mut off = Stage::new(Settings { hairpin: false, ..settings() });
+    assert_eq!(off.refuse(&udp((S2, 6000), (G, 8080))), DropReason::HairpinOff);
+}
+
+#[test]
+fn a_client_that_talks_to_one_server_over_two_lines_from_one_port_gets_both() {
+    let mut stage = Stage::new(two_lines());
+    assert_eq!(
+        stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 1, 0)),
+        tuple(Protocol::TCP, (E1, 4444), (S1, 80))
+    );
+    let second = stage.pass(&tcp(SYN, (E1, 4444), (G2, 8080), 1, 0));
+    assert_eq!(second.source.address, E1);
+    assert_ne!(second.source.port, 4444);
+    let back = stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, second.source.port), 1, 2));
+    assert_eq!(back, tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
+    let back = stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4444), 1, 2));
+    assert_eq!(back, tuple(Protocol::TCP, (G, 8080), (E1, 4444)));
+}
+
+/// Hosts were spread over an address that a forward publishes whole, and had no port there.
+#[test]
+fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
+    let mut settings = settings();
+    let mut second = settings.uplinks[0].addresses[0].clone();
+    second.address = G2;
+    settings.uplinks[0].addresses.push(second);
+    settings.forwards = vec![Forward { address: G2, ..forward(ForwardProtocol::Any, (0, 65535), S2, 0) }];
+    let mut stage = Stage::new(settings);
+    for host in 1..40 {
+        let host = Ipv4Addr::new(10, 0, 0, 110 + host);
+        assert_eq!(stage.pass(&udp((host, 5000), (E1, 53))).source.address, G);
+        let hairpin = stage.pass(&tcp(SYN, (host, 6000), (G2, 80), 1, 0));
+        assert_eq!((hairpin.source.address, hairpin.destination.address), (G, S2));
+    }
+}
+
+/// With a full table, the host limit counted a published server's answers as sessions of its own.
+#[test]
+fn no_account_stops_the_answers_of_a_published_server() {
+    let mut stage = Stage::new(Settings { sessions: 4, new_sessions_per_host: 3, ..settings() });
+    for port in 0..4 {
+        stage.pass(&udp((Ipv4Addr::new(10, 0, 0, 110 + port as u8), 5000 + port), (E1, 53)));
+    }
+    for port in 0..30 {
+        assert_eq!(stage.pass(&udp((E1, 4000 + port), (G, 8080))).destination.address, S1);
+        assert_eq!(
+            stage.pass(&udp((S1, 80), (E1, 4000 + port))).source,
+            tuple(Protocol::UDP, (G, 8080), (G, 0)).source
+        );
+    }
+}
+
+/// After a restart, a server's data went out on whichever line came first.
+#[test]
+fn a_server_on_two_lines_goes_on_only_after_its_client_has_shown_the_line() {
+    let mut stage = Stage::new(two_lines());
+    let answer = tcp(ACK, (S1, 80), (E1, 4444), 501, 101);
+    assert_eq!(stage.refuse(&answer), DropReason::LineUnknown);
+    stage.pass(&tcp(ACK, (E1, 4444), (G2, 8080), 101, 501));
+    assert_eq!(stage.pass(&answer), tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
+}

@@ -1,0 +1,231 @@
+//! What was found on the host before anything is changed.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::error::HostError;
+use super::numbers::Numbers;
+use super::snapshot::{Link, Snapshot};
+use super::sysctl;
+use crate::control::config::{Config, PortRange};
+
+/// Where the kernel shows the ports that the host's own connections take.
+const EPHEMERAL: &str = "net/ipv4/ip_local_port_range";
+/// The kernel's own default for it (net/ipv4/af_inet.c).
+const EPHEMERAL_DEFAULT: PortRange = PortRange { first: 32768, last: 60999 };
+
+/// What was found on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The private leg.
+    pub inside: LegFacts,
+    /// The public legs, in the order of the configuration.
+    pub uplinks: Vec<LegFacts>,
+    /// For each uplink and each of its addresses: it is also an address of the host itself (of whatever interface).
+    pub owned: Vec<Vec<bool>>,
+    /// For each uplink and each of its addresses: it lies in a network of the uplink's interface and is not owned.
+    pub on_link: Vec<Vec<bool>>,
+    /// Ports that the host's own connections from an owned address take.
+    pub ephemeral_ports: PortRange,
+    /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
+    /// with it, and nothing else does.
+    pub tun_address: Ipv4Addr,
+    /// Things a person should look at, as sentences.
+    pub warnings: Vec<String>,
+    /// `net.ipv4.conf.all.rp_filter`.
+    pub(super) rp_filter_all: u8,
+    /// Forwarding is on, but off for interfaces that are made now.
+    pub(super) forwarding_off_by_default: bool,
+}
+
+/// What was found about one leg.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegFacts {
+    /// Interface name.
+    pub interface: String,
+    /// Interface index; 0 when assumed.
+    pub index: u32,
+    /// Bytes of the largest IP packet.
+    pub mtu: u32,
+    /// First address that is good as a source.
+    pub address: Option<Ipv4Addr>,
+    /// Administratively up and with carrier.
+    pub up: bool,
+    /// Networks reached without a next hop.
+    pub on_link: Vec<Ipv4Net>,
+    /// Speaks ARP: proxy entries make sense.
+    pub(super) arp: bool,
+    /// Forwarding is on in general, but off for this interface.
+    pub(super) forwarding_off: bool,
+    /// Nobody looked: `plan` without the interface at hand.
+    pub(super) assumed: bool,
+}
+
+impl Facts {
+    /// Looks at everything that the configuration names.
+    ///
+    /// # Errors
+    /// When an interface is missing or down, or no numbers are free.
+    pub(super) fn collect(
+        config: &Config,
+        snapshot: &Snapshot,
+        numbers: impl FnOnce(bool) -> Result<Numbers, HostError>,
+    ) -> Result<(Self, Numbers), HostError> {
+        let inside = LegFacts::collect("inside.interface", &config.inside.interface, snapshot)?;
+        let mut uplinks = Vec::new();
+        for (place, uplink) in config.uplinks.iter().enumerate() {
+            let key = format!("uplinks[{place}].interface");
+            uplinks.push(LegFacts::collect(&key, &uplink.interface, snapshot)?);
+        }
+        let flags = |test: &dyn Fn(&LegFacts, Ipv4Addr) -> bool| {
+            let pairs = config.uplinks.iter().zip(&uplinks);
+            pairs
+                .map(|(uplink, leg)| uplink.addresses.iter().map(|address| test(leg, *address)).collect())
+                .collect::<Vec<Vec<bool>>>()
+        };
+        let owned = flags(&|_, address| snapshot.owns(address));
+        let on_link = flags(&|leg, address| !snapshot.owns(address) && leg.reaches(address));
+        let any_owned = owned.iter().flatten().any(|owned| *owned);
+        let numbers = numbers(any_owned)?;
+        let mut facts = Self {
+            inside,
+            uplinks,
+            owned,
+            on_link,
+            ephemeral_ports: ephemeral_ports()?,
+            tun_address: numbers.tun_address,
+            warnings: Vec::new(),
+            rp_filter_all: number("net/ipv4/conf/all/rp_filter")?,
+            forwarding_off_by_default: forwarding_off("default")?,
+        };
+        facts.warnings = facts.look_for_trouble(config, snapshot);
+        Ok((facts, numbers))
+    }
+
+    /// Plain facts for `plan`, where the interfaces are not at hand: nothing is the host's own, external addresses
+    /// are on the segment (an entry too many does no harm there), every interface speaks ARP, filters are strict.
+    pub(super) fn assumed(config: &Config) -> (Self, Numbers) {
+        let numbers = Numbers::preferred(&config.tun.name, false);
+        let uplinks = config.uplinks.iter().map(|uplink| LegFacts::assumed(&uplink.interface));
+        let flags = |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
+        let facts = Self {
+            inside: LegFacts::assumed(&config.inside.interface),
+            uplinks: uplinks.collect(),
+            owned: flags(false),
+            on_link: flags(true),
+            ephemeral_ports: EPHEMERAL_DEFAULT,
+            tun_address: numbers.tun_address,
+            warnings: Vec::new(),
+            rp_filter_all: 1,
+            forwarding_off_by_default: false,
+        };
+        (facts, numbers)
+    }
+
+    /// Whether some external address is also the host's own.
+    pub fn any_owned(&self) -> bool {
+        self.owned.iter().flatten().any(|owned| *owned)
+    }
+
+    fn look_for_trouble(&self, config: &Config, snapshot: &Snapshot) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.inside.address.is_none() {
+            warnings.push(format!(
+                "inside.interface: {} has no IPv4 address, so no server can use this box as its next hop; give it \
+                 one of {:?}",
+                self.inside.interface, config.inside.prefixes
+            ));
+        }
+        for (place, (uplink, leg)) in config.uplinks.iter().zip(&self.uplinks).enumerate() {
+            match uplink.gateway {
+                Some(gateway) if !leg.reaches(gateway) => warnings.push(format!(
+                    "uplinks[{place}].gateway: {gateway} is on no network of {} (it has {:?}); it is taken as \
+                     reachable there all the same. If nothing goes out, correct the key or the interface's address",
+                    leg.interface, leg.on_link
+                )),
+                None if !snapshot.has_default() => warnings.push(format!(
+                    "uplinks[{place}]: no gateway is configured and the host has no default route, so nothing can \
+                     go out by {}; set uplinks[{place}].gateway",
+                    leg.interface
+                )),
+                Some(_) | None => {}
+            }
+            if !leg.up {
+                warnings.push(format!(
+                    "uplinks[{place}].interface: {} has no carrier at the moment",
+                    leg.interface
+                ));
+            }
+        }
+        warnings
+    }
+}
+
+impl LegFacts {
+    fn collect(key: &str, name: &str, snapshot: &Snapshot) -> Result<Self, HostError> {
+        let link = snapshot.link(name).ok_or_else(|| HostError::MissingInterface {
+            key: key.into(),
+            name: name.into(),
+            present: snapshot.link_names(),
+        })?;
+        if !link.up {
+            return Err(HostError::InterfaceDown { key: key.into(), name: name.into() });
+        }
+        Ok(Self {
+            interface: name.into(),
+            index: link.index,
+            mtu: link.mtu,
+            address: primary(link, snapshot),
+            up: link.carrier,
+            on_link: snapshot.on_link(link),
+            arp: link.arp,
+            forwarding_off: forwarding_off(name)?,
+            assumed: false,
+        })
+    }
+
+    fn assumed(name: &str) -> Self {
+        Self {
+            interface: name.into(),
+            index: 0,
+            mtu: 1500,
+            address: None,
+            up: true,
+            on_link: Vec::new(),
+            arp: true,
+            forwarding_off: false,
+            assumed: true,
+        }
+    }
+
+    /// Whether an address is reached without a next hop.
+    pub(super) fn reaches(&self, address: Ipv4Addr) -> bool {
+        self.assumed || self.on_link.iter().any(|prefix| prefix.contains(&address))
+    }
+}
+
+fn primary(link: &Link, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+    let mut addresses = snapshot.addresses.iter().filter(|address| address.index == link.index);
+    addresses.find(|address| address.primary).map(|address| address.address)
+}
+
+/// Forwarding is on in general, but off here.
+fn forwarding_off(interface: &str) -> Result<bool, HostError> {
+    let on = sysctl::read("net/ipv4/ip_forward")?.as_deref() == Some("1");
+    let here = sysctl::read(&format!("net/ipv4/conf/{interface}/forwarding"))?;
+    Ok(on && here.as_deref() == Some("0"))
+}
+
+fn number(path: &str) -> Result<u8, HostError> {
+    Ok(sysctl::read(path)?.and_then(|value| value.parse().ok()).unwrap_or(0))
+}
+
+fn ephemeral_ports() -> Result<PortRange, HostError> {
+    let text = sysctl::read(EPHEMERAL)?.unwrap_or_default();
+    let mut ports = text.split_whitespace().filter_map(|port| port.parse().ok());
+    Ok(match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => PortRange { first, last },
+        (_, _) => EPHEMERAL_DEFAULT,
+    })
+}

@@ -1,0 +1,410 @@
+//! Preparing, applying and taking back, in that order.
+//!
+//! ```text
+//!   prepare ── lock, clean up after dead processes, look ──▶ Prepared
+//!   Prepared::apply ── journal, change; journal, change; … ── unlock ──▶ Applied
+//!   Applied::refresh ── what a link that went down took with it
+//!   Applied::undo ── lock, take back in reverse, forget the journal
+//! ```
+//!
+//! Two things are shared by all boxes of a namespace: sysctls, and the place of the local rule. A box that finds one
+//! as it wants it because another box put it there writes it down as if it had done so itself, and a box that stops
+//! leaves it while another's journal holds it. So the last one takes it back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::error::HostError;
+use super::facts::Facts;
+use super::journal::{self, Entry, Found, Header, Journal, Lock};
+use super::netlink::{Indices, Kernel, first_local_rule};
+use super::numbers::{Numbers, Ours};
+use super::snapshot::Snapshot;
+use super::steps::{self, PROTOCOL, RuleAction, Step, TABLE_LOCAL};
+use super::sysctl;
+use crate::control::config::Config;
+
+/// Checks the interfaces, takes back what killed predecessors left in this network namespace, and looks at the host.
+/// Nothing of ours is set yet, and no TUN needs to exist.
+///
+/// With `host.manage: false` it only looks.
+///
+/// # Errors
+/// When an interface is missing, down or in use by another natbox, privilege is lacking, or no numbers are free.
+pub async fn prepare(config: &Config) -> Result<Prepared, HostError> {
+    prepare_in(config, Path::new(journal::DIRECTORY)).await
+}
+
+async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostError> {
+    if config.uplinks.len() > Numbers::MAX_UPLINKS {
+        return Err(HostError::NoNumbers {
+            found: format!("{} uplinks", config.uplinks.len()),
+            wanted: format!("at most {} uplinks in one box", Numbers::MAX_UPLINKS),
+        });
+    }
+    let kernel = Kernel::connect()?;
+    let header = Header::of_this_process(&config.tun.name, interfaces(config))?;
+    let mut lock = None;
+    if config.host.manage {
+        // A missing interface is said before anything is touched.
+        Facts::collect(config, &kernel.snapshot().await?, |owned| {
+            Ok(Numbers::preferred(&config.tun.name, owned))
+        })?;
+        journal::make_directory(directory)?;
+        lock = Some(Lock::take().await?);
+        clean_up(&kernel, directory, &header).await?;
+    }
+    let snapshot = kernel.snapshot().await?;
+    let choose = |owned| match config.host.manage {
+        true => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Foreign),
+        // Somebody has run the plan's commands, perhaps.
+        false => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
+    };
+    let (mut facts, numbers) = Facts::collect(config, &snapshot, choose)?;
+    if config.host.manage
+        && live_journals(directory, header.netns).is_empty()
+        && snapshot.our_rules().next().is_some()
+    {
+        facts.warnings.push(format!(
+            "there are rules with protocol {PROTOCOL} of a natbox that left no journal in {}; if they are not yours: \
+             ip rule flush protocol {PROTOCOL}",
+            directory.display()
+        ));
+    }
+    let steps = steps::steps(config, &facts, &numbers);
+    let directory = directory.to_owned();
+    Ok(Prepared { kernel, steps, facts, header, directory, lock, tun: config.tun.name.clone() })
+}
+
+/// Everything is known, nothing is changed.
+pub struct Prepared {
+    kernel: Kernel,
+    steps: Vec<Step>,
+    facts: Facts,
+    header: Header,
+    directory: PathBuf,
+    /// Nothing with `host.manage: false`.
+    lock: Option<Lock>,
+    tun: String,
+}
+
+impl Prepared {
+    /// What was found on the host.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Sets everything, and takes back what was set so far if something fails. With `host.manage: false` nothing at
+    /// all is changed, not even the TUN brought up: what `natbox plan` prints is the user's to run then.
+    ///
+    /// `tun_index` is the interface index of the open TUN device.
+    ///
+    /// # Errors
+    /// When the kernel refuses a change or something foreign is in the way.
+    pub async fn apply(self, tun_index: u32) -> Result<Applied, HostError> {
+        let Self { kernel, steps, facts, header, directory, lock, tun } = self;
+        let manage = lock.is_some();
+        let mut applied =
+            Applied { kernel, steps, facts, done: Vec::new(), journal: None, netns: header.netns, directory };
+        if !manage {
+            applied.steps.clear();
+            return Ok(applied);
+        }
+        let links = applied.kernel.links().await?;
+        let found = links.iter().find(|link| link.name == tun).map(|link| link.index);
+        if found != Some(tun_index) {
+            let found = found.map_or("missing".into(), |index| index.to_string());
+            return Err(HostError::WrongTun { name: tun, found, opened: tun_index });
+        }
+        applied.journal = Some(Journal::create(&applied.directory, &header)?);
+        match applied.run_steps().await {
+            Ok(()) => {
+                drop(lock);
+                Ok(applied)
+            }
+            Err(error) => {
+                // The first error is the one to tell; the journal stays if something could not be taken back.
+                applied.take_back().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// What was set. Dropping it takes nothing back.
+pub struct Applied {
+    kernel: Kernel,
+    steps: Vec<Step>,
+    facts: Facts,
+    done: Vec<Entry>,
+    /// Nothing with `host.manage: false`.
+    journal: Option<Journal>,
+    netns: u64,
+    directory: PathBuf,
+}
+
+impl Applied {
+    /// What was found on the host before.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Sets again what is missing. The kernel drops the routes and proxy entries of an interface that goes down, and
+    /// does not bring them back with it. To be called when [`super::LinkWatch`] says that a leg is up again.
+    ///
+    /// # Errors
+    /// When the kernel refuses; what was set before stays.
+    pub async fn refresh(&mut self) -> Result<(), HostError> {
+        if self.journal.is_none() {
+            return Ok(());
+        }
+        let _lock = Lock::take().await?;
+        self.run_steps().await
+    }
+
+    /// Takes back everything in reverse order. A failure does not stop the rest; all of them are returned. The
+    /// journal is kept if there was one, so that the next start tries again.
+    pub async fn undo(mut self) -> Vec<HostError> {
+        if self.journal.is_none() {
+            return Vec::new();
+        }
+        // Without the lock it is still better to take things back than not to.
+        let lock = Lock::take().await;
+        let mut errors = self.take_back().await;
+        errors.extend(lock.err());
+        errors
+    }
+
+    async fn run_steps(&mut self) -> Result<(), HostError> {
+        let snapshot = self.kernel.snapshot().await?;
+        let indices = Indices::new(&snapshot.links);
+        let others = live_journals(&self.directory, self.netns);
+        for step in self.steps.clone() {
+            let (there, restore) = match look(&step, &snapshot, &others)? {
+                Look::Missing(restore) => (false, restore),
+                Look::Shared(restore) => (true, restore),
+                Look::Equal => continue,
+            };
+            if !self.done.iter().any(|entry| entry.step == step) {
+                let entry = Entry { step: step.clone(), restore };
+                if let Some(journal) = &mut self.journal {
+                    journal.append(&entry)?;
+                }
+                self.done.push(entry);
+            }
+            if !there {
+                let result = match &step {
+                    Step::Sysctl { path, value, .. } => sysctl::write(path, value),
+                    Step::TunUp { .. }
+                    | Step::Address { .. }
+                    | Step::Route(_)
+                    | Step::Rule(_)
+                    | Step::ProxyNeighbour { .. }
+                    | Step::DropFirstLocalRule => self.kernel.add(&step, &indices).await,
+                };
+                if let Err(error) = result {
+                    // It was not made, so it is not to be taken back.
+                    self.done.retain(|entry| entry.step != step);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_back(&mut self) -> Vec<HostError> {
+        let entries = std::mem::take(&mut self.done);
+        let mut errors = take_back(&self.kernel, &entries, &live_journals(&self.directory, self.netns)).await;
+        if let Some(journal) = self.journal.take()
+            && errors.is_empty()
+        {
+            errors.extend(journal.remove().err());
+        }
+        errors
+    }
+}
+
+/// What a step finds when it is about to be made.
+enum Look {
+    /// To be done, with the sysctls to restore afterwards.
+    Missing(Vec<(String, String)>),
+    /// It is there because another box that runs has put it there.
+    Shared(Vec<(String, String)>),
+    /// It is there and does not concern us, or it was done before.
+    Equal,
+}
+
+fn look(step: &Step, snapshot: &Snapshot, others: &[Found]) -> Result<Look, HostError> {
+    let shared = || match others.iter().flat_map(|other| &other.entries).find(|entry| entry.step == *step) {
+        Some(entry) => Look::Shared(entry.restore.clone()),
+        None => Look::Equal,
+    };
+    let there = match step {
+        Step::TunUp { .. } => false,
+        Step::Address { device, address } => {
+            let index = snapshot.link(device).map(|link| link.index);
+            snapshot.addresses.iter().any(|found| found.address == *address && Some(found.index) == index)
+        }
+        Step::Sysctl { path, value, optional } => {
+            return Ok(match sysctl::read(path)? {
+                Some(found) if found == *value => shared(),
+                None if *optional => Look::Equal,
+                found => {
+                    let mut restore: Vec<_> = found.map(|found| (path.clone(), found)).into_iter().collect();
+                    restore.extend(sysctl::dragged_along(path)?);
+                    Look::Missing(restore)
+                }
+            });
+        }
+        Step::Route(route) => match snapshot.route(route) {
+            // A dead process without a journal left it: ours to take back.
+            Some(found) if found.protocol == PROTOCOL => return Ok(Look::Shared(Vec::new())),
+            Some(_) => true,
+            None => match snapshot.route_in_the_way(route) {
+                Some(found) => {
+                    return Err(HostError::Conflict {
+                        found: super::plan::route_words(&found.route),
+                        wanted: super::plan::route_words(route),
+                    });
+                }
+                None => false,
+            },
+        },
+        Step::Rule(rule) => match snapshot.rule(rule) {
+            Some(found) if found.protocol == PROTOCOL && is_shared(step) => return Ok(shared()),
+            Some(found) if found.protocol == PROTOCOL => return Ok(Look::Shared(Vec::new())),
+            Some(_) => true,
+            None => false,
+        },
+        Step::ProxyNeighbour { address, device } => {
+            let index = snapshot.link(device).map(|link| link.index);
+            snapshot.proxies.iter().any(|(found, on)| found == address && Some(*on) == index)
+        }
+        Step::DropFirstLocalRule => match snapshot.rule(&first_local_rule()) {
+            Some(_) => false,
+            None => return Ok(shared()),
+        },
+    };
+    Ok(if there { Look::Equal } else { Look::Missing(Vec::new()) })
+}
+
+/// Whether boxes of one namespace have the step in common.
+fn is_shared(step: &Step) -> bool {
+    match step {
+        Step::Sysctl { .. } | Step::DropFirstLocalRule => true,
+        Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
+        Step::TunUp { .. } | Step::Address { .. } | Step::Route(_) | Step::ProxyNeighbour { .. } => false,
+    }
+}
+
+/// Takes back, last first. `others`: journals of boxes that still run.
+async fn take_back(kernel: &Kernel, entries: &[Entry], others: &[Found]) -> Vec<HostError> {
+    let mut errors = Vec::new();
+    // Some devices may be gone, and indices are looked up anew; without any, only rules and sysctls can be.
+    let links = kernel.links().await.unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
+    let indices = Indices::new(&links);
+    for Entry { step, restore } in entries.iter().rev() {
+        let held = |other: &Found| other.entries.iter().any(|entry| entry.step == *step);
+        if is_shared(step) && others.iter().any(held) {
+            continue;
+        }
+        let result = match step {
+            Step::Sysctl { path, value, .. } => put_back(path, value, restore),
+            Step::TunUp { .. }
+            | Step::Address { .. }
+            | Step::Route(_)
+            | Step::Rule(_)
+            | Step::ProxyNeighbour { .. }
+            | Step::DropFirstLocalRule => kernel.remove(step, &indices).await,
+        };
+        errors.extend(result.err());
+    }
+    errors
+}
+
+/// Restores a sysctl, unless somebody has given it another value in the meantime.
+fn put_back(path: &str, ours: &str, restore: &[(String, String)]) -> Result<(), HostError> {
+    if sysctl::read(path)?.as_deref() != Some(ours) {
+        return Ok(());
+    }
+    for (path, value) in restore {
+        if sysctl::read(path)?.is_some_and(|found| found != *value) {
+            sysctl::write(path, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Journals of other natbox processes that run in this namespace.
+fn live_journals(directory: &Path, netns: u64) -> Vec<Found> {
+    let mut journals = journal::read_all(directory);
+    journals.retain(|found| {
+        found.header.netns == netns && found.header.alive() && found.header.pid != std::process::id()
+    });
+    journals
+}
+
+/// Takes back what dead processes left here, drops journals that nobody needs, and refuses to share a device with a
+/// process that runs.
+async fn clean_up(kernel: &Kernel, directory: &Path, header: &Header) -> Result<(), HostError> {
+    let others = live_journals(directory, header.netns);
+    for found in journal::read_all(directory) {
+        let theirs = &found.header;
+        if theirs.netns == header.netns && theirs.alive() {
+            if let Some(what) = contested(header, theirs) {
+                return Err(HostError::Taken { what, pid: theirs.pid, tun: theirs.tun.clone() });
+            }
+            continue;
+        }
+        if theirs.netns == header.netns {
+            let snapshot = kernel.snapshot().await?;
+            // Each look is a new one: several journals may hold the same rule.
+            let is_of_this_namespace = found.entries.first().is_some_and(|entry| match &entry.step {
+                Step::Rule(rule) => snapshot.rule(rule).is_some_and(|rule| rule.protocol == PROTOCOL),
+                Step::TunUp { .. }
+                | Step::Address { .. }
+                | Step::Sysctl { .. }
+                | Step::Route(_)
+                | Step::ProxyNeighbour { .. }
+                | Step::DropFirstLocalRule => false,
+            });
+            if is_of_this_namespace {
+                tracing::info!(
+                    pid = theirs.pid,
+                    tun = theirs.tun,
+                    "taking back what a dead natbox left on the host"
+                );
+                // Trying again at every start would not mend it, and would keep this box from starting.
+                for error in take_back(kernel, &found.entries, &others).await {
+                    tracing::warn!(%error, "could not be taken back");
+                }
+            }
+        } else if theirs.alive() || !journal::namespace_is_gone(theirs.netns) {
+            continue;
+        }
+        fs::remove_file(&found.path).map_err(|error| HostError::journal(&found.path, error))?;
+    }
+    Ok(())
+}
+
+/// What two boxes of one namespace both want. Legs cannot be shared: the rule that sends what comes in by a leg to a
+/// TUN can name only one.
+fn contested(ours: &Header, theirs: &Header) -> Option<String> {
+    if ours.tun == theirs.tun {
+        return Some(format!("tun.name: {}", ours.tun));
+    }
+    let leg = ours.interfaces.iter().find(|interface| theirs.interfaces.contains(interface))?;
+    Some(format!("interface {leg}"))
+}
+
+/// The legs, the inside first.
+fn interfaces(config: &Config) -> Vec<String> {
+    let uplinks = config.uplinks.iter().map(|uplink| uplink.interface.clone());
+    let mut interfaces: Vec<String> =
+        std::iter::once(config.inside.interface.clone()).chain(uplinks).collect();
+    interfaces.dedup();
+    interfaces
+}

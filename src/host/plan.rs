@@ -1,0 +1,234 @@
+//! The steps as `ip` and `sysctl` commands, and what the servers behind the boxes need.
+//!
+//! Nothing here decides what is set on a box: that is [`super::steps`], whose list is printed as it is.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::Serialize;
+
+use super::error::HostError;
+use super::facts::Facts;
+use super::netlink::Kernel;
+use super::numbers::{Numbers, Ours};
+use super::plan_server::{self, ServerPlan};
+use super::snapshot::Snapshot;
+use super::steps::{
+    self, PROTOCOL, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
+    TUN_QUEUE_LENGTH,
+};
+use crate::control::config::Config;
+
+/// What to do by hand, on every machine concerned.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// One per configuration, in their order.
+    pub boxes: Vec<BoxPlan>,
+    /// One per server, as far as the configurations tell servers apart.
+    pub servers: Vec<ServerPlan>,
+    /// Things that will not work, as sentences.
+    pub warnings: Vec<String>,
+}
+
+/// The commands of one box.
+#[derive(Clone, Debug, Serialize)]
+pub struct BoxPlan {
+    /// Name of the box.
+    pub name: String,
+    /// Its TUN, which natbox makes itself.
+    pub tun: String,
+    /// The interfaces were looked at on this machine; else plain facts were assumed.
+    pub looked: bool,
+    /// The box's address on the private network, if the interface is at hand.
+    pub inside_address: Option<Ipv4Addr>,
+    /// Things to know, as sentences.
+    pub notes: Vec<String>,
+    /// Commands for a POSIX shell, in order.
+    pub commands: Vec<String>,
+}
+
+/// Makes the plan for boxes that may be on this machine or on others. Needs no privilege; what cannot be looked at is
+/// assumed, and the plan says so.
+pub fn render(configs: &[Config]) -> Plan {
+    let snapshot = look_around();
+    let here: Vec<bool> = configs.iter().map(|config| is_here(config, snapshot.as_ref())).collect();
+    // The same interface names on several machines: only one of them can be this one.
+    let claims = |interface: &str| {
+        let claims =
+            configs.iter().zip(&here).filter(|(config, here)| **here && config.inside.interface == interface);
+        claims.count()
+    };
+    let boxes: Vec<BoxPlan> = configs
+        .iter()
+        .zip(&here)
+        .map(|(config, here)| {
+            let looked = snapshot.as_ref().filter(|_| *here && claims(&config.inside.interface) == 1);
+            plan_box(config, looked)
+        })
+        .collect();
+    let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
+    let (servers, warnings) = plan_server::render(configs, &inside);
+    Plan { boxes, servers, warnings }
+}
+
+impl Plan {
+    /// The plan for people: commands under a heading per machine.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for warning in &self.warnings {
+            let _ = writeln!(text, "# WARNING: {warning}");
+        }
+        for plan in &self.boxes {
+            let _ = writeln!(text, "# ==== box {}, run as root ====", plan.name);
+            plan.notes.iter().for_each(|note| {
+                let _ = writeln!(text, "# {note}");
+            });
+            text.push_str("set -e\n");
+            plan.commands.iter().for_each(|command| {
+                let _ = writeln!(text, "{command}");
+            });
+            text.push('\n');
+        }
+        for plan in &self.servers {
+            plan.write(&mut text);
+        }
+        text
+    }
+}
+
+/// A step as one command.
+pub(super) fn command(step: &Step) -> String {
+    match step {
+        Step::TunUp { device } => {
+            format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
+        }
+        Step::Address { device, address } => {
+            format!("ip address add {address}/32 dev {device} scope link")
+        }
+        Step::Sysctl { path, value, optional } => {
+            // With dots in an interface name only the slashes are clear.
+            let key = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
+            format!("sysctl -q{} -w {key}={value}", if *optional { " -e" } else { "" })
+        }
+        Step::Route(route) => format!("ip route add {} proto {PROTOCOL}", route_words(route)),
+        Step::Rule(rule) => rule_command(rule),
+        Step::ProxyNeighbour { address, device } => {
+            format!("ip neighbour add proxy {address} dev {device}")
+        }
+        Step::DropFirstLocalRule => "ip rule del priority 0 from all lookup local".into(),
+    }
+}
+
+/// A route as `ip` writes it, without who set it.
+pub(super) fn route_words(route: &Route) -> String {
+    let Route { table, kind, to, device, via, onlink, source, metric } = route;
+    let mut words = Vec::new();
+    match kind {
+        RouteKind::Unicast => {}
+        RouteKind::Blackhole => words.push("blackhole".to_owned()),
+        RouteKind::Throw => words.push("throw".into()),
+        RouteKind::Unreachable => words.push("unreachable".into()),
+    }
+    words.push(prefix(*to));
+    words.extend(via.map(|gateway| format!("via {gateway}")));
+    words.extend(device.as_ref().map(|device| format!("dev {device}")));
+    words.extend(onlink.then(|| "onlink".to_owned()));
+    words.extend(source.map(|source| format!("src {source}")));
+    words.extend((*metric > 0).then(|| format!("metric {metric}")));
+    words.extend((*table != TABLE_MAIN).then(|| format!("table {table}")));
+    words.join(" ")
+}
+
+fn rule_command(rule: &Rule) -> String {
+    let Rule { priority, iif, from, to, udp, action } = rule;
+    let mut words = vec![format!("ip rule add priority {priority}")];
+    words.push(from.map_or("from all".into(), |from| format!("from {}", prefix(from))));
+    words.extend(to.map(|to| format!("to {}", prefix(to))));
+    words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
+    words.extend(udp.map(|(source, destination)| format!("ipproto udp sport {source} dport {destination}")));
+    words.push(format!("protocol {PROTOCOL}"));
+    words.push(match action {
+        RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
+        RuleAction::Lookup(table) => format!("lookup {table}"),
+        RuleAction::Blackhole => "blackhole".into(),
+    });
+    words.join(" ")
+}
+
+/// As `ip` writes it.
+fn prefix(prefix: Ipv4Net) -> String {
+    match prefix.prefix_len() {
+        0 => "default".into(),
+        32 => prefix.addr().to_string(),
+        _ => prefix.to_string(),
+    }
+}
+
+fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
+    let looked = snapshot.and_then(|snapshot| {
+        let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
+        Facts::collect(config, snapshot, choose).ok()
+    });
+    let tun = config.tun.name.clone();
+    let mut notes = vec![match config.host.manage {
+        true => format!(
+            "natbox run does all of this itself and takes it back when it stops; by hand, with host.manage: false, \
+             run it when natbox has made {tun}."
+        ),
+        false => format!("host.manage is false: run this when natbox has made {tun}."),
+    }];
+    let was_looked = looked.is_some();
+    let (facts, numbers) = looked.unwrap_or_else(|| {
+        notes.push(
+            "The interfaces are not at hand here, so this is assumed: external addresses are on the segment of \
+             their uplink and none is the host's own; gateways are reachable. Run `natbox plan` on the box to know."
+                .into(),
+        );
+        Facts::assumed(config)
+    });
+    notes.extend(facts.warnings.iter().cloned());
+    if facts.any_owned() {
+        notes.push(
+            "An external address is also the host's own: the rule of the host's own addresses moves behind natbox's."
+                .into(),
+        );
+    }
+    let steps = steps::steps(config, &facts, &numbers);
+    BoxPlan {
+        name: config.name.clone(),
+        tun,
+        looked: was_looked,
+        inside_address: facts.inside.address,
+        notes,
+        commands: steps.iter().map(command).collect(),
+    }
+}
+
+/// Whether this machine looks like the box that a configuration is for.
+fn is_here(config: &Config, snapshot: Option<&Snapshot>) -> bool {
+    let Some(snapshot) = snapshot else { return false };
+    let networks = |name: &str| snapshot.link(name).map(|link| snapshot.on_link(link)).unwrap_or_default();
+    let fits =
+        |name: &str, address: &Ipv4Addr| networks(name).iter().any(|network| network.contains(address));
+    let inside = networks(&config.inside.interface);
+    let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
+    let inside_fits = inside.iter().any(|network| config.inside.prefixes.iter().any(|p| overlap(p, network)));
+    inside_fits
+        && config.uplinks.iter().all(|uplink| {
+            let mut known = uplink.addresses.iter().chain(&uplink.gateway);
+            snapshot.link(&uplink.interface).is_some()
+                && (known.any(|address| fits(&uplink.interface, address)) || uplink.gateway.is_none())
+        })
+}
+
+/// Reads what there is on this machine, from a thread of its own, since the caller may be in a runtime or not.
+fn look_around() -> Option<Snapshot> {
+    let look = || -> Option<Snapshot> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+        let snapshot: Result<Snapshot, HostError> =
+            runtime.block_on(async { Kernel::connect()?.snapshot().await });
+        snapshot.ok()
+    };
+    std::thread::scope(|scope| scope.spawn(look).join().ok().flatten())
+}

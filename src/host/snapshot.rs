@@ -1,0 +1,144 @@
+//! What the kernel has set at one moment: the part of it that natbox compares with.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
+
+/// Interfaces, addresses, routes, rules and proxied neighbours of the network namespace.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<Address>,
+    pub(super) routes: Vec<FoundRoute>,
+    pub(super) rules: Vec<FoundRule>,
+    /// Address and interface index.
+    pub(super) proxies: Vec<(Ipv4Addr, u32)>,
+}
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    pub(super) mtu: u32,
+    /// Administratively up.
+    pub(super) up: bool,
+    /// Up, and the other end is there.
+    pub(super) carrier: bool,
+    /// Speaks ARP.
+    pub(super) arp: bool,
+}
+
+/// An address of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) index: u32,
+    pub(super) address: Ipv4Addr,
+    /// The connected network; for a point-to-point address, the other end.
+    pub(super) network: Ipv4Net,
+    /// Good as a source towards anywhere: not of link scope, not secondary.
+    pub(super) primary: bool,
+}
+
+/// A route and who set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoundRoute {
+    pub(super) route: Route,
+    pub(super) protocol: u8,
+    /// It has parts that [`Route`] has no words for, so it equals none of ours.
+    pub(super) more: bool,
+}
+
+/// A rule and who set it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoundRule {
+    pub(super) rule: Rule,
+    pub(super) protocol: u8,
+    /// It has parts that [`Rule`] has no words for, so it equals none of ours.
+    pub(super) more: bool,
+}
+
+impl Snapshot {
+    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    /// Names of all interfaces, for messages.
+    pub(super) fn link_names(&self) -> String {
+        self.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn owns(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|found| found.address == address)
+    }
+
+    /// Networks that are reached through an interface without a next hop.
+    pub(super) fn on_link(&self, link: &Link) -> Vec<Ipv4Net> {
+        let routes = self.routes.iter().map(|found| &found.route).filter(|route| {
+            route.table == TABLE_MAIN
+                && route.kind == RouteKind::Unicast
+                && route.via.is_none()
+                && route.to.prefix_len() > 0
+                && route.device.as_deref() == Some(&link.name)
+        });
+        let mut networks: Vec<Ipv4Net> = routes.map(|route| route.to).collect();
+        let addresses = self.addresses.iter().filter(|address| address.index == link.index);
+        // An address without a route of its own (noprefixroute, link still down) says it, too.
+        networks.extend(addresses.map(|address| address.network).filter(|net| net.prefix_len() < 32));
+        networks.sort();
+        networks.dedup();
+        networks
+    }
+
+    /// Whether the main table leads anywhere.
+    pub(super) fn has_default(&self) -> bool {
+        self.routes.iter().any(|found| {
+            found.route.table == TABLE_MAIN
+                && found.route.kind == RouteKind::Unicast
+                && found.route.to.prefix_len() == 0
+        })
+    }
+
+    /// The rule that is there, whoever set it.
+    pub(super) fn rule(&self, wanted: &Rule) -> Option<&FoundRule> {
+        self.rules.iter().find(|found| !found.more && found.rule == *wanted)
+    }
+
+    /// The route that is there, whoever set it.
+    pub(super) fn route(&self, wanted: &Route) -> Option<&FoundRoute> {
+        // `onlink` is only about how it was added.
+        let same = |found: &Route| Route { onlink: wanted.onlink, ..found.clone() } == *wanted;
+        self.routes.iter().find(|found| !found.more && same(&found.route))
+    }
+
+    /// What the kernel would refuse our route for: same table, destination and metric.
+    pub(super) fn route_in_the_way(&self, wanted: &Route) -> Option<&FoundRoute> {
+        self.routes.iter().find(|found| {
+            (found.route.table, found.route.to, found.route.metric)
+                == (wanted.table, wanted.to, wanted.metric)
+        })
+    }
+
+    /// Priority of the first rule that asks the table of the host's own addresses for everything.
+    pub(super) fn local_rules(&self) -> impl Iterator<Item = &FoundRule> {
+        self.rules.iter().filter(|found| is_local(found))
+    }
+
+    /// Rules of this program, whichever process set them.
+    pub(super) fn our_rules(&self) -> impl Iterator<Item = &FoundRule> {
+        self.rules.iter().filter(|found| found.protocol == PROTOCOL)
+    }
+}
+
+/// Whether a rule sends everything to the local table.
+pub(super) fn is_local(found: &FoundRule) -> bool {
+    let Rule { priority: _, iif, from, to, udp, action } = &found.rule;
+    !found.more
+        && iif.is_none()
+        && from.is_none()
+        && to.is_none()
+        && udp.is_none()
+        && *action == RuleAction::Lookup(TABLE_LOCAL)
+}

@@ -1,0 +1,441 @@
+//! The one list of what is set on the host.
+//!
+//! Order matters twice. The first step is a rule, so that a namespace in which anything was changed can be
+//! recognised by it (see [`super::journal`]). Forwarding is switched on only after the rules that keep the outside
+//! from the inside are there, and where an external address is also the host's own, the change that puts natbox
+//! before the host comes last of all.
+//!
+//! Rules in the order the kernel asks them; `before` only where `G` is also the host's own address:
+//!
+//! | where                | rule                                    | why                                              |
+//! |----------------------|-----------------------------------------|--------------------------------------------------|
+//! | before local         | `iif wan0 to G` DHCP answers → local    | a DHCP client's socket is bound to wan0          |
+//! | before local         | `iif wan0 from PREFIX to G` → blackhole | a TUN does not tell which leg a packet came from |
+//! | before local         | `iif wan0 to G` → outside               | natbox sees it before the host does              |
+//! | before local         | `iif lan0 to G` → inside                | the same for hairpin                             |
+//! | local                |                                         | the host's own addresses                         |
+//! | after local (errors) | `iif lo from TUN address` → errors      | errors of the kernel are translated back         |
+//! | after local          | `iif wan0 from PREFIX` → blackhole      | nobody outside speaks for the inside             |
+//! | after local          | `iif wan0` → outside                    | only `G` is reachable from outside               |
+//! | after local          | `iif lan0` → inside                     | all that leaves the inside is translated         |
+//! | after local          | `iif TUN from G` → uplink               | leave by the line the address belongs to         |
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use super::facts::Facts;
+use super::numbers::Numbers;
+use crate::control::config::Config;
+
+/// Protocol number in our routes and rules (`rtm_protocol`, `FRA_PROTOCOL`), so that leftovers can be told from what
+/// others set. Not in iproute2's `rt_protos`, and above the kernel's own range (`RTPROT_STATIC`).
+pub const PROTOCOL: u8 = 110;
+
+/// The kernel's main table.
+pub const TABLE_MAIN: u32 = 254;
+/// The kernel's table of the host's own addresses.
+pub const TABLE_LOCAL: u32 = 255;
+
+/// MTU of the TUN: the most an IPv4 packet can have, so that the kernel never fragments into it.
+pub const TUN_MTU: u32 = 65535;
+/// Length of the TUN's transmit queue, in packets (super-packets count once).
+pub const TUN_QUEUE_LENGTH: u32 = 1000;
+
+/// One change, complete enough to be made, compared, taken back and printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Sets MTU and queue length of the TUN and brings it up. Goes with the device; there is nothing to take back.
+    TunUp {
+        /// Interface.
+        device: String,
+    },
+    /// Gives an interface a /32 of link scope.
+    Address {
+        /// Interface.
+        device: String,
+        /// Address.
+        address: Ipv4Addr,
+    },
+    /// Writes a sysctl.
+    Sysctl {
+        /// Below `/proc/sys`, with slashes, since interface names may have dots.
+        path: String,
+        /// Wanted value.
+        value: String,
+        /// Not there on every kernel; missing is as good as set.
+        optional: bool,
+    },
+    /// Adds a route.
+    Route(Route),
+    /// Adds a policy rule.
+    Rule(Rule),
+    /// Answers ARP for an address on an interface.
+    ProxyNeighbour {
+        /// Address to answer for.
+        address: Ipv4Addr,
+        /// Interface on which to answer.
+        device: String,
+    },
+    /// Deletes the kernel's `local` rule at priority 0. Another one has been added after our rules by then, so at no
+    /// moment is there none.
+    DropFirstLocalRule,
+}
+
+/// An IPv4 route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Table.
+    pub table: u32,
+    /// What it does.
+    pub kind: RouteKind,
+    /// Destination.
+    pub to: Ipv4Net,
+    /// Outgoing interface; only for [`RouteKind::Unicast`].
+    pub device: Option<String>,
+    /// Next hop.
+    pub via: Option<Ipv4Addr>,
+    /// Take the next hop as reachable on the interface though no connected prefix says so.
+    pub onlink: bool,
+    /// Source address that the host's own packets prefer.
+    pub source: Option<Ipv4Addr>,
+    /// Metric; 0: none.
+    pub metric: u32,
+}
+
+/// What a route does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RouteKind {
+    /// Forwards.
+    Unicast,
+    /// Drops in silence.
+    Blackhole,
+    /// Ends the look-up in this table; the next rule is asked.
+    Throw,
+    /// Drops and answers with ICMP host unreachable.
+    Unreachable,
+}
+
+/// An IPv4 policy rule. A packet must match all selectors that are present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Lower is asked first.
+    pub priority: u32,
+    /// Interface the packet came in by; `lo` for the host's own.
+    pub iif: Option<String>,
+    /// Source prefix.
+    pub from: Option<Ipv4Net>,
+    /// Destination prefix.
+    pub to: Option<Ipv4Net>,
+    /// UDP source and destination port.
+    pub udp: Option<(u16, u16)>,
+    /// What happens then.
+    pub action: RuleAction,
+}
+
+/// What a rule does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RuleAction {
+    /// Asks a table.
+    Lookup(u32),
+    /// Drops in silence.
+    Blackhole,
+}
+
+/// Everything to be set, in order.
+///
+/// # Panics
+/// Never for facts that were collected for this configuration.
+pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
+    let view = View { config, facts, numbers, tun: &config.tun.name };
+    let mut steps = vec![Step::Rule(view.errors_rule())];
+    steps.extend(view.tun());
+    steps.extend(view.tables());
+    steps.extend(view.main_table());
+    steps.extend(view.interface_sysctls());
+    steps.extend(view.rules());
+    steps.push(sysctl("net/ipv4/icmp_errors_use_inbound_ifaddr", 1));
+    steps.push(sysctl("net/ipv4/ip_forward", 1));
+    steps.extend(view.forwarding_of_legs());
+    steps.extend(view.proxies());
+    steps.extend(view.before_the_host());
+    steps
+}
+
+/// The arguments of [`steps`].
+struct View<'a> {
+    config: &'a Config,
+    facts: &'a Facts,
+    numbers: &'a Numbers,
+    tun: &'a str,
+}
+
+impl View<'_> {
+    /// An ICMP error that the kernel writes about a packet that came out of the TUN has the TUN's address as its
+    /// source (`icmp_errors_use_inbound_ifaddr`), and the kernel asks for a route from that source.
+    fn errors_rule(&self) -> Rule {
+        let priority = match self.any_owned() {
+            true => self.numbers.before_local(),
+            false => self.numbers.after_local(0),
+        };
+        Rule {
+            iif: Some("lo".into()),
+            from: Some(host(self.numbers.tun_address)),
+            ..rule(priority, RuleAction::Lookup(self.numbers.errors_table()))
+        }
+    }
+
+    fn tun(&self) -> Vec<Step> {
+        let conf = |key: &str| format!("net/ipv4/conf/{}/{key}", self.tun);
+        // Packets of any source come out of the TUN. The kernel takes the greater of `all` and the device's value,
+        // and 1 (strict) would refuse what goes back to the host; 0 saves a look-up per packet where it is enough.
+        let rp_filter = if self.any_owned() || self.facts.rp_filter_all != 0 { 2 } else { 0 };
+        vec![
+            Step::Sysctl {
+                path: format!("net/ipv6/conf/{}/disable_ipv6", self.tun),
+                value: "1".into(),
+                optional: true,
+            },
+            // What natbox and the kernel send from the host's own addresses comes out of the TUN, too.
+            sysctl(conf("accept_local"), 1),
+            sysctl(conf("rp_filter"), rp_filter),
+            Step::TunUp { device: self.tun.into() },
+            Step::Address { device: self.tun.into(), address: self.numbers.tun_address },
+        ]
+    }
+
+    fn tables(&self) -> Vec<Step> {
+        let to_tun =
+            |table, to| Route { device: Some(self.tun.into()), ..route(table, RouteKind::Unicast, to) };
+        let throw_inside = |table| {
+            let prefixes = &self.config.inside.prefixes;
+            prefixes.iter().map(move |prefix| route(table, RouteKind::Throw, *prefix))
+        };
+        let mut routes = vec![to_tun(self.numbers.errors_table(), everywhere())];
+        routes.extend(throw_inside(self.numbers.inside_table()));
+        routes.push(to_tun(self.numbers.inside_table(), everywhere()));
+        for (place, (_, uplinks)) in self.outside_interfaces().iter().enumerate() {
+            let table = self.numbers.outside_table(place);
+            for address in uplinks.iter().flat_map(|uplink| &self.config.uplinks[*uplink].addresses) {
+                routes.push(to_tun(table, host(*address)));
+            }
+            // Should natbox die, its TUN goes and the route with it; the host must still be reached then.
+            let owned = uplinks.iter().flat_map(|uplink| {
+                let addresses = self.config.uplinks[*uplink].addresses.iter();
+                addresses.filter(|address| self.owned(*uplink, **address))
+            });
+            for address in owned {
+                routes.push(Route { metric: u32::MAX, ..route(table, RouteKind::Throw, host(*address)) });
+            }
+            routes.push(route(table, RouteKind::Blackhole, everywhere()));
+        }
+        for (place, uplink) in self.config.uplinks.iter().enumerate() {
+            let Some(gateway) = uplink.gateway else { continue };
+            let table = self.numbers.uplink_table(place);
+            let leg = &self.facts.uplinks[place];
+            let by =
+                |to| Route { device: Some(uplink.interface.clone()), ..route(table, RouteKind::Unicast, to) };
+            routes.extend(throw_inside(table));
+            routes.extend(leg.on_link.iter().map(|prefix| by(*prefix)));
+            let onlink = !leg.reaches(gateway);
+            routes.push(Route { via: Some(gateway), onlink, ..by(everywhere()) });
+        }
+        routes.into_iter().map(Step::Route).collect()
+    }
+
+    fn main_table(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        // While an inside prefix has no connected route (link down, prefix wider than the network), packets for it
+        // must not leave by the default route with private addresses.
+        for prefix in &self.config.inside.prefixes {
+            let metric = u32::MAX;
+            steps.push(Route { metric, ..route(TABLE_MAIN, RouteKind::Unreachable, *prefix) });
+        }
+        for (place, address) in self.addresses().filter(|(place, address)| !self.owned(*place, *address)) {
+            steps.push(Route {
+                device: Some(self.tun.into()),
+                source: self.facts.uplinks[place].address,
+                ..route(TABLE_MAIN, RouteKind::Unicast, host(address))
+            });
+        }
+        steps.into_iter().map(Step::Route).collect()
+    }
+
+    /// Loose: the way back to a source leads by another interface as a matter of course here.
+    fn interface_sysctls(&self) -> Vec<Step> {
+        let outside = self.outside_interfaces();
+        let mut interfaces = vec![self.config.inside.interface.as_str()];
+        interfaces.extend(outside.iter().map(|(interface, _)| *interface));
+        interfaces.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/rp_filter"), 2)).collect()
+    }
+
+    fn rules(&self) -> Vec<Step> {
+        let mut rules = Vec::new();
+        for (place, (interface, _)) in self.outside_interfaces().iter().enumerate() {
+            let iif = Some(interface.to_string());
+            for prefix in &self.config.inside.prefixes {
+                let from = Some(*prefix);
+                let priority = self.numbers.after_local(1);
+                rules.push(Rule { iif: iif.clone(), from, ..rule(priority, RuleAction::Blackhole) });
+            }
+            let action = RuleAction::Lookup(self.numbers.outside_table(place));
+            rules.push(Rule { iif, ..rule(self.numbers.after_local(2), action) });
+        }
+        rules.push(Rule {
+            iif: Some(self.config.inside.interface.clone()),
+            ..rule(self.numbers.after_local(3), RuleAction::Lookup(self.numbers.inside_table()))
+        });
+        for (place, uplink) in self.config.uplinks.iter().enumerate() {
+            if uplink.gateway.is_none() {
+                continue;
+            }
+            let action = RuleAction::Lookup(self.numbers.uplink_table(place));
+            // As few rules as possible: each is asked for every packet.
+            for prefix in Ipv4Net::aggregate(&uplink.addresses.iter().map(|a| host(*a)).collect()) {
+                let (iif, from) = (Some(self.tun.into()), Some(prefix));
+                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(4), action) });
+            }
+        }
+        rules.into_iter().map(Step::Rule).collect()
+    }
+
+    /// `ip_forward` reaches every interface when it is switched on, but not one that was switched off after that.
+    fn forwarding_of_legs(&self) -> Vec<Step> {
+        let uplinks = self.config.uplinks.iter().zip(&self.facts.uplinks);
+        let legs = uplinks.map(|(uplink, facts)| (&uplink.interface, facts.forwarding_off));
+        let inside = (&self.config.inside.interface, self.facts.inside.forwarding_off);
+        let mut names: Vec<&str> = std::iter::once(inside)
+            .chain(legs)
+            .chain([(&self.config.tun.name, self.facts.forwarding_off_by_default)])
+            .filter_map(|(name, off)| off.then_some(name.as_str()))
+            .collect();
+        names.dedup();
+        names.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/forwarding"), 1)).collect()
+    }
+
+    /// The kernel stops answering ARP for an address that it would forward, so a `G` that is the host's own needs an
+    /// entry just as one that is merely on the segment. No `proxy_arp` is needed with it.
+    fn proxies(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (place, address) in self.addresses() {
+            let leg = &self.facts.uplinks[place];
+            if leg.arp && (self.owned(place, address) || self.on_link(place, address)) {
+                // Else the kernel answers after a random time of up to 0.8 s.
+                let path = format!("net/ipv4/neigh/{}/proxy_delay", leg.interface);
+                if !steps.contains(&sysctl(&path, 0)) {
+                    steps.push(sysctl(path, 0));
+                }
+                steps.push(Step::ProxyNeighbour { address, device: leg.interface.clone() });
+            }
+        }
+        steps
+    }
+
+    /// Where `G` is the host's own: natbox first. What it has no use for comes back out of the TUN unchanged and
+    /// reaches the host then, since these rules do not match the TUN.
+    fn before_the_host(&self) -> Vec<Step> {
+        if !self.any_owned() {
+            return Vec::new();
+        }
+        // Early demux gives a packet of one of the host's connections to its socket before routing, and the kernel
+        // drops a packet that has a socket when it is to be forwarded (into the TUN).
+        let mut steps = vec![sysctl("net/ipv4/ip_early_demux", 0)];
+        if let Some(priority) = self.numbers.local_rule {
+            steps.push(Step::Rule(rule(priority, RuleAction::Lookup(TABLE_LOCAL))));
+        }
+        let priority = |offset| self.numbers.before_local() + offset;
+        let outside = self.outside_interfaces();
+        for (place, address) in self.addresses().filter(|(place, address)| self.owned(*place, *address)) {
+            let interface = &self.config.uplinks[place].interface;
+            let to_address =
+                |rule: Rule| Rule { iif: Some(interface.clone()), to: Some(host(address)), ..rule };
+            steps.push(Step::Rule(to_address(Rule {
+                udp: Some((DHCP_SERVER, DHCP_CLIENT)),
+                ..rule(priority(1), RuleAction::Lookup(TABLE_LOCAL))
+            })));
+            for prefix in &self.config.inside.prefixes {
+                let from = Some(*prefix);
+                steps.push(Step::Rule(to_address(Rule { from, ..rule(priority(2), RuleAction::Blackhole) })));
+            }
+            let table = outside
+                .iter()
+                .position(|(name, _)| name == interface)
+                .map(|place| self.numbers.outside_table(place))
+                .expect("outside_interfaces lists the interface of every uplink");
+            steps.push(Step::Rule(to_address(rule(priority(3), RuleAction::Lookup(table)))));
+            steps.push(Step::Rule(Rule {
+                iif: Some(self.config.inside.interface.clone()),
+                to: Some(host(address)),
+                ..rule(priority(3), RuleAction::Lookup(self.numbers.inside_table()))
+            }));
+        }
+        if self.numbers.local_rule.is_some() {
+            steps.push(Step::DropFirstLocalRule);
+        }
+        steps
+    }
+
+    /// External addresses with the place of their uplink.
+    fn addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
+        let uplinks = self.config.uplinks.iter().enumerate();
+        uplinks.flat_map(|(place, uplink)| uplink.addresses.iter().map(move |address| (place, *address)))
+    }
+
+    /// Interfaces of the uplinks without repeats, each with the places of its uplinks.
+    fn outside_interfaces(&self) -> Vec<(&str, Vec<usize>)> {
+        let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut interfaces: Vec<(&str, Vec<usize>)> = Vec::new();
+        for (uplink, settings) in self.config.uplinks.iter().enumerate() {
+            let place = *places.entry(&settings.interface).or_insert_with(|| {
+                interfaces.push((&settings.interface, Vec::new()));
+                interfaces.len() - 1
+            });
+            interfaces[place].1.push(uplink);
+        }
+        interfaces
+    }
+
+    fn flag(&self, flags: &[Vec<bool>], uplink: usize, address: Ipv4Addr) -> bool {
+        let addresses = &self.config.uplinks[uplink].addresses;
+        addresses.iter().position(|a| *a == address).is_some_and(|place| flags[uplink][place])
+    }
+
+    fn owned(&self, uplink: usize, address: Ipv4Addr) -> bool {
+        self.flag(&self.facts.owned, uplink, address)
+    }
+
+    fn on_link(&self, uplink: usize, address: Ipv4Addr) -> bool {
+        self.flag(&self.facts.on_link, uplink, address)
+    }
+
+    fn any_owned(&self) -> bool {
+        self.facts.any_owned()
+    }
+}
+
+const DHCP_SERVER: u16 = 67;
+const DHCP_CLIENT: u16 = 68;
+
+fn rule(priority: u32, action: RuleAction) -> Rule {
+    Rule { priority, iif: None, from: None, to: None, udp: None, action }
+}
+
+fn route(table: u32, kind: RouteKind, to: Ipv4Net) -> Route {
+    Route { table, kind, to, device: None, via: None, onlink: false, source: None, metric: 0 }
+}
+
+fn sysctl(path: impl Into<String>, value: u32) -> Step {
+    Step::Sysctl { path: path.into(), value: value.to_string(), optional: false }
+}
+
+/// The prefix of one address.
+fn host(address: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::from(address)
+}
+
+/// The default route's prefix.
+fn everywhere() -> Ipv4Net {
+    Ipv4Net::default()
+}

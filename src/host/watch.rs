@@ -1,0 +1,186 @@
+//! Changes of the legs' interfaces, as the kernel tells them (RTNLGRP_LINK).
+
+use std::collections::VecDeque;
+
+use futures_util::stream::StreamExt;
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use tokio::task::JoinHandle;
+
+use super::error::HostError;
+use super::netlink::{Kernel, link_of};
+use super::snapshot::Link;
+use crate::control::config::Config;
+
+/// One change of one watched interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkChange {
+    /// Interface name.
+    pub interface: String,
+    /// What changed.
+    pub event: LinkEvent,
+}
+
+/// What changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The interface was deleted, renamed or moved to another namespace.
+    Gone,
+    /// Administratively down, or the other end is not there.
+    Down,
+    /// Up with carrier; also when it has just been made. Routes may have to be set again.
+    Up,
+    /// Another MTU, in bytes.
+    Mtu(u32),
+}
+
+/// A subscription to changes.
+pub struct LinkWatch {
+    kernel: Kernel,
+    messages: Box<dyn futures_util::Stream<Item = Note> + Send + Unpin>,
+    connection: JoinHandle<()>,
+    watched: Vec<Watched>,
+    /// Found out, not yet told.
+    pending: VecDeque<LinkChange>,
+}
+
+impl Drop for LinkWatch {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// What is known of one interface.
+#[derive(Debug)]
+struct Watched {
+    name: String,
+    /// Index, carrier and MTU; nothing while there is no such interface.
+    state: Option<(u32, bool, u32)>,
+}
+
+/// What a message amounts to.
+enum Note {
+    New(Link),
+    Deleted(u32),
+    /// Messages were lost: look at everything again.
+    Lost,
+    Other,
+}
+
+impl LinkWatch {
+    /// Subscribes to the legs of a configuration. Changes from now on are told.
+    ///
+    /// # Errors
+    /// When the kernel refuses the subscription.
+    pub async fn start(config: &Config) -> Result<Self, HostError> {
+        let mut names = vec![config.inside.interface.clone()];
+        names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
+        names.sort();
+        names.dedup();
+        // Subscribed first and listed then, so that nothing falls between.
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            .map_err(|source| HostError::Netlink { doing: "subscribing to link changes".into(), source })?;
+        let connection = tokio::spawn(connection);
+        let messages = Box::new(messages.map(|(message, _)| note(message.payload)));
+        let watched = names.into_iter().map(|name| Watched { name, state: None }).collect();
+        let mut watch =
+            Self { kernel: Kernel::connect()?, messages, connection, watched, pending: VecDeque::new() };
+        let links = watch.kernel.links().await?;
+        watch.compare_all(&links);
+        watch.pending.clear();
+        Ok(watch)
+    }
+
+    /// Waits for the next change. Never returns if the kernel's end of the subscription is gone, which happens only
+    /// when the process ends.
+    pub async fn next(&mut self) -> LinkChange {
+        loop {
+            if let Some(change) = self.pending.pop_front() {
+                return change;
+            }
+            match self.messages.next().await {
+                Some(Note::New(link)) => self.compare(&link),
+                Some(Note::Deleted(index)) => self.deleted(index),
+                Some(Note::Lost) => match self.kernel.links().await {
+                    Ok(links) => self.compare_all(&links),
+                    Err(error) => tracing::warn!(%error, "link changes may have been missed"),
+                },
+                Some(Note::Other) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn compare_all(&mut self, links: &[Link]) {
+        let known = self.watched.iter().filter_map(|watched| watched.state.map(|(index, _, _)| index));
+        let gone: Vec<u32> = known.filter(|known| !links.iter().any(|link| link.index == *known)).collect();
+        gone.into_iter().for_each(|index| self.deleted(index));
+        links.iter().for_each(|link| self.compare(link));
+    }
+
+    fn deleted(&mut self, index: u32) {
+        for watched in &mut self.watched {
+            if watched.state.is_some_and(|(known, _, _)| known == index) {
+                watched.state = None;
+                self.pending
+                    .push_back(LinkChange { interface: watched.name.clone(), event: LinkEvent::Gone });
+            }
+        }
+    }
+
+    fn compare(&mut self, link: &Link) {
+        for watched in &mut self.watched {
+            let mut tell = |event| {
+                self.pending.push_back(LinkChange { interface: watched.name.clone(), event });
+            };
+            if watched.name != link.name {
+                if watched.state.is_some_and(|(index, _, _)| index == link.index) {
+                    tell(LinkEvent::Gone);
+                    watched.state = None;
+                }
+                continue;
+            }
+            let (carrier, mtu) = (link.carrier, link.mtu);
+            match watched.state.replace((link.index, carrier, mtu)) {
+                Some((index, was, before)) => {
+                    if mtu != before {
+                        tell(LinkEvent::Mtu(mtu));
+                    }
+                    if index != link.index && carrier {
+                        // Replaced by another of the same name.
+                        tell(LinkEvent::Up);
+                    } else if carrier != was {
+                        tell(if carrier { LinkEvent::Up } else { LinkEvent::Down });
+                    }
+                }
+                None => {
+                    tell(LinkEvent::Mtu(mtu));
+                    tell(if carrier { LinkEvent::Up } else { LinkEvent::Down });
+                }
+            }
+        }
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's messages are open-ended; others do not concern us"
+)]
+fn note(payload: NetlinkPayload<RouteNetlinkMessage>) -> Note {
+    match payload {
+        // A bridge tells about its ports with messages of its own family, also that one "is deleted" from it.
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))
+            if message.header.interface_family == AddressFamily::Unspec =>
+        {
+            link_of(&message).map_or(Note::Other, Note::New)
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message))
+            if message.header.interface_family == AddressFamily::Unspec =>
+        {
+            Note::Deleted(message.header.index)
+        }
+        NetlinkPayload::Overrun(_) => Note::Lost,
+        _ => Note::Other,
+    }
+}

@@ -1,0 +1,320 @@
+//! Backends without a device: [`MemoryIo`] for tests, [`ReplayIo`] for benches.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io;
+use std::time::Duration;
+
+use super::batch::{Batch, MAX_PACKET};
+use super::virtio::{self, HEADER_SIZE};
+use super::{BATCH, Flushed, Frame, Offload, PacketIo};
+
+/// A queue whose other end is the test: it delivers what was pushed, and keeps what was sent.
+///
+/// It never waits, and believes no offload header that a device's queue would not believe.
+pub struct MemoryIo {
+    arriving: VecDeque<(Vec<u8>, Offload)>,
+    sent: Vec<(Vec<u8>, Offload)>,
+    batch: Batch,
+    limit: usize,
+    bad_headers: u64,
+}
+
+impl MemoryIo {
+    /// An empty queue with batches of up to [`BATCH`].
+    pub fn new() -> Self {
+        Self::with_limit(BATCH)
+    }
+
+    /// An empty queue with batches of up to `limit`, 1 to [`BATCH`].
+    ///
+    /// # Panics
+    /// `limit` is out of range.
+    pub fn with_limit(limit: usize) -> Self {
+        assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
+        Self { arriving: VecDeque::new(), sent: Vec::new(), batch: Batch::new(), limit, bad_headers: 0 }
+    }
+
+    /// Queues a packet to be received.
+    ///
+    /// # Panics
+    /// It is longer than an IPv4 packet can be.
+    pub fn push(&mut self, packet: &[u8], offload: Offload) {
+        assert!(packet.len() <= MAX_PACKET, "{} bytes are no IPv4 packet", packet.len());
+        self.arriving.push_back((packet.to_vec(), offload));
+    }
+
+    /// Takes what was flushed since the last call, in order.
+    pub fn sent(&mut self) -> Vec<(Vec<u8>, Offload)> {
+        std::mem::take(&mut self.sent)
+    }
+}
+
+impl Default for MemoryIo {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PacketIo for MemoryIo {
+    fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
+        self.batch.recycle();
+        while self.batch.len() < self.limit {
+            let Some((packet, offload)) = self.arriving.pop_front() else { break };
+            match virtio::decode(&virtio::encode(&offload), packet.len()) {
+                Ok(offload) => {
+                    self.batch.free_slot()[HEADER_SIZE..HEADER_SIZE + packet.len()].copy_from_slice(&packet);
+                    self.batch.accept(packet.len(), offload);
+                }
+                Err(_) => self.bad_headers += 1,
+            }
+        }
+        Ok(self.batch.len())
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.batch.frame(index)
+    }
+
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.batch.submit(index, length, offload);
+    }
+
+    fn inject(&mut self, packet: &[u8], offload: Offload) {
+        self.batch.inject(packet, offload);
+    }
+
+    fn flush(&mut self) -> io::Result<Flushed> {
+        let mut flushed = Flushed::default();
+        let Ok(()) = self.batch.send_all(|wire, offload| {
+            self.sent.push((wire[HEADER_SIZE..].to_vec(), *offload));
+            flushed.sent += 1;
+            Ok::<(), Infallible>(())
+        });
+        Ok(flushed)
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.limit
+    }
+
+    fn bad_headers(&self) -> u64 {
+        self.bad_headers
+    }
+}
+
+/// A queue that is never empty and costs next to nothing: a bench over it measures what happens in between.
+///
+/// Every batch is full. What is sent is encoded as for a device, and then only counted. After the first batch
+/// nothing is allocated (but for injected packets beyond the memory that is kept for them).
+pub struct ReplayIo {
+    next: Box<NextPacket>,
+    batch: Batch,
+    limit: usize,
+    sent: u64,
+}
+
+/// Writes the next packet to the start of a buffer, and says its length and offload.
+type NextPacket = dyn FnMut(&mut [u8]) -> (usize, Offload) + Send;
+
+impl ReplayIo {
+    /// How much of each packet [`new`](Self::new) writes anew, in bytes: every header that is looked at.
+    pub const REPLAYED_BYTES: usize = 128;
+
+    /// Delivers `frames` in order, over and over.
+    ///
+    /// Only the first [`REPLAYED_BYTES`](Self::REPLAYED_BYTES) of each packet are written anew each time; what follows them is left over.
+    ///
+    /// # Panics
+    /// There are no frames, or one is longer than an IPv4 packet can be.
+    pub fn new(frames: Vec<(Vec<u8>, Offload)>) -> Self {
+        assert!(!frames.is_empty(), "nothing to replay");
+        assert!(frames.iter().all(|(packet, _)| packet.len() <= MAX_PACKET), "a frame is no IPv4 packet");
+        let mut index = 0;
+        Self::generate(move |buffer| {
+            let (packet, offload) = &frames[index];
+            index = if index + 1 == frames.len() { 0 } else { index + 1 };
+            let head = packet.len().min(Self::REPLAYED_BYTES);
+            buffer[..head].copy_from_slice(&packet[..head]);
+            (packet.len(), *offload)
+        })
+    }
+
+    /// Delivers what `next` writes to the start of each buffer (which still holds an earlier packet), given as
+    /// length and offload: for more sessions than there is memory for packets.
+    pub fn generate(next: impl FnMut(&mut [u8]) -> (usize, Offload) + Send + 'static) -> Self {
+        Self { next: Box::new(next), batch: Batch::new(), limit: BATCH, sent: 0 }
+    }
+
+    /// The same with batches of `limit` frames, 1 to [`BATCH`].
+    ///
+    /// # Panics
+    /// `limit` is out of range.
+    pub fn with_limit(self, limit: usize) -> Self {
+        assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
+        Self { limit, ..self }
+    }
+
+    /// Packets sent since the start, injected ones included.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl PacketIo for ReplayIo {
+    fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
+        self.batch.recycle();
+        while self.batch.len() < self.limit {
+            let (length, offload) = (self.next)(&mut self.batch.free_slot()[HEADER_SIZE..]);
+            self.batch.accept(length, offload);
+        }
+        Ok(self.limit)
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.batch.frame(index)
+    }
+
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.batch.submit(index, length, offload);
+    }
+
+    fn inject(&mut self, packet: &[u8], offload: Offload) {
+        self.batch.inject(packet, offload);
+    }
+
+    fn flush(&mut self) -> io::Result<Flushed> {
+        let mut flushed = Flushed::default();
+        let Ok(()) = self.batch.send_all(|wire, _| {
+            // The header was written for nobody: keep the compiler from noticing.
+            std::hint::black_box(wire);
+            flushed.sent += 1;
+            Ok::<(), Infallible>(())
+        });
+        self.sent += u64::from(flushed.sent);
+        Ok(flushed)
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.limit
+    }
+
+    fn bad_headers(&self) -> u64 {
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::PartialChecksum;
+
+    const PARTIAL: Offload = Offload {
+        checksum: Some(PartialChecksum { start: 20, offset: 6 }),
+        segmentation: None,
+        valid: false,
+    };
+
+    #[test]
+    fn pushed_packets_arrive_in_order_in_batches_of_the_limit() {
+        let mut io = MemoryIo::with_limit(2);
+        for number in 0..5u8 {
+            io.push(&[number; 40], PARTIAL);
+        }
+        let mut seen = Vec::new();
+        loop {
+            let count = io.receive(Duration::MAX).expect("memory");
+            if count == 0 {
+                break;
+            }
+            assert!(count <= io.batch_limit());
+            for index in 0..count {
+                let frame = io.frame(index);
+                assert_eq!((frame.length, frame.offload), (40, PARTIAL));
+                seen.push(frame.buffer[0]);
+            }
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn only_submitted_and_injected_packets_are_sent_and_in_that_order() {
+        let mut io = MemoryIo::new();
+        io.push(b"dropped", Offload::default());
+        io.push(b"translated", Offload::default());
+        assert_eq!(io.receive(Duration::ZERO).expect("memory"), 2);
+        io.inject(b"answer", Offload::default());
+        io.frame(1).buffer[..10].copy_from_slice(b"TRANSLATED");
+        io.submit(1, 5, PARTIAL);
+        assert!(io.sent().is_empty(), "nothing before the flush");
+        assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, refused: 0 });
+        assert_eq!(io.sent(), [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]);
+        assert_eq!(io.flush().expect("memory"), Flushed::default());
+        assert!(io.sent().is_empty());
+    }
+
+    #[test]
+    fn buffers_have_room_for_an_answer_in_place() {
+        let mut io = MemoryIo::new();
+        io.push(b"tiny", Offload::default());
+        io.receive(Duration::ZERO).expect("memory");
+        assert!(io.frame(0).buffer.len() >= crate::io::MIN_BUFFER);
+        io.submit(0, 576, Offload::default());
+        io.flush().expect("memory");
+        assert_eq!(io.sent()[0].0.len(), 576);
+    }
+
+    #[test]
+    fn a_header_that_points_outside_its_packet_is_counted_not_delivered() {
+        let mut io = MemoryIo::new();
+        io.push(&[0; 27], PARTIAL);
+        io.push(&[0; 28], PARTIAL);
+        assert_eq!(io.receive(Duration::ZERO).expect("memory"), 1);
+        assert_eq!(io.frame(0).length, 28);
+        assert_eq!(io.bad_headers(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of bounds")]
+    fn a_frame_of_the_batch_before_is_gone() {
+        let mut io = MemoryIo::new();
+        io.push(b"packet", Offload::default());
+        io.receive(Duration::ZERO).expect("memory");
+        io.receive(Duration::ZERO).expect("memory");
+        io.frame(0);
+    }
+
+    #[test]
+    fn replay_undoes_what_was_done_to_the_headers_and_starts_over_at_the_end() {
+        let mut io = ReplayIo::new(vec![
+            (b"one".to_vec(), Offload::default()),
+            (b"two".to_vec(), PARTIAL),
+            (b"three".to_vec(), Offload::default()),
+        ])
+        .with_limit(2);
+        for expected in [["one", "two"], ["three", "one"], ["two", "three"]] {
+            assert_eq!(io.receive(Duration::ZERO).expect("memory"), 2);
+            for (index, expected) in expected.into_iter().enumerate() {
+                let frame = io.frame(index);
+                assert_eq!(&frame.buffer[..frame.length], expected.as_bytes());
+                frame.buffer[..3].fill(0);
+                io.submit(index, 3, Offload::default());
+            }
+            assert_eq!(io.flush().expect("memory").sent, 2);
+        }
+        assert_eq!(io.sent(), 6);
+    }
+
+    #[test]
+    fn replay_can_make_its_packets() {
+        let mut count = 0u32;
+        let mut io = ReplayIo::generate(move |buffer| {
+            buffer[..4].copy_from_slice(&count.to_be_bytes());
+            count += 1;
+            (4, Offload::default())
+        });
+        io.receive(Duration::ZERO).expect("memory");
+        assert_eq!(io.receive(Duration::ZERO).expect("memory"), BATCH);
+        assert_eq!(io.frame(1).buffer[..4], (BATCH as u32 + 1).to_be_bytes());
+    }
+}

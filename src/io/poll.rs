@@ -1,0 +1,308 @@
+//! The backend that works everywhere: one `read` or `write` call a packet, and `poll` while there is nothing to do.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use super::batch::Batch;
+use super::virtio::{self, HEADER_SIZE};
+use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
+
+/// Ends the waiting of every backend that holds a clone, for good: shutting down is what it is for.
+///
+/// A waker that has fired stays so. [`PacketIo::receive`] then still receives, but no longer waits.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    event: Arc<OwnedFd>,
+}
+
+impl Waker {
+    /// A waker that has not fired.
+    ///
+    /// # Errors
+    /// The process has no file descriptor left.
+    pub fn new() -> io::Result<Self> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { event: Arc::new(event) })
+    }
+
+    /// Fires.
+    pub fn wake(&self) {
+        // It can fail only when the counter is full, and then it has fired before: nobody ever reads it.
+        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
+    }
+}
+
+/// Reads and writes one TUN queue, packet by packet.
+pub struct PollIo {
+    queue: TunQueue,
+    waker: Waker,
+    batch: Batch,
+    bad_headers: u64,
+}
+
+impl PollIo {
+    /// Takes over a queue.
+    pub fn new(queue: TunQueue, waker: Waker) -> Self {
+        Self { queue, waker, batch: Batch::new(), bad_headers: 0 }
+    }
+
+    /// Reads until there is nothing left, the batch is full, or it holds [`BYTE_BUDGET`].
+    fn fill(&mut self) -> io::Result<()> {
+        let mut bytes = 0;
+        let mut dropped = 0;
+        while self.batch.len() < BATCH && dropped < BATCH && bytes < BYTE_BUDGET {
+            let slot = self.batch.free_slot();
+            let decoded = match rustix::io::read(&self.queue, &mut *slot) {
+                Ok(count) => {
+                    bytes += count;
+                    match (slot.first_chunk::<HEADER_SIZE>(), count.checked_sub(HEADER_SIZE)) {
+                        (Some(header), Some(length)) => {
+                            virtio::decode(header, length).ok().map(|offload| (length, offload))
+                        }
+                        _ => None,
+                    }
+                }
+                // The kernel could not describe the packet in a virtio header, and has dropped it.
+                Err(Errno::INVAL) => None,
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => break,
+                Err(_) if self.batch.len() > 0 => break,
+                Err(errno) => return Err(errno.into()),
+            };
+            match decoded {
+                Some((length, offload)) => self.batch.accept(length, offload),
+                None => {
+                    dropped += 1;
+                    self.bad_headers += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something can be read (true), the waker fired, a signal came, or the time passed.
+    fn sleep(&self, wait: Duration) -> io::Result<bool> {
+        // A time that the kernel's clock cannot hold is as good as for ever.
+        let timeout = Timespec::try_from(wait).ok();
+        let mut watched =
+            [PollFd::new(&self.queue, PollFlags::IN), PollFd::new(&*self.waker.event, PollFlags::IN)];
+        match poll(&mut watched, timeout.as_ref()) {
+            // Errors count too: reading says which one it is.
+            Ok(_) => Ok(!watched[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl PacketIo for PollIo {
+    fn receive(&mut self, wait: Duration) -> io::Result<usize> {
+        self.batch.recycle();
+        self.fill()?;
+        if self.batch.len() == 0 && !wait.is_zero() && self.sleep(wait)? {
+            self.fill()?;
+        }
+        Ok(self.batch.len())
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.batch.frame(index)
+    }
+
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.batch.submit(index, length, offload);
+    }
+
+    fn inject(&mut self, packet: &[u8], offload: Offload) {
+        self.batch.inject(packet, offload);
+    }
+
+    fn flush(&mut self) -> io::Result<Flushed> {
+        let mut flushed = Flushed::default();
+        let queue = &self.queue;
+        self.batch.send_all(|wire, _| {
+            match rustix::io::retry_on_intr(|| rustix::io::write(queue, wire)) {
+                Ok(_) => flushed.sent += 1,
+                Err(errno) if device_is_gone(errno) => return Err(io::Error::from(errno)),
+                // Everything else is about this packet, EAGAIN too: a TUN device hands a packet over at once or not
+                // at all, so waiting would help nobody.
+                Err(_) => flushed.refused += 1,
+            }
+            Ok(())
+        })?;
+        Ok(flushed)
+    }
+
+    fn batch_limit(&self) -> usize {
+        BATCH
+    }
+
+    fn bad_headers(&self) -> u64 {
+        self.bad_headers
+    }
+}
+
+/// Whether no packet will ever get through again. `EBADFD`: the interface was deleted under us.
+fn device_is_gone(errno: Errno) -> bool {
+    [Errno::BADFD, Errno::BADF, Errno::NODEV, Errno::NXIO].contains(&errno)
+}
+
+/// A batch takes no further packet once it holds this many bytes, headers included, so that super-packets are still
+/// in the level-2 cache when they are written back. To be tuned by measurement; at least one packet always fits.
+const BYTE_BUDGET: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{PartialChecksum, Segmentation, SegmentationKind};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+    use std::time::Instant;
+
+    /// A backend and the kernel's end of its queue: datagrams in the place of a device.
+    fn pair() -> (PollIo, OwnedFd, Waker) {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (ours, kernels) =
+            socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a socket pair");
+        for end in [&ours, &kernels] {
+            // Room for more than the byte budget, and for less than a batch of super-packets, on every machine.
+            sockopt::set_socket_send_buffer_size_force(end, 300_000)
+                .or_else(|_| sockopt::set_socket_send_buffer_size(end, 300_000))
+                .expect("a socket has a send buffer");
+        }
+        let waker = Waker::new().expect("an eventfd");
+        (PollIo::new(TunQueue::from_file(ours), waker.clone()), kernels, waker)
+    }
+
+    fn deliver(kernel: &OwnedFd, offload: Offload, packet: &[u8]) {
+        let wire = [&virtio::encode(&offload)[..], packet].concat();
+        rustix::io::write(kernel, &wire).expect("room in the socket");
+    }
+
+    fn collect(kernel: &OwnedFd) -> Option<(Offload, Vec<u8>)> {
+        let mut wire = vec![0; 70_000];
+        let count = rustix::io::read(kernel, &mut wire).ok()?;
+        let header = wire.first_chunk().expect("ten bytes");
+        let packet = wire[HEADER_SIZE..count].to_vec();
+        Some((virtio::decode(header, packet.len()).expect("a good header"), packet))
+    }
+
+    const SUPER: Offload = Offload {
+        checksum: Some(PartialChecksum { start: 20, offset: 16 }),
+        segmentation: Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1448, header_length: 52 }),
+        valid: false,
+    };
+
+    #[test]
+    fn packets_and_their_offloads_go_through_unchanged() {
+        let (mut io, kernel, _waker) = pair();
+        deliver(&kernel, Offload::default(), b"small");
+        deliver(&kernel, SUPER, &[9; 60_000]);
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 2);
+        assert_eq!(io.frame(1).offload, SUPER);
+        io.frame(0).buffer[..5].copy_from_slice(b"SMALL");
+        io.submit(1, 60_000, SUPER);
+        io.submit(0, 5, Offload::default());
+        io.inject(b"extra", Offload::default());
+        assert_eq!(io.flush().expect("alive"), Flushed { sent: 3, refused: 0 });
+        assert_eq!(collect(&kernel), Some((SUPER, vec![9; 60_000])));
+        assert_eq!(collect(&kernel), Some((Offload::default(), b"SMALL".to_vec())));
+        assert_eq!(collect(&kernel), Some((Offload::default(), b"extra".to_vec())));
+        assert_eq!(collect(&kernel), None);
+    }
+
+    #[test]
+    fn bad_headers_are_counted_and_the_packets_after_them_arrive() {
+        let (mut io, kernel, _waker) = pair();
+        deliver(&kernel, SUPER, &[0; 30]);
+        rustix::io::write(&kernel, b"short").expect("room in the socket");
+        rustix::io::write(&kernel, &[255; 100]).expect("room in the socket");
+        deliver(&kernel, Offload::default(), b"good");
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 1);
+        let frame = io.frame(0);
+        assert_eq!(&frame.buffer[..frame.length], b"good");
+        assert_eq!(io.bad_headers(), 3);
+    }
+
+    #[test]
+    fn super_packets_beyond_the_byte_budget_wait_for_the_next_batch() {
+        static PACKET: [u8; 65_000] = [0; 65_000];
+        const FITTING: usize = BYTE_BUDGET.div_ceil(65_000);
+        let (mut io, kernel, _waker) = pair();
+        let mut delivered = 0;
+        while rustix::io::write(&kernel, &PACKET).is_ok() {
+            delivered += 1;
+        }
+        assert!(delivered > FITTING, "only {delivered} packets fit into the socket");
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), FITTING);
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), delivered - FITTING);
+    }
+
+    #[test]
+    fn looking_once_does_not_wait() {
+        let (mut io, _kernel, _waker) = pair();
+        let start = Instant::now();
+        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
+        assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn waiting_ends_when_the_time_has_passed() {
+        let (mut io, _kernel, _waker) = pair();
+        let start = Instant::now();
+        assert_eq!(io.receive(Duration::from_millis(20)).expect("alive"), 0);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn waiting_ends_with_a_packet() {
+        let (mut io, kernel, _waker) = pair();
+        std::thread::scope(|scope| {
+            let receiver = scope.spawn(|| io.receive(Duration::MAX));
+            std::thread::sleep(Duration::from_millis(10));
+            deliver(&kernel, Offload::default(), b"late");
+            assert_eq!(receiver.join().expect("no panic").expect("alive"), 1);
+        });
+    }
+
+    #[test]
+    fn one_wake_ends_the_waiting_of_all_and_lasts() {
+        let waker = Waker::new().expect("an eventfd");
+        let mut backends: Vec<_> = (0..3)
+            .map(|_| {
+                let (io, kernel, _) = pair();
+                (PollIo { waker: waker.clone(), ..io }, kernel)
+            })
+            .collect();
+        std::thread::scope(|scope| {
+            for (io, _kernel) in &mut backends {
+                scope.spawn(|| {
+                    assert_eq!(io.receive(Duration::MAX).expect("alive"), 0);
+                    assert_eq!(io.receive(Duration::MAX).expect("alive"), 0);
+                });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            waker.wake();
+        });
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_written_is_counted_as_refused() {
+        let (mut io, kernel, _waker) = pair();
+        // Nobody reads: the socket buffer fills up, and the rest is refused with EAGAIN.
+        for _ in 0..BATCH {
+            io.inject(&[0; 60_000], Offload::default());
+        }
+        let flushed = io.flush().expect("alive");
+        assert!(flushed.sent > 0 && flushed.refused > 0);
+        assert_eq!(flushed.sent + flushed.refused, BATCH as u32);
+        drop(kernel);
+        io.inject(b"to nobody", Offload::default());
+        assert_eq!(io.flush().expect("alive"), Flushed { sent: 0, refused: 1 });
+    }
+}

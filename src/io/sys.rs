@@ -1,0 +1,78 @@
+//! The TUN driver's ioctls (`linux/if_tun.h`), each behind a safe function.
+#![allow(
+    unsafe_code,
+    reason = "ioctls take untyped arguments; rustix has no safe wrappers for the TUN driver's"
+)]
+
+use std::os::fd::AsFd;
+
+use libc::{c_int, c_short};
+use rustix::io::{Errno, Result};
+use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl};
+
+/// The most bytes of an interface name, without the closing zero.
+pub(super) const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
+
+/// Creates an interface, or attaches a queue to it (`TUNSETIFF`), and returns the name that the kernel chose.
+///
+/// # Errors
+/// The kernel's; `EINVAL` without asking it for a `name` that is longer than [`NAME_LIMIT`].
+pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result<String> {
+    if name.len() > NAME_LIMIT {
+        return Err(Errno::INVAL);
+    }
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_slave: [0; libc::IFNAMSIZ] },
+    };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *slot = byte as libc::c_char;
+    }
+    // The flags fill all 16 bits; IFF_TUN_EXCL is the one that looks like a sign.
+    request.ifr_ifru.ifru_flags = flags as u16 as c_short;
+
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETIFF, for which the kernel reads and writes back one `struct ifreq`; `libc::ifreq`
+    // is that struct (size asserted below), exclusively borrowed for the call, its name ends in a zero byte because
+    // at most NAME_LIMIT bytes were set, and no union field that the kernel could write is read afterwards.
+    unsafe { ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))? };
+
+    let name: Vec<u8> =
+        request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+/// Says which offloads this side can take (`TUNSETOFFLOAD`, `TUN_F_*` flags); concerns the whole device.
+///
+/// # Errors
+/// `EINVAL`: the kernel does not know one of them; nothing has changed.
+pub(super) fn set_offload(file: impl AsFd, flags: u32) -> Result<()> {
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETOFFLOAD, whose argument is the integer itself, not a pointer; the kernel checks
+    // every bit of it and touches no memory of ours.
+    unsafe { ioctl(file, IntegerSetter::<{ libc::TUNSETOFFLOAD as Opcode }>::new_usize(flags as usize)) }
+}
+
+/// Fixes the length of the virtio header (`TUNSETVNETHDRSZ`); concerns the whole device.
+///
+/// # Errors
+/// The kernel has no virtio header on this device.
+pub(super) fn set_header_size(file: impl AsFd, bytes: usize) -> Result<()> {
+    let bytes = c_int::try_from(bytes).map_err(|_| Errno::INVAL)?;
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETVNETHDRSZ, for which the kernel reads one `int`; the setter owns it for the call.
+    unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETHDRSZ as Opcode }, c_int>::new(bytes)) }
+}
+
+/// Fixes the byte order of the virtio header to little-endian (`TUNSETVNETLE`); concerns the whole device.
+///
+/// # Errors
+/// The kernel is older than 4.0 and keeps to the machine's own byte order.
+pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETVNETLE, for which the kernel reads one `int`; the setter owns it for the call.
+    unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETLE as Opcode }, c_int>::new(1)) }
+}
+
+// `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and eight bytes.
+const _: () = assert!(size_of::<libc::ifreq>() == libc::IFNAMSIZ + 2 * size_of::<libc::c_long>() + 8);

@@ -1,0 +1,7 @@
+//! The `natbox` binary: hands over to [`natbox::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    natbox::cli::main()
+}

@@ -1,0 +1,114 @@
+//! Counters of one worker: plain integers, published by the engine once per batch.
+
+use super::verdict::DropReason;
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $field:ident,)+) => {
+        /// What a worker has counted since it started.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+            /// Packets dropped, by [`DropReason`].
+            pub drops: Drops,
+        }
+
+        impl Counters {
+            /// Names of the counters, in the order of [`Self::values`], without the drops.
+            pub const NAMES: &[&str] = &[$(stringify!($field)),+];
+            /// How many numbers [`Self::values`] gives.
+            pub const COUNT: usize = Self::NAMES.len() + DropReason::ALL.len();
+
+            /// All numbers: the counters, then the drops by number of their reason.
+            pub fn values(&self) -> impl Iterator<Item = u64> {
+                [$(self.$field),+].into_iter().chain(self.drops.0)
+            }
+
+            /// The inverse of [`Self::values`]; missing numbers are zero.
+            pub fn from_values(mut values: impl Iterator<Item = u64>) -> Self {
+                Self {
+                    $($field: values.next().unwrap_or(0),)+
+                    drops: Drops(std::array::from_fn(|_| values.next().unwrap_or(0))),
+                }
+            }
+
+            /// Adds the counts of another worker.
+            pub fn add(&mut self, other: &Self) {
+                *self = Self::from_values(self.values().zip(other.values()).map(|(one, two)| one + two));
+            }
+        }
+    };
+}
+
+counters! {
+    /// Packets read from the device; a super-packet is one.
+    packets_in,
+    /// Their bytes, IP header included.
+    bytes_in,
+    /// Packets written to the device.
+    packets_out,
+    /// Their bytes.
+    bytes_out,
+    /// Packets translated towards the inside.
+    translated_inside,
+    /// Packets translated towards the outside.
+    translated_outside,
+    /// Packets of static forwards translated without a session, because the table was full or the packet opens none.
+    stateless,
+    /// Packets handed back to the host untouched.
+    handed_back,
+    /// ICMP answers written by the box itself.
+    answered,
+    /// ICMP errors translated.
+    icmp_errors,
+    /// Sessions added.
+    sessions_created,
+    /// Sessions that ended by their timeout.
+    sessions_expired,
+    /// Sessions ended early to make room in a full table.
+    sessions_evicted,
+    /// Batches that held at least one packet.
+    batches,
+}
+
+/// Dropped packets by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drops([u64; DropReason::ALL.len()]);
+
+impl Default for Drops {
+    fn default() -> Self {
+        Self([0; DropReason::ALL.len()])
+    }
+}
+
+impl Drops {
+    /// Counts packets dropped.
+    #[inline]
+    pub fn count(&mut self, reason: DropReason, packets: u64) {
+        self.0[reason as usize] += packets;
+    }
+
+    /// How many were dropped for this reason.
+    pub fn of(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// All reasons with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|reason| (*reason, self.of(*reason)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_survive_publishing_and_add_up() {
+        let mut counters = Counters::from_values(1..);
+        assert_eq!(counters.values().collect::<Vec<_>>(), (1..=Counters::COUNT as u64).collect::<Vec<_>>());
+        let copy = counters.clone();
+        counters.add(&copy);
+        assert!(counters.values().zip(copy.values()).all(|(twice, once)| twice == 2 * once));
+        assert_eq!(counters.drops.of(DropReason::NotIpv4), 2 * (Counters::NAMES.len() as u64 + 1));
+    }
+}

@@ -1,0 +1,130 @@
+//! The hit path: look up, track, rewrite. What is not a hit goes to [`super::slow_path`].
+
+use crate::packet::{Answer, Content, Parsed, Tcp, Tuple, icmp_error};
+use crate::time::Tick;
+
+use super::key::{Key, KeyHash};
+use super::settings::MssClamp;
+use super::table::{Hit, Tracked};
+use super::tcp_window::Segment;
+use super::verdict::{DropReason, Verdict};
+use super::{Lane, Nat};
+
+/// A parsed packet in its buffer.
+pub struct Packet<'a> {
+    /// Its headers.
+    pub parsed: &'a Parsed,
+    /// The packet is at the front; at least 2048 bytes.
+    pub buffer: &'a mut [u8],
+    /// Its length on the wire, IP header included: for a super-packet that of one full segment.
+    pub wire_length: usize,
+}
+
+impl Nat {
+    /// Translates a packet that has a tuple; `key` and `hash` are its tuple's.
+    #[inline]
+    pub fn translate(
+        &self,
+        lane: &mut Lane,
+        mut packet: Packet<'_>,
+        key: Key,
+        hash: KeyHash,
+        now: Tick,
+    ) -> Verdict {
+        let segment = segment(&packet);
+        match self.table.track(key, hash, segment.as_ref(), now) {
+            Tracked::Hit(hit) => self.deliver(lane, &mut packet, &hit, now),
+            Tracked::Corpse(session) => {
+                self.bury(lane, session, now);
+                self.open(lane, packet, key, segment.as_ref(), now)
+            }
+            Tracked::Miss => self.open(lane, packet, key, segment.as_ref(), now),
+        }
+    }
+
+    /// Rewrites a packet of a session.
+    #[inline]
+    pub(super) fn deliver(&self, lane: &mut Lane, packet: &mut Packet<'_>, hit: &Hit, now: Tick) -> Verdict {
+        if let Some(session) = hit.rehang {
+            self.table.rehang(session, now);
+        }
+        let inside = hit.origin.leaves_inside(hit.direction);
+        let from_inside = hit.origin.leaves_inside(hit.direction.opposite());
+        self.send_on(lane, packet, hit.to, inside, from_inside, hit.uplink)
+    }
+
+    /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
+    #[inline]
+    pub(super) fn send_on(
+        &self,
+        lane: &mut Lane,
+        packet: &mut Packet<'_>,
+        to: Tuple,
+        inside: bool,
+        from_inside: bool,
+        uplink: u8,
+    ) -> Verdict {
+        let mtu = self.egress_mtu(inside, uplink);
+        if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
+            return self.refuse_too_big(packet, mtu, from_inside);
+        }
+        if let Content::Tcp(tcp) = packet.parsed.content()
+            && tcp.flags.syn()
+        {
+            self.clamp(packet, uplink);
+        }
+        packet.parsed.rewrite(packet.buffer, to, true);
+        if inside {
+            lane.counters.translated_inside += 1;
+        } else {
+            lane.counters.translated_outside += 1;
+        }
+        Verdict::Translated
+    }
+
+    #[inline]
+    fn egress_mtu(&self, inside: bool, uplink: u8) -> u16 {
+        if inside { self.legs.inside_mtu() } else { self.legs.uplink_mtu(uplink) }
+    }
+
+    #[cold]
+    fn clamp(&self, packet: &mut Packet<'_>, uplink: u8) {
+        let maximum = match self.settings.mss_clamp {
+            MssClamp::Off => return,
+            MssClamp::To(bytes) => bytes,
+            MssClamp::Auto => {
+                self.legs.inside_mtu().min(self.legs.uplink_mtu(uplink)).saturating_sub(IP_AND_TCP)
+            }
+        };
+        packet.parsed.clamp_mss(packet.buffer, maximum);
+    }
+
+    /// Answers a packet that the next leg cannot carry whole, while it still looks as its sender wrote it: the
+    /// kernel behind us would quote the translated one (RFC 5508 section 7.1.1).
+    #[cold]
+    fn refuse_too_big(&self, packet: &mut Packet<'_>, mtu: u16, from_inside: bool) -> Verdict {
+        let source = match self.settings.inside_address {
+            Some(address) if from_inside => address,
+            Some(_) | None => packet.parsed.destination(),
+        };
+        let answer = Answer::FragmentationNeeded { mtu };
+        match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
+            Some(length) => Verdict::Answer(length, DropReason::TooBig),
+            None => Verdict::Drop(DropReason::TooBig),
+        }
+    }
+}
+
+#[inline]
+fn segment(packet: &Packet<'_>) -> Option<Segment> {
+    let Content::Tcp(Tcp { flags, sequence, acknowledgement, window, payload_length }) =
+        packet.parsed.content()
+    else {
+        return None;
+    };
+    let scale = if flags.syn() { packet.parsed.window_scale(packet.buffer) } else { None };
+    Some(Segment { flags, sequence, acknowledgement, window, payload: u32::from(payload_length), scale })
+}
+
+/// Bytes of an IPv4 and a TCP header without options.
+const IP_AND_TCP: u16 = 40;

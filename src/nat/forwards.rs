@@ -1,0 +1,66 @@
+//! Static forwards: published endpoint to server endpoint, and back. Read-only while packets flow.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use crate::packet::{Endpoint, Protocol};
+
+use super::settings::{Forward, ForwardProtocol, Settings};
+
+/// The forwards of a box, by either end.
+pub(super) struct Forwards {
+    by_external: HashMap<Ipv4Addr, Vec<Forward>>,
+    by_inside: HashMap<Ipv4Addr, Vec<Forward>>,
+}
+
+impl Forwards {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let mut by_external: HashMap<_, Vec<_>> = HashMap::new();
+        let mut by_inside: HashMap<_, Vec<_>> = HashMap::new();
+        for forward in &settings.forwards {
+            by_external.entry(forward.address).or_default().push(forward.clone());
+            by_inside.entry(forward.to_address).or_default().push(forward.clone());
+        }
+        // A whole-address forward yields to a narrower one on the same address.
+        for list in by_external.values_mut().chain(by_inside.values_mut()) {
+            list.sort_by_key(|forward| forward.protocol == ForwardProtocol::Any);
+        }
+        Self { by_external, by_inside }
+    }
+
+    /// The server endpoint behind a published one.
+    pub(super) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
+        self.by_external.get(&external.address)?.iter().find_map(|forward| {
+            let (first, last) = forward.ports;
+            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port))
+                .then(|| Endpoint::new(forward.to_address, forward.to_port + (external.port - first)))
+        })
+    }
+
+    /// Whether a server endpoint is published on an uplink other than this one.
+    pub(super) fn is_on_another_uplink(&self, protocol: Protocol, inside: Endpoint, uplink: u8) -> bool {
+        self.publications(protocol, inside).any(|(other, _)| other != uplink)
+    }
+
+    /// The published endpoint of a server endpoint; over `uplink` if it is published there, else over any.
+    pub(super) fn published(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+        uplink: Option<u8>,
+    ) -> Option<(u8, Endpoint)> {
+        let mut publications = self.publications(protocol, inside).peekable();
+        let first = publications.peek().copied();
+        publications.find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number)).or(first)
+    }
+
+    /// Where a server endpoint is published: uplink and endpoint.
+    fn publications(&self, protocol: Protocol, inside: Endpoint) -> impl Iterator<Item = (u8, Endpoint)> {
+        self.by_inside.get(&inside.address).into_iter().flatten().filter_map(move |forward| {
+            let (first, last) = forward.ports;
+            let distance = inside.port.checked_sub(forward.to_port)?;
+            (forward.protocol.covers(protocol) && distance <= last - first)
+                .then(|| (forward.uplink, Endpoint::new(forward.address, first + distance)))
+        })
+    }
+}

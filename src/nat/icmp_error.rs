@@ -1,0 +1,80 @@
+//! ICMP errors: found by the packet they quote, translated outside and in (RFC 5508 section 4).
+//!
+//! An error reports on a packet that the box sent on, so the quote is that packet as it left: the mirror of one of a
+//! session's two tuples. The packet's sender knows it by the session's other tuple, which is what the quote becomes;
+//! the error goes to that tuple's source. Errors never refresh, shorten or end a session (RFC 5508 REQ-6).
+
+use std::net::Ipv4Addr;
+
+use crate::packet::{IcmpError, Parsed, Tuple};
+use crate::time::Tick;
+
+use super::fast_path::Packet;
+use super::key::Key;
+use super::slow_path::is_martian_source;
+use super::verdict::{DropReason, Verdict};
+use super::{Lane, Nat};
+
+/// What an error's quote leads to.
+struct Report {
+    /// The quoted packet as its sender wrote it.
+    sent: Tuple,
+    /// Whether that sender is inside.
+    to_inside: bool,
+}
+
+impl Nat {
+    /// Translates an ICMP error.
+    #[cold]
+    pub fn translate_error(
+        &self,
+        lane: &mut Lane,
+        packet: Packet<'_>,
+        error: IcmpError,
+        now: Tick,
+    ) -> Verdict {
+        let Packet { parsed, buffer, .. } = packet;
+        if is_martian_source(parsed.source()) {
+            return Verdict::Drop(DropReason::Martian);
+        }
+        let Some(report) = self.report(error.quoted, now) else {
+            return self.leave(parsed.destination(), DropReason::UnmatchedIcmpError);
+        };
+        if parsed.destination() != error.quoted.source.address {
+            return Verdict::Drop(DropReason::UnrelatedIcmpError);
+        }
+        let source = self.error_source(parsed, &report);
+        parsed.rewrite_error(buffer, source, report.sent.source.address, report.sent, true);
+        lane.counters.icmp_errors += 1;
+        Verdict::Translated
+    }
+
+    fn report(&self, quoted: Tuple, now: Tick) -> Option<Report> {
+        if let Some(hit) = self.table.peek(Key::of(quoted.mirrored()), now) {
+            return Some(Report {
+                sent: hit.to.mirrored(),
+                to_inside: hit.origin.leaves_inside(hit.direction),
+            });
+        }
+        // A forward that went on without a session.
+        if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
+            return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
+        }
+        let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;
+        Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
+    }
+
+    /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
+    /// appears as the address that the receiver was talking to (RFC 5508 REQ-5). An outside one keeps its own.
+    fn error_source(&self, parsed: &Parsed, report: &Report) -> Ipv4Addr {
+        let reporter = parsed.source();
+        if self.settings.tun_address == Some(reporter) {
+            // The host's own kernel, about a packet that we handed to it.
+            return match self.settings.inside_address {
+                Some(address) if report.to_inside => address,
+                Some(_) | None => report.sent.destination.address,
+            };
+        }
+        if self.is_inside(reporter) { report.sent.destination.address } else { reporter }
+    }
+}

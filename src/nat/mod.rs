@@ -1,0 +1,287 @@
+//! The translator: sessions, mappings, forwards, and what becomes of each packet.
+//!
+//! Words (RFC 2663, RFC 4787): *inside* and *outside* are the private and the public realm; an *external* address is
+//! one of the box's own on the outside; a *mapping* ties an inside endpoint to an external endpoint; a *session* is
+//! one flow over a mapping or forward; a *forward* is a static mapping from the configuration.
+//!
+//! ```text
+//!   parsed packet ─▶ fast_path: table hit ─────────────────▶ rewrite ─▶ Verdict
+//!                      │ miss                                   ▲
+//!                      └▶ slow_path: forward / outbound / hairpin: new session, or stateless, or Drop(reason)
+//!   ICMP error    ─▶ icmp_error: session of the quote ─▶ rewrite outside and in
+//!   fragment      ─▶ fragment_path: as its datagram's first piece, or held until that comes
+//! ```
+//!
+//! | file                        | idea                                                            |
+//! |-----------------------------|-----------------------------------------------------------------|
+//! | `key`, `index`              | packed tuples, keyed hash, buckets under sharded locks          |
+//! | `session`, `region`         | the 64-byte record, the memory it lives in                      |
+//! | `pool`, `table`             | free records and timing wheel; all of it as one table           |
+//! | `tcp_state`, `tcp_window`   | TCP tracking as a pure function                                 |
+//! | `ports`, `mappings`, `hosts`| what a session from inside needs: port, mapping, account        |
+//! | `lease`                     | taking these together, and giving them back                     |
+//! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
+//! | `forwards`, `settings`      | what the configuration says                                     |
+//!
+//! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`Lane`].
+
+mod counters;
+mod fast_path;
+mod forwards;
+mod fragment_path;
+mod fragments;
+mod hosts;
+mod icmp_error;
+mod index;
+mod key;
+mod lease;
+mod mappings;
+#[cfg(test)]
+mod model;
+mod pool;
+mod ports;
+mod region;
+mod session;
+mod settings;
+mod slow_path;
+#[cfg(test)]
+mod smp_tests;
+mod table;
+#[cfg(test)]
+mod table_tests;
+mod tcp_state;
+mod tcp_window;
+mod verdict;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::time::Tick;
+
+pub use counters::{Counters, Drops};
+pub use fast_path::Packet;
+pub use key::{Key, KeyHash};
+pub use session::{Direction, Lifetimes, NewSession, Origin, State};
+pub use settings::{
+    Dependence, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings, Timeouts, Uplink,
+};
+pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
+pub use tcp_state::{Placement, TcpState};
+pub use tcp_window::Segment;
+pub use verdict::{DropReason, Verdict};
+
+/// The translator of one box, shared by its workers.
+pub struct Nat {
+    settings: Settings,
+    table: Table,
+    mappings: mappings::Mappings,
+    forwards: forwards::Forwards,
+    hosts: hosts::Hosts,
+    fragments: fragments::Fragments,
+    externals: HashMap<Ipv4Addr, External>,
+    /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
+    dynamic: Box<[Box<[Ipv4Addr]>]>,
+    legs: Legs,
+    /// Secret that spreads inside hosts over uplinks and external addresses.
+    spread: u64,
+}
+
+/// An external address as the packet path sees it.
+#[derive(Clone, Copy, Debug)]
+struct External {
+    uplink: u8,
+    owned: bool,
+}
+
+/// MTUs of the legs; may change while packets flow. Relaxed: a packet or two judged by the old value do no harm.
+struct Legs {
+    inside: AtomicU16,
+    uplinks: Box<[AtomicU16]>,
+}
+
+/// What a worker brings along: counters, randomness, its number.
+pub struct Lane {
+    /// Its counters.
+    pub counters: Counters,
+    worker: usize,
+    random: StdRng,
+    ended: Vec<Ended>,
+    /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
+    pub released: Vec<Box<[u8]>>,
+    fragments_swept: Tick,
+}
+
+impl Nat {
+    /// A translator with room for `settings.sessions`, for this many workers.
+    ///
+    /// # Errors
+    /// When the memory for the sessions cannot be mapped.
+    pub fn new(settings: Settings, workers: usize, now: Tick) -> io::Result<Self> {
+        // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
+        let mut random = rand::rng();
+        let secret = std::array::from_fn(|_| random.random());
+        let table = Table::new(settings.sessions, workers, Lifetimes::new(&settings.timeouts), secret, now)?;
+        let forwards = forwards::Forwards::new(&settings);
+        let externals = settings
+            .uplinks
+            .iter()
+            .enumerate()
+            .flat_map(|(number, uplink)| {
+                uplink.addresses.iter().map(move |external| {
+                    (external.address, External { uplink: number as u8, owned: external.owned })
+                })
+            })
+            .collect();
+        let dynamic = settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect();
+        Ok(Self {
+            dynamic,
+            mappings: mappings::Mappings::new(&settings, &forwards),
+            hosts: hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host),
+            legs: Legs {
+                inside: AtomicU16::new(settings.inside_mtu),
+                uplinks: settings.uplinks.iter().map(|uplink| AtomicU16::new(uplink.mtu)).collect(),
+            },
+            fragments: fragments::Fragments::new(settings.fragments, settings.timeouts.fragment),
+            spread: random.random(),
+            table,
+            forwards,
+            externals,
+            settings,
+        })
+    }
+
+    /// The lane of a worker.
+    pub fn lane(&self, worker: usize) -> Lane {
+        self.lane_with(worker, StdRng::from_rng(&mut rand::rng()))
+    }
+
+    /// The lane of a worker with a given source of randomness, for tests and benches.
+    pub fn lane_with(&self, worker: usize, random: StdRng) -> Lane {
+        Lane {
+            counters: Counters::default(),
+            worker,
+            random,
+            ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
+            released: Vec::new(),
+            fragments_swept: Tick(0),
+        }
+    }
+
+    /// The session table, for batched look-ups and listings.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Number of dynamic mappings.
+    pub fn mappings(&self) -> usize {
+        self.mappings.len()
+    }
+
+    /// What the box was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
+    pub fn expire(&self, lane: &mut Lane, now: Tick) -> bool {
+        self.expire_fragments(lane, now);
+        let mut ended = std::mem::take(&mut lane.ended);
+        let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
+        lane.counters.sessions_expired += ended.len() as u64;
+        for session in ended.drain(..) {
+            self.release(&session);
+        }
+        lane.ended = ended;
+        done
+    }
+
+    /// Takes in a new MTU of the inside leg (None) or of an uplink.
+    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+        match uplink {
+            None => self.legs.inside.store(mtu, Relaxed),
+            Some(number) => self.legs.uplinks[usize::from(number)].store(mtu, Relaxed),
+        }
+    }
+
+    /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
+    /// when the address is its own.
+    pub fn leave(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
+        match self.external(destination) {
+            Some(External { owned: true, .. }) => Verdict::HandBack,
+            Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
+        }
+    }
+
+    fn external(&self, address: Ipv4Addr) -> Option<External> {
+        self.externals.get(&address).copied()
+    }
+
+    fn is_inside(&self, address: Ipv4Addr) -> bool {
+        self.settings.inside.iter().any(|prefix| prefix.contains(&address))
+    }
+
+    /// The uplink for new mappings of an inside host: by the longest matching rule, then by weight, always the same.
+    fn choose_uplink(&self, host: Ipv4Addr) -> Option<u8> {
+        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
+        let rule = rules.max_by_key(|rule| rule.from.prefix_len())?;
+        let weight = |uplink: &u8| u64::from(self.settings.uplinks[usize::from(*uplink)].weight);
+        let total: u64 = rule.uplinks.iter().map(weight).sum();
+        let mut point = self.spread_of(host) % total.max(1);
+        for uplink in &rule.uplinks {
+            match point.checked_sub(weight(uplink)) {
+                Some(rest) => point = rest,
+                None => return Some(*uplink),
+            }
+        }
+        rule.uplinks.first().copied()
+    }
+
+    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2).
+    fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
+        let addresses = &self.dynamic[usize::from(uplink)];
+        addresses[(self.spread_of(host) >> 32) as usize % addresses.len()]
+    }
+
+    fn spread_of(&self, host: Ipv4Addr) -> u64 {
+        let mixed = (u64::from(host.to_bits()) ^ self.spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+}
+
+/// The addresses of an uplink that mappings may use; all of them when none has a port left.
+fn dynamic_addresses(uplink: &Uplink, settings: &Settings) -> Box<[Ipv4Addr]> {
+    let all = uplink.addresses.iter().map(|external| external.address);
+    let whole = |address: &Ipv4Addr| {
+        let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
+        settings.forwards.iter().filter(any).any(|forward| forward.address == *address)
+    };
+    let dynamic: Box<[_]> = all.clone().filter(|address| !whole(address)).collect();
+    if dynamic.is_empty() { all.collect() } else { dynamic }
+}
+
+impl Legs {
+    #[inline]
+    fn inside_mtu(&self) -> u16 {
+        self.inside.load(Relaxed)
+    }
+
+    #[inline]
+    fn uplink_mtu(&self, uplink: u8) -> u16 {
+        self.uplinks[usize::from(uplink)].load(Relaxed)
+    }
+}
+
+impl Lane {
+    /// A random unprivileged port.
+    fn random_port(&mut self) -> u16 {
+        self.random.random_range(1024..=u16::MAX)
+    }
+}
+
+/// Steps of the wheel that one batch pays for; a step that ends a session costs some hundred nanoseconds.
+const EXPIRY_BUDGET: u32 = 256;

@@ -1,0 +1,195 @@
+//! The session table as one would write it without a thought for speed: a list that is searched from end to end. What
+//! the table does is compared with this (see `table_tests.rs`).
+//!
+//! The pure functions of TCP tracking are the table's own; they have tests of their own.
+
+use std::sync::atomic::AtomicU32;
+
+use crate::time::{Span, Tick};
+
+use super::key::Key;
+use super::session::{Direction, Lifetimes, NewSession, State, TcpFields};
+use super::table::{Ended, Hit, InsertError};
+use super::tcp_state::TcpState;
+use super::tcp_window::Segment;
+
+/// The model of a table.
+pub(super) struct Model {
+    pub(super) capacity: usize,
+    pub(super) lifetimes: Lifetimes,
+    pub(super) sessions: Vec<Session>,
+}
+
+/// A session of the model.
+pub(super) struct Session {
+    pub(super) new: NewSession,
+    pub(super) state: State,
+    last_seen: Tick,
+    tcp: TcpFields,
+}
+
+/// What the model says of a tuple.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Miss,
+    /// Its session, by the original key, has ended.
+    Corpse(Key),
+    Hit(Expected),
+}
+
+/// The parts of a [`Hit`] that must agree.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    to: crate::packet::Tuple,
+    direction: Direction,
+    uplink: u8,
+    pub(super) ends_sooner: bool,
+}
+
+impl Expected {
+    pub(super) fn of(hit: &Hit) -> Self {
+        Self { to: hit.to, direction: hit.direction, uplink: hit.uplink, ends_sooner: hit.rehang.is_some() }
+    }
+}
+
+impl Session {
+    fn key(&self, direction: Direction) -> Key {
+        match direction {
+            Direction::Original => self.new.original,
+            Direction::Reply => self.new.reply,
+        }
+    }
+
+    pub(super) fn deadline(&self, lifetimes: &Lifetimes) -> Tick {
+        self.last_seen.after(lifetimes.of(self.state))
+    }
+
+    pub(super) fn ended(&self) -> Ended {
+        Ended {
+            original: self.new.original,
+            reply: self.new.reply,
+            origin: self.new.origin,
+            uplink: self.new.uplink,
+        }
+    }
+
+    /// Eviction takes these before any other.
+    fn is_opening(&self, now: Tick, lifetimes: &Lifetimes) -> bool {
+        let handshake = [TcpState::SynOriginal, TcpState::SynReply, TcpState::PickedUp];
+        now.reached(self.deadline(lifetimes)) || handshake.map(State::Tcp).contains(&self.state)
+    }
+
+    fn is_closing(&self) -> bool {
+        [TcpState::FinBoth, TcpState::Reset].map(State::Tcp).contains(&self.state)
+    }
+}
+
+impl Model {
+    pub(super) fn new(capacity: usize, lifetimes: Lifetimes) -> Self {
+        Self { capacity, lifetimes, sessions: Vec::new() }
+    }
+
+    fn find(&self, key: Key) -> Option<(usize, Direction)> {
+        let of = |direction| self.sessions.iter().position(|session| session.key(direction) == key);
+        of(Direction::Original)
+            .map(|place| (place, Direction::Original))
+            .or_else(|| of(Direction::Reply).map(|place| (place, Direction::Reply)))
+    }
+
+    fn expected(&self, place: usize, direction: Direction) -> Expected {
+        let session = &self.sessions[place];
+        Expected {
+            to: session.key(direction.opposite()).tuple().mirrored(),
+            direction,
+            uplink: session.new.uplink,
+            ends_sooner: false,
+        }
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        new: &NewSession,
+        first: Option<&Segment>,
+        now: Tick,
+    ) -> Result<(), InsertError> {
+        if self.sessions.len() == self.capacity {
+            return Err(InsertError::Full);
+        }
+        if self.find(new.original).is_some() {
+            return Err(InsertError::Exists);
+        }
+        if self.find(new.reply).is_some() || new.original == new.reply {
+            return Err(InsertError::ReplyTaken);
+        }
+        let tcp = TcpFields {
+            next_sequence: [const { AtomicU32::new(0) }; 2],
+            acknowledged: [const { AtomicU32::new(0) }; 2],
+            window: AtomicU32::new(0),
+        };
+        tcp.forget();
+        if let Some(segment) = first {
+            tcp.advance(Direction::Original, segment);
+        }
+        self.sessions.push(Session { new: *new, state: new.state, last_seen: now, tcp });
+        Ok(())
+    }
+
+    pub(super) fn peek(&self, key: Key, now: Tick) -> Known {
+        let Some((place, direction)) = self.find(key) else { return Known::Miss };
+        let session = &self.sessions[place];
+        if now.reached(session.deadline(&self.lifetimes)) {
+            return Known::Corpse(session.new.original);
+        }
+        Known::Hit(self.expected(place, direction))
+    }
+
+    pub(super) fn track(&mut self, key: Key, segment: Option<&Segment>, now: Tick) -> Known {
+        let known = self.peek(key, now);
+        let Known::Hit(expected) = known else { return known };
+        let (place, direction) = self.find(key).expect("it was just found");
+        let session = &mut self.sessions[place];
+        session.last_seen = now;
+        let before = session.state;
+        session.state = match (before, segment) {
+            (State::Tcp(state), Some(segment)) => {
+                let placement = session.tcp.place(direction, segment);
+                let after = state.after(direction, segment.flags, placement);
+                let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply);
+                if after != state && opens_again {
+                    session.tcp.forget();
+                }
+                session.tcp.advance(direction, segment);
+                State::Tcp(after)
+            }
+            (State::Udp | State::DnsAnswered, _) => {
+                let is_dns = session.new.original.tuple().destination.port == 53;
+                if is_dns && direction == Direction::Reply { State::DnsAnswered } else { State::Udp }
+            }
+            (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
+        };
+        let ends_sooner = self.lifetimes.of(session.state) < self.lifetimes.of(before);
+        Known::Hit(Expected { ends_sooner, ..expected })
+    }
+
+    /// Takes out a session that the table has ended; it must be there, the same in every part.
+    pub(super) fn remove(&mut self, ended: &Ended) -> Session {
+        let place = self.sessions.iter().position(|session| session.ended() == *ended);
+        self.sessions.swap_remove(place.expect("the table ended a session that the model does not have"))
+    }
+
+    /// Whether the session may be evicted, and whether a better victim exists.
+    pub(super) fn is_right_victim(&self, session: &Session, now: Tick) -> bool {
+        let opening = |session: &Session| session.is_opening(now, &self.lifetimes);
+        opening(session) || session.is_closing() && !self.sessions.iter().any(opening)
+    }
+
+    pub(super) fn has_victim(&self, now: Tick) -> bool {
+        self.sessions.iter().any(|session| session.is_opening(now, &self.lifetimes) || session.is_closing())
+    }
+
+    /// Sessions whose deadline has been over for longer than `slack`.
+    pub(super) fn overdue(&self, now: Tick, slack: Span) -> usize {
+        let late = |session: &&Session| now.reached(session.deadline(&self.lifetimes).after(slack));
+        self.sessions.iter().filter(late).count()
+    }
+}

@@ -1,0 +1,352 @@
+//! The session record: 64 bytes of plain data, one cache line.
+//!
+//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival. A packet that matches
+//! one is rewritten to the mirror image of the other. Forwards, outbound sessions and hairpin differ only in the
+//! tuples.
+//!
+//! Who may touch what:
+//! * tuples, protocol, origin and uplink are written before the record's keys enter the index and never while they
+//!   are in it, so whoever holds the shard of either key reads them freely;
+//! * state, last-seen and TCP fields are written by whoever holds the shard of the packet's own key. The two
+//!   directions may run on two workers at once: each field is then simply the later writer's, which costs at most a
+//!   refresh or a window edge, never a wrong translation;
+//! * the links and the slot belong to the record's pool and are guarded by its lock.
+//!
+//! All accesses are relaxed: the shard's and the pool's locks order them.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::time::{Span, Tick};
+
+use super::key::Key;
+use super::tcp_state::TcpState;
+use super::tcp_window::Segment;
+
+/// Which of a session's two tuples a packet matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// That of the packet that opened the session.
+    Original,
+    /// The other.
+    Reply,
+}
+
+impl Direction {
+    /// 0 or 1.
+    #[inline]
+    pub fn number(self) -> usize {
+        match self {
+            Self::Original => 0,
+            Self::Reply => 1,
+        }
+    }
+
+    /// The opposite direction.
+    #[inline]
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Original => Self::Reply,
+            Self::Reply => Self::Original,
+        }
+    }
+}
+
+/// How a session came to be; decides what its end releases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Origin {
+    /// From outside through a static forward.
+    Forward = 0,
+    /// From inside to outside over a dynamic mapping; counts for its host.
+    Outbound = 1,
+    /// From inside to outside over a static forward's own endpoint; counts for its host.
+    Published = 2,
+    /// From outside over a dynamic mapping (where filtering lets it).
+    Inbound = 3,
+    /// From inside to inside over a dynamic mapping of the sender; counts for its host.
+    Hairpin = 4,
+    /// From inside to inside over a static forward's own endpoint; counts for its host.
+    HairpinPublished = 5,
+}
+
+impl Origin {
+    fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Forward,
+            1 => Self::Outbound,
+            2 => Self::Published,
+            3 => Self::Inbound,
+            4 => Self::Hairpin,
+            5 => Self::HairpinPublished,
+            _ => unreachable!("only Origin's own numbers are stored in a record"),
+        }
+    }
+
+    /// Word for listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Outbound => "outbound",
+            Self::Published => "published",
+            Self::Inbound => "inbound",
+            Self::Hairpin => "hairpin",
+            Self::HairpinPublished => "hairpin-published",
+        }
+    }
+
+    /// Whether packets of this direction leave towards the inside.
+    #[inline]
+    pub fn leaves_inside(self, direction: Direction) -> bool {
+        match self {
+            Self::Hairpin | Self::HairpinPublished => true,
+            Self::Forward | Self::Inbound => direction == Direction::Original,
+            Self::Outbound | Self::Published => direction == Direction::Reply,
+        }
+    }
+}
+
+/// State of a session of any protocol; indexes [`Lifetimes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// TCP.
+    Tcp(TcpState),
+    /// UDP.
+    Udp,
+    /// UDP to port 53 whose last packet was an answer.
+    DnsAnswered,
+    /// ICMP query.
+    Icmp,
+    /// Any other protocol, tracked by addresses.
+    Other,
+}
+
+impl State {
+    /// Number of distinct states.
+    pub const COUNT: usize = TcpState::ALL.len() + 4;
+
+    #[inline]
+    fn number(self) -> u8 {
+        let base = TcpState::ALL.len() as u8;
+        match self {
+            Self::Tcp(state) => state as u8,
+            Self::Udp => base,
+            Self::DnsAnswered => base + 1,
+            Self::Icmp => base + 2,
+            Self::Other => base + 3,
+        }
+    }
+
+    #[inline]
+    fn from_number(number: u8) -> Self {
+        match number.checked_sub(TcpState::ALL.len() as u8) {
+            None => Self::Tcp(TcpState::ALL[number as usize]),
+            Some(0) => Self::Udp,
+            Some(1) => Self::DnsAnswered,
+            Some(2) => Self::Icmp,
+            Some(_) => Self::Other,
+        }
+    }
+
+    /// Word for listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp(TcpState::SynOriginal | TcpState::SynReply) => "syn",
+            Self::Tcp(TcpState::SynBoth) => "syn-answered",
+            Self::Tcp(TcpState::PickedUp) => "picked-up",
+            Self::Tcp(TcpState::Established) => "established",
+            Self::Tcp(TcpState::FinOriginal | TcpState::FinReply) => "half-closed",
+            Self::Tcp(TcpState::FinBoth) => "closed",
+            Self::Tcp(TcpState::Reset) => "reset",
+            Self::Udp => "udp",
+            Self::DnsAnswered => "dns-answered",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Idle timeout of every state.
+#[derive(Clone, Copy, Debug)]
+pub struct Lifetimes([Span; State::COUNT]);
+
+impl Lifetimes {
+    /// The timeouts of the configuration, spread over the states.
+    pub fn new(timeouts: &super::settings::Timeouts) -> Self {
+        let mut spans = [timeouts.udp; State::COUNT];
+        for state in TcpState::ALL {
+            spans[state as usize] = match state {
+                TcpState::SynOriginal | TcpState::SynReply => timeouts.tcp_syn,
+                TcpState::SynBoth | TcpState::PickedUp | TcpState::FinBoth | TcpState::Reset => {
+                    timeouts.tcp_transitory
+                }
+                TcpState::Established | TcpState::FinOriginal | TcpState::FinReply => {
+                    timeouts.tcp_established
+                }
+            };
+        }
+        spans[State::DnsAnswered.number() as usize] = timeouts.udp_dns;
+        spans[State::Icmp.number() as usize] = timeouts.icmp;
+        spans[State::Other.number() as usize] = timeouts.udp;
+        Self(spans)
+    }
+
+    /// How long a session in `state` may idle.
+    #[inline]
+    pub fn of(&self, state: State) -> Span {
+        self.0[usize::from(state.number())]
+    }
+}
+
+/// What a new session is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewSession {
+    /// Tuple of the first packet, as it arrived.
+    pub original: Key,
+    /// Tuple of the packets that will answer, as they will arrive.
+    pub reply: Key,
+    /// How it came to be.
+    pub origin: Origin,
+    /// The uplink it goes over; for hairpin the one whose address was spoken to.
+    pub uplink: u8,
+    /// First state.
+    pub state: State,
+}
+
+/// One session. See the module doc.
+#[repr(C, align(64))]
+pub(super) struct Record {
+    original_addresses: AtomicU64,
+    reply_addresses: AtomicU64,
+    original_ports: AtomicU32,
+    reply_ports: AtomicU32,
+    protocol: AtomicU8,
+    origin: AtomicU8,
+    uplink: AtomicU8,
+    state: AtomicU8,
+    last_seen: AtomicU32,
+    /// Window of each direction; see [`super::tcp_window`].
+    pub(super) tcp: TcpFields,
+    /// Next and previous record in the pool's list.
+    pub(super) next: AtomicU32,
+    pub(super) previous: AtomicU32,
+    /// Slot of the wheel that the record hangs in.
+    pub(super) slot: AtomicU16,
+}
+
+/// TCP fields of a record, indexed by [`Direction::number`].
+#[repr(C)]
+pub(super) struct TcpFields {
+    /// Sequence number after the last byte that the direction sent.
+    pub(super) next_sequence: [AtomicU32; 2],
+    /// Highest acknowledgement that the direction sent.
+    pub(super) acknowledged: [AtomicU32; 2],
+    /// Scale shifts, largest windows, and who has acknowledged; see [`super::tcp_window`].
+    pub(super) window: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
+
+impl Record {
+    /// Fills a free record. The caller holds the pool's lock and has not yet entered it into the index.
+    pub(super) fn fill(&self, new: &NewSession, now: Tick) {
+        self.original_addresses.store(new.original.addresses, Relaxed);
+        self.original_ports.store(new.original.ports, Relaxed);
+        self.reply_addresses.store(new.reply.addresses, Relaxed);
+        self.reply_ports.store(new.reply.ports, Relaxed);
+        self.protocol.store(new.original.protocol, Relaxed);
+        self.origin.store(new.origin as u8, Relaxed);
+        self.uplink.store(new.uplink, Relaxed);
+        self.state.store(new.state.number(), Relaxed);
+        self.last_seen.store(now.0, Relaxed);
+        self.tcp.forget();
+    }
+
+    /// The tuple of a direction, as its packets arrive.
+    #[inline]
+    pub(super) fn key(&self, direction: Direction) -> Key {
+        let (addresses, ports) = match direction {
+            Direction::Original => (&self.original_addresses, &self.original_ports),
+            Direction::Reply => (&self.reply_addresses, &self.reply_ports),
+        };
+        Key {
+            addresses: addresses.load(Relaxed),
+            ports: ports.load(Relaxed),
+            protocol: self.protocol.load(Relaxed),
+        }
+    }
+
+    #[inline]
+    pub(super) fn origin(&self) -> Origin {
+        Origin::from_number(self.origin.load(Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn uplink(&self) -> u8 {
+        self.uplink.load(Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> State {
+        State::from_number(self.state.load(Relaxed))
+    }
+
+    /// The moment at which the session ends if nothing more comes.
+    #[inline]
+    pub(super) fn deadline(&self, lifetimes: &Lifetimes) -> Tick {
+        Tick(self.last_seen.load(Relaxed)).after(lifetimes.of(self.state()))
+    }
+
+    /// Counts a packet in: refreshes the session and moves its state. True when the session now ends earlier than
+    /// its state before allowed, so that its place in the wheel is too late.
+    #[inline]
+    pub(super) fn track(
+        &self,
+        direction: Direction,
+        segment: Option<&Segment>,
+        now: Tick,
+        lifetimes: &Lifetimes,
+    ) -> bool {
+        self.last_seen.store(now.0, Relaxed);
+        let before = self.state();
+        let after = match (before, segment) {
+            (State::Tcp(state), Some(segment)) => {
+                let placement = self.tcp.place(direction, segment);
+                let next = state.after(direction, segment.flags, placement);
+                if next != state && matches!(next, TcpState::SynOriginal | TcpState::SynReply) {
+                    self.tcp.forget();
+                }
+                self.tcp.advance(direction, segment);
+                State::Tcp(next)
+            }
+            (State::Udp | State::DnsAnswered, _) => match direction {
+                Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
+                    State::DnsAnswered
+                }
+                Direction::Original | Direction::Reply => State::Udp,
+            },
+            (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
+        };
+        if after == before {
+            return false;
+        }
+        self.state.store(after.number(), Relaxed);
+        lifetimes.of(after) < lifetimes.of(before)
+    }
+}
+
+const DNS_PORT: u32 = 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_origins_survive_their_numbers() {
+        for number in 0..State::COUNT as u8 {
+            assert_eq!(State::from_number(number).number(), number);
+        }
+        for number in 0..=5 {
+            assert_eq!(Origin::from_number(number) as u8, number);
+        }
+    }
+}

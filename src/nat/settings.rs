@@ -1,0 +1,168 @@
+//! What the translator needs to know of the configuration and of the host, as plain data.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::packet::Protocol;
+use crate::time::Span;
+
+/// Settings of one box; made by `control` from the configuration and the host's facts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Private prefixes.
+    pub inside: Vec<Ipv4Net>,
+    /// Address of the box on the private leg: the source of ICMP errors to inside hosts. None: the published address.
+    pub inside_address: Option<Ipv4Addr>,
+    /// MTU of the private leg.
+    pub inside_mtu: u16,
+    /// Address of the TUN device, the source of ICMP errors that the host's kernel writes about translated packets.
+    pub tun_address: Option<Ipv4Addr>,
+    /// Lines, at most 256.
+    pub uplinks: Vec<Uplink>,
+    /// Published services.
+    pub forwards: Vec<Forward>,
+    /// Who may go out.
+    pub outbound: Vec<OutboundRule>,
+    /// Mapping behaviour (RFC 4787 section 4.1).
+    pub mapping: Dependence,
+    /// Filtering behaviour (RFC 4787 section 5).
+    pub filtering: Dependence,
+    /// Whether inside hosts reach each other through external addresses.
+    pub hairpin: bool,
+    /// Dynamic external ports, inclusive.
+    pub ports: (u16, u16),
+    /// TCP MSS clamp.
+    pub mss_clamp: MssClamp,
+    /// Idle timeouts.
+    pub timeouts: Timeouts,
+    /// Sessions at one time, exactly.
+    pub sessions: u32,
+    /// Sessions that one inside host may have opened; 0: no limit.
+    pub sessions_per_host: u32,
+    /// Sessions that one inside host may open in a second; 0: no limit.
+    pub new_sessions_per_host: u32,
+    /// Datagrams in pieces that are tracked at one time.
+    pub fragments: u32,
+}
+
+/// One line.
+#[derive(Clone, Debug)]
+pub struct Uplink {
+    /// Name, for listings.
+    pub name: String,
+    /// MTU of its interface.
+    pub mtu: u16,
+    /// Share of new outbound mappings.
+    pub weight: u32,
+    /// External addresses.
+    pub addresses: Vec<ExternalAddress>,
+}
+
+/// One external address.
+#[derive(Clone, Debug)]
+pub struct ExternalAddress {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whether it is the host's own as well: packets that match nothing are then handed back to the host.
+    pub owned: bool,
+    /// Ports that the host uses itself, inclusive; never taken for mappings.
+    pub reserved: Option<(u16, u16)>,
+}
+
+/// One published range on one external address.
+#[derive(Clone, Debug)]
+pub struct Forward {
+    /// Name, for listings.
+    pub name: String,
+    /// Index of the uplink.
+    pub uplink: u8,
+    /// What is published.
+    pub protocol: ForwardProtocol,
+    /// Published address.
+    pub address: Ipv4Addr,
+    /// Published ports, inclusive; all of them for echo and whole addresses.
+    pub ports: (u16, u16),
+    /// The server.
+    pub to_address: Ipv4Addr,
+    /// The server's port for the first published one; the others keep their distance.
+    pub to_port: u16,
+}
+
+/// Protocols that a forward publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// TCP and UDP.
+    TcpUdp,
+    /// ICMP echo.
+    Icmp,
+    /// Every protocol, ports unchanged.
+    Any,
+}
+
+impl ForwardProtocol {
+    /// Whether packets of `protocol` are meant.
+    pub fn covers(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Tcp => protocol == Protocol::TCP,
+            Self::Udp => protocol == Protocol::UDP,
+            Self::TcpUdp => protocol == Protocol::TCP || protocol == Protocol::UDP,
+            Self::Icmp => protocol == Protocol::ICMP,
+            Self::Any => true,
+        }
+    }
+}
+
+/// Sources that may go out, and over which uplinks.
+#[derive(Clone, Debug)]
+pub struct OutboundRule {
+    /// Sources.
+    pub from: Ipv4Net,
+    /// Indices of uplinks, at least one.
+    pub uplinks: Vec<u8>,
+}
+
+/// On what part of the remote endpoint a mapping or filter depends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependence {
+    /// On none.
+    EndpointIndependent,
+    /// On its address.
+    AddressDependent,
+    /// On its address and port.
+    AddressAndPortDependent,
+}
+
+/// TCP MSS clamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// The smaller of both legs' MTU, less 40.
+    Auto,
+    /// None.
+    Off,
+    /// This many bytes.
+    To(u16),
+}
+
+/// Idle timeouts.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Open TCP connections.
+    pub tcp_established: Span,
+    /// TCP connections that open, close or were reset.
+    pub tcp_transitory: Span,
+    /// TCP connections of which only SYNs from one side were seen.
+    pub tcp_syn: Span,
+    /// UDP.
+    pub udp: Span,
+    /// UDP to port 53 once answered.
+    pub udp_dns: Span,
+    /// ICMP queries.
+    pub icmp: Span,
+    /// Datagrams of which not all pieces have come.
+    pub fragment: Span,
+}

@@ -1,0 +1,381 @@
+//! The miss path: decides whether a packet opens a session, and which.
+//!
+//! ```text
+//!                      destination is external                destination is not
+//!   source inside      hairpin                                outbound
+//!   source outside     forward, mapping, or the host's own    dropped
+//! ```
+
+use std::net::Ipv4Addr;
+
+use crate::packet::{Content, Endpoint, Protocol, Tuple};
+use crate::time::Tick;
+
+use super::fast_path::Packet;
+use super::key::Key;
+use super::lease::{Lease, has_ports};
+use super::session::{Direction, NewSession, Origin, State};
+use super::table::{Hit, InsertError, Tracked};
+use super::tcp_state::TcpState;
+use super::tcp_window::Segment;
+use super::verdict::{DropReason, Verdict};
+use super::{External, Lane, Nat};
+
+/// A packet of no session, with what is known of it.
+struct Miss<'a> {
+    packet: Packet<'a>,
+    tuple: Tuple,
+    segment: Option<&'a Segment>,
+    now: Tick,
+}
+
+impl Nat {
+    /// Handles a packet of no session.
+    #[cold]
+    pub(super) fn open(
+        &self,
+        lane: &mut Lane,
+        packet: Packet<'_>,
+        key: Key,
+        segment: Option<&Segment>,
+        now: Tick,
+    ) -> Verdict {
+        let tuple = key.tuple();
+        let (source, destination) = (tuple.source.address, tuple.destination.address);
+        if is_martian_source(source) || is_martian_destination(destination) || source == destination {
+            return Verdict::Drop(DropReason::Martian);
+        }
+        let miss = Miss { packet, tuple, segment, now };
+        match (self.is_inside(source), self.external(destination)) {
+            (true, None) => self.open_outbound(lane, miss),
+            (true, Some(external)) => self.open_hairpin(lane, miss, external),
+            (false, Some(external)) => match self.open_inbound(lane, miss, external) {
+                Err(reason @ (DropReason::NoMapping | DropReason::Filtered)) => {
+                    Ok(self.leave(destination, reason))
+                }
+                outcome @ (Ok(_) | Err(_)) => outcome,
+            },
+            (false, None) => Err(DropReason::SourceNotInside),
+        }
+        .unwrap_or_else(Verdict::Drop)
+    }
+
+    fn open_outbound(&self, lane: &mut Lane, miss: Miss<'_>) -> Result<Verdict, DropReason> {
+        let tuple = miss.tuple;
+        let chosen = self.choose_uplink(tuple.source.address);
+        let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
+        let (uplink, address) = match (published, chosen) {
+            (Some((uplink, endpoint)), _) => (uplink, endpoint.address),
+            (None, Some(uplink)) => (uplink, self.external_address(uplink, tuple.source.address)),
+            (None, None) => return Err(DropReason::NoOutboundRule),
+        };
+        let state = match (miss.opening_state(), published) {
+            (Ok(state), _) => state,
+            // A static forward's server goes on in the middle of a connection after a restart of the box.
+            (Err(DropReason::TcpWithoutSession | DropReason::UnaskedAnswer), Some((_, endpoint))) => {
+                return self.resume_from_server(lane, miss, uplink, endpoint);
+            }
+            (Err(reason), _) => return Err(reason),
+        };
+        let lease = match (self.lease(lane, tuple, uplink, address, miss.now), published) {
+            (Ok(lease), _) => lease,
+            // A published server's answers look like this when the table is full: no account may stop them.
+            (Err(_), Some((_, external))) => {
+                return Ok(self.send_stateless(
+                    lane,
+                    miss,
+                    Tuple { source: external, ..tuple },
+                    false,
+                    uplink,
+                ));
+            }
+            (Err(reason), None) => return Err(reason),
+        };
+        let origin = if lease.mapping.is_some() { Origin::Outbound } else { Origin::Published };
+        let external = lease.external;
+        match self.open_leased(lane, miss, lease, tuple.destination, origin, uplink, state) {
+            Err((DropReason::TableFull, miss)) if published.is_some() => {
+                Ok(self.send_stateless(lane, miss, Tuple { source: external, ..tuple }, false, uplink))
+            }
+            outcome => outcome.map_err(|(reason, _)| reason),
+        }
+    }
+
+    fn open_hairpin(
+        &self,
+        lane: &mut Lane,
+        miss: Miss<'_>,
+        external: External,
+    ) -> Result<Verdict, DropReason> {
+        let tuple = miss.tuple;
+        let published = self.forwards.target(tuple.protocol, tuple.destination);
+        // An inside host that talks to the box's own external address means the host itself, and in the middle of a
+        // connection, too: what the host answers does not come by here.
+        if external.owned && published.is_none() && !self.mappings.exists(tuple.protocol, tuple.destination) {
+            return Ok(Verdict::HandBack);
+        }
+        if !self.settings.hairpin {
+            return Err(DropReason::HairpinOff);
+        }
+        let state = miss.opening_state()?;
+        let address = self.external_address(external.uplink, tuple.source.address);
+        let lease = self.lease(lane, tuple, external.uplink, address, miss.now)?;
+        let target = match published {
+            Some(target) => Ok(target),
+            None => self.admitted_by_mapping(tuple.protocol, tuple.destination, lease.external),
+        };
+        let target = match target {
+            Ok(target) => target,
+            Err(reason) => {
+                self.return_lease(tuple, &lease);
+                return Ok(self.leave(tuple.destination.address, reason));
+            }
+        };
+        let origin = if lease.mapping.is_some() { Origin::Hairpin } else { Origin::HairpinPublished };
+        self.open_leased(lane, miss, lease, target, origin, external.uplink, state)
+            .map_err(|(reason, _)| reason)
+    }
+
+    /// Opens a session from inside that leaves with the lease's endpoint towards `target`; gives the lease and the
+    /// packet back if it cannot.
+    #[expect(clippy::too_many_arguments, reason = "what a session from inside is made of")]
+    fn open_leased<'a>(
+        &self,
+        lane: &mut Lane,
+        mut miss: Miss<'a>,
+        lease: Lease,
+        target: Endpoint,
+        origin: Origin,
+        uplink: u8,
+        state: State,
+    ) -> Result<Verdict, (DropReason, Miss<'a>)> {
+        let reply = Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
+        let new = NewSession { original: Key::of(miss.tuple), reply: Key::of(reply), origin, uplink, state };
+        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
+            return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+        };
+        self.return_lease(miss.tuple, &lease);
+        match error {
+            InsertError::Exists => Ok(self.retry(lane, miss)),
+            InsertError::ReplyTaken => Err((DropReason::AddressBusy, miss)),
+            InsertError::Full => Err((DropReason::TableFull, miss)),
+        }
+    }
+
+    fn open_inbound(
+        &self,
+        lane: &mut Lane,
+        mut miss: Miss<'_>,
+        external: External,
+    ) -> Result<Verdict, DropReason> {
+        let tuple = miss.tuple;
+        if self.external(tuple.source.address).is_some() {
+            return Err(DropReason::Martian);
+        }
+        if let Some(server) = self.forwards.target(tuple.protocol, tuple.destination) {
+            return self.open_forward(lane, miss, server, external.uplink);
+        }
+        let state = miss.opening_state().map_err(|reason| {
+            if self.mappings.exists(tuple.protocol, tuple.destination) {
+                reason
+            } else {
+                DropReason::NoMapping
+            }
+        })?;
+        let (mapping, inside) = self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source)?;
+        let reply = Tuple { protocol: tuple.protocol, source: inside, destination: tuple.source };
+        let new = NewSession {
+            original: Key::of(tuple),
+            reply: Key::of(reply),
+            origin: Origin::Inbound,
+            uplink: external.uplink,
+            state,
+        };
+        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
+            return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+        };
+        self.mappings.release(mapping);
+        match error {
+            InsertError::Exists => Ok(self.retry(lane, miss)),
+            InsertError::ReplyTaken => Err(DropReason::AddressBusy),
+            InsertError::Full => Err(DropReason::TableFull),
+        }
+    }
+
+    /// A session from outside to a published server. When the same client endpoint already talks to the same server
+    /// endpoint (through another uplink or another published port), its source port is rewritten for this one.
+    fn open_forward(
+        &self,
+        lane: &mut Lane,
+        mut miss: Miss<'_>,
+        server: Endpoint,
+        uplink: u8,
+    ) -> Result<Verdict, DropReason> {
+        let tuple = miss.tuple;
+        let stateless = Tuple { destination: server, ..tuple };
+        let state = match (miss.opening_state(), miss.picked_up_state()) {
+            (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => state,
+            // RST and FIN of a connection that the box no longer knows: the server does.
+            (Err(DropReason::TcpWithoutSession), None) => {
+                return Ok(self.send_stateless(lane, miss, stateless, true, uplink));
+            }
+            (Err(reason), _) => return Err(reason),
+        };
+        let mut client = tuple.source;
+        for _ in 0..CONFLICT_TRIES {
+            let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
+            let origin = Origin::Forward;
+            let new = NewSession { original: Key::of(tuple), reply: Key::of(reply), origin, uplink, state };
+            match self.insert(lane, &new, miss.segment, miss.now) {
+                Ok(()) => return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now)),
+                Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
+                Err(InsertError::Full) => return Ok(self.send_stateless(lane, miss, stateless, true, uplink)),
+                Err(InsertError::ReplyTaken) if has_ports(tuple.protocol) => client.port = lane.random_port(),
+                Err(InsertError::ReplyTaken) => return Err(DropReason::AddressBusy),
+            }
+        }
+        Err(DropReason::PortsExhausted)
+    }
+
+    /// A published server's packet in the middle of a connection that the box does not know. Where the server is
+    /// published on several uplinks, only the client's next packet can tell which one the connection is on: until then
+    /// nothing may go out on the wrong one.
+    fn resume_from_server(
+        &self,
+        lane: &mut Lane,
+        mut miss: Miss<'_>,
+        uplink: u8,
+        published: Endpoint,
+    ) -> Result<Verdict, DropReason> {
+        let to = Tuple { source: published, ..miss.tuple };
+        let Some(state) = miss.picked_up_state() else {
+            return Ok(self.send_stateless(lane, miss, to, false, uplink));
+        };
+        if self.forwards.is_on_another_uplink(to.protocol, miss.tuple.source, uplink) {
+            return Err(DropReason::LineUnknown);
+        }
+        // As the client's own packet would have made it, so that both directions agree on who opened it.
+        let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
+        let new = NewSession { original, reply, origin: Origin::Forward, uplink, state };
+        Ok(match self.insert(lane, &new, None, miss.now) {
+            Ok(()) => {
+                let hit = Hit { to, direction: Direction::Reply, ..first_hit(&new) };
+                self.deliver(lane, &mut miss.packet, &hit, miss.now)
+            }
+            Err(InsertError::Exists) => self.retry(lane, miss),
+            Err(InsertError::Full | InsertError::ReplyTaken) => {
+                self.send_stateless(lane, miss, to, false, uplink)
+            }
+        })
+    }
+
+    /// Translates a packet of a static forward without a session.
+    fn send_stateless(
+        &self,
+        lane: &mut Lane,
+        mut miss: Miss<'_>,
+        to: Tuple,
+        inside: bool,
+        uplink: u8,
+    ) -> Verdict {
+        let verdict = self.send_on(lane, &mut miss.packet, to, inside, !inside, uplink);
+        if verdict == Verdict::Translated {
+            lane.counters.stateless += 1;
+        }
+        verdict
+    }
+
+    /// Another worker was faster with the very same session: its record serves this packet too.
+    fn retry(&self, lane: &mut Lane, mut miss: Miss<'_>) -> Verdict {
+        let key = Key::of(miss.tuple);
+        match self.table.track(key, self.table.hash(key), miss.segment, miss.now) {
+            Tracked::Hit(hit) => self.deliver(lane, &mut miss.packet, &hit, miss.now),
+            // Gone again already, which takes a whole lifetime; the sender will try again.
+            Tracked::Corpse(_) | Tracked::Miss => Verdict::Drop(DropReason::TableFull),
+        }
+    }
+
+    /// Adds a session; in a full table at the cost of one that the table gives up more easily.
+    fn insert(
+        &self,
+        lane: &mut Lane,
+        new: &NewSession,
+        segment: Option<&Segment>,
+        now: Tick,
+    ) -> Result<(), InsertError> {
+        let mut result = self.table.insert(lane.worker, new, segment, now);
+        if result == Err(InsertError::Full)
+            && let Some(ended) = self.table.evict(lane.worker, now)
+        {
+            lane.counters.sessions_evicted += 1;
+            self.release(&ended);
+            result = self.table.insert(lane.worker, new, segment, now);
+        }
+        if result.is_ok() {
+            lane.counters.sessions_created += 1;
+        }
+        result
+    }
+}
+
+impl Miss<'_> {
+    /// The state of the session that the packet may open, or why it may not.
+    fn opening_state(&self) -> Result<State, DropReason> {
+        match self.packet.parsed.content() {
+            Content::Tcp(_) => self
+                .segment
+                .and_then(|segment| TcpState::opening(segment.flags))
+                .map(State::Tcp)
+                .ok_or(DropReason::TcpWithoutSession),
+            Content::Udp => Ok(State::Udp),
+            Content::IcmpQuery(kind) if kind.is_request() => Ok(State::Icmp),
+            Content::IcmpQuery(_) => Err(DropReason::UnaskedAnswer),
+            Content::Other => Ok(State::Other),
+            Content::Fragment { .. } => opening_state_of_fragment(self.tuple),
+            Content::IcmpError(_) | Content::IcmpOther { .. } => {
+                unreachable!("these have no tuple and never come here")
+            }
+        }
+    }
+
+    /// The state of a connection that is adopted in its middle, if the packet shows that there is one.
+    fn picked_up_state(&self) -> Option<State> {
+        self.segment.and_then(|segment| TcpState::picked_up(segment.flags)).map(State::Tcp)
+    }
+}
+
+/// The hit that the packet which opens a session makes.
+fn first_hit(new: &NewSession) -> Hit {
+    Hit {
+        to: new.reply.tuple().mirrored(),
+        direction: Direction::Original,
+        origin: new.origin,
+        uplink: new.uplink,
+        rehang: None,
+    }
+}
+
+/// A first piece shows its ports and nothing more. No TCP stack cuts a SYN into pieces.
+fn opening_state_of_fragment(tuple: Tuple) -> Result<State, DropReason> {
+    match tuple.protocol {
+        Protocol::TCP => Err(DropReason::TcpWithoutSession),
+        Protocol::UDP => Ok(State::Udp),
+        Protocol::ICMP if tuple.destination.port == 0 => Ok(State::Icmp),
+        Protocol::ICMP => Err(DropReason::UnaskedAnswer),
+        _ => Ok(State::Other),
+    }
+}
+
+/// Sources that are no single host (RFC 1812 section 5.3.7).
+pub(super) fn is_martian_source(address: Ipv4Addr) -> bool {
+    let first = address.octets()[0];
+    first == 0 || first == 127 || first >= 224
+}
+
+/// Destinations that are never translated: no single host, or link-local (RFC 3927 section 7).
+fn is_martian_destination(address: Ipv4Addr) -> bool {
+    is_martian_source(address) || address.is_link_local()
+}
+
+/// Random source ports tried for a client whose own is taken; each fails only by chance.
+const CONFLICT_TRIES: usize = 16;

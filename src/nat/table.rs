@@ -1,0 +1,395 @@
+//! The session table: records, index and pools, of fixed capacity.
+//!
+//! Locks are taken in this order and never the other way round: one pool, then one or two shards of the index. A
+//! look-up takes one shard only. A record is freed by whoever holds its pool and has taken its two entries out of
+//! the index under their shards, so a worker that found a record under a shard may use it until it lets the shard go.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::packet::Tuple;
+use crate::time::Tick;
+
+use super::index::{Entry, Index};
+use super::key::{Key, KeyHash, KeyHasher};
+use super::pool::{Due, Pool};
+use super::region::Region;
+use super::session::{Direction, Lifetimes, NewSession, Origin, Record, State};
+use super::tcp_state::TcpState;
+use super::tcp_window::Segment;
+
+/// The session table.
+pub struct Table {
+    records: Region<Record>,
+    index: Index,
+    hasher: KeyHasher,
+    pools: Box<[SharedPool]>,
+    /// Records in each pool's range but the last, which may have fewer.
+    pool_size: u32,
+    capacity: u32,
+    lifetimes: Lifetimes,
+}
+
+#[repr(align(64))]
+struct SharedPool {
+    pool: Mutex<Pool>,
+    /// Sessions that live in the pool; written under its lock, read by anyone.
+    live: AtomicU32,
+}
+
+/// What the table knows of a packet.
+#[derive(Clone, Copy, Debug)]
+pub enum Tracked {
+    /// A session, refreshed by the packet.
+    Hit(Hit),
+    /// A session that has ended but was not collected yet; end it with [`Table::end_if_due`].
+    Corpse(SessionId),
+    /// No session.
+    Miss,
+}
+
+/// A session as one of its packets sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit {
+    /// What the packet is rewritten to.
+    pub to: Tuple,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// How the session came to be.
+    pub origin: Origin,
+    /// Its uplink.
+    pub uplink: u8,
+    /// Set when the session now ends sooner than its place in the wheel: call [`Table::rehang`].
+    pub rehang: Option<SessionId>,
+}
+
+/// Names a record, live or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionId(u32);
+
+/// A session that is no more, for giving back what it held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Tuple of the packets that opened it.
+    pub original: Key,
+    /// Tuple of those that answered.
+    pub reply: Key,
+    /// How it had come to be.
+    pub origin: Origin,
+    /// Its uplink.
+    pub uplink: u8,
+}
+
+/// A session in a listing.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// Tuple of the packets that opened it, on arrival.
+    pub original: Tuple,
+    /// Tuple of those that answer, on arrival.
+    pub reply: Tuple,
+    /// How it came to be.
+    pub origin: Origin,
+    /// Its uplink.
+    pub uplink: u8,
+    /// Its state.
+    pub state: State,
+    /// When it ends if nothing more comes.
+    pub deadline: Tick,
+}
+
+/// Why a session could not be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No record is free.
+    Full,
+    /// A session with this original tuple exists: somebody else was faster.
+    Exists,
+    /// The reply tuple belongs to another session: choose another port.
+    ReplyTaken,
+}
+
+impl Table {
+    /// A table for exactly `capacity` sessions with one pool per worker.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn new(
+        capacity: u32,
+        workers: usize,
+        lifetimes: Lifetimes,
+        secret: [u64; 4],
+        now: Tick,
+    ) -> io::Result<Self> {
+        let pool_size = capacity.div_ceil(workers.max(1) as u32).max(1);
+        let pools = (0..workers.max(1) as u32)
+            .map(|number| {
+                let first = (number * pool_size).min(capacity);
+                let count = pool_size.min(capacity - first);
+                SharedPool { pool: Mutex::new(Pool::new(first, count, now)), live: AtomicU32::new(0) }
+            })
+            .collect();
+        Ok(Self {
+            records: Region::map(capacity as usize)?,
+            index: Index::new(2 * capacity as usize)?,
+            hasher: KeyHasher::new(secret),
+            pools,
+            pool_size,
+            capacity,
+            lifetimes,
+        })
+    }
+
+    /// Sessions the table can hold.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Sessions it holds; may lag by those being added or ended at this moment.
+    pub fn len(&self) -> u32 {
+        self.pools.iter().map(|shared| shared.live.load(Relaxed)).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Hashes a key. Hash a whole batch first, then look up: see [`Self::prefetch_index`].
+    #[inline]
+    pub fn hash(&self, key: Key) -> KeyHash {
+        self.hasher.hash(key)
+    }
+
+    /// First stage of a batched look-up: fetches the bucket.
+    #[inline]
+    pub fn prefetch_index(&self, hash: KeyHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Second stage: fetches the record that the bucket most likely names.
+    #[inline]
+    pub fn prefetch_record(&self, hash: KeyHash) {
+        if let Some(entry) = self.index.guess(hash) {
+            self.records.prefetch(split(entry).0 as usize);
+        }
+    }
+
+    /// Looks a packet up and, when it belongs to a session, counts it in.
+    #[inline]
+    pub fn track(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Tracked {
+        let locked = self.index.lock(hash);
+        let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
+            return Tracked::Miss;
+        };
+        let (id, direction) = split(entry);
+        let record = &self.records[id as usize];
+        if now.reached(record.deadline(&self.lifetimes)) {
+            return Tracked::Corpse(SessionId(id));
+        }
+        let ends_sooner = record.track(direction, segment, now, &self.lifetimes);
+        Tracked::Hit(Hit { rehang: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
+    }
+
+    /// Looks a tuple up without touching its session.
+    pub fn peek(&self, key: Key, now: Tick) -> Option<Hit> {
+        let hash = self.hash(key);
+        let locked = self.index.lock(hash);
+        let (id, direction) = split(locked.find(hash, |entry| self.has_key(entry, key))?);
+        let record = &self.records[id as usize];
+        (!now.reached(record.deadline(&self.lifetimes))).then(|| hit(record, direction))
+    }
+
+    /// Adds a session, in the pool of `worker` if it has room. `first` is the packet that opens it.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; nothing has changed then.
+    pub fn insert(
+        &self,
+        worker: usize,
+        new: &NewSession,
+        first: Option<&Segment>,
+        now: Tick,
+    ) -> Result<(), InsertError> {
+        let pools = self.pools.len();
+        for step in 0..pools {
+            let shared = &self.pools[(worker + step) % pools];
+            let mut pool = shared.pool.lock();
+            let Some(id) = pool.take(&self.records) else { continue };
+            let record = &self.records[id as usize];
+            record.fill(new, now);
+            if let Some(segment) = first {
+                record.tcp.advance(Direction::Original, segment);
+            }
+            if let Err(error) = self.enter(id, new) {
+                pool.give_back(&self.records, id);
+                return Err(error);
+            }
+            pool.hang(&self.records, id, record.deadline(&self.lifetimes), now);
+            shared.live.fetch_add(1, Relaxed);
+            return Ok(());
+        }
+        Err(InsertError::Full)
+    }
+
+    fn enter(&self, id: u32, new: &NewSession) -> Result<(), InsertError> {
+        let (original, reply) = (self.hash(new.original), self.hash(new.reply));
+        let locked = self.index.lock_both(original, reply);
+        if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
+            return Err(InsertError::Exists);
+        }
+        // A session whose two tuples are equal would talk to itself.
+        if new.original == new.reply || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some() {
+            return Err(InsertError::ReplyTaken);
+        }
+        locked.insert(original, entry(id, Direction::Original)).map_err(|_| InsertError::Full)?;
+        if locked.insert(reply, entry(id, Direction::Reply)).is_err() {
+            locked.remove(original, entry(id, Direction::Original));
+            return Err(InsertError::Full);
+        }
+        Ok(())
+    }
+
+    /// Ends a session if its time is over; None when it was refreshed or collected in the meantime.
+    pub fn end_if_due(&self, id: SessionId, now: Tick) -> Option<Ended> {
+        self.end_if(id, |record| now.reached(record.deadline(&self.lifetimes)))
+    }
+
+    fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<Ended> {
+        let (shared, mut pool) = self.lock_pool_of(id);
+        let record = &self.records[id as usize];
+        (pool.is_live(&self.records, id) && due(record)).then(|| {
+            pool.unhang(&self.records, id);
+            self.bury(shared, &mut pool, id)
+        })
+    }
+
+    /// Moves a session to its right place in the wheel after [`Hit::rehang`].
+    pub fn rehang(&self, SessionId(id): SessionId, now: Tick) {
+        let (_, mut pool) = self.lock_pool_of(id);
+        // Between the look-up and here the record may have ended, and even been used anew; then this is idle work.
+        if pool.is_live(&self.records, id) {
+            pool.unhang(&self.records, id);
+            pool.hang(&self.records, id, self.records[id as usize].deadline(&self.lifetimes), now);
+        }
+    }
+
+    /// Takes at most `budget` steps of the wheel of `worker`'s pool; sessions that ended are appended to `ended`.
+    /// True when the wheel has caught up with `now`.
+    pub fn expire(&self, worker: usize, now: Tick, budget: u32, ended: &mut Vec<Ended>) -> bool {
+        let shared = &self.pools[worker % self.pools.len()];
+        let mut pool = shared.pool.lock();
+        for _ in 0..budget {
+            match pool.step(&self.records, now, &self.lifetimes) {
+                Due::Ended(id) => ended.push(self.bury(shared, &mut pool, id)),
+                Due::Moved => {}
+                Due::Nothing => return true,
+            }
+        }
+        false
+    }
+
+    /// Makes room in a full table: ends one session that never completed its handshake, else one that is closing.
+    /// Looks at a bounded number of records of each pool, `worker`'s first; established sessions are never victims.
+    pub fn evict(&self, worker: usize, now: Tick) -> Option<Ended> {
+        let pools = self.pools.len();
+        (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
+    }
+
+    fn evict_from(&self, shared: &SharedPool, now: Tick) -> Option<Ended> {
+        let mut pool = shared.pool.lock();
+        let opening = |record: &Record| {
+            now.reached(record.deadline(&self.lifetimes))
+                || matches!(
+                    record.state(),
+                    State::Tcp(TcpState::SynOriginal | TcpState::SynReply | TcpState::PickedUp)
+                )
+        };
+        let closing =
+            |record: &Record| matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset));
+        let victim =
+            pool.find_victim(&self.records, opening).or_else(|| pool.find_victim(&self.records, closing))?;
+        pool.unhang(&self.records, victim);
+        Some(self.bury(shared, &mut pool, victim))
+    }
+
+    /// Calls `visit` for the sessions of a pool, in slices of at most `limit` records, so that a listing holds the
+    /// lock only briefly. Start at pool 0, record 0, and pass on what is returned; None ends the listing. Sessions
+    /// that come or go meanwhile may or may not be seen; none is seen twice.
+    pub fn list(
+        &self,
+        from: (usize, u32),
+        limit: u32,
+        mut visit: impl FnMut(Listed),
+    ) -> Option<(usize, u32)> {
+        let (number, offset) = from;
+        let pool = self.pools.get(number)?.pool.lock();
+        let next = pool.visit(&self.records, offset, limit, |record| {
+            visit(Listed {
+                original: record.key(Direction::Original).tuple(),
+                reply: record.key(Direction::Reply).tuple(),
+                origin: record.origin(),
+                uplink: record.uplink(),
+                state: record.state(),
+                deadline: record.deadline(&self.lifetimes),
+            });
+        });
+        match next {
+            Some(offset) => Some((number, offset)),
+            None => (number + 1 < self.pools.len()).then_some((number + 1, 0)),
+        }
+    }
+
+    /// Frees an unlinked record of a locked pool.
+    fn bury(&self, shared: &SharedPool, pool: &mut Pool, id: u32) -> Ended {
+        let record = &self.records[id as usize];
+        let ended = Ended {
+            original: record.key(Direction::Original),
+            reply: record.key(Direction::Reply),
+            origin: record.origin(),
+            uplink: record.uplink(),
+        };
+        let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
+        let locked = self.index.lock_both(original, reply);
+        let removed = locked.remove(original, entry(id, Direction::Original))
+            & locked.remove(reply, entry(id, Direction::Reply));
+        debug_assert!(removed, "a live record's two entries are in the index");
+        drop(locked);
+        pool.give_back(&self.records, id);
+        shared.live.fetch_sub(1, Relaxed);
+        ended
+    }
+
+    fn lock_pool_of(&self, id: u32) -> (&SharedPool, MutexGuard<'_, Pool>) {
+        let shared = &self.pools[(id / self.pool_size) as usize];
+        (shared, shared.pool.lock())
+    }
+
+    #[inline]
+    fn has_key(&self, entry: Entry, key: Key) -> bool {
+        let (id, direction) = split(entry);
+        self.records[id as usize].key(direction) == key
+    }
+}
+
+#[inline]
+fn hit(record: &Record, direction: Direction) -> Hit {
+    Hit {
+        to: record.key(direction.opposite()).tuple().mirrored(),
+        direction,
+        origin: record.origin(),
+        uplink: record.uplink(),
+        rehang: None,
+    }
+}
+
+#[inline]
+fn entry(id: u32, direction: Direction) -> Entry {
+    Entry(id << 1 | direction.number() as u32)
+}
+
+#[inline]
+fn split(Entry(entry): Entry) -> (u32, Direction) {
+    (entry >> 1, if entry & 1 == 0 { Direction::Original } else { Direction::Reply })
+}

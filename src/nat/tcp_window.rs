@@ -1,0 +1,240 @@
+//! Window tracking: where a segment lies relative to what both sides have said.
+//!
+//! Kept per direction D: the sequence number after the last byte D sent, the highest acknowledgement D sent, and the
+//! largest window D advertised. A segment of D is *exact* when its sequence number is what the other side
+//! acknowledged last or what D itself would send next; it is *in the window* when it lies no further than one window
+//! before or after the other side's acknowledgement. Nothing is ever dropped on this ground (see
+//! [`super::tcp_state`]), so the window may be generous: what it must keep out is a guess from off the path.
+//!
+//! The window word of a record holds, for each direction, a nibble of scale (15: nothing heard of that direction
+//! yet), a nibble for the logarithm of the largest window, and a bit that says whether it has acknowledged anything.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::packet::TcpFlags;
+
+use super::session::{Direction, TcpFields};
+use super::tcp_state::Placement;
+
+/// What tracking needs of a TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Flags.
+    pub flags: TcpFlags,
+    /// First sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number; meaningful when the ACK flag is set.
+    pub acknowledgement: u32,
+    /// Window as written in the header, unscaled.
+    pub window: u16,
+    /// Bytes of payload.
+    pub payload: u32,
+    /// Window scale option of a SYN.
+    pub scale: Option<u8>,
+}
+
+impl Segment {
+    /// Sequence number after the segment; SYN and FIN take one each.
+    fn end(&self) -> u32 {
+        let controls = u32::from(self.flags.syn()) + u32::from(self.flags.fin());
+        self.sequence.wrapping_add(self.payload).wrapping_add(controls)
+    }
+}
+
+impl TcpFields {
+    /// Forgets both directions.
+    pub(super) fn forget(&self) {
+        for number in 0..2 {
+            self.next_sequence[number].store(0, Relaxed);
+            self.acknowledged[number].store(0, Relaxed);
+        }
+        self.window.store(UNHEARD | UNHEARD << 4, Relaxed);
+    }
+
+    /// Where a segment of `direction` lies.
+    #[inline]
+    pub(super) fn place(&self, direction: Direction, segment: &Segment) -> Placement {
+        let window = self.window.load(Relaxed);
+        let (own, other) = (direction.number(), direction.opposite().number());
+        let own_heard = scale(window, own) != UNHEARD;
+        let other_acknowledged = has_acknowledged(window, other);
+        let own_next = self.next_sequence[own].load(Relaxed);
+        let acknowledged = self.acknowledged[other].load(Relaxed);
+        if own_heard && segment.sequence == own_next || other_acknowledged && segment.sequence == acknowledged
+        {
+            return Placement::Exact;
+        }
+        let (edge, reach) = match (other_acknowledged, own_heard) {
+            (true, _) => (acknowledged, largest_window(window, other)),
+            (false, true) => (own_next, LEAST_WINDOW),
+            (false, false) => return Placement::InWindow,
+        };
+        let distance = segment.sequence.wrapping_sub(edge) as i32;
+        if distance.unsigned_abs() <= reach { Placement::InWindow } else { Placement::Outside }
+    }
+
+    /// Takes in what a segment of `direction` says, unless it lies outside the window.
+    #[inline]
+    pub(super) fn advance(&self, direction: Direction, segment: &Segment) {
+        if segment.flags.rst() || self.place(direction, segment) == Placement::Outside {
+            return;
+        }
+        let own = direction.number();
+        let window = self.window.load(Relaxed);
+        let heard = scale(window, own) != UNHEARD;
+        let end = segment.end();
+        let next = &self.next_sequence[own];
+        if !heard || later(end, next.load(Relaxed)) {
+            next.store(end, Relaxed);
+        }
+        let acknowledged = &self.acknowledged[own];
+        let known = has_acknowledged(window, own);
+        if segment.flags.ack() && (!known || later(segment.acknowledgement, acknowledged.load(Relaxed))) {
+            acknowledged.store(segment.acknowledgement, Relaxed);
+        }
+        let updated = updated_window(window, own, heard, segment);
+        if updated != window {
+            self.window.store(updated, Relaxed);
+        }
+    }
+}
+
+fn later(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) > 0
+}
+
+#[inline]
+fn scale(window: u32, number: usize) -> u32 {
+    window >> (4 * number) & 15
+}
+
+#[inline]
+fn has_acknowledged(window: u32, number: usize) -> bool {
+    window >> (16 + number) & 1 != 0
+}
+
+/// The largest window that a direction advertised, rounded up to a power of two, at least [`LEAST_WINDOW`].
+#[inline]
+fn largest_window(window: u32, number: usize) -> u32 {
+    LEAST_WINDOW << (window >> (8 + 4 * number) & 15)
+}
+
+fn updated_window(window: u32, number: usize, heard: bool, segment: &Segment) -> u32 {
+    let known = scale(window, number);
+    let shift = if segment.flags.syn() {
+        u32::from(segment.scale.unwrap_or(0).min(14))
+    } else if heard {
+        known
+    } else {
+        // Picked up in mid-stream: the SYN with the option was missed. 14 errs on the generous side.
+        14
+    };
+    // The window of a SYN is never scaled (RFC 7323 section 2.2).
+    let applied = if segment.flags.syn() { 0 } else { shift };
+    let bytes = u32::from(segment.window) << applied;
+    let magnitude = (bytes.div_ceil(LEAST_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
+    let largest = (window >> (8 + 4 * number) & 15).max(magnitude);
+    let cleared = window & !(15 << (4 * number)) & !(15 << (8 + 4 * number));
+    let acknowledged = u32::from(segment.flags.ack()) << (16 + number);
+    cleared | shift << (4 * number) | largest << (8 + 4 * number) | acknowledged
+}
+
+/// Marks a direction of which nothing was heard; shifts end at 14 (RFC 7323 section 2.3).
+const UNHEARD: u32 = 15;
+/// No window is taken to be smaller than this, so that retransmissions and probes around a closed window pass.
+const LEAST_WINDOW: u32 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::Direction::{Original, Reply};
+    use super::*;
+
+    fn fields() -> TcpFields {
+        let fields = TcpFields {
+            next_sequence: [AtomicU32::new(7), AtomicU32::new(7)],
+            acknowledged: [AtomicU32::new(7), AtomicU32::new(7)],
+            window: AtomicU32::new(7),
+        };
+        fields.forget();
+        fields
+    }
+
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload: u32) -> Segment {
+        let scale = (flags & 2 != 0).then_some(7);
+        Segment { flags: TcpFlags(flags), sequence, acknowledgement, window: 500, payload, scale }
+    }
+
+    /// A connection after its handshake, with sequence numbers that wrap soon.
+    fn open(client: u32, server: u32) -> TcpFields {
+        let fields = fields();
+        fields.advance(Original, &segment(0x02, client, 0, 0));
+        fields.advance(Reply, &segment(0x12, server, client.wrapping_add(1), 0));
+        fields.advance(Original, &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0));
+        fields
+    }
+
+    #[test]
+    fn the_next_byte_is_exact_across_the_wrap() {
+        let (client, server) = (u32::MAX - 1000, u32::MAX);
+        let fields = open(client, server);
+        let mut sequence = client.wrapping_add(1);
+        for _ in 0..100 {
+            let data = segment(0x18, sequence, server.wrapping_add(1), 1448);
+            assert_eq!(fields.place(Original, &data), Placement::Exact);
+            fields.advance(Original, &data);
+            sequence = sequence.wrapping_add(1448);
+        }
+        assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), Placement::Exact);
+        // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
+        assert_eq!(fields.place(Original, &segment(0x04, client.wrapping_add(1), 0, 0)), Placement::Exact);
+    }
+
+    #[test]
+    fn guesses_from_off_the_path_are_hardly_ever_inside_and_never_exact() {
+        let fields = open(1_000_000, 2_000_000);
+        let mut inside = 0;
+        for step in 0..64u32 {
+            let guess = segment(0x04, step.wrapping_mul(1 << 26).wrapping_add(12_345), 0, 0);
+            match fields.place(Original, &guess) {
+                Placement::Exact => panic!("a blind guess is exact"),
+                Placement::InWindow => inside += 1,
+                Placement::Outside => {}
+            }
+        }
+        assert!(inside <= 1);
+    }
+
+    #[test]
+    fn keep_alives_window_probes_and_old_retransmissions_are_inside() {
+        let fields = open(1_000_000, 2_000_000);
+        fields.advance(Original, &segment(0x18, 1_000_001, 2_000_001, 30_000));
+        fields.advance(Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
+        for sequence in [1_030_000, 1_000_001, 1_030_001] {
+            assert_ne!(fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)), Placement::Outside);
+        }
+    }
+
+    #[test]
+    fn a_segment_outside_the_window_does_not_move_it() {
+        let fields = open(1_000_000, 2_000_000);
+        fields.advance(Original, &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000));
+        assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), Placement::Exact);
+    }
+
+    #[test]
+    fn a_scaled_window_reaches_as_far_as_it_was_advertised() {
+        let fields = open(1_000_000, 2_000_000);
+        // 65535 << 7 is 8 MiB less a little.
+        fields.advance(Reply, &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) });
+        assert_eq!(
+            fields.place(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
+            Placement::InWindow
+        );
+        assert_eq!(
+            fields.place(Original, &segment(0x11, 1_000_001 + 9_000_000, 2_000_001, 0)),
+            Placement::Outside
+        );
+    }
+}

@@ -1,0 +1,402 @@
+//! ICMP: queries, and errors with the packet they quote.
+
+use super::checksum;
+use super::ipv4;
+use super::malformed::Malformed;
+use super::parse::Fields;
+use super::tuple::{Protocol, Tuple};
+
+/// Bytes of the header, and of what stands before a quote.
+pub(super) const HEADER: usize = 8;
+/// Offset of the checksum.
+pub(super) const CHECKSUM: usize = 2;
+/// Offset of a query's identifier.
+pub(super) const IDENTIFIER: usize = 4;
+/// Offset of the length of the quote in 32-bit words, 0 if not told (RFC 4884 §4).
+const QUOTE_LENGTH: usize = 5;
+
+const ECHO_REPLY: u8 = 0;
+pub(super) const DESTINATION_UNREACHABLE: u8 = 3;
+const SOURCE_QUENCH: u8 = 4;
+const REDIRECT: u8 = 5;
+const ECHO_REQUEST: u8 = 8;
+pub(super) const TIME_EXCEEDED: u8 = 11;
+const PARAMETER_PROBLEM: u8 = 12;
+const TIMESTAMP_REQUEST: u8 = 13;
+const TIMESTAMP_REPLY: u8 = 14;
+
+/// An ICMP message with an identifier that links a request with its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum QueryKind {
+    /// Type 8.
+    EchoRequest,
+    /// Type 0.
+    EchoReply,
+    /// Type 13.
+    TimestampRequest,
+    /// Type 14.
+    TimestampReply,
+}
+
+impl QueryKind {
+    /// The query of an ICMP type; `None` for types that are no query that is translated.
+    #[inline]
+    pub(super) const fn of(kind: u8) -> Option<Self> {
+        match kind {
+            ECHO_REQUEST => Some(Self::EchoRequest),
+            ECHO_REPLY => Some(Self::EchoReply),
+            TIMESTAMP_REQUEST => Some(Self::TimestampRequest),
+            TIMESTAMP_REPLY => Some(Self::TimestampReply),
+            _ => None,
+        }
+    }
+
+    /// The ICMP type.
+    pub const fn kind(self) -> u8 {
+        match self {
+            Self::EchoRequest => ECHO_REQUEST,
+            Self::EchoReply => ECHO_REPLY,
+            Self::TimestampRequest => TIMESTAMP_REQUEST,
+            Self::TimestampReply => TIMESTAMP_REPLY,
+        }
+    }
+
+    /// It asks; otherwise it answers.
+    #[inline]
+    pub const fn is_request(self) -> bool {
+        match self {
+            Self::EchoRequest | Self::TimestampRequest => true,
+            Self::EchoReply | Self::TimestampReply => false,
+        }
+    }
+
+    /// Source and destination port: the identifier where [`super::Endpoint`] says it belongs.
+    #[inline]
+    pub(super) fn ports(self, identifier: u16) -> (u16, u16) {
+        if self.is_request() { (identifier, 0) } else { (0, identifier) }
+    }
+}
+
+/// An ICMP error that can be translated: destination unreachable (3), time exceeded (11), parameter problem (12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IcmpError {
+    /// ICMP type.
+    pub kind: u8,
+    /// ICMP code.
+    pub code: u8,
+    /// The tuple of the packet that is reported on, as it stands in the quote: its source is whom the error is for.
+    pub quoted: Tuple,
+}
+
+/// Where the rewritable parts of a quote stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quote {
+    /// Bytes of the quoted IP header.
+    pub(super) header_length: u8,
+    /// Bytes of the quoted transport header that are there, at most [`Quote::ENOUGH`].
+    pub(super) transport_length: u8,
+    /// What stands in them.
+    pub(super) fields: Fields,
+}
+
+impl Quote {
+    /// In a packet that is no ICMP error.
+    pub(super) const NONE: Self = Self { header_length: 0, transport_length: 0, fields: Fields::Addresses };
+    /// No rewritable field of any protocol stands behind these.
+    const ENOUGH: usize = 20;
+}
+
+/// The identifier of the query at the front of `icmp`, which has at least [`HEADER`] bytes.
+#[inline]
+pub(super) fn identifier(icmp: &[u8]) -> u16 {
+    u16::from_be_bytes([icmp[IDENTIFIER], icmp[IDENTIFIER + 1]])
+}
+
+/// An error type that carries a quote worth translating. Source quench and redirect are errors too, but never cross.
+#[inline]
+pub(super) const fn is_translatable_error(kind: u8) -> bool {
+    matches!(kind, DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
+}
+
+/// RFC 1122 §3.2.2: the types that are errors, so that no error may be sent about them. Types that IANA has not
+/// assigned are taken for errors, as Linux does: they might be.
+pub(super) const fn may_be_error(kind: u8) -> bool {
+    !matches!(kind, 0 | 8 | 9 | 10 | 13..=18)
+}
+
+/// Reads the packet inside an ICMP error; `icmp` is the whole message, at least [`HEADER`] bytes.
+pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
+    if checksum::sum(icmp) != checksum::VALID {
+        return Err(Malformed::IcmpChecksum);
+    }
+    let quote = &icmp[HEADER..];
+    let fixed = quote.first_chunk::<{ ipv4::HEADER }>().ok_or(Malformed::QuoteTruncated)?;
+    let header = ipv4::Header::read(fixed);
+    if header.version != 4
+        || header.header_length < ipv4::HEADER
+        || header.total_length < header.header_length
+    {
+        return Err(Malformed::QuoteHeader);
+    }
+    // RFC 5508 REQ-3b: the options are skipped, whatever they are.
+    let whole_header = quote.get(..header.header_length).ok_or(Malformed::QuoteTruncated)?;
+    if checksum::sum(whole_header) != checksum::VALID {
+        return Err(Malformed::QuoteChecksum);
+    }
+    if header.fragment_offset() != 0 {
+        return Err(Malformed::QuoteFragment);
+    }
+    // What pads the quote (RFC 4884 §4.6) and the extensions behind it are no transport header.
+    let transport = &quote[header.header_length..quote_end(icmp, &header)];
+    let word = |at: usize| match transport.get(at..at + 2) {
+        Some(bytes) => Ok(u16::from_be_bytes([bytes[0], bytes[1]])),
+        None => Err(Malformed::QuoteTruncated),
+    };
+    let (ports, fields) = match header.protocol {
+        Protocol::TCP => ((word(0)?, word(2)?), Fields::Tcp),
+        Protocol::UDP => ((word(0)?, word(2)?), Fields::Udp),
+        Protocol::ICMP => {
+            let kind = *transport.first().ok_or(Malformed::QuoteTruncated)?;
+            match (QueryKind::of(kind), kind) {
+                (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.into()),
+                (None, SOURCE_QUENCH | REDIRECT) => return Err(Malformed::QuoteIcmpError),
+                (None, kind) if is_translatable_error(kind) => return Err(Malformed::QuoteIcmpError),
+                (None, _) => return Err(Malformed::QuoteIcmpOther),
+            }
+        }
+        _ => ((0, 0), Fields::Addresses),
+    };
+    let quote = Quote {
+        header_length: header.header_length as u8,
+        transport_length: transport.len().min(Quote::ENOUGH) as u8,
+        fields,
+    };
+    Ok((header.tuple(ports.0, ports.1), quote))
+}
+
+/// Where the quoted packet ends, counted from its start: at least its header.
+fn quote_end(icmp: &[u8], header: &ipv4::Header) -> usize {
+    let present = icmp.len() - HEADER;
+    let told = usize::from(icmp[QUOTE_LENGTH]) * 4;
+    // Routers from before RFC 4884 left anything in this byte; RFC 792 promised eight bytes of transport.
+    let present = if told >= header.header_length + 8 && told <= present { told } else { present };
+    present.min(header.total_length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{ChecksumMode, Content, Parsed, TcpFlags, craft, parse};
+    use std::net::Ipv4Addr;
+
+    const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+    fn parsed(bytes: &[u8]) -> Result<Parsed, Malformed> {
+        parse(bytes, ChecksumMode::Complete)
+    }
+
+    fn tuple(protocol: Protocol) -> Tuple {
+        craft::tuple(protocol, (PUBLIC, 5000), (OUTSIDE, 53))
+    }
+
+    fn about(quoted: &[u8]) -> Vec<u8> {
+        craft::icmp_error(3, 3, ROUTER, PUBLIC, quoted)
+    }
+
+    fn tcp() -> Vec<u8> {
+        craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], b"some payload")
+    }
+
+    fn udp() -> Vec<u8> {
+        craft::udp(tuple(Protocol::UDP), b"some payload")
+    }
+
+    fn echo(kind: QueryKind) -> Vec<u8> {
+        craft::echo(PUBLIC, OUTSIDE, kind, 77, 3, b"some payload")
+    }
+
+    #[test]
+    fn queries_mirror_their_answers() {
+        for (request, reply) in [
+            (QueryKind::EchoRequest, QueryKind::EchoReply),
+            (QueryKind::TimestampRequest, QueryKind::TimestampReply),
+        ] {
+            let request = craft::echo(INSIDE, OUTSIDE, request, 77, 1, &[0; 12]);
+            let reply = craft::echo(OUTSIDE, INSIDE, reply, 77, 1, &[0; 12]);
+            let request = parsed(&request).unwrap().tuple().unwrap();
+            assert_eq!(request.source.port, 77);
+            assert_eq!(request.destination.port, 0);
+            assert_eq!(parsed(&reply).unwrap().tuple(), Some(request.mirrored()));
+        }
+    }
+
+    #[test]
+    fn all_types_are_query_error_or_other() {
+        for kind in 0..=255u8 {
+            let bytes = craft::icmp(INSIDE, OUTSIDE, kind, 0, [0; 4], &udp());
+            match parsed(&bytes).unwrap().content() {
+                Content::IcmpQuery(query) => assert_eq!(query.kind(), kind),
+                Content::IcmpError(error) => assert!(matches!(error.kind, 3 | 11 | 12)),
+                Content::IcmpOther { kind: other, .. } => assert_eq!(other, kind),
+                other @ (Content::Tcp(_) | Content::Udp | Content::Fragment { .. } | Content::Other) => {
+                    panic!("{other:?}")
+                }
+            }
+        }
+        let short = craft::other(Protocol::ICMP, INSIDE, OUTSIDE, &[8, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(parsed(&short).err(), Some(Malformed::IcmpTruncated));
+    }
+
+    /// ERR-TRUNC: every length of a quote, with the shortest one that holds the ports or the identifier.
+    #[test]
+    fn a_truncated_quote_passes_if_it_holds_the_ports() {
+        let gre = craft::other(Protocol(47), PUBLIC, OUTSIDE, &[0; 20]);
+        let request = craft::tuple(Protocol::ICMP, (PUBLIC, 77), (OUTSIDE, 0));
+        let reply = craft::tuple(Protocol::ICMP, (PUBLIC, 0), (OUTSIDE, 77));
+        for (quoted, shortest, expected) in [
+            (tcp(), 24, tuple(Protocol::TCP)),
+            (udp(), 24, tuple(Protocol::UDP)),
+            (echo(QueryKind::EchoRequest), 26, request),
+            (echo(QueryKind::EchoReply), 26, reply),
+            (gre, 20, craft::tuple(Protocol(47), (PUBLIC, 0), (OUTSIDE, 0))),
+        ] {
+            for length in 0..=quoted.len() {
+                let mut bytes = about(&quoted[..length]);
+                let result = parsed(&bytes);
+                if length < shortest {
+                    assert_eq!(result.err(), Some(Malformed::QuoteTruncated), "{length}");
+                    continue;
+                }
+                let parsed = result.unwrap();
+                let Content::IcmpError(error) = parsed.content() else { panic!() };
+                assert_eq!(error, IcmpError { kind: 3, code: 3, quoted: expected });
+                let before = bytes.clone();
+                let to = craft::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
+                parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+                craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+                parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, false);
+                assert_eq!(bytes, before);
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_checksums_of_error_and_quoted_header_are_refused() {
+        let mut bytes = about(&udp());
+        *bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(parsed(&bytes).err(), Some(Malformed::IcmpChecksum));
+        let mut quoted = udp();
+        quoted[10] ^= 1;
+        assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteChecksum));
+    }
+
+    /// RFC 5508 REQ-3c: the quoted transport checksum is not judged, and keeps its error.
+    #[test]
+    fn a_wrong_quoted_transport_checksum_passes_equally_wrong() {
+        let mut quoted = udp();
+        quoted[27] ^= 0x10;
+        let mut bytes = about(&quoted);
+        let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        let mut expected = craft::udp(to, b"some payload");
+        let right = u16::from_be_bytes([expected[26], expected[27]]);
+        expected[26..28].copy_from_slice(&bytes[54..56]);
+        assert_eq!(bytes[28..], expected);
+        let wrong = u16::from_be_bytes([bytes[54], bytes[55]]);
+        let difference = (u32::from(wrong) + 0xffff - u32::from(right)) % 0xffff;
+        let original = udp();
+        let original_difference = (u32::from(u16::from_be_bytes([quoted[26], quoted[27]])) + 0xffff
+            - u32::from(u16::from_be_bytes([original[26], original[27]])))
+            % 0xffff;
+        assert_eq!(difference, original_difference);
+    }
+
+    #[test]
+    fn quoted_udp_without_checksum_stays_without() {
+        let mut bytes = about(&craft::udp_without_checksum(tuple(Protocol::UDP), b"payload"));
+        let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        assert_eq!(bytes[28..], craft::udp_without_checksum(to, b"payload"));
+        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+    }
+
+    #[test]
+    fn quoted_options_are_skipped_and_a_lying_header_length_is_refused() {
+        for words in 1..=10 {
+            let quoted = craft::with_ip_options(&tcp(), &vec![1; words * 4]);
+            let mut bytes = about(&quoted);
+            let parsed = parsed(&bytes).unwrap();
+            let to = craft::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
+            parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+            assert_eq!(bytes[28 + 20 + words * 4..][..2], 6000u16.to_be_bytes());
+        }
+        let mut quoted = udp()[..28].to_vec();
+        quoted[0] = 0x4f;
+        quoted[2..4].copy_from_slice(&100u16.to_be_bytes());
+        assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteTruncated));
+        quoted[0] = 0x44;
+        assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteHeader));
+        quoted[0] = 0x65;
+        assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteHeader));
+        let mut quoted = udp();
+        quoted[2..4].copy_from_slice(&19u16.to_be_bytes());
+        assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteHeader));
+    }
+
+    /// ERR-NEST.
+    #[test]
+    fn errors_about_errors_and_later_fragments_are_refused() {
+        for kind in [3, 4, 5, 11, 12] {
+            let quoted = craft::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &udp());
+            assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpError));
+        }
+        for kind in [9, 15, 17, 42] {
+            let quoted = craft::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &[]);
+            assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpOther));
+        }
+        let pieces = craft::fragments(&udp(), 16);
+        assert!(matches!(parsed(&about(&pieces[0])).unwrap().content(), Content::IcmpError(_)));
+        assert_eq!(parsed(&about(&pieces[1])).err(), Some(Malformed::QuoteFragment));
+    }
+
+    /// RFC 4884: a quote of 128 bytes, then an MPLS label stack extension.
+    #[test]
+    fn extensions_behind_a_quote_stay_as_they_are() {
+        let extension = [0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01];
+        let long = craft::udp(tuple(Protocol::UDP), &[0x33; 400]);
+        let mut short = udp();
+        short.resize(128, 0);
+        for (quoted, words) in [(&long[..128], 32), (&short[..], 32), (&long[..124], 31), (&long[..128], 0)] {
+            let body = [quoted, &extension].concat();
+            let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
+            let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+            parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            assert_eq!(bytes[bytes.len() - extension.len()..], extension);
+            assert_eq!(bytes[25], words);
+            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_extension_is_not_taken_for_a_quoted_checksum() {
+        // 28 bytes of quote (TCP without its checksum field) as RFC 4884 forbids but RFC 792 allows.
+        let body = [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
+        let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
+        let to = craft::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        assert_eq!(bytes[56..], body[28..]);
+    }
+
+    #[test]
+    fn a_quote_length_beyond_the_packet_or_below_the_ports_is_ignored() {
+        for words in [1, 5, 6, 200, 255] {
+            let bytes = craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
+            let Content::IcmpError(error) = parsed(&bytes).unwrap().content() else { panic!() };
+            assert_eq!(error.quoted, tuple(Protocol::UDP));
+        }
+    }
+}

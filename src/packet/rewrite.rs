@@ -1,0 +1,329 @@
+//! Changing addresses, ports and TTL in place. Every checksum moves by the difference and is never computed anew.
+
+use super::checksum::{self, Change};
+use super::icmp::{self, Quote};
+use super::ipv4;
+use super::parse::{ChecksumMode, Content, Fields, Parsed};
+use super::tcp;
+use super::tuple::Tuple;
+use super::udp;
+use std::net::Ipv4Addr;
+
+const TTL: usize = 8;
+const SOURCE: usize = 12;
+const DESTINATION: usize = 16;
+
+impl Parsed {
+    /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier where the content has them;
+    /// the protocol of `to` is not looked at. Adds 1 to the TTL if `ttl_credit`, unless it is 255.
+    ///
+    /// First fragments have ports, later ones do not; of an ICMP error the outer addresses alone are rewritten. Only
+    /// the header fields and checksums change. May be called again, on what the last call left.
+    ///
+    /// # Panics
+    /// If `bytes` is shorter than [`Parsed::length`].
+    #[inline]
+    pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl_credit: bool) {
+        let (header, transport) = bytes[..self.length()].split_at_mut(self.header_length());
+        let addresses = rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
+        rewrite_transport(transport, self.fields, to, addresses, self.checksum_mode());
+    }
+
+    /// Rewrites an ICMP error: the outer addresses to `source` and `destination`, the packet it quotes to `quoted`, and
+    /// every checksum that these are part of. The quoted TTL, what pads the quote and what follows it (RFC 4884) stay.
+    /// The TTL as in [`Parsed::rewrite`]. Of a packet that is no ICMP error, the addresses alone are rewritten.
+    ///
+    /// # Panics
+    /// If `bytes` is shorter than [`Parsed::length`].
+    pub fn rewrite_error(
+        &self,
+        bytes: &mut [u8],
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        quoted: Tuple,
+        ttl_credit: bool,
+    ) {
+        let mut outer = self.own_tuple();
+        (outer.source.address, outer.destination.address) = (source, destination);
+        self.rewrite(bytes, outer, ttl_credit);
+        if matches!(self.content(), Content::IcmpError(_)) {
+            rewrite_quote(&mut bytes[self.header_length()..self.length()], self.quote, quoted);
+        }
+    }
+}
+
+/// Rewrites the IP header and its checksum; returns the change of the addresses.
+#[inline]
+fn rewrite_header(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, ttl_credit: bool) -> Change {
+    let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
+        unreachable!("Header::parse saw this many bytes");
+    };
+    let two_words =
+        |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+    let addresses = Change::default()
+        .two_words(two_words(SOURCE), source.to_bits())
+        .two_words(two_words(DESTINATION), destination.to_bits());
+    let ttl = header[TTL].saturating_add(u8::from(ttl_credit));
+    let old = word(TTL);
+    let new = u16::from_be_bytes([ttl, header[TTL + 1]]);
+    let checksum = addresses.word(old, new).applied(word(ipv4::CHECKSUM));
+    header[TTL] = ttl;
+    header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
+    header[SOURCE..][..4].copy_from_slice(&source.octets());
+    header[DESTINATION..][..4].copy_from_slice(&destination.octets());
+    addresses
+}
+
+/// Rewrites ports or identifier, and the checksum if `transport` reaches that far: in a quote it may not.
+#[inline]
+fn rewrite_transport(transport: &mut [u8], fields: Fields, to: Tuple, addresses: Change, mode: ChecksumMode) {
+    match fields {
+        Fields::Addresses => {}
+        Fields::Tcp => {
+            let change = rewrite_ports(transport, to, addresses);
+            update(transport, tcp::CHECKSUM, |field| match mode {
+                ChecksumMode::Complete => change.applied(field),
+                ChecksumMode::Partial => addresses.applied_to_partial(field),
+            });
+        }
+        Fields::Udp => {
+            let change = rewrite_ports(transport, to, addresses);
+            update(transport, udp::CHECKSUM, |field| match mode {
+                ChecksumMode::Complete => change.applied_to_udp(field),
+                ChecksumMode::Partial => addresses.applied_to_partial(field),
+            });
+        }
+        Fields::Request => rewrite_identifier(transport, to.source.port),
+        Fields::Reply => rewrite_identifier(transport, to.destination.port),
+    }
+}
+
+/// Rewrites the two ports, which TCP and UDP have in the same place; returns the change with `addresses`.
+#[inline]
+fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: Change) -> Change {
+    let Some(ports) = transport.first_chunk_mut::<4>() else {
+        unreachable!("parse read the ports");
+    };
+    let new = u32::from(to.source.port) << 16 | u32::from(to.destination.port);
+    let old = u32::from_be_bytes(*ports);
+    *ports = new.to_be_bytes();
+    addresses.two_words(old, new)
+}
+
+/// Rewrites the identifier of an ICMP query, and its checksum, in which addresses have no part.
+fn rewrite_identifier(icmp: &mut [u8], identifier: u16) {
+    let old = icmp::identifier(icmp);
+    icmp[icmp::IDENTIFIER..][..2].copy_from_slice(&identifier.to_be_bytes());
+    let change = Change::default().word(old, identifier);
+    update(icmp, icmp::CHECKSUM, |field| change.applied(field));
+    // The one message that can be all zeros (see the module `checksum`): its checksum is the other zero.
+    if identifier == 0 && icmp.iter().all(|byte| *byte == 0) {
+        update(icmp, icmp::CHECKSUM, |_| 0xffff);
+    }
+}
+
+/// Replaces the checksum field at `at`, if it is there.
+#[inline]
+fn update(transport: &mut [u8], at: usize, new: impl FnOnce(u16) -> u16) {
+    if let Some(field) = transport.get_mut(at..at + 2) {
+        let value = new(u16::from_be_bytes([field[0], field[1]]));
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// Rewrites the packet that an ICMP error quotes, and the error's own checksum.
+fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
+    let header_length = usize::from(quote.header_length);
+    let (header, body) = icmp.split_at_mut(icmp::HEADER);
+    let quoted = &mut body[..header_length + usize::from(quote.transport_length)];
+    // At most 80 bytes: summing them before and after beats keeping account of five fields that may or may not be there.
+    // An odd last byte is padded alike on both sides, and does not change.
+    let before = checksum::sum(quoted);
+    let (quoted_header, transport) = quoted.split_at_mut(header_length);
+    let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
+    rewrite_transport(transport, quote.fields, to, addresses, ChecksumMode::Complete);
+    let change = Change::default().word(before, checksum::sum(quoted));
+    update(header, icmp::CHECKSUM, |field| change.applied(field));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Protocol, QueryKind, TcpFlags, craft, parse};
+
+    const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+    const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+    fn from(protocol: Protocol) -> Tuple {
+        craft::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
+    }
+
+    fn to(protocol: Protocol) -> Tuple {
+        craft::tuple(protocol, (PUBLIC, 61_234), (OUTSIDE, 53))
+    }
+
+    fn rewritten(mut bytes: Vec<u8>, mode: ChecksumMode, to: Tuple) -> Vec<u8> {
+        parse(&bytes, mode).unwrap().rewrite(&mut bytes, to, false);
+        bytes
+    }
+
+    #[test]
+    fn rewritten_is_what_would_have_been_crafted() {
+        use ChecksumMode::Complete;
+        let tcp = |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
+        assert_eq!(rewritten(tcp(from(Protocol::TCP)), Complete, to(Protocol::TCP)), tcp(to(Protocol::TCP)));
+        let udp = |tuple| craft::udp(tuple, b"odd");
+        assert_eq!(rewritten(udp(from(Protocol::UDP)), Complete, to(Protocol::UDP)), udp(to(Protocol::UDP)));
+        let echo = |address, identifier| {
+            craft::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, b"odd")
+        };
+        assert_eq!(rewritten(echo(INSIDE, 5000), Complete, to(Protocol::ICMP)), echo(PUBLIC, 61_234));
+        let gre = |address| craft::other(Protocol(47), address, OUTSIDE, b"gre");
+        assert_eq!(rewritten(gre(INSIDE), Complete, to(Protocol(47))), gre(PUBLIC));
+    }
+
+    #[test]
+    fn partial_checksums_follow_addresses_and_ignore_ports() {
+        for make in
+            [|tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"x"), |tuple| craft::udp(tuple, b"x")]
+        {
+            let partial = |tuple| {
+                let mut bytes = make(tuple);
+                craft::make_partial(&mut bytes);
+                bytes
+            };
+            let protocol = Protocol(make(from(Protocol(0)))[9]);
+            let (from, to) = (from(protocol), to(protocol));
+            assert_eq!(rewritten(partial(from), ChecksumMode::Partial, to), partial(to));
+        }
+    }
+
+    #[test]
+    fn udp_without_checksum_stays_without_and_has_its_ports_rewritten() {
+        let bytes = craft::udp_without_checksum(from(Protocol::UDP), b"x");
+        let expected = craft::udp_without_checksum(to(Protocol::UDP), b"x");
+        assert_eq!(rewritten(bytes, ChecksumMode::Complete, to(Protocol::UDP)), expected);
+    }
+
+    #[test]
+    fn udp_field_of_zero_is_a_sum_in_partial_mode() {
+        let bytes = craft::udp_without_checksum(from(Protocol::UDP), b"x");
+        let after = rewritten(bytes, ChecksumMode::Partial, to(Protocol::UDP));
+        assert_ne!(after[26..28], [0, 0]);
+    }
+
+    /// CSUM-3: payloads for which the checksum is 0 before or after the rewrite.
+    #[test]
+    fn a_computed_zero_is_ffff_for_udp_and_zero_for_tcp() {
+        for aimed in [from(Protocol::UDP), to(Protocol::UDP)] {
+            let probe = craft::udp(aimed, &[0, 0]);
+            let payload = [probe[26], probe[27]];
+            assert_eq!(craft::udp(aimed, &payload)[26..28], [0xff, 0xff]);
+            let there = rewritten(
+                craft::udp(from(Protocol::UDP), &payload),
+                ChecksumMode::Complete,
+                to(Protocol::UDP),
+            );
+            assert_eq!(there, craft::udp(to(Protocol::UDP), &payload));
+            let back = rewritten(there, ChecksumMode::Complete, from(Protocol::UDP));
+            assert_eq!(back, craft::udp(from(Protocol::UDP), &payload));
+        }
+        let tcp = |tuple, payload: &[u8]| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], payload);
+        for aimed in [from(Protocol::TCP), to(Protocol::TCP)] {
+            let probe = tcp(aimed, &[0, 0]);
+            let payload = [probe[36], probe[37]];
+            assert_eq!(tcp(aimed, &payload)[36..38], [0, 0]);
+            let there =
+                rewritten(tcp(from(Protocol::TCP), &payload), ChecksumMode::Complete, to(Protocol::TCP));
+            assert_eq!(there, tcp(to(Protocol::TCP), &payload));
+            let back = rewritten(there, ChecksumMode::Complete, from(Protocol::TCP));
+            assert_eq!(back, tcp(from(Protocol::TCP), &payload));
+        }
+    }
+
+    #[test]
+    fn an_echo_reply_of_nothing_but_zeros_keeps_a_checksum_that_receivers_accept() {
+        let reply = |identifier| craft::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9]);
+        assert_eq!(reply(0)[22..24], [0xff, 0xff]);
+        for (before, after) in [(0, 0), (0, 9), (9, 0), (0xffff, 0), (0, 0xffff)] {
+            let to = craft::tuple(Protocol::ICMP, (OUTSIDE, 0), (INSIDE, after));
+            assert_eq!(
+                rewritten(reply(before), ChecksumMode::Complete, to),
+                reply(after),
+                "{before} > {after}"
+            );
+        }
+    }
+
+    /// CSUM-4.
+    #[test]
+    fn a_wrong_checksum_stays_equally_wrong() {
+        let tcp = |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"payload");
+        let value = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[36], bytes[37]]));
+        let (right, right_after) = (tcp(from(Protocol::TCP)), tcp(to(Protocol::TCP)));
+        for error in 0..=u16::MAX {
+            let mut bytes = right.clone();
+            let field = u16::from_be_bytes([bytes[36], bytes[37]]).wrapping_add(error);
+            bytes[36..38].copy_from_slice(&field.to_be_bytes());
+            let before = (value(&bytes) + 0xffff - value(&right)) % 0xffff;
+            let bytes = rewritten(bytes, ChecksumMode::Complete, to(Protocol::TCP));
+            assert_eq!((value(&bytes) + 0xffff - value(&right_after)) % 0xffff, before);
+        }
+    }
+
+    #[test]
+    fn ttl_is_credited_once_and_never_past_255() {
+        for (ttl, expected) in [(1, 2), (64, 65), (254, 255), (255, 255)] {
+            let mut bytes = craft::udp(from(Protocol::UDP), b"x");
+            craft::set_ttl(&mut bytes, ttl);
+            let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
+            assert_eq!(parsed.ttl(), ttl);
+            parsed.rewrite(&mut bytes, to(Protocol::UDP), true);
+            assert_eq!(bytes[8], expected);
+            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        }
+    }
+
+    #[test]
+    fn pieces_put_together_after_the_rewrite_are_the_rewritten_datagram() {
+        let payload: Vec<u8> = (0..100).collect();
+        for (bytes, expected) in [
+            (craft::udp(from(Protocol::UDP), &payload), craft::udp(to(Protocol::UDP), &payload)),
+            (
+                craft::tcp(from(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
+                craft::tcp(to(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
+            ),
+            (
+                craft::echo(INSIDE, OUTSIDE, QueryKind::EchoRequest, 5000, 1, &payload),
+                craft::echo(PUBLIC, OUTSIDE, QueryKind::EchoRequest, 61_234, 1, &payload),
+            ),
+        ] {
+            let mut whole = Vec::new();
+            for piece in craft::fragments(&bytes, 24) {
+                let piece = rewritten(piece, ChecksumMode::Complete, to(Protocol(bytes[9])));
+                craft::verify(&piece, ChecksumMode::Complete).unwrap();
+                whole.extend_from_slice(&piece[20..]);
+            }
+            assert_eq!(whole, expected[20..]);
+        }
+    }
+
+    #[test]
+    fn an_error_rewritten_as_if_it_were_none_keeps_its_quote() {
+        let mut bytes = craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::udp(to(Protocol::UDP), b"x"));
+        let expected = craft::icmp_error(3, 3, OUTSIDE, INSIDE, &craft::udp(to(Protocol::UDP), b"x"));
+        let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
+        parsed.rewrite(&mut bytes, craft::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)), false);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn rewrite_error_of_another_packet_changes_its_addresses_alone() {
+        let mut bytes = craft::udp(from(Protocol::UDP), b"x");
+        let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
+        parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);
+        assert_eq!(bytes, craft::udp(craft::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Endpoints and tuples: what a packet is looked up by, in host order.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// An IP protocol number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Protocol(pub u8);
+
+impl Protocol {
+    /// ICMP (1).
+    pub const ICMP: Self = Self(1);
+    /// TCP (6).
+    pub const TCP: Self = Self(6);
+    /// UDP (17).
+    pub const UDP: Self = Self(17);
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ICMP => formatter.write_str("icmp"),
+            Self::TCP => formatter.write_str("tcp"),
+            Self::UDP => formatter.write_str("udp"),
+            Self(number) => write!(formatter, "ip-{number}"),
+        }
+    }
+}
+
+/// An address with a port. Protocols without ports use port 0.
+///
+/// For ICMP queries the port of the host that asks is the identifier, and the port of the host that answers is 0:
+/// so a query and its answer are mirror images, and two hosts that query each other with one identifier do not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    /// IPv4 address.
+    pub address: Ipv4Addr,
+    /// Port, ICMP query identifier, or 0.
+    pub port: u16,
+}
+
+impl Endpoint {
+    /// Joins an address and a port.
+    pub const fn new(address: Ipv4Addr, port: u16) -> Self {
+        Self { address, port }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.address, self.port)
+    }
+}
+
+/// Protocol, source and destination of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tuple {
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// Sender.
+    pub source: Endpoint,
+    /// Receiver.
+    pub destination: Endpoint,
+}
+
+impl Tuple {
+    /// The tuple of a packet that answers this one.
+    pub const fn mirrored(self) -> Self {
+        Self { protocol: self.protocol, source: self.destination, destination: self.source }
+    }
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} > {}", self.protocol, self.source, self.destination)
+    }
+}

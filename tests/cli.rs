@@ -1,0 +1,90 @@
+//! The binary's exit codes and where it prints what.
+#![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Read;
+use std::process::{Command, Output, Stdio};
+
+const GOOD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/natbox1.yaml");
+
+fn natbox(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_natbox"));
+    command.args(arguments).env_remove("RUST_BACKTRACE");
+    command
+}
+
+fn outcome(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = natbox(arguments).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn check_says_ok_and_sums_up() {
+    let summary = "natbox1: inside lan0, 1 uplink with 1 external address, 1 forward, 1 outbound rule, 1000000 sessions";
+    assert_eq!(
+        outcome(&["check", "--config", GOOD]),
+        (Some(0), format!("{GOOD}: ok\n{summary}\n"), String::new())
+    );
+}
+
+#[test]
+fn check_names_every_problem_on_standard_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("bad.yaml");
+    fs::write(&path, "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplink: []\ntun: { io: pol }\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+    let (code, stdout, stderr) = outcome(&["check", "--config", path]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    let lines: Vec<&str> = stderr.lines().collect();
+    assert_eq!(lines.len(), 3, "{stderr}");
+    assert!(lines[0].starts_with(&format!("{path}:1:1: uplinks: found no such key")));
+    assert!(lines[1].starts_with(&format!("{path}:2:1: uplink: found an unknown key")));
+    assert!(lines[2].starts_with(&format!("{path}:3:12: tun.io: found `pol`")));
+
+    let (code, stdout, stderr) = outcome(&["check", "--json", "--config", path]);
+    assert_eq!((code, stderr.as_str()), (Some(1), ""));
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["problems"][2]["line"], 3);
+    assert_eq!(report["problems"][2]["key"], "tun.io");
+}
+
+#[test]
+fn config_prints_a_file_that_prints_the_same_again() {
+    let (code, first, _) = outcome(&["config", "--config", GOOD]);
+    assert_eq!(code, Some(0));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("again.yaml");
+    fs::write(&path, &first).unwrap();
+    assert_eq!(outcome(&["config", "--config", path.to_str().unwrap()]).1, first);
+}
+
+#[test]
+fn wrong_arguments_are_the_users_error_and_help_is_none() {
+    for arguments in
+        [&["bogus"] as &[&str], &[], &["check"], &["check", "--config"], &["config", "--config", "/nope/x"]]
+    {
+        let (code, stdout, stderr) = outcome(arguments);
+        assert_eq!((code, stdout.as_str(), stderr.is_empty()), (Some(1), "", false), "{arguments:?}");
+    }
+    for arguments in [&["--help"] as &[&str], &["--version"], &["check", "--help"]] {
+        let (code, stdout, stderr) = outcome(arguments);
+        assert_eq!((code, stdout.is_empty(), stderr.as_str()), (Some(0), false, ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_fine_and_a_full_disk_is_the_environments_trouble() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(natbox(&["config", "--config", GOOD]).stdout(writer).status().unwrap().code(), Some(0));
+
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child =
+        natbox(&["config", "--config", GOOD]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    assert!(stderr.starts_with("natbox: cannot write to standard output: "), "{stderr}");
+}
