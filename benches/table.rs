@@ -1,0 +1,289 @@
+//! The session table alone, one worker: `table/<operation>/<variant>/<sessions>`. Throughput counts sessions.
+//!
+//! * `track` finds sessions in random order, as packets of many clients come. `batched` runs the two prefetch stages
+//!   that [`natbox::engine::Batch`] runs, `single` none; `dashmap` is a twin with the same hash and records of the
+//!   same size behind a DashMap, for the ratio.
+//! * `insert` adds sessions to a table that holds that many already.
+//! * `expire/ended` ends that many at once; `expire/alive` is one turn of the wheel over that many that stay.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use dashmap::DashMap;
+use natbox::nat::{Key, KeyHash, Lifetimes, NewSession, Origin, State, Table, TcpState, Timeouts, Tracked};
+use natbox::time::{Span, Tick};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+/// In the second-level cache; far beyond the third.
+const SIZES: [u32; 2] = [10_000, 1_000_000];
+/// Packets looked up together: the engine's batch.
+const BATCH: usize = natbox::io::BATCH;
+/// Sessions inserted between two looks at the clock.
+const CHUNK: usize = 4096;
+const START: Tick = Tick(0);
+const SHORT: Span = Span::seconds(1);
+
+/// Sessions that are to stay get the long lifetime, those that come and go the short one.
+fn lifetimes() -> Lifetimes {
+    Lifetimes::new(&Timeouts {
+        tcp_established: Span::MAX,
+        tcp_transitory: SHORT,
+        tcp_syn: SHORT,
+        udp: Span::MAX,
+        udp_dns: SHORT,
+        icmp: SHORT,
+        fragment: SHORT,
+    })
+}
+
+fn table(capacity: u32) -> Table {
+    Table::new(capacity, 1, lifetimes(), [1, 2, 3, 4], START).expect("memory")
+}
+
+fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut key = || Key { addresses: random.random(), ports: random.random(), protocol: 6 };
+    let session = |original, reply| NewSession {
+        original,
+        reply,
+        origin: Origin::Forward,
+        uplink: 0,
+        state: State::Tcp(state),
+    };
+    (0..count).map(|_| session(key(), key())).collect()
+}
+
+fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
+    for new in sessions {
+        table.insert(0, new, None, now).expect("random keys do not collide and there is room");
+    }
+}
+
+fn refresh(table: &Table, sessions: &[NewSession], now: Tick) {
+    for new in sessions {
+        let tracked = table.track(new.original, table.hash(new.original), None, now);
+        assert!(matches!(tracked, Tracked::Hit(_)));
+    }
+}
+
+fn track(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table/track");
+    group.throughput(Throughput::Elements(BATCH as u64)).sample_size(30);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
+    for size in SIZES {
+        let sessions = sessions(1, size as usize, TcpState::Established);
+        let table = table(size);
+        fill(&table, &sessions, START);
+        let mut keys: Vec<Key> = sessions.iter().flat_map(|new| [new.original, new.reply]).collect();
+        keys.shuffle(&mut StdRng::seed_from_u64(2));
+        let mut batches = keys.chunks_exact(BATCH).cycle();
+
+        group.bench_function(BenchmarkId::new("batched", size), |bencher| {
+            bencher.iter(|| {
+                // Opaque, or the order could be known ahead.
+                let batch = black_box(batches.next().expect("it goes round"));
+                let mut hashes = [KeyHash(0); BATCH];
+                for (hash, key) in hashes.iter_mut().zip(batch) {
+                    *hash = table.hash(*key);
+                    table.prefetch_index(*hash);
+                }
+                for hash in hashes {
+                    table.prefetch_record(hash);
+                }
+                for (hash, key) in hashes.iter().zip(batch) {
+                    let tracked = table.track(*key, *hash, None, START);
+                    assert!(matches!(black_box(tracked), Tracked::Hit(_)));
+                }
+            });
+        });
+        group.bench_function(BenchmarkId::new("single", size), |bencher| {
+            bencher.iter(|| {
+                for key in black_box(batches.next().expect("it goes round")) {
+                    let tracked = table.track(*key, table.hash(*key), None, START);
+                    assert!(matches!(black_box(tracked), Tracked::Hit(_)));
+                }
+            });
+        });
+        let twin = Twin::new(&table, &sessions);
+        group.bench_function(BenchmarkId::new("dashmap", size), |bencher| {
+            bencher.iter(|| {
+                for key in black_box(batches.next().expect("it goes round")) {
+                    assert!(black_box(twin.track(*key, table.hash(*key), START)).is_some());
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+fn insert(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table/insert");
+    group.throughput(Throughput::Elements(CHUNK as u64)).sample_size(20);
+    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1));
+    for size in SIZES {
+        let table = table(size + CHUNK as u32);
+        fill(&table, &sessions(1, size as usize, TcpState::Established), START);
+        let new = sessions(3, 16 * CHUNK, TcpState::SynOriginal);
+        let mut chunks = new.chunks_exact(CHUNK).cycle();
+        let mut now = START;
+        let mut ended = Vec::with_capacity(CHUNK);
+        group.bench_function(BenchmarkId::new("new", size), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut total = Duration::ZERO;
+                for _ in 0..rounds {
+                    let chunk = black_box(chunks.next().expect("it goes round"));
+                    let started = Instant::now();
+                    fill(&table, chunk, now);
+                    total += started.elapsed();
+                    // The room for the next round is not on the bill.
+                    now = now.after(Span(2 * SHORT.0));
+                    while !table.expire(0, now, u32::MAX, &mut ended) {}
+                    assert_eq!(ended.len(), CHUNK);
+                    ended.clear();
+                }
+                total
+            });
+        });
+    }
+    group.finish();
+}
+
+fn expire(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("table/expire");
+    group.sample_size(10).sampling_mode(SamplingMode::Flat);
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    for size in SIZES {
+        group.throughput(Throughput::Elements(u64::from(size)));
+        let opening = sessions(1, size as usize, TcpState::SynOriginal);
+        let mut ended = Vec::with_capacity(size as usize);
+        let ending = table(size);
+        let mut now = START;
+        group.bench_function(BenchmarkId::new("ended", size), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut total = Duration::ZERO;
+                for _ in 0..rounds {
+                    fill(&ending, &opening, now);
+                    now = now.after(Span(2 * SHORT.0));
+                    let started = Instant::now();
+                    while !ending.expire(0, now, 256, &mut ended) {}
+                    total += started.elapsed();
+                    assert_eq!(ended.len(), size as usize);
+                    ended.clear();
+                }
+                total
+            });
+        });
+        let lasting = table(size);
+        let established = sessions(1, size as usize, TcpState::Established);
+        fill(&lasting, &established, START);
+        let mut now = START;
+        group.bench_function(BenchmarkId::new("alive", size), |bencher| {
+            bencher.iter_custom(|rounds| {
+                let mut total = Duration::ZERO;
+                for round in 0..rounds {
+                    if round % 1000 == 0 {
+                        // Or the longest lifetime would be over before the bench is.
+                        refresh(&lasting, &established, now);
+                    }
+                    now = now.after(TURN);
+                    let started = Instant::now();
+                    while !lasting.expire(0, now, 256, &mut ended) {}
+                    total += started.elapsed();
+                }
+                total
+            });
+        });
+        assert!(ended.is_empty());
+    }
+    group.finish();
+}
+
+/// A little more than one turn of the wheel.
+const TURN: Span = Span::seconds(263);
+
+/// What the table would be with a DashMap for its index: from hashed key to record, one record a cache line.
+struct Twin {
+    index: DashMap<Hashed, u32, BuildHasherDefault<Ready>>,
+    records: Vec<TwinRecord>,
+}
+
+#[repr(align(64))]
+struct TwinRecord {
+    keys: [Key; 2],
+    last_seen: AtomicU32,
+    state: AtomicU32,
+    spare: AtomicU64,
+}
+
+/// A key that brings its hash along, so that both indexes pay for the same one.
+#[derive(PartialEq, Eq)]
+struct Hashed {
+    key: Key,
+    hash: u64,
+}
+
+impl Hash for Hashed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Passes on a hash that is ready.
+#[derive(Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a Hashed writes one word");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Twin {
+    fn new(table: &Table, sessions: &[NewSession]) -> Self {
+        let index = DashMap::with_capacity_and_hasher_and_shard_amount(
+            2 * sessions.len(),
+            BuildHasherDefault::default(),
+            1024,
+        );
+        let mut records = Vec::with_capacity(sessions.len());
+        for (id, new) in sessions.iter().enumerate() {
+            let keys = [new.original, new.reply];
+            for (direction, key) in keys.into_iter().enumerate() {
+                let hash = table.hash(key).0;
+                index.insert(Hashed { key, hash }, (id as u32) << 1 | direction as u32);
+            }
+            let [last_seen, state] = [0, 0].map(AtomicU32::new);
+            records.push(TwinRecord { keys, last_seen, state, spare: AtomicU64::new(0) });
+        }
+        Self { index, records }
+    }
+
+    fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
+        // The guard is held while the record is used, as a shard of the table is.
+        let entry = self.index.get(&Hashed { key, hash: hash.0 })?;
+        let record = &self.records[(*entry >> 1) as usize];
+        let age = now.since(Tick(record.last_seen.load(Relaxed)));
+        if age > SHORT && record.state.load(Relaxed) != 0 {
+            record.spare.fetch_add(1, Relaxed);
+            return None;
+        }
+        record.last_seen.store(now.0, Relaxed);
+        Some(record.keys[(*entry & 1 ^ 1) as usize])
+    }
+}
+
+criterion_group!(benches, track, insert, expire);
+criterion_main!(benches);
