@@ -1,0 +1,267 @@
+//! What cannot work is refused: one message that says what to do, the right exit code, and the host untouched.
+
+use std::fs;
+
+use rustix::process::Signal;
+use tun_tap::{Iface, Mode};
+
+use crate::single_box::{Config, Published, SingleBox, eventually};
+
+/// The user's error, and the environment's trouble (design of the command line).
+const USER: i32 = 1;
+const ENVIRONMENT: i32 = 2;
+
+/// Runs with a configuration behind a command; checks code, words and host.
+#[track_caller]
+fn assert_refused(scene: &SingleBox, before: &[&str], config: &Config, code: i32, words: &[&str]) {
+    let state = scene.host_state();
+    let path = scene.write("refused", &config.to_string());
+    scene.refused(before, &path).assert_says(code, words);
+    state.assert_same(&scene.host_state(), &format!("after a refusal for {words:?}"));
+}
+
+#[test]
+fn every_mistake_of_a_configuration_is_named_by_line_and_column() {
+    let scene = SingleBox::new(Published::OnLink);
+    let before = scene.host_state();
+    let text = scene.config().to_string().replace("workers: 2", "workers: two").replace("tcp+udp", "tcpip");
+    let path = scene.write("wrong", &text);
+    let name = path.to_str().unwrap();
+    for command in ["run", "check", "plan", "config"] {
+        let ended = scene.natbox(&[], &[command, "--config", name]);
+        assert_eq!(ended.code, Some(USER), "{ended:?}");
+        let lines: Vec<&str> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 2, "{command}: {}", ended.stderr);
+        assert!(lines[0].starts_with(&format!("{name}:2:28: tun.workers: found `two`")), "{}", lines[0]);
+        assert!(
+            lines[1].starts_with(&format!("{name}:9:29: forwards[2].protocol: found `tcpip`")),
+            "{}",
+            lines[1]
+        );
+    }
+    before.assert_same(&scene.host_state(), "after a configuration error");
+}
+
+#[test]
+fn a_missing_configuration_file_and_wrong_arguments_are_the_users_error() {
+    let scene = SingleBox::new(Published::OnLink);
+    let missing = scene.lab.directory().join("missing.yaml");
+    scene.refused(&[], &missing).assert_says(USER, &["missing.yaml", "No such file"]);
+    let directory = scene.lab.directory().to_owned();
+    scene.refused(&[], &directory).assert_says(USER, &[directory.to_str().unwrap()]);
+    for arguments in [
+        &["run"] as &[&str],
+        &["run", "--config"],
+        &["run", "--bogus"],
+        &["fly"],
+        &["status", "--name", "a", "--socket", "/b"],
+    ] {
+        let ended = scene.natbox(&[], arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(USER), ""), "{ended:?}");
+        assert!(ended.stderr.contains("error: "), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_missing_interface_is_named_with_those_that_are_there() {
+    let scene = SingleBox::new(Published::OnLink);
+    for (config, key) in [
+        (Config { inside: "lan9".into(), ..scene.config() }, "inside.interface: "),
+        (Config { outside: "wan9".into(), ..scene.config() }, "uplinks[0].interface: "),
+    ] {
+        for manage in [true, false] {
+            let config = Config { manage, ..config.clone() };
+            assert_refused(&scene, &[], &config, USER, &[key, "an9\"", "there are: ", "lan0", "wan0"]);
+        }
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_is_named_with_the_command_that_mends_it() {
+    let scene = SingleBox::new(Published::OnLink);
+    for interface in ["lan0", "wan0"] {
+        scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
+        let words = ["is down", &format!("ip link set {interface} up")];
+        assert_refused(&scene, &[], &scene.config(), ENVIRONMENT, &words);
+        scene.natbox.ip(&["link", "set", interface, "up"]).unwrap();
+    }
+}
+
+#[test]
+fn what_another_natbox_has_is_refused_and_it_goes_on() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    // Two legs that nobody has yet.
+    scene.lab.veth(7, (&scene.natbox, "wan1"), (&scene.net, "eth1")).unwrap();
+    scene.lab.veth(8, (&scene.natbox, "lan1"), (&scene.net, "eth2")).unwrap();
+    let running = scene.start(&scene.config());
+    let pid = running.process.pid().to_string();
+    let free = Config {
+        tun: "nb1".into(),
+        socket: scene.lab.directory().join("other.sock"),
+        inside: "lan1".into(),
+        outside: "wan1".into(),
+        ..scene.config()
+    };
+    let socket = Config { socket: scene.config().socket, ..free.clone() };
+    assert_refused(&scene, &[], &socket, USER, &["admin.socket: ", "in use by another natbox"]);
+    let tun = Config { tun: "nb0".into(), ..free.clone() };
+    assert_refused(&scene, &[], &tun, USER, &["tun.name: nb0", "taken", &pid]);
+    let tun = Config { manage: false, ..tun };
+    assert_refused(&scene, &[], &tun, USER, &["tun.name: nb0", "taken"]);
+    for (key, name) in [("inside", "lan0"), ("outside", "wan0")] {
+        let mut config = free.clone();
+        match key {
+            "inside" => config.inside = name.into(),
+            _ => config.outside = name.into(),
+        }
+        assert_refused(&scene, &[], &config, USER, &[name, "taken by natbox", &pid]);
+    }
+    // The one that was there first has not noticed.
+    scene.assert_traffic();
+    running.stop(Signal::TERM);
+}
+
+#[test]
+fn a_name_that_another_program_took_for_its_device_is_refused() {
+    let scene = SingleBox::new(Published::OnLink);
+    // A program that is attached to it.
+    let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
+    assert_refused(&scene, &[], &scene.config(), USER, &["tun.name", "nb0", "taken", "choose another"]);
+    drop(foreign);
+    // A device that stays without one; what is not a TUN at all.
+    for (workers, multi_queue) in [("1", &[] as &[&str]), ("2", &["multi_queue"])] {
+        let add = [&["tuntap", "add", "dev", "nb0", "mode", "tun"], multi_queue].concat();
+        // A child that another test started at the wrong moment may still hold the foreign program's file.
+        eventually("the name is free again", || scene.natbox.ip(&add).ok());
+        let config = Config { workers: workers.into(), ..scene.config() };
+        assert_refused(&scene, &[], &config, USER, &["tun.name", "nb0", "taken"]);
+        let delete = [&["tuntap", "del", "dev", "nb0", "mode", "tun"], multi_queue].concat();
+        scene.natbox.ip(&delete).unwrap();
+    }
+    scene.natbox.ip(&["link", "add", "nb0", "type", "bridge"]).unwrap();
+    assert_refused(&scene, &[], &scene.config(), USER, &["tun.name", "nb0", "taken"]);
+}
+
+#[test]
+fn a_backend_that_this_version_lacks_is_refused() {
+    let scene = SingleBox::new(Published::OnLink);
+    let config = Config { io: "uring".into(), ..scene.config() };
+    assert_refused(&scene, &[], &config, USER, &["tun.io: uring", "poll or auto"]);
+}
+
+#[test]
+fn without_privilege_the_message_says_which_is_needed() {
+    let scene = SingleBox::new(Published::OnLink);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let capability = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+    // A socket that anybody may make, so that it is not what fails first.
+    let open = scene.lab.directory().join("open");
+    fs::create_dir(&open).unwrap();
+    std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
+    let config = Config { socket: open.join("natbox.sock"), ..scene.config() };
+    assert_refused(&scene, &nobody, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+    // Root without the capability.
+    assert_refused(&scene, &capability, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+    let unmanaged = Config { manage: false, ..config };
+    assert_refused(&scene, &nobody, &unmanaged, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+}
+
+#[test]
+fn without_the_driver_the_message_says_how_to_get_it() {
+    let scene = SingleBox::new(Published::OnLink);
+    let script = scene.write("hide", "mount -t tmpfs none /dev/net && exec \"$@\"\n");
+    let hidden = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
+    assert_refused(
+        &scene,
+        &hidden,
+        &scene.config(),
+        ENVIRONMENT,
+        &["/dev/net/tun is missing", "modprobe tun"],
+    );
+    // A node without a driver behind it.
+    let script =
+        scene.write("fake", "mount -t tmpfs none /dev/net && mknod /dev/net/tun c 10 254 && exec \"$@\"\n");
+    let fake = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
+    assert_refused(&scene, &fake, &scene.config(), ENVIRONMENT, &["/dev/net/tun is missing", "modprobe tun"]);
+}
+
+#[test]
+fn an_unusable_socket_path_is_named() {
+    let scene = SingleBox::new(Published::OnLink);
+    // Root may write anywhere but where nobody can.
+    let config = Config { socket: "/proc/natbox.sock".into(), ..scene.config() };
+    assert_refused(
+        &scene,
+        &[],
+        &config,
+        ENVIRONMENT,
+        &["admin.socket", "/proc/natbox.sock", "must be writable"],
+    );
+    let config = Config { socket: "/proc/natbox/natbox.sock".into(), ..scene.config() };
+    assert_refused(&scene, &[], &config, ENVIRONMENT, &["admin.socket", "/proc/natbox", "must be writable"]);
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    assert_refused(&scene, &nobody, &scene.config(), ENVIRONMENT, &["admin.socket", "must be writable"]);
+    let file = scene.write("a-file", "");
+    let config = Config { socket: file.clone(), ..scene.config() };
+    assert_refused(&scene, &[], &config, USER, &["admin.socket", "not a socket"]);
+    assert!(file.exists());
+}
+
+#[test]
+fn an_unwritable_journal_stops_the_start() {
+    let scene = SingleBox::new(Published::OnLink);
+    let script = scene.write("read-only", "mount -t tmpfs -o ro none /run/natbox && exec \"$@\"\n");
+    let read_only = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
+    // The configuration lies below /run/natbox as well.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("natbox.yaml");
+    let config = Config { socket: directory.path().join("natbox.sock"), ..scene.config() };
+    fs::write(&path, config.to_string()).unwrap();
+    fs::copy(&script, directory.path().join("script")).unwrap();
+    let state = scene.host_state();
+    scene.refused(&read_only, &path).assert_says(ENVIRONMENT, &["/run/natbox", "writable"]);
+    state.assert_same(&scene.host_state(), "without a journal");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn read_only_settings_stop_the_start_and_what_was_done_is_taken_back() {
+    let scene = SingleBox::new(Published::OnLink);
+    let script = scene.write("read-only", "mount -o remount,ro,bind /proc/sys /proc/sys 2>/dev/null || mount --bind -o ro /proc/sys /proc/sys; exec \"$@\"\n");
+    let read_only = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
+    assert_refused(
+        &scene,
+        &read_only,
+        &scene.config(),
+        ENVIRONMENT,
+        &["/proc/sys/net", "wanted", "read-only"],
+    );
+}
+
+#[test]
+fn more_sessions_than_memory_is_said_before_anything_is_changed() {
+    let scene = SingleBox::new(Published::OnLink);
+    let config = Config { sessions: "500M".into(), ..scene.config() };
+    let limited = ["prlimit", "--as=4000000000"];
+    assert_refused(
+        &scene,
+        &limited,
+        &config,
+        ENVIRONMENT,
+        &["limits.sessions: 500000000", "memory", "fewer"],
+    );
+}
+
+#[test]
+fn a_foreign_route_in_the_way_is_not_touched() {
+    let scene = SingleBox::new(Published::OnLink);
+    scene.natbox.ip(&["route", "add", &format!("{}/32", scene.published), "dev", "lan0"]).unwrap();
+    assert_refused(
+        &scene,
+        &[],
+        &scene.config(),
+        ENVIRONMENT,
+        &[&scene.published.to_string(), "ip route del", "host.manage: false"],
+    );
+}

@@ -1,0 +1,123 @@
+//! `natbox demo` from the outside. Each demo here has a network namespace list and a `/run/natbox` of its own only by
+//! its unique names, so that these tests may run beside any other.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::lab::{NATBOX, wait_for};
+
+fn demo(arguments: &[&str]) -> Result<Child> {
+    let mut command = Command::new(NATBOX);
+    command.arg("demo").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().context("start natbox demo")
+}
+
+/// What a demo with this pid has set up: its namespaces, journal and directory.
+fn traces(pid: u32) -> Vec<PathBuf> {
+    let name = format!("nbdemo-{pid}-");
+    let directories = ["/run/netns", "/run/natbox"].into_iter().filter_map(|path| fs::read_dir(path).ok());
+    let entries = directories.flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| path.to_string_lossy().contains(&name)).collect()
+}
+
+/// Processes whose command line names what this demo has set up.
+fn processes(pid: u32) -> Vec<u32> {
+    let name = format!("/nbdemo-{pid}-");
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(&name))
+    })
+    .collect()
+}
+
+/// Waits until both boxes run.
+fn wait_until_boxes_run(pid: u32) -> Result<()> {
+    wait_for("the demo's boxes", || Ok((processes(pid).len() == 2).then_some(())))
+}
+
+fn send(process: &Child, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(process.id().cast_signed()).context("no pid")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+#[test]
+fn the_demo_reports_that_two_lines_add_up() -> Result<()> {
+    let demo = demo(&["--json", "--rate", "40", "--seconds", "2"])?;
+    let pid = demo.id();
+    let output = demo.wait_with_output()?;
+    let progress = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.success(),
+        "{}\n{progress}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout)
+    );
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    ensure!(report["ratio"].as_f64().is_some_and(|ratio| (1.95..2.1).contains(&ratio)), "{report}");
+    ensure!(report["wrong_line_replies"] == 0 && report["client_addresses_preserved"] == true, "{report}");
+    ensure!(report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)), "{report}");
+    ensure!(report["sessions"].as_u64().is_some_and(|sessions| sessions >= 60), "{report}");
+    ensure!(report["capture_missed"] == 0, "{report}");
+    for line in report["lines"].as_array().context("no lines")? {
+        ensure!(
+            line["share_together"].as_f64().is_some_and(|share| (0.45..0.55).contains(&share)),
+            "{report}"
+        );
+        ensure!(
+            line["alone_mbit"].as_f64().is_some_and(|rate| rate > 35.0) && line["name"].is_string(),
+            "{report}"
+        );
+    }
+    ensure!(!progress.contains('\x1b'), "control codes without a terminal");
+    ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
+    Ok(())
+}
+
+#[test]
+fn signals_end_the_demo_and_nothing_is_left() -> Result<()> {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
+        let mut demo = demo(&["--rate", "20"])?;
+        let pid = demo.id();
+        wait_until_boxes_run(pid)?;
+        send(&demo, signal)?;
+        let status = wait_for("the demo to end", || Ok(demo.try_wait()?))?;
+        ensure!(status.code() == Some(code), "{signal:?}: {status}");
+        ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
+    }
+    Ok(())
+}
+
+#[test]
+fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
+    let mut killed = demo(&["--rate", "20"])?;
+    let pid = killed.id();
+    wait_until_boxes_run(pid)?;
+    killed.kill()?;
+    killed.wait()?;
+    ensure!(!traces(pid).is_empty(), "there must be something to clean up");
+
+    let mut next = demo(&["--rate", "20", "--seconds", "1"])?;
+    let mut text = String::new();
+    next.stdout.take().context("no output")?.read_to_string(&mut text)?;
+    ensure!(next.wait()?.success(), "{text}");
+    ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
+    Ok(())
+}
+
+#[test]
+fn two_demos_at_the_same_time_do_not_harm_each_other() -> Result<()> {
+    let options = ["--json", "--rate", "20", "--seconds", "1"];
+    let both = [demo(&options)?, demo(&options)?];
+    for demo in both {
+        let output = demo.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Bulk data arrives bit for bit, whatever is offloaded to whom.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::net::SocketAddrV4;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use natbox::cli::demo::topology::{CLIENTS, Private};
+
+use crate::lab::{Nginx, Site, output, require};
+
+/// Size of the downloaded file, in bytes.
+const SIZE: u64 = 1 << 30;
+
+/// Longest that one download may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Each rung of natbox's own ladder of offloads: as it is asked for, and as the status names it.
+const LADDER: [(&str, &str); 4] =
+    [("tso+uso", "tso4+uso4+checksum"), ("tso", "tso4+checksum"), ("checksum", "checksum"), ("none", "none")];
+
+#[test]
+fn a_download_over_both_lines_at_once_is_intact_with_interface_offloads() -> Result<()> {
+    downloads_are_intact(true)
+}
+
+#[test]
+fn a_download_over_both_lines_at_once_is_intact_without_interface_offloads() -> Result<()> {
+    downloads_are_intact(false)
+}
+
+/// For every rung of the ladder, curl fetches the first half over line 1 and the second half over line 2 at the same
+/// time; put together they have the SHA-256 of the original.
+fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
+    require("curl")?;
+    require("sha256sum")?;
+    let site = Site::new(Private::Shared, 1)?;
+    if !interface_offloads {
+        switch_offloads_off(&site)?;
+    }
+    let files = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
+    let original = files.path().join("original");
+    write_noise(&original)?;
+    let wanted = sha256(&[&original])?;
+    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let _nginx = Nginx::start(&site.lab, site.server(), "nginx", files.path(), &listen)?;
+
+    for (offload, rung) in LADDER {
+        let mut boxes = Vec::new();
+        for line in [0, 1] {
+            let mut config = site.web_config(line);
+            config.offload = offload;
+            boxes.push(site.start(line, &config)?);
+        }
+        let found = boxes[0].status()?.tun.offload;
+        ensure!(found == rung, "asked for {offload}, wanted {rung}, found {found}");
+
+        let halves = [files.path().join("first"), files.path().join("second")];
+        let ranges = [format!("0-{}", SIZE / 2 - 1), format!("{}-", SIZE / 2)];
+        let mut downloads = Vec::new();
+        for line in [0, 1] {
+            let mut curl = site.client().command("curl");
+            curl.args(["-sS", "--fail", "--interface", &CLIENTS[line].to_string(), "--range", &ranges[line]]);
+            curl.arg("-o").arg(&halves[line]);
+            curl.arg(format!("http://{}/original", site.line(line).endpoint(80)));
+            downloads.push(site.client().spawn(&format!("curl-{offload}-{line}"), curl)?);
+        }
+        for download in &mut downloads {
+            match download.wait(LIMIT)? {
+                Some(status) if status.success() => {}
+                Some(status) => bail!("offload {offload}: {status}\n{}", download.log()),
+                None => bail!("offload {offload}: `{}` took more than {LIMIT:?}", download.command()),
+            }
+        }
+        let found = sha256(&[&halves[0], &halves[1]])?;
+        ensure!(found == wanted, "offload {offload}: SHA-256 is {found}, wanted {wanted}");
+        for mut natbox in boxes {
+            let status = natbox.process().terminate()?;
+            ensure!(status.success(), "natbox ended with {status}:\n{}", natbox.process().log());
+        }
+    }
+    Ok(())
+}
+
+fn switch_offloads_off(site: &Site) -> Result<()> {
+    require("ethtool")?;
+    let topology = &site.topology;
+    let mut ends = vec![(&topology.servers[0].namespace, "eth0"), (&topology.lans[0], "srv1")];
+    for (line, leg, port) in [(0, "isp1", "box1"), (1, "isp2", "box2")] {
+        ends.extend([
+            (&topology.client, leg),
+            (&topology.lines[line].provider, "net0"),
+            (&topology.lines[line].provider, "box0"),
+            (&topology.lines[line].natbox, "wan0"),
+            (&topology.lines[line].natbox, "lan0"),
+            (&topology.lans[0], port),
+        ]);
+    }
+    for (namespace, interface) in ends {
+        let mut command = namespace.command("ethtool");
+        command.args(["-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"]);
+        output(command)?;
+    }
+    Ok(())
+}
+
+/// Bytes without any repetition, so that nothing misplaced goes unnoticed.
+fn write_noise(path: &Path) -> Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..SIZE / 8 {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes())?;
+    }
+    file.flush()?;
+    ensure!(fs::metadata(path)?.len() == SIZE);
+    Ok(())
+}
+
+/// SHA-256 of files put together, by coreutils.
+fn sha256(parts: &[&Path]) -> Result<String> {
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat \"$@\" | sha256sum", "sh"]).args(parts);
+    Ok(output(command)?.split(' ').next().context("sha256sum printed nothing")?.to_owned())
+}

@@ -1,0 +1,223 @@
+//! ICMP errors that kernels write about translated packets, the box's own kernel among them: each reaches the sender of
+//! the packet, with the addresses that the sender knows.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use natbox::cli::demo::http;
+use natbox::cli::demo::lab::Namespace;
+use natbox::packet::{Protocol, craft};
+
+use crate::single_box::{
+    BOX_INSIDE, CLIENT, DATAGRAMS, DEAD, ErrorWatch, FAR, Injector, PROVIDER, Published, SERVER, SingleBox,
+    Sink, WEB, seconds,
+};
+
+/// ICMP types and codes.
+const UNREACHABLE: u8 = 3;
+const HOST: u8 = 1;
+const PORT: u8 = 3;
+const FRAGMENTATION_NEEDED: u8 = 4;
+
+/// The kinds of address that a box can publish.
+const KINDS: [Published; 3] = [Published::OnLink, Published::Routed, Published::Owned];
+
+/// A scene whose box gives up on a silent neighbour within half a second.
+fn impatient(kind: Published) -> SingleBox {
+    let scene = SingleBox::new(kind);
+    for leg in ["lan0", "wan0"] {
+        scene.natbox.sysctl(&format!("net/ipv4/neigh/{leg}/retrans_time_ms"), "150").unwrap();
+    }
+    scene
+}
+
+/// What a datagram to a destination comes back as.
+fn answer(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (ErrorKind, u16) {
+    let socket = namespace.enter(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
+    socket.set_read_timeout(Some(seconds(5))).unwrap();
+    socket.connect(to).unwrap();
+    socket.send(b"anybody there").unwrap();
+    // The kernel hands an error to the socket only if the quoted packet is the one that was sent.
+    let error = socket.recv(&mut [0; 64]).unwrap_err();
+    (error.kind(), socket.local_addr().unwrap().port())
+}
+
+/// Sends a datagram; the port it comes from. Host unreachable is an error that Linux keeps from the socket of a datagram.
+fn knock(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (UdpSocket, u16) {
+    let socket = namespace.enter(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
+    socket.send_to(b"anybody there", to).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+#[test]
+fn a_dead_server_is_reported_to_the_client_by_the_published_address() {
+    for kind in KINDS {
+        let scene = impatient(kind);
+        let _natbox = scene.start(&scene.config());
+        let watch = ErrorWatch::start(&scene.net);
+        let (_socket, port) = knock(&scene.net, CLIENT, scene.endpoint(DEAD));
+        let seen = watch.wait_for("host unreachable", |error| error.code == HOST);
+        assert_eq!((seen.kind, seen.source, seen.destination), (UNREACHABLE, scene.published, CLIENT));
+        assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (port, DEAD)));
+
+        // The kernel hands an error to a socket only if the quoted packet is one that it has sent.
+        let connect = || http::connect(Some(CLIENT), scene.endpoint(DEAD), seconds(5));
+        let error = scene.net.enter(connect).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostUnreachable, "TCP, {kind:?}");
+        watch.assert_nothing_private();
+    }
+}
+
+#[test]
+fn a_dead_host_on_the_outside_segment_is_reported_to_the_inside() {
+    for kind in KINDS {
+        let scene = impatient(kind);
+        let _natbox = scene.start(&scene.config());
+        let watch = ErrorWatch::start(&scene.server);
+        let nobody = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 99), 9);
+        let (_socket, port) = knock(&scene.server, SERVER, nobody);
+        let seen = watch.wait_for("host unreachable", |error| error.code == HOST);
+        assert_eq!((seen.source, seen.destination), (BOX_INSIDE, SERVER), "{kind:?}");
+        assert_eq!((seen.quoted, seen.ports), ((SERVER, *nobody.ip()), (port, 9)));
+
+        let connect = || http::connect(None, nobody, seconds(5));
+        let error = scene.server.enter(connect).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostUnreachable, "TCP, {kind:?}");
+    }
+}
+
+#[test]
+fn a_closed_port_is_reported_in_both_directions() {
+    for kind in KINDS {
+        let scene = SingleBox::new(kind);
+        let _natbox = scene.start(&scene.config());
+        let outside = ErrorWatch::start(&scene.net);
+        let (error, port) = answer(&scene.net, CLIENT, scene.endpoint(DATAGRAMS));
+        assert_eq!(error, ErrorKind::ConnectionRefused, "{kind:?}");
+        let seen = outside.wait_for("port unreachable", |error| error.code == PORT);
+        assert_eq!((seen.kind, seen.source, seen.destination), (UNREACHABLE, scene.published, CLIENT));
+        assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (port, DATAGRAMS)));
+        outside.assert_nothing_private();
+
+        let inside = ErrorWatch::start(&scene.server);
+        let (error, port) = answer(&scene.server, SERVER, SocketAddrV4::new(CLIENT, 9));
+        assert_eq!(error, ErrorKind::ConnectionRefused, "{kind:?}");
+        let seen = inside.wait_for("port unreachable", |error| error.code == PORT);
+        assert_eq!((seen.kind, seen.source, seen.destination), (UNREACHABLE, CLIENT, SERVER));
+        assert_eq!((seen.quoted, seen.ports), ((SERVER, CLIENT), (port, 9)));
+    }
+}
+
+/// The hops that traceroute sees, one address each.
+fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Vec<String> {
+    let mut command = namespace.command("traceroute");
+    command.args(["-n", "-q", "1", "-w", "2", "-m", "6", "-N", "1"]).args(arguments).arg(to.to_string());
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn traceroute_from_inside_sees_every_router_once() {
+    let scene = SingleBox::new(Published::OnLink);
+    let far = scene.with_far(1500);
+    let _web = crate::single_box::serve(&far, FAR, WEB);
+    let _natbox = scene.start(&scene.config());
+    let watch = ErrorWatch::start(&scene.net);
+    let expected = [BOX_INSIDE, PROVIDER, FAR].map(|hop| hop.to_string());
+    for method in [&["-U"] as &[&str], &["-I"], &["-T", "-p", "80"]] {
+        assert_eq!(hops(&scene.server, method, FAR), expected, "{method:?}");
+    }
+    watch.assert_nothing_private();
+}
+
+#[test]
+fn traceroute_from_outside_sees_the_box_and_then_the_published_address() {
+    for kind in [Published::OnLink, Published::Routed] {
+        let scene = SingleBox::new(kind);
+        let far = scene.with_far(1500);
+        let _server = scene.serve();
+        let _natbox = scene.start(&scene.config());
+        let watch = ErrorWatch::start(&scene.net);
+        let provider = Ipv4Addr::new(198, 18, 0, 1);
+        let expected = [provider, scene.outside, scene.published].map(|hop| hop.to_string());
+        for method in [&["-U", "-p", "7"] as &[&str], &["-T", "-p", "80"]] {
+            assert_eq!(hops(&far, method, scene.published), expected, "{method:?} ({kind:?})");
+        }
+        watch.assert_nothing_private();
+    }
+}
+
+#[test]
+fn a_narrow_link_further_out_is_found_by_uploads_and_downloads() {
+    for (kind, offload) in [
+        (Published::OnLink, "auto"),
+        (Published::Routed, "auto"),
+        (Published::Owned, "auto"),
+        (Published::OnLink, "none"),
+    ] {
+        let scene = SingleBox::new(kind);
+        let far = scene.with_far(1300);
+        let _server = scene.serve();
+        let config = crate::single_box::Config { offload: offload.into(), ..scene.config() };
+        let _natbox = scene.start(&config);
+        let watch = ErrorWatch::start(&scene.server);
+        let is_too_big = |error: &crate::single_box::IcmpError| {
+            (error.kind, error.code, error.mtu) == (UNREACHABLE, FRAGMENTATION_NEEDED, 1300)
+        };
+
+        let sink = Sink::listen(&far, FAR, 9000);
+        let mut upload = sink.connect(&scene.server, None);
+        let port = upload.local_addr().unwrap().port();
+        sink.upload(&mut upload, 1_000_000);
+        let seen = watch.wait_for("fragmentation needed", is_too_big);
+        assert_eq!((seen.source, seen.destination), (PROVIDER, SERVER));
+        assert_eq!((seen.quoted, seen.ports), ((SERVER, FAR), (port, 9000)), "about the upload ({kind:?})");
+
+        scene.server.ip(&["route", "flush", "cache"]).unwrap();
+        watch.forget();
+        let connect = || http::connect(None, scene.endpoint(WEB), seconds(5));
+        let mut connection = far.enter(connect).unwrap().unwrap();
+        assert_eq!(connection.get("/bytes/1000000").unwrap().body.len(), 1_000_000);
+        let port = connection.stream_ref().local_addr().unwrap().port();
+        let seen = watch.wait_for("fragmentation needed", is_too_big);
+        assert_eq!((seen.quoted, seen.ports), ((SERVER, FAR), (WEB, port)), "about the download ({kind:?})");
+    }
+}
+
+#[test]
+fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
+    let scene = SingleBox::new(Published::OnLink);
+    let natbox = scene.start(&scene.config());
+    let injector = Injector::new(&scene);
+    scene.natbox.ip(&["link", "set", "lan0", "mtu", "1300"]).unwrap();
+    natbox.wait_for_log("MTU changed");
+    let watch = ErrorWatch::start(&scene.net);
+    let tuple = craft::tuple(Protocol::UDP, (CLIENT, 4000), (scene.published, DATAGRAMS));
+    let mut packet = craft::udp(tuple, &[5; 1400]);
+    craft::set_dont_fragment(&mut packet, true);
+    injector.send(&packet);
+    let seen = watch.wait_for("fragmentation needed", |error| error.code == FRAGMENTATION_NEEDED);
+    assert_eq!((seen.source, seen.destination, seen.mtu), (scene.published, CLIENT, 1300));
+    assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (4000, DATAGRAMS)));
+    watch.assert_nothing_private();
+
+    // Without DF the kernel cuts it to size.
+    let inside = scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
+    inside.set_read_timeout(Some(seconds(3))).unwrap();
+    injector.send(&craft::udp(tuple, &[5; 1400]));
+    assert_eq!(inside.recv(&mut [0; 2000]).unwrap(), 1400);
+}
+
+#[test]
+fn an_upload_from_outside_fits_a_private_side_that_is_narrower() {
+    let scene = SingleBox::new(Published::OnLink);
+    scene.natbox.ip(&["link", "set", "lan0", "mtu", "1300"]).unwrap();
+    let _natbox = scene.start(&scene.config());
+    // The server does not know, so it offers segments for 1500.
+    let sink = Sink::listen(&scene.server, SERVER, WEB);
+    let mut upload = sink.connect(&scene.net, Some(scene.endpoint(WEB)));
+    sink.upload(&mut upload, 1_000_000);
+}

@@ -1,0 +1,161 @@
+//! What the tests share: a site with two lines, boxes on it, real programs in it, and waiting without sleeping blindly.
+//!
+//! The namespaces themselves are those of the demo ([`natbox::cli::demo::lab`], [`natbox::cli::demo::topology`]).
+
+mod programs;
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::capture::{Expected, LineWatch};
+use natbox::cli::demo::interrupt::Interrupt;
+use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::cli::demo::topology::{Line, Plan, Private, TwoLines};
+
+pub use programs::{Nginx, curl, output, ping, require};
+
+/// The program under test.
+pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
+
+/// How long anything in a test may take that should be quick.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often a condition is looked at.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Two lines, their boxes' hosts, servers and clients; no box runs yet.
+pub struct Site {
+    pub topology: TwoLines,
+    pub lab: Lab,
+}
+
+impl Site {
+    /// Builds a site whose lines are as fast as the machine.
+    pub fn new(private: Private, servers: u8) -> Result<Site> {
+        let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
+        let topology = TwoLines::build(&lab, Plan { private, servers, mbit: None })?;
+        Ok(Site { topology, lab })
+    }
+
+    pub fn line(&self, number: usize) -> &Line {
+        &self.topology.lines[number]
+    }
+
+    pub fn client(&self) -> &Namespace {
+        &self.topology.client
+    }
+
+    /// The first server's namespace.
+    pub fn server(&self) -> &Namespace {
+        &self.topology.servers[0].namespace
+    }
+
+    /// The first server's address for a line.
+    pub fn server_address(&self, line: usize) -> Ipv4Addr {
+        self.topology.servers[0].addresses[line]
+    }
+
+    /// A configuration for the box of a line, without forwards.
+    pub fn config(&self, line: usize) -> BoxConfig {
+        BoxConfig {
+            number: line + 1,
+            workers: "auto".into(),
+            offload: "auto",
+            published: self.line(line).published,
+            gateway: self.line(line).gateway,
+            prefix: self.line(line).prefix.clone(),
+            forwards: Vec::new(),
+        }
+    }
+
+    /// A configuration that publishes port 80 of the first server.
+    pub fn web_config(&self, line: usize) -> BoxConfig {
+        self.config(line).forward("tcp", 80, self.server_address(line), 80)
+    }
+
+    /// Starts the box of a line and waits until it is ready.
+    pub fn start(&self, line: usize, config: &BoxConfig) -> Result<NatBox> {
+        let name = format!("natbox{}", config.number);
+        let namespace = &self.line(line).natbox;
+        let mut natbox =
+            NatBox::start(Path::new(NATBOX), namespace, self.lab.directory(), &name, &config.text())?;
+        natbox.wait_ready(&Interrupt::default())?;
+        Ok(natbox)
+    }
+
+    /// Both boxes, publishing port 80 of the first server.
+    pub fn start_web_boxes(&self) -> Result<[NatBox; 2]> {
+        Ok([self.start(0, &self.web_config(0))?, self.start(1, &self.web_config(1))?])
+    }
+
+    /// Watches a line for packets that are no replies from its published port 80.
+    pub fn watch(&self, line: usize) -> Result<LineWatch> {
+        let line = self.line(line);
+        let expected =
+            Expected { sender: line.sender, own: line.outside, published: line.published, port: 80 };
+        Ok(LineWatch::start(&line.provider, expected)?)
+    }
+}
+
+/// The configuration of one box, as text in the end.
+#[derive(Clone)]
+pub struct BoxConfig {
+    pub number: usize,
+    pub workers: String,
+    pub offload: &'static str,
+    pub published: Ipv4Addr,
+    gateway: Ipv4Addr,
+    prefix: String,
+    forwards: Vec<String>,
+}
+
+impl BoxConfig {
+    /// Publishes a port. `protocol`: as in the file; for `icmp` the ports are not used.
+    pub fn forward(mut self, protocol: &str, port: u16, to: Ipv4Addr, to_port: u16) -> BoxConfig {
+        let number = self.forwards.len();
+        self.forwards.push(match protocol {
+            "icmp" => format!("{{ name: f{number}, protocol: icmp, to: {to} }}"),
+            _ => format!("{{ name: f{number}, protocol: {protocol}, port: {port}, to: \"{to}:{to_port}\" }}"),
+        });
+        self
+    }
+
+    pub fn text(&self) -> String {
+        let BoxConfig { number, workers, offload, published, gateway, prefix, forwards } = self;
+        let forwards = match forwards.as_slice() {
+            [] => String::new(),
+            some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
+        };
+        format!(
+            "name: natbox{number}\n\
+             tun: {{ name: nb{number}, workers: {workers}, offload: {offload} }}\n\
+             inside: {{ interface: lan0, prefixes: [{prefix}] }}\n\
+             uplinks:\n  - {{ name: isp{number}, interface: wan0, addresses: [{published}], gateway: {gateway} }}\n\
+             {forwards}\
+             outbound:\n  - {{ from: {prefix}, uplinks: [isp{number}] }}\n"
+        )
+    }
+}
+
+/// Listens in a namespace.
+pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
+    namespace.enter(|| TcpListener::bind((address, port)))?.with_context(|| format!("bind {address}:{port}"))
+}
+
+/// Looks until `condition` has a value.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for {what}", PATIENCE.as_secs());
+        }
+        thread::sleep(POLL);
+    }
+}

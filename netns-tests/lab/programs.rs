@@ -1,0 +1,112 @@
+//! Real programs in a namespace.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::{Context, Result, bail, ensure};
+use natbox::cli::demo::lab::{Child, Lab, Namespace, command_line};
+
+use super::wait_for;
+
+/// Fails with a sentence if a program is not installed.
+pub fn require(program: &str) -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    ensure!(
+        std::env::split_paths(&path).any(|directory| directory.join(program).is_file()),
+        "this test needs {program}, which is not installed: netns-tests/run installs it"
+    );
+    Ok(())
+}
+
+/// Runs a command to its end; fails with its output unless it succeeds.
+pub fn output(mut command: Command) -> Result<String> {
+    let Output { status, stdout, stderr } =
+        command.output().with_context(|| format!("start {}", command_line(&command)))?;
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    if !status.success() {
+        bail!("{}: {status}\n{text}{}", command_line(&command), String::from_utf8_lossy(&stderr));
+    }
+    Ok(text)
+}
+
+/// Runs curl from one of the namespace's addresses; returns the body. HTTP errors are errors.
+pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result<String> {
+    require("curl")?;
+    let mut command = namespace.command("curl");
+    command.args(["-sS", "--fail", "--max-time", "20", "--interface", &from.to_string()]).args(arguments);
+    output(command)
+}
+
+/// Pings from one of the namespace's addresses; fails unless every echo is answered.
+pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> Result<()> {
+    require("ping")?;
+    let mut command = namespace.command("ping");
+    command.args(["-n", "-i", "0.1", "-W", "2", "-c", &count.to_string()]);
+    let text = output({
+        command.args(["-I", &from.to_string(), &to.to_string()]);
+        command
+    })?;
+    ensure!(text.contains(&format!("{count} received")), "echoes were lost:\n{text}");
+    Ok(())
+}
+
+/// An nginx of its own: configuration, logs and everything else in one directory.
+pub struct Nginx {
+    directory: PathBuf,
+    _process: Child,
+}
+
+impl Nginx {
+    /// Serves the files of `root` on each of `listen`; the log has a line `CLIENT SERVER` for each request.
+    pub fn start(
+        lab: &Lab,
+        namespace: &Namespace,
+        name: &str,
+        root: &Path,
+        addresses: &[SocketAddrV4],
+    ) -> Result<Nginx> {
+        require("nginx")?;
+        let directory = lab.directory().join(name);
+        fs::create_dir(&directory)?;
+        let listens: String = addresses.iter().map(|address| format!("    listen {address};\n")).collect();
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", directory.display()))
+            .collect();
+        // Root's workers: the files lie in directories that others may not enter. Debian's modules are left out.
+        let text = format!(
+            "user root;\nworker_processes 2;\nworker_rlimit_nofile 8192;\npid {dir}/pid;\nerror_log {dir}/error.log;\n\
+             events {{ worker_connections 4096; }}\n\
+             http {{\n  log_format short '$remote_addr $server_addr';\n  access_log {dir}/access.log short;\n\
+             {temporary}  sendfile on;\n  keepalive_requests 100000;\n  server {{\n{listens}    root {root};\n  }}\n}}\n",
+            dir = directory.display(),
+            root = root.display(),
+        );
+        let path = directory.join("nginx.conf");
+        fs::write(&path, text)?;
+        let mut command = namespace.command("nginx");
+        command.args(["-g", "daemon off;", "-e"]).arg(directory.join("error.log"));
+        command.arg("-p").arg(&directory).arg("-c").arg(&path);
+        let mut process = namespace.spawn(name, command)?;
+        wait_for("nginx to listen", || {
+            if let Some(status) = process.ended()? {
+                bail!("nginx ended ({status}):\n{}", process.log());
+            }
+            Ok(namespace.enter(|| TcpStream::connect(addresses[0]))?.ok())
+        })?;
+        Ok(Nginx { directory, _process: process })
+    }
+
+    /// The lines `CLIENT SERVER` of the access log so far.
+    pub fn requests(&self) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+        let text = fs::read_to_string(self.directory.join("access.log"))?;
+        text.lines()
+            .map(|line| {
+                let (client, server) = line.split_once(' ').context("a strange line in nginx's log")?;
+                Ok((client.parse()?, server.parse()?))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,189 @@
+//! A box from start to end, seen from outside.
+
+use std::fs;
+use std::time::Duration;
+
+use natbox::control::Status;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::single_box::{Config, Published, SingleBox, eventually, seconds};
+
+#[test]
+fn status_tells_what_the_box_does_as_text_and_as_json() {
+    for workers in ["1", "2"] {
+        let scene = SingleBox::new(Published::OnLink);
+        let _server = scene.serve();
+        let mut natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
+        for _ in 0..5 {
+            scene.assert_traffic();
+        }
+        let socket = natbox.socket().to_str().unwrap().to_owned();
+        let json = scene.natbox(&[], &["status", "--socket", &socket, "--json"]);
+        assert_eq!((json.code, json.stderr.as_str()), (Some(0), ""));
+        let status: Status = serde_json::from_str(&json.stdout).unwrap();
+        assert_eq!(status.name, "natbox");
+        assert_eq!(status.pid, natbox.process.pid());
+        assert_eq!(status.workers.len().to_string(), workers);
+        assert_eq!(status.tun.name, "nb0");
+        assert_eq!(status.sessions.capacity, 64_000);
+        assert_eq!(status.sessions.created, 10, "five in, five out");
+        let sum = |name: &str| -> u64 { status.workers.iter().map(|worker| worker.counters[name]).sum() };
+        assert!(sum("packets_in") > 0);
+        for name in ["packets_in", "packets_out", "translated_inside", "translated_outside"] {
+            assert_eq!(sum(name), status.totals[name], "{name}");
+        }
+
+        let text = scene.natbox(&[], &["status", "--socket", &socket]);
+        assert_eq!(text.code, Some(0));
+        for words in ["natbox (natbox ", &format!("nb0 ({workers} workers"), "of 64000 (10 created"] {
+            assert!(text.stdout.contains(words), "{words:?} is missing in {}", text.stdout);
+        }
+        assert!(natbox.process.ended().unwrap().is_none());
+    }
+}
+
+#[test]
+fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
+    let scene = SingleBox::new(Published::OnLink);
+    let natbox = scene.start(&scene.config());
+    let socket = natbox.socket().to_str().unwrap().to_owned();
+    natbox.kill();
+    for path in [&socket, "/run/natbox/nobody-has-this-name.sock"] {
+        scene.natbox(&[], &["status", "--socket", path]).assert_says(2, &[path, "is the box running"]);
+    }
+}
+
+#[test]
+fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
+    for workers in ["1", "2"] {
+        let scene = SingleBox::new(Published::OnLink);
+        let _server = scene.serve();
+        let before = scene.host_state();
+        let mut natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
+        scene.assert_traffic();
+        scene.natbox.ip(&["link", "del", "nb0"]).unwrap();
+        let status = natbox.process.wait(seconds(5)).unwrap().expect("the box ends");
+        let log = natbox.process.log();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains("the TUN device nb0 is gone"), "{log}");
+        assert!(!log.contains("could not be taken back"), "{log}");
+        before.assert_same(&scene.host_state(), "after the device was deleted");
+        // And it can start again.
+        let natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
+        scene.assert_traffic();
+        natbox.stop(Signal::TERM);
+    }
+}
+
+#[test]
+fn usr1_reports_and_hup_is_ignored() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let mut natbox = scene.start(&scene.config());
+    scene.assert_traffic();
+    natbox.process.signal(Signal::HUP).unwrap();
+    natbox.wait_for_log("HUP ignored");
+    natbox.process.signal(Signal::USR1).unwrap();
+    natbox.wait_for_log("packets_in=");
+    scene.assert_traffic();
+    natbox.stop(Signal::TERM);
+}
+
+#[test]
+fn many_starts_and_stops_leave_nothing() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let before = scene.host_state();
+    for round in 0..30 {
+        let natbox = scene.start(&scene.config());
+        if round % 10 == 0 {
+            scene.assert_traffic();
+        }
+        natbox.stop(if round % 2 == 0 { Signal::TERM } else { Signal::INT });
+    }
+    before.assert_same(&scene.host_state(), "after 30 rounds");
+    assert_eq!(
+        fs::read_dir(scene.lab.directory()).unwrap().count(),
+        2,
+        "only this test's own configuration and log"
+    );
+}
+
+#[test]
+fn a_signal_during_the_start_ends_in_the_same_order() {
+    let scene = SingleBox::new(Published::Owned);
+    let before = scene.host_state();
+    let path = scene.write("early", &scene.config().to_string());
+    for delay in (0..40).step_by(4) {
+        let mut command = scene.natbox.command(crate::single_box::NATBOX);
+        command.arg("run").arg("--config").arg(&path);
+        let mut child = scene.natbox.spawn("early", command).unwrap();
+        eventually("natbox is executed", || {
+            let name = fs::read_to_string(format!("/proc/{}/comm", child.pid())).ok()?;
+            (name.trim() == "natbox").then_some(())
+        });
+        std::thread::sleep(Duration::from_millis(delay));
+        let _ = child.signal(Signal::TERM);
+        let status = child.wait(seconds(10)).unwrap().expect("it ends");
+        // Before it listens to signals it just dies of them; it has changed nothing by then.
+        assert!(status.success() || status.code().is_none(), "{status}: {}", child.log());
+        before.assert_same(&scene.host_state(), &format!("TERM {delay} ms after the start"));
+    }
+}
+
+#[test]
+fn logs_are_text_or_one_json_object_a_line() {
+    let scene = SingleBox::new(Published::OnLink);
+    for format in ["text", "json"] {
+        let config = Config { log_format: format.into(), name: format!("box-{format}"), ..scene.config() };
+        let mut natbox = scene.start(&config);
+        natbox.process.signal(Signal::USR1).unwrap();
+        natbox.wait_for_log("packets_in");
+        let log = natbox.process.log();
+        natbox.stop(Signal::TERM);
+        assert!(!log.contains('\u{1b}'), "no colours in a file");
+        for line in log.lines() {
+            let (timestamp, level) = match format {
+                "json" => {
+                    let value: Value = serde_json::from_str(line).unwrap();
+                    assert!(value["message"].is_string(), "{line}");
+                    let text = |key: &str| value[key].as_str().unwrap().to_owned();
+                    (text("timestamp"), text("level"))
+                }
+                _ => {
+                    let mut words = line.split_whitespace();
+                    (words.next().unwrap().to_owned(), words.next().unwrap().to_owned())
+                }
+            };
+            assert!(timestamp.starts_with("20") && timestamp.ends_with('Z'), "{line}");
+            assert!(["INFO", "WARN", "DEBUG"].contains(&level.as_str()), "{line}");
+        }
+    }
+}
+
+#[test]
+fn an_idle_box_takes_no_processor_time() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    // With and without sessions that may expire.
+    for round in 0..2 {
+        // What has come to an end just now settles first.
+        std::thread::sleep(Duration::from_millis(300));
+        let ticks = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", natbox.process.pid())).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+            // utime and stime, fields 14 and 15; the first here is field 3.
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let before = ticks();
+        std::thread::sleep(seconds(2));
+        let used = ticks() - before;
+        assert!(used <= 2, "{used} ticks in two seconds (round {round})");
+        if round == 0 {
+            scene.assert_traffic();
+            assert!(natbox.status().sessions.now > 0);
+        }
+    }
+}

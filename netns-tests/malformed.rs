@@ -1,0 +1,245 @@
+//! Packets that no honest sender writes, from the outside segment. Nothing of it may stop the box, grow it, or keep it
+//! from its work.
+//!
+//! The box's own kernel checks IP headers before it routes, so that the worst of them never get to natbox; the checks
+//! of natbox itself are held against them by the tests beside the parser.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use natbox::nat::DropReason;
+use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use rustix::process::Signal;
+
+use crate::single_box::{Config, DATAGRAMS, Injector, Published, RunningBox, SingleBox, WEB, eventually};
+
+const STRANGER: Ipv4Addr = Injector::STRANGER;
+
+/// A good packet to a port of the published address.
+fn udp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    craft::udp(craft::tuple(Protocol::UDP, (STRANGER, 4000), (to, port)), payload)
+}
+
+fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
+    let tuple = craft::tuple(Protocol::TCP, (STRANGER, 4000), (to, port));
+    craft::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], payload)
+}
+
+/// The packet with some bytes set and the IP header checksum right.
+fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
+    for (at, byte) in changes {
+        packet[*at] = *byte;
+    }
+    craft::refresh_header_checksum(&mut packet);
+    packet
+}
+
+/// The packet cut off, with a total length that agrees.
+fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
+    packet.truncate(length);
+    with(packet, &[(2, 0), (3, length as u8)])
+}
+
+#[test]
+fn broken_ip_headers_die_in_the_kernel_of_the_box() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let injector = Injector::new(&scene);
+    let g = scene.published;
+    let good = udp(g, 9999, b"payload");
+    let with_raw = |changes: &[(usize, u8)]| {
+        let mut packet = good.clone();
+        changes.iter().for_each(|(at, byte)| packet[*at] = *byte);
+        packet
+    };
+    let broken = [
+        Vec::new(),
+        good[..1].to_vec(),
+        good[..19].to_vec(),
+        // Shorter than its total length says.
+        good[..good.len() - 1].to_vec(),
+        // Header lengths of 16 and 60 bytes, versions 5 and 6.
+        with(good.clone(), &[(0, 0x44)]),
+        with(good.clone(), &[(0, 0x4f)]),
+        with(good.clone(), &[(0, 0x55)]),
+        with(good.clone(), &[(0, 0x65)]),
+        // Total length below the header's.
+        with(good.clone(), &[(2, 0), (3, 19)]),
+        // A wrong checksum.
+        with_raw(&[(10, good[10] ^ 1)]),
+        // From nowhere: loopback, broadcast, multicast, the unspecified address.
+        with(good.clone(), &[(12, 127)]),
+        with(good.clone(), &[(12, 255), (13, 255), (14, 255), (15, 255)]),
+        with(good.clone(), &[(12, 224)]),
+        with(good.clone(), &[(12, 0), (13, 0), (14, 0), (15, 0)]),
+        // Expired on arrival: answered by the kernel.
+        with(good.clone(), &[(8, 1)]),
+        with(good.clone(), &[(8, 0)]),
+        // Options that run past their end; loose and strict source routes.
+        craft::with_ip_options(&good, &[7, 40, 4, 0]),
+        craft::with_ip_options(&good, &[131, 7, 4, 10, 0, 0, 101, 0]),
+        craft::with_ip_options(&good, &[137, 7, 4, 10, 0, 0, 101, 0]),
+        // An inside source.
+        with(good.clone(), &[(12, 10), (13, 0), (14, 0), (15, 55)]),
+    ];
+    let before = natbox.status().totals["packets_in"];
+    for packet in &broken {
+        injector.send(packet);
+    }
+    // The link keeps the order: what comes last is there last.
+    injector.send(&good);
+    eventually("the good packet after them is counted", || {
+        (natbox.dropped(DropReason::NoMapping.name()) == 1).then_some(())
+    });
+    let status = natbox.status();
+    assert_eq!(status.totals["packets_in"] - before, 1, "only the good one; drops: {:?}", status.drops);
+    scene.assert_traffic();
+}
+
+#[test]
+fn broken_transport_headers_are_dropped_by_name() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let injector = Injector::new(&scene);
+    let g = scene.published;
+    let error = |quoted: &[u8]| craft::icmp_error(3, 1, STRANGER, g, quoted);
+    let tuple = craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000));
+    let sent = craft::udp(tuple, b"payload");
+    let large = udp(g, 9999, &[0; 100]);
+    let fragments = craft::fragments(&large, 64);
+    let cases = [
+        // Data offset below 5 words, and past the end.
+        (with(tcp(g, WEB, b""), &[(32, 0x40)]), DropReason::BadTransportHeader),
+        (with(tcp(g, WEB, b""), &[(32, 0xf0)]), DropReason::BadTransportHeader),
+        (cut(tcp(g, WEB, b""), 20), DropReason::BadTransportHeader),
+        (cut(tcp(g, WEB, b""), 30), DropReason::BadTransportHeader),
+        // UDP length below 8, and past the end.
+        (with(udp(g, DATAGRAMS, b"payload"), &[(24, 0), (25, 7)]), DropReason::BadTransportHeader),
+        (with(udp(g, DATAGRAMS, b"payload"), &[(24, 1), (25, 0)]), DropReason::BadTransportHeader),
+        (cut(udp(g, DATAGRAMS, b"payload"), 20), DropReason::BadTransportHeader),
+        (cut(udp(g, DATAGRAMS, b"payload"), 27), DropReason::BadTransportHeader),
+        (cut(error(&sent), 22), DropReason::BadTransportHeader),
+        // Errors whose quote is too short, broken, or itself an error; with a wrong checksum; about nothing known.
+        (error(&sent[..20]), DropReason::BadIcmpError),
+        (error(&with(sent.clone(), &[(0, 0x44)])), DropReason::BadIcmpError),
+        (error(&error(&sent)), DropReason::BadIcmpError),
+        (with(error(&sent), &[(22, 1)]), DropReason::BadIcmpError),
+        (error(&udp(g, 9999, b"nobody's")), DropReason::UnmatchedIcmpError),
+        (craft::icmp_error(5, 1, STRANGER, g, &sent), DropReason::UnsupportedIcmp),
+        (craft::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
+        (fragments[0].clone(), DropReason::NoMapping),
+        (fragments[1].clone(), DropReason::NoMapping),
+        // Past 65,535 bytes; a first fragment without all of its ports.
+        (with(fragments[1].clone(), &[(6, 0x1f), (7, 0xff)]), DropReason::BadFragment),
+        // From "this network", which the kernel lets through but for the unspecified address.
+        (with(udp(g, 9999, b""), &[(12, 0)]), DropReason::Martian),
+        (udp(g, 9999, b"nobody's"), DropReason::NoMapping),
+        (tcp(g, 9999, b""), DropReason::NoMapping),
+    ];
+    for (number, (packet, reason)) in cases.iter().enumerate() {
+        let before = natbox.status();
+        injector.send(packet);
+        eventually(&format!("case {number} is dropped as {}", reason.name()), || {
+            let before = before.drops.get(reason.name()).copied().unwrap_or(0);
+            (natbox.dropped(reason.name()) == before + 1).then_some(())
+        });
+    }
+    let status = natbox.status();
+    assert_eq!(status.drops.values().sum::<u64>(), cases.len() as u64, "once each: {:?}", status.drops);
+    scene.assert_traffic();
+}
+
+#[test]
+fn unknown_protocols_are_dropped_by_name() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let injector = Injector::new(&scene);
+    let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
+    let unknown: Vec<Protocol> =
+        (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)).collect();
+    for protocol in &unknown {
+        for payload in [&[] as &[u8], &[0], &[0xff; 64]] {
+            injector.send(&craft::other(*protocol, STRANGER, scene.published, payload));
+        }
+    }
+    eventually("all are counted", || {
+        (natbox.dropped(DropReason::NoMapping.name()) == 3 * unknown.len() as u64).then_some(())
+    });
+    scene.assert_traffic();
+}
+
+/// Kilobytes that a process has in memory.
+fn resident(natbox: &RunningBox) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", natbox.process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    // So few sessions that the flood fills the table: from there on nothing may grow.
+    let natbox = scene.start(&Config { sessions: "4k".into(), ..scene.config() });
+    let injector = Injector::new(&scene);
+    let g = scene.published;
+    let sent = craft::udp(craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
+    let good = [
+        tcp(g, WEB, b""),
+        tcp(g, WEB, &[7; 200]),
+        udp(g, DATAGRAMS, &[7; 200]),
+        udp(g, 9999, b""),
+        craft::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"),
+        craft::icmp_error(3, 4, STRANGER, g, &sent),
+        craft::with_ip_options(&udp(g, DATAGRAMS, b"payload"), &[7, 7, 4, 0, 0, 0, 0]),
+    ];
+    let mut random = StdRng::seed_from_u64(0x6e61_7462_6f78);
+    let mut flood = |count: usize| {
+        for number in 0..count {
+            let mut packet = good[random.random_range(0..good.len())].clone();
+            for _ in 0..random.random_range(1..6) {
+                let at = random.random_range(0..packet.len());
+                // The destination stays, or it never gets anywhere.
+                if !(16..20).contains(&at) {
+                    packet[at] = random.random();
+                }
+            }
+            if random.random_ratio(1, 8) {
+                packet.truncate(random.random_range(0..packet.len()));
+            }
+            // Mostly past the kernel's own checks.
+            if packet.len() >= 20 && random.random_ratio(7, 8) {
+                packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
+                let [high, low] = (packet.len() as u16).to_be_bytes();
+                packet[2..4].copy_from_slice(&[high, low]);
+                craft::refresh_header_checksum(&mut packet);
+            }
+            injector.send(&packet);
+            if number % 20_000 == 0 {
+                assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string(), "in the flood");
+            }
+        }
+    };
+    flood(100_000);
+    let (before, packets) = (resident(&natbox), natbox.status().totals["packets_in"]);
+    flood(200_000);
+    let after = resident(&natbox);
+    let status = natbox.status();
+    let arrived = status.totals["packets_in"] - packets;
+    assert!(arrived > 100_000, "only {arrived} packets got through to natbox");
+    assert!(after < before + 2048, "memory grew from {before} kB to {after} kB");
+    assert!(status.sessions.now <= 4000);
+    for reason in [DropReason::BadTransportHeader, DropReason::NoMapping, DropReason::BadIcmpError] {
+        assert!(status.drops.get(reason.name()).is_some_and(|count| *count > 100), "{:?}", status.drops);
+    }
+    // Early in the flood there may have been room for the server's own sessions; it makes room again.
+    assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string());
+    let log = natbox.process.log();
+    assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");
+    natbox.stop(Signal::TERM);
+}

@@ -1,0 +1,193 @@
+//! The published address is the host's own: natbox sees every packet first, and hands on what is the host's.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+
+use rustix::process::Signal;
+
+use crate::single_box::{CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve};
+
+/// Everything that such a host does, at the same time.
+fn assert_all_works(scene: &SingleBox) {
+    let own = serve(&scene.natbox, Ipv4Addr::UNSPECIFIED, 8022);
+    let outside = serve(&scene.net, CLIENT, 8080);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The host's own service, for a client outside.
+            let to = scene.endpoint(8022);
+            let connect = || natbox::cli::demo::http::connect(Some(CLIENT), to, seconds(3));
+            let mut connection = scene.net.enter(connect).unwrap().unwrap();
+            assert_eq!(connection.get("/").unwrap().text().trim(), CLIENT.to_string());
+            let answer = connection.get("/bytes/3000000").unwrap();
+            assert_eq!(answer.body.len(), 3_000_000, "from the host's own server");
+        });
+        scope.spawn(|| {
+            // The host's own connection outwards.
+            let to = SocketAddrV4::new(CLIENT, 8080);
+            let connect = || natbox::cli::demo::http::connect(None, to, seconds(3));
+            let mut connection = scene.natbox.enter(connect).unwrap().unwrap();
+            assert_eq!(connection.get("/").unwrap().text().trim(), scene.published.to_string());
+            assert_eq!(connection.get("/bytes/3000000").unwrap().body.len(), 3_000_000, "to the host itself");
+        });
+        scope.spawn(|| {
+            for _ in 0..5 {
+                assert_eq!(scene.fetch().unwrap(), CLIENT.to_string(), "through the forward");
+            }
+            let mut connection = scene.connect(seconds(3)).unwrap();
+            assert_eq!(
+                connection.get("/bytes/3000000").unwrap().body.len(),
+                3_000_000,
+                "through the forward"
+            );
+        });
+        scope.spawn(|| {
+            let to = SocketAddrV4::new(CLIENT, 8080);
+            for _ in 0..5 {
+                let connect = || natbox::cli::demo::http::connect(None, to, seconds(3));
+                let mut connection = scene.server.enter(connect).unwrap().unwrap();
+                assert_eq!(connection.get("/").unwrap().text().trim(), scene.published.to_string());
+            }
+        });
+        scope.spawn(|| {
+            // The host's own datagrams, as a resolver sends them.
+            let peer = bind(&scene.net, CLIENT, 53);
+            let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 0);
+            own.send_to(b"question", (CLIENT, 53)).unwrap();
+            let mut buffer = [0; 64];
+            let (_, from) = peer.recv_from(&mut buffer).unwrap();
+            assert_eq!(from.ip(), scene.published);
+            peer.send_to(b"answer", from).unwrap();
+            let (length, _) = own.recv_from(&mut buffer).unwrap();
+            assert_eq!(&buffer[..length], b"answer");
+        });
+        scope.spawn(|| {
+            for (namespace, to) in
+                [(&scene.natbox, CLIENT), (&scene.net, scene.published), (&scene.server, CLIENT)]
+            {
+                let mut command = namespace.command("ping");
+                command.args(["-n", "-c", "2", "-i", "0.1", "-W", "2", &to.to_string()]);
+                let output = command.output().unwrap();
+                assert!(output.status.success(), "{to}: {}", String::from_utf8_lossy(&output.stdout));
+            }
+        });
+    });
+    drop((own, outside));
+}
+
+fn bind(namespace: &natbox::cli::demo::lab::Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = namespace.enter(|| UdpSocket::bind((address, port))).unwrap().unwrap();
+    socket.set_read_timeout(Some(seconds(3))).unwrap();
+    socket
+}
+
+#[test]
+fn the_hosts_own_traffic_and_the_translated_go_on_side_by_side() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let before = scene.host_state();
+    for (workers, offload) in [("2", "auto"), ("1", "none")] {
+        let config =
+            crate::single_box::Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+        let natbox = scene.start(&config);
+        assert_all_works(&scene);
+        assert!(natbox.status().totals["handed_back"] > 0);
+        natbox.stop(Signal::TERM);
+        before.assert_same(&scene.host_state(), "after TERM");
+    }
+}
+
+#[test]
+fn a_killed_box_that_owned_the_address_is_mended_by_the_next() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let before = scene.host_state();
+    assert!(before.rules().starts_with("0:\tfrom all lookup local"), "{}", before.rules());
+    for _ in 0..2 {
+        scene.start(&scene.config()).kill();
+        let rules = scene.host_state();
+        assert!(!rules.rules().starts_with("0:\tfrom all lookup local"), "{}", rules.rules());
+    }
+    let natbox = scene.start(&scene.config());
+    assert_all_works(&scene);
+    natbox.stop(Signal::INT);
+    before.assert_same(&scene.host_state(), "after kill -9, a restart and INT");
+}
+
+#[test]
+fn connections_of_the_host_outlive_start_stop_and_death_of_the_box() {
+    let scene = SingleBox::new(Published::Owned);
+    let listener = scene.natbox.enter(|| TcpListener::bind((scene.published, 8022))).unwrap().unwrap();
+    let to = scene.endpoint(8022).into();
+    let mut client = scene.net.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
+    let (mut host, _) = listener.accept().unwrap();
+    let outer = scene.net.enter(|| TcpListener::bind((CLIENT, 8080))).unwrap().unwrap();
+    let out_to = SocketAddrV4::new(CLIENT, 8080).into();
+    let mut own = scene.natbox.enter(|| TcpStream::connect_timeout(&out_to, seconds(3))).unwrap().unwrap();
+    let (mut peer, _) = outer.accept().unwrap();
+    let mut talk = |when: &str| {
+        let pairs: [(&mut TcpStream, &mut TcpStream); 2] = [(&mut client, &mut host), (&mut own, &mut peer)];
+        for (one, other) in pairs {
+            let mut buffer = [0; 8];
+            for socket in [&*one, &*other] {
+                socket.set_read_timeout(Some(seconds(5))).unwrap();
+            }
+            one.write_all(b"question").unwrap();
+            other.read_exact(&mut buffer).unwrap_or_else(|error| panic!("{when}: {error}"));
+            other.write_all(b"response").unwrap();
+            one.read_exact(&mut buffer).unwrap_or_else(|error| panic!("{when}: {error}"));
+        }
+    };
+    talk("before");
+    let natbox = scene.start(&scene.config());
+    talk("while it runs");
+    natbox.stop(Signal::TERM);
+    talk("after it stopped");
+    let natbox = scene.start(&scene.config());
+    talk("while the second runs");
+    natbox.kill();
+    talk("after the second was killed");
+    scene.start(&scene.config()).stop(Signal::TERM);
+    talk("after the third");
+}
+
+#[test]
+fn a_private_host_reaches_the_published_service_and_the_hosts_own() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let _own = serve(&scene.natbox, scene.published, 8022);
+    let _natbox = scene.start(&scene.config());
+    for port in [crate::single_box::WEB, 8022] {
+        let to = scene.endpoint(port);
+        let answer = eventually(&format!("{to} from inside"), || {
+            let connect = || natbox::cli::demo::http::connect(None, to, seconds(1));
+            let mut connection = scene.server.enter(connect).unwrap().ok()?;
+            Some(connection.get("/").unwrap_or_else(|error| panic!("{to}: {error}")).text().trim().to_owned())
+        });
+        // Hairpin shows the external address (RFC 4787 REQ-9).
+        let expected = if port == crate::single_box::WEB { scene.published } else { SERVER };
+        assert_eq!(answer, expected.to_string());
+    }
+}
+
+#[test]
+fn datagrams_to_a_forward_go_inside_and_others_to_the_host() {
+    let scene = SingleBox::new(Published::Owned);
+    let inside = bind(&scene.server, SERVER, DATAGRAMS);
+    let own = bind(&scene.natbox, scene.published, 9999);
+    let client = bind(&scene.net, CLIENT, 0);
+    let _natbox = scene.start(&scene.config());
+    let mut buffer = [0; 2000];
+    for (socket, port) in [(&inside, DATAGRAMS), (&own, 9999)] {
+        client.send_to(&[3; 1200], (scene.published, port)).unwrap();
+        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+        assert_eq!((length, from), (1200, client.local_addr().unwrap()), "port {port}");
+        socket.send_to(b"answer", from).unwrap();
+        let (_, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(from, scene.endpoint(port).into());
+    }
+    // What nobody listens on is the host's to refuse: with an error in its own name.
+    client.connect((scene.published, 9998)).unwrap();
+    client.send(b"knock").unwrap();
+    let error = client.recv(&mut buffer).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}

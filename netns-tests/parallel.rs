@@ -1,0 +1,69 @@
+//! Many connections at one time.
+
+use std::fs;
+use std::net::SocketAddrV4;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::http::{Pattern, connect};
+use natbox::cli::demo::topology::{CLIENTS, Private};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::lab::{Nginx, PATIENCE, Site};
+
+/// Connections on each of the two lines.
+const EACH: usize = 500;
+
+/// Size of the file that every connection fetches: several super-packets.
+const SIZE: usize = 200_000;
+
+#[test]
+fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
+    // One descriptor a connection in this process.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .context("raise the limit of open files")?;
+    let site = Site::new(Private::Shared, 1)?;
+    let mut pattern = Pattern::new();
+    let mut page = Vec::new();
+    while page.len() < SIZE {
+        page.extend_from_slice(pattern.next(SIZE - page.len()));
+    }
+    fs::write(site.lab.directory().join("page"), &page)?;
+    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let _nginx = Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?;
+    let boxes = site.start_web_boxes()?;
+
+    let mut connections = site.client().enter(|| {
+        let clients = CLIENTS.iter().cycle();
+        let lines = [0, 1].iter().cycle();
+        clients
+            .zip(lines)
+            .take(2 * EACH)
+            .map(|(client, line)| connect(Some(*client), site.line(*line).endpoint(80), PATIENCE))
+            .collect::<std::io::Result<Vec<_>>>()
+    })??;
+    for natbox in &boxes {
+        let sessions = natbox.status()?.sessions;
+        ensure!(sessions.now as usize == EACH, "{sessions:?} with {EACH} connections open");
+    }
+
+    // Everyone is served while everyone else is connected.
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = connections
+            .chunks_mut(EACH / 10)
+            .map(|share| {
+                let page = &page;
+                scope.spawn(move || {
+                    for connection in share {
+                        let response = connection.get("/page")?;
+                        ensure!(response.status == 200 && response.body == *page, "damaged in transit");
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        shares
+            .into_iter()
+            .try_for_each(|share| share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

@@ -1,0 +1,59 @@
+//! Several servers behind both boxes, each with an address for each line.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use natbox::cli::demo::http::{Answer, Handler, Request, Server};
+use natbox::cli::demo::topology::{CLIENTS, Private};
+
+use crate::lab::{Site, curl, listen};
+
+#[test]
+fn several_servers_behind_both_boxes_on_one_private_network() -> Result<()> {
+    each_server_answers_on_both_lines(Private::Shared)
+}
+
+#[test]
+fn several_servers_behind_both_boxes_on_separate_private_networks() -> Result<()> {
+    each_server_answers_on_both_lines(Private::Separate)
+}
+
+/// Three servers on ports 80, 81, 82 of each line's one published address.
+fn each_server_answers_on_both_lines(private: Private) -> Result<()> {
+    let site = Site::new(private, 3)?;
+    let mut servers = Vec::new();
+    for (number, server) in site.topology.servers.iter().enumerate() {
+        let listeners: Vec<TcpListener> = server
+            .addresses
+            .iter()
+            .map(|address| listen(&server.namespace, *address, 80))
+            .collect::<Result<_>>()?;
+        let handler: Handler = Arc::new(move |request: &Request| {
+            Some(Answer::text(200, format!("server {number} to {}", request.peer)))
+        });
+        servers.push(Server::start(listeners, Some(handler))?);
+    }
+    let mut boxes = Vec::new();
+    for line in [0, 1] {
+        let config =
+            site.topology.servers.iter().zip(80..).fold(site.config(line), |config, (server, port)| {
+                config.forward("tcp", port, server.addresses[line], 80)
+            });
+        boxes.push(site.start(line, &config)?);
+    }
+
+    for line in [0, 1] {
+        for (number, port) in (0..servers.len()).zip(80..) {
+            for client in &CLIENTS[..2] {
+                let answer =
+                    curl(site.client(), *client, &[&format!("http://{}/", site.line(line).endpoint(port))])?;
+                ensure!(
+                    answer == format!("server {number} to {client}"),
+                    "line {line} port {port}: {answer}"
+                );
+            }
+        }
+    }
+    Ok(())
+}

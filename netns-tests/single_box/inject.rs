@@ -1,0 +1,42 @@
+//! Frames of any shape on the outside segment.
+
+use std::net::Ipv4Addr;
+
+use natbox::cli::demo::lab::hardware_address;
+use tun_tap::{Iface, Mode};
+
+use super::{PROVIDER, SingleBox};
+
+/// A TAP device that is bridged with the provider's end of the line: what is written to it arrives at the box's `wan0`, seen
+/// by no IP stack before.
+pub struct Injector {
+    tap: Iface,
+    header: [u8; 14],
+}
+
+impl Injector {
+    /// Puts a bridge in the place of the provider's interface.
+    pub fn new(scene: &SingleBox) -> Injector {
+        let net = &scene.net;
+        let tap = net.enter(|| Iface::without_packet_info("tap0", Mode::Tap)).unwrap().unwrap();
+        net.ip(&["link", "set", "tap0", "up"]).unwrap();
+        net.ip(&["addr", "del", &format!("{PROVIDER}/24"), "dev", "eth0"]).unwrap();
+        net.bridge("br0", &["eth0", "tap0"]).unwrap();
+        net.address("br0", PROVIDER, 24).unwrap();
+        let [box_end, provider_end] = [1, 2].map(|end| hardware_address(0, end));
+        let mut header = [0; 14];
+        header[..6].copy_from_slice(&box_end);
+        header[6..12].copy_from_slice(&provider_end);
+        header[6..12][5] = 0x77;
+        header[12..].copy_from_slice(&[8, 0]);
+        Injector { tap, header }
+    }
+
+    /// Sends bytes as the payload of an IPv4 frame to the box.
+    pub fn send(&self, packet: &[u8]) {
+        self.tap.send(&[&self.header[..], packet].concat()).unwrap();
+    }
+
+    /// A client's address that no kernel owns, so that nobody answers the box's answers.
+    pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+}

@@ -1,0 +1,104 @@
+//! The process under test.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Instant;
+
+use natbox::cli::demo::lab::{Child, Namespace};
+use natbox::control::Status;
+use natbox::control::admin::{self, Request};
+use rustix::process::Signal;
+
+use super::{Config, NATBOX, SingleBox, eventually, seconds};
+
+/// A box that has answered on its admin socket; stopped when dropped.
+#[derive(Debug)]
+pub struct RunningBox {
+    pub process: Child,
+    pub path: PathBuf,
+    socket: PathBuf,
+}
+
+impl RunningBox {
+    pub(super) fn start(scene: &SingleBox, config: &Config) -> RunningBox {
+        let path = scene.write(&config.name, &config.to_string());
+        let mut command = scene.natbox.command(NATBOX);
+        command.arg("run").arg("--config").arg(&path);
+        let process = scene.natbox.spawn(&config.name, command).unwrap();
+        let mut running = RunningBox { process, path, socket: config.socket.clone() };
+        let deadline = Instant::now() + seconds(20);
+        while admin::request::<Status>(&running.socket, &Request::Status).is_err() {
+            let ended = running.process.ended().unwrap();
+            assert!(
+                ended.is_none() && Instant::now() < deadline,
+                "the box did not get ready ({ended:?}):\n{}",
+                running.process.log()
+            );
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        running
+    }
+
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub fn status(&self) -> Status {
+        admin::request(&self.socket, &Request::Status).unwrap()
+    }
+
+    /// Packets dropped so far for a reason.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.status().drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Stops it by a signal: it must end well.
+    pub fn stop(mut self, signal: Signal) {
+        self.process.signal(signal).unwrap();
+        let status = self.process.wait(seconds(10)).unwrap().expect("the box ends after a signal");
+        assert_eq!(status.code(), Some(0), "{}", self.process.log());
+    }
+
+    /// Ends it at once, without any chance to tidy up.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// Waits until the log says something.
+    pub fn wait_for_log(&self, words: &str) {
+        eventually(&format!("the log says {words:?}"), || self.process.log().contains(words).then_some(()));
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// It ended with this code, and what it said on standard error contains all of these.
+    #[track_caller]
+    pub fn assert_says(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is missing in: {}", self.stderr);
+        }
+        // One message: what came before are log lines, which begin with their time.
+        let messages: Vec<_> =
+            self.stderr.lines().filter(|line| !line.starts_with("20") && !line.is_empty()).collect();
+        assert_eq!(messages.len(), 1, "one clear message: {}", self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+    }
+}
+
+pub(super) fn to_its_end(namespace: &Namespace, before: &[&str], arguments: &[&str]) -> Ended {
+    // Killed rather than waited for, should it run on.
+    let mut command = namespace.command("timeout");
+    command.args(["--signal=KILL", "15"]).args(before).arg(NATBOX).args(arguments);
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+}

@@ -1,0 +1,70 @@
+//! Waiting, and connections with something to count at their end.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use natbox::cli::demo::lab::Namespace;
+
+/// A duration.
+pub fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// Asks until there is an answer; fails after ten seconds.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + seconds(10);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Takes whatever is sent to it over TCP, and counts.
+#[derive(Debug)]
+pub struct Sink {
+    address: SocketAddrV4,
+    received: Arc<AtomicU64>,
+}
+
+impl Sink {
+    /// Listens in a namespace, for one connection.
+    pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Sink {
+        let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
+        let received = Arc::new(AtomicU64::new(0));
+        let counter = received.clone();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            drop(listener);
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                // Relaxed: a count, read by polling.
+                counter.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        });
+        Sink { address: SocketAddrV4::new(address, port), received }
+    }
+
+    /// Connects to it, or to what is published for it.
+    pub fn connect(&self, from: &Namespace, published: Option<SocketAddrV4>) -> TcpStream {
+        let to = published.unwrap_or(self.address).into();
+        let stream = from.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
+        stream.set_write_timeout(Some(seconds(5))).unwrap();
+        stream
+    }
+
+    /// Sends so many bytes and waits until all have come.
+    #[track_caller]
+    pub fn upload(&self, stream: &mut TcpStream, bytes: usize) {
+        let before = self.received.load(Ordering::Relaxed);
+        stream.write_all(&vec![7; bytes]).unwrap();
+        let wanted = before + bytes as u64;
+        eventually("all bytes arrive", || (self.received.load(Ordering::Relaxed) == wanted).then_some(()));
+    }
+}

@@ -1,0 +1,96 @@
+//! Every rung of the offload ladder, with one queue and with several.
+
+use std::net::SocketAddrV4;
+use std::ops::ControlFlow;
+
+use natbox::cli::demo::http::{self, Pattern};
+use natbox::cli::demo::lab::Namespace;
+use natbox::nat::DropReason;
+use rustix::process::Signal;
+
+use crate::single_box::{CLIENT, Config, Published, SingleBox, Sink, WEB, seconds, serve};
+
+/// Bytes of each download.
+const LENGTH: usize = 20_000_000;
+
+/// `tun.offload`, what status calls it, and the features that the kernel shows then: checksum, TCP and UDP segmentation.
+const RUNGS: [(&str, &str, [bool; 3]); 5] = [
+    ("auto", "tso4+uso4+checksum", [true, true, true]),
+    ("tso+uso", "tso4+uso4+checksum", [true, true, true]),
+    ("tso", "tso4+checksum", [true, true, false]),
+    ("checksum", "checksum", [true, false, false]),
+    ("none", "none", [false, false, false]),
+];
+
+#[test]
+fn every_rung_is_what_status_says_and_carries_every_byte() {
+    for workers in ["1", "2"] {
+        let scene = SingleBox::new(Published::OnLink);
+        let _server = scene.serve();
+        let _outside = serve(&scene.net, CLIENT, 8080);
+        for (offload, name, features) in RUNGS {
+            let what = format!("offload {offload}, {workers} workers");
+            let config = Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+            let natbox = scene.start(&config);
+            let status = natbox.status();
+            assert_eq!(status.tun.offload, name, "{what}");
+            assert_eq!(status.tun.io, "poll");
+            let wanted = ["tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-udp-segmentation"];
+            for (feature, on) in wanted.iter().zip(features) {
+                assert_eq!(is_on(&scene.natbox, feature), on, "{feature} with {what}");
+            }
+            download(&scene.net, scene.endpoint(WEB), &what);
+            download(&scene.server, SocketAddrV4::new(CLIENT, 8080), &what);
+            let totals = natbox.status().totals;
+            let mean = totals["bytes_in"] / totals["packets_in"];
+            // Half of the packets are bare acknowledgements.
+            match features[1] {
+                true => assert!(mean > 1500, "super-packets with {what}: {mean} bytes a packet"),
+                false => assert!(mean <= 1500, "no super-packets with {what}: {mean} bytes a packet"),
+            }
+            // Others may come of the last farewells of connections through the box before.
+            let drops = natbox.status().drops;
+            for reason in [DropReason::BadOffload, DropReason::WriteRefused, DropReason::TooBig] {
+                assert_eq!(drops.get(reason.name()), None, "{what}");
+            }
+            natbox.stop(Signal::TERM);
+        }
+    }
+}
+
+#[test]
+fn bytes_also_come_up_whole_on_every_rung() {
+    let scene = SingleBox::new(Published::Routed);
+    for (offload, _, _) in RUNGS {
+        let natbox = scene.start(&Config { offload: offload.into(), ..scene.config() });
+        let sink = Sink::listen(&scene.server, crate::single_box::SERVER, WEB);
+        let mut upload = sink.connect(&scene.net, Some(scene.endpoint(WEB)));
+        sink.upload(&mut upload, LENGTH);
+        drop((upload, sink));
+        natbox.stop(Signal::TERM);
+    }
+}
+
+/// Downloads and compares every byte.
+#[track_caller]
+fn download(from: &Namespace, to: SocketAddrV4, what: &str) {
+    let mut connection = from.enter(|| http::connect(None, to, seconds(5))).unwrap().unwrap();
+    let (mut pattern, mut total) = (Pattern::new(), 0);
+    let status = connection.stream(&format!("/bytes/{LENGTH}"), |bytes| {
+        assert!(pattern.matches(bytes), "wrong bytes with {what}");
+        total += bytes.len();
+        ControlFlow::Continue(())
+    });
+    assert_eq!((status.unwrap(), total), (200, LENGTH), "{what}");
+}
+
+/// Whether `ethtool -k` shows a feature of the TUN as on.
+fn is_on(namespace: &Namespace, feature: &str) -> bool {
+    let mut command = namespace.command("ethtool");
+    command.args(["-k", "nb0"]);
+    let output = command.output().expect("ethtool is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{feature}: ")));
+    line.unwrap_or_else(|| panic!("no {feature} in {text}")).starts_with("on")
+}

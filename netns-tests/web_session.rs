@@ -1,0 +1,71 @@
+//! Does session keeping by IP address break when a client changes lines? No: the server sees the same client address on
+//! every line.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Result, ensure};
+use natbox::cli::demo::http::{Answer, Handler, Request, Server};
+use natbox::cli::demo::topology::{CLIENTS, Private};
+
+use crate::lab::{Site, curl, listen};
+
+#[test]
+fn a_session_bound_to_the_client_address_survives_alternating_lines() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    let listeners = vec![
+        listen(site.server(), site.server_address(0), 80)?,
+        listen(site.server(), site.server_address(1), 80)?,
+    ];
+    let _server = Server::start(listeners, Some(login_handler()))?;
+    let _boxes = site.start_web_boxes()?;
+
+    let jar = site.lab.directory().join("cookies").display().to_string();
+    // One name for both lines, as DNS would give it; the address decides on the line.
+    let visit = |client: Ipv4Addr, line: usize, path: &str| {
+        let resolve = format!("site.example:80:{}", site.line(line).published);
+        let url = format!("http://site.example{path}");
+        curl(site.client(), client, &["--resolve", &resolve, "-c", &jar, "-b", &jar, &url])
+    };
+    visit(CLIENTS[0], 0, "/login")?;
+    for round in 0..10 {
+        let answer = visit(CLIENTS[0], round % 2, "/private")?;
+        ensure!(answer == format!("welcome back, {}", CLIENTS[0]), "round {round}: {answer}");
+    }
+    // The binding is real: the same cookie from another address is refused, on each line.
+    for line in [0, 1] {
+        let refused = visit(CLIENTS[1], line, "/private");
+        ensure!(
+            refused.is_err_and(|error| error.to_string().contains("403")),
+            "a stolen cookie was accepted"
+        );
+    }
+    Ok(())
+}
+
+/// `/login` hands out a cookie that is bound to the address it was handed to; `/private` wants both.
+fn login_handler() -> Handler {
+    let sessions: Mutex<HashMap<String, Ipv4Addr>> = Mutex::default();
+    Arc::new(move |request: &Request| {
+        let mut sessions = sessions.lock().ok()?;
+        match request.path.as_str() {
+            "/login" => {
+                let id = format!("{:04}", sessions.len());
+                let cookie = ("Set-Cookie".to_owned(), format!("id={id}"));
+                sessions.insert(id, request.peer);
+                Some(Answer { headers: vec![cookie], ..Answer::text(200, "hello") })
+            }
+            "/private" => {
+                let id = request.header("cookie").and_then(|cookie| cookie.strip_prefix("id="));
+                match id.and_then(|id| sessions.get(id)) {
+                    Some(owner) if *owner == request.peer => {
+                        Some(Answer::text(200, format!("welcome back, {owner}")))
+                    }
+                    Some(_) | None => Some(Answer::text(403, "not your session")),
+                }
+            }
+            _ => None,
+        }
+    })
+}
