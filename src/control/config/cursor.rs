@@ -250,13 +250,14 @@ fn unknown_key_advice(key: &str, section: &Section, schema: &[&Section]) -> Stri
     }
 }
 
-/// Whether YAML 1.2 takes the text for a truth value or a number.
+/// Whether YAML 1.2 takes the text for a truth value or a number. What only looks like one, such as `1e999`, which no
+/// number of 64 bits holds, or `--5`, is text: the printer writes it without quotes.
 fn is_typed_scalar(text: &str) -> bool {
-    let digits = text.trim_start_matches(['-', '+']);
-    matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
-        || matches!(digits.to_ascii_lowercase().as_str(), ".inf" | ".nan")
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE" | ".nan" | ".NaN" | ".NAN")
+        || matches!(digits, ".inf" | ".Inf" | ".INF")
         || digits.starts_with(|first: char| first.is_ascii_digit() || first == '.')
-            && digits.parse::<f64>().is_ok()
+            && digits.parse().is_ok_and(f64::is_finite)
         || digits.strip_prefix("0x").is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok())
         || digits.strip_prefix("0o").is_some_and(|octal| u64::from_str_radix(octal, 8).is_ok())
 }

@@ -178,10 +178,13 @@ pub(super) fn box_name(text: &str) -> Result<String, Misfit> {
 
 /// The name of an uplink or a forward, for listings.
 pub(super) fn label(text: &str) -> Result<String, Misfit> {
-    if (1..=MAX_NAME).contains(&text.len()) && !text.contains(char::is_control) && text.trim() == text {
+    // The separators of lines and paragraphs break lines, though Unicode does not count them as control characters.
+    let breaks_listings = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    if (1..=MAX_NAME).contains(&text.len()) && !text.contains(breaks_listings) && text.trim() == text {
         return Ok(text.into());
     }
-    Err(Misfit::new(format!("a name of 1 to {MAX_NAME} bytes"), "shorten it, without blanks at its ends"))
+    let wanted = format!("a name of 1 to {MAX_NAME} bytes in one line");
+    Err(Misfit::new(wanted, "shorten it, without blanks at its ends"))
 }
 
 /// An absolute path that fits a Unix socket's address.

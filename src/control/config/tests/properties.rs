@@ -123,10 +123,15 @@ impl Mutation {
     }
 }
 
+/// A name that no other index has; the first one is left as it was generated.
+fn distinct(index: usize, name: &str) -> String {
+    if index == 0 { name.to_owned() } else { format!("{name}{index}") }
+}
+
 /// Any configuration that a file can lead to, in the order that a file gives.
 fn config() -> impl Strategy<Value = Config> {
     let label = || {
-        "[a-zA-Z0-9._+ -]{1,20}|1e3|true|null|~|0x1F|\\PC{1,12}"
+        "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
             .prop_filter("a label", |text| values::label(text).is_ok())
     };
     let duration = |from: u64, to: u64| (from..=to).prop_map(Duration::from_micros);
@@ -145,7 +150,7 @@ fn config() -> impl Strategy<Value = Config> {
         )| {
             let address = |octet| std::net::Ipv4Addr::new(203, 0, index as u8, octet);
             Uplink {
-                name: format!("{index}{name}"),
+                name: distinct(index, &name),
                 interface: interface.replacen(|_: char| true, "w", 1),
                 addresses: octets.into_iter().map(address).collect(),
                 gateway: Some(address(254)),
@@ -201,7 +206,7 @@ fn config() -> impl Strategy<Value = Config> {
                     [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp][protocol % 3];
                 let first = 1 + 500 * index as u16;
                 Forward {
-                    name: format!("{index}{name}"),
+                    name: distinct(index, &name),
                     uplink,
                     protocol,
                     address: addresses[address % addresses.len()],
