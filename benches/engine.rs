@@ -69,6 +69,12 @@ fn settings(sessions: u32) -> Settings {
         hairpin: true,
         ports: (1024, 65535),
         mss_clamp: MssClamp::Auto,
+        soft_pooling: false,
+        port_parity: true,
+        port_overlapping: false,
+        inbound_refresh: true,
+        refusal: None,
+        late_syn_error: false,
         timeouts: Timeouts {
             tcp_established: Span::MAX,
             tcp_transitory: Span::MAX,
@@ -77,11 +83,14 @@ fn settings(sessions: u32) -> Settings {
             udp_dns: SHORT,
             icmp: SHORT,
             fragment: SHORT,
+            port_rest: Span::seconds(0),
         },
         sessions,
         sessions_per_host: 64 << 10,
         new_sessions_per_host: 0,
         fragments: 16,
+        resting_ports: 0,
+        icmp_errors_per_host: 0,
     }
 }
 

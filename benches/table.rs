@@ -38,6 +38,7 @@ fn lifetimes() -> Lifetimes {
         udp_dns: SHORT,
         icmp: SHORT,
         fragment: SHORT,
+        port_rest: Span::seconds(0),
     })
 }
 

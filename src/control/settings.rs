@@ -3,7 +3,9 @@
 use crate::host::Facts;
 use crate::nat;
 
-use super::config::{Config, Dependence, ForwardProtocol, MssClamp, PortRange};
+use super::config::{
+    AddressPooling, Config, Dependence, ForwardProtocol, MssClamp, PortRange, Refusal, UnsolicitedSyn,
+};
 
 /// The translator's settings.
 pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
@@ -66,6 +68,16 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
             MssClamp::Off => nat::MssClamp::Off,
             MssClamp::To(bytes) => nat::MssClamp::To(bytes),
         },
+        soft_pooling: config.nat.address_pooling == AddressPooling::Soft,
+        port_parity: config.nat.port_parity,
+        port_overlapping: config.nat.port_overlapping,
+        inbound_refresh: config.nat.inbound_refresh,
+        refusal: match config.nat.refusal {
+            Refusal::AdminProhibited => Some(13),
+            Refusal::HostUnreachable => Some(1),
+            Refusal::None => None,
+        },
+        late_syn_error: config.nat.unsolicited_syn == UnsolicitedSyn::LateError,
         timeouts: nat::Timeouts {
             tcp_established: config.timeouts.tcp_established.into(),
             tcp_transitory: config.timeouts.tcp_transitory.into(),
@@ -74,11 +86,14 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
             udp_dns: config.timeouts.udp_dns.into(),
             icmp: config.timeouts.icmp.into(),
             fragment: config.timeouts.fragment.into(),
+            port_rest: config.timeouts.port_rest.into(),
         },
         sessions: config.limits.sessions,
         sessions_per_host: config.limits.sessions_per_host,
         new_sessions_per_host: config.limits.new_sessions_per_host,
         fragments: config.limits.fragments,
+        resting_ports: config.limits.resting_ports,
+        icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
 }
 

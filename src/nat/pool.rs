@@ -209,6 +209,7 @@ mod tests {
             udp_dns: second,
             icmp: second,
             fragment: second,
+            port_rest: Span(0),
         });
         let records = Region::map(1).expect("memory");
         let start = Tick(u32::MAX - 500);

@@ -34,6 +34,19 @@ pub struct Settings {
     pub ports: (u16, u16),
     /// TCP MSS clamp.
     pub mss_clamp: MssClamp,
+    /// Whether a host whose external address has no port left may use another one of the line (RFC 7857 section 4).
+    pub soft_pooling: bool,
+    /// Whether UDP ports keep their lowest bit (RFC 4787 REQ-4).
+    pub port_parity: bool,
+    /// Whether mappings towards different destinations may share an external port (RFC 7857 section 3).
+    pub port_overlapping: bool,
+    /// Whether packets from outside keep dynamic UDP mappings alive (RFC 4787 REQ-6a).
+    pub inbound_refresh: bool,
+    /// Code of the destination unreachable message that an inside host gets when no mapping can be made for it; None:
+    /// it gets none (RFC 5508 REQ-8, RFC 6888 REQ-11).
+    pub refusal: Option<u8>,
+    /// Whether a SYN that nobody waits for is answered with port unreachable after a while (RFC 5382 REQ-4).
+    pub late_syn_error: bool,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Sessions at one time, exactly.
@@ -44,6 +57,10 @@ pub struct Settings {
     pub new_sessions_per_host: u32,
     /// Datagrams in pieces that are tracked at one time.
     pub fragments: u32,
+    /// Freed ports that are kept for their last holders, on each external address for each protocol.
+    pub resting_ports: u32,
+    /// ICMP errors of our own to one host in a second; 0: no limit.
+    pub icmp_errors_per_host: u32,
 }
 
 /// One line.
@@ -165,4 +182,6 @@ pub struct Timeouts {
     pub icmp: Span,
     /// Datagrams of which not all pieces have come.
     pub fragment: Span,
+    /// How long a freed port is kept for its last holder (RFC 6888 REQ-8); zero: not at all.
+    pub port_rest: Span,
 }

@@ -41,6 +41,12 @@ fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
         hairpin: false,
         ports,
         mss_clamp: MssClamp::Off,
+        soft_pooling: false,
+        port_parity: true,
+        port_overlapping: false,
+        inbound_refresh: true,
+        refusal: None,
+        late_syn_error: false,
         timeouts: Timeouts {
             tcp_established: timeout,
             tcp_transitory: timeout,
@@ -49,11 +55,14 @@ fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
             udp_dns: timeout,
             icmp: timeout,
             fragment: timeout,
+            port_rest: Span(0),
         },
         sessions: 64,
         sessions_per_host: 16,
         new_sessions_per_host: 0,
         fragments: 16,
+        resting_ports: 0,
+        icmp_errors_per_host: 0,
     }
 }
 

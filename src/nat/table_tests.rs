@@ -464,6 +464,7 @@ fn lifetimes() -> Lifetimes {
         udp_dns: Span::seconds(10),
         icmp: Span::seconds(60),
         fragment: Span::seconds(15),
+        port_rest: Span(0),
     })
 }
 

@@ -96,6 +96,12 @@ struct NatForm {
     hairpin: bool,
     ports: NumberOrWord,
     mss_clamp: NumberOrWord,
+    address_pooling: &'static str,
+    port_parity: bool,
+    port_overlapping: bool,
+    inbound_refresh: bool,
+    refusal: &'static str,
+    unsolicited_syn: &'static str,
 }
 
 #[derive(Serialize)]
@@ -107,6 +113,7 @@ struct TimeoutsForm {
     udp_dns: String,
     icmp: String,
     fragment: String,
+    port_rest: String,
 }
 
 #[derive(Serialize)]
@@ -115,6 +122,8 @@ struct LimitsForm {
     sessions_per_host: u32,
     new_sessions_per_host: u32,
     fragments: u32,
+    resting_ports: u32,
+    icmp_errors_per_host: u32,
 }
 
 #[derive(Serialize)]
@@ -138,6 +147,7 @@ struct StateForm {
 struct LogForm {
     level: &'static str,
     format: &'static str,
+    mappings: bool,
 }
 
 /// A number where one will do, or else a word.
@@ -191,6 +201,12 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                     MssClamp::Off => NumberOrWord::Word("off".into()),
                     MssClamp::To(bytes) => NumberOrWord::Number(bytes),
                 },
+                address_pooling: nat.address_pooling.word(),
+                port_parity: nat.port_parity,
+                port_overlapping: nat.port_overlapping,
+                inbound_refresh: nat.inbound_refresh,
+                refusal: nat.refusal.word(),
+                unsolicited_syn: nat.unsolicited_syn.word(),
             },
             timeouts: TimeoutsForm {
                 tcp_established: Span(timeouts.tcp_established).to_string(),
@@ -200,12 +216,15 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 udp_dns: Span(timeouts.udp_dns).to_string(),
                 icmp: Span(timeouts.icmp).to_string(),
                 fragment: Span(timeouts.fragment).to_string(),
+                port_rest: Span(timeouts.port_rest).to_string(),
             },
             limits: LimitsForm {
                 sessions: limits.sessions,
                 sessions_per_host: limits.sessions_per_host,
                 new_sessions_per_host: limits.new_sessions_per_host,
                 fragments: limits.fragments,
+                resting_ports: limits.resting_ports,
+                icmp_errors_per_host: limits.icmp_errors_per_host,
             },
             host: HostForm { manage: config.host.manage },
             admin: AdminForm {
@@ -213,7 +232,11 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 http: config.admin.http.map(|listener| listener.to_string()),
             },
             state: StateForm { keep: config.state.keep },
-            log: LogForm { level: config.log.level.word(), format: config.log.format.word() },
+            log: LogForm {
+                level: config.log.level.word(),
+                format: config.log.format.word(),
+                mappings: config.log.mappings,
+            },
         }
     }
 }

@@ -196,6 +196,48 @@ pub struct Nat {
     pub ports: PortRange,
     /// TCP MSS clamp.
     pub mss_clamp: MssClamp,
+    /// What becomes of a host whose external address has no port left (RFC 7857 section 4); default strict.
+    pub address_pooling: AddressPooling,
+    /// Whether an even UDP port gets an even one, and an odd one an odd one (RFC 4787 REQ-4); default true.
+    pub port_parity: bool,
+    /// Whether mappings towards different destinations may share an external port (RFC 7857 section 3); default false.
+    /// Needs a mapping behaviour that is not endpoint-independent.
+    pub port_overlapping: bool,
+    /// Whether packets from outside keep a dynamic UDP mapping alive (RFC 4787 REQ-6a); default true.
+    pub inbound_refresh: bool,
+    /// How an inside host learns that no mapping can be made for it (RFC 5508 REQ-8, RFC 6888 REQ-11).
+    pub refusal: Refusal,
+    /// What an outside host learns whose SYN nobody waits for (RFC 5382 REQ-4); default silence.
+    pub unsolicited_syn: UnsolicitedSyn,
+}
+
+/// What becomes of a host whose external address has no port left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressPooling {
+    /// `strict`: its new sessions are refused.
+    Strict,
+    /// `soft`: they go out under another address of the line.
+    Soft,
+}
+
+/// How an inside host learns that no mapping can be made for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `admin-prohibited`: ICMP type 3, code 13.
+    AdminProhibited,
+    /// `host-unreachable`: ICMP type 3, code 1.
+    HostUnreachable,
+    /// `none`: not at all.
+    None,
+}
+
+/// What an outside host learns whose SYN nobody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnsolicitedSyn {
+    /// `silent`: nothing.
+    Silent,
+    /// `late-error`: port unreachable after 6 s, unless the inside dials meanwhile.
+    LateError,
 }
 
 /// On what part of the remote endpoint a mapping or filter depends (RFC 4787).
@@ -237,6 +279,8 @@ pub struct Timeouts {
     pub icmp: Duration,
     /// Incomplete fragment sets; default 15 s.
     pub fragment: Duration,
+    /// How long a freed port is kept for its last holder; zero: not at all; default 2 min (RFC 6888 REQ-8).
+    pub port_rest: Duration,
 }
 
 /// Bounds.
@@ -250,6 +294,10 @@ pub struct Limits {
     pub new_sessions_per_host: u32,
     /// Datagrams in reassembly tracking at one time; default 4096.
     pub fragments: u32,
+    /// Freed ports kept for their last holders, on each external address for each protocol; default 16 k.
+    pub resting_ports: u32,
+    /// ICMP errors of natbox's own to one host in a second; 0: no limit; default 100 (RFC 1812 section 4.3.2.8).
+    pub icmp_errors_per_host: u32,
 }
 
 /// What natbox may do to the host.
@@ -282,6 +330,8 @@ pub struct Log {
     pub level: LogLevel,
     /// Text or JSON lines; default text.
     pub format: LogFormat,
+    /// Whether the beginning and end of each mapping is logged (RFC 6888 section 4); default false.
+    pub mappings: bool,
 }
 
 /// Log levels.
@@ -334,6 +384,8 @@ impl Limits {
     pub const MOST_SESSIONS: u32 = 512_000_000;
     /// Largest value of [`Limits::fragments`].
     pub const MOST_FRAGMENTS: u32 = 1_000_000;
+    /// Largest value of [`Limits::resting_ports`]: all there are.
+    pub const MOST_PORTS: u32 = 65_536;
 }
 
 impl Admin {
@@ -363,6 +415,12 @@ impl Default for Nat {
             hairpin: true,
             ports: PortRange { first: 1024, last: 65535 },
             mss_clamp: MssClamp::Auto,
+            address_pooling: AddressPooling::Strict,
+            port_parity: true,
+            port_overlapping: false,
+            inbound_refresh: true,
+            refusal: Refusal::AdminProhibited,
+            unsolicited_syn: UnsolicitedSyn::Silent,
         }
     }
 }
@@ -377,13 +435,21 @@ impl Default for Timeouts {
             udp_dns: Duration::from_secs(10),
             icmp: Duration::from_secs(60),
             fragment: Duration::from_secs(15),
+            port_rest: Duration::from_secs(2 * 60),
         }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { sessions: 1_000_000, sessions_per_host: 64_000, new_sessions_per_host: 0, fragments: 4096 }
+        Self {
+            sessions: 1_000_000,
+            sessions_per_host: 64_000,
+            new_sessions_per_host: 0,
+            fragments: 4096,
+            resting_ports: 16_000,
+            icmp_errors_per_host: 100,
+        }
     }
 }
 
@@ -395,6 +461,6 @@ impl Default for Host {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: LogLevel::Info, format: LogFormat::Text }
+        Self { level: LogLevel::Info, format: LogFormat::Text, mappings: false }
     }
 }

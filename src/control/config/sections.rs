@@ -11,7 +11,8 @@ use ipnet::Ipv4Net;
 
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{
-    Admin, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State, Timeouts, Tun, Uplink,
+    Admin, Dependence, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State, Timeouts, Tun,
+    Uplink,
 };
 use super::network;
 use super::problem::{Place, Sink};
@@ -39,20 +40,50 @@ static HEALTH: Section = Section { path: "uplinks[].health", keys: &["ping", "in
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
 static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "uplinks"] };
-static NAT: Section =
-    Section { path: "nat", keys: &["mapping", "filtering", "hairpin", "ports", "mss_clamp"] };
+static NAT: Section = Section {
+    path: "nat",
+    keys: &[
+        "mapping",
+        "filtering",
+        "hairpin",
+        "ports",
+        "mss_clamp",
+        "address_pooling",
+        "port_parity",
+        "port_overlapping",
+        "inbound_refresh",
+        "refusal",
+        "unsolicited_syn",
+    ],
+};
 static TIMEOUTS: Section = Section {
     path: "timeouts",
-    keys: &["tcp_established", "tcp_transitory", "tcp_syn", "udp", "udp_dns", "icmp", "fragment"],
+    keys: &[
+        "tcp_established",
+        "tcp_transitory",
+        "tcp_syn",
+        "udp",
+        "udp_dns",
+        "icmp",
+        "fragment",
+        "port_rest",
+    ],
 };
 static LIMITS: Section = Section {
     path: "limits",
-    keys: &["sessions", "sessions_per_host", "new_sessions_per_host", "fragments"],
+    keys: &[
+        "sessions",
+        "sessions_per_host",
+        "new_sessions_per_host",
+        "fragments",
+        "resting_ports",
+        "icmp_errors_per_host",
+    ],
 };
 static HOST: Section = Section { path: "host", keys: &["manage"] };
 static ADMIN: Section = Section { path: "admin", keys: &["socket", "http"] };
 static STATE: Section = Section { path: "state", keys: &["keep"] };
-static LOG: Section = Section { path: "log", keys: &["level", "format"] };
+static LOG: Section = Section { path: "log", keys: &["level", "format", "mappings"] };
 
 /// What could be read of the file.
 #[derive(Debug)]
@@ -301,13 +332,31 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
 
 fn nat(fields: &Fields<'_>) -> Nat {
     let default = Nat::default();
+    let mapping = fields.value("mapping", values::word).unwrap_or(default.mapping);
     Nat {
-        mapping: fields.value("mapping", values::word).unwrap_or(default.mapping),
+        mapping,
         filtering: fields.value("filtering", values::word).unwrap_or(default.filtering),
         hairpin: fields.truth("hairpin").unwrap_or(default.hairpin),
         ports: fields.value("ports", network::ports).unwrap_or(default.ports),
         mss_clamp: fields.value("mss_clamp", values::mss_clamp).unwrap_or(default.mss_clamp),
+        address_pooling: fields.value("address_pooling", values::word).unwrap_or(default.address_pooling),
+        port_parity: fields.truth("port_parity").unwrap_or(default.port_parity),
+        port_overlapping: port_overlapping(fields, mapping).unwrap_or(default.port_overlapping),
+        inbound_refresh: fields.truth("inbound_refresh").unwrap_or(default.inbound_refresh),
+        refusal: fields.value("refusal", values::word).unwrap_or(default.refusal),
+        unsolicited_syn: fields.value("unsolicited_syn", values::word).unwrap_or(default.unsolicited_syn),
     }
+}
+
+/// One external port for several mappings can work only where the remote endpoint tells them apart.
+fn port_overlapping(fields: &Fields<'_>, mapping: Dependence) -> Option<bool> {
+    let wished = fields.truth("port_overlapping")?;
+    if wished && mapping == Dependence::EndpointIndependent {
+        let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";
+        fields.get("port_overlapping")?.refuse("false with endpoint-independent mapping", advice);
+        return None;
+    }
+    Some(wished)
 }
 
 fn timeouts(fields: &Fields<'_>) -> Timeouts {
@@ -324,6 +373,9 @@ fn timeouts(fields: &Fields<'_>) -> Timeouts {
         udp_dns: timeout("udp_dns", default.udp_dns),
         icmp: timeout("icmp", default.icmp),
         fragment: timeout("fragment", default.fragment),
+        port_rest: fields
+            .value("port_rest", values::duration(Duration::ZERO..=Timeouts::LONGEST))
+            .unwrap_or(default.port_rest),
     }
 }
 
@@ -336,6 +388,8 @@ fn limits(fields: &Fields<'_>) -> Limits {
         sessions_per_host: count("sessions_per_host", 0, most, default.sessions_per_host),
         new_sessions_per_host: count("new_sessions_per_host", 0, most, default.new_sessions_per_host),
         fragments: count("fragments", 1, Limits::MOST_FRAGMENTS, default.fragments),
+        resting_ports: count("resting_ports", 0, Limits::MOST_PORTS, default.resting_ports),
+        icmp_errors_per_host: count("icmp_errors_per_host", 0, 1_000_000, default.icmp_errors_per_host),
     }
 }
 
@@ -354,6 +408,7 @@ fn log(fields: &Fields<'_>) -> Log {
     Log {
         level: fields.value("level", values::word).unwrap_or(default.level),
         format: fields.value("format", values::word).unwrap_or(default.format),
+        mappings: fields.truth("mappings").unwrap_or(default.mappings),
     }
 }
 

@@ -188,7 +188,7 @@ fn bad_files_are_refused_with_these_words() {
         (with("tunn: {}\nnat: { hair_pin: true, mss: 1400 }\ntun: { mss_clamp: off }\nhairpin: true\nzebra: 1"), &[
             "f.yaml:3:1: tunn: found an unknown key, wanted one that natbox knows; did you mean `tun`?",
             "f.yaml:4:8: nat.hair_pin: found an unknown key, wanted one that natbox knows; did you mean `hairpin`?",
-            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`",
+            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `refusal`, `unsolicited_syn`",
             "f.yaml:5:8: tun.mss_clamp: found an unknown key, wanted one that natbox knows; `mss_clamp` belongs under `nat`",
             "f.yaml:6:1: hairpin: found an unknown key, wanted one that natbox knows; `hairpin` belongs under `nat`",
             "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `nat`, `timeouts`, `limits`, `host`, `admin`, `state`, ...",
@@ -210,7 +210,7 @@ fn bad_files_are_refused_with_these_words() {
         // Types.
         (with("tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"true\" }"), &[
             "f.yaml:3:1: tun: found nothing, wanted a mapping; its keys are `name`, `workers`, `io`, `offload`, `busy_poll`",
-            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`",
+            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `refusal`, `unsolicited_syn`",
             "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`, without quotes",
             "f.yaml:6:15: log.level: found a list, wanted one of `error`, `warn`, `info`, `debug`, `trace`; write a single value",
             "f.yaml:7:7: name: found `5`, wanted text; put it in quotes if it is meant: \"5\"",
@@ -218,6 +218,9 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:9:16: state.keep: found the text `true`, wanted true or false; write `true` or `false`, without quotes",
         ]),
         // Values and ranges.
+        (with("nat: { port_overlapping: true }"), &[
+            "f.yaml:3:26: nat.port_overlapping: found `true`, wanted false with endpoint-independent mapping; set `mapping: address-and-port-dependent` as well, or leave this key out",
+        ]),
         (with("tun: { name: tun%d, workers: 0, io: urng, offload: tso+, busy_poll: 2ms }"), &[
             "f.yaml:3:14: tun.name: found `tun%d`, wanted an interface name; leave out the `%`: natbox makes the device of exactly this name",
             "f.yaml:3:30: tun.workers: found `0`, wanted `auto` or a number of threads from 1 to 256; raise it",

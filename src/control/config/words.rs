@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::model::{Dependence, ForwardProtocol, IoBackend, LogFormat, LogLevel, OffloadLimit};
+use super::model::{
+    AddressPooling, Dependence, ForwardProtocol, IoBackend, LogFormat, LogLevel, OffloadLimit, Refusal,
+    UnsolicitedSyn,
+};
 
 /// An enum whose values are words in the file.
 pub trait Words: Copy + 'static {
@@ -41,5 +44,8 @@ words!(Dependence {
     AddressDependent = "address-dependent",
     AddressAndPortDependent = "address-and-port-dependent",
 });
+words!(AddressPooling { Strict = "strict", Soft = "soft" });
+words!(Refusal { AdminProhibited = "admin-prohibited", HostUnreachable = "host-unreachable", None = "none" });
+words!(UnsolicitedSyn { Silent = "silent", LateError = "late-error" });
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
 words!(LogFormat { Text = "text", Json = "json" });

@@ -65,6 +65,12 @@ pub(super) fn settings() -> Settings {
         hairpin: true,
         ports: (1024, 65535),
         mss_clamp: MssClamp::Auto,
+        soft_pooling: false,
+        port_parity: true,
+        port_overlapping: false,
+        inbound_refresh: true,
+        refusal: None,
+        late_syn_error: false,
         timeouts: Timeouts {
             tcp_established: Span::seconds(7440),
             tcp_transitory: Span::seconds(240),
@@ -73,11 +79,14 @@ pub(super) fn settings() -> Settings {
             udp_dns: Span::seconds(10),
             icmp: Span::seconds(60),
             fragment: Span::seconds(15),
+            port_rest: Span(0),
         },
         sessions: 1000,
         sessions_per_host: 0,
         new_sessions_per_host: 0,
         fragments: 64,
+        resting_ports: 0,
+        icmp_errors_per_host: 0,
     }
 }
 
