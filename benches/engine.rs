@@ -12,6 +12,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use natbox::engine::Batch;
 use natbox::io::{BATCH, Offload, PacketIo, ReplayIo};
@@ -129,7 +130,7 @@ fn run(batch: &mut Batch, io: &mut ReplayIo, now: Tick) {
 fn open_box(size: u32) -> (Batch, Arc<Nat>) {
     let nat = Arc::new(Nat::new(settings(size + CHUNK as u32), 1, START).expect("memory"));
     let lane = nat.lane_with(0, StdRng::seed_from_u64(1));
-    let mut batch = Batch::new(Arc::clone(&nat), lane);
+    let mut batch = Batch::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
     let mut flights = (0..size).flat_map(|index| {
         let (there, back) = ((client(index), (PUBLIC, 80)), ((SERVER, 80), client(index)));
         [

@@ -6,8 +6,10 @@ pub mod demo;
 mod exit;
 mod output;
 mod plan;
+mod reload;
 mod run;
 mod status;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +59,8 @@ enum Command {
     Demo(demo::DemoOptions),
     /// Show what a running box is doing
     Status(status::Arguments),
+    /// Have a running box read its configuration file again; sessions that the new one allows live on
+    Reload(reload::Arguments),
 }
 
 impl Command {
@@ -66,6 +70,7 @@ impl Command {
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(options) => demo::run(&options),
             Self::Status(arguments) => status::run(&arguments),
+            Self::Reload(arguments) => reload::run(&arguments),
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
         }

@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    lifecycle::run(&config).map(|()| ExitCode::SUCCESS).map_err(failure)
+    lifecycle::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// What another configuration would mend is the user's; what the host lacks or refuses is the environment's.

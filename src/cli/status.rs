@@ -1,27 +1,16 @@
 //! `natbox status`: what a running box is doing.
 
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 
+use super::target::Target;
 use super::{Failure, print};
 use crate::control::Status;
-use crate::control::admin::{self, Request};
+use crate::control::admin::Request;
 use crate::nat::DropReason;
-
-/// Which box is meant.
-#[derive(Debug, Args)]
-pub struct Target {
-    /// Name of the box (its configuration's `name`)
-    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
-    name: Option<String>,
-    /// Its admin socket
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-}
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -38,9 +27,7 @@ pub struct Arguments {
 /// # Errors
 /// The environment's when no box answers; the user's when several run and none is named.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Target { name, socket } = &arguments.target;
-    let socket = admin::find(socket.as_deref(), name.as_deref()).map_err(failure)?;
-    let status: Status = admin::request(&socket, &Request::Status).map_err(failure)?;
+    let status: Status = arguments.target.ask(&Request::Status)?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&status).context("printing JSON").map_err(Failure::bug)?;
         print(&json)?;
@@ -48,16 +35,6 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         print(&text(&status))?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn failure(error: admin::ClientError) -> Failure {
-    match error {
-        admin::ClientError::Several { .. } => Failure::user(error),
-        admin::ClientError::NoneRunning { .. }
-        | admin::ClientError::Silent { .. }
-        | admin::ClientError::Strange { .. }
-        | admin::ClientError::Refused(_) => Failure::environment(error),
-    }
 }
 
 fn text(status: &Status) -> String {

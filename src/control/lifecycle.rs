@@ -9,6 +9,7 @@
 //! The order of the start is that of the least harm: what can be refused is tried before anything is changed, and
 //! the kernel is told to route into the TUN only when somebody reads it. The stop is its mirror image.
 
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
 use super::config::{Config, IoBackend, OffloadLimit, Workers};
+use super::reload::Reloader;
 use super::settings;
 use super::status::{Source, TunStatus};
 
@@ -85,19 +87,19 @@ pub enum RunError {
     },
 }
 
-/// Runs a box until a signal ends it.
+/// Runs a box until a signal ends it; `path` is where its configuration is read again.
 ///
 /// # Errors
 /// See [`RunError`]; whatever was changed on the host has been taken back.
-pub fn run(config: &Config) -> Result<(), RunError> {
+pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
-    tokio::task::LocalSet::new().block_on(&runtime, run_box(config))
+    tokio::task::LocalSet::new().block_on(&runtime, run_box(path, config))
 }
 
-async fn run_box(config: &Config) -> Result<(), RunError> {
+async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
     let mut socket = Server::bind(&config.admin.socket)?;
@@ -109,18 +111,19 @@ async fn run_box(config: &Config) -> Result<(), RunError> {
     let workers = tun.queues.len();
     let nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
         .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
-    let nat = Arc::new(nat);
     let tun_status =
         TunStatus { name: tun.name.clone(), io: "poll".to_owned(), offload: tun.offload.to_string() };
     tracing::info!(
         tun = %tun.name, offload = %tun_status.offload, io = %tun_status.io, workers,
         sessions = config.limits.sessions, "TUN device open"
     );
-    let engine = start_engine(config, tun.queues, &nat)?;
+    let engine = start_engine(config, tun.queues, nat)?;
+    let nat = engine.nat();
+    let reloader = Reloader::new(path, config, prepared.facts(), Arc::clone(&nat));
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
-    let source = Rc::new(Source::new(config, tun_status, Arc::clone(&nat), engine.published()));
+    let source = Rc::new(Source::new(config, tun_status, Arc::clone(&nat), reloader, engine.published()));
     if let Err(error) = socket.publish() {
         stop(config, applied, engine).await;
         return Err(error.into());
@@ -138,9 +141,12 @@ async fn run_box(config: &Config) -> Result<(), RunError> {
                         break Ok(());
                     }
                     Wanted::Report => report(&source),
+                    Wanted::Reload => if let Err(error) = source.reloader.reload() {
+                        tracing::error!("not reloaded: {error}");
+                    },
                 },
                 event = events.recv() => break Err(failure(event, &tun.name)),
-                change = links.next() => on_link_change(config, &nat, &mut applied, &change).await,
+                change = links.next() => on_link_change(config, &nat.load(), &mut applied, &change).await,
             }
         }
     };
@@ -170,7 +176,7 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
         .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
 }
 
-fn start_engine(config: &Config, queues: Vec<io::TunQueue>, nat: &Arc<Nat>) -> Result<Engine, RunError> {
+fn start_engine(config: &Config, queues: Vec<io::TunQueue>, nat: Nat) -> Result<Engine, RunError> {
     let system = |source| RunError::System { doing: "starting the workers", source };
     let waker = Waker::new().map_err(system)?;
     let queues = queues.into_iter().map(|queue| PollIo::new(queue, waker.clone())).collect();
@@ -239,8 +245,8 @@ fn report(source: &Source) {
     let totals = source.totals();
     let dropped: u64 = totals.drops.iter().map(|(_, count)| count).sum();
     tracing::info!(
-        sessions = source.nat.table().len(),
-        mappings = source.nat.mappings(),
+        sessions = source.nat.load().table().len(),
+        mappings = source.nat.load().mappings(),
         created = totals.sessions_created,
         packets_in = totals.packets_in,
         packets_out = totals.packets_out,
@@ -270,6 +276,7 @@ async fn stop(config: &Config, applied: Applied, engine: Engine) {
 enum Wanted {
     Stop(&'static str),
     Report,
+    Reload,
 }
 
 struct Signals {
@@ -291,15 +298,13 @@ impl Signals {
         })
     }
 
-    /// TERM and INT stop; USR1 logs the counters; HUP is ignored, so that a closing terminal ends no box.
+    /// TERM and INT stop; USR1 logs the counters; HUP has the configuration read again, so a closing terminal ends no box.
     async fn next(&mut self) -> Wanted {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return Wanted::Stop("TERM"),
-                _ = self.interrupt.recv() => return Wanted::Stop("INT"),
-                _ = self.report.recv() => return Wanted::Report,
-                _ = self.hang_up.recv() => tracing::info!("HUP ignored"),
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => Wanted::Stop("TERM"),
+            _ = self.interrupt.recv() => Wanted::Stop("INT"),
+            _ = self.report.recv() => Wanted::Report,
+            _ = self.hang_up.recv() => Wanted::Reload,
         }
     }
 }

@@ -7,7 +7,9 @@ pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod logging;
+mod reload;
 mod settings;
 mod status;
 
+pub use reload::{ReloadError, Reloaded};
 pub use status::{Status, WorkerStatus};

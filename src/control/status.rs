@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Published;
 use crate::nat::{Counters, Nat};
 
 use super::config::Config;
+use super::reload::Reloader;
 
 /// A box at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,7 +78,8 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
-    pub(super) nat: Arc<Nat>,
+    pub(super) nat: Arc<ArcSwap<Nat>>,
+    pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
 }
 
@@ -84,10 +87,11 @@ impl Source {
     pub(super) fn new(
         config: &Config,
         tun: TunStatus,
-        nat: Arc<Nat>,
+        nat: Arc<ArcSwap<Nat>>,
+        reloader: Reloader,
         published: Vec<Arc<Published>>,
     ) -> Self {
-        Self { name: config.name.clone(), started: Instant::now(), tun, nat, published }
+        Self { name: config.name.clone(), started: Instant::now(), tun, nat, reloader, published }
     }
 
     /// Sums of all workers.
@@ -103,7 +107,8 @@ impl Source {
         let workers: Vec<Counters> = self.published.iter().map(|published| published.read()).collect();
         let mut totals = Counters::default();
         workers.iter().for_each(|counters| totals.add(counters));
-        let table = self.nat.table();
+        let nat = self.nat.load();
+        let table = nat.table();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -117,7 +122,7 @@ impl Source {
                 expired: totals.sessions_expired,
                 evicted: totals.sessions_evicted,
             },
-            mappings: self.nat.mappings(),
+            mappings: nat.mappings(),
             totals: by_name(&totals),
             drops: drops(&totals),
             workers: workers

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::io::{BATCH, Frame, Offload, PacketIo};
 use crate::nat::{Counters, DropReason, Key, KeyHash, Lane, Nat, Packet, Verdict};
 use crate::packet::{ChecksumMode, Content, IcmpError, Parsed, parse};
@@ -9,7 +11,7 @@ use crate::time::Tick;
 
 /// The stages of a batch, with the room they need; belongs to one worker.
 pub struct Batch {
-    nat: Arc<Nat>,
+    nat: Arc<ArcSwap<Nat>>,
     lane: Lane,
     stages: Box<[Stage; BATCH]>,
     bad_headers: u64,
@@ -39,8 +41,8 @@ enum Stage {
 }
 
 impl Batch {
-    /// The batch room of a worker.
-    pub fn new(nat: Arc<Nat>, lane: Lane) -> Self {
+    /// The batch room of a worker. Every batch is translated by the translator of its beginning.
+    pub fn new(nat: Arc<ArcSwap<Nat>>, lane: Lane) -> Self {
         Self { nat, lane, stages: Box::new([Stage::Dropped(DropReason::NotIpv4); BATCH]), bad_headers: 0 }
     }
 
@@ -54,16 +56,17 @@ impl Batch {
     /// # Errors
     /// Those of [`PacketIo::flush`].
     pub fn process(&mut self, io: &mut impl PacketIo, frames: usize, now: Tick) -> std::io::Result<()> {
+        let nat = self.nat.load();
         for index in 0..frames {
-            self.stages[index] = self.parse(&io.frame(index));
+            self.stages[index] = self.parse(&nat, &io.frame(index));
         }
         for stage in &self.stages[..frames] {
             if let Stage::Keyed { hash, .. } = stage {
-                self.nat.table().prefetch_record(*hash);
+                nat.table().prefetch_record(*hash);
             }
         }
         for index in 0..frames {
-            self.translate(io, index, now);
+            self.translate(&nat, io, index, now);
         }
         let flushed = io.flush()?;
         let counters = &mut self.lane.counters;
@@ -77,11 +80,11 @@ impl Batch {
 
     /// Takes a slice of the expiry work; true when nothing more is due.
     pub fn expire(&mut self, now: Tick) -> bool {
-        self.nat.expire(&mut self.lane, now)
+        self.nat.load().expire(&mut self.lane, now)
     }
 
     #[inline]
-    fn parse(&mut self, frame: &Frame<'_>) -> Stage {
+    fn parse(&mut self, nat: &Nat, frame: &Frame<'_>) -> Stage {
         self.lane.counters.packets_in += 1;
         self.lane.counters.bytes_in += frame.length as u64;
         let bytes = &frame.buffer[..frame.length];
@@ -92,8 +95,8 @@ impl Batch {
         match parsed.tuple() {
             Some(tuple) => {
                 let key = Key::of(tuple);
-                let hash = self.nat.table().hash(key);
-                self.nat.table().prefetch_index(hash);
+                let hash = nat.table().hash(key);
+                nat.table().prefetch_index(hash);
                 Stage::Keyed { parsed, key, hash }
             }
             None => match parsed.content() {
@@ -109,27 +112,27 @@ impl Batch {
     }
 
     #[inline]
-    fn translate(&mut self, io: &mut impl PacketIo, index: usize, now: Tick) {
+    fn translate(&mut self, nat: &Nat, io: &mut impl PacketIo, index: usize, now: Tick) {
         let (parsed, verdict, offload) = match &self.stages[index] {
             Stage::Dropped(reason) => return self.lane.counters.drops.count(*reason, 1),
             Stage::Keyed { parsed, key, hash } => {
                 let frame = io.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length };
-                (parsed, self.nat.translate(&mut self.lane, packet, *key, *hash, now), frame.offload)
+                (parsed, nat.translate(&mut self.lane, packet, *key, *hash, now), frame.offload)
             }
             Stage::Error { parsed, error } => {
                 let frame = io.frame(index);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
-                (parsed, self.nat.translate_error(&mut self.lane, packet, *error, now), frame.offload)
+                (parsed, nat.translate_error(&mut self.lane, packet, *error, now), frame.offload)
             }
             Stage::Fragment { parsed } => {
                 let frame = io.frame(index);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
-                (parsed, self.nat.translate_fragment(&mut self.lane, packet, now), frame.offload)
+                (parsed, nat.translate_fragment(&mut self.lane, packet, now), frame.offload)
             }
             Stage::Foreign { parsed, reason } => {
-                (parsed, self.nat.leave(parsed.destination(), *reason), io.frame(index).offload)
+                (parsed, nat.leave(parsed.destination(), *reason), io.frame(index).offload)
             }
         };
         let counters = &mut self.lane.counters;

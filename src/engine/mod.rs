@@ -6,6 +6,7 @@
 
 mod batch;
 mod published;
+mod replace;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
@@ -26,6 +28,7 @@ use crate::nat::{Counters, Nat};
 
 pub use batch::Batch;
 pub use published::Published;
+pub use replace::replace;
 pub use worker::Event;
 
 /// Names of the workers' threads start with this; a panic there is caught and reported as an [`Event`].
@@ -35,6 +38,7 @@ pub const WORKER_THREAD: &str = "natbox-w";
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     published: Vec<Arc<Published>>,
+    nat: Arc<ArcSwap<Nat>>,
     stop: Arc<AtomicBool>,
     waker: Waker,
     events: Receiver<Event>,
@@ -54,15 +58,17 @@ impl Engine {
     /// When a thread cannot be started; those already running are stopped.
     pub fn start<Q: PacketIo + 'static>(
         queues: Vec<Q>,
-        nat: &Arc<Nat>,
+        nat: Nat,
         waker: Waker,
         options: Options,
     ) -> std::io::Result<Self> {
         // Each worker sends one event at the most, so nothing is ever lost.
         let (sender, events) = bounded(queues.len().max(1));
+        let nat = Arc::new(ArcSwap::from_pointee(nat));
         let mut engine = Self {
             threads: Vec::new(),
             published: Vec::new(),
+            nat: Arc::clone(&nat),
             stop: Arc::new(AtomicBool::new(false)),
             waker,
             events,
@@ -72,7 +78,7 @@ impl Engine {
             let worker = worker::Worker::new(
                 number,
                 queue,
-                Arc::clone(nat),
+                Arc::clone(&nat),
                 Arc::clone(&published),
                 Arc::clone(&engine.stop),
                 options,
@@ -85,6 +91,11 @@ impl Engine {
             engine.published.push(published);
         }
         Ok(engine)
+    }
+
+    /// The translator at work.
+    pub fn nat(&self) -> Arc<ArcSwap<Nat>> {
+        Arc::clone(&self.nat)
     }
 
     /// Events of the workers: that one has died, which must take the process down.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 
 use crate::io::PacketIo;
@@ -38,7 +39,7 @@ pub enum Event {
 pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
-    nat: Arc<Nat>,
+    nat: Arc<ArcSwap<Nat>>,
     batch: Batch,
     published: Arc<Published>,
     stop: Arc<AtomicBool>,
@@ -49,12 +50,12 @@ impl<Q: PacketIo> Worker<Q> {
     pub(super) fn new(
         number: usize,
         queue: Q,
-        nat: Arc<Nat>,
+        nat: Arc<ArcSwap<Nat>>,
         published: Arc<Published>,
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let batch = Batch::new(Arc::clone(&nat), nat.lane(number));
+        let batch = Batch::new(Arc::clone(&nat), nat.load().lane(number));
         Self { number, queue, nat, batch, published, stop, options }
     }
 
@@ -91,7 +92,7 @@ impl<Q: PacketIo> Worker<Q> {
     }
 
     fn sleep(&mut self) -> io::Result<usize> {
-        let longest = if self.nat.table().is_empty() { IDLE_WAIT } else { EXPIRY_WAIT };
+        let longest = if self.nat.load().table().is_empty() { IDLE_WAIT } else { EXPIRY_WAIT };
         loop {
             // Expiry goes on while nothing arrives, in the same small slices.
             let now = Tick::now();

@@ -1,7 +1,6 @@
 //! Workers as threads: they stop when told, and how they die is heard.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -66,7 +65,7 @@ impl PacketIo for Puppet {
 }
 
 fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
-    let nat = Arc::new(Nat::new(settings(), workers, Tick::now()).expect("memory"));
+    let nat = Nat::new(settings(), workers, Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
     let (sent, received) = channel();
     let (orders, queues): (Vec<_>, Vec<_>) = (0..workers)
@@ -76,7 +75,7 @@ fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
         })
         .unzip();
     let options = Options { busy_poll: Duration::from_micros(50) };
-    (Engine::start(queues, &nat, waker, options).expect("threads"), orders, received)
+    (Engine::start(queues, nat, waker, options).expect("threads"), orders, received)
 }
 
 const DEADLINE: Duration = Duration::from_secs(10);

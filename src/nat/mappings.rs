@@ -61,11 +61,10 @@ impl Mappings {
                 // Query identifiers are nobody's service: all of them are dynamic.
                 let has_services = protocol != Protocol::ICMP;
                 let (first, last) = if has_services { settings.ports } else { (0, u16::MAX) };
-                let pool = PortPool::new(first, last, |port| {
+                let hosts = external.reserved.filter(|_| has_services);
+                let pool = PortPool::new(first, last, hosts, |port| {
                     let endpoint = Endpoint::new(external.address, port);
-                    let host_uses =
-                        external.reserved.is_some_and(|(first, last)| (first..=last).contains(&port));
-                    has_services && (host_uses || forwards.target(protocol, endpoint).is_some())
+                    has_services && forwards.target(protocol, endpoint).is_some()
                 });
                 ports.insert((protocol, external.address), pool);
             }
@@ -187,6 +186,22 @@ impl Mappings {
                 *sessions -= 1;
                 *sessions == 0
             });
+        }
+    }
+
+    /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
+    /// kept before, is kept already.
+    pub(super) fn reserve(&self, protocol: Protocol, external: Endpoint) -> bool {
+        match self.ports.get(&(protocol, external.address)) {
+            Some(pool) => pool.keep(external.port),
+            None => true,
+        }
+    }
+
+    /// Gives a port that a forward had to the mappings.
+    pub(super) fn unreserve(&self, protocol: Protocol, external: Endpoint) {
+        if let Some(pool) = self.ports.get(&(protocol, external.address)) {
+            pool.give(external.port);
         }
     }
 

@@ -41,6 +41,7 @@ mod model;
 mod pool;
 mod ports;
 mod region;
+mod reload;
 mod session;
 mod settings;
 mod slow_path;
@@ -56,6 +57,7 @@ mod verdict;
 use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use rand::rngs::StdRng;
@@ -75,18 +77,19 @@ pub use tcp_state::{Placement, TcpState};
 pub use tcp_window::Segment;
 pub use verdict::{DropReason, Verdict};
 
-/// The translator of one box, shared by its workers.
+/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Nat::with_rules`] makes another
+/// one that remembers the same.
 pub struct Nat {
+    table: Arc<Table>,
+    mappings: Arc<mappings::Mappings>,
+    hosts: Arc<hosts::Hosts>,
+    fragments: Arc<fragments::Fragments>,
+    legs: Arc<Legs>,
     settings: Settings,
-    table: Table,
-    mappings: mappings::Mappings,
     forwards: forwards::Forwards,
-    hosts: hosts::Hosts,
-    fragments: fragments::Fragments,
     externals: HashMap<Ipv4Addr, External>,
     /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
     dynamic: Box<[Box<[Ipv4Addr]>]>,
-    legs: Legs,
     /// Secret that spreads inside hosts over uplinks and external addresses.
     spread: u64,
 }
@@ -127,30 +130,20 @@ impl Nat {
         let secret = std::array::from_fn(|_| random.random());
         let table = Table::new(settings.sessions, workers, Lifetimes::new(&settings.timeouts), secret, now)?;
         let forwards = forwards::Forwards::new(&settings);
-        let externals = settings
-            .uplinks
-            .iter()
-            .enumerate()
-            .flat_map(|(number, uplink)| {
-                uplink.addresses.iter().map(move |external| {
-                    (external.address, External { uplink: number as u8, owned: external.owned })
-                })
-            })
-            .collect();
-        let dynamic = settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect();
+        let legs = Legs {
+            inside: AtomicU16::new(settings.inside_mtu),
+            uplinks: settings.uplinks.iter().map(|uplink| AtomicU16::new(uplink.mtu)).collect(),
+        };
         Ok(Self {
-            dynamic,
-            mappings: mappings::Mappings::new(&settings, &forwards),
-            hosts: hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host),
-            legs: Legs {
-                inside: AtomicU16::new(settings.inside_mtu),
-                uplinks: settings.uplinks.iter().map(|uplink| AtomicU16::new(uplink.mtu)).collect(),
-            },
-            fragments: fragments::Fragments::new(settings.fragments, settings.timeouts.fragment),
+            table: Arc::new(table),
+            mappings: Arc::new(mappings::Mappings::new(&settings, &forwards)),
+            hosts: Arc::new(hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host)),
+            fragments: Arc::new(fragments::Fragments::new(settings.fragments, settings.timeouts.fragment)),
+            legs: Arc::new(legs),
+            externals: externals(&settings),
+            dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
             spread: random.random(),
-            table,
             forwards,
-            externals,
             settings,
         })
     }
@@ -227,8 +220,7 @@ impl Nat {
 
     /// The uplink for new mappings of an inside host: by the longest matching rule, then by weight, always the same.
     fn choose_uplink(&self, host: Ipv4Addr) -> Option<u8> {
-        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
-        let rule = rules.max_by_key(|rule| rule.from.prefix_len())?;
+        let rule = self.outbound_rule(host)?;
         let weight = |uplink: &u8| u64::from(self.settings.uplinks[usize::from(*uplink)].weight);
         let total: u64 = rule.uplinks.iter().map(weight).sum();
         let mut point = self.spread_of(host) % total.max(1);
@@ -241,6 +233,12 @@ impl Nat {
         rule.uplinks.first().copied()
     }
 
+    /// The longest rule that lets an inside host go out.
+    fn outbound_rule(&self, host: Ipv4Addr) -> Option<&OutboundRule> {
+        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
+        rules.max_by_key(|rule| rule.from.prefix_len())
+    }
+
     /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2).
     fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
         let addresses = &self.dynamic[usize::from(uplink)];
@@ -251,6 +249,17 @@ impl Nat {
         let mixed = (u64::from(host.to_bits()) ^ self.spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
+}
+
+/// Every external address of the box.
+fn externals(settings: &Settings) -> HashMap<Ipv4Addr, External> {
+    let of_uplink = |(number, uplink): (usize, &Uplink)| {
+        let external = |external: &ExternalAddress| {
+            (external.address, External { uplink: number as u8, owned: external.owned })
+        };
+        uplink.addresses.iter().map(external).collect::<Vec<_>>()
+    };
+    settings.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
 /// The addresses of an uplink that mappings may use; all of them when none has a port left.

@@ -159,13 +159,13 @@ impl Pool {
         records: &Region<Record>,
         from: u32,
         limit: u32,
-        mut visit: impl FnMut(&Record),
+        mut visit: impl FnMut(u32, &Record),
     ) -> Option<u32> {
         let end = from.saturating_add(limit).min(self.used);
         for offset in from..end {
             let id = self.first + offset;
             if self.is_live(records, id) {
-                visit(&records[id as usize]);
+                visit(id, &records[id as usize]);
             }
         }
         (end < self.used).then_some(end)

@@ -17,6 +17,8 @@ pub(super) struct PortPool {
     free: AtomicU32,
     first: u16,
     last: u16,
+    /// What the host itself uses; never given away.
+    hosts: Option<(u16, u16)>,
 }
 
 /// Which ports a request accepts.
@@ -29,16 +31,21 @@ pub(super) enum Parity {
 }
 
 impl PortPool {
-    /// A pool of `first..=last`, less what `is_reserved` claims.
-    pub(super) fn new(first: u16, last: u16, is_reserved: impl Fn(u16) -> bool) -> Self {
+    /// A pool of `first..=last`, less the host's own ports and what `is_reserved` claims.
+    pub(super) fn new(
+        first: u16,
+        last: u16,
+        hosts: Option<(u16, u16)>,
+        is_reserved: impl Fn(u16) -> bool,
+    ) -> Self {
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
         let mut free = 0;
-        for port in (first..=last).filter(|port| !is_reserved(*port)) {
+        for port in (first..=last).filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
             let word = &taken[usize::from(port / 64)];
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
-        Self { taken, free: AtomicU32::new(free), first, last }
+        Self { taken, free: AtomicU32::new(free), first, last, hosts }
     }
 
     /// How many ports are free.
@@ -101,6 +108,24 @@ impl PortPool {
         won
     }
 
+    /// Takes a port out of the pool for a forward; false while a mapping has it. A port that the pool does not have is out
+    /// of it already.
+    pub(super) fn keep(&self, port: u16) -> bool {
+        !self.has(port) || self.reserve(port)
+    }
+
+    /// Takes a port in that a forward had.
+    pub(super) fn give(&self, port: u16) {
+        if self.has(port) {
+            self.release(port);
+        }
+    }
+
+    /// Whether a port is the pool's to hand out, now or later.
+    fn has(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port) && !is_within(self.hosts, port)
+    }
+
     /// Gives a taken port back.
     pub(super) fn release(&self, port: u16) {
         let bit = 1 << (port % 64);
@@ -108,6 +133,10 @@ impl PortPool {
         debug_assert!(before & bit != 0, "port {port} was released twice");
         self.free.fetch_add(1, Relaxed);
     }
+}
+
+fn is_within(range: Option<(u16, u16)>, port: u16) -> bool {
+    range.is_some_and(|(first, last)| (first..=last).contains(&port))
 }
 
 /// The position of a random set bit; `bits` is not zero.
@@ -133,7 +162,7 @@ mod tests {
     #[test]
     fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserved_ones() {
         let mut random = StdRng::seed_from_u64(1);
-        let pool = PortPool::new(1000, 1999, |port| (1500..1600).contains(&port));
+        let pool = PortPool::new(1000, 1999, None, |port| (1500..1600).contains(&port));
         let mut seen = HashSet::new();
         while let Some(port) = pool.take(Parity::Any, &mut random) {
             assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
@@ -153,7 +182,7 @@ mod tests {
     fn the_edges_of_the_port_space_can_be_had() {
         let mut random = StdRng::seed_from_u64(2);
         for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
-            let pool = PortPool::new(first, last, |_| false);
+            let pool = PortPool::new(first, last, None, |_| false);
             let mut seen = HashSet::new();
             while let Some(port) = pool.take(Parity::Any, &mut random) {
                 seen.insert(port);
@@ -165,7 +194,7 @@ mod tests {
     #[test]
     fn parity_is_kept_while_it_can_be() {
         let mut random = StdRng::seed_from_u64(3);
-        let pool = PortPool::new(1024, 65535, |_| false);
+        let pool = PortPool::new(1024, 65535, None, |_| false);
         for model in 0..2000 {
             let port = pool.take(Parity::Like(model), &mut random).expect("free ports");
             assert_eq!(port % 2, model % 2);
@@ -175,7 +204,7 @@ mod tests {
     #[test]
     fn ports_show_no_step_and_cover_the_range() {
         let mut random = StdRng::seed_from_u64(4);
-        let pool = PortPool::new(1024, 65535, |_| false);
+        let pool = PortPool::new(1024, 65535, None, |_| false);
         let ports: Vec<i32> =
             (0..2000).map(|_| i32::from(pool.take(Parity::Any, &mut random).expect("free ports"))).collect();
         let steps: HashSet<i32> = ports.windows(2).map(|pair| pair[1] - pair[0]).collect();
@@ -185,7 +214,7 @@ mod tests {
 
     #[test]
     fn two_threads_never_get_the_same_port() {
-        let pool = PortPool::new(1, 60_000, |_| false);
+        let pool = PortPool::new(1, 60_000, None, |_| false);
         let taken: Vec<u16> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|seed| {

@@ -85,6 +85,8 @@ pub struct Ended {
 /// A session in a listing.
 #[derive(Clone, Copy, Debug)]
 pub struct Listed {
+    /// Its place; another session may have it later.
+    pub id: SessionId,
     /// Tuple of the packets that opened it, on arrival.
     pub original: Tuple,
     /// Tuple of those that answer, on arrival.
@@ -256,6 +258,11 @@ impl Table {
         self.end_if(id, |record| now.reached(record.deadline(&self.lifetimes)))
     }
 
+    /// Ends the session of this original tuple at this place, whatever its time; None when it is gone.
+    pub fn end(&self, id: SessionId, original: Key) -> Option<Ended> {
+        self.end_if(id, |record| record.key(Direction::Original) == original)
+    }
+
     fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<Ended> {
         let (shared, mut pool) = self.lock_pool_of(id);
         let record = &self.records[id as usize];
@@ -325,8 +332,9 @@ impl Table {
     ) -> Option<(usize, u32)> {
         let (number, offset) = from;
         let pool = self.pools.get(number)?.pool.lock();
-        let next = pool.visit(&self.records, offset, limit, |record| {
+        let next = pool.visit(&self.records, offset, limit, |id, record| {
             visit(Listed {
+                id: SessionId(id),
                 original: record.key(Direction::Original).tuple(),
                 reply: record.key(Direction::Reply).tuple(),
                 origin: record.origin(),

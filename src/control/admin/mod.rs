@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 pub enum Request {
     /// Asks for [`super::Status`].
     Status,
+    /// Has the configuration read again; answered with [`super::Reloaded`].
+    Reload,
 }
 
 /// The answer to a request that could not be served.

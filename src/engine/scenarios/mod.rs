@@ -5,6 +5,7 @@
 
 mod errors;
 mod fragments;
+mod reload;
 mod sessions;
 mod strays;
 mod translation;
@@ -12,6 +13,7 @@ mod translation;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -23,7 +25,7 @@ use crate::nat::{
 use crate::packet::{ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse};
 use crate::time::{Span, Tick};
 
-use super::Batch;
+use super::{Batch, replace};
 
 pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -37,6 +39,7 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 /// A box on memory queues, with its own clock.
 pub(super) struct Stage {
     pub(super) nat: Arc<Nat>,
+    rules: Arc<ArcSwap<Nat>>,
     batch: Batch,
     io: MemoryIo,
     pub(super) now: Tick,
@@ -105,7 +108,15 @@ impl Stage {
         let now = Tick(u32::MAX - 5000);
         let nat = Arc::new(Nat::new(settings, 1, now).expect("memory"));
         let lane = nat.lane_with(0, StdRng::seed_from_u64(7));
-        Self { batch: Batch::new(Arc::clone(&nat), lane), nat, io: MemoryIo::new(), now }
+        let rules = Arc::new(ArcSwap::new(Arc::clone(&nat)));
+        Self { batch: Batch::new(Arc::clone(&rules), lane), rules, nat, io: MemoryIo::new(), now }
+    }
+
+    /// Gives the box new rules; how many sessions that ended.
+    pub(super) fn reload(&mut self, settings: Settings) -> usize {
+        self.nat = Arc::new(self.nat.with_rules(settings));
+        let before = replace(&self.rules, Arc::clone(&self.nat));
+        self.nat.settle(&before)
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.

@@ -1,0 +1,40 @@
+//! Which running box a command is for.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+
+use super::Failure;
+use crate::control::admin::{self, Request};
+
+/// A running box; with one running, nothing need be said.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// Name of the box (its configuration's `name`)
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
+    name: Option<String>,
+    /// Its admin socket
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+impl Target {
+    /// Asks the box.
+    ///
+    /// # Errors
+    /// The environment's when no box answers; the user's when several run and none is named, or when the box refuses.
+    pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
+        let socket = admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)?;
+        admin::request(&socket, request).map_err(failure)
+    }
+}
+
+fn failure(error: admin::ClientError) -> Failure {
+    match error {
+        admin::ClientError::Several { .. } | admin::ClientError::Refused(_) => Failure::user(error),
+        admin::ClientError::NoneRunning { .. }
+        | admin::ClientError::Silent { .. }
+        | admin::ClientError::Strange { .. } => Failure::environment(error),
+    }
+}

@@ -1,0 +1,148 @@
+//! Taking in a changed configuration file while the box runs.
+//!
+//! All of a change or nothing: when the file has a problem, or changes a key that only a restart can change, the box
+//! goes on by its old rules and says so.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::engine;
+use crate::host::Facts;
+use crate::nat::Nat;
+
+use super::config::{self, Config, Loaded, Problems};
+use super::settings;
+
+/// What a reload did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Key paths that differ from before; none: nothing was to do.
+    pub changed: Vec<String>,
+    /// Sessions that the new rules do not allow, and that were ended.
+    pub sessions_ended: usize,
+    /// Warnings of the new configuration.
+    pub warnings: Vec<String>,
+}
+
+/// Why the box goes on by its old rules.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file has problems.
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// Something changed that a running box cannot change.
+    #[error(
+        "{path}: {keys} changed, which takes a restart; a running box takes in only {}; nothing was changed",
+        CHANGEABLE.join(", ")
+    )]
+    NeedsRestart {
+        /// The file.
+        path: String,
+        /// What changed.
+        keys: String,
+    },
+}
+
+/// Keeps what the running box was told.
+pub(super) struct Reloader {
+    path: PathBuf,
+    config: RefCell<Config>,
+    facts: Facts,
+    nat: Arc<ArcSwap<Nat>>,
+}
+
+impl Reloader {
+    pub(super) fn new(path: &Path, config: &Config, facts: &Facts, nat: Arc<ArcSwap<Nat>>) -> Self {
+        Self { path: path.to_owned(), config: RefCell::new(config.clone()), facts: facts.clone(), nat }
+    }
+
+    /// Reads the file again and lives by it.
+    pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let Loaded { config: new, warnings } = config::load(&self.path)?;
+        let mut config = self.config.borrow_mut();
+        let changed = differences(&config, &new);
+        let mut stuck = changed.iter().filter(|key| !CHANGEABLE.contains(&key.as_str())).peekable();
+        if stuck.peek().is_some() {
+            let keys = stuck.cloned().collect::<Vec<_>>().join(", ");
+            return Err(ReloadError::NeedsRestart { path: self.path.display().to_string(), keys });
+        }
+        let mut sessions_ended = 0;
+        if !changed.is_empty() {
+            let rules = self.nat.load().with_rules(settings::settings(&new, &self.facts));
+            let now = Arc::new(rules);
+            let before = engine::replace(&self.nat, Arc::clone(&now));
+            sessions_ended = now.settle(&before);
+            *config = new;
+        }
+        let warnings = warnings.iter().map(ToString::to_string).collect();
+        let done = Reloaded { changed, sessions_ended, warnings };
+        tracing::info!(changed = %done.changed.join(", "), sessions_ended, "configuration reloaded");
+        Ok(done)
+    }
+}
+
+/// The paths of the keys whose values differ; a list is one value.
+fn differences(before: &Config, after: &Config) -> Vec<String> {
+    let mut paths = Vec::new();
+    let tree = |config: &Config| serde_json::from_str(&config::to_json(config)).unwrap_or(Value::Null);
+    compare("", &tree(before), &tree(after), &mut paths);
+    paths
+}
+
+fn compare(path: &str, before: &Value, after: &Value, paths: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            for key in keys {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let of =
+                    |object: &serde_json::Map<String, Value>| object.get(key).cloned().unwrap_or_default();
+                compare(&path, &of(before), &of(after), paths);
+            }
+        }
+        _ if before != after => paths.push(path.to_owned()),
+        _ => {}
+    }
+}
+
+/// What a running box can change.
+const CHANGEABLE: [&str; 6] =
+    ["forwards", "outbound", "nat.hairpin", "nat.mss_clamp", "nat.refusal", "nat.unsolicited_syn"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "name: a\ninside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
+
+    fn config(more: &str) -> Config {
+        config::parse("f.yaml", &format!("{FILE}{more}")).expect("a good file").config
+    }
+
+    #[test]
+    fn differences_are_named_by_their_keys() {
+        let plain = config("");
+        assert_eq!(differences(&plain, &config("")), [""; 0]);
+        let forwards = config("forwards: [{ protocol: tcp, port: 80, to: '10.0.0.5:80' }]\n");
+        assert_eq!(differences(&plain, &forwards), ["forwards"]);
+        assert_eq!(differences(&forwards, &plain), ["forwards"]);
+        let several =
+            config("nat: { hairpin: false }\ntun: { name: nb7 }\nadmin: { http: '127.0.0.1:9640' }\n");
+        assert_eq!(differences(&plain, &several), ["admin.http", "nat.hairpin", "tun.name"]);
+    }
+
+    #[test]
+    fn what_can_be_changed_is_in_the_schema() {
+        let reference = include_str!("../../configs/reference.yaml");
+        let config = config::parse("reference.yaml", reference).expect("the reference file").config;
+        let tree: Value = serde_json::from_str(&config::to_json(&config)).expect("JSON");
+        for path in CHANGEABLE {
+            assert!(tree.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "{path}");
+        }
+    }
+}

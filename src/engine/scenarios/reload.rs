@@ -1,0 +1,78 @@
+//! New rules while sessions live: what they allow goes on, what they do not ends in both directions.
+
+use super::*;
+
+#[test]
+fn sessions_that_the_new_rules_allow_notice_nothing() {
+    let mut stage = Stage::new(settings());
+    connect(&mut stage);
+    let outside = stage.pass(&udp((S2, 5000), (E1, 53))).source;
+    let mut new = settings();
+    new.forwards.push(forward(ForwardProtocol::Udp, (7777, 7777), S2, 7777));
+    new.hairpin = false;
+    assert_eq!(stage.reload(new), 0);
+    assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
+    assert_eq!(stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)).source.address, G);
+    assert_eq!(stage.pass(&udp((S2, 5000), (E1, 53))).source, outside);
+    let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
+    assert_eq!(stage.pass(&answer).destination.address, S2);
+    assert_eq!(stage.pass(&udp((E2, 1), (G, 7777))).destination.address, S2, "the new forward works");
+}
+
+#[test]
+fn sessions_of_a_forward_that_is_gone_end_in_both_directions() {
+    let mut stage = Stage::new(settings());
+    connect(&mut stage);
+    let mut new = settings();
+    new.forwards.remove(0);
+    assert_eq!(stage.reload(new), 1);
+    assert_eq!(stage.sessions(), 0);
+    assert_eq!(stage.refuse(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)), DropReason::NoMapping);
+    assert_eq!(stage.refuse(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)), DropReason::TcpWithoutSession);
+    assert_eq!(stage.reload(settings()), 0);
+    connect(&mut stage);
+}
+
+#[test]
+fn a_forward_that_moves_takes_its_new_clients_elsewhere() {
+    let mut stage = Stage::new(settings());
+    connect(&mut stage);
+    let mut new = settings();
+    new.forwards[0].to_address = S2;
+    assert_eq!(stage.reload(new), 1);
+    assert_eq!(stage.pass(&tcp(SYN, (E1, 4445), (G, 8080), 1, 0)).destination.address, S2);
+}
+
+#[test]
+fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
+    let mut stage = Stage::new(settings());
+    let outside = stage.pass(&udp((S2, 5000), (E1, 53))).source;
+    let mut new = settings();
+    new.outbound.clear();
+    assert_eq!(stage.reload(new), 1);
+    assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
+    assert_eq!(stage.refuse(&udp((S2, 5000), (E1, 53))), DropReason::NoOutboundRule);
+    let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
+    assert_eq!(stage.refuse(&answer), DropReason::NoMapping);
+}
+
+#[test]
+fn a_port_changes_hands_between_mapping_and_forward() {
+    let narrow = || Settings { ports: (40_000, 40_001), ..settings() };
+    let mut stage = Stage::new(narrow());
+    // Both ports are taken by mappings; one of them is wanted for a forward.
+    let first = stage.pass(&udp((S2, 5000), (E1, 53))).source.port;
+    let second = stage.pass(&udp((S2, 5001), (E1, 53))).source.port;
+    let mut new = narrow();
+    new.forwards.push(forward(ForwardProtocol::Udp, (first, first), S1, 7));
+    assert_eq!(stage.reload(new), 1, "the mapping on the forward's port ends");
+    assert_eq!(stage.pass(&udp((E2, 9), (G, first))).destination.address, S1);
+    assert_eq!(stage.pass(&udp((S2, 5001), (E1, 53))).source.port, second, "the other one stays");
+    assert_eq!(stage.refuse(&udp((S2, 5000), (E1, 53))), DropReason::PortsExhausted);
+    // TCP has both ports still: a forward owns those of its own protocol.
+    let ports = [6000, 6001].map(|port| stage.pass(&tcp(SYN, (S2, port), (E1, 80), 1, 0)).source.port);
+    assert!(ports.contains(&first), "{ports:?}");
+    // The forward goes, and its port is dynamic again.
+    assert_eq!(stage.reload(narrow()), 1, "the forward's session ends");
+    assert_eq!(stage.pass(&udp((S2, 5000), (E1, 53))).source.port, first);
+}

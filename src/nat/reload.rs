@@ -1,0 +1,123 @@
+//! New rules for a box whose sessions live on.
+//!
+//! ```text
+//!   with_rules   the same table, mappings, accounts and fragments under other forwards and outbound rules
+//!   (the engine puts it to work; from now on nothing new begins by the old rules)
+//!   settle       sessions that the new rules do not allow end; ports change hands between mappings and forwards
+//! ```
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::packet::{Endpoint, Protocol, Tuple};
+
+use super::forwards::Forwards;
+use super::key::Key;
+use super::session::Origin;
+use super::settings::Settings;
+use super::table::{Listed, SessionId};
+use super::{Nat, dynamic_addresses, externals};
+
+impl Nat {
+    /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal` and
+    /// `late_syn_error` of `settings` may differ; the rest must be as it was. Call [`Self::settle`] once it is at work.
+    pub fn with_rules(&self, settings: Settings) -> Self {
+        Self {
+            table: Arc::clone(&self.table),
+            mappings: Arc::clone(&self.mappings),
+            hosts: Arc::clone(&self.hosts),
+            fragments: Arc::clone(&self.fragments),
+            legs: Arc::clone(&self.legs),
+            forwards: Forwards::new(&settings),
+            externals: externals(&settings),
+            dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
+            spread: self.spread,
+            settings,
+        }
+    }
+
+    /// Ends what these rules do not allow, and moves ports between dynamic mappings and forwards as they differ from those
+    /// of `before`. A forward wins over a mapping that has its port. Returns how many sessions ended.
+    pub fn settle(&self, before: &Self) -> usize {
+        let (had, has) = (published_ports(&before.settings), published_ports(&self.settings));
+        let mut ended = self.purge();
+        for (protocol, endpoint) in has.difference(&had) {
+            // A mapping may have got the port between the purge and now, since it was not kept yet.
+            for _ in 0..RESERVE_TRIES {
+                if self.mappings.reserve(*protocol, *endpoint) {
+                    break;
+                }
+                ended += self.purge();
+            }
+        }
+        for (protocol, endpoint) in had.difference(&has) {
+            self.mappings.unreserve(*protocol, *endpoint);
+        }
+        ended
+    }
+
+    /// Ends every session that the rules do not allow.
+    fn purge(&self) -> usize {
+        let mut condemned: Vec<(SessionId, Key)> = Vec::new();
+        let mut ended = 0;
+        let mut place = Some((0, 0));
+        while let Some(from) = place {
+            place = self.table.list(from, SLICE, |session| {
+                if !self.allows(&session) {
+                    condemned.push((session.id, Key::of(session.original)));
+                }
+            });
+            for (id, original) in condemned.drain(..) {
+                if let Some(session) = self.table.end(id, original) {
+                    self.release(&session);
+                    ended += 1;
+                }
+            }
+        }
+        ended
+    }
+
+    /// Whether a session could begin, as it is, by the rules.
+    fn allows(&self, session: &Listed) -> bool {
+        let Tuple { protocol, source, destination } = session.original;
+        let (inside_end, external_end) = (session.reply.source, session.reply.destination);
+        let is_published = |external| self.forwards.target(protocol, external).is_some();
+        let may_go_out = |inside: Endpoint| {
+            self.outbound_rule(inside.address).is_some_and(|rule| rule.uplinks.contains(&session.uplink))
+        };
+        let publishes_source = || {
+            self.forwards.published(protocol, source, Some(session.uplink))
+                == Some((session.uplink, external_end))
+        };
+        let reaches = || match self.forwards.target(protocol, destination) {
+            Some(server) => server == inside_end,
+            None => self.mappings.exists(protocol, destination),
+        };
+        match session.origin {
+            Origin::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
+            Origin::Published => publishes_source(),
+            Origin::Outbound => may_go_out(source) && !is_published(external_end),
+            Origin::Inbound => may_go_out(inside_end) && !is_published(destination),
+            Origin::Hairpin => self.settings.hairpin && reaches() && !is_published(external_end),
+            Origin::HairpinPublished => self.settings.hairpin && reaches() && publishes_source(),
+        }
+    }
+}
+
+/// The ports that forwards own, with the protocols that have ports for services.
+fn published_ports(settings: &Settings) -> HashSet<(Protocol, Endpoint)> {
+    let mut published = HashSet::new();
+    for forward in &settings.forwards {
+        for protocol in [Protocol::TCP, Protocol::UDP].into_iter().filter(|one| forward.protocol.covers(*one))
+        {
+            let (first, last) = forward.ports;
+            published.extend((first..=last).map(|port| (protocol, Endpoint::new(forward.address, port))));
+        }
+    }
+    published
+}
+
+/// Each fails only when a mapping wins the port in a moment's race. If all do, the forward still wins every packet.
+const RESERVE_TRIES: usize = 16;
+/// Records looked at under one lock.
+const SLICE: u32 = 1024;
