@@ -77,13 +77,13 @@ fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
 }
 
 #[test]
-fn usr1_reports_and_hup_is_ignored() {
+fn usr1_reports_and_hup_reloads() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let mut natbox = scene.start(&scene.config());
     scene.assert_traffic();
     natbox.process.signal(Signal::HUP).unwrap();
-    natbox.wait_for_log("HUP ignored");
+    natbox.wait_for_log("configuration reloaded");
     natbox.process.signal(Signal::USR1).unwrap();
     natbox.wait_for_log("packets_in=");
     scene.assert_traffic();
