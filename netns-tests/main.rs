@@ -25,12 +25,15 @@
 //! | `bad_input`       | one clear message, the right exit code, nothing left behind                              |
 //! | `line_watch`      | the capture that counts replies on the wrong line can count                              |
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
+//! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
+//! | `probe`           | helpers: a box between two wires that the test holds                                     |
 //! | `lab`             | helpers: sites, programs, snapshots, waiting                                             |
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 mod bad_input;
 mod bulk;
+mod conformance;
 mod demo;
 mod fragments;
 mod host;
@@ -44,6 +47,7 @@ mod outbound;
 mod owned_address;
 mod parallel;
 mod ping;
+mod probe;
 mod several_servers;
 mod single_box;
 mod tun_device;

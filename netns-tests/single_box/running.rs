@@ -5,8 +5,8 @@ use std::process::Output;
 use std::time::Instant;
 
 use natbox::cli::demo::lab::{Child, Namespace};
-use natbox::control::Status;
 use natbox::control::admin::{self, Request};
+use natbox::control::{Reloaded, Status};
 use rustix::process::Signal;
 
 use super::{Config, NATBOX, SingleBox, eventually, seconds};
@@ -22,10 +22,15 @@ pub struct RunningBox {
 impl RunningBox {
     pub(super) fn start(scene: &SingleBox, config: &Config) -> RunningBox {
         let path = scene.write(&config.name, &config.to_string());
-        let mut command = scene.natbox.command(NATBOX);
-        command.arg("run").arg("--config").arg(&path);
-        let process = scene.natbox.spawn(&config.name, command).unwrap();
-        let mut running = RunningBox { process, path, socket: config.socket.clone() };
+        RunningBox::launch(&scene.natbox, &config.name, &path, &config.socket)
+    }
+
+    /// Runs a box by a file in a namespace, and waits until it answers.
+    pub fn launch(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> RunningBox {
+        let mut command = namespace.command(NATBOX);
+        command.arg("run").arg("--config").arg(path);
+        let process = namespace.spawn(name, command).unwrap();
+        let mut running = RunningBox { process, path: path.to_owned(), socket: socket.to_owned() };
         let deadline = Instant::now() + seconds(20);
         while admin::request::<Status>(&running.socket, &Request::Status).is_err() {
             let ended = running.process.ended().unwrap();
@@ -45,6 +50,16 @@ impl RunningBox {
 
     pub fn status(&self) -> Status {
         admin::request(&self.socket, &Request::Status).unwrap()
+    }
+
+    /// Has it read its configuration again.
+    pub fn reload(&self) -> Reloaded {
+        self.try_reload().unwrap()
+    }
+
+    /// Has it read its configuration again, which it may refuse.
+    pub fn try_reload(&self) -> Result<Reloaded, admin::ClientError> {
+        admin::request(&self.socket, &Request::Reload)
     }
 
     /// Packets dropped so far for a reason.

@@ -1,0 +1,45 @@
+//! What the RFCs ask of a NAT, each row by a test on the real process.
+//!
+//! A test begins with [`proves`], which names its rows. Its outcome goes to a file; the target `conformance` makes
+//! CONFORMANCE.md of all of them (`netns-tests/conformance`). The same tests run in several variants of offload and workers
+//! (see [`crate::probe::Setup`]).
+
+mod filtering;
+mod hairpin;
+mod mapping;
+mod ports;
+mod rows;
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::probe::setup;
+
+/// Notes, when it is dropped, whether the test that made it passed.
+pub struct Proof {
+    ids: &'static [&'static str],
+}
+
+/// Says what the test proves. Keep it until the end of the test.
+#[must_use = "the proof is noted when this is dropped"]
+pub fn proves(ids: &'static [&'static str]) -> Proof {
+    for id in ids {
+        assert!(rows::rows().any(|row| row.ids.contains(id)), "{id} is no row of the conformance table");
+    }
+    Proof { ids }
+}
+
+impl Drop for Proof {
+    fn drop(&mut self) {
+        let name = std::thread::current().name().expect("libtest names its threads").to_owned();
+        let (offload, workers) = setup::variant();
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("conformance");
+        let outcome = if std::thread::panicking() { "fail" } else { "pass" };
+        let file = directory.join(format!("{}.{offload}-{workers}", name.replace("::", ".")));
+        let text = format!("{name}\n{outcome}\n{}\n", self.ids.join(" "));
+        if let Err(error) = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, text)) {
+            // Not a panic: another one may be under way. The table will miss the proof.
+            eprintln!("{}: {error}", file.display());
+        }
+    }
+}

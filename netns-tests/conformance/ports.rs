@@ -1,0 +1,229 @@
+//! External ports: whose they are, which are chosen, and what happens when there are none left.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use natbox::packet::{Protocol, TcpFlags, craft};
+
+use super::proves;
+use crate::probe::{E1, E2, G, Probe, S1, S2, S3, Setup, at};
+
+fn syn(from: natbox::packet::Endpoint, to: natbox::packet::Endpoint) -> Vec<u8> {
+    let tuple = natbox::packet::Tuple { protocol: Protocol::TCP, source: from, destination: to };
+    craft::tcp(tuple, TcpFlags::SYN, 1000, 0, &[], b"")
+}
+
+fn datagram(from: natbox::packet::Endpoint, to: natbox::packet::Endpoint) -> Vec<u8> {
+    craft::udp(natbox::packet::Tuple { protocol: Protocol::UDP, source: from, destination: to }, b"hello")
+}
+
+#[test]
+fn no_two_endpoints_share_a_port() {
+    let _proof = proves(&["UDP-3", "TCP-7"]);
+    let probe = Probe::start(Setup::new().nat("ports: 40000-40099, refusal: none"));
+    let (mut datagrams, mut connections) = (HashMap::new(), HashMap::new());
+    for number in 0..50 {
+        for host in [S1, S2] {
+            let inside = at(host, 5000 + number);
+            assert_eq!(datagrams.insert(probe.open_udp(inside, at(E1, 53)), inside), None);
+            assert_eq!(connections.insert(probe.syn_out(inside, at(E1, 80)).source(), inside), None);
+        }
+    }
+    assert!(datagrams.keys().all(|external| (40_000..=40_099).contains(&external.port)));
+    probe.inside.send(&datagram(at(S3, 5000), at(E1, 53)));
+    probe.inside.send(&syn(at(S3, 5000), at(E1, 80)));
+    probe.silence();
+    for (external, inside) in datagrams {
+        probe.assert_udp_in(at(E1, 53), external, inside);
+    }
+}
+
+#[test]
+fn ports_keep_their_class_while_the_range_allows() {
+    let _proof = proves(&["UDP-3a"]);
+    let probe = Probe::start(Setup::new().nat("ports: 512-2047"));
+    for port in [500, 1, 1023, 0x0155] {
+        let external = probe.open_udp(at(S3, port), at(E1, 53));
+        assert!(external.port < 1024, "{port} left as {external}");
+    }
+    for port in (1024..1400).chain([65_535]) {
+        assert!(probe.open_udp(at(S3, port), at(E1, 53)).port >= 1024);
+    }
+    assert!(probe.syn_out(at(S3, 1024), at(E1, 80)).source().port >= 1024);
+    // Of 1,024 high ports the rest goes, too; then a high port is refused rather than one below 1024 given away.
+    for port in 2000..2000 + 1024 - 377 {
+        assert!(probe.open_udp(at(S2, port), at(E1, 53)).port >= 1024);
+    }
+    probe.inside.send(&datagram(at(S2, 60_000), at(E1, 53)));
+    assert_eq!(probe.outside.drain(), []);
+    probe.inside.drain();
+    probe.assert_alive();
+}
+
+#[test]
+fn udp_ports_keep_their_parity_unless_told_not_to() {
+    let _proof = proves(&["UDP-4", "UPD-8"]);
+    let probe = Probe::plain();
+    for number in 0..500 {
+        let port = 5000 + number;
+        assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)).port % 2, port % 2);
+        assert_eq!(probe.open_udp(at(S2, port), at(E1, 53)).port % 2, port % 2);
+    }
+    let probe = Probe::start(Setup::new().nat("port_parity: false"));
+    let odd =
+        (0..200).filter(|number| probe.open_udp(at(S1, 5000 + 2 * number), at(E1, 53)).port % 2 == 1).count();
+    // Of 200 fair coins fewer than 50 or more than 150 heads: one case in 10^12.
+    assert!((50..=150).contains(&odd), "{odd} of 200 even ports became odd");
+}
+
+#[test]
+fn ports_cannot_be_foreseen() {
+    let _proof = proves(&["UPD-9", "SEC-4"]);
+    let take = || {
+        let probe = Probe::plain();
+        let ports: Vec<i64> = (0..1000)
+            .map(|number| i64::from(probe.syn_out(at(S1, 10_000 + number), at(E1, 80)).source().port))
+            .collect();
+        ports
+    };
+    let (ports, again) = (take(), take());
+    assert_ne!(ports, again, "a restart does not repeat the sequence");
+    let steps: HashSet<i64> = ports.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps.len() > 900, "steps repeat: {} different ones", steps.len());
+    let low = ports.iter().filter(|port| **port < 33_280).count();
+    assert!((400..=600).contains(&low), "{low} of 1000 in the lower half of the range");
+    let mean = ports.iter().sum::<i64>() as f64 / 1000.0;
+    let covariance: f64 =
+        ports.windows(2).map(|pair| (pair[0] as f64 - mean) * (pair[1] as f64 - mean)).sum::<f64>();
+    let variance: f64 = ports.iter().map(|port| (*port as f64 - mean).powi(2)).sum::<f64>();
+    assert!((covariance / variance).abs() < 0.15, "serial correlation {}", covariance / variance);
+}
+
+#[test]
+fn a_freed_port_rests_for_others() {
+    let _proof = proves(&["CGN-8"]);
+    // By default filtering knows every remote endpoint, which exempts; here anyone may answer, so ports rest.
+    let setup = Setup::new()
+        .nat("ports: 40000-40001, filtering: endpoint-independent, port_parity: false, refusal: none")
+        .timeouts("udp: 1s, port_rest: 4s");
+    let probe = Probe::start(setup);
+    let first = probe.open_udp(at(S1, 5000), at(E1, 53));
+    let second = probe.open_udp(at(S1, 5001), at(E1, 53));
+    assert_ne!(first, second);
+    wait_until("both have ended", || probe.sessions() == 0);
+    let freed = Instant::now();
+    probe.inside.send(&datagram(at(S2, 5000), at(E1, 53)));
+    probe.silence();
+    assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53)), first, "its last holder has it back at once");
+    wait_until("the other one may have the other port", || {
+        probe.inside.send(&datagram(at(S2, 5000), at(E1, 53)));
+        probe.inside.send(&datagram(at(S1, 5000), at(E1, 53)));
+        let seen = [
+            probe.outside.within(Duration::from_millis(300)),
+            probe.outside.within(Duration::from_millis(100)),
+        ];
+        seen.iter().flatten().any(|seen| seen.source() == second)
+    });
+    assert!(freed.elapsed() > Duration::from_millis(2500), "after {:?} already", freed.elapsed());
+}
+
+#[test]
+fn the_edges_of_the_port_space_work() {
+    let _proof = proves(&["PORT-1"]);
+    for ports in ["1-1", "1023-1024", "65535-65535"] {
+        let probe = Probe::start(Setup::new().nat(&format!("ports: {ports}, port_parity: false")));
+        let external = probe.open_udp(at(S3, 5000), at(E1, 53));
+        probe.assert_udp_in(at(E1, 53), external, at(S3, 5000));
+        let mut connection = probe.connect_out(at(S3, 5000), at(E1, 80));
+        probe.assert_open(&mut connection);
+        assert!(ports.contains(&external.port.to_string()));
+    }
+    let probe = Probe::plain();
+    // Port 0 as a source is a port like any other; as a destination nobody has it.
+    let external = probe.open_udp(at(S1, 0), at(E1, 53));
+    probe.assert_udp_in(at(E1, 53), external, at(S1, 0));
+    probe.assert_udp_refused(at(E1, 53), at(G, 0));
+    probe.assert_udp_in(at(E1, 0), at(G, 8080), at(S1, 80));
+}
+
+#[test]
+fn exhausted_ports_cost_little_and_one_freed_serves_one() {
+    let _proof = proves(&["PORT-2"]);
+    let setup = Setup::new().nat("ports: 40000-40009, refusal: none").timeouts("udp: 6s");
+    let probe = Probe::start(setup);
+    let kept: Vec<_> = (0..9).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
+    let spare = probe.open_udp(at(S1, 5009), at(E1, 53));
+    // A second of new flows as fast as they can be written; those that have a port lose nothing.
+    let started = Instant::now();
+    let mut tried = 0_u32;
+    while started.elapsed() < Duration::from_millis(1000) {
+        for _ in 0..100 {
+            probe.inside.send(&datagram(at(S2, 1024 + (tried % 60_000) as u16), at(E2, 53)));
+            tried += 1;
+        }
+        for (port, external) in (5000..).zip(&kept) {
+            assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), *external);
+        }
+        let asked = Instant::now();
+        probe.status();
+        assert!(asked.elapsed() < Duration::from_millis(500), "status took {:?}", asked.elapsed());
+    }
+    assert!(tried > 1000);
+    assert!(probe.dropped("ports-exhausted") > 1000);
+    let keep = || {
+        for (port, external) in (5000..).zip(&kept) {
+            assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), *external);
+        }
+    };
+    // The spare one ends; exactly one more mapping can be made.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        keep();
+        if probe.status().mappings == 9 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the spare mapping never ends");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    keep();
+    assert_eq!(probe.open_udp(at(S3, 1), at(E1, 53)), spare);
+    probe.inside.send(&datagram(at(S3, 2), at(E1, 53)));
+    assert_eq!(probe.outside.drain(), []);
+}
+
+#[test]
+fn ports_overlap_where_the_mode_allows() {
+    let _proof = proves(&["UPD-3", "CGN-13"]);
+    let setup = Setup::new().nat("ports: 40000-40001, port_parity: false");
+    let setup = setup.nat("mapping: address-and-port-dependent, port_overlapping: true");
+    let probe = Probe::start(setup);
+    let mut flows = Vec::new();
+    for number in 0..100 {
+        let to = at(E1, 1000 + number);
+        let of = |host| probe.open_udp(at(host, 5000 + number), to);
+        let pair = [of(S1), of(S2)];
+        assert_ne!(pair[0], pair[1], "towards one destination they are apart");
+        flows.push((to, number, pair));
+    }
+    for (to, number, [first, second]) in flows {
+        probe.assert_udp_in(to, first, at(S1, 5000 + number));
+        probe.assert_udp_in(to, second, at(S2, 5000 + number));
+    }
+    // Without the mode a port serves one mapping.
+    let setup = Setup::new().nat("ports: 40000-40001, port_parity: false, refusal: none");
+    let probe = Probe::start(setup.nat("mapping: address-and-port-dependent"));
+    probe.open_udp(at(S1, 5000), at(E1, 1));
+    probe.open_udp(at(S1, 5000), at(E1, 2));
+    probe.inside.send(&datagram(at(S1, 5000), at(E1, 3)));
+    probe.silence();
+}
+
+/// Looks until something is so; fails after ten seconds.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

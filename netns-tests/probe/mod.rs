@@ -1,0 +1,192 @@
+//! The packet-level probe kit: one real `natbox run` between two wires that the test itself holds.
+//!
+//! ```text
+//!   outside   E1, E2, Rx: nobody's addresses, the test writes and reads their packets
+//!     │  TAP wan0   203.0.113.1/24, next hop 203.0.113.254
+//!    box      natbox run; external addresses G, G2, routed to the box
+//!     │  TAP lan0   10.0.0.1/24
+//!   inside    S1, S2, .., the private router Rp: the test's as well
+//! ```
+//!
+//! No other kernel is on the wires, so that nobody answers what a test did not answer. Every packet that is read is held
+//! against the oracle (see [`wire`]). A silence is followed by a packet that must pass, so that a dead box never passes.
+
+mod carried;
+mod seen;
+pub mod setup;
+mod talk;
+mod wire;
+
+pub use carried::{assert_carried, expected};
+pub use seen::Seen;
+pub use setup::Setup;
+pub use talk::{Connection, SYN_ACK, syn_options};
+pub use wire::Wire;
+
+use std::cell::Cell;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::control::Status;
+use natbox::packet::{Endpoint, Protocol, craft};
+
+use crate::single_box::RunningBox;
+
+/// Private hosts.
+pub const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+pub const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
+pub const S3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
+/// A private router.
+pub const RP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+/// The box on the private network.
+pub const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+/// External addresses of the box.
+pub const G: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const G2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Outside hosts.
+pub const E1: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub const E2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+/// A router on the way to them.
+pub const RX: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+
+/// Published to [`S1`]:80, TCP and UDP.
+pub const F: Endpoint = Endpoint::new(G, 8080);
+/// Where [`F`] leads.
+pub const F_TARGET: Endpoint = Endpoint::new(S1, 80);
+
+/// The box and the wires.
+pub struct Probe {
+    pub inside: Wire,
+    pub outside: Wire,
+    pub natbox: Namespace,
+    pub setup: Setup,
+    path: PathBuf,
+    running: Cell<Option<RunningBox>>,
+    beats: Cell<u16>,
+    lab: Lab,
+}
+
+impl Probe {
+    /// Makes the wires and starts the box.
+    pub fn start(setup: Setup) -> Probe {
+        let lab = Lab::new("nbprobe").unwrap();
+        let natbox = lab.namespace("box").unwrap();
+        let [wan, lan] = setup.mtu;
+        natbox.sysctl("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+        let outside = Wire::new(&natbox, "wan0", Ipv4Addr::new(203, 0, 113, 1), wan, true);
+        let inside = Wire::new(&natbox, "lan0", BOX, lan, false);
+        natbox.route("default", Ipv4Addr::new(203, 0, 113, 254)).unwrap();
+        let path = lab.directory().join("natbox.yaml");
+        let probe = Probe {
+            inside,
+            outside,
+            natbox,
+            setup,
+            path,
+            running: Cell::new(None),
+            beats: Cell::new(0),
+            lab,
+        };
+        probe.write(&probe.setup);
+        probe.launch();
+        probe
+    }
+
+    /// The scene with nothing special.
+    pub fn plain() -> Probe {
+        Probe::start(Setup::new())
+    }
+
+    /// Starts the box that is not running.
+    pub fn launch(&self) {
+        let socket = self.lab.directory().join("natbox.sock");
+        self.running.set(Some(RunningBox::launch(&self.natbox, "natbox", &self.path, &socket)));
+    }
+
+    /// Writes another configuration where the box reads its own.
+    pub fn write(&self, setup: &Setup) {
+        std::fs::write(&self.path, setup.text(&self.lab.directory().join("natbox.sock"))).unwrap();
+    }
+
+    /// Ends the box at once, without any chance to tidy up.
+    pub fn kill(&self) {
+        self.running.take().unwrap().kill();
+    }
+
+    /// Does something with the process.
+    pub fn with_box<T>(&self, work: impl FnOnce(&RunningBox) -> T) -> T {
+        let running = self.running.take().expect("a running box");
+        let outcome = work(&running);
+        self.running.set(Some(running));
+        outcome
+    }
+
+    pub fn status(&self) -> Status {
+        self.with_box(RunningBox::status)
+    }
+
+    /// A counter's total.
+    pub fn total(&self, name: &str) -> u64 {
+        self.status().totals[name]
+    }
+
+    /// Packets dropped so far for a reason.
+    pub fn dropped(&self, reason: &str) -> u64 {
+        self.status().drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Sessions alive.
+    pub fn sessions(&self) -> u32 {
+        self.status().sessions.now
+    }
+
+    /// What the box has logged.
+    pub fn log(&self) -> String {
+        self.with_box(|running| running.process.log())
+    }
+
+    /// Nothing arrives outside for a while, and the box is well.
+    #[track_caller]
+    pub fn silence_outside(&self) {
+        self.outside.assert_silent();
+        self.assert_alive();
+    }
+
+    /// Nothing arrives inside for a while, and the box is well.
+    #[track_caller]
+    pub fn silence_inside(&self) {
+        self.inside.assert_silent();
+        self.assert_alive();
+    }
+
+    /// Nothing arrives on either side for a while, and the box is well.
+    #[track_caller]
+    pub fn silence(&self) {
+        self.outside.assert_silent();
+        self.inside.assert_none();
+        self.assert_alive();
+    }
+
+    /// A packet to the port that every setup publishes arrives, and nothing before it.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        // By another client each time, should the table be anything but empty; each leaves no more than a session.
+        self.beats.set(self.beats.get() + 1);
+        let beat = self.beats.get();
+        let tuple = craft::tuple(Protocol::UDP, (RX, 7), (G, setup::HEARTBEAT));
+        self.outside.send(&craft::udp(tuple, &beat.to_be_bytes()));
+        let seen = self.inside.expect("the heartbeat");
+        assert_eq!(
+            seen.destination(),
+            Endpoint::new(setup::HEART, setup::HEARTBEAT),
+            "instead of the heartbeat: {seen:?}"
+        );
+        assert_eq!(seen.payload(), beat.to_be_bytes());
+    }
+}
+
+/// An endpoint.
+pub const fn at(address: Ipv4Addr, port: u16) -> Endpoint {
+    Endpoint::new(address, port)
+}

@@ -1,0 +1,160 @@
+//! How the box of a probe is configured.
+
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// A port that every setup publishes, for [`super::Probe::assert_alive`].
+pub const HEARTBEAT: u16 = 65_000;
+/// Whom it leads to.
+pub const HEART: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 250);
+
+/// The environment variable that names the variant: offload and workers, such as `none-1`.
+pub const VARIANT: &str = "NATBOX_VARIANT";
+
+/// The variant that tests run in which do not choose one: `auto-2` if the environment says nothing.
+pub fn variant() -> (String, u16) {
+    let variant = std::env::var(VARIANT).unwrap_or_else(|_| "auto-2".to_owned());
+    let (offload, workers) =
+        variant.split_once('-').expect("NATBOX_VARIANT is OFFLOAD-WORKERS, such as none-1");
+    (offload.to_owned(), workers.parse().expect("NATBOX_VARIANT ends with the number of workers"))
+}
+
+/// A configuration in the making. Sections take the text that stands between the braces in YAML.
+#[derive(Clone)]
+pub struct Setup {
+    /// MTU of wan0 and lan0.
+    pub mtu: [u16; 2],
+    addresses: &'static str,
+    offload: String,
+    workers: u16,
+    forwards: Vec<String>,
+    outbound: Vec<&'static str>,
+    nat: Vec<String>,
+    timeouts: Vec<String>,
+    limits: Vec<String>,
+    log: Vec<String>,
+    more: String,
+}
+
+impl Setup {
+    /// The scene of the conformance table: G; F and FR; everybody may go out.
+    pub fn new() -> Setup {
+        let (offload, workers) = variant();
+        Setup {
+            mtu: [1500, 1500],
+            addresses: "192.0.2.1",
+            offload,
+            workers,
+            forwards: vec![
+                "{ name: f, protocol: tcp+udp, port: 8080, address: 192.0.2.1, to: '10.0.0.11:80' }".into(),
+                "{ name: fr, protocol: tcp+udp, port: 9000-9015, address: 192.0.2.1, to: '10.0.0.12:7000' }"
+                    .into(),
+            ],
+            outbound: vec!["{ from: 10.0.0.0/24 }"],
+            nat: Vec::new(),
+            timeouts: Vec::new(),
+            limits: vec!["sessions: 64k".into()],
+            log: vec!["level: info".into()],
+            more: String::new(),
+        }
+    }
+
+    /// G and G2.
+    pub fn pool(self) -> Setup {
+        Setup { addresses: "192.0.2.1-2", ..self }
+    }
+
+    /// MTU of the two legs.
+    pub fn mtu(self, wan: u16, lan: u16) -> Setup {
+        Setup { mtu: [wan, lan], ..self }
+    }
+
+    /// A fixed number of workers.
+    pub fn workers(self, workers: u16) -> Setup {
+        Setup { workers, ..self }
+    }
+
+    /// One more forward, such as `protocol: any, address: 192.0.2.2, to: 10.0.0.12`.
+    pub fn forward(mut self, forward: &str) -> Setup {
+        self.forwards.push(format!("{{ {forward} }}"));
+        self
+    }
+
+    /// No forwards but the heartbeat.
+    pub fn no_forwards(mut self) -> Setup {
+        self.forwards.clear();
+        self
+    }
+
+    /// Other outbound rules.
+    pub fn outbound(mut self, rules: &[&'static str]) -> Setup {
+        self.outbound = rules.to_vec();
+        self
+    }
+
+    /// Keys of `nat`.
+    pub fn nat(mut self, keys: &str) -> Setup {
+        self.nat.push(keys.to_owned());
+        self
+    }
+
+    /// Keys of `timeouts`.
+    pub fn timeouts(mut self, keys: &str) -> Setup {
+        self.timeouts.push(keys.to_owned());
+        self
+    }
+
+    /// Keys of `limits`; `sessions` first.
+    pub fn limits(mut self, keys: &str) -> Setup {
+        if keys.starts_with("sessions:") {
+            self.limits.clear();
+        }
+        self.limits.push(keys.to_owned());
+        self
+    }
+
+    /// Keys of `log`.
+    pub fn log(mut self, keys: &str) -> Setup {
+        self.log.push(keys.to_owned());
+        self
+    }
+
+    /// More lines at the top level.
+    pub fn more(mut self, lines: &str) -> Setup {
+        self.more.push_str(lines);
+        self.more.push('\n');
+        self
+    }
+
+    /// The file.
+    pub(super) fn text(&self, socket: &Path) -> String {
+        let mut text = format!(
+            "name: natbox
+tun: {{ name: nb0, workers: {}, offload: {} }}
+inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
+uplinks:
+  - {{ name: isp, interface: wan0, addresses: [{}], gateway: 203.0.113.254 }}
+admin: {{ socket: '{}' }}
+forwards:
+  - {{ name: heartbeat, protocol: udp, port: {HEARTBEAT}, address: 192.0.2.1, to: '{HEART}:{HEARTBEAT}' }}
+",
+            self.workers,
+            self.offload,
+            self.addresses,
+            socket.display()
+        );
+        for forward in &self.forwards {
+            let _ = writeln!(text, "  - {forward}");
+        }
+        if !self.outbound.is_empty() {
+            let _ = writeln!(text, "outbound:\n  - {}", self.outbound.join("\n  - "));
+        }
+        for (section, keys) in
+            [("nat", &self.nat), ("timeouts", &self.timeouts), ("limits", &self.limits), ("log", &self.log)]
+        {
+            let _ = writeln!(text, "{section}: {{ {} }}", keys.join(", "));
+        }
+        text + &self.more
+    }
+}

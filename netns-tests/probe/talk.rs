@@ -1,0 +1,196 @@
+//! Conversations over the wires that most tests begin with.
+
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+
+use super::{Probe, Seen, at};
+
+/// SYN and ACK.
+pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+
+/// Options of an ordinary SYN: MSS 1460.
+pub fn syn_options() -> [u8; 4] {
+    [2, 4, 5, 180]
+}
+
+fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
+    Tuple { protocol, source, destination }
+}
+
+/// A connection through the box: who is inside, who is outside, and how each sees the other.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The inside end.
+    pub inside: Endpoint,
+    /// Whom the inside end talks to.
+    pub inside_peer: Endpoint,
+    /// The outside end.
+    pub outside: Endpoint,
+    /// Whom the outside end talks to.
+    pub external: Endpoint,
+    /// Next sequence number of the inside end.
+    pub inside_next: u32,
+    /// Next sequence number of the outside end.
+    pub outside_next: u32,
+}
+
+impl Connection {
+    /// A segment of the inside end with the numbers that it expects.
+    pub fn from_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+        let to = tuple(Protocol::TCP, self.inside, self.inside_peer);
+        craft::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
+    }
+
+    /// A segment of the outside end with the numbers that it expects.
+    pub fn from_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+        let to = tuple(Protocol::TCP, self.outside, self.external);
+        craft::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
+    }
+}
+
+impl Probe {
+    /// Sends a datagram from inside; how it arrives outside.
+    #[track_caller]
+    pub fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
+        self.inside.send(&craft::udp(tuple(Protocol::UDP, from, to), payload));
+        let seen = self.outside.expect("a datagram from inside");
+        assert_eq!((seen.destination(), seen.payload()), (to, payload));
+        seen
+    }
+
+    /// Opens a UDP mapping; its external endpoint.
+    #[track_caller]
+    pub fn open_udp(&self, from: Endpoint, to: Endpoint) -> Endpoint {
+        self.udp_out(from, to, b"hello").source()
+    }
+
+    /// Sends a datagram from outside.
+    pub fn udp_in(&self, from: Endpoint, to: Endpoint) {
+        self.outside.send(&craft::udp(tuple(Protocol::UDP, from, to), b"answer"));
+    }
+
+    /// A datagram from outside reaches an inside endpoint.
+    #[track_caller]
+    pub fn assert_udp_in(&self, from: Endpoint, to: Endpoint, inside: Endpoint) {
+        self.udp_in(from, to);
+        let seen = self.inside.expect("a datagram from outside");
+        assert_eq!((seen.source(), seen.destination()), (from, inside), "{seen:?}");
+    }
+
+    /// A datagram from outside goes nowhere.
+    #[track_caller]
+    pub fn assert_udp_refused(&self, from: Endpoint, to: Endpoint) {
+        self.udp_in(from, to);
+        self.silence();
+    }
+
+    /// Sends a segment from inside; how it arrives outside.
+    #[track_caller]
+    pub fn tcp_out(&self, segment: &[u8]) -> Seen {
+        self.inside.send(segment);
+        self.outside.expect("a segment from inside")
+    }
+
+    /// Sends a segment from outside; how it arrives inside.
+    #[track_caller]
+    pub fn tcp_in(&self, segment: &[u8]) -> Seen {
+        self.outside.send(segment);
+        self.inside.expect("a segment from outside")
+    }
+
+    /// A SYN from inside; how it arrives outside.
+    #[track_caller]
+    pub fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
+        self.tcp_out(&craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 1000, 0, &syn_options(), b""))
+    }
+
+    /// A SYN from outside.
+    pub fn syn_in(&self, from: Endpoint, to: Endpoint) {
+        let syn = craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 7000, 0, &syn_options(), b"");
+        self.outside.send(&syn);
+    }
+
+    /// Opens a connection from inside by the three-way handshake.
+    #[track_caller]
+    pub fn connect_out(&self, from: Endpoint, to: Endpoint) -> Connection {
+        let external = self.syn_out(from, to).source();
+        let mut connection = Connection {
+            inside: from,
+            inside_peer: to,
+            outside: to,
+            external,
+            inside_next: 1001,
+            outside_next: 7000,
+        };
+        let answer = craft::tcp(tuple(Protocol::TCP, to, external), SYN_ACK, 7000, 1001, &syn_options(), b"");
+        assert_eq!(self.tcp_in(&answer).destination(), from);
+        connection.outside_next = 7001;
+        assert_eq!(self.tcp_out(&connection.from_inside(TcpFlags::ACK, b"")).source(), external);
+        connection
+    }
+
+    /// Opens a connection from outside to a published endpoint.
+    #[track_caller]
+    pub fn connect_in(&self, from: Endpoint, published: Endpoint) -> Connection {
+        self.syn_in(from, published);
+        let seen = self.inside.expect("a SYN from outside");
+        let (server, client) = (seen.destination(), seen.source());
+        let mut connection = Connection {
+            inside: server,
+            inside_peer: client,
+            outside: from,
+            external: published,
+            inside_next: 1000,
+            outside_next: 7001,
+        };
+        let answer =
+            craft::tcp(tuple(Protocol::TCP, server, client), SYN_ACK, 1000, 7001, &syn_options(), b"");
+        let seen = self.tcp_out(&answer);
+        assert_eq!((seen.source(), seen.destination()), (published, from));
+        connection.inside_next = 1001;
+        assert_eq!(self.tcp_in(&connection.from_outside(TcpFlags::ACK, b"")).destination(), server);
+        connection
+    }
+
+    /// Data passes both ways; the numbers move on.
+    #[track_caller]
+    pub fn assert_open(&self, connection: &mut Connection) {
+        let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
+        let seen = self.tcp_out(&connection.from_inside(data, b"from inside"));
+        assert_eq!(
+            (seen.source(), seen.destination()),
+            (connection.external, connection.outside),
+            "{seen:?}"
+        );
+        assert_eq!(seen.payload(), b"from inside");
+        connection.inside_next = connection.inside_next.wrapping_add(11);
+        let seen = self.tcp_in(&connection.from_outside(data, b"from outside"));
+        assert_eq!(
+            (seen.source(), seen.destination()),
+            (connection.inside_peer, connection.inside),
+            "{seen:?}"
+        );
+        assert_eq!(seen.payload(), b"from outside");
+        connection.outside_next = connection.outside_next.wrapping_add(12);
+    }
+
+    /// Sends an echo request from inside; how it arrives outside.
+    #[track_caller]
+    pub fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
+        self.inside.send(&craft::echo(from.address, to, QueryKind::EchoRequest, from.port, 1, b"ping"));
+        let seen = self.outside.expect("an echo request from inside");
+        assert_eq!((seen.icmp(), seen.destination().address), (Some((8, 0)), to), "{seen:?}");
+        seen
+    }
+
+    /// Opens an echo session; its external address and identifier.
+    #[track_caller]
+    pub fn open_ping(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Endpoint {
+        let seen = self.ping_out(from, to);
+        at(seen.source().address, seen.identifier())
+    }
+
+    /// An echo reply from outside.
+    pub fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
+        self.outside.send(&craft::echo(from, to.address, QueryKind::EchoReply, to.port, 1, b"ping"));
+    }
+}
