@@ -9,6 +9,8 @@ mod hairpin;
 mod mapping;
 mod ports;
 mod rows;
+mod tcp;
+mod timers;
 
 use std::fs;
 use std::path::PathBuf;
