@@ -6,6 +6,8 @@
 
 mod filtering;
 mod hairpin;
+mod icmp_errors;
+mod icmp_queries;
 mod mapping;
 mod ports;
 mod rows;
