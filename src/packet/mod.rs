@@ -21,6 +21,7 @@
 mod build;
 mod checksum;
 pub mod craft;
+mod disguise;
 mod icmp;
 mod ipv4;
 mod malformed;
