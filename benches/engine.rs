@@ -65,6 +65,7 @@ fn settings(sessions: u32) -> Settings {
             to_port: 80,
         }],
         outbound: vec![OutboundRule { from: "10.0.0.0/8".parse().expect("a prefix"), uplinks: vec![0] }],
+        exempt: Vec::new(),
         mapping: Dependence::EndpointIndependent,
         filtering: Dependence::AddressAndPortDependent,
         hairpin: true,

@@ -97,7 +97,9 @@ impl Nat {
                 if to.source != parsed.source() && !inside {
                     self.conceal_recorded(&parsed, piece, to.source);
                 }
-                if inside {
+                if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
+                    lane.counters.exempt += 1;
+                } else if inside {
                     lane.counters.translated_inside += 1;
                 } else {
                     lane.counters.translated_outside += 1;

@@ -38,7 +38,9 @@ impl Nat {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.leave(parsed.destination(), DropReason::UnmatchedIcmpError);
+            return self
+                .pass_exempt_error(lane, &mut packet, error)
+                .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
         };
         if parsed.destination() != error.quoted.source.address {
             return Verdict::Drop(DropReason::UnrelatedIcmpError);

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn as_many_successive_numbers_as_there_are_differ_whichever_the_first() {
         let identifications = Identifications::new();
-        let mut take = |number| identifications.take(SOURCE, destination(number), Protocol::UDP, 1);
+        let take = |number| identifications.take(SOURCE, destination(number), Protocol::UDP, 1);
         for skipped in [0, 1, 1000] {
             for _ in 0..skipped {
                 take(1);

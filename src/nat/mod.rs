@@ -21,6 +21,7 @@
 //! | `ports`, `mappings`, `hosts`| what a session from inside needs: port, mapping, account        |
 //! | `lease`                     | taking these together, and giving them back                     |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
+//! | `exempt`                    | what passes untranslated                                        |
 //! | `disguise`                  | what else in a header tells of the inside                       |
 //! | `identification`, `originals`| new IP identifications, and which ones they stand for          |
 //! | `forwards`, `settings`      | what the configuration says                                     |
@@ -29,9 +30,12 @@
 
 mod counters;
 mod disguise;
+mod exempt;
 mod fast_path;
 mod forwards;
 mod fragment_path;
+#[cfg(test)]
+mod fragment_tests;
 mod fragments;
 mod hosts;
 mod icmp_error;
@@ -75,7 +79,8 @@ pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
 pub use session::{Direction, Lifetimes, NewSession, Origin, State};
 pub use settings::{
-    Dependence, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings, Timeouts, Uplink,
+    Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings,
+    Timeouts, Uplink,
 };
 pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
 pub use tcp_state::{Placement, TcpState};
