@@ -56,21 +56,21 @@ impl Nat {
     /// What the verdict on the first piece means for the others.
     fn fate(&self, translated: &[u8], verdict: Verdict) -> Fate {
         match verdict {
-            Verdict::Translated => match parse(translated, ChecksumMode::Complete) {
-                Ok(parsed) => match parsed.content() {
-                    Content::Fragment { identification, .. } => Fate::Translated {
-                        to: DatagramName {
-                            source: parsed.source(),
-                            destination: parsed.destination(),
-                            protocol: parsed.protocol(),
-                            identification,
-                        },
-                        inside: self.is_inside(parsed.destination()),
-                    },
-                    content => unreachable!("a rewrite leaves a fragment one: {content:?}"),
-                },
-                Err(malformed) => unreachable!("a rewrite leaves a packet well-formed: {malformed}"),
-            },
+            Verdict::Translated => {
+                let Ok(parsed) = parse(translated, ChecksumMode::Complete) else {
+                    unreachable!("a rewrite leaves a packet well-formed");
+                };
+                let Content::Fragment { identification, .. } = parsed.content() else {
+                    unreachable!("a rewrite leaves a fragment a fragment");
+                };
+                let to = DatagramName {
+                    source: parsed.source(),
+                    destination: parsed.destination(),
+                    protocol: parsed.protocol(),
+                    identification,
+                };
+                Fate::Translated { to, inside: self.is_inside(to.destination) }
+            }
             Verdict::HandBack => Fate::HandedBack,
             Verdict::Answer(_, reason) | Verdict::Drop(reason) => Fate::Dropped(reason),
             Verdict::Held => unreachable!("a first piece never waits"),

@@ -65,7 +65,7 @@ impl Identifications {
 fn scrambled(block: u16, key: u64) -> u16 {
     let (mut left, mut right) = (block / HALF, block % HALF);
     for round in 0..ROUNDS {
-        (left, right) = (right, left ^ mixed(key.rotate_left(16 * round), right) % HALF);
+        (left, right) = (right, left ^ (mixed(key.rotate_left(16 * round), right) % HALF));
     }
     left * HALF + right
 }
