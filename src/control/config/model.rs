@@ -24,7 +24,7 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// Who may go out, and through which uplinks; the longest matching prefix decides.
     pub outbound: Vec<OutboundRule>,
-    /// Destinations that inside hosts reach without translation.
+    /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6), at most 64.
     pub exempt: Vec<Exemption>,
     /// Behaviour of the translator.
     pub nat: Nat,
@@ -185,7 +185,8 @@ pub struct OutboundRule {
     pub uplinks: Vec<usize>,
 }
 
-/// Destinations towards which nothing is translated, and whose packets reach the inside as they are.
+/// Destinations towards which nothing is translated, and whose packets reach the inside as they are. Packets for them
+/// leave by the host's own routes, not by those of an uplink's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exemption {
     /// Their addresses.
