@@ -65,6 +65,7 @@ fn settings(sessions: u32) -> Settings {
             to_port: 80,
         }],
         outbound: vec![OutboundRule { from: "10.0.0.0/8".parse().expect("a prefix"), uplinks: vec![0] }],
+        exempt: Vec::new(),
         mapping: Dependence::EndpointIndependent,
         filtering: Dependence::AddressAndPortDependent,
         hairpin: true,
@@ -107,7 +108,9 @@ fn inside(index: u32) -> (Ipv4Addr, u16) {
 
 fn segment(flags: TcpFlags, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), sequence: u32, ack: u32) -> Small {
     let tuple = craft::tuple(Protocol::TCP, from, to);
-    let packet = craft::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
+    let mut packet = craft::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
+    // As TCP sends it; without DF it would get a new identification on its way out.
+    craft::set_dont_fragment(&mut packet, true);
     packet.try_into().expect("headers and payload are as long as they were asked to be")
 }
 

@@ -14,6 +14,7 @@
 //! | `udp`             | UDP there and back, all sizes up to the MTU                                              |
 //! | `fragments`       | datagrams larger than the MTU, in pieces, both ways                                      |
 //! | `ping`            | echo to the published address, and out from the servers                                  |
+//! | `exempt`          | destinations reached without translation, and the routing that this takes                |
 //! | `outbound`        | the servers' own connections leave by the line of their source address                   |
 //! | `web_session`     | a session bound to the client's address survives a change of line                        |
 //! | `owned_address`   | the published address is the host's own: what is not forwarded stays the host's          |
@@ -35,6 +36,7 @@ mod bad_input;
 mod bulk;
 mod conformance;
 mod demo;
+mod exempt;
 mod fragments;
 mod host;
 mod integrity;

@@ -142,6 +142,7 @@ impl SingleBox {
             sessions: "64k".to_owned(),
             log_format: "text".to_owned(),
             socket: self.lab.directory().join("natbox.sock"),
+            extra: String::new(),
         }
     }
 
@@ -226,6 +227,8 @@ pub struct Config {
     pub sessions: String,
     pub log_format: String,
     pub socket: PathBuf,
+    /// Whole lines that go before `limits`.
+    pub extra: String,
 }
 
 impl fmt::Display for Config {
@@ -243,6 +246,7 @@ impl fmt::Display for Config {
             sessions,
             log_format,
             socket,
+            extra,
         } = self;
         let socket = socket.display();
         writeln!(
@@ -258,7 +262,7 @@ forwards:
   - {{ name: dead, protocol: tcp+udp, port: {DEAD}, to: '{DEAD_SERVER}:{DEAD}' }}
 outbound:
   - {{ from: 10.0.0.0/24 }}
-limits: {{ sessions: {sessions} }}
+{extra}limits: {{ sessions: {sessions} }}
 host: {{ manage: {manage} }}
 admin: {{ socket: {socket} }}
 log: {{ level: debug, format: {log_format} }}"

@@ -81,8 +81,9 @@ fn text(status: &Status) -> String {
         (
             "other",
             format!(
-                "{} stateless, {} handed back to the host, {} ICMP errors translated, {} answered",
+                "{} stateless, {} exempt, {} handed back to the host, {} ICMP errors translated, {} answered",
                 total("stateless"),
+                total("exempt"),
                 total("handed_back"),
                 total("icmp_errors"),
                 total("answered")

@@ -38,13 +38,7 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
             .map(|forward| nat::Forward {
                 name: forward.name.clone(),
                 uplink: index(forward.uplink),
-                protocol: match forward.protocol {
-                    ForwardProtocol::Tcp => nat::ForwardProtocol::Tcp,
-                    ForwardProtocol::Udp => nat::ForwardProtocol::Udp,
-                    ForwardProtocol::TcpUdp => nat::ForwardProtocol::TcpUdp,
-                    ForwardProtocol::Icmp => nat::ForwardProtocol::Icmp,
-                    ForwardProtocol::Any => nat::ForwardProtocol::Any,
-                },
+                protocol: protocol(forward.protocol),
                 address: forward.address,
                 ports: ports(forward.ports),
                 to_address: forward.to_address,
@@ -57,6 +51,15 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
             .map(|rule| nat::OutboundRule {
                 from: rule.from,
                 uplinks: rule.uplinks.iter().copied().map(index).collect(),
+            })
+            .collect(),
+        exempt: config
+            .exempt
+            .iter()
+            .map(|exemption| nat::Exemption {
+                to: exemption.to,
+                protocol: protocol(exemption.protocol),
+                ports: ports(exemption.ports),
             })
             .collect(),
         mapping: dependence(config.nat.mapping),
@@ -100,6 +103,16 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
 /// An interface may have a longer MTU than an IPv4 packet has length (`lo`: 65536).
 pub(super) fn mtu(bytes: u32) -> u16 {
     bytes.min(u32::from(u16::MAX)) as u16
+}
+
+fn protocol(protocol: ForwardProtocol) -> nat::ForwardProtocol {
+    match protocol {
+        ForwardProtocol::Tcp => nat::ForwardProtocol::Tcp,
+        ForwardProtocol::Udp => nat::ForwardProtocol::Udp,
+        ForwardProtocol::TcpUdp => nat::ForwardProtocol::TcpUdp,
+        ForwardProtocol::Icmp => nat::ForwardProtocol::Icmp,
+        ForwardProtocol::Any => nat::ForwardProtocol::Any,
+    }
 }
 
 fn ports(range: PortRange) -> (u16, u16) {

@@ -16,6 +16,7 @@
 //! | local                |                                         | the host's own addresses                         |
 //! | after local (errors) | `iif lo from TUN address` → errors      | errors of the kernel are translated back         |
 //! | after local          | `iif wan0 from PREFIX` → blackhole      | nobody outside speaks for the inside             |
+//! | after local          | `iif wan0 from EXEMPT to PREFIX` → TUN  | what is not translated passes natbox as well     |
 //! | after local          | `iif wan0` → outside                    | only `G` is reachable from outside               |
 //! | after local          | `iif lan0` → inside                     | all that leaves the inside is translated         |
 //! | after local          | `iif TUN from G` → uplink               | leave by the line the address belongs to         |
@@ -280,12 +281,13 @@ impl View<'_> {
                 let priority = self.numbers.after_local(1);
                 rules.push(Rule { iif: iif.clone(), from, ..rule(priority, RuleAction::Blackhole) });
             }
+            rules.extend(self.exempt_rules(iif.as_ref()));
             let action = RuleAction::Lookup(self.numbers.outside_table(place));
-            rules.push(Rule { iif, ..rule(self.numbers.after_local(2), action) });
+            rules.push(Rule { iif, ..rule(self.numbers.after_local(3), action) });
         }
         rules.push(Rule {
             iif: Some(self.config.inside.interface.clone()),
-            ..rule(self.numbers.after_local(3), RuleAction::Lookup(self.numbers.inside_table()))
+            ..rule(self.numbers.after_local(4), RuleAction::Lookup(self.numbers.inside_table()))
         });
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             if uplink.gateway.is_none() {
@@ -295,10 +297,29 @@ impl View<'_> {
             // As few rules as possible: each is asked for every packet.
             for prefix in Ipv4Net::aggregate(&uplink.addresses.iter().map(|a| host(*a)).collect()) {
                 let (iif, from) = (Some(self.tun.into()), Some(prefix));
-                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(4), action) });
+                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(5), action) });
             }
         }
         rules.into_iter().map(Step::Rule).collect()
+    }
+
+    /// Packets of exempt destinations come for inside addresses themselves. The errors table, which leads everywhere
+    /// through the TUN, is the one that takes them to natbox; protocols and ports are for natbox to look at.
+    fn exempt_rules(&self, iif: Option<&String>) -> Vec<Rule> {
+        let action = RuleAction::Lookup(self.numbers.errors_table());
+        let mut rules = Vec::new();
+        for source in Ipv4Net::aggregate(&self.config.exempt.iter().map(|exemption| exemption.to).collect()) {
+            for prefix in &self.config.inside.prefixes {
+                rules.push(Rule {
+                    iif: iif.cloned(),
+                    // The kernel knows a selector of length zero as none.
+                    from: (source.prefix_len() > 0).then_some(source),
+                    to: Some(*prefix),
+                    ..rule(self.numbers.after_local(2), action)
+                });
+            }
+        }
+        rules
     }
 
     /// `ip_forward` reaches every interface when it is switched on, but not one that was switched off after that.

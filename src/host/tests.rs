@@ -35,9 +35,9 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
         sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
         ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
-        ip rule add priority 1010 from all iif wan0 protocol 110 lookup 7166
-        ip rule add priority 1011 from all iif lan0 protocol 110 lookup 7164
-        ip rule add priority 1012 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
+        ip rule add priority 1011 from all iif wan0 protocol 110 lookup 7166
+        ip rule add priority 1012 from all iif lan0 protocol 110 lookup 7164
+        ip rule add priority 1013 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
         sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
         sysctl -q -w net.ipv4.ip_forward=1
         sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
@@ -426,6 +426,38 @@ fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
     FoundRule { rule, protocol, more: false }
 }
 
+/// Packets from there reach natbox, after those of spoofed inside sources were dropped and before all others are.
+#[test]
+fn exempt_destinations_reach_the_inside_through_the_tun() {
+    let exemption = |to| Exemption { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
+    let rules = |exempt| {
+        let commands = commands(&Config { exempt, ..natbox1() }, &host());
+        commands
+            .lines()
+            .filter(|line| line.starts_with("ip rule add") && line.contains("iif wan0"))
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let without = rules(Vec::new());
+    // Two halves of one prefix are one rule.
+    let with =
+        rules(vec![exemption("192.0.2.0/25"), exemption("192.0.2.128/25"), exemption("198.18.0.0/15")]);
+    assert_eq!(with[0], without[0]);
+    assert_eq!(
+        with[1..3],
+        [
+            "ip rule add priority 1010 from 192.0.2.0/24 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+            "ip rule add priority 1010 from 198.18.0.0/15 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+        ]
+    );
+    assert_eq!(with[3..], without[1..]);
+    let everything = rules(vec![exemption("0.0.0.0/0"), exemption("192.0.2.0/24")]);
+    assert_eq!(
+        everything[1],
+        "ip rule add priority 1010 from all to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165"
+    );
+}
+
 fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Uplink {
     Uplink {
         name: name.into(),
@@ -457,6 +489,7 @@ fn natbox1() -> Config {
         uplinks: vec![uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254")],
         forwards: vec![forward("web", 0, "203.0.113.10", 80, "10.0.0.101")],
         outbound: Vec::new(),
+        exempt: Vec::new(),
         nat: Nat::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),

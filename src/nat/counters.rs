@@ -54,6 +54,8 @@ counters! {
     translated_outside,
     /// Packets of static forwards translated without a session, because the table was full or the packet opens none.
     stateless,
+    /// Packets passed untranslated to and from destinations that are exempt, ICMP errors about them included.
+    exempt,
     /// Packets handed back to the host untouched.
     handed_back,
     /// ICMP answers written by the box itself.

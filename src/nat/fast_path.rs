@@ -74,6 +74,9 @@ impl Nat {
             self.clamp(packet, uplink);
         }
         packet.parsed.rewrite(packet.buffer, to, true);
+        if !packet.parsed.is_atomic() || packet.parsed.has_options() {
+            self.disguise(packet, to, inside);
+        }
         if inside {
             lane.counters.translated_inside += 1;
         } else {

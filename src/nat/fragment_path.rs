@@ -39,7 +39,7 @@ impl Nat {
                     None => self.leave(parsed.destination(), DropReason::UnsupportedIcmp),
                 };
                 let fate = self.fate(buffer, verdict);
-                for mut piece in self.fragments.settle(name, fate) {
+                for mut piece in self.fragments.settle(name, fate, now) {
                     match self.follow(lane, &mut piece, fate) {
                         Verdict::Translated | Verdict::HandBack => lane.released.push(piece),
                         Verdict::Drop(reason) | Verdict::Answer(_, reason) => {
@@ -56,14 +56,21 @@ impl Nat {
     /// What the verdict on the first piece means for the others.
     fn fate(&self, translated: &[u8], verdict: Verdict) -> Fate {
         match verdict {
-            Verdict::Translated => match parse(translated, ChecksumMode::Complete) {
-                Ok(parsed) => Fate::Translated {
+            Verdict::Translated => {
+                let Ok(parsed) = parse(translated, ChecksumMode::Complete) else {
+                    unreachable!("a rewrite leaves a packet well-formed");
+                };
+                let Content::Fragment { identification, .. } = parsed.content() else {
+                    unreachable!("a rewrite leaves a fragment a fragment");
+                };
+                let to = DatagramName {
                     source: parsed.source(),
                     destination: parsed.destination(),
-                    inside: self.is_inside(parsed.destination()),
-                },
-                Err(malformed) => unreachable!("a rewrite leaves a packet well-formed: {malformed}"),
-            },
+                    protocol: parsed.protocol(),
+                    identification,
+                };
+                Fate::Translated { to, inside: self.is_inside(to.destination) }
+            }
             Verdict::HandBack => Fate::HandedBack,
             Verdict::Answer(_, reason) | Verdict::Drop(reason) => Fate::Dropped(reason),
             Verdict::Held => unreachable!("a first piece never waits"),
@@ -75,18 +82,24 @@ impl Nat {
         match fate {
             Fate::Dropped(reason) => Verdict::Drop(reason),
             Fate::HandedBack => Verdict::HandBack,
-            Fate::Translated { source, destination, inside } => {
+            Fate::Translated { to, inside } => {
                 let Ok(parsed) = parse(piece, ChecksumMode::Complete) else {
                     unreachable!("it was parsed when it came");
                 };
                 // Later pieces have no ports; a rewrite leaves their payload alone.
-                let to = Tuple {
-                    protocol: parsed.protocol(),
-                    source: Endpoint::new(source, 0),
-                    destination: Endpoint::new(destination, 0),
+                let addresses = Tuple {
+                    protocol: to.protocol,
+                    source: Endpoint::new(to.source, 0),
+                    destination: Endpoint::new(to.destination, 0),
                 };
-                parsed.rewrite(piece, to, true);
-                if inside {
+                parsed.rewrite(piece, addresses, true);
+                parsed.renumber(piece, to.identification);
+                if to.source != parsed.source() && !inside {
+                    self.conceal_recorded(&parsed, piece, to.source);
+                }
+                if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
+                    lane.counters.exempt += 1;
+                } else if inside {
                     lane.counters.translated_inside += 1;
                 } else {
                     lane.counters.translated_outside += 1;
@@ -100,7 +113,10 @@ impl Nat {
     pub(super) fn expire_fragments(&self, lane: &mut Lane, now: Tick) {
         if lane.worker == 0 && now.since(lane.fragments_swept) >= SWEEP_INTERVAL {
             lane.fragments_swept = now;
-            lane.counters.drops.count(DropReason::FragmentIncomplete, self.fragments.expire(now));
+            let lost = self.fragments.expire(now);
+            lane.counters.drops.count(DropReason::FragmentIncomplete, lost.expired);
+            lane.counters.drops.count(DropReason::FragmentsFull, lost.evicted);
+            lane.counters.drops.count(DropReason::FragmentRefused, lost.refused);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Fragments: every piece of a datagram goes where its first piece went (RFC 4787 REQ-14).
 //!
 //! Only the first piece has ports. So a datagram's *fate* is decided when the first piece comes, by the ordinary
-//! paths; later pieces get its addresses, and pieces that come before it are held until it does. Nothing is
-//! reassembled.
+//! paths; later pieces get its addresses and its new identification, and pieces that come before it are held until it
+//! does. Nothing is reassembled.
 //!
 //! ```text
 //!   piece ─▶ overlaps another? ─ yes ─▶ the whole datagram is refused (RFC 1858; RFC 5722 for the reason)
@@ -12,12 +12,21 @@
 //!              └─ fate unknown ─▶ held
 //! ```
 //!
-//! Bounds: `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held pieces at one time, [`MAX_PIECES`] pieces a
-//! datagram, `timeouts.fragment` for each from its first arrival. When the store is full the oldest datagram goes: a
-//! flood of incomplete ones then costs a real datagram only if its pieces lie further apart than the flood fills
-//! the store. All of it sits behind one lock that packets in one piece never touch.
+//! A datagram is forgotten once all its pieces have passed, so that its name is free for the next one; what is kept
+//! for ICMP errors about it is the number that it had come with ([`Fragments::original`]).
+//!
+//! Two workers may have pieces of one datagram at once. A piece is either entered before the fate is written down, and
+//! then released by the worker with the first piece, or after that, and then goes on by itself: none is lost between.
+//!
+//! Bounds: `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held pieces at one time, one [`SHARE`]th of each for
+//! one source, [`MAX_PIECES`] pieces a datagram, `timeouts.fragment` for each from its first arrival. Where room is
+//! short, the newcomer is let in and another goes: of the source that has its share, or of all when the store is full.
+//! Datagrams whose first piece was not sent on go first, then the others, each kind by age. So a source hurts itself
+//! alone; spoofed ones together cost another's datagram only if its pieces lie further apart than the flood needs to
+//! fill the store, and one that comes in order not even then unless the flood is of first pieces that pass. All of it
+//! sits behind one lock that packets in one piece never touch.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::RandomState;
 use std::net::Ipv4Addr;
 
@@ -26,6 +35,7 @@ use parking_lot::Mutex;
 use crate::packet::Protocol;
 use crate::time::{Span, Tick};
 
+use super::originals::Originals;
 use super::verdict::DropReason;
 
 /// What the pieces of one datagram share (RFC 791).
@@ -48,8 +58,8 @@ pub(super) struct Piece {
 /// What became of a datagram's first piece, and so becomes of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// Translated to these addresses.
-    Translated { source: Ipv4Addr, destination: Ipv4Addr, inside: bool },
+    /// Sent on under this name.
+    Translated { to: DatagramName, inside: bool },
     /// Handed back to the host.
     HandedBack,
     /// Dropped.
@@ -69,22 +79,53 @@ pub(super) enum Admission {
     Refused(DropReason),
 }
 
+/// Held pieces that were given up, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Their first piece did not come in time.
+    pub(super) expired: u64,
+    /// They had to make room.
+    pub(super) evicted: u64,
+    /// Another piece of their datagram contradicted one of them.
+    pub(super) refused: u64,
+}
+
 /// The store.
 pub(super) struct Fragments(Mutex<Store>);
 
 struct Store {
     datagrams: HashMap<DatagramName, Datagram, RandomState>,
-    /// In order of arrival; an entry whose number no longer fits its datagram is void.
-    order: VecDeque<(u64, DatagramName)>,
+    /// Every datagram, in the order in which they go when room is needed.
+    turns: BTreeMap<Turn, DatagramName>,
+    /// The same by source.
+    turns_of: BTreeSet<(Ipv4Addr, Turn)>,
+    holdings: HashMap<Ipv4Addr, Holding, RandomState>,
+    originals: Originals,
     arrivals: u64,
     held_bytes: usize,
     capacity: usize,
     lifetime: Span,
-    lost: u64,
+    lost: Lost,
+}
+
+/// When it is a datagram's turn to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    /// Its first piece was sent on.
+    sent_on: bool,
+    /// Number of its first arrival.
+    number: u64,
+}
+
+/// What one source has in the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holding {
+    datagrams: usize,
+    held_bytes: usize,
 }
 
 struct Datagram {
-    number: u64,
+    turn: Turn,
     since: Tick,
     pieces: Vec<Piece>,
     fate: Option<Fate>,
@@ -98,12 +139,15 @@ impl Fragments {
         let capacity = capacity.max(1) as usize;
         Self(Mutex::new(Store {
             datagrams: HashMap::default(),
-            order: VecDeque::new(),
+            turns: BTreeMap::new(),
+            turns_of: BTreeSet::new(),
+            holdings: HashMap::default(),
+            originals: Originals::new(capacity, lifetime),
             arrivals: 0,
             held_bytes: 0,
             capacity,
             lifetime,
-            lost: 0,
+            lost: Lost::default(),
         }))
     }
 
@@ -112,10 +156,9 @@ impl Fragments {
         let mut store = self.0.lock();
         store.forget_old(now);
         if !store.datagrams.contains_key(&name) {
-            store.make_room();
+            store.make_room(name.source);
             store.enter(name, now);
         }
-        let held_bytes = store.held_bytes;
         let datagram = store.datagrams.get_mut(&name).expect("it was found or entered just above");
         if datagram.refused {
             return Admission::Refused(DropReason::FragmentRefused);
@@ -126,8 +169,7 @@ impl Fragments {
         }
         if datagram.pieces.len() == MAX_PIECES || datagram.contradicts(piece) {
             datagram.refused = true;
-            let held = std::mem::take(&mut datagram.held);
-            store.drop_held(&held);
+            store.lost.refused += store.take_held(name).len() as u64;
             return Admission::Refused(DropReason::FragmentRefused);
         }
         datagram.pieces.push(piece);
@@ -136,34 +178,43 @@ impl Fragments {
         }
         if let Some(fate) = datagram.fate {
             if datagram.is_complete() {
-                store.datagrams.remove(&name);
+                store.remove(name);
             }
             return Admission::Known(fate);
         }
-        if held_bytes + bytes.len() > MAX_HELD_BYTES {
-            datagram.pieces.pop();
-            return Admission::Refused(DropReason::FragmentsFull);
-        }
-        datagram.held.push(bytes.into());
-        store.held_bytes += bytes.len();
+        store.hold(name, bytes.into());
         Admission::Held
     }
 
     /// Writes down a datagram's fate; returns the pieces that waited for it.
-    pub(super) fn settle(&self, name: DatagramName, fate: Fate) -> Vec<Box<[u8]>> {
+    pub(super) fn settle(&self, name: DatagramName, fate: Fate, now: Tick) -> Vec<Box<[u8]>> {
         let mut store = self.0.lock();
+        if let Fate::Translated { to, .. } = fate {
+            store.originals.note(to, name.identification, now);
+        }
         let Some(datagram) = store.datagrams.get_mut(&name) else { return Vec::new() };
         datagram.fate = Some(fate);
-        let held = std::mem::take(&mut datagram.held);
-        if datagram.is_complete() {
-            store.datagrams.remove(&name);
+        let (complete, turn) = (datagram.is_complete(), datagram.turn);
+        datagram.turn.sent_on = !matches!(fate, Fate::Dropped(_));
+        let later = datagram.turn;
+        store.turns.remove(&turn);
+        store.turns.insert(later, name);
+        store.turns_of.remove(&(name.source, turn));
+        store.turns_of.insert((name.source, later));
+        let held = store.take_held(name);
+        if complete {
+            store.remove(name);
         }
-        store.held_bytes -= held.iter().map(|piece| piece.len()).sum::<usize>();
         held
     }
 
-    /// Forgets what is too old, and tells how many held pieces were lost since the last call.
-    pub(super) fn expire(&self, now: Tick) -> u64 {
+    /// The identification that a datagram had come with which was sent on under this name, if that is still known.
+    pub(super) fn original(&self, name: DatagramName) -> Option<u16> {
+        self.0.lock().originals.of(name)
+    }
+
+    /// Forgets what is too old, and tells which held pieces were lost since the last call.
+    pub(super) fn expire(&self, now: Tick) -> Lost {
         let mut store = self.0.lock();
         store.forget_old(now);
         std::mem::take(&mut store.lost)
@@ -173,52 +224,83 @@ impl Fragments {
 impl Store {
     fn enter(&mut self, name: DatagramName, now: Tick) {
         self.arrivals += 1;
-        let datagram = Datagram {
-            number: self.arrivals,
-            since: now,
-            pieces: Vec::new(),
-            fate: None,
-            refused: false,
-            held: Vec::new(),
-        };
+        let turn = Turn { sent_on: false, number: self.arrivals };
+        let datagram =
+            Datagram { turn, since: now, pieces: Vec::new(), fate: None, refused: false, held: Vec::new() };
         self.datagrams.insert(name, datagram);
-        self.order.push_back((self.arrivals, name));
+        self.turns.insert(turn, name);
+        self.turns_of.insert((name.source, turn));
+        self.holdings.entry(name.source).or_default().datagrams += 1;
     }
 
     fn forget_old(&mut self, now: Tick) {
-        while let Some((number, name)) = self.order.front().copied() {
-            let current = self.datagrams.get(&name).filter(|datagram| datagram.number == number);
-            if current.is_some_and(|datagram| !now.reached(datagram.since.after(self.lifetime))) {
-                return;
+        for sent_on in [false, true] {
+            while let Some((_, name)) = self.turns.range(Turn { sent_on, number: 0 }..).next() {
+                let (name, datagram) = (*name, &self.datagrams[name]);
+                if datagram.turn.sent_on != sent_on || !now.reached(datagram.since.after(self.lifetime)) {
+                    break;
+                }
+                self.lost.expired += self.remove(name).held.len() as u64;
             }
-            self.forget_oldest();
         }
     }
 
-    fn make_room(&mut self) {
+    /// Makes room for one more datagram of `source`.
+    fn make_room(&mut self, source: Ipv4Addr) {
+        let share = (self.capacity / SHARE).max(LEAST_SHARE);
+        if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
+            let (_, turn) = self.turns_of.range((source, FIRST_TURN)..).next().expect("it has its share");
+            self.evict(*turn);
+        }
         while self.datagrams.len() >= self.capacity {
-            self.forget_oldest();
-        }
-        // Completed datagrams leave void entries behind; they go once they outnumber the others.
-        if self.order.len() > 2 * self.capacity + 16 {
-            let datagrams = &self.datagrams;
-            self.order
-                .retain(|(number, name)| datagrams.get(name).is_some_and(|live| live.number == *number));
+            let (turn, _) = self.turns.first_key_value().expect("as many as there are datagrams");
+            self.evict(*turn);
         }
     }
 
-    fn forget_oldest(&mut self) {
-        let Some((number, name)) = self.order.pop_front() else { return };
-        if self.datagrams.get(&name).is_some_and(|datagram| datagram.number == number)
-            && let Some(datagram) = self.datagrams.remove(&name)
-        {
-            self.drop_held(&datagram.held);
+    /// Keeps a piece until its datagram's fate is known; others that wait make room for it.
+    fn hold(&mut self, name: DatagramName, bytes: Box<[u8]>) {
+        let own = self.datagrams[&name].turn;
+        let length = bytes.len();
+        while self.holdings[&name.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
+            let mut others = self.turns_of.range((name.source, FIRST_TURN)..).map(|(_, turn)| *turn);
+            self.evict(others.find(|turn| *turn != own).expect("one datagram has less than a share"));
         }
+        while self.held_bytes + length > MAX_HELD_BYTES {
+            let mut others = self.turns.keys().copied();
+            self.evict(others.find(|turn| *turn != own).expect("one datagram has less than all"));
+        }
+        self.held_bytes += length;
+        self.holdings.entry(name.source).or_default().held_bytes += length;
+        self.datagrams.get_mut(&name).expect("its own turn has not come").held.push(bytes);
     }
 
-    fn drop_held(&mut self, held: &[Box<[u8]>]) {
-        self.held_bytes -= held.iter().map(|piece| piece.len()).sum::<usize>();
-        self.lost += held.len() as u64;
+    fn evict(&mut self, turn: Turn) {
+        let name = self.turns[&turn];
+        self.lost.evicted += self.remove(name).held.len() as u64;
+    }
+
+    fn remove(&mut self, name: DatagramName) -> Datagram {
+        let held = self.take_held(name);
+        let mut datagram = self.datagrams.remove(&name).expect("the caller found it");
+        self.turns.remove(&datagram.turn);
+        self.turns_of.remove(&(name.source, datagram.turn));
+        let holding = self.holdings.get_mut(&name.source).expect("it held this datagram");
+        holding.datagrams -= 1;
+        if holding.datagrams == 0 {
+            self.holdings.remove(&name.source);
+        }
+        datagram.held = held;
+        datagram
+    }
+
+    fn take_held(&mut self, name: DatagramName) -> Vec<Box<[u8]>> {
+        let datagram = self.datagrams.get_mut(&name).expect("the caller found it");
+        let held = std::mem::take(&mut datagram.held);
+        let bytes: usize = held.iter().map(|piece| piece.len()).sum();
+        self.held_bytes -= bytes;
+        self.holdings.get_mut(&name.source).expect("it holds this datagram").held_bytes -= bytes;
+        held
     }
 }
 
@@ -245,6 +327,15 @@ impl Datagram {
 const MAX_HELD_BYTES: usize = 4 << 20;
 /// Pieces of one datagram: 64 KiB in pieces of 512 bytes.
 const MAX_PIECES: usize = 128;
+/// One source has at most this part of the datagrams and of the held bytes.
+const SHARE: usize = 8;
+/// Datagrams that a source may have however small the store is, if there is room.
+const LEAST_SHARE: usize = 16;
+const FIRST_TURN: Turn = Turn { sent_on: false, number: 0 };
+
+/// The pieces of one datagram do not overlap and end by 65,535; each comes with a header of at most 60 bytes. With one
+/// more, of any length, they still fit.
+const _: () = assert!(2 * 65_535 + MAX_PIECES * 60 <= MAX_HELD_BYTES / SHARE);
 
 #[cfg(test)]
 mod tests {
@@ -276,7 +367,7 @@ mod tests {
             for index in order {
                 let (start, end, more) = PIECES[index];
                 match store.admit(name(1), piece(start, end, more), &[index as u8], NOW) {
-                    Admission::First => passed += 1 + store.settle(name(1), FATE).len(),
+                    Admission::First => passed += 1 + store.settle(name(1), FATE, NOW).len(),
                     Admission::Known(FATE) => passed += 1,
                     Admission::Held => {}
                     other @ (Admission::Known(_) | Admission::Refused(_)) => panic!("{other:?}"),
@@ -284,7 +375,8 @@ mod tests {
             }
             assert_eq!(passed, 3, "{order:?}");
             let inner = store.0.lock();
-            assert_eq!((inner.datagrams.len(), inner.held_bytes, inner.lost), (0, 0, 0));
+            assert_eq!((inner.datagrams.len(), inner.held_bytes, inner.lost), (0, 0, Lost::default()));
+            assert!(inner.turns.is_empty() && inner.turns_of.is_empty() && inner.holdings.is_empty());
         }
     }
 
@@ -308,7 +400,7 @@ mod tests {
                 Admission::Refused(DropReason::FragmentRefused)
             );
             assert_eq!(store.0.lock().held_bytes, 0);
-            assert_eq!(store.expire(NOW), 2);
+            assert_eq!(store.expire(NOW), Lost { refused: 2, ..Lost::default() });
         }
     }
 
@@ -316,29 +408,105 @@ mod tests {
     fn incomplete_datagrams_end_with_their_time_and_their_name_is_free_again() {
         let store = store(10);
         store.admit(name(1), piece(8, 16, true), b"a", NOW);
-        assert_eq!(store.expire(NOW.after(Span(14_999))), 0);
-        assert_eq!(store.expire(NOW.after(Span(15_000))), 1);
+        assert_eq!(store.expire(NOW.after(Span(14_999))), Lost::default());
+        assert_eq!(store.expire(NOW.after(Span(15_000))), Lost { expired: 1, ..Lost::default() });
         assert_eq!(store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))), Admission::First);
     }
 
     #[test]
-    fn a_flood_costs_only_its_own_bound() {
+    fn a_late_piece_does_not_join_a_datagram_whose_time_is_over() {
+        let store = store(10);
+        store.admit(name(1), piece(0, 8, true), b"a", NOW);
+        store.settle(name(1), FATE, NOW);
+        assert_eq!(store.admit(name(1), piece(8, 16, true), b"b", NOW), Admission::Known(FATE));
+        let later = NOW.after(Span(15_000));
+        assert_eq!(store.admit(name(1), piece(16, 20, false), b"c", later), Admission::Held);
+    }
+
+    #[test]
+    fn a_name_is_free_for_the_next_datagram_once_all_pieces_have_passed() {
+        let store = store(10);
+        for _ in 0..3 {
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
+            store.settle(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
+        }
+    }
+
+    fn of_source(number: u32, identification: u16) -> DatagramName {
+        DatagramName { source: Ipv4Addr::from_bits(0xc633_6400 + number), ..name(identification) }
+    }
+
+    fn assert_consistent(store: &Fragments) {
+        let inner = store.0.lock();
+        let (count, bytes) = inner
+            .holdings
+            .values()
+            .fold((0, 0), |sum, holding| (sum.0 + holding.datagrams, sum.1 + holding.held_bytes));
+        let live = inner.datagrams.len();
+        assert!(live <= inner.capacity && inner.held_bytes <= MAX_HELD_BYTES);
+        assert_eq!((count, inner.turns.len(), inner.turns_of.len()), (live, live, live));
+        assert_eq!(bytes, inner.held_bytes);
+        for (name, datagram) in &inner.datagrams {
+            assert_eq!(inner.turns.get(&datagram.turn), Some(name));
+        }
+    }
+
+    /// UDP-14a: later pieces, first pieces that pass, and first pieces that are dropped, of one source.
+    #[test]
+    fn a_source_that_never_completes_its_datagrams_hurts_itself_alone() {
+        for kind in 0..3 {
+            let store = store(1000);
+            // Of another host: one in order, one of which a later piece came first.
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
+            store.settle(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(2), piece(8, 9, false), b"b", NOW), Admission::Held);
+            for number in 0..10_000 {
+                let flood = of_source(1, number);
+                if kind == 0 {
+                    assert_eq!(store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW), Admission::Held);
+                } else {
+                    store.admit(flood, piece(0, 1440, true), &[0; 1460], NOW);
+                    let fate = if kind == 1 { FATE } else { Fate::Dropped(DropReason::NoMapping) };
+                    store.settle(flood, fate, NOW);
+                }
+            }
+            assert_consistent(&store);
+            assert!(store.0.lock().datagrams.len() <= 2 + 125);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
+            assert_eq!(store.admit(name(2), piece(0, 8, true), b"a", NOW), Admission::First);
+            assert_eq!(store.settle(name(2), FATE, NOW).len(), 1);
+        }
+    }
+
+    #[test]
+    fn spoofed_sources_take_no_room_from_datagrams_that_come_in_order() {
         let store = store(100);
         for round in 0..1000u16 {
+            store.admit(name(round), piece(0, 8, true), b"a", NOW);
+            store.settle(name(round), FATE, NOW);
             for number in 0..50 {
-                let flood = name(1000 + (round % 50) * 50 + number);
-                store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW.after(Span(u32::from(round))));
+                let flood = of_source(u32::from(round) * 50 + number, 7);
+                store.admit(flood, piece(8, 65_448, true), &[0; 65_460], NOW);
+                store.admit(of_source(1_000_000 + number, round), piece(0, 8, true), b"a", NOW);
             }
-            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
-            store.settle(name(1), FATE);
-            assert_eq!(store.admit(name(1), piece(8, 9, false), b"a", NOW), Admission::Known(FATE));
-            let inner = store.0.lock();
-            assert!(
-                inner.datagrams.len() <= 100
-                    && inner.order.len() <= 300
-                    && inner.held_bytes <= MAX_HELD_BYTES
-            );
+            assert_eq!(store.admit(name(round), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
         }
+        assert_consistent(&store);
+        assert!(store.expire(NOW).evicted > 40_000);
+    }
+
+    #[test]
+    fn held_bytes_are_shared_out_too() {
+        let store = store(4096);
+        store.admit(name(1), piece(8, 9, false), b"b", NOW);
+        for number in 0..200 {
+            store.admit(of_source(1, number), piece(8, 65_448, true), &[0; 65_460], NOW);
+            assert!(store.0.lock().held_bytes <= MAX_HELD_BYTES / SHARE + 1);
+        }
+        assert_consistent(&store);
+        assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
+        assert_eq!(store.settle(name(1), FATE, NOW).len(), 1);
     }
 
     #[test]
@@ -350,5 +518,36 @@ mod tests {
         }
         let more = piece(MAX_PIECES as u32 * 8, MAX_PIECES as u32 * 8 + 8, true);
         assert_eq!(store.admit(name(1), more, b"a", NOW), Admission::Refused(DropReason::FragmentRefused));
+    }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Accounts stay right whatever comes, and no piece is both held and gone.
+        #[test]
+        fn any_sequence_of_pieces_leaves_the_accounts_right(
+            arrivals in proptest::collection::vec((0..4u32, 0..6u16, 0..6u32, 1..4u32, any::<bool>(), 0..4000u32), 0..300),
+        ) {
+            let store = store(20);
+            let mut now = NOW;
+            let (mut held, mut released) = (0, 0);
+            for (source, identification, start, units, more, wait) in arrivals {
+                now = now.after(Span(wait));
+                let name = of_source(source, identification);
+                match store.admit(name, piece(start * 8, (start + units) * 8, more), &[0; 20_000], now) {
+                    Admission::First => {
+                        let fate = if source == 3 { Fate::Dropped(DropReason::NoMapping) } else { FATE };
+                        released += store.settle(name, fate, now).len() as u64;
+                    }
+                    Admission::Held => held += 1,
+                    Admission::Known(_) | Admission::Refused(_) => {}
+                }
+                assert_consistent(&store);
+            }
+            let lost = store.expire(now.after(Span(15_000)));
+            prop_assert_eq!(held, released + lost.expired + lost.evicted + lost.refused);
+            let inner = store.0.lock();
+            prop_assert!(inner.datagrams.is_empty() && inner.holdings.is_empty() && inner.held_bytes == 0);
+        }
     }
 }

@@ -29,22 +29,26 @@ impl Nat {
     pub fn translate_error(
         &self,
         lane: &mut Lane,
-        packet: Packet<'_>,
+        mut packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
     ) -> Verdict {
-        let Packet { parsed, buffer, .. } = packet;
+        let parsed = packet.parsed;
         if is_martian_source(parsed.source()) {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.leave(parsed.destination(), DropReason::UnmatchedIcmpError);
+            return self
+                .pass_exempt_error(lane, &mut packet, error)
+                .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
         };
         if parsed.destination() != error.quoted.source.address {
             return Verdict::Drop(DropReason::UnrelatedIcmpError);
         }
         let source = self.error_source(parsed, &report);
-        parsed.rewrite_error(buffer, source, report.sent.source.address, report.sent, true);
+        let receiver = report.sent.source.address;
+        parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
+        self.disguise_error(&mut packet, error, source, receiver, report.to_inside);
         lane.counters.icmp_errors += 1;
         Verdict::Translated
     }

@@ -21,23 +21,32 @@
 //! | `ports`, `mappings`, `hosts`| what a session from inside needs: port, mapping, account        |
 //! | `lease`                     | taking these together, and giving them back                     |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
+//! | `exempt`                    | what passes untranslated                                        |
+//! | `disguise`                  | what else in a header tells of the inside                       |
+//! | `identification`, `originals`| new IP identifications, and which ones they stand for          |
 //! | `forwards`, `settings`      | what the configuration says                                     |
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`Lane`].
 
 mod counters;
+mod disguise;
+mod exempt;
 mod fast_path;
 mod forwards;
 mod fragment_path;
+#[cfg(test)]
+mod fragment_tests;
 mod fragments;
 mod hosts;
 mod icmp_error;
+mod identification;
 mod index;
 mod key;
 mod lease;
 mod mappings;
 #[cfg(test)]
 mod model;
+mod originals;
 mod pool;
 mod ports;
 mod region;
@@ -70,7 +79,8 @@ pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
 pub use session::{Direction, Lifetimes, NewSession, Origin, State};
 pub use settings::{
-    Dependence, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings, Timeouts, Uplink,
+    Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings,
+    Timeouts, Uplink,
 };
 pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
 pub use tcp_state::{Placement, TcpState};
@@ -84,6 +94,7 @@ pub struct Nat {
     mappings: Arc<mappings::Mappings>,
     hosts: Arc<hosts::Hosts>,
     fragments: Arc<fragments::Fragments>,
+    identifications: Arc<identification::Identifications>,
     legs: Arc<Legs>,
     settings: Settings,
     forwards: forwards::Forwards,
@@ -139,6 +150,7 @@ impl Nat {
             mappings: Arc::new(mappings::Mappings::new(&settings, &forwards)),
             hosts: Arc::new(hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host)),
             fragments: Arc::new(fragments::Fragments::new(settings.fragments, settings.timeouts.fragment)),
+            identifications: Arc::new(identification::Identifications::new()),
             legs: Arc::new(legs),
             externals: externals(&settings),
             dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),

@@ -27,6 +27,7 @@ impl Nat {
             mappings: Arc::clone(&self.mappings),
             hosts: Arc::clone(&self.hosts),
             fragments: Arc::clone(&self.fragments),
+            identifications: Arc::clone(&self.identifications),
             legs: Arc::clone(&self.legs),
             forwards: Forwards::new(&settings),
             externals: externals(&settings),

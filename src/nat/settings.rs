@@ -24,6 +24,8 @@ pub struct Settings {
     pub forwards: Vec<Forward>,
     /// Who may go out.
     pub outbound: Vec<OutboundRule>,
+    /// Destinations that inside hosts reach without translation.
+    pub exempt: Vec<Exemption>,
     /// Mapping behaviour (RFC 4787 section 4.1).
     pub mapping: Dependence,
     /// Filtering behaviour (RFC 4787 section 5).
@@ -106,7 +108,7 @@ pub struct Forward {
     pub to_port: u16,
 }
 
-/// Protocols that a forward publishes.
+/// Protocols that a forward publishes, or that an exemption is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardProtocol {
     /// TCP.
@@ -141,6 +143,17 @@ pub struct OutboundRule {
     pub from: Ipv4Net,
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
+}
+
+/// Destinations towards which nothing is translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Exemption {
+    /// Addresses.
+    pub to: Ipv4Net,
+    /// Protocols.
+    pub protocol: ForwardProtocol,
+    /// Ports, inclusive; all of them, 0 included, for protocols without ports.
+    pub ports: (u16, u16),
 }
 
 /// On what part of the remote endpoint a mapping or filter depends.

@@ -35,7 +35,7 @@ impl Nat {
     pub(super) fn open(
         &self,
         lane: &mut Lane,
-        packet: Packet<'_>,
+        mut packet: Packet<'_>,
         key: Key,
         segment: Option<&Segment>,
         now: Tick,
@@ -44,6 +44,9 @@ impl Nat {
         let (source, destination) = (tuple.source.address, tuple.destination.address);
         if is_martian_source(source) || is_martian_destination(destination) || source == destination {
             return Verdict::Drop(DropReason::Martian);
+        }
+        if let Some(verdict) = self.pass_exempt(lane, &mut packet, tuple) {
+            return verdict;
         }
         let miss = Miss { packet, tuple, segment, now };
         match (self.is_inside(source), self.external(destination)) {

@@ -21,7 +21,7 @@ const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 /// A box with next to no ports, so that one that is not given back is missed soon.
-fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
+pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
     let timeout = Span::seconds(10);
     Settings {
         inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
@@ -36,6 +36,7 @@ fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
         }],
         forwards: Vec::new(),
         outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],
+        exempt: Vec::new(),
         mapping: Dependence::EndpointIndependent,
         filtering,
         hairpin: false,

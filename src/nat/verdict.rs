@@ -137,6 +137,7 @@ impl From<Malformed> for DropReason {
             Malformed::IcmpChecksum
             | Malformed::QuoteTruncated
             | Malformed::QuoteHeader
+            | Malformed::QuoteLength
             | Malformed::QuoteChecksum
             | Malformed::QuoteFragment
             | Malformed::QuoteIcmpError

@@ -147,7 +147,7 @@ pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
         return Err(Malformed::QuoteFragment);
     }
     // What pads the quote (RFC 4884 §4.6) and the extensions behind it are no transport header.
-    let transport = &quote[header.header_length..quote_end(icmp, &header)];
+    let transport = &quote[header.header_length..quote_end(icmp, &header)?];
     let word = |at: usize| match transport.get(at..at + 2) {
         Some(bytes) => Ok(u16::from_be_bytes([bytes[0], bytes[1]])),
         None => Err(Malformed::QuoteTruncated),
@@ -175,12 +175,15 @@ pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
 }
 
 /// Where the quoted packet ends, counted from its start: at least its header.
-fn quote_end(icmp: &[u8], header: &ipv4::Header) -> usize {
+fn quote_end(icmp: &[u8], header: &ipv4::Header) -> Result<usize, Malformed> {
     let present = icmp.len() - HEADER;
     let told = usize::from(icmp[QUOTE_LENGTH]) * 4;
-    // Routers from before RFC 4884 left anything in this byte; RFC 792 promised eight bytes of transport.
-    let present = if told >= header.header_length + 8 && told <= present { told } else { present };
-    present.min(header.total_length)
+    if told > present {
+        return Err(Malformed::QuoteLength);
+    }
+    // RFC 792 promised eight bytes of transport: a length that leaves less is none.
+    let present = if told >= header.header_length + 8 { told } else { present };
+    Ok(present.min(header.total_length))
 }
 
 #[cfg(test)]
@@ -391,12 +394,17 @@ mod tests {
         assert_eq!(bytes[56..], body[28..]);
     }
 
+    /// ICMP-3d.
     #[test]
-    fn a_quote_length_beyond_the_packet_or_below_the_ports_is_ignored() {
-        for words in [1, 5, 6, 200, 255] {
-            let bytes = craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
-            let Content::IcmpError(error) = parsed(&bytes).unwrap().content() else { panic!() };
+    fn a_quote_length_below_the_ports_is_ignored_and_one_beyond_the_packet_refused() {
+        let about_with = |words: u8| craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
+        assert_eq!(udp().len(), 40);
+        for words in 0..=10 {
+            let Content::IcmpError(error) = parsed(&about_with(words)).unwrap().content() else { panic!() };
             assert_eq!(error.quoted, tuple(Protocol::UDP));
+        }
+        for words in 11..=255 {
+            assert_eq!(parsed(&about_with(words)).err(), Some(Malformed::QuoteLength));
         }
     }
 }

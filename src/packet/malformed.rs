@@ -66,6 +66,8 @@ causes! {
     QuoteTruncated => "quote_truncated",
     /// An ICMP error whose quote does not start with an IPv4 header.
     QuoteHeader => "quote_header",
+    /// An ICMP error whose length field (RFC 4884 §4) puts the end of the quote behind the end of the message.
+    QuoteLength => "quote_length",
     /// Wrong header checksum of the quoted packet (RFC 5508 REQ-3).
     QuoteChecksum => "quote_checksum",
     /// An ICMP error about a fragment that is not the first.

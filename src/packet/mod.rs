@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   bytes ─▶ parse ─▶ Parsed ─▶ rewrite / rewrite_error / clamp_mss ─▶ the same bytes, translated
+//!              │         ├────▶ renumber / conceal_recorded: what else the header tells of the inside
 //!              │         └────▶ icmp_error ─▶ an answer to the sender, in the same buffer
 //!              └─▶ Malformed: the packet is dropped and counted under this cause
 //! ```
@@ -21,6 +22,7 @@
 mod build;
 mod checksum;
 pub mod craft;
+mod disguise;
 mod icmp;
 mod ipv4;
 mod malformed;

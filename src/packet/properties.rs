@@ -26,6 +26,27 @@ fn query_kind() -> impl Strategy<Value = QueryKind> {
     prop::sample::select(vec![EchoRequest, EchoReply, TimestampRequest, TimestampReply])
 }
 
+/// Route and timestamp options of any length, pointer and flags, among others and among nonsense.
+fn option_list() -> BoxedStrategy<Vec<u8>> {
+    let option = (
+        prop::sample::select(vec![7u8, 68, 68, 130, 148]),
+        any::<u8>(),
+        any::<u8>(),
+        vec(any::<u8>(), 0..34),
+    )
+        .prop_map(|(kind, pointer, flags, rest)| {
+            [&[kind, 4 + rest.len() as u8, pointer, flags][..], &rest].concat()
+        });
+    let item = prop_oneof![4 => option, 2 => Just(vec![1]), 1 => vec(any::<u8>(), 0..6)];
+    vec(item, 0..4)
+        .prop_map(|items| {
+            let mut list = items.concat();
+            list.truncate(40);
+            list
+        })
+        .boxed()
+}
+
 fn payload() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), (0..80usize).prop_map(|length| vec![0; length])].boxed()
 }
@@ -141,6 +162,10 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
     parsed.clamp_mss(&mut bytes, number);
     let _ = parsed.window_scale(&bytes);
     parsed.rewrite(&mut bytes, to, true);
+    parsed.conceal_recorded(&mut bytes, |address| address.octets()[3] % 2 == 0, to.source.address);
+    parsed.renumber(&mut bytes, number);
+    let _ = parsed.quoted_identification(&bytes);
+    parsed.renumber_quote(&mut bytes, number);
     parsed.rewrite_error(&mut bytes, to.source.address, to.destination.address, to.mirrored(), true);
     bytes.resize(bytes.len().max(2048), 0);
     icmp_error(
@@ -259,6 +284,44 @@ proptest! {
             if !header && !may_change.iter().any(|offset| transport + offset == at) {
                 prop_assert_eq!(bytes[at], after[at], "byte {}", at);
             }
+        }
+    }
+
+    #[test]
+    fn concealing_and_renumbering_change_recorded_addresses_the_number_and_checksums_alone(
+        packet in any_packet(), list in option_list(), in_quote: bool, instead in address(), number: u16,
+    ) {
+        let with_list = if packet[0] == 0x45 { craft::with_ip_options(&packet, &list) } else { packet };
+        let mut bytes = if in_quote {
+            craft::icmp_error(3, 3, instead, instead, &with_list)
+        } else {
+            with_list
+        };
+        let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
+        let before = bytes.clone();
+        let is_private = |address: Ipv4Addr| address.octets()[0] % 2 == 1;
+        parsed.conceal_recorded(&mut bytes, is_private, instead);
+        parsed.renumber(&mut bytes, number);
+        parsed.renumber_quote(&mut bytes, number);
+        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        prop_assert_eq!(bytes.len(), before.len());
+        prop_assert_eq!(u16::from_be_bytes([bytes[4], bytes[5]]), number);
+
+        let header = parsed.header_length();
+        let quote = if matches!(parsed.content(), Content::IcmpError(_)) { header + 8 } else { bytes.len() };
+        let quoted_header = bytes.get(quote).map_or(0, |byte| usize::from(byte & 15) * 4);
+        let mut at = 0;
+        while at < bytes.len() {
+            let start = if at < quote { 0 } else { quote };
+            let options = [(0, header), (quote, quoted_header)]
+                .iter()
+                .any(|(start, length)| (start + 20..start + length).contains(&at));
+            let numbers = at < start + 20 && (start == 0 || quoted_header > 0) && matches!(at - start, 4 | 5 | 10 | 11);
+            let icmp_checksum = quote < bytes.len() && (header + 2..header + 4).contains(&at);
+            if bytes[at] != before[at] {
+                prop_assert!(options || numbers || icmp_checksum, "byte {}", at);
+            }
+            at += 1;
         }
     }
 

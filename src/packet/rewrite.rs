@@ -243,6 +243,23 @@ mod tests {
         }
     }
 
+    /// CSUM-3.
+    #[test]
+    fn an_icmp_checksum_of_zero_is_a_value_like_any_other() {
+        let echo = |address, identifier, payload: &[u8]| {
+            craft::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, payload)
+        };
+        for aimed in [5000, 61_234] {
+            let probe = echo(INSIDE, aimed, &[0, 0]);
+            let payload = [probe[22], probe[23]];
+            assert_eq!(echo(INSIDE, aimed, &payload)[22..24], [0, 0]);
+            let there = rewritten(echo(INSIDE, 5000, &payload), ChecksumMode::Complete, to(Protocol::ICMP));
+            assert_eq!(there, echo(PUBLIC, 61_234, &payload));
+            let back = rewritten(there, ChecksumMode::Complete, from(Protocol::ICMP));
+            assert_eq!(back, echo(INSIDE, 5000, &payload));
+        }
+    }
+
     #[test]
     fn an_echo_reply_of_nothing_but_zeros_keeps_a_checksum_that_receivers_accept() {
         let reply = |identifier| craft::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9]);

@@ -40,6 +40,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
         uplinks: draft.uplinks?.into_iter().map(uplink).collect::<Option<_>>()?,
         forwards,
         outbound: outbound?,
+        exempt: draft.exempt,
         nat: draft.nat,
         timeouts: draft.timeouts,
         limits: draft.limits,

@@ -28,6 +28,7 @@ struct FileForm<'c> {
     uplinks: Vec<UplinkForm<'c>>,
     forwards: Vec<ForwardForm<'c>>,
     outbound: Vec<RuleForm<'c>>,
+    exempt: Vec<ExemptionForm>,
     nat: NatForm,
     timeouts: TimeoutsForm,
     limits: LimitsForm,
@@ -87,6 +88,14 @@ struct ForwardForm<'c> {
 struct RuleForm<'c> {
     from: String,
     uplinks: Vec<&'c str>,
+}
+
+#[derive(Serialize)]
+struct ExemptionForm {
+    to: String,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<NumberOrWord>,
 }
 
 #[derive(Serialize)]
@@ -189,6 +198,15 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 .map(|rule| RuleForm {
                     from: rule.from.to_string(),
                     uplinks: rule.uplinks.iter().map(|index| config.uplinks[*index].name.as_str()).collect(),
+                })
+                .collect(),
+            exempt: config
+                .exempt
+                .iter()
+                .map(|exemption| ExemptionForm {
+                    to: exemption.to.to_string(),
+                    protocol: exemption.protocol.word(),
+                    port: (exemption.ports != PortRange::ALL).then(|| exemption.ports.into()),
                 })
                 .collect(),
             nat: NatForm {

@@ -24,6 +24,8 @@ pub struct Config {
     pub forwards: Vec<Forward>,
     /// Who may go out, and through which uplinks; the longest matching prefix decides.
     pub outbound: Vec<OutboundRule>,
+    /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6), at most 64.
+    pub exempt: Vec<Exemption>,
     /// Behaviour of the translator.
     pub nat: Nat,
     /// Idle timeouts.
@@ -150,7 +152,7 @@ pub struct Forward {
     pub to_port: u16,
 }
 
-/// Protocols that a forward may publish.
+/// Protocols that a forward may publish, or that an exemption is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardProtocol {
     /// `tcp`
@@ -181,6 +183,29 @@ pub struct OutboundRule {
     pub from: Ipv4Net,
     /// Indices into [`Config::uplinks`], at least one, no repeats.
     pub uplinks: Vec<usize>,
+}
+
+/// Destinations towards which nothing is translated, and whose packets reach the inside as they are. Packets for them
+/// leave by the host's own routes, not by those of an uplink's addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exemption {
+    /// Their addresses.
+    pub to: Ipv4Net,
+    /// Protocols; default any.
+    pub protocol: ForwardProtocol,
+    /// Ports at the destination; default [`PortRange::ALL`], and always that for [`ForwardProtocol::Icmp`] and
+    /// [`ForwardProtocol::Any`].
+    pub ports: PortRange,
+}
+
+impl Exemption {
+    /// Protocols where the file says nothing.
+    pub const DEFAULT_PROTOCOL: ForwardProtocol = ForwardProtocol::Any;
+}
+
+impl PortRange {
+    /// Every port, and what protocols without ports have in their place.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
 }
 
 /// Behaviour of the translator.

@@ -11,8 +11,8 @@ use ipnet::Ipv4Net;
 
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{
-    Admin, Dependence, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State, Timeouts, Tun,
-    Uplink,
+    Admin, Dependence, Exemption, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State,
+    Timeouts, Tun, Uplink,
 };
 use super::network;
 use super::problem::{Place, Sink};
@@ -20,16 +20,16 @@ use super::tree::{Node, Value};
 use super::values;
 
 /// Every mapping of the file with its keys.
-pub(super) const SCHEMA: [&Section; 14] = [
-    &ROOT, &TUN, &INSIDE, &UPLINK, &HEALTH, &FORWARD, &OUTBOUND, &NAT, &TIMEOUTS, &LIMITS, &HOST, &ADMIN,
-    &STATE, &LOG,
+pub(super) const SCHEMA: [&Section; 15] = [
+    &ROOT, &TUN, &INSIDE, &UPLINK, &HEALTH, &FORWARD, &OUTBOUND, &EXEMPT, &NAT, &TIMEOUTS, &LIMITS, &HOST,
+    &ADMIN, &STATE, &LOG,
 ];
 
 static ROOT: Section = Section {
     path: "",
     keys: &[
-        "name", "tun", "inside", "uplinks", "forwards", "outbound", "nat", "timeouts", "limits", "host",
-        "admin", "state", "log",
+        "name", "tun", "inside", "uplinks", "forwards", "outbound", "exempt", "nat", "timeouts", "limits",
+        "host", "admin", "state", "log",
     ],
 };
 static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
@@ -40,6 +40,7 @@ static HEALTH: Section = Section { path: "uplinks[].health", keys: &["ping", "in
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
 static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "uplinks"] };
+static EXEMPT: Section = Section { path: "exempt[]", keys: &["to", "protocol", "port"] };
 static NAT: Section = Section {
     path: "nat",
     keys: &[
@@ -97,6 +98,7 @@ pub(super) struct Draft {
     pub uplinks: Option<Vec<DraftUplink>>,
     pub forwards: Vec<DraftForward>,
     pub outbound: Vec<DraftRule>,
+    pub exempt: Vec<Exemption>,
     pub nat: Nat,
     pub timeouts: Timeouts,
     pub limits: Limits,
@@ -181,6 +183,7 @@ pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft>
         uplinks: uplinks(&file),
         forwards: items(&file, "forwards", MAX_FORWARDS).iter().enumerate().filter_map(forward).collect(),
         outbound: items(&file, "outbound", MAX_RULES).iter().filter_map(rule).collect(),
+        exempt: items(&file, "exempt", MAX_EXEMPTIONS).iter().filter_map(exemption).collect(),
         nat: nat(&section("nat", &NAT)),
         timeouts: timeouts(&section("timeouts", &TIMEOUTS)),
         limits: limits(&section("limits", &LIMITS)),
@@ -330,6 +333,31 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
     })
 }
 
+fn exemption(cursor: &Cursor<'_>) -> Option<Exemption> {
+    let fields = cursor.fields(&EXEMPT, &SCHEMA)?;
+    let protocol = match fields.get("protocol") {
+        None => Some(Exemption::DEFAULT_PROTOCOL),
+        Some(protocol) => protocol.value(values::word),
+    };
+    let ports = fields.get("port").map_or(Some(PortRange::ALL), |port| match protocol {
+        None | Some(ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp) => {
+            port.value(network::ports)
+        }
+        Some(ForwardProtocol::Icmp | ForwardProtocol::Any) => {
+            port.refuse("no port without a protocol that has them", "add `protocol: tcp` (or udp, tcp+udp)");
+            None
+        }
+    });
+    let to = fields
+        .need(
+            "to",
+            "the destinations that are not translated",
+            "add `to: PREFIX`, such as `to: 192.0.2.0/24`",
+        )
+        .and_then(|to| to.value(network::prefix));
+    Some(Exemption { to: to?, protocol: protocol?, ports: ports? })
+}
+
 fn nat(fields: &Fields<'_>) -> Nat {
     let default = Nat::default();
     let mapping = fields.value("mapping", values::word).unwrap_or(default.mapping);
@@ -450,5 +478,7 @@ fn wish<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Cursor<'_>) -> Opt
 const MAX_UPLINKS: usize = 64;
 const MAX_FORWARDS: usize = 4096;
 const MAX_RULES: usize = 1024;
+/// Each is compared with every packet that has no session, and is a rule of the kernel.
+const MAX_EXEMPTIONS: usize = 64;
 const MAX_PREFIXES: usize = 256;
 const MAX_PINGED: usize = 16;

@@ -51,7 +51,7 @@ fn a_short_file_gets_every_documented_default() {
         (uplink.name.as_str(), uplink.weight, uplink.gateway, &uplink.health),
         ("wan0", 1, None, &None)
     );
-    assert!(config.forwards.is_empty() && config.outbound.is_empty());
+    assert!(config.forwards.is_empty() && config.outbound.is_empty() && config.exempt.is_empty());
 }
 
 #[test]
@@ -65,6 +65,7 @@ fn the_reference_file_holds_the_defaults() {
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
+    short.exempt = reference.exempt.clone();
     short.uplinks[0].health = Some(Health {
         ping: vec![[203, 0, 113, 254].into()],
         interval: Health::DEFAULT_INTERVAL,
@@ -177,7 +178,7 @@ fn bad_files_are_refused_with_these_words() {
         // The text as such.
         ("".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
         ("# nothing\n".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
-        ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `nat`, `timeouts`, `limits`, `host`, `admin`, `state`, ..."]),
+        ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `exempt`, `nat`, `timeouts`, `limits`, `host`, `admin`, ..."]),
         ("name: a\u{0}b\n".into(), &["f.yaml:1:8: found the control character U+0000, wanted text; take it out; is this a YAML file?"]),
         (with("tun:\n\tname: nb0"), &["f.yaml:4:2: found broken YAML (tabs disallowed within this context (block indentation)), wanted YAML; indent with spaces, not with tabs"]),
         (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one box per file and take out the `---`"]),
@@ -191,7 +192,7 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `refusal`, `unsolicited_syn`",
             "f.yaml:5:8: tun.mss_clamp: found an unknown key, wanted one that natbox knows; `mss_clamp` belongs under `nat`",
             "f.yaml:6:1: hairpin: found an unknown key, wanted one that natbox knows; `hairpin` belongs under `nat`",
-            "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `nat`, `timeouts`, `limits`, `host`, `admin`, `state`, ...",
+            "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `exempt`, `nat`, `timeouts`, `limits`, `host`, `admin`, ...",
         ]),
         (with("host: { manage: true, manage: false }\ninside: {}"), &[
             "f.yaml:3:23: host.manage: found this key again (first in line 3), wanted it once; join the two or take one out",
@@ -289,6 +290,14 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:7:3: forwards[1]: found udp port 85 on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` publishes too (forwards[2]), wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:10:11: forwards[4].name: found a second forward `d` (the first is forwards[3]), wanted one of each name on an uplink; give this one another `name`",
+        ]),
+        // Exempt.
+        (with("exempt:\n- { to: 192.0.2.1/24 }\n- { protocol: tcp, port: 0 }\n- { to: 192.0.2.0/24, port: 80 }\n- { to: 192.0.2.0/24, protocol: icmp, port: 7 }"), &[
+            "f.yaml:4:9: exempt[0].to: found `192.0.2.1/24`, wanted a prefix whose bits after the length are zero; write 192.0.2.0/24 for the network, or 192.0.2.1/32 for the one host",
+            "f.yaml:5:3: exempt[1].to: found no such key, wanted the destinations that are not translated; add `to: PREFIX`, such as `to: 192.0.2.0/24`",
+            "f.yaml:5:26: exempt[1].port: found `0`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
+            "f.yaml:6:29: exempt[2].port: found `80`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
+            "f.yaml:7:45: exempt[3].port: found `7`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
         ]),
         // Outbound.
         (with("outbound:\n- { from: 10.0.0.0/16 }\n- { from: 10.0.0.0/25, uplinks: [wan0, wan, wan0] }\n- { from: 10.0.0.0/25, uplinks: [] }\n- { uplinks: wan0 }"), &[

@@ -3,8 +3,11 @@
 //! The stage: inside 10.0.0.0/24 behind one or two uplinks; outside hosts E1, E2. Every packet that comes out is
 //! checked in full ([`craft::verify`]).
 
+mod disguise;
 mod errors;
+mod exempt;
 mod fragments;
+mod malformed;
 mod reload;
 mod sessions;
 mod strays;
@@ -63,6 +66,7 @@ pub(super) fn settings() -> Settings {
             forward(ForwardProtocol::Icmp, (0, 65535), S1, 0),
         ],
         outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],
+        exempt: Vec::new(),
         mapping: Dependence::EndpointIndependent,
         filtering: Dependence::AddressAndPortDependent,
         hairpin: true,

@@ -219,6 +219,19 @@ fn config() -> impl Strategy<Value = Config> {
                 from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
                 uplinks: (0..uplinks.len()).rev().take(1 + usize::from(octet) % uplinks.len()).collect(),
             };
+            let exemption = |octet: u8| {
+                let protocol = pick(usize::from(octet));
+                Exemption {
+                    to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
+                    protocol,
+                    ports: match protocol {
+                        ForwardProtocol::Icmp | ForwardProtocol::Any => PortRange::ALL,
+                        ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
+                            PortRange { first: 1 + u16::from(octet), last: 300 }
+                        }
+                    },
+                }
+            };
             let rules: std::collections::BTreeSet<u8> = rules.into_iter().collect();
             let (workers, busy_poll, one_port, other_port, mss) = numbers;
             Config {
@@ -234,6 +247,7 @@ fn config() -> impl Strategy<Value = Config> {
                     prefixes: vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/24".parse().unwrap()],
                 },
                 forwards: forwards.into_iter().enumerate().map(forward).collect(),
+                exempt: rules.iter().map(|octet| exemption(*octet)).collect(),
                 outbound: rules.into_iter().map(rule).collect(),
                 uplinks,
                 nat: Nat {

@@ -1,0 +1,69 @@
+//! Destinations that are reached without translation: what real kernels at both ends see of each other.
+
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+
+use natbox::cli::demo::lab::Namespace;
+use rustix::process::Signal;
+
+use crate::single_box::{CLIENT, Published, SERVER, SingleBox, eventually, seconds};
+
+const EXEMPT_PORT: u16 = 4000;
+const OTHER_PORT: u16 = 4001;
+
+#[test]
+fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
+    for kind in [Published::OnLink, Published::Owned] {
+        let scene = SingleBox::new(kind);
+        scene.net.route("10.0.0.0/24", scene.outside).unwrap();
+        let before = scene.host_state();
+        let mut config = scene.config();
+        config.extra = format!("exempt: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
+        let natbox = scene.start(&config);
+        let exempt = bind(&scene.net, CLIENT, EXEMPT_PORT);
+        let other = bind(&scene.net, CLIENT, OTHER_PORT);
+        let inside = bind(&scene.server, SERVER, 5000);
+        for size in [100, 9000, 60_000] {
+            // Outwards, the answer, and unasked.
+            send(&inside, size, SocketAddrV4::new(CLIENT, EXEMPT_PORT));
+            let seen = receive(&exempt, size);
+            assert_eq!(seen, SocketAddrV4::new(SERVER, 5000), "{size} bytes, {kind:?}");
+            send(&exempt, size, seen);
+            assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
+            // To another port of the same host: translated.
+            send(&inside, size, SocketAddrV4::new(CLIENT, OTHER_PORT));
+            let seen = receive(&other, size);
+            assert_eq!(*seen.ip(), scene.published, "{size} bytes, {kind:?}");
+            send(&other, size, seen);
+            assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, OTHER_PORT));
+        }
+        // From there straight to the inside: not exempt, not let in.
+        send(&other, 100, SocketAddrV4::new(SERVER, 5000));
+        eventually("the packet is dropped", || (natbox.dropped("source-not-inside") > 0).then_some(()));
+        send(&exempt, 101, SocketAddrV4::new(SERVER, 5000));
+        assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
+        natbox.stop(Signal::TERM);
+        before.assert_same(&scene.host_state(), &format!("{kind:?}"));
+    }
+}
+
+fn bind(namespace: &Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+    let socket = namespace.enter(|| UdpSocket::bind((address, port))).unwrap().unwrap();
+    socket.set_read_timeout(Some(seconds(5))).unwrap();
+    socket
+}
+
+fn send(socket: &UdpSocket, size: usize, to: SocketAddrV4) {
+    socket.send_to(&vec![0x5a; size], to).unwrap();
+}
+
+/// Receives one datagram of this size; from whom.
+fn receive(socket: &UdpSocket, size: usize) -> SocketAddrV4 {
+    let mut buffer = vec![0; 65_536];
+    let (length, peer) =
+        socket.recv_from(&mut buffer).unwrap_or_else(|error| panic!("{size} bytes: {error}"));
+    assert_eq!(length, size);
+    match peer {
+        std::net::SocketAddr::V4(peer) => peer,
+        std::net::SocketAddr::V6(peer) => panic!("an IPv4 socket hears {peer}"),
+    }
+}

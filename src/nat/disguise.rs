@@ -1,0 +1,85 @@
+//! What a packet still tells of the inside when its addresses and ports have been rewritten, and what is done about it:
+//! its IP identification (see [`super::identification`]) and recorded routes.
+
+use std::net::Ipv4Addr;
+
+use crate::packet::{Content, Endpoint, IcmpError, Parsed, Protocol, Tuple};
+
+use super::Nat;
+use super::fast_path::Packet;
+use super::fragments::DatagramName;
+
+impl Nat {
+    /// Finishes a packet, parsed before it was rewritten to the addresses of `to`, that is not atomic or has options.
+    ///
+    /// From inside, whatever is not atomic gets a new identification. From outside only pieces of datagrams do: those
+    /// of one client may reach one server through several external addresses, numbered apart by the client, and only
+    /// then share source and destination.
+    #[inline(never)]
+    pub(super) fn disguise(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
+        let parsed = packet.parsed;
+        let own_name = to.source.address == parsed.source();
+        if parsed.is_fragment() || !(own_name || parsed.is_atomic()) {
+            let (source, destination) = (to.source.address, to.destination.address);
+            let number = self.identifications.take(source, destination, parsed.protocol(), packet.segments());
+            parsed.renumber(packet.buffer, number);
+        }
+        if !(own_name || inside) {
+            self.conceal_recorded(parsed, packet.buffer, to.source.address);
+        }
+    }
+
+    /// Finishes an ICMP error that was translated to these addresses.
+    pub(super) fn disguise_error(
+        &self,
+        packet: &mut Packet<'_>,
+        error: IcmpError,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        inside: bool,
+    ) {
+        let (source, destination) = (Endpoint::new(source, 0), Endpoint::new(destination, 0));
+        self.disguise(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
+        let Packet { parsed, buffer, .. } = packet;
+        let Some(identification) = parsed.quoted_identification(buffer) else { return };
+        let quoted = DatagramName {
+            source: error.quoted.source.address,
+            destination: error.quoted.destination.address,
+            protocol: error.quoted.protocol,
+            identification,
+        };
+        if let Some(original) = self.fragments.original(quoted) {
+            parsed.renumber_quote(buffer, original);
+        }
+    }
+
+    /// Takes out of a packet for the outside the addresses that only the inside and this host know.
+    pub(super) fn conceal_recorded(&self, parsed: &Parsed, buffer: &mut [u8], instead: Ipv4Addr) {
+        let is_private = |address: Ipv4Addr| {
+            self.is_inside(address) || address.is_link_local() || self.settings.tun_address == Some(address)
+        };
+        parsed.conceal_recorded(buffer, is_private, instead);
+    }
+}
+
+impl Packet<'_> {
+    /// Packets that it becomes on the wire: 1, or the segments of a super-packet.
+    fn segments(&self) -> u16 {
+        let length = self.parsed.length();
+        if self.wire_length >= length {
+            return 1;
+        }
+        let headers = match self.parsed.content() {
+            Content::Tcp(tcp) => length - usize::from(tcp.payload_length),
+            Content::Udp => self.parsed.header_length() + UDP_HEADER,
+            Content::IcmpQuery(_)
+            | Content::IcmpError(_)
+            | Content::IcmpOther { .. }
+            | Content::Fragment { .. }
+            | Content::Other => return 1,
+        };
+        (length - headers).div_ceil(self.wire_length.saturating_sub(headers).max(1)) as u16
+    }
+}
+
+const UDP_HEADER: usize = 8;
