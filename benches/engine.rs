@@ -194,7 +194,7 @@ fn engine(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("established/tcp/64", size), |bencher| {
             bencher.iter(|| {
                 run(&mut batch, &mut io, START);
-                batch.expire(START)
+                batch.expire(&mut io, START).expect("memory does not fail")
             });
         });
 
@@ -220,7 +220,7 @@ fn engine(criterion: &mut Criterion) {
                         assert_eq!(nat.table().len(), size + CHUNK as u32);
                         // The room for the next round is not on the bill.
                         now = now.after(Span(2 * SHORT.0));
-                        while !batch.expire(now) {}
+                        while !batch.expire(&mut io, now).expect("memory does not fail") {}
                         assert_eq!(nat.table().len(), size);
                     }
                     total

@@ -28,7 +28,8 @@ pub struct Proof {
 #[must_use = "the proof is noted when this is dropped"]
 pub fn proves(ids: &'static [&'static str]) -> Proof {
     for id in ids {
-        assert!(rows::rows().any(|row| row.ids.contains(id)), "{id} is no row of the conformance table");
+        let mut rows = rows::CHAPTERS.iter().flat_map(|(_, rows)| *rows);
+        assert!(rows.any(|row| row.ids.contains(id)), "{id} is no row of the conformance table");
     }
     Proof { ids }
 }

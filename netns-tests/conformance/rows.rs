@@ -424,8 +424,3 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         ],
     ),
 ];
-
-/// Every row.
-pub fn rows() -> impl Iterator<Item = &'static Row> {
-    CHAPTERS.iter().flat_map(|(_, rows)| *rows)
-}

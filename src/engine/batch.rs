@@ -68,19 +68,41 @@ impl Batch {
         for index in 0..frames {
             self.translate(&nat, io, index, now);
         }
-        let flushed = io.flush()?;
+        self.flush(io)?;
         let counters = &mut self.lane.counters;
-        counters.packets_out += u64::from(flushed.sent);
-        counters.drops.count(DropReason::WriteRefused, u64::from(flushed.refused));
         counters.drops.count(DropReason::BadOffload, io.bad_headers() - self.bad_headers);
         self.bad_headers = io.bad_headers();
         counters.batches += u64::from(frames != 0);
         Ok(())
     }
 
-    /// Takes a slice of the expiry work; true when nothing more is due.
-    pub fn expire(&mut self, now: Tick) -> bool {
-        self.nat.load().expire(&mut self.lane, now)
+    /// Takes a slice of the expiry work, and sends what was due at this time; true when nothing more is due.
+    ///
+    /// # Errors
+    /// Those of [`PacketIo::flush`].
+    pub fn expire(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<bool> {
+        let done = self.nat.load().expire(&mut self.lane, now);
+        if !self.lane.released.is_empty() {
+            self.release(io);
+            self.flush(io)?;
+        }
+        Ok(done)
+    }
+
+    /// Sends what was put aside.
+    fn release(&mut self, io: &mut impl PacketIo) {
+        for packet in self.lane.released.drain(..) {
+            self.lane.counters.bytes_out += packet.len() as u64;
+            io.inject(&packet, Offload::default());
+        }
+    }
+
+    fn flush(&mut self, io: &mut impl PacketIo) -> std::io::Result<()> {
+        let flushed = io.flush()?;
+        let counters = &mut self.lane.counters;
+        counters.packets_out += u64::from(flushed.sent);
+        counters.drops.count(DropReason::WriteRefused, u64::from(flushed.refused));
+        Ok(())
     }
 
     #[inline]
@@ -155,10 +177,7 @@ impl Batch {
             Verdict::Held => {}
             Verdict::Drop(reason) => counters.drops.count(reason, 1),
         }
-        for piece in self.lane.released.drain(..) {
-            self.lane.counters.bytes_out += piece.len() as u64;
-            io.inject(&piece, Offload::default());
-        }
+        self.release(io);
     }
 }
 

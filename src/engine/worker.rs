@@ -66,7 +66,7 @@ impl<Q: PacketIo> Worker<Q> {
             let frames = self.receive()?;
             let now = Tick::now();
             self.batch.process(&mut self.queue, frames, now)?;
-            self.batch.expire(now);
+            self.batch.expire(&mut self.queue, now)?;
             self.published.write(self.batch.counters());
         }
         Ok(())
@@ -92,11 +92,11 @@ impl<Q: PacketIo> Worker<Q> {
     }
 
     fn sleep(&mut self) -> io::Result<usize> {
-        let longest = if self.nat.load().table().is_empty() { IDLE_WAIT } else { EXPIRY_WAIT };
+        let longest = if self.nat.load().is_idle() { IDLE_WAIT } else { EXPIRY_WAIT };
         loop {
             // Expiry goes on while nothing arrives, in the same small slices.
             let now = Tick::now();
-            let wait = if self.batch.expire(now) { longest } else { Duration::ZERO };
+            let wait = if self.batch.expire(&mut self.queue, now)? { longest } else { Duration::ZERO };
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);

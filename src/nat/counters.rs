@@ -60,6 +60,8 @@ counters! {
     handed_back,
     /// ICMP answers written by the box itself.
     answered,
+    /// ICMP answers not written, because their receivers had got many already.
+    answers_suppressed,
     /// ICMP errors translated.
     icmp_errors,
     /// Sessions added.

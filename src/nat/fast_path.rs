@@ -1,6 +1,6 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`super::slow_path`].
 
-use crate::packet::{Answer, Content, Parsed, Tcp, Tuple, icmp_error};
+use crate::packet::{Answer, Content, Parsed, Tcp, Tuple};
 use crate::time::Tick;
 
 use super::key::{Key, KeyHash};
@@ -49,8 +49,7 @@ impl Nat {
             self.table.rehang(session, now);
         }
         let inside = hit.origin.leaves_inside(hit.direction);
-        let from_inside = hit.origin.leaves_inside(hit.direction.opposite());
-        self.send_on(lane, packet, hit.to, inside, from_inside, hit.uplink)
+        self.send_on(lane, packet, hit.to, inside, hit.uplink, now)
     }
 
     /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
@@ -61,12 +60,14 @@ impl Nat {
         packet: &mut Packet<'_>,
         to: Tuple,
         inside: bool,
-        from_inside: bool,
         uplink: u8,
+        now: Tick,
     ) -> Verdict {
         let mtu = self.egress_mtu(inside, uplink);
         if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
-            return self.refuse_too_big(packet, mtu, from_inside);
+            // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
+            // 5508 section 7.1.1).
+            return self.answer(lane, packet, Answer::FragmentationNeeded { mtu }, DropReason::TooBig, now);
         }
         if let Content::Tcp(tcp) = packet.parsed.content()
             && tcp.flags.syn()
@@ -100,21 +101,6 @@ impl Nat {
             }
         };
         packet.parsed.clamp_mss(packet.buffer, maximum);
-    }
-
-    /// Answers a packet that the next leg cannot carry whole, while it still looks as its sender wrote it: the
-    /// kernel behind us would quote the translated one (RFC 5508 section 7.1.1).
-    #[cold]
-    fn refuse_too_big(&self, packet: &mut Packet<'_>, mtu: u16, from_inside: bool) -> Verdict {
-        let source = match self.settings.inside_address {
-            Some(address) if from_inside => address,
-            Some(_) | None => packet.parsed.destination(),
-        };
-        let answer = Answer::FragmentationNeeded { mtu };
-        match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
-            Some(length) => Verdict::Answer(length, DropReason::TooBig),
-            None => Verdict::Drop(DropReason::TooBig),
-        }
     }
 }
 

@@ -37,6 +37,11 @@ impl Forwards {
         })
     }
 
+    /// Whether anything is forwarded to this inside host.
+    pub(super) fn has_server(&self, host: Ipv4Addr) -> bool {
+        self.by_inside.contains_key(&host)
+    }
+
     /// Whether a server endpoint is published on an uplink other than this one.
     pub(super) fn is_on_another_uplink(&self, protocol: Protocol, inside: Endpoint, uplink: u8) -> bool {
         self.publications(protocol, inside).any(|(other, _)| other != uplink)

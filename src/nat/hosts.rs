@@ -61,6 +61,11 @@ impl Hosts {
         }
     }
 
+    /// Whether a host is known to have opened sessions that live; without limits none is.
+    pub(super) fn has_sessions(&self, host: Ipv4Addr) -> bool {
+        self.accounts.get(&host).is_some_and(|account| account.sessions != 0)
+    }
+
     fn keeps_accounts(&self) -> bool {
         self.sessions != 0 || self.new_sessions != 0
     }

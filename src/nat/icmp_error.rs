@@ -42,7 +42,9 @@ impl Nat {
                 .pass_exempt_error(lane, &mut packet, error)
                 .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
         };
-        if parsed.destination() != error.quoted.source.address {
+        if parsed.destination() != error.quoted.source.address
+            || !self.may_report(parsed.source(), error.quoted.destination.address)
+        {
             return Verdict::Drop(DropReason::UnrelatedIcmpError);
         }
         let source = self.error_source(parsed, &report);
@@ -66,6 +68,16 @@ impl Nat {
         }
         let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;
         Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
+    }
+
+    /// Whether `reporter` may speak about a packet that was on its way to `receiver`. On the outside anyone may: it is the
+    /// Internet's routers that do (RFC 5508 REQ-4). Inside it is the receiver itself, or a router; and what has sessions
+    /// of its own is no router but another host, which has no business with the packets of its neighbours.
+    fn may_report(&self, reporter: Ipv4Addr, receiver: Ipv4Addr) -> bool {
+        reporter == receiver
+            || !self.is_inside(reporter)
+            || self.settings.inside_address == Some(reporter)
+            || !(self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it

@@ -20,6 +20,7 @@
 //! | `tcp_state`, `tcp_window`   | TCP tracking as a pure function                                 |
 //! | `ports`, `mappings`, `hosts`| what a session from inside needs: port, mapping, account        |
 //! | `lease`                     | taking these together, and giving them back                     |
+//! | `answers`, `late_syns`      | errors of the box's own: how many, and those that wait          |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
 //! | `exempt`                    | what passes untranslated                                        |
 //! | `disguise`                  | what else in a header tells of the inside                       |
@@ -28,6 +29,7 @@
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`Lane`].
 
+mod answers;
 mod counters;
 mod disguise;
 mod exempt;
@@ -42,6 +44,7 @@ mod icmp_error;
 mod identification;
 mod index;
 mod key;
+mod late_syns;
 mod lease;
 mod mappings;
 #[cfg(test)]
@@ -96,6 +99,8 @@ pub struct Nat {
     fragments: Arc<fragments::Fragments>,
     identifications: Arc<identification::Identifications>,
     legs: Arc<Legs>,
+    answers: Arc<answers::AnswerLimits>,
+    late_syns: Arc<late_syns::LateSyns>,
     settings: Settings,
     forwards: forwards::Forwards,
     externals: HashMap<Ipv4Addr, External>,
@@ -139,7 +144,8 @@ impl Nat {
         // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
         let mut random = rand::rng();
         let secret = std::array::from_fn(|_| random.random());
-        let table = Table::new(settings.sessions, workers, Lifetimes::new(&settings.timeouts), secret, now)?;
+        let lifetimes = Lifetimes::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
+        let table = Table::new(settings.sessions, workers, lifetimes, secret, now)?;
         let forwards = forwards::Forwards::new(&settings);
         let legs = Legs {
             inside: AtomicU16::new(settings.inside_mtu),
@@ -152,6 +158,8 @@ impl Nat {
             fragments: Arc::new(fragments::Fragments::new(settings.fragments, settings.timeouts.fragment)),
             identifications: Arc::new(identification::Identifications::new()),
             legs: Arc::new(legs),
+            answers: Arc::new(answers::AnswerLimits::new(settings.icmp_errors_per_host, now)),
+            late_syns: Arc::default(),
             externals: externals(&settings),
             dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
             spread: random.random(),
@@ -195,6 +203,7 @@ impl Nat {
     /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
     pub fn expire(&self, lane: &mut Lane, now: Tick) -> bool {
         self.expire_fragments(lane, now);
+        self.answer_late_syns(lane, now);
         let mut ended = std::mem::take(&mut lane.ended);
         let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
         lane.counters.sessions_expired += ended.len() as u64;
@@ -203,6 +212,11 @@ impl Nat {
         }
         lane.ended = ended;
         done
+    }
+
+    /// Whether nothing here waits for its time to come.
+    pub fn is_idle(&self) -> bool {
+        self.table.is_empty() && self.late_syns.is_empty()
     }
 
     /// Takes in a new MTU of the inside leg (None) or of an uplink.

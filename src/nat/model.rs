@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU32;
 use crate::time::{Span, Tick};
 
 use super::key::Key;
-use super::session::{Direction, Lifetimes, NewSession, State, TcpFields};
+use super::session::{Direction, Lifetimes, NewSession, Origin, State, TcpFields};
 use super::table::{Ended, Hit, InsertError};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
@@ -76,7 +76,8 @@ impl Session {
     /// Eviction takes these before any other.
     fn is_opening(&self, now: Tick, lifetimes: &Lifetimes) -> bool {
         let handshake = [TcpState::SynOriginal, TcpState::SynReply, TcpState::PickedUp];
-        now.reached(self.deadline(lifetimes)) || handshake.map(State::Tcp).contains(&self.state)
+        now.reached(self.deadline(lifetimes))
+            || self.new.origin == Origin::Forward && handshake.map(State::Tcp).contains(&self.state)
     }
 
     fn is_closing(&self) -> bool {
@@ -148,7 +149,6 @@ impl Model {
         let Known::Hit(expected) = known else { return known };
         let (place, direction) = self.find(key).expect("it was just found");
         let session = &mut self.sessions[place];
-        session.last_seen = now;
         let before = session.state;
         session.state = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
@@ -167,6 +167,10 @@ impl Model {
             }
             (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
         };
+        let idle_reset = segment.is_some_and(|segment| segment.flags.rst()) && session.state == before;
+        if !idle_reset || !matches!(before, State::Tcp(_)) {
+            session.last_seen = now;
+        }
         let ends_sooner = self.lifetimes.of(session.state) < self.lifetimes.of(before);
         Known::Hit(Expected { ends_sooner, ..expected })
     }

@@ -29,6 +29,8 @@ impl Nat {
             fragments: Arc::clone(&self.fragments),
             identifications: Arc::clone(&self.identifications),
             legs: Arc::clone(&self.legs),
+            answers: Arc::clone(&self.answers),
+            late_syns: Arc::clone(&self.late_syns),
             forwards: Forwards::new(&settings),
             externals: externals(&settings),
             dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),

@@ -103,6 +103,16 @@ impl Origin {
             Self::Outbound | Self::Published => direction == Direction::Reply,
         }
     }
+
+    /// Whether packets of this direction come from outside over a dynamic mapping.
+    #[inline]
+    fn comes_over_mapping(self, direction: Direction) -> bool {
+        match self {
+            Self::Outbound => direction == Direction::Reply,
+            Self::Inbound => direction == Direction::Original,
+            Self::Forward | Self::Published | Self::Hairpin | Self::HairpinPublished => false,
+        }
+    }
 }
 
 /// State of a session of any protocol; indexes [`Lifetimes`].
@@ -167,7 +177,10 @@ impl State {
 
 /// Idle timeout of every state.
 #[derive(Clone, Copy, Debug)]
-pub struct Lifetimes([Span; State::COUNT]);
+pub struct Lifetimes {
+    spans: [Span; State::COUNT],
+    inbound_refresh: bool,
+}
 
 impl Lifetimes {
     /// The timeouts of the configuration, spread over the states.
@@ -187,13 +200,18 @@ impl Lifetimes {
         spans[State::DnsAnswered.number() as usize] = timeouts.udp_dns;
         spans[State::Icmp.number() as usize] = timeouts.icmp;
         spans[State::Other.number() as usize] = timeouts.udp;
-        Self(spans)
+        Self { spans, inbound_refresh: true }
+    }
+
+    /// Whether packets from outside keep dynamic UDP sessions alive (RFC 4787 REQ-6a).
+    pub fn with_inbound_refresh(self, inbound_refresh: bool) -> Self {
+        Self { inbound_refresh, ..self }
     }
 
     /// How long a session in `state` may idle.
     #[inline]
     pub fn of(&self, state: State) -> Span {
-        self.0[usize::from(state.number())]
+        self.spans[usize::from(state.number())]
     }
 }
 
@@ -306,8 +324,8 @@ impl Record {
         now: Tick,
         lifetimes: &Lifetimes,
     ) -> bool {
-        self.last_seen.store(now.0, Relaxed);
         let before = self.state();
+        let mut refreshes = true;
         let after = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
                 let placement = self.tcp.place(direction, segment);
@@ -316,16 +334,24 @@ impl Record {
                     self.tcp.forget();
                 }
                 self.tcp.advance(direction, segment);
+                // A reset that changes nothing is a guess, or an answer to a stray segment (RFC 7857 section 7.1).
+                refreshes = !segment.flags.rst() || next != state;
                 State::Tcp(next)
             }
-            (State::Udp | State::DnsAnswered, _) => match direction {
-                Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
-                    State::DnsAnswered
+            (State::Udp | State::DnsAnswered, _) => {
+                refreshes = lifetimes.inbound_refresh || !self.origin().comes_over_mapping(direction);
+                match direction {
+                    Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
+                        State::DnsAnswered
+                    }
+                    Direction::Original | Direction::Reply => State::Udp,
                 }
-                Direction::Original | Direction::Reply => State::Udp,
-            },
+            }
             (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
         };
+        if refreshes {
+            self.last_seen.store(now.0, Relaxed);
+        }
         if after == before {
             return false;
         }

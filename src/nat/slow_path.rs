@@ -48,19 +48,25 @@ impl Nat {
         if let Some(verdict) = self.pass_exempt(lane, &mut packet, tuple) {
             return verdict;
         }
-        let miss = Miss { packet, tuple, segment, now };
-        match (self.is_inside(source), self.external(destination)) {
+        let Packet { parsed, wire_length, .. } = packet;
+        let miss =
+            Miss { packet: Packet { parsed, buffer: &mut *packet.buffer, wire_length }, tuple, segment, now };
+        let outcome = match (self.is_inside(source), self.external(destination)) {
             (true, None) => self.open_outbound(lane, miss),
             (true, Some(external)) => self.open_hairpin(lane, miss, external),
             (false, Some(external)) => match self.open_inbound(lane, miss, external) {
                 Err(reason @ (DropReason::NoMapping | DropReason::Filtered)) => {
-                    Ok(self.leave(destination, reason))
+                    let verdict = self.leave(destination, reason);
+                    if verdict == Verdict::Drop(reason) {
+                        self.remember_syn(&packet, tuple, now);
+                    }
+                    Ok(verdict)
                 }
                 outcome @ (Ok(_) | Err(_)) => outcome,
             },
             (false, None) => Err(DropReason::SourceNotInside),
-        }
-        .unwrap_or_else(Verdict::Drop)
+        };
+        outcome.unwrap_or_else(|reason| self.refuse(lane, &mut packet, reason, now))
     }
 
     fn open_outbound(&self, lane: &mut Lane, miss: Miss<'_>) -> Result<Verdict, DropReason> {
@@ -281,7 +287,7 @@ impl Nat {
         inside: bool,
         uplink: u8,
     ) -> Verdict {
-        let verdict = self.send_on(lane, &mut miss.packet, to, inside, !inside, uplink);
+        let verdict = self.send_on(lane, &mut miss.packet, to, inside, uplink, miss.now);
         if verdict == Verdict::Translated {
             lane.counters.stateless += 1;
         }

@@ -297,8 +297,9 @@ impl Table {
         false
     }
 
-    /// Makes room in a full table: ends one session that never completed its handshake, else one that is closing.
-    /// Looks at a bounded number of records of each pool, `worker`'s first; established sessions are never victims.
+    /// Makes room in a full table: ends one session whose time is over, or that opens through a static forward and would be
+    /// translated without a session as well, else one that is closed. No other is a victim: live mappings are not ended for
+    /// newcomers (RFC 6888 REQ-11). Looks at a bounded number of records of each pool, `worker`'s first.
     pub fn evict(&self, worker: usize, now: Tick) -> Option<Ended> {
         let pools = self.pools.len();
         (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
@@ -308,10 +309,11 @@ impl Table {
         let mut pool = shared.pool.lock();
         let opening = |record: &Record| {
             now.reached(record.deadline(&self.lifetimes))
-                || matches!(
-                    record.state(),
-                    State::Tcp(TcpState::SynOriginal | TcpState::SynReply | TcpState::PickedUp)
-                )
+                || record.origin() == Origin::Forward
+                    && matches!(
+                        record.state(),
+                        State::Tcp(TcpState::SynOriginal | TcpState::SynReply | TcpState::PickedUp)
+                    )
         };
         let closing =
             |record: &Record| matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset));

@@ -178,7 +178,7 @@ impl Stage {
 
     pub(super) fn wait(&mut self, span: Span) {
         self.now = self.now.after(span);
-        while !self.batch.expire(self.now) {}
+        while !self.batch.expire(&mut self.io, self.now).expect("memory does not fail") {}
     }
 
     pub(super) fn sessions(&self) -> u32 {

@@ -1,0 +1,162 @@
+//! ICMP errors of the box's own: to whom, from whom, and not too many.
+//!
+//! Every receiver has a bucket of tokens (RFC 1812 section 4.3.2.8): as many errors a second as are allowed, and one
+//! second's worth at once. Buckets are picked by a keyed hash of the receiver and each error costs a little more or
+//! less by chance, so that nobody can read off a budget what somebody else was told (RFC 6056's concern; CVE-2020-25705).
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rand::RngExt;
+
+use crate::packet::{Answer, icmp_error};
+use crate::time::Tick;
+
+use super::fast_path::Packet;
+use super::verdict::{DropReason, Verdict};
+use super::{Lane, Nat};
+
+/// The buckets.
+pub(super) struct AnswerLimits {
+    hasher: RandomState,
+    /// Time of the last answer in the upper half, tokens left then in the lower. Relaxed: a bucket is nothing else.
+    buckets: Box<[AtomicU64]>,
+    /// Errors a second, and at once; 0: no limit.
+    rate: u32,
+}
+
+impl AnswerLimits {
+    pub(super) fn new(rate: u32, now: Tick) -> Self {
+        let full = pack(now, rate * TOKEN);
+        let buckets = (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
+        Self { hasher: RandomState::new(), buckets, rate }
+    }
+
+    /// Whether `receiver` may be told something now, at this price; counts it.
+    fn admit(&self, receiver: Ipv4Addr, price: u32, now: Tick) -> bool {
+        if self.rate == 0 {
+            return true;
+        }
+        let bucket = &self.buckets[self.hasher.hash_one(receiver) as usize % BUCKETS];
+        let taken = bucket.fetch_update(Relaxed, Relaxed, |packed| {
+            let (last, left) = ((packed >> 32) as u32, packed as u32);
+            // A worker's clock may be behind another's by a batch.
+            let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
+            // So many errors a second are as many thousandths a millisecond.
+            let grown = u64::from(left) + u64::from(passed) * u64::from(self.rate);
+            let tokens = grown.min(u64::from(self.rate * TOKEN)) as u32;
+            tokens.checked_sub(price).map(|rest| pack(now, rest))
+        });
+        taken.is_ok()
+    }
+}
+
+fn pack(time: Tick, tokens: u32) -> u64 {
+    u64::from(time.0) << 32 | u64::from(tokens)
+}
+
+impl Nat {
+    /// The answer to a packet that was dropped for `reason` and still stands in its buffer as its sender wrote it: from
+    /// the box's inside address to inside hosts, from the address they talk to to outside ones.
+    #[cold]
+    pub(super) fn answer(
+        &self,
+        lane: &mut Lane,
+        packet: &mut Packet<'_>,
+        answer: Answer,
+        reason: DropReason,
+        now: Tick,
+    ) -> Verdict {
+        let sender = packet.parsed.source();
+        let to_inside = self.is_inside(sender);
+        let source = match self.settings.inside_address {
+            Some(address) if to_inside => address,
+            Some(_) | None => packet.parsed.destination(),
+        };
+        let price = TOKEN - PRICE_SPREAD / 2 + lane.random.random_range(0..=PRICE_SPREAD);
+        if !self.answers.admit(sender, price, now) {
+            lane.counters.answers_suppressed += 1;
+            return Verdict::Drop(reason);
+        }
+        if !to_inside && packet.parsed.has_options() {
+            // The kernel has recorded its own way to us.
+            self.conceal_recorded(packet.parsed, packet.buffer, source);
+        }
+        match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
+            Some(length) => Verdict::Answer(length, reason),
+            None => Verdict::Drop(reason),
+        }
+    }
+
+    /// What an inside host is told whose packet opens no session, if it is to be told anything (RFC 5508 REQ-8).
+    pub(super) fn refuse(
+        &self,
+        lane: &mut Lane,
+        packet: &mut Packet<'_>,
+        reason: DropReason,
+        now: Tick,
+    ) -> Verdict {
+        let is_refusal = matches!(
+            reason,
+            DropReason::NoOutboundRule
+                | DropReason::HairpinOff
+                | DropReason::AddressBusy
+                | DropReason::TableFull
+                | DropReason::PortsExhausted
+                | DropReason::HostLimit
+                | DropReason::HostRate
+        );
+        match self.settings.refusal {
+            Some(code) if is_refusal && self.is_inside(packet.parsed.source()) => {
+                self.answer(lane, packet, Answer::Unreachable { code }, reason, now)
+            }
+            Some(_) | None => Verdict::Drop(reason),
+        }
+    }
+}
+
+/// What one error costs, on average.
+const TOKEN: u32 = 1000;
+/// Between the cheapest and the dearest.
+const PRICE_SPREAD: u32 = 500;
+/// Buckets, 8 bytes each.
+const BUCKETS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+
+    fn admitted(limits: &AnswerLimits, host: Ipv4Addr, now: Tick) -> usize {
+        (0..1000).filter(|_| limits.admit(host, TOKEN, now)).count()
+    }
+
+    #[test]
+    fn a_host_is_told_one_seconds_worth_at_once_and_then_so_many_a_second() {
+        let start = Tick(u32::MAX - 1500);
+        let limits = AnswerLimits::new(20, start);
+        assert_eq!(admitted(&limits, HOST, start), 20);
+        assert_eq!(admitted(&limits, HOST, start.after(crate::time::Span(100))), 2);
+        assert_eq!(admitted(&limits, OTHER, start), 20, "each host has its own");
+        assert_eq!(
+            admitted(&limits, HOST, start.after(crate::time::Span(3000))),
+            20,
+            "also when the clock wraps"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_adds_nothing() {
+        let limits = AnswerLimits::new(5, Tick(1000));
+        assert_eq!(admitted(&limits, HOST, Tick(1000)), 5);
+        assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
+    }
+
+    #[test]
+    fn no_limit_is_none() {
+        assert_eq!(admitted(&AnswerLimits::new(0, Tick(0)), HOST, Tick(0)), 1000);
+    }
+}
