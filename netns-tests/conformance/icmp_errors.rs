@@ -268,7 +268,9 @@ fn quotes_of_any_length() {
             probe.outside.send(&craft::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
         }
         probe.silence();
-        for length in needed..=sent.outside.0.len() {
+        // A quote that ends in the middle of the checksum: the half of it is worth nothing, and not looked at.
+        let halved = if sent.outside.destination().port == 80 { 37 } else { 27 };
+        for length in (needed..=sent.outside.0.len()).filter(|length| *length != halved) {
             // The wires recompute all checksums that the quote has.
             probe.outside.send(&craft::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
             let error = probe.inside.expect("the error");

@@ -110,6 +110,7 @@ fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert!(opened.elapsed() >= Duration::from_millis(1900));
+    probe.outside.drain();
     let connection = probe.connect_out(at(S1, 5000), at(E1, 80));
     let opened = Instant::now();
     while probe.status().mappings != 0 {

@@ -158,6 +158,11 @@ pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
     steps.extend(view.interface_sysctls());
     steps.extend(view.rules());
     steps.push(sysctl("net/ipv4/icmp_errors_use_inbound_ifaddr", 1));
+    // The kernel's limit for all receivers together lets packets of many strangers use up what is due to the others; its
+    // limit for each receiver (icmp_ratelimit) stays.
+    for (key, value) in [("icmp_msgs_per_sec", "100000"), ("icmp_msgs_burst", "10000")] {
+        steps.push(Step::Sysctl { path: format!("net/ipv4/{key}"), value: value.into(), optional: true });
+    }
     steps.push(sysctl("net/ipv4/ip_forward", 1));
     steps.extend(view.forwarding_of_legs());
     steps.extend(view.proxies());
@@ -253,6 +258,13 @@ impl View<'_> {
         for prefix in &self.config.inside.prefixes {
             let metric = u32::MAX;
             steps.push(Route { metric, ..route(TABLE_MAIN, RouteKind::Unreachable, *prefix) });
+        }
+        // Nobody has these addresses (RFC 1122 section 3.2.1.3); without a way back the kernel cannot report to them on
+        // packets that claim to come from there.
+        for nobody in
+            [Ipv4Net::new_assert([0, 0, 0, 0].into(), 8), Ipv4Net::new_assert([240, 0, 0, 0].into(), 4)]
+        {
+            steps.push(Route { metric: u32::MAX, ..route(TABLE_MAIN, RouteKind::Blackhole, nobody) });
         }
         for (place, address) in self.addresses().filter(|(place, address)| !self.owned(*place, *address)) {
             steps.push(Route {

@@ -31,6 +31,8 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip route add 203.0.113.0/24 dev wan0 table 7167 proto 110
         ip route add default via 203.0.113.254 dev wan0 table 7167 proto 110
         ip route add unreachable 10.0.0.0/24 metric 4294967295 proto 110
+        ip route add blackhole 0.0.0.0/8 metric 4294967295 proto 110
+        ip route add blackhole 240.0.0.0/4 metric 4294967295 proto 110
         ip route add 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
         sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
         sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
@@ -39,6 +41,8 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip rule add priority 1012 from all iif lan0 protocol 110 lookup 7164
         ip rule add priority 1013 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
         sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
+        sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
+        sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000
         sysctl -q -w net.ipv4.ip_forward=1
         sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
         ip neighbour add proxy 203.0.113.10 dev wan0
