@@ -4,7 +4,6 @@
 //! The box's own kernel checks IP headers before it routes, so that the worst of them never get to natbox; the checks
 //! of natbox itself are held against them by the tests beside the parser.
 
-use std::fs;
 use std::net::Ipv4Addr;
 
 use natbox::nat::DropReason;
@@ -13,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
 
-use crate::single_box::{Config, DATAGRAMS, Injector, Published, RunningBox, SingleBox, WEB, eventually};
+use crate::single_box::{Config, DATAGRAMS, Injector, Published, SingleBox, WEB, eventually};
 
 const STRANGER: Ipv4Addr = Injector::STRANGER;
 
@@ -173,13 +172,6 @@ fn unknown_protocols_are_dropped_by_name() {
     scene.assert_traffic();
 }
 
-/// Kilobytes that a process has in memory.
-fn resident(natbox: &RunningBox) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", natbox.process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let scene = SingleBox::new(Published::OnLink);
@@ -226,9 +218,9 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
         }
     };
     flood(100_000);
-    let (before, packets) = (resident(&natbox), natbox.status().totals["packets_in"]);
+    let (before, packets) = (natbox.resident(), natbox.status().totals["packets_in"]);
     flood(200_000);
-    let after = resident(&natbox);
+    let after = natbox.resident();
     let status = natbox.status();
     let arrived = status.totals["packets_in"] - packets;
     assert!(arrived > 100_000, "only {arrived} packets got through to natbox");

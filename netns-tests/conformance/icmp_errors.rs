@@ -229,7 +229,7 @@ fn no_icmp_message_touches_a_session() {
     let sent = three_kinds(&probe);
     let opened = Instant::now();
     let connection = probe.connect_out(at(S2, 6000), at(E1, 80));
-    let data = probe.tcp_out(&connection.from_inside(TcpFlags::ACK, b"x"));
+    let data = probe.tcp_out(&connection.by_inside(TcpFlags::ACK, b"x"));
     let mut errors = 0;
     while opened.elapsed() < Duration::from_millis(2000) {
         for sent in sent.iter().map(|sent| &sent.outside).chain([&data]) {
@@ -279,7 +279,8 @@ fn quotes_of_any_length() {
         }
     }
     // The longest: a datagram of the whole MTU, less the error's own headers.
-    let original = udp(at(S1, 5000), at(E1, 53000), &[7; 1400]);
+    let mut original = udp(at(S1, 5000), at(E1, 53000), &[7; 1400]);
+    craft::set_dont_fragment(&mut original, true);
     probe.inside.send(&original);
     let outside = probe.outside.expect("a long datagram");
     probe.outside.send(&craft::icmp_error(3, 1, E1, G, &outside.0));

@@ -225,7 +225,7 @@ fn forwarded_connections_survive_a_killed_box() {
     probe.launch();
     // One goes on from outside, one from inside.
     let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
-    let seen = probe.tcp_in(&first.from_outside(data, b"on"));
+    let seen = probe.tcp_in(&first.by_outside(data, b"on"));
     assert_eq!((seen.source(), seen.destination()), (first.outside, F_TARGET));
     first.outside_next += 2;
     probe.assert_open(&mut first);
@@ -314,8 +314,8 @@ fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
     probe.write(&Setup::new().no_forwards().outbound(&[]).nat("refusal: none"));
     assert_eq!(probe.with_box(|running| running.reload()).sessions_ended, 3);
     for connection in [&published, &outbound] {
-        probe.inside.send(&connection.from_inside(TcpFlags::ACK, b"on"));
-        probe.outside.send(&connection.from_outside(TcpFlags::ACK, b"on"));
+        probe.inside.send(&connection.by_inside(TcpFlags::ACK, b"on"));
+        probe.outside.send(&connection.by_outside(TcpFlags::ACK, b"on"));
         probe.silence();
     }
     // A file with a mistake, or with a change that takes a restart, changes nothing.

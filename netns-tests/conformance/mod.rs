@@ -4,8 +4,11 @@
 //! CONFORMANCE.md of all of them (`netns-tests/conformance`). The same tests run in several variants of offload and workers
 //! (see [`crate::probe::Setup`]).
 
+mod checksums;
 mod filtering;
+mod fragments;
 mod hairpin;
+mod headers;
 mod icmp_errors;
 mod icmp_queries;
 mod mapping;
@@ -44,7 +47,10 @@ impl Drop for Proof {
         let text = format!("{name}\n{outcome}\n{}\n", self.ids.join(" "));
         if let Err(error) = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, text)) {
             // Not a panic: another one may be under way. The table will miss the proof.
-            eprintln!("{}: {error}", file.display());
+            #[allow(clippy::print_stderr, reason = "libtest shows it with the test")]
+            {
+                eprintln!("{}: {error}", file.display());
+            }
         }
     }
 }

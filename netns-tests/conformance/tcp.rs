@@ -34,18 +34,18 @@ fn segment(
 fn close(probe: &Probe, connection: &mut Connection, inside_first: bool, at_once: bool) {
     let fin = |probe: &Probe, connection: &mut Connection, inside: bool| {
         if inside {
-            probe.tcp_out(&connection.from_inside(FIN, b""));
+            probe.tcp_out(&connection.by_inside(FIN, b""));
             connection.inside_next += 1;
         } else {
-            probe.tcp_in(&connection.from_outside(FIN, b""));
+            probe.tcp_in(&connection.by_outside(FIN, b""));
             connection.outside_next += 1;
         }
     };
     let ack = |probe: &Probe, connection: &Connection, inside: bool| {
         if inside {
-            assert_eq!(probe.tcp_out(&connection.from_inside(ACK, b"")).flags(), ACK);
+            assert_eq!(probe.tcp_out(&connection.by_inside(ACK, b"")).flags(), ACK);
         } else {
-            assert_eq!(probe.tcp_in(&connection.from_outside(ACK, b"")).flags(), ACK);
+            assert_eq!(probe.tcp_in(&connection.by_outside(ACK, b"")).flags(), ACK);
         }
     };
     fin(probe, connection, inside_first);
@@ -83,9 +83,9 @@ fn every_order_of_segments_passes() {
     for (number, from_inside) in [true, false].into_iter().enumerate() {
         for connection in connections(&probe, 7000 + number as u16) {
             if from_inside {
-                assert_eq!(probe.tcp_out(&connection.from_inside(RST, b"")).flags(), RST);
+                assert_eq!(probe.tcp_out(&connection.by_inside(RST, b"")).flags(), RST);
             } else {
-                assert_eq!(probe.tcp_in(&connection.from_outside(RST, b"")).flags(), RST);
+                assert_eq!(probe.tcp_in(&connection.by_outside(RST, b"")).flags(), RST);
             }
         }
     }
@@ -136,8 +136,8 @@ fn one_syn_alone_reopens_nothing() {
         close(&probe, &mut connection, true, false);
         // Repeated FINs and late ACKs pass.
         let again = Connection { inside_next: connection.inside_next - 1, ..connection };
-        assert_eq!(probe.tcp_out(&again.from_inside(FIN, b"")).flags(), FIN);
-        assert_eq!(probe.tcp_in(&connection.from_outside(ACK, b"")).flags(), ACK);
+        assert_eq!(probe.tcp_out(&again.by_inside(FIN, b"")).flags(), FIN);
+        assert_eq!(probe.tcp_in(&connection.by_outside(ACK, b"")).flags(), ACK);
         // A SYN of one side, unanswered.
         if connection.external == F {
             probe.syn_in(connection.outside, F);
@@ -155,7 +155,7 @@ fn a_reset_ends_only_what_stays_silent() {
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s"));
     let [mut alive, dead] = connections(&probe, 5000);
     for connection in [alive, dead] {
-        assert_eq!(probe.tcp_in(&connection.from_outside(RST, b"")).flags(), RST);
+        assert_eq!(probe.tcp_in(&connection.by_outside(RST, b"")).flags(), RST);
     }
     // The reset did not come from the peer: the connection goes on, and lives on.
     for _ in 0..8 {
@@ -191,7 +191,7 @@ fn noise_in_a_handshake_passes() {
         inside_next: 1001,
         outside_next: 7001,
     };
-    assert_eq!(probe.tcp_out(&connection.from_inside(ACK, b"")).flags(), ACK);
+    assert_eq!(probe.tcp_out(&connection.by_inside(ACK, b"")).flags(), ACK);
     std::thread::sleep(Duration::from_millis(3500));
     probe.assert_open(&mut connection);
     // Inbound: the server's stale answer, challenge and all.
@@ -220,7 +220,7 @@ fn a_closed_tuple_is_open_again_at_once() {
     }
     // After a reset, too.
     for connection in connections(&probe, 5001) {
-        probe.tcp_out(&connection.from_inside(RST, b""));
+        probe.tcp_out(&connection.by_inside(RST, b""));
     }
     for mut connection in connections(&probe, 5001) {
         probe.assert_open(&mut connection);
@@ -234,18 +234,18 @@ fn half_closed_connections_go_on() {
     let _proof = proves(&["TCP-HC"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
     let [mut out, mut inward] = connections(&probe, 5000);
-    probe.tcp_out(&out.from_inside(FIN, b""));
+    probe.tcp_out(&out.by_inside(FIN, b""));
     out.inside_next += 1;
-    probe.tcp_in(&inward.from_outside(FIN, b""));
+    probe.tcp_in(&inward.by_outside(FIN, b""));
     inward.outside_next += 1;
     for _ in 0..4 {
         std::thread::sleep(Duration::from_millis(1500));
-        assert_eq!(probe.tcp_in(&out.from_outside(ACK, b"more")).payload(), b"more");
+        assert_eq!(probe.tcp_in(&out.by_outside(ACK, b"more")).payload(), b"more");
         out.outside_next += 4;
-        assert_eq!(probe.tcp_out(&out.from_inside(ACK, b"")).flags(), ACK);
-        assert_eq!(probe.tcp_out(&inward.from_inside(ACK, b"more")).payload(), b"more");
+        assert_eq!(probe.tcp_out(&out.by_inside(ACK, b"")).flags(), ACK);
+        assert_eq!(probe.tcp_out(&inward.by_inside(ACK, b"more")).payload(), b"more");
         inward.inside_next += 4;
-        assert_eq!(probe.tcp_in(&inward.from_outside(ACK, b"")).flags(), ACK);
+        assert_eq!(probe.tcp_in(&inward.by_outside(ACK, b"")).flags(), ACK);
     }
 }
 

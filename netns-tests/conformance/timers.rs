@@ -136,9 +136,9 @@ fn established_connections_live_for_two_hours() {
         probe.assert_open(connection);
     }
     // Half-closed, it lives as long.
-    assert_eq!(probe.tcp_out(&connections[0].from_inside(FIN, b"")).flags(), FIN);
+    assert_eq!(probe.tcp_out(&connections[0].by_inside(FIN, b"")).flags(), FIN);
     std::thread::sleep(Duration::from_millis(2500));
-    assert_eq!(probe.tcp_in(&connections[0].from_outside(TcpFlags::ACK, b"late")).payload(), b"late");
+    assert_eq!(probe.tcp_in(&connections[0].by_outside(TcpFlags::ACK, b"late")).payload(), b"late");
     wait_until("idle connections end", || probe.sessions() == 0);
     assert!(opened.elapsed() >= Duration::from_millis(5900), "after {:?}", opened.elapsed());
 }
@@ -152,8 +152,8 @@ fn opening_and_closing_have_timers_of_their_own() {
     let opened = Instant::now();
     probe.syn_out(at(S1, 5000), at(E1, 80));
     assert_eq!(probe.sessions(), 2);
-    probe.tcp_out(&closing.from_inside(FIN, b""));
-    probe.tcp_in(&closing.from_outside(FIN, b""));
+    probe.tcp_out(&closing.by_inside(FIN, b""));
+    probe.tcp_in(&closing.by_outside(FIN, b""));
     wait_until("the unanswered SYN ends", || probe.sessions() == 1);
     let unanswered = opened.elapsed();
     assert!(

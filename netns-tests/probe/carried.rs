@@ -7,7 +7,7 @@ use super::Seen;
 
 /// The packet as it must arrive when its source and destination have become these. Identification: see
 /// [`assert_carried`].
-pub fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
+fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
     let mut packet = sent.to_vec();
     let before = Seen(sent.to_vec());
     let header = before.header_length();

@@ -14,13 +14,15 @@
 mod carried;
 mod seen;
 pub mod setup;
+mod spray;
 mod talk;
 mod wire;
 
-pub use carried::{assert_carried, expected};
+pub use carried::assert_carried;
 pub use seen::Seen;
 pub use setup::Setup;
-pub use talk::{Connection, SYN_ACK, syn_options};
+pub use spray::spray;
+pub use talk::{Connection, SYN_ACK};
 pub use wire::Wire;
 
 use std::cell::Cell;
@@ -126,11 +128,6 @@ impl Probe {
         self.with_box(RunningBox::status)
     }
 
-    /// A counter's total.
-    pub fn total(&self, name: &str) -> u64 {
-        self.status().totals[name]
-    }
-
     /// Packets dropped so far for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
@@ -139,6 +136,11 @@ impl Probe {
     /// Sessions alive.
     pub fn sessions(&self) -> u32 {
         self.status().sessions.now
+    }
+
+    /// Kilobytes that the process has in memory.
+    pub fn resident(&self) -> u64 {
+        self.with_box(RunningBox::resident)
     }
 
     /// What the box has logged.
@@ -150,13 +152,6 @@ impl Probe {
     #[track_caller]
     pub fn silence_outside(&self) {
         self.outside.assert_silent();
-        self.assert_alive();
-    }
-
-    /// Nothing arrives inside for a while, and the box is well.
-    #[track_caller]
-    pub fn silence_inside(&self) {
-        self.inside.assert_silent();
         self.assert_alive();
     }
 

@@ -114,19 +114,6 @@ impl Setup {
         self
     }
 
-    /// Keys of `log`.
-    pub fn log(mut self, keys: &str) -> Setup {
-        self.log.push(keys.to_owned());
-        self
-    }
-
-    /// More lines at the top level.
-    pub fn more(mut self, lines: &str) -> Setup {
-        self.more.push_str(lines);
-        self.more.push('\n');
-        self
-    }
-
     /// The file.
     pub(super) fn text(&self, socket: &Path) -> String {
         let mut text = format!(

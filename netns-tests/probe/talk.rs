@@ -8,7 +8,7 @@ use super::{Probe, Seen, at};
 pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 
 /// Options of an ordinary SYN: MSS 1460.
-pub fn syn_options() -> [u8; 4] {
+fn syn_options() -> [u8; 4] {
     [2, 4, 5, 180]
 }
 
@@ -35,13 +35,13 @@ pub struct Connection {
 
 impl Connection {
     /// A segment of the inside end with the numbers that it expects.
-    pub fn from_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    pub fn by_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.inside, self.inside_peer);
         craft::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
     }
 
     /// A segment of the outside end with the numbers that it expects.
-    pub fn from_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    pub fn by_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.outside, self.external);
         craft::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
     }
@@ -53,7 +53,7 @@ impl Probe {
     pub fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
         self.inside.send(&craft::udp(tuple(Protocol::UDP, from, to), payload));
         let seen = self.outside.expect("a datagram from inside");
-        assert_eq!((seen.destination(), seen.payload()), (to, payload));
+        assert_eq!((seen.destination(), seen.payload()), (to, payload), "{seen:?}");
         seen
     }
 
@@ -124,7 +124,7 @@ impl Probe {
         let answer = craft::tcp(tuple(Protocol::TCP, to, external), SYN_ACK, 7000, 1001, &syn_options(), b"");
         assert_eq!(self.tcp_in(&answer).destination(), from);
         connection.outside_next = 7001;
-        assert_eq!(self.tcp_out(&connection.from_inside(TcpFlags::ACK, b"")).source(), external);
+        assert_eq!(self.tcp_out(&connection.by_inside(TcpFlags::ACK, b"")).source(), external);
         connection
     }
 
@@ -147,7 +147,7 @@ impl Probe {
         let seen = self.tcp_out(&answer);
         assert_eq!((seen.source(), seen.destination()), (published, from));
         connection.inside_next = 1001;
-        assert_eq!(self.tcp_in(&connection.from_outside(TcpFlags::ACK, b"")).destination(), server);
+        assert_eq!(self.tcp_in(&connection.by_outside(TcpFlags::ACK, b"")).destination(), server);
         connection
     }
 
@@ -155,7 +155,7 @@ impl Probe {
     #[track_caller]
     pub fn assert_open(&self, connection: &mut Connection) {
         let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
-        let seen = self.tcp_out(&connection.from_inside(data, b"from inside"));
+        let seen = self.tcp_out(&connection.by_inside(data, b"from inside"));
         assert_eq!(
             (seen.source(), seen.destination()),
             (connection.external, connection.outside),
@@ -163,7 +163,7 @@ impl Probe {
         );
         assert_eq!(seen.payload(), b"from inside");
         connection.inside_next = connection.inside_next.wrapping_add(11);
-        let seen = self.tcp_in(&connection.from_outside(data, b"from outside"));
+        let seen = self.tcp_in(&connection.by_outside(data, b"from outside"));
         assert_eq!(
             (seen.source(), seen.destination()),
             (connection.inside_peer, connection.inside),

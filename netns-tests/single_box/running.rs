@@ -67,6 +67,13 @@ impl RunningBox {
         self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
+    /// Kilobytes that the process has in memory.
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Stops it by a signal: it must end well.
     pub fn stop(mut self, signal: Signal) {
         self.process.signal(signal).unwrap();

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::engine;
 use crate::host::Facts;
 use crate::nat::Nat;
+use crate::time::Tick;
 
 use super::config::{self, Config, Loaded, Problems};
 use super::settings;
@@ -76,7 +77,7 @@ impl Reloader {
             let rules = self.nat.load().with_rules(settings::settings(&new, &self.facts));
             let now = Arc::new(rules);
             let before = engine::replace(&self.nat, Arc::clone(&now));
-            sessions_ended = now.settle(&before);
+            sessions_ended = now.settle(&before, Tick::now());
             *config = new;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();

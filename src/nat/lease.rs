@@ -1,7 +1,5 @@
 //! What sessions hold beside their record (a mapping, a permit, a place in their host's account), and how it comes back.
 
-use std::net::Ipv4Addr;
-
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
@@ -26,7 +24,6 @@ impl Nat {
         lane: &mut Lane,
         tuple: Tuple,
         uplink: u8,
-        address: Ipv4Addr,
         now: Tick,
     ) -> Result<Lease, DropReason> {
         self.hosts.book(tuple.source.address, now)?;
@@ -38,10 +35,12 @@ impl Nat {
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
+            let address = self.external_address(uplink, tuple.source.address);
             return Ok(Lease { external: Endpoint::new(address, 0), mapping: None });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
-        match self.mappings.acquire(key, address, &mut lane.random) {
+        let addresses = self.external_addresses(uplink, tuple.source.address);
+        match self.mappings.acquire(key, addresses, &mut lane.random, now) {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.permit(tuple.protocol, external, tuple.destination);
@@ -55,10 +54,10 @@ impl Nat {
     }
 
     /// Gives back the lease of a session that `tuple` did not open after all.
-    pub(super) fn return_lease(&self, tuple: Tuple, lease: &Lease) {
+    pub(super) fn return_lease(&self, tuple: Tuple, lease: &Lease, now: Tick) {
         if let Some(mapping) = lease.mapping {
             self.mappings.forbid(tuple.protocol, lease.external, tuple.destination);
-            self.mappings.release(mapping);
+            self.mappings.release(mapping, now);
         }
         self.hosts.release(tuple.source.address);
     }
@@ -69,12 +68,14 @@ impl Nat {
         protocol: Protocol,
         external: Endpoint,
         remote: Endpoint,
+        now: Tick,
     ) -> Result<(MappingKey, Endpoint), DropReason> {
-        let (mapping, inside) = self.mappings.adopt(protocol, external).ok_or(DropReason::NoMapping)?;
+        let (mapping, inside) =
+            self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
         if self.mappings.admits(protocol, external, remote) {
             Ok((mapping, inside))
         } else {
-            self.mappings.release(mapping);
+            self.mappings.release(mapping, now);
             Err(DropReason::Filtered)
         }
     }
@@ -85,9 +86,10 @@ impl Nat {
         protocol: Protocol,
         external: Endpoint,
         remote: Endpoint,
+        now: Tick,
     ) -> Result<Endpoint, DropReason> {
-        let (mapping, inside) = self.adopt_mapping(protocol, external, remote)?;
-        self.mappings.release(mapping);
+        let (mapping, inside) = self.adopt_mapping(protocol, external, remote, now)?;
+        self.mappings.release(mapping, now);
         Ok(inside)
     }
 
@@ -95,12 +97,12 @@ impl Nat {
     pub(super) fn bury(&self, lane: &mut Lane, session: SessionId, now: Tick) {
         if let Some(ended) = self.table.end_if_due(session, now) {
             lane.counters.sessions_expired += 1;
-            self.release(&ended);
+            self.release(&ended, now);
         }
     }
 
     /// Gives back what an ended session held.
-    pub(super) fn release(&self, ended: &Ended) {
+    pub(super) fn release(&self, ended: &Ended, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         match ended.origin {
             Origin::Forward => {}
@@ -108,10 +110,13 @@ impl Nat {
                 self.hosts.release(original.source.address);
                 let Tuple { protocol, source, destination } = original;
                 self.mappings.forbid(protocol, reply.destination, destination);
-                self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination));
+                self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination), now);
             }
             Origin::Published | Origin::HairpinPublished => self.hosts.release(original.source.address),
-            Origin::Inbound => self.mappings.release_external(original.protocol, original.destination),
+            Origin::Inbound => {
+                let Tuple { protocol, source, destination } = original;
+                self.mappings.release_external(protocol, destination, source, now);
+            }
         }
     }
 }

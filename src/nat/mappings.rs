@@ -2,12 +2,17 @@
 //!
 //! ```text
 //!   by_inside    (protocol, uplink, inside endpoint, [remote]) -> external endpoint, number of sessions
-//!   by_external  (protocol, external endpoint)                 -> key of by_inside
-//!   ports        (protocol, external address)                  -> bitmap of free ports; owns the reservation
+//!   by_external  (protocol, external endpoint, [remote])       -> key of by_inside
+//!   supplies     (protocol, external address)                  -> ports: free ones, and those that rest
+//!   sharers      (protocol, external endpoint)                 -> number of mappings; only where ports overlap
 //! ```
 //!
-//! Only a miss in the session table comes here. Locks: by_inside before by_external, never while holding a pool or
-//! shard of the table.
+//! A port is reserved by its bit in the supply. Where ports may overlap (RFC 7857 section 3), the first mapping on a port
+//! takes the bit and the last one gives it back; in between, a mapping is reserved by its place in by_external, which
+//! then knows the remote endpoint that the mapping depends on.
+//!
+//! Only a miss in the session table comes here. Locks: by_inside, sharers, by_external, in this order, never while holding
+//! a pool or shard of the table.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -18,9 +23,11 @@ use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
 use crate::packet::{Endpoint, Protocol};
+use crate::time::Tick;
 
 use super::forwards::Forwards;
-use super::ports::{Parity, PortPool};
+use super::ports::{Likeness, PortPool};
+use super::resting::Resting;
 use super::settings::{Dependence, Settings};
 
 /// Identifies a mapping from the inside.
@@ -45,40 +52,56 @@ pub(super) struct Exhausted;
 /// The mappings of a box.
 pub(super) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, RandomState>,
-    by_external: DashMap<(Protocol, Endpoint), MappingKey, RandomState>,
-    ports: HashMap<(Protocol, Ipv4Addr), PortPool>,
+    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
+    supplies: HashMap<(Protocol, Ipv4Addr), Supply>,
+    /// None: every port serves one mapping.
+    sharers: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
     /// With address-dependent filtering: how many sessions a mapping has with a remote address.
     permits: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
     mapping: Dependence,
     filtering: Dependence,
+    keeps_parity: bool,
+}
+
+/// The ports of one protocol on one external address.
+struct Supply {
+    ports: PortPool,
+    /// None: freed ports are free at once.
+    resting: Option<Resting>,
 }
 
 impl Mappings {
     pub(super) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let mut ports = HashMap::new();
+        let mut supplies = HashMap::new();
+        let anyone_may_send = settings.filtering == Dependence::EndpointIndependent;
+        let rests = anyone_may_send && !settings.port_overlapping && settings.timeouts.port_rest.0 != 0;
         for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
             for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
                 // Query identifiers are nobody's service: all of them are dynamic.
                 let has_services = protocol != Protocol::ICMP;
                 let (first, last) = if has_services { settings.ports } else { (0, u16::MAX) };
                 let hosts = external.reserved.filter(|_| has_services);
-                let pool = PortPool::new(first, last, hosts, |port| {
+                let ports = PortPool::new(first, last, hosts, |port| {
                     let endpoint = Endpoint::new(external.address, port);
                     has_services && forwards.target(protocol, endpoint).is_some()
                 });
-                ports.insert((protocol, external.address), pool);
+                let resting = (rests && protocol == Protocol::UDP)
+                    .then(|| Resting::new(settings.timeouts.port_rest, settings.resting_ports));
+                supplies.insert((protocol, external.address), Supply { ports, resting });
             }
         }
-        let room =
-            ports.values().map(|pool| pool.free() as usize).sum::<usize>().min(settings.sessions as usize);
+        let free = supplies.values().map(|supply| supply.ports.free() as usize);
+        let room = free.sum::<usize>().min(settings.sessions as usize);
         let map = || RandomState::new();
         Self {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            ports,
+            supplies,
+            sharers: settings.port_overlapping.then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
             permits: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             mapping: settings.mapping,
             filtering: settings.filtering,
+            keeps_parity: settings.port_parity,
         }
     }
 
@@ -90,21 +113,37 @@ impl Mappings {
         inside: Endpoint,
         remote: Endpoint,
     ) -> MappingKey {
-        let none = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
-        let remote = match self.mapping {
-            Dependence::EndpointIndependent => none,
-            Dependence::AddressDependent => Endpoint::new(remote.address, 0),
-            Dependence::AddressAndPortDependent => remote,
-        };
-        MappingKey { protocol, uplink, inside, remote }
+        MappingKey { protocol, uplink, inside, remote: self.relevant(remote) }
     }
 
-    /// The external endpoint of a mapping, made on `address` if it is new, held for one more session.
+    /// The part of a remote endpoint that mappings depend on.
+    fn relevant(&self, remote: Endpoint) -> Endpoint {
+        match self.mapping {
+            Dependence::EndpointIndependent => ANY,
+            Dependence::AddressDependent => Endpoint::new(remote.address, 0),
+            Dependence::AddressAndPortDependent => remote,
+        }
+    }
+
+    /// Where by_external has the mapping of an external endpoint and, where that matters, a remote one.
+    fn place(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+    ) -> (Protocol, Endpoint, Endpoint) {
+        let remote = if self.sharers.is_some() { self.relevant(remote) } else { ANY };
+        (protocol, external, remote)
+    }
+
+    /// The external endpoint of a mapping, held for one more session. A new mapping is made on the first of these external
+    /// addresses that has a port for it.
     pub(super) fn acquire(
         &self,
         key: MappingKey,
-        address: Ipv4Addr,
+        addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
+        now: Tick,
     ) -> Result<Endpoint, Exhausted> {
         match self.by_inside.entry(key) {
             Entry::Occupied(mut entry) => {
@@ -112,22 +151,69 @@ impl Mappings {
                 Ok(entry.get().external)
             }
             Entry::Vacant(entry) => {
-                let pool = self.ports.get(&(key.protocol, address)).ok_or(Exhausted)?;
-                // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
-                let parity =
-                    if key.protocol == Protocol::UDP { Parity::Like(key.inside.port) } else { Parity::Any };
-                let port = pool.take(parity, random).ok_or(Exhausted)?;
-                let external = Endpoint::new(address, port);
-                self.by_external.insert((key.protocol, external), key);
+                let mut addresses = addresses.into_iter();
+                let external = addresses
+                    .find_map(|address| self.settle_on(address, key, random, now))
+                    .ok_or(Exhausted)?;
                 entry.insert(Mapping { external, sessions: 1 });
                 Ok(external)
             }
         }
     }
 
-    /// The mapping behind an external endpoint, held for one more session: its key and inside endpoint.
-    pub(super) fn adopt(&self, protocol: Protocol, external: Endpoint) -> Option<(MappingKey, Endpoint)> {
-        let key = *self.by_external.get(&(protocol, external))?;
+    /// Gives a new mapping a port on an external address, if one can be had.
+    fn settle_on(
+        &self,
+        address: Ipv4Addr,
+        key: MappingKey,
+        random: &mut StdRng,
+        now: Tick,
+    ) -> Option<Endpoint> {
+        let supply = self.supplies.get(&(key.protocol, address))?;
+        // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
+        let likeness = match key.protocol {
+            Protocol::UDP if self.keeps_parity => Likeness::ClassAndParity(key.inside.port),
+            Protocol::TCP | Protocol::UDP => Likeness::Class(key.inside.port),
+            _ => Likeness::None,
+        };
+        let Some(port) = supply.take(&key, likeness, random, now) else {
+            self.sharers.as_ref()?;
+            return supply
+                .ports
+                .candidates(likeness, random)
+                .map(|port| Endpoint::new(address, port))
+                .find(|shared| self.share(*shared, key));
+        };
+        let external = Endpoint::new(address, port);
+        if let Some(sharers) = &self.sharers {
+            sharers.insert((key.protocol, external), 1);
+        }
+        self.by_external.insert(self.place(key.protocol, external, key.remote), key);
+        Some(external)
+    }
+
+    /// Puts a mapping on a port that others have, if it can be told from them by its remote endpoint.
+    fn share(&self, external: Endpoint, key: MappingKey) -> bool {
+        let Some(sharers) = &self.sharers else { return false };
+        let Some(mut count) = sharers.get_mut(&(key.protocol, external)) else { return false };
+        match self.by_external.entry(self.place(key.protocol, external, key.remote)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(key);
+                *count += 1;
+                true
+            }
+        }
+    }
+
+    /// The mapping behind an external endpoint towards `remote`, held for one more session: its key and inside endpoint.
+    pub(super) fn adopt(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+    ) -> Option<(MappingKey, Endpoint)> {
+        let key = *self.by_external.get(&self.place(protocol, external, remote))?;
         let mut mapping = self.by_inside.get_mut(&key)?;
         // Between the two look-ups the mapping may have ended, and begun anew under another port.
         (mapping.external == external).then(|| {
@@ -137,30 +223,50 @@ impl Mappings {
     }
 
     /// Lets one session's hold on a mapping go; the last one ends it and frees its port.
-    pub(super) fn release(&self, key: MappingKey) {
+    pub(super) fn release(&self, key: MappingKey, now: Tick) {
         let ended = self.by_inside.remove_if_mut(&key, |_, mapping| {
             mapping.sessions -= 1;
             mapping.sessions == 0
         });
-        if let Some((_, Mapping { external, .. })) = ended {
-            self.by_external.remove(&(key.protocol, external));
-            if let Some(pool) = self.ports.get(&(key.protocol, external.address)) {
-                pool.release(external.port);
+        let Some((_, Mapping { external, .. })) = ended else { return };
+        let is_last = match &self.sharers {
+            None => {
+                self.by_external.remove(&self.place(key.protocol, external, key.remote));
+                true
             }
+            Some(sharers) => sharers
+                .remove_if_mut(&(key.protocol, external), |_, count| {
+                    self.by_external.remove(&self.place(key.protocol, external, key.remote));
+                    *count -= 1;
+                    *count == 0
+                })
+                .is_some(),
+        };
+        if is_last && let Some(supply) = self.supplies.get(&(key.protocol, external.address)) {
+            supply.put_back(external.port, key, now);
         }
     }
 
-    /// [`Self::release`] by the external endpoint.
-    pub(super) fn release_external(&self, protocol: Protocol, external: Endpoint) {
-        let key = self.by_external.get(&(protocol, external)).map(|key| *key);
+    /// [`Self::release`] by the external endpoint and the remote one.
+    pub(super) fn release_external(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+        now: Tick,
+    ) {
+        let key = self.by_external.get(&self.place(protocol, external, remote)).map(|key| *key);
         if let Some(key) = key {
-            self.release(key);
+            self.release(key, now);
         }
     }
 
     /// Whether there is a mapping at an external endpoint.
     pub(super) fn exists(&self, protocol: Protocol, external: Endpoint) -> bool {
-        self.by_external.contains_key(&(protocol, external))
+        match &self.sharers {
+            None => self.by_external.contains_key(&self.place(protocol, external, ANY)),
+            Some(sharers) => sharers.contains_key(&(protocol, external)),
+        }
     }
 
     /// Whether filtering lets `remote` send to the mapping at `external` without a session of its own.
@@ -192,16 +298,13 @@ impl Mappings {
     /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
     /// kept before, is kept already.
     pub(super) fn reserve(&self, protocol: Protocol, external: Endpoint) -> bool {
-        match self.ports.get(&(protocol, external.address)) {
-            Some(pool) => pool.keep(external.port),
-            None => true,
-        }
+        self.supplies.get(&(protocol, external.address)).is_none_or(|supply| supply.keep(external.port))
     }
 
     /// Gives a port that a forward had to the mappings.
     pub(super) fn unreserve(&self, protocol: Protocol, external: Endpoint) {
-        if let Some(pool) = self.ports.get(&(protocol, external.address)) {
-            pool.give(external.port);
+        if let Some(supply) = self.supplies.get(&(protocol, external.address)) {
+            supply.ports.give(external.port);
         }
     }
 
@@ -211,5 +314,32 @@ impl Mappings {
     }
 }
 
+impl Supply {
+    /// A port for a new mapping: the one that rests for it, or a random free one.
+    fn take(&self, key: &MappingKey, likeness: Likeness, random: &mut StdRng, now: Tick) -> Option<u16> {
+        if let Some(resting) = &self.resting {
+            if let Some(port) = resting.fetch(key) {
+                return Some(port);
+            }
+            resting.wake_due(now, |port| self.ports.release(port));
+        }
+        self.ports.take(likeness, random)
+    }
+
+    /// Takes the port of an ended mapping back.
+    fn put_back(&self, port: u16, key: MappingKey, now: Tick) {
+        match &self.resting {
+            None => self.ports.release(port),
+            Some(resting) => resting.lay(port, key, now, |port| self.ports.release(port)),
+        }
+    }
+
+    fn keep(&self, port: u16) -> bool {
+        self.ports.keep(port) || self.resting.as_ref().is_some_and(|resting| resting.give_up(port))
+    }
+}
+
+/// The remote endpoint of a mapping that does not depend on one.
+const ANY: Endpoint = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
 /// Locks of each map; a power of two, as DashMap wants.
 const SHARDS: usize = 64;

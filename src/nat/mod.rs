@@ -18,7 +18,8 @@
 //! | `session`, `region`         | the 64-byte record, the memory it lives in                      |
 //! | `pool`, `table`             | free records and timing wheel; all of it as one table           |
 //! | `tcp_state`, `tcp_window`   | TCP tracking as a pure function                                 |
-//! | `ports`, `mappings`, `hosts`| what a session from inside needs: port, mapping, account        |
+//! | `ports`, `resting`          | external ports: free ones, and those kept for their last holders |
+//! | `mappings`, `hosts`         | what else a session from inside needs: mapping, account         |
 //! | `lease`                     | taking these together, and giving them back                     |
 //! | `answers`, `late_syns`      | errors of the box's own: how many, and those that wait          |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
@@ -54,6 +55,7 @@ mod pool;
 mod ports;
 mod region;
 mod reload;
+mod resting;
 mod session;
 mod settings;
 mod slow_path;
@@ -208,7 +210,7 @@ impl Nat {
         let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
         lane.counters.sessions_expired += ended.len() as u64;
         for session in ended.drain(..) {
-            self.release(&session);
+            self.release(&session, now);
         }
         lane.ended = ended;
         done
@@ -269,6 +271,14 @@ impl Nat {
     fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
         let addresses = &self.dynamic[usize::from(uplink)];
         addresses[(self.spread_of(host) >> 32) as usize % addresses.len()]
+    }
+
+    /// The external addresses on which a mapping of an inside host may be made, best first.
+    fn external_addresses(&self, uplink: u8, host: Ipv4Addr) -> impl Iterator<Item = Ipv4Addr> {
+        let addresses = &self.dynamic[usize::from(uplink)];
+        let own = self.external_address(uplink, host);
+        let others = if self.settings.soft_pooling { &addresses[..] } else { &[] };
+        std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
     }
 
     fn spread_of(&self, host: Ipv4Addr) -> u64 {

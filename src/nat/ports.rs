@@ -4,6 +4,9 @@
 //! cannot win the same port. Ports that a forward owns are set from the start and never handed out. Choice is
 //! random (RFC 6056 section 3.3.2 in spirit): a few random probes, then, in a crowded range, a random free bit of the
 //! first word with any, walking from a random place; so the work is bounded at any fill.
+//!
+//! Ports below 1024 are a class of their own (RFC 4787 REQ-3a): an inside port from there gets one from there while one
+//! is free, and one from 1024 up never does, unless the range has no others.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -21,13 +24,23 @@ pub(super) struct PortPool {
     hosts: Option<(u16, u16)>,
 }
 
-/// Which ports a request accepts.
+/// What an external port should have in common with the inside one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parity {
-    /// Any.
-    Any,
-    /// Only those with the lowest bit of this port (RFC 4787 REQ-4).
-    Like(u16),
+pub(super) enum Likeness {
+    /// Nothing: the identifiers of queries.
+    None,
+    /// The class of this port (RFC 4787 REQ-3a).
+    Class(u16),
+    /// Its class and, while one is free, its lowest bit (RFC 4787 REQ-4).
+    ClassAndParity(u16),
+}
+
+/// Ports to choose from: a range, and which bits of a word of the bitmap.
+#[derive(Clone, Copy)]
+struct Choice {
+    first: u16,
+    last: u16,
+    mask: u64,
 }
 
 impl PortPool {
@@ -53,37 +66,64 @@ impl PortPool {
         self.free.load(Relaxed)
     }
 
-    /// Takes a random free port; a port of the wished parity where one is free, else any. None when the pool is
-    /// empty.
-    pub(super) fn take(&self, parity: Parity, random: &mut StdRng) -> Option<u16> {
+    /// Takes a random free port that is like the inside one. None when there is none.
+    pub(super) fn take(&self, likeness: Likeness, random: &mut StdRng) -> Option<u16> {
         if self.free() == 0 {
             return None;
         }
-        self.take_like(parity, random).or_else(|| match parity {
-            Parity::Any => None,
-            Parity::Like(_) => self.take_like(Parity::Any, random),
-        })
+        self.choices(likeness).into_iter().flatten().find_map(|choice| self.take_from(choice, random))
     }
 
-    fn take_like(&self, parity: Parity, random: &mut StdRng) -> Option<u16> {
+    /// Ports in use of the right class, from a random one on: those that mappings towards different destinations may
+    /// share. At most [`SHARED_TRIES`].
+    pub(super) fn candidates(&self, likeness: Likeness, random: &mut StdRng) -> impl Iterator<Item = u16> {
+        let [.., last_choice] = self.choices(likeness);
+        let Choice { first, last, .. } = last_choice.expect("the last choice is always there");
+        let count = u32::from(last - first) + 1;
+        let start = random.random_range(0..count);
+        (0..count.min(SHARED_TRIES)).map(move |step| first + ((start + step) % count) as u16)
+    }
+
+    /// Where to look, best first; the last is always there.
+    fn choices(&self, likeness: Likeness) -> [Option<Choice>; 3] {
+        let any = |(first, last)| Choice { first, last, mask: u64::MAX };
+        let all = (self.first, self.last);
+        let (model, keeps_parity) = match likeness {
+            Likeness::None => return [None, None, Some(any(all))],
+            Likeness::Class(model) => (model, false),
+            Likeness::ClassAndParity(model) => (model, true),
+        };
+        let has_class =
+            if model < UNPRIVILEGED { self.first < UNPRIVILEGED } else { self.last >= UNPRIVILEGED };
+        let (class, fallback) = match (model < UNPRIVILEGED, has_class) {
+            (_, false) => (all, None),
+            (true, true) => ((self.first, self.last.min(UNPRIVILEGED - 1)), Some(all)),
+            (false, true) => ((self.first.max(UNPRIVILEGED), self.last), None),
+        };
+        let mask = if model & 1 == 0 { EVEN } else { !EVEN };
+        let parity = keeps_parity.then_some(Choice { mask, ..any(class) });
+        match fallback {
+            Some(fallback) => [parity, Some(any(class)), Some(any(fallback))],
+            None => [None, parity, Some(any(class))],
+        }
+    }
+
+    fn take_from(&self, Choice { first, last, mask }: Choice, random: &mut StdRng) -> Option<u16> {
         for _ in 0..RANDOM_PROBES {
-            let any = random.random_range(self.first..=self.last);
-            let port = match parity {
-                Parity::Any => any,
-                Parity::Like(model) => any & !1 | model & 1,
+            let any = random.random_range(first..=last);
+            let port = match mask {
+                u64::MAX => any,
+                EVEN => any & !1,
+                _ => any | 1,
             };
             if self.reserve(port) {
                 return Some(port);
             }
         }
-        let mask = match parity {
-            Parity::Any => u64::MAX,
-            Parity::Like(model) if model & 1 == 0 => 0x5555_5555_5555_5555,
-            Parity::Like(_) => 0xaaaa_aaaa_aaaa_aaaa,
-        };
-        let start = random.random_range(0..WORDS);
-        for step in 0..WORDS {
-            let number = (start + step) % WORDS;
+        // Bits of ports outside the pool's range are set for ever, and classes meet between two words.
+        let (from, to) = (usize::from(first / 64), usize::from(last / 64));
+        let start = random.random_range(from..=to);
+        for number in (start..=to).chain(from..start) {
             loop {
                 let open = !self.taken[number].load(Relaxed) & mask;
                 if open == 0 {
@@ -150,6 +190,14 @@ fn random_bit(bits: u64, random: &mut StdRng) -> u16 {
 
 const WORDS: usize = 65536 / 64;
 const RANDOM_PROBES: usize = 8;
+/// Ports looked at for one that can be shared.
+const SHARED_TRIES: u32 = 64;
+/// The first port that needs no privilege.
+const UNPRIVILEGED: u16 = 1024;
+/// The even ports of a word.
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
+const _: () = assert!(UNPRIVILEGED.is_multiple_of(64));
 
 #[cfg(test)]
 mod tests {
@@ -164,18 +212,18 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let pool = PortPool::new(1000, 1999, None, |port| (1500..1600).contains(&port));
         let mut seen = HashSet::new();
-        while let Some(port) = pool.take(Parity::Any, &mut random) {
+        while let Some(port) = pool.take(Likeness::None, &mut random) {
             assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
             assert!(seen.insert(port), "port {port} was handed out twice");
         }
         assert_eq!(seen.len(), 900);
         pool.release(1999);
         assert_eq!(
-            pool.take(Parity::Like(2), &mut random),
+            pool.take(Likeness::ClassAndParity(2000), &mut random),
             Some(1999),
             "parity yields when nothing else is left"
         );
-        assert_eq!(pool.take(Parity::Any, &mut random), None);
+        assert_eq!(pool.take(Likeness::None, &mut random), None);
     }
 
     #[test]
@@ -184,7 +232,7 @@ mod tests {
         for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
             let pool = PortPool::new(first, last, None, |_| false);
             let mut seen = HashSet::new();
-            while let Some(port) = pool.take(Parity::Any, &mut random) {
+            while let Some(port) = pool.take(Likeness::None, &mut random) {
                 seen.insert(port);
             }
             assert_eq!(seen, (first..=last).collect());
@@ -196,17 +244,56 @@ mod tests {
         let mut random = StdRng::seed_from_u64(3);
         let pool = PortPool::new(1024, 65535, None, |_| false);
         for model in 0..2000 {
-            let port = pool.take(Parity::Like(model), &mut random).expect("free ports");
+            let port = pool.take(Likeness::ClassAndParity(model), &mut random).expect("free ports");
             assert_eq!(port % 2, model % 2);
         }
+    }
+
+    #[test]
+    fn high_ports_never_go_low_and_low_ones_go_high_only_when_no_low_one_is_left() {
+        let mut random = StdRng::seed_from_u64(5);
+        let pool = PortPool::new(1000, 1099, None, |_| false);
+        let mut take = |likeness| pool.take(likeness, &mut random);
+        let low: Vec<u16> = (0..24).map_while(|port| take(Likeness::ClassAndParity(port))).collect();
+        assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
+        assert!(take(Likeness::Class(53)).is_some_and(|port| port >= 1024));
+        assert_eq!(
+            (0..75).filter_map(|_| take(Likeness::Class(5000))).filter(|port| *port >= 1024).count(),
+            75
+        );
+        pool.release(1000);
+        assert_eq!(take(Likeness::ClassAndParity(5000)), None);
+        assert_eq!(take(Likeness::ClassAndParity(7)), Some(1000), "parity yields");
+    }
+
+    #[test]
+    fn a_range_without_the_class_serves_all() {
+        let mut random = StdRng::seed_from_u64(6);
+        for (only, model) in [(80, 5000), (5000, 80)] {
+            let pool = PortPool::new(only, only, None, |_| false);
+            assert_eq!(pool.take(Likeness::Class(model), &mut random), Some(only));
+        }
+    }
+
+    #[test]
+    fn what_may_be_shared_is_of_the_right_class_and_bounded() {
+        let mut random = StdRng::seed_from_u64(7);
+        let pool = PortPool::new(1000, 65_535, None, |_| false);
+        let high: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
+        assert!(high.len() == SHARED_TRIES as usize && high.iter().all(|port| *port >= 1024));
+        let pool = PortPool::new(2000, 2002, None, |_| false);
+        let mut all: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
+        all.sort_unstable();
+        assert_eq!(all, [2000, 2001, 2002]);
     }
 
     #[test]
     fn ports_show_no_step_and_cover_the_range() {
         let mut random = StdRng::seed_from_u64(4);
         let pool = PortPool::new(1024, 65535, None, |_| false);
-        let ports: Vec<i32> =
-            (0..2000).map(|_| i32::from(pool.take(Parity::Any, &mut random).expect("free ports"))).collect();
+        let ports: Vec<i32> = (0..2000)
+            .map(|_| i32::from(pool.take(Likeness::None, &mut random).expect("free ports")))
+            .collect();
         let steps: HashSet<i32> = ports.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steps.len() > 1900, "differences between successive ports repeat");
         assert!((800..1200).contains(&ports.iter().filter(|port| **port < 33280).count()));
@@ -221,7 +308,7 @@ mod tests {
                     let pool = &pool;
                     scope.spawn(move || {
                         let mut random = StdRng::seed_from_u64(seed);
-                        std::iter::from_fn(|| pool.take(Parity::Any, &mut random)).collect::<Vec<_>>()
+                        std::iter::from_fn(|| pool.take(Likeness::None, &mut random)).collect::<Vec<_>>()
                     })
                 })
                 .collect();

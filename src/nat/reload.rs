@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::packet::{Endpoint, Protocol, Tuple};
+use crate::time::Tick;
 
 use super::forwards::Forwards;
 use super::key::Key;
@@ -41,16 +42,16 @@ impl Nat {
 
     /// Ends what these rules do not allow, and moves ports between dynamic mappings and forwards as they differ from those
     /// of `before`. A forward wins over a mapping that has its port. Returns how many sessions ended.
-    pub fn settle(&self, before: &Self) -> usize {
+    pub fn settle(&self, before: &Self, now: Tick) -> usize {
         let (had, has) = (published_ports(&before.settings), published_ports(&self.settings));
-        let mut ended = self.purge();
+        let mut ended = self.purge(now);
         for (protocol, endpoint) in has.difference(&had) {
             // A mapping may have got the port between the purge and now, since it was not kept yet.
             for _ in 0..RESERVE_TRIES {
                 if self.mappings.reserve(*protocol, *endpoint) {
                     break;
                 }
-                ended += self.purge();
+                ended += self.purge(now);
             }
         }
         for (protocol, endpoint) in had.difference(&has) {
@@ -60,7 +61,7 @@ impl Nat {
     }
 
     /// Ends every session that the rules do not allow.
-    fn purge(&self) -> usize {
+    fn purge(&self, now: Tick) -> usize {
         let mut condemned: Vec<(SessionId, Key)> = Vec::new();
         let mut ended = 0;
         let mut place = Some((0, 0));
@@ -72,7 +73,7 @@ impl Nat {
             });
             for (id, original) in condemned.drain(..) {
                 if let Some(session) = self.table.end(id, original) {
-                    self.release(&session);
+                    self.release(&session, now);
                     ended += 1;
                 }
             }

@@ -73,11 +73,7 @@ impl Nat {
         let tuple = miss.tuple;
         let chosen = self.choose_uplink(tuple.source.address);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
-        let (uplink, address) = match (published, chosen) {
-            (Some((uplink, endpoint)), _) => (uplink, endpoint.address),
-            (None, Some(uplink)) => (uplink, self.external_address(uplink, tuple.source.address)),
-            (None, None) => return Err(DropReason::NoOutboundRule),
-        };
+        let uplink = published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
         let state = match (miss.opening_state(), published) {
             (Ok(state), _) => state,
             // A static forward's server goes on in the middle of a connection after a restart of the box.
@@ -86,7 +82,7 @@ impl Nat {
             }
             (Err(reason), _) => return Err(reason),
         };
-        let lease = match (self.lease(lane, tuple, uplink, address, miss.now), published) {
+        let lease = match (self.lease(lane, tuple, uplink, miss.now), published) {
             (Ok(lease), _) => lease,
             // A published server's answers look like this when the table is full: no account may stop them.
             (Err(_), Some((_, external))) => {
@@ -127,16 +123,15 @@ impl Nat {
             return Err(DropReason::HairpinOff);
         }
         let state = miss.opening_state()?;
-        let address = self.external_address(external.uplink, tuple.source.address);
-        let lease = self.lease(lane, tuple, external.uplink, address, miss.now)?;
+        let lease = self.lease(lane, tuple, external.uplink, miss.now)?;
         let target = match published {
             Some(target) => Ok(target),
-            None => self.admitted_by_mapping(tuple.protocol, tuple.destination, lease.external),
+            None => self.admitted_by_mapping(tuple.protocol, tuple.destination, lease.external, miss.now),
         };
         let target = match target {
             Ok(target) => target,
             Err(reason) => {
-                self.return_lease(tuple, &lease);
+                self.return_lease(tuple, &lease, miss.now);
                 return Ok(self.leave(tuple.destination.address, reason));
             }
         };
@@ -163,7 +158,7 @@ impl Nat {
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
             return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
         };
-        self.return_lease(miss.tuple, &lease);
+        self.return_lease(miss.tuple, &lease, miss.now);
         match error {
             InsertError::Exists => Ok(self.retry(lane, miss)),
             InsertError::ReplyTaken => Err((DropReason::AddressBusy, miss)),
@@ -191,7 +186,8 @@ impl Nat {
                 DropReason::NoMapping
             }
         })?;
-        let (mapping, inside) = self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source)?;
+        let (mapping, inside) =
+            self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
         let reply = Tuple { protocol: tuple.protocol, source: inside, destination: tuple.source };
         let new = NewSession {
             original: Key::of(tuple),
@@ -203,7 +199,7 @@ impl Nat {
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
             return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
         };
-        self.mappings.release(mapping);
+        self.mappings.release(mapping, miss.now);
         match error {
             InsertError::Exists => Ok(self.retry(lane, miss)),
             InsertError::ReplyTaken => Err(DropReason::AddressBusy),
@@ -317,7 +313,7 @@ impl Nat {
             && let Some(ended) = self.table.evict(lane.worker, now)
         {
             lane.counters.sessions_evicted += 1;
-            self.release(&ended);
+            self.release(&ended, now);
             result = self.table.insert(lane.worker, new, segment, now);
         }
         if result.is_ok() {

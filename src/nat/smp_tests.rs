@@ -138,14 +138,15 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
     let settings = settings((40_000, 40_003), Dependence::EndpointIndependent);
     let mappings = Mappings::new(&settings, &Forwards::new(&settings));
     let inside = Endpoint::new(HOST, 5000);
-    let key = mappings.key(Protocol::UDP, 0, inside, Endpoint::new(Ipv4Addr::new(192, 0, 2, 1), 1));
+    let remote = Endpoint::new(Ipv4Addr::new(192, 0, 2, 1), 1);
+    let key = mappings.key(Protocol::UDP, 0, inside, remote);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut random = StdRng::seed_from_u64(1);
             for _ in 0..200_000 {
-                mappings.acquire(key, G, &mut random).expect("four ports for one mapping");
-                mappings.release(key);
+                mappings.acquire(key, [G], &mut random, Tick(0)).expect("four ports for one mapping");
+                mappings.release(key, Tick(0));
             }
             over.store(true, Relaxed);
         });
@@ -153,10 +154,10 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
             let mut random = StdRng::seed_from_u64(2);
             while !over.load(Relaxed) {
                 let external = Endpoint::new(G, random.random_range(40_000..=40_003));
-                if let Some((found, host)) = mappings.adopt(Protocol::UDP, external) {
+                if let Some((found, host)) = mappings.adopt(Protocol::UDP, external, remote) {
                     assert_eq!((found, host), (key, inside));
                     // As the end of an inbound session does it.
-                    mappings.release_external(Protocol::UDP, external);
+                    mappings.release_external(Protocol::UDP, external, remote, Tick(0));
                 }
             }
         });

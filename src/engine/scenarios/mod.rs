@@ -120,7 +120,7 @@ impl Stage {
     pub(super) fn reload(&mut self, settings: Settings) -> usize {
         self.nat = Arc::new(self.nat.with_rules(settings));
         let before = replace(&self.rules, Arc::clone(&self.nat));
-        self.nat.settle(&before)
+        self.nat.settle(&before, self.now)
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.

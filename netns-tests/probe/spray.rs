@@ -1,0 +1,68 @@
+//! Packets to queues at random: the worst that a kernel's flow steering may do.
+
+#![allow(unsafe_code, reason = "BPF and the TUN ioctl that takes it have no safe interface")]
+
+use std::fs;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::Probe;
+
+/// From now on each packet of the box's TUN device is read by a random worker.
+pub fn spray(probe: &Probe) {
+    let device = tun_of(probe.status().pid);
+    let program = random_queue();
+    let descriptor = program.as_raw_fd();
+    // SAFETY: the request reads one int behind the pointer, which lives through the call.
+    let outcome = unsafe { libc::ioctl(device.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const descriptor) };
+    assert_eq!(outcome, 0, "TUNSETSTEERINGEBPF: {}", std::io::Error::last_os_error());
+}
+
+/// One of a process's own queues of its TUN device.
+fn tun_of(pid: u32) -> OwnedFd {
+    let is_tun = |entry: &fs::DirEntry| {
+        fs::read_link(entry.path()).is_ok_and(|path| path.as_os_str().as_bytes() == b"/dev/net/tun")
+    };
+    let mut descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let number = descriptors.find(is_tun).expect("a queue").file_name();
+    let pid = Pid::from_raw(pid as i32).unwrap();
+    let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    pidfd_getfd(&process, number.to_str().unwrap().parse().unwrap(), PidfdGetfdFlags::empty()).unwrap()
+}
+
+/// A BPF program that answers with a random number; the kernel takes it modulo the number of queues.
+fn random_queue() -> OwnedFd {
+    // struct bpf_insn, two of them: call bpf_get_prandom_u32; exit.
+    let code: [[u8; 8]; 2] = [[0x85, 0, 0, 0, 7, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+    let attributes = ProgramLoad {
+        program_type: BPF_PROG_TYPE_SOCKET_FILTER,
+        count: code.len() as u32,
+        code: code.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        rest: [0; 4],
+    };
+    let size = size_of::<ProgramLoad>();
+    // SAFETY: the kernel reads `size` bytes of a structure that begins like its own, and what that points to; all of it
+    // lives through the call.
+    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size) };
+    assert!(descriptor >= 0, "loading a BPF program: {}", std::io::Error::last_os_error());
+    // SAFETY: the call has just made this descriptor for us alone.
+    unsafe { OwnedFd::from_raw_fd(descriptor as i32) }
+}
+
+/// The beginning of the kernel's `union bpf_attr` for BPF_PROG_LOAD.
+#[repr(C)]
+struct ProgramLoad {
+    program_type: u32,
+    count: u32,
+    code: u64,
+    license: u64,
+    rest: [u32; 4],
+}
+
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+/// _IOR('T', 224, int), linux/if_tun.h.
+const TUNSETSTEERINGEBPF: libc::Ioctl = 0x8004_54e0;

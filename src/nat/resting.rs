@@ -1,0 +1,88 @@
+//! Freed ports that are kept for their last holders for a while (RFC 6888 REQ-8): a packet that is still under way to
+//! the old holder must not reach another host.
+//!
+//! Only mappings that anyone may send to need this. With the other two filtering modes the newcomer's sessions do not
+//! admit the old one's peers, and TCP is followed to its end; REQ-8 exempts both.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::RandomState;
+
+use parking_lot::Mutex;
+
+use crate::time::{Span, Tick};
+
+use super::mappings::MappingKey;
+
+/// The resting ports of one pool. The pool's bits of these stay taken.
+pub(super) struct Resting {
+    inner: Mutex<Inner>,
+    rest: Span,
+    most: usize,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_holder: HashMap<MappingKey, Rest, RandomState>,
+    /// In the order of their ends. An entry whose port was fetched since then is stale, and skipped.
+    queue: VecDeque<(Rest, MappingKey)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Rest {
+    port: u16,
+    until: Tick,
+}
+
+impl Resting {
+    /// Room for `most` ports, each for the time of `rest`.
+    pub(super) fn new(rest: Span, most: u32) -> Self {
+        Self { inner: Mutex::default(), rest, most: most as usize }
+    }
+
+    /// Lays a port to rest; ports that have to make room are handed to `wake`.
+    pub(super) fn lay(&self, port: u16, holder: MappingKey, now: Tick, mut wake: impl FnMut(u16)) {
+        if self.most == 0 {
+            return wake(port);
+        }
+        let mut inner = self.inner.lock();
+        while inner.by_holder.len() >= self.most || inner.queue.len() >= 2 * self.most {
+            inner.wake_first(&mut wake);
+        }
+        let rest = Rest { port, until: now.after(self.rest) };
+        if let Some(other) = inner.by_holder.insert(holder, rest) {
+            // It had two: one since before its port was given to a forward and back, or by a race.
+            wake(other.port);
+        }
+        inner.queue.push_back((rest, holder));
+    }
+
+    /// The port that rests for this holder, which has it again.
+    pub(super) fn fetch(&self, holder: &MappingKey) -> Option<u16> {
+        self.inner.lock().by_holder.remove(holder).map(|rest| rest.port)
+    }
+
+    /// Hands the ports that have rested long enough to `wake`.
+    pub(super) fn wake_due(&self, now: Tick, mut wake: impl FnMut(u16)) {
+        let mut inner = self.inner.lock();
+        while inner.queue.front().is_some_and(|(rest, _)| now.reached(rest.until)) {
+            inner.wake_first(&mut wake);
+        }
+    }
+
+    /// Takes a port away from its rest, for a forward; false when it does not rest.
+    pub(super) fn give_up(&self, port: u16) -> bool {
+        let mut inner = self.inner.lock();
+        let holder = inner.by_holder.iter().find(|(_, rest)| rest.port == port).map(|(holder, _)| *holder);
+        holder.is_some_and(|holder| inner.by_holder.remove(&holder).is_some())
+    }
+}
+
+impl Inner {
+    fn wake_first(&mut self, wake: &mut impl FnMut(u16)) {
+        let Some((rest, holder)) = self.queue.pop_front() else { return };
+        if self.by_holder.get(&holder) == Some(&rest) {
+            self.by_holder.remove(&holder);
+            wake(rest.port);
+        }
+    }
+}
