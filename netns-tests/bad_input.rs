@@ -158,7 +158,7 @@ fn without_privilege_the_message_says_which_is_needed() {
     // A socket that anybody may make, so that it is not what fails first.
     let open = scene.lab.directory().join("open");
     fs::create_dir(&open).unwrap();
-    std::os::unix::fs::chown(&open, Some(65534), Some(65534)).unwrap();
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let config = Config { socket: open.join("natbox.sock"), ..scene.config() };
     assert_refused(&scene, &nobody, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
     // Root without the capability.

@@ -26,7 +26,7 @@ pub struct Arguments {
 /// something; a bug when a worker panicked.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } = config::load(&arguments.config.path).map_err(Failure::user)?;
-    logging::start(config.log);
+    let _logging = logging::start(config.log);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -48,6 +48,7 @@ fn failure(error: RunError) -> Failure {
         RunError::Host(host) => matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. }),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })
+        | RunError::Sandbox(_)
         | RunError::Memory { .. }
         | RunError::System { .. }
         | RunError::QueueFailed { .. } => false,

@@ -94,6 +94,9 @@ fn text(status: &Status) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10}{value}");
     }
+    if status.log_lost != 0 {
+        let _ = writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);
+    }
     if status.drops.is_empty() {
         let _ = writeln!(text, "{:<10}none", "drops");
     }

@@ -1,7 +1,7 @@
 //! A box from start to stop.
 //!
 //! ```text
-//!   start   socket bound (hidden) ─ host looked at ─ TUN open ─ table mapped ─ workers run ─ host told ─ socket shown
+//!   start   privileges given up ─ socket bound (hidden) ─ host looked at ─ TUN open ─ table mapped ─ workers run ─ host told ─ socket shown
 //!   run     signals, dying workers, changing links, admin requests
 //!   stop    socket gone ─ host told back ─ workers stopped ─ TUN closed
 //! ```
@@ -26,8 +26,9 @@ use crate::time::Tick;
 use super::admin::{Server, SocketError};
 use super::config::{Config, IoBackend, OffloadLimit, Workers};
 use super::reload::Reloader;
-use super::settings;
+use super::shortages::{self, Shortages};
 use super::status::{Source, TunStatus};
+use super::{mapping_log, sandbox, settings};
 
 /// Why a box did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +58,9 @@ pub enum RunError {
     /// The configured I/O backend does not exist in this version.
     #[error("tun.io: uring is not part of this version; set it to poll or auto")]
     NoUring,
+    /// The system refused to take away what the box does not need.
+    #[error("giving up privileges: {0}")]
+    Sandbox(String),
     /// A system call that should not fail did.
     #[error("{doing}: {source}")]
     System {
@@ -92,6 +96,8 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]; whatever was changed on the host has been taken back.
 pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
+    // While there is one thread.
+    sandbox::enter().map_err(RunError::Sandbox)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -109,8 +115,12 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
     }
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
-    let nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
+    let mut nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
         .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
+    if config.log.mappings {
+        mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
+            .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
+    }
     let tun_status =
         TunStatus { name: tun.name.clone(), io: "poll".to_owned(), offload: tun.offload.to_string() };
     tracing::info!(
@@ -132,6 +142,8 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
     let ended = {
         let serve = socket.serve(Rc::clone(&source));
         tokio::pin!(serve);
+        let mut shortages = Shortages::default();
+        let mut looks = tokio::time::interval(shortages::INTERVAL);
         loop {
             tokio::select! {
                 () = &mut serve => unreachable!("the admin socket serves for ever"),
@@ -145,6 +157,7 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
                         tracing::error!("not reloaded: {error}");
                     },
                 },
+                now = looks.tick() => shortages.look(&source.totals().drops, now.into_std()),
                 event = events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => on_link_change(config, &nat.load(), &mut applied, &change).await,
             }

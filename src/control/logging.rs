@@ -1,14 +1,33 @@
 //! Log output, as the configuration wants it.
 //!
 //! Levels are a contract: WARN means a person should look, INFO tells starts, stops and what was found, client
-//! addresses appear at DEBUG and below only, and nothing is ever logged by a worker for a packet.
+//! addresses appear at DEBUG and below only, and nothing is ever logged by a worker for a packet. The mapping log is
+//! apart: it has a key of its own and does not care for the level.
+//!
+//! Lines are written by a thread of their own, so that a reader who stops reading stops nothing else: beyond
+//! [`UNWRITTEN_LINES`] they are lost, and counted.
+
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::config::{Log, LogFormat, LogLevel};
 
+/// Target of the mapping log's lines.
+pub(super) const MAPPINGS: &str = "natbox::mappings";
+
+/// Keep it until the end of the process: when it is dropped, what is not written yet is.
+#[must_use = "logging ends when this is dropped"]
+pub struct Logging {
+    _writer: WorkerGuard,
+}
+
 /// Starts logging to standard error. A second call changes nothing.
-pub fn start(log: Log) {
+pub fn start(log: Log) -> Logging {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -16,11 +35,25 @@ pub fn start(log: Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let builder =
-        tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
-    // Fails only when a logger runs already, as in tests.
-    let _ = match log.format {
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(UNWRITTEN_LINES).finish(std::io::stderr());
+    let _ = LOST.set(writer.error_counter());
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    let lines = match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let wanted = Targets::new().with_default(level).with_target(MAPPINGS, LevelFilter::INFO);
+    // Fails only when a logger runs already, as in tests.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
+    Logging { _writer: guard }
 }
+
+/// Lines that were lost because nobody read them.
+pub(super) fn lost_lines() -> u64 {
+    LOST.get().map_or(0, |lost| lost.dropped_lines() as u64)
+}
+
+static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+/// Lines that wait for a slow reader.
+const UNWRITTEN_LINES: usize = 65_536;

@@ -7,8 +7,11 @@ pub mod admin;
 pub mod config;
 pub mod lifecycle;
 pub mod logging;
+mod mapping_log;
 mod reload;
+mod sandbox;
 mod settings;
+mod shortages;
 mod status;
 
 pub use reload::{ReloadError, Reloaded};

@@ -11,6 +11,7 @@ use crate::engine::Published;
 use crate::nat::{Counters, Nat};
 
 use super::config::Config;
+use super::logging;
 use super::reload::Reloader;
 
 /// A box at one moment.
@@ -34,6 +35,8 @@ pub struct Status {
     pub totals: BTreeMap<String, u64>,
     /// Packets dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
+    /// Lines of the log, the mapping log's included, that were lost because nobody read them in time.
+    pub log_lost: u64,
     /// Each worker on its own.
     pub workers: Vec<WorkerStatus>,
 }
@@ -125,6 +128,7 @@ impl Source {
             mappings: nat.mappings(),
             totals: by_name(&totals),
             drops: drops(&totals),
+            log_lost: nat.mapping_events_lost() + logging::lost_lines(),
             workers: workers
                 .iter()
                 .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })

@@ -26,6 +26,7 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 use super::forwards::Forwards;
+use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use super::ports::{Likeness, PortPool};
 use super::resting::Resting;
 use super::settings::{Dependence, Settings};
@@ -61,6 +62,8 @@ pub(super) struct Mappings {
     mapping: Dependence,
     filtering: Dependence,
     keeps_parity: bool,
+    /// None: nobody wants to know.
+    log: Option<MappingLog>,
 }
 
 /// The ports of one protocol on one external address.
@@ -102,6 +105,26 @@ impl Mappings {
             mapping: settings.mapping,
             filtering: settings.filtering,
             keeps_parity: settings.port_parity,
+            log: None,
+        }
+    }
+
+    /// Has beginnings and ends told from now on, with room for so many unread events.
+    pub(super) fn log(&mut self, room: usize) -> MappingEvents {
+        let (log, events) = MappingLog::new(room);
+        self.log = Some(log);
+        events
+    }
+
+    /// Events that found no reader in time.
+    pub(super) fn events_lost(&self) -> u64 {
+        self.log.as_ref().map_or(0, MappingLog::lost)
+    }
+
+    fn note(&self, change: MappingChange, key: &MappingKey, external: Endpoint, at: Tick) {
+        if let Some(log) = &self.log {
+            let MappingKey { protocol, inside, .. } = *key;
+            log.note(MappingEvent { change, protocol, inside, external, at });
         }
     }
 
@@ -155,6 +178,7 @@ impl Mappings {
                 let external = addresses
                     .find_map(|address| self.settle_on(address, key, random, now))
                     .ok_or(Exhausted)?;
+                self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1 });
                 Ok(external)
             }
@@ -229,6 +253,7 @@ impl Mappings {
             mapping.sessions == 0
         });
         let Some((_, Mapping { external, .. })) = ended else { return };
+        self.note(MappingChange::Ends, &key, external, now);
         let is_last = match &self.sharers {
             None => {
                 self.by_external.remove(&self.place(key.protocol, external, key.remote));

@@ -20,6 +20,7 @@
 //! | `tcp_state`, `tcp_window`   | TCP tracking as a pure function                                 |
 //! | `ports`, `resting`          | external ports: free ones, and those kept for their last holders |
 //! | `mappings`, `hosts`         | what else a session from inside needs: mapping, account         |
+//! | `mapping_log`               | beginnings and ends of mappings, for a log                      |
 //! | `lease`                     | taking these together, and giving them back                     |
 //! | `answers`, `late_syns`      | errors of the box's own: how many, and those that wait          |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
@@ -47,6 +48,7 @@ mod index;
 mod key;
 mod late_syns;
 mod lease;
+mod mapping_log;
 mod mappings;
 #[cfg(test)]
 mod model;
@@ -82,6 +84,7 @@ use crate::time::Tick;
 pub use counters::{Counters, Drops};
 pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
+pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
 pub use session::{Direction, Lifetimes, NewSession, Origin, State};
 pub use settings::{
     Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings,
@@ -190,6 +193,22 @@ impl Nat {
     /// The session table, for batched look-ups and listings.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Has beginnings and ends of mappings told from now on, with room for so many unread events. Call this before any
+    /// packet has come; a second call replaces the first.
+    ///
+    /// # Panics
+    /// If another translator shares these mappings already ([`Self::with_rules`]).
+    pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
+        Arc::get_mut(&mut self.mappings)
+            .expect("a translator at the start of its life shares nothing")
+            .log(room)
+    }
+
+    /// Events of [`Self::log_mappings`] that found no room.
+    pub fn mapping_events_lost(&self) -> u64 {
+        self.mappings.events_lost()
     }
 
     /// Number of dynamic mappings.

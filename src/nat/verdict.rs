@@ -21,7 +21,7 @@ pub enum Verdict {
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
         /// Why a packet was dropped. Names are stable: counters and listings show them.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason {
             $($(#[doc = $doc])+ $variant,)+
@@ -46,6 +46,16 @@ macro_rules! drop_reasons {
             }
         }
     };
+}
+
+impl DropReason {
+    /// Whether something ran out that the operator can give more of: a person should know (RFC 6888 REQ-11).
+    pub const fn is_shortage(self) -> bool {
+        matches!(
+            self,
+            Self::TableFull | Self::PortsExhausted | Self::HostLimit | Self::HostRate | Self::FragmentsFull
+        )
+    }
 }
 
 drop_reasons! {

@@ -31,7 +31,10 @@ pub enum SocketError {
         path: PathBuf,
     },
     /// The system refused.
-    #[error("admin.socket: cannot make {path}: {source}; its directory must be writable for natbox")]
+    #[error(
+        "admin.socket: cannot make {path}: {source}; its directory must be writable for natbox's user, \
+         who has no privilege over the files of others"
+    )]
     Other {
         /// The socket or its directory.
         path: PathBuf,

@@ -1,0 +1,71 @@
+//! Tells the log when something ran out, once in a while and not for every packet (RFC 6888 REQ-11).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::nat::{DropReason, Drops};
+
+/// What was told, and when.
+#[derive(Default)]
+pub(super) struct Shortages {
+    told: HashMap<DropReason, Told>,
+}
+
+struct Told {
+    count: u64,
+    at: Instant,
+}
+
+impl Shortages {
+    /// Looks at the drops so far. What has grown since it was told last is told, at most once in [`PAUSE`] for each reason.
+    pub(super) fn look(&mut self, drops: &Drops, now: Instant) {
+        for (reason, packets) in self.news(drops, now) {
+            tracing::warn!(
+                reason = reason.name(),
+                packets,
+                "packets are dropped: {}",
+                reason.explanation().trim().trim_end_matches('.')
+            );
+        }
+    }
+
+    /// The reasons to tell, with the packets dropped since they were told last.
+    fn news(&mut self, drops: &Drops, now: Instant) -> Vec<(DropReason, u64)> {
+        let mut news = Vec::new();
+        for (reason, count) in drops.iter().filter(|(reason, count)| reason.is_shortage() && *count != 0) {
+            let before = self.told.get(&reason);
+            let new = count - before.map_or(0, |told| told.count);
+            if new != 0 && before.is_none_or(|told| now - told.at >= PAUSE) {
+                news.push((reason, new));
+                self.told.insert(reason, Told { count, at: now });
+            }
+        }
+        news
+    }
+}
+
+/// How often to look.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two lines about the same reason.
+const PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_is_told_at_once_and_then_once_a_minute_while_it_lasts() {
+        let (mut shortages, mut drops, start) = (Shortages::default(), Drops::default(), Instant::now());
+        assert_eq!(shortages.news(&drops, start), []);
+        drops.count(DropReason::TableFull, 7);
+        drops.count(DropReason::NoMapping, 7);
+        assert_eq!(shortages.news(&drops, start), [(DropReason::TableFull, 7)]);
+        drops.count(DropReason::TableFull, 5);
+        assert_eq!(shortages.news(&drops, start + Duration::from_secs(59)), []);
+        drops.count(DropReason::PortsExhausted, 1);
+        let at_once = shortages.news(&drops, start + Duration::from_secs(59));
+        assert_eq!(at_once, [(DropReason::PortsExhausted, 1)], "each reason for itself");
+        assert_eq!(shortages.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
+        assert_eq!(shortages.news(&drops, start + 3 * PAUSE), [], "nothing new");
+    }
+}
