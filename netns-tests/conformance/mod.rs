@@ -11,10 +11,13 @@ mod hairpin;
 mod headers;
 mod icmp_errors;
 mod icmp_queries;
+mod limits;
+mod malformed;
 mod mapping;
 mod ports;
 mod rows;
 mod tcp;
+mod threads;
 mod timers;
 
 use std::fs;

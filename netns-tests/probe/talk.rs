@@ -76,6 +76,13 @@ impl Probe {
         assert_eq!((seen.source(), seen.destination()), (from, inside), "{seen:?}");
     }
 
+    /// A datagram from outside goes nowhere, as far as can be told by the one that follows it.
+    #[track_caller]
+    pub fn assert_udp_refused_at_once(&self, from: Endpoint, to: Endpoint) {
+        self.udp_in(from, to);
+        self.assert_alive();
+    }
+
     /// A datagram from outside goes nowhere.
     #[track_caller]
     pub fn assert_udp_refused(&self, from: Endpoint, to: Endpoint) {

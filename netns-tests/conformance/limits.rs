@@ -1,0 +1,240 @@
+//! Limits: what is refused, whom it concerns, and what is never given up.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+
+use super::ports::wait_until;
+use super::proves;
+use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at};
+
+fn udp(source: Endpoint, destination: Endpoint) -> Vec<u8> {
+    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, b"hello")
+}
+
+fn syn(source: Endpoint, destination: Endpoint) -> Vec<u8> {
+    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, TcpFlags::SYN, 1000, 0, &[], b"")
+}
+
+#[test]
+fn a_host_has_so_many_sessions_and_gets_them_back() {
+    let _proof = proves(&["CGN-4", "CGN-4B", "CGN-4C", "CGN-5"]);
+    let setup = Setup::new().nat("refusal: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
+    let probe = Probe::start(setup);
+    for round in 0..4 {
+        for port in 0..5 {
+            probe.open_udp(at(S1, 5000 + port), at(E1, 53));
+        }
+        probe.inside.send(&udp(at(S1, 5005), at(E1, 53)));
+        probe.inside.send(&syn(at(S1, 5005), at(E1, 80)));
+        assert_eq!(probe.outside.drain(), []);
+        assert_eq!(probe.dropped("host-limit"), 2 * (round + 1));
+        probe.open_udp(at(S2, 5000), at(E1, 53));
+        wait_until("all have ended", || probe.sessions() == 0);
+    }
+    let probe = Probe::start(Setup::new().nat("refusal: none").limits("new_sessions_per_host: 20"));
+    let started = Instant::now();
+    for port in 0..200 {
+        probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53)));
+    }
+    let seconds = started.elapsed().as_secs() as usize + 1;
+    let asked = Instant::now();
+    probe.inside.send(&syn(at(S2, 5000), at(E2, 80)));
+    let passed = probe.outside.drain();
+    assert!(asked.elapsed() < Duration::from_secs(2));
+    let of_flood = passed.iter().filter(|seen| seen.destination() == at(E1, 53)).count();
+    assert!((20..=20 * (seconds + 1)).contains(&of_flood), "{of_flood} in {seconds} s");
+    assert!(passed.iter().any(|seen| seen.destination() == at(E2, 80)), "the other host waits for nothing");
+    assert!(probe.dropped("host-rate") >= 200 - of_flood as u64);
+    std::thread::sleep(Duration::from_millis(1100));
+    probe.open_udp(at(S1, 6000), at(E1, 53));
+}
+
+/// Fills a table of 40 with what must not be given up.
+fn fill(probe: &Probe) -> (Vec<Connection>, Vec<(Endpoint, Endpoint)>) {
+    let mut connections: Vec<_> =
+        (0..10).map(|port| probe.connect_out(at(S1, 5000 + port), at(E1, 80))).collect();
+    connections.extend((0..10).map(|port| probe.connect_in(at(E1, 5000 + port), F)));
+    let mappings = (0..20)
+        .map(|port| {
+            let inside = at(S2, 6000 + port);
+            (inside, probe.open_udp(inside, at(E1, 53)))
+        })
+        .collect();
+    assert_eq!(probe.sessions(), 40);
+    (connections, mappings)
+}
+
+#[test]
+fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
+    let _proof = proves(&["CGN-11", "ICMP-8"]);
+    for (refusal, code) in [("admin-prohibited", Some(13)), ("host-unreachable", Some(1)), ("none", None)] {
+        let setup = Setup::new().nat(&format!("refusal: {refusal}")).limits("sessions: 40");
+        let probe = Probe::start(setup);
+        let (mut connections, mappings) = fill(&probe);
+        let newcomers = [
+            udp(at(S3, 1), at(E1, 53)),
+            syn(at(S3, 1), at(E1, 80)),
+            craft::echo(S3, E1, QueryKind::EchoRequest, 1, 1, b"ping"),
+        ];
+        for packet in &newcomers {
+            probe.inside.send(packet);
+            match code {
+                None => probe.silence(),
+                Some(code) => {
+                    let error = probe.inside.expect("a refusal");
+                    assert_eq!(error.icmp(), Some((3, code)));
+                    assert_eq!((error.source().address, error.destination().address), (BOX, S3));
+                    assert_eq!(error.quote().unwrap().0[12..], packet[12..], "as it was sent");
+                }
+            }
+        }
+        // All that was there still is; and a published server is reached without a session.
+        for connection in &mut connections {
+            probe.assert_open(connection);
+        }
+        for (inside, external) in mappings {
+            probe.assert_udp_in(at(E1, 53), external, inside);
+        }
+        probe.connect_in(at(E2, 9), F);
+        let status = probe.status();
+        assert_eq!((status.sessions.now, status.sessions.evicted), (40, 0));
+        assert_eq!(status.drops["table-full"], 3);
+        // The operator is told once.
+        wait_until("a warning", || probe.log().contains("table-full"));
+        for port in 2..100 {
+            probe.inside.send(&udp(at(S3, port), at(E1, 53)));
+        }
+        std::thread::sleep(Duration::from_millis(2500));
+        assert_eq!(probe.log().matches("reason=\"table-full\"").count(), 1, "{}", probe.log());
+    }
+}
+
+#[test]
+fn pressure_takes_what_is_half_open_and_never_what_is_established() {
+    let _proof = proves(&["LIM-1"]);
+    let probe = Probe::start(Setup::new().limits("sessions: 40"));
+    let mut connections: Vec<_> = (0..20).map(|port| probe.connect_in(at(E1, 5000 + port), F)).collect();
+    for number in 0..20 {
+        probe.syn_in(at(Ipv4Addr::new(198, 51, 100, 100 + number), 7), F);
+        probe.inside.expect("a SYN");
+    }
+    assert_eq!(probe.sessions(), 40);
+    // Newcomers of any kind take the places of the half-open ones.
+    for port in 0..10 {
+        probe.open_udp(at(S1, 6000 + port), at(E1, 53));
+        connections.push(probe.connect_in(at(E2, 6000 + port), F));
+    }
+    assert_eq!((probe.status().sessions.evicted, probe.sessions()), (20, 40));
+    for connection in &mut connections {
+        probe.assert_open(connection);
+    }
+    // Closed ones are next.
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    let closed = connections[0];
+    probe.tcp_in(&closed.by_outside(fin, b""));
+    probe.tcp_out(&closed.by_inside(fin, b""));
+    probe.open_udp(at(S1, 7000), at(E1, 53));
+    assert_eq!(probe.status().sessions.evicted, 21);
+    probe.inside.send(&udp(at(S1, 7001), at(E1, 53)));
+    assert_eq!(probe.inside.expect("a refusal").icmp(), Some((3, 13)));
+}
+
+#[test]
+fn a_long_lived_session_never_blocks_the_place_of_ended_ones() {
+    let _proof = proves(&["LIM-2"]);
+    let probe = Probe::start(Setup::new().limits("sessions: 40").timeouts("udp: 1s"));
+    let mut connection = probe.connect_out(at(S1, 5000), at(E1, 80));
+    for round in 0..3 {
+        for port in 0..39 {
+            probe.open_udp(at(S2, 6000 + 100 * round + port), at(E1, 53));
+        }
+        std::thread::sleep(Duration::from_millis(1200));
+    }
+    probe.assert_open(&mut connection);
+    assert_eq!(probe.dropped("table-full"), 0);
+}
+
+#[test]
+fn counters_can_be_read_while_packets_flow() {
+    let _proof = proves(&["CGN-1", "CGN-10"]);
+    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let mut reads = 0;
+    let mut last = 0;
+    for round in 0..20_u16 {
+        for number in 0..500 {
+            probe.outside.send(&udp(at(E1, round * 500 + number + 1), F));
+        }
+        let asked = Instant::now();
+        let status = probe.status();
+        assert!(asked.elapsed() < Duration::from_millis(500), "{:?}", asked.elapsed());
+        let packets = status.totals["packets_in"];
+        assert!(packets >= last, "a counter went back");
+        last = packets;
+        reads += 1;
+        probe.inside.drain();
+    }
+    assert_eq!(reads, 20);
+    wait_until("all are counted", || {
+        let status = probe.status();
+        let dropped: u64 = status.drops.values().sum();
+        status.totals["packets_in"] >= 10_000
+            && status.totals["packets_in"] == status.totals["packets_out"] + dropped
+    });
+    assert_eq!(probe.status().sessions.created, 10_000);
+}
+
+#[test]
+fn each_drop_raises_its_own_counter() {
+    let _proof = proves(&["MIB-1"]);
+    let probe = Probe::start(Setup::new().nat("refusal: none").outbound(&["{ from: 10.0.0.0/28 }"]));
+    let external = probe.open_udp(at(S1, 5000), at(E1, 53));
+    let sent = udp(external, at(E1, 53));
+    let mut broken = sent.clone();
+    broken[20 + 4] = 0xff;
+    let fragments =
+        craft::fragments(&craft::udp(craft::tuple(Protocol::UDP, (E1, 9), (G, 8080)), &[0; 100]), 64);
+    let mut beyond = fragments[1].clone();
+    beyond[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
+    craft::refresh_header_checksum(&mut beyond);
+    let segment = |source, destination, flags| {
+        craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1, 1, &[], b"")
+    };
+    let outside = [
+        (udp(at(E1, 9), at(G, 1)), "no-mapping"),
+        (udp(at(E2, 9), external), "filtered"),
+        (craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4))), "unmatched-icmp-error"),
+        (craft::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
+        (craft::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
+        (beyond, "bad-fragment"),
+    ];
+    let inside = [
+        (udp(at(Ipv4Addr::new(10, 0, 0, 99), 1), at(E1, 53)), "no-outbound-rule"),
+        (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53)), "source-not-inside"),
+        (segment(at(S1, 9), at(E1, 80), TcpFlags::ACK), "tcp-without-session"),
+        (craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "unasked-answer"),
+        (
+            {
+                let mut packet = udp(at(S1, 9), at(E1, 53));
+                packet[24] = 0xff;
+                packet
+            },
+            "bad-transport-header",
+        ),
+        (craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000))), "unrelated-icmp-error"),
+    ];
+    // S2 is a host that has sessions of its own, and so no router.
+    probe.open_udp(at(S2, 5000), at(E1, 53));
+    let wires = [(&probe.outside, outside), (&probe.inside, inside)];
+    for (wire, (packet, reason)) in wires.into_iter().flat_map(|(wire, cases)| cases.map(|case| (wire, case)))
+    {
+        let mut expected = probe.status().drops;
+        *expected.entry(reason.to_owned()).or_default() += 3;
+        for _ in 0..3 {
+            wire.send(&packet);
+        }
+        wait_until(&format!("three more of {reason}"), || probe.status().drops == expected);
+    }
+    probe.silence();
+}

@@ -1,0 +1,230 @@
+//! Packets that no honest stack sends.
+
+use std::net::Ipv4Addr;
+
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+
+use super::ports::wait_until;
+use super::proves;
+use crate::probe::{E1, E2, F, F_TARGET, G, Probe, S1, S2, Setup, Wire, assert_carried, at};
+
+fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
+    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
+}
+
+fn tcp(source: Endpoint, destination: Endpoint, flags: TcpFlags) -> Vec<u8> {
+    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1000, 1, &[], b"")
+}
+
+/// The packet with some bytes set and the IP header checksum right.
+fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
+    for (at, byte) in changes {
+        packet[*at] = *byte;
+    }
+    craft::refresh_header_checksum(&mut packet);
+    packet
+}
+
+/// The packet cut off, with a total length that agrees.
+fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
+    packet.truncate(length);
+    with(packet, &[(2, 0), (3, length as u8)])
+}
+
+#[test]
+fn bytes_behind_the_end_are_left_behind() {
+    let _proof = proves(&["MAL-2"]);
+    let probe = Probe::plain();
+    let external = probe.open_udp(at(S1, 5000), at(E1, 53));
+    let identifier = probe.open_ping(at(S1, 77), E1);
+    let connection = probe.connect_in(at(E1, 4444), F);
+    let sent = udp(external, at(E1, 53), b"sent");
+    let inward = [
+        (udp(at(E1, 53), external, b"answer"), at(E1, 53), at(S1, 5000)),
+        (connection.by_outside(TcpFlags::ACK, b"data"), at(E1, 4444), F_TARGET),
+        (craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"pong"), at(E1, 0), at(S1, 77)),
+    ];
+    for (packet, source, destination) in inward {
+        probe.outside.send(&[&packet[..], b"0123456789"].concat());
+        // The wires see to it that nothing is behind the end.
+        assert_carried(&packet, &probe.inside.expect("in"), source, destination);
+    }
+    probe.outside.send(&[&craft::icmp_error(3, 3, E1, G, &sent)[..], b"0123456789"].concat());
+    assert_eq!(probe.inside.expect("an error").quote().expect("a quote").payload(), b"sent");
+    let out = udp(at(S1, 5000), at(E1, 53), b"again");
+    probe.inside.send(&[&out[..], b"0123456789"].concat());
+    assert_carried(&out, &probe.outside.expect("out"), external, at(E1, 53));
+}
+
+#[test]
+fn broken_transport_headers_are_dropped_and_leave_nothing() {
+    let _proof = proves(&["MAL-3"]);
+    let probe = Probe::plain();
+    let syn = TcpFlags::SYN;
+    // Once as first packets, then into sessions that live.
+    for known in [false, true] {
+        let (client, inside, remote) = (at(E1, 4444), at(S1, 5000), at(E1, 53));
+        if known {
+            probe.open_udp(inside, remote);
+            probe.connect_in(client, F);
+            probe.connect_out(inside, remote);
+            probe.open_ping(at(S1, 77), E1);
+        }
+        let before = probe.status();
+        let ways: [(&Wire, [Vec<u8>; 3]); 2] = [
+            (
+                &probe.inside,
+                [
+                    udp(inside, remote, b"payload"),
+                    tcp(inside, remote, syn),
+                    craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b""),
+                ],
+            ),
+            (
+                &probe.outside,
+                [
+                    udp(client, F, b"payload"),
+                    tcp(client, F, syn),
+                    craft::echo(E1, G, QueryKind::EchoReply, 77, 1, b""),
+                ],
+            ),
+        ];
+        let mut sent = 0;
+        for (wire, [datagram, segment, echo]) in ways {
+            let broken = [
+                with(segment.clone(), &[(32, 0x40)]),
+                with(segment.clone(), &[(32, 0x00)]),
+                with(segment.clone(), &[(32, 0xf0)]),
+                cut(segment.clone(), 20),
+                cut(segment.clone(), 39),
+                with(datagram.clone(), &[(24, 0), (25, 7)]),
+                with(datagram.clone(), &[(24, 0), (25, 0)]),
+                with(datagram.clone(), &[(24, 0), (25, 16)]),
+                cut(datagram.clone(), 20),
+                cut(datagram.clone(), 27),
+                cut(echo.clone(), 27),
+                cut(echo, 20),
+            ];
+            sent += broken.len() as u64;
+            broken.iter().for_each(|packet| wire.send(packet));
+        }
+        probe.silence();
+        let after = probe.status();
+        let dropped =
+            |status: &natbox::control::Status| status.drops.get("bad-transport-header").copied().unwrap_or(0);
+        assert_eq!(dropped(&after) - dropped(&before), sent, "{:?}", after.drops);
+        let beats = u32::from(!known);
+        assert_eq!(after.sessions.now, before.sessions.now + beats);
+        assert_eq!(after.mappings, before.mappings);
+    }
+}
+
+#[test]
+fn nonsense_flags_open_nothing() {
+    let _proof = proves(&["MAL-4"]);
+    let probe = Probe::start(Setup::new().nat("refusal: none").timeouts("tcp_transitory: 60s"));
+    let created = || probe.status().sessions.created;
+    for bits in 0..64_u8 {
+        let flags = TcpFlags(bits);
+        let port = 1000 + u16::from(bits);
+        let (opens, reveals) =
+            (flags.syn() && !flags.ack() && !flags.fin() && !flags.rst(), flags.ack() && bits & 0b111 == 0);
+        // Out: a SYN opens, and nothing else does.
+        let before = created();
+        probe.inside.send(&tcp(at(S2, port), at(E1, 80), flags));
+        assert_eq!(
+            probe.outside.within(std::time::Duration::from_millis(if opens { 5000 } else { 30 })).is_some(),
+            opens,
+            "{bits:#08b}"
+        );
+        assert_eq!(created() - before, u64::from(opens), "{bits:#08b}");
+        // To a forward: an ACK reveals a connection that is older than the box. All pass, the server being there anyway.
+        let before = created();
+        probe.outside.send(&tcp(at(E1, port), F, flags));
+        let seen = probe.inside.expect("a segment to a forward");
+        assert_eq!((seen.flags(), seen.destination()), (flags, F_TARGET));
+        assert_eq!(created() - before, u64::from(opens || reveals), "{bits:#08b}");
+    }
+    // Within a session they pass and end nothing.
+    let mut connection = probe.connect_in(at(E2, 7), F);
+    for bits in 0..64_u8 {
+        let flags = TcpFlags(bits);
+        if flags.rst() || flags.fin() && !flags.syn() {
+            continue;
+        }
+        probe.outside.send(&connection.by_outside(flags, b""));
+        assert_eq!(probe.inside.expect("a segment of a session").flags(), flags);
+        probe.assert_open(&mut connection);
+    }
+    // Nor do they reopen what is over.
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    probe.tcp_in(&connection.by_outside(fin, b""));
+    probe.tcp_out(&connection.by_inside(fin, b""));
+    let syn_fin = TcpFlags(TcpFlags::SYN.0 | TcpFlags::FIN.0);
+    let before = created();
+    probe.outside.send(&connection.by_outside(syn_fin, b""));
+    probe.inside.drain();
+    assert_eq!(created(), before);
+}
+
+#[test]
+fn impossible_sources_go_nowhere() {
+    let _proof = proves(&["MAL-5"]);
+    let probe = Probe::plain();
+    let external = probe.open_udp(at(S1, 5000), at(E1, 53));
+    let before = probe.sessions();
+    let sources = [
+        Ipv4Addr::new(127, 0, 0, 1),
+        Ipv4Addr::new(0, 0, 0, 0),
+        Ipv4Addr::new(0, 1, 2, 3),
+        Ipv4Addr::new(224, 0, 0, 1),
+        Ipv4Addr::new(239, 1, 2, 3),
+        Ipv4Addr::new(240, 0, 0, 1),
+        Ipv4Addr::BROADCAST,
+        G,
+        S1,
+        S2,
+    ];
+    for source in sources {
+        for to in [F, external, at(G, 9000)] {
+            probe.outside.send(&udp(at(source, 53), to, b"from nowhere"));
+            probe.outside.send(&tcp(at(source, to.port), to, TcpFlags::SYN));
+        }
+    }
+    // From inside: the box's own external address, and what belongs to nobody.
+    for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST] {
+        probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"from nowhere"));
+        probe.inside.send(&udp(at(source, 5000), F, b"from nowhere"));
+    }
+    probe.silence();
+    assert_eq!(probe.sessions(), before + 1, "the heartbeat's alone");
+}
+
+#[test]
+fn other_protocols_go_by_address_or_not_at_all() {
+    let _proof = proves(&["MAL-7"]);
+    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
+    // The first bytes look like the ports of a forward.
+    let payload = [0x1f, 0x90, 0x1f, 0x90, 0, 8, 0, 0];
+    for protocol in (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)) {
+        // In, without a session: nobody's.
+        probe.outside.send(&craft::other(protocol, E2, G, &payload));
+        // Out: the first host to talk to a remote one has it to itself.
+        let out = craft::other(protocol, S1, E1, &payload);
+        for _ in 0..2 {
+            probe.inside.send(&out);
+            assert_carried(&out, &probe.outside.expect("out"), at(G, 0), at(E1, 0));
+        }
+        let back = craft::other(protocol, E1, G, &payload);
+        probe.outside.send(&back);
+        assert_carried(&back, &probe.inside.expect("back"), at(E1, 0), at(S1, 0));
+        // Another host, and another remote: told apart, or dropped.
+        probe.inside.send(&craft::other(protocol, S2, E1, &payload));
+        probe.outside.send(&craft::other(protocol, E2, G, &payload));
+    }
+    probe.silence();
+    wait_until("all are counted", || {
+        (probe.dropped("address-busy"), probe.dropped("no-mapping")) == (253, 2 * 253)
+    });
+}
