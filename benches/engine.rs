@@ -53,7 +53,7 @@ fn settings(sessions: u32) -> Settings {
             name: "isp1".into(),
             mtu: 1500,
             weight: 1,
-            addresses: vec![ExternalAddress { address: PUBLIC, owned: false, reserved: None }],
+            addresses: vec![ExternalAddress { address: PUBLIC, owned: false, reserved: Vec::new() }],
         }],
         forwards: vec![Forward {
             name: "web".into(),

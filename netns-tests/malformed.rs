@@ -43,6 +43,7 @@ fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
 
 #[test]
 fn broken_ip_headers_die_in_the_kernel_of_the_box() {
+    let _proof = crate::conformance::proves(&["MAL-1"]);
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let natbox = scene.start(&scene.config());
@@ -174,6 +175,7 @@ fn unknown_protocols_are_dropped_by_name() {
 
 #[test]
 fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
+    let _proof = crate::conformance::proves(&["MAL-6"]);
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     // So few sessions that the flood fills the table: from there on nothing may grow.

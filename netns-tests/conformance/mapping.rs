@@ -94,6 +94,21 @@ fn a_full_address_refuses_or_gives_way_as_set() {
 }
 
 #[test]
+fn a_pool_need_not_be_contiguous() {
+    let _proof = proves(&["CGN-3"]);
+    let probe = Probe::start(Setup::new().addresses("192.0.2.1, 192.0.2.77, 192.0.2.80/30"));
+    let mut used = std::collections::BTreeSet::new();
+    for host in 20..120 {
+        let inside = at(std::net::Ipv4Addr::new(10, 0, 0, host), 5000);
+        let external = probe.open_udp(inside, at(E1, 53));
+        probe.assert_udp_in(at(E1, 53), external, inside);
+        used.insert(external.address.octets()[3]);
+    }
+    // 100 hosts over 6 addresses: that one is left out happens once in 10^7 times.
+    assert_eq!(Vec::from_iter(used), [1, 77, 80, 81, 82, 83]);
+}
+
+#[test]
 fn an_outside_host_with_a_private_address_confuses_nothing() {
     let _proof = proves(&["UDP-7"]);
     let probe = Probe::plain();

@@ -72,6 +72,29 @@ pub struct Probe {
 impl Probe {
     /// Makes the wires and starts the box.
     pub fn start(setup: Setup) -> Probe {
+        let probe = Probe::prepare(setup);
+        probe.launch();
+        probe
+    }
+
+    /// The same with a standard error that is full soon, and that nobody reads.
+    pub fn start_unread(setup: Setup) -> Probe {
+        let probe = Probe::prepare(setup);
+        let fifo = probe.lab.directory().join("unread");
+        let script = format!("mkfifo {0} && exec 9<>{0} && exec \"$@\" 2>&9", fifo.display());
+        let socket = probe.lab.directory().join("natbox.sock");
+        let before = ["sh", "-c", &script, "sh"];
+        probe.running.set(Some(RunningBox::launch_behind(
+            &before,
+            &probe.natbox,
+            "natbox",
+            &probe.path,
+            &socket,
+        )));
+        probe
+    }
+
+    fn prepare(setup: Setup) -> Probe {
         let lab = Lab::new("nbprobe").unwrap();
         let natbox = lab.namespace("box").unwrap();
         let [wan, lan] = setup.mtu;
@@ -91,7 +114,6 @@ impl Probe {
             lab,
         };
         probe.write(&probe.setup);
-        probe.launch();
         probe
     }
 

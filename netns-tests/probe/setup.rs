@@ -65,6 +65,11 @@ impl Setup {
         Setup { addresses: "192.0.2.1-2", ..self }
     }
 
+    /// These external addresses.
+    pub fn addresses(self, addresses: &'static str) -> Setup {
+        Setup { addresses, ..self }
+    }
+
     /// MTU of the two legs.
     pub fn mtu(self, wan: u16, lan: u16) -> Setup {
         Setup { mtu: [wan, lan], ..self }
@@ -111,6 +116,12 @@ impl Setup {
             self.limits.clear();
         }
         self.limits.push(keys.to_owned());
+        self
+    }
+
+    /// Keys of `log`.
+    pub fn log(mut self, keys: &str) -> Setup {
+        self.log.push(keys.to_owned());
         self
     }
 

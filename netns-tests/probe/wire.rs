@@ -88,6 +88,16 @@ impl Wire {
         std::iter::from_fn(|| self.within(QUIET)).collect()
     }
 
+    /// Everything that has come already.
+    pub fn drain_now(&self) {
+        while self.poll().is_some() {}
+    }
+
+    /// Everything that comes until nothing has come for a tiny moment: the end of a burst.
+    pub fn drain_until_quiet(&self) -> Vec<Seen> {
+        std::iter::from_fn(|| self.within(Duration::from_millis(20))).collect()
+    }
+
     /// So many packets, in their order.
     #[track_caller]
     pub fn expect_all(&self, count: usize, what: &str) -> Vec<Seen> {

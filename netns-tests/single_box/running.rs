@@ -27,8 +27,20 @@ impl RunningBox {
 
     /// Runs a box by a file in a namespace, and waits until it answers.
     pub fn launch(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> RunningBox {
-        let mut command = namespace.command(NATBOX);
-        command.arg("run").arg("--config").arg(path);
+        RunningBox::launch_behind(&[], namespace, name, path, socket)
+    }
+
+    /// The same behind a command that prepares things for it.
+    pub fn launch_behind(
+        before: &[&str],
+        namespace: &Namespace,
+        name: &str,
+        path: &Path,
+        socket: &Path,
+    ) -> RunningBox {
+        let words = before.iter().copied().chain([NATBOX, "run", "--config"]).collect::<Vec<_>>();
+        let mut command = namespace.command(words[0]);
+        command.args(&words[1..]).arg(path);
         let process = namespace.spawn(name, command).unwrap();
         let mut running = RunningBox { process, path: path.to_owned(), socket: socket.to_owned() };
         let deadline = Instant::now() + seconds(20);

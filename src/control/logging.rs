@@ -56,4 +56,4 @@ pub(super) fn lost_lines() -> u64 {
 
 static LOST: OnceLock<ErrorCounter> = OnceLock::new();
 /// Lines that wait for a slow reader.
-const UNWRITTEN_LINES: usize = 65_536;
+const UNWRITTEN_LINES: usize = 16_384;

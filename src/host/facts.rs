@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::error::HostError;
+use super::listeners;
 use super::numbers::Numbers;
 use super::snapshot::{Link, Snapshot};
 use super::sysctl;
@@ -28,6 +29,8 @@ pub struct Facts {
     pub on_link: Vec<Vec<bool>>,
     /// Ports that the host's own connections from an owned address take.
     pub ephemeral_ports: PortRange,
+    /// Ports at which the host's own programs wait at the start of the box; empty if no address is owned.
+    pub listening_ports: Vec<u16>,
     /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
     /// with it, and nothing else does.
     pub tun_address: Ipv4Addr,
@@ -94,6 +97,7 @@ impl Facts {
             owned,
             on_link,
             ephemeral_ports: ephemeral_ports()?,
+            listening_ports: if any_owned { listeners::ports()? } else { Vec::new() },
             tun_address: numbers.tun_address,
             warnings: Vec::new(),
             rp_filter_all: number("net/ipv4/conf/all/rp_filter")?,
@@ -115,6 +119,7 @@ impl Facts {
             owned: flags(false),
             on_link: flags(true),
             ephemeral_ports: EPHEMERAL_DEFAULT,
+            listening_ports: Vec::new(),
             tun_address: numbers.tun_address,
             warnings: Vec::new(),
             rp_filter_all: 1,

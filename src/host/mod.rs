@@ -27,6 +27,7 @@ mod error;
 mod facts;
 mod journal;
 mod lifecycle;
+mod listeners;
 mod netlink;
 mod numbers;
 pub mod plan;

@@ -83,7 +83,7 @@ impl Mappings {
                 // Query identifiers are nobody's service: all of them are dynamic.
                 let has_services = protocol != Protocol::ICMP;
                 let (first, last) = if has_services { settings.ports } else { (0, u16::MAX) };
-                let hosts = external.reserved.filter(|_| has_services);
+                let hosts = if has_services { &external.reserved[..] } else { &[] };
                 let ports = PortPool::new(first, last, hosts, |port| {
                     let endpoint = Endpoint::new(external.address, port);
                     has_services && forwards.target(protocol, endpoint).is_some()

@@ -21,7 +21,7 @@ pub(super) struct PortPool {
     first: u16,
     last: u16,
     /// What the host itself uses; never given away.
-    hosts: Option<(u16, u16)>,
+    hosts: Box<[(u16, u16)]>,
 }
 
 /// What an external port should have in common with the inside one.
@@ -48,7 +48,7 @@ impl PortPool {
     pub(super) fn new(
         first: u16,
         last: u16,
-        hosts: Option<(u16, u16)>,
+        hosts: &[(u16, u16)],
         is_reserved: impl Fn(u16) -> bool,
     ) -> Self {
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
@@ -58,7 +58,7 @@ impl PortPool {
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
-        Self { taken, free: AtomicU32::new(free), first, last, hosts }
+        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into() }
     }
 
     /// How many ports are free.
@@ -163,7 +163,7 @@ impl PortPool {
 
     /// Whether a port is the pool's to hand out, now or later.
     fn has(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port) && !is_within(self.hosts, port)
+        (self.first..=self.last).contains(&port) && !is_within(&self.hosts, port)
     }
 
     /// Gives a taken port back.
@@ -175,8 +175,8 @@ impl PortPool {
     }
 }
 
-fn is_within(range: Option<(u16, u16)>, port: u16) -> bool {
-    range.is_some_and(|(first, last)| (first..=last).contains(&port))
+fn is_within(ranges: &[(u16, u16)], port: u16) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
 }
 
 /// The position of a random set bit; `bits` is not zero.
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserved_ones() {
         let mut random = StdRng::seed_from_u64(1);
-        let pool = PortPool::new(1000, 1999, None, |port| (1500..1600).contains(&port));
+        let pool = PortPool::new(1000, 1999, &[], |port| (1500..1600).contains(&port));
         let mut seen = HashSet::new();
         while let Some(port) = pool.take(Likeness::None, &mut random) {
             assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
@@ -230,7 +230,7 @@ mod tests {
     fn the_edges_of_the_port_space_can_be_had() {
         let mut random = StdRng::seed_from_u64(2);
         for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
-            let pool = PortPool::new(first, last, None, |_| false);
+            let pool = PortPool::new(first, last, &[], |_| false);
             let mut seen = HashSet::new();
             while let Some(port) = pool.take(Likeness::None, &mut random) {
                 seen.insert(port);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn parity_is_kept_while_it_can_be() {
         let mut random = StdRng::seed_from_u64(3);
-        let pool = PortPool::new(1024, 65535, None, |_| false);
+        let pool = PortPool::new(1024, 65535, &[], |_| false);
         for model in 0..2000 {
             let port = pool.take(Likeness::ClassAndParity(model), &mut random).expect("free ports");
             assert_eq!(port % 2, model % 2);
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn high_ports_never_go_low_and_low_ones_go_high_only_when_no_low_one_is_left() {
         let mut random = StdRng::seed_from_u64(5);
-        let pool = PortPool::new(1000, 1099, None, |_| false);
+        let pool = PortPool::new(1000, 1099, &[], |_| false);
         let mut take = |likeness| pool.take(likeness, &mut random);
         let low: Vec<u16> = (0..24).map_while(|port| take(Likeness::ClassAndParity(port))).collect();
         assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
@@ -270,7 +270,7 @@ mod tests {
     fn a_range_without_the_class_serves_all() {
         let mut random = StdRng::seed_from_u64(6);
         for (only, model) in [(80, 5000), (5000, 80)] {
-            let pool = PortPool::new(only, only, None, |_| false);
+            let pool = PortPool::new(only, only, &[], |_| false);
             assert_eq!(pool.take(Likeness::Class(model), &mut random), Some(only));
         }
     }
@@ -278,10 +278,10 @@ mod tests {
     #[test]
     fn what_may_be_shared_is_of_the_right_class_and_bounded() {
         let mut random = StdRng::seed_from_u64(7);
-        let pool = PortPool::new(1000, 65_535, None, |_| false);
+        let pool = PortPool::new(1000, 65_535, &[], |_| false);
         let high: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
         assert!(high.len() == SHARED_TRIES as usize && high.iter().all(|port| *port >= 1024));
-        let pool = PortPool::new(2000, 2002, None, |_| false);
+        let pool = PortPool::new(2000, 2002, &[], |_| false);
         let mut all: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
         all.sort_unstable();
         assert_eq!(all, [2000, 2001, 2002]);
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn ports_show_no_step_and_cover_the_range() {
         let mut random = StdRng::seed_from_u64(4);
-        let pool = PortPool::new(1024, 65535, None, |_| false);
+        let pool = PortPool::new(1024, 65535, &[], |_| false);
         let ports: Vec<i32> = (0..2000)
             .map(|_| i32::from(pool.take(Likeness::None, &mut random).expect("free ports")))
             .collect();
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn two_threads_never_get_the_same_port() {
-        let pool = PortPool::new(1, 60_000, None, |_| false);
+        let pool = PortPool::new(1, 60_000, &[], |_| false);
         let taken: Vec<u16> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|seed| {

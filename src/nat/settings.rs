@@ -86,7 +86,7 @@ pub struct ExternalAddress {
     /// Whether it is the host's own as well: packets that match nothing are then handed back to the host.
     pub owned: bool,
     /// Ports that the host uses itself, inclusive; never taken for mappings.
-    pub reserved: Option<(u16, u16)>,
+    pub reserved: Vec<(u16, u16)>,
 }
 
 /// One published range on one external address.

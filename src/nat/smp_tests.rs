@@ -32,7 +32,7 @@ pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
             name: "isp1".into(),
             mtu: 1500,
             weight: 1,
-            addresses: vec![ExternalAddress { address: G, owned: false, reserved: None }],
+            addresses: vec![ExternalAddress { address: G, owned: false, reserved: Vec::new() }],
         }],
         forwards: Vec::new(),
         outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],

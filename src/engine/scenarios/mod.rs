@@ -53,7 +53,7 @@ pub(super) fn forward(protocol: ForwardProtocol, ports: (u16, u16), to: Ipv4Addr
 }
 
 pub(super) fn settings() -> Settings {
-    let external = |address| ExternalAddress { address, owned: false, reserved: None };
+    let external = |address| ExternalAddress { address, owned: false, reserved: Vec::new() };
     Settings {
         inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
         inside_address: Some(BOX),

@@ -27,7 +27,7 @@ fn martians_and_strangers_are_dropped_by_name() {
 fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
     let mut settings = settings();
     settings.uplinks[0].addresses[0].owned = true;
-    settings.uplinks[0].addresses[0].reserved = Some((32768, 60999));
+    settings.uplinks[0].addresses[0].reserved = vec![(32768, 60999)];
     let mut stage = Stage::new(settings);
     let ssh = tcp(SYN, (E1, 4444), (G, 22), 1, 0);
     let out = stage.send(&ssh).expect("handed back");

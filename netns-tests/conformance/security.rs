@@ -1,0 +1,294 @@
+//! What an attacker outside, or a bad neighbour inside, cannot do. The outside wire examines every packet for private
+//! addresses in all of these.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+
+use super::proves;
+use crate::probe::{E1, E2, F, F_TARGET, G, Probe, RX, S1, S2, SYN_ACK, Setup, assert_carried, at};
+
+fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
+    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
+}
+
+fn tcp(source: Endpoint, destination: Endpoint, flags: TcpFlags, sequence: u32, payload: &[u8]) -> Vec<u8> {
+    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, sequence, 0, &[], payload)
+}
+
+#[test]
+fn only_inside_sources_go_out_whatever_happens_to_the_box() {
+    let _proof = proves(&["SEC-1"]);
+    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    for source in [Ipv4Addr::new(8, 8, 8, 8), G, Ipv4Addr::new(10, 0, 1, 1), E2] {
+        probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"spoofed"));
+        probe.inside.send(&tcp(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, b""));
+    }
+    probe.silence();
+    // While it is killed, started and reloaded under load, nothing private is seen outside: the wire would say.
+    let load = || {
+        for port in 0..300 {
+            probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53), b"load"));
+            probe.inside.send(&tcp(at(S2, 5000 + port), at(E1, 80), TcpFlags::SYN, 1, b""));
+            while probe.outside.poll().is_some() {}
+        }
+    };
+    for _ in 0..3 {
+        load();
+        probe.kill();
+        load();
+        probe.launch();
+        load();
+        probe.with_box(crate::single_box::RunningBox::reload);
+    }
+    load();
+    probe.outside.drain();
+    probe.inside.drain();
+    probe.assert_alive();
+}
+
+#[test]
+fn the_outside_cannot_address_or_be_the_inside() {
+    let _proof = proves(&["SEC-2"]);
+    let probe = Probe::plain();
+    let external = probe.open_udp(at(S1, 5000), at(E1, 53));
+    let mapping = probe.status().mappings;
+    probe.udp_in(at(E1, 53), at(S1, 5000));
+    probe.udp_in(at(E1, 53), F_TARGET);
+    probe.syn_in(at(E1, 7), F_TARGET);
+    for source in [S2, S1, G, Ipv4Addr::new(10, 0, 0, 1)] {
+        probe.udp_in(at(source, 53), F);
+        probe.udp_in(at(source, 53), external);
+        probe.syn_in(at(source, 7), F);
+    }
+    probe.silence();
+    assert_eq!(probe.status().mappings, mapping);
+}
+
+#[test]
+fn guesses_end_nothing() {
+    let _proof = proves(&["SEC-3"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
+    let mut out = probe.connect_out(at(S1, 5000), at(E1, 80));
+    let mut inward = probe.connect_in(at(E1, 4444), F);
+    probe.assert_open(&mut out);
+    probe.assert_open(&mut inward);
+    let step = u32::from(craft::WINDOW) / 64;
+    let reset_ack = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    for connection in [out, inward] {
+        for number in 1..=64 {
+            let blind = |flags, sequence| tcp(connection.outside, connection.external, flags, sequence, b"");
+            let next = connection.outside_next;
+            probe.outside.send(&blind(TcpFlags::RST, next.wrapping_add(number * step)));
+            probe.outside.send(&blind(TcpFlags::RST, next.wrapping_sub(number * step)));
+            probe.outside.send(&blind(reset_ack, next.wrapping_add(number << 26)));
+            probe.outside.send(&blind(fin, next.wrapping_sub(number << 25)));
+            probe.outside.send(&blind(TcpFlags::SYN, next.wrapping_add(number * step)));
+            probe.inside.drain_now();
+        }
+    }
+    // To every port: whoever is there, it is not ended.
+    for port in 0..=u16::MAX {
+        probe.outside.send(&tcp(at(E1, 80), at(G, port), TcpFlags::RST, u32::from(port) << 16, b""));
+        if port % 256 == 0 {
+            probe.inside.drain_now();
+        }
+    }
+    probe.inside.drain();
+    std::thread::sleep(Duration::from_millis(2500));
+    probe.assert_open(&mut out);
+    probe.assert_open(&mut inward);
+    assert_eq!(probe.syn_out(at(S1, 5000), at(E2, 80)).source(), out.external, "the same mapping");
+}
+
+#[test]
+fn a_syn_flood_takes_no_server_off_the_net() {
+    let _proof = proves(&["SEC-5"]);
+    let probe = Probe::start(Setup::new().limits("sessions: 2000"));
+    let mut established: Vec<_> = (0..20).map(|port| probe.connect_in(at(E2, 100 + port), F)).collect();
+    let mut memory = 0;
+    for round in 0..100_u32 {
+        for number in 0..300_u32 {
+            let source = Ipv4Addr::from(0x0b00_0000 + round * 300 + number);
+            probe.outside.send(&tcp(at(source, 1024), F, TcpFlags::SYN, number, b""));
+        }
+        probe.inside.drain_until_quiet();
+        let mut connection = probe.connect_in(at(E1, 5000 + round as u16), F);
+        probe.assert_open(&mut connection);
+        let number = round as usize % established.len();
+        probe.assert_open(&mut established[number]);
+        if round == 20 {
+            memory = probe.resident();
+        }
+    }
+    let grown = probe.resident().saturating_sub(memory);
+    assert!(grown < 4096, "{grown} KiB more");
+    for connection in &mut established {
+        probe.assert_open(connection);
+    }
+}
+
+#[test]
+fn an_inside_flood_harms_only_itself() {
+    let _proof = proves(&["SEC-6"]);
+    let probe =
+        Probe::start(Setup::new().nat("refusal: none").limits("sessions: 2000, sessions_per_host: 500"));
+    let mut connection = probe.connect_out(at(S2, 4000), at(E1, 80));
+    for round in 0..50_u16 {
+        for number in 0..300 {
+            let to = at(E2, (round * 300 + number) | 1);
+            probe.inside.send(&udp(at(S1, 1024 + number), to, b"flood"));
+        }
+        probe.outside.drain_until_quiet();
+        let identifier = probe.open_ping(at(S2, round), E1);
+        probe.pong_in(E1, identifier);
+        assert_eq!(probe.inside.expect("a reply").destination().address, S2);
+        let external = probe.open_udp(at(S2, 5000 + round), at(E1, 53));
+        probe.assert_udp_in(at(E1, 53), external, at(S2, 5000 + round));
+        probe.connect_out(at(S2, 5000 + round), at(E1, 80));
+        probe.assert_open(&mut connection);
+    }
+    assert!(probe.dropped("host-limit") > 10_000);
+}
+
+#[test]
+fn whether_a_port_is_mapped_cannot_be_seen() {
+    let _proof = proves(&["SEC-7"]);
+    for syn in ["silent", "late-error"] {
+        let setup = Setup::new().nat(&format!("unsolicited_syn: {syn}"));
+        let probe = Probe::start(setup.limits("icmp_errors_per_host: 5"));
+        let mapped = [
+            probe.connect_out(at(S1, 5000), at(E1, 80)).external.port,
+            probe.open_udp(at(S1, 5000), at(E1, 53)).port,
+        ];
+        let unmapped = [20_001, 20_001].map(|port| if mapped.contains(&port) { 20_003 } else { port });
+        let mut answers = Vec::new();
+        // An attacker for each: the limits are by receiver.
+        for (attacker, ports) in [(E2, mapped), (RX, unmapped)] {
+            for number in 0..50 {
+                let from = at(attacker, 1000 + number);
+                let to = ports.map(|port| at(G, port));
+                for flags in [TcpFlags::SYN, TcpFlags::ACK, SYN_ACK, TcpFlags::RST] {
+                    probe.outside.send(&tcp(from, to[0], flags, 1, b""));
+                }
+                probe.outside.send(&udp(from, to[1], b"there?"));
+                probe.outside.send(&craft::echo(attacker, G, QueryKind::EchoReply, ports[1], 1, b""));
+            }
+        }
+        while let Some(seen) = probe.outside.within(Duration::from_millis(6800)) {
+            answers.push(seen);
+        }
+        let told = |attacker| answers.iter().filter(|seen| seen.destination().address == attacker).count();
+        if syn == "silent" {
+            assert_eq!(answers, []);
+        } else {
+            // Its own second's worth for each, give or take the random price of one.
+            assert!((4..=7).contains(&told(E2)) && (4..=7).contains(&told(RX)), "{} {}", told(E2), told(RX));
+        }
+        probe.silence();
+    }
+}
+
+#[test]
+fn hashes_are_keyed_at_each_start() {
+    let _proof = proves(&["SEC-8"]);
+    // The table itself, made twice as two starts of a box make it: what falls together in one does not in the other.
+    let table = |secret: [u64; 4]| {
+        let timeouts = natbox::nat::Timeouts {
+            tcp_established: natbox::time::Span::seconds(10),
+            tcp_transitory: natbox::time::Span::seconds(10),
+            tcp_syn: natbox::time::Span::seconds(10),
+            udp: natbox::time::Span::seconds(10),
+            udp_dns: natbox::time::Span::seconds(10),
+            icmp: natbox::time::Span::seconds(10),
+            fragment: natbox::time::Span::seconds(10),
+            port_rest: natbox::time::Span::seconds(0),
+        };
+        let lifetimes = natbox::nat::Lifetimes::new(&timeouts);
+        natbox::nat::Table::new(1000, 1, lifetimes, secret, natbox::time::Tick(0)).unwrap()
+    };
+    let (one, same, other) = (table([1, 2, 3, 4]), table([1, 2, 3, 4]), table([5, 6, 7, 8]));
+    let key = |port| natbox::nat::Key::of(craft::tuple(Protocol::TCP, (E1, port), (G, 80)));
+    let places = |table: &natbox::nat::Table| (1..1000).map(|port| table.hash(key(port))).collect::<Vec<_>>();
+    assert!(places(&one) == places(&same) && places(&one) != places(&other));
+    // And the processes themselves choose differently: the ports of one host's flows do not repeat.
+    let ports = || {
+        let probe = Probe::plain();
+        (0..20).map(|port| probe.syn_out(at(S1, 5000 + port), at(E1, 80)).source().port).collect::<Vec<_>>()
+    };
+    assert_ne!(ports(), ports());
+}
+
+#[test]
+fn no_payload_is_read_or_changed() {
+    let _proof = proves(&["UDP-10", "UDP-10a", "TCP-6"]);
+    let probe = Probe::plain();
+    let external = probe.open_udp(at(S1, 5060), at(E1, 5060));
+    let mut connection = probe.connect_out(at(S1, 5000), at(E1, 21));
+    let mappings = probe.status().mappings;
+    let mut binary = S1.octets().to_vec();
+    binary.extend(5060_u16.to_be_bytes());
+    let payloads: [&[u8]; 5] = [
+        b"PORT 10,0,0,11,19,136\r\n",
+        b"INVITE sip:x@198.51.100.1 SIP/2.0\r\nContact: <sip:10.0.0.11:5060>\r\n\r\nc=IN IP4 10.0.0.11\r\n",
+        b"REGISTER sip:198.51.100.1;transport=TCP SIP/2.0\r\nContact: <sip:s@10.0.0.11:445;transport=TCP>\r\n\r\n",
+        b"PASV\r\n227 Entering Passive Mode (10,0,0,11,19,136)\r\n",
+        &binary,
+    ];
+    for payload in payloads {
+        let out = udp(at(S1, 5060), at(E1, 5060), payload);
+        probe.inside.send(&out);
+        assert_carried(&out, &probe.outside.expect("a datagram"), external, at(E1, 5060));
+        let data = connection.by_inside(TcpFlags::ACK, payload);
+        probe.inside.send(&data);
+        assert_carried(&data, &probe.outside.expect("a segment"), connection.external, at(E1, 21));
+        connection.inside_next += payload.len() as u32;
+    }
+    // Nobody was let in by what they said.
+    for port in [5000, 445, 5060] {
+        probe.syn_in(at(E1, 20), at(G, port));
+    }
+    probe.silence();
+    assert_eq!(probe.status().mappings, mappings);
+}
+
+#[test]
+fn nothing_but_what_is_published_is_open_and_privileges_are_gone() {
+    let _proof = proves(&["SEC-9"]);
+    let probe = Probe::plain();
+    let mut open = BTreeSet::new();
+    for port in 1..=u16::MAX {
+        probe.outside.send(&tcp(at(E1, 4444), at(G, port), TcpFlags::SYN, 1, b""));
+        probe.outside.send(&udp(at(E1, 4444), at(G, port), b"scan"));
+        while let Some(seen) = probe.inside.poll() {
+            open.insert((seen.protocol().0, seen.destination().address, seen.destination().port));
+        }
+        if port % 128 == 0 {
+            for seen in probe.inside.drain_until_quiet() {
+                open.insert((seen.protocol().0, seen.destination().address, seen.destination().port));
+            }
+        }
+    }
+    for seen in probe.inside.drain() {
+        open.insert((seen.protocol().0, seen.destination().address, seen.destination().port));
+    }
+    let range = (7000..=7015).flat_map(|port| [(6, S2, port), (17, S2, port)]);
+    let mut published: BTreeSet<_> = range.collect();
+    published.extend([(6, S1, 80), (17, S1, 80), (17, Ipv4Addr::new(10, 0, 0, 250), 65_000)]);
+    assert_eq!(open, published);
+    assert_eq!(probe.outside.drain(), [], "not a word");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", probe.status().pid)).unwrap();
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    // CAP_NET_ADMIN is number 12.
+    for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_eq!(field(set), format!("{:016x}", 1 << 12), "{set}");
+    }
+    for set in ["CapInh:", "CapAmb:"] {
+        assert_eq!(field(set), format!("{:016x}", 0), "{set}");
+    }
+    assert_eq!((field("NoNewPrivs:"), field("Seccomp:")), ("1".to_owned(), "2".to_owned()));
+}
