@@ -26,6 +26,7 @@
 //! | `bad_input`       | one clear message, the right exit code, nothing left behind                              |
 //! | `line_watch`      | the capture that counts replies on the wrong line can count                              |
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
+//! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
 //! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
 //! | `probe`           | helpers: a box between two wires that the test holds                                     |
 //! | `lab`             | helpers: sites, programs, snapshots, waiting                                             |
@@ -52,6 +53,7 @@ mod ping;
 mod probe;
 mod several_servers;
 mod single_box;
+mod stun;
 mod tun_device;
 mod two_lines;
 mod udp;

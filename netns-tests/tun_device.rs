@@ -1,14 +1,17 @@
 //! Every rung of the offload ladder, with one queue and with several.
 
-use std::net::SocketAddrV4;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::ops::ControlFlow;
 
 use natbox::cli::demo::http::{self, Pattern};
 use natbox::cli::demo::lab::Namespace;
 use natbox::nat::DropReason;
+use natbox::packet::{Protocol, craft};
 use rustix::process::Signal;
 
-use crate::single_box::{CLIENT, Config, Published, SingleBox, Sink, WEB, seconds, serve};
+use crate::single_box::{
+    CLIENT, Config, DATAGRAMS, Injector, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
+};
 
 /// Bytes of each download.
 const LENGTH: usize = 20_000_000;
@@ -69,6 +72,75 @@ fn bytes_also_come_up_whole_on_every_rung() {
         drop((upload, sink));
         natbox.stop(Signal::TERM);
     }
+}
+
+#[test]
+fn receivers_count_no_wrong_checksum() {
+    let _proof = crate::conformance::proves(&["CSUM-5"]);
+    for interface_offloads in [true, false] {
+        let scene = SingleBox::new(Published::OnLink);
+        if !interface_offloads {
+            for (namespace, interface) in [
+                (&scene.server, "eth0"),
+                (&scene.net, "eth0"),
+                (&scene.natbox, "wan0"),
+                (&scene.natbox, "lan0"),
+            ] {
+                let mut command = namespace.command("ethtool");
+                command.args([
+                    "-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off",
+                ]);
+                assert!(command.output().unwrap().status.success());
+            }
+        }
+        let _server = scene.serve();
+        let _outside = serve(&scene.net, CLIENT, 8080);
+        let published = scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
+        let client = scene.net.enter(|| UdpSocket::bind((CLIENT, 4000))).unwrap().unwrap();
+        for socket in [&published, &client] {
+            socket.set_read_timeout(Some(seconds(3))).unwrap();
+        }
+        for (offload, workers) in
+            [("auto", "1"), ("auto", "2"), ("tso", "2"), ("checksum", "1"), ("none", "1"), ("none", "2")]
+        {
+            let what = format!("offload {offload}, {workers} workers, interfaces' own {interface_offloads}");
+            let config = Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+            let natbox = scene.start(&config);
+            download(&scene.net, scene.endpoint(WEB), &what);
+            download(&scene.server, SocketAddrV4::new(CLIENT, 8080), &what);
+            let mut buffer = [0; 2048];
+            for size in (0..1400).step_by(13) {
+                client.send_to(&vec![7; size], scene.endpoint(DATAGRAMS)).unwrap();
+                let (length, from) = published.recv_from(&mut buffer).unwrap();
+                published.send_to(&buffer[..length], from).unwrap();
+                assert_eq!(client.recv(&mut buffer).unwrap(), size);
+            }
+            let mut ping = scene.server.command("ping");
+            ping.args(["-n", "-c", "3", "-i", "0.05", "-W", "2", "-s", "777", &CLIENT.to_string()]);
+            assert!(ping.output().unwrap().status.success(), "{what}");
+            assert_eq!(wrong_checksums(&scene.server) + wrong_checksums(&scene.net), 0, "{what}");
+            natbox.stop(Signal::TERM);
+        }
+        // The counters can count.
+        let _natbox = scene.start(&scene.config());
+        let injector = Injector::new(&scene);
+        let tuple = craft::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
+        let mut wrong = craft::udp(tuple, b"wrong");
+        wrong[26] ^= 1;
+        injector.send(&wrong);
+        eventually("it is counted", || (wrong_checksums(&scene.server) == 1).then_some(()));
+    }
+}
+
+/// Packets that a namespace's own stack has received with a wrong TCP, UDP or ICMP checksum.
+fn wrong_checksums(namespace: &Namespace) -> u64 {
+    let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap().unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let counts = lines.chunks(2).filter_map(|pair| {
+        let at = pair[0].split_whitespace().position(|name| name == "InCsumErrors")?;
+        pair[1].split_whitespace().nth(at)?.parse::<u64>().ok()
+    });
+    counts.sum()
 }
 
 /// Downloads and compares every byte.

@@ -1,7 +1,7 @@
 //! What the RFCs ask of a NAT, each row by a test on the real process.
 //!
 //! A test begins with [`proves`], which names its rows. Its outcome goes to a file; the target `conformance` makes
-//! CONFORMANCE.md of all of them (`netns-tests/conformance`). The same tests run in several variants of offload and workers
+//! CONFORMANCE.md of all of them (`netns-tests/run --conformance`). The same tests run in several variants of offload and workers
 //! (see [`crate::probe::Setup`]).
 
 mod checksums;

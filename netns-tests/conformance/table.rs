@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 eprintln!("open: {row}");
             }
             if found != table {
-                eprintln!("{} is not what the tests say; run netns-tests/conformance", path.display());
+                eprintln!("{} is not what the tests say; run netns-tests/run --conformance", path.display());
             }
             if open.is_empty() && found == table { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -91,7 +91,7 @@ fn table(proofs: &Proofs) -> (String, Vec<String>) {
          What a correct NAT does, row by row, and the tests that show natbox doing it: on the real process, over a real TUN\n\
          device, with offload on and two workers and with offload off and one worker. UDP-n is RFC 4787 REQ-n, TCP-n RFC 5382,\n\
          ICMP-n RFC 5508, UPD-n RFC 7857 section n, CGN-n RFC 6888; `(P)` marks rows of this project's own.\n\n\
-         `netns-tests/conformance` runs the tests and writes this file; `netns-tests/run` fails when it is stale.\n\n\
+         `netns-tests/run --conformance` runs the tests and writes this file; `netns-tests/run` fails when it is stale.\n\n\
          {proven} rows pass, {left} are left on purpose, {} are open.\n{chapters}",
         open.len()
     );

@@ -20,12 +20,8 @@ impl Shortages {
     /// Looks at the drops so far. What has grown since it was told last is told, at most once in [`PAUSE`] for each reason.
     pub(super) fn look(&mut self, drops: &Drops, now: Instant) {
         for (reason, packets) in self.news(drops, now) {
-            tracing::warn!(
-                reason = reason.name(),
-                packets,
-                "packets are dropped: {}",
-                reason.explanation().trim().trim_end_matches('.')
-            );
+            let why = reason.explanation().trim();
+            tracing::warn!(reason = reason.name(), packets, why, "packets are being dropped");
         }
     }
 

@@ -86,3 +86,55 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat::smp_tests::settings;
+    use crate::nat::{Dependence, forwards::Forwards, mappings::Mappings};
+    use crate::packet::{Endpoint, Protocol};
+
+    fn holder(port: u16) -> MappingKey {
+        let settings = settings((40_000, 40_007), Dependence::EndpointIndependent);
+        let mappings = Mappings::new(&settings, &Forwards::new(&settings));
+        let inside = Endpoint::new([10, 0, 0, 5].into(), port);
+        mappings.key(Protocol::UDP, 0, inside, inside)
+    }
+
+    fn woken(run: impl FnOnce(&mut dyn FnMut(u16))) -> Vec<u16> {
+        let mut ports = Vec::new();
+        run(&mut |port| ports.push(port));
+        ports
+    }
+
+    #[test]
+    fn a_port_rests_its_time_unless_its_holder_fetches_it() {
+        let (resting, start) = (Resting::new(Span(100), 10), Tick(u32::MAX - 50));
+        for port in [1, 2, 3] {
+            assert_eq!(
+                woken(|wake| resting.lay(port, holder(port), start.after(Span(u32::from(port))), wake)),
+                []
+            );
+        }
+        assert_eq!(resting.fetch(&holder(2)), Some(2));
+        assert_eq!(resting.fetch(&holder(2)), None);
+        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(100)), wake)), []);
+        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(101)), wake)), [1]);
+        // Laid to rest again, it rests from then on; the first entry is stale.
+        assert_eq!(woken(|wake| resting.lay(2, holder(2), start.after(Span(50)), wake)), []);
+        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(149)), wake)), [3]);
+        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(150)), wake)), [2]);
+    }
+
+    #[test]
+    fn the_oldest_makes_room_and_a_forward_may_take_any() {
+        let resting = Resting::new(Span(100), 2);
+        for (port, expected) in [(1, vec![]), (2, vec![]), (3, vec![1])] {
+            assert_eq!(woken(|wake| resting.lay(port, holder(port), Tick(0), wake)), expected);
+        }
+        assert!(resting.give_up(2) && !resting.give_up(2));
+        assert_eq!(woken(|wake| resting.wake_due(Tick(100), wake)), [3], "what was given up is not woken");
+        let none = Resting::new(Span(100), 0);
+        assert_eq!(woken(|wake| none.lay(7, holder(7), Tick(0), wake)), [7], "room for none");
+    }
+}

@@ -170,8 +170,21 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
 #[test]
 fn workers_that_race_over_mappings_give_everything_back() {
     const WORKERS: usize = 2;
-    for (seed, filtering) in [(1, Dependence::EndpointIndependent), (2, Dependence::AddressDependent)] {
-        let nat = Nat::new(settings((40_000, 40_007), filtering), WORKERS, Tick(0)).expect("memory");
+    let plain = |filtering| settings((40_000, 40_007), filtering);
+    let resting = {
+        let mut settings = plain(Dependence::EndpointIndependent);
+        settings.timeouts.port_rest = Span(500);
+        Settings { resting_ports: 5, ..settings }
+    };
+    let overlapping = Settings {
+        mapping: Dependence::AddressAndPortDependent,
+        port_overlapping: true,
+        ..plain(Dependence::AddressAndPortDependent)
+    };
+    let cases =
+        [plain(Dependence::EndpointIndependent), plain(Dependence::AddressDependent), resting, overlapping];
+    for (seed, settings) in (1..).zip(cases) {
+        let nat = Nat::new(settings, WORKERS, Tick(0)).expect("memory");
         std::thread::scope(|scope| {
             for worker in 0..WORKERS {
                 let nat = &nat;

@@ -51,10 +51,7 @@ macro_rules! drop_reasons {
 impl DropReason {
     /// Whether something ran out that the operator can give more of: a person should know (RFC 6888 REQ-11).
     pub const fn is_shortage(self) -> bool {
-        matches!(
-            self,
-            Self::TableFull | Self::PortsExhausted | Self::HostLimit | Self::HostRate | Self::FragmentsFull
-        )
+        matches!(self, Self::TableFull | Self::PortsExhausted | Self::HostLimit | Self::HostRate)
     }
 }
 

@@ -1,0 +1,51 @@
+//! What a STUN server with two addresses, which knows nothing of natbox, finds out about it (RFC 5780): coturn and its
+//! client.
+
+use std::net::Ipv4Addr;
+
+use crate::conformance::proves;
+use crate::lab::require;
+use crate::single_box::{CLIENT, Config, Published, SERVER, SingleBox, eventually};
+
+/// The server's other address.
+const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
+
+const KINDS: [(&str, &str); 3] = [
+    ("endpoint-independent", "Endpoint Independent"),
+    ("address-dependent", "Address Dependent"),
+    ("address-and-port-dependent", "Address and Port Dependent"),
+];
+
+#[test]
+fn a_stun_server_finds_the_behaviour_that_was_set() {
+    let _proof = proves(&["STUN-1"]);
+    require("turnserver").unwrap();
+    require("turnutils_natdiscovery").unwrap();
+    let scene = SingleBox::new(Published::OnLink);
+    scene.net.address("lo", OTHER, 32).unwrap();
+    let mut command = scene.net.command("turnserver");
+    command.args(["-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls", "--log-file", "stdout"]);
+    command.args(["--listening-ip", &CLIENT.to_string(), "--listening-ip", &OTHER.to_string()]);
+    command.args(["--pidfile", scene.lab.directory().join("turn.pid").to_str().unwrap()]);
+    command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
+    let _server = scene.net.spawn("turnserver", command).unwrap();
+    for (mapping, mapping_words) in KINDS {
+        for (filtering, filtering_words) in KINDS {
+            let natbox = scene.start(&Config {
+                extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
+                ..scene.config()
+            });
+            let said = eventually("the server answers", || {
+                let mut command = scene.server.command("timeout");
+                command.args(["60", "turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
+                let output = command.arg(CLIENT.to_string()).output().unwrap();
+                let said = String::from_utf8_lossy(&output.stdout).into_owned();
+                said.contains("Filtering").then_some(said)
+            });
+            for verdict in [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")] {
+                assert!(said.contains(&format!("NAT with {verdict}")), "{verdict} is missing:\n{said}");
+            }
+            drop(natbox);
+        }
+    }
+}
