@@ -94,6 +94,8 @@ mod tests {
     use crate::nat::{Dependence, forwards::Forwards, mappings::Mappings};
     use crate::packet::{Endpoint, Protocol};
 
+    const NOBODY: [u16; 0] = [];
+
     fn holder(port: u16) -> MappingKey {
         let settings = settings((40_000, 40_007), Dependence::EndpointIndependent);
         let mappings = Mappings::new(&settings, &Forwards::new(&settings));
@@ -113,15 +115,15 @@ mod tests {
         for port in [1, 2, 3] {
             assert_eq!(
                 woken(|wake| resting.lay(port, holder(port), start.after(Span(u32::from(port))), wake)),
-                []
+                NOBODY
             );
         }
         assert_eq!(resting.fetch(&holder(2)), Some(2));
         assert_eq!(resting.fetch(&holder(2)), None);
-        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(100)), wake)), []);
+        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(100)), wake)), NOBODY);
         assert_eq!(woken(|wake| resting.wake_due(start.after(Span(101)), wake)), [1]);
         // Laid to rest again, it rests from then on; the first entry is stale.
-        assert_eq!(woken(|wake| resting.lay(2, holder(2), start.after(Span(50)), wake)), []);
+        assert_eq!(woken(|wake| resting.lay(2, holder(2), start.after(Span(50)), wake)), NOBODY);
         assert_eq!(woken(|wake| resting.wake_due(start.after(Span(149)), wake)), [3]);
         assert_eq!(woken(|wake| resting.wake_due(start.after(Span(150)), wake)), [2]);
     }
