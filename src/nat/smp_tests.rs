@@ -213,7 +213,8 @@ fn workers_that_race_over_mappings_give_everything_back() {
             while !nat.expire(lane, now) {}
         }
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
-        // Every port and every place in the host's account is free again.
+        // Every port and every place in the host's account is free again, once the ports have rested.
+        let now = Tick(61_000);
         for port in 0..8 {
             let tuple = craft::tuple(Protocol::UDP, (HOST, 6000 + port), ([192, 0, 2, 1], 1));
             for remote in 0..2 {
