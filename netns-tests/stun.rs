@@ -3,6 +3,8 @@
 
 use std::net::Ipv4Addr;
 
+use natbox::cli::demo::lab::Namespace;
+
 use crate::conformance::proves;
 use crate::lab::require;
 use crate::single_box::{CLIENT, Config, Published, SERVER, SingleBox, eventually};
@@ -21,6 +23,7 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     let _proof = proves(&["STUN-1"]);
     require("turnserver").unwrap();
     require("turnutils_natdiscovery").unwrap();
+    require("turnutils_stunclient").unwrap();
     let scene = SingleBox::new(Published::OnLink);
     scene.net.address("lo", OTHER, 32).unwrap();
     let mut command = scene.net.command("turnserver");
@@ -29,23 +32,27 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     command.args(["--pidfile", scene.lab.directory().join("turn.pid").to_str().unwrap()]);
     command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
     let _server = scene.net.spawn("turnserver", command).unwrap();
+    eventually("the server answers", || {
+        ask(&scene.net, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
+    });
     for (mapping, mapping_words) in KINDS {
         for (filtering, filtering_words) in KINDS {
             let natbox = scene.start(&Config {
                 extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
                 ..scene.config()
             });
-            let said = eventually("the server answers", || {
-                let mut command = scene.server.command("timeout");
-                command.args(["60", "turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
-                let output = command.arg(CLIENT.to_string()).output().unwrap();
-                let said = String::from_utf8_lossy(&output.stdout).into_owned();
-                said.contains("Filtering").then_some(said)
-            });
+            let said = ask(&scene.server, &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
             for verdict in [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")] {
                 assert!(said.contains(&format!("NAT with {verdict}")), "{verdict} is missing:\n{said}");
             }
             drop(natbox);
         }
     }
+}
+
+/// Runs a client of the server; what it says.
+fn ask(namespace: &Namespace, words: &[&str]) -> String {
+    let mut command = namespace.command("timeout");
+    command.arg("60").args(words).arg(CLIENT.to_string());
+    String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
 }
