@@ -33,7 +33,7 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
     let _server = scene.net.spawn("turnserver", command).unwrap();
     eventually("the server answers", || {
-        ask(&scene.net, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
+        ask(&scene.net, 1, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
     });
     for (mapping, mapping_words) in KINDS {
         for (filtering, filtering_words) in KINDS {
@@ -41,7 +41,8 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
                 extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
                 ..scene.config()
             });
-            let said = ask(&scene.server, &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
+            let said =
+                ask(&scene.server, 60, &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
             for verdict in [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")] {
                 assert!(said.contains(&format!("NAT with {verdict}")), "{verdict} is missing:\n{said}");
             }
@@ -50,9 +51,9 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     }
 }
 
-/// Runs a client of the server; what it says.
-fn ask(namespace: &Namespace, words: &[&str]) -> String {
+/// Runs a client of the server, which may wait for ever for an answer to a datagram that was lost; what it says.
+fn ask(namespace: &Namespace, seconds: u32, words: &[&str]) -> String {
     let mut command = namespace.command("timeout");
-    command.arg("60").args(words).arg(CLIENT.to_string());
+    command.arg(seconds.to_string()).args(words).arg(CLIENT.to_string());
     String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
 }
