@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
 
+use crate::probe::{cut, with};
 use crate::single_box::{Config, DATAGRAMS, Injector, Published, SingleBox, WEB, eventually};
 
 const STRANGER: Ipv4Addr = Injector::STRANGER;
@@ -24,21 +25,6 @@ fn udp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
 fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
     let tuple = craft::tuple(Protocol::TCP, (STRANGER, 4000), (to, port));
     craft::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], payload)
-}
-
-/// The packet with some bytes set and the IP header checksum right.
-fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
-    for (at, byte) in changes {
-        packet[*at] = *byte;
-    }
-    craft::refresh_header_checksum(&mut packet);
-    packet
-}
-
-/// The packet cut off, with a total length that agrees.
-fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
-    packet.truncate(length);
-    with(packet, &[(2, 0), (3, length as u8)])
 }
 
 #[test]

@@ -1,16 +1,12 @@
 //! Checksums: kept right where they were, never made right where they were not. The wires recompute all of them.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
 
 use super::proves;
-use crate::probe::{E1, F, F_TARGET, G, Probe, S1, Seen, Setup, assert_carried, at};
+use crate::probe::{E1, F, F_TARGET, G, Probe, S1, Seen, Setup, assert_carried, at, tuple};
 
 /// Words at which sums turn over.
 const CORNERS: [u16; 6] = [0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff];
-
-fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
-    Tuple { protocol, source, destination }
-}
 
 /// Where a packet of a protocol has its checksum, behind an IP header without options.
 fn checksum_at(packet: &[u8]) -> usize {

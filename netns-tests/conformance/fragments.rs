@@ -3,17 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use natbox::packet::{ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{E1, E2, F, F_TARGET, G, Probe, S1, S2, S3, Seen, Setup, at, spray};
+use crate::probe::{E1, E2, F, F_TARGET, G, Probe, S1, S2, S3, Seen, Setup, at, spray, udp};
 
 const PAYLOAD: usize = 2500;
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
-}
 
 /// Bytes that show where they belong.
 fn text(length: usize) -> Vec<u8> {

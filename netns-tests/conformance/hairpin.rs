@@ -1,30 +1,11 @@
 //! Inside hosts that talk to one another through external endpoints.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
 
 use super::proves;
-use crate::probe::{E1, F, F_TARGET, G, G2, Probe, S1, S2, S3, SYN_ACK, Setup, assert_carried, at};
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
-}
-
-fn tcp(
-    source: Endpoint,
-    destination: Endpoint,
-    flags: TcpFlags,
-    sequence: u32,
-    acknowledgement: u32,
-) -> Vec<u8> {
-    craft::tcp(
-        Tuple { protocol: Protocol::TCP, source, destination },
-        flags,
-        sequence,
-        acknowledgement,
-        &[],
-        b"",
-    )
-}
+use crate::probe::{
+    E1, F, F_TARGET, G, G2, Probe, S1, S2, S3, SYN_ACK, Setup, assert_carried, at, segment, udp,
+};
 
 #[test]
 fn hosts_see_each_others_external_endpoints() {
@@ -39,10 +20,10 @@ fn hosts_see_each_others_external_endpoints() {
     probe.inside.send(&answer);
     assert_carried(&answer, &probe.inside.expect("the answer"), b, one);
     let (a, b) = (probe.connect_out(one, at(E1, 80)).external, probe.connect_out(other, at(E1, 80)).external);
-    probe.inside.send(&tcp(one, b, TcpFlags::SYN, 1, 0));
+    probe.inside.send(&segment(one, b, TcpFlags::SYN, 1, 0));
     let seen = probe.inside.expect("a SYN");
     assert_eq!((seen.source(), seen.destination()), (a, other));
-    probe.inside.send(&tcp(other, a, SYN_ACK, 100, 2));
+    probe.inside.send(&segment(other, a, SYN_ACK, 100, 2));
     let seen = probe.inside.expect("its answer");
     assert_eq!((seen.source(), seen.destination()), (b, one));
     // Filtering holds here as for the outside.
@@ -57,14 +38,14 @@ fn forwards_are_reached_from_inside_and_by_their_own_server() {
     let _proof = proves(&["HAIR-1"]);
     let probe = Probe::plain();
     for client in [at(S2, 5000), at(S1, 5000)] {
-        probe.inside.send(&tcp(client, F, TcpFlags::SYN, 1, 0));
+        probe.inside.send(&segment(client, F, TcpFlags::SYN, 1, 0));
         let syn = probe.inside.expect("a SYN");
         assert_eq!((syn.source().address, syn.destination()), (G, F_TARGET));
         let external = syn.source();
-        probe.inside.send(&tcp(F_TARGET, external, SYN_ACK, 100, 2));
+        probe.inside.send(&segment(F_TARGET, external, SYN_ACK, 100, 2));
         let answer = probe.inside.expect("its answer");
         assert_eq!((answer.source(), answer.destination()), (F, client));
-        probe.inside.send(&tcp(client, F, TcpFlags::ACK, 2, 101));
+        probe.inside.send(&segment(client, F, TcpFlags::ACK, 2, 101));
         let seen = probe.inside.expect("the end of the handshake");
         assert_eq!((seen.source(), seen.destination()), (external, F_TARGET));
         let question = udp(client, F, b"question");

@@ -2,14 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, Tuple, craft};
 
 use super::proves;
-use crate::probe::{BOX, E1, E2, F, F_TARGET, G, Probe, RX, S1, SYN_ACK, Seen, Setup, assert_carried, at};
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
-}
+use crate::probe::{
+    BOX, E1, E2, F, F_TARGET, G, Probe, RX, S1, SYN_ACK, Seen, Setup, assert_carried, at, udp,
+};
 
 fn with_df(mut packet: Vec<u8>) -> Vec<u8> {
     craft::set_dont_fragment(&mut packet, true);

@@ -4,20 +4,16 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{BOX, E1, E2, F, G, G2, Probe, RP, RX, S1, S2, Seen, Setup, at};
+use crate::probe::{BOX, E1, E2, F, G, G2, Probe, RP, RX, S1, S2, Seen, Setup, at, udp};
 
 /// Something that was sent from inside: as its sender wrote it, as it was seen outside, and what would be its answer.
 struct Sent {
     original: Vec<u8>,
     outside: Seen,
-}
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
 }
 
 /// A datagram, a segment and an echo request from S1 to E1.

@@ -7,15 +7,7 @@ use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at};
-
-fn udp(source: Endpoint, destination: Endpoint) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, b"hello")
-}
-
-fn syn(source: Endpoint, destination: Endpoint) -> Vec<u8> {
-    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, TcpFlags::SYN, 1000, 0, &[], b"")
-}
+use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at, syn, udp};
 
 #[test]
 fn a_host_has_so_many_sessions_and_gets_them_back() {
@@ -26,7 +18,7 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
         for port in 0..5 {
             probe.open_udp(at(S1, 5000 + port), at(E1, 53));
         }
-        probe.inside.send(&udp(at(S1, 5005), at(E1, 53)));
+        probe.inside.send(&udp(at(S1, 5005), at(E1, 53), b"hello"));
         probe.inside.send(&syn(at(S1, 5005), at(E1, 80)));
         assert_eq!(probe.outside.drain(), []);
         assert_eq!(probe.dropped("host-limit"), 2 * (round + 1));
@@ -36,7 +28,7 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
     let probe = Probe::start(Setup::new().nat("refusal: none").limits("new_sessions_per_host: 20"));
     let started = Instant::now();
     for port in 0..200 {
-        probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53)));
+        probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53), b"hello"));
     }
     let seconds = started.elapsed().as_secs() as usize + 1;
     let asked = Instant::now();
@@ -74,7 +66,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
         let probe = Probe::start(setup);
         let (mut connections, mappings) = fill(&probe);
         let newcomers = [
-            udp(at(S3, 1), at(E1, 53)),
+            udp(at(S3, 1), at(E1, 53), b"hello"),
             syn(at(S3, 1), at(E1, 80)),
             craft::echo(S3, E1, QueryKind::EchoRequest, 1, 1, b"ping"),
         ];
@@ -104,7 +96,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
         // The operator is told once.
         wait_until("a warning", || probe.log().contains("table-full"));
         for port in 2..100 {
-            probe.inside.send(&udp(at(S3, port), at(E1, 53)));
+            probe.inside.send(&udp(at(S3, port), at(E1, 53), b"hello"));
         }
         std::thread::sleep(Duration::from_millis(2500));
         assert_eq!(probe.log().matches("reason=\"table-full\"").count(), 1, "{}", probe.log());
@@ -137,7 +129,7 @@ fn pressure_takes_what_is_half_open_and_never_what_is_established() {
     probe.tcp_out(&closed.by_inside(fin, b""));
     probe.open_udp(at(S1, 7000), at(E1, 53));
     assert_eq!(probe.status().sessions.evicted, 21);
-    probe.inside.send(&udp(at(S1, 7001), at(E1, 53)));
+    probe.inside.send(&udp(at(S1, 7001), at(E1, 53), b"hello"));
     assert_eq!(probe.inside.expect("a refusal").icmp(), Some((3, 13)));
 }
 
@@ -164,7 +156,7 @@ fn counters_can_be_read_while_packets_flow() {
     let mut last = 0;
     for round in 0..20_u16 {
         for number in 0..500 {
-            probe.outside.send(&udp(at(E1, round * 500 + number + 1), F));
+            probe.outside.send(&udp(at(E1, round * 500 + number + 1), F, b"hello"));
         }
         let asked = Instant::now();
         let status = probe.status();
@@ -190,7 +182,7 @@ fn each_drop_raises_its_own_counter() {
     let _proof = proves(&["MIB-1"]);
     let probe = Probe::start(Setup::new().nat("refusal: none").outbound(&["{ from: 10.0.0.0/28 }"]));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
-    let sent = udp(external, at(E1, 53));
+    let sent = udp(external, at(E1, 53), b"hello");
     let mut broken = sent.clone();
     broken[20 + 4] = 0xff;
     let fragments =
@@ -202,27 +194,27 @@ fn each_drop_raises_its_own_counter() {
         craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1, 1, &[], b"")
     };
     let outside = [
-        (udp(at(E1, 9), at(G, 1)), "no-mapping"),
-        (udp(at(E2, 9), external), "filtered"),
-        (craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4))), "unmatched-icmp-error"),
+        (udp(at(E1, 9), at(G, 1), b"hello"), "no-mapping"),
+        (udp(at(E2, 9), external, b"hello"), "filtered"),
+        (craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")), "unmatched-icmp-error"),
         (craft::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
         (craft::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
         (beyond, "bad-fragment"),
     ];
     let inside = [
-        (udp(at(Ipv4Addr::new(10, 0, 0, 99), 1), at(E1, 53)), "no-outbound-rule"),
-        (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53)), "source-not-inside"),
+        (udp(at(Ipv4Addr::new(10, 0, 0, 99), 1), at(E1, 53), b"hello"), "no-outbound-rule"),
+        (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53), b"hello"), "source-not-inside"),
         (segment(at(S1, 9), at(E1, 80), TcpFlags::ACK), "tcp-without-session"),
         (craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "unasked-answer"),
         (
             {
-                let mut packet = udp(at(S1, 9), at(E1, 53));
+                let mut packet = udp(at(S1, 9), at(E1, 53), b"hello");
                 packet[24] = 0xff;
                 packet
             },
             "bad-transport-header",
         ),
-        (craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000))), "unrelated-icmp-error"),
+        (craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")), "unrelated-icmp-error"),
     ];
     // S2 is a host that has sessions of its own, and so no router.
     probe.open_udp(at(S2, 5000), at(E1, 53));

@@ -2,34 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{E1, E2, F, F_TARGET, G, Probe, S1, S2, Setup, Wire, assert_carried, at};
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
-}
-
-fn tcp(source: Endpoint, destination: Endpoint, flags: TcpFlags) -> Vec<u8> {
-    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1000, 1, &[], b"")
-}
-
-/// The packet with some bytes set and the IP header checksum right.
-fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
-    for (at, byte) in changes {
-        packet[*at] = *byte;
-    }
-    craft::refresh_header_checksum(&mut packet);
-    packet
-}
-
-/// The packet cut off, with a total length that agrees.
-fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
-    packet.truncate(length);
-    with(packet, &[(2, 0), (3, length as u8)])
-}
+use crate::probe::{
+    E1, E2, F, F_TARGET, G, Probe, S1, S2, Setup, Wire, assert_carried, at, cut, segment, udp, with,
+};
 
 #[test]
 fn bytes_behind_the_end_are_left_behind() {
@@ -76,7 +55,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
                 &probe.inside,
                 [
                     udp(inside, remote, b"payload"),
-                    tcp(inside, remote, syn),
+                    segment(inside, remote, syn, 1000, 1),
                     craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b""),
                 ],
             ),
@@ -84,7 +63,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
                 &probe.outside,
                 [
                     udp(client, F, b"payload"),
-                    tcp(client, F, syn),
+                    segment(client, F, syn, 1000, 1),
                     craft::echo(E1, G, QueryKind::EchoReply, 77, 1, b""),
                 ],
             ),
@@ -131,7 +110,7 @@ fn nonsense_flags_open_nothing() {
             (flags.syn() && !flags.ack() && !flags.fin() && !flags.rst(), flags.ack() && bits & 0b111 == 0);
         // Out: a SYN opens, and nothing else does.
         let before = created();
-        probe.inside.send(&tcp(at(S2, port), at(E1, 80), flags));
+        probe.inside.send(&segment(at(S2, port), at(E1, 80), flags, 1000, 1));
         assert_eq!(
             probe.outside.within(std::time::Duration::from_millis(if opens { 5000 } else { 30 })).is_some(),
             opens,
@@ -140,7 +119,7 @@ fn nonsense_flags_open_nothing() {
         assert_eq!(created() - before, u64::from(opens), "{bits:#08b}");
         // To a forward: an ACK reveals a connection that is older than the box. All pass, the server being there anyway.
         let before = created();
-        probe.outside.send(&tcp(at(E1, port), F, flags));
+        probe.outside.send(&segment(at(E1, port), F, flags, 1000, 1));
         let seen = probe.inside.expect("a segment to a forward");
         assert_eq!((seen.flags(), seen.destination()), (flags, F_TARGET));
         assert_eq!(created() - before, u64::from(opens || reveals), "{bits:#08b}");
@@ -188,7 +167,7 @@ fn impossible_sources_go_nowhere() {
     for source in sources {
         for to in [F, external, at(G, 9000)] {
             probe.outside.send(&udp(at(source, 53), to, b"from nowhere"));
-            probe.outside.send(&tcp(at(source, to.port), to, TcpFlags::SYN));
+            probe.outside.send(&segment(at(source, to.port), to, TcpFlags::SYN, 1000, 1));
         }
     }
     // From inside: the box's own external address, and what belongs to nobody.

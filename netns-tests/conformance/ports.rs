@@ -3,19 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Protocol, TcpFlags, craft};
-
 use super::proves;
-use crate::probe::{E1, E2, G, Probe, S1, S2, S3, Setup, at};
-
-fn syn(from: natbox::packet::Endpoint, to: natbox::packet::Endpoint) -> Vec<u8> {
-    let tuple = natbox::packet::Tuple { protocol: Protocol::TCP, source: from, destination: to };
-    craft::tcp(tuple, TcpFlags::SYN, 1000, 0, &[], b"")
-}
-
-fn datagram(from: natbox::packet::Endpoint, to: natbox::packet::Endpoint) -> Vec<u8> {
-    craft::udp(natbox::packet::Tuple { protocol: Protocol::UDP, source: from, destination: to }, b"hello")
-}
+use crate::probe::{E1, E2, G, Probe, S1, S2, S3, Setup, at, syn, udp};
 
 #[test]
 fn no_two_endpoints_share_a_port() {
@@ -30,7 +19,7 @@ fn no_two_endpoints_share_a_port() {
         }
     }
     assert!(datagrams.keys().all(|external| (40_000..=40_099).contains(&external.port)));
-    probe.inside.send(&datagram(at(S3, 5000), at(E1, 53)));
+    probe.inside.send(&udp(at(S3, 5000), at(E1, 53), b"hello"));
     probe.inside.send(&syn(at(S3, 5000), at(E1, 80)));
     probe.silence();
     for (external, inside) in datagrams {
@@ -54,7 +43,7 @@ fn ports_keep_their_class_while_the_range_allows() {
     for port in 2000..2000 + 1024 - 377 {
         assert!(probe.open_udp(at(S2, port), at(E1, 53)).port >= 1024);
     }
-    probe.inside.send(&datagram(at(S2, 60_000), at(E1, 53)));
+    probe.inside.send(&udp(at(S2, 60_000), at(E1, 53), b"hello"));
     assert_eq!(probe.outside.drain(), []);
     probe.inside.drain();
     probe.assert_alive();
@@ -112,12 +101,12 @@ fn a_freed_port_rests_for_others() {
     assert_ne!(first, second);
     wait_until("both have ended", || probe.sessions() == 0);
     let freed = Instant::now();
-    probe.inside.send(&datagram(at(S2, 5000), at(E1, 53)));
+    probe.inside.send(&udp(at(S2, 5000), at(E1, 53), b"hello"));
     probe.silence();
     assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53)), first, "its last holder has it back at once");
     wait_until("the other one may have the other port", || {
-        probe.inside.send(&datagram(at(S2, 5000), at(E1, 53)));
-        probe.inside.send(&datagram(at(S1, 5000), at(E1, 53)));
+        probe.inside.send(&udp(at(S2, 5000), at(E1, 53), b"hello"));
+        probe.inside.send(&udp(at(S1, 5000), at(E1, 53), b"hello"));
         let seen = [
             probe.outside.within(Duration::from_millis(300)),
             probe.outside.within(Duration::from_millis(100)),
@@ -158,7 +147,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
     let mut tried = 0_u32;
     while started.elapsed() < Duration::from_millis(1000) {
         for _ in 0..100 {
-            probe.inside.send(&datagram(at(S2, 1024 + (tried % 60_000) as u16), at(E2, 53)));
+            probe.inside.send(&udp(at(S2, 1024 + (tried % 60_000) as u16), at(E2, 53), b"hello"));
             tried += 1;
         }
         for (port, external) in (5000..).zip(&kept) {
@@ -187,7 +176,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
     }
     keep();
     assert_eq!(probe.open_udp(at(S3, 1), at(E1, 53)), spare);
-    probe.inside.send(&datagram(at(S3, 2), at(E1, 53)));
+    probe.inside.send(&udp(at(S3, 2), at(E1, 53), b"hello"));
     assert_eq!(probe.outside.drain(), []);
 }
 
@@ -214,7 +203,7 @@ fn ports_overlap_where_the_mode_allows() {
     let probe = Probe::start(setup.nat("mapping: address-and-port-dependent"));
     probe.open_udp(at(S1, 5000), at(E1, 1));
     probe.open_udp(at(S1, 5000), at(E1, 2));
-    probe.inside.send(&datagram(at(S1, 5000), at(E1, 3)));
+    probe.inside.send(&udp(at(S1, 5000), at(E1, 3), b"hello"));
     probe.silence();
 }
 

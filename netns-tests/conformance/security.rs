@@ -5,18 +5,12 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
 
 use super::proves;
-use crate::probe::{E1, E2, F, F_TARGET, G, Probe, RX, S1, S2, SYN_ACK, Setup, assert_carried, at};
-
-fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, payload)
-}
-
-fn tcp(source: Endpoint, destination: Endpoint, flags: TcpFlags, sequence: u32, payload: &[u8]) -> Vec<u8> {
-    craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, sequence, 0, &[], payload)
-}
+use crate::probe::{
+    E1, E2, F, F_TARGET, G, Probe, RX, S1, S2, SYN_ACK, Setup, assert_carried, at, segment, udp,
+};
 
 #[test]
 fn only_inside_sources_go_out_whatever_happens_to_the_box() {
@@ -24,14 +18,14 @@ fn only_inside_sources_go_out_whatever_happens_to_the_box() {
     let probe = Probe::start(Setup::new().nat("refusal: none"));
     for source in [Ipv4Addr::new(8, 8, 8, 8), G, Ipv4Addr::new(10, 0, 1, 1), E2] {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"spoofed"));
-        probe.inside.send(&tcp(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, b""));
+        probe.inside.send(&segment(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, 0));
     }
     probe.silence();
     // While it is killed, started and reloaded under load, nothing private is seen outside: the wire would say.
     let load = || {
         for port in 0..300 {
             probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53), b"load"));
-            probe.inside.send(&tcp(at(S2, 5000 + port), at(E1, 80), TcpFlags::SYN, 1, b""));
+            probe.inside.send(&segment(at(S2, 5000 + port), at(E1, 80), TcpFlags::SYN, 1, 0));
             while probe.outside.poll().is_some() {}
         }
     };
@@ -80,7 +74,8 @@ fn guesses_end_nothing() {
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     for connection in [out, inward] {
         for number in 1..=64 {
-            let blind = |flags, sequence| tcp(connection.outside, connection.external, flags, sequence, b"");
+            let blind =
+                |flags, sequence| segment(connection.outside, connection.external, flags, sequence, 0);
             let next = connection.outside_next;
             probe.outside.send(&blind(TcpFlags::RST, next.wrapping_add(number * step)));
             probe.outside.send(&blind(TcpFlags::RST, next.wrapping_sub(number * step)));
@@ -92,7 +87,7 @@ fn guesses_end_nothing() {
     }
     // To every port: whoever is there, it is not ended.
     for port in 0..=u16::MAX {
-        probe.outside.send(&tcp(at(E1, 80), at(G, port), TcpFlags::RST, u32::from(port) << 16, b""));
+        probe.outside.send(&segment(at(E1, 80), at(G, port), TcpFlags::RST, u32::from(port) << 16, 0));
         if port % 256 == 0 {
             probe.inside.drain_now();
         }
@@ -113,7 +108,7 @@ fn a_syn_flood_takes_no_server_off_the_net() {
     for round in 0..100_u32 {
         for number in 0..300_u32 {
             let source = Ipv4Addr::from(0x0b00_0000 + round * 300 + number);
-            probe.outside.send(&tcp(at(source, 1024), F, TcpFlags::SYN, number, b""));
+            probe.outside.send(&segment(at(source, 1024), F, TcpFlags::SYN, number, 0));
         }
         probe.inside.drain_until_quiet();
         let mut connection = probe.connect_in(at(E1, 5000 + round as u16), F);
@@ -172,7 +167,7 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
                 let from = at(attacker, 1000 + number);
                 let to = ports.map(|port| at(G, port));
                 for flags in [TcpFlags::SYN, TcpFlags::ACK, SYN_ACK, TcpFlags::RST] {
-                    probe.outside.send(&tcp(from, to[0], flags, 1, b""));
+                    probe.outside.send(&segment(from, to[0], flags, 1, 0));
                 }
                 probe.outside.send(&udp(from, to[1], b"there?"));
                 probe.outside.send(&craft::echo(attacker, G, QueryKind::EchoReply, ports[1], 1, b""));
@@ -261,7 +256,7 @@ fn nothing_but_what_is_published_is_open_and_privileges_are_gone() {
     let probe = Probe::plain();
     let mut open = BTreeSet::new();
     for port in 1..=u16::MAX {
-        probe.outside.send(&tcp(at(E1, 4444), at(G, port), TcpFlags::SYN, 1, b""));
+        probe.outside.send(&segment(at(E1, 4444), at(G, port), TcpFlags::SYN, 1, 0));
         probe.outside.send(&udp(at(E1, 4444), at(G, port), b"scan"));
         while let Some(seen) = probe.inside.poll() {
             open.insert((seen.protocol().0, seen.destination().address, seen.destination().port));

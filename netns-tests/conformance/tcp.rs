@@ -2,33 +2,18 @@
 
 use std::time::Duration;
 
-use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{Connection, E1, F, F_TARGET, G, Probe, S1, SYN_ACK, Seen, Setup, assert_carried, at};
+use crate::probe::{
+    Connection, E1, F, F_TARGET, G, Probe, S1, SYN_ACK, Seen, Setup, assert_carried, at, segment,
+};
 
 const ACK: TcpFlags = TcpFlags::ACK;
 const SYN: TcpFlags = TcpFlags::SYN;
 const RST: TcpFlags = TcpFlags::RST;
 const FIN: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
-
-fn segment(
-    source: Endpoint,
-    destination: Endpoint,
-    flags: TcpFlags,
-    sequence: u32,
-    acknowledgement: u32,
-) -> Vec<u8> {
-    craft::tcp(
-        Tuple { protocol: Protocol::TCP, source, destination },
-        flags,
-        sequence,
-        acknowledgement,
-        &[],
-        b"",
-    )
-}
 
 /// Closes a connection: who sends the first FIN, and whether both do at one time.
 fn close(probe: &Probe, connection: &mut Connection, inside_first: bool, at_once: bool) {

@@ -3,17 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{E1, E2, F, Probe, S1, S2, SYN_ACK, Setup, at};
+use crate::probe::{E1, E2, F, Probe, S1, S2, SYN_ACK, Setup, at, udp};
 
 const FIN: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
-
-fn datagram(source: Endpoint, destination: Endpoint) -> Vec<u8> {
-    craft::udp(Tuple { protocol: Protocol::UDP, source, destination }, b"hello")
-}
 
 /// The effective value of a timeout, by the file that the probe would use.
 fn default_of(key: &str) -> String {
@@ -193,7 +189,7 @@ fn both_directions_live_and_die_together() {
         let seen = probe.inside.expect("the download");
         assert_eq!(seen.destination(), at(S1, 5000));
         for port in 0..5 {
-            probe.inside.send(&datagram(at(S2, 6000 + port), at(E2, 53000)));
+            probe.inside.send(&udp(at(S2, 6000 + port), at(E2, 53000), b"hello"));
         }
         let others = probe.outside.drain();
         assert!(others.iter().all(|seen| seen.source() != external), "the port was given away: {others:?}");

@@ -12,6 +12,7 @@
 //! against the oracle (see [`wire`]). A silence is followed by a packet that must pass, so that a dead box never passes.
 
 mod carried;
+mod packets;
 mod seen;
 pub mod setup;
 mod spray;
@@ -19,6 +20,7 @@ mod talk;
 mod wire;
 
 pub use carried::assert_carried;
+pub use packets::{cut, segment, syn, tuple, udp, with};
 pub use seen::Seen;
 pub use setup::Setup;
 pub use spray::spray;

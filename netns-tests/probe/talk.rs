@@ -1,8 +1,8 @@
 //! Conversations over the wires that most tests begin with.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
 
-use super::{Probe, Seen, at};
+use super::{Probe, Seen, at, tuple};
 
 /// SYN and ACK.
 pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
@@ -10,10 +10,6 @@ pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 /// Options of an ordinary SYN: MSS 1460.
 fn syn_options() -> [u8; 4] {
     [2, 4, 5, 180]
-}
-
-fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
-    Tuple { protocol, source, destination }
 }
 
 /// A connection through the box: who is inside, who is outside, and how each sees the other.
