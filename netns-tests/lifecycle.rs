@@ -44,6 +44,35 @@ fn status_tells_what_the_box_does_as_text_and_as_json() {
 }
 
 #[test]
+fn sessions_are_listed_as_text_and_as_json() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let socket = natbox.socket().display().to_string();
+    let list = |more: &[&str]| {
+        let listed = scene.natbox(&[], &[&["sessions", "--socket", &socket], more].concat());
+        assert_eq!(listed.code, Some(0), "{listed:?}");
+        listed.stdout
+    };
+    let json = || -> Vec<Value> { serde_json::from_str(&list(&["--json"])).unwrap() };
+    assert_eq!((list(&[]).as_str(), json()), ("", vec![]));
+    let _connection = scene.connect(seconds(2)).unwrap();
+    let of_the_client = scene.fetch().unwrap();
+    let sessions = json();
+    assert_eq!(sessions.len(), 2, "{sessions:?}");
+    let open = sessions.iter().find(|session| session["state"] == "established").expect("it is open");
+    assert_eq!(
+        (&open["protocol"], &open["origin"], &open["uplink"]),
+        (&"tcp".into(), &"forward".into(), &"isp".into())
+    );
+    assert!(open["original"]["source"].as_str().unwrap().starts_with(&of_the_client));
+    assert_eq!(open["original"]["destination"], format!("{}:80", scene.published));
+    assert_eq!(open["reply"]["source"], "10.0.0.101:80");
+    let text = list(&[]);
+    assert_eq!(text.lines().filter(|line| line.contains("10.0.0.101:80")).count(), 2, "{text}");
+}
+
+#[test]
 fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());

@@ -165,6 +165,11 @@ fn counters_can_be_read_while_packets_flow() {
         assert!(packets >= last, "a counter went back");
         last = packets;
         reads += 1;
+        // A listing in the midst of it: nothing twice, nothing of another time.
+        let listed = probe.with_box(crate::single_box::RunningBox::sessions);
+        assert!(listed.len() as u64 <= 10_000 && listed.len() as u32 >= status.sessions.now);
+        let distinct: std::collections::HashSet<_> = listed.iter().map(|one| one.original.clone()).collect();
+        assert_eq!(distinct.len(), listed.len(), "something is listed twice");
         probe.inside.drain();
     }
     assert_eq!(reads, 20);
@@ -175,6 +180,13 @@ fn counters_can_be_read_while_packets_flow() {
             && status.totals["packets_in"] == status.totals["packets_out"] + dropped
     });
     assert_eq!(probe.status().sessions.created, 10_000);
+    let listed = probe.with_box(crate::single_box::RunningBox::sessions);
+    assert_eq!(listed.len(), 10_000);
+    let one = listed.iter().find(|one| one.original.source == format!("{E1}:777")).expect("it is there");
+    assert_eq!((one.protocol.as_str(), one.state.as_str(), one.origin.as_str()), ("udp", "udp", "forward"));
+    assert_eq!((&one.original.destination, &one.reply.source), (&F.to_string(), &at(S1, 80).to_string()));
+    assert_eq!((one.uplink.as_str(), &one.reply.destination), ("isp", &one.original.source));
+    assert!((290..=300).contains(&one.expires_in_seconds), "{one:?}");
 }
 
 #[test]

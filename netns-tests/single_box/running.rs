@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use natbox::cli::demo::lab::{Child, Namespace};
 use natbox::control::admin::{self, Request};
-use natbox::control::{Reloaded, Status};
+use natbox::control::{Place, Reloaded, SessionPage, SessionView, Status};
 use rustix::process::Signal;
 
 use super::{Config, NATBOX, SingleBox, eventually, seconds};
@@ -62,6 +62,17 @@ impl RunningBox {
 
     pub fn status(&self) -> Status {
         admin::request(&self.socket, &Request::Status).unwrap()
+    }
+
+    /// All its sessions.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        let (mut sessions, mut next) = (Vec::new(), Some(Place::default()));
+        while let Some(from) = next {
+            let page: SessionPage = admin::request(&self.socket, &Request::Sessions { from }).unwrap();
+            sessions.extend(page.sessions);
+            next = page.next;
+        }
+        sessions
     }
 
     /// Has it read its configuration again.

@@ -8,6 +8,7 @@ mod output;
 mod plan;
 mod reload;
 mod run;
+mod sessions;
 mod status;
 mod target;
 
@@ -59,6 +60,8 @@ enum Command {
     Demo(demo::DemoOptions),
     /// Show what a running box is doing
     Status(status::Arguments),
+    /// List the sessions of a running box
+    Sessions(sessions::Arguments),
     /// Have a running box read its configuration file again; sessions that the new one allows live on
     Reload(reload::Arguments),
 }
@@ -70,6 +73,7 @@ impl Command {
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(options) => demo::run(&options),
             Self::Status(arguments) => status::run(&arguments),
+            Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),

@@ -10,9 +10,11 @@ pub mod logging;
 mod mapping_log;
 mod reload;
 mod sandbox;
+mod sessions;
 mod settings;
 mod shortages;
 mod status;
 
 pub use reload::{ReloadError, Reloaded};
+pub use sessions::{Ends, Place, SessionPage, SessionView};
 pub use status::{Status, WorkerStatus};

@@ -9,10 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Published;
 use crate::nat::{Counters, Nat};
+use crate::time::Tick;
 
 use super::config::Config;
 use super::logging;
 use super::reload::Reloader;
+use super::sessions::{self, Place, SessionPage};
 
 /// A box at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,6 +106,11 @@ impl Source {
             totals.add(&published.read());
         }
         totals
+    }
+
+    /// A page of the sessions.
+    pub(super) fn sessions(&self, from: Place) -> SessionPage {
+        sessions::page(&self.nat.load(), from, Tick::now())
     }
 
     pub(super) fn status(&self) -> Status {

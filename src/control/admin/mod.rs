@@ -12,12 +12,20 @@ pub use server::SocketError;
 
 use serde::{Deserialize, Serialize};
 
+use super::Place;
+
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Asks for [`super::Status`].
     Status,
+    /// Asks for a [`super::SessionPage`].
+    Sessions {
+        /// Where it begins.
+        #[serde(default)]
+        from: Place,
+    },
     /// Has the configuration read again; answered with [`super::Reloaded`].
     Reload,
 }

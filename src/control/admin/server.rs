@@ -154,6 +154,7 @@ async fn converse(stream: UnixStream, source: &Source) -> io::Result<()> {
 fn answer(line: &[u8], source: &Source) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => to_json(&source.status()),
+        Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
         Ok(Request::Reload) => match source.reloader.reload() {
             Ok(reloaded) => to_json(&reloaded),
             Err(error) => refusal(&error),
