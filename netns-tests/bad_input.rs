@@ -144,13 +144,6 @@ fn a_name_that_another_program_took_for_its_device_is_refused() {
 }
 
 #[test]
-fn a_backend_that_this_version_lacks_is_refused() {
-    let scene = SingleBox::new(Published::OnLink);
-    let config = Config { io: "uring".into(), ..scene.config() };
-    assert_refused(&scene, &[], &config, USER, &["tun.io: uring", "poll or auto"]);
-}
-
-#[test]
 fn without_privilege_the_message_says_which_is_needed() {
     let scene = SingleBox::new(Published::OnLink);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

@@ -8,6 +8,7 @@ use natbox::cli::demo::lab::Namespace;
 use natbox::nat::DropReason;
 use natbox::packet::{Protocol, craft};
 use rustix::process::Signal;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::single_box::{
     CLIENT, Config, DATAGRAMS, Injector, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
@@ -27,17 +28,18 @@ const RUNGS: [(&str, &str, [bool; 3]); 5] = [
 
 #[test]
 fn every_rung_is_what_status_says_and_carries_every_byte() {
-    for workers in ["1", "2"] {
+    for (io, workers) in [("poll", "1"), ("poll", "2"), ("uring", "1"), ("uring", "2")] {
         let scene = SingleBox::new(Published::OnLink);
         let _server = scene.serve();
         let _outside = serve(&scene.net, CLIENT, 8080);
         for (offload, name, features) in RUNGS {
-            let what = format!("offload {offload}, {workers} workers");
-            let config = Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+            let what = format!("io {io}, offload {offload}, {workers} workers");
+            let config =
+                Config { io: io.into(), workers: workers.into(), offload: offload.into(), ..scene.config() };
             let natbox = scene.start(&config);
             let status = natbox.status();
             assert_eq!(status.tun.offload, name, "{what}");
-            assert_eq!(status.tun.io, "poll");
+            assert_eq!(status.tun.io, io);
             let wanted = ["tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-udp-segmentation"];
             for (feature, on) in wanted.iter().zip(features) {
                 assert_eq!(is_on(&scene.natbox, feature), on, "{feature} with {what}");
@@ -72,6 +74,36 @@ fn bytes_also_come_up_whole_on_every_rung() {
         drop((upload, sink));
         natbox.stop(Signal::TERM);
     }
+}
+
+#[test]
+fn where_io_uring_is_forbidden_auto_does_without_it() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    std::thread::scope(|scope| {
+        // The filter is this thread's and its children's alone.
+        scope.spawn(|| {
+            forbid_io_uring();
+            let natbox = scene.start(&scene.config());
+            assert_eq!(natbox.status().tun.io, "poll");
+            natbox.wait_for_log("no io_uring");
+            scene.assert_traffic();
+            natbox.stop(Signal::TERM);
+            let config = Config { io: "uring".into(), ..scene.config() };
+            let path = scene.write("uring", &config.to_string());
+            scene.refused(&[], &path).assert_says(1, &["tun.io: uring cannot be had", "poll or auto"]);
+        });
+    });
+}
+
+fn forbid_io_uring() {
+    let refused = [(libc::SYS_io_uring_setup, Vec::new())].into_iter().collect();
+    let answer = SeccompAction::Errno(libc::EPERM as u32);
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(refused, SeccompAction::Allow, answer, architecture).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    rustix::thread::set_no_new_privs(true).unwrap();
+    seccompiler::apply_filter(&program).unwrap();
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 /// What another configuration would mend is the user's; what the host lacks or refuses is the environment's.
 fn failure(error: RunError) -> Failure {
     let users = match &error {
-        RunError::NoUring => true,
+        RunError::NoUring(_) => true,
         RunError::Socket(SocketError::Taken { .. } | SocketError::NotASocket { .. }) => true,
         RunError::Tun { source, .. } => matches!(
             source,

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, Applied, HostError, LinkEvent, LinkWatch};
-use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, Waker};
+use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
 use crate::nat::Nat;
 use crate::time::Tick;
 
@@ -55,9 +55,9 @@ pub enum RunError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// The configured I/O backend does not exist in this version.
-    #[error("tun.io: uring is not part of this version; set it to poll or auto")]
-    NoUring,
+    /// The configured I/O backend cannot be had.
+    #[error("tun.io: uring cannot be had here ({0}); set it to poll or auto")]
+    NoUring(std::io::Error),
     /// The system refused to take away what the box does not need.
     #[error("giving up privileges: {0}")]
     Sandbox(String),
@@ -121,13 +121,13 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
     }
+    let (engine, io) = start_engine(config, tun.queues, nat)?;
     let tun_status =
-        TunStatus { name: tun.name.clone(), io: "poll".to_owned(), offload: tun.offload.to_string() };
+        TunStatus { name: tun.name.clone(), io: io.to_owned(), offload: tun.offload.to_string() };
     tracing::info!(
-        tun = %tun.name, offload = %tun_status.offload, io = %tun_status.io, workers,
+        tun = %tun.name, offload = %tun_status.offload, io, workers,
         sessions = config.limits.sessions, "TUN device open"
     );
-    let engine = start_engine(config, tun.queues, nat)?;
     let nat = engine.nat();
     let reloader = Reloader::new(path, config, prepared.facts(), Arc::clone(&nat));
     let mut events = forward_events(&engine)?;
@@ -169,9 +169,6 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
 }
 
 fn open_tun(config: &Config) -> Result<Tun, RunError> {
-    if config.tun.io == IoBackend::Uring {
-        return Err(RunError::NoUring);
-    }
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -189,12 +186,28 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
         .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
 }
 
-fn start_engine(config: &Config, queues: Vec<io::TunQueue>, nat: Nat) -> Result<Engine, RunError> {
+/// Starts the workers on the backend that is asked for, or on the best that can be had; its name.
+fn start_engine(
+    config: &Config,
+    queues: Vec<io::TunQueue>,
+    nat: Nat,
+) -> Result<(Engine, &'static str), RunError> {
     let system = |source| RunError::System { doing: "starting the workers", source };
     let waker = Waker::new().map_err(system)?;
-    let queues = queues.into_iter().map(|queue| PollIo::new(queue, waker.clone())).collect();
     let options = Options { busy_poll: config.tun.busy_poll };
-    Engine::start(queues, nat, waker, options).map_err(system)
+    let queues = match config.tun.io {
+        IoBackend::Poll => queues,
+        IoBackend::Auto | IoBackend::Uring => match UringIo::all(queues, &waker) {
+            Ok(rings) => return Ok((Engine::start(rings, nat, waker, options).map_err(system)?, "uring")),
+            Err((source, _)) if config.tun.io == IoBackend::Uring => return Err(RunError::NoUring(source)),
+            Err((error, queues)) => {
+                tracing::info!(%error, "no io_uring; one system call a packet instead");
+                queues
+            }
+        },
+    };
+    let queues = queues.into_iter().map(|queue| PollIo::new(queue, waker.clone())).collect();
+    Ok((Engine::start(queues, nat, waker, options).map_err(system)?, "poll"))
 }
 
 /// The engine's events as a channel that the control thread can wait for beside everything else.

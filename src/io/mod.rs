@@ -14,8 +14,9 @@
 //! | [`virtio`]   | [`Offload`] and its ten bytes on the wire, validated                               |
 //! | `batch.rs`   | the buffers of one batch and the list of what goes out                             |
 //! | `tun.rs`     | opens the device, walks down the offload ladder                                    |
-//! | `sys.rs`     | the ioctls, the only unsafe code                                                   |
+//! | `sys.rs`     | the ioctls; unsafe code is here and in `uring.rs` only                              |
 //! | `poll.rs`    | [`PollIo`]: one read or write call a packet, `poll` while idle                     |
+//! | `uring.rs`   | [`UringIo`]: one call for many packets, where the kernel can (io_uring)            |
 //! | `mem.rs`     | [`MemoryIo`] for tests, [`ReplayIo`] for benches                                   |
 //!
 //! Nothing here looks into a packet. What io guarantees to the rooms above: every offset of an [`Offload`] that was
@@ -26,6 +27,7 @@ mod mem;
 mod poll;
 mod sys;
 mod tun;
+mod uring;
 pub mod virtio;
 
 use std::time::Duration;
@@ -33,6 +35,7 @@ use std::time::Duration;
 pub use mem::{MemoryIo, ReplayIo};
 pub use poll::{PollIo, Waker};
 pub use tun::{OffloadCeiling, OffloadLevel, OpenError, Tun, TunQueue, open};
+pub use uring::UringIo;
 pub use virtio::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 
 /// The most frames a batch of any backend holds.

@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::batch::Batch;
+use super::batch::{BYTE_BUDGET, Batch};
 use super::virtio::{self, HEADER_SIZE};
 use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
 
@@ -29,6 +29,11 @@ impl Waker {
     pub fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { event: Arc::new(event) })
+    }
+
+    /// What becomes readable when it fires.
+    pub(super) fn event(&self) -> &OwnedFd {
+        &self.event
     }
 
     /// Fires.
@@ -57,7 +62,8 @@ impl PollIo {
         let mut bytes = 0;
         let mut dropped = 0;
         while self.batch.len() < BATCH && dropped < BATCH && bytes < BYTE_BUDGET {
-            let slot = self.batch.free_slot();
+            let number = self.batch.len();
+            let slot = self.batch.slot(number);
             let decoded = match rustix::io::read(&self.queue, &mut *slot) {
                 Ok(count) => {
                     bytes += count;
@@ -76,7 +82,7 @@ impl PollIo {
                 Err(errno) => return Err(errno.into()),
             };
             match decoded {
-                Some((length, offload)) => self.batch.accept(length, offload),
+                Some((length, offload)) => self.batch.accept(number, length, offload),
                 None => {
                     dropped += 1;
                     self.bad_headers += 1;
@@ -125,18 +131,22 @@ impl PacketIo for PollIo {
 
     fn flush(&mut self) -> io::Result<Flushed> {
         let mut flushed = Flushed::default();
-        let queue = &self.queue;
-        self.batch.send_all(|wire, _| {
-            match rustix::io::retry_on_intr(|| rustix::io::write(queue, wire)) {
+        let mut gone = None;
+        self.batch.encode_outgoing();
+        for (wire, _) in self.batch.outgoing() {
+            match rustix::io::retry_on_intr(|| rustix::io::write(&self.queue, wire)) {
                 Ok(_) => flushed.sent += 1,
-                Err(errno) if device_is_gone(errno) => return Err(io::Error::from(errno)),
+                Err(errno) if device_is_gone(errno) => {
+                    gone = Some(errno);
+                    break;
+                }
                 // Everything else is about this packet, EAGAIN too: a TUN device hands a packet over at once or not
                 // at all, so waiting would help nobody.
                 Err(_) => flushed.refused += 1,
             }
-            Ok(())
-        })?;
-        Ok(flushed)
+        }
+        self.batch.forget_outgoing();
+        gone.map_or(Ok(flushed), |errno| Err(errno.into()))
     }
 
     fn batch_limit(&self) -> usize {
@@ -149,13 +159,9 @@ impl PacketIo for PollIo {
 }
 
 /// Whether no packet will ever get through again. `EBADFD`: the interface was deleted under us.
-fn device_is_gone(errno: Errno) -> bool {
+pub(super) fn device_is_gone(errno: Errno) -> bool {
     [Errno::BADFD, Errno::BADF, Errno::NODEV, Errno::NXIO].contains(&errno)
 }
-
-/// A batch takes no further packet once it holds this many bytes, headers included, so that super-packets are still
-/// in the level-2 cache when they are written back. To be tuned by measurement; at least one packet always fits.
-const BYTE_BUDGET: usize = 256 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TUN, IFF_TUN_EXCL, IFF_VNET_HDR};
 use libc::{TUN_F_CSUM, TUN_F_TSO_ECN, TUN_F_TSO4, TUN_F_USO4, TUN_F_USO6};
@@ -189,10 +190,16 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
     // Exclusive: else a second process would silently become a further queue of a multi-queue device, and take a
     // share of its packets.
     let first = open_driver()?;
-    let name = sys::set_interface(&first, name, flags | IFF_TUN_EXCL).map_err(|errno| match errno {
-        Errno::BUSY => OpenError::Taken { name: name.to_owned() },
-        other => failed(other, format!("create the TUN interface {name}")),
-    })?;
+    let started = Instant::now();
+    let name = loop {
+        match sys::set_interface(&first, name, flags | IFF_TUN_EXCL) {
+            Ok(name) => break name,
+            // A predecessor that was killed: the kernel lets go of what its rings held a moment after its death.
+            Err(Errno::BUSY) if started.elapsed() < LETTING_GO => std::thread::sleep(LETTING_GO / 50),
+            Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
+            Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
+        }
+    };
 
     // All of this is the device's, not the queue's.
     sys::set_header_size(&first, HEADER_SIZE).map_err(|errno| OpenError::NoHeader(errno.into()))?;
@@ -219,6 +226,9 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
         .map_err(|errno| failed(errno, format!("find the index of the TUN interface {name}")))?;
     Ok(Tun { name, index, offload, queues })
 }
+
+/// How long a name may still be taken by a process that has just died.
+const LETTING_GO: Duration = Duration::from_secs(1);
 
 /// Walks down the ladder until the kernel agrees: it refuses what it does not know, and keeps no list to ask for.
 fn negotiate(file: impl AsFd, ceiling: OffloadCeiling) -> rustix::io::Result<OffloadLevel> {

@@ -13,8 +13,7 @@ struct NotYet {
     instead: &'static str,
 }
 
-const NOT_YET: [NotYet; 4] = [
-    NotYet { path: "tun.io", only: Some("uring"), instead: "`natbox run` refuses it; use auto or poll" },
+const NOT_YET: [NotYet; 3] = [
     NotYet { path: "uplinks[].health", only: None, instead: "the line is taken to be healthy" },
     NotYet { path: "admin.http", only: None, instead: "nothing listens there" },
     NotYet { path: "state.keep", only: Some("true"), instead: "sessions end with the process" },

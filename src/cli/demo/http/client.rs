@@ -56,7 +56,10 @@ pub fn connect(from: Option<Ipv4Addr>, to: SocketAddrV4, patience: Duration) -> 
         Ok(()) => {}
         Err(rustix::io::Errno::INPROGRESS) => {
             let limit = Timespec::try_from(patience).map_err(io::Error::other)?;
-            if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))? == 0 {
+            let ready = rustix::io::retry_on_intr(|| {
+                poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))
+            })?;
+            if ready == 0 {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {to}")));
             }
             sockopt::socket_error(&socket)??;
@@ -132,7 +135,12 @@ impl Connection {
             .and_then(|value| value.parse().ok())
             .ok_or_else(|| invalid("no length"))?;
         while left > 0 {
-            let bytes = self.reader.fill_buf()?;
+            let bytes = match self.reader.fill_buf() {
+                Ok(bytes) => bytes,
+                // A read with a timeout is not begun again by the kernel (signal(7)), not even after a machine's pause.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
             if bytes.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
