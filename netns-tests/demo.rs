@@ -99,11 +99,11 @@ fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
     let mut killed = demo(&["--rate", "20"])?;
     let pid = killed.id();
     wait_until_boxes_run(pid)?;
-    killed.kill()?;
-    killed.wait()?;
     ensure!(!traces(pid).is_empty(), "there must be something to clean up");
-
+    killed.kill()?;
+    // At once: the kernel has not done with the killed one yet.
     let mut next = demo(&["--rate", "20", "--seconds", "1"])?;
+    killed.wait()?;
     let mut text = String::new();
     next.stdout.take().context("no output")?.read_to_string(&mut text)?;
     ensure!(next.wait()?.success(), "{text}");

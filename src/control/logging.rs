@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::config::{Log, LogFormat, LogLevel};
 
 /// Target of the mapping log's lines.
-pub(super) const MAPPINGS: &str = "natbox::mappings";
+pub(super) const MAPPINGS: &str = "mappings";
 
 /// Keep it until the end of the process: when it is dropped, what is not written yet is.
 #[must_use = "logging ends when this is dropped"]

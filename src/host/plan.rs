@@ -2,6 +2,7 @@
 //!
 //! Nothing here decides what is set on a box: that is [`super::steps`], whose list is printed as it is.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -52,24 +53,41 @@ pub struct BoxPlan {
 /// assumed, and the plan says so.
 pub fn render(configs: &[Config]) -> Plan {
     let snapshot = look_around();
-    let here: Vec<bool> = configs.iter().map(|config| is_here(config, snapshot.as_ref())).collect();
-    // The same interface names on several machines: only one of them can be this one.
-    let claims = |interface: &str| {
-        let claims =
-            configs.iter().zip(&here).filter(|(config, here)| **here && config.inside.interface == interface);
-        claims.count()
+    let likeness: Vec<Likeness> = configs.iter().map(|config| likeness(config, snapshot.as_ref())).collect();
+    // The same interface names on several machines: only one of them can be this one, the one that fits best.
+    let is_here = |(config, own): (&Config, &Likeness)| {
+        let rivals = configs.iter().zip(&likeness);
+        let equals = rivals
+            .filter(|(other, theirs)| other.inside.interface == config.inside.interface && *theirs >= own);
+        *own != Likeness::None && equals.count() == 1
     };
     let boxes: Vec<BoxPlan> = configs
         .iter()
-        .zip(&here)
-        .map(|(config, here)| {
-            let looked = snapshot.as_ref().filter(|_| *here && claims(&config.inside.interface) == 1);
-            plan_box(config, looked)
-        })
+        .zip(&likeness)
+        .map(|(config, own)| plan_box(config, snapshot.as_ref().filter(|_| is_here((config, own)))))
         .collect();
     let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
     let (servers, warnings) = plan_server::render(configs, &inside);
+    let mut warnings = warnings;
+    warnings.extend(addresses_published_twice(configs));
     Plan { boxes, servers, warnings }
+}
+
+/// External addresses that two of the boxes claim.
+fn addresses_published_twice(configs: &[Config]) -> Vec<String> {
+    let mut owners: HashMap<Ipv4Addr, &str> = HashMap::new();
+    let mut warnings = Vec::new();
+    for config in configs {
+        for address in config.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+            if let Some(other) = owners.insert(*address, &config.name) {
+                warnings.push(format!(
+                    "{address} is an external address of {other} and of {}; give each box addresses of its own",
+                    config.name
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 impl Plan {
@@ -166,9 +184,9 @@ fn prefix(prefix: Ipv4Net) -> String {
 }
 
 fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
-    let looked = snapshot.and_then(|snapshot| {
+    let looked = snapshot.map(|snapshot| {
         let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
-        Facts::collect(config, snapshot, choose).ok()
+        Facts::collect(config, snapshot, choose)
     });
     let tun = config.tun.name.clone();
     let mut notes = vec![match config.host.manage {
@@ -176,8 +194,12 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
             "natbox run does all of this itself and takes it back when it stops; by hand, with host.manage: false, \
              run it when natbox has made {tun}."
         ),
-        false => format!("host.manage is false: run this when natbox has made {tun}."),
+        false => format!(
+            "host.manage is false: run this each time natbox has made {tun}. Its routes go with {tun} when natbox stops; \
+             the rules stay, so first: ip rule flush protocol {PROTOCOL}"
+        ),
     }];
+    let looked = looked.and_then(|looked| looked.inspect_err(|error| notes.push(error.to_string())).ok());
     let was_looked = looked.is_some();
     let (facts, numbers) = looked.unwrap_or_else(|| {
         notes.push(
@@ -205,21 +227,35 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
     }
 }
 
-/// Whether this machine looks like the box that a configuration is for.
-fn is_here(config: &Config, snapshot: Option<&Snapshot>) -> bool {
-    let Some(snapshot) = snapshot else { return false };
+/// How much this machine looks like the box that a configuration is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// Not at all.
+    None,
+    /// The private leg is as it should be.
+    Inside,
+    /// The lines' interfaces have fitting networks, too.
+    All,
+}
+
+fn likeness(config: &Config, snapshot: Option<&Snapshot>) -> Likeness {
+    let Some(snapshot) = snapshot else { return Likeness::None };
     let networks = |name: &str| snapshot.link(name).map(|link| snapshot.on_link(link)).unwrap_or_default();
     let fits =
         |name: &str, address: &Ipv4Addr| networks(name).iter().any(|network| network.contains(address));
     let inside = networks(&config.inside.interface);
     let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
     let inside_fits = inside.iter().any(|network| config.inside.prefixes.iter().any(|p| overlap(p, network)));
-    inside_fits
-        && config.uplinks.iter().all(|uplink| {
-            let mut known = uplink.addresses.iter().chain(&uplink.gateway);
-            snapshot.link(&uplink.interface).is_some()
-                && (known.any(|address| fits(&uplink.interface, address)) || uplink.gateway.is_none())
-        })
+    let uplinks_fit = config.uplinks.iter().all(|uplink| {
+        let mut known = uplink.addresses.iter().chain(&uplink.gateway);
+        snapshot.link(&uplink.interface).is_some()
+            && (known.any(|address| fits(&uplink.interface, address)) || uplink.gateway.is_none())
+    });
+    match (inside_fits, uplinks_fit) {
+        (false, _) => Likeness::None,
+        (true, false) => Likeness::Inside,
+        (true, true) => Likeness::All,
+    }
 }
 
 /// Reads what there is on this machine, from a thread of its own, since the caller may be in a runtime or not.

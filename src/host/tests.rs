@@ -344,6 +344,15 @@ fn one_server_address_behind_two_boxes_is_a_warning() {
 }
 
 #[test]
+fn an_external_address_of_two_boxes_is_warned_of() {
+    let mut other = natbox2("10.0.0.0/24", "10.0.0.202");
+    other.uplinks[0].addresses = natbox1().uplinks[0].addresses.clone();
+    let warnings = plan::render(&[natbox1(), other]).warnings;
+    let wanted = "203.0.113.10 is an external address of natbox1 and of natbox2";
+    assert!(warnings.iter().any(|warning| warning.starts_with(wanted)), "{warnings:?}");
+}
+
+#[test]
 fn a_plan_from_elsewhere_says_what_it_assumes() {
     let mut config = natbox1();
     config.inside.interface = "nosuch0".into();

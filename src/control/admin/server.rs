@@ -33,7 +33,7 @@ pub enum SocketError {
     /// The system refused.
     #[error(
         "admin.socket: cannot make {path}: {source}; its directory must be writable for natbox's user, \
-         who has no privilege over the files of others"
+         who has no privilege over the files of others (run it as root)"
     )]
     Other {
         /// The socket or its directory.

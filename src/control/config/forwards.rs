@@ -1,7 +1,7 @@
 //! What the items under `forwards` publish: which uplinks, addresses and ports each stands for, and that no two clash.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use super::checks::uplink_index;
@@ -243,49 +243,48 @@ fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
     }
 }
 
-/// Reports each forward that publishes what another one, earlier in address and port order, does too.
+/// Reports each forward that publishes what another one, earlier in the file, does too: with the first such one.
 ///
-/// A sweep in that order, which remembers per protocol the forward that reaches furthest.
+/// A sweep over the ports of each address, which remembers the forwards that have not ended yet.
 fn check_published_once(published: &[Published<'_>], sink: &Sink) {
-    let mut order: Vec<&Published<'_>> = published.iter().collect();
-    order.sort_by_key(|one| (one.forward.address, one.forward.ports.first));
-    let mut furthest: [Option<&Published<'_>>; 3] = [None; 3];
-    for one in order {
-        let clash =
-            protocols(one.forward.protocol).iter().filter_map(|protocol| furthest[*protocol]).find(|other| {
-                other.forward.address == one.forward.address
-                    && other.forward.ports.last >= one.forward.ports.first
-            });
-        if let Some(other) = clash {
-            // The later of the two in the file is the one to mend.
-            let (first, second) = if other.draft.place.position <= one.draft.place.position {
-                (other, one)
-            } else {
-                (one, other)
-            };
-            let found = format!(
-                "{}, which `{}` publishes too ({})",
-                described(&second.forward),
-                first.forward.name,
-                first.draft.place.key
-            );
-            sink.report(
-                &second.draft.place,
-                found,
-                "each protocol, address and port published once",
-                "change or remove one of the two",
-            );
-        }
-        for protocol in protocols(one.forward.protocol) {
-            let further = furthest[*protocol].is_none_or(|other| {
-                other.forward.address != one.forward.address
-                    || other.forward.ports.last < one.forward.ports.last
-            });
-            if further {
-                furthest[*protocol] = Some(one);
+    let mut order: Vec<usize> = (0..published.len()).collect();
+    order.sort_by_key(|index| (published[*index].forward.address, published[*index].forward.ports.first));
+    let mut open: Vec<usize> = Vec::new();
+    let mut first_clashes: BTreeMap<usize, usize> = BTreeMap::new();
+    for index in order {
+        let one = &published[index].forward;
+        open.retain(|other| {
+            let other = &published[*other].forward;
+            other.address == one.address && other.ports.last >= one.ports.first
+        });
+        for other in open.iter().copied() {
+            if share_protocol(published[other].forward.protocol, one.protocol) {
+                // The later of the two in the file is the one to mend.
+                let (first, second) = (other.min(index), other.max(index));
+                first_clashes.entry(second).and_modify(|known| *known = first.min(*known)).or_insert(first);
             }
         }
+        open.push(index);
     }
+    for (second, first) in first_clashes {
+        let (first, second) = (&published[first], &published[second]);
+        let found = format!(
+            "{}, which `{}` publishes too ({})",
+            described(&second.forward),
+            first.forward.name,
+            first.draft.place.key
+        );
+        sink.report(
+            &second.draft.place,
+            found,
+            "each protocol, address and port published once",
+            "change or remove one of the two",
+        );
+    }
+}
+
+fn share_protocol(one: ForwardProtocol, other: ForwardProtocol) -> bool {
+    protocols(one).iter().any(|protocol| protocols(other).contains(protocol))
 }
 
 fn described(forward: &Forward) -> String {
@@ -308,12 +307,10 @@ fn warn_of_shared_targets(published: &[Published<'_>], sink: &Sink) {
     for pair in order.windows(2) {
         let [one, other] = pair else { continue };
         let (a, b) = (&one.forward, &other.forward);
-        let same_protocol =
-            protocols(a.protocol).iter().any(|protocol| protocols(b.protocol).contains(protocol));
         if a.uplink == b.uplink
             && a.to_address == b.to_address
             && last_target(a) >= b.to_port
-            && same_protocol
+            && share_protocol(a.protocol, b.protocol)
         {
             let found = format!("a target that `{}` ({}) leads to as well", a.name, one.draft.place.key);
             let advice = "give the server a second address or port if it starts traffic from there";

@@ -283,6 +283,10 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:11:48: forwards[5].to: found 10.9.0.5, wanted an address within `10.0.0.0/24`, `10.1.0.0/16`; correct it, or add its prefix to `inside.prefixes`",
             "f.yaml:12:48: forwards[6].to: found 10.0.0.255, the network or broadcast address of 10.0.0.0/24, wanted a host's address; write the server's address",
         ]),
+        (with_forwards("- { name: a, uplink: isp2, protocol: tcp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: tcp, port: 85-95, to: 10.0.0.6 }\n- { name: c, uplink: isp2, protocol: any, to: 10.0.0.7 }"), &[
+            "f.yaml:7:3: forwards[1]: found tcp port 85-95 on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
+            "f.yaml:8:3: forwards[2]: found any on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
+        ]),
         (with_forwards("- { name: a, uplink: isp2, protocol: tcp+udp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: udp, port: 85, to: 10.0.0.6 }\n- { name: c, address: 203.0.113.1, protocol: tcp, port: 80, to: 10.0.0.5 }\n- { name: d, address: 203.0.113.1, protocol: any, to: 10.0.0.7 }\n- { name: d, address: 203.0.113.2, protocol: icmp, to: 10.0.0.8 }"), &[
             "f.yaml:7:3: forwards[1]: found udp port 85 on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` publishes too (forwards[2]), wanted each protocol, address and port published once; change or remove one of the two",

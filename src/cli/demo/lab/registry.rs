@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -47,6 +47,17 @@ struct Process {
 }
 
 impl Process {
+    /// A kill is on its way to it, or it has begun to end: then its memory goes first.
+    fn is_dying(self) -> bool {
+        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid)) else { return true };
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let killed = |set: &str| {
+            let signals = field(set).and_then(|signals| u64::from_str_radix(signals, 16).ok());
+            signals.is_some_and(|signals| signals >> (Signal::KILL.as_raw() - 1) & 1 == 1)
+        };
+        killed("SigPnd:") || killed("ShdPnd:") || field("VmRSS:").is_none()
+    }
+
     /// `None`: there is no such process.
     fn of(pid: u32) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -152,9 +163,16 @@ fn stem_of(file_name: &str) -> Option<&str> {
 
 fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     let Ok(mut file) = OpenOptions::new().read(true).write(true).open(journal) else { return };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return,
+    let started = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            // Killed a moment ago: the kernel takes its time over a large process, and lets its locks go at the end.
+            Err(TryLockError::WouldBlock) if started.elapsed() < GRACE && is_dying(journal) => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(TryLockError::WouldBlock | TryLockError::Error(_)) => return,
+        }
     }
     let mut text = String::new();
     if file.read_to_string(&mut text).is_err() {
@@ -178,6 +196,14 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     }
     let _ = fs::remove_dir_all(directory);
     let _ = fs::remove_file(journal);
+}
+
+/// Whether the owner of a journal has been killed and is not quite gone.
+fn is_dying(journal: &Path) -> bool {
+    let text = fs::read_to_string(journal).unwrap_or_default();
+    let owner = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
+    let Some(Entry::Owner(owner)) = owner else { return false };
+    Process::of(owner.pid) != Some(owner) || owner.is_dying()
 }
 
 /// Deletes a namespace if it is there.
