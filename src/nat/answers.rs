@@ -28,7 +28,7 @@ pub(super) struct AnswerLimits {
 
 impl AnswerLimits {
     pub(super) fn new(rate: u32, now: Tick) -> Self {
-        let full = pack(now, rate * TOKEN);
+        let full = pack(now, capacity(rate));
         let buckets = (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
         Self { hasher: RandomState::new(), buckets, rate }
     }
@@ -45,11 +45,16 @@ impl AnswerLimits {
             let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
             // So many errors a second are as many thousandths a millisecond.
             let grown = u64::from(left) + u64::from(passed) * u64::from(self.rate);
-            let tokens = grown.min(u64::from(self.rate * TOKEN)) as u32;
+            let tokens = grown.min(u64::from(capacity(self.rate))) as u32;
             tokens.checked_sub(price).map(|rest| pack(now, rest))
         });
         taken.is_ok()
     }
+}
+
+/// One second's worth, the last one of it at any price.
+fn capacity(rate: u32) -> u32 {
+    rate * TOKEN + PRICE_SPREAD / 2
 }
 
 fn pack(time: Tick, tokens: u32) -> u64 {
@@ -153,6 +158,13 @@ mod tests {
         let limits = AnswerLimits::new(5, Tick(1000));
         assert_eq!(admitted(&limits, HOST, Tick(1000)), 5);
         assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
+    }
+
+    /// With one error a second the dearer half of first errors was refused.
+    #[test]
+    fn the_first_error_is_told_at_any_price() {
+        let dearest = TOKEN + PRICE_SPREAD / 2;
+        assert!(AnswerLimits::new(1, Tick(0)).admit(HOST, dearest, Tick(0)));
     }
 
     #[test]

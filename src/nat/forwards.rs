@@ -42,9 +42,9 @@ impl Forwards {
         self.by_inside.contains_key(&host)
     }
 
-    /// Whether a server endpoint is published on an uplink other than this one.
-    pub(super) fn is_on_another_uplink(&self, protocol: Protocol, inside: Endpoint, uplink: u8) -> bool {
-        self.publications(protocol, inside).any(|(other, _)| other != uplink)
+    /// Whether a server endpoint is published in more than one place.
+    pub(super) fn is_ambiguous(&self, protocol: Protocol, inside: Endpoint) -> bool {
+        self.publications(protocol, inside).nth(1).is_some()
     }
 
     /// The published endpoint of a server endpoint; over `uplink` if it is published there, else over any.

@@ -237,7 +237,8 @@ impl Nat {
 
     /// Whether nothing here waits for its time to come.
     pub fn is_idle(&self) -> bool {
-        self.table.is_empty() && self.late_syns.is_empty()
+        // SYNs that other workers take are answered late by the first one, which must not sleep over them.
+        self.table.is_empty() && self.late_syns.is_empty() && !self.settings.late_syn_error
     }
 
     /// Takes in a new MTU of the inside leg (None) or of an uplink.

@@ -75,9 +75,15 @@ impl Session {
 
     /// Eviction takes these before any other.
     fn is_opening(&self, now: Tick, lifetimes: &Lifetimes) -> bool {
-        let handshake = [TcpState::SynOriginal, TcpState::SynReply, TcpState::PickedUp];
+        let connected = [
+            TcpState::Established,
+            TcpState::FinOriginal,
+            TcpState::FinReply,
+            TcpState::FinBoth,
+            TcpState::Reset,
+        ];
         now.reached(self.deadline(lifetimes))
-            || self.new.origin == Origin::Forward && handshake.map(State::Tcp).contains(&self.state)
+            || self.new.origin == Origin::Forward && !connected.map(State::Tcp).contains(&self.state)
     }
 
     fn is_closing(&self) -> bool {

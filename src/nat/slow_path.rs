@@ -243,8 +243,8 @@ impl Nat {
     }
 
     /// A published server's packet in the middle of a connection that the box does not know. Where the server is
-    /// published on several uplinks, only the client's next packet can tell which one the connection is on: until then
-    /// nothing may go out on the wrong one.
+    /// published several times, only the client's next packet can tell where the connection came in: until then nothing
+    /// may go out from the wrong place.
     fn resume_from_server(
         &self,
         lane: &mut Lane,
@@ -252,13 +252,13 @@ impl Nat {
         uplink: u8,
         published: Endpoint,
     ) -> Result<Verdict, DropReason> {
+        if self.forwards.is_ambiguous(miss.tuple.protocol, miss.tuple.source) {
+            return Err(DropReason::LineUnknown);
+        }
         let to = Tuple { source: published, ..miss.tuple };
         let Some(state) = miss.picked_up_state() else {
             return Ok(self.send_stateless(lane, miss, to, false, uplink));
         };
-        if self.forwards.is_on_another_uplink(to.protocol, miss.tuple.source, uplink) {
-            return Err(DropReason::LineUnknown);
-        }
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
         let new = NewSession { original, reply, origin: Origin::Forward, uplink, state };

@@ -297,8 +297,8 @@ impl Table {
         false
     }
 
-    /// Makes room in a full table: ends one session whose time is over, or that opens through a static forward and would be
-    /// translated without a session as well, else one that is closed. No other is a victim: live mappings are not ended for
+    /// Makes room in a full table: ends one session whose time is over, or that came through a static forward, is not (or not
+    /// yet) a TCP connection, and goes on without a session as well, else one that is closed. No other is a victim: live mappings are not ended for
     /// newcomers (RFC 6888 REQ-11). Looks at a bounded number of records of each pool, `worker`'s first.
     pub fn evict(&self, worker: usize, now: Tick) -> Option<Ended> {
         let pools = self.pools.len();
@@ -312,7 +312,16 @@ impl Table {
                 || record.origin() == Origin::Forward
                     && matches!(
                         record.state(),
-                        State::Tcp(TcpState::SynOriginal | TcpState::SynReply | TcpState::PickedUp)
+                        State::Udp
+                            | State::DnsAnswered
+                            | State::Icmp
+                            | State::Other
+                            | State::Tcp(
+                                TcpState::SynOriginal
+                                    | TcpState::SynReply
+                                    | TcpState::SynBoth
+                                    | TcpState::PickedUp
+                            )
                     )
         };
         let closing =

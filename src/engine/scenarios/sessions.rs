@@ -108,6 +108,34 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     stage.pass(&udp((S2, 6000), (E1, 53)));
 }
 
+/// Answered SYNs and datagrams of a flood on one published port filled the table, and nobody inside could go out.
+#[test]
+fn a_flood_on_a_forward_leaves_room_for_the_inside() {
+    let mut settings = settings();
+    settings.sessions = 16;
+    let mut stage = Stage::new(settings);
+    connect(&mut stage);
+    for port in 1000..1015 {
+        if port % 2 == 0 {
+            stage.pass(&tcp(SYN, (E2, port), (G, 8080), 1, 0));
+            stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, port), 1, 2));
+        } else {
+            stage.pass(&udp((E2, port), (G, 8080)));
+        }
+    }
+    assert_eq!(stage.sessions(), 16);
+    for port in 0..15 {
+        stage.pass(&udp((S2, 5000 + port), (E1, 53)));
+    }
+    assert_eq!(stage.counters().sessions_evicted, 15);
+    // Who was given up goes on without a session; the open connection was not.
+    assert_eq!(stage.pass(&udp((E2, 1001), (G, 8080))), tuple(Protocol::UDP, (E2, 1001), (S1, 80)));
+    assert_eq!(stage.pass(&udp((S1, 80), (E2, 1001))), tuple(Protocol::UDP, (G, 8080), (E2, 1001)));
+    let before = stage.counters().stateless;
+    stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
+    assert_eq!(stage.counters().stateless, before);
+}
+
 #[test]
 fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
     let mut settings = settings();

@@ -86,3 +86,17 @@ fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
     let about_its_own = craft::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
     assert_eq!(owned.send(&about_its_own).as_ref(), Some(&about_its_own));
 }
+
+/// A server that was published twice on one line spoke first after a restart, and its packet left by the wrong address.
+#[test]
+fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
+    let mut settings = settings();
+    settings.forwards.push(forward(ForwardProtocol::TcpUdp, (8081, 8081), S1, 80));
+    let mut stage = Stage::new(settings);
+    for flags in [ACK, RST, FIN_ACK] {
+        assert_eq!(stage.refuse(&tcp(flags, (S1, 80), (E1, 4444), 500, 101)), DropReason::LineUnknown);
+    }
+    stage.pass(&tcp(ACK, (E1, 4444), (G, 8081), 101, 501));
+    let answer = stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101));
+    assert_eq!(answer, tuple(Protocol::TCP, (G, 8081), (E1, 4444)));
+}
