@@ -26,11 +26,21 @@ fn hosts_see_each_others_external_endpoints() {
     probe.inside.send(&segment(other, a, SYN_ACK, 100, 2));
     let seen = probe.inside.expect("its answer");
     assert_eq!((seen.source(), seen.destination()), (b, one));
-    // Filtering holds here as for the outside.
-    let probe = Probe::plain();
-    let (_, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
-    probe.inside.send(&udp(one, b, b"question"));
-    probe.silence();
+    // Filtering holds here as for the outside: who was not spoken to is not let in, and then they are one another's.
+    for filtering in ["address-and-port-dependent", "address-dependent"] {
+        let probe = Probe::start(Setup::new().nat(&format!("filtering: {filtering}")));
+        let (a, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
+        probe.inside.send(&udp(one, b, b"question"));
+        probe.silence();
+        for _ in 0..2 {
+            let answer = udp(other, a, b"answer");
+            probe.inside.send(&answer);
+            assert_carried(&answer, &probe.inside.expect("the answer"), b, one);
+            let question = udp(one, b, b"question");
+            probe.inside.send(&question);
+            assert_carried(&question, &probe.inside.expect("the question"), a, other);
+        }
+    }
 }
 
 #[test]

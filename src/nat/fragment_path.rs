@@ -113,6 +113,7 @@ impl Nat {
     pub(super) fn expire_fragments(&self, lane: &mut Lane, now: Tick) {
         if lane.worker == 0 && now.since(lane.fragments_swept) >= SWEEP_INTERVAL {
             lane.fragments_swept = now;
+            self.mappings.forget_knocks(now);
             let lost = self.fragments.expire(now);
             lane.counters.drops.count(DropReason::FragmentIncomplete, lost.expired);
             lane.counters.drops.count(DropReason::FragmentsFull, lost.evicted);

@@ -72,7 +72,7 @@ impl Nat {
     ) -> Result<(MappingKey, Endpoint), DropReason> {
         let (mapping, inside) =
             self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        if self.mappings.admits(protocol, external, remote) {
+        if self.mappings.admits(protocol, external, remote, now) {
             Ok((mapping, inside))
         } else {
             self.mappings.release(mapping, now);

@@ -29,7 +29,7 @@ use super::forwards::Forwards;
 use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use super::ports::{Likeness, PortPool};
 use super::resting::Resting;
-use super::settings::{Dependence, Settings};
+use super::settings::{Dependence, Settings, Timeouts};
 
 /// Identifies a mapping from the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +59,10 @@ pub(super) struct Mappings {
     sharers: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
     /// With address-dependent filtering: how many sessions a mapping has with a remote address.
     permits: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
+    /// An inside host spoke from its external endpoint to another mapping, which did not let it in. A host outside would
+    /// have been free to answer now; so is this one, until then. At most [`MOST_KNOCKS`].
+    knocks: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
+    timeouts: Timeouts,
     mapping: Dependence,
     filtering: Dependence,
     keeps_parity: bool,
@@ -102,6 +106,8 @@ impl Mappings {
             supplies,
             sharers: settings.port_overlapping.then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
             permits: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
+            knocks: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
+            timeouts: settings.timeouts,
             mapping: settings.mapping,
             filtering: settings.filtering,
             keeps_parity: settings.port_parity,
@@ -295,11 +301,40 @@ impl Mappings {
     }
 
     /// Whether filtering lets `remote` send to the mapping at `external` without a session of its own.
-    pub(super) fn admits(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) -> bool {
+    pub(super) fn admits(&self, protocol: Protocol, external: Endpoint, remote: Endpoint, now: Tick) -> bool {
+        let has_knocked = || {
+            let until = self.knocks.get(&(protocol, external, self.filtered_part(remote)));
+            until.is_some_and(|until| !now.reached(*until))
+        };
         match self.filtering {
             Dependence::EndpointIndependent => true,
-            Dependence::AddressDependent => self.permits.contains_key(&(protocol, external, remote.address)),
-            Dependence::AddressAndPortDependent => false,
+            Dependence::AddressDependent => {
+                self.permits.contains_key(&(protocol, external, remote.address)) || has_knocked()
+            }
+            Dependence::AddressAndPortDependent => has_knocked(),
+        }
+    }
+
+    /// Notes that an inside host spoke in vain from `external` to the mapping at `target`.
+    pub(super) fn knock(&self, protocol: Protocol, external: Endpoint, target: Endpoint, now: Tick) {
+        let patience = if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
+        if self.knocks.len() < MOST_KNOCKS {
+            self.knocks.insert((protocol, external, self.filtered_part(target)), now.after(patience));
+        }
+    }
+
+    /// Forgets those who were not answered in time.
+    pub(super) fn forget_knocks(&self, now: Tick) {
+        if !self.knocks.is_empty() {
+            self.knocks.retain(|_, until| !now.reached(*until));
+        }
+    }
+
+    /// The part of a remote endpoint that filtering looks at.
+    fn filtered_part(&self, remote: Endpoint) -> Endpoint {
+        match self.filtering {
+            Dependence::EndpointIndependent | Dependence::AddressAndPortDependent => remote,
+            Dependence::AddressDependent => Endpoint::new(remote.address, 0),
         }
     }
 
@@ -366,5 +401,7 @@ impl Supply {
 
 /// The remote endpoint of a mapping that does not depend on one.
 const ANY: Endpoint = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
+/// Inside hosts that wait for each other's answers at one time; more are refused as ever.
+const MOST_KNOCKS: usize = 4096;
 /// Locks of each map; a power of two, as DashMap wants.
 const SHARDS: usize = 64;

@@ -132,6 +132,9 @@ impl Nat {
             Ok(target) => target,
             Err(reason) => {
                 self.return_lease(tuple, &lease, miss.now);
+                if reason == DropReason::Filtered && self.mappings.exists(tuple.protocol, lease.external) {
+                    self.mappings.knock(tuple.protocol, lease.external, tuple.destination, miss.now);
+                }
                 return Ok(self.leave(tuple.destination.address, reason));
             }
         };

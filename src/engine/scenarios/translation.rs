@@ -243,3 +243,26 @@ fn a_server_on_two_lines_goes_on_only_after_its_client_has_shown_the_line() {
     stage.pass(&tcp(ACK, (E1, 4444), (G2, 8080), 101, 501));
     assert_eq!(stage.pass(&answer), tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
 }
+
+/// Under the default filtering, two inside hosts that spoke to each other's mappings were refused for ever.
+#[test]
+fn inside_hosts_that_speak_to_each_other_are_let_in_as_hosts_outside_would_be() {
+    let mut stage = Stage::new(settings());
+    let a = stage.pass(&udp((S1, 5000), (E1, 53))).source.port;
+    let b = stage.pass(&udp((S2, 6000), (E1, 53))).source.port;
+    assert_eq!(stage.refuse(&udp((S1, 5000), (G, b))), DropReason::Filtered);
+    assert_eq!(stage.pass(&udp((S2, 6000), (G, a))), tuple(Protocol::UDP, (G, b), (S1, 5000)));
+    assert_eq!(stage.pass(&udp((S1, 5000), (G, b))), tuple(Protocol::UDP, (G, a), (S2, 6000)));
+    // Not by others, and not for ever.
+    assert_eq!(stage.refuse(&udp((E2, b), (G, a))), DropReason::Filtered);
+    let mut stage = Stage::new(settings());
+    let a = stage.pass(&udp((S1, 5000), (E1, 53))).source.port;
+    let b = stage.pass(&udp((S2, 6000), (E1, 53))).source.port;
+    assert_eq!(stage.refuse(&udp((S1, 5000), (G, b))), DropReason::Filtered);
+    for _ in 0..3 {
+        stage.wait(Span::seconds(150));
+        stage.pass(&udp((S1, 5000), (E1, 53)));
+        stage.pass(&udp((S2, 6000), (E1, 53)));
+    }
+    assert_eq!(stage.refuse(&udp((S2, 6000), (G, a))), DropReason::Filtered);
+}
