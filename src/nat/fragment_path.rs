@@ -1,7 +1,7 @@
 //! The way of a datagram's pieces; what is kept about them is in [`super::fragments`].
 
 use crate::packet::{ChecksumMode, Content, Endpoint, Tuple, parse};
-use crate::time::{Span, Tick};
+use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::fragments::{Admission, DatagramName, Fate, Piece};
@@ -109,17 +109,11 @@ impl Nat {
         }
     }
 
-    /// Forgets datagrams whose time is over, now and then; one worker does it for all.
+    /// Forgets datagrams whose time is over, and counts the pieces that were lost with them.
     pub(super) fn expire_fragments(&self, lane: &mut Lane, now: Tick) {
-        if lane.worker == 0 && now.since(lane.fragments_swept) >= SWEEP_INTERVAL {
-            lane.fragments_swept = now;
-            self.mappings.forget_knocks(now);
-            let lost = self.fragments.expire(now);
-            lane.counters.drops.count(DropReason::FragmentIncomplete, lost.expired);
-            lane.counters.drops.count(DropReason::FragmentsFull, lost.evicted);
-            lane.counters.drops.count(DropReason::FragmentRefused, lost.refused);
-        }
+        let lost = self.fragments.expire(now);
+        lane.counters.drops.count(DropReason::FragmentIncomplete, lost.expired);
+        lane.counters.drops.count(DropReason::FragmentsFull, lost.evicted);
+        lane.counters.drops.count(DropReason::FragmentRefused, lost.refused);
     }
 }
-
-const SWEEP_INTERVAL: Span = Span(100);

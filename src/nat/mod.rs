@@ -79,7 +79,7 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 pub use counters::{Counters, Drops};
 pub use fast_path::Packet;
@@ -137,7 +137,7 @@ pub struct Lane {
     ended: Vec<Ended>,
     /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
     pub released: Vec<Box<[u8]>>,
-    fragments_swept: Tick,
+    swept: Tick,
 }
 
 impl Nat {
@@ -186,7 +186,7 @@ impl Nat {
             random,
             ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
             released: Vec::new(),
-            fragments_swept: Tick(0),
+            swept: Tick(0),
         }
     }
 
@@ -223,7 +223,12 @@ impl Nat {
 
     /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
     pub fn expire(&self, lane: &mut Lane, now: Tick) -> bool {
-        self.expire_fragments(lane, now);
+        // What has no wheel of its own is swept now and then; one worker does it for all.
+        if lane.worker == 0 && now.since(lane.swept) >= SWEEP_INTERVAL {
+            lane.swept = now;
+            self.expire_fragments(lane, now);
+            self.mappings.forget_knocks(now);
+        }
         self.answer_late_syns(lane, now);
         let mut ended = std::mem::take(&mut lane.ended);
         let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
@@ -350,3 +355,4 @@ impl Lane {
 
 /// Steps of the wheel that one batch pays for; a step that ends a session costs some hundred nanoseconds.
 const EXPIRY_BUDGET: u32 = 256;
+const SWEEP_INTERVAL: Span = Span(100);
