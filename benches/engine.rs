@@ -47,6 +47,7 @@ fn settings(sessions: u32) -> Settings {
     Settings {
         inside: vec!["10.0.0.0/8".parse().expect("a prefix")],
         inside_address: None,
+        inside_routers: Vec::new(),
         inside_mtu: 1500,
         tun_address: None,
         uplinks: vec![Uplink {

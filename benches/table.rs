@@ -55,6 +55,7 @@ fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
         origin: Origin::Forward,
         uplink: 0,
         state: State::Tcp(state),
+        idle: Span(0),
     };
     (0..count).map(|_| session(key(), key())).collect()
 }

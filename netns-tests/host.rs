@@ -137,6 +137,8 @@ fn traffic_comes_back_with_a_link_that_went_down() {
         (Published::Routed, "wan0"),
         (Published::Owned, "wan0"),
         (Published::OnLink, "lan0"),
+        (Published::OnLink, "nb0"),
+        (Published::Owned, "nb0"),
     ] {
         let scene = SingleBox::new(kind);
         let _server = scene.serve();
@@ -144,7 +146,7 @@ fn traffic_comes_back_with_a_link_that_went_down() {
         let natbox = scene.start(&scene.config());
         scene.assert_traffic();
         scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
-        natbox.wait_for_log("interface is down");
+        natbox.wait_for_log(" is down");
         scene.natbox.ip(&["link", "set", interface, "up"]).unwrap();
         eventually(&format!("traffic after {interface} was down ({kind:?})"), || scene.fetch().ok());
         scene.assert_traffic();

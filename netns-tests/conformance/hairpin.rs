@@ -1,10 +1,13 @@
 //! Inside hosts that talk to one another through external endpoints.
 
+use std::time::{Duration, Instant};
+
 use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
 
+use super::ports::wait_until;
 use super::proves;
 use crate::probe::{
-    E1, F, F_TARGET, G, G2, Probe, S1, S2, S3, SYN_ACK, Setup, assert_carried, at, segment, udp,
+    E1, E2, F, F_TARGET, G, G2, Probe, S1, S2, S3, SYN_ACK, Setup, assert_carried, at, segment, udp,
 };
 
 #[test]
@@ -41,6 +44,33 @@ fn hosts_see_each_others_external_endpoints() {
             assert_carried(&question, &probe.inside.expect("the question"), a, other);
         }
     }
+}
+
+/// The mapping that was spoken to ended after its own time, though both hosts still talked over it, and its port went to
+/// somebody else.
+#[test]
+fn hosts_that_talk_keep_both_mappings_alive() {
+    let _proof = proves(&["UDP-1", "UDP-3", "UDP-6", "UDP-9", "TIM-1"]);
+    let setup = Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, refusal: none");
+    let probe = Probe::start(setup.timeouts("udp: 1s, port_rest: 0s"));
+    let (one, other) = (at(S1, 5000), at(S2, 6000));
+    let (a, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        for (from, to, seen_from, seen_at) in [(one, b, a, other), (other, a, b, one)] {
+            probe.inside.send(&udp(from, to, b"talk"));
+            let seen = probe.inside.expect("talk");
+            assert_eq!((seen.source(), seen.destination()), (seen_from, seen_at));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(probe.status().mappings, 2);
+    probe.inside.send(&udp(at(S3, 7000), at(E1, 53), b"is a port free?"));
+    probe.silence();
+    assert_eq!(probe.open_udp(other, at(E2, 53)), b, "one mapping for all");
+    probe.assert_udp_in(at(E2, 9), a, one);
+    wait_until("mappings of silent hosts end", || probe.status().mappings == 0);
+    assert_eq!(probe.sessions(), 0);
 }
 
 #[test]

@@ -110,6 +110,21 @@ fn errors_from_inside_leave_under_an_external_address() {
         );
         assert_quotes(&error, &question);
     }
+    // A router that has sessions of its own, such as to a time server, is one all the same where the host knows it as one.
+    probe.open_udp(at(RP, 123), at(E1, 123));
+    let expired = craft::icmp_error(11, 0, RP, E1, &arrived.0);
+    probe.inside.send(&expired);
+    probe.silence();
+    probe.natbox.route("10.0.0.240/28", RP).unwrap();
+    probe.kill();
+    probe.launch();
+    probe.open_udp(at(RP, 123), at(E1, 123));
+    for (kind, code) in [(11, 0), (3, 3)] {
+        probe.inside.send(&craft::icmp_error(kind, code, RP, E1, &arrived.0));
+        let error = probe.outside.expect("the error");
+        assert_eq!((error.icmp(), error.source().address), (Some((kind, code)), G));
+        assert_quotes(&error, &question);
+    }
     // About an answer to what the inside had asked.
     let external = probe.open_udp(at(S2, 5000), at(E1, 53000));
     let answer = udp(at(E1, 53000), external, b"answer");
@@ -301,12 +316,17 @@ fn addresses_and_quote_must_agree() {
     probe.silence();
     probe.outside.send(&craft::icmp_error(3, 3, E1, external.address, &sent));
     probe.inside.expect("the right one");
-    // Another inside host, with sessions of its own, knows what S1 received, and says that it could not be delivered.
-    probe.open_udp(at(S2, 5000), at(E1, 53000));
+    // Another inside host knows what S1 received, and says that it could not be delivered; first as one that is silent
+    // else, then as one with sessions of its own, from which no router's report is believed either.
     let received = udp(at(E1, 53000), at(S1, 5000), b"answer");
     probe.inside.send(&craft::icmp_error(3, 3, S2, E1, &received));
     probe.silence();
-    assert_eq!(probe.dropped("unrelated-icmp-error"), 2);
+    probe.open_udp(at(S2, 5000), at(E1, 53000));
+    for (kind, code) in [(3, 3), (3, 1), (11, 0)] {
+        probe.inside.send(&craft::icmp_error(kind, code, S2, E1, &received));
+        probe.silence();
+    }
+    assert_eq!(probe.dropped("unrelated-icmp-error"), 5);
     probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &received));
     probe.outside.expect("S1's own report");
 }

@@ -214,6 +214,50 @@ fn a_closed_tuple_is_open_again_at_once() {
     assert_eq!(probe.sessions(), 4, "what was opened again lives past the closing timeout");
 }
 
+/// Both ends have lost a connection that the box takes to be open, and use its tuple again: the box judged what followed by
+/// the old numbers, so that the FINs counted for nothing and the session stayed for two hours.
+#[test]
+fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
+    let _proof = proves(&["UPD-2", "TCP-5t", "TCP-TW"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
+    for opening in connections(&probe, 5000) {
+        let Connection { inside, inside_peer, outside, external, .. } = opening;
+        let [inner, outer] = [(inside, inside_peer), (outside, external)];
+        let from_inside = opening.inside.port == 5000;
+        let pass = |from_inside: bool, flags, sequence, acknowledgement| {
+            let (from, to) = if from_inside { inner } else { outer };
+            let segment = segment(from, to, flags, sequence, acknowledgement);
+            let seen = if from_inside { probe.tcp_out(&segment) } else { probe.tcp_in(&segment) };
+            assert_eq!(seen.flags(), flags);
+        };
+        pass(from_inside, SYN, 2_000_000_000, 0);
+        pass(!from_inside, SYN_ACK, 3_000_000_000, 2_000_000_001);
+        pass(from_inside, ACK, 2_000_000_001, 3_000_000_001);
+        pass(from_inside, FIN, 2_000_000_001, 3_000_000_001);
+        pass(!from_inside, FIN, 3_000_000_001, 2_000_000_002);
+        pass(from_inside, ACK, 2_000_000_002, 3_000_000_002);
+    }
+    wait_until("closed connections end", || probe.sessions() == 0);
+}
+
+/// A connection that closes just after a restart of the box leaves nothing behind, whoever is heard first.
+#[test]
+fn connections_that_close_after_a_restart_do_not_linger() {
+    let _proof = proves(&["UPD-2", "TCP-5t", "FWD-5"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
+    let mut all: Vec<_> = (0..3).map(|number| probe.connect_in(at(E1, 4444 + number), F)).collect();
+    probe.kill();
+    probe.launch();
+    // The client speaks and is done before its server says anything.
+    assert_eq!(probe.tcp_in(&all[0].by_outside(ACK, b"")).flags(), ACK);
+    close(&probe, &mut all[0], false, false);
+    assert_eq!(probe.tcp_in(&all[1].by_outside(ACK, b"")).flags(), ACK);
+    close(&probe, &mut all[1], false, true);
+    assert_eq!(probe.tcp_out(&all[2].by_inside(ACK, b"")).flags(), ACK);
+    close(&probe, &mut all[2], true, false);
+    wait_until("closed connections end", || probe.sessions() == 0);
+}
+
 #[test]
 fn half_closed_connections_go_on() {
     let _proof = proves(&["TCP-HC"]);

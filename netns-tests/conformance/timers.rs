@@ -88,6 +88,39 @@ fn outbound_packets_refresh_and_inbound_ones_as_set() {
     }
 }
 
+/// Each new remote port opened a session that held the mapping for its own time.
+#[test]
+fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
+    let _proof = proves(&["UDP-6a"]);
+    for filtering in ["endpoint-independent", "address-dependent"] {
+        let nat = format!("inbound_refresh: false, filtering: {filtering}");
+        let probe = Probe::start(Setup::new().nat(&nat).timeouts("udp: 2s"));
+        let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
+        // What the inside says to one of them keeps the mapping, for all of them.
+        std::thread::sleep(Duration::from_millis(1000));
+        assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53000)), external);
+        let opened = Instant::now();
+        std::thread::sleep(Duration::from_millis(1500));
+        probe.assert_udp_in(at(E1, 1), external, at(S1, 5000));
+        let mut port = 1000;
+        while probe.status().mappings != 0 {
+            assert!(opened.elapsed() < Duration::from_secs(4), "kept alive from outside ({filtering})");
+            port += 1;
+            probe.udp_in(at(E1, port), external);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(opened.elapsed() >= Duration::from_millis(1900));
+        probe.inside.drain();
+        // An answer from inside counts as ever.
+        let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
+        probe.assert_udp_in(at(E1, 7), external, at(S1, 5000));
+        keep(Duration::from_millis(3500), || {
+            assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 7)), external);
+        });
+        probe.assert_udp_in(at(E1, 8), external, at(S1, 5000));
+    }
+}
+
 #[test]
 fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
     let _proof = proves(&["UPD-7.1"]);

@@ -144,6 +144,7 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
         tokio::pin!(serve);
         let mut shortages = Shortages::default();
         let mut looks = tokio::time::interval(shortages::INTERVAL);
+        let mut tun_link = TunLink::default();
         loop {
             tokio::select! {
                 () = &mut serve => unreachable!("the admin socket serves for ever"),
@@ -159,7 +160,10 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
                 },
                 now = looks.tick() => shortages.look(&source.totals().drops, now.into_std()),
                 event = events.recv() => break Err(failure(event, &tun.name)),
-                change = links.next() => on_link_change(config, &nat.load(), &mut applied, &change).await,
+                change = links.next() => match change.interface == tun.name {
+                    true => tun_link.change(config, &mut applied, change.event).await,
+                    false => on_link_change(config, &nat.load(), &mut applied, &change).await,
+                },
             }
         }
     };
@@ -263,6 +267,38 @@ async fn on_link_change(config: &Config, nat: &Nat, applied: &mut Applied, chang
             {
                 nat.set_mtu(Some(number as u8), settings::mtu(bytes));
             }
+        }
+    }
+}
+
+/// The TUN as an interface that anybody may set down and up.
+#[derive(Default)]
+struct TunLink {
+    down: bool,
+}
+
+impl TunLink {
+    async fn change(&mut self, config: &Config, applied: &mut Applied, event: LinkEvent) {
+        let name = &config.tun.name;
+        match event {
+            LinkEvent::Down => {
+                self.down = true;
+                tracing::warn!(tun = %name, "the TUN is down; nothing is translated until it is up (ip link set {name} up)");
+            }
+            // At the start it comes up for the first time.
+            LinkEvent::Up if self.down => {
+                self.down = false;
+                match applied.refresh().await {
+                    Ok(()) if config.host.manage => tracing::info!(tun = %name, "the TUN is up again"),
+                    Ok(()) => tracing::warn!(
+                        tun = %name,
+                        "the TUN is up again without its routes; with host.manage: false, set them as `natbox plan` says"
+                    ),
+                    Err(error) => tracing::warn!(%error, tun = %name, "not everything could be set again"),
+                }
+            }
+            // A worker's queue says that it is gone, and the box stops. Its MTU is the kernel's affair alone.
+            LinkEvent::Up | LinkEvent::Gone | LinkEvent::Mtu(_) => {}
         }
     }
 }

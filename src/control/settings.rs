@@ -13,6 +13,7 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
     nat::Settings {
         inside: config.inside.prefixes.clone(),
         inside_address: facts.inside.address,
+        inside_routers: facts.inside.next_hops.clone(),
         inside_mtu: mtu(facts.inside.mtu),
         tun_address: Some(facts.tun_address),
         uplinks: uplinks

@@ -57,6 +57,8 @@ pub struct LegFacts {
     pub up: bool,
     /// Networks reached without a next hop.
     pub on_link: Vec<Ipv4Net>,
+    /// Routers through which other networks are reached.
+    pub next_hops: Vec<Ipv4Addr>,
     /// Speaks ARP: proxy entries make sense.
     pub(super) arp: bool,
     /// Forwarding is on in general, but off for this interface.
@@ -184,6 +186,7 @@ impl LegFacts {
             address: primary(link, snapshot),
             up: link.carrier,
             on_link: snapshot.on_link(link),
+            next_hops: snapshot.next_hops(link),
             arp: link.arp,
             forwarding_off: forwarding_off(name)?,
             assumed: false,
@@ -198,6 +201,7 @@ impl LegFacts {
             address: None,
             up: true,
             on_link: Vec::new(),
+            next_hops: Vec::new(),
             arp: true,
             forwarding_off: false,
             assumed: true,

@@ -92,6 +92,19 @@ impl Snapshot {
         networks
     }
 
+    /// Next hops of routes through an interface, the default route's not among them.
+    pub(super) fn next_hops(&self, link: &Link) -> Vec<Ipv4Addr> {
+        let routes = self.routes.iter().map(|found| &found.route).filter(|route| {
+            route.table == TABLE_MAIN
+                && route.to.prefix_len() > 0
+                && route.device.as_deref() == Some(&link.name)
+        });
+        let mut hops: Vec<Ipv4Addr> = routes.filter_map(|route| route.via).collect();
+        hops.sort();
+        hops.dedup();
+        hops
+    }
+
     /// Whether the main table leads anywhere.
     pub(super) fn has_default(&self) -> bool {
         self.routes.iter().any(|found| {

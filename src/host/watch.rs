@@ -1,4 +1,4 @@
-//! Changes of the legs' interfaces, as the kernel tells them (RTNLGRP_LINK).
+//! Changes of the legs' interfaces and of the TUN, as the kernel tells them (RTNLGRP_LINK).
 
 use std::collections::VecDeque;
 
@@ -69,12 +69,12 @@ enum Note {
 }
 
 impl LinkWatch {
-    /// Subscribes to the legs of a configuration. Changes from now on are told.
+    /// Subscribes to the interfaces of a configuration. Changes from now on are told.
     ///
     /// # Errors
     /// When the kernel refuses the subscription.
     pub async fn start(config: &Config) -> Result<Self, HostError> {
-        let mut names = vec![config.inside.interface.clone()];
+        let mut names = vec![config.tun.name.clone(), config.inside.interface.clone()];
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();

@@ -33,7 +33,12 @@ impl Nat {
     ) -> Verdict {
         let segment = segment(&packet);
         match self.table.track(key, hash, segment.as_ref(), now) {
-            Tracked::Hit(hit) => self.deliver(lane, &mut packet, &hit, now),
+            Tracked::Hit(hit) => {
+                if !self.settings.inbound_refresh && !hit.origin.comes_over_mapping(hit.direction) {
+                    self.refresh_mapping(key.tuple(), hit.uplink, now);
+                }
+                self.deliver(lane, &mut packet, &hit, now)
+            }
             Tracked::Corpse(session) => {
                 self.bury(lane, session, now);
                 self.open(lane, packet, key, segment.as_ref(), now)

@@ -42,9 +42,7 @@ impl Nat {
                 .pass_exempt_error(lane, &mut packet, error)
                 .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
         };
-        if parsed.destination() != error.quoted.source.address
-            || !self.may_report(parsed.source(), error.quoted.destination.address)
-        {
+        if parsed.destination() != error.quoted.source.address || !self.may_report(parsed.source(), error) {
             return Verdict::Drop(DropReason::UnrelatedIcmpError);
         }
         let source = self.error_source(parsed, &report);
@@ -70,14 +68,17 @@ impl Nat {
         Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
     }
 
-    /// Whether `reporter` may speak about a packet that was on its way to `receiver`. On the outside anyone may: it is the
-    /// Internet's routers that do (RFC 5508 REQ-4). Inside it is the receiver itself, or a router; and what has sessions
-    /// of its own is no router but another host, which has no business with the packets of its neighbours.
-    fn may_report(&self, reporter: Ipv4Addr, receiver: Ipv4Addr) -> bool {
-        reporter == receiver
+    /// Whether `reporter` may speak about the quoted packet. On the outside anyone may: it is the Internet's routers that do
+    /// (RFC 5508 REQ-4). Inside it is the packet's receiver, or a router: one that the host knows as a next hop, or one
+    /// further in, which says what only routers say and has no sessions of its own. Everybody else is another host, which
+    /// has no business with the packets of its neighbours.
+    fn may_report(&self, reporter: Ipv4Addr, error: IcmpError) -> bool {
+        let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
+        reporter == error.quoted.destination.address
             || !self.is_inside(reporter)
             || self.settings.inside_address == Some(reporter)
-            || !(self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
+            || self.settings.inside_routers.contains(&reporter)
+            || !(of_receivers || self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it

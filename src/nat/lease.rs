@@ -15,6 +15,18 @@ pub(super) struct Lease {
     pub(super) external: Endpoint,
     /// None: a forward's own endpoint, or a protocol without ports.
     pub(super) mapping: Option<MappingKey>,
+    /// The other inside host's mapping, if the session goes to one.
+    pub(super) target: Option<MappingKey>,
+}
+
+/// A mapping held for a session that comes in by it.
+pub(super) struct Adopted {
+    /// What is held.
+    pub(super) mapping: MappingKey,
+    /// The inside endpoint behind it.
+    pub(super) inside: Endpoint,
+    /// When the session counts as last refreshed.
+    pub(super) refreshed: Tick,
 }
 
 impl Nat {
@@ -31,12 +43,12 @@ impl Nat {
             self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
             && published_uplink == uplink
         {
-            return Ok(Lease { external, mapping: None });
+            return Ok(Lease { external, mapping: None, target: None });
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
             let address = self.external_address(uplink, tuple.source.address);
-            return Ok(Lease { external: Endpoint::new(address, 0), mapping: None });
+            return Ok(Lease { external: Endpoint::new(address, 0), mapping: None, target: None });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
@@ -44,7 +56,7 @@ impl Nat {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.permit(tuple.protocol, external, tuple.destination);
-                Ok(Lease { external, mapping: Some(key) })
+                Ok(Lease { external, mapping: Some(key), target: None })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -59,6 +71,9 @@ impl Nat {
             self.mappings.forbid(tuple.protocol, lease.external, tuple.destination);
             self.mappings.release(mapping, now);
         }
+        if let Some(mapping) = lease.target {
+            self.return_adopted(tuple, lease.external, mapping, now);
+        }
         self.hosts.release(tuple.source.address);
     }
 
@@ -69,28 +84,40 @@ impl Nat {
         external: Endpoint,
         remote: Endpoint,
         now: Tick,
-    ) -> Result<(MappingKey, Endpoint), DropReason> {
-        let (mapping, inside) =
-            self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        if self.mappings.admits(protocol, external, remote, now) {
-            Ok((mapping, inside))
-        } else {
-            self.mappings.release(mapping, now);
-            Err(DropReason::Filtered)
+    ) -> Result<Adopted, DropReason> {
+        let mut adopted = self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
+        let outsiders_refresh = self.settings.inbound_refresh || protocol != Protocol::UDP;
+        if outsiders_refresh {
+            adopted.refreshed = now;
         }
+        let refusal =
+            if now.reached(adopted.refreshed.after(self.settings.timeouts.udp)) && !outsiders_refresh {
+                // Its sessions are over and not yet buried; strangers must not keep what is left of it (RFC 4787 REQ-6a).
+                DropReason::NoMapping
+            } else if self.mappings.admits(protocol, external, remote, now) {
+                // Whoever is let in may be answered, and what the inside answers is what permits.
+                self.mappings.permit(protocol, external, remote);
+                return Ok(adopted);
+            } else {
+                DropReason::Filtered
+            };
+        self.mappings.release(adopted.mapping, now);
+        Err(refusal)
     }
 
-    /// Where a hairpin packet to a mapping goes. The target's mapping is not held: it lives by its own sessions.
-    pub(super) fn admitted_by_mapping(
-        &self,
-        protocol: Protocol,
-        external: Endpoint,
-        remote: Endpoint,
-        now: Tick,
-    ) -> Result<Endpoint, DropReason> {
-        let (mapping, inside) = self.adopt_mapping(protocol, external, remote, now)?;
+    /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
+    pub(super) fn return_adopted(&self, tuple: Tuple, remote: Endpoint, mapping: MappingKey, now: Tick) {
+        self.mappings.forbid(tuple.protocol, tuple.destination, remote);
         self.mappings.release(mapping, now);
-        Ok(inside)
+    }
+
+    /// Notes that the inside sent over a mapping, where that alone keeps it alive.
+    #[cold]
+    pub(super) fn refresh_mapping(&self, tuple: Tuple, uplink: u8, now: Tick) {
+        if tuple.protocol == Protocol::UDP {
+            self.mappings
+                .refresh(self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination), now);
+        }
     }
 
     /// Ends a session whose time is over, unless another packet was faster.
@@ -105,18 +132,21 @@ impl Nat {
     pub(super) fn release(&self, ended: &Ended, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         match ended.origin {
-            Origin::Forward => {}
-            Origin::Outbound | Origin::Hairpin => {
+            Origin::Forward | Origin::Inbound => {}
+            Origin::Outbound | Origin::Hairpin | Origin::HairpinToMapping => {
                 self.hosts.release(original.source.address);
                 let Tuple { protocol, source, destination } = original;
                 self.mappings.forbid(protocol, reply.destination, destination);
                 self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination), now);
             }
-            Origin::Published | Origin::HairpinPublished => self.hosts.release(original.source.address),
-            Origin::Inbound => {
-                let Tuple { protocol, source, destination } = original;
-                self.mappings.release_external(protocol, destination, source, now);
+            Origin::Published | Origin::HairpinPublished | Origin::HairpinPublishedToMapping => {
+                self.hosts.release(original.source.address);
             }
+        }
+        if ended.origin.holds_target() {
+            let (external, remote) = (original.destination, reply.destination);
+            self.mappings.forbid(original.protocol, external, remote);
+            self.mappings.release_external(original.protocol, external, remote, now);
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 use super::forwards::Forwards;
+use super::lease::Adopted;
 use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use super::ports::{Likeness, PortPool};
 use super::resting::Resting;
@@ -44,6 +45,8 @@ pub(super) struct MappingKey {
 struct Mapping {
     external: Endpoint,
     sessions: u32,
+    /// When the inside sent over it last, as far as [`Mappings::refresh`] is told.
+    refreshed: Tick,
 }
 
 /// No port is free on the external address.
@@ -176,8 +179,10 @@ impl Mappings {
     ) -> Result<Endpoint, Exhausted> {
         match self.by_inside.entry(key) {
             Entry::Occupied(mut entry) => {
-                entry.get_mut().sessions += 1;
-                Ok(entry.get().external)
+                let mapping = entry.get_mut();
+                mapping.sessions += 1;
+                mapping.refreshed = now;
+                Ok(mapping.external)
             }
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
@@ -185,7 +190,7 @@ impl Mappings {
                     .find_map(|address| self.settle_on(address, key, random, now))
                     .ok_or(Exhausted)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
-                entry.insert(Mapping { external, sessions: 1 });
+                entry.insert(Mapping { external, sessions: 1, refreshed: now });
                 Ok(external)
             }
         }
@@ -236,20 +241,22 @@ impl Mappings {
         }
     }
 
-    /// The mapping behind an external endpoint towards `remote`, held for one more session: its key and inside endpoint.
-    pub(super) fn adopt(
-        &self,
-        protocol: Protocol,
-        external: Endpoint,
-        remote: Endpoint,
-    ) -> Option<(MappingKey, Endpoint)> {
+    /// The mapping behind an external endpoint towards `remote`, held for one more session.
+    pub(super) fn adopt(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) -> Option<Adopted> {
         let key = *self.by_external.get(&self.place(protocol, external, remote))?;
         let mut mapping = self.by_inside.get_mut(&key)?;
         // Between the two look-ups the mapping may have ended, and begun anew under another port.
         (mapping.external == external).then(|| {
             mapping.sessions += 1;
-            (key, key.inside)
+            Adopted { mapping: key, inside: key.inside, refreshed: mapping.refreshed }
         })
+    }
+
+    /// Notes that the inside sent over a mapping, if there is one.
+    pub(super) fn refresh(&self, key: MappingKey, now: Tick) {
+        if let Some(mut mapping) = self.by_inside.get_mut(&key) {
+            mapping.refreshed = now;
+        }
     }
 
     /// Lets one session's hold on a mapping go; the last one ends it and frees its port.

@@ -10,7 +10,7 @@ use crate::time::{Span, Tick};
 use super::key::Key;
 use super::session::{Direction, Lifetimes, NewSession, Origin, State, TcpFields};
 use super::table::{Ended, Hit, InsertError};
-use super::tcp_state::TcpState;
+use super::tcp_state::{Placement, TcpState};
 use super::tcp_window::Segment;
 
 /// The model of a table.
@@ -160,7 +160,8 @@ impl Model {
             (State::Tcp(state), Some(segment)) => {
                 let placement = session.tcp.place(direction, segment);
                 let after = state.after(direction, segment.flags, placement);
-                let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply);
+                let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply)
+                    || placement == Placement::Anew;
                 if after != state && opens_again {
                     session.tcp.forget();
                 }

@@ -219,7 +219,14 @@ mod tests {
         let id = pool.take(&records).expect("the only record");
         let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
         let (original, reply) = (Key::of(tuple), Key::of(tuple.mirrored()));
-        let new = NewSession { original, reply, origin: Origin::Outbound, uplink: 0, state: State::Udp };
+        let new = NewSession {
+            original,
+            reply,
+            origin: Origin::Outbound,
+            uplink: 0,
+            state: State::Udp,
+            idle: Span(0),
+        };
         records[id as usize].fill(&new, start);
         pool.hang(&records, id, start.after(second), start);
 

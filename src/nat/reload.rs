@@ -93,17 +93,18 @@ impl Nat {
             self.forwards.published(protocol, source, Some(session.uplink))
                 == Some((session.uplink, external_end))
         };
-        let reaches = || match self.forwards.target(protocol, destination) {
-            Some(server) => server == inside_end,
-            None => self.mappings.exists(protocol, destination),
-        };
+        let publishes_target = || self.forwards.target(protocol, destination) == Some(inside_end);
+        let reaches_mapping = || may_go_out(inside_end) && !is_published(destination);
+        let hairpin = self.settings.hairpin;
         match session.origin {
-            Origin::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
+            Origin::Forward => publishes_target(),
             Origin::Published => publishes_source(),
             Origin::Outbound => may_go_out(source) && !is_published(external_end),
-            Origin::Inbound => may_go_out(inside_end) && !is_published(destination),
-            Origin::Hairpin => self.settings.hairpin && reaches() && !is_published(external_end),
-            Origin::HairpinPublished => self.settings.hairpin && reaches() && publishes_source(),
+            Origin::Inbound => reaches_mapping(),
+            Origin::Hairpin => hairpin && publishes_target() && !is_published(external_end),
+            Origin::HairpinPublished => hairpin && publishes_target() && publishes_source(),
+            Origin::HairpinToMapping => hairpin && reaches_mapping() && !is_published(external_end),
+            Origin::HairpinPublishedToMapping => hairpin && reaches_mapping() && publishes_source(),
         }
     }
 }

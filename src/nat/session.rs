@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use crate::time::{Span, Tick};
 
 use super::key::Key;
-use super::tcp_state::TcpState;
+use super::tcp_state::{Placement, TcpState};
 use super::tcp_window::Segment;
 
 /// Which of a session's two tuples a packet matches.
@@ -63,10 +63,14 @@ pub enum Origin {
     Published = 2,
     /// From outside over a dynamic mapping (where filtering lets it).
     Inbound = 3,
-    /// From inside to inside over a dynamic mapping of the sender; counts for its host.
+    /// From inside, over a dynamic mapping of the sender, to a static forward; counts for its host.
     Hairpin = 4,
-    /// From inside to inside over a static forward's own endpoint; counts for its host.
+    /// From inside, over a static forward's own endpoint, to a static forward; counts for its host.
     HairpinPublished = 5,
+    /// From inside, over a dynamic mapping of the sender, to another's mapping; counts for its host.
+    HairpinToMapping = 6,
+    /// From inside, over a static forward's own endpoint, to another's mapping; counts for its host.
+    HairpinPublishedToMapping = 7,
 }
 
 impl Origin {
@@ -78,6 +82,8 @@ impl Origin {
             3 => Self::Inbound,
             4 => Self::Hairpin,
             5 => Self::HairpinPublished,
+            6 => Self::HairpinToMapping,
+            7 => Self::HairpinPublishedToMapping,
             _ => unreachable!("only Origin's own numbers are stored in a record"),
         }
     }
@@ -89,8 +95,18 @@ impl Origin {
             Self::Outbound => "outbound",
             Self::Published => "published",
             Self::Inbound => "inbound",
-            Self::Hairpin => "hairpin",
-            Self::HairpinPublished => "hairpin-published",
+            Self::Hairpin | Self::HairpinToMapping => "hairpin",
+            Self::HairpinPublished | Self::HairpinPublishedToMapping => "hairpin-published",
+        }
+    }
+
+    /// Whether the session holds the mapping of its first packet's destination.
+    pub fn holds_target(self) -> bool {
+        match self {
+            Self::Inbound | Self::HairpinToMapping | Self::HairpinPublishedToMapping => true,
+            Self::Forward | Self::Outbound | Self::Published | Self::Hairpin | Self::HairpinPublished => {
+                false
+            }
         }
     }
 
@@ -98,7 +114,10 @@ impl Origin {
     #[inline]
     pub fn leaves_inside(self, direction: Direction) -> bool {
         match self {
-            Self::Hairpin | Self::HairpinPublished => true,
+            Self::Hairpin
+            | Self::HairpinPublished
+            | Self::HairpinToMapping
+            | Self::HairpinPublishedToMapping => true,
             Self::Forward | Self::Inbound => direction == Direction::Original,
             Self::Outbound | Self::Published => direction == Direction::Reply,
         }
@@ -106,11 +125,16 @@ impl Origin {
 
     /// Whether packets of this direction come from outside over a dynamic mapping.
     #[inline]
-    fn comes_over_mapping(self, direction: Direction) -> bool {
+    pub fn comes_over_mapping(self, direction: Direction) -> bool {
         match self {
             Self::Outbound => direction == Direction::Reply,
             Self::Inbound => direction == Direction::Original,
-            Self::Forward | Self::Published | Self::Hairpin | Self::HairpinPublished => false,
+            Self::Forward
+            | Self::Published
+            | Self::Hairpin
+            | Self::HairpinPublished
+            | Self::HairpinToMapping
+            | Self::HairpinPublishedToMapping => false,
         }
     }
 }
@@ -162,7 +186,7 @@ impl State {
         match self {
             Self::Tcp(TcpState::SynOriginal | TcpState::SynReply) => "syn",
             Self::Tcp(TcpState::SynBoth) => "syn-answered",
-            Self::Tcp(TcpState::PickedUp) => "picked-up",
+            Self::Tcp(TcpState::PickedUp | TcpState::PickedUpFin) => "picked-up",
             Self::Tcp(TcpState::Established) => "established",
             Self::Tcp(TcpState::FinOriginal | TcpState::FinReply) => "half-closed",
             Self::Tcp(TcpState::FinBoth) => "closed",
@@ -189,9 +213,11 @@ impl Lifetimes {
         for state in TcpState::ALL {
             spans[state as usize] = match state {
                 TcpState::SynOriginal | TcpState::SynReply => timeouts.tcp_syn,
-                TcpState::SynBoth | TcpState::PickedUp | TcpState::FinBoth | TcpState::Reset => {
-                    timeouts.tcp_transitory
-                }
+                TcpState::SynBoth
+                | TcpState::PickedUp
+                | TcpState::PickedUpFin
+                | TcpState::FinBoth
+                | TcpState::Reset => timeouts.tcp_transitory,
                 TcpState::Established | TcpState::FinOriginal | TcpState::FinReply => {
                     timeouts.tcp_established
                 }
@@ -228,6 +254,8 @@ pub struct NewSession {
     pub uplink: u8,
     /// First state.
     pub state: State,
+    /// How long it has been idle already: zero, unless its first packet does not count.
+    pub idle: Span,
 }
 
 /// One session. See the module doc.
@@ -275,7 +303,7 @@ impl Record {
         self.origin.store(new.origin as u8, Relaxed);
         self.uplink.store(new.uplink, Relaxed);
         self.state.store(new.state.number(), Relaxed);
-        self.last_seen.store(now.0, Relaxed);
+        self.last_seen.store(now.0.wrapping_sub(new.idle.0), Relaxed);
         self.tcp.forget();
     }
 
@@ -330,7 +358,9 @@ impl Record {
             (State::Tcp(state), Some(segment)) => {
                 let placement = self.tcp.place(direction, segment);
                 let next = state.after(direction, segment.flags, placement);
-                if next != state && matches!(next, TcpState::SynOriginal | TcpState::SynReply) {
+                let anew = placement == Placement::Anew
+                    || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
+                if next != state && anew {
                     self.tcp.forget();
                 }
                 self.tcp.advance(direction, segment);
@@ -371,7 +401,7 @@ mod tests {
         for number in 0..State::COUNT as u8 {
             assert_eq!(State::from_number(number).number(), number);
         }
-        for number in 0..=5 {
+        for number in 0..=7 {
             assert_eq!(Origin::from_number(number) as u8, number);
         }
     }

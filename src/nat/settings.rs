@@ -14,6 +14,8 @@ pub struct Settings {
     pub inside: Vec<Ipv4Net>,
     /// Address of the box on the private leg: the source of ICMP errors to inside hosts. None: the published address.
     pub inside_address: Option<Ipv4Addr>,
+    /// Routers behind which inside hosts are known to be: they may report on any packet that went inside.
+    pub inside_routers: Vec<Ipv4Addr>,
     /// MTU of the private leg.
     pub inside_mtu: u16,
     /// Address of the TUN device, the source of ICMP errors that the host's kernel writes about translated packets.

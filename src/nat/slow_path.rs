@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 
 use crate::packet::{Content, Endpoint, Protocol, Tuple};
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 use super::fast_path::Packet;
 use super::key::Key;
@@ -123,10 +123,15 @@ impl Nat {
             return Err(DropReason::HairpinOff);
         }
         let state = miss.opening_state()?;
-        let lease = self.lease(lane, tuple, external.uplink, miss.now)?;
+        let mut lease = self.lease(lane, tuple, external.uplink, miss.now)?;
         let target = match published {
             Some(target) => Ok(target),
-            None => self.admitted_by_mapping(tuple.protocol, tuple.destination, lease.external, miss.now),
+            None => self.adopt_mapping(tuple.protocol, tuple.destination, lease.external, miss.now).map(
+                |adopted| {
+                    lease.target = Some(adopted.mapping);
+                    adopted.inside
+                },
+            ),
         };
         let target = match target {
             Ok(target) => target,
@@ -138,7 +143,12 @@ impl Nat {
                 return Ok(self.leave(tuple.destination.address, reason));
             }
         };
-        let origin = if lease.mapping.is_some() { Origin::Hairpin } else { Origin::HairpinPublished };
+        let origin = match (lease.mapping, lease.target) {
+            (Some(_), None) => Origin::Hairpin,
+            (Some(_), Some(_)) => Origin::HairpinToMapping,
+            (None, None) => Origin::HairpinPublished,
+            (None, Some(_)) => Origin::HairpinPublishedToMapping,
+        };
         self.open_leased(lane, miss, lease, target, origin, external.uplink, state)
             .map_err(|(reason, _)| reason)
     }
@@ -157,7 +167,8 @@ impl Nat {
         state: State,
     ) -> Result<Verdict, (DropReason, Miss<'a>)> {
         let reply = Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
-        let new = NewSession { original: Key::of(miss.tuple), reply: Key::of(reply), origin, uplink, state };
+        let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
+        let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
             return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
         };
@@ -189,20 +200,20 @@ impl Nat {
                 DropReason::NoMapping
             }
         })?;
-        let (mapping, inside) =
-            self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
-        let reply = Tuple { protocol: tuple.protocol, source: inside, destination: tuple.source };
+        let adopted = self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
+        let reply = Tuple { protocol: tuple.protocol, source: adopted.inside, destination: tuple.source };
         let new = NewSession {
             original: Key::of(tuple),
             reply: Key::of(reply),
             origin: Origin::Inbound,
             uplink: external.uplink,
             state,
+            idle: miss.now.since(adopted.refreshed),
         };
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
             return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
         };
-        self.mappings.release(mapping, miss.now);
+        self.return_adopted(tuple, tuple.source, adopted.mapping, miss.now);
         match error {
             InsertError::Exists => Ok(self.retry(lane, miss)),
             InsertError::ReplyTaken => Err(DropReason::AddressBusy),
@@ -232,8 +243,8 @@ impl Nat {
         let mut client = tuple.source;
         for _ in 0..CONFLICT_TRIES {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
-            let origin = Origin::Forward;
-            let new = NewSession { original: Key::of(tuple), reply: Key::of(reply), origin, uplink, state };
+            let (original, reply, origin) = (Key::of(tuple), Key::of(reply), Origin::Forward);
+            let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now)),
                 Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
@@ -264,7 +275,8 @@ impl Nat {
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
-        let new = NewSession { original, reply, origin: Origin::Forward, uplink, state };
+        let origin = Origin::Forward;
+        let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         Ok(match self.insert(lane, &new, None, miss.now) {
             Ok(()) => {
                 let hit = Hit { to, direction: Direction::Reply, ..first_hit(&new) };

@@ -26,6 +26,7 @@ pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
     Settings {
         inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
         inside_address: None,
+        inside_routers: Vec::new(),
         inside_mtu: 1500,
         tun_address: None,
         uplinks: vec![Uplink {
@@ -154,8 +155,8 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
             let mut random = StdRng::seed_from_u64(2);
             while !over.load(Relaxed) {
                 let external = Endpoint::new(G, random.random_range(40_000..=40_003));
-                if let Some((found, host)) = mappings.adopt(Protocol::UDP, external, remote) {
-                    assert_eq!((found, host), (key, inside));
+                if let Some(adopted) = mappings.adopt(Protocol::UDP, external, remote) {
+                    assert_eq!((adopted.mapping, adopted.inside), (key, inside));
                     // As the end of an inbound session does it.
                     mappings.release_external(Protocol::UDP, external, remote, Tick(0));
                 }

@@ -321,6 +321,7 @@ impl Table {
                                     | TcpState::SynReply
                                     | TcpState::SynBoth
                                     | TcpState::PickedUp
+                                    | TcpState::PickedUpFin
                             )
                     )
         };

@@ -447,12 +447,26 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
         _ => State::Other,
     };
     let reply = Key { protocol: original.protocol, ..reply };
-    NewSession { original, reply, origin: Origin::Forward, uplink: (original.ports % 5) as u8, state }
+    NewSession {
+        original,
+        reply,
+        origin: Origin::Forward,
+        uplink: (original.ports % 5) as u8,
+        state,
+        idle: Span(0),
+    }
 }
 
 fn random_session(random: &mut StdRng) -> NewSession {
     let mut key = || Key { addresses: random.random(), ports: random.random(), protocol: Protocol::UDP.0 };
-    NewSession { original: key(), reply: key(), origin: Origin::Outbound, uplink: 1, state: State::Udp }
+    NewSession {
+        original: key(),
+        reply: key(),
+        origin: Origin::Outbound,
+        uplink: 1,
+        state: State::Udp,
+        idle: Span(0),
+    }
 }
 
 fn lifetimes() -> Lifetimes {

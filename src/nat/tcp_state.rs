@@ -8,10 +8,12 @@
 //!   SynReply ---SYN from original-> SynBoth
 //!   PickedUp --any but SYN, FIN, RST from reply--> Established
 //!   PickedUp --FIN from reply--------------------> FinReply
+//!   PickedUp --FIN from original-----------------> PickedUpFin --the same from reply--> FinOriginal or FinBoth
 //!   Established --FIN from original--> FinOriginal --FIN from reply----> FinBoth
 //!   Established --FIN from reply-----> FinReply ---FIN from original--> FinBoth
 //!   Established, FinOriginal, FinReply --RST--> Reset --anything in window but RST, SYN, FIN--> Established
 //!   FinBoth, Reset --SYN--> SynOriginal or SynReply, by its direction: the tuple is used again
+//!   all from PickedUp on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
 //! Whatever is not drawn leaves the state as it is. RST counts only with the exact next sequence number, FIN only
@@ -34,6 +36,8 @@ pub enum TcpState {
     SynBoth,
     /// Adopted in mid-stream by a static forward; only the original side was heard.
     PickedUp,
+    /// The same, and the original side has sent FIN.
+    PickedUpFin,
     /// Open.
     Established,
     /// FIN seen from the original side.
@@ -55,15 +59,18 @@ pub enum Placement {
     InWindow,
     /// Outside.
     Outside,
+    /// Outside, but it answers a SYN that was outside as well.
+    Anew,
 }
 
 impl TcpState {
     /// All states, in order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SynOriginal,
         Self::SynReply,
         Self::SynBoth,
         Self::PickedUp,
+        Self::PickedUpFin,
         Self::Established,
         Self::FinOriginal,
         Self::FinReply,
@@ -98,6 +105,16 @@ impl TcpState {
                 }
                 (Self::FinBoth | Self::Reset, Direction::Original) if !flags.ack() => Self::SynOriginal,
                 (Self::FinBoth | Self::Reset, Direction::Reply) if !flags.ack() => Self::SynReply,
+                (
+                    Self::PickedUp
+                    | Self::PickedUpFin
+                    | Self::Established
+                    | Self::FinOriginal
+                    | Self::FinReply
+                    | Self::FinBoth
+                    | Self::Reset,
+                    _,
+                ) if placement == Placement::Anew => Self::SynBoth,
                 _ => self,
             };
         }
@@ -106,15 +123,16 @@ impl TcpState {
                 _ if !inside => self,
                 (Self::SynBoth | Self::Established, Direction::Original) => Self::FinOriginal,
                 (Self::SynBoth | Self::Established | Self::PickedUp, Direction::Reply) => Self::FinReply,
-                (Self::FinOriginal, Direction::Reply) | (Self::FinReply, Direction::Original) => {
-                    Self::FinBoth
-                }
+                (Self::PickedUp, Direction::Original) => Self::PickedUpFin,
+                (Self::FinOriginal | Self::PickedUpFin, Direction::Reply)
+                | (Self::FinReply, Direction::Original) => Self::FinBoth,
                 _ => self,
             };
         }
         match (self, direction) {
             (Self::SynBoth, _) if flags.ack() && inside => Self::Established,
             (Self::PickedUp, Direction::Reply) => Self::Established,
+            (Self::PickedUpFin, Direction::Reply) => Self::FinOriginal,
             (Self::Reset, _) if inside => Self::Established,
             _ => self,
         }
@@ -124,7 +142,7 @@ impl TcpState {
 #[cfg(test)]
 mod tests {
     use super::Direction::{Original, Reply};
-    use super::Placement::{Exact, InWindow, Outside};
+    use super::Placement::{Anew, Exact, InWindow, Outside};
     use super::TcpState::*;
     use super::*;
 
@@ -176,11 +194,25 @@ mod tests {
     #[test]
     fn a_fin_is_not_overheard_because_it_comes_first_from_a_server() {
         assert_eq!(PickedUp.after(Reply, FIN, InWindow).after(Original, FIN, InWindow), FinBoth);
-        assert_eq!(
-            PickedUp.after(Original, FIN, InWindow),
-            PickedUp,
-            "anyone can say this from off the path"
-        );
+    }
+
+    /// The same from the client: anyone can say this from off the path, so it lives no longer for it; but it was overheard,
+    /// and after the server's FIN the session stayed half-closed for two hours.
+    #[test]
+    fn a_clients_fin_is_kept_in_mind_until_its_server_is_heard() {
+        assert_eq!(PickedUp.after(Original, FIN, InWindow), PickedUpFin);
+        assert_eq!(PickedUpFin.after(Original, ACK, InWindow), PickedUpFin);
+        assert_eq!(PickedUpFin.after(Reply, ACK, InWindow), FinOriginal);
+        assert_eq!(PickedUpFin.after(Reply, FIN, InWindow), FinBoth);
+    }
+
+    #[test]
+    fn both_ends_may_begin_anew_from_wherever_they_were() {
+        for state in TcpState::ALL {
+            let opening = matches!(state, SynOriginal | SynReply | SynBoth);
+            let expected = if opening { state.after(Reply, SYN_ACK, Outside) } else { SynBoth };
+            assert_eq!(state.after(Reply, SYN_ACK, Anew), expected, "{state:?}");
+        }
     }
 
     #[test]
@@ -216,8 +248,13 @@ mod tests {
             ),
             (
                 PickedUp,
-                [PickedUp, PickedUp, PickedUp, PickedUp, PickedUp],
+                [PickedUp, PickedUp, PickedUp, PickedUpFin, PickedUp],
                 [PickedUp, PickedUp, Established, FinReply, PickedUp],
+            ),
+            (
+                PickedUpFin,
+                [PickedUpFin, PickedUpFin, PickedUpFin, PickedUpFin, PickedUpFin],
+                [PickedUpFin, PickedUpFin, FinOriginal, FinBoth, PickedUpFin],
             ),
             (
                 Established,

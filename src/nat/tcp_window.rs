@@ -6,8 +6,12 @@
 //! before or after the other side's acknowledgement. Nothing is ever dropped on this ground (see
 //! [`super::tcp_state`]), so the window may be generous: what it must keep out is a guess from off the path.
 //!
+//! A SYN outside the window is remembered: if the other side answers just that one, both begin anew, and a segment is
+//! *anew*. A host that still has the old connection answers with a plain ACK (RFC 5961 section 4.2).
+//!
 //! The window word of a record holds, for each direction, a nibble of scale (15: nothing heard of that direction
-//! yet), a nibble for the logarithm of the largest window, and a bit that says whether it has acknowledged anything.
+//! yet), a nibble for the logarithm of the largest window, and a bit that says whether it has acknowledged anything;
+//! then, of the last SYN outside the window, the direction and the low 13 bits of the number after it.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -70,17 +74,33 @@ impl TcpFields {
             (false, false) => return Placement::InWindow,
         };
         let distance = segment.sequence.wrapping_sub(edge) as i32;
-        if distance.unsigned_abs() <= reach { Placement::InWindow } else { Placement::Outside }
+        if distance.unsigned_abs() <= reach {
+            Placement::InWindow
+        } else if segment.flags.syn()
+            && segment.flags.ack()
+            && window >> SYN_MARK == mark(direction.opposite(), segment.acknowledgement)
+        {
+            Placement::Anew
+        } else {
+            Placement::Outside
+        }
     }
 
     /// Takes in what a segment of `direction` says, unless it lies outside the window.
     #[inline]
     pub(super) fn advance(&self, direction: Direction, segment: &Segment) {
-        if segment.flags.rst() || self.place(direction, segment) == Placement::Outside {
+        if segment.flags.rst() {
+            return;
+        }
+        let window = self.window.load(Relaxed);
+        if self.place(direction, segment) == Placement::Outside {
+            if segment.flags.syn() && !segment.flags.ack() {
+                let others = window & ((1 << SYN_MARK) - 1);
+                self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
+            }
             return;
         }
         let own = direction.number();
-        let window = self.window.load(Relaxed);
         let heard = scale(window, own) != UNHEARD;
         let end = segment.end();
         let next = &self.next_sequence[own];
@@ -139,6 +159,13 @@ fn updated_window(window: u32, number: usize, heard: bool, segment: &Segment) ->
     cleared | shift << (4 * number) | largest << (8 + 4 * number) | acknowledged
 }
 
+/// What is remembered of a SYN of `direction` with this number after it.
+fn mark(direction: Direction, next: u32) -> u32 {
+    (direction.number() as u32) << 13 | next & 0x1fff
+}
+
+/// Where in the window word the remembered SYN begins.
+const SYN_MARK: u32 = 18;
 /// Marks a direction of which nothing was heard; shifts end at 14 (RFC 7323 section 2.3).
 const UNHEARD: u32 = 15;
 /// No window is taken to be smaller than this, so that retransmissions and probes around a closed window pass.
@@ -200,7 +227,7 @@ mod tests {
             match fields.place(Original, &guess) {
                 Placement::Exact => panic!("a blind guess is exact"),
                 Placement::InWindow => inside += 1,
-                Placement::Outside => {}
+                Placement::Outside | Placement::Anew => {}
             }
         }
         assert!(inside <= 1);
@@ -221,6 +248,21 @@ mod tests {
         let fields = open(1_000_000, 2_000_000);
         fields.advance(Original, &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000));
         assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), Placement::Exact);
+    }
+
+    #[test]
+    fn a_syn_from_elsewhere_begins_anew_once_the_other_side_answers_that_very_one() {
+        let fields = open(1_000_000, 2_000_000);
+        let (syn, syn_ack) = (0x02, 0x12);
+        let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
+        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Outside, "no SYN was seen");
+        fields.advance(Original, &segment(syn, 3_000_000_000, 0, 0));
+        assert_eq!(fields.place(Reply, &answer(3_000_000_002)), Placement::Outside);
+        assert_eq!(fields.place(Original, &answer(3_000_000_001)), Placement::Outside, "its own side");
+        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Anew);
+        // Until then the old connection goes on.
+        assert_eq!(fields.place(Original, &segment(0x10, 1_000_001, 2_000_001, 0)), Placement::Exact);
+        assert_eq!(fields.place(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), Placement::Exact);
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
         inside_address: Some(BOX),
+        inside_routers: Vec::new(),
         inside_mtu: 1500,
         tun_address: Some(Ipv4Addr::new(192, 0, 0, 8)),
         uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![external(G)] }],

@@ -56,6 +56,36 @@ fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
     assert_eq!(stage.refuse(&answer), DropReason::NoMapping);
 }
 
+/// A hairpin session holds both mappings, and gives both back whatever ends it.
+#[test]
+fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
+    let before = || Settings { filtering: Dependence::EndpointIndependent, ..settings() };
+    let mut stage = Stage::new(before());
+    let spoken_to = stage.pass(&udp((S2, 5000), (E1, 53))).source;
+    let talk = |stage: &mut Stage| {
+        let seen = stage.pass(&udp((S1, 6000), (spoken_to.address, spoken_to.port)));
+        assert_eq!(seen.destination.address, S2);
+        assert_eq!((stage.sessions(), stage.nat.mappings()), (2, 2));
+    };
+    talk(&mut stage);
+    let mut new = before();
+    new.hairpin = false;
+    assert_eq!(stage.reload(new), 1);
+    assert_eq!((stage.sessions(), stage.nat.mappings()), (1, 1));
+    assert_eq!(stage.reload(before()), 0);
+    talk(&mut stage);
+    // A forward that takes the port ends the mapping and both sessions on it.
+    let mut new = before();
+    new.forwards.push(forward(ForwardProtocol::Udp, (spoken_to.port, spoken_to.port), S1, 7));
+    assert_eq!(stage.reload(new), 2);
+    assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
+    // Now the same endpoint is a forward's, and the session to it holds one mapping only; it ends with the forward.
+    assert_eq!(stage.pass(&udp((S2, 6000), (spoken_to.address, spoken_to.port))).destination.address, S1);
+    assert_eq!((stage.sessions(), stage.nat.mappings()), (1, 1));
+    assert_eq!(stage.reload(before()), 1);
+    assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
+}
+
 #[test]
 fn a_port_changes_hands_between_mapping_and_forward() {
     let narrow = || Settings { ports: (40_000, 40_001), ..settings() };
