@@ -2,6 +2,7 @@
 
 use std::hash::RandomState;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
@@ -14,6 +15,8 @@ pub(super) struct Hosts {
     accounts: DashMap<Ipv4Addr, Account, RandomState>,
     sessions: u32,
     new_sessions: u32,
+    /// More accounts than this are worth a look at those that are idle.
+    look_above: AtomicUsize,
 }
 
 struct Account {
@@ -25,7 +28,8 @@ struct Account {
 impl Hosts {
     /// Limits on sessions and on new sessions a second; 0: none.
     pub(super) fn new(sessions: u32, new_sessions: u32) -> Self {
-        Self { accounts: DashMap::default(), sessions, new_sessions }
+        let look_above = AtomicUsize::new(FEW);
+        Self { accounts: DashMap::default(), sessions, new_sessions, look_above }
     }
 
     /// Books one more session of `host`.
@@ -38,7 +42,7 @@ impl Hosts {
         if self.sessions != 0 && account.sessions >= self.sessions {
             return Err(DropReason::HostLimit);
         }
-        if now.since(account.second) >= Span::seconds(1) {
+        if now.since(account.second) >= SECOND {
             account.second = now;
             account.opened = 0;
         }
@@ -61,6 +65,16 @@ impl Hosts {
         }
     }
 
+    /// Closes accounts that say nothing any more: with a rate limit they outlive their sessions. Costs nothing until they
+    /// have doubled since the last time.
+    pub(super) fn close_idle(&self, now: Tick) {
+        if self.accounts.len() <= self.look_above.load(Relaxed) {
+            return;
+        }
+        self.accounts.retain(|_, account| account.sessions != 0 || now.since(account.second) < SECOND);
+        self.look_above.store((2 * self.accounts.len()).max(FEW), Relaxed);
+    }
+
     /// Whether a host is known to have opened sessions that live; without limits none is.
     pub(super) fn has_sessions(&self, host: Ipv4Addr) -> bool {
         self.accounts.get(&host).is_some_and(|account| account.sessions != 0)
@@ -70,6 +84,11 @@ impl Hosts {
         self.sessions != 0 || self.new_sessions != 0
     }
 }
+
+/// The time in which new sessions are counted.
+const SECOND: Span = Span::seconds(1);
+/// So many accounts may stay, idle or not.
+const FEW: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -90,6 +109,29 @@ mod tests {
             hosts.release(HOST);
         }
         assert!(hosts.accounts.is_empty());
+    }
+
+    /// Whoever sends from ever other addresses of the inside cannot fill the memory with their accounts.
+    #[test]
+    fn accounts_of_hosts_that_are_gone_are_closed() {
+        let hosts = Hosts::new(0, 2);
+        let (mut most, talker) = (0, Ipv4Addr::new(10, 255, 0, 1));
+        assert_eq!(hosts.book(talker, Tick(0)), Ok(()));
+        for number in 0..100_000 {
+            let now = Tick(number / 10);
+            let host = Ipv4Addr::from_bits(0x0a00_0000 + number);
+            assert_eq!(hosts.book(host, now), Ok(()));
+            hosts.release(host);
+            if number % 1000 == 0 {
+                hosts.close_idle(now);
+            }
+            most = most.max(hosts.accounts.len());
+        }
+        assert!(hosts.has_sessions(talker), "an account in use stays");
+        assert!(
+            most < 25_000,
+            "{most} accounts at one time, of which 10,000 have spoken within the last second"
+        );
     }
 
     #[test]

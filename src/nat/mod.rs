@@ -228,6 +228,7 @@ impl Nat {
             lane.swept = now;
             self.expire_fragments(lane, now);
             self.mappings.forget_knocks(now);
+            self.hosts.close_idle(now);
         }
         self.answer_late_syns(lane, now);
         let mut ended = std::mem::take(&mut lane.ended);
