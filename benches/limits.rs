@@ -1,0 +1,187 @@
+//! What a mean over many rounds does not show: memory, the longest batch, what a second worker adds. Prints a table, and
+//! JSON with `--json`.
+//!
+//! * `memory`: resident bytes for each session of capacity, with 16,777,216 sessions open and room for no more;
+//! * `workers`: packets a second of two workers against one, each on connections of its own; on one connection that both
+//!   have a direction of; and on the very same packets;
+//! * `longest batch`: one worker, while a million sessions expire and 100,000 begin.
+//!
+//! `cargo bench --bench limits -- [memory|workers|batch] [--json]`
+
+use std::fs;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use natbox::engine::Batch;
+use natbox::io::BATCH;
+use natbox::nat::Nat;
+use natbox::packet::TcpFlags;
+use natbox::time::Span;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use support::scene::{
+    PUBLIC, SERVER, SHORT, START, Small, client, established, open_box, replay, run, segment, settings,
+};
+
+mod support;
+
+/// What is measured under a name.
+type Part = (&'static str, fn() -> Value);
+
+fn main() {
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let as_json = arguments.iter().any(|argument| argument == "--json");
+    let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--json").collect();
+    let parts: [Part; 3] = [("memory", memory), ("workers", workers), ("batch", longest_batch)];
+    let mut report = serde_json::Map::new();
+    for (name, measure) in parts {
+        if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
+            report.insert(name.to_owned(), measure());
+        }
+    }
+    if as_json {
+        show(&serde_json::to_string_pretty(&report).expect("plain values"));
+    } else {
+        for (part, values) in &report {
+            for (name, value) in values.as_object().expect("each part is a list of figures") {
+                show(&format!("{part:8} {name:55} {value}"));
+            }
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "its report is what this program is for")]
+fn show(line: &str) {
+    println!("{line}");
+}
+
+/// Resident bytes of this process.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says it");
+    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    kibibytes * 1024
+}
+
+fn memory() -> Value {
+    let sessions = 16 << 20;
+    let before = resident();
+    let (_batches, nat) = open_box(sessions, 0, 1);
+    let taken = resident() - before;
+    assert_eq!(nat.table().len(), sessions);
+    json!({
+        "sessions": sessions,
+        "resident bytes a session": (taken as f64 / f64::from(sessions) * 10.0).round() / 10.0,
+    })
+}
+
+/// Packets a second, all workers together.
+fn rate(batches: &mut [Batch], packets: &[Vec<Small>]) -> f64 {
+    let (stop, begin) = (AtomicBool::new(false), Barrier::new(batches.len() + 1));
+    std::thread::scope(|scope| {
+        let working: Vec<_> = batches
+            .iter_mut()
+            .zip(packets)
+            .map(|(batch, packets)| {
+                let (stop, begin, mut io) = (&stop, &begin, replay(packets.clone()));
+                scope.spawn(move || {
+                    begin.wait();
+                    let (started, mut count) = (Instant::now(), 0_u64);
+                    while !stop.load(Relaxed) {
+                        run(batch, &mut io, START);
+                        count += BATCH as u64;
+                    }
+                    count as f64 / started.elapsed().as_secs_f64()
+                })
+            })
+            .collect();
+        begin.wait();
+        std::thread::sleep(Duration::from_millis(700));
+        stop.store(true, Relaxed);
+        working.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    })
+}
+
+fn workers() -> Value {
+    let size = 1_000_000;
+    let (mut batches, _nat) = open_box(size, 0, 2);
+    let all = established(size);
+    let (one, other) = all.split_at(all.len() / 2);
+    let distinct = [one.to_vec(), other.to_vec()];
+    let there = segment(TcpFlags::ACK, client(0), (PUBLIC, 80), 125, 525);
+    let back = segment(TcpFlags::ACK, (SERVER, 80), client(0), 525, 125);
+    let directions = [vec![there], vec![back]];
+    let same = [vec![there], vec![there]];
+    let mut ratios = [Vec::new(), Vec::new(), Vec::new()];
+    let mut rates = Vec::new();
+    for _ in 0..7 {
+        for (ratios, packets) in ratios.iter_mut().zip([&distinct, &directions, &same]) {
+            let alone = rate(&mut batches[..1], &packets[..1]);
+            let both = rate(&mut batches, packets);
+            ratios.push(both / alone);
+            if std::ptr::eq(packets, &raw const distinct) {
+                rates.push(alone);
+            }
+        }
+    }
+    let [distinct, directions, same] = ratios.map(|list| spread(list, 100.0));
+    json!({
+        "one worker, million packets a second": spread(rates.iter().map(|rate| rate / 1e6).collect(), 100.0),
+        "two workers / one, distinct connections": distinct,
+        "two workers / one, both directions of one connection": directions,
+        "two workers / one, one direction of one connection": same,
+    })
+}
+
+/// Median, least and most.
+fn spread(mut list: Vec<f64>, precision: f64) -> Value {
+    list.sort_by(f64::total_cmp);
+    let at = |place: usize| (list[place] * precision).round() / precision;
+    json!({ "median": at(list.len() / 2), "least": at(0), "most": at(list.len() - 1) })
+}
+
+fn longest_batch() -> Value {
+    let (ending, beginning) = (1_000_000_u32, 100_000_u32);
+    let mut worst = Vec::new();
+    let mut means = Vec::new();
+    for _ in 0..5 {
+        let nat = Arc::new(Nat::new(settings(ending + beginning), 1, START).expect("memory"));
+        let lane = nat.lane_with(0, StdRng::seed_from_u64(1));
+        let mut batch = Batch::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
+        let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
+        let count = ending.next_multiple_of(BATCH as u32);
+        let mut io = replay((0..count).map(syn).collect());
+        for _ in 0..count / BATCH as u32 {
+            run(&mut batch, &mut io, START);
+        }
+        let later = START.after(Span(2 * SHORT.0));
+        let count = beginning.next_multiple_of(BATCH as u32);
+        let mut io = replay((0..count).map(|index| syn(ending * 2 + index)).collect());
+        let (mut longest, started) = (Duration::ZERO, Instant::now());
+        let mut rounds = 0;
+        let mut caught_up = false;
+        // As a worker does it: a batch, then a slice of what has ended, until both are through.
+        while rounds < count / BATCH as u32 || !caught_up {
+            let begun = Instant::now();
+            if rounds < count / BATCH as u32 {
+                run(&mut batch, &mut io, later);
+            }
+            caught_up = black_box(batch.expire(&mut io, later).expect("memory does not fail"));
+            longest = longest.max(begun.elapsed());
+            rounds += 1;
+        }
+        assert_eq!(nat.table().len(), count);
+        worst.push(longest.as_secs_f64() * 1e6);
+        means.push(started.elapsed().as_secs_f64() * 1e6 / f64::from(rounds));
+    }
+    json!({
+        "longest of all, microseconds": spread(worst, 1.0),
+        "mean, microseconds": spread(means, 10.0),
+    })
+}

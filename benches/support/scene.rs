@@ -1,0 +1,184 @@
+//! A box with a published server, its clients, and what they say.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use natbox::engine::Batch;
+use natbox::io::{Offload, PacketIo, ReplayIo};
+use natbox::nat::{
+    Dependence, ExternalAddress, Forward, ForwardProtocol, MssClamp, Nat, OutboundRule, Settings, Timeouts,
+    Uplink,
+};
+use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
+use natbox::time::{Span, Tick};
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+/// When everything begins.
+pub const START: Tick = Tick(0);
+/// How long sessions live that come and go.
+pub const SHORT: Span = Span::seconds(1);
+/// Sessions opened between two looks at the clock; a multiple of [`BATCH`].
+pub const CHUNK: usize = 4096;
+
+pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub const SYN_ACK: TcpFlags = TcpFlags(0x12);
+
+/// A packet with room for headers and a little payload.
+pub type Small = [u8; SMALL];
+pub const SMALL: usize = 64;
+
+/// Open connections stay for good, those that come and go for [`SHORT`].
+pub fn settings(sessions: u32) -> Settings {
+    Settings {
+        inside: vec!["10.0.0.0/8".parse().expect("a prefix")],
+        inside_address: None,
+        inside_routers: Vec::new(),
+        inside_mtu: 1500,
+        tun_address: None,
+        uplinks: vec![Uplink {
+            name: "isp1".into(),
+            mtu: 1500,
+            weight: 1,
+            addresses: vec![ExternalAddress { address: PUBLIC, owned: false, reserved: Vec::new() }],
+        }],
+        forwards: vec![Forward {
+            name: "web".into(),
+            uplink: 0,
+            protocol: ForwardProtocol::Tcp,
+            address: PUBLIC,
+            ports: (80, 80),
+            to_address: SERVER,
+            to_port: 80,
+        }],
+        outbound: vec![OutboundRule { from: "10.0.0.0/8".parse().expect("a prefix"), uplinks: vec![0] }],
+        exempt: Vec::new(),
+        mapping: Dependence::EndpointIndependent,
+        filtering: Dependence::AddressAndPortDependent,
+        hairpin: true,
+        ports: (1024, 65535),
+        mss_clamp: MssClamp::Auto,
+        soft_pooling: false,
+        port_parity: true,
+        port_overlapping: false,
+        inbound_refresh: true,
+        refusal: None,
+        late_syn_error: false,
+        timeouts: Timeouts {
+            tcp_established: Span::MAX,
+            tcp_transitory: Span::MAX,
+            tcp_syn: SHORT,
+            udp: SHORT,
+            udp_dns: SHORT,
+            icmp: SHORT,
+            fragment: SHORT,
+            port_rest: Span::seconds(0),
+        },
+        sessions,
+        sessions_per_host: 64 << 10,
+        new_sessions_per_host: 0,
+        fragments: 16,
+        resting_ports: 0,
+        icmp_errors_per_host: 0,
+    }
+}
+
+/// The `index`-th client.
+pub fn client(index: u32) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::from_bits(0xc612_0000 + index / 50_000), (index % 50_000) as u16 + 10_000)
+}
+
+/// The `index`-th endpoint of the inside's own outbound traffic, 64 to a host.
+pub fn inside(index: u32) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::from_bits(0x0a01_0000 + index / 64), (index % 64) as u16 + 20_000)
+}
+
+pub fn segment(
+    flags: TcpFlags,
+    from: (Ipv4Addr, u16),
+    to: (Ipv4Addr, u16),
+    sequence: u32,
+    ack: u32,
+) -> Small {
+    let tuple = craft::tuple(Protocol::TCP, from, to);
+    let mut packet = craft::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
+    // As TCP sends it; without DF it would get a new identification on its way out.
+    craft::set_dont_fragment(&mut packet, true);
+    packet.try_into().expect("headers and payload are as long as they were asked to be")
+}
+
+/// A queue that delivers `packets` in order, over and over.
+pub fn replay(packets: Vec<Small>) -> ReplayIo {
+    let mut index = 0;
+    ReplayIo::generate(move |buffer| {
+        buffer[..SMALL].copy_from_slice(&packets[index]);
+        index = if index + 1 == packets.len() { 0 } else { index + 1 };
+        (SMALL, Offload::default())
+    })
+}
+
+pub fn run(batch: &mut Batch, io: &mut ReplayIo, now: Tick) {
+    let frames = io.receive(Duration::ZERO).expect("memory does not fail");
+    batch.process(io, frames, now).expect("memory does not fail");
+}
+
+/// The tuple of the `index`-th client's packets, and of their answers.
+pub fn tuples(index: u32) -> [Tuple; 2] {
+    let client = client(index);
+    [craft::tuple(Protocol::TCP, client, (PUBLIC, 80)), craft::tuple(Protocol::TCP, (SERVER, 80), client)]
+}
+
+/// A box for this many workers, with `size` open connections through the forward and room for `more`.
+pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) {
+    let nat = Arc::new(Nat::new(settings(size + more), workers, START).expect("memory"));
+    let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
+    let lane = |worker| nat.lane_with(worker, StdRng::seed_from_u64(worker as u64));
+    let mut batches: Vec<_> =
+        (0..workers).map(|worker| Batch::new(Arc::clone(&shared), lane(worker))).collect();
+    let mut flights = (0..size).flat_map(|index| {
+        let (there, back) = ((client(index), (PUBLIC, 80)), ((SERVER, 80), client(index)));
+        [
+            segment(TcpFlags::SYN, there.0, there.1, 100, 0),
+            segment(SYN_ACK, back.0, back.1, 500, 125),
+            segment(TcpFlags::ACK, there.0, there.1, 125, 525),
+        ]
+    });
+    let finished = Arc::new(AtomicBool::new(false));
+    let at_end = Arc::clone(&finished);
+    let mut io = ReplayIo::generate(move |buffer| {
+        let packet = flights.next().unwrap_or_else(|| {
+            at_end.store(true, Relaxed);
+            // The last batch is filled up with something that does no harm.
+            segment(TcpFlags::ACK, client(0), (PUBLIC, 80), 125, 525)
+        });
+        buffer[..SMALL].copy_from_slice(&packet);
+        (SMALL, Offload::default())
+    });
+    while !finished.load(Relaxed) {
+        run(&mut batches[0], &mut io, START);
+    }
+    assert_eq!(nat.table().len(), size);
+    (batches, nat)
+}
+
+/// One packet of each connection, in a random order and direction.
+pub fn established(size: u32) -> Vec<Small> {
+    let mut random = StdRng::seed_from_u64(2);
+    let mut packets: Vec<_> = (0..size)
+        .map(|index| {
+            if random.random() {
+                segment(TcpFlags::ACK, client(index), (PUBLIC, 80), 125, 525)
+            } else {
+                segment(TcpFlags::ACK, (SERVER, 80), client(index), 525, 125)
+            }
+        })
+        .collect();
+    packets.shuffle(&mut random);
+    packets
+}

@@ -1,0 +1,88 @@
+//! The table's twin with a DashMap, for ratios that hold on any machine.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use dashmap::DashMap;
+use natbox::nat::{Key, KeyHash, Table};
+use natbox::time::{Span, Tick};
+
+/// What the table would be with a DashMap for its index: from hashed key to record, one record a cache line.
+pub struct Twin {
+    index: DashMap<Hashed, u32, BuildHasherDefault<Ready>>,
+    records: Vec<TwinRecord>,
+}
+
+#[repr(align(64))]
+struct TwinRecord {
+    keys: [Key; 2],
+    last_seen: AtomicU32,
+    state: AtomicU32,
+    spare: AtomicU64,
+}
+
+/// A key that brings its hash along, so that both indexes pay for the same one.
+#[derive(PartialEq, Eq)]
+struct Hashed {
+    key: Key,
+    hash: u64,
+}
+
+impl Hash for Hashed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+/// Passes on a hash that is ready.
+#[derive(Default)]
+struct Ready(u64);
+
+impl Hasher for Ready {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a Hashed writes one word");
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Twin {
+    pub fn new(table: &Table, sessions: impl ExactSizeIterator<Item = [Key; 2]>) -> Self {
+        let index = DashMap::with_capacity_and_hasher_and_shard_amount(
+            2 * sessions.len(),
+            BuildHasherDefault::default(),
+            1024,
+        );
+        let mut records = Vec::with_capacity(sessions.len());
+        for (id, keys) in sessions.enumerate() {
+            for (direction, key) in keys.into_iter().enumerate() {
+                let hash = table.hash(key).0;
+                index.insert(Hashed { key, hash }, (id as u32) << 1 | direction as u32);
+            }
+            let [last_seen, state] = [0, 0].map(AtomicU32::new);
+            records.push(TwinRecord { keys, last_seen, state, spare: AtomicU64::new(0) });
+        }
+        Self { index, records }
+    }
+
+    pub fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
+        // The guard is held while the record is used, as a shard of the table is.
+        let entry = self.index.get(&Hashed { key, hash: hash.0 })?;
+        let record = &self.records[(*entry >> 1) as usize];
+        let age = now.since(Tick(record.last_seen.load(Relaxed)));
+        if age > LIFETIME && record.state.load(Relaxed) != 0 {
+            record.spare.fetch_add(1, Relaxed);
+            return None;
+        }
+        record.last_seen.store(now.0, Relaxed);
+        Some(record.keys[(*entry & 1 ^ 1) as usize])
+    }
+}
+
+const LIFETIME: Span = Span::seconds(1);
