@@ -1,0 +1,197 @@
+//! Medians with their spread: as a table, as JSON, as a picture.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::scene::Device;
+use crate::workloads::{self, Figure};
+
+/// What a figure came to in each round.
+#[derive(Default)]
+pub struct Figures(BTreeMap<(&'static str, &'static str), Vec<f64>>);
+
+/// Median and extremes.
+#[derive(Clone, Copy)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub most: f64,
+}
+
+/// What the others are compared with.
+const REFERENCE: Device = Device::Nftables;
+
+impl Figures {
+    pub fn add(&mut self, figure: Figure, device: Device, value: f64) {
+        self.0.entry((figure.name, device.name())).or_default().push(value);
+    }
+
+    pub fn spread(&self, figure: Figure, device: Device) -> Option<Spread> {
+        let mut values = self.0.get(&(figure.name, device.name()))?.clone();
+        values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            f64::midpoint(values[middle - 1], values[middle])
+        };
+        Some(Spread { median, least: *values.first()?, most: *values.last()? })
+    }
+
+    /// Median as a share of the reference's.
+    pub fn ratio(&self, figure: Figure, device: Device) -> Option<f64> {
+        Some(self.spread(figure, device)?.median / self.spread(figure, REFERENCE)?.median)
+    }
+
+    /// A Markdown table: median, spread, ratio to the reference.
+    pub fn table(&self, devices: &[Device]) -> String {
+        let mut text = String::from("| |");
+        devices.iter().for_each(|device| {
+            let _ = write!(text, " {} |", device.name());
+        });
+        text.push_str("\n|---|");
+        devices.iter().for_each(|_| text.push_str("---:|"));
+        for figure in figures() {
+            if devices.iter().all(|device| self.spread(figure, *device).is_none()) {
+                continue;
+            }
+            let _ = write!(text, "\n| {}, {} |", figure.title, figure.unit);
+            for device in devices {
+                match self.spread(figure, *device) {
+                    None => text.push_str(" - |"),
+                    Some(Spread { median, least, most }) => {
+                        let _ = write!(text, " {} [{}..{}]", short(median), short(least), short(most));
+                        if let Some(ratio) = self.ratio(figure, *device).filter(|_| *device != REFERENCE) {
+                            let _ = write!(text, " **{ratio:.2}**");
+                        }
+                        text.push_str(" |");
+                    }
+                }
+            }
+        }
+        text.push('\n');
+        text
+    }
+
+    pub fn json(&self, devices: &[Device]) -> Value {
+        let mut list = Vec::new();
+        for figure in figures() {
+            let mut values = serde_json::Map::new();
+            for device in devices {
+                if let Some(Spread { median, least, most }) = self.spread(figure, *device) {
+                    let rounds = &self.0[&(figure.name, device.name())];
+                    let ratio = self.ratio(figure, *device);
+                    let value = json!({ "median": median, "least": least, "most": most, "ratio": ratio, "rounds": rounds });
+                    values.insert(device.name().to_owned(), value);
+                }
+            }
+            if !values.is_empty() {
+                let Figure { name, title, unit, is_cost } = figure;
+                list.push(json!({ "name": name, "title": title, "unit": unit, "less_is_better": is_cost, "devices": values }));
+            }
+        }
+        Value::Array(list)
+    }
+
+    /// Ratios to the reference as bars, one group a figure.
+    pub fn picture(&self, devices: &[Device], caption: &str) -> String {
+        let shown: Vec<Device> = devices.iter().copied().filter(|device| *device != REFERENCE).collect();
+        let rows: Vec<Figure> = figures()
+            .filter(|figure| shown.iter().any(|device| self.ratio(*figure, *device).is_some()))
+            .collect();
+        let group = BAR * shown.len() + GAP;
+        let height = TOP + group * rows.len() + 30;
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">
+<rect width=\"100%\" height=\"100%\" fill=\"white\"/>
+<text x=\"10\" y=\"18\" font-size=\"14\">Medians as a share of {}'s (1.0)</text>
+",
+            REFERENCE.name()
+        );
+        for (number, device) in shown.iter().enumerate() {
+            let x = 10 + 110 * number;
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{x}\" y=\"28\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"39\">{}</text>",
+                colour(*device),
+                x + 17,
+                device.name()
+            );
+        }
+        let at = |ratio: f64| LEFT as f64 + ratio.min(MOST_RATIO) * SCALE;
+        for tick in [0.0, 0.5, 1.0, 1.5, 2.0] {
+            let (x, bottom) = (at(tick), height - 25);
+            let stroke = if tick == 1.0 { "black" } else { "#ccc" };
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"{stroke}\"/><text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
+                bottom + 14
+            );
+        }
+        for (row, figure) in rows.iter().enumerate() {
+            let y = TOP + group * row;
+            let note = if figure.is_cost { " (less is better)" } else { "" };
+            let _ = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}{note}</text>",
+                LEFT - 8,
+                y + (BAR * shown.len() + 12) / 2,
+                figure.title
+            );
+            for (number, device) in shown.iter().enumerate() {
+                let Some(ratio) = self.ratio(*figure, *device) else { continue };
+                let _ = writeln!(
+                    svg,
+                    "<rect x=\"{LEFT}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{ratio:.2}</text>",
+                    y + BAR * number,
+                    at(ratio) - LEFT as f64,
+                    BAR - 2,
+                    colour(*device),
+                    at(ratio) + 3.0,
+                    y + BAR * number + BAR - 4
+                );
+            }
+        }
+        let _ = writeln!(
+            svg,
+            "<text x=\"10\" y=\"{}\" font-size=\"10\" fill=\"#555\">{caption}</text>\n</svg>",
+            height - 2
+        );
+        svg
+    }
+}
+
+fn figures() -> impl Iterator<Item = Figure> {
+    workloads::ALL.iter().flat_map(|workload| workload.figures).copied()
+}
+
+fn colour(device: Device) -> &'static str {
+    match device {
+        Device::Route => "#bbbbbb",
+        Device::Nftables => "#4477aa",
+        Device::Haproxy => "#ddaa33",
+        Device::Natbox => "#228833",
+    }
+}
+
+/// Three significant digits.
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 10_000.0 => format!("{:.0} k", value / 1000.0),
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
+
+const WIDTH: usize = 900;
+const LEFT: usize = 360;
+const TOP: usize = 50;
+const BAR: usize = 14;
+const GAP: usize = 10;
+/// Longer bars end here.
+const MOST_RATIO: f64 = 2.4;
+/// Pixels to a ratio of 1.
+const SCALE: f64 = 210.0;

@@ -1,0 +1,282 @@
+//! Three namespaces and a device under test in the middle one.
+//!
+//! ```text
+//!   net 198.51.100.1 ─── wan0 [ box ] lan0 ─── 10.0.0.2 server
+//!                    198.51.100.254  10.0.0.1
+//!         203.0.113.10 is routed to the box, which publishes the server there
+//! ```
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use natbox::cli::demo::lab::{Child, Lab, Namespace};
+use serde_json::Value;
+
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const LINE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
+const PUBLISHED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+
+/// Ports of the server, also the published ones.
+pub const HTTP: u16 = 80;
+pub const IPERF: u16 = 5201;
+pub const UDP: u16 = 9000;
+
+/// So many sessions the tables have room for: what a Linux machine with a few GiB gives conntrack by itself.
+pub const CAPACITY: u64 = 262_144;
+
+/// A device under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Device {
+    /// Plain forwarding by the kernel, without NAT: clients speak to the server's own address.
+    Route,
+    /// The kernel's NAT.
+    Nftables,
+    /// A TCP proxy: no NAT, but what many would take instead.
+    Haproxy,
+    /// This program.
+    Natbox,
+}
+
+impl Device {
+    pub const ALL: [Self; 4] = [Self::Route, Self::Nftables, Self::Haproxy, Self::Natbox];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Nftables => "nftables",
+            Self::Haproxy => "haproxy",
+            Self::Natbox => "natbox",
+        }
+    }
+
+    /// A proxy carries TCP from outside and nothing else.
+    pub fn is_proxy(self) -> bool {
+        self == Self::Haproxy
+    }
+
+    pub fn translates(self) -> bool {
+        matches!(self, Self::Nftables | Self::Natbox)
+    }
+}
+
+/// The namespaces, with the device at work.
+pub struct Scene {
+    pub device: Device,
+    pub net: Namespace,
+    pub middle: Namespace,
+    pub server: Namespace,
+    // Before the lab: what runs ends first.
+    running: Option<Child>,
+    lab: Lab,
+}
+
+impl Scene {
+    pub fn new(device: Device) -> Result<Scene> {
+        let lab = Lab::new("nbcmp")?;
+        let (net, middle, server) = (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
+        lab.veth(1, (&net, "eth0"), (&middle, "wan0"))?;
+        lab.veth(2, (&server, "eth0"), (&middle, "lan0"))?;
+        net.address("eth0", CLIENT, 24)?;
+        middle.address("wan0", LINE, 24)?;
+        middle.address("lan0", GATEWAY, 24)?;
+        server.address("eth0", SERVER, 24)?;
+        server.route("default", GATEWAY)?;
+        net.route(&format!("{PUBLISHED}/32"), LINE)?;
+        for namespace in [&net, &server] {
+            namespace.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
+        }
+        let mut scene = Scene { device, net, middle, server, running: None, lab };
+        scene.start().with_context(|| format!("starting {}", device.name()))?;
+        Ok(scene)
+    }
+
+    /// Where clients find the server.
+    pub fn target(&self) -> Ipv4Addr {
+        if self.device == Device::Route { SERVER } else { PUBLISHED }
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.lab.directory()
+    }
+
+    fn start(&mut self) -> Result<()> {
+        match self.device {
+            Device::Route => {
+                self.net.route("10.0.0.0/24", LINE)?;
+                self.middle.sysctl("net/ipv4/ip_forward", "1")?;
+            }
+            Device::Nftables => {
+                self.middle.sysctl("net/ipv4/ip_forward", "1")?;
+                let rules = self.write("rules.nft", &rules())?;
+                let mut command = self.middle.command("nft");
+                run(command.args(["-f", &rules]))?;
+            }
+            Device::Haproxy => {
+                self.middle.address("lo", PUBLISHED, 32)?;
+                let config = self.write("haproxy.cfg", &proxy())?;
+                let mut command = self.middle.command("haproxy");
+                command.args(["-db", "-f", &config]);
+                self.running = Some(self.middle.spawn("haproxy", command)?);
+                let connect = || TcpStream::connect((PUBLISHED, HTTP));
+                wait_for("haproxy", || matches!(self.middle.enter(connect), Ok(Ok(_))))?;
+            }
+            Device::Natbox => {
+                let config = self.write("natbox.yaml", &self.natbox(true))?;
+                let mut command = self.middle.command(env!("CARGO_BIN_EXE_natbox"));
+                command.args(["run", "--config", &config]);
+                self.running = Some(self.middle.spawn("natbox", command)?);
+                wait_for("natbox", || self.status().is_ok())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.directory().join(name);
+        fs::write(&path, text)?;
+        Ok(path.to_str().context("a path in UTF-8")?.to_owned())
+    }
+
+    fn natbox(&self, outbound: bool) -> String {
+        let socket = self.directory().join("natbox.sock");
+        format!(
+            "name: compared
+tun: {{ name: nb0 }}
+inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
+uplinks: [{{ name: line, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLIENT} }}]
+forwards:
+  - {{ name: web, protocol: tcp, port: {HTTP}, to: '{SERVER}:{HTTP}' }}
+  - {{ name: bulk, protocol: tcp, port: {IPERF}, to: '{SERVER}:{IPERF}' }}
+  - {{ name: udp, protocol: udp, port: {UDP}, to: '{SERVER}:{UDP}' }}
+outbound: [{}]
+limits: {{ sessions: {CAPACITY}, sessions_per_host: 0 }}
+admin: {{ socket: '{}' }}
+",
+            if outbound { "{ from: 10.0.0.0/24 }" } else { "" },
+            socket.display()
+        )
+    }
+
+    fn status(&self) -> Result<Value> {
+        self.natbox_says("status")
+    }
+
+    fn natbox_says(&self, command: &str) -> Result<Value> {
+        let socket = self.directory().join("natbox.sock");
+        let output = Command::new(env!("CARGO_BIN_EXE_natbox"))
+            .args([command, "--json", "--socket"])
+            .arg(socket)
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Sessions in the device's table.
+    pub fn sessions(&self) -> Result<u64> {
+        match self.device {
+            Device::Natbox => {
+                let status = self.status()?;
+                status["sessions"]["now"].as_u64().context("natbox status counts sessions")
+            }
+            Device::Nftables => Ok(self.middle.read_sysctl("net/netfilter/nf_conntrack_count")?.parse()?),
+            Device::Route | Device::Haproxy => bail!("{} has no sessions", self.device.name()),
+        }
+    }
+
+    /// Ends all sessions that the inside has opened; how many, and how long it took.
+    pub fn tear_down(&self) -> Result<(u64, Duration)> {
+        let before = self.sessions()?;
+        let started;
+        match self.device {
+            Device::Natbox => {
+                self.write("natbox.yaml", &self.natbox(false))?;
+                started = Instant::now();
+                self.natbox_says("reload")?;
+            }
+            Device::Nftables => {
+                let mut command = self.middle.command("conntrack");
+                command.arg("-F");
+                started = Instant::now();
+                run(&mut command)?;
+            }
+            Device::Route | Device::Haproxy => bail!("{} has no sessions", self.device.name()),
+        }
+        let took = started.elapsed();
+        Ok((before - self.sessions()?, took))
+    }
+
+    /// Starts a program for as long as the scene lasts, or until it is dropped.
+    pub fn spawn(&self, namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<Child> {
+        let mut command = namespace.command(program);
+        command.args(arguments);
+        Ok(namespace.spawn(program, command)?)
+    }
+
+    /// Starts nginx with a page of one byte in a namespace.
+    pub fn web_server(&self, namespace: &Namespace) -> Result<Child> {
+        let directory = self.directory().display().to_string();
+        let config = self.write(
+            "nginx.conf",
+            &format!(
+                "daemon off; worker_processes 2; pid {directory}/nginx.pid; error_log {directory}/nginx.err;
+events {{ worker_connections 4096; }}
+http {{ access_log off; keepalive_requests 100000000;
+  client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+  uwsgi_temp_path {directory}; scgi_temp_path {directory};
+  server {{ listen {HTTP} backlog=4096; location / {{ return 200 'x'; }} }} }}
+"
+            ),
+        )?;
+        self.spawn(namespace, "nginx", &["-c", &config])
+    }
+}
+
+fn rules() -> String {
+    format!(
+        "table ip compared {{
+  chain pre {{ type nat hook prerouting priority dstnat; policy accept;
+    ip daddr {PUBLISHED} tcp dport {{ {HTTP}, {IPERF} }} dnat to {SERVER}
+    ip daddr {PUBLISHED} udp dport {UDP} dnat to {SERVER}
+  }}
+  chain post {{ type nat hook postrouting priority srcnat; policy accept;
+    oifname wan0 ip saddr 10.0.0.0/24 snat to {PUBLISHED}
+  }}
+}}
+"
+    )
+}
+
+fn proxy() -> String {
+    let listen = |name: &str, port: u16| {
+        format!("listen {name}\n  bind {PUBLISHED}:{port} backlog 4096\n  server s {SERVER}:{port}\n")
+    };
+    format!(
+        "global\n  maxconn 8000\n  nbthread 2\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n{}{}",
+        listen("web", HTTP),
+        listen("bulk", IPERF)
+    )
+}
+
+/// Runs a program to its end; its output.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{command:?}: {}{text}", String::from_utf8_lossy(&output.stderr));
+    Ok(text)
+}
+
+/// Waits until something is so.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
+    let begun = Instant::now();
+    while !is_so() {
+        ensure!(begun.elapsed() < Duration::from_secs(20), "{what} does not get ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
