@@ -39,6 +39,9 @@ struct Arguments {
     /// Directory for results.json, results.md and results.svg.
     #[arg(long, default_value = "target/compare")]
     output: PathBuf,
+    /// Further keys of natbox's `tun` section, such as `workers: 1, busy_poll: 0`.
+    #[arg(long, default_value = "")]
+    tun: String,
     /// Cargo adds this.
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,7 +74,7 @@ fn main() -> Result<()> {
                 if !workload.fits(device) {
                     continue;
                 }
-                let scene = Scene::new(device)?;
+                let scene = Scene::new(device, &arguments.tun)?;
                 let values = workload
                     .run(&scene, time)
                     .with_context(|| format!("{} through {}", workload.name, device.name()))?;

@@ -71,13 +71,15 @@ pub struct Scene {
     pub net: Namespace,
     pub middle: Namespace,
     pub server: Namespace,
+    tun: String,
     // Before the lab: what runs ends first.
     running: Option<Child>,
     lab: Lab,
 }
 
 impl Scene {
-    pub fn new(device: Device) -> Result<Scene> {
+    /// `tun`: further keys of the `tun` section of natbox's configuration.
+    pub fn new(device: Device, tun: &str) -> Result<Scene> {
         let lab = Lab::new("nbcmp")?;
         let (net, middle, server) = (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
         lab.veth(1, (&net, "eth0"), (&middle, "wan0"))?;
@@ -91,7 +93,8 @@ impl Scene {
         for namespace in [&net, &server] {
             namespace.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
         }
-        let mut scene = Scene { device, net, middle, server, running: None, lab };
+        let tun = tun.to_owned();
+        let mut scene = Scene { device, net, middle, server, tun, running: None, lab };
         scene.start().with_context(|| format!("starting {}", device.name()))?;
         Ok(scene)
     }
@@ -147,7 +150,7 @@ impl Scene {
         let socket = self.directory().join("natbox.sock");
         format!(
             "name: compared
-tun: {{ name: nb0 }}
+tun: {{ name: nb0, {} }}
 inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
 uplinks: [{{ name: line, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLIENT} }}]
 forwards:
@@ -158,6 +161,7 @@ outbound: [{}]
 limits: {{ sessions: {CAPACITY}, sessions_per_host: 0 }}
 admin: {{ socket: '{}' }}
 ",
+            self.tun,
             if outbound { "{ from: 10.0.0.0/24 }" } else { "" },
             socket.display()
         )

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   buffers:  free ──▶ provided to the kernel ──▶ read into ──▶ arrived ──▶ frame ──▶ free
-//!                       (a ring of its own)      (one multishot read that stays armed)
+//!                       (a ring of its own)      (by reads that wait)
 //! ```
 //!
 //! * One multishot read fills provided buffers as packets come (Linux 6.7). It ends when there is no buffer left, or with
-//!   an error, and is armed again then.
+//!   an error, and is armed again then. Before 6.7 there are single reads, one more than packets came the last time: each
+//!   that waits is woken by each packet.
 //! * What a batch sends is submitted at once, in order; a TUN device takes a packet at once or not at all, so all writes
 //!   are done when the call returns.
 //! * The ring has one issuer and runs its deferred work only inside our own calls (Linux 6.1). So the kernel touches the
@@ -56,8 +57,10 @@ struct Ring {
     ring: IoUring,
     waker: Fd,
     enabled: bool,
-    /// The multishot read is armed.
-    reads: bool,
+    /// There is a read that goes on after a packet.
+    multishot: bool,
+    /// Reads that are armed; one is all that a multishot one needs.
+    reads: usize,
     /// The waker is watched.
     watches: bool,
     /// Writes that are not done.
@@ -77,10 +80,18 @@ impl UringIo {
     /// # Errors
     /// The kernel is too old, forbids io_uring or is short of memory; the queues are given back as they were.
     pub fn all(queues: Vec<TunQueue>, waker: &Waker) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
+        Self::all_with(queues, waker, true)
+    }
+
+    fn all_with(
+        queues: Vec<TunQueue>,
+        waker: &Waker,
+        may_multishot: bool,
+    ) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
         let mut rings: Vec<(Ring, Batch, Provided)> = Vec::new();
         for queue in &queues {
             let mut batch = Batch::new();
-            match Ring::set_up(queue, waker, &mut batch) {
+            match Ring::set_up(queue, waker, &mut batch, may_multishot) {
                 Ok((ring, provided)) => rings.push((ring, batch, provided)),
                 Err(error) => {
                     drop(rings);
@@ -134,7 +145,7 @@ impl Inbox {
             let outcome = u32::try_from(result).map_err(|_| Errno::from_raw_os_error(-result));
             match entry.user_data() {
                 READ => {
-                    ring.reads = cqueue::more(flags);
+                    ring.reads -= usize::from(!cqueue::more(flags));
                     match (outcome, cqueue::buffer_select(flags)) {
                         (Ok(count), Some(slot)) => {
                             self.arrived.push_back(Arrived { slot, count: count as usize });
@@ -178,18 +189,19 @@ impl PacketIo for UringIo {
     fn receive(&mut self, wait: Duration) -> io::Result<usize> {
         let Self { ring, batch, inbox, queue, .. } = self;
         ring.start(queue)?;
+        let wanted = batch.len() + 1;
         batch.taken_slots().for_each(|slot| inbox.provided.give(slot as u16));
         batch.recycle();
         inbox.provided.publish();
         let mut unasked = Flushed::default();
         if inbox.is_empty() {
-            ring.arm_read();
+            ring.arm_reads(wanted);
             ring.look()?;
             inbox.reap(ring, &mut unasked);
         }
         if inbox.is_empty() && !wait.is_zero() {
-            // The read may have ended just now, for want of a buffer.
-            ring.arm_read();
+            // A multishot read may have ended just now, for want of a buffer.
+            ring.arm_reads(1);
             ring.sleep(wait)?;
             inbox.reap(ring, &mut unasked);
         }
@@ -244,7 +256,12 @@ impl PacketIo for UringIo {
 }
 
 impl Ring {
-    fn set_up(queue: &TunQueue, waker: &Waker, batch: &mut Batch) -> io::Result<(Self, Provided)> {
+    fn set_up(
+        queue: &TunQueue,
+        waker: &Waker,
+        batch: &mut Batch,
+        may_multishot: bool,
+    ) -> io::Result<(Self, Provided)> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -255,9 +272,7 @@ impl Ring {
             .build(ENTRIES)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
-        if !probe.is_supported(opcode::ReadMulti::CODE) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "no multishot read: Linux 6.7 has it"));
-        }
+        let multishot = may_multishot && probe.is_supported(opcode::ReadMulti::CODE);
         ring.submitter().register_files(&[queue.as_fd().as_raw_fd()])?;
         let provided = Provided::new(batch);
         // SAFETY: the ring of entries is page-aligned, as long as said, and owned by `provided`, which does not move it and
@@ -266,7 +281,7 @@ impl Ring {
             ring.submitter().register_buf_ring_with_flags(provided.address(), BATCH as u16, GROUP, 0)?;
         }
         let waker = Fd(waker.event().as_raw_fd());
-        Ok((Self { ring, waker, enabled: false, reads: false, watches: false, writing: 0 }, provided))
+        Ok((Self { ring, waker, enabled: false, multishot, reads: 0, watches: false, writing: 0 }, provided))
     }
 
     /// Makes the calling thread the issuer, unless it is.
@@ -281,12 +296,22 @@ impl Ring {
         Ok(())
     }
 
-    /// Arms the multishot read, unless it is.
-    fn arm_read(&mut self) {
-        if !self.reads {
-            let read = opcode::ReadMulti::new(Fixed(0), 0, GROUP).build().user_data(READ);
+    /// Has so many reads armed; of multishot ones there is one.
+    fn arm_reads(&mut self, wanted: usize) {
+        let wanted = if self.multishot { 1 } else { wanted.min(BATCH) };
+        while self.reads < wanted {
+            let read = match self.multishot {
+                true => opcode::ReadMulti::new(Fixed(0), 0, GROUP).build(),
+                false => opcode::Read::new(Fixed(0), std::ptr::null_mut(), 0)
+                    .buf_group(GROUP)
+                    .build()
+                    .flags(squeue::Flags::BUFFER_SELECT),
+            };
             // SAFETY: it names no memory; the buffers it picks are provided ones, which live as long as the ring.
-            self.reads = unsafe { self.push(&read) };
+            if !unsafe { self.push(&read.user_data(READ)) } {
+                break;
+            }
+            self.reads += 1;
         }
     }
 
@@ -437,14 +462,20 @@ mod tests {
     use super::*;
     use crate::io::{PartialChecksum, Segmentation, SegmentationKind};
 
+    /// Does it with multishot reads, and as on a kernel without them.
+    fn both(work: impl Fn(bool)) {
+        [true, false].into_iter().for_each(work);
+    }
+
     /// A backend and the kernel's end of its queue: datagrams in the place of a device.
-    fn pair() -> (UringIo, OwnedFd, Waker) {
+    fn pair(multishot: bool) -> (UringIo, OwnedFd, Waker) {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (ours, kernels) =
             socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a socket pair");
         let waker = Waker::new().expect("an eventfd");
-        let rings = UringIo::all(vec![TunQueue::from_file(ours)], &waker);
+        let rings = UringIo::all_with(vec![TunQueue::from_file(ours)], &waker, multishot);
         let mut rings = rings.map_err(|(error, _)| error).expect("a kernel with io_uring");
+        assert_eq!(rings[0].ring.multishot, multishot, "this kernel has multishot reads");
         (rings.remove(0), kernels, waker)
     }
 
@@ -486,110 +517,122 @@ mod tests {
 
     #[test]
     fn packets_and_their_offloads_go_through_unchanged() {
-        let (mut io, kernel, _waker) = pair();
-        deliver(&kernel, SUPER, &[9; 60_000]);
-        assert_eq!(io.receive(Duration::from_secs(5)).expect("alive"), 1);
-        let frame = io.frame(0);
-        assert_eq!((frame.offload, &frame.buffer[..frame.length]), (SUPER, &[9; 60_000][..]));
-        io.frame(0).buffer[..5].copy_from_slice(b"SMALL");
-        io.submit(0, 60_000, SUPER);
-        io.inject(b"extra", Offload::default());
-        assert_eq!(io.flush().expect("alive"), Flushed { sent: 2, refused: 0 });
-        let (offload, packet) = collect(&kernel).expect("the frame");
-        assert_eq!((offload, &packet[..6], packet.len()), (SUPER, &b"SMALL\x09"[..], 60_000));
-        assert_eq!(collect(&kernel), Some((Offload::default(), b"extra".to_vec())));
-        assert_eq!(collect(&kernel), None);
+        both(|multishot| {
+            let (mut io, kernel, _waker) = pair(multishot);
+            deliver(&kernel, SUPER, &[9; 60_000]);
+            assert_eq!(io.receive(Duration::from_secs(5)).expect("alive"), 1);
+            let frame = io.frame(0);
+            assert_eq!((frame.offload, &frame.buffer[..frame.length]), (SUPER, &[9; 60_000][..]));
+            io.frame(0).buffer[..5].copy_from_slice(b"SMALL");
+            io.submit(0, 60_000, SUPER);
+            io.inject(b"extra", Offload::default());
+            assert_eq!(io.flush().expect("alive"), Flushed { sent: 2, refused: 0 });
+            let (offload, packet) = collect(&kernel).expect("the frame");
+            assert_eq!((offload, &packet[..6], packet.len()), (SUPER, &b"SMALL\x09"[..], 60_000));
+            assert_eq!(collect(&kernel), Some((Offload::default(), b"extra".to_vec())));
+            assert_eq!(collect(&kernel), None);
+        });
     }
 
     #[test]
     fn more_packets_than_buffers_and_entries_come_and_go_in_order() {
-        let (mut io, kernel, _waker) = pair();
-        for round in 0..50_u8 {
-            // Three times the buffers; no more than 11 wait in a socket.
-            let feeder = rustix::io::dup(&kernel).expect("a descriptor");
-            let fed = std::thread::spawn(move || {
-                for number in 0..3 * BATCH as u8 {
-                    let wire = [&virtio::encode(&Offload::default())[..], &[round, number]].concat();
-                    while rustix::io::write(&feeder, &wire) == Err(Errno::AGAIN) {
-                        std::thread::yield_now();
+        both(|multishot| {
+            let (mut io, kernel, _waker) = pair(multishot);
+            for round in 0..50_u8 {
+                // Three times the buffers; no more than 11 wait in a socket.
+                let feeder = rustix::io::dup(&kernel).expect("a descriptor");
+                let fed = std::thread::spawn(move || {
+                    for number in 0..3 * BATCH as u8 {
+                        let wire = [&virtio::encode(&Offload::default())[..], &[round, number]].concat();
+                        while rustix::io::write(&feeder, &wire) == Err(Errno::AGAIN) {
+                            std::thread::yield_now();
+                        }
                     }
-                }
-            });
-            let wanted: Vec<_> = (0..3 * BATCH as u8).map(|number| vec![round, number]).collect();
-            assert_eq!(receive(&mut io, 3 * BATCH), wanted);
-            fed.join().expect("no panic");
-        }
-        // Outwards more than the queue has entries, while somebody takes them.
-        let taker = rustix::io::dup(&kernel).expect("a descriptor");
-        let count = 3 * ENTRIES;
-        let taken = std::thread::spawn(move || {
-            let mut packets = Vec::new();
-            while packets.len() < count as usize {
-                packets.extend(collect(&taker).map(|(_, packet)| packet));
+                });
+                let wanted: Vec<_> = (0..3 * BATCH as u8).map(|number| vec![round, number]).collect();
+                assert_eq!(receive(&mut io, 3 * BATCH), wanted);
+                fed.join().expect("no panic");
             }
-            packets
+            // Outwards more than the queue has entries, while somebody takes them.
+            let taker = rustix::io::dup(&kernel).expect("a descriptor");
+            let count = 3 * ENTRIES;
+            let taken = std::thread::spawn(move || {
+                let mut packets = Vec::new();
+                while packets.len() < count as usize {
+                    packets.extend(collect(&taker).map(|(_, packet)| packet));
+                }
+                packets
+            });
+            for number in 0..count {
+                io.inject(&number.to_be_bytes(), Offload::default());
+            }
+            assert_eq!(io.flush().expect("alive").sent, count);
+            let mut packets = taken.join().expect("no panic");
+            // A socket that is full for a moment lets others overtake; a device never is.
+            packets.sort();
+            assert_eq!(packets, (0..count).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>());
         });
-        for number in 0..count {
-            io.inject(&number.to_be_bytes(), Offload::default());
-        }
-        assert_eq!(io.flush().expect("alive").sent, count);
-        let mut packets = taken.join().expect("no panic");
-        // A socket that is full for a moment lets others overtake; a device never is.
-        packets.sort();
-        assert_eq!(packets, (0..count).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>());
     }
 
     #[test]
     fn bad_headers_are_counted_and_the_packets_after_them_arrive() {
-        let (mut io, kernel, _waker) = pair();
-        for _ in 0..BATCH {
-            deliver(&kernel, SUPER, &[0; 30]);
-            rustix::io::write(&kernel, b"short").expect("room in the socket");
-            deliver(&kernel, Offload::default(), b"good");
-            assert_eq!(receive(&mut io, 1), [b"good"]);
-        }
-        assert_eq!(io.bad_headers(), 2 * BATCH as u64);
+        both(|multishot| {
+            let (mut io, kernel, _waker) = pair(multishot);
+            for _ in 0..BATCH {
+                deliver(&kernel, SUPER, &[0; 30]);
+                rustix::io::write(&kernel, b"short").expect("room in the socket");
+                deliver(&kernel, Offload::default(), b"good");
+                assert_eq!(receive(&mut io, 1), [b"good"]);
+            }
+            assert_eq!(io.bad_headers(), 2 * BATCH as u64);
+        });
     }
 
     #[test]
     fn looking_once_does_not_wait_and_waiting_ends_with_the_time() {
-        let (mut io, _kernel, _waker) = pair();
-        let start = Instant::now();
-        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
-        assert!(start.elapsed() < Duration::from_secs(1));
-        let start = Instant::now();
-        assert_eq!(io.receive(Duration::from_millis(20)).expect("alive"), 0);
-        assert!(start.elapsed() >= Duration::from_millis(20));
+        both(|multishot| {
+            let (mut io, _kernel, _waker) = pair(multishot);
+            let start = Instant::now();
+            assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
+            assert!(start.elapsed() < Duration::from_secs(1));
+            let start = Instant::now();
+            assert_eq!(io.receive(Duration::from_millis(20)).expect("alive"), 0);
+            assert!(start.elapsed() >= Duration::from_millis(20));
+        });
     }
 
     #[test]
     fn waiting_ends_with_a_packet_and_with_the_waker_for_good() {
-        let (mut io, kernel, waker) = pair();
-        std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| {
-                assert_eq!(io.receive(Duration::MAX).expect("alive"), 1);
-                for _ in 0..3 {
-                    assert_eq!(io.receive(Duration::MAX).expect("alive"), 0);
-                }
+        both(|multishot| {
+            let (mut io, kernel, waker) = pair(multishot);
+            std::thread::scope(|scope| {
+                let receiver = scope.spawn(|| {
+                    assert_eq!(io.receive(Duration::MAX).expect("alive"), 1);
+                    for _ in 0..3 {
+                        assert_eq!(io.receive(Duration::MAX).expect("alive"), 0);
+                    }
+                });
+                std::thread::sleep(Duration::from_millis(10));
+                deliver(&kernel, Offload::default(), b"late");
+                std::thread::sleep(Duration::from_millis(10));
+                waker.wake();
+                receiver.join().expect("no panic");
             });
-            std::thread::sleep(Duration::from_millis(10));
-            deliver(&kernel, Offload::default(), b"late");
-            std::thread::sleep(Duration::from_millis(10));
-            waker.wake();
-            receiver.join().expect("no panic");
         });
     }
 
     #[test]
     fn nothing_holds_the_queue_when_the_backend_is_gone() {
-        let (mut io, kernel, _waker) = pair();
-        assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
-        drop(io);
-        // Nobody is at the other end any more; a child that another test has just forked holds it for a moment.
-        let started = Instant::now();
-        while rustix::io::write(&kernel, b"anybody?") != Err(Errno::CONNREFUSED) {
-            assert!(started.elapsed() < Duration::from_secs(10), "something holds the queue");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        both(|multishot| {
+            let (mut io, kernel, _waker) = pair(multishot);
+            assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
+            drop(io);
+            // Nobody is at the other end any more; a child that another test has just forked holds it for a moment.
+            let started = Instant::now();
+            while rustix::io::write(&kernel, b"anybody?") != Err(Errno::CONNREFUSED) {
+                assert!(started.elapsed() < Duration::from_secs(10), "something holds the queue");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
     }
 }
