@@ -53,7 +53,7 @@ fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
     let session = |original, reply| NewSession {
         original,
         reply,
-        origin: Origin::Forward,
+        origin: Origin::FORWARD,
         uplink: 0,
         state: State::Tcp(state),
         idle: Span(0),

@@ -4,7 +4,7 @@ use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
 use super::mappings::MappingKey;
-use super::session::Origin;
+use super::session::End;
 use super::table::{Ended, SessionId};
 use super::verdict::DropReason;
 use super::{Lane, Nat};
@@ -13,8 +13,10 @@ use super::{Lane, Nat};
 pub(super) struct Lease {
     /// The endpoint.
     pub(super) external: Endpoint,
-    /// None: a forward's own endpoint, or a protocol without ports.
-    pub(super) mapping: Option<MappingKey>,
+    /// What kind of one it is.
+    pub(super) from: End,
+    /// The mapping, where it is one.
+    mapping: Option<MappingKey>,
     /// The other inside host's mapping, if the session goes to one.
     pub(super) target: Option<MappingKey>,
 }
@@ -43,12 +45,13 @@ impl Nat {
             self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
             && published_uplink == uplink
         {
-            return Ok(Lease { external, mapping: None, target: None });
+            return Ok(Lease { external, from: End::Forward, mapping: None, target: None });
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
             let address = self.external_address(uplink, tuple.source.address);
-            return Ok(Lease { external: Endpoint::new(address, 0), mapping: None, target: None });
+            let external = Endpoint::new(address, 0);
+            return Ok(Lease { external, from: End::Address, mapping: None, target: None });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
@@ -56,7 +59,7 @@ impl Nat {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.permit(tuple.protocol, external, tuple.destination);
-                Ok(Lease { external, mapping: Some(key), target: None })
+                Ok(Lease { external, from: End::Mapping, mapping: Some(key), target: None })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -131,22 +134,19 @@ impl Nat {
     /// Gives back what an ended session held.
     pub(super) fn release(&self, ended: &Ended, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
-        match ended.origin {
-            Origin::Forward | Origin::Inbound => {}
-            Origin::Outbound | Origin::Hairpin | Origin::HairpinToMapping => {
-                self.hosts.release(original.source.address);
-                let Tuple { protocol, source, destination } = original;
-                self.mappings.forbid(protocol, reply.destination, destination);
-                self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination), now);
-            }
-            Origin::Published | Origin::HairpinPublished | Origin::HairpinPublishedToMapping => {
-                self.hosts.release(original.source.address);
-            }
+        let Tuple { protocol, source, destination } = original;
+        // As whom the sender of the first packet is known to the other end.
+        let seen = reply.destination;
+        if ended.origin.from.is_inside() {
+            self.hosts.release(source.address);
         }
-        if ended.origin.holds_target() {
-            let (external, remote) = (original.destination, reply.destination);
-            self.mappings.forbid(original.protocol, external, remote);
-            self.mappings.release_external(original.protocol, external, remote, now);
+        if ended.origin.from == End::Mapping {
+            self.mappings.forbid(protocol, seen, destination);
+            self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination), now);
+        }
+        if ended.origin.to == End::Mapping {
+            self.mappings.forbid(protocol, destination, seen);
+            self.mappings.release_external(protocol, destination, seen, now);
         }
     }
 }

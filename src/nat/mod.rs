@@ -85,7 +85,7 @@ pub use counters::{Counters, Drops};
 pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
-pub use session::{Direction, Lifetimes, NewSession, Origin, State};
+pub use session::{Direction, End, Lifetimes, NewSession, Origin, State};
 pub use settings::{
     Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings,
     Timeouts, Uplink,

@@ -83,7 +83,7 @@ impl Session {
             TcpState::Reset,
         ];
         now.reached(self.deadline(lifetimes))
-            || self.new.origin == Origin::Forward && !connected.map(State::Tcp).contains(&self.state)
+            || self.new.origin == Origin::FORWARD && !connected.map(State::Tcp).contains(&self.state)
     }
 
     fn is_closing(&self) -> bool {

@@ -222,7 +222,7 @@ mod tests {
         let new = NewSession {
             original,
             reply,
-            origin: Origin::Outbound,
+            origin: Origin::OUTBOUND,
             uplink: 0,
             state: State::Udp,
             idle: Span(0),

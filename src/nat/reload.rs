@@ -14,7 +14,7 @@ use crate::time::Tick;
 
 use super::forwards::Forwards;
 use super::key::Key;
-use super::session::Origin;
+use super::session::{End, Origin};
 use super::settings::Settings;
 use super::table::{Listed, SessionId};
 use super::{Nat, dynamic_addresses, externals};
@@ -89,23 +89,23 @@ impl Nat {
         let may_go_out = |inside: Endpoint| {
             self.outbound_rule(inside.address).is_some_and(|rule| rule.uplinks.contains(&session.uplink))
         };
-        let publishes_source = || {
-            self.forwards.published(protocol, source, Some(session.uplink))
-                == Some((session.uplink, external_end))
+        let Origin { from, to } = session.origin;
+        let is_hairpin = from.is_inside() && to.is_inside();
+        let from_is_allowed = match from {
+            End::Outside => true,
+            // Inside hosts reach one another whether they may go out or not.
+            End::Mapping | End::Address => (is_hairpin || may_go_out(source)) && !is_published(external_end),
+            End::Forward => {
+                let published = self.forwards.published(protocol, source, Some(session.uplink));
+                published == Some((session.uplink, external_end))
+            }
         };
-        let publishes_target = || self.forwards.target(protocol, destination) == Some(inside_end);
-        let reaches_mapping = || may_go_out(inside_end) && !is_published(destination);
-        let hairpin = self.settings.hairpin;
-        match session.origin {
-            Origin::Forward => publishes_target(),
-            Origin::Published => publishes_source(),
-            Origin::Outbound => may_go_out(source) && !is_published(external_end),
-            Origin::Inbound => reaches_mapping(),
-            Origin::Hairpin => hairpin && publishes_target() && !is_published(external_end),
-            Origin::HairpinPublished => hairpin && publishes_target() && publishes_source(),
-            Origin::HairpinToMapping => hairpin && reaches_mapping() && !is_published(external_end),
-            Origin::HairpinPublishedToMapping => hairpin && reaches_mapping() && publishes_source(),
-        }
+        let to_is_allowed = match to {
+            End::Outside => true,
+            End::Mapping | End::Address => may_go_out(inside_end) && !is_published(destination),
+            End::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
+        };
+        from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)
     }
 }
 

@@ -51,91 +51,84 @@ impl Direction {
     }
 }
 
-/// How a session came to be; decides what its end releases.
+/// Where one end of a session is, and by what it is known outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Origin {
-    /// From outside through a static forward.
-    Forward = 0,
-    /// From inside to outside over a dynamic mapping; counts for its host.
-    Outbound = 1,
-    /// From inside to outside over a static forward's own endpoint; counts for its host.
-    Published = 2,
-    /// From outside over a dynamic mapping (where filtering lets it).
-    Inbound = 3,
-    /// From inside, over a dynamic mapping of the sender, to a static forward; counts for its host.
-    Hairpin = 4,
-    /// From inside, over a static forward's own endpoint, to a static forward; counts for its host.
-    HairpinPublished = 5,
-    /// From inside, over a dynamic mapping of the sender, to another's mapping; counts for its host.
-    HairpinToMapping = 6,
-    /// From inside, over a static forward's own endpoint, to another's mapping; counts for its host.
-    HairpinPublishedToMapping = 7,
+pub enum End {
+    /// Outside.
+    Outside = 0,
+    /// Inside, by a dynamic mapping, which the session holds.
+    Mapping = 1,
+    /// Inside, by a static forward.
+    Forward = 2,
+    /// Inside, by an external address alone: the protocol has no ports.
+    Address = 3,
+}
+
+impl End {
+    const ALL: [Self; 4] = [Self::Outside, Self::Mapping, Self::Forward, Self::Address];
+
+    /// Whether it is inside.
+    #[inline]
+    pub fn is_inside(self) -> bool {
+        self != Self::Outside
+    }
+}
+
+/// Between what ends a session came to be; decides what its end releases. Both inside: hairpin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The end that sent the first packet. Counts for its host if it is inside.
+    pub from: End,
+    /// The other.
+    pub to: End,
 }
 
 impl Origin {
+    /// From outside through a static forward.
+    pub const FORWARD: Self = Self { from: End::Outside, to: End::Forward };
+    /// From outside over a dynamic mapping, where filtering lets it.
+    pub const INBOUND: Self = Self { from: End::Outside, to: End::Mapping };
+    /// To outside over a dynamic mapping.
+    pub const OUTBOUND: Self = Self { from: End::Mapping, to: End::Outside };
+
     fn from_number(number: u8) -> Self {
-        match number {
-            0 => Self::Forward,
-            1 => Self::Outbound,
-            2 => Self::Published,
-            3 => Self::Inbound,
-            4 => Self::Hairpin,
-            5 => Self::HairpinPublished,
-            6 => Self::HairpinToMapping,
-            7 => Self::HairpinPublishedToMapping,
-            _ => unreachable!("only Origin's own numbers are stored in a record"),
-        }
+        Self { from: End::ALL[usize::from(number >> 2 & 3)], to: End::ALL[usize::from(number & 3)] }
+    }
+
+    fn number(self) -> u8 {
+        (self.from as u8) << 2 | self.to as u8
     }
 
     /// Word for listings.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Forward => "forward",
-            Self::Outbound => "outbound",
-            Self::Published => "published",
-            Self::Inbound => "inbound",
-            Self::Hairpin | Self::HairpinToMapping => "hairpin",
-            Self::HairpinPublished | Self::HairpinPublishedToMapping => "hairpin-published",
-        }
-    }
-
-    /// Whether the session holds the mapping of its first packet's destination.
-    pub fn holds_target(self) -> bool {
-        match self {
-            Self::Inbound | Self::HairpinToMapping | Self::HairpinPublishedToMapping => true,
-            Self::Forward | Self::Outbound | Self::Published | Self::Hairpin | Self::HairpinPublished => {
-                false
-            }
+        match (self.from, self.to) {
+            (End::Outside, End::Mapping) => "inbound",
+            (End::Outside, _) => "forward",
+            (End::Mapping | End::Address, End::Outside) => "outbound",
+            (End::Forward, End::Outside) => "published",
+            (End::Mapping | End::Address, _) => "hairpin",
+            (End::Forward, _) => "hairpin-published",
         }
     }
 
     /// Whether packets of this direction leave towards the inside.
     #[inline]
     pub fn leaves_inside(self, direction: Direction) -> bool {
-        match self {
-            Self::Hairpin
-            | Self::HairpinPublished
-            | Self::HairpinToMapping
-            | Self::HairpinPublishedToMapping => true,
-            Self::Forward | Self::Inbound => direction == Direction::Original,
-            Self::Outbound | Self::Published => direction == Direction::Reply,
+        match direction {
+            Direction::Original => self.to.is_inside(),
+            Direction::Reply => self.from.is_inside(),
         }
     }
 
     /// Whether packets of this direction come from outside over a dynamic mapping.
     #[inline]
     pub fn comes_over_mapping(self, direction: Direction) -> bool {
-        match self {
-            Self::Outbound => direction == Direction::Reply,
-            Self::Inbound => direction == Direction::Original,
-            Self::Forward
-            | Self::Published
-            | Self::Hairpin
-            | Self::HairpinPublished
-            | Self::HairpinToMapping
-            | Self::HairpinPublishedToMapping => false,
-        }
+        let (sender, receiver) = match direction {
+            Direction::Original => (self.from, self.to),
+            Direction::Reply => (self.to, self.from),
+        };
+        sender == End::Outside && receiver == End::Mapping
     }
 }
 
@@ -300,7 +293,7 @@ impl Record {
         self.reply_addresses.store(new.reply.addresses, Relaxed);
         self.reply_ports.store(new.reply.ports, Relaxed);
         self.protocol.store(new.original.protocol, Relaxed);
-        self.origin.store(new.origin as u8, Relaxed);
+        self.origin.store(new.origin.number(), Relaxed);
         self.uplink.store(new.uplink, Relaxed);
         self.state.store(new.state.number(), Relaxed);
         self.last_seen.store(now.0.wrapping_sub(new.idle.0), Relaxed);
@@ -401,8 +394,8 @@ mod tests {
         for number in 0..State::COUNT as u8 {
             assert_eq!(State::from_number(number).number(), number);
         }
-        for number in 0..=7 {
-            assert_eq!(Origin::from_number(number) as u8, number);
+        for number in 0..16 {
+            assert_eq!(Origin::from_number(number).number(), number);
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::time::{Span, Tick};
 use super::fast_path::Packet;
 use super::key::Key;
 use super::lease::{Lease, has_ports};
-use super::session::{Direction, NewSession, Origin, State};
+use super::session::{Direction, End, NewSession, Origin, State};
 use super::table::{Hit, InsertError, Tracked};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
@@ -96,7 +96,7 @@ impl Nat {
             }
             (Err(reason), None) => return Err(reason),
         };
-        let origin = if lease.mapping.is_some() { Origin::Outbound } else { Origin::Published };
+        let origin = Origin { from: lease.from, to: End::Outside };
         let external = lease.external;
         match self.open_leased(lane, miss, lease, tuple.destination, origin, uplink, state) {
             Err((DropReason::TableFull, miss)) if published.is_some() => {
@@ -143,12 +143,8 @@ impl Nat {
                 return Ok(self.leave(tuple.destination.address, reason));
             }
         };
-        let origin = match (lease.mapping, lease.target) {
-            (Some(_), None) => Origin::Hairpin,
-            (Some(_), Some(_)) => Origin::HairpinToMapping,
-            (None, None) => Origin::HairpinPublished,
-            (None, Some(_)) => Origin::HairpinPublishedToMapping,
-        };
+        let to = if lease.target.is_some() { End::Mapping } else { End::Forward };
+        let origin = Origin { from: lease.from, to };
         self.open_leased(lane, miss, lease, target, origin, external.uplink, state)
             .map_err(|(reason, _)| reason)
     }
@@ -205,7 +201,7 @@ impl Nat {
         let new = NewSession {
             original: Key::of(tuple),
             reply: Key::of(reply),
-            origin: Origin::Inbound,
+            origin: Origin::INBOUND,
             uplink: external.uplink,
             state,
             idle: miss.now.since(adopted.refreshed),
@@ -243,7 +239,7 @@ impl Nat {
         let mut client = tuple.source;
         for _ in 0..CONFLICT_TRIES {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
-            let (original, reply, origin) = (Key::of(tuple), Key::of(reply), Origin::Forward);
+            let (original, reply, origin) = (Key::of(tuple), Key::of(reply), Origin::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now)),
@@ -275,7 +271,7 @@ impl Nat {
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
-        let origin = Origin::Forward;
+        let origin = Origin::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         Ok(match self.insert(lane, &new, None, miss.now) {
             Ok(()) => {

@@ -309,7 +309,7 @@ impl Table {
         let mut pool = shared.pool.lock();
         let opening = |record: &Record| {
             now.reached(record.deadline(&self.lifetimes))
-                || record.origin() == Origin::Forward
+                || record.origin() == Origin::FORWARD
                     && matches!(
                         record.state(),
                         State::Udp

@@ -450,7 +450,7 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
     NewSession {
         original,
         reply,
-        origin: Origin::Forward,
+        origin: Origin::FORWARD,
         uplink: (original.ports % 5) as u8,
         state,
         idle: Span(0),
@@ -462,7 +462,7 @@ fn random_session(random: &mut StdRng) -> NewSession {
     NewSession {
         original: key(),
         reply: key(),
-        origin: Origin::Outbound,
+        origin: Origin::OUTBOUND,
         uplink: 1,
         state: State::Udp,
         idle: Span(0),

@@ -39,13 +39,17 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         let sent = udp((E1, 4444), (G, 8080));
         let arrived = stage.send(&sent).expect("translated");
         // By the server, by a router before it, and by the host's own kernel behind the box.
-        for reporter in [S1, Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(192, 0, 0, 8)] {
-            let out = stage.send(&craft::icmp_error(3, 3, reporter, E1, &arrived)).expect("translated");
+        let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(192, 0, 0, 8));
+        for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
+            let out = stage.send(&craft::icmp_error(3, code, reporter, E1, &arrived)).expect("translated");
             let parsed = parsed(&out);
             assert_eq!((parsed.source(), parsed.destination()), (G, E1));
             let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
             assert_eq!(error.quoted, tuple(Protocol::UDP, (E1, 4444), (G, 8080)));
         }
+        // That nobody waits at a port, only its host can say.
+        let pretended = craft::icmp_error(3, 3, router, E1, &arrived);
+        assert_eq!(stage.refuse(&pretended), DropReason::UnrelatedIcmpError);
         assert_eq!(stage.counters().stateless, u64::from(full));
     }
 }

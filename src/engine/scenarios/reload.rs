@@ -19,6 +19,19 @@ fn sessions_that_the_new_rules_allow_notice_nothing() {
     assert_eq!(stage.pass(&udp((E2, 1), (G, 7777))).destination.address, S2, "the new forward works");
 }
 
+/// They were taken for a forward's own, and ended with every reload.
+#[test]
+fn sessions_of_protocols_without_ports_go_on_too() {
+    let gre = Protocol(47);
+    let mut stage = Stage::new(settings());
+    let outside = stage.pass(&craft::other(gre, S2, E1, b"hello")).source.address;
+    assert_eq!(stage.reload(settings()), 0);
+    assert_eq!(stage.pass(&craft::other(gre, E1, outside, b"answer")).destination.address, S2);
+    let mut new = settings();
+    new.outbound.clear();
+    assert_eq!(stage.reload(new), 1);
+}
+
 #[test]
 fn sessions_of_a_forward_that_is_gone_end_in_both_directions() {
     let mut stage = Stage::new(settings());
