@@ -7,7 +7,9 @@ use natbox::packet::{ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, craf
 
 use super::ports::wait_until;
 use super::proves;
-use crate::probe::{E1, E2, F, F_TARGET, G, Probe, S1, S2, S3, Seen, Setup, at, spray, udp};
+use crate::probe::{
+    E1, E2, F, F_TARGET, G, Probe, S1, S2, S3, SYN_ACK, Seen, Setup, at, segment, spray, udp,
+};
 
 const PAYLOAD: usize = 2500;
 
@@ -88,6 +90,16 @@ fn pieces_pass_in_every_order() {
         let back = connection.by_outside(data, &text(PAYLOAD));
         assert_passes_in_pieces(&probe, false, &back, connection.inside_peer, connection.inside);
     }
+    // A SYN with data opens a connection as a whole one does.
+    let syn = |from, to| {
+        craft::tcp(craft::tuple(Protocol::TCP, from, to), TcpFlags::SYN, 1000, 0, &[], &text(PAYLOAD))
+    };
+    let external = probe.syn_out(at(S1, 6001), at(E2, 80)).source();
+    let out = syn((S1, 6001), (E1, 80));
+    assert_passes_in_pieces(&probe, true, &out, external, at(E1, 80));
+    probe.tcp_in(&segment(at(E1, 80), external, SYN_ACK, 7000, 1001));
+    assert_passes_in_pieces(&probe, false, &syn((E1, 6001), (F.address, F.port)), at(E1, 6001), F_TARGET);
+    assert_eq!(probe.tcp_out(&segment(F_TARGET, at(E1, 6001), SYN_ACK, 7000, 1001)).source(), F);
     // Echo: a request opens its session even if its first piece comes last.
     let request = craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &text(PAYLOAD));
     assert_passes_in_pieces(&probe, true, &request, at(G, 0), at(E1, 0));
@@ -96,6 +108,24 @@ fn pieces_pass_in_every_order() {
     assert_passes_in_pieces(&probe, false, &reply, at(E1, 0), at(S1, 0));
     let request = craft::echo(E1, G, QueryKind::EchoRequest, 78, 1, &text(PAYLOAD));
     assert_passes_in_pieces(&probe, false, &request, at(E1, 0), at(S3, 0));
+}
+
+/// The state of a connection follows segments in pieces, too.
+#[test]
+fn a_connection_that_ends_in_pieces_ends() {
+    let _proof = proves(&["UDP-14", "UPD-2"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    for mut connection in [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)] {
+        let out = craft::fragments(&numbered(connection.by_inside(fin, &text(PAYLOAD)), 1), 1000);
+        out.iter().for_each(|piece| probe.inside.send(piece));
+        probe.outside.expect_all(out.len(), "pieces");
+        connection.inside_next += PAYLOAD as u32 + 1;
+        let back = craft::fragments(&numbered(connection.by_outside(fin, &text(PAYLOAD)), 2), 1000);
+        back.iter().for_each(|piece| probe.outside.send(piece));
+        probe.inside.expect_all(back.len(), "pieces");
+    }
+    wait_until("closed connections end", || probe.sessions() == 0);
 }
 
 #[test]

@@ -170,6 +170,11 @@ fn impossible_sources_go_nowhere() {
             probe.outside.send(&segment(at(source, to.port), to, TcpFlags::SYN, 1000, 1));
         }
     }
+    // Errors in the box's own name, about what it has sent.
+    let sent = udp(external, at(E1, 53), b"hello");
+    for (kind, code) in [(3, 3), (3, 1), (11, 0)] {
+        probe.outside.send(&craft::icmp_error(kind, code, G, G, &sent));
+    }
     // From inside: the box's own external address, and what belongs to nobody.
     for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST] {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"from nowhere"));

@@ -70,6 +70,28 @@ fn a_host_keeps_one_external_address() {
     }
 }
 
+/// What is published of a host is part of what it is known by.
+#[test]
+fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
+    let _proof = proves(&["UDP-2", "CGN-2"]);
+    let mut setup = Setup::new().pool().no_forwards();
+    for host in 20..40 {
+        let address = if host % 2 == 0 { G } else { G2 };
+        setup = setup.forward(&format!(
+            "name: h{host}, protocol: tcp, address: {address}, port: {}, to: '10.0.0.{host}:80'",
+            8000 + host
+        ));
+    }
+    let probe = Probe::start(setup);
+    for host in 20..40 {
+        let address = if host % 2 == 0 { G } else { G2 };
+        let host = Ipv4Addr::new(10, 0, 0, host);
+        assert_eq!(probe.open_udp(at(host, 5000), at(E1, 53)).address, address);
+        assert_eq!(probe.syn_out(at(host, 5000), at(E1, 80)).source().address, address);
+        assert_eq!(probe.open_ping(at(host, 1), E1).address, address);
+    }
+}
+
 #[test]
 fn a_full_address_refuses_or_gives_way_as_set() {
     let _proof = proves(&["UPD-4"]);
@@ -304,6 +326,11 @@ fn what_is_no_hosts_address_is_never_translated() {
             b"",
         ));
     }
+    for from in [[169, 254, 1, 1], [0, 1, 2, 3], [224, 0, 0, 251]] {
+        probe.udp_in(at(Ipv4Addr::from(from), 53), F);
+        probe.syn_in(at(Ipv4Addr::from(from), 53), F);
+    }
+    assert!(probe.inside.drain().iter().all(|seen| seen.destination() != F_TARGET));
     assert_eq!(probe.outside.drain(), []);
     // The kernel itself answers for some of these.
     probe.inside.drain();

@@ -20,6 +20,19 @@ fn only_inside_sources_go_out_whatever_happens_to_the_box() {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"spoofed"));
         probe.inside.send(&segment(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, 0));
     }
+    // Nor do reports of the box's kernel on such packets, nor errors that the inside writes in the name of others.
+    for (ttl, source) in [(1, Ipv4Addr::new(8, 8, 8, 8)), (2, Ipv4Addr::new(8, 8, 8, 8)), (1, E2)] {
+        let mut dying = udp(at(source, 5000), at(E1, 53), b"spoofed");
+        craft::set_ttl(&mut dying, ttl);
+        probe.inside.send(&dying);
+    }
+    let external = probe.open_udp(at(S1, 5000), at(E1, 53));
+    probe.assert_udp_in(at(E1, 53), external, at(S1, 5000));
+    let answer = udp(at(E1, 53), at(S1, 5000), b"answer");
+    for source in ["10.0.1.1", "172.16.0.1", "169.254.1.1", "8.8.8.8", "192.0.2.1"] {
+        probe.inside.send(&craft::icmp_error(3, 3, source.parse().unwrap(), E1, &answer));
+        probe.inside.send(&craft::icmp_error(11, 0, source.parse().unwrap(), E1, &answer));
+    }
     probe.silence();
     // While it is killed, started and reloaded under load, nothing private is seen outside: the wire would say.
     let load = || {
@@ -97,6 +110,58 @@ fn guesses_end_nothing() {
     probe.assert_open(&mut out);
     probe.assert_open(&mut inward);
     assert_eq!(probe.syn_out(at(S1, 5000), at(E2, 80)).source(), out.external, "the same mapping");
+}
+
+/// The last word of a half-closed connection must come after what was said, and acknowledge what was heard.
+#[test]
+fn a_guessed_fin_closes_no_half_closed_connection() {
+    let _proof = proves(&["SEC-3", "TCP-HC"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    let mut connection = probe.connect_out(at(S1, 5000), at(E1, 80));
+    probe.assert_open(&mut connection);
+    probe.tcp_out(&connection.by_inside(fin, b""));
+    connection.inside_next += 1;
+    let next = connection.outside_next;
+    let blind = |flags, distance: i32, acknowledgement| {
+        let sequence = next.wrapping_add_signed(distance);
+        probe.tcp_in(&segment(connection.outside, connection.external, flags, sequence, acknowledgement));
+    };
+    for distance in [-60_000, -3000, -5, 0, 5, 60_000] {
+        blind(fin, distance, 0);
+        blind(TcpFlags::FIN, distance, 0);
+    }
+    blind(fin, -3000, connection.inside_next);
+    std::thread::sleep(Duration::from_millis(2000));
+    assert_eq!(probe.tcp_in(&connection.by_outside(TcpFlags::ACK, b"late")).payload(), b"late");
+}
+
+/// Who never saw the server's answer must not have a place in the table for hours.
+#[test]
+fn nobody_is_connected_who_does_not_know_what_the_server_said() {
+    let _proof = proves(&["FILT-2", "SEC-5", "TCP-5t"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
+    let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
+    let guesses = [
+        (TcpFlags::FIN, 0),
+        (fin, 0),
+        (fin, 123_456_789),
+        (TcpFlags::ACK, 0),
+        (TcpFlags::ACK, 123_456_789),
+        (TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0), 3_000_000_000),
+        (TcpFlags::PSH, 0),
+        (TcpFlags(0), 0),
+    ];
+    for (number, (flags, acknowledgement)) in guesses.into_iter().enumerate() {
+        let client = at(E1, 1000 + number as u16);
+        probe.outside.send(&segment(client, F, TcpFlags::SYN, 1000, 0));
+        probe.inside.expect("a SYN");
+        probe.tcp_out(&segment(F_TARGET, client, SYN_ACK, 1_000_000, 1001));
+        probe.outside.send(&segment(client, F, flags, 1001, acknowledgement));
+        probe.inside.expect("a guess");
+    }
+    super::ports::wait_until("none of them is connected", || probe.sessions() == 0);
+    assert_eq!(probe.status().totals["sessions_created"], guesses.len() as u64);
 }
 
 #[test]

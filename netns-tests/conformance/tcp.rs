@@ -188,6 +188,25 @@ fn noise_in_a_handshake_passes() {
     probe.connect_in(client, F);
 }
 
+/// What was said in attempts that came to nothing does not count when one succeeds.
+#[test]
+fn a_connection_is_judged_by_the_numbers_of_the_attempt_that_succeeds() {
+    let _proof = proves(&["TCP-HS", "TCP-5e"]);
+    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
+    let (inside, outside) = (at(S1, 5000), at(E1, 80));
+    let external = probe.tcp_out(&segment(inside, outside, SYN, 3_000_000_000, 0)).source();
+    probe.tcp_in(&segment(outside, external, SYN_ACK, 900_000_000, 555));
+    probe.tcp_out(&segment(inside, outside, RST, 555, 0));
+    probe.tcp_out(&segment(inside, outside, SYN, 1000, 0));
+    probe.tcp_in(&segment(outside, external, SYN_ACK, 7000, 1001));
+    probe.tcp_out(&segment(inside, outside, ACK, 1001, 7001));
+    std::thread::sleep(Duration::from_millis(2000));
+    probe.tcp_in(&segment(outside, external, ACK, 7001, 1001));
+    probe.tcp_out(&segment(inside, outside, FIN, 1001, 7001));
+    probe.tcp_in(&segment(outside, external, FIN, 7001, 1002));
+    wait_until("a closed connection ends", || probe.sessions() == 0);
+}
+
 #[test]
 fn a_closed_tuple_is_open_again_at_once() {
     let _proof = proves(&["TCP-TW"]);

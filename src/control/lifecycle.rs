@@ -177,7 +177,7 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
         Workers::Count(count) => count,
         Workers::Auto => {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            cores.min(usize::from(MOST_AUTO_WORKERS)) as u16
+            cores.div_ceil(2).min(usize::from(MOST_AUTO_WORKERS)) as u16
         }
     };
     let ceiling = match config.tun.offload {
@@ -371,6 +371,7 @@ impl Signals {
     }
 }
 
-/// `workers: auto` stops here: more queues than this never paid.
+/// `workers: auto` is half of the cores, since the kernel's half of the work (receiving, and forwarding into the TUN) runs
+/// beside the workers, and stops here: more queues than this never paid.
 const MOST_AUTO_WORKERS: u16 = 16;
 const UNDO_DEADLINE: Duration = Duration::from_secs(10);

@@ -44,8 +44,6 @@ pub(super) struct Worker<Q> {
     published: Arc<Published>,
     stop: Arc<AtomicBool>,
     options: Options,
-    /// Until when there is no polling.
-    crowded_until: Option<Instant>,
 }
 
 impl<Q: PacketIo> Worker<Q> {
@@ -58,7 +56,7 @@ impl<Q: PacketIo> Worker<Q> {
         options: Options,
     ) -> Self {
         let batch = Batch::new(Arc::clone(&nat), nat.load().lane(number));
-        Self { number, queue, nat, batch, published, stop, options, crowded_until: None }
+        Self { number, queue, nat, batch, published, stop, options }
     }
 
     /// Runs until told to stop.
@@ -76,42 +74,21 @@ impl<Q: PacketIo> Worker<Q> {
 
     /// Polls for a while, then sleeps. Waking a sleeping core costs several times what translating a packet does, so
     /// while packets come the next is waited for awake; an idle box does not poll, for every sleep ends with at most
-    /// one round of it.
+    /// one round of it. Between two looks the core is offered to whoever else wants it: that may be who makes the packets.
     fn receive(&mut self) -> io::Result<usize> {
         let frames = self.queue.receive(Duration::ZERO)?;
-        if frames != 0 {
-            return Ok(frames);
+        if frames != 0 || self.options.busy_poll.is_zero() {
+            return if frames != 0 { Ok(frames) } else { self.sleep() };
         }
-        if !self.options.busy_poll.is_zero() {
-            let started = Instant::now();
-            if self.crowded_until.is_none_or(|until| started >= until) {
-                let frames = self.poll(started)?;
-                if frames != 0 {
-                    return Ok(frames);
-                }
+        let started = Instant::now();
+        while started.elapsed() < self.options.busy_poll {
+            std::thread::yield_now();
+            let frames = self.queue.receive(Duration::ZERO)?;
+            if frames != 0 {
+                return Ok(frames);
             }
         }
         self.sleep()
-    }
-
-    /// Polls until packets come or the time is over. On a core that another program wants this would take the time that the
-    /// packets need to be made, and the scheduler, which moves threads that wake up, would leave both there. A gap between
-    /// two looks says that somebody else ran here; then there is no polling for a while.
-    fn poll(&mut self, started: Instant) -> io::Result<usize> {
-        let mut last = started;
-        loop {
-            std::hint::spin_loop();
-            let frames = self.queue.receive(Duration::ZERO)?;
-            let now = Instant::now();
-            if now - last > CROWDED {
-                self.crowded_until = Some(now + CROWDED_FOR);
-                return Ok(frames);
-            }
-            if frames != 0 || now - started >= self.options.busy_poll {
-                return Ok(frames);
-            }
-            last = now;
-        }
     }
 
     fn sleep(&mut self) -> io::Result<usize> {
@@ -147,10 +124,6 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// So long a gap in the polling is somebody else's time on this core.
-const CROWDED: Duration = Duration::from_micros(200);
-/// How long a crowded core is not polled on.
-const CROWDED_FOR: Duration = Duration::from_millis(50);
 /// Longest sleep of a worker without sessions; only the stop signal could come late by it, and that wakes.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// Longest sleep while sessions may expire.

@@ -111,11 +111,8 @@ impl Nat {
 
 #[inline]
 fn segment(packet: &Packet<'_>) -> Option<Segment> {
-    let Content::Tcp(Tcp { flags, sequence, acknowledgement, window, payload_length }) =
-        packet.parsed.content()
-    else {
-        return None;
-    };
+    let Tcp { flags, sequence, acknowledgement, window, payload_length } =
+        packet.parsed.tcp(packet.buffer)?;
     let scale = if flags.syn() { packet.parsed.window_scale(packet.buffer) } else { None };
     Some(Segment { flags, sequence, acknowledgement, window, payload: u32::from(payload_length), scale })
 }

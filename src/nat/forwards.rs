@@ -42,6 +42,15 @@ impl Forwards {
         self.by_inside.contains_key(&host)
     }
 
+    /// An address of an uplink at which something of this inside host is published.
+    pub(super) fn address_of(&self, host: Ipv4Addr, uplink: u8) -> Option<Ipv4Addr> {
+        self.by_inside
+            .get(&host)?
+            .iter()
+            .find(|forward| forward.uplink == uplink)
+            .map(|forward| forward.address)
+    }
+
     /// Whether a server endpoint is published in more than one place.
     pub(super) fn is_ambiguous(&self, protocol: Protocol, inside: Endpoint) -> bool {
         self.publications(protocol, inside).nth(1).is_some()

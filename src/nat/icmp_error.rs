@@ -11,7 +11,7 @@ use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::key::Key;
-use super::slow_path::is_martian_source;
+use super::slow_path::is_martian;
 use super::verdict::{DropReason, Verdict};
 use super::{Lane, Nat};
 
@@ -34,7 +34,8 @@ impl Nat {
         now: Tick,
     ) -> Verdict {
         let parsed = packet.parsed;
-        if is_martian_source(parsed.source()) {
+        // Nobody but the box has its addresses, and what its kernel writes bears the TUN's.
+        if is_martian(parsed.source()) || self.external(parsed.source()).is_some() {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
@@ -42,7 +43,9 @@ impl Nat {
                 .pass_exempt_error(lane, &mut packet, error)
                 .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
         };
-        if parsed.destination() != error.quoted.source.address || !self.may_report(parsed.source(), error) {
+        if parsed.destination() != error.quoted.source.address
+            || !self.may_report(parsed.source(), error, report.to_inside)
+        {
             return Verdict::Drop(DropReason::UnrelatedIcmpError);
         }
         let source = self.error_source(parsed, &report);
@@ -68,17 +71,21 @@ impl Nat {
         Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
     }
 
-    /// Whether `reporter` may speak about the quoted packet. On the outside anyone may: it is the Internet's routers that do
-    /// (RFC 5508 REQ-4). Inside it is the packet's receiver, or a router: one that the host knows as a next hop, or one
+    /// Whether `reporter` may speak about the quoted packet. On its way out anyone outside may: it is the Internet's routers
+    /// that do (RFC 5508 REQ-4). On its way in, or to another inside host, it is the packet's receiver, or a router: one that the host knows as a next hop, or one
     /// further in, which says what only routers say and has no sessions of its own. Everybody else is another host, which
     /// has no business with the packets of its neighbours.
-    fn may_report(&self, reporter: Ipv4Addr, error: IcmpError) -> bool {
+    fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
-            || !self.is_inside(reporter)
-            || self.settings.inside_address == Some(reporter)
+            || [self.settings.inside_address, self.settings.tun_address].contains(&Some(reporter))
             || self.settings.inside_routers.contains(&reporter)
-            || !(of_receivers || self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
+            || match self.is_inside(reporter) {
+                true => {
+                    !(of_receivers || self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
+                }
+                false => to_inside,
+            }
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
@@ -92,6 +99,6 @@ impl Nat {
                 Some(_) | None => report.sent.destination.address,
             };
         }
-        if self.is_inside(reporter) { report.sent.destination.address } else { reporter }
+        if self.is_inside(reporter) || !report.to_inside { report.sent.destination.address } else { reporter }
     }
 }

@@ -293,9 +293,14 @@ impl Nat {
         rules.max_by_key(|rule| rule.from.prefix_len())
     }
 
-    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2).
+    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
+    /// published of it.
     fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
         let addresses = &self.dynamic[usize::from(uplink)];
+        if let Some(published) = self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
+        {
+            return published;
+        }
         addresses[(self.spread_of(host) >> 32) as usize % addresses.len()]
     }
 

@@ -162,7 +162,9 @@ impl Model {
                 let after = state.after(direction, segment.flags, placement);
                 let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply)
                     || placement == Placement::Anew;
-                if after != state && opens_again {
+                if state.is_opening() && segment.flags.syn() {
+                    session.tcp.forget_side(direction);
+                } else if after != state && opens_again {
                     session.tcp.forget();
                 }
                 session.tcp.advance(direction, segment);

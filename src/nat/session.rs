@@ -353,7 +353,10 @@ impl Record {
                 let next = state.after(direction, segment.flags, placement);
                 let anew = placement == Placement::Anew
                     || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
-                if next != state && anew {
+                if segment.flags.syn() && state.is_opening() {
+                    // Another attempt has other numbers, and an answer to an old one had wrong ones.
+                    self.tcp.forget_side(direction);
+                } else if next != state && anew {
                     self.tcp.forget();
                 }
                 self.tcp.advance(direction, segment);

@@ -42,7 +42,7 @@ impl Nat {
     ) -> Verdict {
         let tuple = key.tuple();
         let (source, destination) = (tuple.source.address, tuple.destination.address);
-        if is_martian_source(source) || is_martian_destination(destination) || source == destination {
+        if is_martian(source) || is_martian(destination) || source == destination {
             return Verdict::Drop(DropReason::Martian);
         }
         if let Some(verdict) = self.pass_exempt(lane, &mut packet, tuple) {
@@ -337,17 +337,17 @@ impl Nat {
 impl Miss<'_> {
     /// The state of the session that the packet may open, or why it may not.
     fn opening_state(&self) -> Result<State, DropReason> {
+        if let Some(segment) = self.segment {
+            let state = TcpState::opening(segment.flags).map(State::Tcp);
+            return state.ok_or(DropReason::TcpWithoutSession);
+        }
         match self.packet.parsed.content() {
-            Content::Tcp(_) => self
-                .segment
-                .and_then(|segment| TcpState::opening(segment.flags))
-                .map(State::Tcp)
-                .ok_or(DropReason::TcpWithoutSession),
             Content::Udp => Ok(State::Udp),
             Content::IcmpQuery(kind) if kind.is_request() => Ok(State::Icmp),
             Content::IcmpQuery(_) => Err(DropReason::UnaskedAnswer),
             Content::Other => Ok(State::Other),
             Content::Fragment { .. } => opening_state_of_fragment(self.tuple),
+            Content::Tcp(_) => unreachable!("its header was read"),
             Content::IcmpError(_) | Content::IcmpOther { .. } => {
                 unreachable!("these have no tuple and never come here")
             }
@@ -371,7 +371,7 @@ fn first_hit(new: &NewSession) -> Hit {
     }
 }
 
-/// A first piece shows its ports and nothing more. No TCP stack cuts a SYN into pieces.
+/// A first piece shows its ports; of TCP it has the whole header, or it opens nothing.
 fn opening_state_of_fragment(tuple: Tuple) -> Result<State, DropReason> {
     match tuple.protocol {
         Protocol::TCP => Err(DropReason::TcpWithoutSession),
@@ -382,15 +382,10 @@ fn opening_state_of_fragment(tuple: Tuple) -> Result<State, DropReason> {
     }
 }
 
-/// Sources that are no single host (RFC 1812 section 5.3.7).
-pub(super) fn is_martian_source(address: Ipv4Addr) -> bool {
+/// Addresses that are never translated: no single host (RFC 1812 section 5.3.7), or link-local (RFC 3927 section 7).
+pub(super) fn is_martian(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
-    first == 0 || first == 127 || first >= 224
-}
-
-/// Destinations that are never translated: no single host, or link-local (RFC 3927 section 7).
-fn is_martian_destination(address: Ipv4Addr) -> bool {
-    is_martian_source(address) || address.is_link_local()
+    first == 0 || first == 127 || first >= 224 || address.is_link_local()
 }
 
 /// Random source ports tried for a client whose own is taken; each fails only by chance.

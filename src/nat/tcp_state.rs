@@ -90,6 +90,11 @@ impl TcpState {
         (flags.ack() && !flags.syn() && !flags.fin() && !flags.rst()).then_some(Self::PickedUp)
     }
 
+    /// Whether nobody has acknowledged the handshake yet.
+    pub fn is_opening(self) -> bool {
+        matches!(self, Self::SynOriginal | Self::SynReply | Self::SynBoth)
+    }
+
     /// The state after a segment.
     pub fn after(self, direction: Direction, flags: TcpFlags, placement: Placement) -> Self {
         let inside = placement != Placement::Outside;

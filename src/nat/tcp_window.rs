@@ -3,8 +3,10 @@
 //! Kept per direction D: the sequence number after the last byte D sent, the highest acknowledgement D sent, and the
 //! largest window D advertised. A segment of D is *exact* when its sequence number is what the other side
 //! acknowledged last or what D itself would send next; it is *in the window* when it lies no further than one window
-//! before or after the other side's acknowledgement. Nothing is ever dropped on this ground (see
-//! [`super::tcp_state`]), so the window may be generous: what it must keep out is a guess from off the path.
+//! before or after the other side's acknowledgement. But for SYN and RST it must acknowledge what the other side sent,
+//! give or take a window (RFC 5961 section 5), the first time and with a FIN not less; and a FIN must come after all that D
+//! has sent. Nothing is ever dropped on this ground (see [`super::tcp_state`]), so the window may be generous: what it
+//! must keep out is a guess from off the path.
 //!
 //! A SYN outside the window is remembered: if the other side answers just that one, both begin anew, and a segment is
 //! *anew*. A host that still has the old connection answers with a plain ACK (RFC 5961 section 4.2).
@@ -55,14 +57,27 @@ impl TcpFields {
         self.window.store(UNHEARD | UNHEARD << 4, Relaxed);
     }
 
+    /// Forgets what a direction said, and that it was acknowledged: it begins again.
+    pub(super) fn forget_side(&self, direction: Direction) {
+        let (own, other) = (direction.number(), direction.opposite().number());
+        let window = self.window.load(Relaxed) & !(1 << (16 + other));
+        self.window.store(window | UNHEARD << (4 * own), Relaxed);
+    }
+
     /// Where a segment of `direction` lies.
     #[inline]
     pub(super) fn place(&self, direction: Direction, segment: &Segment) -> Placement {
         let window = self.window.load(Relaxed);
         let (own, other) = (direction.number(), direction.opposite().number());
         let own_heard = scale(window, own) != UNHEARD;
-        let other_acknowledged = has_acknowledged(window, other);
         let own_next = self.next_sequence[own].load(Relaxed);
+        if !segment.flags.syn() && !segment.flags.rst() {
+            let is_late_fin = segment.flags.fin() && own_heard && later(own_next, segment.end());
+            if is_late_fin || !self.is_acknowledgement(window, direction, segment) {
+                return Placement::Outside;
+            }
+        }
+        let other_acknowledged = has_acknowledged(window, other);
         let acknowledged = self.acknowledged[other].load(Relaxed);
         if own_heard && segment.sequence == own_next || other_acknowledged && segment.sequence == acknowledged
         {
@@ -86,6 +101,20 @@ impl TcpFields {
         }
     }
 
+    /// Whether a segment acknowledges what the other side may have sent. Old acknowledgements are overtaken now and then, but
+    /// not by the first one or by a FIN.
+    fn is_acknowledgement(&self, window: u32, direction: Direction, segment: &Segment) -> bool {
+        let (own, other) = (direction.number(), direction.opposite().number());
+        if !segment.flags.ack() || scale(window, other) == UNHEARD {
+            return segment.flags.ack();
+        }
+        let reach = largest_window(window, own);
+        let old = if segment.flags.fin() || !has_acknowledged(window, own) { 0 } else { reach };
+        let least = self.acknowledged[own].load(Relaxed).wrapping_sub(old);
+        let most = self.next_sequence[other].load(Relaxed).wrapping_add(reach);
+        !later(least, segment.acknowledgement) && !later(segment.acknowledgement, most)
+    }
+
     /// Takes in what a segment of `direction` says, unless it lies outside the window.
     #[inline]
     pub(super) fn advance(&self, direction: Direction, segment: &Segment) {
@@ -106,6 +135,13 @@ impl TcpFields {
         let next = &self.next_sequence[own];
         if !heard || later(end, next.load(Relaxed)) {
             next.store(end, Relaxed);
+        }
+        let other = direction.opposite().number();
+        if !heard && !has_acknowledged(window, other) {
+            // The least that the other side will acknowledge; in mid-stream it may be behind by a window.
+            let unseen = if segment.flags.syn() { 0 } else { LEAST_WINDOW };
+            let first = segment.sequence.wrapping_add(u32::from(segment.flags.syn()));
+            self.acknowledged[other].store(first.wrapping_sub(unseen), Relaxed);
         }
         let acknowledged = &self.acknowledged[own];
         let known = has_acknowledged(window, own);
@@ -231,6 +267,33 @@ mod tests {
             }
         }
         assert!(inside <= 1);
+    }
+
+    /// From off the path one may know the tuple, and by and by guess a sequence number in the window; not both numbers.
+    #[test]
+    fn what_acknowledges_nothing_that_was_sent_is_outside() {
+        let fields = open(1_000_000, 2_000_000);
+        for flags in [0x10, 0x11] {
+            assert_eq!(fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)), Placement::Exact);
+            for guess in [0, 500_000, 2_100_001, u32::MAX] {
+                assert_eq!(
+                    fields.place(Original, &segment(flags, 1_000_001, guess, 0)),
+                    Placement::Outside,
+                    "{guess}"
+                );
+            }
+        }
+        for flags in [0x00, 0x01, 0x08] {
+            assert_eq!(fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)), Placement::Outside);
+        }
+        // A FIN before what was sent is nobody's last word; the same FIN again is.
+        fields.advance(Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
+        assert_eq!(fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)), Placement::Outside);
+        let fin = segment(0x11, 1_005_001, 2_000_001, 0);
+        for _ in 0..2 {
+            assert_ne!(fields.place(Original, &fin), Placement::Outside);
+            fields.advance(Original, &fin);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::checksum::Change;
 use super::malformed::Malformed;
 use super::options;
 use super::parse::{ChecksumMode, Content, Parsed};
+use super::tuple::Protocol;
 use std::ops::{BitOr, Range};
 
 /// Bytes of a header without options.
@@ -122,9 +123,27 @@ pub(super) fn data_offset(byte: u8) -> usize {
 }
 
 impl Parsed {
+    /// The TCP header of a segment or of the first piece of one, whose length is then that of the piece; none of any other
+    /// packet.
+    #[inline]
+    pub fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
+        match self.content() {
+            Content::Tcp(tcp) => Some(tcp),
+            Content::Fragment { offset: 0, .. } if self.protocol() == Protocol::TCP => {
+                read(bytes.get(self.header_length()..self.length())?).ok().map(|(tcp, _, _)| tcp)
+            }
+            Content::Fragment { .. }
+            | Content::Udp
+            | Content::IcmpQuery(_)
+            | Content::IcmpError(_)
+            | Content::IcmpOther { .. }
+            | Content::Other => None,
+        }
+    }
+
     /// Lowers the maximum segment size option of a SYN or SYN-ACK to `maximum`, and returns whether it did.
     ///
-    /// A lower value stays, and where there is no option none is put in (RFC 4459 §3.2). Segments without SYN, fragments and other protocols are left alone, as are bytes that are
+    /// A lower value stays, and where there is no option none is put in (RFC 4459 §3.2). Segments without SYN and other protocols are left alone, as are bytes that are
     /// shorter than [`Parsed::length`]. The checksum follows; in [`ChecksumMode::Partial`] it does not cover options.
     pub fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
         let Some(range) = self.syn_options(bytes) else { return false };
@@ -172,8 +191,7 @@ impl Parsed {
 
     /// Where the options of a SYN stand; checked against `bytes`, which may have been written to since the parse.
     fn syn_options(&self, bytes: &[u8]) -> Option<Range<usize>> {
-        let Content::Tcp(tcp) = self.content() else { return None };
-        if !tcp.flags.syn() {
+        if !self.tcp(bytes)?.flags.syn() {
             return None;
         }
         let packet = bytes.get(..self.length())?;
