@@ -99,29 +99,38 @@ fn the_hosts_own_traffic_and_the_translated_go_on_side_by_side() {
 #[test]
 fn no_mapping_takes_a_port_at_which_the_host_waits() {
     let _proof = crate::conformance::proves(&["PORT-3"]);
-    let scene = SingleBox::new(Published::Owned);
-    let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351);
-    let config = crate::single_box::Config { extra: "nat: { ports: 5351-5352 }\n".into(), ..scene.config() };
-    let natbox = scene.start(&config);
-    let client = bind(&scene.net, CLIENT, 41_404);
-    let mut buffer = [0; 64];
-    // An inside host that speaks from the same port as the host's service.
-    let inside = bind(&scene.server, SERVER, 5351);
-    inside.send_to(b"from inside", (CLIENT, 41_404)).unwrap();
-    let (length, from) = client.recv_from(&mut buffer).unwrap();
-    assert_eq!(&buffer[..length], b"from inside");
-    assert_eq!(from, SocketAddrV4::new(scene.published, 5352).into());
-    // There is no other port for a second one.
-    let second = bind(&scene.server, SERVER, 5353);
-    second.send_to(b"one more", (CLIENT, 41_404)).unwrap();
-    eventually("it is refused", || (natbox.dropped("ports-exhausted") == 1).then_some(()));
-    // Whom the client reaches at that port is the host.
-    client.send_to(b"to the host", (scene.published, 5351)).unwrap();
-    let (length, from) = own.recv_from(&mut buffer).unwrap();
-    assert_eq!((&buffer[..length], from.ip()), (&b"to the host"[..], CLIENT.into()));
-    own.send_to(b"from the host", from).unwrap();
-    let (length, from) = client.recv_from(&mut buffer).unwrap();
-    assert_eq!((&buffer[..length], from.port()), (&b"from the host"[..], 5351));
+    for later in [false, true] {
+        let scene = SingleBox::new(Published::Owned);
+        let before = (!later).then(|| bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351));
+        let config =
+            crate::single_box::Config { extra: "nat: { ports: 5351-5352 }\n".into(), ..scene.config() };
+        let natbox = scene.start(&config);
+        let own = before.unwrap_or_else(|| {
+            let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351);
+            // It is looked every two seconds.
+            std::thread::sleep(seconds(3));
+            own
+        });
+        let client = bind(&scene.net, CLIENT, 41_404);
+        let mut buffer = [0; 64];
+        // An inside host that speaks from the same port as the host's service.
+        let inside = bind(&scene.server, SERVER, 5351);
+        inside.send_to(b"from inside", (CLIENT, 41_404)).unwrap();
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"from inside");
+        assert_eq!(from, SocketAddrV4::new(scene.published, 5352).into());
+        // There is no other port for a second one.
+        let second = bind(&scene.server, SERVER, 5353);
+        second.send_to(b"one more", (CLIENT, 41_404)).unwrap();
+        eventually("it is refused", || (natbox.dropped("ports-exhausted") == 1).then_some(()));
+        // Whom the client reaches at that port is the host.
+        client.send_to(b"to the host", (scene.published, 5351)).unwrap();
+        let (length, from) = own.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.ip()), (&b"to the host"[..], CLIENT.into()));
+        own.send_to(b"from the host", from).unwrap();
+        let (length, from) = client.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], from.port()), (&b"from the host"[..], 5351));
+    }
 }
 
 #[test]

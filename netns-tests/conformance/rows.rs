@@ -84,6 +84,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST",
                 "Translation can be switched off for destinations; pools need not be contiguous",
             ),
+            left(
+                &["CGN-3 at run time"],
+                "SHOULD",
+                "Pools grow and shrink while the box runs",
+                "external addresses are part of the host's routes; changing them takes a restart, which forwards survive",
+            ),
             row(&["MAP-1"], "MUST (P)", "Multicast, broadcast, link-local and 0/8 are never translated"),
             row(
                 &["MAP-2"],

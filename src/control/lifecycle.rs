@@ -144,6 +144,7 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
         tokio::pin!(serve);
         let mut shortages = Shortages::default();
         let mut looks = tokio::time::interval(shortages::INTERVAL);
+        let mut listeners = tokio::time::interval(LISTENERS_INTERVAL);
         let mut tun_link = TunLink::default();
         loop {
             tokio::select! {
@@ -159,6 +160,10 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
                     },
                 },
                 now = looks.tick() => shortages.look(&source.totals().drops, now.into_std()),
+                _ = listeners.tick() => match applied.facts().listening_ports_now() {
+                    Ok(ports) => nat.load().bar_ports(&ports),
+                    Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
+                },
                 event = events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change.interface == tun.name {
                     true => tun_link.change(config, &mut applied, change.event).await,
@@ -374,4 +379,6 @@ impl Signals {
 /// `workers: auto` is half of the cores, since the kernel's half of the work (receiving, and forwarding into the TUN) runs
 /// beside the workers, and stops here: more queues than this never paid.
 const MOST_AUTO_WORKERS: u16 = 16;
+/// How often it is looked at which ports the host's own programs wait.
+const LISTENERS_INTERVAL: Duration = Duration::from_secs(2);
 const UNDO_DEADLINE: Duration = Duration::from_secs(10);

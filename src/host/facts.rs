@@ -130,6 +130,14 @@ impl Facts {
         (facts, numbers)
     }
 
+    /// The ports at which the host's own programs wait now; empty if no address is owned.
+    ///
+    /// # Errors
+    /// The kernel's tables of sockets cannot be read.
+    pub fn listening_ports_now(&self) -> Result<Vec<u16>, HostError> {
+        if self.any_owned() { listeners::ports() } else { Ok(Vec::new()) }
+    }
+
     /// Whether some external address is also the host's own.
     pub fn any_owned(&self) -> bool {
         self.owned.iter().flatten().any(|owned| *owned)

@@ -375,6 +375,13 @@ impl Mappings {
         }
     }
 
+    /// See [`PortPool::bar`]; for services, on every address of the host's own.
+    pub(super) fn bar(&self, ports: &[u16]) {
+        for supply in self.supplies.values() {
+            supply.ports.bar(ports);
+        }
+    }
+
     /// Number of dynamic mappings.
     pub(super) fn len(&self) -> usize {
         self.by_inside.len()
@@ -385,8 +392,10 @@ impl Supply {
     /// A port for a new mapping: the one that rests for it, or a random free one.
     fn take(&self, key: &MappingKey, likeness: Likeness, random: &mut StdRng, now: Tick) -> Option<u16> {
         if let Some(resting) = &self.resting {
-            if let Some(port) = resting.fetch(key) {
-                return Some(port);
+            match resting.fetch(key) {
+                Some(port) if self.ports.is_barred(port) => self.ports.release(port),
+                Some(port) => return Some(port),
+                None => {}
             }
             resting.wake_due(now, |port| self.ports.release(port));
         }

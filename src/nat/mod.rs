@@ -247,6 +247,11 @@ impl Nat {
         self.table.is_empty() && self.late_syns.is_empty() && !self.settings.late_syn_error
     }
 
+    /// Takes in at which ports programs of the host wait: no mapping gets one of them on an address of the host's own.
+    pub fn bar_ports(&self, ports: &[u16]) {
+        self.mappings.bar(ports);
+    }
+
     /// Takes in a new MTU of the inside leg (None) or of an uplink.
     pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
         match uplink {

@@ -22,6 +22,8 @@ pub(super) struct PortPool {
     last: u16,
     /// What the host itself uses; never given away.
     hosts: Box<[(u16, u16)]>,
+    /// Where programs of the host wait at the moment; None if the address is not the host's own.
+    barred: Option<Box<[AtomicU64; WORDS]>>,
 }
 
 /// What an external port should have in common with the inside one.
@@ -58,7 +60,27 @@ impl PortPool {
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
-        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into() }
+        let barred = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), barred }
+    }
+
+    /// Gives none of these ports away from now on, and again those that were barred before. A mapping that has one keeps it.
+    pub(super) fn bar(&self, ports: &[u16]) {
+        let Some(barred) = &self.barred else { return };
+        let mut words = [0; WORDS];
+        ports.iter().for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
+        for (barred, word) in barred.iter().zip(words) {
+            barred.store(word, Relaxed);
+        }
+    }
+
+    /// Whether a program of the host waits at a port.
+    pub(super) fn is_barred(&self, port: u16) -> bool {
+        self.barred_in(usize::from(port / 64)) & 1 << (port % 64) != 0
+    }
+
+    fn barred_in(&self, word: usize) -> u64 {
+        self.barred.as_ref().map_or(0, |barred| barred[word].load(Relaxed))
     }
 
     /// How many ports are free.
@@ -116,7 +138,7 @@ impl PortPool {
                 EVEN => any & !1,
                 _ => any | 1,
             };
-            if self.reserve(port) {
+            if !self.is_barred(port) && self.reserve(port) {
                 return Some(port);
             }
         }
@@ -125,7 +147,7 @@ impl PortPool {
         let start = random.random_range(from..=to);
         for number in (start..=to).chain(from..start) {
             loop {
-                let open = !self.taken[number].load(Relaxed) & mask;
+                let open = !self.taken[number].load(Relaxed) & !self.barred_in(number) & mask;
                 if open == 0 {
                     break;
                 }
@@ -206,6 +228,25 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
+
+    #[test]
+    fn where_the_host_waits_nobody_else_gets_a_port() {
+        let pool = PortPool::new(1000, 1003, &[(40_000, 50_000)], |_| false);
+        let mut random = StdRng::seed_from_u64(1);
+        let mut take = || pool.take(Likeness::None, &mut random);
+        pool.bar(&[1001, 1002, 7]);
+        let taken = [take(), take(), take()];
+        assert!(
+            taken.contains(&Some(1000)) && taken.contains(&Some(1003)) && taken[2].is_none(),
+            "{taken:?}"
+        );
+        pool.bar(&[1002]);
+        assert_eq!([take(), take()], [Some(1001), None]);
+        // Nothing was lost.
+        [1000, 1001, 1003].map(|port| pool.release(port));
+        pool.bar(&[]);
+        assert_eq!((0..5).filter_map(|_| take()).count(), 4);
+    }
 
     #[test]
     fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserved_ones() {

@@ -60,7 +60,7 @@ pub struct Tun {
 /// Number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// As many as there are usable cores.
+    /// Half as many as there are usable cores.
     Auto,
     /// 1 to 256.
     Count(u16),
