@@ -243,7 +243,9 @@ mod tests {
         pool.bar(&[1002]);
         assert_eq!([take(), take()], [Some(1001), None]);
         // Nothing was lost.
-        [1000, 1001, 1003].map(|port| pool.release(port));
+        for port in [1000, 1001, 1003] {
+            pool.release(port);
+        }
         pool.bar(&[]);
         assert_eq!((0..5).filter_map(|_| take()).count(), 4);
     }
