@@ -116,11 +116,8 @@ fn machine() -> String {
     let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!(
-        "{cores} cores of {}, Linux {}",
-        model.map_or("an unknown processor", |(_, name)| name),
-        kernel.trim()
-    )
+    let version = kernel.trim().split('-').next().unwrap_or_default();
+    format!("{cores} cores of {}, Linux {version}", model.map_or("an unknown processor", |(_, name)| name))
 }
 
 #[expect(clippy::print_stdout, reason = "its report is what this program is for")]
