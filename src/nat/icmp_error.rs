@@ -34,8 +34,9 @@ impl Nat {
         now: Tick,
     ) -> Verdict {
         let parsed = packet.parsed;
-        // Nobody but the box has its addresses, and what its kernel writes bears the TUN's.
-        if is_martian(parsed.source()) || self.external(parsed.source()).is_some() {
+        // Nobody but the box has its addresses, and what its kernel writes bears the TUN's, a link-local one.
+        let is_kernels_own = self.settings.tun_address == Some(parsed.source());
+        if !is_kernels_own && (is_martian(parsed.source()) || self.external(parsed.source()).is_some()) {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {

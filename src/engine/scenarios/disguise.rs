@@ -121,7 +121,7 @@ fn segments_of_a_super_packet_share_no_number_with_other_packets() {
 #[test]
 fn recorded_private_addresses_stay_inside() {
     let mut stage = Stage::new(settings());
-    let tun = Ipv4Addr::new(192, 0, 0, 8);
+    let tun = Ipv4Addr::new(169, 254, 71, 1);
     let link_local = Ipv4Addr::new(169, 254, 71, 2);
     let option = |addresses: [Ipv4Addr; 5]| {
         let mut list = vec![1, 7, 23, 24];

@@ -39,7 +39,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         let sent = udp((E1, 4444), (G, 8080));
         let arrived = stage.send(&sent).expect("translated");
         // By the server, by a router before it, and by the host's own kernel behind the box.
-        let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(192, 0, 0, 8));
+        let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(169, 254, 71, 1));
         for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
             let out = stage.send(&craft::icmp_error(3, code, reporter, E1, &arrived)).expect("translated");
             let parsed = parsed(&out);
@@ -60,7 +60,7 @@ fn the_kernels_own_errors_about_outbound_packets_reach_the_inside_host() {
     let sent = udp((S2, 5000), (E1, 53));
     let on_the_wire = stage.send(&sent).expect("translated");
     let out = stage
-        .send(&craft::icmp_error(3, 1, Ipv4Addr::new(192, 0, 0, 8), G, &on_the_wire))
+        .send(&craft::icmp_error(3, 1, Ipv4Addr::new(169, 254, 71, 1), G, &on_the_wire))
         .expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (BOX, S2));
 }

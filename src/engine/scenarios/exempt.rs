@@ -88,7 +88,7 @@ fn pieces_follow_their_first_one_untranslated_with_their_own_number() {
 #[test]
 fn errors_about_exempt_packets_pass_and_show_no_address_of_the_tun() {
     let mut stage = Stage::new(settings_with_exemptions());
-    let tun = Ipv4Addr::new(192, 0, 0, 8);
+    let tun = Ipv4Addr::new(169, 254, 71, 1);
     let (out, back) = (udp((S2, 5000), (E1, 53)), udp((E1, 53), (S2, 5000)));
     for (reporter, quoted, receiver, appears_as) in
         [(ROUTER, &out, S2, ROUTER), (tun, &out, S2, BOX), (S2, &back, E1, S2), (tun, &back, E1, S2)]

@@ -59,7 +59,7 @@ pub(super) fn settings() -> Settings {
         inside_address: Some(BOX),
         inside_routers: Vec::new(),
         inside_mtu: 1500,
-        tun_address: Some(Ipv4Addr::new(192, 0, 0, 8)),
+        tun_address: Some(Ipv4Addr::new(169, 254, 71, 1)),
         uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![external(G)] }],
         forwards: vec![
             forward(ForwardProtocol::TcpUdp, (8080, 8080), S1, 80),
