@@ -276,14 +276,13 @@ impl View<'_> {
         steps.into_iter().map(Step::Route).collect()
     }
 
-    /// Outside it is loose: the way back to a source leads by another interface as a matter of course there. Inside it is
-    /// strict, or the kernel would report, with its private address, to whoever a spoofed source belongs to.
+    /// Loose: the way back to a source leads by another interface as a matter of course here; and inside, so that natbox
+    /// sees and counts what claims to come from elsewhere.
     fn interface_sysctls(&self) -> Vec<Step> {
-        let filter = |name: &str, value| sysctl(format!("net/ipv4/conf/{name}/rp_filter"), value);
         let outside = self.outside_interfaces();
-        let mut steps = vec![filter(&self.config.inside.interface, 1)];
-        steps.extend(outside.iter().map(|(interface, _)| filter(interface, 2)));
-        steps
+        let mut interfaces = vec![self.config.inside.interface.as_str()];
+        interfaces.extend(outside.iter().map(|(interface, _)| *interface));
+        interfaces.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/rp_filter"), 2)).collect()
     }
 
     fn rules(&self) -> Vec<Step> {

@@ -34,7 +34,7 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip route add blackhole 0.0.0.0/8 metric 4294967295 proto 110
         ip route add blackhole 240.0.0.0/4 metric 4294967295 proto 110
         ip route add 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
-        sysctl -q -w net.ipv4.conf.lan0.rp_filter=1
+        sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
         sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
         ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
         ip rule add priority 1011 from all iif wan0 protocol 110 lookup 7166
