@@ -3,10 +3,11 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::lab::Lab;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -109,6 +110,24 @@ fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
     ensure!(next.wait()?.success(), "{text}");
     ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
     Ok(())
+}
+
+/// A lab that is killed between starting a process and noting it: the process went on in a namespace without a name.
+#[test]
+fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -> Result<()> {
+    let stem = format!("nbunnoted-{}-0", std::process::id());
+    let namespace = format!("{stem}-box");
+    let ip = |arguments: &[&str]| Command::new("ip").args(arguments).status();
+    ensure!(ip(&["netns", "add", &namespace])?.success());
+    let mut sleeper = Command::new("ip").args(["netns", "exec", &namespace, "sleep", "600"]).spawn()?;
+    let command_line = format!("/proc/{}/cmdline", sleeper.id());
+    wait_for("the sleeper", || Ok(fs::read_to_string(&command_line)?.starts_with("sleep").then_some(())))?;
+    fs::create_dir_all("/run/natbox")?;
+    fs::write(format!("/run/natbox/lab-{stem}.json"), format!("{{\"namespace\":\"{namespace}\"}}\n"))?;
+    let _lab = Lab::new("nbnext")?;
+    // Another test's lab may be at it just now.
+    wait_for("the sleeper's end", || Ok(sleeper.try_wait()?))?;
+    wait_for("the namespace's end", || Ok((!Path::new("/run/netns").join(&namespace).exists()).then_some(())))
 }
 
 #[test]

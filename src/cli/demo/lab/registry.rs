@@ -189,6 +189,8 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
         match entry {
             // The name must be one that this lab could have made: a spoilt journal deletes nothing of others.
             Entry::Namespace(name) if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) => {
+                // Whom the owner had started and not yet noted when it was killed.
+                processes_in(&name).into_iter().for_each(Process::end);
                 delete_namespace(&name);
             }
             Entry::Namespace(_) | Entry::Owner(_) | Entry::Child(_) => {}
@@ -204,6 +206,13 @@ fn is_dying(journal: &Path) -> bool {
     let owner = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
     let Some(Entry::Owner(owner)) = owner else { return false };
     Process::of(owner.pid) != Some(owner) || owner.is_dying()
+}
+
+/// Who runs in a namespace.
+fn processes_in(name: &str) -> Vec<Process> {
+    let Ok(output) = run_tool(Command::new("ip").args(["netns", "pids", name])) else { return Vec::new() };
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines().filter_map(|line| Process::of(line.trim().parse().ok()?)).collect()
 }
 
 /// Deletes a namespace if it is there.
