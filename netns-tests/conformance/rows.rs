@@ -68,6 +68,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Published ports are never dynamic; a forward added over a mapping wins",
             ),
             row(&["FWD-5"], "SHOULD (P)", "Forwarded connections survive a killed and restarted box"),
+            left(
+                &["FWD-5 on the host's own address"],
+                "SHOULD (P)",
+                "The same while the box is stopped in good order, where the published address is the host's own",
+                "a stopped box gives the address back, and the host resets what it does not know; after a kill it does not",
+            ),
             row(
                 &["FWD-6"],
                 "MUST",
@@ -386,6 +392,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "Security",
         &[
             row(&["SEC-1"], "MUST (P)", "Only inside sources go out, and nothing private leaks"),
+            left(
+                &["SEC-1 for the kernel's own errors"],
+                "MUST (P)",
+                "Nor does the kernel report, from the private leg's address, on what it drops itself of a spoofed inside source",
+                "a packet whose TTL ends before the TUN never reaches natbox; a strict rp_filter on the private leg stops it, and hides spoofed sources from natbox's counters: it is the operator's choice",
+            ),
             row(
                 &["SEC-2"],
                 "MUST (P)",
