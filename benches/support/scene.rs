@@ -8,10 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use natbox::engine::Batch;
 use natbox::io::{Offload, PacketIo, ReplayIo};
-use natbox::nat::{
-    Dependence, ExternalAddress, Forward, ForwardProtocol, MssClamp, Nat, OutboundRule, Settings, Timeouts,
-    Uplink,
-};
+use natbox::nat::{Forward, ForwardProtocol, Nat, Settings, Timeouts};
 use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
@@ -37,17 +34,6 @@ pub const SMALL: usize = 64;
 /// Open connections stay for good, those that come and go for [`SHORT`].
 pub fn settings(sessions: u32) -> Settings {
     Settings {
-        inside: vec!["10.0.0.0/8".parse().expect("a prefix")],
-        inside_address: None,
-        inside_routers: Vec::new(),
-        inside_mtu: 1500,
-        tun_address: None,
-        uplinks: vec![Uplink {
-            name: "isp1".into(),
-            mtu: 1500,
-            weight: 1,
-            addresses: vec![ExternalAddress { address: PUBLIC, owned: false, reserved: Vec::new() }],
-        }],
         forwards: vec![Forward {
             name: "web".into(),
             uplink: 0,
@@ -57,19 +43,6 @@ pub fn settings(sessions: u32) -> Settings {
             to_address: SERVER,
             to_port: 80,
         }],
-        outbound: vec![OutboundRule { from: "10.0.0.0/8".parse().expect("a prefix"), uplinks: vec![0] }],
-        exempt: Vec::new(),
-        mapping: Dependence::EndpointIndependent,
-        filtering: Dependence::AddressAndPortDependent,
-        hairpin: true,
-        ports: (1024, 65535),
-        mss_clamp: MssClamp::Auto,
-        soft_pooling: false,
-        port_parity: true,
-        port_overlapping: false,
-        inbound_refresh: true,
-        refusal: None,
-        late_syn_error: false,
         timeouts: Timeouts {
             tcp_established: Span::MAX,
             tcp_transitory: Span::MAX,
@@ -82,10 +55,7 @@ pub fn settings(sessions: u32) -> Settings {
         },
         sessions,
         sessions_per_host: 64 << 10,
-        new_sessions_per_host: 0,
-        fragments: 16,
-        resting_ports: 0,
-        icmp_errors_per_host: 0,
+        ..Settings::one_line("10.0.0.0/8".parse().expect("a prefix"), PUBLIC)
     }
 }
 

@@ -121,6 +121,7 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
     }
+    nat.bar_ports(&prepared.facts().listening_ports()?);
     let (engine, io) = start_engine(config, tun.queues, nat)?;
     let tun_status =
         TunStatus { name: tun.name.clone(), io: io.to_owned(), offload: tun.offload.to_string() };
@@ -160,7 +161,7 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
                     },
                 },
                 now = looks.tick() => shortages.look(&source.totals().drops, now.into_std()),
-                _ = listeners.tick() => match applied.facts().listening_ports_now() {
+                _ = listeners.tick() => match applied.facts().listening_ports() {
                     Ok(ports) => nat.load().bar_ports(&ports),
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },

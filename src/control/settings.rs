@@ -28,7 +28,7 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
                     .map(|(address, owned)| nat::ExternalAddress {
                         address: *address,
                         owned: *owned,
-                        reserved: if *owned { hosts_ports(facts) } else { Vec::new() },
+                        reserved: if *owned { vec![ports(facts.ephemeral_ports)] } else { Vec::new() },
                     })
                     .collect(),
             })
@@ -99,12 +99,6 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
         resting_ports: config.limits.resting_ports,
         icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
-}
-
-/// The ports that the host itself uses on its own addresses, for its connections and for those to it.
-fn hosts_ports(facts: &Facts) -> Vec<(u16, u16)> {
-    let listening = facts.listening_ports.iter().map(|port| (*port, *port));
-    std::iter::once(ports(facts.ephemeral_ports)).chain(listening).collect()
 }
 
 /// An interface may have a longer MTU than an IPv4 packet has length (`lo`: 65536).

@@ -29,8 +29,6 @@ pub struct Facts {
     pub on_link: Vec<Vec<bool>>,
     /// Ports that the host's own connections from an owned address take.
     pub ephemeral_ports: PortRange,
-    /// Ports at which the host's own programs wait at the start of the box; empty if no address is owned.
-    pub listening_ports: Vec<u16>,
     /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
     /// with it, and nothing else does.
     pub tun_address: Ipv4Addr,
@@ -99,7 +97,6 @@ impl Facts {
             owned,
             on_link,
             ephemeral_ports: ephemeral_ports()?,
-            listening_ports: if any_owned { listeners::ports()? } else { Vec::new() },
             tun_address: numbers.tun_address,
             warnings: Vec::new(),
             rp_filter_all: number("net/ipv4/conf/all/rp_filter")?,
@@ -121,7 +118,6 @@ impl Facts {
             owned: flags(false),
             on_link: flags(true),
             ephemeral_ports: EPHEMERAL_DEFAULT,
-            listening_ports: Vec::new(),
             tun_address: numbers.tun_address,
             warnings: Vec::new(),
             rp_filter_all: 1,
@@ -134,7 +130,7 @@ impl Facts {
     ///
     /// # Errors
     /// The kernel's tables of sockets cannot be read.
-    pub fn listening_ports_now(&self) -> Result<Vec<u16>, HostError> {
+    pub fn listening_ports(&self) -> Result<Vec<u16>, HostError> {
         if self.any_owned() { listeners::ports() } else { Ok(Vec::new()) }
     }
 

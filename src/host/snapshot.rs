@@ -76,13 +76,7 @@ impl Snapshot {
 
     /// Networks that are reached through an interface without a next hop.
     pub(super) fn on_link(&self, link: &Link) -> Vec<Ipv4Net> {
-        let routes = self.routes.iter().map(|found| &found.route).filter(|route| {
-            route.table == TABLE_MAIN
-                && route.kind == RouteKind::Unicast
-                && route.via.is_none()
-                && route.to.prefix_len() > 0
-                && route.device.as_deref() == Some(&link.name)
-        });
+        let routes = self.routes_through(link).filter(|route| route.via.is_none());
         let mut networks: Vec<Ipv4Net> = routes.map(|route| route.to).collect();
         let addresses = self.addresses.iter().filter(|address| address.index == link.index);
         // An address without a route of its own (noprefixroute, link still down) says it, too.
@@ -94,15 +88,20 @@ impl Snapshot {
 
     /// Next hops of routes through an interface, the default route's not among them.
     pub(super) fn next_hops(&self, link: &Link) -> Vec<Ipv4Addr> {
-        let routes = self.routes.iter().map(|found| &found.route).filter(|route| {
-            route.table == TABLE_MAIN
-                && route.to.prefix_len() > 0
-                && route.device.as_deref() == Some(&link.name)
-        });
-        let mut hops: Vec<Ipv4Addr> = routes.filter_map(|route| route.via).collect();
+        let mut hops: Vec<Ipv4Addr> = self.routes_through(link).filter_map(|route| route.via).collect();
         hops.sort();
         hops.dedup();
         hops
+    }
+
+    /// Routes of the main table through an interface, the default route not among them.
+    fn routes_through(&self, link: &Link) -> impl Iterator<Item = &Route> {
+        self.routes.iter().map(|found| &found.route).filter(|route| {
+            route.table == TABLE_MAIN
+                && route.kind == RouteKind::Unicast
+                && route.to.prefix_len() > 0
+                && route.device.as_deref() == Some(&link.name)
+        })
     }
 
     /// Whether the main table leads anywhere.

@@ -89,23 +89,18 @@ impl Nat {
         now: Tick,
     ) -> Result<Adopted, DropReason> {
         let mut adopted = self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        let outsiders_refresh = self.settings.inbound_refresh || protocol != Protocol::UDP;
-        if outsiders_refresh {
+        if self.settings.inbound_refresh || protocol != Protocol::UDP {
             adopted.refreshed = now;
         }
-        let refusal =
-            if now.reached(adopted.refreshed.after(self.settings.timeouts.udp)) && !outsiders_refresh {
-                // Its sessions are over and not yet buried; strangers must not keep what is left of it (RFC 4787 REQ-6a).
-                DropReason::NoMapping
-            } else if self.mappings.admits(protocol, external, remote, now) {
-                // Whoever is let in may be answered, and what the inside answers is what permits.
-                self.mappings.permit(protocol, external, remote);
-                return Ok(adopted);
-            } else {
-                DropReason::Filtered
-            };
+        // Its sessions are over and not yet buried: strangers must not keep what is left of it (RFC 4787 REQ-6a).
+        let is_over = now.reached(adopted.refreshed.after(self.settings.timeouts.udp));
+        if !is_over && self.mappings.admits(protocol, external, remote, now) {
+            // Whoever is let in may be answered, and what the inside answers is what permits.
+            self.mappings.permit(protocol, external, remote);
+            return Ok(adopted);
+        }
         self.mappings.release(adopted.mapping, now);
-        Err(refusal)
+        Err(if is_over { DropReason::NoMapping } else { DropReason::Filtered })
     }
 
     /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.

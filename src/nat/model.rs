@@ -135,7 +135,7 @@ impl Model {
         };
         tcp.forget();
         if let Some(segment) = first {
-            tcp.advance(Direction::Original, segment);
+            tcp.advance(Direction::Original, segment, Placement::InWindow);
         }
         self.sessions.push(Session { new: *new, state: new.state, last_seen: now, tcp });
         Ok(())
@@ -167,7 +167,8 @@ impl Model {
                 } else if after != state && opens_again {
                     session.tcp.forget();
                 }
-                session.tcp.advance(direction, segment);
+                let placement = session.tcp.place(direction, segment);
+                session.tcp.advance(direction, segment, placement);
                 State::Tcp(after)
             }
             (State::Udp | State::DnsAnswered, _) => {

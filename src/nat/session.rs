@@ -353,13 +353,17 @@ impl Record {
                 let next = state.after(direction, segment.flags, placement);
                 let anew = placement == Placement::Anew
                     || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
-                if segment.flags.syn() && state.is_opening() {
+                let believed = if segment.flags.syn() && state.is_opening() {
                     // Another attempt has other numbers, and an answer to an old one had wrong ones.
                     self.tcp.forget_side(direction);
+                    Placement::InWindow
                 } else if next != state && anew {
                     self.tcp.forget();
-                }
-                self.tcp.advance(direction, segment);
+                    Placement::InWindow
+                } else {
+                    placement
+                };
+                self.tcp.advance(direction, segment, believed);
                 // A reset that changes nothing is a guess, or an answer to a stray segment (RFC 7857 section 7.1).
                 refreshes = !segment.flags.rst() || next != state;
                 State::Tcp(next)

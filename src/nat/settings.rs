@@ -67,6 +67,52 @@ pub struct Settings {
     pub icmp_errors_per_host: u32,
 }
 
+impl Settings {
+    /// A box with one line of one address, whose inside may go out: no forwards, no limits but the table's 1,024 sessions, the
+    /// usual idle timeouts. To be changed by whoever wants something else.
+    pub fn one_line(inside: Ipv4Net, external: Ipv4Addr) -> Self {
+        let address = ExternalAddress { address: external, owned: false, reserved: Vec::new() };
+        Self {
+            inside: vec![inside],
+            inside_address: None,
+            inside_routers: Vec::new(),
+            inside_mtu: 1500,
+            tun_address: None,
+            uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![address] }],
+            forwards: Vec::new(),
+            outbound: vec![OutboundRule { from: inside, uplinks: vec![0] }],
+            exempt: Vec::new(),
+            mapping: Dependence::EndpointIndependent,
+            filtering: Dependence::AddressAndPortDependent,
+            hairpin: true,
+            ports: (1024, 65535),
+            mss_clamp: MssClamp::Auto,
+            soft_pooling: false,
+            port_parity: true,
+            port_overlapping: false,
+            inbound_refresh: true,
+            refusal: None,
+            late_syn_error: false,
+            timeouts: Timeouts {
+                tcp_established: Span::seconds(7440),
+                tcp_transitory: Span::seconds(240),
+                tcp_syn: Span::seconds(30),
+                udp: Span::seconds(300),
+                udp_dns: Span::seconds(10),
+                icmp: Span::seconds(60),
+                fragment: Span::seconds(15),
+                port_rest: Span(0),
+            },
+            sessions: 1024,
+            sessions_per_host: 0,
+            new_sessions_per_host: 0,
+            fragments: 64,
+            resting_ports: 0,
+            icmp_errors_per_host: 0,
+        }
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug)]
 pub struct Uplink {
@@ -87,7 +133,8 @@ pub struct ExternalAddress {
     pub address: Ipv4Addr,
     /// Whether it is the host's own as well: packets that match nothing are then handed back to the host.
     pub owned: bool,
-    /// Ports that the host uses itself, inclusive; never taken for mappings.
+    /// Ports that the host's own connections take, inclusive; never taken for mappings. Those at which it waits come by
+    /// `Nat::bar_ports`.
     pub reserved: Vec<(u16, u16)>,
 }
 

@@ -12,10 +12,7 @@ use crate::time::{Span, Tick};
 
 use super::forwards::Forwards;
 use super::mappings::Mappings;
-use super::{
-    Dependence, ExternalAddress, Key, Lane, MssClamp, Nat, OutboundRule, Packet, Settings, Timeouts, Uplink,
-    Verdict,
-};
+use super::{Dependence, Key, Lane, MssClamp, Nat, Packet, Settings, Timeouts, Verdict};
 
 const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
@@ -24,31 +21,10 @@ const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
     let timeout = Span::seconds(10);
     Settings {
-        inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
-        inside_address: None,
-        inside_routers: Vec::new(),
-        inside_mtu: 1500,
-        tun_address: None,
-        uplinks: vec![Uplink {
-            name: "isp1".into(),
-            mtu: 1500,
-            weight: 1,
-            addresses: vec![ExternalAddress { address: G, owned: false, reserved: Vec::new() }],
-        }],
-        forwards: Vec::new(),
-        outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],
-        exempt: Vec::new(),
-        mapping: Dependence::EndpointIndependent,
         filtering,
         hairpin: false,
         ports,
         mss_clamp: MssClamp::Off,
-        soft_pooling: false,
-        port_parity: true,
-        port_overlapping: false,
-        inbound_refresh: true,
-        refusal: None,
-        late_syn_error: false,
         timeouts: Timeouts {
             tcp_established: timeout,
             tcp_transitory: timeout,
@@ -61,10 +37,7 @@ pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
         },
         sessions: 64,
         sessions_per_host: 16,
-        new_sessions_per_host: 0,
-        fragments: 16,
-        resting_ports: 0,
-        icmp_errors_per_host: 0,
+        ..Settings::one_line("10.0.0.0/24".parse().expect("a prefix"), G)
     }
 }
 

@@ -17,7 +17,7 @@ use super::key::{Key, KeyHash, KeyHasher};
 use super::pool::{Due, Pool};
 use super::region::Region;
 use super::session::{Direction, Lifetimes, NewSession, Origin, Record, State};
-use super::tcp_state::TcpState;
+use super::tcp_state::{Placement, TcpState};
 use super::tcp_window::Segment;
 
 /// The session table.
@@ -222,7 +222,7 @@ impl Table {
             let record = &self.records[id as usize];
             record.fill(new, now);
             if let Some(segment) = first {
-                record.tcp.advance(Direction::Original, segment);
+                record.tcp.advance(Direction::Original, segment, Placement::InWindow);
             }
             if let Err(error) = self.enter(id, new) {
                 pool.give_back(&self.records, id);

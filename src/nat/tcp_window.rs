@@ -115,14 +115,14 @@ impl TcpFields {
         !later(least, segment.acknowledgement) && !later(segment.acknowledgement, most)
     }
 
-    /// Takes in what a segment of `direction` says, unless it lies outside the window.
+    /// Takes in what a segment of `direction` says that lies at `placement`, unless that is outside the window.
     #[inline]
-    pub(super) fn advance(&self, direction: Direction, segment: &Segment) {
+    pub(super) fn advance(&self, direction: Direction, segment: &Segment, placement: Placement) {
         if segment.flags.rst() {
             return;
         }
         let window = self.window.load(Relaxed);
-        if self.place(direction, segment) == Placement::Outside {
+        if placement == Placement::Outside {
             if segment.flags.syn() && !segment.flags.ack() {
                 let others = window & ((1 << SYN_MARK) - 1);
                 self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
@@ -229,12 +229,17 @@ mod tests {
         Segment { flags: TcpFlags(flags), sequence, acknowledgement, window: 500, payload, scale }
     }
 
+    /// Places a segment and takes it in, as the packet path does.
+    fn advance(fields: &TcpFields, direction: Direction, segment: &Segment) {
+        fields.advance(direction, segment, fields.place(direction, segment));
+    }
+
     /// A connection after its handshake, with sequence numbers that wrap soon.
     fn open(client: u32, server: u32) -> TcpFields {
         let fields = fields();
-        fields.advance(Original, &segment(0x02, client, 0, 0));
-        fields.advance(Reply, &segment(0x12, server, client.wrapping_add(1), 0));
-        fields.advance(Original, &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0));
+        advance(&fields, Original, &segment(0x02, client, 0, 0));
+        advance(&fields, Reply, &segment(0x12, server, client.wrapping_add(1), 0));
+        advance(&fields, Original, &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0));
         fields
     }
 
@@ -246,7 +251,7 @@ mod tests {
         for _ in 0..100 {
             let data = segment(0x18, sequence, server.wrapping_add(1), 1448);
             assert_eq!(fields.place(Original, &data), Placement::Exact);
-            fields.advance(Original, &data);
+            advance(&fields, Original, &data);
             sequence = sequence.wrapping_add(1448);
         }
         assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), Placement::Exact);
@@ -287,20 +292,20 @@ mod tests {
             assert_eq!(fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)), Placement::Outside);
         }
         // A FIN before what was sent is nobody's last word; the same FIN again is.
-        fields.advance(Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
+        advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
         assert_eq!(fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)), Placement::Outside);
         let fin = segment(0x11, 1_005_001, 2_000_001, 0);
         for _ in 0..2 {
             assert_ne!(fields.place(Original, &fin), Placement::Outside);
-            fields.advance(Original, &fin);
+            advance(&fields, Original, &fin);
         }
     }
 
     #[test]
     fn keep_alives_window_probes_and_old_retransmissions_are_inside() {
         let fields = open(1_000_000, 2_000_000);
-        fields.advance(Original, &segment(0x18, 1_000_001, 2_000_001, 30_000));
-        fields.advance(Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
+        advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 30_000));
+        advance(&fields, Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
         for sequence in [1_030_000, 1_000_001, 1_030_001] {
             assert_ne!(fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)), Placement::Outside);
         }
@@ -309,7 +314,7 @@ mod tests {
     #[test]
     fn a_segment_outside_the_window_does_not_move_it() {
         let fields = open(1_000_000, 2_000_000);
-        fields.advance(Original, &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000));
+        advance(&fields, Original, &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000));
         assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), Placement::Exact);
     }
 
@@ -319,7 +324,7 @@ mod tests {
         let (syn, syn_ack) = (0x02, 0x12);
         let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
         assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Outside, "no SYN was seen");
-        fields.advance(Original, &segment(syn, 3_000_000_000, 0, 0));
+        advance(&fields, Original, &segment(syn, 3_000_000_000, 0, 0));
         assert_eq!(fields.place(Reply, &answer(3_000_000_002)), Placement::Outside);
         assert_eq!(fields.place(Original, &answer(3_000_000_001)), Placement::Outside, "its own side");
         assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Anew);
@@ -332,7 +337,7 @@ mod tests {
     fn a_scaled_window_reaches_as_far_as_it_was_advertised() {
         let fields = open(1_000_000, 2_000_000);
         // 65535 << 7 is 8 MiB less a little.
-        fields.advance(Reply, &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) });
+        advance(&fields, Reply, &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) });
         assert_eq!(
             fields.place(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
             Placement::InWindow

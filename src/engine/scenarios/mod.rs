@@ -21,10 +21,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
-use crate::nat::{
-    Counters, Dependence, DropReason, ExternalAddress, Forward, ForwardProtocol, MssClamp, Nat, OutboundRule,
-    Settings, Timeouts, Uplink,
-};
+use crate::nat::{Counters, Dependence, DropReason, Forward, ForwardProtocol, Nat, Settings};
 use crate::packet::{ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse};
 use crate::time::{Span, Tick};
 
@@ -53,48 +50,15 @@ pub(super) fn forward(protocol: ForwardProtocol, ports: (u16, u16), to: Ipv4Addr
 }
 
 pub(super) fn settings() -> Settings {
-    let external = |address| ExternalAddress { address, owned: false, reserved: Vec::new() };
     Settings {
-        inside: vec!["10.0.0.0/24".parse().expect("a prefix")],
         inside_address: Some(BOX),
-        inside_routers: Vec::new(),
-        inside_mtu: 1500,
         tun_address: Some(Ipv4Addr::new(169, 254, 71, 1)),
-        uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![external(G)] }],
         forwards: vec![
             forward(ForwardProtocol::TcpUdp, (8080, 8080), S1, 80),
             forward(ForwardProtocol::TcpUdp, (9000, 9015), S2, 7000),
             forward(ForwardProtocol::Icmp, (0, 65535), S1, 0),
         ],
-        outbound: vec![OutboundRule { from: "10.0.0.0/24".parse().expect("a prefix"), uplinks: vec![0] }],
-        exempt: Vec::new(),
-        mapping: Dependence::EndpointIndependent,
-        filtering: Dependence::AddressAndPortDependent,
-        hairpin: true,
-        ports: (1024, 65535),
-        mss_clamp: MssClamp::Auto,
-        soft_pooling: false,
-        port_parity: true,
-        port_overlapping: false,
-        inbound_refresh: true,
-        refusal: None,
-        late_syn_error: false,
-        timeouts: Timeouts {
-            tcp_established: Span::seconds(7440),
-            tcp_transitory: Span::seconds(240),
-            tcp_syn: Span::seconds(30),
-            udp: Span::seconds(300),
-            udp_dns: Span::seconds(10),
-            icmp: Span::seconds(60),
-            fragment: Span::seconds(15),
-            port_rest: Span(0),
-        },
-        sessions: 1000,
-        sessions_per_host: 0,
-        new_sessions_per_host: 0,
-        fragments: 64,
-        resting_ports: 0,
-        icmp_errors_per_host: 0,
+        ..Settings::one_line("10.0.0.0/24".parse().expect("a prefix"), G)
     }
 }
 
