@@ -106,6 +106,12 @@ impl Index {
         Locked { index: self, _first: first, _second: second }
     }
 
+    /// Buckets that entries passed over, as many times as they did: 0 if every entry lies in the bucket that it wants.
+    #[cfg(test)]
+    pub(super) fn displaced(&self) -> u32 {
+        (0..self.buckets.len()).map(|bucket| self.buckets[bucket].passed.load(Relaxed)).sum()
+    }
+
     #[inline]
     fn home(&self, hash: KeyHash) -> usize {
         (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize

@@ -158,6 +158,12 @@ impl Table {
         self.len() == 0
     }
 
+    /// See [`Index::displaced`].
+    #[cfg(test)]
+    pub(super) fn displaced(&self) -> u32 {
+        self.index.displaced()
+    }
+
     /// Hashes a key. Hash a whole batch first, then look up: see [`Self::prefetch_index`].
     #[inline]
     pub fn hash(&self, key: Key) -> KeyHash {

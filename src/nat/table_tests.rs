@@ -304,6 +304,48 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
     }
 }
 
+/// Keys as an attacker would choose them, who knows the hash function and not its secret: they differ in few bits, at places
+/// that a weak hash would not mix. They spread like random ones, so the table takes them to the last session, every one is
+/// found, and finding one does not become slow.
+#[test]
+fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
+    const CAPACITY: u32 = 60_000;
+    let spread = |number: u32, bits: &[u32]| {
+        bits.iter().enumerate().fold(0, |value, (index, bit)| value | u64::from(number >> index & 1) << bit)
+    };
+    let attacks: [(&str, Box<dyn Fn(u32) -> (u64, u32)>); 6] = [
+        ("consecutive source ports and addresses", Box::new(|n| (u64::from(n >> 15), n << 17))),
+        ("consecutive destination ports and addresses", Box::new(|n| (u64::from(n >> 15) << 32, n & 0x7fff))),
+        ("both addresses alike", Box::new(|n| (u64::from(n) << 32 | u64::from(n), 80))),
+        ("high bits only", Box::new(move |n| (spread(n, &[63, 62, 61, 60, 31, 30, 29, 28, 59, 27, 58, 26, 57, 25, 56, 24]), 80))),
+        ("multiples of a large power of two", Box::new(|n| (u64::from(n) << 40, 0))),
+        ("two halves that cancel in a sum", Box::new(|n| (u64::from(n) << 32 | u64::from(u32::MAX - n), 80))),
+    ];
+    for (name, key) in attacks {
+        let mut random = StdRng::seed_from_u64(7);
+        let secret = std::array::from_fn(|_| random.random());
+        let table = Table::new(CAPACITY, 2, lifetimes(), secret, Tick(0)).expect("memory");
+        let sessions: Vec<_> = (0..CAPACITY)
+            .map(|number| {
+                let (addresses, ports) = key(number);
+                let original = Key { addresses, ports, protocol: Protocol::UDP.0 };
+                NewSession { original, reply: Key { protocol: 47, ..original }, ..random_session(&mut random) }
+            })
+            .collect();
+        for new in &sessions {
+            assert_eq!(table.insert(0, new, None, Tick(0)), Ok(()), "{name}");
+        }
+        assert_eq!(table.insert(0, &random_session(&mut random), None, Tick(0)), Err(InsertError::Full));
+        for new in &sessions {
+            assert!(table.peek(new.original, Tick(0)).is_some(), "{name}");
+            assert!(table.peek(new.reply, Tick(0)).is_some(), "{name}");
+        }
+        // Half of the slots are taken, so nearly every entry lies in the bucket that it wants.
+        let displaced = table.displaced();
+        assert!(displaced < CAPACITY / 10, "{name}: {displaced} entries of {} are not at home", 2 * CAPACITY);
+    }
+}
+
 /// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are
 /// noted in the same words, so the notes must balance, and what is left over must be what the table lists.
 #[test]

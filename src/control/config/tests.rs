@@ -385,7 +385,8 @@ fn hostile_files_are_refused_quickly() {
         let start = Instant::now();
         let message = refused(&text);
         let beginning = &text[..text.len().min(40)];
-        assert!(start.elapsed() < Duration::from_secs(10), "{beginning:?} took {:?}", start.elapsed());
+        // A debug build on a busy machine reads a megabyte of YAML in seconds; what is quadratic takes many minutes.
+        assert!(start.elapsed() < Duration::from_secs(60), "{beginning:?} took {:?}", start.elapsed());
         assert!(message.len() < MAX_BYTES, "{beginning:?}: {} bytes of messages", message.len());
     }
 }
