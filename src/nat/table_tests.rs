@@ -317,7 +317,12 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
         ("consecutive source ports and addresses", Box::new(|n| (u64::from(n >> 15), n << 17))),
         ("consecutive destination ports and addresses", Box::new(|n| (u64::from(n >> 15) << 32, n & 0x7fff))),
         ("both addresses alike", Box::new(|n| (u64::from(n) << 32 | u64::from(n), 80))),
-        ("high bits only", Box::new(move |n| (spread(n, &[63, 62, 61, 60, 31, 30, 29, 28, 59, 27, 58, 26, 57, 25, 56, 24]), 80))),
+        (
+            "high bits only",
+            Box::new(move |n| {
+                (spread(n, &[63, 62, 61, 60, 31, 30, 29, 28, 59, 27, 58, 26, 57, 25, 56, 24]), 80)
+            }),
+        ),
         ("multiples of a large power of two", Box::new(|n| (u64::from(n) << 40, 0))),
         ("two halves that cancel in a sum", Box::new(|n| (u64::from(n) << 32 | u64::from(u32::MAX - n), 80))),
     ];
@@ -329,7 +334,11 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             .map(|number| {
                 let (addresses, ports) = key(number);
                 let original = Key { addresses, ports, protocol: Protocol::UDP.0 };
-                NewSession { original, reply: Key { protocol: 47, ..original }, ..random_session(&mut random) }
+                NewSession {
+                    original,
+                    reply: Key { addresses: !addresses, ..original },
+                    ..random_session(&mut random)
+                }
             })
             .collect();
         for new in &sessions {
