@@ -48,6 +48,7 @@ fn failure(error: RunError) -> Failure {
         RunError::Host(host) => matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. }),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })
+        | RunError::RawSocket { .. }
         | RunError::Sandbox(_)
         | RunError::Memory { .. }
         | RunError::System { .. }

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::target::Target;
 use super::{Failure, print};
-use crate::control::Status;
 use crate::control::admin::Request;
+use crate::control::{Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `status`.
@@ -41,7 +41,7 @@ fn text(status: &Status) -> String {
     let mut text = String::new();
     let total = |name: &str| status.totals.get(name).copied().unwrap_or(0);
     let sessions = &status.sessions;
-    let lines = [
+    let mut lines = vec![
         (
             "box",
             format!(
@@ -90,6 +90,7 @@ fn text(status: &Status) -> String {
             ),
         ),
     ];
+    lines.splice(2..2, status.uplinks.iter().map(|uplink| ("line", line(uplink))));
     for (name, value) in lines {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10}{value}");
@@ -106,4 +107,18 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "{:<10}{count:>10} {name}: {why}", if number == 0 { "drops" } else { "" });
     }
     text
+}
+
+fn line(uplink: &UplinkStatus) -> String {
+    let state = match (uplink.healthy, uplink.carrier) {
+        (true, _) => "healthy",
+        (false, true) => "failed",
+        (false, false) => "failed (no carrier)",
+    };
+    let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
+        (false, ..) => "not asked".to_owned(),
+        (true, None, _) => "no answer yet".to_owned(),
+        (true, Some(latency), loss) => format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0)),
+    };
+    format!("{} by {}: {state} for {} s, {asked}", uplink.name, uplink.interface, uplink.since_seconds)
 }

@@ -25,6 +25,8 @@ use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
 use super::config::{Config, IoBackend, OffloadLimit, Workers};
+use super::failover::Failover;
+use super::health::{Health, RawSockets};
 use super::reload::Reloader;
 use super::shortages::{self, Shortages};
 use super::status::{Source, TunStatus};
@@ -58,6 +60,16 @@ pub enum RunError {
     /// The configured I/O backend cannot be had.
     #[error("tun.io: uring cannot be had here ({0}); set it to poll or auto")]
     NoUring(std::io::Error),
+    /// What pings need.
+    #[error(
+        "{key}: no socket for ICMP ({source}); start natbox with CAP_NET_RAW, which it gives up at once, or ask by tcp"
+    )]
+    RawSocket {
+        /// The key that asks for it.
+        key: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// The system refused to take away what the box does not need.
     #[error("giving up privileges: {0}")]
     Sandbox(String),
@@ -96,16 +108,17 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]; whatever was changed on the host has been taken back.
 pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
+    let raw = RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
     // While there is one thread.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
-    tokio::task::LocalSet::new().block_on(&runtime, run_box(path, config))
+    tokio::task::LocalSet::new().block_on(&runtime, run_box(path, config, raw))
 }
 
-async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
+async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
     let mut socket = Server::bind(&config.admin.socket)?;
@@ -134,7 +147,17 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
-    let source = Rc::new(Source::new(config, tun_status, Arc::clone(&nat), reloader, engine.published()));
+    let mut health = match watch_lines(config, applied.facts(), raw) {
+        Ok(health) => health,
+        Err(error) => {
+            stop(config, applied, engine).await;
+            return Err(error);
+        }
+    };
+    let failover = Failover::new(config, health.lines(), Arc::clone(&nat));
+    let published = engine.published();
+    let source =
+        Rc::new(Source::new(config, tun_status, health.lines(), Arc::clone(&nat), reloader, published));
     if let Err(error) = socket.publish() {
         stop(config, applied, engine).await;
         return Err(error.into());
@@ -168,14 +191,21 @@ async fn run_box(path: &Path, config: &Config) -> Result<(), RunError> {
                 event = events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change.interface == tun.name {
                     true => tun_link.change(config, &mut applied, change.event).await,
-                    false => on_link_change(config, &nat.load(), &mut applied, &change).await,
+                    false => on_link_change(config, &nat.load(), &mut applied, &mut health, &change).await,
                 },
+                turn = health.next() => failover.act(turn),
             }
         }
     };
     drop(socket);
     stop(config, applied, engine).await;
     ended
+}
+
+fn watch_lines(config: &Config, facts: &host::Facts, raw: RawSockets) -> Result<Health, RunError> {
+    let carriers = facts.uplinks.iter().map(|leg| leg.up);
+    Health::start(config, &facts.own_endpoints, carriers, raw)
+        .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
 
 fn open_tun(config: &Config) -> Result<Tun, RunError> {
@@ -249,30 +279,39 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
     error
 }
 
-async fn on_link_change(config: &Config, nat: &Nat, applied: &mut Applied, change: &host::LinkChange) {
+async fn on_link_change(
+    config: &Config,
+    nat: &Nat,
+    applied: &mut Applied,
+    health: &mut Health,
+    change: &host::LinkChange,
+) {
     let name = &change.interface;
+    let uplinks = config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == *name);
+    let uplinks = uplinks.map(|(number, _)| number);
     match change.event {
         LinkEvent::Gone => {
-            tracing::warn!(interface = %name, "interface is gone; its packets are lost until it returns")
+            tracing::warn!(interface = %name, "interface is gone; its packets are lost until it returns");
+            health.set_carrier(uplinks, false);
         }
-        LinkEvent::Down => tracing::warn!(interface = %name, "interface is down"),
+        LinkEvent::Down => {
+            tracing::warn!(interface = %name, "interface is down");
+            health.set_carrier(uplinks, false);
+        }
         LinkEvent::Up => {
             tracing::info!(interface = %name, "interface is up");
             // The kernel forgot the routes of an interface that went down.
             if let Err(error) = applied.refresh().await {
                 tracing::warn!(%error, interface = %name, "not everything could be set again");
             }
+            health.set_carrier(uplinks, true);
         }
         LinkEvent::Mtu(bytes) => {
             tracing::info!(interface = %name, mtu = bytes, "MTU changed");
             if config.inside.interface == *name {
                 nat.set_mtu(None, settings::mtu(bytes));
             }
-            for (number, _) in
-                config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == *name)
-            {
-                nat.set_mtu(Some(number as u8), settings::mtu(bytes));
-            }
+            uplinks.for_each(|number| nat.set_mtu(Some(number as u8), settings::mtu(bytes)));
         }
     }
 }

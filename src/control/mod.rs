@@ -5,6 +5,8 @@
 
 pub mod admin;
 pub mod config;
+mod failover;
+mod health;
 pub mod lifecycle;
 pub mod logging;
 mod mapping_log;
@@ -17,4 +19,4 @@ mod status;
 
 pub use reload::{ReloadError, Reloaded};
 pub use sessions::{Ends, Place, SessionPage, SessionView};
-pub use status::{Status, WorkerStatus};
+pub use status::{Status, UplinkStatus, WorkerStatus};

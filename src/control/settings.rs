@@ -4,12 +4,13 @@ use crate::host::Facts;
 use crate::nat;
 
 use super::config::{
-    AddressPooling, Config, Dependence, ForwardProtocol, MssClamp, PortRange, Refusal, UnsolicitedSyn,
+    AddressPooling, Balance, Config, Dependence, ForwardProtocol, MssClamp, PortRange, Refusal,
+    UnsolicitedSyn,
 };
 
 /// The translator's settings.
 pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
-    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned);
+    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
     nat::Settings {
         inside: config.inside.prefixes.clone(),
         inside_address: facts.inside.address,
@@ -17,7 +18,8 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
         inside_mtu: mtu(facts.inside.mtu),
         tun_address: Some(facts.tun_address),
         uplinks: uplinks
-            .map(|((uplink, leg), owned)| nat::Uplink {
+            .map(|(((uplink, leg), owned), own)| nat::Uplink {
+                own: *own,
                 name: uplink.name.clone(),
                 mtu: mtu(leg.mtu),
                 weight: uplink.weight,
@@ -51,7 +53,12 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
             .iter()
             .map(|rule| nat::OutboundRule {
                 from: rule.from,
+                to: rule.to.clone(),
                 uplinks: rule.uplinks.iter().copied().map(index).collect(),
+                balance: match rule.balance {
+                    Balance::Endpoint => nat::Balance::Endpoint,
+                    Balance::Host => nat::Balance::Host,
+                },
             })
             .collect(),
         exempt: config

@@ -11,7 +11,8 @@ use crate::engine::Published;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use super::config::Config;
+use super::config::{Config, Uplink};
+use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
 use super::sessions::{self, Place, SessionPage};
@@ -29,6 +30,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// The TUN device.
     pub tun: TunStatus,
+    /// The lines, in the order of the configuration.
+    pub uplinks: Vec<UplinkStatus>,
     /// Sessions.
     pub sessions: SessionStatus,
     /// Dynamic mappings alive.
@@ -52,6 +55,27 @@ pub struct TunStatus {
     pub io: String,
     /// The rung of the offload ladder that was found.
     pub offload: String,
+}
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its interface.
+    pub interface: String,
+    /// Whether it is used for what begins.
+    pub healthy: bool,
+    /// Seconds since it has been so, or not.
+    pub since_seconds: u64,
+    /// Whether its interface is up.
+    pub carrier: bool,
+    /// Whether it is asked for its health, and not only its interface watched.
+    pub checked: bool,
+    /// Smoothed time of an answer; null: there was none yet.
+    pub latency_milliseconds: Option<f64>,
+    /// Of the last 100 probes; null: there was none yet.
+    pub loss_percent: Option<f64>,
 }
 
 /// Sessions of a box.
@@ -83,6 +107,8 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
+    pub(super) uplinks: Vec<Uplink>,
+    pub(super) lines: Lines,
     pub(super) nat: Arc<ArcSwap<Nat>>,
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
@@ -92,11 +118,22 @@ impl Source {
     pub(super) fn new(
         config: &Config,
         tun: TunStatus,
+        lines: Lines,
         nat: Arc<ArcSwap<Nat>>,
         reloader: Reloader,
         published: Vec<Arc<Published>>,
     ) -> Self {
-        Self { name: config.name.clone(), started: Instant::now(), tun, nat, reloader, published }
+        let uplinks = config.uplinks.clone();
+        Self {
+            name: config.name.clone(),
+            started: Instant::now(),
+            tun,
+            uplinks,
+            lines,
+            nat,
+            reloader,
+            published,
+        }
     }
 
     /// Sums of all workers.
@@ -125,6 +162,7 @@ impl Source {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
+            uplinks: self.uplinks.iter().zip(self.lines.borrow().iter()).map(uplink).collect(),
             sessions: SessionStatus {
                 now: table.len(),
                 capacity: table.capacity(),
@@ -141,6 +179,19 @@ impl Source {
                 .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })
                 .collect(),
         }
+    }
+}
+
+fn uplink((settings, line): (&Uplink, &Line)) -> UplinkStatus {
+    UplinkStatus {
+        name: settings.name.clone(),
+        interface: settings.interface.clone(),
+        healthy: line.is_healthy(),
+        since_seconds: line.since().elapsed().as_secs(),
+        carrier: line.has_carrier(),
+        checked: settings.health.is_some(),
+        latency_milliseconds: line.latency().map(|latency| latency.as_secs_f64() * 1000.0),
+        loss_percent: line.loss().map(|share| share * 100.0),
     }
 }
 

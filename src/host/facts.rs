@@ -32,6 +32,8 @@ pub struct Facts {
     /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
     /// with it, and nothing else does.
     pub tun_address: Ipv4Addr,
+    /// For each uplink the address of the box's own endpoint on it, on the TUN, if it needs one.
+    pub own_endpoints: Vec<Option<Ipv4Addr>>,
     /// Things a person should look at, as sentences.
     pub warnings: Vec<String>,
     /// `net.ipv4.conf.all.rp_filter`.
@@ -98,6 +100,7 @@ impl Facts {
             on_link,
             ephemeral_ports: ephemeral_ports()?,
             tun_address: numbers.tun_address,
+            own_endpoints: own_endpoints(config, &numbers),
             warnings: Vec::new(),
             rp_filter_all: number("net/ipv4/conf/all/rp_filter")?,
             forwarding_off_by_default: forwarding_off("default")?,
@@ -119,6 +122,7 @@ impl Facts {
             on_link: flags(true),
             ephemeral_ports: EPHEMERAL_DEFAULT,
             tun_address: numbers.tun_address,
+            own_endpoints: own_endpoints(config, &numbers),
             warnings: Vec::new(),
             rp_filter_all: 1,
             forwarding_off_by_default: false,
@@ -216,6 +220,11 @@ impl LegFacts {
     pub(super) fn reaches(&self, address: Ipv4Addr) -> bool {
         self.assumed || self.on_link.iter().any(|prefix| prefix.contains(&address))
     }
+}
+
+fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
+    let uplinks = config.uplinks.iter().enumerate();
+    uplinks.map(|(place, uplink)| uplink.has_own_endpoint().then(|| numbers.own_endpoint(place))).collect()
 }
 
 fn primary(link: &Link, snapshot: &Snapshot) -> Option<Ipv4Addr> {

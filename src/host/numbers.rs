@@ -6,6 +6,8 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::error::HostError;
 use super::snapshot::{Snapshot, is_local};
 use super::steps::{PROTOCOL, RuleAction, TABLE_LOCAL};
@@ -24,6 +26,10 @@ const MOVED_LOCAL: u32 = 999;
 const BEFORE_LOCAL_PER_BOX: u32 = 4;
 /// The TUNs' addresses are 169.254.71.(k + 1). Link-local (RFC 3927): they never leave the host.
 const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
+/// The box's own endpoints on its lines: a block of 32 addresses from 169.254.72.0 on, one for each uplink, numbered from 1.
+const OWN_ENDPOINTS: [u8; 4] = [169, 254, 72, 0];
+/// Length of such a block's prefix.
+const OWN_PREFIX: u8 = 27;
 /// Numbers are tried up to here, exclusive; the last octet of the TUN's address bounds them.
 const BOXES: u32 = 240;
 
@@ -149,6 +155,17 @@ impl Numbers {
         self.inside_table() + 3 + 2 * place as u32
     }
 
+    /// The block of the box's own endpoints.
+    pub(super) fn own_endpoints(&self) -> Ipv4Net {
+        let first = u32::from_be_bytes(OWN_ENDPOINTS) + (self.k << (32 - OWN_PREFIX));
+        Ipv4Net::new_assert(Ipv4Addr::from_bits(first), OWN_PREFIX)
+    }
+
+    /// Address of the box's own endpoint on the `place`-th uplink.
+    pub(super) fn own_endpoint(&self, place: usize) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.own_endpoints().addr().to_bits() + 1 + place as u32)
+    }
+
     /// How many uplinks the block of tables has room for.
     pub(super) const MAX_UPLINKS: usize = (TABLES_PER_BOX as usize - 2) / 2;
 
@@ -174,6 +191,8 @@ pub(super) enum Ours {
     /// They belong to the box in question: `plan` prints what a running box has set.
     Same,
 }
+
+const _: () = assert!(Numbers::MAX_UPLINKS < 1 << (32 - OWN_PREFIX));
 
 fn digits_at_the_end(name: &str) -> Option<u32> {
     let start = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();

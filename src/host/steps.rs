@@ -15,6 +15,7 @@
 //! | before local         | `iif lan0 to G` → inside                | the same for hairpin                             |
 //! | local                |                                         | the host's own addresses                         |
 //! | after local (errors) | `iif lo from TUN address` → errors      | errors of the kernel are translated back         |
+//! | after local (errors) | `iif lo from OWN/27` → errors           | what the box itself says over a line             |
 //! | after local          | `iif wan0 from PREFIX` → blackhole      | nobody outside speaks for the inside             |
 //! | after local          | `iif wan0 from EXEMPT to PREFIX` → TUN  | what is not translated passes natbox as well     |
 //! | after local          | `iif wan0` → outside                    | only `G` is reachable from outside               |
@@ -152,6 +153,7 @@ pub enum RuleAction {
 pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
     let view = View { config, facts, numbers, tun: &config.tun.name };
     let mut steps = vec![Step::Rule(view.errors_rule())];
+    steps.extend(view.own_endpoints());
     steps.extend(view.tun());
     steps.extend(view.tables());
     steps.extend(view.main_table());
@@ -182,15 +184,27 @@ impl View<'_> {
     /// An ICMP error that the kernel writes about a packet that came out of the TUN has the TUN's address as its
     /// source (`icmp_errors_use_inbound_ifaddr`), and the kernel asks for a route from that source.
     fn errors_rule(&self) -> Rule {
+        self.rule_to_tun(host(self.numbers.tun_address))
+    }
+
+    /// What the host itself sends from these addresses goes into the TUN.
+    fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
         let priority = match self.any_owned() {
             true => self.numbers.before_local(),
             false => self.numbers.after_local(0),
         };
         Rule {
             iif: Some("lo".into()),
-            from: Some(host(self.numbers.tun_address)),
+            from: Some(from),
             ..rule(priority, RuleAction::Lookup(self.numbers.errors_table()))
         }
+    }
+
+    /// The way of what the box itself says over a line, from an address that tells natbox the line.
+    fn own_endpoints(&self) -> Vec<Step> {
+        let needs_any = self.facts.own_endpoints.iter().any(Option::is_some);
+        let rule = needs_any.then(|| Step::Rule(self.rule_to_tun(self.numbers.own_endpoints())));
+        rule.into_iter().collect()
     }
 
     fn tun(&self) -> Vec<Step> {
@@ -198,7 +212,7 @@ impl View<'_> {
         // Packets of any source come out of the TUN. The kernel takes the greater of `all` and the device's value,
         // and 1 (strict) would refuse what goes back to the host; 0 saves a look-up per packet where it is enough.
         let rp_filter = if self.any_owned() || self.facts.rp_filter_all != 0 { 2 } else { 0 };
-        vec![
+        let mut steps = vec![
             Step::Sysctl {
                 path: format!("net/ipv6/conf/{}/disable_ipv6", self.tun),
                 value: "1".into(),
@@ -209,7 +223,10 @@ impl View<'_> {
             sysctl(conf("rp_filter"), rp_filter),
             Step::TunUp { device: self.tun.into() },
             Step::Address { device: self.tun.into(), address: self.numbers.tun_address },
-        ]
+        ];
+        let own = self.facts.own_endpoints.iter().flatten();
+        steps.extend(own.map(|address| Step::Address { device: self.tun.into(), address: *address }));
+        steps
     }
 
     fn tables(&self) -> Vec<Step> {

@@ -479,6 +479,8 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         gateway: Some(ip(gateway)),
         weight: 1,
         health: None,
+        on_failure: OnFailure::default(),
+        failback: Failback::default(),
     }
 }
 

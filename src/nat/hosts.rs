@@ -34,7 +34,7 @@ impl Hosts {
 
     /// Books one more session of `host`.
     pub(super) fn book(&self, host: Ipv4Addr, now: Tick) -> Result<(), DropReason> {
-        if !self.keeps_accounts() {
+        if !self.keeps_account(host) {
             return Ok(());
         }
         let mut account =
@@ -56,7 +56,7 @@ impl Hosts {
 
     /// Books one session of `host` out.
     pub(super) fn release(&self, host: Ipv4Addr) {
-        if self.keeps_accounts() {
+        if self.keeps_account(host) {
             self.accounts.remove_if_mut(&host, |_, account| {
                 account.sessions -= 1;
                 // With a rate limit the account must outlive its sessions, or opening and closing would reset it.
@@ -80,8 +80,9 @@ impl Hosts {
         self.accounts.get(&host).is_some_and(|account| account.sessions != 0)
     }
 
-    fn keeps_accounts(&self) -> bool {
-        self.sessions != 0 || self.new_sessions != 0
+    /// The box's own endpoints, which are link-local, have none.
+    fn keeps_account(&self, host: Ipv4Addr) -> bool {
+        (self.sessions != 0 || self.new_sessions != 0) && !host.is_link_local()
     }
 }
 

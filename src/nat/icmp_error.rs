@@ -35,7 +35,7 @@ impl Nat {
     ) -> Verdict {
         let parsed = packet.parsed;
         // Nobody but the box has its addresses, and what its kernel writes bears the TUN's, a link-local one.
-        let is_kernels_own = self.settings.tun_address == Some(parsed.source());
+        let is_kernels_own = self.is_kernels_own(parsed.source());
         if !is_kernels_own && (is_martian(parsed.source()) || self.external(parsed.source()).is_some()) {
             return Verdict::Drop(DropReason::Martian);
         }
@@ -79,7 +79,8 @@ impl Nat {
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
-            || [self.settings.inside_address, self.settings.tun_address].contains(&Some(reporter))
+            || self.settings.inside_address == Some(reporter)
+            || self.is_kernels_own(reporter)
             || self.settings.inside_routers.contains(&reporter)
             || match self.is_inside(reporter) {
                 true => {
@@ -89,11 +90,16 @@ impl Nat {
             }
     }
 
+    /// Whether an address is the box's own on the TUN, which its kernel uses.
+    fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
+        self.settings.tun_address == Some(address) || self.line_of_own(address).is_some()
+    }
+
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
     /// appears as the address that the receiver was talking to (RFC 5508 REQ-5). An outside one keeps its own.
     fn error_source(&self, parsed: &Parsed, report: &Report) -> Ipv4Addr {
         let reporter = parsed.source();
-        if self.settings.tun_address == Some(reporter) {
+        if self.is_kernels_own(reporter) {
             // The host's own kernel, about a packet that we handed to it.
             return match self.settings.inside_address {
                 Some(address) if report.to_inside => address,

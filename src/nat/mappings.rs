@@ -299,6 +299,11 @@ impl Mappings {
         }
     }
 
+    /// Whether there is such a mapping.
+    pub(super) fn contains(&self, key: MappingKey) -> bool {
+        self.by_inside.contains_key(&key)
+    }
+
     /// Whether there is a mapping at an external endpoint.
     pub(super) fn exists(&self, protocol: Protocol, external: Endpoint) -> bool {
         match &self.sharers {

@@ -22,6 +22,8 @@
 //! | `mappings`, `hosts`         | what else a session from inside needs: mapping, account         |
 //! | `mapping_log`               | beginnings and ends of mappings, for a log                      |
 //! | `lease`                     | taking these together, and giving them back                     |
+//! | `lines`                     | which line something new takes                                  |
+//! | `farewell`                  | ending sessions of a failed line, and telling the inside        |
 //! | `answers`, `late_syns`      | errors of the box's own: how many, and those that wait          |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
 //! | `exempt`                    | what passes untranslated                                        |
@@ -35,6 +37,7 @@ mod answers;
 mod counters;
 mod disguise;
 mod exempt;
+mod farewell;
 mod fast_path;
 mod forwards;
 mod fragment_path;
@@ -48,6 +51,7 @@ mod index;
 mod key;
 mod late_syns;
 mod lease;
+mod lines;
 mod mapping_log;
 mod mappings;
 #[cfg(test)]
@@ -74,7 +78,6 @@ use std::collections::HashMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -82,13 +85,15 @@ use rand::{RngExt, SeedableRng};
 use crate::time::{Span, Tick};
 
 pub use counters::{Counters, Drops};
+pub use farewell::{Affected, SweepPlace};
 pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
+pub use lines::Intake;
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
 pub use session::{Direction, End, Lifetimes, NewSession, Origin, State};
 pub use settings::{
-    Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule, Settings,
-    Timeouts, Uplink,
+    Balance, Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule,
+    Settings, Timeouts, Uplink,
 };
 pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
 pub use tcp_state::{Placement, TcpState};
@@ -103,9 +108,10 @@ pub struct Nat {
     hosts: Arc<hosts::Hosts>,
     fragments: Arc<fragments::Fragments>,
     identifications: Arc<identification::Identifications>,
-    legs: Arc<Legs>,
+    legs: Arc<lines::Legs>,
     answers: Arc<answers::AnswerLimits>,
     late_syns: Arc<late_syns::LateSyns>,
+    farewells: Arc<farewell::Farewells>,
     settings: Settings,
     forwards: forwards::Forwards,
     externals: HashMap<Ipv4Addr, External>,
@@ -120,12 +126,6 @@ pub struct Nat {
 struct External {
     uplink: u8,
     owned: bool,
-}
-
-/// MTUs of the legs; may change while packets flow. Relaxed: a packet or two judged by the old value do no harm.
-struct Legs {
-    inside: AtomicU16,
-    uplinks: Box<[AtomicU16]>,
 }
 
 /// What a worker brings along: counters, randomness, its number.
@@ -152,19 +152,16 @@ impl Nat {
         let lifetimes = Lifetimes::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
         let table = Table::new(settings.sessions, workers, lifetimes, secret, now)?;
         let forwards = forwards::Forwards::new(&settings);
-        let legs = Legs {
-            inside: AtomicU16::new(settings.inside_mtu),
-            uplinks: settings.uplinks.iter().map(|uplink| AtomicU16::new(uplink.mtu)).collect(),
-        };
         Ok(Self {
             table: Arc::new(table),
             mappings: Arc::new(mappings::Mappings::new(&settings, &forwards)),
             hosts: Arc::new(hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host)),
             fragments: Arc::new(fragments::Fragments::new(settings.fragments, settings.timeouts.fragment)),
             identifications: Arc::new(identification::Identifications::new()),
-            legs: Arc::new(legs),
+            legs: Arc::new(lines::Legs::new(&settings)),
             answers: Arc::new(answers::AnswerLimits::new(settings.icmp_errors_per_host, now)),
             late_syns: Arc::default(),
+            farewells: Arc::default(),
             externals: externals(&settings),
             dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
             spread: random.random(),
@@ -231,6 +228,7 @@ impl Nat {
             self.hosts.close_idle(now);
         }
         self.answer_late_syns(lane, now);
+        self.say_farewell(lane);
         let mut ended = std::mem::take(&mut lane.ended);
         let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
         lane.counters.sessions_expired += ended.len() as u64;
@@ -244,20 +242,15 @@ impl Nat {
     /// Whether nothing here waits for its time to come.
     pub fn is_idle(&self) -> bool {
         // SYNs that other workers take are answered late by the first one, which must not sleep over them.
-        self.table.is_empty() && self.late_syns.is_empty() && !self.settings.late_syn_error
+        self.table.is_empty()
+            && self.late_syns.is_empty()
+            && !self.settings.late_syn_error
+            && self.farewells.is_empty()
     }
 
     /// Takes in at which ports programs of the host wait: no mapping gets one of them on an address of the host's own.
     pub fn bar_ports(&self, ports: &[u16]) {
         self.mappings.bar(ports);
-    }
-
-    /// Takes in a new MTU of the inside leg (None) or of an uplink.
-    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
-        match uplink {
-            None => self.legs.inside.store(mtu, Relaxed),
-            Some(number) => self.legs.uplinks[usize::from(number)].store(mtu, Relaxed),
-        }
     }
 
     /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
@@ -275,27 +268,6 @@ impl Nat {
 
     fn is_inside(&self, address: Ipv4Addr) -> bool {
         self.settings.inside.iter().any(|prefix| prefix.contains(&address))
-    }
-
-    /// The uplink for new mappings of an inside host: by the longest matching rule, then by weight, always the same.
-    fn choose_uplink(&self, host: Ipv4Addr) -> Option<u8> {
-        let rule = self.outbound_rule(host)?;
-        let weight = |uplink: &u8| u64::from(self.settings.uplinks[usize::from(*uplink)].weight);
-        let total: u64 = rule.uplinks.iter().map(weight).sum();
-        let mut point = self.spread_of(host) % total.max(1);
-        for uplink in &rule.uplinks {
-            match point.checked_sub(weight(uplink)) {
-                Some(rest) => point = rest,
-                None => return Some(*uplink),
-            }
-        }
-        rule.uplinks.first().copied()
-    }
-
-    /// The longest rule that lets an inside host go out.
-    fn outbound_rule(&self, host: Ipv4Addr) -> Option<&OutboundRule> {
-        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
-        rules.max_by_key(|rule| rule.from.prefix_len())
     }
 
     /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
@@ -318,8 +290,14 @@ impl Nat {
     }
 
     fn spread_of(&self, host: Ipv4Addr) -> u64 {
-        let mixed = (u64::from(host.to_bits()) ^ self.spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        self.mix(u64::from(host.to_bits()))
+    }
+
+    /// A hash that nobody outside can foresee.
+    fn mix(&self, seed: u64) -> u64 {
+        let mixed = (seed ^ self.spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        mixed ^ mixed >> 32
     }
 }
 
@@ -343,18 +321,6 @@ fn dynamic_addresses(uplink: &Uplink, settings: &Settings) -> Box<[Ipv4Addr]> {
     };
     let dynamic: Box<[_]> = all.clone().filter(|address| !whole(address)).collect();
     if dynamic.is_empty() { all.collect() } else { dynamic }
-}
-
-impl Legs {
-    #[inline]
-    fn inside_mtu(&self) -> u16 {
-        self.inside.load(Relaxed)
-    }
-
-    #[inline]
-    fn uplink_mtu(&self, uplink: u8) -> u16 {
-        self.uplinks[usize::from(uplink)].load(Relaxed)
-    }
 }
 
 impl Lane {

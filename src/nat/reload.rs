@@ -32,6 +32,7 @@ impl Nat {
             legs: Arc::clone(&self.legs),
             answers: Arc::clone(&self.answers),
             late_syns: Arc::clone(&self.late_syns),
+            farewells: Arc::clone(&self.farewells),
             forwards: Forwards::new(&settings),
             externals: externals(&settings),
             dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
@@ -86,15 +87,19 @@ impl Nat {
         let Tuple { protocol, source, destination } = session.original;
         let (inside_end, external_end) = (session.reply.source, session.reply.destination);
         let is_published = |external| self.forwards.target(protocol, external).is_some();
-        let may_go_out = |inside: Endpoint| {
-            self.outbound_rule(inside.address).is_some_and(|rule| rule.uplinks.contains(&session.uplink))
+        let may_go_out = |inside: Endpoint, remote: Endpoint| {
+            let rule = self.outbound_rule(inside.address, remote.address);
+            self.line_of_own(inside.address) == Some(session.uplink)
+                || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
         };
         let Origin { from, to } = session.origin;
         let is_hairpin = from.is_inside() && to.is_inside();
         let from_is_allowed = match from {
             End::Outside => true,
             // Inside hosts reach one another whether they may go out or not.
-            End::Mapping | End::Address => (is_hairpin || may_go_out(source)) && !is_published(external_end),
+            End::Mapping | End::Address => {
+                (is_hairpin || may_go_out(source, destination)) && !is_published(external_end)
+            }
             End::Forward => {
                 let published = self.forwards.published(protocol, source, Some(session.uplink));
                 published == Some((session.uplink, external_end))
@@ -102,7 +107,7 @@ impl Nat {
         };
         let to_is_allowed = match to {
             End::Outside => true,
-            End::Mapping | End::Address => may_go_out(inside_end) && !is_published(destination),
+            End::Mapping | End::Address => may_go_out(inside_end, source) && !is_published(destination),
             End::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
         };
         from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)

@@ -78,9 +78,20 @@ impl Settings {
             inside_routers: Vec::new(),
             inside_mtu: 1500,
             tun_address: None,
-            uplinks: vec![Uplink { name: "isp1".into(), mtu: 1500, weight: 1, addresses: vec![address] }],
+            uplinks: vec![Uplink {
+                name: "isp1".into(),
+                mtu: 1500,
+                weight: 1,
+                addresses: vec![address],
+                own: None,
+            }],
             forwards: Vec::new(),
-            outbound: vec![OutboundRule { from: inside, uplinks: vec![0] }],
+            outbound: vec![OutboundRule {
+                from: inside,
+                to: Vec::new(),
+                uplinks: vec![0],
+                balance: Balance::Endpoint,
+            }],
             exempt: Vec::new(),
             mapping: Dependence::EndpointIndependent,
             filtering: Dependence::AddressAndPortDependent,
@@ -124,6 +135,9 @@ pub struct Uplink {
     pub weight: u32,
     /// External addresses.
     pub addresses: Vec<ExternalAddress>,
+    /// Link-local address of the box's own endpoint on this line: what it sends goes out by the line, and forwards may lead to
+    /// it. Probes of the line and services of the box use it.
+    pub own: Option<Ipv4Addr>,
 }
 
 /// One external address.
@@ -190,8 +204,21 @@ impl ForwardProtocol {
 pub struct OutboundRule {
     /// Sources.
     pub from: Ipv4Net,
+    /// Destinations; none: all.
+    pub to: Vec<Ipv4Net>,
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
+    /// What is spread over them.
+    pub balance: Balance,
+}
+
+/// What is spread over the uplinks of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each inside endpoint by itself; protocols without ports by host.
+    Endpoint,
+    /// Each inside host, with all its endpoints.
+    Host,
 }
 
 /// Destinations towards which nothing is translated.

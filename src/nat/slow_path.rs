@@ -42,7 +42,8 @@ impl Nat {
     ) -> Verdict {
         let tuple = key.tuple();
         let (source, destination) = (tuple.source.address, tuple.destination.address);
-        if is_martian(source) || is_martian(destination) || source == destination {
+        let is_own = self.line_of_own(source).is_some();
+        if is_martian(source) && !is_own || is_martian(destination) || source == destination {
             return Verdict::Drop(DropReason::Martian);
         }
         if let Some(verdict) = self.pass_exempt(lane, &mut packet, tuple) {
@@ -51,7 +52,7 @@ impl Nat {
         let Packet { parsed, wire_length, .. } = packet;
         let miss =
             Miss { packet: Packet { parsed, buffer: &mut *packet.buffer, wire_length }, tuple, segment, now };
-        let outcome = match (self.is_inside(source), self.external(destination)) {
+        let outcome = match (self.is_inside(source) || is_own, self.external(destination)) {
             (true, None) => self.open_outbound(lane, miss),
             (true, Some(external)) => self.open_hairpin(lane, miss, external),
             (false, Some(external)) => match self.open_inbound(lane, miss, external) {
@@ -71,7 +72,7 @@ impl Nat {
 
     fn open_outbound(&self, lane: &mut Lane, miss: Miss<'_>) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
-        let chosen = self.choose_uplink(tuple.source.address);
+        let chosen = self.choose_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
         let uplink = published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
         let state = match (miss.opening_state(), published) {

@@ -18,7 +18,7 @@ use super::pool::{Due, Pool};
 use super::region::Region;
 use super::session::{Direction, Lifetimes, NewSession, Origin, Record, State};
 use super::tcp_state::{Placement, TcpState};
-use super::tcp_window::Segment;
+use super::tcp_window::{Segment, TcpNumbers};
 
 /// The session table.
 pub struct Table {
@@ -97,6 +97,8 @@ pub struct Listed {
     pub uplink: u8,
     /// Its state.
     pub state: State,
+    /// Its numbers; they mean something for TCP only.
+    pub tcp: TcpNumbers,
     /// When it ends if nothing more comes.
     pub deadline: Tick,
 }
@@ -358,6 +360,7 @@ impl Table {
                 origin: record.origin(),
                 uplink: record.uplink(),
                 state: record.state(),
+                tcp: record.tcp.numbers(),
                 deadline: record.deadline(&self.lifetimes),
             });
         });

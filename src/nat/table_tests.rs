@@ -304,6 +304,9 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
     }
 }
 
+/// The addresses and ports of an attacker's keys by their number.
+type Attack = Box<dyn Fn(u32) -> (u64, u32)>;
+
 /// Keys as an attacker would choose them, who knows the hash function and not its secret: they differ in few bits, at places
 /// that a weak hash would not mix. They spread like random ones, so the table takes them to the last session, every one is
 /// found, and finding one does not become slow.
@@ -313,7 +316,7 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     let spread = |number: u32, bits: &[u32]| {
         bits.iter().enumerate().fold(0, |value, (index, bit)| value | u64::from(number >> index & 1) << bit)
     };
-    let attacks: [(&str, Box<dyn Fn(u32) -> (u64, u32)>); 6] = [
+    let attacks: [(&str, Attack); 6] = [
         ("consecutive source ports and addresses", Box::new(|n| (u64::from(n >> 15), n << 17))),
         ("consecutive destination ports and addresses", Box::new(|n| (u64::from(n >> 15) << 32, n & 0x7fff))),
         ("both addresses alike", Box::new(|n| (u64::from(n) << 32 | u64::from(n), 80))),

@@ -47,7 +47,24 @@ impl Segment {
     }
 }
 
+/// What is known of a connection's numbers, by [`Direction::number`]; None: nothing yet.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpNumbers {
+    /// Sequence number after the last byte that the direction sent.
+    pub next: [Option<u32>; 2],
+    /// Highest acknowledgement that the direction sent.
+    pub acknowledged: [Option<u32>; 2],
+}
+
 impl TcpFields {
+    /// What is known.
+    pub(super) fn numbers(&self) -> TcpNumbers {
+        let window = self.window.load(Relaxed);
+        let next = |own| (scale(window, own) != UNHEARD).then(|| self.next_sequence[own].load(Relaxed));
+        let acknowledged = |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
+        TcpNumbers { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
+    }
+
     /// Forgets both directions.
     pub(super) fn forget(&self) {
         for number in 0..2 {

@@ -1,4 +1,5 @@
-//! Packets made to measure, for tests, benches and probes: allocating, slow, obvious. Not for the hot path.
+//! Packets made to measure, for tests, benches, and the few that the box itself begins: allocating, slow, obvious. Not for the
+//! hot path.
 //!
 //! Each function returns a whole IPv4 packet with all checksums right, TTL 64, DF clear, identification 0; the setters
 //! change one header field and refresh the header checksum. [`verify`] is the judge of what a rewrite left.

@@ -62,6 +62,8 @@ fn uplink(draft: DraftUplink) -> Option<Uplink> {
         },
         weight: draft.weight,
         health: draft.health,
+        on_failure: draft.on_failure,
+        failback: draft.failback,
     })
 }
 
@@ -212,15 +214,21 @@ fn first_inside(addresses: &[Ipv4Addr], inside: &DraftInside) -> Option<(Ipv4Add
 }
 
 fn check_rules(rules: &[DraftRule], sink: &Sink) {
-    let mut seen: HashMap<Ipv4Net, &Place> = HashMap::new();
-    for from in rules.iter().filter_map(|rule| rule.from.as_ref()) {
-        match seen.entry(from.value) {
+    let mut seen: HashMap<(Ipv4Net, Vec<Ipv4Net>), &Place> = HashMap::new();
+    for (from, to) in rules.iter().filter_map(|rule| rule.from.as_ref().zip(rule.to.as_ref())) {
+        let mut destinations: Vec<Ipv4Net> = to.iter().map(|to| to.value).collect();
+        destinations.sort();
+        match seen.entry((from.value, destinations)) {
             Entry::Vacant(vacant) => {
                 vacant.insert(&from.place);
             }
             Entry::Occupied(first) => {
                 let found = format!("{} again (first in {})", from.value, first.get().key);
-                sink.report(&from.place, found, "one rule for each prefix", "join the two");
+                let wanted = match to.is_empty() {
+                    true => "one rule for each prefix",
+                    false => "one rule for each prefix and its destinations",
+                };
+                sink.report(&from.place, found, wanted, "join the two");
             }
         }
     }
@@ -265,7 +273,12 @@ fn outbound_rule(
             Some(chosen)
         }
     };
-    Some(OutboundRule { from: draft.from.as_ref()?.value, uplinks: chosen? })
+    Some(OutboundRule {
+        from: draft.from.as_ref()?.value,
+        to: draft.to.as_ref()?.iter().map(|to| to.value).collect(),
+        uplinks: chosen?,
+        balance: draft.balance,
+    })
 }
 
 /// The uplink of this name; keeps silent while some uplink's own name is unknown.

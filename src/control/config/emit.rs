@@ -1,6 +1,6 @@
 //! The configuration written back in the file's own schema, every value present.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Serialize;
 
@@ -63,11 +63,19 @@ struct UplinkForm<'c> {
     weight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     health: Option<HealthForm<'c>>,
+    on_failure: &'static str,
+    failback: &'static str,
 }
 
 #[derive(Serialize)]
 struct HealthForm<'c> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     ping: &'c [Ipv4Addr],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tcp: &'c [SocketAddrV4],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    http: Vec<&'c str>,
+    need: u32,
     interval: String,
     lose: u32,
     win: u32,
@@ -87,7 +95,10 @@ struct ForwardForm<'c> {
 #[derive(Serialize)]
 struct RuleForm<'c> {
     from: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    to: Vec<String>,
     uplinks: Vec<&'c str>,
+    balance: &'static str,
 }
 
 #[derive(Serialize)]
@@ -197,6 +208,8 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 .iter()
                 .map(|rule| RuleForm {
                     from: rule.from.to_string(),
+                    to: rule.to.iter().map(ToString::to_string).collect(),
+                    balance: rule.balance.word(),
                     uplinks: rule.uplinks.iter().map(|index| config.uplinks[*index].name.as_str()).collect(),
                 })
                 .collect(),
@@ -263,6 +276,9 @@ impl<'c> From<&'c Uplink> for UplinkForm<'c> {
     fn from(uplink: &'c Uplink) -> Self {
         let health = |health: &'c Health| HealthForm {
             ping: &health.ping,
+            tcp: &health.tcp,
+            http: health.http.iter().map(|page| page.0.as_str()).collect(),
+            need: health.need,
             interval: Span(health.interval).to_string(),
             lose: health.lose,
             win: health.win,
@@ -274,6 +290,8 @@ impl<'c> From<&'c Uplink> for UplinkForm<'c> {
             gateway: uplink.gateway,
             weight: uplink.weight,
             health: uplink.health.as_ref().map(health),
+            on_failure: uplink.on_failure.word(),
+            failback: uplink.failback.word(),
         }
     }
 }

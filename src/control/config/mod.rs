@@ -23,6 +23,7 @@ mod not_yet;
 mod problem;
 mod sections;
 mod tree;
+mod uplinks;
 mod values;
 mod words;
 

@@ -3,7 +3,7 @@
 //! Only [`super::load`] makes one from a file, so whoever holds a [`Config`] may rely on what the field docs say.
 //! Defaults are written here, once, and nowhere else.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -116,19 +116,56 @@ pub struct Uplink {
     pub weight: u32,
     /// Health check, if any.
     pub health: Option<Health>,
+    /// What becomes of its sessions when it fails while another line is healthy; default [`OnFailure::Keep`].
+    pub on_failure: OnFailure,
+    /// What becomes of sessions that went elsewhere when it is back; default [`Failback::NewOnly`].
+    pub failback: Failback,
 }
 
-/// Health check of an uplink by ICMP echo.
+/// Health check of an uplink. Every interval all targets are asked, over this line alone; a round is good when enough of
+/// them answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
-    /// Whom to ping; at least one.
+    /// Whom to send ICMP echo requests.
     pub ping: Vec<Ipv4Addr>,
-    /// Time between probes; default 1 s.
+    /// To whom to open a TCP connection.
+    pub tcp: Vec<SocketAddrV4>,
+    /// Pages to ask for with HEAD; good is an answer of status 200 to 399.
+    pub http: Vec<WebTarget>,
+    /// Answers that make a round good; default 1, at most the number of targets.
+    pub need: u32,
+    /// Time between rounds; default 1 s.
     pub interval: Duration,
-    /// Losses in a row that take the line down; default 3.
+    /// Intervals without a good round that take the line down; default 3.
     pub lose: u32,
-    /// Answers in a row that bring it back; default 3.
+    /// Good rounds in a row that bring it back; default 3.
     pub win: u32,
+}
+
+/// A page with scheme `http` or `https`, and with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebTarget(pub reqwest::Url);
+
+/// What becomes of the sessions of a line that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// `keep`: they go on; inside endpoints that have a mapping on the line stay on it.
+    #[default]
+    Keep,
+    /// `drain`: they go on; whatever begins anew goes over other lines.
+    Drain,
+    /// `reset`: they end, and the inside is told (TCP reset, ICMP error), so that it can begin again at once.
+    Reset,
+}
+
+/// What happens when a line is back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Failback {
+    /// `new-only`: what begins from now on may take it.
+    #[default]
+    NewOnly,
+    /// `move`: sessions from inside that would take it end as with [`OnFailure::Reset`], so that they begin again on it.
+    Move,
 }
 
 /// One published service on one uplink address. Where the file leaves out the uplink, [`super::load`] has made one
@@ -181,8 +218,21 @@ pub struct PortRange {
 pub struct OutboundRule {
     /// Sources; lies within an inside prefix.
     pub from: Ipv4Net,
+    /// Destinations; none: all.
+    pub to: Vec<Ipv4Net>,
     /// Indices into [`Config::uplinks`], at least one, no repeats.
     pub uplinks: Vec<usize>,
+    /// What is spread over them; default [`Balance::Endpoint`].
+    pub balance: Balance,
+}
+
+/// What is spread over the uplinks of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// `endpoint`: each inside address and port by itself.
+    Endpoint,
+    /// `host`: each inside address with all its ports.
+    Host,
 }
 
 /// Destinations towards which nothing is translated, and whose packets reach the inside as they are. Packets for them
@@ -386,17 +436,38 @@ pub enum LogFormat {
 impl Uplink {
     /// Most external addresses of one uplink.
     pub const MAX_ADDRESSES: usize = 1024;
+    /// Whether the box itself speaks over this line, and so needs an endpoint of its own on it.
+    pub fn has_own_endpoint(&self) -> bool {
+        self.health.is_some()
+    }
+
+    /// Most uplinks of one box.
+    pub const MOST: usize = 64;
     /// Weight of an uplink for which the file gives none.
     pub const DEFAULT_WEIGHT: u32 = 1;
+}
+
+impl OutboundRule {
+    /// What is spread if the file does not say.
+    pub const DEFAULT_BALANCE: Balance = Balance::Endpoint;
 }
 
 impl Health {
     /// Time between probes if the file gives none.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
-    /// Losses in a row that take the line down if the file gives no number.
+    /// Intervals without a good round that take the line down if the file gives no number.
     pub const DEFAULT_LOSE: u32 = 3;
-    /// Answers in a row that bring it back if the file gives no number.
+    /// Good rounds in a row that bring it back if the file gives no number.
     pub const DEFAULT_WIN: u32 = 3;
+    /// Answers that make a round good if the file gives no number.
+    pub const DEFAULT_NEED: u32 = 1;
+    /// Most targets of each kind.
+    pub const MOST_TARGETS: u32 = 16;
+
+    /// How many are asked in a round.
+    pub fn targets(&self) -> usize {
+        self.ping.len() + self.tcp.len() + self.http.len()
+    }
 }
 
 impl Timeouts {

@@ -1,7 +1,7 @@
 //! Values of the network: addresses, prefixes, ports, interfaces; read from their text.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
@@ -163,6 +163,18 @@ pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), Misfit
     };
     let anew = |misfit: Misfit| Misfit::new(WANTED, misfit.advice);
     Ok((address(host).map_err(anew)?, port.map(ports).transpose().map_err(anew)?))
+}
+
+/// A host's address with a port.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Misfit> {
+    const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
+    let anew = |misfit: Misfit| Misfit::new(WANTED, misfit.advice);
+    let (host, port) = text.split_once(':').ok_or_else(|| Misfit::new(WANTED, "add `:` and the port"))?;
+    let range = ports(port).map_err(anew)?;
+    if range.first != range.last {
+        return Err(Misfit::new(WANTED, "choose one port"));
+    }
+    Ok(SocketAddrV4::new(address(host).map_err(anew)?, range.first))
 }
 
 /// An interface name as the kernel allows it.

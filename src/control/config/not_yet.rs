@@ -13,8 +13,7 @@ struct NotYet {
     instead: &'static str,
 }
 
-const NOT_YET: [NotYet; 3] = [
-    NotYet { path: "uplinks[].health", only: None, instead: "the line is taken to be healthy" },
+const NOT_YET: [NotYet; 2] = [
     NotYet { path: "admin.http", only: None, instead: "nothing listens there" },
     NotYet { path: "state.keep", only: Some("true"), instead: "sessions end with the process" },
 ];

@@ -11,18 +11,32 @@ use ipnet::Ipv4Net;
 
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{
-    Admin, Dependence, Exemption, ForwardProtocol, Health, Host, Limits, Log, Nat, PortRange, State,
-    Timeouts, Tun, Uplink,
+    Admin, Balance, Dependence, Exemption, Failback, ForwardProtocol, Health, Host, Limits, Log, Nat,
+    OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
 };
 use super::network;
 use super::problem::{Place, Sink};
 use super::tree::{Node, Value};
+use super::uplinks;
 use super::values;
 
 /// Every mapping of the file with its keys.
 pub(super) const SCHEMA: [&Section; 15] = [
-    &ROOT, &TUN, &INSIDE, &UPLINK, &HEALTH, &FORWARD, &OUTBOUND, &EXEMPT, &NAT, &TIMEOUTS, &LIMITS, &HOST,
-    &ADMIN, &STATE, &LOG,
+    &ROOT,
+    &TUN,
+    &INSIDE,
+    &uplinks::UPLINK,
+    &uplinks::HEALTH,
+    &FORWARD,
+    &OUTBOUND,
+    &EXEMPT,
+    &NAT,
+    &TIMEOUTS,
+    &LIMITS,
+    &HOST,
+    &ADMIN,
+    &STATE,
+    &LOG,
 ];
 
 static ROOT: Section = Section {
@@ -34,12 +48,9 @@ static ROOT: Section = Section {
 };
 static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
 static INSIDE: Section = Section { path: "inside", keys: &["interface", "prefixes"] };
-static UPLINK: Section =
-    Section { path: "uplinks[]", keys: &["name", "interface", "addresses", "gateway", "weight", "health"] };
-static HEALTH: Section = Section { path: "uplinks[].health", keys: &["ping", "interval", "lose", "win"] };
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
-static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "uplinks"] };
+static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "to", "uplinks", "balance"] };
 static EXEMPT: Section = Section { path: "exempt[]", keys: &["to", "protocol", "port"] };
 static NAT: Section = Section {
     path: "nat",
@@ -128,6 +139,8 @@ pub(super) struct DraftUplink {
     pub gateway: Option<Option<Located<Ipv4Addr>>>,
     pub weight: u32,
     pub health: Option<Health>,
+    pub on_failure: OnFailure,
+    pub failback: Failback,
 }
 
 /// One of `forwards`.
@@ -146,6 +159,9 @@ pub(super) struct DraftForward {
 #[derive(Debug)]
 pub(super) struct DraftRule {
     pub from: Option<Located<Ipv4Net>>,
+    /// None if one of them could not be read.
+    pub to: Option<Vec<Located<Ipv4Net>>>,
+    pub balance: Balance,
     pub uplinks: Wish<Vec<Located<String>>>,
 }
 
@@ -180,7 +196,7 @@ pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft>
             .get("name")
             .map_or_else(|| tun_fields.place().field("name"), |name| name.place().clone()),
         inside: inside(&file),
-        uplinks: uplinks(&file),
+        uplinks: uplinks::uplinks(&file),
         forwards: items(&file, "forwards", MAX_FORWARDS).iter().enumerate().filter_map(forward).collect(),
         outbound: items(&file, "outbound", MAX_RULES).iter().filter_map(rule).collect(),
         exempt: items(&file, "exempt", MAX_EXEMPTIONS).iter().filter_map(exemption).collect(),
@@ -243,60 +259,6 @@ fn inside(file: &Fields<'_>) -> DraftInside {
     DraftInside { interface: interface(&fields, "the interface towards the private network"), prefixes }
 }
 
-fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
-    let advice =
-        "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
-    let list = file.need("uplinks", "at least one line: its interface and addresses", advice)?;
-    let items = list.items(MAX_UPLINKS, "uplinks")?;
-    if items.is_empty() {
-        list.refuse(
-            "at least one uplink",
-            "add `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
-        );
-        return None;
-    }
-    all_or_none(items.iter().map(uplink).collect())
-}
-
-fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
-    let fields = cursor.fields(&UPLINK, &SCHEMA)?;
-    let interface = interface(&fields, "the interface towards the line");
-    let name = match fields.get("name") {
-        Some(name) => located(&name, |name| name.text(values::label)),
-        None => interface.clone(),
-    };
-    let addresses = fields
-        .need("addresses", "the line's external addresses", "add `addresses: [203.0.113.10]` with your own")
-        .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"))
-        .and_then(|items| all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)));
-    Some(DraftUplink {
-        place: fields.place().clone(),
-        name,
-        interface,
-        addresses,
-        gateway: fields
-            .get("gateway")
-            .map(|gateway| located(&gateway, |gateway| gateway.value(network::address))),
-        weight: fields.value("weight", values::number(1..=1000)).unwrap_or(Uplink::DEFAULT_WEIGHT),
-        health: fields.get("health").and_then(|health| self::health(&health)),
-    })
-}
-
-fn health(cursor: &Cursor<'_>) -> Option<Health> {
-    let fields = cursor.fields(&HEALTH, &SCHEMA)?;
-    let ping = fields
-        .need("ping", "whom to ping", "add `ping: [203.0.113.254]` with an address that the line leads to")
-        .and_then(|list| list.some_items(MAX_PINGED, "addresses"))
-        .and_then(|items| all_located(&items, network::address));
-    let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
-    Some(Health {
-        interval: fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL),
-        lose: fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE),
-        win: fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN),
-        ping: ping?.into_iter().map(|address| address.value).collect(),
-    })
-}
-
 fn forward((index, cursor): (usize, &Cursor<'_>)) -> Option<DraftForward> {
     let fields = cursor.fields(&FORWARD, &SCHEMA)?;
     let default_name =
@@ -326,8 +288,15 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
         from: fields
             .need("from", "the sources that may go out", "add `from: PREFIX`, such as `from: 10.0.0.0/24`")
             .and_then(|from| located(&from, |from| from.value(network::unicast_prefix))),
+        to: match fields.get("to") {
+            None => Some(Vec::new()),
+            Some(list) => list
+                .some_items(MAX_DESTINATIONS, "prefixes")
+                .and_then(|items| all_located(&items, network::prefix)),
+        },
+        balance: fields.value("balance", values::word).unwrap_or(OutboundRule::DEFAULT_BALANCE),
         uplinks: wish(&fields, "uplinks", |list| {
-            let items = list.some_items(MAX_UPLINKS, "uplinks")?;
+            let items = list.some_items(Uplink::MOST, "uplinks")?;
             all_or_none(items.iter().map(|item| located(item, |item| item.text(values::label))).collect())
         }),
     })
@@ -445,17 +414,20 @@ fn items<'t>(file: &Fields<'t>, key: &str, most: usize) -> Vec<Cursor<'t>> {
     file.get(key).and_then(|list| list.items(most, key)).unwrap_or_default()
 }
 
-fn interface(fields: &Fields<'_>, wanted: &str) -> Option<Located<String>> {
+pub(super) fn interface(fields: &Fields<'_>, wanted: &str) -> Option<Located<String>> {
     let field = fields.need("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
     located(&field, |field| field.text(network::interface))
 }
 
-fn located<T>(cursor: &Cursor<'_>, read: impl FnOnce(&Cursor<'_>) -> Option<T>) -> Option<Located<T>> {
+pub(super) fn located<T>(
+    cursor: &Cursor<'_>,
+    read: impl FnOnce(&Cursor<'_>) -> Option<T>,
+) -> Option<Located<T>> {
     read(cursor).map(|value| cursor.locate(value))
 }
 
 /// All values of a list, or None after naming each that could not be read.
-fn all_located<T>(
+pub(super) fn all_located<T>(
     items: &[Cursor<'_>],
     read: impl Fn(&str) -> Result<T, values::Misfit>,
 ) -> Option<Vec<Located<T>>> {
@@ -463,7 +435,7 @@ fn all_located<T>(
 }
 
 /// Takes a list that was read to its end, so that every item has named its problem.
-fn all_or_none<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
+pub(super) fn all_or_none<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
     items.into_iter().collect()
 }
 
@@ -475,10 +447,9 @@ fn wish<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Cursor<'_>) -> Opt
 }
 
 /// Bounds of the lists: far above use, low enough that no file makes checking slow.
-const MAX_UPLINKS: usize = 64;
 const MAX_FORWARDS: usize = 4096;
 const MAX_RULES: usize = 1024;
 /// Each is compared with every packet that has no session, and is a rule of the kernel.
 const MAX_EXEMPTIONS: usize = 64;
 const MAX_PREFIXES: usize = 256;
-const MAX_PINGED: usize = 16;
+const MAX_DESTINATIONS: usize = 256;

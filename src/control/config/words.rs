@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::model::{
-    AddressPooling, Dependence, ForwardProtocol, IoBackend, LogFormat, LogLevel, OffloadLimit, Refusal,
-    UnsolicitedSyn,
+    AddressPooling, Balance, Dependence, Failback, ForwardProtocol, IoBackend, LogFormat, LogLevel,
+    OffloadLimit, OnFailure, Refusal, UnsolicitedSyn,
 };
 
 /// An enum whose values are words in the file.
@@ -39,6 +39,9 @@ macro_rules! words {
 words!(IoBackend { Auto = "auto", Uring = "uring", Poll = "poll" });
 words!(OffloadLimit { Auto = "auto", TsoUso = "tso+uso", Tso = "tso", Checksum = "checksum", None = "none" });
 words!(ForwardProtocol { Tcp = "tcp", Udp = "udp", TcpUdp = "tcp+udp", Icmp = "icmp", Any = "any" });
+words!(OnFailure { Keep = "keep", Drain = "drain", Reset = "reset" });
+words!(Failback { NewOnly = "new-only", Move = "move" });
+words!(Balance { Endpoint = "endpoint", Host = "host" });
 words!(Dependence {
     EndpointIndependent = "endpoint-independent",
     AddressDependent = "address-dependent",

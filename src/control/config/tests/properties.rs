@@ -155,8 +155,13 @@ fn config() -> impl Strategy<Value = Config> {
                 addresses: octets.into_iter().map(address).collect(),
                 gateway: Some(address(254)),
                 weight,
+                on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
+                failback: Failback::ALL[weight as usize % Failback::ALL.len()],
                 health: health.map(|(interval, lose, win)| Health {
                     ping: vec![address(254), address(253)],
+                    tcp: (0..lose % 3).map(|port| SocketAddrV4::new(address(7), 1 + port as u16)).collect(),
+                    http: (0..win % 3).map(web_page).collect(),
+                    need: 1 + lose % 2,
                     interval,
                     lose,
                     win,
@@ -217,7 +222,9 @@ fn config() -> impl Strategy<Value = Config> {
             };
             let rule = |octet: u8| OutboundRule {
                 from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
+                to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8)).collect(),
                 uplinks: (0..uplinks.len()).rev().take(1 + usize::from(octet) % uplinks.len()).collect(),
+                balance: pick(usize::from(octet)),
             };
             let exemption = |octet: u8| {
                 let protocol = pick(usize::from(octet));
@@ -294,4 +301,8 @@ fn config() -> impl Strategy<Value = Config> {
             }
         },
     )
+}
+
+fn web_page(number: u32) -> WebTarget {
+    WebTarget(format!("https://host{number}.example/a?b={number}").parse().expect("an address"))
 }

@@ -1,0 +1,119 @@
+//! The section `uplinks`: the lines, how their health is told, and what happens when one fails.
+
+use std::time::Duration;
+
+use super::cursor::{Cursor, Fields, Section};
+use super::model::{Health, Uplink, WebTarget};
+use super::network;
+use super::sections::{self, DraftUplink, SCHEMA};
+use super::values::{self, Misfit};
+
+pub(super) static UPLINK: Section = Section {
+    path: "uplinks[]",
+    keys: &["name", "interface", "addresses", "gateway", "weight", "health", "on_failure", "failback"],
+};
+pub(super) static HEALTH: Section =
+    Section { path: "uplinks[].health", keys: &["ping", "tcp", "http", "need", "interval", "lose", "win"] };
+
+/// Reads all of them.
+pub(super) fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
+    let advice =
+        "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
+    let list = file.need("uplinks", "at least one line: its interface and addresses", advice)?;
+    let items = list.items(Uplink::MOST, "uplinks")?;
+    if items.is_empty() {
+        list.refuse(
+            "at least one uplink",
+            "add `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
+        );
+        return None;
+    }
+    sections::all_or_none(items.iter().map(uplink).collect())
+}
+
+fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
+    let fields = cursor.fields(&UPLINK, &SCHEMA)?;
+    let interface = sections::interface(&fields, "the interface towards the line");
+    let name = match fields.get("name") {
+        Some(name) => sections::located(&name, |name| name.text(values::label)),
+        None => interface.clone(),
+    };
+    let addresses = fields
+        .need("addresses", "the line's external addresses", "add `addresses: [203.0.113.10]` with your own")
+        .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"))
+        .and_then(|items| sections::all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)));
+    Some(DraftUplink {
+        place: fields.place().clone(),
+        name,
+        interface,
+        addresses,
+        gateway: fields
+            .get("gateway")
+            .map(|gateway| sections::located(&gateway, |gateway| gateway.value(network::address))),
+        weight: fields.value("weight", values::number(1..=1000)).unwrap_or(Uplink::DEFAULT_WEIGHT),
+        health: fields.get("health").and_then(|health| self::health(&health)),
+        on_failure: fields.value("on_failure", values::word).unwrap_or_default(),
+        failback: fields.value("failback", values::word).unwrap_or_default(),
+    })
+}
+
+fn health(cursor: &Cursor<'_>) -> Option<Health> {
+    let fields = cursor.fields(&HEALTH, &SCHEMA)?;
+    let ping = targets(&fields, "ping", "addresses", network::address);
+    let tcp = targets(&fields, "tcp", "addresses with ports", network::endpoint);
+    let http = targets(&fields, "http", "addresses of pages", web_target);
+    let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
+    let interval = fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL);
+    let lose = fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE);
+    let win = fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN);
+    let need = fields.value("need", values::number(1..=Health::MOST_TARGETS)).unwrap_or(Health::DEFAULT_NEED);
+    let health = Health { ping: ping?, tcp: tcp?, http: http?, need, interval, lose, win };
+    match health.targets() {
+        0 => {
+            cursor.refuse(
+                "whom to ask: `ping`, `tcp` or `http`",
+                "add `ping: [203.0.113.254]` with an address that the line leads to",
+            );
+            None
+        }
+        targets if (targets as u32) < need => {
+            let wanted = format!("a number of answers from 1 to {targets}, as many as are asked");
+            fields.get("need")?.refuse(&wanted, "lower it, or ask more");
+            None
+        }
+        _ => Some(health),
+    }
+}
+
+/// A list of targets; empty when the key is absent.
+fn targets<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    what: &str,
+    read: impl Fn(&str) -> Result<T, Misfit>,
+) -> Option<Vec<T>> {
+    let Some(list) = fields.get(key) else { return Some(Vec::new()) };
+    let items = list.some_items(Health::MOST_TARGETS as usize, what)?;
+    let located = sections::all_located(&items, read)?;
+    Some(located.into_iter().map(|item| item.value).collect())
+}
+
+/// A page, by `http` or `https`.
+fn web_target(text: &str) -> Result<WebTarget, Misfit> {
+    const WANTED: &str = "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
+    let misfit = |advice| Misfit::new(WANTED, advice);
+    let url: reqwest::Url = text.parse().map_err(|_| misfit("begin it with http:// or https://"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(misfit("begin it with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(misfit("leave out the user and the password"));
+    }
+    match url.host_str() {
+        Some(host) if host.starts_with('[') => {
+            Err(misfit("natbox's lines are IPv4: take a name or an IPv4 address"))
+        }
+        Some(_) => Ok(WebTarget(url)),
+        None => Err(misfit("name the host")),
+    }
+}

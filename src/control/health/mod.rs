@@ -1,0 +1,178 @@
+//! The health of the lines: probes, link states, and what they amount to.
+//!
+//! | file        | idea                                                          |
+//! |-------------|---------------------------------------------------------------|
+//! | `line.rs`   | one line as a pure state machine                              |
+//! | `probes.rs` | asking one target over one line                               |
+
+mod line;
+mod probes;
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::Ipv4Addr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::config::Config;
+
+pub(super) use line::{Line, Reason, Turn};
+pub(super) use probes::RawSockets;
+
+use probes::{Prober, Target};
+
+/// All lines, in the order of the configuration; the status shows them.
+pub(super) type Lines = Rc<RefCell<Vec<Line>>>;
+
+/// A line has turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LineTurn {
+    /// Its number.
+    pub(super) uplink: usize,
+    /// How.
+    pub(super) turn: Turn,
+}
+
+/// Watches all lines.
+pub(super) struct Health {
+    lines: Lines,
+    watched: Vec<Watched>,
+    findings: mpsc::UnboundedReceiver<Finding>,
+    report: mpsc::UnboundedSender<Finding>,
+    turns: VecDeque<LineTurn>,
+}
+
+/// A line that is asked.
+struct Watched {
+    uplink: usize,
+    interval: Duration,
+    patience: Duration,
+    next: Instant,
+    targets: Rc<[Target]>,
+    prober: Rc<Prober>,
+}
+
+/// What a probe found: how long the answer took, or none.
+struct Finding {
+    uplink: usize,
+    round: u64,
+    latency: Option<Duration>,
+}
+
+impl Health {
+    /// Watches the lines of a configuration from now on. `own`: the box's endpoints on them, set on the host by now;
+    /// `carriers`: whether their interfaces are up.
+    ///
+    /// # Errors
+    /// A prober cannot be made.
+    pub(super) fn start(
+        config: &Config,
+        own: &[Option<Ipv4Addr>],
+        carriers: impl Iterator<Item = bool>,
+        mut raw: RawSockets,
+    ) -> io::Result<Self> {
+        let now = Instant::now();
+        let lines = config.uplinks.iter().zip(carriers);
+        let lines = lines.map(|(uplink, carrier)| Line::new(uplink.health.as_ref(), carrier, now)).collect();
+        let mut watched = Vec::new();
+        for (place, (uplink, own)) in config.uplinks.iter().zip(own).enumerate() {
+            let (Some(health), Some(own)) = (&uplink.health, own) else { continue };
+            watched.push(Watched {
+                uplink: place,
+                interval: health.interval,
+                patience: (health.interval * health.lose).clamp(LEAST_PATIENCE, MOST_PATIENCE),
+                next: now,
+                targets: probes::targets(health).into(),
+                prober: Prober::new(*own, raw.take(place), health)?,
+            });
+        }
+        let (report, findings) = mpsc::unbounded_channel();
+        let lines = Rc::new(RefCell::new(lines));
+        Ok(Self { lines, watched, findings, report, turns: VecDeque::new() })
+    }
+
+    /// The lines as they are.
+    pub(super) fn lines(&self) -> Lines {
+        Rc::clone(&self.lines)
+    }
+
+    /// Takes in that the interfaces of these uplinks are up, or not.
+    pub(super) fn set_carrier(&mut self, uplinks: impl Iterator<Item = usize>, carrier: bool) {
+        for uplink in uplinks {
+            let turn = self.lines.borrow_mut()[uplink].set_carrier(carrier, Instant::now());
+            self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
+        }
+    }
+
+    /// Waits for the next line to turn. May be dropped and called again. Must run in a `LocalSet`.
+    pub(super) async fn next(&mut self) -> LineTurn {
+        loop {
+            if let Some(turn) = self.turns.pop_front() {
+                return turn;
+            }
+            self.ask();
+            let deadlines = self.lines.borrow().iter().filter_map(Line::deadline).min();
+            let due = self.watched.iter().map(|watched| watched.next).chain(deadlines).min();
+            tokio::select! {
+                finding = self.findings.recv() => self.take_in(finding),
+                () = sleep_until(due) => self.look_at_the_clock(),
+            }
+        }
+    }
+
+    /// Begins the rounds that are due.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        for watched in self.watched.iter_mut().filter(|watched| watched.next <= now) {
+            // After a pause of the whole machine the rounds it missed are not made up for.
+            watched.next = (watched.next + watched.interval).max(now);
+            let round = self.lines.borrow_mut()[watched.uplink].begin_round(now);
+            for target in 0..watched.targets.len() {
+                let (prober, targets) = (Rc::clone(&watched.prober), Rc::clone(&watched.targets));
+                let (report, uplink, patience) = (self.report.clone(), watched.uplink, watched.patience);
+                tokio::task::spawn_local(async move {
+                    let answer = prober.ask(&targets[target], patience).await;
+                    if let Err(reason) = &answer {
+                        tracing::debug!(uplink, target = ?targets[target], reason, "no answer");
+                    }
+                    // Fails only when the box has stopped.
+                    let _ = report.send(Finding { uplink, round, latency: answer.ok() });
+                });
+            }
+        }
+    }
+
+    fn take_in(&mut self, finding: Option<Finding>) {
+        let Some(Finding { uplink, round, latency }) = finding else { return };
+        let mut lines = self.lines.borrow_mut();
+        let turn = match latency {
+            Some(latency) => lines[uplink].answered(round, latency, Instant::now()),
+            None => {
+                lines[uplink].unanswered();
+                None
+            }
+        };
+        self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        for (uplink, line) in self.lines.borrow_mut().iter_mut().enumerate() {
+            self.turns.extend(line.tick(now).map(|turn| LineTurn { uplink, turn }));
+        }
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long an answer is waited for, at least and at most.
+const LEAST_PATIENCE: Duration = Duration::from_secs(1);
+const MOST_PATIENCE: Duration = Duration::from_secs(10);

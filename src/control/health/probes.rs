@@ -1,0 +1,222 @@
+//! Asking targets over one line: ICMP echo, TCP connect, HTTP(S) HEAD.
+//!
+//! All of it is sent from the box's own endpoint on the line, goes through the TUN and is translated like any inside host's
+//! packets. So it leaves by the line's interface with the line's external address, whatever the host's own routes are, and
+//! what an answer proves is the whole way, this box included.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use etherparse::{IcmpEchoHeader, Icmpv4Header, Icmpv4Type, Ipv4HeaderSlice};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
+use tokio::net::{TcpSocket, UdpSocket};
+use tokio::sync::oneshot;
+
+use crate::control::config::{Config, Health, WebTarget};
+
+/// Sockets that only a privileged process can open: for each uplink that pings, one.
+pub(in crate::control) struct RawSockets(Vec<Option<OwnedFd>>);
+
+impl RawSockets {
+    /// Opens them; to be called before privileges are given up.
+    ///
+    /// # Errors
+    /// The system's, with the key that asks for it.
+    pub(in crate::control) fn open(config: &Config) -> Result<Self, (String, io::Error)> {
+        let pings = |uplink: &crate::control::config::Uplink| {
+            uplink.health.as_ref().is_some_and(|health| !health.ping.is_empty())
+        };
+        let open = |(place, uplink)| {
+            if !pings(uplink) {
+                return Ok(None);
+            }
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP))
+                .map(Some)
+                .map_err(|errno| (format!("uplinks[{place}].health.ping"), errno.into()))
+        };
+        config.uplinks.iter().enumerate().map(open).collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn take(&mut self, place: usize) -> Option<OwnedFd> {
+        self.0.get_mut(place)?.take()
+    }
+}
+
+/// Who is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Ping(Ipv4Addr),
+    Tcp(SocketAddrV4),
+    Http(WebTarget),
+}
+
+/// All of a line's targets.
+pub(super) fn targets(health: &Health) -> Vec<Target> {
+    let ping = health.ping.iter().copied().map(Target::Ping);
+    let tcp = health.tcp.iter().copied().map(Target::Tcp);
+    let http = health.http.iter().cloned().map(Target::Http);
+    ping.chain(tcp).chain(http).collect()
+}
+
+/// Asks over one line.
+pub(super) struct Prober {
+    own: Ipv4Addr,
+    echoes: Option<Rc<Echoes>>,
+    web: Option<reqwest::Client>,
+}
+
+impl Prober {
+    /// For probes from this address, which must be set on the host by now.
+    ///
+    /// # Errors
+    /// The address is not there, or the certificates of the system's authorities cannot be read.
+    pub(super) fn new(own: Ipv4Addr, raw: Option<OwnedFd>, health: &Health) -> io::Result<Rc<Self>> {
+        let echoes = raw.map(|socket| Echoes::start(own, socket)).transpose()?;
+        let web = match health.http.is_empty() {
+            true => None,
+            false => Some(web_client(own)?),
+        };
+        Ok(Rc::new(Self { own, echoes, web }))
+    }
+
+    /// Asks once; how long the answer took.
+    ///
+    /// # Errors
+    /// Why there is no answer, for the log.
+    pub(super) async fn ask(&self, target: &Target, patience: Duration) -> Result<Duration, String> {
+        let began = Instant::now();
+        let asked = async {
+            match target {
+                Target::Ping(address) => self.ping(*address).await,
+                Target::Tcp(address) => self.connect(*address).await,
+                Target::Http(page) => self.head(page).await,
+            }
+        };
+        match tokio::time::timeout(patience, asked).await {
+            Ok(Ok(())) => Ok(began.elapsed()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(format!("no answer within {patience:?}")),
+        }
+    }
+
+    async fn ping(&self, address: Ipv4Addr) -> Result<(), String> {
+        let echoes = self.echoes.as_ref().ok_or("there is no socket for ICMP")?;
+        echoes.ask(address).await.map_err(|error| error.to_string())
+    }
+
+    async fn connect(&self, address: SocketAddrV4) -> Result<(), String> {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddrV4::new(self.own, 0).into())?;
+            socket.connect(address.into()).await.map(drop)
+        };
+        connect.await.map_err(|error: io::Error| error.to_string())
+    }
+
+    async fn head(&self, WebTarget(page): &WebTarget) -> Result<(), String> {
+        let web = self.web.as_ref().ok_or("there is no client for pages")?;
+        let answer = web.head(page.clone()).send().await.map_err(|error| error.to_string())?;
+        match answer.status() {
+            status if status.is_success() || status.is_redirection() => Ok(()),
+            status => Err(format!("status {status}")),
+        }
+    }
+}
+
+fn web_client(own: Ipv4Addr) -> io::Result<reqwest::Client> {
+    // Another caller may have been first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .local_address(IpAddr::V4(own))
+        .user_agent(concat!("natbox/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        // Each answer is to prove the way anew.
+        .pool_max_idle_per_host(0)
+        .build()
+        .map_err(io::Error::other)
+}
+
+/// Echo requests of one line, and who waits for which.
+struct Echoes {
+    /// A raw one, which is spoken to as if it were one of UDP: a packet at a time, with the other's address.
+    socket: UdpSocket,
+    identifier: u16,
+    state: RefCell<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next: u16,
+    by_sequence: HashMap<u16, (Ipv4Addr, oneshot::Sender<()>)>,
+}
+
+impl Echoes {
+    fn start(own: Ipv4Addr, socket: OwnedFd) -> io::Result<Rc<Self>> {
+        rustix::net::bind(&socket, &SocketAddrV4::new(own, 0))?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let echoes = Rc::new(Self { socket, identifier: rand::random(), state: RefCell::default() });
+        let reader = Rc::downgrade(&echoes);
+        tokio::task::spawn_local(async move {
+            while let Some(echoes) = reader.upgrade() {
+                if let Err(error) = echoes.read().await {
+                    tracing::debug!(%error, "ICMP socket");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        });
+        Ok(echoes)
+    }
+
+    /// Sends a request and waits for its reply.
+    async fn ask(&self, address: Ipv4Addr) -> io::Result<()> {
+        let (sender, receiver) = oneshot::channel();
+        let sequence = {
+            let mut state = self.state.borrow_mut();
+            state.by_sequence.retain(|_, (_, waiting)| !waiting.is_closed());
+            state.next = state.next.wrapping_add(1);
+            let sequence = state.next;
+            state.by_sequence.insert(sequence, (address, sender));
+            sequence
+        };
+        let header = IcmpEchoHeader { id: self.identifier, seq: sequence };
+        let header = Icmpv4Header::with_checksum(Icmpv4Type::EchoRequest(header), PAYLOAD);
+        let packet = [&header.to_bytes()[..], PAYLOAD].concat();
+        self.socket.send_to(&packet, SocketAddrV4::new(address, 0)).await?;
+        receiver.await.map_err(io::Error::other)
+    }
+
+    /// Takes in one packet.
+    async fn read(&self) -> io::Result<()> {
+        let mut buffer = [0; 2048];
+        let length = self.socket.recv(&mut buffer).await?;
+        if let Some((source, sequence)) = self.reply(&buffer[..length]) {
+            let mut state = self.state.borrow_mut();
+            if state.by_sequence.get(&sequence).is_some_and(|(asked, _)| *asked == source)
+                && let Some((_, waiting)) = state.by_sequence.remove(&sequence)
+            {
+                // Who does not wait any more needs no answer.
+                let _ = waiting.send(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sender and sequence number of an echo reply to us.
+    fn reply(&self, packet: &[u8]) -> Option<(Ipv4Addr, u16)> {
+        let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
+        let (icmp, _) = Icmpv4Header::from_slice(packet.get(ip.slice().len()..)?).ok()?;
+        let Icmpv4Type::EchoReply(echo) = icmp.icmp_type else { return None };
+        (echo.id == self.identifier).then(|| (ip.source_addr(), echo.seq))
+    }
+}
+
+const PAYLOAD: &[u8] = b"natbox looks whether this line is alive";
+/// Pause after an error that should not be.
+const RETRY: Duration = Duration::from_millis(100);

@@ -1,0 +1,166 @@
+//! Ending the sessions of a failed line, and telling the inside at once: TCP is reset, UDP gets an ICMP error, so that
+//! whoever talked over it can begin again over another line.
+//!
+//! The control thread sweeps the table in slices; what is to be said waits in [`Farewells`] until a worker sends it.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::packet::{Answer, ChecksumMode, TcpFlags, Tuple, craft, icmp_error, parse};
+use crate::time::Tick;
+
+use super::key::Key;
+use super::session::{Direction, End, State};
+use super::table::{Listed, SessionId};
+use super::tcp_state::TcpState;
+use super::tcp_window::TcpNumbers;
+use super::{Lane, Nat};
+
+/// Which sessions a change of lines ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Affected {
+    /// Those that go over this line and could begin again over another.
+    Over(u8),
+    /// Those from inside that go over another line, and would take this one if they began now.
+    Returning(u8),
+}
+
+/// Where a sweep goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SweepPlace(usize, u32);
+
+/// Whole IPv4 packets.
+type Packets = Vec<Box<[u8]>>;
+
+/// Packets to inside hosts that wait to be sent.
+#[derive(Default)]
+pub(super) struct Farewells(Mutex<VecDeque<Box<[u8]>>>);
+
+impl Farewells {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
+impl Nat {
+    /// Ends affected sessions in a slice of the table. Returns how many, and where to go on (None: the sweep is done).
+    ///
+    /// Call it again a moment later while [`Self::farewells`] is large.
+    pub fn sweep(&self, affected: Affected, from: SweepPlace, now: Tick) -> (usize, Option<SweepPlace>) {
+        let mut condemned: Vec<(SessionId, Key, Packets)> = Vec::new();
+        let next = self.table.list((from.0, from.1), SLICE, |session| {
+            if self.is_affected(affected, &session) {
+                condemned.push((session.id, Key::of(session.original), self.farewell(&session)));
+            }
+        });
+        let mut ended = 0;
+        for (id, original, packets) in condemned {
+            // Another one may have its place by now.
+            let Some(session) = self.table.end(id, original) else { continue };
+            self.release(&session, now);
+            self.farewells.0.lock().extend(packets);
+            ended += 1;
+        }
+        (ended, next.map(|(pool, offset)| SweepPlace(pool, offset)))
+    }
+
+    /// Packets to inside hosts that wait to be sent.
+    pub fn farewells(&self) -> usize {
+        self.farewells.0.lock().len()
+    }
+
+    /// Leaves some of what waits in [`Lane::released`]. One worker does it for all.
+    pub(super) fn say_farewell(&self, lane: &mut Lane) {
+        if lane.worker != 0 {
+            return;
+        }
+        let mut waiting = self.farewells.0.lock();
+        let now = waiting.len().min(AT_ONCE);
+        lane.counters.farewells += now as u64;
+        lane.released.extend(waiting.drain(..now));
+    }
+
+    fn is_affected(&self, affected: Affected, session: &Listed) -> bool {
+        let (from, to) = (session.origin.from, session.origin.to);
+        let begins_inside = from.is_inside();
+        if begins_inside && to.is_inside() || self.line_of_own(session.reply.source.address).is_some() {
+            // Hairpin needs no line; the box's own endpoints must stay on theirs.
+            return false;
+        }
+        // What is published cannot choose: it answers where it was asked.
+        let rule =
+            || self.outbound_rule(session.original.source.address, session.original.destination.address);
+        match affected {
+            Affected::Over(uplink) if session.uplink != uplink => false,
+            Affected::Over(uplink) => match from {
+                End::Mapping | End::Address => rule().is_some_and(|rule| self.has_other_line(rule, uplink)),
+                End::Outside | End::Forward => self.has_other_open_line(uplink),
+            },
+            Affected::Returning(uplink) => {
+                session.uplink != uplink
+                    && matches!(from, End::Mapping | End::Address)
+                    && self.line_of_own(session.original.source.address).is_none()
+                    && rule()
+                        .is_some_and(|rule| self.would_choose(rule, session.original.source) == Some(uplink))
+            }
+        }
+    }
+
+    /// What the inside end of a session is told when it ends: nothing where there is no way to.
+    fn farewell(&self, session: &Listed) -> Packets {
+        let inside = if session.origin.from.is_inside() { Direction::Original } else { Direction::Reply };
+        let sent = match inside {
+            Direction::Original => session.original,
+            Direction::Reply => session.reply,
+        };
+        match (session.state, session.tcp) {
+            (State::Tcp(TcpState::FinBoth | TcpState::Reset), _) => Vec::new(),
+            (State::Tcp(_), numbers) => resets(sent.mirrored(), numbers, inside),
+            (State::Udp | State::DnsAnswered, _) => self.unreachable(sent).into_iter().collect(),
+            (State::Icmp | State::Other, _) => Vec::new(),
+        }
+    }
+
+    /// An ICMP error about a datagram that the inside host could have sent.
+    fn unreachable(&self, sent: Tuple) -> Option<Box<[u8]>> {
+        let datagram = craft::udp(sent, b"");
+        let mut buffer = [0; BUFFER];
+        buffer[..datagram.len()].copy_from_slice(&datagram);
+        let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
+        let source = self.settings.inside_address.unwrap_or(sent.destination.address);
+        let answer = Answer::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
+        let length = icmp_error(&parsed, &mut buffer, datagram.len(), answer, source)?;
+        Some(buffer[..length].into())
+    }
+}
+
+/// Resets in the name of the other end. A receiver obeys only the very number that it expects (RFC 5961 section 3.2): what
+/// the other end would send next if nothing was lost on the way, else what the receiver has acknowledged.
+fn resets(to: Tuple, numbers: TcpNumbers, inside: Direction) -> Packets {
+    let (own, other) = (inside.number(), inside.opposite().number());
+    // In answer to a SYN it is the acknowledgement that counts.
+    let acknowledgement = numbers.next[own].unwrap_or(0);
+    let mut expected: Vec<u32> =
+        [numbers.next[other], numbers.acknowledged[own]].into_iter().flatten().collect();
+    expected.dedup();
+    if expected.is_empty() {
+        expected.push(0);
+    }
+    let reset = |sequence| {
+        let flags = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
+        craft::tcp(to, flags, sequence, acknowledgement, &[], b"").into()
+    };
+    expected.into_iter().map(reset).collect()
+}
+
+/// Records looked at in one slice, under one lock.
+const SLICE: u32 = 1024;
+/// Packets that a worker sends at once.
+const AT_ONCE: usize = 64;
+/// Room for an ICMP error.
+const BUFFER: usize = 2048;
+/// ICMP code 13 (RFC 1812 section 5.2.7.1). Of the codes that are true here, it is one that the kernels of the receivers pass on to
+/// programs (Linux: EHOSTUNREACH; host unreachable is kept from those that do not ask for it).
+const ADMINISTRATIVELY_PROHIBITED: u8 = 13;

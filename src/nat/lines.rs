@@ -1,0 +1,287 @@
+//! Lines: which one something new takes, and what each can carry now.
+//!
+//! Each inside endpoint draws a random number for every line, by a keyed hash, bent by the line's weight; of the lines that
+//! it may take the best number wins (rendezvous hashing). So the choice is spread by weight and always the same, and when
+//! a line fails, only those move that were on it.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
+
+use crate::packet::{Endpoint, Tuple};
+
+use super::Nat;
+use super::lease::has_ports;
+use super::settings::{Balance, OutboundRule, Settings};
+
+/// What a line takes on from the inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Intake {
+    /// Whatever comes.
+    #[default]
+    Open = 0,
+    /// What comes from endpoints that have a mapping on it; others go elsewhere as long as some line is open to them.
+    Held = 1,
+    /// Nothing new, as long as some other line is open to it. What is under way goes on.
+    Closed = 2,
+}
+
+/// What the legs can carry; may change while packets flow. Relaxed: a packet or two judged by the old value do no harm.
+pub(super) struct Legs {
+    inside_mtu: AtomicU16,
+    lines: Box<[LineLeg]>,
+}
+
+struct LineLeg {
+    mtu: AtomicU16,
+    intake: AtomicU8,
+}
+
+impl Legs {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let line = |uplink: &super::Uplink| LineLeg {
+            mtu: AtomicU16::new(uplink.mtu),
+            intake: AtomicU8::new(Intake::Open as u8),
+        };
+        Self {
+            inside_mtu: AtomicU16::new(settings.inside_mtu),
+            lines: settings.uplinks.iter().map(line).collect(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn inside_mtu(&self) -> u16 {
+        self.inside_mtu.load(Relaxed)
+    }
+
+    #[inline]
+    pub(super) fn uplink_mtu(&self, uplink: u8) -> u16 {
+        self.lines[usize::from(uplink)].mtu.load(Relaxed)
+    }
+
+    fn intake(&self, uplink: u8) -> Intake {
+        match self.lines[usize::from(uplink)].intake.load(Relaxed) {
+            0 => Intake::Open,
+            1 => Intake::Held,
+            _ => Intake::Closed,
+        }
+    }
+}
+
+impl Nat {
+    /// Takes in a new MTU of the inside leg (None) or of an uplink.
+    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+        let leg = match uplink {
+            None => &self.legs.inside_mtu,
+            Some(number) => &self.legs.lines[usize::from(number)].mtu,
+        };
+        leg.store(mtu, Relaxed);
+    }
+
+    /// Takes in what an uplink takes on from now on.
+    pub fn set_intake(&self, uplink: u8, intake: Intake) {
+        self.legs.lines[usize::from(uplink)].intake.store(intake as u8, Relaxed);
+    }
+
+    /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a mapping, else the best of
+    /// the open ones, else (none is) the best of all.
+    pub(super) fn choose_uplink(&self, tuple: &Tuple) -> Option<u8> {
+        if let Some(own) = self.line_of_own(tuple.source.address) {
+            return Some(own);
+        }
+        let rule = self.outbound_rule(tuple.source.address, tuple.destination.address)?;
+        if let [only] = rule.uplinks[..] {
+            return Some(only);
+        }
+        let intake = |uplink: &u8| self.legs.intake(*uplink);
+        let all_closed = !rule.uplinks.iter().any(|uplink| intake(uplink) == Intake::Open);
+        let has_mapping = |uplink: &u8| {
+            let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
+            has_ports(tuple.protocol) && self.mappings.contains(key)
+        };
+        let goes_on = |uplink: &u8| (all_closed || intake(uplink) != Intake::Closed) && has_mapping(uplink);
+        let begins = |uplink: &u8| all_closed || intake(uplink) == Intake::Open;
+        let endpoint = match rule.balance {
+            Balance::Endpoint if has_ports(tuple.protocol) => tuple.source,
+            Balance::Endpoint | Balance::Host => Endpoint::new(tuple.source.address, 0),
+        };
+        self.best_line(rule, endpoint, goes_on).or_else(|| self.best_line(rule, endpoint, begins))
+    }
+
+    /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere.
+    pub(super) fn would_choose(&self, rule: &OutboundRule, inside: Endpoint) -> Option<u8> {
+        let endpoint = match rule.balance {
+            Balance::Endpoint => inside,
+            Balance::Host => Endpoint::new(inside.address, 0),
+        };
+        self.best_line(rule, endpoint, |uplink| self.legs.intake(*uplink) == Intake::Open)
+    }
+
+    /// Whether something new could begin by a rule over another line than this one.
+    pub(super) fn has_other_line(&self, rule: &OutboundRule, uplink: u8) -> bool {
+        rule.uplinks.iter().any(|other| *other != uplink && self.legs.intake(*other) == Intake::Open)
+    }
+
+    /// Whether any line but this one is open.
+    pub(super) fn has_other_open_line(&self, uplink: u8) -> bool {
+        let lines = 0..self.legs.lines.len() as u8;
+        lines.into_iter().any(|other| other != uplink && self.legs.intake(other) == Intake::Open)
+    }
+
+    fn best_line(
+        &self,
+        rule: &OutboundRule,
+        endpoint: Endpoint,
+        may_take: impl Fn(&u8) -> bool,
+    ) -> Option<u8> {
+        let lines = rule.uplinks.iter().copied().filter(|uplink| may_take(uplink));
+        lines.min_by(|one, other| self.draw(endpoint, *one).total_cmp(&self.draw(endpoint, *other)))
+    }
+
+    /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
+    /// proportion to the weights.
+    fn draw(&self, endpoint: Endpoint, uplink: u8) -> f64 {
+        let seed =
+            u64::from(endpoint.address.to_bits()) << 24 | u64::from(endpoint.port) << 8 | u64::from(uplink);
+        // In (0, 1].
+        let uniform = ((self.mix(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        -uniform.ln() / f64::from(self.settings.uplinks[usize::from(uplink)].weight.max(1))
+    }
+
+    /// The rule by which an inside host may reach a destination: the longest source prefix first, then the longest
+    /// destination.
+    pub(super) fn outbound_rule(&self, host: Ipv4Addr, destination: Ipv4Addr) -> Option<&OutboundRule> {
+        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
+        let reaching = rules.filter_map(|rule| {
+            let to = rule.to.iter().filter(|prefix| prefix.contains(&destination));
+            let length = to.map(ipnet::Ipv4Net::prefix_len).max();
+            let length = if rule.to.is_empty() { Some(0) } else { length };
+            length.map(|length| ((rule.from.prefix_len(), length), rule))
+        });
+        reaching.max_by_key(|(lengths, _)| *lengths).map(|(_, rule)| rule)
+    }
+
+    /// The line whose own endpoint on the box has this address.
+    pub(super) fn line_of_own(&self, address: Ipv4Addr) -> Option<u8> {
+        if !address.is_link_local() {
+            return None;
+        }
+        self.settings.uplinks.iter().position(|uplink| uplink.own == Some(address)).map(|line| line as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::packet::{Protocol, craft};
+    use crate::time::Tick;
+
+    use super::*;
+
+    const INSIDE: [u8; 4] = [10, 0, 0, 0];
+
+    fn box_with(weights: &[u32], change: impl FnOnce(&mut Settings)) -> Nat {
+        let inside = ipnet::Ipv4Net::new_assert(INSIDE.into(), 8);
+        let mut settings = Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 1));
+        let first = settings.uplinks.remove(0);
+        for (number, weight) in weights.iter().enumerate() {
+            let mut line = first.clone();
+            line.weight = *weight;
+            line.addresses[0].address = Ipv4Addr::new(203, 0, 113, number as u8 + 1);
+            settings.uplinks.push(line);
+        }
+        settings.outbound[0].uplinks = (0..weights.len() as u8).collect();
+        change(&mut settings);
+        Nat::new(settings, 1, Tick(0)).expect("memory")
+    }
+
+    fn choices(nat: &Nat) -> Vec<u8> {
+        let endpoints = (0..20_000u32).map(|n| ([10, 1, (n >> 8) as u8, n as u8], 1024 + (n % 7) as u16));
+        endpoints.map(|source| choose(nat, source).expect("a rule")).collect()
+    }
+
+    fn choose(nat: &Nat, source: ([u8; 4], u16)) -> Option<u8> {
+        nat.choose_uplink(&craft::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
+    }
+
+    fn share(choices: &[u8], line: u8) -> f64 {
+        choices.iter().filter(|choice| **choice == line).count() as f64 / choices.len() as f64
+    }
+
+    #[test]
+    fn endpoints_are_spread_by_weight_and_always_alike() {
+        let nat = box_with(&[1, 3, 6], |_| {});
+        let chosen = choices(&nat);
+        for (line, wanted) in [(0, 0.1), (1, 0.3), (2, 0.6)] {
+            let share = share(&chosen, line);
+            assert!((share - wanted).abs() < 0.02, "line {line}: {share}");
+        }
+        assert_eq!(choices(&nat), chosen);
+    }
+
+    #[test]
+    fn only_those_on_a_failed_line_move_and_they_by_weight() {
+        let nat = box_with(&[1, 3, 6], |_| {});
+        let before = choices(&nat);
+        for intake in [Intake::Held, Intake::Closed] {
+            nat.set_intake(2, intake);
+            let after = choices(&nat);
+            let moved: Vec<u8> =
+                before.iter().zip(&after).filter(|(one, _)| **one == 2).map(|(_, other)| *other).collect();
+            assert!(before.iter().zip(&after).all(|(one, other)| *one == 2 || one == other));
+            assert!((share(&moved, 1) - 0.75).abs() < 0.03 && !moved.contains(&2));
+        }
+        nat.set_intake(2, Intake::Open);
+        assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn without_any_open_line_the_choice_is_as_if_all_were() {
+        let nat = box_with(&[1, 1], |_| {});
+        let before = choices(&nat);
+        nat.set_intake(0, Intake::Closed);
+        nat.set_intake(1, Intake::Held);
+        assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn a_host_keeps_to_one_line_if_asked() {
+        let nat = box_with(&[1, 1], |settings| settings.outbound[0].balance = Balance::Host);
+        let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
+        let mut both = std::collections::HashSet::new();
+        for host in 0..100 {
+            let first = choose(&nat, ([10, 0, 0, host], 1));
+            both.insert(first);
+            assert!(lines(host).all(|source| choose(&nat, source) == first));
+        }
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn the_longest_source_and_then_the_longest_destination_decide() {
+        let net = |text: &str| text.parse::<ipnet::Ipv4Net>().expect("a prefix");
+        let rule = |from: &str, to: &[&str], uplink: u8| OutboundRule {
+            from: net(from),
+            to: to.iter().map(|to| net(to)).collect(),
+            uplinks: vec![uplink],
+            balance: Balance::Endpoint,
+        };
+        let nat = box_with(&[1, 1, 1, 1], |settings| {
+            settings.outbound = vec![
+                rule("10.0.0.0/8", &["192.0.2.0/24", "198.51.100.0/25"], 0),
+                rule("10.0.0.0/8", &["192.0.2.128/25"], 1),
+                rule("10.0.0.0/8", &[], 2),
+                rule("10.9.0.0/16", &["192.0.2.0/24"], 3),
+            ];
+        });
+        let line = |source: [u8; 4], destination: [u8; 4]| {
+            nat.choose_uplink(&craft::tuple(Protocol::TCP, (source, 1), (destination, 80)))
+        };
+        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
+        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));
+        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 129]), Some(1));
+        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 128]), Some(2));
+        assert_eq!(line([10, 9, 0, 1], [192, 0, 2, 129]), Some(3));
+        assert_eq!(line([10, 9, 0, 1], [8, 8, 8, 8]), Some(2));
+        assert_eq!(line([11, 0, 0, 1], [8, 8, 8, 8]), None);
+    }
+}
