@@ -40,7 +40,7 @@ impl Failover {
             Turn::Up => tracing::info!(uplink = %settings.name, "line is healthy"),
             Turn::Down(reason) => {
                 let reason = match reason {
-                    Reason::NoCarrier => "no carrier",
+                    Reason::NoCarrier => "no carrier, or no address",
                     Reason::NoAnswer => "no answer",
                 };
                 tracing::warn!(uplink = %settings.name, reason, "line has failed");

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::engine::{Engine, Event, Options};
-use crate::host::{self, Applied, HostError, LinkEvent, LinkWatch};
+use crate::host::{self, Applied, Change, HostError, LinkEvent, LinkWatch};
 use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
 use crate::nat::Nat;
 use crate::time::Tick;
@@ -123,6 +123,8 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
     let mut signals = Signals::new()?;
     let mut socket = Server::bind(&config.admin.socket)?;
     let prepared = host::prepare(config).await?;
+    let written = config;
+    let config = &prepared.config().clone();
     for warning in &prepared.facts().warnings {
         tracing::warn!("{warning}");
     }
@@ -143,7 +145,7 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
         sessions = config.limits.sessions, "TUN device open"
     );
     let nat = engine.nat();
-    let reloader = Reloader::new(path, config, prepared.facts(), Arc::clone(&nat));
+    let reloader = Reloader::new(path, written, config, prepared.facts(), Arc::clone(&nat));
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
@@ -189,9 +191,14 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },
                 event = events.recv() => break Err(failure(event, &tun.name)),
-                change = links.next() => match change.interface == tun.name {
-                    true => tun_link.change(config, &mut applied, change.event).await,
-                    false => on_link_change(config, &nat.load(), &mut applied, &mut health, &change).await,
+                change = links.next() => match change {
+                    Change::Addresses => follow(&mut applied, &source.reloader, &mut health).await,
+                    Change::Link(change) if change.interface == tun.name => {
+                        tun_link.change(config, &mut applied, change.event).await;
+                    }
+                    Change::Link(change) => {
+                        on_link_change(config, &nat.load(), &mut applied, &mut health, &change).await;
+                    }
                 },
                 turn = health.next() => failover.act(turn),
             }
@@ -203,7 +210,8 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
 }
 
 fn watch_lines(config: &Config, facts: &host::Facts, raw: RawSockets) -> Result<Health, RunError> {
-    let carriers = facts.uplinks.iter().map(|leg| leg.up);
+    let carriers = config.uplinks.iter().zip(&facts.uplinks);
+    let carriers = carriers.map(|(uplink, leg)| leg.up && !uplink.addresses.is_empty());
     Health::start(config, &facts.own_endpoints, carriers, raw)
         .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
@@ -279,6 +287,25 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
     error
 }
 
+/// Takes in what addresses the interfaces have now. Only sessions over addresses that are gone end.
+async fn follow(applied: &mut Applied, reloader: &Reloader, health: &mut Health) {
+    match applied.follow().await {
+        Ok(false) => {}
+        Ok(true) => {
+            let (config, facts) = (applied.config(), applied.facts());
+            let ended = reloader.follow(config, facts);
+            for (number, (uplink, leg)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
+                if uplink.follows_interface {
+                    let addresses = uplink.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+                    tracing::info!(uplink = %uplink.name, address = %addresses.join(", "), ended, "address followed");
+                    health.set_carrier(std::iter::once(number), leg.up && !addresses.is_empty());
+                }
+            }
+        }
+        Err(error) => tracing::warn!(%error, "the addresses of the interfaces could not be followed"),
+    }
+}
+
 async fn on_link_change(
     config: &Config,
     nat: &Nat,
@@ -304,7 +331,8 @@ async fn on_link_change(
             if let Err(error) = applied.refresh().await {
                 tracing::warn!(%error, interface = %name, "not everything could be set again");
             }
-            health.set_carrier(uplinks, true);
+            let placed = |number: &usize| !applied.config().uplinks[*number].addresses.is_empty();
+            health.set_carrier(uplinks.filter(placed), true);
         }
         LinkEvent::Mtu(bytes) => {
             tracing::info!(interface = %name, mtu = bytes, "MTU changed");

@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::engine;
 use crate::host::Facts;
-use crate::nat::Nat;
+use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
-use super::config::{self, Config, Loaded, Problems};
+use super::config::{self, Config, Loaded, Problems, Whereabouts};
 use super::settings;
 
 /// What a reload did.
@@ -52,21 +52,56 @@ pub enum ReloadError {
 /// Keeps what the running box was told.
 pub(super) struct Reloader {
     path: PathBuf,
-    config: RefCell<Config>,
-    facts: Facts,
+    /// As the file has it.
+    written: RefCell<Config>,
+    host: RefCell<Host>,
     nat: Arc<ArcSwap<Nat>>,
 }
 
+/// What is known of the host.
+struct Host {
+    whereabouts: Vec<Option<Whereabouts>>,
+    facts: Facts,
+}
+
+impl Host {
+    fn new(config: &Config, facts: &Facts) -> Self {
+        Self { whereabouts: config.whereabouts(), facts: facts.clone() }
+    }
+}
+
 impl Reloader {
-    pub(super) fn new(path: &Path, config: &Config, facts: &Facts, nat: Arc<ArcSwap<Nat>>) -> Self {
-        Self { path: path.to_owned(), config: RefCell::new(config.clone()), facts: facts.clone(), nat }
+    /// `written`: as the file has it; `config`: with the addresses of the interfaces.
+    pub(super) fn new(
+        path: &Path,
+        written: &Config,
+        config: &Config,
+        facts: &Facts,
+        nat: Arc<ArcSwap<Nat>>,
+    ) -> Self {
+        let host = RefCell::new(Host::new(config, facts));
+        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, nat }
+    }
+
+    /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
+    pub(super) fn follow(&self, config: &Config, facts: &Facts) -> usize {
+        *self.host.borrow_mut() = Host::new(config, facts);
+        self.live_by(config, facts)
+    }
+
+    fn live_by(&self, config: &Config, facts: &Facts) -> usize {
+        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts)));
+        let before = engine::replace(&self.nat, Arc::clone(&now));
+        // The inside is told of those that lost their address.
+        let ended = now.sweep_all(Affected::Homeless, Tick::now());
+        ended + now.settle(&before, Tick::now())
     }
 
     /// Reads the file again and lives by it.
     pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
-        let mut config = self.config.borrow_mut();
-        let changed = differences(&config, &new);
+        let mut written = self.written.borrow_mut();
+        let changed = differences(&written, &new);
         let mut stuck = changed.iter().filter(|key| !CHANGEABLE.contains(&key.as_str())).peekable();
         if stuck.peek().is_some() {
             let keys = stuck.cloned().collect::<Vec<_>>().join(", ");
@@ -74,11 +109,9 @@ impl Reloader {
         }
         let mut sessions_ended = 0;
         if !changed.is_empty() {
-            let rules = self.nat.load().with_rules(settings::settings(&new, &self.facts));
-            let now = Arc::new(rules);
-            let before = engine::replace(&self.nat, Arc::clone(&now));
-            sessions_ended = now.settle(&before, Tick::now());
-            *config = new;
+            let host = self.host.borrow();
+            sessions_ended = self.live_by(&new.at(&host.whereabouts), &host.facts);
+            *written = new;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
         let done = Reloaded { changed, sessions_ended, warnings };

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::error::HostError;
 use super::listeners;
 use super::numbers::Numbers;
-use super::snapshot::{Link, Snapshot};
+use super::snapshot::Snapshot;
 use super::sysctl;
 use crate::control::config::{Config, PortRange};
 
@@ -27,6 +27,8 @@ pub struct Facts {
     pub owned: Vec<Vec<bool>>,
     /// For each uplink and each of its addresses: it lies in a network of the uplink's interface and is not owned.
     pub on_link: Vec<Vec<bool>>,
+    /// The address of some uplink follows its interface.
+    pub(super) follows_interfaces: bool,
     /// Ports that the host's own connections from an owned address take.
     pub ephemeral_ports: PortRange,
     /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
@@ -91,13 +93,15 @@ impl Facts {
         };
         let owned = flags(&|_, address| snapshot.owns(address));
         let on_link = flags(&|leg, address| !snapshot.owns(address) && leg.reaches(address));
-        let any_owned = owned.iter().flatten().any(|owned| *owned);
+        let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
+        let any_owned = follows_interfaces || owned.iter().flatten().any(|owned| *owned);
         let numbers = numbers(any_owned)?;
         let mut facts = Self {
             inside,
             uplinks,
             owned,
             on_link,
+            follows_interfaces,
             ephemeral_ports: ephemeral_ports()?,
             tun_address: numbers.tun_address,
             own_endpoints: own_endpoints(config, &numbers),
@@ -120,6 +124,7 @@ impl Facts {
             uplinks: uplinks.collect(),
             owned: flags(false),
             on_link: flags(true),
+            follows_interfaces: false,
             ephemeral_ports: EPHEMERAL_DEFAULT,
             tun_address: numbers.tun_address,
             own_endpoints: own_endpoints(config, &numbers),
@@ -138,9 +143,9 @@ impl Facts {
         if self.any_owned() { listeners::ports() } else { Ok(Vec::new()) }
     }
 
-    /// Whether some external address is also the host's own.
+    /// Whether some external address is also the host's own, or may be so any moment.
     pub fn any_owned(&self) -> bool {
-        self.owned.iter().flatten().any(|owned| *owned)
+        self.follows_interfaces || self.owned.iter().flatten().any(|owned| *owned)
     }
 
     fn look_for_trouble(&self, config: &Config, snapshot: &Snapshot) -> Vec<String> {
@@ -191,7 +196,7 @@ impl LegFacts {
             interface: name.into(),
             index: link.index,
             mtu: link.mtu,
-            address: primary(link, snapshot),
+            address: snapshot.primary(link),
             up: link.carrier,
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
@@ -225,11 +230,6 @@ impl LegFacts {
 fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
     uplinks.map(|(place, uplink)| uplink.has_own_endpoint().then(|| numbers.own_endpoint(place))).collect()
-}
-
-fn primary(link: &Link, snapshot: &Snapshot) -> Option<Ipv4Addr> {
-    let mut addresses = snapshot.addresses.iter().filter(|address| address.index == link.index);
-    addresses.find(|address| address.primary).map(|address| address.address)
 }
 
 /// Forwarding is on in general, but off here.

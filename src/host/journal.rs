@@ -73,12 +73,26 @@ impl Journal {
     /// # Errors
     /// When the file cannot be written.
     pub(super) fn create(directory: &Path, header: &Header) -> Result<Self, HostError> {
-        let path = directory.join(format!("host-{}-{}.jsonl", header.netns, header.tun));
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o644).open(&path);
-        let mut journal = Self { file: file.map_err(|error| HostError::journal(&path, error))?, path };
+        Self::replace(directory, header, &[])
+    }
+
+    /// Puts a journal of these entries in the place of the one that is there, in one step.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the old one is in its place then.
+    pub(super) fn replace(directory: &Path, header: &Header, entries: &[Entry]) -> Result<Self, HostError> {
+        let name = Self::name(header);
+        let (path, new) = (directory.join(&name), directory.join(format!("{name}.new")));
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
+        let mut journal = Self { file: file.map_err(|error| HostError::journal(&new, error))?, path };
         journal.line(header)?;
+        entries.iter().try_for_each(|entry| journal.append(entry))?;
+        fs::rename(&new, &journal.path).map_err(|error| HostError::journal(&journal.path, error))?;
         Ok(journal)
+    }
+
+    fn name(header: &Header) -> String {
+        format!("host-{}-{}.jsonl", header.netns, header.tun)
     }
 
     /// Writes down a change that is about to be made.
@@ -242,6 +256,9 @@ mod tests {
         let found = read_all(directory.path());
         assert_eq!(found.len(), 1);
         assert_eq!((&found[0].header, &found[0].entries), (&header(), &vec![entry("1")]));
+        let mut journal = Journal::replace(directory.path(), &header(), &[entry("2")]).unwrap();
+        journal.append(&entry("3")).unwrap();
+        assert_eq!(read_all(directory.path())[0].entries, [entry("2"), entry("3")]);
         journal.remove().unwrap();
         assert!(read_all(directory.path()).is_empty());
     }

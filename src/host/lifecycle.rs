@@ -55,6 +55,8 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
         clean_up(&kernel, directory, &header).await?;
     }
     let snapshot = kernel.snapshot().await?;
+    let written = config;
+    let config = &written.at(&snapshot.whereabouts(written));
     let choose = |owned| match config.host.manage {
         true => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Foreign),
         // Somebody has run the plan's commands, perhaps.
@@ -73,25 +75,33 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
     }
     let steps = steps::steps(config, &facts, &numbers);
     let directory = directory.to_owned();
-    Ok(Prepared { kernel, steps, facts, header, directory, lock, tun: config.tun.name.clone() })
+    let (written, config) = (written.clone(), config.clone());
+    Ok(Prepared { written, config, kernel, steps, facts, numbers, header, directory, lock })
 }
 
 /// Everything is known, nothing is changed.
 pub struct Prepared {
+    written: Config,
+    config: Config,
     kernel: Kernel,
     steps: Vec<Step>,
     facts: Facts,
+    numbers: Numbers,
     header: Header,
     directory: PathBuf,
     /// Nothing with `host.manage: false`.
     lock: Option<Lock>,
-    tun: String,
 }
 
 impl Prepared {
     /// What was found on the host.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The configuration with the addresses that its interfaces have now.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Sets everything, and takes back what was set so far if something fails. With `host.manage: false` nothing at
@@ -102,10 +112,12 @@ impl Prepared {
     /// # Errors
     /// When the kernel refuses a change or something foreign is in the way.
     pub async fn apply(self, tun_index: u32) -> Result<Applied, HostError> {
-        let Self { kernel, steps, facts, header, directory, lock, tun } = self;
+        let Self { written, config, kernel, steps, facts, numbers, header, directory, lock } = self;
         let manage = lock.is_some();
+        let tun = config.tun.name.clone();
+        let (done, journal) = (Vec::new(), None);
         let mut applied =
-            Applied { kernel, steps, facts, done: Vec::new(), journal: None, netns: header.netns, directory };
+            Applied { written, config, kernel, steps, facts, numbers, done, journal, header, directory };
         if !manage {
             applied.steps.clear();
             return Ok(applied);
@@ -116,7 +128,7 @@ impl Prepared {
             let found = found.map_or("missing".into(), |index| index.to_string());
             return Err(HostError::WrongTun { name: tun, found, opened: tun_index });
         }
-        applied.journal = Some(Journal::create(&applied.directory, &header)?);
+        applied.journal = Some(Journal::create(&applied.directory, &applied.header)?);
         match applied.run_steps().await {
             Ok(()) => {
                 drop(lock);
@@ -133,13 +145,16 @@ impl Prepared {
 
 /// What was set. Dropping it takes nothing back.
 pub struct Applied {
+    written: Config,
+    config: Config,
     kernel: Kernel,
     steps: Vec<Step>,
     facts: Facts,
+    numbers: Numbers,
     done: Vec<Entry>,
     /// Nothing with `host.manage: false`.
     journal: Option<Journal>,
-    netns: u64,
+    header: Header,
     directory: PathBuf,
 }
 
@@ -147,6 +162,44 @@ impl Applied {
     /// What was found on the host before.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The configuration with the addresses that its interfaces had when they were looked at last.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Looks whether interfaces that are followed have other addresses or next hops now, and sets what follows from that. True
+    /// if so; [`Self::config`] and [`Self::facts`] tell then how it is.
+    ///
+    /// # Errors
+    /// When an interface is gone or the kernel refuses a change; a later call goes on from there.
+    pub async fn follow(&mut self) -> Result<bool, HostError> {
+        if !self.facts.follows_interfaces {
+            return Ok(false);
+        }
+        let snapshot = self.kernel.snapshot().await?;
+        let config = self.written.at(&snapshot.whereabouts(&self.written));
+        if config.uplinks == self.config.uplinks {
+            // The same address may have come back without what had gone with it.
+            self.refresh().await?;
+            return Ok(false);
+        }
+        let (facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
+        if self.journal.is_some() {
+            let _lock = Lock::take().await?;
+            self.steps = steps::steps(&config, &facts, &self.numbers);
+            let (kept, obsolete) = self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
+            self.done = kept;
+            let others = live_journals(&self.directory, self.header.netns);
+            for error in take_back(&self.kernel, &obsolete, &others).await {
+                tracing::warn!(%error, "could not be taken back");
+            }
+            self.journal = Some(Journal::replace(&self.directory, &self.header, &self.done)?);
+            self.run_steps().await?;
+        }
+        (self.config, self.facts) = (config, facts);
+        Ok(true)
     }
 
     /// Sets again what is missing. The kernel drops the routes and proxy entries of an interface that goes down, and
@@ -178,7 +231,7 @@ impl Applied {
     async fn run_steps(&mut self) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let indices = Indices::new(&snapshot.links);
-        let others = live_journals(&self.directory, self.netns);
+        let others = live_journals(&self.directory, self.header.netns);
         for step in self.steps.clone() {
             let (there, restore) = match look(&step, &snapshot, &others)? {
                 Look::Missing(restore) => (false, restore),
@@ -214,7 +267,8 @@ impl Applied {
 
     async fn take_back(&mut self) -> Vec<HostError> {
         let entries = std::mem::take(&mut self.done);
-        let mut errors = take_back(&self.kernel, &entries, &live_journals(&self.directory, self.netns)).await;
+        let mut errors =
+            take_back(&self.kernel, &entries, &live_journals(&self.directory, self.header.netns)).await;
         if let Some(journal) = self.journal.take()
             && errors.is_empty()
         {

@@ -41,7 +41,7 @@ pub use error::HostError;
 pub use facts::{Facts, LegFacts};
 pub use lifecycle::{Applied, Prepared, prepare};
 pub use numbers::Numbers;
-pub use watch::{LinkChange, LinkEvent, LinkWatch};
+pub use watch::{Change, LinkChange, LinkEvent, LinkWatch};
 
 #[cfg(test)]
 mod tests;

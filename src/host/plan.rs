@@ -78,7 +78,8 @@ fn addresses_published_twice(configs: &[Config]) -> Vec<String> {
     let mut owners: HashMap<Ipv4Addr, &str> = HashMap::new();
     let mut warnings = Vec::new();
     for config in configs {
-        for address in config.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+        let fixed = config.uplinks.iter().filter(|uplink| !uplink.follows_interface);
+        for address in fixed.flat_map(|uplink| &uplink.addresses) {
             if let Some(other) = owners.insert(*address, &config.name) {
                 warnings.push(format!(
                     "{address} is an external address of {other} and of {}; give each box addresses of its own",
@@ -184,6 +185,11 @@ fn prefix(prefix: Ipv4Net) -> String {
 }
 
 fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
+    let whereabouts = match snapshot {
+        Some(snapshot) => snapshot.whereabouts(config),
+        None => vec![None; config.uplinks.len()],
+    };
+    let config = &config.at(&whereabouts);
     let looked = snapshot.map(|snapshot| {
         let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
         Facts::collect(config, snapshot, choose)
@@ -209,6 +215,16 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         );
         Facts::assumed(config)
     });
+    notes.extend(config.uplinks.iter().filter(|uplink| uplink.follows_interface).map(|uplink| {
+        let known = uplink
+            .addresses
+            .first()
+            .map_or("which is not known here".into(), |address| format!("now {address}"));
+        format!(
+            "The address of {} is that of {}, {known}; natbox run follows it, these commands do not.",
+            uplink.name, uplink.interface
+        )
+    }));
     notes.extend(facts.warnings.iter().cloned());
     if facts.any_owned() {
         notes.push(

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use crate::control::config::{Config, Uplink, Whereabouts};
+
 use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
 
 /// Interfaces, addresses, routes, rules and proxied neighbours of the network namespace.
@@ -111,6 +113,27 @@ impl Snapshot {
                 && found.route.kind == RouteKind::Unicast
                 && found.route.to.prefix_len() == 0
         })
+    }
+
+    /// Where the interfaces of the uplinks are at the moment, for those that follow them.
+    pub(super) fn whereabouts(&self, config: &Config) -> Vec<Option<Whereabouts>> {
+        let of = |uplink: &Uplink| {
+            let link = self.link(&uplink.interface).filter(|_| uplink.follows_interface)?;
+            let address = self.primary(link)?;
+            let default = self.routes.iter().map(|found| &found.route).filter(|route| {
+                (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
+                    && route.device.as_deref() == Some(&link.name)
+            });
+            let gateway = default.min_by_key(|route| route.metric).and_then(|route| route.via);
+            Some(Whereabouts { address, gateway })
+        };
+        config.uplinks.iter().map(of).collect()
+    }
+
+    /// First address of an interface that is good as a source.
+    pub(super) fn primary(&self, link: &Link) -> Option<Ipv4Addr> {
+        let mut addresses = self.addresses.iter().filter(|address| address.index == link.index);
+        addresses.find(|address| address.primary).map(|address| address.address)
     }
 
     /// The rule that is there, whoever set it.

@@ -476,6 +476,7 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         name: name.into(),
         interface: interface.into(),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
+        follows_interface: false,
         gateway: Some(ip(gateway)),
         weight: 1,
         health: None,

@@ -1,6 +1,7 @@
 //! Changes of the legs' interfaces and of the TUN, as the kernel tells them (RTNLGRP_LINK).
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::StreamExt;
 use rtnetlink::MulticastGroup;
@@ -12,6 +13,15 @@ use super::error::HostError;
 use super::netlink::{Kernel, link_of};
 use super::snapshot::Link;
 use crate::control::config::Config;
+
+/// A change on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Of a watched interface.
+    Link(LinkChange),
+    /// Of addresses or default routes; told only where an uplink follows its interface.
+    Addresses,
+}
 
 /// One change of one watched interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +47,8 @@ pub enum LinkEvent {
 
 /// A subscription to changes.
 pub struct LinkWatch {
+    /// When addresses that have changed are told of; None: none have.
+    settled: Option<Instant>,
     kernel: Kernel,
     messages: Box<dyn futures_util::Stream<Item = Note> + Send + Unpin>,
     connection: JoinHandle<()>,
@@ -63,6 +75,7 @@ struct Watched {
 enum Note {
     New(Link),
     Deleted(u32),
+    Addresses,
     /// Messages were lost: look at everything again.
     Lost,
     Other,
@@ -79,13 +92,18 @@ impl LinkWatch {
         names.sort();
         names.dedup();
         // Subscribed first and listed then, so that nothing falls between.
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+        let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
+        let groups = match follows {
+            true => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..],
+            false => &[MulticastGroup::Link],
+        };
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(groups)
             .map_err(|source| HostError::Netlink { doing: "subscribing to link changes".into(), source })?;
         let connection = tokio::spawn(connection);
         let messages = Box::new(messages.map(|(message, _)| note(message.payload)));
         let watched = names.into_iter().map(|name| Watched { name, state: None }).collect();
-        let mut watch =
-            Self { kernel: Kernel::connect()?, messages, connection, watched, pending: VecDeque::new() };
+        let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
+        let mut watch = Self { settled: None, kernel, messages, connection, watched, pending };
         let links = watch.kernel.links().await?;
         watch.compare_all(&links);
         watch.pending.clear();
@@ -94,12 +112,22 @@ impl LinkWatch {
 
     /// Waits for the next change. Never returns if the kernel's end of the subscription is gone, which happens only
     /// when the process ends.
-    pub async fn next(&mut self) -> LinkChange {
+    pub async fn next(&mut self) -> Change {
         loop {
             if let Some(change) = self.pending.pop_front() {
-                return change;
+                return Change::Link(change);
             }
-            match self.messages.next().await {
+            let message = tokio::select! {
+                message = self.messages.next() => message,
+                () = sleep_until(self.settled) => {
+                    self.settled = None;
+                    return Change::Addresses;
+                }
+            };
+            match message {
+                Some(Note::Addresses) => {
+                    self.settled.get_or_insert(Instant::now() + SETTLE);
+                }
                 Some(Note::New(link)) => self.compare(&link),
                 Some(Note::Deleted(index)) => self.deleted(index),
                 Some(Note::Lost) => match self.kernel.links().await {
@@ -163,6 +191,16 @@ impl LinkWatch {
     }
 }
 
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How long after a change it is looked at how things are, since changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(50);
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the kernel's messages are open-ended; others do not concern us"
@@ -180,6 +218,12 @@ fn note(payload: NetlinkPayload<RouteNetlinkMessage>) -> Note {
         {
             Note::Deleted(message.header.index)
         }
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
+        ) => Note::Addresses,
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
+        ) if route.header.destination_prefix_length == 0 => Note::Addresses,
         NetlinkPayload::Overrun(_) => Note::Lost,
         _ => Note::Other,
     }

@@ -24,6 +24,8 @@ pub enum Affected {
     Over(u8),
     /// Those from inside that go over another line, and would take this one if they began now.
     Returning(u8),
+    /// Those over external addresses that the box has no more.
+    Homeless,
 }
 
 /// Where a sweep goes on.
@@ -66,6 +68,16 @@ impl Nat {
         (ended, next.map(|(pool, offset)| SweepPlace(pool, offset)))
     }
 
+    /// Ends all affected sessions at once; how many.
+    pub fn sweep_all(&self, affected: Affected, now: Tick) -> usize {
+        let (mut ended, mut place) = (0, Some(SweepPlace::default()));
+        while let Some(from) = place {
+            let (some, next) = self.sweep(affected, from, now);
+            (ended, place) = (ended + some, next);
+        }
+        ended
+    }
+
     /// Packets to inside hosts that wait to be sent.
     pub fn farewells(&self) -> usize {
         self.farewells.0.lock().len()
@@ -84,28 +96,36 @@ impl Nat {
 
     fn is_affected(&self, affected: Affected, session: &Listed) -> bool {
         let (from, to) = (session.origin.from, session.origin.to);
-        let begins_inside = from.is_inside();
-        if begins_inside && to.is_inside() || self.line_of_own(session.reply.source.address).is_some() {
-            // Hairpin needs no line; the box's own endpoints must stay on theirs.
-            return false;
-        }
+        let is_hairpin = from.is_inside() && to.is_inside();
+        let ends = [session.original.source, session.reply.source];
+        let is_own = ends.iter().any(|end| self.line_of_own(end.address).is_some());
         // What is published cannot choose: it answers where it was asked.
         let rule =
             || self.outbound_rule(session.original.source.address, session.original.destination.address);
         match affected {
+            Affected::Homeless => self.is_homeless(session),
+            // Hairpin needs no line; the box's own endpoints must stay on theirs.
+            Affected::Over(_) | Affected::Returning(_) if is_hairpin || is_own => false,
             Affected::Over(uplink) if session.uplink != uplink => false,
             Affected::Over(uplink) => match from {
                 End::Mapping | End::Address => rule().is_some_and(|rule| self.has_other_line(rule, uplink)),
                 End::Outside | End::Forward => self.has_other_open_line(uplink),
             },
             Affected::Returning(uplink) => {
+                let would_return = |rule| self.would_choose(rule, session.original.source) == Some(uplink);
                 session.uplink != uplink
                     && matches!(from, End::Mapping | End::Address)
-                    && self.line_of_own(session.original.source.address).is_none()
-                    && rule()
-                        .is_some_and(|rule| self.would_choose(rule, session.original.source) == Some(uplink))
+                    && rule().is_some_and(would_return)
             }
         }
+    }
+
+    /// Whether an external address of a session is not the box's any more.
+    pub(super) fn is_homeless(&self, session: &Listed) -> bool {
+        let (from, to) = (session.origin.from, session.origin.to);
+        let is_gone = |address| self.external(address).is_none();
+        from.is_inside() && is_gone(session.reply.destination.address)
+            || to.is_inside() && is_gone(session.original.destination.address)
     }
 
     /// What the inside end of a session is told when it ends: nothing where there is no way to.

@@ -87,11 +87,11 @@ impl Nat {
     /// the open ones, else (none is) the best of all.
     pub(super) fn choose_uplink(&self, tuple: &Tuple) -> Option<u8> {
         if let Some(own) = self.line_of_own(tuple.source.address) {
-            return Some(own);
+            return Some(own).filter(|own| self.has_address(*own));
         }
         let rule = self.outbound_rule(tuple.source.address, tuple.destination.address)?;
         if let [only] = rule.uplinks[..] {
-            return Some(only);
+            return Some(only).filter(|only| self.has_address(*only));
         }
         let intake = |uplink: &u8| self.legs.intake(*uplink);
         let all_closed = !rule.uplinks.iter().any(|uplink| intake(uplink) == Intake::Open);
@@ -128,13 +128,19 @@ impl Nat {
         lines.into_iter().any(|other| other != uplink && self.legs.intake(other) == Intake::Open)
     }
 
+    /// Whether a line has any external address; one that follows its interface may have none.
+    fn has_address(&self, uplink: u8) -> bool {
+        !self.dynamic[usize::from(uplink)].is_empty()
+    }
+
     fn best_line(
         &self,
         rule: &OutboundRule,
         endpoint: Endpoint,
         may_take: impl Fn(&u8) -> bool,
     ) -> Option<u8> {
-        let lines = rule.uplinks.iter().copied().filter(|uplink| may_take(uplink));
+        let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
+        let lines = rule.uplinks.iter().copied().filter(may_take);
         lines.min_by(|one, other| self.draw(endpoint, *one).total_cmp(&self.draw(endpoint, *other)))
     }
 

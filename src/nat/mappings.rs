@@ -17,7 +17,9 @@
 use std::collections::HashMap;
 use std::hash::RandomState;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
@@ -30,7 +32,7 @@ use super::lease::Adopted;
 use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use super::ports::{Likeness, PortPool};
 use super::resting::Resting;
-use super::settings::{Dependence, Settings, Timeouts};
+use super::settings::{Dependence, ExternalAddress, Settings, Timeouts};
 
 /// Identifies a mapping from the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +59,11 @@ pub(super) struct Exhausted;
 pub(super) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, RandomState>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
-    supplies: HashMap<(Protocol, Ipv4Addr), Supply>,
+    supplies: ArcSwap<Supplies>,
+    /// Of what a new supply is made.
+    ports: (u16, u16),
+    /// Freed UDP ports that rest on each address; None: they are free at once.
+    resting_ports: Option<u32>,
     /// None: every port serves one mapping.
     sharers: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
     /// With address-dependent filtering: how many sessions a mapping has with a remote address.
@@ -73,6 +79,8 @@ pub(super) struct Mappings {
     log: Option<MappingLog>,
 }
 
+type Supplies = HashMap<(Protocol, Ipv4Addr), Arc<Supply>>;
+
 /// The ports of one protocol on one external address.
 struct Supply {
     ports: PortPool,
@@ -82,31 +90,23 @@ struct Supply {
 
 impl Mappings {
     pub(super) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let mut supplies = HashMap::new();
         let anyone_may_send = settings.filtering == Dependence::EndpointIndependent;
         let rests = anyone_may_send && !settings.port_overlapping && settings.timeouts.port_rest.0 != 0;
-        for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
-            for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
-                // Query identifiers are nobody's service: all of them are dynamic.
-                let has_services = protocol != Protocol::ICMP;
-                let (first, last) = if has_services { settings.ports } else { (0, u16::MAX) };
-                let hosts = if has_services { &external.reserved[..] } else { &[] };
-                let ports = PortPool::new(first, last, hosts, |port| {
-                    let endpoint = Endpoint::new(external.address, port);
-                    has_services && forwards.target(protocol, endpoint).is_some()
-                });
-                let resting = (rests && protocol == Protocol::UDP)
-                    .then(|| Resting::new(settings.timeouts.port_rest, settings.resting_ports));
-                supplies.insert((protocol, external.address), Supply { ports, resting });
-            }
-        }
+        let resting_ports = rests.then_some(settings.resting_ports);
+        let is_published = |protocol, external| forwards.target(protocol, external).is_some();
+        let supply = |protocol, external: &ExternalAddress| {
+            Supply::new(protocol, external, settings.ports, resting_ports, settings.timeouts, is_published)
+        };
+        let supplies = supplies(settings, supply);
         let free = supplies.values().map(|supply| supply.ports.free() as usize);
         let room = free.sum::<usize>().min(settings.sessions as usize);
         let map = || RandomState::new();
         Self {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            supplies,
+            supplies: ArcSwap::from_pointee(supplies),
+            ports: settings.ports,
+            resting_ports,
             sharers: settings.port_overlapping.then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
             permits: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             knocks: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
@@ -116,6 +116,21 @@ impl Mappings {
             keeps_parity: settings.port_parity,
             log: None,
         }
+    }
+
+    /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
+    /// forwards are for [`Self::reserve`].
+    pub(super) fn follow(&self, settings: &Settings) {
+        let before = self.supplies.load();
+        self.supplies.store(Arc::new(supplies(settings, |protocol, external| {
+            match before.get(&(protocol, external.address)) {
+                Some(known) => Arc::clone(known),
+                None => {
+                    let (ports, resting) = (self.ports, self.resting_ports);
+                    Supply::new(protocol, external, ports, resting, self.timeouts, |_, _| false)
+                }
+            }
+        })));
     }
 
     /// Has beginnings and ends told from now on, with room for so many unread events.
@@ -178,6 +193,8 @@ impl Mappings {
         now: Tick,
     ) -> Result<Endpoint, Exhausted> {
         match self.by_inside.entry(key) {
+            // Its external address is gone; it will be free when its last session has ended.
+            Entry::Occupied(entry) if !self.has_address(entry.get().external.address) => Err(Exhausted),
             Entry::Occupied(mut entry) => {
                 let mapping = entry.get_mut();
                 mapping.sessions += 1;
@@ -196,6 +213,10 @@ impl Mappings {
         }
     }
 
+    fn has_address(&self, external: Ipv4Addr) -> bool {
+        self.supplies.load().contains_key(&(Protocol::TCP, external))
+    }
+
     /// Gives a new mapping a port on an external address, if one can be had.
     fn settle_on(
         &self,
@@ -204,7 +225,8 @@ impl Mappings {
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
-        let supply = self.supplies.get(&(key.protocol, address))?;
+        let supplies = self.supplies.load();
+        let supply = supplies.get(&(key.protocol, address))?;
         // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
         let likeness = match key.protocol {
             Protocol::UDP if self.keeps_parity => Likeness::ClassAndParity(key.inside.port),
@@ -280,7 +302,7 @@ impl Mappings {
                 })
                 .is_some(),
         };
-        if is_last && let Some(supply) = self.supplies.get(&(key.protocol, external.address)) {
+        if is_last && let Some(supply) = self.supplies.load().get(&(key.protocol, external.address)) {
             supply.put_back(external.port, key, now);
         }
     }
@@ -370,19 +392,22 @@ impl Mappings {
     /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
     /// kept before, is kept already.
     pub(super) fn reserve(&self, protocol: Protocol, external: Endpoint) -> bool {
-        self.supplies.get(&(protocol, external.address)).is_none_or(|supply| supply.keep(external.port))
+        self.supplies
+            .load()
+            .get(&(protocol, external.address))
+            .is_none_or(|supply| supply.keep(external.port))
     }
 
     /// Gives a port that a forward had to the mappings.
     pub(super) fn unreserve(&self, protocol: Protocol, external: Endpoint) {
-        if let Some(supply) = self.supplies.get(&(protocol, external.address)) {
+        if let Some(supply) = self.supplies.load().get(&(protocol, external.address)) {
             supply.ports.give(external.port);
         }
     }
 
     /// See [`PortPool::bar`]; for services, on every address of the host's own.
     pub(super) fn bar(&self, ports: &[u16]) {
-        for supply in self.supplies.values() {
+        for supply in self.supplies.load().values() {
             supply.ports.bar(ports);
         }
     }
@@ -393,7 +418,38 @@ impl Mappings {
     }
 }
 
+/// A supply for each protocol with ports on each external address.
+fn supplies(settings: &Settings, supply: impl Fn(Protocol, &ExternalAddress) -> Arc<Supply>) -> Supplies {
+    let mut supplies = HashMap::new();
+    for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+        for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
+            supplies.insert((protocol, external.address), supply(protocol, external));
+        }
+    }
+    supplies
+}
+
 impl Supply {
+    fn new(
+        protocol: Protocol,
+        external: &ExternalAddress,
+        ports: (u16, u16),
+        resting: Option<u32>,
+        timeouts: Timeouts,
+        is_published: impl Fn(Protocol, Endpoint) -> bool,
+    ) -> Arc<Self> {
+        // Query identifiers are nobody's service: all of them are dynamic.
+        let has_services = protocol != Protocol::ICMP;
+        let (first, last) = if has_services { ports } else { (0, u16::MAX) };
+        let hosts = if has_services { &external.reserved[..] } else { &[] };
+        let ports = PortPool::new(first, last, hosts, |port| {
+            has_services && is_published(protocol, Endpoint::new(external.address, port))
+        });
+        let resting = resting.filter(|_| protocol == Protocol::UDP);
+        let resting = resting.map(|most| Resting::new(timeouts.port_rest, most));
+        Arc::new(Self { ports, resting })
+    }
+
     /// A port for a new mapping: the one that rests for it, or a random free one.
     fn take(&self, key: &MappingKey, likeness: Likeness, random: &mut StdRng, now: Tick) -> Option<u16> {
         if let Some(resting) = &self.resting {

@@ -20,9 +20,10 @@ use super::table::{Listed, SessionId};
 use super::{Nat, dynamic_addresses, externals};
 
 impl Nat {
-    /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal` and
-    /// `late_syn_error` of `settings` may differ; the rest must be as it was. Call [`Self::settle`] once it is at work.
+    /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
+    /// `late_syn_error` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
     pub fn with_rules(&self, settings: Settings) -> Self {
+        self.mappings.follow(&settings);
         Self {
             table: Arc::clone(&self.table),
             mappings: Arc::clone(&self.mappings),
@@ -84,6 +85,9 @@ impl Nat {
 
     /// Whether a session could begin, as it is, by the rules.
     fn allows(&self, session: &Listed) -> bool {
+        if self.is_homeless(session) {
+            return false;
+        }
         let Tuple { protocol, source, destination } = session.original;
         let (inside_end, external_end) = (session.reply.source, session.reply.destination);
         let is_published = |external| self.forwards.target(protocol, external).is_some();

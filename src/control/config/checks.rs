@@ -21,6 +21,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
     check_interfaces(&draft, sink);
     let uplinks = draft.uplinks.as_deref().unwrap_or_default();
     check_uplink_names(uplinks, sink);
+    check_followed(uplinks, sink);
     check_addresses(uplinks, &draft.inside, sink);
     check_gateways(uplinks, &draft.inside, sink);
     let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
@@ -56,6 +57,7 @@ fn uplink(draft: DraftUplink) -> Option<Uplink> {
         name: draft.name?.value,
         interface: draft.interface?.value,
         addresses: values(draft.addresses?).concat(),
+        follows_interface: draft.follows_interface,
         gateway: match draft.gateway {
             None => None,
             Some(gateway) => Some(gateway?.value),
@@ -114,6 +116,19 @@ fn leg_of(place: &Place) -> String {
     format!("`{leg}`")
 }
 
+/// Two uplinks cannot both have the one address of an interface.
+fn check_followed(uplinks: &[DraftUplink], sink: &Sink) {
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
+    for uplink in uplinks.iter().filter(|uplink| uplink.follows_interface) {
+        let Some(interface) = &uplink.interface else { continue };
+        if let Some(first) = seen.insert(&interface.value, &uplink.place) {
+            let found = format!("the address of {}, which {} has already", interface.value, first.key);
+            let wanted = "an interface of its own, or fixed addresses";
+            sink.report(&uplink.place.field("addresses"), found, wanted, "correct one of the two");
+        }
+    }
+}
+
 fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
     let mut seen: HashMap<&str, &Place> = HashMap::new();
     for name in uplinks.iter().filter_map(|uplink| uplink.name.as_ref()) {
@@ -131,7 +146,8 @@ fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
 
 fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
     let mut seen: HashMap<Ipv4Addr, &Place> = HashMap::new();
-    for addresses in uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten() {
+    let fixed = uplinks.iter().filter(|uplink| !uplink.follows_interface);
+    for addresses in fixed.filter_map(|uplink| uplink.addresses.as_ref()).flatten() {
         // One problem per item of the list is enough, even where it stands for many addresses.
         let mut twice = None;
         for &address in &addresses.value {
@@ -174,7 +190,7 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
 fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
     for uplink in uplinks {
         match &uplink.gateway {
-            None if uplinks.len() > 1 => {
+            None if uplinks.len() > 1 && !uplink.follows_interface => {
                 let wanted = format!("the next hop, because there are {} uplinks", uplinks.len());
                 sink.report(&uplink.place.field("gateway"), "no such key", wanted, "add `gateway: ADDRESS`");
             }

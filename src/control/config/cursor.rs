@@ -159,6 +159,14 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// The text of a plain scalar, if it is one.
+    pub fn word(&self) -> Option<&'t str> {
+        match &self.node.value {
+            Value::Plain(text) => Some(text),
+            Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => None,
+        }
+    }
+
     /// `true` or `false`.
     pub fn truth(&self) -> Option<bool> {
         match &self.node.value {

@@ -88,6 +88,7 @@ struct ForwardForm<'c> {
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<NumberOrWord>,
+    #[serde(skip_serializing_if = "Ipv4Addr::is_unspecified")]
     address: Ipv4Addr,
     to: String,
 }
@@ -286,7 +287,10 @@ impl<'c> From<&'c Uplink> for UplinkForm<'c> {
         Self {
             name: &uplink.name,
             interface: &uplink.interface,
-            addresses: ranges(&uplink.addresses),
+            addresses: match uplink.follows_interface {
+                true => vec!["interface".to_owned()],
+                false => ranges(&uplink.addresses),
+            },
             gateway: uplink.gateway,
             weight: uplink.weight,
             health: uplink.health.as_ref().map(health),

@@ -90,13 +90,17 @@ fn published_endpoints(draft: &DraftForward, uplinks: &[DraftUplink], sink: &Sin
                 let known: Vec<String> = concerned
                     .iter()
                     .flat_map(|index| addresses(*index))
+                    .filter(|address| !address.is_unspecified())
                     .map(|address| address.to_string())
                     .collect();
                 let whose = match &draft.uplink {
                     Wish::Given(name) => format!("an address of uplink `{}`", name.value),
                     Wish::Absent | Wish::Unreadable => "an address of an uplink".into(),
                 };
-                let advice = format!("choose one of {}", nearest::list(known.iter().map(String::as_str)));
+                let advice = match known.as_slice() {
+                    [] => "leave it out: the uplink has the address of its interface".to_owned(),
+                    some => format!("choose one of {}", nearest::list(some.iter().map(String::as_str))),
+                };
                 sink.report(&address.place, address.value.to_string(), whose, advice);
             }
             owner.map(|index| (index, address.value)).into_iter().collect()
@@ -248,14 +252,17 @@ fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
 /// A sweep over the ports of each address, which remembers the forwards that have not ended yet.
 fn check_published_once(published: &[Published<'_>], sink: &Sink) {
     let mut order: Vec<usize> = (0..published.len()).collect();
-    order.sort_by_key(|index| (published[*index].forward.address, published[*index].forward.ports.first));
+    order.sort_by_key(|index| {
+        let forward = &published[*index].forward;
+        (forward.uplink, forward.address, forward.ports.first)
+    });
     let mut open: Vec<usize> = Vec::new();
     let mut first_clashes: BTreeMap<usize, usize> = BTreeMap::new();
     for index in order {
         let one = &published[index].forward;
         open.retain(|other| {
             let other = &published[*other].forward;
-            other.address == one.address && other.ports.last >= one.ports.first
+            (other.uplink, other.address) == (one.uplink, one.address) && other.ports.last >= one.ports.first
         });
         for other in open.iter().copied() {
             if share_protocol(published[other].forward.protocol, one.protocol) {

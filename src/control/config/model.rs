@@ -108,9 +108,12 @@ pub struct Uplink {
     pub name: String,
     /// Interface towards the line; never the inside interface.
     pub interface: String,
-    /// External addresses, at least one, at most 1024, none inside an inside prefix, none shared between uplinks.
+    /// External addresses, at least one, at most 1024, none inside an inside prefix, none shared between uplinks. Where they
+    /// follow the interface: what it had when it was looked at last, [`Config::at`]; before that `0.0.0.0`.
     pub addresses: Vec<Ipv4Addr>,
-    /// Next hop; present whenever there are several uplinks.
+    /// The address is the interface's own, whatever it is at the moment.
+    pub follows_interface: bool,
+    /// Next hop; present whenever there are several uplinks, but for those that follow their interface.
     pub gateway: Option<Ipv4Addr>,
     /// Share of new outbound mappings, 1 to 1000; default 1.
     pub weight: u32,
@@ -178,7 +181,7 @@ pub struct Forward {
     pub uplink: usize,
     /// What is published.
     pub protocol: ForwardProtocol,
-    /// Published external address, one of the uplink's.
+    /// Published external address, one of the uplink's; `0.0.0.0` if that follows its interface.
     pub address: Ipv4Addr,
     /// Published ports; 0-65535 for [`ForwardProtocol::Icmp`] and [`ForwardProtocol::Any`].
     pub ports: PortRange,
@@ -431,6 +434,47 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// Where an interface that is followed is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// The next hop of the default route through it.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl Config {
+    /// Where the interfaces that are followed are, by [`Self::at`].
+    pub fn whereabouts(&self) -> Vec<Option<Whereabouts>> {
+        let of = |uplink: &Uplink| {
+            let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;
+            Some(Whereabouts { address: *address, gateway: uplink.gateway })
+        };
+        self.uplinks.iter().map(of).collect()
+    }
+
+    /// The same with the addresses of interfaces that are followed filled in. `whereabouts`: one for each uplink; None: it has
+    /// no address at the moment, and publishes nothing.
+    pub fn at(&self, whereabouts: &[Option<Whereabouts>]) -> Self {
+        let mut config = self.clone();
+        for (uplink, found) in config.uplinks.iter_mut().zip(whereabouts) {
+            if uplink.follows_interface {
+                uplink.addresses = found.iter().map(|found| found.address).collect();
+                uplink.gateway = uplink.gateway.or(found.and_then(|found| found.gateway));
+            }
+        }
+        let uplinks = &config.uplinks;
+        config.forwards.retain_mut(|forward| {
+            let uplink = &uplinks[forward.uplink];
+            if uplink.follows_interface {
+                forward.address = uplink.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+            }
+            !forward.address.is_unspecified()
+        });
+        config
+    }
 }
 
 impl Uplink {

@@ -133,8 +133,9 @@ pub(super) struct DraftUplink {
     pub place: Place,
     pub name: Option<Located<String>>,
     pub interface: Option<Located<String>>,
-    /// None if some could not be read.
+    /// None if some could not be read; `0.0.0.0` if they follow the interface.
     pub addresses: Option<Vec<Located<Vec<Ipv4Addr>>>>,
+    pub follows_interface: bool,
     /// None: absent; `Some(None)`: not readable.
     pub gateway: Option<Option<Located<Ipv4Addr>>>,
     pub weight: u32,

@@ -157,6 +157,29 @@ fn forwards_fill_in_uplink_address_and_ports() {
     assert_eq!((whole.ports, whole.to_port), (PortRange { first: 0, last: 65535 }, 0));
 }
 
+#[test]
+fn an_address_that_follows_its_interface_is_filled_in_later() {
+    let text = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
+                uplinks:\n\
+                - { name: a, interface: w0, addresses: interface }\n\
+                - { name: b, interface: w1, addresses: [dhcp], gateway: 198.51.100.9 }\n\
+                - { name: c, interface: w2, addresses: 192.0.2.1, gateway: 192.0.2.9 }\n\
+                forwards:\n\
+                - { protocol: tcp, port: 80, to: 10.0.0.5 }\n";
+    let written = accepted(text);
+    assert_eq!(accepted(&to_yaml(&written)), written);
+    assert!(to_yaml(&written).contains("- interface"));
+    let found = Whereabouts { address: [203, 0, 113, 7].into(), gateway: Some([203, 0, 113, 1].into()) };
+    let config = written.at(&[Some(found), None, None]);
+    assert_eq!(config.uplinks[0].addresses, [found.address]);
+    assert_eq!(config.uplinks[0].gateway, found.gateway);
+    assert_eq!(config.uplinks[1].addresses, [] as [std::net::Ipv4Addr; 0]);
+    assert_eq!(config.uplinks[2], written.uplinks[2]);
+    let published: Vec<_> = config.forwards.iter().map(|forward| (forward.uplink, forward.address)).collect();
+    assert_eq!(published, [(0, found.address), (2, [192, 0, 2, 1].into())], "b publishes nothing now");
+    assert_eq!(written.at(&config.whereabouts()), config);
+}
+
 /// Adds lines to [`SHORT`]; they begin in line 3.
 fn with(lines: &str) -> String {
     format!("{SHORT}{lines}\n")
@@ -303,6 +326,28 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:5:26: exempt[1].port: found `0`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
             "f.yaml:6:29: exempt[2].port: found `80`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
             "f.yaml:7:45: exempt[3].port: found `7`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
+        ]),
+        // Health, and addresses that follow their interface.
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { interval: 10ms, tcp: ['192.0.2.1', 192.0.2.1:1-2], http: [ftp://a/, 'http://[::1]/', 'https://u:p@a/'] }, on_failure: die"), &[
+            "f.yaml:2:77: uplinks[0].health.interval: found `10ms`, wanted a duration from 100ms to 1h, such as 30s, 2h4m or 50us; lengthen it",
+            "f.yaml:2:89: uplinks[0].health.tcp[0]: found `192.0.2.1`, wanted an IPv4 address with a port such as 192.0.2.53:53; add `:` and the port",
+            "f.yaml:2:102: uplinks[0].health.tcp[1]: found `192.0.2.1:1-2`, wanted an IPv4 address with a port such as 192.0.2.53:53; choose one port",
+            "f.yaml:2:125: uplinks[0].health.http[0]: found `ftp://a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; begin it with http:// or https://",
+            "f.yaml:2:135: uplinks[0].health.http[1]: found `http://[::1]/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; natbox's lines are IPv4: take a name or an IPv4 address",
+            "f.yaml:2:152: uplinks[0].health.http[2]: found `https://u:p@a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; leave out the user and the password",
+            "f.yaml:2:185: uplinks[0].on_failure: found `die`, wanted one of `keep`, `drain`, `reset`; choose one of them",
+        ]),
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: {}"), &[
+            "f.yaml:2:65: uplinks[0].health: found a mapping, wanted whom to ask: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address that the line leads to",
+        ]),
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, need: 2 }"), &[
+            "f.yaml:2:90: uplinks[0].health.need: found `2`, wanted a number of answers from 1 to 1, as many as are asked; lower it, or ask more",
+        ]),
+        (with("forwards: [{ protocol: tcp, port: 80, address: 203.0.113.10, to: 10.0.0.5 }]").replace("[203.0.113.10]", "interface"), &[
+            "f.yaml:3:48: forwards[0].address: found 203.0.113.10, wanted an address of an uplink; leave it out: the uplink has the address of its interface",
+        ]),
+        ("inside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks:\n- { name: a, interface: w, addresses: interface }\n- { name: b, interface: w, addresses: dhcp }\n".into(), &[
+            "f.yaml:4:3: uplinks[1].addresses: found the address of w, which uplinks[0] has already, wanted an interface of its own, or fixed addresses; correct one of the two",
         ]),
         // Outbound.
         (with("outbound:\n- { from: 10.0.0.0/16 }\n- { from: 10.0.0.0/25, uplinks: [wan0, wan, wan0] }\n- { from: 10.0.0.0/25, uplinks: [] }\n- { uplinks: wan0 }"), &[

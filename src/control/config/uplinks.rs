@@ -1,5 +1,6 @@
 //! The section `uplinks`: the lines, how their health is told, and what happens when one fails.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::cursor::{Cursor, Fields, Section};
@@ -14,6 +15,10 @@ pub(super) static UPLINK: Section = Section {
 };
 pub(super) static HEALTH: Section =
     Section { path: "uplinks[].health", keys: &["ping", "tcp", "http", "need", "interval", "lose", "win"] };
+
+/// In the place of an address: the interface's own, whatever it is. Who gives it one is not natbox's affair, so both words
+/// mean the same.
+const FOLLOWED: [&str; 2] = ["interface", "dhcp"];
 
 /// Reads all of them.
 pub(super) fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
@@ -38,15 +43,22 @@ fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
         Some(name) => sections::located(&name, |name| name.text(values::label)),
         None => interface.clone(),
     };
-    let addresses = fields
-        .need("addresses", "the line's external addresses", "add `addresses: [203.0.113.10]` with your own")
-        .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"))
-        .and_then(|items| sections::all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)));
+    let advice = "add `addresses: [203.0.113.10]` with your own";
+    let items = fields
+        .need("addresses", "the line's external addresses", advice)
+        .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"));
+    let follows_interface =
+        matches!(items.as_deref(), Some([only]) if only.word().is_some_and(|word| FOLLOWED.contains(&word)));
+    let addresses = items.and_then(|items| match follows_interface {
+        true => Some(items.iter().map(|item| item.locate(vec![Ipv4Addr::UNSPECIFIED])).collect()),
+        false => sections::all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)),
+    });
     Some(DraftUplink {
         place: fields.place().clone(),
         name,
         interface,
         addresses,
+        follows_interface,
         gateway: fields
             .get("gateway")
             .map(|gateway| sections::located(&gateway, |gateway| gateway.value(network::address))),

@@ -62,7 +62,7 @@ pub(in crate::control) enum Turn {
 /// Why a line has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::control) enum Reason {
-    /// Its interface is down or gone.
+    /// Its interface is down or gone, or has no address.
     NoCarrier,
     /// Too few targets answered for too long.
     NoAnswer,

@@ -1,6 +1,6 @@
 //! Several lines: which one something new takes, and what becomes of the old when one fails.
 
-use crate::nat::{Affected, Intake, SweepPlace};
+use crate::nat::{Affected, Intake};
 
 use super::*;
 
@@ -30,15 +30,26 @@ fn port_on(stage: &mut Stage, wanted: u8) -> u16 {
 
 /// Ends what is affected; what the inside is told.
 fn sweep(stage: &mut Stage, affected: Affected) -> (usize, Vec<Vec<u8>>) {
-    let (mut ended, mut place) = (0, Some(SweepPlace::default()));
-    while let Some(from) = place {
-        let (some, next) = stage.nat.sweep(affected, from, stage.now);
-        (ended, place) = (ended + some, next);
+    let ended = stage.nat.sweep_all(affected, stage.now);
+    (ended, stage.farewells())
+}
+
+impl Stage {
+    /// What the inside is told.
+    fn farewells(&mut self) -> Vec<Vec<u8>> {
+        assert!(!self.nat.is_idle() || self.nat.farewells() == 0, "a worker must not sleep over them");
+        self.wait(Span(1));
+        assert_eq!(self.nat.farewells(), 0);
+        self.run(&[]).into_iter().map(|(packet, _)| packet).collect()
     }
-    assert!(!stage.nat.is_idle() || stage.nat.farewells() == 0, "a worker must not sleep over them");
-    stage.wait(Span(1));
-    assert_eq!(stage.nat.farewells(), 0);
-    (ended, stage.run(&[]).into_iter().map(|(packet, _)| packet).collect())
+
+    /// Gives the box other addresses.
+    fn follow(&mut self, settings: Settings) {
+        self.nat = Arc::new(self.nat.with_rules(settings));
+        let before = replace(&self.rules, Arc::clone(&self.nat));
+        self.nat.sweep_all(Affected::Homeless, self.now);
+        self.nat.settle(&before, self.now);
+    }
 }
 
 /// An outbound connection from S2 over a line; after it the numbers are 1001 and 3001.
@@ -197,4 +208,46 @@ fn a_service_of_the_box_is_published_like_a_servers() {
     // Also when the box began again in between.
     let answer = stage.pass(&udp((OWN2, 53), (E2, 999)));
     assert_eq!((answer.source.address, answer.source.port), (G2, 53));
+}
+
+/// A line whose address follows its interface.
+#[test]
+fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
+    const NEW: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
+    let moved = || {
+        let mut settings = both_ways();
+        settings.uplinks[1].addresses[0].address = NEW;
+        settings.forwards[3].address = NEW;
+        settings
+    };
+    let mut stage = Stage::new(both_ways());
+    connect(&mut stage);
+    let (kept, lost) = (connect_out(&mut stage, 0), connect_out(&mut stage, 1));
+    stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
+    stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
+    stage.pass(&udp((OWN2, 7), (E1, 53)));
+    stage.follow(moved());
+    let told = stage.farewells();
+    assert_eq!(sequences(&told, lost), [3001]);
+    assert!(
+        told.iter().any(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80))))
+    );
+    assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
+    assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
+    assert_eq!(stage.refuse(&tcp(SYN, (E1, 7), (G2, 8080), 1, 0)), DropReason::SourceNotInside);
+    // Everything begins anew at the new one.
+    assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, NEW);
+    assert_eq!(stage.pass(&udp((OWN2, 7), (E1, 53))).source.address, NEW);
+    assert_eq!(stage.pass(&tcp(SYN, (E1, 7), (NEW, 8080), 1, 0)).destination.address, S1);
+    let mut without = moved();
+    without.uplinks[1].addresses.clear();
+    without.forwards.pop();
+    stage.follow(without.clone());
+    assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, G, "no address, no line");
+    assert_eq!(stage.refuse(&udp((OWN2, 7), (E1, 53))), DropReason::NoOutboundRule);
+    without.outbound[0].uplinks = vec![1];
+    stage.follow(without);
+    assert_eq!(stage.refuse(&tcp(SYN, (S2, 7), (E1, 443), 9, 0)), DropReason::NoOutboundRule);
+    stage.follow(moved());
+    assert_eq!(stage.pass(&udp((OWN2, 7), (E1, 53))).source.address, NEW);
 }

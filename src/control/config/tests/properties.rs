@@ -153,6 +153,7 @@ fn config() -> impl Strategy<Value = Config> {
                 name: distinct(index, &name),
                 interface: interface.replacen(|_: char| true, "w", 1),
                 addresses: octets.into_iter().map(address).collect(),
+                follows_interface: false,
                 gateway: Some(address(254)),
                 weight,
                 on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
