@@ -97,7 +97,9 @@ impl Failover {
                     MANY.. => tokio::time::sleep(PAUSE).await,
                 }
             }
-            tracing::info!(uplink = %name, sessions = ended, "sessions ended, so that they begin again over healthy lines");
+            if ended != 0 {
+                tracing::info!(uplink = %name, sessions = ended, "sessions ended, so that they begin again elsewhere");
+            }
         });
     }
 }

@@ -296,9 +296,10 @@ async fn follow(applied: &mut Applied, reloader: &Reloader, health: &mut Health)
             let ended = reloader.follow(config, facts);
             for (number, (uplink, leg)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
                 if uplink.follows_interface {
-                    let addresses = uplink.addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
-                    tracing::info!(uplink = %uplink.name, address = %addresses.join(", "), ended, "address followed");
-                    health.set_carrier(std::iter::once(number), leg.up && !addresses.is_empty());
+                    let address = uplink.addresses.first();
+                    let shown = address.map_or("none".to_owned(), ToString::to_string);
+                    tracing::info!(uplink = %uplink.name, address = %shown, ended, "address followed");
+                    health.set_carrier(std::iter::once(number), leg.up && address.is_some());
                 }
             }
         }

@@ -83,9 +83,9 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let Content::Tcp(header) = parsed(reset.expect("it was found above")).content() else { panic!("TCP") };
     assert!(header.flags.rst());
     assert_eq!(sequences(&told, lost), [3001], "the very number that is expected");
-    let quotes = told.iter().filter_map(|packet| match parsed(packet).content() {
-        Content::IcmpError(error) => Some((error.kind, error.code, error.quoted)),
-        _ => None,
+    let quotes = told.iter().filter_map(|packet| {
+        let Content::IcmpError(error) = parsed(packet).content() else { return None };
+        Some((error.kind, error.code, error.quoted))
     });
     let wanted = (3, 13, tuple(Protocol::UDP, (S2, lost_udp), (E1, 53)));
     assert!(quotes.into_iter().any(|quote| quote == wanted));
