@@ -4,9 +4,10 @@
 //! * `memory`: resident bytes for each session of capacity, with 16,777,216 sessions open and room for no more;
 //! * `workers`: packets a second of two workers against one, each on connections of its own; on one connection that both
 //!   have a direction of; and on the very same packets;
+//! * `lines`: what a packet costs in a box with two, three and four lines that publish one server, against one line;
 //! * `longest batch`: one worker, while a million sessions expire and 100,000 begin.
 //!
-//! `cargo bench --bench limits -- [memory|workers|batch] [--json]`
+//! `cargo bench --bench limits -- [memory|workers|lines|batch] [--json]`
 
 use std::fs;
 use std::hint::black_box;
@@ -25,7 +26,8 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use support::scene::{
-    PUBLIC, SERVER, SHORT, START, Small, client, established, open_box, replay, run, segment, settings,
+    PUBLIC, SERVER, SHORT, START, Small, client, established, established_on, open_box, open_box_on, replay,
+    run, segment, settings,
 };
 
 mod support;
@@ -38,7 +40,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--json").collect();
-    let parts: [Part; 3] = [("memory", memory), ("workers", workers), ("batch", longest_batch)];
+    let parts: [Part; 4] =
+        [("memory", memory), ("workers", workers), ("lines", lines), ("batch", longest_batch)];
     let mut report = serde_json::Map::new();
     for (name, measure) in parts {
         if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
@@ -137,6 +140,30 @@ fn workers() -> Value {
         "two workers / one, both directions of one connection": directions,
         "two workers / one, one direction of one connection": same,
     })
+}
+
+fn lines() -> Value {
+    let mut report = serde_json::Map::new();
+    for size in [10_000, 1_000_000] {
+        let mut boxes = [1, 2, 3, 4].map(|lines| {
+            let (batches, _nat) = open_box_on(lines, size, 0, 1);
+            (batches, [established_on(lines, size)])
+        });
+        let mut costs = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        for _ in 0..9 {
+            for (costs, (batches, packets)) in costs.iter_mut().zip(&mut boxes) {
+                costs.push(1e9 / rate(batches, packets));
+            }
+        }
+        // Rounds of one machine's minute belong together.
+        let [one, more @ ..] = costs;
+        for (lines, costs) in (2..).zip(more) {
+            let ratios = costs.iter().zip(&one).map(|(cost, one)| cost / one).collect();
+            report.insert(format!("{lines} lines / one, {size} sessions"), spread(ratios, 1000.0));
+        }
+        report.insert(format!("one line, {size} sessions, ns a packet"), spread(one, 10.0));
+    }
+    report.into()
 }
 
 /// Median, least and most.

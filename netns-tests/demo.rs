@@ -82,6 +82,32 @@ fn the_demo_reports_that_two_lines_add_up() -> Result<()> {
 }
 
 #[test]
+fn the_demo_of_the_three_legged_box_reports_that_its_lines_add_up() -> Result<()> {
+    // Options before the word and behind it.
+    let demo = demo(&["--json", "three-legged", "--rate", "40", "--seconds", "2"])?;
+    let pid = demo.id();
+    let output = demo.wait_with_output()?;
+    let (report, progress) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}\n{progress}{report}", output.status);
+    ensure!(progress.matches(" run --config ").count() == 1, "more than one box: {progress}");
+    let report: Value = serde_json::from_str(&report)?;
+    ensure!(report["story"] == "three-legged" && report["lines_count"] == 2, "{report}");
+    ensure!(report["ratio"].as_f64().is_some_and(|ratio| (1.95..2.1).contains(&ratio)), "{report}");
+    ensure!(report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)), "{report}");
+    ensure!(report["wrong_line_replies"] == 0 && report["capture_missed"] == 0, "{report}");
+    ensure!(report["client_addresses_preserved"] == true, "{report}");
+    ensure!(report["sessions"].as_u64().is_some_and(|sessions| sessions >= 60), "{report}");
+    for line in report["lines"].as_array().context("no lines")? {
+        ensure!(line["server"] == "10.0.0.101", "the server has one address: {report}");
+        ensure!(line["alone_mbit"].as_f64().is_some_and(|rate| rate > 35.0), "{report}");
+        ensure!(line["replies"].as_u64().is_some_and(|replies| replies > 1000), "{report}");
+    }
+    ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
+    Ok(())
+}
+
+#[test]
 fn signals_end_the_demo_and_nothing_is_left() -> Result<()> {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut demo = demo(&["--rate", "20"])?;

@@ -8,6 +8,7 @@ use natbox::cli::demo::http;
 use natbox::cli::demo::lab::Namespace;
 use natbox::packet::{Protocol, craft};
 
+use crate::lab::hops;
 use crate::single_box::{
     BOX_INSIDE, CLIENT, DATAGRAMS, DEAD, ErrorWatch, FAR, Injector, PROVIDER, Published, SERVER, SingleBox,
     Sink, WEB, seconds,
@@ -109,16 +110,6 @@ fn a_closed_port_is_reported_in_both_directions() {
     }
 }
 
-/// The hops that traceroute sees, one address each.
-fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Vec<String> {
-    let mut command = namespace.command("traceroute");
-    command.args(["-n", "-q", "1", "-w", "2", "-m", "6", "-N", "1"]).args(arguments).arg(to.to_string());
-    let output = command.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    text.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned()).collect()
-}
-
 #[test]
 fn traceroute_from_inside_sees_every_router_once() {
     let scene = SingleBox::new(Published::OnLink);
@@ -126,9 +117,9 @@ fn traceroute_from_inside_sees_every_router_once() {
     let _web = crate::single_box::serve(&far, FAR, WEB);
     let _natbox = scene.start(&scene.config());
     let watch = ErrorWatch::start(&scene.net);
-    let expected = [BOX_INSIDE, PROVIDER, FAR].map(|hop| hop.to_string());
+    let expected = [BOX_INSIDE, PROVIDER, FAR];
     for method in [&["-U"] as &[&str], &["-I"], &["-T", "-p", "80"]] {
-        assert_eq!(hops(&scene.server, method, FAR), expected, "{method:?}");
+        assert_eq!(hops(&scene.server, method, FAR).unwrap(), expected, "{method:?}");
     }
     watch.assert_nothing_private();
 }
@@ -142,9 +133,9 @@ fn traceroute_from_outside_sees_the_box_and_then_the_published_address() {
         let _natbox = scene.start(&scene.config());
         let watch = ErrorWatch::start(&scene.net);
         let provider = Ipv4Addr::new(198, 18, 0, 1);
-        let expected = [provider, scene.outside, scene.published].map(|hop| hop.to_string());
+        let expected = [provider, scene.outside, scene.published];
         for method in [&["-U", "-p", "7"] as &[&str], &["-T", "-p", "80"]] {
-            assert_eq!(hops(&far, method, scene.published), expected, "{method:?} ({kind:?})");
+            assert_eq!(hops(&far, method, scene.published).unwrap(), expected, "{method:?} ({kind:?})");
         }
         watch.assert_nothing_private();
     }

@@ -7,6 +7,7 @@
 //! | file              | behaviour                                                                                |
 //! |-------------------|------------------------------------------------------------------------------------------|
 //! | `two_lines`       | nginx on two lines, one private network or two; replies by their own line; 1 or 2 workers |
+//! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
 //! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
 //! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
 //! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
@@ -54,6 +55,7 @@ mod probe;
 mod several_servers;
 mod single_box;
 mod stun;
+mod three_legged;
 mod tun_device;
 mod two_lines;
 mod udp;

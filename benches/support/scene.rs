@@ -33,16 +33,29 @@ pub const SMALL: usize = 64;
 
 /// Open connections stay for good, those that come and go for [`SHORT`].
 pub fn settings(sessions: u32) -> Settings {
+    settings_of(1, sessions)
+}
+
+/// The same with this many lines, each publishing the server.
+fn settings_of(lines: u32, sessions: u32) -> Settings {
+    let one = Settings::one_line("10.0.0.0/8".parse().expect("a prefix"), PUBLIC);
+    let uplinks = (0..lines).map(|line| {
+        let mut uplink = one.uplinks[0].clone();
+        uplink.addresses[0].address = public(line);
+        uplink
+    });
+    let forwards = (0..lines).map(|line| Forward {
+        name: "web".into(),
+        uplink: line as u8,
+        protocol: ForwardProtocol::Tcp,
+        address: public(line),
+        ports: (80, 80),
+        to_address: SERVER,
+        to_port: 80,
+    });
     Settings {
-        forwards: vec![Forward {
-            name: "web".into(),
-            uplink: 0,
-            protocol: ForwardProtocol::Tcp,
-            address: PUBLIC,
-            ports: (80, 80),
-            to_address: SERVER,
-            to_port: 80,
-        }],
+        uplinks: uplinks.collect(),
+        forwards: forwards.collect(),
         timeouts: Timeouts {
             tcp_established: Span::MAX,
             tcp_transitory: Span::MAX,
@@ -55,8 +68,13 @@ pub fn settings(sessions: u32) -> Settings {
         },
         sessions,
         sessions_per_host: 64 << 10,
-        ..Settings::one_line("10.0.0.0/8".parse().expect("a prefix"), PUBLIC)
+        ..one
     }
+}
+
+/// The address that a line publishes.
+fn public(line: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(PUBLIC.to_bits() + (line << 8))
 }
 
 /// The `index`-th client.
@@ -106,13 +124,18 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
 
 /// A box for this many workers, with `size` open connections through the forward and room for `more`.
 pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) {
-    let nat = Arc::new(Nat::new(settings(size + more), workers, START).expect("memory"));
+    open_box_on(1, size, more, workers)
+}
+
+/// The same with the connections spread over so many lines.
+pub fn open_box_on(lines: u32, size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) {
+    let nat = Arc::new(Nat::new(settings_of(lines, size + more), workers, START).expect("memory"));
     let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
     let lane = |worker| nat.lane_with(worker, StdRng::seed_from_u64(worker as u64));
     let mut batches: Vec<_> =
         (0..workers).map(|worker| Batch::new(Arc::clone(&shared), lane(worker))).collect();
-    let mut flights = (0..size).flat_map(|index| {
-        let (there, back) = ((client(index), (PUBLIC, 80)), ((SERVER, 80), client(index)));
+    let mut flights = (0..size).flat_map(move |index| {
+        let (there, back) = ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));
         [
             segment(TcpFlags::SYN, there.0, there.1, 100, 0),
             segment(SYN_ACK, back.0, back.1, 500, 125),
@@ -139,11 +162,16 @@ pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) 
 
 /// One packet of each connection, in a random order and direction.
 pub fn established(size: u32) -> Vec<Small> {
+    established_on(1, size)
+}
+
+/// The same of connections that are spread over so many lines.
+pub fn established_on(lines: u32, size: u32) -> Vec<Small> {
     let mut random = StdRng::seed_from_u64(2);
     let mut packets: Vec<_> = (0..size)
         .map(|index| {
             if random.random() {
-                segment(TcpFlags::ACK, client(index), (PUBLIC, 80), 125, 525)
+                segment(TcpFlags::ACK, client(index), (public(index % lines), 80), 125, 525)
             } else {
                 segment(TcpFlags::ACK, (SERVER, 80), client(index), 525, 125)
             }

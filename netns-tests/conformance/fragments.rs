@@ -305,7 +305,7 @@ fn incomplete_datagrams_are_forgotten() {
 fn pieces_that_different_workers_read_meet() {
     let _proof = proves(&["FRAG-3"]);
     let probe = Probe::start(Setup::new().workers(4));
-    spray(&probe);
+    spray(probe.status().pid);
     let whole = |number: u16| numbered(udp(at(E1, 4444), F, &text(PAYLOAD)), number);
     for number in 0..1500 {
         let pieces = craft::fragments(&whole(number), 1000);

@@ -13,7 +13,7 @@ fn translation_does_not_depend_on_the_worker() {
     let _proof = proves(&["SMP-1"]);
     for workers in [2, 4, 8] {
         let probe = Probe::start(Setup::new().workers(workers).timeouts("tcp_syn: 5s"));
-        spray(&probe);
+        spray(probe.status().pid);
         for round in 0..40 {
             let mut out = probe.connect_out(at(S1, 5000 + round), at(E1, 80));
             let mut inward = probe.connect_in(at(E1, 5000 + round), F);
@@ -73,7 +73,7 @@ fn both_directions_of_a_connection_meet_on_one_worker() {
 fn racing_first_packets_make_one_mapping() {
     let _proof = proves(&["SMP-2"]);
     let probe = Probe::start(Setup::new().workers(4).timeouts("udp: 1s"));
-    spray(&probe);
+    spray(probe.status().pid);
     for round in 0..300_u16 {
         let packets: Vec<_> = (0..24)
             .map(|number| {

@@ -2,9 +2,11 @@
 //!
 //! The namespaces themselves are those of the demo ([`natbox::cli::demo::lab`], [`natbox::cli::demo::topology`]).
 
+mod datagrams;
 mod programs;
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,10 +15,11 @@ use anyhow::{Context, Result, bail};
 use natbox::cli::demo::boxes::NatBox;
 use natbox::cli::demo::capture::{Expected, LineWatch};
 use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::lab::{Lab, Namespace};
-use natbox::cli::demo::topology::{Line, Plan, Private, TwoLines};
+use natbox::cli::demo::lab::{Lab, LabError, Namespace};
+use natbox::cli::demo::topology::{Attachment, Legs, Line, Plan, Private, Topology, own_interface};
 
-pub use programs::{Nginx, curl, output, ping, require};
+pub use datagrams::{Echo, datagrams, exchange};
+pub use programs::{Nginx, curl, hops, output, ping, require};
 
 /// The program under test.
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
@@ -27,9 +30,9 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Two lines, their boxes' hosts, servers and clients; no box runs yet.
+/// Lines, their boxes' hosts, servers and clients; no box runs yet.
 pub struct Site {
-    pub topology: TwoLines,
+    pub topology: Topology,
     pub lab: Lab,
 }
 
@@ -37,7 +40,22 @@ impl Site {
     /// Builds a site whose lines are as fast as the machine.
     pub fn new(private: Private, servers: u8) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
-        let topology = TwoLines::build(&lab, Plan { private, servers, mbit: None })?;
+        let topology = Topology::two_lines(&lab, Plan { private, servers, mbit: None })?;
+        Ok(Site { topology, lab })
+    }
+
+    /// Builds a site whose lines all lead to one box.
+    pub fn three_legged(legs: Legs) -> Result<Site> {
+        Site::three_legged_by(legs, own_interface)
+    }
+
+    /// The same with lines that are joined to the box in a way of the test's own.
+    pub fn three_legged_by(
+        legs: Legs,
+        attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
+    ) -> Result<Site> {
+        let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
+        let topology = Topology::three_legged(&lab, legs, attach)?;
         Ok(Site { topology, lab })
     }
 
@@ -61,13 +79,29 @@ impl Site {
 
     /// A configuration for the box of a line, without forwards.
     pub fn config(&self, line: usize) -> BoxConfig {
+        self.config_of(line..line + 1)
+    }
+
+    /// A configuration for the one box of all lines, without forwards.
+    pub fn three_legged_config(&self) -> BoxConfig {
+        self.config_of(0..self.topology.lines.len())
+    }
+
+    fn config_of(&self, lines: Range<usize>) -> BoxConfig {
+        let uplink = |number: usize| {
+            let Line { interface, published, gateway, .. } = self.line(number);
+            let name = number + 1;
+            format!(
+                "{{ name: isp{name}, interface: {interface}, addresses: [{published}], gateway: {gateway} }}"
+            )
+        };
         BoxConfig {
-            number: line + 1,
+            number: lines.start + 1,
             workers: "auto".into(),
             offload: "auto",
-            published: self.line(line).published,
-            gateway: self.line(line).gateway,
-            prefix: self.line(line).prefix.clone(),
+            io: "auto",
+            prefix: self.line(lines.start).prefix.clone(),
+            uplinks: lines.map(uplink).collect(),
             forwards: Vec::new(),
         }
     }
@@ -94,9 +128,13 @@ impl Site {
 
     /// Watches a line for packets that are no replies from its published port 80.
     pub fn watch(&self, line: usize) -> Result<LineWatch> {
+        self.watch_ports(line, &[80])
+    }
+
+    /// The same for other ports.
+    pub fn watch_ports(&self, line: usize, ports: &'static [u16]) -> Result<LineWatch> {
         let line = self.line(line);
-        let expected =
-            Expected { sender: line.sender, own: line.outside, published: line.published, port: 80 };
+        let expected = Expected { sender: line.sender, own: line.outside, published: line.published, ports };
         Ok(LineWatch::start(&line.provider, expected)?)
     }
 }
@@ -107,9 +145,9 @@ pub struct BoxConfig {
     pub number: usize,
     pub workers: String,
     pub offload: &'static str,
-    pub published: Ipv4Addr,
-    gateway: Ipv4Addr,
+    pub io: &'static str,
     prefix: String,
+    uplinks: Vec<String>,
     forwards: Vec<String>,
 }
 
@@ -125,18 +163,19 @@ impl BoxConfig {
     }
 
     pub fn text(&self) -> String {
-        let BoxConfig { number, workers, offload, published, gateway, prefix, forwards } = self;
+        let BoxConfig { number, workers, offload, io, prefix, uplinks, forwards } = self;
         let forwards = match forwards.as_slice() {
             [] => String::new(),
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
         };
         format!(
             "name: natbox{number}\n\
-             tun: {{ name: nb{number}, workers: {workers}, offload: {offload} }}\n\
+             tun: {{ name: nb{number}, workers: {workers}, offload: {offload}, io: {io} }}\n\
              inside: {{ interface: lan0, prefixes: [{prefix}] }}\n\
-             uplinks:\n  - {{ name: isp{number}, interface: wan0, addresses: [{published}], gateway: {gateway} }}\n\
+             uplinks:\n  - {}\n\
              {forwards}\
-             outbound:\n  - {{ from: {prefix}, uplinks: [isp{number}] }}\n"
+             outbound:\n  - {{ from: {prefix} }}\n",
+            uplinks.join("\n  - ")
         )
     }
 }

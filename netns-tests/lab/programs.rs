@@ -52,6 +52,16 @@ pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> 
     Ok(())
 }
 
+/// The hops that traceroute sees, one address each; fails if one of them is silent.
+pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<Vec<Ipv4Addr>> {
+    require("traceroute")?;
+    let mut command = namespace.command("traceroute");
+    command.args(["-n", "-q", "1", "-w", "2", "-m", "6", "-N", "1"]).args(arguments).arg(to.to_string());
+    let text = output(command)?;
+    let hops = text.lines().skip(1).map(|line| line.split_whitespace().nth(1)?.parse().ok());
+    hops.collect::<Option<_>>().with_context(|| format!("a silent hop:\n{text}"))
+}
+
 /// An nginx of its own: configuration, logs and everything else in one directory.
 pub struct Nginx {
     directory: PathBuf,

@@ -8,6 +8,8 @@
 //!   inside    S1, S2, .., the private router Rp: the test's as well
 //! ```
 //!
+//! A setup may have a second line, TAP wan1, 198.18.0.1/24, next hop 198.18.0.254; G2 is its external address then.
+//!
 //! No other kernel is on the wires, so that nobody answers what a test did not answer. Every packet that is read is held
 //! against the oracle (see [`wire`]). A silence is followed by a packet that must pass, so that a dead box never passes.
 
@@ -63,6 +65,7 @@ pub const F_TARGET: Endpoint = Endpoint::new(S1, 80);
 pub struct Probe {
     pub inside: Wire,
     pub outside: Wire,
+    second: Option<Wire>,
     pub natbox: Namespace,
     pub setup: Setup,
     path: PathBuf,
@@ -101,13 +104,16 @@ impl Probe {
         let natbox = lab.namespace("box").unwrap();
         let [wan, lan] = setup.mtu;
         natbox.sysctl("net/ipv6/conf/all/disable_ipv6", "1").unwrap();
-        let outside = Wire::new(&natbox, "wan0", Ipv4Addr::new(203, 0, 113, 1), wan, true);
-        let inside = Wire::new(&natbox, "lan0", BOX, lan, false);
+        let outside = Wire::new(&natbox, "wan0", Ipv4Addr::new(203, 0, 113, 1), wan, 1);
+        let inside = Wire::new(&natbox, "lan0", BOX, lan, 0);
+        let second = |mtu| Wire::new(&natbox, "wan1", Ipv4Addr::new(198, 18, 0, 1), mtu, 2);
+        let second = setup.second.map(second);
         natbox.route("default", Ipv4Addr::new(203, 0, 113, 254)).unwrap();
         let path = lab.directory().join("natbox.yaml");
         let probe = Probe {
             inside,
             outside,
+            second,
             natbox,
             setup,
             path,
@@ -167,6 +173,12 @@ impl Probe {
         self.with_box(RunningBox::resident)
     }
 
+    /// The second line.
+    #[track_caller]
+    pub fn second(&self) -> &Wire {
+        self.second.as_ref().expect("a setup with a second line")
+    }
+
     /// What the box has logged.
     pub fn log(&self) -> String {
         self.with_box(|running| running.process.log())
@@ -184,6 +196,7 @@ impl Probe {
     pub fn silence(&self) {
         self.outside.assert_silent();
         self.inside.assert_none();
+        self.second.iter().for_each(Wire::assert_none);
         self.assert_alive();
     }
 

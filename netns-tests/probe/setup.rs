@@ -25,6 +25,8 @@ pub fn variant() -> (String, u16) {
 pub struct Setup {
     /// MTU of wan0 and lan0.
     pub mtu: [u16; 2],
+    /// MTU of wan1, if there is a second line.
+    pub second: Option<u16>,
     addresses: &'static str,
     offload: String,
     workers: u16,
@@ -43,6 +45,7 @@ impl Setup {
         let (offload, workers) = variant();
         Setup {
             mtu: [1500, 1500],
+            second: None,
             addresses: "192.0.2.1",
             offload,
             workers,
@@ -68,6 +71,14 @@ impl Setup {
     /// These external addresses.
     pub fn addresses(self, addresses: &'static str) -> Setup {
         Setup { addresses, ..self }
+    }
+
+    /// A second line of its own MTU with G2, on which F's server is published, too. The inside goes out over the first.
+    pub fn second_line(self, mtu: u16) -> Setup {
+        let setup = Setup { second: Some(mtu), ..self };
+        setup
+            .forward("name: f2, protocol: tcp+udp, port: 8080, address: 192.0.2.2, to: '10.0.0.11:80'")
+            .outbound(&["{ from: 10.0.0.0/24, uplinks: [isp] }"])
     }
 
     /// MTU of the two legs.
@@ -133,13 +144,19 @@ tun: {{ name: nb0, workers: {}, offload: {} }}
 inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
 uplinks:
   - {{ name: isp, interface: wan0, addresses: [{}], gateway: 203.0.113.254 }}
-admin: {{ socket: '{}' }}
+{}admin: {{ socket: '{}' }}
 forwards:
   - {{ name: heartbeat, protocol: udp, port: {HEARTBEAT}, address: 192.0.2.1, to: '{HEART}:{HEARTBEAT}' }}
 ",
             self.workers,
             self.offload,
             self.addresses,
+            match self.second {
+                Some(_) => {
+                    "  - { name: isp2, interface: wan1, addresses: [192.0.2.2], gateway: 198.18.0.254 }\n"
+                }
+                None => "",
+            },
             socket.display()
         );
         for forward in &self.forwards {

@@ -8,11 +8,9 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::Probe;
-
-/// From now on each packet of the box's TUN device is read by a random worker.
-pub fn spray(probe: &Probe) {
-    let device = tun_of(probe.status().pid);
+/// From now on each packet of the TUN device of this box's process is read by a random worker.
+pub fn spray(pid: u32) {
+    let device = tun_of(pid);
     let program = random_queue();
     let descriptor = program.as_raw_fd();
     // SAFETY: the request reads one int behind the pointer, which lives through the call.

@@ -23,10 +23,11 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(natbox: &Namespace, name: &str, address: Ipv4Addr, mtu: u16, is_outside: bool) -> Wire {
+    /// `number`: 0 inside, the lines from 1 on.
+    pub(super) fn new(natbox: &Namespace, name: &str, address: Ipv4Addr, mtu: u16, number: u8) -> Wire {
         let tap = natbox.enter(|| Iface::without_packet_info(name, Mode::Tap)).unwrap().unwrap();
         tap.set_non_blocking().unwrap();
-        let mac = [2, 0, 0, 0, u8::from(is_outside), 1];
+        let mac = [2, 0, 0, 0, number, 1];
         let text = mac.map(|byte: u8| format!("{byte:02x}")).join(":");
         // Without ARP the box sends at once, to whomever.
         natbox
@@ -35,9 +36,9 @@ impl Wire {
         natbox.address(name, address, 24).unwrap();
         let mut header = [0; 14];
         header[..6].copy_from_slice(&mac);
-        header[6..12].copy_from_slice(&[2, 0, 0, 0, u8::from(is_outside), 2]);
+        header[6..12].copy_from_slice(&[2, 0, 0, 0, number, 2]);
         header[12..].copy_from_slice(&[8, 0]);
-        Wire { tap, header, is_outside, tolerant: Cell::new(false) }
+        Wire { tap, header, is_outside: number > 0, tolerant: Cell::new(false) }
     }
 
     /// Sends a packet to the box.

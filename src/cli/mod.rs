@@ -57,7 +57,7 @@ enum Command {
     /// Print what has to be set on the boxes' hosts and on the servers, as commands and as network configuration
     Plan(plan::Arguments),
     /// Show the whole story in network namespaces on this machine, measured: one server, two lines, two boxes
-    Demo(demo::DemoOptions),
+    Demo(demo::Arguments),
     /// Show what a running box is doing
     Status(status::Arguments),
     /// List the sessions of a running box
@@ -71,7 +71,7 @@ impl Command {
         match self {
             Self::Run(arguments) => run::run(&arguments),
             Self::Plan(arguments) => plan::run(&arguments),
-            Self::Demo(options) => demo::run(&options),
+            Self::Demo(arguments) => demo::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),

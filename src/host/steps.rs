@@ -21,6 +21,7 @@
 //! | after local          | `iif wan0` → outside                    | only `G` is reachable from outside               |
 //! | after local          | `iif lan0` → inside                     | all that leaves the inside is translated         |
 //! | after local          | `iif TUN from G` → uplink               | leave by the line the address belongs to         |
+//! | after local          | `iif lo from OUTSIDE` → uplink          | so does what the host itself says; several lines |
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -330,7 +331,31 @@ impl View<'_> {
                 rules.push(Rule { iif, from, ..rule(self.numbers.after_local(5), action) });
             }
         }
+        rules.extend(self.rules_of_the_host());
         rules.into_iter().map(Step::Rule).collect()
+    }
+
+    /// With several lines the main table's default route leads to one of them. Answers of the host at its own addresses, and
+    /// the kernel's errors about packets that have just come in, belong to the others as well.
+    fn rules_of_the_host(&self) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = Vec::new();
+        for (place, uplink) in self.config.uplinks.iter().enumerate() {
+            if self.config.uplinks.len() < 2 || uplink.gateway.is_none() {
+                continue;
+            }
+            let owned = uplink.addresses.iter().copied().filter(|address| self.owned(place, *address));
+            for address in owned.chain(self.facts.uplinks[place].address) {
+                let from = Some(host(address));
+                // Lines that share an interface share its address, which goes with the first of them.
+                if rules.iter().any(|rule| rule.from == from) {
+                    continue;
+                }
+                let action = RuleAction::Lookup(self.numbers.uplink_table(place));
+                let iif = Some("lo".into());
+                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(6), action) });
+            }
+        }
+        rules
     }
 
     /// Packets of exempt destinations come for inside addresses themselves. The errors table, which leads everywhere

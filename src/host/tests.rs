@@ -123,6 +123,24 @@ fn several_uplinks_have_a_way_out_each_and_one_interface_one_way_in() {
     assert_eq!(commands.matches("conf.wan0.rp_filter").count(), 1);
 }
 
+/// With a default route by the first line, the host's own answers and its kernel's errors left by that one alone.
+#[test]
+fn what_the_host_says_from_the_address_of_a_line_leaves_by_that_line() {
+    let mut host = host();
+    host.addresses.push(address(4, "198.51.100.9", "198.51.100.0/24", false));
+    let of_several = commands(&three_legged(), &host);
+    for line in [
+        "ip rule add priority 1006 from 203.0.113.1 iif lo protocol 110 lookup 7103",
+        "ip rule add priority 1006 from 198.51.100.1 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1006 from 198.51.100.9 iif lo protocol 110 lookup 7105",
+    ] {
+        assert!(of_several.contains(line), "{line} in\n{of_several}");
+    }
+    // The third line shares interface and address with the first.
+    assert_eq!(of_several.matches("from 203.0.113.1 iif lo").count(), 1);
+    assert!(!commands(&natbox1(), &host).contains("from 203.0.113.1 iif lo"), "one line needs none");
+}
+
 #[test]
 fn forwarding_starts_only_when_the_outside_is_shut_off() {
     let commands = commands(&natbox1(), &host());

@@ -68,6 +68,10 @@ impl Nat {
         if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
             return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
         }
+        if self.forwards.is_ambiguous(quoted.protocol, quoted.destination) {
+            // Nobody knows where the packet came in.
+            return None;
+        }
         let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;
         Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
     }

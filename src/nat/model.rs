@@ -171,9 +171,13 @@ impl Model {
                 session.tcp.advance(direction, segment, placement);
                 State::Tcp(after)
             }
-            (State::Udp | State::DnsAnswered, _) => {
+            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
                 let is_dns = session.new.original.tuple().destination.port == 53;
-                if is_dns && direction == Direction::Reply { State::DnsAnswered } else { State::Udp }
+                match direction {
+                    Direction::Reply if is_dns => State::DnsAnswered,
+                    Direction::Original if before == State::Guessed => State::Guessed,
+                    Direction::Original | Direction::Reply => State::Udp,
+                }
             }
             (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
         };

@@ -145,11 +145,13 @@ pub enum State {
     Icmp,
     /// Any other protocol, tracked by addresses.
     Other,
+    /// UDP from a server that is published in several places, until somebody answers: where it belongs is a guess.
+    Guessed,
 }
 
 impl State {
     /// Number of distinct states.
-    pub const COUNT: usize = TcpState::ALL.len() + 4;
+    pub const COUNT: usize = TcpState::ALL.len() + 5;
 
     #[inline]
     fn number(self) -> u8 {
@@ -160,6 +162,7 @@ impl State {
             Self::DnsAnswered => base + 1,
             Self::Icmp => base + 2,
             Self::Other => base + 3,
+            Self::Guessed => base + 4,
         }
     }
 
@@ -170,7 +173,8 @@ impl State {
             Some(0) => Self::Udp,
             Some(1) => Self::DnsAnswered,
             Some(2) => Self::Icmp,
-            Some(_) => Self::Other,
+            Some(3) => Self::Other,
+            Some(_) => Self::Guessed,
         }
     }
 
@@ -188,6 +192,7 @@ impl State {
             Self::DnsAnswered => "dns-answered",
             Self::Icmp => "icmp",
             Self::Other => "other",
+            Self::Guessed => "guessed",
         }
     }
 }
@@ -368,12 +373,13 @@ impl Record {
                 refreshes = !segment.flags.rst() || next != state;
                 State::Tcp(next)
             }
-            (State::Udp | State::DnsAnswered, _) => {
+            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
                 refreshes = lifetimes.inbound_refresh || !self.origin().comes_over_mapping(direction);
                 match direction {
                     Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
                         State::DnsAnswered
                     }
+                    Direction::Original if before == State::Guessed => State::Guessed,
                     Direction::Original | Direction::Reply => State::Udp,
                 }
             }

@@ -75,7 +75,10 @@ impl Nat {
         let chosen = self.choose_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
         let uplink = published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
+        let is_ambiguous = self.forwards.is_ambiguous(tuple.protocol, tuple.source);
         let state = match (miss.opening_state(), published) {
+            // It may begin something, or answer what the box has forgotten.
+            (Ok(State::Udp), Some(_)) if is_ambiguous => State::Guessed,
             (Ok(state), _) => state,
             // A static forward's server goes on in the middle of a connection after a restart of the box.
             (Err(DropReason::TcpWithoutSession | DropReason::UnaskedAnswer), Some((_, endpoint))) => {
@@ -86,22 +89,14 @@ impl Nat {
         let lease = match (self.lease(lane, tuple, uplink, miss.now), published) {
             (Ok(lease), _) => lease,
             // A published server's answers look like this when the table is full: no account may stop them.
-            (Err(_), Some((_, external))) => {
-                return Ok(self.send_stateless(
-                    lane,
-                    miss,
-                    Tuple { source: external, ..tuple },
-                    false,
-                    uplink,
-                ));
-            }
+            (Err(_), Some((_, external))) => return self.answer_stateless(lane, miss, external, uplink),
             (Err(reason), None) => return Err(reason),
         };
         let origin = Origin { from: lease.from, to: End::Outside };
         let external = lease.external;
         match self.open_leased(lane, miss, lease, tuple.destination, origin, uplink, state) {
             Err((DropReason::TableFull, miss)) if published.is_some() => {
-                Ok(self.send_stateless(lane, miss, Tuple { source: external, ..tuple }, false, uplink))
+                self.answer_stateless(lane, miss, external, uplink)
             }
             outcome => outcome.map_err(|(reason, _)| reason),
         }
@@ -219,7 +214,8 @@ impl Nat {
     }
 
     /// A session from outside to a published server. When the same client endpoint already talks to the same server
-    /// endpoint (through another uplink or another published port), its source port is rewritten for this one.
+    /// endpoint (through another uplink or another published port), its source port is rewritten for this one. What the
+    /// server itself began by a guess yields: now the line is known.
     fn open_forward(
         &self,
         lane: &mut Lane,
@@ -232,8 +228,8 @@ impl Nat {
         let state = match (miss.opening_state(), miss.picked_up_state()) {
             (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => state,
             // RST and FIN of a connection that the box no longer knows: the server does.
-            (Err(DropReason::TcpWithoutSession), None) => {
-                return Ok(self.send_stateless(lane, miss, stateless, true, uplink));
+            (Err(reason @ DropReason::TcpWithoutSession), None) => {
+                return self.ask_stateless(lane, miss, stateless, uplink, reason);
             }
             (Err(reason), _) => return Err(reason),
         };
@@ -245,12 +241,21 @@ impl Nat {
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now)),
                 Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
-                Err(InsertError::Full) => return Ok(self.send_stateless(lane, miss, stateless, true, uplink)),
+                Err(InsertError::Full) => {
+                    return self.ask_stateless(lane, miss, stateless, uplink, DropReason::TableFull);
+                }
+                Err(InsertError::ReplyTaken) if self.take_back_guess(reply, miss.now) => {}
                 Err(InsertError::ReplyTaken) if has_ports(tuple.protocol) => client.port = lane.random_port(),
                 Err(InsertError::ReplyTaken) => return Err(DropReason::AddressBusy),
             }
         }
         Err(DropReason::PortsExhausted)
+    }
+
+    /// Ends the session that a server began with this tuple, if where it belongs was a guess.
+    fn take_back_guess(&self, begun: Key, now: Tick) -> bool {
+        let ended = self.table.end_guess(begun);
+        ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 
     /// A published server's packet in the middle of a connection that the box does not know. Where the server is
@@ -284,6 +289,38 @@ impl Nat {
                 self.send_stateless(lane, miss, to, false, uplink)
             }
         })
+    }
+
+    /// A client's packet that cannot have a session goes on to the server without, unless the server would take it for that
+    /// of a session which came in elsewhere: it would be answered there.
+    fn ask_stateless(
+        &self,
+        lane: &mut Lane,
+        miss: Miss<'_>,
+        to: Tuple,
+        uplink: u8,
+        reason: DropReason,
+    ) -> Result<Verdict, DropReason> {
+        match self.table.peek(Key::of(to.mirrored()), miss.now) {
+            Some(_) => Err(reason),
+            None => Ok(self.send_stateless(lane, miss, to, true, uplink)),
+        }
+    }
+
+    /// A published server's packet that cannot have a session goes out without, unless it may answer a question that came in
+    /// elsewhere.
+    fn answer_stateless(
+        &self,
+        lane: &mut Lane,
+        miss: Miss<'_>,
+        published: Endpoint,
+        uplink: u8,
+    ) -> Result<Verdict, DropReason> {
+        if self.forwards.is_ambiguous(miss.tuple.protocol, miss.tuple.source) {
+            return Err(DropReason::LineUnknown);
+        }
+        let to = Tuple { source: published, ..miss.tuple };
+        Ok(self.send_stateless(lane, miss, to, false, uplink))
     }
 
     /// Translates a packet of a static forward without a session.

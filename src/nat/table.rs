@@ -271,6 +271,15 @@ impl Table {
         self.end_if(id, |record| record.key(Direction::Original) == original)
     }
 
+    /// Ends the session of this original tuple if where it belongs is a guess; None when there is no such session.
+    pub fn end_guess(&self, original: Key) -> Option<Ended> {
+        let hash = self.hash(original);
+        let (id, _) = split(self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?);
+        self.end_if(SessionId(id), |record| {
+            record.key(Direction::Original) == original && record.state() == State::Guessed
+        })
+    }
+
     fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<Ended> {
         let (shared, mut pool) = self.lock_pool_of(id);
         let record = &self.records[id as usize];

@@ -15,7 +15,7 @@ use crate::time::{Span, Tick};
 
 use super::key::Key;
 use super::model::{Expected, Known, Model};
-use super::session::{Direction, Lifetimes, NewSession, Origin, State};
+use super::session::{Direction, End, Lifetimes, NewSession, Origin, State};
 use super::settings::Timeouts;
 use super::table::{Ended, InsertError, Table, Tracked};
 use super::tcp_state::TcpState;
@@ -496,6 +496,7 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
     let state = match Protocol(original.protocol) {
         Protocol::TCP if picked_up => State::Tcp(TcpState::PickedUp),
         Protocol::TCP => State::Tcp(TcpState::SynOriginal),
+        Protocol::UDP if picked_up => State::Guessed,
         Protocol::UDP => State::Udp,
         Protocol::ICMP => State::Icmp,
         _ => State::Other,
@@ -504,12 +505,15 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
     NewSession {
         original,
         reply,
-        origin: Origin::FORWARD,
+        origin: if state == State::Guessed { GUESS } else { Origin::FORWARD },
         uplink: (original.ports % 5) as u8,
         state,
         idle: Span(0),
     }
 }
+
+/// What a published server begins.
+const GUESS: Origin = Origin { from: End::Forward, to: End::Outside };
 
 fn random_session(random: &mut StdRng) -> NewSession {
     let mut key = || Key { addresses: random.random(), ports: random.random(), protocol: Protocol::UDP.0 };

@@ -92,7 +92,7 @@ drop_reasons! {
     Filtered => "filtered",
     /// TCP without a session and not a SYN.
     TcpWithoutSession => "tcp-without-session",
-    /// From a server that is published more than once, in the middle of a connection that the box does not know.
+    /// From a server that is published more than once, and the box does not know where it was asked.
     LineUnknown => "line-unknown",
     /// An ICMP answer that nobody asked for.
     UnaskedAnswer => "unasked-answer",

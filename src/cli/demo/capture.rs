@@ -171,7 +171,7 @@ pub const TCP: u8 = 6;
 /// UDP.
 pub const UDP: u8 = 17;
 
-/// What a box may send to its line when it answers for one published service.
+/// What a box may send to its line when it answers for published services.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
     /// Hardware address of the box's outside interface.
@@ -180,9 +180,9 @@ pub struct Expected {
     pub own: Ipv4Addr,
     /// The published address.
     pub published: Ipv4Addr,
-    /// The published TCP port. A reply from another port is not one to a request that came in here: it is what a
+    /// The published ports, TCP and UDP. A reply from another port is not one to a request that came in here: it is what a
     /// box makes of a reply that was routed to the wrong box (outbound translation).
-    pub port: u16,
+    pub ports: &'static [u16],
 }
 
 /// What was seen of a box on its line.
@@ -211,7 +211,8 @@ impl Tally {
         }
         let from_published = source == expected.published
             && match packet.protocol() {
-                TCP => packet.ports().is_none_or(|(port, _)| port == expected.port),
+                // A later piece of a datagram has no port.
+                TCP | UDP => packet.ports().is_none_or(|(port, _)| expected.ports.contains(&port)),
                 // About a session of this line.
                 ICMP => true,
                 _ => false,
@@ -271,7 +272,7 @@ mod tests {
         sender: [2, 0, 0, 0, 1, 1],
         own: Ipv4Addr::new(203, 0, 113, 1),
         published: Ipv4Addr::new(203, 0, 113, 10),
-        port: 80,
+        ports: &[80],
     };
 
     fn tally(frames: &[Vec<u8>]) -> Tally {

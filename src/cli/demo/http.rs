@@ -9,7 +9,7 @@ mod client;
 mod pattern;
 mod server;
 
-pub use client::{Connection, Response, connect};
+pub use client::{Connection, Response, connect, connect_from};
 pub use pattern::Pattern;
 pub use server::{Answer, Handler, Request, Server};
 

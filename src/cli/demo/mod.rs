@@ -1,9 +1,11 @@
-//! `natbox demo`: two lines, two boxes, one server, in network namespaces on this machine, with a measured report.
+//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report. A story tells with
+//! which boxes.
 //!
 //! ```text
 //! interrupt   Ctrl-C and SIGTERM as a return value
 //! lab         namespaces and processes that clean up after themselves
-//! topology    the two lines built out of them (the picture is there)
+//! topology    lines, boxes and servers built out of them (the pictures are there)
+//! story       what the stories differ in
 //! boxes       `natbox run` and its admin socket
 //! http        the web server and the clients
 //! load        downloads and their goodput
@@ -21,6 +23,7 @@ pub mod interrupt;
 pub mod lab;
 pub mod load;
 pub mod report;
+mod story;
 pub mod topology;
 
 use std::cell::Cell;
@@ -38,16 +41,11 @@ use capture::{Expected, LineWatch, SETTLE};
 use interrupt::{Interrupt, Interrupted};
 use lab::{Lab, LabError};
 use load::LoadError;
-use report::{LineReport, Report};
-use topology::{CLIENTS, Line, Plan, Private, TwoLines};
+use report::{LineReport, Report, Told};
+use story::{Script, Story};
+use topology::{CLIENTS, Line, Topology};
 
 use super::{Failure, warn};
-
-/// The published configuration of each box, by name.
-const CONFIGURATIONS: [(&str, &str); 2] = [
-    ("natbox1", include_str!("../../../configs/natbox1.yaml")),
-    ("natbox2", include_str!("../../../configs/natbox2.yaml")),
-];
 
 /// Port of the web server, outside and inside.
 const PORT: u16 = 80;
@@ -55,20 +53,30 @@ const PORT: u16 = 80;
 /// How often the demo looks for Enter while it is kept running.
 const KEEP_POLL: Duration = Duration::from_millis(100);
 
-/// Options of `natbox demo`.
+/// Arguments of `natbox demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: DemoOptions,
+    /// Another story than that of two boxes
+    #[command(subcommand)]
+    story: Option<Story>,
+}
+
+/// Options of every story; they may stand before or behind its name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
     /// Print the report as JSON (progress goes to standard error)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Rate that each line is shaped to, in Mbit/s, both directions
-    #[arg(long, value_name = "MBIT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(5..=1000))]
+    #[arg(long, global = true, value_name = "MBIT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(5..=1000))]
     pub rate: u32,
     /// Length of each of the three measurements, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
     /// Leave everything running afterwards to look around, until Enter or Ctrl-C
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub keep: bool,
 }
 
@@ -123,13 +131,14 @@ impl From<LoadError> for DemoError {
 /// # Errors
 /// The environment's for what the machine lacks or does wrong; a bug when the demo itself panicked. Nothing is left
 /// behind in any case.
-pub fn run(options: &DemoOptions) -> Result<ExitCode, Failure> {
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (options, script) = (&arguments.options, Script::of(arguments.story));
     lab::check_host().map_err(Failure::environment)?;
     let interrupt = Interrupt::listen().map_err(Failure::environment)?;
     let screen = Screen { errors: options.json, line_open: Cell::new(false) };
     // The program's own hook ends the process at once, which would leave the namespaces to the next start.
     std::panic::set_hook(Box::new(|panic| warn(&format!("natbox: a bug, please report it: {panic}"))));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| show(options, &interrupt, &screen)));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| show(script, options, &interrupt, &screen)));
     // The last message begins a line of its own.
     screen.end_line();
     match outcome {
@@ -144,22 +153,30 @@ pub fn run(options: &DemoOptions) -> Result<ExitCode, Failure> {
 }
 
 /// [`run`], up to and including the clean-up.
-fn show(options: &DemoOptions, interrupt: &Interrupt, screen: &Screen) -> Result<ExitCode, DemoError> {
-    let stage = Stage::set(options, interrupt, screen)?;
+fn show(
+    script: &Script,
+    options: &DemoOptions,
+    interrupt: &Interrupt,
+    screen: &Screen,
+) -> Result<ExitCode, DemoError> {
+    let stage = Stage::set(script, options, interrupt, screen)?;
     let report = stage.perform(options, interrupt, screen)?;
-    print_report(&report, options.json).map_err(DemoError::Output)?;
+    print_report(script, &report, options.json).map_err(DemoError::Output)?;
     if options.keep {
         stage.keep(interrupt, screen)?;
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn print_report(report: &Report, json: bool) -> io::Result<()> {
+fn print_report(script: &Script, report: &Report, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string_pretty(report)?)
-    } else {
-        write!(out, "\n{}", report.text(io::stdout().is_terminal()))
+    match (json, script.name) {
+        (true, None) => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
+        (true, Some(story)) => {
+            let told = Told { story, lines_count: report.lines.len(), report };
+            writeln!(out, "{}", serde_json::to_string_pretty(&told)?)
+        }
+        (false, _) => write!(out, "\n{}", report.text(io::stdout().is_terminal())),
     }
 }
 
@@ -192,30 +209,31 @@ impl Screen {
 struct Stage {
     boxes: Vec<NatBox>,
     server: http::Server,
-    topology: TwoLines,
+    topology: Topology,
     /// Kept for its directory.
     _lab: Lab,
 }
 
 impl Stage {
-    fn set(options: &DemoOptions, interrupt: &Interrupt, screen: &Screen) -> Result<Stage, DemoError> {
-        screen.show(
-            "natbox demo: one server on two unrelated lines, in network namespaces on this machine\n\n",
-        );
+    fn set(
+        script: &Script,
+        options: &DemoOptions,
+        interrupt: &Interrupt,
+        screen: &Screen,
+    ) -> Result<Stage, DemoError> {
+        screen.show(&format!("{}\n\n", script.title));
         let lab = Lab::new("nbdemo")?;
-        let plan = Plan { private: Private::Shared, servers: 1, mbit: Some(options.rate) };
-        let topology = TwoLines::build(&lab, plan)?;
+        let topology = (script.build)(&lab, options.rate)?;
         interrupt.check()?;
         let blank: Vec<_> =
             topology.lines.iter().enumerate().map(|(n, line)| blank(&topology, n, line)).collect();
-        screen.show(&format!("{}\n", report::diagram(&blank, options.rate, &CLIENTS)));
+        screen.show(&format!("{}\n", (script.diagram)(&blank, options.rate, &CLIENTS)));
 
         let host = &topology.servers[0];
         let listeners = host.namespace.enter(|| {
-            host.addresses
-                .iter()
-                .map(|address| TcpListener::bind((*address, PORT)))
-                .collect::<io::Result<Vec<_>>>()
+            let addresses = BTreeSet::from_iter(host.addresses.iter().copied());
+            let listeners = addresses.into_iter().map(|address| TcpListener::bind((address, PORT)));
+            listeners.collect::<io::Result<Vec<_>>>()
         })?;
         let listeners = listeners.map_err(LabError::system("listen on the server's addresses"))?;
         let server =
@@ -223,14 +241,12 @@ impl Stage {
 
         let program = std::env::current_exe().map_err(LabError::system("find this program's own file"))?;
         let mut boxes = Vec::new();
-        for (line, (name, configuration)) in topology.lines.iter().zip(CONFIGURATIONS) {
+        for (line, (name, configuration)) in topology.lines.iter().zip(script.boxes) {
             let started = NatBox::start(&program, &line.natbox, lab.directory(), name, configuration)?;
             screen.show(&format!("  $ {}\n", started.command()));
             boxes.push(started);
         }
-        screen.show(
-            "    (copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own)\n\n",
-        );
+        screen.show(&format!("    ({})\n\n", script.copies));
         for started in &mut boxes {
             started.wait_ready(interrupt)?;
         }
@@ -254,7 +270,7 @@ impl Stage {
         let (seen, each_its_own) = self.seen_addresses(interrupt)?;
         screen.show(&format!("{} addresses seen\n", seen.len()));
 
-        let targets = [lines[0].endpoint(PORT), lines[1].endpoint(PORT)];
+        let targets: Vec<_> = lines.iter().map(|line| line.endpoint(PORT)).collect();
         let download = |what: &str, targets: &[SocketAddrV4]| -> Result<Vec<f64>, DemoError> {
             screen.show(&format!("  downloads over {what} for {} s ... ", options.seconds));
             let window = Duration::from_secs(options.seconds.into());
@@ -262,13 +278,18 @@ impl Stage {
             screen.show(&format!("{:.1} Mbit/s\n", rates.iter().sum::<f64>()));
             Ok(rates)
         };
-        let alone =
-            [download("line 1 alone", &targets[..1])?[0], download("line 2 alone", &targets[1..])?[0]];
+        let mut alone = Vec::new();
+        for (line, target) in lines.iter().zip(&targets) {
+            alone.extend(download(&format!("{} alone", line.name), &[*target])?);
+        }
         let together = download("both lines", &targets)?;
 
         interrupt.pause(SETTLE)?;
         let frames_after = frames(lines)?;
         let mut capture_missed = 0;
+        let statuses =
+            self.boxes.iter().map(NatBox::status).collect::<Result<Vec<_>, _>>().map_err(BoxError::from)?;
+        let created: Vec<u64> = statuses.iter().map(|status| status.sessions.created).collect();
         let mut reports = Vec::new();
         for (number, watch) in watches.into_iter().enumerate() {
             let tally = watch.finish();
@@ -277,7 +298,8 @@ impl Stage {
             reports.push(LineReport {
                 alone_mbit: alone[number],
                 together_mbit: together[number],
-                sessions: self.boxes[number].status().map_err(BoxError::from)?.sessions.created,
+                // A box of several lines counts them together.
+                sessions: created.get(number).copied().filter(|_| created.len() == lines.len()),
                 replies: tally.replies,
                 wrong_line_replies: tally.wrong,
                 first_wrong: tally.first_wrong,
@@ -296,7 +318,7 @@ impl Stage {
             ratio: 0.0,
             wrong_line_replies: 0,
             client_addresses_preserved: each_its_own,
-            sessions: 0,
+            sessions: created.iter().sum(),
             passed: false,
             problems: Vec::new(),
         };
@@ -320,7 +342,7 @@ impl Stage {
 
     /// Leaves everything as it is until Enter or a signal, which is how this is meant to end and no failure.
     fn keep(&self, interrupt: &Interrupt, screen: &Screen) -> Result<(), DemoError> {
-        let TwoLines { client, lines, servers, .. } = &self.topology;
+        let Topology { client, lines, servers, .. } = &self.topology;
         screen.show("\nLeft running. To look around, in another shell:\n");
         screen.show(&format!("  ip netns exec {} curl http://{}/\n", client.name(), lines[0].endpoint(PORT)));
         screen.show(&format!("  ip netns exec {} ip rule\n", servers[0].namespace.name()));
@@ -346,7 +368,7 @@ impl Stage {
 }
 
 /// A report on a line of which nothing is measured yet.
-fn blank(topology: &TwoLines, number: usize, line: &Line) -> LineReport {
+fn blank(topology: &Topology, number: usize, line: &Line) -> LineReport {
     LineReport {
         name: line.name.to_owned(),
         published: line.endpoint(PORT),
@@ -355,7 +377,7 @@ fn blank(topology: &TwoLines, number: usize, line: &Line) -> LineReport {
         alone_mbit: 0.0,
         together_mbit: 0.0,
         share_together: 0.0,
-        sessions: 0,
+        sessions: None,
         replies: 0,
         wrong_line_replies: 0,
         first_wrong: None,
@@ -364,40 +386,17 @@ fn blank(topology: &TwoLines, number: usize, line: &Line) -> LineReport {
 
 /// What the demo's boxes may send to their line: replies from the published web server, and nothing else.
 fn expected(line: &Line) -> Expected {
-    Expected { sender: line.sender, own: line.outside, published: line.published, port: PORT }
+    Expected { sender: line.sender, own: line.outside, published: line.published, ports: &[PORT] }
 }
 
 /// Frames that the providers have received from the boxes.
-fn frames(lines: &[Line; 2]) -> Result<[u64; 2], LabError> {
-    let [one, two] = lines;
-    Ok([one.provider.received_frames("box0")?, two.provider.received_frames("box0")?])
+fn frames(lines: &[Line]) -> Result<Vec<u64>, LabError> {
+    lines.iter().map(Line::frames).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
-
-    #[test]
-    fn published_configurations_fit_the_topology() {
-        let wanted = [
-            ("203.0.113.10", "203.0.113.254", "10.0.0.101:80"),
-            ("198.51.100.10", "198.51.100.254", "10.0.0.202:80"),
-        ];
-        for ((name, text), (published, gateway, server)) in CONFIGURATIONS.iter().zip(wanted) {
-            let tree: Value = serde_yaml_ng::from_str(text).unwrap();
-            assert_eq!(tree["name"], *name);
-            assert_eq!(tree["inside"]["interface"], "lan0");
-            let uplink = &tree["uplinks"][0];
-            assert_eq!((&uplink["interface"], &uplink["gateway"]), (&"wan0".into(), &gateway.into()));
-            assert_eq!(uplink["addresses"][0], published);
-            assert_eq!(
-                (&tree["forwards"][0]["port"], &tree["forwards"][0]["to"]),
-                (&80.into(), &server.into())
-            );
-        }
-    }
 
     #[test]
     fn a_signal_noticed_anywhere_is_an_interruption() {

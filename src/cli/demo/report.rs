@@ -43,6 +43,18 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
+/// The report of a story that has a name, with what tells it from others.
+#[derive(Clone, Debug, Serialize)]
+pub struct Told<'a> {
+    /// Name of the story.
+    pub story: &'a str,
+    /// How many lines there are.
+    pub lines_count: usize,
+    /// The findings.
+    #[serde(flatten)]
+    pub report: &'a Report,
+}
+
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 pub struct LineReport {
@@ -60,8 +72,9 @@ pub struct LineReport {
     pub together_mbit: f64,
     /// [`LineReport::together_mbit`] over the sum of all lines, 0 to 1.
     pub share_together: f64,
-    /// Sessions that the line's box made.
-    pub sessions: u64,
+    /// Sessions that the line's box made, if it is the line's alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<u64>,
     /// Reply packets (and super-packets) seen on the line.
     pub replies: u64,
     /// See [`Report::wrong_line_replies`].
@@ -83,7 +96,6 @@ impl Report {
             line.share_together = quotient(line.together_mbit, self.together_mbit);
         }
         self.wrong_line_replies = self.lines.iter().map(|line| line.wrong_line_replies).sum();
-        self.sessions = self.lines.iter().map(|line| line.sessions).sum();
         self.client_addresses_preserved &= self.client_addresses == self.client_addresses_seen;
         self.problems = self.find_problems(mean);
         self.passed = self.problems.is_empty();
@@ -176,7 +188,7 @@ impl Report {
                 line.alone_mbit,
                 line.together_mbit,
                 line.share_together * 100.0,
-                line.sessions,
+                line.sessions.map_or_else(|| "-".to_owned(), |sessions| sessions.to_string()),
                 line.replies,
                 line.wrong_line_replies
             )?;
@@ -208,22 +220,11 @@ fn list(addresses: &BTreeSet<Ipv4Addr>) -> String {
     addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The picture of what is set up, for two lines.
-pub fn diagram(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+/// The picture of two lines with a box each.
+pub fn two_boxes(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
     let [one, two] = lines else { return String::new() };
-    let ends = match clients {
-        [first, .., last] => format!("clients {first} ... {last}"),
-        _ => "clients".to_owned(),
-    };
-    let rate = format!("{rate_mbit} Mbit/s");
-    let row = |left: &str, right: &str| format!("{}\n", format!("    {left:^26}    {right:^26}").trim_end());
-    let middle = |text: &str| format!("{}\n", format!("    {text:^57}").trim_end());
     [
-        middle(&ends),
-        row("│", "│"),
-        row(&format!("{}, {rate}", one.name), &format!("{}, {rate}", two.name)),
-        row("│", "│"),
-        row(&one.published.to_string(), &two.published.to_string()),
+        upper_half(one, two, rate_mbit, clients),
         row("natbox1", "natbox2"),
         row(&one.inside.to_string(), &two.inside.to_string()),
         format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
@@ -231,6 +232,46 @@ pub fn diagram(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> St
         middle(&format!("{}  {}", one.server, two.server)),
     ]
     .concat()
+}
+
+/// The picture of two lines with one box.
+pub fn three_legged(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+    let [one, two] = lines else { return String::new() };
+    [
+        upper_half(one, two, rate_mbit, clients),
+        format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
+        middle("natbox"),
+        middle(&one.inside.to_string()),
+        format!("    {:>28}\n", "│"),
+        middle("web server"),
+        middle(&one.server.to_string()),
+    ]
+    .concat()
+}
+
+/// From the clients down to the published endpoints.
+fn upper_half(one: &LineReport, two: &LineReport, rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+    let ends = match clients {
+        [first, .., last] => format!("clients {first} ... {last}"),
+        _ => "clients".to_owned(),
+    };
+    let rate = format!("{rate_mbit} Mbit/s");
+    [
+        middle(&ends),
+        row("│", "│"),
+        row(&format!("{}, {rate}", one.name), &format!("{}, {rate}", two.name)),
+        row("│", "│"),
+        row(&one.published.to_string(), &two.published.to_string()),
+    ]
+    .concat()
+}
+
+fn row(left: &str, right: &str) -> String {
+    format!("{}\n", format!("    {left:^26}    {right:^26}").trim_end())
+}
+
+fn middle(text: &str) -> String {
+    format!("{}\n", format!("    {text:^57}").trim_end())
 }
 
 #[cfg(test)]
@@ -246,7 +287,7 @@ mod tests {
             alone_mbit: 95.0,
             together_mbit,
             share_together: 0.0,
-            sessions: 20,
+            sessions: Some(20),
             replies: 1000,
             wrong_line_replies: 0,
             first_wrong: None,
@@ -260,7 +301,7 @@ mod tests {
             client_addresses_preserved: true,
             client_addresses: clients.clone(),
             client_addresses_seen: clients,
-            sessions: 0,
+            sessions: 40,
             capture_missed: 0,
             rate_mbit: 100,
             seconds: 4,
@@ -275,7 +316,6 @@ mod tests {
         assert!(report.passed, "{:?}", report.problems);
         assert!((report.ratio - 189.0 / 95.0).abs() < 1e-9);
         assert!((report.lines.iter().map(|line| line.share_together).sum::<f64>() - 1.0).abs() < 1e-9);
-        assert_eq!(report.sessions, 40);
     }
 
     #[test]
@@ -315,8 +355,20 @@ mod tests {
         {
             assert!(!json[key].is_null(), "{key}");
         }
-        for key in ["name", "alone_mbit", "share_together"] {
+        for key in ["name", "alone_mbit", "share_together", "sessions"] {
             assert!(!json["lines"][0][key].is_null(), "{key}");
         }
+    }
+
+    #[test]
+    fn a_story_with_a_name_says_it_beside_the_findings() {
+        let mut report = report([95.0, 95.0]).conclude();
+        report.lines.iter_mut().for_each(|line| line.sessions = None);
+        let told = Told { story: "three-legged", lines_count: report.lines.len(), report: &report };
+        let json = serde_json::to_value(&told).unwrap();
+        assert_eq!((&json["story"], &json["lines_count"]), (&"three-legged".into(), &2.into()));
+        assert_eq!((&json["ratio"], &json["wrong_line_replies"]), (&2.0.into(), &0.into()));
+        assert!(json["lines"][0].get("sessions").is_none() && json["sessions"] == 40);
+        assert!(report.text(false).contains(" - "));
     }
 }

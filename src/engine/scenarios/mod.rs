@@ -7,6 +7,7 @@ mod disguise;
 mod errors;
 mod exempt;
 mod fragments;
+mod guesses;
 mod lines;
 mod malformed;
 mod reload;

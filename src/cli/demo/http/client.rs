@@ -47,10 +47,23 @@ impl Response {
 /// # Errors
 /// As the system says; `TimedOut` after `patience`.
 pub fn connect(from: Option<Ipv4Addr>, to: SocketAddrV4, patience: Duration) -> io::Result<Connection> {
+    connect_from(from.map(|address| SocketAddrV4::new(address, 0)), to, patience)
+}
+
+/// [`connect`] from an endpoint, which connections to other places may have as well.
+///
+/// # Errors
+/// As the system says; `TimedOut` after `patience`.
+pub fn connect_from(
+    from: Option<SocketAddrV4>,
+    to: SocketAddrV4,
+    patience: Duration,
+) -> io::Result<Connection> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
     if let Some(from) = from {
-        bind(&socket, &SocketAddrV4::new(from, 0))?;
+        sockopt::set_socket_reuseaddr(&socket, from.port() != 0)?;
+        bind(&socket, &from)?;
     }
     match start_connecting(&socket, &to) {
         Ok(()) => {}

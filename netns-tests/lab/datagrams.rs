@@ -1,0 +1,87 @@
+//! Datagrams that are sent, come back, and are compared.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::lab::Namespace;
+use parking_lot::Mutex;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
+
+/// Room for the largest datagram that IPv4 can carry.
+const LARGEST: usize = 1 << 16;
+
+/// Receive buffer of a socket, in bytes: room for some thousand small datagrams.
+const BUFFER: usize = 8 << 20;
+
+/// How soon an echo notices that it should stop.
+const STOP_POLL: Duration = Duration::from_millis(20);
+
+/// How long an answer may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends every datagram back to where it came from; stops when dropped.
+pub struct Echo {
+    seen: Arc<Mutex<BTreeSet<(SocketAddr, u8)>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Echo {
+    pub fn start(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Echo> {
+        let socket = datagrams(namespace, address, port)?;
+        socket.set_read_timeout(Some(STOP_POLL))?;
+        let (seen, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+        let (theirs, flag) = (seen.clone(), stop.clone());
+        let thread = thread::spawn(move || {
+            let mut buffer = vec![0; LARGEST];
+            // Relaxed: it only has to be seen soon.
+            while !flag.load(Ordering::Relaxed) {
+                if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                    theirs.lock().insert((peer, if length == 0 { 0 } else { buffer[0] }));
+                    // What cannot be sent is what the other side misses.
+                    let _ = socket.send_to(&buffer[..length], peer);
+                }
+            }
+        });
+        Ok(Echo { seen, stop, thread: Some(thread) })
+    }
+
+    /// Who has sent something, with the first byte of it.
+    pub fn seen(&self) -> BTreeSet<(SocketAddr, u8)> {
+        self.seen.lock().clone()
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A socket for datagrams in a namespace, with room for many.
+pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+    let socket = namespace
+        .enter(|| UdpSocket::bind((address, port)))?
+        .with_context(|| format!("bind {address}:{port}"))?;
+    set_socket_recv_buffer_size_force(&socket, BUFFER)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Sends one datagram over a connected socket and gets the same back.
+pub fn exchange(socket: &UdpSocket, size: usize) -> Result<()> {
+    let sent: Vec<u8> = (0..size).map(|at| (at * 31 + size).to_le_bytes()[0]).collect();
+    let mut received = vec![0; LARGEST];
+    socket.send(&sent).with_context(|| format!("send {size} bytes"))?;
+    let length = socket.recv(&mut received).with_context(|| format!("the echo of {size} bytes"))?;
+    ensure!(received[..length] == sent, "{size} bytes: the echo differs");
+    Ok(())
+}

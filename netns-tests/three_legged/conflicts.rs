@@ -1,0 +1,164 @@
+//! One client endpoint talks to the same server port over several lines at once: the server must be able to tell the
+//! conversations apart, and each answer must find the line of its question.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::http::connect_from;
+use natbox::cli::demo::topology::CLIENTS;
+use rustix::net::sockopt::set_socket_reuseaddr;
+
+use super::{ECHO, WEB, legs, services};
+use crate::lab::{Echo, PATIENCE, Site, datagrams, listen};
+
+/// Every line is in conflict with the two others.
+const LINES: usize = 3;
+
+/// Client ports in conflict.
+const PORTS: std::ops::Range<u16> = 40_000..40_008;
+
+/// Bytes that each TCP connection carries, in each direction.
+const BYTES: usize = 200_000;
+
+#[test]
+fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result<()> {
+    for (offload, io) in [("auto", "auto"), ("none", "poll")] {
+        let site = Site::three_legged(legs(LINES as u8))?;
+        let listener = listen(site.server(), site.server_address(0), WEB)?;
+        let mut config = services(&site);
+        (config.offload, config.io) = (offload, io);
+        let natbox = site.start(0, &config)?;
+        let watches = (0..LINES).map(|line| site.watch(line)).collect::<Result<Vec<_>>>()?;
+
+        let mut connections = Vec::new();
+        for port in PORTS {
+            for line in 0..LINES {
+                connections.push((tag(line, port), connect(&site, line, port)?));
+            }
+        }
+        let count = connections.len();
+        let seen = thread::scope(|scope| -> Result<_> {
+            let server = scope.spawn(move || serve(&listener, count));
+            let clients: Vec<_> =
+                connections.iter_mut().map(|(tag, stream)| scope.spawn(|| talk(*tag, stream))).collect();
+            for client in clients {
+                client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            }
+            server.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })?;
+        assert_told_apart(seen)?;
+        let sessions = natbox.status()?.sessions.created;
+        ensure!(sessions == count as u64, "{sessions} sessions for {count} connections");
+        for watch in watches {
+            let tally = watch.finish();
+            ensure!(tally.wrong == 0 && tally.replies >= 100, "{tally:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Result<()> {
+    let site = Site::three_legged(legs(LINES as u8))?;
+    let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
+    let _natbox = site.start(0, &services(&site))?;
+    let watches = (0..LINES).map(|line| site.watch_ports(line, &[ECHO])).collect::<Result<Vec<_>>>()?;
+    let mut wanted = 0;
+    for port in PORTS {
+        let socket = datagrams(site.client(), CLIENTS[0], port)?;
+        for size in [2, 1400, 4000, 30_000] {
+            let data = |line| [tag(line, port).as_slice(), &vec![line as u8; size]].concat();
+            for line in 0..LINES {
+                socket.send_to(&data(line), site.line(line).endpoint(ECHO))?;
+            }
+            let mut answers = BTreeMap::new();
+            for _ in 0..LINES {
+                let mut buffer = vec![0; 1 << 16];
+                let (length, from) = socket.recv_from(&mut buffer).context("an answer")?;
+                answers.insert(from, buffer[..length].to_vec());
+            }
+            let expected = (0..LINES).map(|line| (site.line(line).endpoint(ECHO).into(), data(line)));
+            ensure!(
+                answers == expected.collect(),
+                "an answer from the wrong line, port {port}, {size} bytes"
+            );
+            wanted += 1;
+        }
+    }
+    assert_told_apart(echo.seen().into_iter().map(|(peer, line)| (peer, usize::from(line))).collect())?;
+    for watch in watches {
+        let tally = watch.finish();
+        ensure!(tally.wrong == 0 && tally.replies >= wanted, "{tally:?}");
+    }
+    Ok(())
+}
+
+/// Line and client port, as they stand in front of all data.
+fn tag(line: usize, port: u16) -> [u8; 3] {
+    let [high, low] = port.to_be_bytes();
+    [line as u8, high, low]
+}
+
+/// The data of a connection: of no other one the same.
+fn data([line, high, low]: [u8; 3]) -> Vec<u8> {
+    let start = usize::from(line) * 7 + usize::from(low) * 31 + usize::from(high);
+    (start..start + BYTES).map(|number| (number * number / 3).to_le_bytes()[0]).collect()
+}
+
+fn connect(site: &Site, line: usize, port: u16) -> Result<TcpStream> {
+    let from = SocketAddrV4::new(CLIENTS[0], port);
+    let to = site.line(line).endpoint(WEB);
+    let connection = site.client().enter(|| connect_from(Some(from), to, PATIENCE))?;
+    Ok(connection.with_context(|| format!("from {from} to {to}"))?.stream_ref().try_clone()?)
+}
+
+/// Sends tag and data, and gets the data back backwards.
+fn talk(tag: [u8; 3], stream: &mut TcpStream) -> Result<()> {
+    let mut data = data(tag);
+    stream.write_all(&tag)?;
+    stream.write_all(&data)?;
+    let mut answer = vec![0; BYTES];
+    stream.read_exact(&mut answer).with_context(|| format!("the answer to {tag:?}"))?;
+    data.reverse();
+    ensure!(answer == data, "{tag:?} got another answer");
+    Ok(())
+}
+
+/// Takes so many connections, each with the data of its tag; who they were, and over which line.
+fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, usize)>> {
+    set_socket_reuseaddr(listener, true)?;
+    thread::scope(|scope| {
+        let mut waiting = Vec::new();
+        for _ in 0..count {
+            let (mut stream, peer) = listener.accept()?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            waiting.push(scope.spawn(move || -> Result<_> {
+                let (mut tag, mut received) = ([0; 3], vec![0; BYTES]);
+                stream.read_exact(&mut tag)?;
+                stream.read_exact(&mut received)?;
+                ensure!(received == data(tag), "the data of {tag:?} is another one's");
+                received.reverse();
+                stream.write_all(&received)?;
+                Ok((peer, usize::from(tag[0])))
+            }));
+        }
+        waiting
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
+}
+
+/// The server has seen one peer for each port and line, all with the client's address, and of each port one by its own.
+fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
+    let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
+    ensure!(seen.len() == PORTS.len() * LINES && peers.len() == seen.len(), "the server saw {seen:?}");
+    ensure!(peers.iter().all(|peer| peer.ip() == CLIENTS[0]), "another address: {peers:?}");
+    for port in PORTS {
+        ensure!(peers.contains(&SocketAddr::from((CLIENTS[0], port))), "nobody kept port {port}: {peers:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! A million requests over two lines, all sessions in conflict with one of the other line, each packet read by a random
+//! worker: the worst that can happen to the answer's line.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::topology::CLIENTS;
+
+use super::{ECHO, legs, services};
+use crate::lab::{Echo, Site, datagrams};
+use crate::probe::spray;
+
+/// Requests, each with an answer.
+const REQUESTS: u64 = 1_000_000;
+
+/// Clients at work at one time.
+const CLIENTS_AT_ONCE: usize = 2;
+
+/// Sockets that a client has open at one time, each with a session on each line.
+const SOCKETS: usize = 64;
+
+/// Times that each socket asks on each line before a new one takes its place: sessions come and go all the time.
+const ROUNDS: u64 = 50;
+
+#[test]
+fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
+    let site = Site::three_legged(legs(2))?;
+    let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
+    let mut config = services(&site);
+    config.workers = "2".into();
+    let natbox = site.start(0, &config)?;
+    spray(natbox.status()?.pid);
+    let watches = [site.watch_ports(0, &[ECHO])?, site.watch_ports(1, &[ECHO])?];
+    let before = [site.line(0).frames()?, site.line(1).frames()?];
+
+    let generations = REQUESTS / (CLIENTS_AT_ONCE as u64 * 2 * SOCKETS as u64 * ROUNDS) + 1;
+    let answers: u64 = thread::scope(|scope| {
+        let clients: Vec<_> = CLIENTS[..CLIENTS_AT_ONCE]
+            .iter()
+            .map(|client| {
+                let site = &site;
+                scope.spawn(move || (0..generations).map(|_| generation(site, *client)).sum::<Result<u64>>())
+            })
+            .collect();
+        clients
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .sum::<Result<u64>>()
+    })?;
+    ensure!(answers >= REQUESTS, "only {answers} answers");
+
+    // Every session had a peer of its own, half of them under a port that the client had not chosen. (A port that comes up
+    // again finds its sessions alive.)
+    let seen = echo.seen();
+    let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
+    let sessions = natbox.status()?.sessions.created;
+    ensure!(peers.len() == seen.len(), "the server took two sessions for one");
+    ensure!(peers.len() as u64 == sessions, "{} peers in {sessions} sessions", peers.len());
+    ensure!(sessions >= generations * SOCKETS as u64, "only {sessions} sessions");
+    let mut replies = 0;
+    for ((line, watch), before) in site.topology.lines.iter().zip(watches).zip(before) {
+        let crossed = line.frames()? - before;
+        let tally = watch.finish();
+        ensure!(crossed <= tally.frames, "{crossed} frames crossed {}, seen: {tally:?}", line.name);
+        ensure!(tally.wrong == 0, "{tally:?}");
+        replies += tally.replies;
+    }
+    ensure!(replies == answers, "{replies} answers on the lines, {answers} at the clients");
+    Ok(())
+}
+
+/// New sockets ask over both lines, all at once, again and again. How many answers came.
+fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
+    let sockets = (0..SOCKETS).map(|_| datagrams(site.client(), client, 0)).collect::<Result<Vec<_>>>()?;
+    let targets = [0_u8, 1].map(|line| SocketAddr::from(site.line(usize::from(line)).endpoint(ECHO)));
+    for round in 0..ROUNDS {
+        for (number, socket) in (0_u8..).zip(&sockets) {
+            for (line, target) in (0_u8..).zip(targets) {
+                socket.send_to(&[line, number, round as u8], target)?;
+            }
+        }
+        for (number, socket) in (0_u8..).zip(&sockets) {
+            let mut lines = [false; 2];
+            for _ in targets {
+                let mut answer = [0; 4];
+                let (length, from) = socket.recv_from(&mut answer).context("an answer is missing")?;
+                let [line, ..] = answer;
+                let is_right = length == 3 && answer[1..3] == [number, round as u8];
+                ensure!(is_right && from == targets[usize::from(line)], "{answer:?} from {from}");
+                lines[usize::from(line)] = true;
+            }
+            ensure!(lines == [true; 2], "two answers by one line");
+        }
+    }
+    Ok(ROUNDS * 2 * SOCKETS as u64)
+}

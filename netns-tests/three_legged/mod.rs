@@ -1,0 +1,84 @@
+//! One box with several lines and one private leg: the server has one address and no policy routing, and every reply leaves
+//! by the line that its request came in on.
+//!
+//! | file        | behaviour                                                                                        |
+//! |-------------|--------------------------------------------------------------------------------------------------|
+//! | `replies`   | TCP, UDP, ping, pieces, errors and hairpin over real kernels, whatever is offloaded              |
+//! | `conflicts` | one client endpoint talks to the same server port over several lines at once                     |
+//! | `million`   | a million requests, half of them in conflict, each packet read by a random worker                |
+//! | `sum`       | two, three and four shaped lines add up                                                          |
+//! | `wires`     | lines that share an interface, lines of one parent interface, lines of different MTU             |
+//! | `packets`   | the same packet by packet: errors, pieces, hairpin, MTUs, a full table                           |
+//! | `own`       | published addresses that are the host's own: the host, too, answers by the right line            |
+
+mod conflicts;
+mod million;
+mod own;
+mod packets;
+mod replies;
+mod sum;
+mod wires;
+
+use std::fs;
+use std::net::SocketAddrV4;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::topology::{CLIENTS, Legs};
+
+use crate::lab::{BoxConfig, Echo, Nginx, Site, curl, datagrams, exchange, ping};
+
+/// Published ports: nginx, and an echo of datagrams.
+const WEB: u16 = 80;
+const ECHO: u16 = 7;
+
+/// This many lines as fast as the machine, and an inside host beside the server.
+const fn legs(lines: u8) -> Legs {
+    Legs { lines, servers: 2, mbit: None, one_network: false }
+}
+
+/// A configuration that publishes the server's services on every line.
+fn services(site: &Site) -> BoxConfig {
+    let server = site.server_address(0);
+    site.three_legged_config()
+        .forward("tcp", WEB, server, WEB)
+        .forward("udp", ECHO, server, ECHO)
+        .forward("icmp", 0, server, 0)
+}
+
+/// A page of the server, by nginx.
+fn serve_page(site: &Site) -> Result<(Nginx, String)> {
+    let page = "x".repeat(300_000);
+    fs::write(site.lab.directory().join("page"), &page)?;
+    let listen = [SocketAddrV4::new(site.server_address(0), WEB)];
+    Ok((Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?, page))
+}
+
+/// Clients talk to the server over every line, by TCP, UDP (in pieces, too) and ping: all is answered, and nothing but the
+/// answers of each line is seen on it.
+fn assert_every_line_answers_for_itself(site: &Site, config: &BoxConfig) -> Result<()> {
+    let (_nginx, page) = serve_page(site)?;
+    let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
+    let _natbox = site.start(0, config)?;
+    let lines = 0..site.topology.lines.len();
+    let watches =
+        lines.clone().map(|line| site.watch_ports(line, &[WEB, ECHO])).collect::<Result<Vec<_>>>()?;
+    for client in &CLIENTS[..3] {
+        for line in lines.clone() {
+            let place = || format!("{client} over line {}", line + 1);
+            let url = format!("http://{}/page", site.line(line).endpoint(WEB));
+            let found = curl(site.client(), *client, &[&url]).with_context(place)?;
+            ensure!(found == page, "{}: another page", place());
+            let socket = datagrams(site.client(), *client, 0)?;
+            socket.connect(site.line(line).endpoint(ECHO))?;
+            for size in crate::fragments::SIZES {
+                exchange(&socket, size).with_context(place)?;
+            }
+            ping(site.client(), *client, site.line(line).published, 2).with_context(place)?;
+        }
+    }
+    for watch in watches {
+        let tally = watch.finish();
+        ensure!(tally.wrong == 0 && tally.replies >= 30, "{tally:?}");
+    }
+    Ok(())
+}

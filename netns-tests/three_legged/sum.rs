@@ -1,0 +1,50 @@
+//! What the lines carry adds up.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use natbox::cli::demo::http::Server;
+use natbox::cli::demo::interrupt::Interrupt;
+use natbox::cli::demo::load;
+use natbox::cli::demo::topology::{CLIENTS, Legs};
+
+use super::{WEB, services};
+use crate::lab::{Site, listen};
+
+/// Rate of each line, in Mbit/s, link-layer headers included.
+const MBIT: u32 = 40;
+
+/// Share of a full segment that is payload, as the shaper counts: Ethernet, IP and TCP header with timestamps around 1,448 bytes.
+const PAYLOAD: f64 = 1448.0 / 1514.0;
+
+/// Least share of its rate that each line reaches while all are busy.
+const WANTED: f64 = 0.97;
+
+/// A busy machine may spoil a measurement.
+const ATTEMPTS: usize = 3;
+
+#[test]
+fn two_three_and_four_lines_add_up() -> Result<()> {
+    for lines in 2..=4 {
+        let site = Site::three_legged(Legs { lines, servers: 1, mbit: Some(MBIT), one_network: false })?;
+        let _server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+        let _natbox = site.start(0, &services(&site))?;
+        let targets: Vec<_> = site.topology.lines.iter().map(|line| line.endpoint(WEB)).collect();
+        let (mut attempts, mut add_up) = (Vec::new(), false);
+        while !add_up && attempts.len() < ATTEMPTS {
+            let window = Duration::from_secs(1);
+            let rates = load::measure(site.client(), &CLIENTS, &targets, window, &Interrupt::default())?;
+            let shares: Vec<f64> = rates.iter().map(|rate| rate / PAYLOAD / f64::from(MBIT)).collect();
+            // No line can give more than it has: a share far above one would be a shaper that does not shape.
+            ensure!(
+                shares.iter().all(|share| *share < 1.1),
+                "{lines} lines, shares of their rates {shares:?}"
+            );
+            // Each has its share, and so has their sum.
+            add_up = shares.iter().all(|share| *share >= WANTED);
+            attempts.push(shares);
+        }
+        ensure!(add_up, "{lines} lines, shares of their rates {attempts:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Lines that are joined to the box in other ways than by an interface each, and lines of different MTU.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::capture::{Capture, TCP};
+use natbox::cli::demo::lab::{Lab, LabError, Namespace, hardware_address};
+use natbox::cli::demo::topology::{Attachment, CLIENTS, Legs};
+use parking_lot::Mutex;
+
+use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
+use crate::lab::{Echo, Site, curl, datagrams, exchange};
+
+/// Number of the pair of interfaces by which the box reaches a segment.
+const TRUNK: u8 = 40;
+
+#[test]
+fn two_gateways_on_one_segment_are_two_lines() -> Result<()> {
+    let mut segment = None;
+    let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
+        let segment = join_segment(lab, &mut segment, natbox, "wan0")?;
+        connect_provider(lab, number, provider, segment)?;
+        Ok(Attachment { interface: "wan0".into(), sender: hardware_address(TRUNK, 1) })
+    };
+    let site = Site::three_legged_by(Legs { one_network: true, ..legs(2) }, attach)?;
+    let [one, two] = [site.line(0), site.line(1)];
+    ensure!(one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway);
+    assert_every_line_answers_for_itself(&site, &services(&site))
+}
+
+#[test]
+fn interfaces_of_one_parent_are_lines_of_their_own() -> Result<()> {
+    let mut segment = None;
+    let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
+        let segment = join_segment(lab, &mut segment, natbox, "trunk")?;
+        let interface = format!("trunk.{}", 101 + number);
+        let sender = child_of_trunk(natbox, &interface, number, segment, provider, lab)?;
+        Ok(Attachment { interface, sender })
+    };
+    let site = Site::three_legged_by(legs(2), attach)?;
+    ensure!(site.line(0).interface != site.line(1).interface);
+    assert_every_line_answers_for_itself(&site, &services(&site))
+}
+
+/// Line 2 takes 1280 bytes at most.
+#[test]
+fn each_line_has_an_mtu_of_its_own() -> Result<()> {
+    for (offload, io) in [("auto", "auto"), ("none", "poll")] {
+        let site = Site::three_legged(legs(2))?;
+        for (end, interface) in [(&site.line(1).natbox, "wan1"), (&site.line(1).provider, "box0")] {
+            end.ip(&["link", "set", interface, "mtu", "1280"])?;
+        }
+        let (_nginx, page) = serve_page(&site)?;
+        let mut config = services(&site);
+        (config.offload, config.io) = (offload, io);
+        let _natbox = site.start(0, &config)?;
+        let offered = [SegmentSizes::start(site.server())?, SegmentSizes::start(site.client())?];
+        // Clients of their own: what a kernel has learned of one path it takes for granted on the other.
+        for (number, mtu) in [(0, 1500), (1, 1280)] {
+            let (line, client) = (site.line(number), CLIENTS[number]);
+            offered.iter().for_each(SegmentSizes::forget);
+            let url = format!("http://{}/page", line.endpoint(WEB));
+            ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", line.name);
+            for sizes in &offered {
+                let seen = sizes.seen();
+                ensure!(seen == [mtu - 40], "segment sizes {seen:?} over {}, offload {offload}", line.name);
+            }
+        }
+        // Without DF, so that routers cut what is too large for a line.
+        for end in [site.client(), site.server()] {
+            end.sysctl("net/ipv4/ip_no_pmtu_disc", "1")?;
+        }
+        let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
+        for (line, client) in site.topology.lines.iter().zip(CLIENTS) {
+            let socket = datagrams(site.client(), client, 0)?;
+            socket.connect(line.endpoint(ECHO))?;
+            for size in [1200, 1253, 1400, 1472, 1473, 9000] {
+                exchange(&socket, size).with_context(|| format!("over {}", line.name))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The segment sizes that a namespace is offered in SYNs.
+struct SegmentSizes {
+    seen: Arc<Mutex<Vec<u16>>>,
+    _capture: Capture,
+}
+
+impl SegmentSizes {
+    fn start(namespace: &Namespace) -> Result<SegmentSizes> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let theirs = seen.clone();
+        let capture = Capture::start(namespace, move |frame| {
+            let Some(packet) = frame.ipv4().filter(|packet| packet.protocol() == TCP) else { return };
+            // Linux puts this option first.
+            if let Some([.., 2, 4, high, low]) = packet.payload().first_chunk::<24>()
+                && packet.payload()[13] & 2 != 0
+            {
+                theirs.lock().push(u16::from_be_bytes([*high, *low]));
+            }
+        })?;
+        Ok(SegmentSizes { seen, _capture: capture })
+    }
+
+    fn seen(&self) -> Vec<u16> {
+        self.seen.lock().clone()
+    }
+
+    fn forget(&self) {
+        self.seen.lock().clear();
+    }
+}
+
+/// The segment that the box reaches by `interface`; made when it is first asked for.
+fn join_segment<'a>(
+    lab: &Lab,
+    segment: &'a mut Option<Namespace>,
+    natbox: &Namespace,
+    interface: &str,
+) -> Result<&'a Namespace, LabError> {
+    if segment.is_none() {
+        let namespace = lab.namespace("segment")?;
+        lab.veth(TRUNK, (natbox, interface), (&namespace, "box1"))?;
+        namespace.bridge("br0", &["box1"])?;
+        *segment = Some(namespace);
+    }
+    Ok(segment.as_ref().expect("made above"))
+}
+
+fn connect_provider(
+    lab: &Lab,
+    number: u8,
+    provider: &Namespace,
+    segment: &Namespace,
+) -> Result<(), LabError> {
+    let port = format!("isp{}", number + 1);
+    lab.veth(number, (provider, "box0"), (segment, &port))?;
+    segment.ip(&["link", "set", &port, "master", "br0"])
+}
+
+/// A line by an interface below `trunk`: of a VLAN where the kernel has them, else a MACVLAN, which is the same to a router
+/// above. Its hardware address.
+fn child_of_trunk(
+    natbox: &Namespace,
+    interface: &str,
+    number: u8,
+    segment: &Namespace,
+    provider: &Namespace,
+    lab: &Lab,
+) -> Result<[u8; 6], LabError> {
+    let (vlan, mac) = ((101 + number).to_string(), [2, 0, 0, 0, TRUNK + 1, number]);
+    let text = mac.map(|byte| format!("{byte:02x}")).join(":");
+    let add = |namespace: &Namespace, parent: &str, name: &str, kind: &[&str]| {
+        let words = ["link", "add", "link", parent, "name", name, "address", &text, "type"];
+        namespace.ip(&[&words[..], kind].concat())
+    };
+    match add(natbox, "trunk", interface, &["vlan", "id", &vlan]) {
+        Ok(()) => {
+            // The provider hangs on the same VLAN of the segment's port, and on nothing else.
+            let (port, bridge) = (format!("vlan{vlan}"), format!("br{vlan}"));
+            segment.ip(&["link", "set", "box1", "nomaster"])?;
+            segment.ip(&["link", "add", "link", "box1", "name", &port, "type", "vlan", "id", &vlan])?;
+            segment.ip(&["link", "set", &port, "up"])?;
+            let end = format!("isp{}", number + 1);
+            lab.veth(number, (provider, "box0"), (segment, &end))?;
+            segment.bridge(&bridge, &[&port, &end])?;
+        }
+        Err(LabError::Command { message, .. }) if message.contains("Unknown device type") => {
+            add(natbox, "trunk", interface, &["macvlan", "mode", "private"])?;
+            connect_provider(lab, number, provider, segment)?;
+        }
+        Err(error) => return Err(error),
+    }
+    natbox.ip(&["link", "set", interface, "up"])?;
+    Ok(mac)
+}

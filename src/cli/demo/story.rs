@@ -1,0 +1,102 @@
+//! What the stories of the demo differ in.
+
+use std::net::Ipv4Addr;
+
+use super::lab::{Lab, LabError};
+use super::report::{self, LineReport};
+use super::topology::{Legs, Plan, Private, Topology, own_interface};
+
+/// A story other than that of two boxes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Story {
+    /// One box with two lines: the server has one address and needs no policy routing
+    ThreeLegged,
+}
+
+/// How a story is set up and told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Script {
+    /// Name in the JSON report; the story of two boxes has none.
+    pub(super) name: Option<&'static str>,
+    /// First line of what is shown.
+    pub(super) title: &'static str,
+    /// Name and published configuration of each box, in the order of the lines.
+    pub(super) boxes: &'static [(&'static str, &'static str)],
+    /// Where the configurations come from.
+    pub(super) copies: &'static str,
+    /// Builds the namespaces, the lines shaped to so many Mbit/s.
+    pub(super) build: fn(&Lab, u32) -> Result<Topology, LabError>,
+    /// The picture of what is set up.
+    pub(super) diagram: fn(&[LineReport], u32, &[Ipv4Addr]) -> String,
+}
+
+/// Two lines, two boxes.
+const TWO_BOXES: Script = Script {
+    name: None,
+    title: "natbox demo: one server on two unrelated lines, in network namespaces on this machine",
+    boxes: &[
+        ("natbox1", include_str!("../../../configs/natbox1.yaml")),
+        ("natbox2", include_str!("../../../configs/natbox2.yaml")),
+    ],
+    copies: "copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own",
+    build: |lab, mbit| {
+        Topology::two_lines(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
+    },
+    diagram: report::two_boxes,
+};
+
+/// Two lines, one box.
+const THREE_LEGGED: Script = Script {
+    name: Some("three-legged"),
+    title: "natbox demo three-legged: one server behind one box with two unrelated lines, in network namespaces on \
+            this machine",
+    boxes: &[("three-legged", include_str!("../../../configs/three-legged.yaml"))],
+    copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
+    build: |lab, mbit| {
+        let legs = Legs { lines: 2, servers: 1, mbit: Some(mbit), one_network: false };
+        Topology::three_legged(lab, legs, own_interface)
+    },
+    diagram: report::three_legged,
+};
+
+impl Script {
+    /// The script of a story; without one that of two boxes.
+    pub(super) fn of(story: Option<Story>) -> &'static Script {
+        match story {
+            None => &TWO_BOXES,
+            Some(Story::ThreeLegged) => &THREE_LEGGED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn published_configurations_fit_their_topologies() {
+        let one = json!({ "interface": "wan0", "addresses": ["203.0.113.10"], "gateway": "203.0.113.254" });
+        let two = |interface| json!({ "interface": interface, "addresses": ["198.51.100.10"], "gateway": "198.51.100.254" });
+        let three_legged = vec![one.clone(), two("wan1")];
+        for ((name, text), uplinks, server) in [
+            (TWO_BOXES.boxes[0], vec![one], "10.0.0.101:80"),
+            (TWO_BOXES.boxes[1], vec![two("wan0")], "10.0.0.202:80"),
+            (THREE_LEGGED.boxes[0], three_legged, "10.0.0.101:80"),
+        ] {
+            let tree: Value = serde_yaml_ng::from_str(text).unwrap();
+            assert_eq!(tree["name"], *name);
+            assert_eq!(tree["inside"]["interface"], "lan0");
+            assert_eq!(tree["uplinks"].as_array().unwrap().len(), uplinks.len());
+            for (found, wanted) in tree["uplinks"].as_array().unwrap().iter().zip(&uplinks) {
+                for key in ["interface", "addresses", "gateway"] {
+                    assert_eq!(found[key], wanted[key], "{name}");
+                }
+            }
+            let forward = &tree["forwards"][0];
+            assert_eq!((&forward["port"], &forward["to"]), (&80.into(), &server.into()));
+            assert_eq!(forward["uplink"], Value::Null, "published on every line");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One box with several lines, one private leg, and servers that know nothing of it.
+//!
+//! ```text
+//!                     client: 192.0.2.11, .12, ... on lo
+//!                isp1 │                        │ isp2 ...
+//!              172.16.1.0/30            172.16.2.0/30
+//!                net0 │                        │ net0
+//!               provider 1                provider 2        the Internet's end of each line
+//!                box0 │ 203.0.113.254          │ box0 198.51.100.254
+//!                     │                        │            shaped in both directions
+//!                wan0 │ 203.0.113.1            │ wan1 198.51.100.1
+//!                     └───────── box ──────────┘            publishes 203.0.113.10 and 198.51.100.10
+//!                           lan0 │ 10.0.0.1
+//!                               lan                         one bridge
+//!                                │
+//!                 servers: 10.0.0.101, .111, ...            one address each, and the box as default route
+//! ```
+//!
+//! The published addresses belong to nobody here: the box must answer for them, and send each reply to its line. Its host's
+//! own default route leads to the first line.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::super::lab::{Lab, LabError, Namespace, hardware_address};
+use super::{Line, Server, Topology, address, clients, name_and_network};
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Legs {
+    /// Number of lines, 1 to [`super::LINES_LIMIT`].
+    pub lines: u8,
+    /// Number of servers, 1 to [`super::SERVERS_LIMIT`].
+    pub servers: u8,
+    /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine. Lines that share an interface are
+    /// not shaped.
+    pub mbit: Option<u32>,
+    /// All lines are in one network, 203.0.113.0/24, each with a gateway of its own.
+    pub one_network: bool,
+}
+
+/// How a line reaches the box.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The box's interface; several lines may have the same one.
+    pub interface: String,
+    /// Its hardware address.
+    pub sender: [u8; 6],
+}
+
+/// The box on the private network.
+const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+/// Joins box and provider of a line (0, 1, ...) by interfaces of their own: `wan0`, `wan1`, ... and `box0`.
+///
+/// # Errors
+/// A command of iproute2 failed.
+pub fn own_interface(
+    lab: &Lab,
+    number: u8,
+    natbox: &Namespace,
+    provider: &Namespace,
+) -> Result<Attachment, LabError> {
+    let interface = format!("wan{number}");
+    lab.veth(number, (natbox, &interface), (provider, "box0"))?;
+    Ok(Attachment { interface, sender: hardware_address(number, 1) })
+}
+
+impl Topology {
+    /// Builds one box with several lines. `attach` joins box and provider of each line, the provider's end being `box0`:
+    /// [`own_interface`] if there is nothing special about them.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn three_legged(
+        lab: &Lab,
+        legs: Legs,
+        mut attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
+    ) -> Result<Topology, LabError> {
+        let client = clients(lab)?;
+        let natbox = lab.namespace("box")?;
+        let mut lines: Vec<Line> = Vec::new();
+        for number in 0..legs.lines {
+            let provider = lab.namespace(&format!("isp{}", number + 1))?;
+            let Attachment { interface, sender } = attach(lab, number, &natbox, &provider)?;
+            let line = line(number, legs.one_network, natbox.clone(), provider, interface, sender);
+            let is_known = lines.iter().any(|other| other.outside == line.outside);
+            let is_shared = lines.iter().any(|other| other.interface == line.interface);
+            if !is_known {
+                natbox.address(&line.interface, line.outside, 24)?;
+            }
+            let reached = if legs.one_network { 32 } else { 24 };
+            let Ok(destination) = Ipv4Net::new(line.published, reached) else {
+                unreachable!("a length of 24 or 32 is one")
+            };
+            line.provide(lab, &client, number, &destination.trunc().to_string())?;
+            if let Some(mbit) = legs.mbit.filter(|_| !is_shared) {
+                line.shape(mbit)?;
+            }
+            lines.push(line);
+        }
+        natbox.route("default", lines[0].gateway)?;
+
+        let lan = lab.namespace("lan")?;
+        lab.veth(20, (&natbox, "lan0"), (&lan, "box1"))?;
+        natbox.address("lan0", INSIDE, 24)?;
+        let servers = (0..legs.servers)
+            .map(|number| build_server(lab, &lan, number, lines.len()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let ports: Vec<String> = (1..=legs.servers).map(|number| format!("srv{number}")).collect();
+        lan.bridge("br0", &ports.iter().map(String::as_str).chain(["box1"]).collect::<Vec<_>>())?;
+        Ok(Topology { client, lines, servers, lans: vec![lan] })
+    }
+}
+
+fn line(
+    number: u8,
+    one_network: bool,
+    natbox: Namespace,
+    provider: Namespace,
+    interface: String,
+    sender: [u8; 6],
+) -> Line {
+    let (name, own_network) = name_and_network(number);
+    let (network, apart) = if one_network { (name_and_network(0).1, number) } else { (own_network, 0) };
+    Line {
+        name,
+        published: address(network, 10 + apart),
+        outside: address(network, 1),
+        gateway: address(network, 254 - apart),
+        inside: INSIDE,
+        prefix: "10.0.0.0/24".into(),
+        natbox,
+        interface,
+        provider,
+        sender,
+    }
+}
+
+fn build_server(lab: &Lab, lan: &Namespace, number: u8, lines: usize) -> Result<Server, LabError> {
+    let namespace = lab.namespace(&format!("srv{}", number + 1))?;
+    lab.veth(30 + number, (&namespace, "eth0"), (lan, &format!("srv{}", number + 1)))?;
+    let address = address([10, 0, 0], 101 + 10 * number);
+    namespace.address("eth0", address, 24)?;
+    namespace.route("default", INSIDE)?;
+    Ok(Server { namespace, addresses: vec![address; lines] })
+}

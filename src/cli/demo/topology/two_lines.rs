@@ -1,0 +1,180 @@
+//! Two lines with a box each.
+//!
+//! ```text
+//!                     client: 192.0.2.11, .12, ... on lo
+//!                isp1 │                        │ isp2
+//!              172.16.1.0/30            172.16.2.0/30
+//!                net0 │                        │ net0
+//!               provider 1                provider 2        the Internet's end of each line
+//!                box0 │ 203.0.113.254          │ box0 198.51.100.254
+//!                     │                        │            shaped in both directions
+//!                wan0 │ 203.0.113.1            │ wan0 198.51.100.1
+//!                  box 1                     box 2          publish 203.0.113.10 and 198.51.100.10
+//!                lan0 │ .100                   │ lan0 .200
+//!                     └───────── lan ──────────┘            one bridge (shared) or one for each line (separate)
+//!                               │
+//!                 servers: .101 and .202, .111 and .212, ...
+//! ```
+//!
+//! The published addresses belong to nobody here: the boxes must answer for them. Replies are sent to the right
+//! box by the servers' policy routing alone.
+
+use std::net::Ipv4Addr;
+
+use super::super::lab::{Lab, LabError, Namespace, hardware_address};
+use super::{Line, Server, Topology, address, clients, name_and_network};
+
+/// Most servers that the address plan has room for.
+pub const SERVERS_LIMIT: u8 = 5;
+
+/// What to build.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How the private side is laid out.
+    pub private: Private,
+    /// Number of servers, 1 to [`SERVERS_LIMIT`].
+    pub servers: u8,
+    /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine.
+    pub mbit: Option<u32>,
+}
+
+/// Layout of the private side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Private {
+    /// Both boxes and all servers on 10.0.0.0/24.
+    Shared,
+    /// Line 1 on 10.1.0.0/24 (interface eth0 of the servers), line 2 on 10.2.0.0/24 (eth1).
+    Separate,
+}
+
+/// Number of the first routing table that the servers use, one for each line.
+const FIRST_TABLE: u32 = 101;
+
+/// The plan's figures for a line, 0 or 1.
+struct Figures {
+    name: &'static str,
+    /// First three octets of the line's network.
+    line: [u8; 3],
+    /// First three octets of the private network.
+    private: [u8; 3],
+    /// Last octet of the box's private address; the servers' follow it.
+    inside: u8,
+}
+
+impl Figures {
+    fn of(line: u8, private: Private) -> Figures {
+        let (name, octets) = name_and_network(line);
+        let private = match private {
+            Private::Shared => [10, 0, 0],
+            Private::Separate => [10, line + 1, 0],
+        };
+        Figures { name, line: octets, private, inside: 100 * (line + 1) }
+    }
+
+    /// Address of a server on this line's private network.
+    fn server(&self, line: u8, server: u8) -> Ipv4Addr {
+        address(self.private, self.inside + 1 + line + 10 * server)
+    }
+}
+
+impl Topology {
+    /// Builds two lines with a box each.
+    ///
+    /// # Errors
+    /// A command of iproute2 failed.
+    pub fn two_lines(lab: &Lab, plan: Plan) -> Result<Topology, LabError> {
+        let client = clients(lab)?;
+        let lines = vec![build_line(lab, plan, &client, 0)?, build_line(lab, plan, &client, 1)?];
+
+        let lan_names: &[&str] = match plan.private {
+            Private::Shared => &["lan"],
+            Private::Separate => &["lan1", "lan2"],
+        };
+        let lans = lan_names.iter().map(|name| lab.namespace(name)).collect::<Result<Vec<_>, _>>()?;
+        let servers = (0..plan.servers)
+            .map(|server| build_server(lab, plan.private, &lines, &lans, server))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (number, line) in (0_u8..).zip(&lines) {
+            let lan = &lans[usize::from(number).min(lans.len() - 1)];
+            lab.veth(20 + number, (&line.natbox, "lan0"), (lan, &format!("box{}", number + 1)))?;
+            line.natbox.address("lan0", line.inside, 24)?;
+        }
+        for (number, lan) in lans.iter().enumerate() {
+            let boxes = match plan.private {
+                Private::Shared => vec!["box1".to_owned(), "box2".to_owned()],
+                Private::Separate => vec![format!("box{}", number + 1)],
+            };
+            let ports: Vec<String> =
+                boxes.into_iter().chain((1..=plan.servers).map(|n| format!("srv{n}"))).collect();
+            lan.bridge("br0", &ports.iter().map(String::as_str).collect::<Vec<_>>())?;
+        }
+        Ok(Topology { client, lines, servers, lans })
+    }
+}
+
+fn build_line(lab: &Lab, plan: Plan, client: &Namespace, number: u8) -> Result<Line, LabError> {
+    let figures = Figures::of(number, plan.private);
+    let natbox = lab.namespace(&format!("box{}", number + 1))?;
+    let provider = lab.namespace(&format!("isp{}", number + 1))?;
+    let line = Line {
+        name: figures.name,
+        published: address(figures.line, 10),
+        outside: address(figures.line, 1),
+        gateway: address(figures.line, 254),
+        inside: address(figures.private, figures.inside),
+        prefix: format!("{}/24", address(figures.private, 0)),
+        sender: hardware_address(number, 1),
+        natbox,
+        interface: "wan0".into(),
+        provider,
+    };
+    lab.veth(number, (&line.natbox, "wan0"), (&line.provider, "box0"))?;
+    line.natbox.address("wan0", line.outside, 24)?;
+    line.natbox.route("default", line.gateway)?;
+    line.provide(lab, client, number, &format!("{}/24", address(figures.line, 0)))?;
+    if let Some(mbit) = plan.mbit {
+        line.shape(mbit)?;
+    }
+    Ok(line)
+}
+
+fn build_server(
+    lab: &Lab,
+    private: Private,
+    lines: &[Line],
+    lans: &[Namespace],
+    number: u8,
+) -> Result<Server, LabError> {
+    let namespace = lab.namespace(&format!("srv{}", number + 1))?;
+    for (interface, lan) in lans.iter().enumerate() {
+        let index = 30 + 2 * number + u8::from(interface > 0);
+        lab.veth(index, (&namespace, &format!("eth{interface}")), (lan, &format!("srv{}", number + 1)))?;
+    }
+    let mut addresses = Vec::new();
+    for (line, through) in (0_u8..).zip(lines) {
+        let address = Figures::of(line, private).server(line, number);
+        let interface = match private {
+            Private::Shared => "eth0",
+            Private::Separate => ["eth0", "eth1"][usize::from(line)],
+        };
+        namespace.address(interface, address, 24)?;
+        namespace.source_route(address, through.inside, FIRST_TABLE + u32::from(line))?;
+        addresses.push(address);
+    }
+    Ok(Server { namespace, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_the_published_configuration() {
+        let (one, two) = (Figures::of(0, Private::Shared), Figures::of(1, Private::Shared));
+        assert_eq!(one.server(0, 0), Ipv4Addr::new(10, 0, 0, 101));
+        assert_eq!(two.server(1, 0), Ipv4Addr::new(10, 0, 0, 202));
+        assert_eq!(two.server(1, SERVERS_LIMIT - 1), Ipv4Addr::new(10, 0, 0, 242));
+        let separate = Figures::of(1, Private::Separate);
+        assert_eq!(separate.server(1, 1), Ipv4Addr::new(10, 2, 0, 212));
+    }
+}
