@@ -138,7 +138,9 @@ impl Nat {
         match (session.state, session.tcp) {
             (State::Tcp(TcpState::FinBoth | TcpState::Reset), _) => Vec::new(),
             (State::Tcp(_), numbers) => resets(sent.mirrored(), numbers, inside),
-            (State::Udp | State::DnsAnswered, _) => self.unreachable(sent).into_iter().collect(),
+            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
+                self.unreachable(sent).into_iter().collect()
+            }
             (State::Icmp | State::Other, _) => Vec::new(),
         }
     }
