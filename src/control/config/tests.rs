@@ -15,6 +15,7 @@ use super::*;
 const REFERENCE: &str = include_str!("../../../configs/reference.yaml");
 const NATBOX1: &str = include_str!("../../../configs/natbox1.yaml");
 const NATBOX2: &str = include_str!("../../../configs/natbox2.yaml");
+const FAILOVER: &str = include_str!("../../../configs/failover.yaml");
 const THREE_LEGGED: &str = include_str!("../../../configs/three-legged.yaml");
 
 /// The shortest valid file.
@@ -112,7 +113,9 @@ fn collect_keys(node: &Node, path: &str, keys: &mut Vec<String>) {
 
 #[test]
 fn the_shipped_files_are_accepted_without_warnings() {
-    for (name, text) in [("natbox1", NATBOX1), ("natbox2", NATBOX2), ("three-legged", THREE_LEGGED)] {
+    let files =
+        [("natbox1", NATBOX1), ("natbox2", NATBOX2), ("three-legged", THREE_LEGGED), ("failover", FAILOVER)];
+    for (name, text) in files {
         let loaded = parse(&format!("configs/{name}.yaml"), text).unwrap();
         assert_eq!((loaded.config.name.as_str(), loaded.warnings), (name, vec![]));
     }
