@@ -8,6 +8,7 @@
 //! |-------------------|------------------------------------------------------------------------------------------|
 //! | `two_lines`       | nginx on two lines, one private network or two; replies by their own line; 1 or 2 workers |
 //! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
+//! | `failover`        | a line fails, drains, comes back, changes its address: only its own sessions notice      |
 //! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
 //! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
 //! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
@@ -39,6 +40,7 @@ mod bulk;
 mod conformance;
 mod demo;
 mod exempt;
+mod failover;
 mod fragments;
 mod host;
 mod integrity;
