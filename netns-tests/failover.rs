@@ -10,7 +10,7 @@ use natbox::cli::demo::boxes::NatBox;
 use natbox::cli::demo::http::{Connection, Server, connect};
 use natbox::cli::demo::topology::{CLIENTS, Legs, Line};
 
-use crate::lab::{BoxConfig, Echo, PATIENCE, Site, datagrams, listen, wait_for};
+use crate::lab::{BoxConfig, Echo, Nginx, PATIENCE, Site, datagrams, listen, wait_for};
 
 /// Where the Internet tells whom it sees.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
@@ -107,9 +107,11 @@ fn assert_new_ones_go_over(site: &Site, line: usize) -> Result<()> {
 fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.line(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
-        [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| format!("http: \"http://{OUTSIDE}/\"")];
+        [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| format!("http: \"http://{TARGET}/alive\"")];
     for probe in probes {
         let (site, _outside) = site()?;
+        std::fs::write(site.lab.directory().join("alive"), "")?;
+        let _nginx = Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
         let (stays, dies) = (site.line(0), site.line(1));
         let config = site
             .three_legged_config()
@@ -118,8 +120,10 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
         let natbox = site.start(0, &config)?;
         let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
             Talk::several(&site)?.into_iter().partition(|talk| talk.over(stays));
-        // Nothing but the health checks has gone on for a while.
-        thread::sleep(2 * INTERVAL);
+        // Nothing but the health checks has gone on for a while, and they find nothing amiss.
+        thread::sleep(INTERVAL * (LOSE + 1));
+        let status = natbox.status()?;
+        ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
         let ends = thread::scope(|scope| {
             let talkers: Vec<_> = lost
                 .into_iter()
@@ -149,7 +153,7 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
         }
         assert_new_ones_go_over(&site, 0)?;
         set_router(dies, true)?;
-        wait_until_healthy(&natbox, 1, true)?;
+        wait_until_healthy(&natbox, 1, true).with_context(|| probe(&site))?;
         for talk in &mut kept {
             talk.goes_on().context("the line that stayed")?;
         }
