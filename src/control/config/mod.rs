@@ -14,6 +14,7 @@
 
 mod checks;
 mod cursor;
+mod dns;
 mod emit;
 mod forwards;
 mod model;
@@ -31,6 +32,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
 pub use emit::{to_json, to_yaml};
 pub use model::*;
 pub use problem::{Position, Problem, Problems};

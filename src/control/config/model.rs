@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use super::dns::Dns;
+
 /// One box.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -40,6 +42,8 @@ pub struct Config {
     pub state: State,
     /// Log output.
     pub log: Log,
+    /// DNS that follows the lines; none: it is left alone.
+    pub dns: Option<Dns>,
 }
 
 /// The TUN device and its workers.
