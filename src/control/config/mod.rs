@@ -26,6 +26,7 @@ mod sections;
 mod tree;
 mod uplinks;
 mod values;
+mod whereabouts;
 mod words;
 
 use std::fs::File;
@@ -36,6 +37,7 @@ pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
 pub use emit::{to_json, to_yaml};
 pub use model::*;
 pub use problem::{Position, Problem, Problems};
+pub use whereabouts::Whereabouts;
 pub use words::Words;
 
 use problem::{Place, Sink};
