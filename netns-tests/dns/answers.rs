@@ -8,7 +8,7 @@ use natbox::cli::demo::lab::Namespace;
 use natbox::cli::demo::topology::{CLIENTS, Private};
 
 use super::programs::{dig, short};
-use super::{ZONE, start};
+use super::{Address, ZONE, start};
 use crate::lab::{NATBOX, Site, output};
 
 /// The parts of dig's output that tests look at.
@@ -31,9 +31,18 @@ impl Seen<'_> {
 
 #[test]
 fn dig_gets_what_an_authoritative_server_says() -> Result<()> {
+    dig_gets_it_from(Address::Owned)
+}
+
+#[test]
+fn dig_gets_the_same_where_the_address_is_nobodys() -> Result<()> {
+    dig_gets_it_from(Address::Nobodys)
+}
+
+fn dig_gets_it_from(address: Address) -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let names = "names: [{ name: www }, { name: \"@\" }, { name: a.deep }]";
-    let natbox = start(&site, 0, &format!("{ZONE}, {names}, answers_per_second: 1000"))?;
+    let natbox = start(&site, 0, address, &format!("{ZONE}, {names}, answers_per_second: 1000"))?;
     let server = site.line(0).published;
     let ask = |arguments: &[&str]| dig(site.client(), server, arguments);
     let soa = "example.org.\t\t30\tIN\tSOA\tns1.example.org. hostmaster.example.org. ";
@@ -95,7 +104,12 @@ fn dig_gets_what_an_authoritative_server_says() -> Result<()> {
 #[test]
 fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
-    let natbox = start(&site, 0, &format!("{ZONE}, names: [{{ name: www }}], answers_per_second: 20"))?;
+    let natbox = start(
+        &site,
+        0,
+        Address::Owned,
+        &format!("{ZONE}, names: [{{ name: www }}], answers_per_second: 20"),
+    )?;
     let server = site.line(0).published;
     let (sent, received) = flood(site.client(), server, 4000)?;
     let dns = natbox.status()?.dns.context("no DNS in the status")?;

@@ -13,7 +13,7 @@ use natbox::cli::demo::lab::Namespace;
 use natbox::cli::demo::topology::{CLIENTS, Private};
 
 use super::programs::{ServedZone, authority, dig, resolver, short};
-use super::{ZONE, start};
+use super::{Address, ZONE, start};
 use crate::lab::{Nginx, Site, output, require, wait_for};
 
 /// Seconds for which an address may be kept.
@@ -57,7 +57,7 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
     let names: Vec<String> = (1..=12).map(|number| format!("w{number}.example.org")).collect();
     let listed: Vec<String> = (1..=12).map(|number| format!("{{ name: w{number} }}")).collect();
     let dns = format!("{ZONE}, ttl: {TTL}s, negative_ttl: {TTL}s, names: [{}]", listed.join(", "));
-    let boxes = [start(&site, 0, &dns)?, start(&site, 1, &dns)?];
+    let boxes = [start(&site, 0, Address::Owned, &dns)?, start(&site, 1, Address::Nobodys, &dns)?];
 
     // The parent zone delegates to both name servers, as a registrar does.
     let (root, recursive) = (CLIENTS[3], CLIENTS[4]);

@@ -25,10 +25,21 @@ use crate::lab::{NATBOX, Site};
 /// The zone's names for both boxes: each leads to its own line, and each line has its name server.
 const ZONE: &str = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }]";
 
-/// Starts the box of a line with a `dns` section; its published address is its host's own.
-fn start(site: &Site, line: usize, dns: &str) -> Result<NatBox> {
+/// Whose the published address is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Address {
+    /// The host's own: the name server waits at it.
+    Owned,
+    /// Nobody's: what comes for the name server is translated.
+    Nobodys,
+}
+
+/// Starts the box of a line with a `dns` section.
+fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox> {
     let host = &site.line(line).natbox;
-    host.address("wan0", site.line(line).published, 24)?;
+    if address == Address::Owned {
+        host.address("wan0", site.line(line).published, 24)?;
+    }
     let text = format!("{}dns: {{ {dns} }}\n", site.web_config(line).text());
     start_box(&site.lab, host, &format!("natbox{}", line + 1), &text)
 }

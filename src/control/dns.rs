@@ -16,6 +16,8 @@ use super::health;
 /// A name server and the lines that it follows.
 pub(super) struct Running {
     lines: Lines,
+    /// Whether there is a name server, too.
+    listens: bool,
     service: RefCell<Option<Service>>,
 }
 
@@ -45,12 +47,35 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
     });
     let settings = dns::Settings {
         zone: zone(dns),
-        listen: if dns.listen { listen(config) } else { Vec::new() },
+        listen: listen(config, dns),
         answers_per_second: dns.answers_per_second,
         update,
         helper,
     };
     Prepared::new(settings).map(Some)
+}
+
+/// Has the name server listen at the box's own endpoints on those lines whose address is not the host's own, or may
+/// become another one; the ports, one for each uplink.
+///
+/// # Errors
+/// [`DnsError::Bind`].
+pub(super) fn listen_at_endpoints(
+    prepared: Option<&mut Prepared>,
+    config: &Config,
+    facts: &Facts,
+) -> Result<Vec<Option<u16>>, DnsError> {
+    let mut ports = vec![None; config.uplinks.len()];
+    let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else { return Ok(ports) };
+    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints);
+    for (port, ((uplink, owned), own)) in ports.iter_mut().zip(uplinks) {
+        // There nothing needs to be translated, and no session is taken for a question.
+        let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
+        if let Some(own) = own.filter(|_| !is_owned) {
+            *port = Some(prepared.listen_also(own.into())?);
+        }
+    }
+    Ok(ports)
 }
 
 impl Running {
@@ -61,28 +86,23 @@ impl Running {
     pub(super) fn start(
         prepared: Option<Prepared>,
         config: &Config,
-        facts: &Facts,
         health: &health::Lines,
     ) -> Result<Self, DnsError> {
         let healthy: Vec<bool> = health.borrow().iter().map(health::Line::is_healthy).collect();
         let lines = lines(config, &healthy);
         let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
-        if service.as_ref().is_some_and(|service| !service.listening().is_empty()) {
-            for (uplink, owned) in config.uplinks.iter().zip(&facts.owned) {
-                if owned.first() == Some(&false) {
-                    tracing::warn!(
-                        uplink = %uplink.name,
-                        address = %uplink.addresses[0],
-                        "nobody reaches the name server at this address: it is not the host's own; add it to {}",
-                        uplink.interface
-                    );
-                }
-            }
+        if service.is_some() {
+            tracing::info!("DNS follows the lines");
         }
-        if let Some(service) = &service {
-            tracing::info!(listening = ?service.listening(), "DNS follows the lines");
+        let listens = config.dns.as_ref().is_some_and(|dns| dns.listen);
+        Ok(Self { lines, listens, service: RefCell::new(service) })
+    }
+
+    /// Leads clients to the addresses that the lines have now.
+    pub(super) fn follow_addresses(&self, config: &Config) {
+        for (number, uplink) in config.uplinks.iter().enumerate() {
+            self.lines.set_address(number, uplink.addresses.first().copied());
         }
-        Ok(Self { lines, service: RefCell::new(service) })
     }
 
     /// Leads nobody to a line that is not healthy.
@@ -102,26 +122,27 @@ impl Running {
         let service = self.service.borrow();
         let service = service.as_ref()?;
         let lines = self.lines.watch();
-        let usable =
-            lines.borrow().lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect();
+        let lines = &lines.borrow().lines;
+        let addresses = lines.iter().filter_map(|line| line.address).filter(|_| self.listens);
         Some(DnsStatus {
-            listening: service.listening().to_vec(),
-            usable,
+            listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
+            usable: lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect(),
             counters: service.counters().values(),
         })
     }
 }
 
-/// The addresses at which the name server answers: each uplink's first.
-fn listen(config: &Config) -> Vec<SocketAddr> {
-    config.uplinks.iter().map(|uplink| SocketAddr::from((uplink.addresses[0], Dns::PORT))).collect()
+/// Where the name server answers if the host has the address: at each uplink's first. That of an interface is not known yet.
+fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
+    let uplinks = config.uplinks.iter().filter(|uplink| dns.listen && !uplink.follows_interface);
+    uplinks.filter_map(|uplink| Some((*uplink.addresses.first()?, Dns::PORT).into())).collect()
 }
 
 /// One line for each uplink, in the same order.
 fn lines(config: &Config, healthy: &[bool]) -> Lines {
     let line = |(uplink, healthy): (&super::config::Uplink, &bool)| Line {
         name: uplink.name.clone(),
-        address: uplink.addresses[0],
+        address: uplink.addresses.first().copied(),
         weight: uplink.weight,
         usable: *healthy,
     };
@@ -178,11 +199,11 @@ mod tests {
             .borrow()
             .lines
             .iter()
-            .map(|line| format!("{} {} {} {}", line.name, line.address, line.weight, line.usable))
+            .map(|line| format!("{} {:?} {} {}", line.name, line.address, line.weight, line.usable))
             .collect();
-        assert_eq!(shown, ["isp1 203.0.113.10 3 true", "isp2 198.51.100.10 1 false"]);
+        assert_eq!(shown, ["isp1 Some(203.0.113.10) 3 true", "isp2 Some(198.51.100.10) 1 false"]);
         assert_eq!(
-            listen(&config),
+            listen(&config, config.dns.as_ref().unwrap()),
             [SocketAddr::from(([203, 0, 113, 10], 53)), SocketAddr::from(([198, 51, 100, 10], 53))]
         );
         let zone = zone(config.dns.as_ref().unwrap());

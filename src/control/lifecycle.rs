@@ -129,7 +129,7 @@ async fn run_box(
     path: &Path,
     config: &Config,
     raw: RawSockets,
-    dns: Option<Prepared>,
+    mut dns: Option<Prepared>,
 ) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
@@ -140,9 +140,10 @@ async fn run_box(
     for warning in &prepared.facts().warnings {
         tracing::warn!("{warning}");
     }
+    let dns_ports = dns::listen_at_endpoints(dns.as_mut(), config, prepared.facts())?;
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
-    let mut nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
+    let mut nat = Nat::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
         .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
     if config.log.mappings {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
@@ -157,7 +158,7 @@ async fn run_box(
         sessions = config.limits.sessions, "TUN device open"
     );
     let nat = engine.nat();
-    let reloader = Reloader::new(path, written, config, prepared.facts(), Arc::clone(&nat));
+    let reloader = Reloader::new(path, written, config, prepared.facts(), dns_ports, Arc::clone(&nat));
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
@@ -169,7 +170,7 @@ async fn run_box(
         }
     };
     let failover = Failover::new(config, health.lines(), Arc::clone(&nat));
-    let dns = match Running::start(dns, config, applied.facts(), &health.lines()) {
+    let dns = match Running::start(dns, config, &health.lines()) {
         Ok(dns) => dns,
         Err(error) => {
             stop(config, applied, engine).await;
@@ -211,7 +212,10 @@ async fn run_box(
                 },
                 event = events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
-                    Change::Addresses => follow(&mut applied, &source.reloader, &mut health).await,
+                    Change::Addresses => {
+                        follow(&mut applied, &source.reloader, &mut health).await;
+                        source.dns.follow_addresses(applied.config());
+                    }
                     Change::Link(change) if change.interface == tun.name => {
                         tun_link.change(config, &mut applied, change.event).await;
                     }

@@ -14,6 +14,8 @@
 //!
 //! A record's owner is spelled as the question spells it: some resolvers recognise their own question by its letters.
 
+use std::net::Ipv4Addr;
+
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, HINFO, NS, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
@@ -108,26 +110,26 @@ fn addresses(zone: &Zone, lines: &Snapshot, node: Node<'_>, owner: &Name, luck: 
     let Some(published) = node.published else { return Vec::new() };
     let mut order = by_weight(lines.answerable(&published.lines), luck);
     order.truncate(MOST_ADDRESSES);
-    let record = |line: &Line| Record::from_rdata(owner.clone(), zone.ttl, RData::A(A(line.address)));
+    let record = |address| Record::from_rdata(owner.clone(), zone.ttl, RData::A(A(address)));
     order.into_iter().map(record).collect()
 }
 
 /// Draws the lines one after the other, each time by the weights of those that are left.
-fn by_weight(mut lines: Vec<&Line>, luck: u64) -> Vec<&Line> {
+fn by_weight(mut lines: Vec<(&Line, Ipv4Addr)>, luck: u64) -> Vec<Ipv4Addr> {
     let mut luck = luck;
     let mut order = Vec::with_capacity(lines.len());
     while !lines.is_empty() {
-        let total: u64 = lines.iter().map(|line| u64::from(line.weight)).sum();
+        let total: u64 = lines.iter().map(|(line, _)| u64::from(line.weight)).sum();
         luck = mixed(luck);
         // The high half of a product of 128 bits: a number below `total` without the bias of a remainder.
         let mut drawn = ((u128::from(luck) * u128::from(total)) >> 64) as u64;
-        let place = lines.iter().position(|line| {
+        let place = lines.iter().position(|(line, _)| {
             let weight = u64::from(line.weight);
             let hit = drawn < weight;
             drawn = drawn.saturating_sub(weight);
             hit
         });
-        order.push(lines.remove(place.unwrap_or(0)));
+        order.push(lines.remove(place.unwrap_or(0)).1);
     }
     order
 }
@@ -151,10 +153,8 @@ const EXPIRE: i32 = 1_209_600;
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::net::Ipv4Addr;
-
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     use super::super::testing::{lines, name, zone};
     use super::*;
@@ -309,7 +309,7 @@ mod tests {
         ) {
             let line = |(number, &(weight, usable)): (usize, &(u32, bool))| Line {
                 name: number.to_string(),
-                address: Ipv4Addr::new(192, 0, 2, number as u8),
+                address: Some(Ipv4Addr::new(192, 0, 2, number as u8)),
                 weight,
                 usable,
             };
@@ -319,7 +319,7 @@ mod tests {
             let wanted: Vec<u8> = snapshot
                 .answerable(&zone.published[0].lines)
                 .iter()
-                .map(|line| line.address.octets()[3])
+                .map(|(_, address)| address.octets()[3])
                 .collect();
             let question = Query::query(zone.published[0].name.clone(), RecordType::A);
             let mut found = octets(&answer(&zone, &snapshot, &question, luck));

@@ -26,7 +26,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::lines::Snapshot;
+use super::lines::{Line, Snapshot};
 
 /// The command of `natbox` that makes a process the helper; its argument is the hook.
 pub const HELPER: &str = "run-hooks";
@@ -35,7 +35,7 @@ pub const HELPER: &str = "run-hooks";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Event {
     line: String,
-    address: Ipv4Addr,
+    address: Option<Ipv4Addr>,
     usable: bool,
     /// Names and addresses of all lines that are usable now.
     all_usable: Vec<(String, Ipv4Addr)>,
@@ -83,7 +83,7 @@ impl Helper {
 async fn tell(events: OwnedFd, outcomes: OwnedFd, lines: &mut watch::Receiver<Snapshot>) -> io::Result<()> {
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
-    let mut told: Vec<Option<bool>> = Vec::new();
+    let mut told: Vec<Option<Told>> = Vec::new();
     loop {
         let news = news(&told, &lines.borrow_and_update());
         let Some((number, event)) = news else {
@@ -109,20 +109,25 @@ async fn tell(events: OwnedFd, outcomes: OwnedFd, lines: &mut watch::Receiver<Sn
             Outcome::NotStarted(error) => tracing::error!(line, state, error, "the hook cannot be run"),
         }
         told.resize(told.len().max(number + 1), None);
-        told[number] = Some(event.usable);
+        told[number] = Some((event.usable, event.address));
     }
 }
 
+/// Whether a line was usable, and its address.
+type Told = (bool, Option<Ipv4Addr>);
+
 /// The first line of which something else was told last.
-fn news(told: &[Option<bool>], now: &Snapshot) -> Option<(usize, Event)> {
-    let is_news = |number: usize, usable| told.get(number).copied().flatten() != Some(usable);
-    let (number, line) = now.lines.iter().enumerate().find(|(number, line)| is_news(*number, line.usable))?;
+fn news(told: &[Option<Told>], now: &Snapshot) -> Option<(usize, Event)> {
+    let told = |number: usize| told.get(number).copied().flatten();
+    let is_news = |(number, line): &(usize, &Line)| told(*number) != Some((line.usable, line.address));
+    let (number, line) = now.lines.iter().enumerate().find(is_news)?;
     let usable = now.lines.iter().filter(|line| line.usable);
+    let usable = usable.filter_map(|line| Some((line.name.clone(), line.address?)));
     let event = Event {
         line: line.name.clone(),
         address: line.address,
         usable: line.usable,
-        all_usable: usable.map(|line| (line.name.clone(), line.address)).collect(),
+        all_usable: usable.collect(),
     };
     Some((number, event))
 }
@@ -159,7 +164,7 @@ fn run(hook: &Path, event: &Event, events: impl AsFd) -> io::Result<Option<Outco
     let mut command = Command::new(hook);
     command
         .env("NATBOX_LINE", &event.line)
-        .env("NATBOX_ADDRESS", event.address.to_string())
+        .env("NATBOX_ADDRESS", event.address.map_or(String::new(), |address| address.to_string()))
         .env("NATBOX_STATE", state(event.usable))
         // Names may hold blanks and commas, but no line breaks.
         .env("NATBOX_USABLE", names.join("\n"))
@@ -214,5 +219,4 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 #[cfg(test)]
-#[path = "hook_tests.rs"]
 mod tests;

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 pub struct Line {
     /// Its name.
     pub name: String,
-    /// The address that leads clients to it.
-    pub address: Ipv4Addr,
+    /// The address that leads clients to it; none: it has none at the moment, and nobody is led there.
+    pub address: Option<Ipv4Addr>,
     /// Its share of the clients, 1 or more.
     pub weight: u32,
     /// Whether it carries traffic.
@@ -40,12 +40,21 @@ impl Lines {
 
     /// Says whether a line is usable; listeners hear of it only if that is new. A number that no line has is ignored.
     pub fn set_usable(&self, line: usize, usable: bool) {
+        self.change(line, |line| std::mem::replace(&mut line.usable, usable) != usable);
+    }
+
+    /// Says which address a line has now, like [`Self::set_usable`].
+    pub fn set_address(&self, line: usize, address: Option<Ipv4Addr>) {
+        self.change(line, |line| std::mem::replace(&mut line.address, address) != address);
+    }
+
+    fn change(&self, line: usize, change: impl FnOnce(&mut Line) -> bool) {
         self.0.send_if_modified(|snapshot| {
-            let changed = snapshot.lines.get_mut(line).filter(|line| line.usable != usable);
-            let Some(line) = changed else { return false };
-            line.usable = usable;
-            snapshot.serial = seconds_since_1970().max(snapshot.serial.wrapping_add(1));
-            true
+            let changed = snapshot.lines.get_mut(line).is_some_and(change);
+            if changed {
+                snapshot.serial = seconds_since_1970().max(snapshot.serial.wrapping_add(1));
+            }
+            changed
         });
     }
 
@@ -56,10 +65,12 @@ impl Lines {
 }
 
 impl Snapshot {
-    /// The usable ones among some lines, or all of these if there is none: dead data is better than none.
-    pub(super) fn answerable(&self, among: &[usize]) -> Vec<&Line> {
+    /// The usable ones among some lines, or all of these if there is none: dead data is better than none. With their
+    /// addresses; lines that have none are left out.
+    pub(super) fn answerable(&self, among: &[usize]) -> Vec<(&Line, Ipv4Addr)> {
         let lines = || among.iter().filter_map(|number| self.lines.get(*number));
-        let usable: Vec<&Line> = lines().filter(|line| line.usable).collect();
+        let lines = || lines().filter_map(|line| Some((line, line.address?)));
+        let usable: Vec<_> = lines().filter(|(line, _)| line.usable).collect();
         if usable.is_empty() { lines().collect() } else { usable }
     }
 }
@@ -80,6 +91,7 @@ mod tests {
         let mut listener = lines.watch();
         lines.set_usable(1, true);
         lines.set_usable(7, false);
+        lines.set_address(0, Some(Ipv4Addr::new(203, 0, 113, 1)));
         assert!(!listener.has_changed().unwrap());
         let before = listener.borrow().serial;
         lines.set_usable(1, false);
@@ -93,12 +105,14 @@ mod tests {
     fn without_a_usable_line_all_are_answered() {
         let lines = Lines::new(lines().lines);
         let names = || -> Vec<String> {
-            lines.watch().borrow().answerable(&[0, 2]).iter().map(|line| line.name.clone()).collect()
+            lines.watch().borrow().answerable(&[0, 2]).iter().map(|(line, _)| line.name.clone()).collect()
         };
         assert_eq!(names(), ["isp1", "isp3"]);
         lines.set_usable(0, false);
         assert_eq!(names(), ["isp3"]);
         lines.set_usable(2, false);
         assert_eq!(names(), ["isp1", "isp3"], "isp2 is usable, but not a line of this name");
+        lines.set_address(0, None);
+        assert_eq!(names(), ["isp3"], "what has no address cannot be answered");
     }
 }

@@ -28,7 +28,7 @@ mod zone;
 mod testing;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -107,6 +107,20 @@ impl Prepared {
         let sockets = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let helper = helper.map(Helper::start).transpose().map_err(DnsError::Helper)?;
         Ok(Self { zone, sockets, answers_per_second, update, helper })
+    }
+
+    /// Answers at one more address, at any port: the box's own endpoint on a line, to which what comes for port 53 there is
+    /// led. Returns the port; takes no privilege.
+    ///
+    /// # Errors
+    /// [`DnsError::Bind`].
+    pub fn listen_also(&mut self, address: IpAddr) -> Result<u16, DnsError> {
+        let address = SocketAddr::new(address, 0);
+        let error = |source| DnsError::Bind { address, source };
+        let sockets = Sockets::bind(address).map_err(error)?;
+        let port = sockets.address().map_err(error)?.port();
+        self.sockets.push(sockets);
+        Ok(port)
     }
 
     /// Starts answering and telling; `lines` says what.

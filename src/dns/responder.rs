@@ -252,5 +252,4 @@ const MOST_BY_UDP: u16 = 1232;
 const MOST_GAIN: usize = 6;
 
 #[cfg(test)]
-#[path = "responder_tests.rs"]
 mod tests;

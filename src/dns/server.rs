@@ -30,12 +30,26 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both. The address need not be there yet (`IP_FREEBIND`): some are made only when the TUN is.
+    /// Binds both, at one port; port 0: at any that is free. The address need not be there yet (`IP_FREEBIND`): some are
+    /// made only when the TUN is.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
+        loop {
+            attempts -= 1;
+            match Self::bind_once(address) {
+                // The port that was free for one protocol was not for the other.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn bind_once(mut address: SocketAddr) -> io::Result<Self> {
+        let connections = TcpListener::from(socket(address, SocketType::STREAM)?);
+        address.set_port(connections.local_addr()?.port());
         let datagrams = UdpSocket::from(socket(address, SocketType::DGRAM)?);
-        let connections = socket(address, SocketType::STREAM)?;
         rustix::net::listen(&connections, BACKLOG)?;
-        Ok(Self { datagrams, connections: connections.into() })
+        Ok(Self { datagrams, connections })
     }
 
     /// The address, with the port that the system chose if none was given.
@@ -240,9 +254,10 @@ const MOST_CONNECTIONS: usize = 256;
 const MOST_CONNECTIONS_OF_ONE_NETWORK: usize = 32;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
+/// Attempts to find a port that is free for both protocols.
+const ATTEMPTS: u32 = 16;
 /// Waiting after an error of a socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

@@ -37,7 +37,7 @@ pub(super) fn zone() -> Zone {
 pub(super) fn lines() -> Snapshot {
     let line = |number: u8| Line {
         name: format!("isp{number}"),
-        address: Ipv4Addr::new(203, 0, 113, number),
+        address: Some(Ipv4Addr::new(203, 0, 113, number)),
         weight: 1,
         usable: true,
     };

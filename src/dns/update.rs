@@ -3,9 +3,10 @@
 //! The state is told, not the change: an update that did not arrive is made up for by the next one, and sending one twice
 //! does no harm. It goes by TCP.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -109,11 +110,13 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
 pub(super) async fn follow(zone: Zone, update: Update, mut lines: watch::Receiver<Snapshot>) {
     let mut pause = FIRST_PAUSE;
     let mut told: Option<Vec<Record>> = None;
+    let mut past = BTreeSet::new();
     loop {
         let (wanted, usable) = {
             let lines = lines.borrow_and_update();
             let usable = lines.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
-            (records(&zone, update.scope, &lines), usable.collect::<Vec<_>>().join(", "))
+            past.extend(lines.lines.iter().filter_map(|line| line.address));
+            (records(&zone, update.scope, &lines, &past), usable.collect::<Vec<_>>().join(", "))
         };
         let mut again = false;
         if told.as_ref() != Some(&wanted) {
@@ -164,31 +167,38 @@ enum UpdateError {
     Key(#[from] hickory_proto::dnssec::DnsSecError),
 }
 
-/// The update section: what is deleted, then what is added.
-fn records(zone: &Zone, scope: Scope, lines: &Snapshot) -> Vec<Record> {
-    zone.published.iter().flat_map(|published| records_of(zone, published, scope, lines)).collect()
+/// The update section: what is deleted, then what is added. `past`: every address that this box's lines have had.
+fn records(zone: &Zone, scope: Scope, lines: &Snapshot, past: &BTreeSet<Ipv4Addr>) -> Vec<Record> {
+    zone.published.iter().flat_map(|published| records_of(zone, published, scope, lines, past)).collect()
 }
 
-fn records_of(zone: &Zone, published: &Published, scope: Scope, lines: &Snapshot) -> Vec<Record> {
-    let own = || published.lines.iter().filter_map(|number| lines.lines.get(*number));
-    let address = |line: &super::Line, class, ttl| {
-        let mut record = Record::from_rdata(published.name.clone(), ttl, RData::A(A(line.address)));
+fn records_of(
+    zone: &Zone,
+    published: &Published,
+    scope: Scope,
+    lines: &Snapshot,
+    past: &BTreeSet<Ipv4Addr>,
+) -> Vec<Record> {
+    let record = |address, class, ttl| {
+        let mut record = Record::from_rdata(published.name.clone(), ttl, RData::A(A(address)));
         record.dns_class = class;
         record
     };
-    let added = |line: &super::Line| address(line, DNSClass::IN, zone.ttl);
+    let added = |address| record(address, DNSClass::IN, zone.ttl);
     match scope {
         Scope::All => {
             // RFC 2136 section 2.5.2: deletes the set.
             let mut all = Record::update0(published.name.clone(), 0, RecordType::A);
             all.dns_class = DNSClass::ANY;
             let usable = lines.answerable(&published.lines);
-            std::iter::once(all).chain(usable.into_iter().map(added)).collect()
+            std::iter::once(all).chain(usable.into_iter().map(|(_, address)| added(address))).collect()
         }
         Scope::Own => {
             // RFC 2136 section 2.5.4: deletes one record. All of them, so that a changed TTL takes effect.
-            let deleted = own().map(|line| address(line, DNSClass::NONE, 0));
-            deleted.chain(own().filter(|line| line.usable).map(added)).collect()
+            let deleted = past.iter().map(|address| record(*address, DNSClass::NONE, 0));
+            let own = published.lines.iter().filter_map(|number| lines.lines.get(*number));
+            let usable = own.filter(|line| line.usable).filter_map(|line| line.address);
+            deleted.chain(usable.map(added)).collect()
         }
     }
 }
@@ -263,7 +273,7 @@ mod tests {
         zone.published.truncate(2);
         lines.lines[1].usable = false;
         assert_eq!(
-            shown(&records(&zone, Scope::All, &lines)),
+            shown(&records(&zone, Scope::All, &lines, &BTreeSet::new())),
             [
                 "ANY www.example.org. *",
                 "IN www.example.org. 203.0.113.1",
@@ -273,7 +283,7 @@ mod tests {
             ]
         );
         lines.lines[0].usable = false;
-        let last = shown(&records(&zone, Scope::All, &lines)).pop();
+        let last = shown(&records(&zone, Scope::All, &lines, &BTreeSet::new())).pop();
         assert_eq!(last.as_deref(), Some("IN example.org. 203.0.113.1"), "dead data is better than none");
     }
 
@@ -282,12 +292,19 @@ mod tests {
         let (mut zone, mut lines) = (zone(), lines());
         zone.published = vec![Published { name: name("www.example.org"), lines: vec![0, 1] }];
         lines.lines[1].usable = false;
+        let mut past: BTreeSet<_> = lines.lines[..2].iter().filter_map(|line| line.address).collect();
         let deleted = ["NONE www.example.org. 203.0.113.1", "NONE www.example.org. 203.0.113.2"];
-        let found = shown(&records(&zone, Scope::Own, &lines));
+        let found = shown(&records(&zone, Scope::Own, &lines, &past));
         assert_eq!(found[..2], deleted);
         assert_eq!(found[2..], ["IN www.example.org. 203.0.113.1"]);
+        // An address that a line has no more is taken out, too.
+        lines.lines[0].address = Some(Ipv4Addr::new(203, 0, 113, 7));
+        past.extend(lines.lines[0].address);
+        let found = shown(&records(&zone, Scope::Own, &lines, &past));
+        assert_eq!(found[..2], deleted);
+        assert_eq!(found[2..], ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]);
         lines.lines[0].usable = false;
-        assert_eq!(shown(&records(&zone, Scope::Own, &lines)), deleted);
+        assert_eq!(shown(&records(&zone, Scope::Own, &lines, &past)).len(), 3, "nothing is added");
     }
 
     #[test]

@@ -143,11 +143,16 @@ fn assert_sleeper_ends(scene: &Scene) {
 #[test]
 fn what_changed_back_before_it_could_be_told_is_not_told() {
     let mut now = lines();
-    let told = [Some(true), Some(true), Some(true)];
-    assert_eq!(news(&told, &now), None);
+    let told = |last| -> Vec<Option<Told>> {
+        let usable = [true, true, last];
+        lines().lines.iter().zip(usable).map(|(line, usable)| Some((usable, line.address))).collect()
+    };
+    assert_eq!(news(&told(true), &now), None);
     now.lines[2].usable = false;
-    let (number, event) = news(&told, &now).unwrap();
+    let (number, event) = news(&told(true), &now).unwrap();
     assert_eq!((number, event.line.as_str(), event.usable), (2, "isp3", false));
     assert_eq!(event.all_usable.len(), 2);
-    assert_eq!(news(&[Some(true), Some(true), Some(false)], &now), None);
+    assert_eq!(news(&told(false), &now), None);
+    now.lines[0].address = None;
+    assert_eq!(news(&told(false), &now).unwrap().0, 0, "another address is news, too");
 }

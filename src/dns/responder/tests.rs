@@ -119,7 +119,7 @@ fn large(name_servers: u8, published: u8, label: &str) -> (Zone, Snapshot) {
         .collect();
     let line = |number: u8| Line {
         name: number.to_string(),
-        address: Ipv4Addr::new(198, 51, 100, number),
+        address: Some(Ipv4Addr::new(198, 51, 100, number)),
         weight: 1,
         usable: true,
     };

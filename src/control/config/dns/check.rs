@@ -167,7 +167,9 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
     }
     let is_own = |server: &DraftServer| server.address.is_none_or(|address| own.contains(&address));
     let servers = draft.name_servers.as_deref().unwrap_or_default();
-    if !own.is_empty() && !servers.is_empty() && !servers.iter().any(is_own) {
+    // The address of an interface is not known here.
+    let known = !uplinks.iter().any(|uplink| uplink.follows_interface);
+    if known && !own.is_empty() && !servers.is_empty() && !servers.iter().any(is_own) {
         let found = "no first address of an uplink";
         let advice = "without it nobody asks this box; add the name server that it is";
         sink.warn(&draft.place.field("name_servers"), found, "this box among them", advice);
