@@ -29,6 +29,7 @@
 //! | `line_watch`      | the capture that counts replies on the wrong line can count                              |
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
 //! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
+//! | `dns`             | dig, unbound, BIND and a plain client against DNS that follows the lines                 |
 //! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
 //! | `probe`           | helpers: a box between two wires that the test holds                                     |
 //! | `lab`             | helpers: sites, programs, snapshots, waiting                                             |
@@ -39,6 +40,7 @@ mod bad_input;
 mod bulk;
 mod conformance;
 mod demo;
+mod dns;
 mod exempt;
 mod failover;
 mod fragments;

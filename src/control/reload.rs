@@ -55,6 +55,8 @@ pub(super) struct Reloader {
     /// As the file has it.
     written: RefCell<Config>,
     host: RefCell<Host>,
+    /// See [`settings::settings`].
+    dns: Vec<Option<u16>>,
     nat: Arc<ArcSwap<Nat>>,
 }
 
@@ -77,10 +79,11 @@ impl Reloader {
         written: &Config,
         config: &Config,
         facts: &Facts,
+        dns: Vec<Option<u16>>,
         nat: Arc<ArcSwap<Nat>>,
     ) -> Self {
         let host = RefCell::new(Host::new(config, facts));
-        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, nat }
+        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, dns, nat }
     }
 
     /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
@@ -90,7 +93,7 @@ impl Reloader {
     }
 
     fn live_by(&self, config: &Config, facts: &Facts) -> usize {
-        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts)));
+        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts, &self.dns)));
         let before = engine::replace(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
         let ended = now.sweep_all(Affected::Homeless, Tick::now());

@@ -12,6 +12,7 @@ use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
 use super::config::{Config, Uplink};
+use super::dns::{DnsStatus, Running};
 use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
@@ -44,6 +45,9 @@ pub struct Status {
     pub log_lost: u64,
     /// Each worker on its own.
     pub workers: Vec<WorkerStatus>,
+    /// The name server, if the box has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsStatus>,
 }
 
 /// The TUN device of a box.
@@ -112,6 +116,7 @@ pub(super) struct Source {
     pub(super) nat: Arc<ArcSwap<Nat>>,
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
+    pub(super) dns: Running,
 }
 
 impl Source {
@@ -122,6 +127,7 @@ impl Source {
         nat: Arc<ArcSwap<Nat>>,
         reloader: Reloader,
         published: Vec<Arc<Published>>,
+        dns: Running,
     ) -> Self {
         let uplinks = config.uplinks.clone();
         Self {
@@ -133,6 +139,7 @@ impl Source {
             nat,
             reloader,
             published,
+            dns,
         }
     }
 
@@ -178,6 +185,7 @@ impl Source {
                 .iter()
                 .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })
                 .collect(),
+            dns: self.dns.status(),
         }
     }
 }

@@ -68,6 +68,7 @@ fn the_reference_file_holds_the_defaults() {
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
     short.exempt = reference.exempt.clone();
+    short.dns = Some(dns::tests::with_defaults(reference.dns.clone().unwrap()));
     short.uplinks[0].health = Some(Health {
         ping: vec![[203, 0, 113, 254].into()],
         tcp: vec![SocketAddrV4::new([192, 0, 2, 53].into(), 53)],
