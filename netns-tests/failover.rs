@@ -22,11 +22,11 @@ const ECHO: u16 = 7;
 const WEB: u16 = 80;
 
 /// Time between rounds of health checks, and how many may be lost.
-const INTERVAL: Duration = Duration::from_millis(300);
-const LOSE: u32 = 3;
+pub const INTERVAL: Duration = Duration::from_millis(300);
+pub const LOSE: u32 = 3;
 
 /// What a busy machine may add to a time that is measured.
-const SLACK: Duration = Duration::from_millis(600);
+pub const SLACK: Duration = Duration::from_millis(600);
 
 fn site() -> Result<(Site, Server)> {
     let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
@@ -35,7 +35,7 @@ fn site() -> Result<(Site, Server)> {
 }
 
 /// Keys of a line that asks these targets.
-fn health(targets: &str) -> String {
+pub fn health(targets: &str) -> String {
     format!("health: {{ {targets}, interval: {}ms, lose: {LOSE}, win: 2 }}", INTERVAL.as_millis())
 }
 
@@ -83,7 +83,7 @@ fn wait_until_healthy(natbox: &NatBox, line: usize, healthy: bool) -> Result<()>
 }
 
 /// The router at the other end dies without a word, or is mended.
-fn set_router(line: &Line, alive: bool) -> Result<()> {
+pub fn set_router(line: &Line, alive: bool) -> Result<()> {
     let gateway = format!("{}/24", line.gateway);
     line.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
     Ok(())

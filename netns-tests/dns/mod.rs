@@ -5,11 +5,13 @@
 //! |-------------|----------------------------------------------------------------------------------------------|
 //! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
 //! | `dead_line` | two boxes, one line dies: who is led where, and when                                           |
+//! | `healthy_lines` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
 //! | `programs`  | helpers: dig, unbound, named                                                                   |
 
 mod answers;
 mod dead_line;
+mod healthy_lines;
 mod programs;
 mod updates;
 
