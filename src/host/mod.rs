@@ -28,6 +28,7 @@ mod facts;
 mod journal;
 mod lifecycle;
 mod listeners;
+mod look;
 mod netlink;
 mod numbers;
 pub mod plan;

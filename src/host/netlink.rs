@@ -304,18 +304,21 @@ fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
 fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
-    let mut mtu = 0;
+    let (mut mtu, mut queue_length) = (0, 0);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
             name = Some(found.clone());
         } else if let LinkAttribute::Mtu(found) = attribute {
             mtu = *found;
+        } else if let LinkAttribute::TxQueueLen(found) = attribute {
+            queue_length = *found;
         }
     }
     Some(Link {
         index: message.header.index,
         name: name?,
         mtu,
+        queue_length,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),

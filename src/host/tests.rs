@@ -410,6 +410,7 @@ fn host() -> Snapshot {
         index,
         name: name.into(),
         mtu: 1500,
+        queue_length: 1000,
         up: true,
         carrier: true,
         arp: index > 1,
