@@ -41,7 +41,7 @@ pub struct BoxPlan {
     pub tun: String,
     /// The interfaces were looked at on this machine; else plain facts were assumed.
     pub looked: bool,
-    /// The box's address on the private network, if the interface is at hand.
+    /// The box's address on the private network, if the configuration has it or the interface is at hand.
     pub inside_address: Option<Ipv4Addr>,
     /// Things to know, as sentences.
     pub notes: Vec<String>,
@@ -237,7 +237,7 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         name: config.name.clone(),
         tun,
         looked: was_looked,
-        inside_address: facts.inside.address,
+        inside_address: config.inside.address.or(facts.inside.address),
         notes,
         commands: steps.iter().map(command).collect(),
     }

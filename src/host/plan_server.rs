@@ -229,9 +229,7 @@ struct Line<'a> {
 impl Line<'_> {
     /// The private network that the address is in.
     fn network(&self) -> Ipv4Net {
-        let prefixes = self.through.config.inside.prefixes.iter();
-        let network = prefixes.filter(|prefix| prefix.contains(&self.address)).max_by_key(|p| p.prefix_len());
-        network.copied().unwrap_or(Ipv4Net::from(self.address))
+        self.through.config.inside.prefix_of(self.address).unwrap_or(Ipv4Net::from(self.address))
     }
 
     fn interface(&self) -> String {
