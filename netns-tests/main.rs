@@ -27,6 +27,7 @@
 //! | `bad_input`       | one clear message, the right exit code, nothing left behind                              |
 //! | `line_watch`      | the capture that counts replies on the wrong line can count                              |
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
+//! | `doctor`          | what is broken on a box or a server is named, and mended by what is said                 |
 //! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
 //! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
 //! | `probe`           | helpers: a box between two wires that the test holds                                     |
@@ -38,6 +39,7 @@ mod bad_input;
 mod bulk;
 mod conformance;
 mod demo;
+mod doctor;
 mod exempt;
 mod fragments;
 mod host;

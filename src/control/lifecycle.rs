@@ -157,9 +157,16 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
         }
     };
     let failover = Failover::new(config, health.lines(), Arc::clone(&nat));
-    let published = engine.published();
-    let source =
-        Rc::new(Source::new(config, tun_status, health.lines(), Arc::clone(&nat), reloader, published));
+    let source = Source::new(
+        config,
+        tun_status,
+        *applied.numbers(),
+        health.lines(),
+        Arc::clone(&nat),
+        reloader,
+        engine.published(),
+    );
+    let source = Rc::new(source);
     if let Err(error) = socket.publish() {
         stop(config, applied, engine).await;
         return Err(error.into());

@@ -97,6 +97,11 @@ impl Reloader {
         ended + now.settle(&before, Tick::now())
     }
 
+    /// What it lives by, as the file had it.
+    pub(super) fn written(&self) -> Config {
+        self.written.borrow().clone()
+    }
+
     /// Reads the file again and lives by it.
     pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;

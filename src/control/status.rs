@@ -8,10 +8,11 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Published;
+use crate::host::Numbers;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use super::config::{Config, Uplink};
+use super::config::{self, Config, Uplink};
 use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
@@ -44,6 +45,15 @@ pub struct Status {
     pub log_lost: u64,
     /// Each worker on its own.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// What a box lives by: enough to tell what its host should look like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The configuration as a file, with all defaults.
+    pub configuration: String,
+    /// The numbers of its tables and rules.
+    pub numbers: Numbers,
 }
 
 /// The TUN device of a box.
@@ -107,6 +117,7 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
+    pub(super) numbers: Numbers,
     pub(super) uplinks: Vec<Uplink>,
     pub(super) lines: Lines,
     pub(super) nat: Arc<ArcSwap<Nat>>,
@@ -118,6 +129,7 @@ impl Source {
     pub(super) fn new(
         config: &Config,
         tun: TunStatus,
+        numbers: Numbers,
         lines: Lines,
         nat: Arc<ArcSwap<Nat>>,
         reloader: Reloader,
@@ -128,6 +140,7 @@ impl Source {
             name: config.name.clone(),
             started: Instant::now(),
             tun,
+            numbers,
             uplinks,
             lines,
             nat,
@@ -148,6 +161,10 @@ impl Source {
     /// A page of the sessions.
     pub(super) fn sessions(&self, from: Place) -> SessionPage {
         sessions::page(&self.nat.load(), from, Tick::now())
+    }
+
+    pub(super) fn setup(&self) -> Setup {
+        Setup { configuration: config::to_yaml(&self.reloader.written()), numbers: self.numbers }
     }
 
     pub(super) fn status(&self) -> Status {

@@ -164,6 +164,11 @@ impl Applied {
         &self.facts
     }
 
+    /// The numbers of its tables and rules.
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
     /// The configuration with the addresses that its interfaces had when they were looked at last.
     pub fn config(&self) -> &Config {
         &self.config

@@ -160,19 +160,29 @@ pub(super) fn route_words(route: &Route) -> String {
 }
 
 fn rule_command(rule: &Rule) -> String {
-    let Rule { priority, iif, from, to, udp, action } = rule;
-    let mut words = vec![format!("ip rule add priority {priority}")];
+    let (selectors, action) = rule_parts(rule);
+    format!("ip rule add priority {} {selectors} protocol {PROTOCOL} {action}", rule.priority)
+}
+
+/// A rule as `ip` writes it, without its priority and who set it.
+pub(super) fn rule_words(rule: &Rule) -> String {
+    let (selectors, action) = rule_parts(rule);
+    format!("{selectors} {action}")
+}
+
+fn rule_parts(rule: &Rule) -> (String, String) {
+    let Rule { priority: _, iif, from, to, udp, action } = rule;
+    let mut words = Vec::new();
     words.push(from.map_or("from all".into(), |from| format!("from {}", prefix(from))));
     words.extend(to.map(|to| format!("to {}", prefix(to))));
     words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
     words.extend(udp.map(|(source, destination)| format!("ipproto udp sport {source} dport {destination}")));
-    words.push(format!("protocol {PROTOCOL}"));
-    words.push(match action {
+    let action = match action {
         RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
         RuleAction::Lookup(table) => format!("lookup {table}"),
         RuleAction::Blackhole => "blackhole".into(),
-    });
-    words.join(" ")
+    };
+    (words.join(" "), action)
 }
 
 /// As `ip` writes it.
