@@ -108,6 +108,31 @@ fn the_demo_of_the_three_legged_box_reports_that_its_lines_add_up() -> Result<()
 }
 
 #[test]
+fn the_demo_of_a_failing_line_reports_that_only_its_own_sessions_noticed() -> Result<()> {
+    let demo = demo(&["failover", "--json", "--rate", "20", "--seconds", "1"])?;
+    let pid = demo.id();
+    let output = demo.wait_with_output()?;
+    let (report, progress) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{}\n{progress}{report}", output.status);
+    let report: Value = serde_json::from_str(&report)?;
+    let number = |key: &str| report[key].as_f64().with_context(|| format!("{key}: {report}"));
+    ensure!(report["story"] == "failover" && number("lines_count")? == 2.0, "{report}");
+    ensure!(
+        number("lost_on_other_lines")? == 0.0 && number("datagrams_on_other_lines")? > 1000.0,
+        "{report}"
+    );
+    ensure!(number("failed_requests_on_surviving_line")? == 0.0, "{report}");
+    ensure!(number("requests_on_surviving_line")? > 100.0, "{report}");
+    // Not before two of the three intervals are over.
+    let seconds = number("seconds_to_new_line")?;
+    ensure!((2.0..number("seconds_wanted")? + 0.4).contains(&seconds), "{report}");
+    ensure!(number("wrong_line_replies")? == 0.0 && (1.9..2.1).contains(&number("ratio")?), "{report}");
+    ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
+    Ok(())
+}
+
+#[test]
 fn signals_end_the_demo_and_nothing_is_left() -> Result<()> {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut demo = demo(&["--rate", "20"])?;

@@ -8,6 +8,7 @@
 //! |-------------------|------------------------------------------------------------------------------------------|
 //! | `two_lines`       | nginx on two lines, one private network or two; replies by their own line; 1 or 2 workers |
 //! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
+//! | `failover`        | a line fails, drains, comes back, changes its address: only its own sessions notice      |
 //! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
 //! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
 //! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
@@ -29,6 +30,7 @@
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
 //! | `doctor`          | what is broken on a box or a server is named, and mended by what is said                 |
 //! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
+//! | `dns`             | dig, unbound, BIND and a plain client against DNS that follows the lines                 |
 //! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
 //! | `probe`           | helpers: a box between two wires that the test holds                                     |
 //! | `lab`             | helpers: sites, programs, snapshots, waiting                                             |
@@ -39,8 +41,10 @@ mod bad_input;
 mod bulk;
 mod conformance;
 mod demo;
+mod dns;
 mod doctor;
 mod exempt;
+mod failover;
 mod fragments;
 mod host;
 mod integrity;

@@ -7,19 +7,30 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
 use natbox::cli::demo::http::{Answer, Handler, Request, Server};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::cli::demo::topology::{CLIENTS, Legs, Private};
 
 use crate::lab::{Site, curl, listen};
 
 #[test]
 fn a_session_bound_to_the_client_address_survives_alternating_lines() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
-    let listeners = vec![
-        listen(site.server(), site.server_address(0), 80)?,
-        listen(site.server(), site.server_address(1), 80)?,
-    ];
-    let _server = Server::start(listeners, Some(login_handler()))?;
     let _boxes = site.start_web_boxes()?;
+    assert_a_session_survives(&site, &[site.server_address(0), site.server_address(1)])
+}
+
+#[test]
+fn it_survives_behind_one_box_with_both_lines_too() -> Result<()> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let server = site.server_address(0);
+    let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, server, 80))?;
+    assert_a_session_survives(&site, &[server])
+}
+
+/// The server has these addresses.
+fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> {
+    let listeners =
+        addresses.iter().map(|address| listen(site.server(), *address, 80)).collect::<Result<_>>()?;
+    let _server = Server::start(listeners, Some(login_handler()))?;
 
     let jar = site.lab.directory().join("cookies").display().to_string();
     // One name for both lines, as DNS would give it; the address decides on the line.

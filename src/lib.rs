@@ -9,6 +9,7 @@
 //! | [`time`]    | ticks and the clock of a batch                                             | none                   |
 //! | [`nat`]     | tuples, sessions, table, ports, fast and slow path, TCP tracking, verdicts | packet, time           |
 //! | [`engine`]  | workers: one queue, one thread, batch by batch; counters                   | io, packet, nat, time  |
+//! | [`dns`]     | an authoritative name server, updates and a hook that follow the lines     | none                   |
 //! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | control::config        |
 //! | [`control`] | configuration, lifecycle, logging, admin socket                            | everything above       |
 //! | [`cli`]     | the command line and the demo                                              | everything above       |
@@ -18,6 +19,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod dns;
 pub mod engine;
 pub mod host;
 pub mod io;

@@ -8,15 +8,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may name of ours, besides itself. A path allows everything below it.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("io", &[]),
     ("packet", &[]),
+    ("dns", &[]),
     ("time", &[]),
     ("nat", &["packet", "time"]),
     ("engine", &["io", "packet", "nat", "time"]),
     ("host", &["control::config"]),
-    ("control", &["io", "packet", "time", "nat", "engine", "host"]),
-    ("cli", &["io", "packet", "time", "nat", "engine", "host", "control"]),
+    ("control", &["io", "packet", "dns", "time", "nat", "engine", "host"]),
+    ("cli", &["io", "packet", "dns", "time", "nat", "engine", "host", "control"]),
 ];
 
 /// The files that may contain unsafe code.

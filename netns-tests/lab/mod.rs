@@ -104,6 +104,7 @@ impl Site {
             prefix: self.line(lines.start).prefix.clone(),
             uplinks: lines.map(uplink).collect(),
             forwards: Vec::new(),
+            outbound: String::new(),
         }
     }
 
@@ -151,6 +152,7 @@ pub struct BoxConfig {
     prefix: String,
     uplinks: Vec<String>,
     forwards: Vec<String>,
+    outbound: String,
 }
 
 impl BoxConfig {
@@ -164,8 +166,30 @@ impl BoxConfig {
         self
     }
 
+    /// Adds keys to the uplink of a line, as in the file.
+    pub fn uplink(mut self, line: usize, keys: &str) -> BoxConfig {
+        self.uplinks[line] = self.uplinks[line].replace(" }", &format!(", {keys} }}"));
+        self
+    }
+
+    /// Has the uplink of a line follow the address of its interface.
+    pub fn followed(mut self, line: usize) -> BoxConfig {
+        let (head, tail) = self.uplinks[line].split_once("addresses: [").expect("written so above");
+        let (_, tail) = tail.split_once(']').expect("written so above");
+        self.uplinks[line] = format!("{head}addresses: interface{tail}");
+        self
+    }
+
+    /// Adds an outbound rule, as in the file.
+    pub fn outbound(mut self, rule: &str) -> BoxConfig {
+        self.outbound.push_str(&format!("  - {{ {rule} }}\n"));
+        self
+    }
+
     pub fn text(&self) -> String {
-        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards } = self;
+        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } = self;
+        let all = format!("  - {{ from: {prefix} }}\n");
+        let outbound = if outbound.is_empty() { &all } else { outbound };
         let forwards = match forwards.as_slice() {
             [] => String::new(),
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
@@ -176,7 +200,7 @@ impl BoxConfig {
              inside: {{ interface: lan0, address: {inside}, prefixes: [{prefix}] }}\n\
              uplinks:\n  - {}\n\
              {forwards}\
-             outbound:\n  - {{ from: {prefix} }}\n",
+             outbound:\n{outbound}",
             uplinks.join("\n  - ")
         )
     }

@@ -9,6 +9,7 @@ mod output;
 mod plan;
 mod reload;
 mod run;
+mod run_hooks;
 mod sessions;
 mod status;
 mod target;
@@ -51,6 +52,9 @@ struct Cli {
 enum Command {
     /// Run one box until TERM or INT
     Run(run::Arguments),
+    /// Run the DNS hook of a box
+    #[command(name = crate::dns::HELPER, hide = true)]
+    RunHooks(run_hooks::Arguments),
     /// Check a configuration file; name every problem at once
     Check(check::Arguments),
     /// Print the effective configuration, with all defaults
@@ -73,6 +77,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Run(arguments) => run::run(&arguments),
+            Self::RunHooks(arguments) => run_hooks::run(&arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
             Self::Doctor(arguments) => doctor::run(&arguments),

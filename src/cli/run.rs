@@ -9,6 +9,7 @@ use crate::control::admin::SocketError;
 use crate::control::config::{self, Loaded};
 use crate::control::lifecycle::{self, RunError};
 use crate::control::logging;
+use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
 
@@ -46,6 +47,7 @@ fn failure(error: RunError) -> Failure {
                 | OpenError::TooManyQueues { .. }
         ),
         RunError::Host(host) => matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. }),
+        RunError::Dns(dns) => matches!(dns, DnsError::Secret(_)),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })
         | RunError::RawSocket { .. }

@@ -9,7 +9,7 @@ use clap::Args;
 use super::target::Target;
 use super::{Failure, print};
 use crate::control::admin::Request;
-use crate::control::{Status, UplinkStatus};
+use crate::control::{DnsStatus, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `status`.
@@ -95,6 +95,9 @@ fn text(status: &Status) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10}{value}");
     }
+    if let Some(dns) = &status.dns {
+        let _ = writeln!(text, "{:<10}{}", "dns", dns_text(dns));
+    }
     if status.log_lost != 0 {
         let _ = writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);
     }
@@ -121,4 +124,20 @@ fn line(uplink: &UplinkStatus) -> String {
         (true, Some(latency), loss) => format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0)),
     };
     format!("{} by {}: {state} for {} s, {asked}", uplink.name, uplink.interface, uplink.since_seconds)
+}
+
+fn dns_text(dns: &DnsStatus) -> String {
+    let lines = if dns.usable.is_empty() { "no line".to_owned() } else { dns.usable.join(", ") };
+    if dns.listening.is_empty() {
+        return format!("no name server; usable: {lines}");
+    }
+    let count = |name: &str| dns.counters.get(name).copied().unwrap_or(0);
+    format!(
+        "{} queries, {} answers, {} cut for their size; above the limit: {} truncated, {} dropped; usable: {lines}",
+        count("queries"),
+        count("answers"),
+        count("oversized"),
+        count("limited_truncated"),
+        count("limited_dropped")
+    )
 }

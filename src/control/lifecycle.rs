@@ -1,9 +1,9 @@
 //! A box from start to stop.
 //!
 //! ```text
-//!   start   privileges given up ─ socket bound (hidden) ─ host looked at ─ TUN open ─ table mapped ─ workers run ─ host told ─ socket shown
-//!   run     signals, dying workers, changing links, admin requests
-//!   stop    socket gone ─ host told back ─ workers stopped ─ TUN closed
+//!   start   DNS prepared ─ privileges given up ─ socket bound (hidden) ─ host looked at ─ TUN open ─ table mapped ─ workers run ─ host told ─ socket shown
+//!   run     signals, dying workers, changing links, admin requests; DNS on a thread of its own
+//!   stop    DNS silent ─ socket gone ─ host told back ─ workers stopped ─ TUN closed
 //! ```
 //!
 //! The order of the start is that of the least harm: what can be refused is tried before anything is changed, and
@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, Applied, Change, HostError, LinkEvent, LinkWatch};
 use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
@@ -25,6 +26,7 @@ use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
 use super::config::{Config, IoBackend, OffloadLimit, Workers};
+use super::dns::{self, Running};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
@@ -49,6 +51,9 @@ pub enum RunError {
     /// The host's plumbing.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// The name server, updates or the hook.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     /// No memory for the sessions.
     #[error("limits.sessions: {sessions}: the memory for them cannot be had ({source}); choose fewer")]
     Memory {
@@ -108,17 +113,24 @@ pub enum RunError {
 /// # Errors
 /// See [`RunError`]; whatever was changed on the host has been taken back.
 pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
+    // Before privileges are given up: raw sockets, port 53, the secret's file, the program that is run as a hook.
     let raw = RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
+    let dns = dns::prepare(config)?;
     // While there is one thread.
     sandbox::enter().map_err(RunError::Sandbox)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
-    tokio::task::LocalSet::new().block_on(&runtime, run_box(path, config, raw))
+    tokio::task::LocalSet::new().block_on(&runtime, run_box(path, config, raw, dns))
 }
 
-async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), RunError> {
+async fn run_box(
+    path: &Path,
+    config: &Config,
+    raw: RawSockets,
+    mut dns: Option<Prepared>,
+) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
     let mut socket = Server::bind(&config.admin.socket)?;
@@ -128,9 +140,10 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
     for warning in &prepared.facts().warnings {
         tracing::warn!("{warning}");
     }
+    let dns_ports = dns::listen_at_endpoints(dns.as_mut(), config, prepared.facts())?;
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
-    let mut nat = Nat::new(settings::settings(config, prepared.facts()), workers, Tick::now())
+    let mut nat = Nat::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
         .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
     if config.log.mappings {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
@@ -145,7 +158,15 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
         sessions = config.limits.sessions, "TUN device open"
     );
     let nat = engine.nat();
-    let reloader = Reloader::new(path, written, config, prepared.facts(), Arc::clone(&nat));
+    let reloader = Reloader::new(
+        path,
+        written,
+        config,
+        prepared.facts(),
+        dns_ports,
+        prepared.numbers(),
+        Arc::clone(&nat),
+    );
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
@@ -157,16 +178,16 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
         }
     };
     let failover = Failover::new(config, health.lines(), Arc::clone(&nat));
-    let source = Source::new(
-        config,
-        tun_status,
-        *applied.numbers(),
-        health.lines(),
-        Arc::clone(&nat),
-        reloader,
-        engine.published(),
-    );
-    let source = Rc::new(source);
+    let dns = match Running::start(dns, config, &health.lines()) {
+        Ok(dns) => dns,
+        Err(error) => {
+            stop(config, applied, engine).await;
+            return Err(error.into());
+        }
+    };
+    let published = engine.published();
+    let source =
+        Rc::new(Source::new(config, tun_status, health.lines(), Arc::clone(&nat), reloader, published, dns));
     if let Err(error) = socket.publish() {
         stop(config, applied, engine).await;
         return Err(error.into());
@@ -199,7 +220,10 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
                 },
                 event = events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
-                    Change::Addresses => follow(&mut applied, &source.reloader, &mut health).await,
+                    Change::Addresses => {
+                        follow(&mut applied, &source.reloader, &mut health).await;
+                        source.dns.follow_addresses(applied.config());
+                    }
                     Change::Link(change) if change.interface == tun.name => {
                         tun_link.change(config, &mut applied, change.event).await;
                     }
@@ -207,10 +231,14 @@ async fn run_box(path: &Path, config: &Config, raw: RawSockets) -> Result<(), Ru
                         on_link_change(config, &nat.load(), &mut applied, &mut health, &change).await;
                     }
                 },
-                turn = health.next() => failover.act(turn),
+                turn = health.next() => {
+                    failover.act(turn);
+                    source.dns.follow(&health.lines());
+                }
             }
         }
     };
+    source.dns.stop();
     drop(socket);
     stop(config, applied, engine).await;
     ended

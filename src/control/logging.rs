@@ -43,7 +43,11 @@ pub fn start(log: Log) -> Logging {
         LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let wanted = Targets::new().with_default(level).with_target(MAPPINGS, LevelFilter::INFO);
+    let wanted = Targets::new()
+        .with_default(level)
+        .with_target(MAPPINGS, LevelFilter::INFO)
+        // It warns of what strangers write in their messages.
+        .with_target("hickory_", LevelFilter::ERROR.min(level));
     // Fails only when a logger runs already, as in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
     Logging { _writer: guard }

@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod config;
+mod dns;
 mod failover;
 mod health;
 pub mod lifecycle;
@@ -17,6 +18,7 @@ mod settings;
 mod shortages;
 mod status;
 
+pub use dns::DnsStatus;
 pub use reload::{ReloadError, Reloaded};
 pub use sessions::{Ends, Place, SessionPage, SessionView};
 pub use status::{Setup, Status, UplinkStatus, WorkerStatus};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine;
-use crate::host::Facts;
+use crate::host::{Facts, Numbers};
 use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
@@ -55,6 +55,9 @@ pub(super) struct Reloader {
     /// As the file has it.
     written: RefCell<Config>,
     host: RefCell<Host>,
+    /// See [`settings::settings`].
+    dns: Vec<Option<u16>>,
+    numbers: Numbers,
     nat: Arc<ArcSwap<Nat>>,
 }
 
@@ -77,10 +80,12 @@ impl Reloader {
         written: &Config,
         config: &Config,
         facts: &Facts,
+        dns: Vec<Option<u16>>,
+        numbers: Numbers,
         nat: Arc<ArcSwap<Nat>>,
     ) -> Self {
         let host = RefCell::new(Host::new(config, facts));
-        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, nat }
+        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, dns, numbers, nat }
     }
 
     /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
@@ -90,7 +95,7 @@ impl Reloader {
     }
 
     fn live_by(&self, config: &Config, facts: &Facts) -> usize {
-        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts)));
+        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts, &self.dns)));
         let before = engine::replace(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
         let ended = now.sweep_all(Affected::Homeless, Tick::now());
@@ -100,6 +105,11 @@ impl Reloader {
     /// What it lives by, as the file had it.
     pub(super) fn written(&self) -> Config {
         self.written.borrow().clone()
+    }
+
+    /// The numbers of its tables and rules.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// Reads the file again and lives by it.

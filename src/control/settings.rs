@@ -4,12 +4,12 @@ use crate::host::Facts;
 use crate::nat;
 
 use super::config::{
-    AddressPooling, Balance, Config, Dependence, ForwardProtocol, MssClamp, PortRange, Refusal,
+    AddressPooling, Balance, Config, Dependence, Dns, ForwardProtocol, MssClamp, PortRange, Refusal,
     UnsolicitedSyn,
 };
 
-/// The translator's settings.
-pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
+/// The translator's settings. `dns`: for each uplink the port of the name server at the box's own endpoint, if it waits there.
+pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> nat::Settings {
     let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
     nat::Settings {
         inside: config.inside.prefixes.clone(),
@@ -47,6 +47,7 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
                 to_address: forward.to_address,
                 to_port: forward.to_port,
             })
+            .chain(name_servers(config, facts, dns))
             .collect(),
         outbound: config
             .outbound
@@ -106,6 +107,26 @@ pub(super) fn settings(config: &Config, facts: &Facts) -> nat::Settings {
         resting_ports: config.limits.resting_ports,
         icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
+}
+
+/// What leads to the box's own name server.
+fn name_servers<'c>(
+    config: &'c Config,
+    facts: &'c Facts,
+    dns: &'c [Option<u16>],
+) -> impl Iterator<Item = nat::Forward> + 'c {
+    let uplinks = config.uplinks.iter().zip(&facts.own_endpoints).zip(dns).enumerate();
+    uplinks.filter_map(|(number, ((uplink, own), port))| {
+        Some(nat::Forward {
+            name: "name server".to_owned(),
+            uplink: index(number),
+            protocol: nat::ForwardProtocol::TcpUdp,
+            address: *uplink.addresses.first()?,
+            ports: (Dns::PORT, Dns::PORT),
+            to_address: (*own)?,
+            to_port: (*port)?,
+        })
+    })
 }
 
 /// An interface may have a longer MTU than an IPv4 packet has length (`lo`: 65536).

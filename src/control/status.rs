@@ -13,6 +13,7 @@ use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
 use super::config::{self, Config, Uplink};
+use super::dns::{DnsStatus, Running};
 use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
@@ -45,6 +46,9 @@ pub struct Status {
     pub log_lost: u64,
     /// Each worker on its own.
     pub workers: Vec<WorkerStatus>,
+    /// The name server, if the box has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsStatus>,
 }
 
 /// What a box lives by: enough to tell what its host should look like.
@@ -117,35 +121,35 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
-    pub(super) numbers: Numbers,
     pub(super) uplinks: Vec<Uplink>,
     pub(super) lines: Lines,
     pub(super) nat: Arc<ArcSwap<Nat>>,
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
+    pub(super) dns: Running,
 }
 
 impl Source {
     pub(super) fn new(
         config: &Config,
         tun: TunStatus,
-        numbers: Numbers,
         lines: Lines,
         nat: Arc<ArcSwap<Nat>>,
         reloader: Reloader,
         published: Vec<Arc<Published>>,
+        dns: Running,
     ) -> Self {
         let uplinks = config.uplinks.clone();
         Self {
             name: config.name.clone(),
             started: Instant::now(),
             tun,
-            numbers,
             uplinks,
             lines,
             nat,
             reloader,
             published,
+            dns,
         }
     }
 
@@ -164,7 +168,7 @@ impl Source {
     }
 
     pub(super) fn setup(&self) -> Setup {
-        Setup { configuration: config::to_yaml(&self.reloader.written()), numbers: self.numbers }
+        Setup { configuration: config::to_yaml(&self.reloader.written()), numbers: self.reloader.numbers() }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -195,6 +199,7 @@ impl Source {
                 .iter()
                 .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })
                 .collect(),
+            dns: self.dns.status(),
         }
     }
 }

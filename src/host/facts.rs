@@ -238,7 +238,10 @@ impl LegFacts {
 
 fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
-    uplinks.map(|(place, uplink)| uplink.has_own_endpoint().then(|| numbers.own_endpoint(place))).collect()
+    let serves = config.dns.as_ref().is_some_and(|dns| dns.listen);
+    uplinks
+        .map(|(place, uplink)| (serves || uplink.has_own_endpoint()).then(|| numbers.own_endpoint(place)))
+        .collect()
 }
 
 /// Forwarding is on in general, but off here.

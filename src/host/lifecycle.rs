@@ -99,6 +99,11 @@ impl Prepared {
         &self.facts
     }
 
+    /// The numbers of its tables and rules.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers
+    }
+
     /// The configuration with the addresses that its interfaces have now.
     pub fn config(&self) -> &Config {
         &self.config
@@ -162,11 +167,6 @@ impl Applied {
     /// What was found on the host before.
     pub fn facts(&self) -> &Facts {
         &self.facts
-    }
-
-    /// The numbers of its tables and rules.
-    pub fn numbers(&self) -> &Numbers {
-        &self.numbers
     }
 
     /// The configuration with the addresses that its interfaces had when they were looked at last.

@@ -563,6 +563,7 @@ fn natbox1() -> Config {
         admin: Admin { socket: "/run/natbox/natbox1.sock".into(), http: None },
         state: State { keep: false },
         log: Log::default(),
+        dns: None,
     }
 }
 

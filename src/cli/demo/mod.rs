@@ -9,6 +9,7 @@
 //! boxes       `natbox run` and its admin socket
 //! http        the web server and the clients
 //! load        downloads and their goodput
+//! failover    a line that dies and comes back
 //! capture     what leaves by which line
 //! report      the findings
 //! ```
@@ -18,6 +19,7 @@
 
 pub mod boxes;
 pub mod capture;
+pub mod failover;
 pub mod http;
 pub mod interrupt;
 pub mod lab;
@@ -38,6 +40,7 @@ use std::time::Duration;
 use anyhow::anyhow;
 use boxes::{BoxError, NatBox};
 use capture::{Expected, LineWatch, SETTLE};
+use failover::Failover;
 use interrupt::{Interrupt, Interrupted};
 use lab::{Lab, LabError};
 use load::LoadError;
@@ -160,23 +163,31 @@ fn show(
     screen: &Screen,
 ) -> Result<ExitCode, DemoError> {
     let stage = Stage::set(script, options, interrupt, screen)?;
-    let report = stage.perform(options, interrupt, screen)?;
-    print_report(script, &report, options.json).map_err(DemoError::Output)?;
+    let mut report = stage.perform(options, interrupt, screen)?;
+    let failover = match script.fails {
+        false => None,
+        true => Some(failover::play(&stage.topology, &stage.boxes[0], interrupt, screen)?),
+    };
+    report.add_problems(failover.iter().flat_map(Failover::problems));
+    print_report(script, &report, failover.as_ref(), options.json).map_err(DemoError::Output)?;
     if options.keep {
         stage.keep(interrupt, screen)?;
     }
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn print_report(script: &Script, report: &Report, json: bool) -> io::Result<()> {
+fn print_report(script: &Script, report: &Report, failover: Option<&Failover>, json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match (json, script.name) {
         (true, None) => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
         (true, Some(story)) => {
-            let told = Told { story, lines_count: report.lines.len(), report };
+            let told = Told { story, lines_count: report.lines.len(), failover, report };
             writeln!(out, "{}", serde_json::to_string_pretty(&told)?)
         }
-        (false, _) => write!(out, "\n{}", report.text(io::stdout().is_terminal())),
+        (false, _) => {
+            let more = failover.map_or_else(String::new, |failover| format!("{}\n", failover.text()));
+            write!(out, "\n{more}{}", report.text(io::stdout().is_terminal()))
+        }
     }
 }
 

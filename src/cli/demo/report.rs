@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Serialize;
 
+use super::failover::Failover;
+
 /// Least ratio that counts as "the lines add up".
 pub const RATIO_WANTED: f64 = 1.95;
 
@@ -50,6 +52,9 @@ pub struct Told<'a> {
     pub story: &'a str,
     /// How many lines there are.
     pub lines_count: usize,
+    /// What came of a line's failure, if the story has one.
+    #[serde(flatten)]
+    pub failover: Option<&'a Failover>,
     /// The findings.
     #[serde(flatten)]
     pub report: &'a Report,
@@ -100,6 +105,12 @@ impl Report {
         self.problems = self.find_problems(mean);
         self.passed = self.problems.is_empty();
         self
+    }
+
+    /// Adds what else is not as it should be.
+    pub fn add_problems(&mut self, problems: impl Iterator<Item = String>) {
+        self.problems.extend(problems);
+        self.passed = self.problems.is_empty();
     }
 
     fn find_problems(&self, mean: f64) -> Vec<String> {
@@ -364,7 +375,8 @@ mod tests {
     fn a_story_with_a_name_says_it_beside_the_findings() {
         let mut report = report([95.0, 95.0]).conclude();
         report.lines.iter_mut().for_each(|line| line.sessions = None);
-        let told = Told { story: "three-legged", lines_count: report.lines.len(), report: &report };
+        let told =
+            Told { story: "three-legged", lines_count: report.lines.len(), failover: None, report: &report };
         let json = serde_json::to_value(&told).unwrap();
         assert_eq!((&json["story"], &json["lines_count"]), (&"three-legged".into(), &2.into()));
         assert_eq!((&json["ratio"], &json["wrong_line_replies"]), (&2.0.into(), &0.into()));

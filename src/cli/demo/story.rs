@@ -11,6 +11,8 @@ use super::topology::{Legs, Plan, Private, Topology, own_interface};
 pub enum Story {
     /// One box with two lines: the server has one address and needs no policy routing
     ThreeLegged,
+    /// The same box watches its lines: one dies, and only what went over it notices
+    Failover,
 }
 
 /// How a story is set up and told.
@@ -26,6 +28,8 @@ pub(super) struct Script {
     pub(super) copies: &'static str,
     /// Builds the namespaces, the lines shaped to so many Mbit/s.
     pub(super) build: fn(&Lab, u32) -> Result<Topology, LabError>,
+    /// Whether a line dies after the measurements.
+    pub(super) fails: bool,
     /// The picture of what is set up.
     pub(super) diagram: fn(&[LineReport], u32, &[Ipv4Addr]) -> String,
 }
@@ -42,6 +46,7 @@ const TWO_BOXES: Script = Script {
     build: |lab, mbit| {
         Topology::two_lines(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
     },
+    fails: false,
     diagram: report::two_boxes,
 };
 
@@ -52,12 +57,26 @@ const THREE_LEGGED: Script = Script {
             this machine",
     boxes: &[("three-legged", include_str!("../../../configs/three-legged.yaml"))],
     copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
-    build: |lab, mbit| {
-        let legs = Legs { lines: 2, servers: 1, mbit: Some(mbit), one_network: false };
-        Topology::three_legged(lab, legs, own_interface)
-    },
+    build: build_three_legged,
+    fails: false,
     diagram: report::three_legged,
 };
+
+/// Two lines, one box that watches them.
+const FAILOVER: Script = Script {
+    name: Some("failover"),
+    title: "natbox demo failover: one box with two lines, of which one dies, in network namespaces on this machine",
+    boxes: &[("failover", include_str!("../../../configs/failover.yaml"))],
+    copies: "a copy of configs/failover.yaml with an admin.socket of its own",
+    build: build_three_legged,
+    fails: true,
+    diagram: report::three_legged,
+};
+
+fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
+    let legs = Legs { lines: 2, servers: 1, mbit: Some(mbit), one_network: false };
+    Topology::three_legged(lab, legs, own_interface)
+}
 
 impl Script {
     /// The script of a story; without one that of two boxes.
@@ -65,6 +84,7 @@ impl Script {
         match story {
             None => &TWO_BOXES,
             Some(Story::ThreeLegged) => &THREE_LEGGED,
+            Some(Story::Failover) => &FAILOVER,
         }
     }
 }
@@ -83,7 +103,8 @@ mod tests {
         for ((name, text), uplinks, server) in [
             (TWO_BOXES.boxes[0], vec![one], "10.0.0.101:80"),
             (TWO_BOXES.boxes[1], vec![two("wan0")], "10.0.0.202:80"),
-            (THREE_LEGGED.boxes[0], three_legged, "10.0.0.101:80"),
+            (THREE_LEGGED.boxes[0], three_legged.clone(), "10.0.0.101:80"),
+            (FAILOVER.boxes[0], three_legged, "10.0.0.101:80"),
         ] {
             let tree: Value = serde_yaml_ng::from_str(text).unwrap();
             assert_eq!(tree["name"], *name);

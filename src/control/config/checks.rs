@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::cursor::Located;
+use super::dns;
 use super::forwards;
 use super::model::{Config, Inside, OutboundRule, Uplink};
 use super::nearest;
@@ -27,6 +28,10 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
     check_gateways(uplinks, &draft.inside, sink);
     let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
     check_rules(&draft.outbound, sink);
+    let dns = match draft.dns {
+        None => Some(None),
+        Some(dns) => dns::check(dns, uplinks, &forwards, sink).map(Some),
+    };
     let outbound: Option<Vec<OutboundRule>> = draft
         .outbound
         .iter()
@@ -54,6 +59,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
         admin: draft.admin?,
         state: draft.state,
         log: draft.log,
+        dns: dns?,
     })
 }
 

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Serialize;
 
+use super::dns::DnsForm;
 use super::model::{Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers};
 use super::values::Span;
 use super::words::Words;
@@ -36,6 +37,8 @@ struct FileForm<'c> {
     admin: AdminForm,
     state: StateForm,
     log: LogForm,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dns: Option<DnsForm<'c>>,
 }
 
 #[derive(Serialize)]
@@ -272,6 +275,7 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 format: config.log.format.word(),
                 mappings: config.log.mappings,
             },
+            dns: config.dns.as_ref().map(|dns| DnsForm::new(dns, &config.uplinks)),
         }
     }
 }

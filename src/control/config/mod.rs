@@ -14,6 +14,7 @@
 
 mod checks;
 mod cursor;
+mod dns;
 mod emit;
 mod forwards;
 mod model;
@@ -25,15 +26,18 @@ mod sections;
 mod tree;
 mod uplinks;
 mod values;
+mod whereabouts;
 mod words;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
 pub use emit::{to_json, to_yaml};
 pub use model::*;
 pub use problem::{Position, Problem, Problems};
+pub use whereabouts::Whereabouts;
 pub use words::Words;
 
 use problem::{Place, Sink};

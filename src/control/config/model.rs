@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use super::dns::Dns;
+
 /// One box.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -40,6 +42,8 @@ pub struct Config {
     pub state: State,
     /// Log output.
     pub log: Log,
+    /// DNS that follows the lines; none: it is left alone.
+    pub dns: Option<Dns>,
 }
 
 /// The TUN device and its workers.
@@ -437,47 +441,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// Where an interface that is followed is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whereabouts {
-    /// Its own address.
-    pub address: Ipv4Addr,
-    /// The next hop of the default route through it.
-    pub gateway: Option<Ipv4Addr>,
-}
-
-impl Config {
-    /// Where the interfaces that are followed are, by [`Self::at`].
-    pub fn whereabouts(&self) -> Vec<Option<Whereabouts>> {
-        let of = |uplink: &Uplink| {
-            let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;
-            Some(Whereabouts { address: *address, gateway: uplink.gateway })
-        };
-        self.uplinks.iter().map(of).collect()
-    }
-
-    /// The same with the addresses of interfaces that are followed filled in. `whereabouts`: one for each uplink; None: it has
-    /// no address at the moment, and publishes nothing.
-    pub fn at(&self, whereabouts: &[Option<Whereabouts>]) -> Self {
-        let mut config = self.clone();
-        for (uplink, found) in config.uplinks.iter_mut().zip(whereabouts) {
-            if uplink.follows_interface {
-                uplink.addresses = found.iter().map(|found| found.address).collect();
-                uplink.gateway = uplink.gateway.or(found.and_then(|found| found.gateway));
-            }
-        }
-        let uplinks = &config.uplinks;
-        config.forwards.retain_mut(|forward| {
-            let uplink = &uplinks[forward.uplink];
-            if uplink.follows_interface {
-                forward.address = uplink.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
-            }
-            !forward.address.is_unspecified()
-        });
-        config
-    }
 }
 
 impl Inside {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use super::cursor::{Cursor, Fields, Located, Section};
+use super::dns::{self, DraftDns};
 use super::model::{
     Admin, Balance, Dependence, Exemption, Failback, ForwardProtocol, Health, Host, Limits, Log, Nat,
     OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
@@ -21,7 +22,7 @@ use super::uplinks;
 use super::values;
 
 /// Every mapping of the file with its keys.
-pub(super) const SCHEMA: [&Section; 15] = [
+pub(super) const SCHEMA: [&Section; 19] = [
     &ROOT,
     &TUN,
     &INSIDE,
@@ -37,13 +38,17 @@ pub(super) const SCHEMA: [&Section; 15] = [
     &ADMIN,
     &STATE,
     &LOG,
+    &dns::DNS,
+    &dns::DNS_NAME,
+    &dns::DNS_SERVER,
+    &dns::DNS_UPDATE,
 ];
 
 static ROOT: Section = Section {
     path: "",
     keys: &[
         "name", "tun", "inside", "uplinks", "forwards", "outbound", "exempt", "nat", "timeouts", "limits",
-        "host", "admin", "state", "log",
+        "host", "admin", "state", "log", "dns",
     ],
 };
 static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
@@ -117,6 +122,8 @@ pub(super) struct Draft {
     pub admin: Option<Admin>,
     pub state: State,
     pub log: Log,
+    /// None: absent, or nothing of it could be read.
+    pub dns: Option<DraftDns>,
 }
 
 /// `inside`.
@@ -208,6 +215,7 @@ pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft>
         host: Host { manage: section("host", &HOST).truth("manage").unwrap_or(Host::default().manage) },
         state: State { keep: section("state", &STATE).truth("keep").unwrap_or(State::default().keep) },
         log: log(&section("log", &LOG)),
+        dns: file.get("dns").and_then(|dns| dns::read(&dns)),
     })
 }
 
@@ -447,7 +455,11 @@ pub(super) fn all_or_none<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
     items.into_iter().collect()
 }
 
-fn wish<T>(fields: &Fields<'_>, key: &str, read: impl FnOnce(&Cursor<'_>) -> Option<T>) -> Wish<T> {
+pub(super) fn wish<T>(
+    fields: &Fields<'_>,
+    key: &str,
+    read: impl FnOnce(&Cursor<'_>) -> Option<T>,
+) -> Wish<T> {
     match fields.get(key) {
         None => Wish::Absent,
         Some(cursor) => located(&cursor, read).map_or(Wish::Unreadable, Wish::Given),

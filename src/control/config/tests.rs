@@ -15,6 +15,7 @@ use super::*;
 const REFERENCE: &str = include_str!("../../../configs/reference.yaml");
 const NATBOX1: &str = include_str!("../../../configs/natbox1.yaml");
 const NATBOX2: &str = include_str!("../../../configs/natbox2.yaml");
+const FAILOVER: &str = include_str!("../../../configs/failover.yaml");
 const THREE_LEGGED: &str = include_str!("../../../configs/three-legged.yaml");
 
 /// The shortest valid file.
@@ -68,6 +69,7 @@ fn the_reference_file_holds_the_defaults() {
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
     short.exempt = reference.exempt.clone();
+    short.dns = Some(dns::tests::with_defaults(reference.dns.clone().unwrap()));
     short.uplinks[0].health = Some(Health {
         ping: vec![[203, 0, 113, 254].into()],
         tcp: vec![SocketAddrV4::new([192, 0, 2, 53].into(), 53)],
@@ -113,7 +115,9 @@ fn collect_keys(node: &Node, path: &str, keys: &mut Vec<String>) {
 
 #[test]
 fn the_shipped_files_are_accepted_without_warnings() {
-    for (name, text) in [("natbox1", NATBOX1), ("natbox2", NATBOX2), ("three-legged", THREE_LEGGED)] {
+    let files =
+        [("natbox1", NATBOX1), ("natbox2", NATBOX2), ("three-legged", THREE_LEGGED), ("failover", FAILOVER)];
+    for (name, text) in files {
         let loaded = parse(&format!("configs/{name}.yaml"), text).unwrap();
         assert_eq!((loaded.config.name.as_str(), loaded.warnings), (name, vec![]));
     }

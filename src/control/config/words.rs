@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::dns::{Algorithm, Scope};
+
 use super::model::{
     AddressPooling, Balance, Dependence, Failback, ForwardProtocol, IoBackend, LogFormat, LogLevel,
     OffloadLimit, OnFailure, Refusal, UnsolicitedSyn,
@@ -51,4 +53,6 @@ words!(AddressPooling { Strict = "strict", Soft = "soft" });
 words!(Refusal { AdminProhibited = "admin-prohibited", HostUnreachable = "host-unreachable", None = "none" });
 words!(UnsolicitedSyn { Silent = "silent", LateError = "late-error" });
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
+words!(Algorithm { HmacSha256 = "hmac-sha256", HmacSha512 = "hmac-sha512" });
+words!(Scope { All = "all", Own = "own" });
 words!(LogFormat { Text = "text", Json = "json" });

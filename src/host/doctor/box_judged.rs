@@ -17,9 +17,10 @@ use crate::host::ways::{Answers, Way};
 pub(super) fn no_leg(error: &HostError) -> Finding {
     let why = "without it nothing passes, and nothing else was looked at";
     let finding = Finding::error("interface", error.to_string(), why);
-    match error {
-        HostError::InterfaceDown { name, .. } => finding.mend([format!("ip link set {name} up")]),
-        _ => finding,
+    if let HostError::InterfaceDown { name, .. } = error {
+        finding.mend([format!("ip link set {name} up")])
+    } else {
+        finding
     }
 }
 

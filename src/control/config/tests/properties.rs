@@ -240,6 +240,7 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                 }
             };
+            let dns = keep.then(|| dns::tests::any(&uplinks, words.4, &name, http.unwrap_or(7)));
             let rules: std::collections::BTreeSet<u8> = rules.into_iter().collect();
             let (workers, busy_poll, one_port, other_port, mss) = numbers;
             Config {
@@ -299,6 +300,7 @@ fn config() -> impl Strategy<Value = Config> {
                 admin: Admin { socket: socket.into(), http: http.map(|port| ([127, 0, 0, 1], port).into()) },
                 state: State { keep },
                 log: Log { level: pick(words.4), format: pick(words.5), mappings: manage },
+                dns,
                 name,
             }
         },

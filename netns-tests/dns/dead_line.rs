@@ -1,0 +1,175 @@
+//! Two boxes, one for each line, each its own name server; one line dies, without a word to anybody.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use natbox::cli::demo::http;
+use natbox::cli::demo::lab::Namespace;
+use natbox::cli::demo::topology::{CLIENTS, Private};
+
+use super::programs::{ServedZone, authority, dig, resolver, short};
+use super::{Address, ZONE, start};
+use crate::lab::{Nginx, Site, output, require, wait_for};
+
+/// Seconds for which an address may be kept.
+const TTL: u64 = 2;
+
+/// What a client and its resolver may take to ask again when nobody answers: the client's attempts to connect, of
+/// [`CONNECT`] each, and the resolver's attempts at the dead name server.
+const RETRY: Duration = Duration::from_secs(6);
+
+/// How long the client waits for a connection before it tries again.
+const CONNECT: &str = "1";
+
+/// `/etc/resolv.conf` of a namespace, as `ip netns exec` puts it in place.
+struct StubResolver(PathBuf);
+
+impl StubResolver {
+    fn new(namespace: &Namespace, server: std::net::Ipv4Addr) -> Result<Self> {
+        let directory = PathBuf::from("/etc/netns").join(namespace.name());
+        fs::create_dir_all(&directory)?;
+        let this = Self(directory);
+        fs::write(this.0.join("resolv.conf"), format!("nameserver {server}\n"))?;
+        Ok(this)
+    }
+}
+
+impl Drop for StubResolver {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Only if nobody else has something there.
+        let _ = fs::remove_dir("/etc/netns");
+    }
+}
+
+#[test]
+fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    fs::write(site.lab.directory().join("page"), "the page")?;
+    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let _nginx = Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?;
+    // More names than one, so that the resolver has to ask often.
+    let names: Vec<String> = (1..=12).map(|number| format!("w{number}.example.org")).collect();
+    let listed: Vec<String> = (1..=12).map(|number| format!("{{ name: w{number} }}")).collect();
+    let dns = format!("{ZONE}, ttl: {TTL}s, negative_ttl: {TTL}s, names: [{}]", listed.join(", "));
+    let boxes = [start(&site, 0, Address::Owned, &dns)?, start(&site, 1, Address::Nobodys, &dns)?];
+
+    // The parent zone delegates to both name servers, as a registrar does.
+    let (root, recursive) = (CLIENTS[3], CLIENTS[4]);
+    let delegation = ". 3600 IN NS root.\nroot. 3600 IN A 192.0.2.14\n\
+         example.org. 3600 IN NS ns1.example.org.\nexample.org. 3600 IN NS ns2.example.org.\n\
+         ns1.example.org. 3600 IN A 203.0.113.10\nns2.example.org. 3600 IN A 198.51.100.10\n";
+    let parent = ServedZone { name: ".", records: delegation, options: "" };
+    let _root = authority(&site.lab, site.client(), "root", root, "", &[parent])?;
+    let unbound = resolver(&site.lab, site.client(), recursive, root)?;
+    let resolve = |name: &str| short(site.client(), recursive, &["+recurse", name, "A"]);
+
+    // Both name servers are asked, and each leads to its own line.
+    let addresses = [0, 1].map(|line| site.line(line).published.to_string());
+    let mut seen = BTreeSet::new();
+    wait_for("the resolver to ask both name servers", || {
+        for name in &names {
+            seen.extend(resolve(name)?);
+        }
+        Ok((seen.len() >= 2).then_some(()))
+    })
+    .with_context(|| unbound.log())?;
+    ensure!(seen == BTreeSet::from(addresses.clone()), "{seen:?}");
+    for natbox in &boxes {
+        let dns = natbox.status()?.dns.context("no DNS in the status")?;
+        ensure!(dns.counters["queries"] > 0, "{dns:?}");
+    }
+
+    let _stub = StubResolver::new(site.client(), recursive)?;
+    ensure!(visit(site.client(), &names[0])? == "the page");
+
+    // The line dies at the moment that hurts most: its address has just been put into the resolver's cache.
+    let fresh = format!("\t{TTL}\tIN\tA\t{}\n", addresses[0]);
+    let host = wait_for("a name that has just been answered by the first line", || {
+        for name in &names {
+            let text = dig(site.client(), recursive, &["+recurse", "+noall", "+answer", name, "A"])?;
+            if text.ends_with(&fresh) {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    })
+    .with_context(|| unbound.log())?;
+    let stop = AtomicBool::new(false);
+    let (took, visits) = std::thread::scope(|scope| {
+        let surviving = scope.spawn(|| visit_by_address(&site, 1, &stop));
+        site.line(0).provider.sysctl("net/ipv4/ip_forward", "0")?;
+        let died = Instant::now();
+        let mut failures = Vec::new();
+        let back = wait_for("the client to reach the site again", || {
+            let visit = visit(site.client(), host);
+            failures.extend(visit.as_ref().err().map(|error| format!("{:?}: {error}", died.elapsed())));
+            Ok(visit.ok())
+        });
+        let took = died.elapsed();
+        // Whoever comes now gets there at the first attempt, or the second.
+        let later = (|| -> Result<()> {
+            back.with_context(|| failures.join("\n"))?;
+            for _ in 0..5 {
+                ensure!(visit(site.client(), host)? == "the page");
+                ensure!(resolve(host)? == addresses[1..], "the dead line's address is back");
+                std::thread::sleep(Duration::from_millis(300));
+            }
+            Ok(())
+        })();
+        // Relaxed: nothing else hangs on it.
+        stop.store(true, Ordering::Relaxed);
+        let visits = surviving.join().expect("the visitor does not panic")?;
+        later.with_context(|| unbound.log())?;
+        anyhow::Ok((took, visits))
+    })?;
+    ensure!(took <= Duration::from_secs(TTL) + RETRY, "the client was without the site for {took:?}");
+    let Visits { done, failed } = visits;
+    ensure!(failed.is_empty() && done > 50, "{done} requests on the surviving line, failed: {failed:?}");
+    println!("the client was back after {took:?}; {done} requests on the surviving line, none failed");
+
+    // The line comes back, and its name server with it. When a resolver asks that again is the resolver's affair.
+    site.line(0).provider.sysctl("net/ipv4/ip_forward", "1")?;
+    let again = short(site.client(), site.line(0).published, &[host, "A"])?;
+    ensure!(again == addresses[..1], "{again:?}");
+    Ok(())
+}
+
+/// As a browser does it, by name.
+fn visit(client: &Namespace, host: &str) -> Result<String> {
+    require("curl")?;
+    let mut command = client.command("curl");
+    command.args(["-sS", "--fail", "--connect-timeout", CONNECT, "--max-time", "5"]);
+    command.arg(format!("http://{host}/page"));
+    output(command)
+}
+
+struct Visits {
+    done: u32,
+    failed: Vec<String>,
+}
+
+/// One request after the other, each on a connection of its own.
+fn visit_by_address(site: &Site, line: usize, stop: &AtomicBool) -> Result<Visits> {
+    let to = site.line(line).endpoint(80);
+    site.client().enter(|| {
+        let mut visits = Visits { done: 0, failed: Vec::new() };
+        // Relaxed: nothing else hangs on it.
+        while !stop.load(Ordering::Relaxed) {
+            let page = http::connect(Some(CLIENTS[1]), to, Duration::from_secs(5))
+                .and_then(|mut connection| connection.get("/page"));
+            match page {
+                Ok(page) if page.text() == "the page" => visits.done += 1,
+                Ok(page) => visits.failed.push(format!("{} {}", page.status, page.text())),
+                Err(error) => visits.failed.push(error.to_string()),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(visits)
+    })?
+}

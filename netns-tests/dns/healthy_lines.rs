@@ -1,0 +1,88 @@
+//! One box with two lines leads clients to those that are healthy, at the addresses that they have at the moment.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::topology::Legs;
+
+use super::programs::short;
+use super::start_box;
+use crate::failover::{INTERVAL, LOSE, SLACK, health, set_router};
+use crate::lab::{BoxConfig, Site, wait_for};
+
+const LEGS: Legs = Legs { lines: 2, servers: 1, mbit: None, one_network: false };
+
+fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
+    let servers = "name_servers: [{ name: ns1, address: 203.0.113.10 }]";
+    let dns = format!(
+        "dns: {{ zone: example.org, names: [{{ name: www }}], {servers}, answers_per_second: 1000 }}\n"
+    );
+    let text = format!("{}{dns}", config.text());
+    start_box(&site.lab, &site.line(0).natbox, "natbox1", &text)
+}
+
+/// Where a name server leads clients.
+fn led_to(site: &Site, server: Ipv4Addr) -> Result<Vec<String>> {
+    short(site.client(), server, &["www.example.org", "A"])
+}
+
+fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
+    wanted.sort_by_key(Ipv4Addr::to_string);
+    found == wanted.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>()
+}
+
+#[test]
+fn new_clients_are_led_past_a_dead_line_as_soon_as_it_has_failed() -> Result<()> {
+    let site = Site::three_legged(LEGS)?;
+    let (stays, dies) = (site.line(0), site.line(1));
+    let config = site
+        .three_legged_config()
+        .uplink(0, &health(&format!("ping: {}", stays.gateway)))
+        .uplink(1, &health(&format!("ping: {}", dies.gateway)));
+    let _natbox = start(&site, &config)?;
+    // Each line has the name server, and it knows of both.
+    for line in [stays, dies] {
+        let found = led_to(&site, line.published)?;
+        ensure!(is(&found, vec![stays.published, dies.published]), "{} leads to {found:?}", line.name);
+    }
+    std::thread::sleep(INTERVAL * 2);
+    set_router(dies, false)?;
+    let died = Instant::now();
+    wait_for("clients to be led to the other line only", || {
+        Ok(is(&led_to(&site, stays.published)?, vec![stays.published]).then_some(()))
+    })?;
+    let after = died.elapsed();
+    ensure!(after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK, "after {after:?}");
+    ensure!(after > INTERVAL, "a single loss is no failure: {after:?}");
+    set_router(dies, true)?;
+    wait_for("clients to be led to both lines", || {
+        Ok(is(&led_to(&site, dies.published)?, vec![stays.published, dies.published]).then_some(()))
+    })
+}
+
+#[test]
+fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> {
+    let site = Site::three_legged(LEGS)?;
+    let (fixed, follows) = (site.line(0), site.line(1));
+    let _natbox = start(&site, &site.three_legged_config().followed(1))?;
+    let found = led_to(&site, follows.outside)?;
+    ensure!(is(&found, vec![fixed.published, follows.outside]), "{found:?}");
+    let [a, b, c, last] = follows.outside.octets();
+    let next = Ipv4Addr::new(a, b, c, last + 6);
+    let address = |verb: &str, address: Ipv4Addr| {
+        follows.natbox.ip(&["address", verb, &format!("{address}/24"), "dev", &follows.interface])
+    };
+    address("del", follows.outside)?;
+    wait_for("clients to be led to the line with an address", || {
+        Ok(is(&led_to(&site, fixed.published)?, vec![fixed.published]).then_some(()))
+    })?;
+    address("add", next)?;
+    wait_for("clients to be led to the new address", || {
+        Ok(is(&led_to(&site, fixed.published)?, vec![fixed.published, next]).then_some(()))
+    })?;
+    let found = led_to(&site, next)?;
+    ensure!(is(&found, vec![fixed.published, next]), "the new address has the name server, too: {found:?}");
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! DNS that follows the lines, seen by dig, by a recursive resolver, by a client that knows nothing of it, and by the
+//! server of a zone that lives elsewhere.
+//!
+//! | file        | behaviour                                                                                    |
+//! |-------------|----------------------------------------------------------------------------------------------|
+//! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
+//! | `dead_line` | two boxes, one line dies: who is led where, and when                                           |
+//! | `healthy_lines` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
+//! | `updates`   | RFC 2136 against BIND; the hook                                                                |
+//! | `programs`  | helpers: dig, unbound, named                                                                   |
+
+mod answers;
+mod dead_line;
+mod healthy_lines;
+mod programs;
+mod updates;
+
+use std::path::Path;
+
+use anyhow::Result;
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::interrupt::Interrupt;
+use natbox::cli::demo::lab::{Lab, Namespace};
+
+use crate::lab::{NATBOX, Site};
+
+/// The zone's names for both boxes: each leads to its own line, and each line has its name server.
+const ZONE: &str = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }]";
+
+/// Whose the published address is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Address {
+    /// The host's own: the name server waits at it.
+    Owned,
+    /// Nobody's: what comes for the name server is translated.
+    Nobodys,
+}
+
+/// Starts the box of a line with a `dns` section.
+fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox> {
+    let host = &site.line(line).natbox;
+    if address == Address::Owned {
+        host.address("wan0", site.line(line).published, 24)?;
+    }
+    let text = format!("{}dns: {{ {dns} }}\n", site.web_config(line).text());
+    start_box(&site.lab, host, &format!("natbox{}", line + 1), &text)
+}
+
+fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {
+    let mut natbox = NatBox::start(Path::new(NATBOX), host, lab.directory(), name, text)?;
+    natbox.wait_ready(&Interrupt::default())?;
+    Ok(natbox)
+}

@@ -1,0 +1,124 @@
+//! dig, and two name servers of others.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use natbox::cli::demo::lab::{Child, Lab, Namespace};
+
+use crate::lab::{output, require, wait_for};
+
+/// Asks a server; what dig prints, question and statistics left out.
+pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<String> {
+    require("dig")?;
+    let mut command = namespace.command("dig");
+    command.arg(format!("@{server}")).args(["+norecurse", "+tries=3", "+timeout=2", "+nostats", "+nocmd"]);
+    command.args(arguments);
+    output(command)
+}
+
+/// The answers alone, one line each: the data of the records, sorted.
+pub fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<Vec<String>> {
+    let text = dig(namespace, server, &[&["+short"], arguments].concat())?;
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok(lines)
+}
+
+/// A name server of somebody else's; it ends when this is dropped.
+pub struct Server(Child);
+
+impl Server {
+    pub fn log(&self) -> String {
+        self.0.log()
+    }
+}
+
+/// A recursive resolver (unbound, as it comes) that begins at this root server and knows nothing else.
+pub fn resolver(lab: &Lab, namespace: &Namespace, address: Ipv4Addr, root: Ipv4Addr) -> Result<Server> {
+    require("unbound")?;
+    let directory = directory(lab, "unbound")?;
+    let hints = directory.join("root.hints");
+    fs::write(&hints, format!(". 3600 IN NS root.\nroot. 3600 IN A {root}\n"))?;
+    let text = format!(
+        "server:\n  directory: \"{dir}\"\n  chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  \
+         do-daemonize: no\n  num-threads: 1\n  interface: {address}\n  outgoing-interface: {address}\n  \
+         access-control: 0.0.0.0/0 allow\n  do-ip6: no\n  module-config: \"iterator\"\n  root-hints: \"{hints}\"\n  \
+         so-rcvbuf: 0\n  so-sndbuf: 0\n\
+         remote-control:\n  control-enable: no\n",
+        dir = directory.display(),
+        hints = hints.display(),
+    );
+    let path = directory.join("unbound.conf");
+    fs::write(&path, text)?;
+    let mut command = namespace.command("unbound");
+    command.args(["-d", "-c"]).arg(&path);
+    started(namespace, "unbound", command, address)
+}
+
+/// A zone for [`authority`].
+pub struct ServedZone<'t> {
+    pub name: &'t str,
+    /// Records beside the SOA, as lines of a zone file.
+    pub records: &'t str,
+    /// Statements of its `zone` clause.
+    pub options: &'t str,
+}
+
+/// An authoritative server (BIND) for some zones; `options` stand at the top of its configuration.
+pub fn authority(
+    lab: &Lab,
+    namespace: &Namespace,
+    label: &str,
+    address: Ipv4Addr,
+    options: &str,
+    zones: &[ServedZone<'_>],
+) -> Result<Server> {
+    require("named")?;
+    let directory = directory(lab, label)?;
+    let mut text = format!(
+        "options {{ directory \"{dir}\"; pid-file none; session-keyfile none; listen-on {{ {address}; }}; \
+         listen-on-v6 {{ none; }}; recursion no; notify no; dnssec-validation no; managed-keys-directory \"{dir}\"; }};\n\
+         controls {{ }};\n{options}\n",
+        dir = directory.display()
+    );
+    for (number, zone) in zones.iter().enumerate() {
+        let file = directory.join(format!("zone{number}"));
+        let soa = "@ 3600 IN SOA ns hostmaster 1 3600 600 86400 5";
+        fs::write(&file, format!("$ORIGIN {}\n{soa}\n{}\n", zone.name, zone.records))?;
+        text.push_str(&format!(
+            "zone \"{}\" {{ type primary; file \"{}\"; {} }};\n",
+            zone.name,
+            file.display(),
+            zone.options
+        ));
+    }
+    let path = directory.join("named.conf");
+    fs::write(&path, text)?;
+    let mut command = namespace.command("named");
+    command.args(["-g", "-n", "1", "-c"]).arg(&path);
+    started(namespace, label, command, address)
+}
+
+fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {
+    let directory = lab.directory().join(name);
+    fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+fn started(
+    namespace: &Namespace,
+    label: &str,
+    command: std::process::Command,
+    address: Ipv4Addr,
+) -> Result<Server> {
+    let mut process = namespace.spawn(label, command)?;
+    wait_for(&format!("{label} to answer"), || {
+        if let Some(status) = process.ended()? {
+            bail!("{label} ended ({status}):\n{}", process.log());
+        }
+        Ok(dig(namespace, address, &["+tries=1", "+timeout=1", "version.bind", "CH", "TXT"]).ok())
+    })?;
+    Ok(Server(process))
+}

@@ -1,0 +1,335 @@
+//! One box with two lines: a line fails, drains, comes back, or changes its address, and only its own sessions notice.
+
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::http::{Connection, Server, connect};
+use natbox::cli::demo::topology::{CLIENTS, Legs, Line};
+
+use crate::lab::{BoxConfig, Echo, Nginx, PATIENCE, Site, datagrams, listen, wait_for};
+
+/// Where the Internet tells whom it sees.
+const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
+/// Where it can be told to be silent: a target of health checks.
+const TARGET: SocketAddrV4 = SocketAddrV4::new(CLIENTS[3], 8081);
+/// Port of a published echo of datagrams.
+const ECHO: u16 = 7;
+/// Published port of a web server.
+const WEB: u16 = 80;
+
+/// Time between rounds of health checks, and how many may be lost.
+pub const INTERVAL: Duration = Duration::from_millis(300);
+pub const LOSE: u32 = 3;
+
+/// What a busy machine may add to a time that is measured.
+pub const SLACK: Duration = Duration::from_millis(600);
+
+fn site() -> Result<(Site, Server)> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let outside = Server::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
+    Ok((site, outside))
+}
+
+/// Keys of a line that asks these targets.
+pub fn health(targets: &str) -> String {
+    format!("health: {{ {targets}, interval: {}ms, lose: {LOSE}, win: 2 }}", INTERVAL.as_millis())
+}
+
+/// An inside connection to the Internet, and the external address that it has there.
+struct Talk {
+    connection: Connection,
+    external: Ipv4Addr,
+}
+
+impl Talk {
+    fn new(site: &Site) -> Result<Talk> {
+        let mut connection = site.server().enter(|| connect(None, OUTSIDE, PATIENCE))??;
+        let external = seen(&mut connection)?;
+        Ok(Talk { connection, external })
+    }
+
+    /// Connections until there is one of each line, and some more.
+    fn several(site: &Site) -> Result<Vec<Talk>> {
+        let mut talks = Vec::new();
+        wait_for("connections over both lines", || {
+            talks.push(Talk::new(site)?);
+            let over = |line: &Line| talks.iter().any(|talk| talk.over(line));
+            Ok((talks.len() >= 8 && site.topology.lines.iter().all(over)).then_some(()))
+        })?;
+        Ok(talks)
+    }
+
+    fn over(&self, line: &Line) -> bool {
+        self.external == line.published
+    }
+
+    fn goes_on(&mut self) -> Result<()> {
+        let external = seen(&mut self.connection)?;
+        ensure!(external == self.external, "{} has become {external}", self.external);
+        Ok(())
+    }
+}
+
+fn seen(connection: &mut Connection) -> Result<Ipv4Addr> {
+    Ok(connection.get("/")?.text().trim().parse()?)
+}
+
+fn wait_until_healthy(natbox: &NatBox, line: usize, healthy: bool) -> Result<()> {
+    wait_for("the line's state", || Ok((natbox.status()?.uplinks[line].healthy == healthy).then_some(())))
+}
+
+/// The router at the other end dies without a word, or is mended.
+pub fn set_router(line: &Line, alive: bool) -> Result<()> {
+    let gateway = format!("{}/24", line.gateway);
+    line.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
+    Ok(())
+}
+
+fn set_carrier(line: &Line, up: bool) -> Result<()> {
+    Ok(line.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
+}
+
+/// All new connections go over this line.
+fn assert_new_ones_go_over(site: &Site, line: usize) -> Result<()> {
+    for _ in 0..12 {
+        let talk = Talk::new(site)?;
+        ensure!(talk.over(site.line(line)), "a new connection over {}", talk.external);
+    }
+    Ok(())
+}
+
+/// Every kind of probe; the line that stays is asked by others than the one that dies.
+#[test]
+fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
+    let ping = |site: &Site| format!("ping: {}", site.line(1).gateway);
+    let probes: [&dyn Fn(&Site) -> String; 3] =
+        [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| format!("http: \"http://{TARGET}/alive\"")];
+    for probe in probes {
+        let (site, _outside) = site()?;
+        std::fs::write(site.lab.directory().join("alive"), "")?;
+        let _nginx = Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
+        let (stays, dies) = (site.line(0), site.line(1));
+        let config = site
+            .three_legged_config()
+            .uplink(0, &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], need: 2", stays.gateway)))
+            .uplink(1, &format!("{}, on_failure: reset", health(&probe(&site))));
+        let natbox = site.start(0, &config)?;
+        let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
+            Talk::several(&site)?.into_iter().partition(|talk| talk.over(stays));
+        // Nothing but the health checks has gone on for a while, and they find nothing amiss.
+        thread::sleep(INTERVAL * (LOSE + 1));
+        let status = natbox.status()?;
+        ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
+        let ends = thread::scope(|scope| {
+            let talkers: Vec<_> = lost
+                .into_iter()
+                .map(|mut talk| {
+                    scope.spawn(move || {
+                        let error = loop {
+                            if let Err(error) = talk.connection.get("/") {
+                                break error;
+                            }
+                            thread::sleep(Duration::from_millis(10));
+                        };
+                        (error, Instant::now())
+                    })
+                })
+                .collect();
+            set_router(dies, false)?;
+            let died = Instant::now();
+            for talk in &mut kept {
+                talk.goes_on().context("the line that stays")?;
+            }
+            let ends = talkers.into_iter().map(|talker| talker.join().expect("no panic"));
+            Ok::<_, anyhow::Error>(ends.map(|(error, when)| (error, when - died)).collect::<Vec<_>>())
+        })?;
+        for (error, after) in ends {
+            ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+            ensure!(after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK, "told after {after:?}");
+        }
+        assert_new_ones_go_over(&site, 0)?;
+        set_router(dies, true)?;
+        wait_until_healthy(&natbox, 1, true).with_context(|| probe(&site))?;
+        for talk in &mut kept {
+            talk.goes_on().context("the line that stayed")?;
+        }
+        Talk::several(&site).context("both lines again")?;
+        let status = natbox.status()?;
+        ensure!(status.uplinks[0].since_seconds >= status.uplinks[1].since_seconds, "{status:?}");
+        ensure!(status.uplinks[0].healthy && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0));
+        ensure!(status.totals["farewells"] >= 1, "{status:?}");
+    }
+    Ok(())
+}
+
+/// Without health checks, too. Nobody on the other line misses a datagram, and with `keep` the sessions of the line go on.
+#[test]
+fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
+    let (site, _outside) = site()?;
+    let config = site.three_legged_config().forward("udp", ECHO, site.server_address(0), ECHO);
+    let natbox = site.start(0, &config)?;
+    let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
+    let (mut on_other, mut on_this): (Vec<Talk>, Vec<Talk>) =
+        Talk::several(&site)?.into_iter().partition(|talk| talk.over(site.line(0)));
+    let socket = datagrams(site.client(), CLIENTS[1], 0)?;
+    socket.connect(site.line(0).endpoint(ECHO))?;
+    let stop = AtomicBool::new(false);
+    let (sent, received) = thread::scope(|scope| {
+        let stream = scope.spawn(|| {
+            let (mut sent, mut received) = (0_u32, 0_u32);
+            let mut buffer = [0; 8];
+            while !stop.load(Ordering::Relaxed) {
+                sent += u32::from(socket.send(&sent.to_be_bytes()).is_ok());
+                received += u32::from(socket.recv(&mut buffer).is_ok());
+            }
+            (sent, received)
+        });
+        let flaps = (|| {
+            for _ in 0..100 {
+                set_carrier(site.line(1), false)?;
+                thread::sleep(Duration::from_millis(10));
+                set_carrier(site.line(1), true)?;
+                thread::sleep(Duration::from_millis(10));
+            }
+            anyhow::Ok(())
+        })();
+        stop.store(true, Ordering::Relaxed);
+        flaps.map(|()| stream.join().expect("no panic"))
+    })?;
+    ensure!(sent == received && sent > 1000, "{sent} sent, {received} came back");
+    wait_until_healthy(&natbox, 1, true)?;
+    // The provider's kernel forgot its way to the clients' answers in between? Then nothing would come back.
+    for talk in on_other.iter_mut().chain(&mut on_this) {
+        talk.goes_on()?;
+    }
+
+    set_carrier(site.line(1), false)?;
+    let down = Instant::now();
+    wait_until_healthy(&natbox, 1, false)?;
+    ensure!(down.elapsed() < SLACK, "noticed after {:?}", down.elapsed());
+    ensure!(!natbox.status()?.uplinks[1].carrier);
+    assert_new_ones_go_over(&site, 0)
+}
+
+/// The line works, and only its target is silent: what is under way shows that it may go on.
+#[test]
+fn a_drained_line_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
+    let (site, _outside) = site()?;
+    let target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
+    let config = site
+        .three_legged_config()
+        .uplink(0, &health(&format!("ping: {}", site.line(0).gateway)))
+        .uplink(1, &format!("{}, on_failure: drain", health(&format!("tcp: \"{TARGET}\""))));
+    let natbox = site.start(0, &config)?;
+    let mut talks = Talk::several(&site)?;
+    drop(target);
+    wait_until_healthy(&natbox, 1, false)?;
+    assert_new_ones_go_over(&site, 0)?;
+    for talk in &mut talks {
+        talk.goes_on()?;
+    }
+    let _target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
+    wait_until_healthy(&natbox, 1, true)?;
+    Talk::several(&site).map(drop)
+}
+
+#[test]
+fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_own() -> Result<()> {
+    let (site, _outside) = site()?;
+    let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
+    let target: TcpListener = open()?;
+    let keys = format!("{}, on_failure: reset", health(&format!("tcp: \"{TARGET}\"")));
+    let config: BoxConfig =
+        site.three_legged_config().uplink(0, &keys).uplink(1, &format!("{keys}, failback: move"));
+    let natbox = site.start(0, &config)?;
+    let mut talks = Talk::several(&site)?;
+    drop(target);
+    wait_until_healthy(&natbox, 0, false)?;
+    wait_until_healthy(&natbox, 1, false)?;
+    for talk in &mut talks {
+        talk.goes_on().context("there is nowhere to go")?;
+    }
+    talks.extend(Talk::several(&site).context("the box goes on with what it has")?);
+    let _target = open()?;
+    wait_until_healthy(&natbox, 0, true)?;
+    wait_until_healthy(&natbox, 1, true)?;
+
+    // Down alone, and back: what begins meanwhile on line 1 and belongs to line 2 moves there.
+    set_carrier(site.line(1), false)?;
+    wait_until_healthy(&natbox, 1, false)?;
+    let mut moved: Vec<Talk> = (0..16).map(|_| Talk::new(&site)).collect::<Result<_>>()?;
+    ensure!(moved.iter().all(|talk| talk.over(site.line(0))));
+    set_carrier(site.line(1), true)?;
+    wait_until_healthy(&natbox, 1, true)?;
+    wait_for("some of them to be told", || {
+        let stay = moved.iter_mut().filter_map(|talk| talk.goes_on().ok()).count();
+        Ok((0 < stay && stay < 16).then_some(()))
+    })
+}
+
+#[test]
+fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()> {
+    let (site, _outside) = site()?;
+    let line = site.line(1);
+    let _web = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let config = site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
+    let natbox = site.start(0, &config)?;
+    let fetch = |address: Ipv4Addr| -> Result<()> {
+        let to = SocketAddrV4::new(address, WEB);
+        let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, PATIENCE)?.get("/"))??;
+        ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
+        Ok(())
+    };
+    fetch(line.outside)?;
+    let mut talks = Vec::new();
+    wait_for("a connection over each line", || {
+        talks.push(Talk::new(&site)?);
+        Ok((talks.iter().any(|talk| talk.external == line.outside)
+            && talks.iter().any(|talk| talk.over(site.line(0))))
+        .then_some(()))
+    })?;
+    let [a, b, c, last] = line.outside.octets();
+    let next = Ipv4Addr::new(a, b, c, last + 6);
+    let address = |verb: &str, address: Ipv4Addr| {
+        line.natbox.ip(&["address", verb, &format!("{address}/24"), "dev", &line.interface])
+    };
+    address("del", line.outside)?;
+    wait_until_healthy(&natbox, 1, false)?;
+    assert_new_ones_go_over(&site, 0)?;
+    address("add", next)?;
+    wait_until_healthy(&natbox, 1, true)?;
+    fetch(next)?;
+    fetch(site.line(0).published)?;
+    for mut talk in talks {
+        match talk.over(site.line(0)) {
+            true => talk.goes_on()?,
+            false => ensure!(talk.goes_on().is_err(), "its address is gone"),
+        }
+    }
+    wait_for("a connection over the new address", || Ok((Talk::new(&site)?.external == next).then_some(())))?;
+    Ok(())
+}
+
+#[test]
+fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
+    let (site, _outside) = site()?;
+    let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
+    let _elsewhere = Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
+    let prefix = &site.line(0).prefix;
+    let config = site
+        .three_legged_config()
+        .outbound(&format!("from: {prefix}, balance: host"))
+        .outbound(&format!("from: {prefix}, to: [{}/32], uplinks: [isp2]", CLIENTS[4]));
+    let _natbox = site.start(0, &config)?;
+    let first = Talk::new(&site)?.external;
+    for _ in 0..20 {
+        ensure!(Talk::new(&site)?.external == first, "the host's connections are on one line");
+        let mut connection = site.server().enter(|| connect(None, elsewhere, PATIENCE))??;
+        ensure!(seen(&mut connection)? == site.line(1).published);
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! From the configuration to what the name server is told, and what it has to say in a status.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dns::{self, DnsError, Line, Lines, Prepared, Service};
+use crate::host::Facts;
+
+use super::config::{Config, Dns, DnsUpdate};
+use super::health;
+
+/// A name server and the lines that it follows.
+pub(super) struct Running {
+    lines: Lines,
+    /// Whether there is a name server, too.
+    listens: bool,
+    service: RefCell<Option<Service>>,
+}
+
+/// The name server of a box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Where it answers; nowhere if there are only updates and a hook.
+    pub listening: Vec<SocketAddr>,
+    /// The lines that it leads clients to.
+    pub usable: Vec<String>,
+    /// Its counters by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// Does what takes privileges, before they are given up; nothing if the configuration wants no DNS.
+///
+/// # Errors
+/// See [`DnsError`].
+pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
+    let Some(dns) = &config.dns else { return Ok(None) };
+    let update = dns.update.as_ref().map(update).transpose()?;
+    let helper = dns.hook.as_ref().map(|hook| {
+        // The running program itself, also where its file has been replaced since.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(dns::HELPER).arg(hook);
+        command
+    });
+    let settings = dns::Settings {
+        zone: zone(dns),
+        listen: listen(config, dns),
+        answers_per_second: dns.answers_per_second,
+        update,
+        helper,
+    };
+    Prepared::new(settings).map(Some)
+}
+
+/// Has the name server listen at the box's own endpoints on those lines whose address is not the host's own, or may
+/// become another one; the ports, one for each uplink.
+///
+/// # Errors
+/// [`DnsError::Bind`].
+pub(super) fn listen_at_endpoints(
+    prepared: Option<&mut Prepared>,
+    config: &Config,
+    facts: &Facts,
+) -> Result<Vec<Option<u16>>, DnsError> {
+    let mut ports = vec![None; config.uplinks.len()];
+    let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else { return Ok(ports) };
+    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints);
+    for (port, ((uplink, owned), own)) in ports.iter_mut().zip(uplinks) {
+        // There nothing needs to be translated, and no session is taken for a question.
+        let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
+        if let Some(own) = own.filter(|_| !is_owned) {
+            *port = Some(prepared.listen_also(own.into())?);
+        }
+    }
+    Ok(ports)
+}
+
+impl Running {
+    /// Starts what was prepared, for the lines as they are.
+    ///
+    /// # Errors
+    /// [`DnsError::Thread`].
+    pub(super) fn start(
+        prepared: Option<Prepared>,
+        config: &Config,
+        health: &health::Lines,
+    ) -> Result<Self, DnsError> {
+        let healthy: Vec<bool> = health.borrow().iter().map(health::Line::is_healthy).collect();
+        let lines = lines(config, &healthy);
+        let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
+        if service.is_some() {
+            tracing::info!("DNS follows the lines");
+        }
+        let listens = config.dns.as_ref().is_some_and(|dns| dns.listen);
+        Ok(Self { lines, listens, service: RefCell::new(service) })
+    }
+
+    /// Leads clients to the addresses that the lines have now.
+    pub(super) fn follow_addresses(&self, config: &Config) {
+        for (number, uplink) in config.uplinks.iter().enumerate() {
+            self.lines.set_address(number, uplink.addresses.first().copied());
+        }
+    }
+
+    /// Leads nobody to a line that is not healthy.
+    pub(super) fn follow(&self, lines: &health::Lines) {
+        for (number, line) in lines.borrow().iter().enumerate() {
+            self.lines.set_usable(number, line.is_healthy());
+        }
+    }
+
+    /// Answers no more, so that nobody is led to a box that stops.
+    pub(super) fn stop(&self) {
+        drop(self.service.take());
+    }
+
+    /// What there is to tell; none without DNS.
+    pub(super) fn status(&self) -> Option<DnsStatus> {
+        let service = self.service.borrow();
+        let service = service.as_ref()?;
+        let lines = self.lines.watch();
+        let lines = &lines.borrow().lines;
+        let addresses = lines.iter().filter_map(|line| line.address).filter(|_| self.listens);
+        Some(DnsStatus {
+            listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
+            usable: lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect(),
+            counters: service.counters().values(),
+        })
+    }
+}
+
+/// Where the name server answers if the host has the address: at each uplink's first. That of an interface is not known yet.
+fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
+    let uplinks = config.uplinks.iter().filter(|uplink| dns.listen && !uplink.follows_interface);
+    uplinks.filter_map(|uplink| Some((*uplink.addresses.first()?, Dns::PORT).into())).collect()
+}
+
+/// One line for each uplink, in the same order.
+fn lines(config: &Config, healthy: &[bool]) -> Lines {
+    let line = |(uplink, healthy): (&super::config::Uplink, &bool)| Line {
+        name: uplink.name.clone(),
+        address: uplink.addresses.first().copied(),
+        weight: uplink.weight,
+        usable: *healthy,
+    };
+    Lines::new(config.uplinks.iter().zip(healthy).map(line).collect())
+}
+
+fn zone(dns: &Dns) -> dns::Zone {
+    let published = dns
+        .names
+        .iter()
+        .map(|published| dns::Published { name: published.name.clone(), lines: published.uplinks.clone() });
+    let name_servers = dns
+        .name_servers
+        .iter()
+        .map(|server| dns::NameServer { name: server.name.clone(), address: server.address });
+    dns::Zone {
+        origin: dns.zone.clone(),
+        published: published.collect(),
+        name_servers: name_servers.collect(),
+        mailbox: dns.mailbox.clone(),
+        ttl: dns.ttl.as_secs() as u32,
+        negative_ttl: dns.negative_ttl.as_secs() as u32,
+    }
+}
+
+fn update(update: &DnsUpdate) -> Result<dns::Update, DnsError> {
+    Ok(dns::Update {
+        server: update.server,
+        zone: update.zone.clone(),
+        scope: update.records,
+        key: dns::Key {
+            name: update.key.clone(),
+            algorithm: update.algorithm,
+            secret: dns::read_secret(&update.secret_file)?,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config;
+
+    #[test]
+    fn the_zone_and_the_lines_are_those_of_the_configuration() {
+        let text = "name: a\ninside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks:\n\
+             - { name: isp1, interface: w0, addresses: [203.0.113.10-11], gateway: 203.0.113.9, weight: 3 }\n\
+             - { name: isp2, interface: w1, addresses: [198.51.100.10], gateway: 198.51.100.9 }\n\
+             dns: { zone: example.org, names: [{ name: www, uplinks: [isp2] }], ttl: 1m,\n\
+             \x20 name_servers: [{ name: ns1, address: 203.0.113.10 }] }\n";
+        let config = config::parse("f.yaml", text).unwrap().config;
+        let lines = lines(&config, &[true, false]).watch();
+        let shown: Vec<String> = lines
+            .borrow()
+            .lines
+            .iter()
+            .map(|line| format!("{} {:?} {} {}", line.name, line.address, line.weight, line.usable))
+            .collect();
+        assert_eq!(shown, ["isp1 Some(203.0.113.10) 3 true", "isp2 Some(198.51.100.10) 1 false"]);
+        assert_eq!(
+            listen(&config, config.dns.as_ref().unwrap()),
+            [SocketAddr::from(([203, 0, 113, 10], 53)), SocketAddr::from(([198, 51, 100, 10], 53))]
+        );
+        let zone = zone(config.dns.as_ref().unwrap());
+        assert_eq!((zone.published[0].lines.as_slice(), zone.ttl, zone.negative_ttl), (&[1][..], 60, 30));
+        assert_eq!(zone.published[0].name.to_ascii(), "www.example.org.");
+    }
+}

@@ -1,0 +1,56 @@
+//! What a name server counts.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
+        /// Counters since the start, shared between the name server and whoever reads them.
+        #[derive(Debug, Default)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub(super) $name: Counter),+
+        }
+
+        impl Counters {
+            /// Every counter by its name.
+            pub fn values(&self) -> BTreeMap<String, u64> {
+                [$((stringify!($name).to_owned(), self.$name.value())),+].into()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages that came, by UDP and by TCP.
+    queries,
+    /// Answers sent in full, refusals included.
+    answers,
+    /// Answers cut because of their size, so that the client comes by TCP.
+    oversized,
+    /// Answers above the limit of their source that were cut to the question.
+    limited_truncated,
+    /// Answers above the limit of their source that were not sent.
+    limited_dropped,
+    /// Messages that are no questions and get no answer.
+    ignored,
+    /// TCP connections taken.
+    connections,
+    /// TCP connections closed at once because there were too many.
+    connections_refused,
+}
+
+/// One counter.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn count(&self) {
+        // Relaxed: a counter orders nothing.
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        // Relaxed: as above.
+        self.0.load(Ordering::Relaxed)
+    }
+}

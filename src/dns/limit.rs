@@ -1,0 +1,164 @@
+//! How many answers a source gets by UDP: a token bucket for each /24 of clients.
+//!
+//! A datagram's source may be forged, so answers without a limit are a weapon against whoever is named in it. Above the
+//! limit every second answer is cut to its question and says that it is cut: a true client then comes by TCP, whose
+//! source cannot be forged, and the forged one's victim gets no more than was sent. The others are dropped.
+//!
+//! The table has a fixed size. A source without room takes the place of the one in its set that has been silent longest,
+//! which then has a full bucket again: whoever asks often keeps its place.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// What becomes of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// It is sent.
+    Answer,
+    /// Only the question is sent back, marked as truncated.
+    Truncate,
+    /// Nothing is sent.
+    Drop,
+}
+
+/// The buckets.
+pub(super) struct Limiter<S> {
+    buckets: Box<[[Bucket; WAYS]]>,
+    /// Tokens that a bucket gains in a second, and holds at most.
+    rate: u32,
+    hasher: S,
+    start: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    source: u64,
+    /// Thousandths of a token.
+    tokens: u64,
+    /// Milliseconds since the start; 0: never.
+    seen: u64,
+    /// Whether the last answer above the limit was truncated.
+    truncated: bool,
+}
+
+impl<S: BuildHasher> Limiter<S> {
+    /// `rate`: answers a second for each source. The hasher has a secret key, so that nobody can choose sources that push
+    /// another one out.
+    pub fn new(rate: u32, hasher: S, start: Instant) -> Self {
+        let never = Bucket { source: u64::MAX, tokens: 0, seen: 0, truncated: false };
+        Self { buckets: vec![[never; WAYS]; SETS].into_boxed_slice(), rate, hasher, start }
+    }
+
+    /// Rules on the next answer to a client.
+    pub fn rule(&mut self, client: IpAddr, now: Instant) -> Ruling {
+        let now = now.saturating_duration_since(self.start) + Duration::from_millis(1);
+        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let full = u64::from(self.rate) * TOKEN;
+        let source = network(client);
+        let set = &mut self.buckets[self.hasher.hash_one(source) as usize % SETS];
+        let place = set.iter().position(|bucket| bucket.source == source);
+        let bucket = match place {
+            Some(place) => &mut set[place],
+            None => {
+                let oldest =
+                    set.iter_mut().min_by_key(|bucket| bucket.seen).expect("a set has several places");
+                *oldest = Bucket { source, tokens: full, seen: now, truncated: false };
+                oldest
+            }
+        };
+        // A rate of one a second is a thousandth of a token in a millisecond.
+        let gained = now.saturating_sub(bucket.seen).saturating_mul(u64::from(self.rate));
+        bucket.tokens = bucket.tokens.saturating_add(gained).min(full);
+        bucket.seen = now;
+        if let Some(left) = bucket.tokens.checked_sub(TOKEN) {
+            bucket.tokens = left;
+            return Ruling::Answer;
+        }
+        bucket.truncated = !bucket.truncated;
+        if bucket.truncated { Ruling::Truncate } else { Ruling::Drop }
+    }
+}
+
+/// The sources that share a bucket: a /24, or a /56 of IPv6.
+pub(super) fn network(client: IpAddr) -> u64 {
+    match client {
+        IpAddr::V4(address) => u64::from(u32::from(address) >> 8),
+        // Apart from all of IPv4, whose numbers have 24 bits.
+        IpAddr::V6(address) => (u128::from(address) >> 72) as u64 | 1 << 63,
+    }
+}
+
+/// One token in thousandths.
+const TOKEN: u64 = 1000;
+const WAYS: usize = 4;
+const SETS: usize = 1024;
+/// All of it is small enough to be allocated at once.
+const _: () = assert!(WAYS * SETS * size_of::<Bucket>() <= 128 << 10);
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const VICTIM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn count(limiter: &mut Limiter<RandomState>, client: IpAddr, times: u32, now: Instant) -> [u32; 3] {
+        let mut found = [0; 3];
+        for _ in 0..times {
+            found[limiter.rule(client, now) as usize] += 1;
+        }
+        found
+    }
+
+    #[test]
+    fn above_the_limit_every_second_answer_is_truncated_and_the_others_dropped() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(20, RandomState::new(), start);
+        assert_eq!(count(&mut limiter, VICTIM, 120, start), [20, 50, 50]);
+        // The whole /24 has one bucket, its neighbours have their own.
+        let neighbour = |last_but_one, last| IpAddr::V4(Ipv4Addr::new(192, 0, last_but_one, last));
+        assert_eq!(count(&mut limiter, neighbour(2, 200), 2, start), [0, 1, 1]);
+        assert_eq!(count(&mut limiter, neighbour(3, 1), 5, start), [5, 0, 0]);
+    }
+
+    #[test]
+    fn tokens_come_back_by_the_clock_and_no_more_than_a_second_of_them() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(20, RandomState::new(), start);
+        count(&mut limiter, VICTIM, 100, start);
+        assert_eq!(count(&mut limiter, VICTIM, 10, start + Duration::from_millis(250))[0], 5);
+        assert_eq!(count(&mut limiter, VICTIM, 100, start + Duration::from_secs(3600))[0], 20);
+        // Many small steps gain as much as one large one.
+        let later = start + Duration::from_secs(3601);
+        count(&mut limiter, VICTIM, 100, later);
+        let answered: u32 = (1..=1000u64)
+            .map(|step| count(&mut limiter, VICTIM, 1, later + Duration::from_millis(step))[0])
+            .sum();
+        assert_eq!(answered, 20);
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_does_not_give_its_victim_more() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(20, RandomState::new(), start);
+        let mut answered = 0;
+        for number in 0..200_000u32 {
+            // Three in four are forged sources of all kinds, the fourth is the victim.
+            let now = start + Duration::from_micros(u64::from(number) * 5);
+            limiter.rule(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))), now);
+            answered += u32::from(limiter.rule(VICTIM, now) == Ruling::Answer);
+        }
+        assert!(answered <= 41, "{answered} answers in a second");
+    }
+
+    #[test]
+    fn sources_of_both_families_are_told_apart() {
+        let mapped = network("2001:db8:0:100::1".parse().unwrap());
+        assert_eq!(mapped, network("2001:db8:0:1ff::2".parse().unwrap()));
+        assert_ne!(mapped, network("2001:db8:0:200::1".parse().unwrap()));
+        assert_ne!(network("::".parse().unwrap()), network("0.0.0.0".parse().unwrap()));
+    }
+}

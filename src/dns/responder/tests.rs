@@ -1,0 +1,224 @@
+//! The answers as bytes.
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::{Message, Query};
+use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use hickory_proto::rr::{RecordType, TSigner};
+use proptest::prelude::*;
+
+use super::super::testing::{lines, name, zone};
+use super::super::{Line, Lines, NameServer, Published};
+use super::*;
+
+const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
+
+fn respond(zone: Zone, lines: Snapshot, message: &[u8], protocol: Protocol, cut: bool) -> Response {
+    let lines = Lines::new(lines.lines);
+    let responder = Responder::new(zone, lines.watch(), Arc::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(responder.respond(message, CLIENT.into(), protocol, cut))
+}
+
+fn ask(message: &[u8]) -> Response {
+    respond(zone(), lines(), message, Protocol::Udp, false)
+}
+
+fn read(response: &Response) -> Message {
+    match response {
+        Response::Full(bytes) | Response::Cut(bytes) => Message::from_vec(bytes).unwrap(),
+        Response::None => panic!("no answer"),
+    }
+}
+
+fn question(text: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.id = 4242;
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(name(text), kind));
+    message
+}
+
+fn with_edns(mut message: Message, version: u8, payload: u16) -> Message {
+    let mut edns = Edns::new();
+    edns.set_version(version).set_max_payload(payload).set_dnssec_ok(true);
+    message.set_edns(edns);
+    message
+}
+
+#[test]
+fn an_answer_has_the_right_header_and_repeats_the_question_letter_by_letter() {
+    let message = question("wWw.eXample.ORG", RecordType::A);
+    let bytes = message.to_vec().unwrap();
+    let response = ask(&bytes);
+    let answer = read(&response);
+    let metadata = &answer.metadata;
+    assert_eq!((metadata.id, metadata.response_code), (4242, ResponseCode::NoError));
+    assert!(metadata.authoritative && metadata.recursion_desired);
+    assert!(!metadata.recursion_available && !metadata.truncation && !metadata.authentic_data);
+    assert!(answer.edns.is_none(), "none was in the question");
+    assert_eq!(answer.answers.len(), 3);
+    let Response::Full(answer) = response else { panic!("{response:?}") };
+    assert_eq!(answer[12..bytes.len()], bytes[12..]);
+}
+
+#[test]
+fn edns_is_answered_with_edns() {
+    let answer =
+        read(&ask(&with_edns(question("www.example.org", RecordType::A), 0, 4096).to_vec().unwrap()));
+    let edns = answer.edns.clone().unwrap();
+    assert_eq!((edns.version(), edns.max_payload(), edns.flags().dnssec_ok), (0, 1232, true));
+    assert_eq!(answer.answers.len(), 3);
+    let answer =
+        read(&ask(&with_edns(question("www.example.org", RecordType::A), 1, 4096).to_vec().unwrap()));
+    // BADVERS and BADSIG have the same number.
+    assert_eq!(u16::from(answer.metadata.response_code), 16);
+    assert_eq!(answer.edns.clone().unwrap().version(), 0);
+    assert!(answer.answers.is_empty() && !answer.metadata.authoritative);
+}
+
+#[test]
+fn what_is_no_proper_question_is_refused_or_ignored() {
+    let good = question("www.example.org", RecordType::A).to_vec().unwrap();
+    let changed = |place: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[place] = value;
+        bytes
+    };
+    let code = |bytes: &[u8]| read(&ask(bytes)).metadata.response_code;
+    // Opcodes IQUERY, STATUS, NOTIFY, UPDATE.
+    for opcode in [1, 2, 4, 5] {
+        assert_eq!(code(&changed(2, opcode << 3)), ResponseCode::NotImp, "{opcode}");
+    }
+    assert_eq!(ask(&changed(2, 0x80)), Response::None, "an answer");
+    assert_eq!(ask(&good[..11]), Response::None, "no header");
+    assert_eq!(code(&good[..20]), ResponseCode::FormErr, "cut in the question");
+    for (place, value) in [(5, 0), (5, 2), (4, 255), (7, 1), (9, 1), (10, 255)] {
+        assert_eq!(code(&changed(place, value)), ResponseCode::FormErr, "{value} at {place}");
+    }
+    assert_eq!(code(&changed(good.len() - 1, 3)), ResponseCode::Refused, "class CHAOS");
+    for kind in [RecordType::AXFR, RecordType::IXFR] {
+        let bytes = question("example.org", kind).to_vec().unwrap();
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let answer = read(&respond(zone(), lines(), &bytes, protocol, false));
+            assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+        }
+    }
+    let mut signed = question("www.example.org", RecordType::A);
+    let signer = TSigner::new(vec![1; 32], TsigAlgorithm::HmacSha256, name("key"), 300).unwrap();
+    signed.finalize(&signer, 1_800_000_000).unwrap();
+    assert_eq!(code(&signed.to_vec().unwrap()), ResponseCode::NotAuth);
+}
+
+/// A zone with as much in it as the longest answers need.
+fn large(name_servers: u8, published: u8, label: &str) -> (Zone, Snapshot) {
+    let mut zone = zone();
+    let long = |number: u8| name(&format!("{label}{number}.example.org"));
+    zone.name_servers = (1..=name_servers)
+        .map(|number| NameServer { name: long(number), address: Ipv4Addr::new(192, 0, 2, number) })
+        .collect();
+    let line = |number: u8| Line {
+        name: number.to_string(),
+        address: Some(Ipv4Addr::new(198, 51, 100, number)),
+        weight: 1,
+        usable: true,
+    };
+    let lines = Snapshot { lines: (0..published).map(line).collect(), serial: 1 };
+    zone.published =
+        vec![Published { name: name("www.example.org"), lines: (0..usize::from(published)).collect() }];
+    (zone, lines)
+}
+
+#[test]
+fn what_does_not_fit_into_a_datagram_is_cut_and_comes_whole_by_tcp() {
+    let (zone, lines) = large(40, 1, "name-server-with-a-rather-long-name-");
+    for message in [
+        question("example.org", RecordType::NS),
+        with_edns(question("example.org", RecordType::NS), 0, 65_535),
+    ] {
+        let bytes = message.to_vec().unwrap();
+        let cut = respond(zone.clone(), lines.clone(), &bytes, Protocol::Udp, false);
+        assert!(matches!(&cut, Response::Cut(cut) if cut.len() <= bytes.len()), "{cut:?}");
+        let cut = read(&cut);
+        assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.queries.len() == 1);
+        assert_eq!(cut.edns.is_some(), message.edns.is_some());
+        let whole = read(&respond(zone.clone(), lines.clone(), &bytes, Protocol::Tcp, false));
+        assert!(!whole.metadata.truncation);
+        assert_eq!((whole.answers.len(), whole.additionals.len()), (40, 40));
+    }
+    // Above the limit of its source, even what would fit is cut.
+    let bytes = question("www.example.org", RecordType::A).to_vec().unwrap();
+    let cut = respond(zone, lines, &bytes, Protocol::Udp, true);
+    assert!(matches!(&cut, Response::Cut(cut) if cut.len() == bytes.len()), "{cut:?}");
+}
+
+#[test]
+fn the_most_addresses_that_are_answered_fit_into_a_datagram() {
+    let (zone, lines) = large(2, 64, "ns");
+    for message in [
+        question("www.example.org", RecordType::A),
+        with_edns(question("www.example.org", RecordType::A), 0, 512),
+    ] {
+        let answer = respond(zone.clone(), lines.clone(), &message.to_vec().unwrap(), Protocol::Udp, false);
+        assert!(matches!(answer, Response::Full(_)));
+        assert_eq!(read(&answer).answers.len(), crate::dns::MOST_ADDRESSES);
+    }
+}
+
+proptest! {
+    /// Whatever is asked of whatever zone, nobody's flood is made much larger by it.
+    #[test]
+    fn a_datagram_is_never_more_than_a_few_times_the_one_it_answers(
+        (name_servers, published, label) in (1..50u8, 1..=64u8, "[a-z]{1,60}"),
+        asked in prop::sample::select(vec!["www.example.org", "example.org", "x.example.org", "org"]),
+        kind in prop::sample::select(vec![
+            RecordType::A, RecordType::AAAA, RecordType::NS, RecordType::SOA, RecordType::ANY, RecordType::TXT,
+        ]),
+        edns in prop::option::of((0..3u8, any::<u16>())),
+        cut: bool,
+    ) {
+        let (zone, lines) = large(name_servers, published, &label);
+        let mut message = question(asked, kind);
+        if let Some((version, payload)) = edns {
+            message = with_edns(message, version, payload);
+        }
+        let bytes = message.to_vec().unwrap();
+        let payload = usize::from(edns.map_or(512, |(_, payload)| payload.max(512)));
+        match respond(zone, lines, &bytes, Protocol::Udp, cut) {
+            Response::None => prop_assert!(false, "no answer"),
+            Response::Full(answer) => {
+                prop_assert!(answer.len() <= bytes.len() * 6, "{} for {}", answer.len(), bytes.len());
+                prop_assert!(answer.len() <= payload.min(1232));
+                prop_assert!(!cut);
+            }
+            Response::Cut(answer) => prop_assert!(answer.len() <= bytes.len()),
+        }
+    }
+
+    #[test]
+    fn no_message_makes_the_reader_panic(
+        noise in prop::collection::vec(any::<u8>(), 0..200),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        from_good: bool,
+    ) {
+        let mut bytes = if from_good {
+            with_edns(question("www.example.org", RecordType::A), 0, 1232).to_vec().unwrap()
+        } else {
+            noise
+        };
+        for (place, value) in changes {
+            if !bytes.is_empty() {
+                let place = place.index(bytes.len());
+                bytes[place] = value;
+            }
+        }
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            if let Response::Full(answer) | Response::Cut(answer) =
+                respond(zone(), lines(), &bytes, protocol, false)
+            {
+                prop_assert!(Message::from_vec(&answer).is_ok());
+                prop_assert_eq!(&answer[..2], &bytes[..2]);
+            }
+        }
+    }
+}

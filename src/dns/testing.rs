@@ -1,0 +1,45 @@
+//! A zone and its lines for the tests of this room.
+
+use std::net::Ipv4Addr;
+
+use hickory_proto::rr::Name;
+
+use super::{Line, NameServer, Published, Snapshot, Zone};
+
+/// An absolute name.
+pub(super) fn name(text: &str) -> Name {
+    let mut name = Name::from_ascii(text).expect("a name");
+    name.set_fqdn(true);
+    name
+}
+
+/// `www`, the apex and `a.b`, with two name servers.
+pub(super) fn zone() -> Zone {
+    let published = |text, lines: &[usize]| Published { name: name(text), lines: lines.to_vec() };
+    Zone {
+        origin: name("example.org"),
+        published: vec![
+            published("www.example.org", &[0, 1, 2]),
+            published("example.org", &[0]),
+            published("a.b.example.org", &[1]),
+        ],
+        name_servers: vec![
+            NameServer { name: name("ns1.example.org"), address: Ipv4Addr::new(203, 0, 113, 1) },
+            NameServer { name: name("ns2.example.org"), address: Ipv4Addr::new(198, 51, 100, 1) },
+        ],
+        mailbox: name("hostmaster.example.org"),
+        ttl: 30,
+        negative_ttl: 20,
+    }
+}
+
+/// Three usable lines.
+pub(super) fn lines() -> Snapshot {
+    let line = |number: u8| Line {
+        name: format!("isp{number}"),
+        address: Some(Ipv4Addr::new(203, 0, 113, number)),
+        weight: 1,
+        usable: true,
+    };
+    Snapshot { lines: vec![line(1), line(2), line(3)], serial: 77 }
+}
