@@ -128,7 +128,7 @@ fn reason(number: i32) -> String {
         libc::EXDEV => "its source is not reached by that interface, which rp_filter wants".into(),
         libc::EHOSTUNREACH => "it is not forwarded".into(),
         libc::ENETUNREACH => "there is no route".into(),
-        libc::EINVAL => "a blackhole, or a source that is impossible there".into(),
+        libc::EINVAL => "a blackhole, or its source is not expected by that interface (rp_filter)".into(),
         other => std::io::Error::from_raw_os_error(other).to_string(),
     }
 }

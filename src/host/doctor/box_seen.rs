@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::filters::Filters;
 use super::legs::Leg;
 use crate::control::config::{Config, Forward, ForwardProtocol};
@@ -98,7 +100,7 @@ pub(super) async fn look_at(
     let steps =
         wanted.into_iter().map(|step| (state(&step, &snapshot), step)).map(|(state, step)| (step, state));
     let steps: Vec<(Step, State)> = steps.collect();
-    let mut passages = if runs { passages(&config) } else { Vec::new() };
+    let mut passages = if runs { passages(&config, &snapshot) } else { Vec::new() };
     for passage in &mut passages {
         passage.way = kernel.way(&passage.question, &snapshot).await?;
     }
@@ -148,9 +150,9 @@ fn foreign(snapshot: &Snapshot) -> Vec<FoundRule> {
 const MAIN: u32 = 32766;
 
 /// Every way through the box, for the first address of each line and each server behind it.
-fn passages(config: &Config) -> Vec<Passage> {
+fn passages(config: &Config, snapshot: &Snapshot) -> Vec<Passage> {
     let (tun, inside) = (&config.tun.name, &config.inside.interface);
-    let Some(client) = somebody_outside(config) else { return Vec::new() };
+    let Some(client) = somebody_outside(config, snapshot) else { return Vec::new() };
     let passage = |what, from, to, by: &str, device: &str, via| Passage {
         what,
         question: Question { from, to, by: Some(by.into()) },
@@ -186,17 +188,14 @@ fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
     servers
 }
 
-/// An address of the Internet that the configuration says nothing of.
-pub(super) fn somebody_outside(config: &Config) -> Option<Ipv4Addr> {
-    let is_plain = |address: &Ipv4Addr| {
-        let known = config.inside.prefixes.iter().chain(config.exempt.iter().map(|exemption| &exemption.to));
-        !known.into_iter().any(|prefix| prefix.contains(address))
-            // A neighbour on the line would be reached without the gateway.
-            && !config.uplinks.iter().any(|uplink| {
-                uplink.addresses.iter().chain(&uplink.gateway).any(|own| own.octets()[..3] == address.octets()[..3])
-            })
-    };
-    STRANGERS.into_iter().find(is_plain)
+/// An address of the Internet that nothing is known of: neither here nor in the configuration.
+pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+    let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
+    known.extend(config.exempt.iter().map(|exemption| exemption.to));
+    // Two halves of everything are a VPN, and no network.
+    let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));
+    known.extend(networks.filter(|network| network.prefix_len() > 1));
+    STRANGERS.into_iter().find(|address| !known.iter().any(|network| network.contains(address)))
 }
 
 /// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.

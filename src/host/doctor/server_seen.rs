@@ -62,7 +62,10 @@ pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSee
         |server: &&Vec<(Ipv4Addr, Vec<usize>)>| server.iter().any(|(address, _)| snapshot.owns(*address));
     // With one server there is no doubt which it is, even without a single address.
     let this = all.iter().find(here).or(all.first().filter(|_| all.len() == 1));
-    let stranger = configs.iter().find_map(somebody_outside).unwrap_or(Ipv4Addr::new(9, 9, 9, 9));
+    let stranger = configs
+        .iter()
+        .find_map(|config| somebody_outside(config, &snapshot))
+        .unwrap_or(Ipv4Addr::new(9, 9, 9, 9));
     let mut lines = Vec::new();
     for (address, boxes) in this.into_iter().flatten() {
         lines.push(line(&kernel, &snapshot, *address, boxes, stranger).await?);
