@@ -28,6 +28,7 @@
 //! | `bad_input`       | one clear message, the right exit code, nothing left behind                              |
 //! | `line_watch`      | the capture that counts replies on the wrong line can count                              |
 //! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
+//! | `doctor`          | what is broken on a box or a server is named, and mended by what is said                 |
 //! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
 //! | `dns`             | dig, unbound, BIND and a plain client against DNS that follows the lines                 |
 //! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
@@ -41,6 +42,7 @@ mod bulk;
 mod conformance;
 mod demo;
 mod dns;
+mod doctor;
 mod exempt;
 mod failover;
 mod fragments;

@@ -10,7 +10,7 @@
 //! | [`nat`]     | tuples, sessions, table, ports, fast and slow path, TCP tracking, verdicts | packet, time           |
 //! | [`engine`]  | workers: one queue, one thread, batch by batch; counters                   | io, packet, nat, time  |
 //! | [`dns`]     | an authoritative name server, updates and a hook that follow the lines     | none                   |
-//! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`                     | control::config        |
+//! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | control::config        |
 //! | [`control`] | configuration, lifecycle, logging, admin socket                            | everything above       |
 //! | [`cli`]     | the command line and the demo                                              | everything above       |
 //!

@@ -100,6 +100,7 @@ impl Site {
             workers: "auto".into(),
             offload: "auto",
             io: "auto",
+            inside: self.line(lines.start).inside,
             prefix: self.line(lines.start).prefix.clone(),
             uplinks: lines.map(uplink).collect(),
             forwards: Vec::new(),
@@ -147,6 +148,7 @@ pub struct BoxConfig {
     pub workers: String,
     pub offload: &'static str,
     pub io: &'static str,
+    inside: Ipv4Addr,
     prefix: String,
     uplinks: Vec<String>,
     forwards: Vec<String>,
@@ -185,7 +187,7 @@ impl BoxConfig {
     }
 
     pub fn text(&self) -> String {
-        let BoxConfig { number, workers, offload, io, prefix, uplinks, forwards, outbound } = self;
+        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
         let forwards = match forwards.as_slice() {
@@ -195,7 +197,7 @@ impl BoxConfig {
         format!(
             "name: natbox{number}\n\
              tun: {{ name: nb{number}, workers: {workers}, offload: {offload}, io: {io} }}\n\
-             inside: {{ interface: lan0, prefixes: [{prefix}] }}\n\
+             inside: {{ interface: lan0, address: {inside}, prefixes: [{prefix}] }}\n\
              uplinks:\n  - {}\n\
              {forwards}\
              outbound:\n{outbound}",

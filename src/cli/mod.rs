@@ -3,6 +3,7 @@
 mod check;
 mod config;
 pub mod demo;
+mod doctor;
 mod exit;
 mod output;
 mod plan;
@@ -64,6 +65,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Show what a running box is doing
     Status(status::Arguments),
+    /// Find what is wrong with a running box and its host, or (doctor server) with a server behind boxes, and what mends it
+    Doctor(doctor::Arguments),
     /// List the sessions of a running box
     Sessions(sessions::Arguments),
     /// Have a running box read its configuration file again; sessions that the new one allows live on
@@ -77,6 +80,7 @@ impl Command {
             Self::RunHooks(arguments) => run_hooks::run(&arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Demo(arguments) => demo::run(&arguments),
+            Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
@@ -104,6 +108,27 @@ impl ConfigFile {
         show_warnings(&warnings);
         Ok(config)
     }
+}
+
+/// Loads several files; all are read before it is said that one is wrong.
+///
+/// # Errors
+/// The user's, of the last wrong one; the others are reported.
+fn load_all(paths: &[PathBuf]) -> Result<Vec<configuration::Config>, Failure> {
+    let mut configs = Vec::new();
+    let mut failed = None;
+    for path in paths {
+        match (ConfigFile { path: path.clone() }).load() {
+            Ok(config) => configs.push(config),
+            Err(failure) => {
+                // The last one is reported by whoever called us.
+                if let Some(earlier) = failed.replace(failure) {
+                    Failure::report(&earlier);
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(configs), Err)
 }
 
 fn show_warnings(warnings: &[Problem]) {

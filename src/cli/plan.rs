@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::{Failure, print};
 use crate::host::plan;
 
 /// Arguments of `plan`.
@@ -25,22 +25,7 @@ pub struct Arguments {
 /// # Errors
 /// The user's when a configuration is wrong; all files are read before that is said.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut configs = Vec::new();
-    let mut failed = None;
-    for path in &arguments.paths {
-        match (ConfigFile { path: path.clone() }).load() {
-            Ok(config) => configs.push(config),
-            Err(failure) => {
-                // The last one is reported by whoever called us.
-                if let Some(earlier) = failed.replace(failure) {
-                    earlier.report();
-                }
-            }
-        }
-    }
-    if let Some(failure) = failed {
-        return Err(failure);
-    }
+    let configs = super::load_all(&arguments.paths)?;
     let plan = plan::render(&configs);
     if arguments.json {
         print(&serde_json::to_string_pretty(&plan).context("printing JSON").map_err(Failure::bug)?)?;

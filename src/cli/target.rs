@@ -1,6 +1,6 @@
 //! Which running box a command is for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::de::DeserializeOwned;
@@ -20,6 +20,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether a box is named.
+    pub fn is_named(&self) -> bool {
+        self.name.is_some() || self.socket.is_some()
+    }
+
     /// Asks the box.
     ///
     /// # Errors
@@ -28,6 +33,17 @@ impl Target {
         let socket = admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)?;
         admin::request(&socket, request).map_err(failure)
     }
+}
+
+/// Asks the box behind a socket.
+///
+/// # Errors
+/// Why it could not be asked.
+pub fn ask_at<Answer: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+) -> Result<Answer, admin::ClientError> {
+    admin::request(socket, request)
 }
 
 fn failure(error: admin::ClientError) -> Failure {

@@ -158,7 +158,15 @@ async fn run_box(
         sessions = config.limits.sessions, "TUN device open"
     );
     let nat = engine.nat();
-    let reloader = Reloader::new(path, written, config, prepared.facts(), dns_ports, Arc::clone(&nat));
+    let reloader = Reloader::new(
+        path,
+        written,
+        config,
+        prepared.facts(),
+        dns_ports,
+        prepared.numbers(),
+        Arc::clone(&nat),
+    );
     let mut events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;

@@ -21,4 +21,4 @@ mod status;
 pub use dns::DnsStatus;
 pub use reload::{ReloadError, Reloaded};
 pub use sessions::{Ends, Place, SessionPage, SessionView};
-pub use status::{Status, UplinkStatus, WorkerStatus};
+pub use status::{Setup, Status, UplinkStatus, WorkerStatus};

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine;
-use crate::host::Facts;
+use crate::host::{Facts, Numbers};
 use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
@@ -57,6 +57,7 @@ pub(super) struct Reloader {
     host: RefCell<Host>,
     /// See [`settings::settings`].
     dns: Vec<Option<u16>>,
+    numbers: Numbers,
     nat: Arc<ArcSwap<Nat>>,
 }
 
@@ -80,10 +81,11 @@ impl Reloader {
         config: &Config,
         facts: &Facts,
         dns: Vec<Option<u16>>,
+        numbers: Numbers,
         nat: Arc<ArcSwap<Nat>>,
     ) -> Self {
         let host = RefCell::new(Host::new(config, facts));
-        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, dns, nat }
+        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, dns, numbers, nat }
     }
 
     /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
@@ -98,6 +100,16 @@ impl Reloader {
         // The inside is told of those that lost their address.
         let ended = now.sweep_all(Affected::Homeless, Tick::now());
         ended + now.settle(&before, Tick::now())
+    }
+
+    /// What it lives by, as the file had it.
+    pub(super) fn written(&self) -> Config {
+        self.written.borrow().clone()
+    }
+
+    /// The numbers of its tables and rules.
+    pub(super) fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// Reads the file again and lives by it.

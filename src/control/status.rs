@@ -8,10 +8,11 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Published;
+use crate::host::Numbers;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use super::config::{Config, Uplink};
+use super::config::{self, Config, Uplink};
 use super::dns::{DnsStatus, Running};
 use super::health::{Line, Lines};
 use super::logging;
@@ -48,6 +49,15 @@ pub struct Status {
     /// The name server, if the box has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsStatus>,
+}
+
+/// What a box lives by: enough to tell what its host should look like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The configuration as a file, with all defaults.
+    pub configuration: String,
+    /// The numbers of its tables and rules.
+    pub numbers: Numbers,
 }
 
 /// The TUN device of a box.
@@ -155,6 +165,10 @@ impl Source {
     /// A page of the sessions.
     pub(super) fn sessions(&self, from: Place) -> SessionPage {
         sessions::page(&self.nat.load(), from, Tick::now())
+    }
+
+    pub(super) fn setup(&self) -> Setup {
+        Setup { configuration: config::to_yaml(&self.reloader.written()), numbers: self.reloader.numbers() }
     }
 
     pub(super) fn status(&self) -> Status {

@@ -150,7 +150,16 @@ impl Facts {
 
     fn look_for_trouble(&self, config: &Config, snapshot: &Snapshot) -> Vec<String> {
         let mut warnings = Vec::new();
-        if self.inside.address.is_none() {
+        if let Some(address) = config.inside.address.filter(|address| !snapshot.owns(*address)) {
+            warnings.push(format!(
+                "inside.address: {address} is not an address of this host ({} has {}), so nobody answers for the servers' next \
+                 hop; correct the key, or: ip address add {address}/{} dev {}",
+                self.inside.interface,
+                self.inside.address.map_or("none".into(), |address| address.to_string()),
+                config.inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len()),
+                self.inside.interface
+            ));
+        } else if self.inside.address.is_none() {
             warnings.push(format!(
                 "inside.interface: {} has no IPv4 address, so no server can use this box as its next hop; give it \
                  one of {:?}",

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use super::error::HostError;
 use super::facts::Facts;
 use super::journal::{self, Entry, Found, Header, Journal, Lock};
-use super::netlink::{Indices, Kernel, first_local_rule};
+use super::look::{Look, is_shared, look};
+use super::netlink::{Indices, Kernel};
 use super::numbers::{Numbers, Ours};
-use super::snapshot::Snapshot;
-use super::steps::{self, PROTOCOL, RuleAction, Step, TABLE_LOCAL};
+use super::steps::{self, PROTOCOL, Step};
 use super::sysctl;
 use crate::control::config::Config;
 
@@ -97,6 +97,11 @@ impl Prepared {
     /// What was found on the host.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// The numbers of its tables and rules.
+    pub fn numbers(&self) -> Numbers {
+        self.numbers
     }
 
     /// The configuration with the addresses that its interfaces have now.
@@ -275,79 +280,6 @@ impl Applied {
             errors.extend(journal.remove().err());
         }
         errors
-    }
-}
-
-/// What a step finds when it is about to be made.
-enum Look {
-    /// To be done, with the sysctls to restore afterwards.
-    Missing(Vec<(String, String)>),
-    /// It is there because another box that runs has put it there.
-    Shared(Vec<(String, String)>),
-    /// It is there and does not concern us, or it was done before.
-    Equal,
-}
-
-fn look(step: &Step, snapshot: &Snapshot, others: &[Found]) -> Result<Look, HostError> {
-    let shared = || match others.iter().flat_map(|other| &other.entries).find(|entry| entry.step == *step) {
-        Some(entry) => Look::Shared(entry.restore.clone()),
-        None => Look::Equal,
-    };
-    let there = match step {
-        Step::TunUp { .. } => false,
-        Step::Address { device, address } => {
-            let index = snapshot.link(device).map(|link| link.index);
-            snapshot.addresses.iter().any(|found| found.address == *address && Some(found.index) == index)
-        }
-        Step::Sysctl { path, value, optional } => {
-            return Ok(match sysctl::read(path)? {
-                Some(found) if found == *value => shared(),
-                None if *optional => Look::Equal,
-                found => {
-                    let mut restore: Vec<_> = found.map(|found| (path.clone(), found)).into_iter().collect();
-                    restore.extend(sysctl::dragged_along(path)?);
-                    Look::Missing(restore)
-                }
-            });
-        }
-        Step::Route(route) => match snapshot.route(route) {
-            // A dead process without a journal left it: ours to take back.
-            Some(found) if found.protocol == PROTOCOL => return Ok(Look::Shared(Vec::new())),
-            Some(_) => true,
-            None => match snapshot.route_in_the_way(route) {
-                Some(found) => {
-                    return Err(HostError::Conflict {
-                        found: super::plan::route_words(&found.route),
-                        wanted: super::plan::route_words(route),
-                    });
-                }
-                None => false,
-            },
-        },
-        Step::Rule(rule) => match snapshot.rule(rule) {
-            Some(found) if found.protocol == PROTOCOL && is_shared(step) => return Ok(shared()),
-            Some(found) if found.protocol == PROTOCOL => return Ok(Look::Shared(Vec::new())),
-            Some(_) => true,
-            None => false,
-        },
-        Step::ProxyNeighbour { address, device } => {
-            let index = snapshot.link(device).map(|link| link.index);
-            snapshot.proxies.iter().any(|(found, on)| found == address && Some(*on) == index)
-        }
-        Step::DropFirstLocalRule => match snapshot.rule(&first_local_rule()) {
-            Some(_) => false,
-            None => return Ok(shared()),
-        },
-    };
-    Ok(if there { Look::Equal } else { Look::Missing(Vec::new()) })
-}
-
-/// Whether boxes of one namespace have the step in common.
-fn is_shared(step: &Step) -> bool {
-    match step {
-        Step::Sysctl { .. } | Step::DropFirstLocalRule => true,
-        Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
-        Step::TunUp { .. } | Step::Address { .. } | Step::Route(_) | Step::ProxyNeighbour { .. } => false,
     }
 }
 

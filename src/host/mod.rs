@@ -23,11 +23,13 @@
 //! Every change is written to a [`journal`] before it is made, so that the next start can take back what a killed
 //! process left.
 
+pub mod doctor;
 mod error;
 mod facts;
 mod journal;
 mod lifecycle;
 mod listeners;
+mod look;
 mod netlink;
 mod numbers;
 pub mod plan;
@@ -36,6 +38,7 @@ mod snapshot;
 pub mod steps;
 mod sysctl;
 mod watch;
+mod ways;
 
 pub use error::HostError;
 pub use facts::{Facts, LegFacts};

@@ -54,6 +54,11 @@ impl Kernel {
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
+    /// For requests of other modules.
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Reads everything of interest.
     ///
     /// # Errors
@@ -209,7 +214,7 @@ pub(super) fn first_local_rule() -> Rule {
     Rule { priority: 0, iif: None, from: None, to: None, udp: None, action }
 }
 
-async fn dump<T>(
+pub(super) async fn dump<T>(
     doing: &str,
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, HostError> {
@@ -222,7 +227,7 @@ async fn dump<T>(
 }
 
 /// The kernel's error number, positive.
-fn code(error: &rtnetlink::Error) -> Option<i32> {
+pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
     if let rtnetlink::Error::NetlinkError(message) = error { Some(-message.raw_code()) } else { None }
 }
 
@@ -304,18 +309,21 @@ fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
 fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
-    let mut mtu = 0;
+    let (mut mtu, mut queue_length) = (0, 0);
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
             name = Some(found.clone());
         } else if let LinkAttribute::Mtu(found) = attribute {
             mtu = *found;
+        } else if let LinkAttribute::TxQueueLen(found) = attribute {
+            queue_length = *found;
         }
     }
     Some(Link {
         index: message.header.index,
         name: name?,
         mtu,
+        queue_length,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),

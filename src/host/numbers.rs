@@ -7,6 +7,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 use super::error::HostError;
 use super::snapshot::{Snapshot, is_local};
@@ -34,7 +35,7 @@ const OWN_PREFIX: u8 = 27;
 const BOXES: u32 = 240;
 
 /// The numbers of one box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
     k: u32,
     /// Address of the TUN, the source of the kernel's own ICMP errors about translated packets.
@@ -133,6 +134,11 @@ impl Numbers {
         let last = u8::try_from(k + 1).ok()?;
         let local_rule = before_local.and(local_rule);
         Some(Self { k, tun_address: Ipv4Addr::new(a, b, c, last), local_rule, before_local })
+    }
+
+    /// Whether they were chosen for a host that owns an external address.
+    pub(super) fn know_owned(&self) -> bool {
+        self.before_local.is_some()
     }
 
     /// Table asked for what comes from the inside.

@@ -41,7 +41,7 @@ pub struct BoxPlan {
     pub tun: String,
     /// The interfaces were looked at on this machine; else plain facts were assumed.
     pub looked: bool,
-    /// The box's address on the private network, if the interface is at hand.
+    /// The box's address on the private network, if the configuration has it or the interface is at hand.
     pub inside_address: Option<Ipv4Addr>,
     /// Things to know, as sentences.
     pub notes: Vec<String>,
@@ -160,19 +160,29 @@ pub(super) fn route_words(route: &Route) -> String {
 }
 
 fn rule_command(rule: &Rule) -> String {
-    let Rule { priority, iif, from, to, udp, action } = rule;
-    let mut words = vec![format!("ip rule add priority {priority}")];
+    let (selectors, action) = rule_parts(rule);
+    format!("ip rule add priority {} {selectors} protocol {PROTOCOL} {action}", rule.priority)
+}
+
+/// A rule as `ip` writes it, without its priority and who set it.
+pub(super) fn rule_words(rule: &Rule) -> String {
+    let (selectors, action) = rule_parts(rule);
+    format!("{selectors} {action}")
+}
+
+fn rule_parts(rule: &Rule) -> (String, String) {
+    let Rule { priority: _, iif, from, to, udp, action } = rule;
+    let mut words = Vec::new();
     words.push(from.map_or("from all".into(), |from| format!("from {}", prefix(from))));
     words.extend(to.map(|to| format!("to {}", prefix(to))));
     words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
     words.extend(udp.map(|(source, destination)| format!("ipproto udp sport {source} dport {destination}")));
-    words.push(format!("protocol {PROTOCOL}"));
-    words.push(match action {
+    let action = match action {
         RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
         RuleAction::Lookup(table) => format!("lookup {table}"),
         RuleAction::Blackhole => "blackhole".into(),
-    });
-    words.join(" ")
+    };
+    (words.join(" "), action)
 }
 
 /// As `ip` writes it.
@@ -237,7 +247,7 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         name: config.name.clone(),
         tun,
         looked: was_looked,
-        inside_address: facts.inside.address,
+        inside_address: config.inside.address.or(facts.inside.address),
         notes,
         commands: steps.iter().map(command).collect(),
     }

@@ -57,7 +57,7 @@ pub struct Snippet {
 pub(super) fn render(configs: &[Config], inside: &[Option<Ipv4Addr>]) -> (Vec<ServerPlan>, Vec<String>) {
     let mut boxes: Vec<Through<'_>> = Vec::new();
     for (place, (config, address)) in configs.iter().zip(inside).enumerate() {
-        boxes.push(Through { config, address: *address, table: SERVER_TABLES + place as u32 });
+        boxes.push(Through { config, address: *address, table: server_table(place) });
     }
     let targets = targets(configs);
     let mut warnings = Vec::new();
@@ -122,6 +122,18 @@ struct Through<'a> {
 struct Target {
     boxes: BTreeSet<usize>,
     names: BTreeSet<String>,
+}
+
+/// The servers, each with its addresses in order and with the places of the boxes that forward to them.
+pub(super) fn servers(configs: &[Config]) -> Vec<Vec<(Ipv4Addr, Vec<usize>)>> {
+    let targets = targets(configs);
+    let with_boxes = |address: &Ipv4Addr| (*address, targets[address].boxes.iter().copied().collect());
+    group(configs, &targets).iter().map(|group| group.iter().map(with_boxes).collect()).collect()
+}
+
+/// The table on a server for the box at this place, also the priority of its rule.
+pub(super) fn server_table(place: usize) -> u32 {
+    SERVER_TABLES + place as u32
 }
 
 fn targets(configs: &[Config]) -> BTreeMap<Ipv4Addr, Target> {
@@ -229,9 +241,7 @@ struct Line<'a> {
 impl Line<'_> {
     /// The private network that the address is in.
     fn network(&self) -> Ipv4Net {
-        let prefixes = self.through.config.inside.prefixes.iter();
-        let network = prefixes.filter(|prefix| prefix.contains(&self.address)).max_by_key(|p| p.prefix_len());
-        network.copied().unwrap_or(Ipv4Net::from(self.address))
+        self.through.config.inside.prefix_of(self.address).unwrap_or(Ipv4Net::from(self.address))
     }
 
     fn interface(&self) -> String {

@@ -25,6 +25,8 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mtu: u32,
+    /// Of the transmit queue, in packets.
+    pub(super) queue_length: u32,
     /// Administratively up.
     pub(super) up: bool,
     /// Up, and the other end is there.

@@ -356,6 +356,37 @@ fn behind_one_box_with_several_lines_the_server_needs_a_default_route_only() {
 }
 
 #[test]
+fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a_table_for_each_box() {
+    let mut three_legged = three_legged();
+    three_legged.name = "three-legged".into();
+    three_legged.inside.address = Some(ip("10.0.0.1"));
+    let mut other = natbox2("10.0.0.0/24", "10.0.0.202");
+    other.uplinks[0].addresses = vec![ip("192.0.2.10")];
+    other.forwards = vec![forward("web", 0, "192.0.2.10", 80, "10.0.0.202")];
+    other.inside.address = Some(ip("10.0.0.200"));
+    let plan = plan::render(&[three_legged, other]);
+    assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
+    assert_eq!(plan.servers.len(), 1);
+    let server = &plan.servers[0];
+    let addresses: Vec<_> = server.addresses.iter().map(|a| (a.address, a.through.as_str())).collect();
+    // One address for all lines of the first.
+    assert_eq!(addresses, [(ip("10.0.0.101"), "three-legged"), (ip("10.0.0.202"), "natbox2")]);
+    assert!(server.policy_routing);
+    let commands = server.commands.join("\n");
+    for line in [
+        "BOX_three_legged=10.0.0.1  # inside address of three-legged",
+        "BOX_natbox2=10.0.0.200  # inside address of natbox2",
+        "ip route replace default via \"$BOX_three_legged\" dev \"$DEV_10_0_0_0_24\" table 7201",
+        "ip rule add from 10.0.0.101 lookup 7201 priority 7201",
+        "ip route replace default via \"$BOX_natbox2\" dev \"$DEV_10_0_0_0_24\" table 7202",
+        "ip rule add from 10.0.0.202 lookup 7202 priority 7202",
+    ] {
+        assert!(commands.contains(line), "{line} in\n{commands}");
+    }
+    assert_eq!(commands.matches("ip rule add").count(), 2);
+}
+
+#[test]
 fn one_server_address_behind_two_boxes_is_a_warning() {
     let plan = plan::render(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.101")]);
     assert!(plan.warnings[0].starts_with("10.0.0.101 is the server address of natbox1 and natbox2"));
@@ -410,6 +441,7 @@ fn host() -> Snapshot {
         index,
         name: name.into(),
         mtu: 1500,
+        queue_length: 1000,
         up: true,
         carrier: true,
         arp: index > 1,
@@ -519,7 +551,7 @@ fn natbox1() -> Config {
     Config {
         name: "natbox1".into(),
         tun: Tun { name: "nb1".into(), ..Tun::default() },
-        inside: Inside { interface: "lan0".into(), prefixes: vec![net("10.0.0.0/24")] },
+        inside: Inside { interface: "lan0".into(), address: None, prefixes: vec![net("10.0.0.0/24")] },
         uplinks: vec![uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254")],
         forwards: vec![forward("web", 0, "203.0.113.10", 80, "10.0.0.101")],
         outbound: Vec::new(),
@@ -539,7 +571,7 @@ fn natbox2(prefix: &str, server: &str) -> Config {
     Config {
         name: "natbox2".into(),
         tun: Tun { name: "nb2".into(), ..Tun::default() },
-        inside: Inside { interface: "lan0".into(), prefixes: vec![net(prefix)] },
+        inside: Inside { interface: "lan0".into(), address: None, prefixes: vec![net(prefix)] },
         uplinks: vec![uplink("isp2", "wan0", &["198.51.100.10"], "198.51.100.254")],
         forwards: vec![forward("web", 0, "198.51.100.10", 80, server)],
         ..natbox1()

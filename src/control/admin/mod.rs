@@ -26,6 +26,8 @@ pub enum Request {
         #[serde(default)]
         from: Place,
     },
+    /// Asks for [`super::Setup`].
+    Setup,
     /// Has the configuration read again; answered with [`super::Reloaded`].
     Reload,
 }

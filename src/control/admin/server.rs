@@ -155,6 +155,7 @@ fn answer(line: &[u8], source: &Source) -> Vec<u8> {
     match serde_json::from_slice(line) {
         Ok(Request::Status) => to_json(&source.status()),
         Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
+        Ok(Request::Setup) => to_json(&source.setup()),
         Ok(Request::Reload) => match source.reloader.reload() {
             Ok(reloaded) => to_json(&reloaded),
             Err(error) => refusal(&error),

@@ -23,6 +23,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
     let uplinks = draft.uplinks.as_deref().unwrap_or_default();
     check_uplink_names(uplinks, sink);
     check_followed(uplinks, sink);
+    check_inside_address(&draft.inside, sink);
     check_addresses(uplinks, &draft.inside, sink);
     check_gateways(uplinks, &draft.inside, sink);
     let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
@@ -42,7 +43,11 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
     Some(Config {
         name: draft.name?,
         tun: draft.tun,
-        inside: Inside { interface: draft.inside.interface?.value, prefixes: values(draft.inside.prefixes?) },
+        inside: Inside {
+            interface: draft.inside.interface?.value,
+            address: draft.inside.address.map(|address| address.value),
+            prefixes: values(draft.inside.prefixes?),
+        },
         uplinks: draft.uplinks?.into_iter().map(uplink).collect::<Option<_>>()?,
         forwards,
         outbound: outbound?,
@@ -190,6 +195,19 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
                 "publish fewer",
             );
         }
+    }
+}
+
+fn check_inside_address(inside: &DraftInside, sink: &Sink) {
+    let (Some(address), Some(_)) = (&inside.address, &inside.prefixes) else { return };
+    if first_inside(&[address.value], inside).is_none() {
+        let advice = "write the box's own address on the private network, or correct `inside.prefixes`";
+        sink.report(
+            &address.place,
+            address.value.to_string(),
+            "an address in one of `inside.prefixes`",
+            advice,
+        );
     }
 }
 

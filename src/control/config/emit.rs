@@ -53,6 +53,8 @@ struct TunForm<'c> {
 #[derive(Serialize)]
 struct InsideForm<'c> {
     interface: &'c str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<Ipv4Addr>,
     prefixes: Vec<String>,
 }
 
@@ -199,6 +201,7 @@ impl<'c> From<&'c Config> for FileForm<'c> {
             },
             inside: InsideForm {
                 interface: &inside.interface,
+                address: inside.address,
                 prefixes: inside.prefixes.iter().map(ToString::to_string).collect(),
             },
             uplinks: config.uplinks.iter().map(UplinkForm::from).collect(),

@@ -101,6 +101,9 @@ pub enum OffloadLimit {
 pub struct Inside {
     /// Interface towards the private network.
     pub interface: String,
+    /// The box's own address there, the next hop of the servers; within [`Self::prefixes`]. None: whatever it is; then only the
+    /// box itself knows.
+    pub address: Option<Ipv4Addr>,
     /// Private prefixes behind it, at least one, not overlapping one another.
     pub prefixes: Vec<Ipv4Net>,
 }
@@ -438,6 +441,14 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+impl Inside {
+    /// The longest prefix that an address is in.
+    pub fn prefix_of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
+        let prefixes = self.prefixes.iter().filter(|prefix| prefix.contains(&address));
+        prefixes.max_by_key(|prefix| prefix.prefix_len()).copied()
+    }
 }
 
 impl Uplink {

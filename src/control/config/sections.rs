@@ -52,7 +52,7 @@ static ROOT: Section = Section {
     ],
 };
 static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
-static INSIDE: Section = Section { path: "inside", keys: &["interface", "prefixes"] };
+static INSIDE: Section = Section { path: "inside", keys: &["interface", "address", "prefixes"] };
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
 static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "to", "uplinks", "balance"] };
@@ -130,6 +130,7 @@ pub(super) struct Draft {
 #[derive(Debug)]
 pub(super) struct DraftInside {
     pub interface: Option<Located<String>>,
+    pub address: Option<Located<Ipv4Addr>>,
     /// None if one of them could not be read, so that nothing is said to lie outside them.
     pub prefixes: Option<Vec<Located<Ipv4Net>>>,
 }
@@ -255,7 +256,7 @@ fn inside(file: &Fields<'_>) -> DraftInside {
         )
         .and_then(|inside| inside.fields(&INSIDE, &SCHEMA))
     else {
-        return DraftInside { interface: None, prefixes: None };
+        return DraftInside { interface: None, address: None, prefixes: None };
     };
     let prefixes = fields
         .need(
@@ -265,7 +266,13 @@ fn inside(file: &Fields<'_>) -> DraftInside {
         )
         .and_then(|list| list.some_items(MAX_PREFIXES, "prefixes"))
         .and_then(|items| all_located(&items, network::unicast_prefix));
-    DraftInside { interface: interface(&fields, "the interface towards the private network"), prefixes }
+    DraftInside {
+        interface: interface(&fields, "the interface towards the private network"),
+        address: fields
+            .get("address")
+            .and_then(|address| located(&address, |address| address.value(network::address))),
+        prefixes,
+    }
 }
 
 fn forward((index, cursor): (usize, &Cursor<'_>)) -> Option<DraftForward> {

@@ -64,6 +64,7 @@ fn the_reference_file_holds_the_defaults() {
     // What has no default, and what is made from the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
+    short.inside.address = reference.inside.address;
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();

@@ -253,6 +253,7 @@ fn config() -> impl Strategy<Value = Config> {
                 },
                 inside: Inside {
                     interface: "lan0".into(),
+                    address: (workers % 2 == 0).then(|| "10.1.0.9".parse().unwrap()),
                     prefixes: vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/24".parse().unwrap()],
                 },
                 forwards: forwards.into_iter().enumerate().map(forward).collect(),

@@ -1,0 +1,115 @@
+//! The box's host.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use natbox::cli::demo::topology::{Legs, Private};
+use natbox::host::doctor::Severity;
+
+use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};
+use crate::lab::{NATBOX, Site};
+
+#[test]
+fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
+    let site = Site::new(Private::Shared, 1)?;
+    let natbox = site.start(0, &site.web_config(0))?;
+    let arguments = [Path::new("--socket"), natbox.socket()];
+    let host = &site.line(0).natbox;
+    let healthy = examine(host, &[], &arguments)?;
+    ensure!(healthy.healthy, "{healthy:#?}");
+    for id in ["box", "line", "host", "path", "gateway", "firewall", "conntrack", "mtu", "sessions", "drops"]
+    {
+        ensure!(!healthy.of(Severity::Ok, id).is_empty(), "{id} in {healthy:#?}");
+    }
+    let published = site.line(0).published;
+    let all = [
+        broken("ip rule del priority 1012", "rules", "iif lan0"),
+        broken("ip rule del priority 1009", "rules", "blackhole"),
+        broken("ip route del default table 7164", "routes", "default dev nb1 table 7164"),
+        broken("ip route replace 203.0.113.10 dev lan0", "routes", "dev lan0` stands where"),
+        broken("ip address del 169.254.71.2/32 dev nb1", "tun", "169.254.71.2/32"),
+        broken("ip link set nb1 mtu 1400", "tun", "mtu 65535"),
+        broken("sysctl -qw net.ipv4.conf.lan0.rp_filter=1", "sysctls", "conf/lan0/rp_filter is 1"),
+        broken(
+            "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.nb1.rp_filter=1",
+            "sysctls",
+            "nb1/rp_filter is 1",
+        ),
+        broken("sysctl -qw net.ipv4.ip_forward=0", "sysctls", "ip_forward is 0"),
+        broken("sysctl -qw net.ipv4.conf.wan0.forwarding=0", "sysctls", "wan0/forwarding is 0"),
+        broken("sysctl -qw net.ipv4.neigh.wan0.proxy_delay=80", "sysctls", "proxy_delay").warned_of(),
+        broken(format!("ip neighbour del proxy {published} dev wan0"), "proxy-arp", published.to_string()),
+        // A VPN's catch-all.
+        broken(
+            "ip route add default dev lo table 52; ip rule add priority 10 lookup 52",
+            "path",
+            "goes out by lo",
+        ),
+        broken(
+            "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
+            "firewall",
+            "`ip filter FORWARD` drops",
+        ),
+        // The router that this machine was before.
+        broken(
+            "nft 'add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }; \
+             add rule ip nat POSTROUTING oifname \"wan0\" masquerade'",
+            "firewall",
+            "`ip nat POSTROUTING` rewrites",
+        ),
+        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").warned_of(),
+        broken(
+            format!("ip neighbour replace {published} lladdr 02:00:00:00:99:01 dev wan0 nud reachable"),
+            "duplicate-address",
+            published.to_string(),
+        )
+        .undone_by(format!("ip neighbour del {published} dev wan0")),
+    ];
+    assert_named_and_mended(host, &arguments, &all)
+}
+
+#[test]
+fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let config = site.three_legged_config().forward("tcp", 80, site.server_address(0), 80);
+    let mut natbox = site.start(0, &config)?;
+    let host = &site.line(0).natbox;
+    let file = site.lab.directory().join("natbox1.yaml");
+    let by_file = [Path::new("--config"), file.as_path()];
+    let healthy = examine(host, &[], &by_file)?;
+    ensure!(healthy.healthy && healthy.of(Severity::Ok, "gateway").len() == 2, "{healthy:#?}");
+
+    let gateway = site.line(1).gateway;
+    shell(&site.line(1).provider, &format!("ip address del {gateway}/24 dev box0"))?;
+    shell(host, "ip neighbour flush dev wan1")?;
+    let report = examine(host, &[], &by_file)?;
+    let errors = report.errors();
+    ensure!(errors.len() == 1 && errors[0].found.contains(&gateway.to_string()), "{report:#?}");
+    shell(&site.line(1).provider, &format!("ip address add {gateway}/24 dev box0"))?;
+
+    // What the file says and the box does not know.
+    let written = std::fs::read_to_string(&file)?;
+    std::fs::write(&file, written.replace("port: 80", "port: 81"))?;
+    let report = examine(host, &[], &by_file)?;
+    let mend: Vec<&String> =
+        report.of(Severity::Warning, "configuration").iter().flat_map(|f| &f.mend).collect();
+    ensure!(report.healthy && mend.len() == 1, "{report:#?}");
+    shell(host, &mend[0].replacen("natbox", NATBOX, 1))?;
+    let report = examine(host, &[], &by_file)?;
+    ensure!(report.of(Severity::Warning, "configuration").is_empty(), "{report:#?}");
+
+    // From another namespace there is nothing to see of the box's host.
+    let mut elsewhere = site.server().command(NATBOX);
+    elsewhere.args(["doctor", "--socket"]).arg(natbox.socket());
+    let refused = elsewhere.output()?;
+    ensure!(refused.status.code() == Some(2) && text(&refused.stderr).contains("nsenter"), "{refused:?}");
+
+    natbox.process().terminate()?;
+    let report = examine(host, &[], &by_file)?;
+    let errors = report.errors();
+    ensure!(
+        errors.len() == 1 && errors[0].id == "box" && errors[0].advice.contains("natbox run"),
+        "{report:#?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! `natbox doctor`: what is wrong with a running box and its host, or with a server behind boxes, and what mends it.
+
+mod report;
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+
+use super::target::{self, Target};
+use super::{ConfigFile, Failure, print};
+use crate::control::admin::Request;
+use crate::control::config::{self, Config};
+use crate::control::{Setup, Status};
+use crate::host::doctor::{self, Finding};
+use report::Report;
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    target: Target,
+    /// The configuration file that the box should live by; without it, it is asked
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Look at this machine as a server behind these boxes
+    Server(Server),
+}
+
+/// Arguments of `doctor server`.
+#[derive(Debug, Args)]
+struct Server {
+    /// The configuration files of the box, or of all boxes that publish this server
+    #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1.., required = true)]
+    paths: Vec<PathBuf>,
+    /// Send no packets that show the way of the replies
+    #[arg(long)]
+    no_probe: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks, and tells what it found. Exit code: 1 if anything is wrong.
+///
+/// # Errors
+/// The environment's when no box answers, or runs elsewhere; the user's when a configuration is wrong.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let (title, findings, json) = match &arguments.what {
+        Some(What::Server(server)) => {
+            let configs = super::load_all(&server.paths)?;
+            let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
+            let title = format!("server behind {}", names.join(", "));
+            let findings =
+                doctor::examine_server(&configs, !server.no_probe).map_err(Failure::environment)?;
+            (title, findings, server.json)
+        }
+        None => {
+            let (name, findings) = examine_box(arguments)?;
+            (format!("box {name}"), findings, arguments.json)
+        }
+    };
+    let report = Report::new(findings);
+    print(&if json {
+        serde_json::to_string_pretty(&report).context("printing JSON").map_err(Failure::bug)?
+    } else {
+        report.text(&title)
+    })?;
+    Ok(ExitCode::from(if report.healthy { super::DONE } else { super::USER }))
+}
+
+fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure> {
+    let file = arguments.config.as_ref().map(|path| ConfigFile { path: path.clone() }.load()).transpose()?;
+    let mut findings = Vec::new();
+    let asked = match &file {
+        Some(file) if !arguments.target.is_named() => {
+            let socket = &file.admin.socket;
+            match target::ask_at(socket, &Request::Status)
+                .and_then(|status| Ok((status, target::ask_at(socket, &Request::Setup)?)))
+            {
+                Ok(answers) => Some(answers),
+                Err(error) => {
+                    findings.push(
+                        Finding::error(
+                            "box",
+                            format!("{} does not run: {error}", file.name),
+                            "nothing is translated",
+                        )
+                        .advice(format!(
+                            "start it: systemctl start natbox@{}, or natbox run --config FILE",
+                            file.name
+                        )),
+                    );
+                    None
+                }
+            }
+        }
+        Some(_) | None => {
+            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::Setup)?))
+        }
+    };
+    let (config, numbers) = match asked {
+        Some((status, setup)) => {
+            let Setup { configuration, numbers } = setup;
+            let lived_by =
+                config::parse("the box's own configuration", &configuration).map_err(Failure::bug)?.config;
+            same_namespace(&status)?;
+            findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
+            findings.extend(status::judge(&status));
+            findings.extend(file.as_ref().and_then(|file| drift(file, &lived_by)));
+            (file.unwrap_or(lived_by), Some(numbers))
+        }
+        None => (file.unwrap_or_else(|| unreachable!("without a file a box has answered")), None),
+    };
+    findings.extend(doctor::examine_box(&config, numbers).map_err(Failure::environment)?);
+    Ok((config.name, findings))
+}
+
+/// The file says something else than the box lives by.
+fn drift(file: &Config, lived_by: &Config) -> Option<Finding> {
+    (config::to_json(file) != config::to_json(lived_by)).then(|| {
+        Finding::warning(
+            "configuration",
+            format!("{} lives by another configuration than the file's", file.name),
+            "what is looked at here is what the file wants",
+        )
+        .mend([format!("natbox reload --socket {}", lived_by.admin.socket.display())])
+        .advice("where that is refused: systemctl restart natbox@NAME")
+    })
+}
+
+/// What the kernel says here must be what it says to the box.
+fn same_namespace(status: &Status) -> Result<(), Failure> {
+    let of = |process: &str| std::fs::read_link(Path::new("/proc").join(process).join("ns/net")).ok();
+    let pid = status.pid;
+    match (of("self"), of(&pid.to_string())) {
+        (Some(here), Some(there)) if here != there => Err(Failure::environment(anyhow!(
+            "{} runs in another network namespace than this command; run it there: nsenter -t {pid} -n natbox doctor --name {}",
+            status.name,
+            status.name
+        ))),
+        // Who may not look is not told apart.
+        (_, _) => Ok(()),
+    }
+}

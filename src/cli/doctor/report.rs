@@ -1,0 +1,79 @@
+//! Findings as text for people and as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::host::doctor::{Finding, Severity};
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// No finding is an error.
+    pub(super) healthy: bool,
+    /// The worst first.
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    pub(super) fn new(mut findings: Vec<Finding>) -> Self {
+        // Stable: within a severity it is the order of the look.
+        findings.sort_by_key(|finding| finding.severity);
+        let healthy = findings.iter().all(|finding| finding.severity != Severity::Error);
+        Self { healthy, findings }
+    }
+
+    pub(super) fn text(&self, title: &str) -> String {
+        let of = |severity| self.findings.iter().filter(move |finding| finding.severity == severity);
+        let (errors, warnings, good) =
+            (of(Severity::Error).count(), of(Severity::Warning).count(), of(Severity::Ok).count());
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{title}: {errors} errors, {warnings} warnings, {good} checks passed");
+        for (word, severity) in [("ERROR", Severity::Error), ("WARNING", Severity::Warning)] {
+            for finding in of(severity) {
+                let _ = writeln!(text, "\n{word} {}: {}", finding.id, finding.found);
+                for line in [&finding.why, &finding.advice].into_iter().filter(|line| !line.is_empty()) {
+                    let _ = writeln!(text, "  {line}");
+                }
+                for command in &finding.mend {
+                    let _ = writeln!(text, "    {command}");
+                }
+            }
+        }
+        if good > 0 {
+            text.push('\n');
+        }
+        for finding in of(Severity::Ok) {
+            let _ = writeln!(text, "ok {}: {}", finding.id, finding.found);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_comes_first_with_what_mends_it() {
+        let report = Report::new(vec![
+            Finding::ok("path", "all ways are right"),
+            Finding::warning("mtu", "wan0 has MTU 900", "small").advice("think"),
+            Finding::error("rules", "one is missing", "lost").mend(["ip rule add x".into()]),
+        ]);
+        assert!(!report.healthy);
+        assert_eq!(
+            report.text("box a"),
+            "box a: 1 errors, 1 warnings, 1 checks passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
+             WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all ways are right\n"
+        );
+        let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!((&json["healthy"], &json["findings"][0]["severity"]), (&false.into(), &"error".into()));
+    }
+
+    #[test]
+    fn warnings_leave_it_healthy() {
+        assert!(Report::new(vec![Finding::warning("mtu", "small", "slow")]).healthy);
+    }
+}

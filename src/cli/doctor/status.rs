@@ -1,0 +1,165 @@
+//! What is thought of what a box says of itself.
+
+use crate::control::{Status, UplinkStatus};
+use crate::host::doctor::Finding;
+use crate::nat::DropReason;
+
+/// Findings of a box's own state.
+pub(super) fn judge(status: &Status) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = status.uplinks.iter().map(line).collect();
+    findings.push(table(status));
+    let told = status.drops.iter().filter_map(|(name, count)| {
+        let reason = DropReason::ALL.iter().find(|reason| reason.name() == name)?;
+        drops(*reason, *count)
+    });
+    let told: Vec<Finding> = told.collect();
+    if told.is_empty() {
+        findings
+            .push(Finding::ok("drops", "nothing was dropped that points to a wrong setting or a shortage"));
+    }
+    findings.extend(told);
+    findings.push(match status.log_lost {
+        0 => Finding::ok("log", "no line of the log was lost"),
+        lost => Finding::warning(
+            "log",
+            format!("{lost} lines of the log were lost"),
+            "whoever reads standard error (the journal, a pipe) does not keep up; the mapping log has holes",
+        )
+        .advice("see to the reader, or set log.level higher"),
+    });
+    findings
+}
+
+fn line(uplink: &UplinkStatus) -> Finding {
+    let UplinkStatus { name, interface, since_seconds, .. } = uplink;
+    match (uplink.healthy, uplink.carrier) {
+        (true, _) => Finding::ok("line", format!("{name} by {interface} is healthy")),
+        (false, false) => Finding::error(
+            "line",
+            format!("{name} has failed {since_seconds} s ago: {interface} is down"),
+            "nothing goes by this line",
+        )
+        .mend([format!("ip link set {interface} up")])
+        .advice("if it is up already, see to its cable"),
+        (false, true) => Finding::error(
+            "line",
+            format!(
+                "{name} by {interface} has failed {since_seconds} s ago: its health check gets no answer"
+            ),
+            "what begins inside takes other lines, and who asks at this one's address gets no answer",
+        )
+        .advice("is the line's router on, and do the targets of uplinks.health answer anybody?"),
+    }
+}
+
+fn table(status: &Status) -> Finding {
+    let sessions = &status.sessions;
+    let text = format!("{} of {} sessions are in use", sessions.now, sessions.capacity);
+    match u64::from(sessions.now) * 10 >= u64::from(sessions.capacity) * 9 {
+        true => Finding::warning(
+            "sessions",
+            text,
+            "when the table is full, new sessions push out old ones or are refused",
+        )
+        .advice("raise limits.sessions and restart, or find who opens so many: natbox sessions"),
+        false => Finding::ok("sessions", text),
+    }
+}
+
+/// Drops that somebody can do something about; the rest is what the Internet sends.
+fn drops(reason: DropReason, count: u64) -> Option<Finding> {
+    let advice = match reason {
+        DropReason::SourceNotInside => {
+            "add the sender's network to inside.prefixes, or see who sends there with a foreign address"
+        }
+        DropReason::NoOutboundRule => "add an outbound rule for it, if it is to reach the Internet",
+        DropReason::LineUnknown => {
+            "normal for a while after a restart; else the server speaks to clients who never asked: see its routes (natbox doctor server)"
+        }
+        DropReason::HairpinOff => "set nat.hairpin: true, if the inside is to reach published addresses",
+        DropReason::TableFull => "raise limits.sessions and restart",
+        DropReason::PortsExhausted => {
+            "add external addresses, widen nat.ports, or set nat.address_pooling: soft"
+        }
+        DropReason::HostLimit => {
+            "raise limits.sessions_per_host, or see what that host does: natbox sessions"
+        }
+        DropReason::HostRate => {
+            "raise limits.new_sessions_per_host, or see what that host does: natbox sessions"
+        }
+        DropReason::BadOffload | DropReason::WriteRefused => {
+            "see the log; tun.offload: none gets round a kernel that does not do what it offers"
+        }
+        DropReason::FragmentsFull => "raise limits.fragments and restart, if the pieces are not an attack",
+        DropReason::NotIpv4
+        | DropReason::Ipv6
+        | DropReason::BadIpHeader
+        | DropReason::BadIpChecksum
+        | DropReason::SourceRoute
+        | DropReason::BadTransportHeader
+        | DropReason::BadIcmpError
+        | DropReason::BadFragment
+        | DropReason::FragmentRefused
+        | DropReason::FragmentDuplicate
+        | DropReason::FragmentIncomplete
+        | DropReason::Martian
+        | DropReason::NoMapping
+        | DropReason::Filtered
+        | DropReason::TcpWithoutSession
+        | DropReason::UnaskedAnswer
+        | DropReason::UnmatchedIcmpError
+        | DropReason::UnrelatedIcmpError
+        | DropReason::UnsupportedIcmp
+        | DropReason::AddressBusy
+        | DropReason::TooBig => return None,
+    };
+    let found = format!("{count} packets were dropped since the start: {}", reason.name());
+    Some(Finding::warning("drops", found, reason.explanation().trim()).advice(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::host::doctor::Severity;
+
+    #[test]
+    fn what_a_box_says_of_itself_is_judged() {
+        let good = status();
+        assert!(judge(&good).iter().all(|finding| finding.severity == Severity::Ok), "{:?}", judge(&good));
+        let mut bad = good.clone();
+        (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
+        bad.sessions.now = 900;
+        bad.drops = BTreeMap::from([("source-not-inside".into(), 3), ("no-mapping".into(), 9)]);
+        bad.log_lost = 1;
+        let findings = judge(&bad);
+        let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
+        assert_eq!(
+            (of("line").severity, of("line").mend.as_slice()),
+            (Severity::Error, &["ip link set wan0 up".to_owned()][..])
+        );
+        for id in ["sessions", "drops", "log"] {
+            assert_eq!(of(id).severity, Severity::Warning, "{id}");
+        }
+        assert!(of("drops").found.starts_with("3 packets"), "{:?}", of("drops"));
+        assert_eq!(
+            findings.iter().filter(|finding| finding.id == "drops").count(),
+            1,
+            "strangers' packets are nobody's fault"
+        );
+        bad.uplinks[0].carrier = true;
+        assert!(judge(&bad)[0].mend.is_empty() && judge(&bad)[0].found.contains("health check"));
+    }
+
+    fn status() -> Status {
+        let json = r#"{
+            "name": "a", "version": "0", "pid": 1, "uptime_seconds": 1, "tun": { "name": "nb0", "io": "poll", "offload": "none" },
+            "uplinks": [{ "name": "isp", "interface": "wan0", "healthy": true, "since_seconds": 5, "carrier": true,
+                "checked": false, "latency_milliseconds": null, "loss_percent": null }],
+            "sessions": { "now": 10, "capacity": 1000, "created": 0, "expired": 0, "evicted": 0 },
+            "mappings": 0, "totals": {}, "drops": { "no-mapping": 9 }, "log_lost": 0, "workers": []
+        }"#;
+        serde_json::from_str(json).unwrap()
+    }
+}

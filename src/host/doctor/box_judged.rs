@@ -1,0 +1,466 @@
+//! What is thought of the host of a box.
+
+use std::net::Ipv4Addr;
+
+use super::Finding;
+use super::box_seen::{BoxSeen, Passage, State, protocols};
+use super::filters::{Fate, Packet};
+use super::legs::{Leg, judge_filters, judge_offloads};
+use crate::control::config::MssClamp;
+use crate::host::error::HostError;
+use crate::host::plan::{command, rule_words};
+use crate::host::snapshot::FoundRule;
+use crate::host::steps::{Rule, Step};
+use crate::host::ways::{Answers, Way};
+
+/// An interface is missing or down, so nothing else was looked at.
+pub(super) fn no_leg(error: &HostError) -> Finding {
+    let why = "without it nothing passes, and nothing else was looked at";
+    let finding = Finding::error("interface", error.to_string(), why);
+    if let HostError::InterfaceDown { name, .. } = error {
+        finding.mend([format!("ip link set {name} up")])
+    } else {
+        finding
+    }
+}
+
+pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
+    let mut findings: Vec<Finding> =
+        seen.facts.warnings.iter().map(|warning| Finding::warning("configuration", warning, "")).collect();
+    if seen.runs {
+        let steps = steps(seen);
+        let sound = steps.is_empty();
+        findings.extend(steps);
+        if sound {
+            findings.push(Finding::ok(
+                "host",
+                format!("all {} settings of the host are in place", seen.steps.len()),
+            ));
+        }
+        findings.extend(owned_since(seen));
+        findings.extend(passages(seen, sound));
+    }
+    findings.extend(mtu(seen));
+    findings.extend(judge_offloads(&seen.legs, true));
+    findings.extend(judge_filters(&seen.filters, untrack(seen)));
+    findings.extend(firewall(seen));
+    findings.extend(gateways(seen));
+    findings.extend(taken(seen));
+    findings
+}
+
+/// What is missing, a finding for each kind.
+fn steps(seen: &BoxSeen) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    for kind in KINDS {
+        let of_kind: Vec<&(Step, State)> =
+            seen.steps.iter().filter(|(step, _)| Kind::of(step) == kind).collect();
+        let wrong: Vec<&(Step, State)> =
+            of_kind.iter().copied().filter(|(step, state)| !is_good(seen, step, state)).collect();
+        let unknown = wrong.iter().filter_map(|(_, state)| match state {
+            State::Unknown(why) => Some(why),
+            State::InPlace | State::Missing(_) | State::InTheWay(_) => None,
+        });
+        if let Some(why) = unknown.clone().next() {
+            findings.push(Finding::warning(kind.id(), format!("not looked at: {why}"), kind.why()));
+        }
+        let wrong: Vec<_> =
+            wrong.into_iter().filter(|(_, state)| !matches!(state, State::Unknown(_))).collect();
+        if wrong.is_empty() {
+            continue;
+        }
+        let shown: Vec<String> =
+            wrong.iter().take(MOST_SHOWN).map(|(step, state)| found(step, state)).collect();
+        let more = if wrong.len() > MOST_SHOWN {
+            format!("; and {} more", wrong.len() - MOST_SHOWN)
+        } else {
+            String::new()
+        };
+        let text = format!("{} of {}: {}{more}", wrong.len(), kind.of_many(of_kind.len()), shown.join("; "));
+        let severe = wrong.iter().any(|(step, _)| is_severe(step));
+        let make = if severe { Finding::error } else { Finding::warning };
+        findings.push(
+            make(kind.id(), text, kind.why().to_owned())
+                .mend(wrong.iter().map(|(step, state)| mend(step, state))),
+        );
+    }
+    findings
+}
+
+/// What a step is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tun,
+    Rule,
+    Route,
+    Sysctl,
+    Proxy,
+}
+
+/// The device first: what hangs on it can be set only then.
+const KINDS: [Kind; 5] = [Kind::Tun, Kind::Route, Kind::Rule, Kind::Sysctl, Kind::Proxy];
+const MOST_SHOWN: usize = 3;
+
+impl Kind {
+    fn of(step: &Step) -> Self {
+        match step {
+            Step::TunUp { .. } | Step::Address { .. } => Self::Tun,
+            Step::Sysctl { .. } => Self::Sysctl,
+            Step::Route(_) => Self::Route,
+            Step::Rule(_) | Step::DropFirstLocalRule => Self::Rule,
+            Step::ProxyNeighbour { .. } => Self::Proxy,
+        }
+    }
+
+    fn id(self) -> &'static str {
+        match self {
+            Self::Tun => "tun",
+            Self::Rule => "rules",
+            Self::Route => "routes",
+            Self::Sysctl => "sysctls",
+            Self::Proxy => "proxy-arp",
+        }
+    }
+
+    fn of_many(self, count: usize) -> String {
+        match self {
+            Self::Tun => format!("{count} settings of the TUN are missing or different"),
+            Self::Rule => format!("{count} rules are missing"),
+            Self::Route => format!("{count} routes are missing or different"),
+            Self::Sysctl => format!("{count} sysctls have another value"),
+            Self::Proxy => format!("{count} proxy entries are missing"),
+        }
+    }
+
+    fn why(self) -> &'static str {
+        match self {
+            Self::Tun => {
+                "all packets go through the TUN, whole, and the kernel's errors about them carry its address"
+            }
+            Self::Rule => {
+                "the rules take packets to natbox and replies to their line, and keep the outside from passing it by"
+            }
+            Self::Route => {
+                "the rules lead to tables with these routes; without one packets are lost or leave untranslated"
+            }
+            Self::Sysctl => {
+                "with other values the kernel does not forward, or drops packets whose source it finds strange"
+            }
+            Self::Proxy => {
+                "nobody answers ARP for the published address, so the line's router cannot deliver to it"
+            }
+        }
+    }
+}
+
+/// A filter of sources that is off is as good as a loose one, and what counts is the greater of two values.
+fn is_good(seen: &BoxSeen, step: &Step, state: &State) -> bool {
+    match (step, state) {
+        (_, State::InPlace) => true,
+        (Step::Sysctl { path, .. }, State::Missing(Some(found))) if path.ends_with("/rp_filter") => {
+            found.parse().unwrap_or(0).max(seen.facts.rp_filter_all) != STRICT
+        }
+        (_, State::Missing(_) | State::InTheWay(_) | State::Unknown(_)) => false,
+    }
+}
+
+/// Value of rp_filter: a source must be reached by the interface that the packet came in by.
+pub(super) const STRICT: u8 = 1;
+
+fn is_severe(step: &Step) -> bool {
+    match step {
+        Step::Sysctl { path, optional, .. } => !optional && !path.ends_with("/proxy_delay"),
+        Step::TunUp { .. }
+        | Step::Address { .. }
+        | Step::Route(_)
+        | Step::Rule(_)
+        | Step::ProxyNeighbour { .. }
+        | Step::DropFirstLocalRule => true,
+    }
+}
+
+fn found(step: &Step, state: &State) -> String {
+    match (step, state) {
+        (Step::Sysctl { path, value, .. }, State::Missing(found)) => {
+            format!("{} is {}, not {value}", path, found.as_deref().unwrap_or("not there"))
+        }
+        (Step::DropFirstLocalRule, _) => "the kernel's rule of local addresses is asked first".into(),
+        (_, State::InTheWay(other)) => format!("`{other}` stands where `{}` belongs", command(step)),
+        (_, _) => format!("`{}`", command(step)),
+    }
+}
+
+fn mend(step: &Step, state: &State) -> String {
+    match (step, state) {
+        (Step::Route(_), State::InTheWay(_)) => command(step).replacen("ip route add", "ip route replace", 1),
+        (_, _) => command(step),
+    }
+}
+
+fn owned_since(seen: &BoxSeen) -> Option<Finding> {
+    (!seen.owned_since.is_empty()).then(|| {
+        let addresses: Vec<String> = seen.owned_since.iter().map(Ipv4Addr::to_string).collect();
+        Finding::error(
+            "owned-address",
+            format!("{} became the host's own after natbox had started", addresses.join(", ")),
+            "the host takes packets for its own addresses before natbox sees them",
+        )
+        .advice(format!("restart natbox {}, or take the address away from the host", seen.config.name))
+    })
+}
+
+/// Ways that differ though every setting is in place.
+fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
+    let wrong: Vec<&Passage> = seen.passages.iter().filter(|passage| !goes_right(passage)).collect();
+    if wrong.is_empty() {
+        let text = format!("packets take the {} ways through natbox that they should", seen.passages.len());
+        return if seen.passages.is_empty() { Vec::new() } else { vec![Finding::ok("path", text)] };
+    }
+    // Then that is what is wrong with them.
+    if !sound {
+        return Vec::new();
+    }
+    let shown = wrong.iter().take(MOST_SHOWN).map(|passage| {
+        let Passage { what, question, way, device, .. } = passage;
+        let by = question.by.as_deref().unwrap_or("lo");
+        format!("{what} ({} to {}, in by {by}, wanted out by {device}) {way}", question.from, question.to)
+    });
+    let finding = Finding::error(
+        "path",
+        shown.collect::<Vec<_>>().join("; "),
+        "the kernel takes these packets elsewhere than natbox needs them",
+    );
+    if seen.foreign.is_empty() {
+        return vec![finding.advice("see: ip rule show; ip route show table all")];
+    }
+    let last = seen.steps.iter().filter_map(|(step, _)| match step {
+        Step::Rule(rule) => Some(rule.priority),
+        Step::TunUp { .. }
+        | Step::Address { .. }
+        | Step::Sysctl { .. }
+        | Step::Route(_)
+        | Step::ProxyNeighbour { .. }
+        | Step::DropFirstLocalRule => None,
+    });
+    let behind = last.max().unwrap_or(0) + 1;
+    let rules: Vec<String> = seen.foreign.iter().map(|found| words(&found.rule)).collect();
+    let mut commands = Vec::new();
+    // What comes out of the TUN for the inside goes by the main table.
+    let (tun, inside) = (&seen.config.tun.name, &seen.config.inside.interface);
+    if wrong.iter().any(|passage| passage.question.by.as_ref() == Some(tun) && passage.device == *inside) {
+        let prefixes = seen.config.inside.prefixes.iter();
+        commands.extend(
+            prefixes.map(|to| format!("ip rule add priority {behind} to {to} iif {tun} lookup main")),
+        );
+    }
+    let before = seen.foreign.iter().filter(|found| !found.more && found.rule.priority < behind);
+    commands.extend(before.flat_map(|found| moved(found, behind)));
+    let advice = format!(
+        "rules of others are asked first ({}); they have to spare natbox's interfaces",
+        rules.join("; ")
+    );
+    vec![finding.advice(advice).mend(commands)]
+}
+
+fn goes_right(passage: &Passage) -> bool {
+    match &passage.way {
+        Way::By { device, via } => {
+            *device == passage.device && passage.via.is_none_or(|wanted| *via == Some(wanted))
+        }
+        Way::Local | Way::Refused(_) => false,
+    }
+}
+
+fn words(rule: &Rule) -> String {
+    format!("priority {} {}", rule.priority, rule_words(rule))
+}
+
+/// A rule of somebody else's behind ours: added there first, so that it is never missing.
+fn moved(found: &FoundRule, behind: u32) -> [String; 2] {
+    let moved = Rule { priority: behind + found.rule.priority, ..found.rule.clone() };
+    [format!("ip rule add {}", words(&moved)), format!("ip rule del {}", words(&found.rule))]
+}
+
+fn mtu(seen: &BoxSeen) -> Vec<Finding> {
+    let Some((inside, outside)) = seen.legs.split_first() else { return Vec::new() };
+    let smaller: Vec<&Leg> = outside.iter().filter(|leg| leg.mtu < inside.mtu).collect();
+    let tiny: Vec<&Leg> = seen.legs.iter().filter(|leg| leg.mtu < SMALLEST_MTU).collect();
+    let text = |legs: &[&Leg]| {
+        legs.iter().map(|leg| format!("{} has MTU {}", leg.interface, leg.mtu)).collect::<Vec<_>>().join(", ")
+    };
+    let mut findings = Vec::new();
+    if !tiny.is_empty() {
+        let why = format!(
+            "less than {SMALLEST_MTU} is hardly ever meant: much of the Internet does not cope with it"
+        );
+        let commands = tiny.iter().map(|leg| format!("ip link set dev {} mtu 1500", leg.interface));
+        findings.push(Finding::warning("mtu", text(&tiny), why).mend(commands));
+    }
+    let clamp = match seen.config.nat.mss_clamp {
+        MssClamp::Off => outside.iter().map(|leg| leg.mtu).min().filter(|mtu| *mtu < inside.mtu),
+        MssClamp::To(mss) => {
+            outside.iter().map(|leg| leg.mtu).min().filter(|mtu| u32::from(mss) + TCP_HEADERS > *mtu)
+        }
+        MssClamp::Auto => None,
+    };
+    if let Some(mtu) = clamp {
+        findings.push(
+            Finding::warning(
+                "mtu",
+                format!("{}, {} has {}, and nat.mss_clamp does not fit {mtu}", text(&smaller), inside.interface, inside.mtu),
+                "connections agree on segments that are too long for the line, and hang where ICMP errors get lost",
+            )
+            .advice("set nat.mss_clamp: auto, then: natbox reload"),
+        );
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("mtu", text(&seen.legs.iter().collect::<Vec<_>>())));
+    }
+    findings
+}
+
+/// What every IPv6 link carries (RFC 8200), and every IPv4 one in practice.
+pub(super) const SMALLEST_MTU: u32 = 1280;
+/// Of IPv4 and TCP without options.
+pub(super) const TCP_HEADERS: u32 = 40;
+
+/// Commands that take natbox's packets out of connection tracking.
+fn untrack(seen: &BoxSeen) -> Vec<String> {
+    let prefixes: Vec<String> = seen.config.inside.prefixes.iter().map(ToString::to_string).collect();
+    let mut commands = vec![
+        "nft 'add table ip natbox'".to_owned(),
+        "nft 'add chain ip natbox untracked { type filter hook prerouting priority raw; }'".into(),
+    ];
+    let mut rule = |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
+    rule(format!("iifname \"{}\"", seen.config.tun.name));
+    rule(format!("iifname \"{}\" ip daddr != {{ {} }}", seen.config.inside.interface, prefixes.join(", ")));
+    for uplink in &seen.config.uplinks {
+        let addresses: Vec<String> = uplink.addresses.iter().map(Ipv4Addr::to_string).collect();
+        if !addresses.is_empty() {
+            rule(format!("iifname \"{}\" ip daddr {{ {} }}", uplink.interface, addresses.join(", ")));
+        }
+    }
+    commands
+}
+
+/// Rules of others that keep packets from passing, or change them.
+fn firewall(seen: &BoxSeen) -> Vec<Finding> {
+    let tun = seen.config.tun.name.as_str();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (packet, what) in packets(seen) {
+        for (hook, is_in) in [("prerouting", true), ("forward", false), ("postrouting", false)] {
+            let packet = if is_in { Packet { oif: None, ..packet.clone() } } else { packet.clone() };
+            for (chain, fate) in seen.filters.obstacles(hook, &packet) {
+                let name = format!("{} {} {}", chain.family, chain.table, chain.name);
+                let side = if packet.iif == Some(tun) { "iifname" } else { "oifname" };
+                let (text, why) = match fate {
+                    Fate::Passes => continue,
+                    Fate::Dropped => {
+                        ("drops", "what the host's filter drops never reaches natbox, or never leaves it")
+                    }
+                    Fate::Rewritten => (
+                        "rewrites the addresses of",
+                        "natbox has translated already: a second translation breaks replies",
+                    ),
+                    Fate::Unsure => (
+                        "may drop or rewrite",
+                        "what the host's filter drops never reaches natbox, or never leaves it",
+                    ),
+                };
+                let interface = match (is_in, side) {
+                    (true, _) => format!("iifname \"{}\"", packet.iif.unwrap_or_default()),
+                    (false, side) => format!("{side} \"{tun}\""),
+                };
+                let command = format!("nft 'insert rule {name} {interface} accept'");
+                if let Some(known) =
+                    findings.iter_mut().find(|known| known.found.contains(&format!("`{name}`")))
+                {
+                    if !known.mend.contains(&command) {
+                        known.mend.push(command);
+                    }
+                    continue;
+                }
+                let found = format!("the chain `{name}` {text} {what}");
+                let make = if fate == Fate::Unsure { Finding::warning } else { Finding::error };
+                findings.push(make("firewall", found, why.to_owned()).mend([command]));
+            }
+        }
+    }
+    if findings.is_empty() && seen.filters.not_looked.is_none() {
+        findings.push(Finding::ok("firewall", "no rule of nftables is in the way"));
+    }
+    findings
+}
+
+/// Packets that have to pass, as the host's filter sees them.
+fn packets(seen: &BoxSeen) -> Vec<(Packet<'_>, String)> {
+    let (tun, inside) = (seen.config.tun.name.as_str(), seen.config.inside.interface.as_str());
+    let mut all = Vec::new();
+    for forward in &seen.config.forwards {
+        let line = seen.config.uplinks[forward.uplink].interface.as_str();
+        let protocols = protocols(forward).iter().map(|protocol| Some(*protocol));
+        for protocol in if protocols.len() == 0 { vec![None] } else { protocols.collect() } {
+            let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), protocol, ..Packet::default() };
+            let port = |first| protocol.map(|_| first);
+            let request =
+                Packet { to: Some(forward.address), port: port(forward.ports.first), ..way(line, tun) };
+            all.push((request, format!("requests of {} from {line}", forward.name)));
+            let translated =
+                Packet { to: Some(forward.to_address), port: port(forward.to_port), ..way(tun, inside) };
+            all.push((translated, format!("requests of {} to {}", forward.name, forward.to_address)));
+            let reply = Packet { from: Some(forward.to_address), reply: true, ..way(inside, tun) };
+            all.push((reply, format!("replies of {}", forward.to_address)));
+            let leaving = Packet { from: Some(forward.address), reply: true, ..way(tun, line) };
+            all.push((leaving, format!("replies of {} by {line}", forward.address)));
+        }
+    }
+    for rule in &seen.config.outbound {
+        let from = Some(rule.from.addr());
+        let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), ..Packet::default() };
+        all.push((Packet { from, ..way(inside, tun) }, format!("what leaves {}", rule.from)));
+        for place in &rule.uplinks {
+            let uplink = &seen.config.uplinks[*place];
+            let from = uplink.addresses.first().copied();
+            all.push((
+                Packet { from, ..way(tun, &uplink.interface) },
+                format!("what leaves by {}", uplink.name),
+            ));
+        }
+    }
+    all
+}
+
+fn gateways(seen: &BoxSeen) -> Vec<Finding> {
+    let lines = seen.config.uplinks.iter().zip(&seen.gateways);
+    let mut findings = Vec::new();
+    for (uplink, gateway) in lines {
+        let Some((gateway, answers)) = gateway else { continue };
+        let (name, interface) = (&uplink.name, &uplink.interface);
+        findings.push(match answers {
+            Some(Answers::Yes) => Finding::ok("gateway", format!("{name}: {gateway} answers on {interface}")),
+            Some(Answers::No | Answers::Asked) | None => Finding::error(
+                "gateway",
+                format!("{name}: nobody answers for the gateway {gateway} on {interface}"),
+                "nothing leaves by this line",
+            )
+            .advice(format!(
+                "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
+            )),
+        });
+    }
+    findings
+}
+
+fn taken(seen: &BoxSeen) -> Vec<Finding> {
+    let theirs = seen.taken.iter().map(|(address, interface)| {
+        Finding::error(
+            "duplicate-address",
+            format!("somebody else on {interface} answers for {address}, which natbox publishes"),
+            "the line's router delivers to whoever answers last",
+        )
+        .advice(format!(
+            "find the machine by its hardware address: ip neighbour show {address} dev {interface}"
+        ))
+    });
+    theirs.collect()
+}

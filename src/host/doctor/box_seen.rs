@@ -1,0 +1,290 @@
+//! Looks at the host of a box.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::filters::Filters;
+use super::legs::Leg;
+use crate::control::config::{Config, Forward, ForwardProtocol};
+use crate::host::error::HostError;
+use crate::host::facts::Facts;
+use crate::host::look::{Look, look};
+use crate::host::netlink::Kernel;
+use crate::host::numbers::{Numbers, Ours};
+use crate::host::snapshot::{FoundRule, Snapshot, is_local};
+use crate::host::steps::{self, PROTOCOL, Step};
+use crate::host::sysctl;
+use crate::host::ways::{Answers, Neighbour, Question, Way, rouse};
+
+/// What was found.
+pub(super) struct BoxSeen {
+    /// With the addresses that its interfaces have now.
+    pub(super) config: Config,
+    pub(super) facts: Facts,
+    /// Whether a box runs, so that its steps should be in place.
+    pub(super) runs: bool,
+    /// External addresses that became the host's own after the box started.
+    pub(super) owned_since: Vec<Ipv4Addr>,
+    pub(super) steps: Vec<(Step, State)>,
+    /// Rules of others that are asked before the main table.
+    pub(super) foreign: Vec<FoundRule>,
+    pub(super) passages: Vec<Passage>,
+    /// The inside first; interfaces without repeats.
+    pub(super) legs: Vec<Leg>,
+    pub(super) filters: Filters,
+    /// Of each uplink: its gateway, if it has one on the segment.
+    pub(super) gateways: Vec<Option<(Ipv4Addr, Option<Answers>)>>,
+    /// External addresses that somebody else answers for, each with the interface.
+    pub(super) taken: Vec<(Ipv4Addr, String)>,
+}
+
+/// How a step is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    InPlace,
+    /// With the value that was found, of a sysctl.
+    Missing(Option<String>),
+    /// Something foreign is where it has to go.
+    InTheWay(String),
+    /// It cannot be looked at, for this reason.
+    Unknown(String),
+}
+
+/// A way that a packet has to take through the box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Passage {
+    /// For people.
+    pub(super) what: &'static str,
+    pub(super) question: Question,
+    pub(super) device: String,
+    /// The next hop; None: any.
+    pub(super) via: Option<Ipv4Addr>,
+    pub(super) way: Way,
+}
+
+/// Looks; the inner error: an interface is missing or down.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub(super) async fn look_at(
+    written: &Config,
+    running: Option<Numbers>,
+) -> Result<Result<BoxSeen, HostError>, HostError> {
+    let kernel = Kernel::connect()?;
+    let mut snapshot = kernel.snapshot().await?;
+    let config = written.at(&snapshot.whereabouts(written));
+    let choose = |owned| match running {
+        Some(numbers) => Ok(numbers),
+        None => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
+    };
+    let (mut facts, numbers) = match Facts::collect(&config, &snapshot, choose) {
+        Ok(collected) => collected,
+        Err(error @ (HostError::MissingInterface { .. } | HostError::InterfaceDown { .. })) => {
+            return Ok(Err(error));
+        }
+        Err(error) => return Err(error),
+    };
+    let mut owned_since = Vec::new();
+    if facts.any_owned() && !numbers.know_owned() {
+        let pairs = config.uplinks.iter().zip(&mut facts.owned);
+        for (uplink, owned) in pairs {
+            let now = uplink.addresses.iter().zip(owned.iter()).filter(|(_, owned)| **owned);
+            owned_since.extend(now.map(|(address, _)| *address));
+            owned.iter_mut().for_each(|owned| *owned = false);
+        }
+    }
+    let runs = running.is_some();
+    let wanted = if runs { steps::steps(&config, &facts, &numbers) } else { Vec::new() };
+    let steps =
+        wanted.into_iter().map(|step| (state(&step, &snapshot), step)).map(|(state, step)| (step, state));
+    let steps: Vec<(Step, State)> = steps.collect();
+    let mut passages = if runs { passages(&config, &snapshot) } else { Vec::new() };
+    for passage in &mut passages {
+        passage.way = kernel.way(&passage.question, &snapshot).await?;
+    }
+    let (gateways, neighbours) = gateways(&kernel, &config, &facts).await?;
+    snapshot.links.retain(|link| link.up);
+    let legs = legs(&config, &snapshot);
+    Ok(Ok(BoxSeen {
+        foreign: foreign(&snapshot),
+        taken: taken(&config, &snapshot, &neighbours),
+        filters: Filters::look(),
+        config,
+        facts,
+        runs,
+        owned_since,
+        steps,
+        passages,
+        legs,
+        gateways,
+    }))
+}
+
+fn state(step: &Step, snapshot: &Snapshot) -> State {
+    match look(step, snapshot, &[]) {
+        Ok(Look::Equal | Look::Shared(_)) => State::InPlace,
+        Ok(Look::Missing(_)) => State::Missing(match step {
+            Step::Sysctl { path, .. } => sysctl::read(path).ok().flatten(),
+            Step::TunUp { .. }
+            | Step::Address { .. }
+            | Step::Route(_)
+            | Step::Rule(_)
+            | Step::ProxyNeighbour { .. }
+            | Step::DropFirstLocalRule => None,
+        }),
+        Err(HostError::Conflict { found, .. }) => State::InTheWay(found),
+        Err(error) => State::Unknown(error.to_string()),
+    }
+}
+
+/// Rules of others before the main table, but that of the host's own addresses.
+fn foreign(snapshot: &Snapshot) -> Vec<FoundRule> {
+    let before =
+        snapshot.rules.iter().filter(|found| found.protocol != PROTOCOL && found.rule.priority < MAIN);
+    before.filter(|found| !is_local(found)).cloned().collect()
+}
+
+/// Priority of the rule of the main table (net/ipv4/fib_rules.c).
+const MAIN: u32 = 32766;
+
+/// Every way through the box, for the first address of each line and each server behind it.
+fn passages(config: &Config, snapshot: &Snapshot) -> Vec<Passage> {
+    let (tun, inside) = (&config.tun.name, &config.inside.interface);
+    let Some(client) = somebody_outside(config, snapshot) else { return Vec::new() };
+    let passage = |what, from, to, by: &str, device: &str, via| Passage {
+        what,
+        question: Question { from, to, by: Some(by.into()) },
+        device: device.into(),
+        via,
+        way: Way::Refused("nobody asked".into()),
+    };
+    let mut all: Vec<Passage> = Vec::new();
+    let mut once = |passage: Passage| {
+        if !all.contains(&passage) {
+            all.push(passage);
+        }
+    };
+    for (place, uplink) in config.uplinks.iter().enumerate() {
+        let Some(address) = uplink.addresses.first().copied() else { continue };
+        let line = &uplink.interface;
+        once(passage("a request on its way to natbox", client, address, line, tun, None));
+        once(passage("a reply on its way to the line", address, client, tun, line, uplink.gateway));
+        for server in servers(config, place) {
+            once(passage("a translated request on its way to the server", client, server, tun, inside, None));
+            once(passage("a reply of the server on its way to natbox", server, client, inside, tun, None));
+        }
+    }
+    all
+}
+
+/// Servers behind a line, without repeats.
+fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
+    let forwards = config.forwards.iter().filter(|forward| forward.uplink == uplink);
+    let mut servers: Vec<Ipv4Addr> = forwards.map(|forward| forward.to_address).collect();
+    servers.sort();
+    servers.dedup();
+    servers
+}
+
+/// An address of the Internet that nothing is known of: neither here nor in the configuration.
+pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+    let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
+    known.extend(config.exempt.iter().map(|exemption| exemption.to));
+    // Two halves of everything are a VPN, and no network.
+    let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));
+    known.extend(networks.filter(|network| network.prefix_len() > 1));
+    STRANGERS.into_iter().find(|address| !known.iter().any(|network| network.contains(address)))
+}
+
+/// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
+const STRANGERS: [Ipv4Addr; 5] = [
+    Ipv4Addr::new(192, 0, 2, 1),
+    Ipv4Addr::new(198, 51, 100, 1),
+    Ipv4Addr::new(203, 0, 113, 1),
+    Ipv4Addr::new(9, 9, 9, 9),
+    Ipv4Addr::new(1, 0, 0, 1),
+];
+
+fn legs(config: &Config, snapshot: &Snapshot) -> Vec<Leg> {
+    let mut names = vec![&config.inside.interface];
+    for uplink in &config.uplinks {
+        if !names.contains(&&uplink.interface) {
+            names.push(&uplink.interface);
+        }
+    }
+    let links = names.iter().filter_map(|name| snapshot.link(name));
+    links.map(|link| Leg::look(&link.name, link.mtu)).collect()
+}
+
+/// Has each gateway asked for, and sees who answers.
+async fn gateways(
+    kernel: &Kernel,
+    config: &Config,
+    facts: &Facts,
+) -> Result<(Vec<Option<(Ipv4Addr, Option<Answers>)>>, Vec<Neighbour>), HostError> {
+    let on_segment = config.uplinks.iter().zip(&facts.uplinks).map(|(uplink, leg)| {
+        let gateway = uplink.gateway.filter(|gateway| leg.arp && leg.reaches(*gateway))?;
+        Some((gateway, leg.index))
+    });
+    let asked: Vec<Option<(Ipv4Addr, u32)>> = on_segment.collect();
+    asked.iter().flatten().for_each(|(gateway, _)| rouse(*gateway));
+    let neighbours =
+        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>()).await?;
+    let gateways = asked
+        .iter()
+        .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
+    Ok((gateways.collect(), neighbours))
+}
+
+/// The neighbour table when everybody who was asked has answered, or has had the time to.
+pub(super) async fn neighbours_when_settled(
+    kernel: &Kernel,
+    asked: &[(Ipv4Addr, u32)],
+) -> Result<Vec<Neighbour>, HostError> {
+    let mut neighbours = kernel.neighbours().await?;
+    for _ in 0..LOOKS {
+        let waiting = |(address, index): &(Ipv4Addr, u32)| {
+            !matches!(answer(&neighbours, *address, *index), Some(Answers::Yes | Answers::No))
+        };
+        if !asked.iter().any(waiting) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        neighbours = kernel.neighbours().await?;
+    }
+    Ok(neighbours)
+}
+
+/// What the table says of a neighbour.
+pub(super) fn answer(neighbours: &[Neighbour], address: Ipv4Addr, index: u32) -> Option<Answers> {
+    let found = neighbours.iter().find(|found| (found.address, found.index) == (address, index));
+    found.map(|found| found.answers)
+}
+
+/// The kernel asks three times, a second apart, before it gives up.
+const LOOKS: u32 = 70;
+const PAUSE: Duration = Duration::from_millis(50);
+
+fn taken(config: &Config, snapshot: &Snapshot, neighbours: &[Neighbour]) -> Vec<(Ipv4Addr, String)> {
+    let mut taken = Vec::new();
+    for uplink in &config.uplinks {
+        let Some(link) = snapshot.link(&uplink.interface) else { continue };
+        let theirs = uplink.addresses.iter().filter(|address| {
+            !snapshot.owns(**address) && answer(neighbours, **address, link.index) == Some(Answers::Yes)
+        });
+        taken.extend(theirs.map(|address| (*address, uplink.interface.clone())));
+    }
+    taken
+}
+
+/// The transport of a forward that rules of filters may ask for.
+pub(super) fn protocols(forward: &Forward) -> &'static [&'static str] {
+    match forward.protocol {
+        ForwardProtocol::Tcp => &["tcp"],
+        ForwardProtocol::Udp => &["udp"],
+        ForwardProtocol::TcpUdp => &["tcp", "udp"],
+        ForwardProtocol::Icmp | ForwardProtocol::Any => &[],
+    }
+}

@@ -1,0 +1,177 @@
+//! What is looked at on any interface that packets pass, and what is thought of it.
+
+use std::process::Command;
+
+use super::Finding;
+use super::filters::Filters;
+use crate::host::sysctl;
+
+/// What was found on an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Leg {
+    pub(super) interface: String,
+    /// Bytes of the largest IP packet.
+    pub(super) mtu: u32,
+    /// The greater of its own value and that of `all`: 0 off, 1 strict, 2 loose.
+    pub(super) rp_filter: u8,
+    pub(super) offloads: Offloads,
+    /// It is a network card, real or emulated; between namespaces whole super-packets pass whatever is set.
+    pub(super) card: bool,
+}
+
+/// Of `ethtool -k`; None: it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offloads {
+    pub(super) lro: Option<bool>,
+    pub(super) gro: Option<bool>,
+    pub(super) tso: Option<bool>,
+    /// Why it could not be asked.
+    pub(super) not_looked: Option<String>,
+}
+
+impl Leg {
+    pub(super) fn look(interface: &str, mtu: u32) -> Self {
+        Self {
+            interface: interface.into(),
+            mtu,
+            rp_filter: rp_filter(interface),
+            offloads: Offloads::look(interface),
+            card: std::path::Path::new("/sys/class/net").join(interface).join("device").exists(),
+        }
+    }
+}
+
+/// The value that counts on an interface (Documentation/networking/ip-sysctl.rst).
+pub(super) fn rp_filter(interface: &str) -> u8 {
+    let of = |name: &str| {
+        let value = sysctl::read(&format!("net/ipv4/conf/{name}/rp_filter")).ok().flatten();
+        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
+    of("all").max(of(interface))
+}
+
+impl Offloads {
+    fn look(interface: &str) -> Self {
+        match Command::new("ethtool").args(["-k", interface]).output() {
+            Ok(output) if output.status.success() => Self::parse(&String::from_utf8_lossy(&output.stdout)),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let why = format!("ethtool: {}", said.lines().next().unwrap_or("failed").trim());
+                Self { not_looked: Some(why), ..Self::default() }
+            }
+            Err(error) => {
+                Self { not_looked: Some(format!("ethtool cannot be started ({error})")), ..Self::default() }
+            }
+        }
+    }
+
+    pub(super) fn parse(text: &str) -> Self {
+        let of = |name: &str| {
+            let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))?;
+            Some(value.starts_with("on"))
+        };
+        Self {
+            lro: of("large-receive-offload"),
+            gro: of("generic-receive-offload"),
+            tso: of("tcp-segmentation-offload"),
+            not_looked: None,
+        }
+    }
+}
+
+/// What is thought of the offloads. `forwards`: packets are forwarded between the interfaces.
+pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for Leg { interface, offloads, card, .. } in legs {
+        if let Some(why) = &offloads.not_looked {
+            findings.push(
+                Finding::warning(
+                    "offloads",
+                    format!("{interface}: not looked at: {why}"),
+                    "large receive offload spoils forwarded packets",
+                )
+                .advice("install ethtool, and see: ethtool -k"),
+            );
+            continue;
+        }
+        if forwards && offloads.lro == Some(true) {
+            let why = "it joins packets in a way that cannot be undone, so that forwarded ones are too long and get lost";
+            findings.push(
+                Finding::error("offloads", format!("{interface} has large receive offload (LRO) on"), why)
+                    .mend([format!("ethtool -K {interface} lro off")]),
+            );
+        }
+        let slow: Vec<&str> = [("gro", offloads.gro), ("tso", offloads.tso)]
+            .iter()
+            .filter_map(|(name, on)| (*on == Some(false)).then_some(*name))
+            .collect();
+        if *card && !slow.is_empty() {
+            let why = "TCP goes through natbox packet by packet instead of up to 64 KB at a time, several times as slow";
+            let commands = slow.iter().map(|name| format!("ethtool -K {interface} {name} on"));
+            findings.push(
+                Finding::warning("offloads", format!("{interface} has {} off", slow.join(" and ")), why)
+                    .mend(commands),
+            );
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "offloads",
+            if forwards {
+                "LRO is off, and no card has GRO or TSO off"
+            } else {
+                "no card has GRO or TSO off"
+            },
+        ));
+    }
+    findings
+}
+
+/// What is thought of connection tracking, and of filters that could not be looked at. `untrack`: the commands that take the box's
+/// packets out of it.
+pub(super) fn judge_filters(filters: &Filters, untrack: Vec<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.push(match filters.conntrack {
+        None => Finding::ok("conntrack", "nf_conntrack is not loaded"),
+        Some((0, _)) => Finding::ok("conntrack", "nf_conntrack follows nothing here"),
+        Some((count, most)) if count * 10 >= most * 9 => Finding::error(
+            "conntrack",
+            format!("nf_conntrack follows {count} connections, of {most} that it has room for"),
+            "when its table is full, the kernel drops the packets of new connections before they get anywhere",
+        )
+        .mend(
+            std::iter::once(format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4)))
+                .chain(untrack),
+        ),
+        Some((count, most)) if !untrack.is_empty() => Finding::warning(
+            "conntrack",
+            format!("nf_conntrack is in the path: it follows {count} connections, of at most {most}"),
+            "every packet is tracked twice beside natbox, and when that table is full, packets are dropped",
+        )
+        .mend(untrack),
+        Some((count, most)) => {
+            Finding::ok("conntrack", format!("nf_conntrack follows {count} connections, of at most {most}"))
+        }
+    });
+    if let Some(why) = &filters.not_looked {
+        findings.push(
+            Finding::warning(
+                "firewall",
+                format!("the rules of nftables were not looked at: {why}"),
+                "a rule may drop or rewrite packets",
+            )
+            .advice("run it as root, with nftables installed"),
+        );
+    }
+    if filters.legacy {
+        findings.push(
+            Finding::warning(
+                "firewall",
+                "the old iptables has tables here, whose rules were not looked at",
+                "a rule may drop or rewrite packets",
+            )
+            .advice("see: iptables-legacy-save"),
+        );
+    }
+    findings
+}

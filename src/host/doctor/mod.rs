@@ -1,0 +1,125 @@
+//! What is wrong with a box's host or with a server behind boxes, why it matters, and what mends it.
+//!
+//! Looking and judging are apart: a `*_seen` file asks the kernel and some programs, changes nothing, and leaves plain data; a
+//! `*_judged` file makes findings of it and asks nobody. [`filters`] and [`legs`] serve both sides.
+//!
+//! ```text
+//!   Config ─▶ box_seen ─▶ BoxSeen ─▶ box_judged ─┐
+//!                                                ├─▶ Vec<Finding>, the worst first
+//!   Configs ─▶ server_seen ─▶ ServerSeen ─▶ server_judged ─┘
+//! ```
+
+mod box_judged;
+mod box_seen;
+mod filters;
+mod first_hop;
+mod legs;
+mod server_judged;
+mod server_seen;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::HostError;
+use super::numbers::Numbers;
+use crate::control::config::Config;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What was looked at: a word that does not change.
+    pub id: String,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What was found, as a sentence.
+    pub found: String,
+    /// Why it matters; empty where all is well.
+    pub why: String,
+    /// What a person has to do or look at, where no command does it all.
+    pub advice: String,
+    /// Commands for a POSIX shell, run as root and in this order, that mend it.
+    pub mend: Vec<String>,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something does not work.
+    Error,
+    /// It works, but not as well as it could, or nobody could look.
+    Warning,
+    /// As it should be.
+    Ok,
+}
+
+impl Finding {
+    /// All is well.
+    pub fn ok(id: &str, found: impl Into<String>) -> Self {
+        Self::new(id, Severity::Ok, found, "")
+    }
+
+    /// Something works less well than it could.
+    pub fn warning(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(id, Severity::Warning, found, why)
+    }
+
+    /// Something does not work.
+    pub fn error(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(id, Severity::Error, found, why)
+    }
+
+    fn new(id: &str, severity: Severity, found: impl Into<String>, why: impl Into<String>) -> Self {
+        let (found, why) = (found.into(), why.into());
+        Self { id: id.into(), severity, found, why, advice: String::new(), mend: Vec::new() }
+    }
+
+    /// The same with what a person has to do.
+    #[must_use]
+    pub fn advice(self, advice: impl Into<String>) -> Self {
+        Self { advice: advice.into(), ..self }
+    }
+
+    /// The same with what mends it.
+    #[must_use]
+    pub fn mend(self, commands: impl IntoIterator<Item = String>) -> Self {
+        Self { mend: commands.into_iter().collect(), ..self }
+    }
+}
+
+/// Looks at the host of a box. `numbers`: those of the box that runs; None: none runs, and what it would set is not looked for.
+///
+/// # Errors
+/// When the kernel does not answer at all.
+pub fn examine_box(config: &Config, numbers: Option<Numbers>) -> Result<Vec<Finding>, HostError> {
+    on_a_runtime(async move {
+        Ok(match box_seen::look_at(config, numbers).await? {
+            Ok(seen) => box_judged::judge(&seen),
+            // Without its interfaces there is nothing more to look at.
+            Err(error) => vec![box_judged::no_leg(&error)],
+        })
+    })
+}
+
+/// Looks at this machine as the server of all these boxes; `probe`: also sends packets that show the way of the replies.
+///
+/// # Errors
+/// When the kernel does not answer at all.
+pub fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
+    on_a_runtime(async move { Ok(server_judged::judge(&server_seen::look_at(configs, probe).await?)) })
+}
+
+/// The caller may be in a runtime or not.
+fn on_a_runtime<T: Send>(work: impl Future<Output = Result<T, HostError>> + Send) -> Result<T, HostError> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime
+            .map_err(|source| HostError::Netlink { doing: "starting a runtime".into(), source })?
+            .block_on(work)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[cfg(test)]
+mod tests;

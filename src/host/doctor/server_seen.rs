@@ -1,0 +1,159 @@
+//! Looks at this machine as a server behind boxes.
+
+use std::net::Ipv4Addr;
+
+use super::box_seen::{answer, neighbours_when_settled, somebody_outside};
+use super::filters::Filters;
+use super::first_hop::{self, FirstHop};
+use super::legs::Leg;
+use crate::control::config::{Config, Forward};
+use crate::host::error::HostError;
+use crate::host::listeners::{self, Listener};
+use crate::host::netlink::Kernel;
+use crate::host::plan_server;
+use crate::host::snapshot::Snapshot;
+use crate::host::ways::{Answers, Question, Way, rouse};
+
+/// What was found.
+pub(super) struct ServerSeen {
+    pub(super) configs: Vec<Config>,
+    /// An address of the Internet.
+    pub(super) stranger: Ipv4Addr,
+    /// Addresses of the server that this machine is, as far as can be told; none: it is none of the servers.
+    pub(super) lines: Vec<Line>,
+    /// Addresses of all servers, for the message when it is none.
+    pub(super) servers: Vec<Ipv4Addr>,
+    pub(super) snapshot: Snapshot,
+    pub(super) legs: Vec<Leg>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) filters: Filters,
+}
+
+/// One address of the server, and the box that forwards to it.
+pub(super) struct Line {
+    pub(super) address: Ipv4Addr,
+    /// Place of the box in the configurations; the first, should there be several.
+    pub(super) through: usize,
+    /// Others that forward to the same address.
+    pub(super) also: Vec<usize>,
+    /// Interface that has the address.
+    pub(super) interface: Option<String>,
+    /// That is up.
+    pub(super) up: bool,
+    /// Way of what is sent from it.
+    pub(super) way: Option<Way>,
+    /// What becomes of a request to it.
+    pub(super) arrival: Option<Way>,
+    /// What the next hop says to ARP.
+    pub(super) answers: Option<Answers>,
+    /// Who really gets it.
+    pub(super) first_hop: Option<FirstHop>,
+}
+
+/// Looks.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSeen, HostError> {
+    let kernel = Kernel::connect()?;
+    let snapshot = kernel.snapshot().await?;
+    let all = plan_server::servers(configs);
+    let here =
+        |server: &&Vec<(Ipv4Addr, Vec<usize>)>| server.iter().any(|(address, _)| snapshot.owns(*address));
+    // With one server there is no doubt which it is, even without a single address.
+    let this = all.iter().find(here).or(all.first().filter(|_| all.len() == 1));
+    let stranger = configs
+        .iter()
+        .find_map(|config| somebody_outside(config, &snapshot))
+        .unwrap_or(Ipv4Addr::new(9, 9, 9, 9));
+    let mut lines = Vec::new();
+    for (address, boxes) in this.into_iter().flatten() {
+        lines.push(line(&kernel, &snapshot, *address, boxes, stranger).await?);
+    }
+    hops(&kernel, &snapshot, &mut lines).await?;
+    if probe {
+        let places: Vec<usize> = (0..lines.len()).filter(|place| lines[*place].way.is_some()).collect();
+        let from: Vec<Ipv4Addr> = places.iter().map(|place| lines[*place].address).collect();
+        let found = first_hop::ask(&from, stranger);
+        places.iter().zip(found).for_each(|(place, found)| lines[*place].first_hop = Some(found));
+    }
+    let mut legs: Vec<Leg> = Vec::new();
+    for link in lines.iter().filter_map(|line| snapshot.link(line.interface.as_deref()?)) {
+        if !legs.iter().any(|leg| leg.interface == link.name) {
+            legs.push(Leg::look(&link.name, link.mtu));
+        }
+    }
+    Ok(ServerSeen {
+        configs: configs.to_vec(),
+        stranger,
+        lines,
+        servers: all.iter().flatten().map(|(address, _)| *address).collect(),
+        legs,
+        listeners: listeners::listeners()?,
+        filters: Filters::look(),
+        snapshot,
+    })
+}
+
+async fn line(
+    kernel: &Kernel,
+    snapshot: &Snapshot,
+    address: Ipv4Addr,
+    boxes: &[usize],
+    stranger: Ipv4Addr,
+) -> Result<Line, HostError> {
+    let index = snapshot.addresses.iter().find(|found| found.address == address).map(|found| found.index);
+    let link = snapshot.links.iter().find(|link| Some(link.index) == index);
+    let up = link.is_some_and(|link| link.carrier);
+    let question = Question { from: address, to: stranger, by: None };
+    let way = match up {
+        true => Some(kernel.way(&question, snapshot).await?),
+        false => None,
+    };
+    let request = Question { from: stranger, to: address, by: link.map(|link| link.name.clone()) };
+    let arrival = match up {
+        true => Some(kernel.way(&request, snapshot).await?),
+        false => None,
+    };
+    Ok(Line {
+        address,
+        through: boxes[0],
+        also: boxes[1..].to_vec(),
+        interface: link.map(|link| link.name.clone()),
+        up,
+        way,
+        arrival,
+        answers: None,
+        first_hop: None,
+    })
+}
+
+/// Has the next hops asked for.
+async fn hops(kernel: &Kernel, snapshot: &Snapshot, lines: &mut [Line]) -> Result<(), HostError> {
+    let hop = |line: &Line| match &line.way {
+        Some(Way::By { device, via: Some(via) }) => Some((*via, snapshot.link(device)?.index)),
+        Some(Way::By { via: None, .. } | Way::Local | Way::Refused(_)) | None => None,
+    };
+    let asked: Vec<(Ipv4Addr, u32)> = lines.iter().filter_map(hop).collect();
+    asked.iter().for_each(|(address, _)| rouse(*address));
+    let neighbours = neighbours_when_settled(kernel, &asked).await?;
+    for line in lines {
+        line.answers = hop(line).and_then(|(address, index)| answer(&neighbours, address, index));
+    }
+    Ok(())
+}
+
+impl ServerSeen {
+    /// The forwards of all boxes that lead to an address, each once for its ports.
+    pub(super) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
+        let mut found: Vec<&Forward> = Vec::new();
+        for forward in self.configs.iter().flat_map(|config| &config.forwards) {
+            let same =
+                |known: &&Forward| (known.protocol, known.to_port) == (forward.protocol, forward.to_port);
+            if forward.to_address == address && !found.iter().any(same) {
+                found.push(forward);
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,163 @@
+//! Asking the kernel which way a packet would take, and whom it knows on a segment. No packet is sent.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+
+use super::error::HostError;
+use super::netlink::{Kernel, code, dump};
+use super::snapshot::Snapshot;
+
+/// A packet to be routed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// Its source; the host's own if it comes in by no interface.
+    pub(super) from: Ipv4Addr,
+    pub(super) to: Ipv4Addr,
+    /// Interface by which it comes in.
+    pub(super) by: Option<String>,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It leaves.
+    By {
+        /// Interface.
+        device: String,
+        /// Next hop, if it is not the destination itself.
+        via: Option<Ipv4Addr>,
+    },
+    /// The host takes it for itself.
+    Local,
+    /// It is dropped, for this reason.
+    Refused(String),
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Way::By { device, via: Some(via) } => write!(formatter, "goes to {via} by {device}"),
+            Way::By { device, via: None } => write!(formatter, "goes out by {device} without a next hop"),
+            Way::Local => write!(formatter, "is taken for the host itself"),
+            Way::Refused(why) => write!(formatter, "is dropped: {why}"),
+        }
+    }
+}
+
+/// An entry of the neighbour table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    pub(super) address: Ipv4Addr,
+    pub(super) index: u32,
+    pub(super) answers: Answers,
+}
+
+/// Whether a neighbour answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answers {
+    Yes,
+    /// It was asked and does not.
+    No,
+    /// It is being asked.
+    Asked,
+}
+
+impl Kernel {
+    /// Asks for the way of a packet.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(super) async fn way(&self, question: &Question, snapshot: &Snapshot) -> Result<Way, HostError> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet;
+        message.header.destination_prefix_length = 32;
+        message.header.source_prefix_length = 32;
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(question.to)));
+        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(question.from)));
+        if let Some(name) = &question.by {
+            let Some(link) = snapshot.link(name) else {
+                return Ok(Way::Refused(format!("there is no interface {name}")));
+            };
+            message.attributes.push(RouteAttribute::Iif(link.index));
+        }
+        let mut stream = std::pin::pin!(self.handle().route().get(message).execute());
+        match futures_util::StreamExt::next(&mut stream).await {
+            Some(Ok(answer)) => Ok(way(&answer, snapshot)),
+            Some(Err(error)) => match code(&error) {
+                Some(number) => Ok(Way::Refused(reason(number))),
+                None => Err(HostError::netlink("asking for a route", error)),
+            },
+            None => Ok(Way::Refused("the kernel says nothing".into())),
+        }
+    }
+
+    /// Reads the neighbour table.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub(super) async fn neighbours(&self) -> Result<Vec<Neighbour>, HostError> {
+        let all = self.handle().neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        Ok(dump("listing neighbours", all).await?.iter().filter_map(neighbour).collect())
+    }
+}
+
+fn way(answer: &RouteMessage, snapshot: &Snapshot) -> Way {
+    let (mut device, mut via) = (None, None);
+    for attribute in &answer.attributes {
+        if let RouteAttribute::Oif(index) = attribute {
+            device = snapshot.links.iter().find(|link| link.index == *index).map(|link| link.name.clone());
+        } else if let RouteAttribute::Gateway(RouteAddress::Inet(gateway)) = attribute {
+            via = Some(*gateway);
+        }
+    }
+    match (answer.header.kind == RouteType::Unicast, device) {
+        (true, Some(device)) => Way::By { device, via },
+        (true, None) => Way::Refused("no interface".into()),
+        (false, _) => Way::Local,
+    }
+}
+
+/// The kernel's error as a sentence (net/ipv4/route.c, fib_frontend.c).
+fn reason(number: i32) -> String {
+    match number {
+        libc::EXDEV => "its source is not reached by that interface, which rp_filter wants".into(),
+        libc::EHOSTUNREACH => "it is not forwarded".into(),
+        libc::ENETUNREACH => "there is no route".into(),
+        libc::EINVAL => "a blackhole, or its source is not expected by that interface (rp_filter)".into(),
+        other => std::io::Error::from_raw_os_error(other).to_string(),
+    }
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    let address = message.attributes.iter().find_map(|attribute| {
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
+            Some(*address)
+        } else {
+            None
+        }
+    })?;
+    let state = message.header.state;
+    let answers = if [NeighbourState::Failed, NeighbourState::None].contains(&state) {
+        Answers::No
+    } else if state == NeighbourState::Incomplete {
+        Answers::Asked
+    } else {
+        Answers::Yes
+    };
+    Some(Neighbour { address, index: message.header.ifindex, answers })
+}
+
+/// Has the kernel ask for a neighbour, by a datagram to its discard port.
+pub(super) fn rouse(address: Ipv4Addr) {
+    // Whether it can be sent shows in the neighbour table.
+    let _ = std::net::UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+        .and_then(|socket| socket.send_to(&[], (address, DISCARD)));
+}
+
+/// RFC 863.
+const DISCARD: u16 = 9;
