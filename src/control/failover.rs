@@ -33,15 +33,16 @@ impl Failover {
         failover
     }
 
-    /// Tells of a turn, and acts on it. Must run in a `LocalSet`.
-    pub(super) fn act(&self, LineTurn { uplink, turn }: LineTurn) {
+    /// Tells of a turn, and acts on it. `error`: what the last probe without an answer met with. Must run in a `LocalSet`.
+    pub(super) fn act(&self, LineTurn { uplink, turn }: LineTurn, error: &str) {
         let settings = &self.uplinks[uplink];
         match turn {
             Turn::Up => tracing::info!(uplink = %settings.name, "line is healthy"),
             Turn::Down(reason) => {
                 let reason = match reason {
-                    Reason::NoCarrier => "no carrier, or no address",
-                    Reason::NoAnswer => "no answer",
+                    Reason::NoCarrier => "no carrier, or no address".to_owned(),
+                    Reason::NoAnswer if error.is_empty() => "no answer".to_owned(),
+                    Reason::NoAnswer => format!("no answer ({error})"),
                 };
                 tracing::warn!(uplink = %settings.name, reason, "line has failed");
             }

@@ -232,7 +232,7 @@ async fn run_box(
                     }
                 },
                 turn = health.next() => {
-                    failover.act(turn);
+                    failover.act(turn, health.last_error(turn.uplink));
                     source.dns.follow(&health.lines());
                 }
             }

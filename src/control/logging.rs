@@ -47,7 +47,9 @@ pub fn start(log: Log) -> Logging {
         .with_default(level)
         .with_target(MAPPINGS, LevelFilter::INFO)
         // It warns of what strangers write in their messages.
-        .with_target("hickory_", LevelFilter::ERROR.min(level));
+        .with_target("hickory_", LevelFilter::ERROR.min(level))
+        // A health check that finds a bad certificate says so itself, once.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF);
     // Fails only when a logger runs already, as in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
     Logging { _writer: guard }

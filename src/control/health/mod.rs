@@ -43,6 +43,8 @@ pub(super) struct Health {
     findings: mpsc::UnboundedReceiver<Finding>,
     report: mpsc::UnboundedSender<Finding>,
     turns: VecDeque<LineTurn>,
+    /// By uplink: what the last probe without an answer met with.
+    errors: Vec<String>,
 }
 
 /// A line that is asked.
@@ -55,11 +57,11 @@ struct Watched {
     prober: Rc<Prober>,
 }
 
-/// What a probe found: how long the answer took, or none.
+/// What a probe found: how long the answer took, or why there is none.
 struct Finding {
     uplink: usize,
     round: u64,
-    latency: Option<Duration>,
+    answer: Result<Duration, String>,
 }
 
 impl Health {
@@ -91,12 +93,18 @@ impl Health {
         }
         let (report, findings) = mpsc::unbounded_channel();
         let lines = Rc::new(RefCell::new(lines));
-        Ok(Self { lines, watched, findings, report, turns: VecDeque::new() })
+        let errors = vec![String::new(); config.uplinks.len()];
+        Ok(Self { lines, watched, findings, report, turns: VecDeque::new(), errors })
     }
 
     /// The lines as they are.
     pub(super) fn lines(&self) -> Lines {
         Rc::clone(&self.lines)
+    }
+
+    /// Why the last probe of a line that had no answer had none; empty if all had.
+    pub(super) fn last_error(&self, uplink: usize) -> &str {
+        &self.errors[uplink]
     }
 
     /// Takes in that the interfaces of these uplinks are up, or not.
@@ -135,23 +143,23 @@ impl Health {
                 let (report, uplink, patience) = (self.report.clone(), watched.uplink, watched.patience);
                 tokio::task::spawn_local(async move {
                     let answer = prober.ask(&targets[target], patience).await;
-                    if let Err(reason) = &answer {
-                        tracing::debug!(uplink, target = ?targets[target], reason, "no answer");
-                    }
+                    let answer = answer.map_err(|reason| format!("{}: {reason}", targets[target]));
                     // Fails only when the box has stopped.
-                    let _ = report.send(Finding { uplink, round, latency: answer.ok() });
+                    let _ = report.send(Finding { uplink, round, answer });
                 });
             }
         }
     }
 
     fn take_in(&mut self, finding: Option<Finding>) {
-        let Some(Finding { uplink, round, latency }) = finding else { return };
+        let Some(Finding { uplink, round, answer }) = finding else { return };
         let mut lines = self.lines.borrow_mut();
-        let turn = match latency {
-            Some(latency) => lines[uplink].answered(round, latency, Instant::now()),
-            None => {
+        let turn = match answer {
+            Ok(latency) => lines[uplink].answered(round, latency, Instant::now()),
+            Err(reason) => {
+                tracing::debug!(uplink, reason, "no answer");
                 lines[uplink].unanswered();
+                self.errors[uplink] = reason;
                 None
             }
         };

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
@@ -56,6 +57,16 @@ pub(super) enum Target {
     Http(WebTarget),
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ping(address) => write!(formatter, "ping {address}"),
+            Self::Tcp(address) => write!(formatter, "tcp {address}"),
+            Self::Http(WebTarget(page)) => write!(formatter, "{page}"),
+        }
+    }
+}
+
 /// All of a line's targets.
 pub(super) fn targets(health: &Health) -> Vec<Target> {
     let ping = health.ping.iter().copied().map(Target::Ping);
@@ -80,7 +91,7 @@ impl Prober {
         let echoes = raw.map(|socket| Echoes::start(own, socket)).transpose()?;
         let web = match health.http.is_empty() {
             true => None,
-            false => Some(web_client(own)?),
+            false => Some(web_client(own, health)?),
         };
         Ok(Rc::new(Self { own, echoes, web }))
     }
@@ -121,7 +132,7 @@ impl Prober {
 
     async fn head(&self, WebTarget(page): &WebTarget) -> Result<(), String> {
         let web = self.web.as_ref().ok_or("there is no client for pages")?;
-        let answer = web.head(page.clone()).send().await.map_err(|error| error.to_string())?;
+        let answer = web.head(page.clone()).send().await.map_err(|error| innermost(&error))?;
         match answer.status() {
             status if status.is_success() || status.is_redirection() => Ok(()),
             status => Err(format!("status {status}")),
@@ -129,10 +140,25 @@ impl Prober {
     }
 }
 
-fn web_client(own: Ipv4Addr) -> io::Result<reqwest::Client> {
+/// The cause below all others: the rest names the page, which is known.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
+}
+
+fn web_client(own: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> {
     // Another caller may have been first.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    let has_certificates = health.http.iter().any(|WebTarget(page)| page.scheme() == "https");
+    let builder = match has_certificates {
+        true => reqwest::Client::builder(),
+        // A system without any authorities' certificates will do.
+        false => reqwest::Client::builder().tls_certs_only([]),
+    };
+    builder
         .local_address(IpAddr::V4(own))
         .user_agent(concat!("natbox/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -140,7 +166,10 @@ fn web_client(own: Ipv4Addr) -> io::Result<reqwest::Client> {
         // Each answer is to prove the way anew.
         .pool_max_idle_per_host(0)
         .build()
-        .map_err(io::Error::other)
+        .map_err(|error| {
+            let remedy = "are the certificates of the authorities there (Debian: ca-certificates)?";
+            io::Error::other(format!("the client for `health.http`: {error:?}; {remedy}"))
+        })
 }
 
 /// Echo requests of one line, and who waits for which.
