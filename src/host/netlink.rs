@@ -356,14 +356,19 @@ fn address(message: &AddressMessage) -> Option<Address> {
     })
 }
 
-fn proxy(message: &NeighbourMessage) -> Option<(Ipv4Addr, u32)> {
-    let address = message.attributes.iter().find_map(|attribute| {
+/// Whose neighbour entry it is.
+pub(super) fn neighbour_address(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
             Some(*address)
         } else {
             None
         }
-    })?;
+    })
+}
+
+fn proxy(message: &NeighbourMessage) -> Option<(Ipv4Addr, u32)> {
+    let address = neighbour_address(message)?;
     message.header.flags.contains(NeighbourFlags::Proxy).then_some((address, message.header.ifindex))
 }
 

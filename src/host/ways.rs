@@ -3,13 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
+use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::error::HostError;
-use super::netlink::{Kernel, code, dump};
+use super::netlink::{Kernel, code, dump, neighbour_address};
 use super::snapshot::Snapshot;
 
 /// A packet to be routed.
@@ -134,13 +132,7 @@ fn reason(number: i32) -> String {
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
-    let address = message.attributes.iter().find_map(|attribute| {
-        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
-            Some(*address)
-        } else {
-            None
-        }
-    })?;
+    let address = neighbour_address(message)?;
     let state = message.header.state;
     let answers = if [NeighbourState::Failed, NeighbourState::None].contains(&state) {
         Answers::No

@@ -4,6 +4,7 @@
 //! The control thread sweeps the table in slices; what is to be said waits in [`Farewells`] until a worker sends it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
@@ -37,12 +38,16 @@ type Packets = Vec<Box<[u8]>>;
 
 /// Packets to inside hosts that wait to be sent.
 #[derive(Default)]
-pub(super) struct Farewells(Mutex<VecDeque<Box<[u8]>>>);
+pub(super) struct Farewells {
+    waiting: Mutex<VecDeque<Box<[u8]>>>,
+    /// Whether any wait, so that a batch need not take the lock to see that none do. Written under it.
+    some: AtomicBool,
+}
 
 impl Farewells {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        !self.some.load(Relaxed)
     }
 }
 
@@ -62,7 +67,9 @@ impl Nat {
             // Another one may have its place by now.
             let Some(session) = self.table.end(id, original) else { continue };
             self.release(&session, now);
-            self.farewells.0.lock().extend(packets);
+            let mut waiting = self.farewells.waiting.lock();
+            waiting.extend(packets);
+            self.farewells.some.store(!waiting.is_empty(), Relaxed);
             ended += 1;
         }
         (ended, next.map(|(pool, offset)| SweepPlace(pool, offset)))
@@ -80,18 +87,19 @@ impl Nat {
 
     /// Packets to inside hosts that wait to be sent.
     pub fn farewells(&self) -> usize {
-        self.farewells.0.lock().len()
+        self.farewells.waiting.lock().len()
     }
 
     /// Leaves some of what waits in [`Lane::released`]. One worker does it for all.
     pub(super) fn say_farewell(&self, lane: &mut Lane) {
-        if lane.worker != 0 {
+        if lane.worker != 0 || self.farewells.is_empty() {
             return;
         }
-        let mut waiting = self.farewells.0.lock();
+        let mut waiting = self.farewells.waiting.lock();
         let now = waiting.len().min(AT_ONCE);
         lane.counters.farewells += now as u64;
         lane.released.extend(waiting.drain(..now));
+        self.farewells.some.store(!waiting.is_empty(), Relaxed);
     }
 
     fn is_affected(&self, affected: Affected, session: &Listed) -> bool {

@@ -16,7 +16,7 @@ use crate::time::{Span, Tick};
 use super::key::Key;
 use super::model::{Expected, Known, Model};
 use super::session::{Direction, End, Lifetimes, NewSession, Origin, State};
-use super::settings::Timeouts;
+use super::settings::Settings;
 use super::table::{Ended, InsertError, Table, Tracked};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
@@ -527,17 +527,10 @@ fn random_session(random: &mut StdRng) -> NewSession {
     }
 }
 
+/// The usual ones.
 fn lifetimes() -> Lifetimes {
-    Lifetimes::new(&Timeouts {
-        tcp_established: Span::seconds(7440),
-        tcp_transitory: Span::seconds(240),
-        tcp_syn: Span::seconds(30),
-        udp: Span::seconds(300),
-        udp_dns: Span::seconds(10),
-        icmp: Span::seconds(60),
-        fragment: Span::seconds(15),
-        port_rest: Span(0),
-    })
+    let inside = "10.0.0.0/24".parse().expect("a prefix");
+    Lifetimes::new(&Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 10)).timeouts)
 }
 
 /// Distinct tuples, so few that collisions and taken replies are the rule.
