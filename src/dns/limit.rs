@@ -34,9 +34,10 @@ pub(super) struct Limiter<S> {
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     source: u64,
-    /// Thousandths of a token.
+    /// Billionths of a token.
     tokens: u64,
-    /// Milliseconds since the start; 0: never.
+    /// Nanoseconds since the start; 0: never. A coarser clock has ties, and a flood could win one against whoever asks
+    /// often.
     seen: u64,
     /// Whether the last answer above the limit was truncated.
     truncated: bool,
@@ -52,8 +53,8 @@ impl<S: BuildHasher> Limiter<S> {
 
     /// Rules on the next answer to a client.
     pub fn rule(&mut self, client: IpAddr, now: Instant) -> Ruling {
-        let now = now.saturating_duration_since(self.start) + Duration::from_millis(1);
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let now = now.saturating_duration_since(self.start) + Duration::from_nanos(1);
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let full = u64::from(self.rate) * TOKEN;
         let source = network(client);
         let set = &mut self.buckets[self.hasher.hash_one(source) as usize % SETS];
@@ -67,7 +68,7 @@ impl<S: BuildHasher> Limiter<S> {
                 oldest
             }
         };
-        // A rate of one a second is a thousandth of a token in a millisecond.
+        // A rate of one a second is a billionth of a token in a nanosecond.
         let gained = now.saturating_sub(bucket.seen).saturating_mul(u64::from(self.rate));
         bucket.tokens = bucket.tokens.saturating_add(gained).min(full);
         bucket.seen = now;
@@ -89,8 +90,8 @@ pub(super) fn network(client: IpAddr) -> u64 {
     }
 }
 
-/// One token in thousandths.
-const TOKEN: u64 = 1000;
+/// One token in billionths.
+const TOKEN: u64 = 1_000_000_000;
 const WAYS: usize = 4;
 const SETS: usize = 1024;
 /// All of it is small enough to be allocated at once.
@@ -98,7 +99,7 @@ const _: () = assert!(WAYS * SETS * size_of::<Bucket>() <= 128 << 10);
 
 #[cfg(test)]
 mod tests {
-    use std::hash::RandomState;
+    use std::hash::{Hasher, RandomState};
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -146,12 +147,46 @@ mod tests {
         let mut limiter = Limiter::new(20, RandomState::new(), start);
         let mut answered = 0;
         for number in 0..200_000u32 {
-            // Three in four are forged sources of all kinds, the fourth is the victim.
+            // Each second question names the victim, the others sources of all kinds.
             let now = start + Duration::from_micros(u64::from(number) * 5);
             limiter.rule(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))), now);
             answered += u32::from(limiter.rule(VICTIM, now) == Ruling::Answer);
         }
         assert!(answered <= 41, "{answered} answers in a second");
+    }
+
+    /// Everybody shares one set: the worst that a hash can do.
+    #[derive(Clone, Copy, Default)]
+    struct OneSet;
+
+    impl BuildHasher for OneSet {
+        type Hasher = Self;
+        fn build_hasher(&self) -> Self {
+            Self
+        }
+    }
+
+    impl Hasher for OneSet {
+        fn finish(&self) -> u64 {
+            0
+        }
+        fn write(&mut self, _: &[u8]) {}
+    }
+
+    #[test]
+    fn who_asks_most_often_keeps_its_place_whatever_the_hash() {
+        let start = Instant::now();
+        let mut limiter = Limiter::new(20, OneSet, start);
+        let mut answered = 0;
+        for number in 0..1000u32 {
+            // All of it inside of a millisecond, and more others than the set has places.
+            let now = |step: u32| start + Duration::from_nanos(u64::from(number * 4 + step) * 200);
+            answered += u32::from(limiter.rule(VICTIM, now(0)) == Ruling::Answer);
+            for other in 1..4 {
+                limiter.rule(IpAddr::V4(Ipv4Addr::from((number * 4 + other) << 8)), now(other));
+            }
+        }
+        assert_eq!(answered, 20);
     }
 
     #[test]
