@@ -89,7 +89,7 @@ pub fn set_router(line: &Line, alive: bool) -> Result<()> {
     Ok(())
 }
 
-fn set_carrier(line: &Line, up: bool) -> Result<()> {
+pub fn set_carrier(line: &Line, up: bool) -> Result<()> {
     Ok(line.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
 }
 

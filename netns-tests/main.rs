@@ -9,6 +9,7 @@
 //! | `two_lines`       | nginx on two lines, one private network or two; replies by their own line; 1 or 2 workers |
 //! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
 //! | `failover`        | a line fails, drains, comes back, changes its address: only its own sessions notice      |
+//! | `events`          | what happened is told in order, to followers and to latecomers                           |
 //! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
 //! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
 //! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
@@ -43,6 +44,7 @@ mod conformance;
 mod demo;
 mod dns;
 mod doctor;
+mod events;
 mod exempt;
 mod failover;
 mod fragments;

@@ -4,6 +4,7 @@ mod check;
 mod config;
 pub mod demo;
 mod doctor;
+mod events;
 mod exit;
 mod output;
 mod plan;
@@ -69,6 +70,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// List the sessions of a running box
     Sessions(sessions::Arguments),
+    /// Tell what happened to a running box, and go on with what happens: lines that fail and return, reloads, shortages
+    Events(events::Arguments),
     /// Have a running box read its configuration file again; sessions that the new one allows live on
     Reload(reload::Arguments),
 }
@@ -83,6 +86,7 @@ impl Command {
             Self::Doctor(arguments) => doctor::run(&arguments),
             Self::Status(arguments) => status::run(&arguments),
             Self::Sessions(arguments) => sessions::run(&arguments),
+            Self::Events(arguments) => events::run(&arguments),
             Self::Reload(arguments) => reload::run(&arguments),
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),

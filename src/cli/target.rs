@@ -1,5 +1,6 @@
 //! Which running box a command is for.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -30,8 +31,23 @@ impl Target {
     /// # Errors
     /// The environment's when no box answers; the user's when several run and none is named, or when the box refuses.
     pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
-        let socket = admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)?;
-        admin::request(&socket, request).map_err(failure)
+        admin::request(&self.socket()?, request).map_err(failure)
+    }
+
+    /// Asks the box for an answer of many lines; `take` has each as it comes, until it breaks off or the box has ended.
+    ///
+    /// # Errors
+    /// As of [`Target::ask`].
+    pub fn follow<Answer: DeserializeOwned, Break>(
+        &self,
+        request: &Request,
+        take: impl FnMut(Answer) -> ControlFlow<Break>,
+    ) -> Result<ControlFlow<Break>, Failure> {
+        admin::follow(&self.socket()?, request, take).map_err(failure)
+    }
+
+    fn socket(&self) -> Result<PathBuf, Failure> {
+        admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
     }
 }
 

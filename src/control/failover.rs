@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::config::{Config, Failback, OnFailure, Uplink};
+use super::events::{Events, News};
 use super::health::{Line, LineTurn, Lines, Reason, Turn};
 use crate::nat::{Affected, Intake, Nat, SweepPlace};
 use crate::time::Tick;
@@ -21,14 +22,15 @@ pub(super) struct Failover {
     uplinks: Vec<Uplink>,
     lines: Lines,
     nat: Arc<ArcSwap<Nat>>,
+    events: Rc<Events>,
     /// For each line, whether its sessions have no more to hope for.
     condemned: Rc<RefCell<Vec<bool>>>,
 }
 
 impl Failover {
-    pub(super) fn new(config: &Config, lines: Lines, nat: Arc<ArcSwap<Nat>>) -> Self {
+    pub(super) fn new(config: &Config, lines: Lines, nat: Arc<ArcSwap<Nat>>, events: Rc<Events>) -> Self {
         let condemned = Rc::new(RefCell::new(vec![false; config.uplinks.len()]));
-        let failover = Self { uplinks: config.uplinks.clone(), lines, nat, condemned };
+        let failover = Self { uplinks: config.uplinks.clone(), lines, nat, events, condemned };
         failover.settle();
         failover
     }
@@ -36,17 +38,19 @@ impl Failover {
     /// Tells of a turn, and acts on it. `error`: what the last probe without an answer met with. Must run in a `LocalSet`.
     pub(super) fn act(&self, LineTurn { uplink, turn }: LineTurn, error: &str) {
         let settings = &self.uplinks[uplink];
-        match turn {
-            Turn::Up => tracing::info!(uplink = %settings.name, "line is healthy"),
-            Turn::Down(reason) => {
-                let reason = match reason {
-                    Reason::NoCarrier => "no carrier, or no address".to_owned(),
-                    Reason::NoAnswer if error.is_empty() => "no answer".to_owned(),
-                    Reason::NoAnswer => format!("no answer ({error})"),
-                };
-                tracing::warn!(uplink = %settings.name, reason, "line has failed");
+        let name = settings.name.clone();
+        self.events.tell(match turn {
+            Turn::Up => News::LineHealthy { uplink: name },
+            Turn::Down(Reason::NoCarrier) => {
+                News::LineFailed { uplink: name, reason: "no carrier, or no address".to_owned() }
             }
-        }
+            Turn::Down(Reason::NoAnswer) if error.is_empty() => {
+                News::LineFailed { uplink: name, reason: "no answer".to_owned() }
+            }
+            Turn::Down(Reason::NoAnswer) => {
+                News::LineFailed { uplink: name, reason: format!("no answer ({error})") }
+            }
+        });
         self.settle();
         if turn == Turn::Up && settings.failback == Failback::Move {
             let lines = Rc::clone(&self.lines);
@@ -81,7 +85,7 @@ impl Failover {
 
     /// Ends affected sessions, as long as there is reason to.
     fn sweep(&self, affected: Affected, uplink: usize, goes_on: impl Fn() -> bool + 'static) {
-        let nat = Arc::clone(&self.nat);
+        let (nat, events) = (Arc::clone(&self.nat), Rc::clone(&self.events));
         let name = self.uplinks[uplink].name.clone();
         tokio::task::spawn_local(async move {
             let mut ended = 0;
@@ -99,7 +103,7 @@ impl Failover {
                 }
             }
             if ended != 0 {
-                tracing::info!(uplink = %name, sessions = ended, "sessions ended, so that they begin again elsewhere");
+                events.tell(News::SessionsEnded { uplink: name, sessions: ended });
             }
         });
     }

@@ -12,7 +12,7 @@
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ use crate::time::Tick;
 use super::admin::{Server, SocketError};
 use super::config::{Config, IoBackend, OffloadLimit, Workers};
 use super::dns::{self, Running};
+use super::events::{Events, News};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
@@ -158,16 +159,9 @@ async fn run_box(
         sessions = config.limits.sessions, "TUN device open"
     );
     let nat = engine.nat();
-    let reloader = Reloader::new(
-        path,
-        written,
-        config,
-        prepared.facts(),
-        dns_ports,
-        prepared.numbers(),
-        Arc::clone(&nat),
-    );
-    let mut events = forward_events(&engine)?;
+    let events = Rc::new(Events::new());
+    let reloader = Reloader::new(path, written, &prepared, dns_ports, Arc::clone(&nat), Rc::clone(&events));
+    let mut engine_events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
     let mut health = match watch_lines(config, applied.facts(), raw) {
@@ -177,7 +171,7 @@ async fn run_box(
             return Err(error);
         }
     };
-    let failover = Failover::new(config, health.lines(), Arc::clone(&nat));
+    let failover = Failover::new(config, health.lines(), Arc::clone(&nat), Rc::clone(&events));
     let dns = match Running::start(dns, config, &health.lines()) {
         Ok(dns) => dns,
         Err(error) => {
@@ -186,13 +180,24 @@ async fn run_box(
         }
     };
     let published = engine.published();
-    let source =
-        Rc::new(Source::new(config, tun_status, health.lines(), Arc::clone(&nat), reloader, published, dns));
+    let source = Rc::new(Source {
+        name: config.name.clone(),
+        started: Instant::now(),
+        tun: tun_status,
+        uplinks: config.uplinks.clone(),
+        lines: health.lines(),
+        nat: Arc::clone(&nat),
+        reloader,
+        published,
+        dns,
+        events: Rc::clone(&events),
+    });
     if let Err(error) = socket.publish() {
         stop(config, applied, engine).await;
         return Err(error.into());
     }
-    tracing::info!(name = %config.name, socket = %config.admin.socket.display(), "ready");
+    tracing::info!(socket = %config.admin.socket.display(), "asked there, the box answers");
+    events.tell(News::Ready { name: config.name.clone() });
     let ended = {
         let serve = socket.serve(Rc::clone(&source));
         tokio::pin!(serve);
@@ -205,30 +210,29 @@ async fn run_box(
                 () = &mut serve => unreachable!("the admin socket serves for ever"),
                 wanted = signals.next() => match wanted {
                     Wanted::Stop(name) => {
-                        tracing::info!(signal = name, "stopping");
+                        events.tell(News::Stopping { signal: name.to_owned() });
                         break Ok(());
                     }
                     Wanted::Report => report(&source),
-                    Wanted::Reload => if let Err(error) = source.reloader.reload() {
-                        tracing::error!("not reloaded: {error}");
-                    },
+                    // Who sent a signal has the outcome from the log.
+                    Wanted::Reload => drop(source.reloader.reload()),
                 },
-                now = looks.tick() => shortages.look(&source.totals().drops, now.into_std()),
+                now = looks.tick() => shortages.look(&source.totals().drops, now.into_std(), &events),
                 _ = listeners.tick() => match applied.facts().listening_ports() {
                     Ok(ports) => nat.load().bar_ports(&ports),
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },
-                event = events.recv() => break Err(failure(event, &tun.name)),
+                event = engine_events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
                     Change::Addresses => {
-                        follow(&mut applied, &source.reloader, &mut health).await;
+                        follow(&mut applied, &source.reloader, &mut health, &events).await;
                         source.dns.follow_addresses(applied.config());
                     }
                     Change::Link(change) if change.interface == tun.name => {
-                        tun_link.change(config, &mut applied, change.event).await;
+                        tun_link.change(config, &mut applied, change.event, &events).await;
                     }
                     Change::Link(change) => {
-                        on_link_change(config, &nat.load(), &mut applied, &mut health, &change).await;
+                        on_link_change(config, &nat.load(), &mut applied, &mut health, &change, &events).await;
                     }
                 },
                 turn = health.next() => {
@@ -323,17 +327,20 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
 }
 
 /// Takes in what addresses the interfaces have now. Only sessions over addresses that are gone end.
-async fn follow(applied: &mut Applied, reloader: &Reloader, health: &mut Health) {
+async fn follow(applied: &mut Applied, reloader: &Reloader, health: &mut Health, events: &Events) {
     match applied.follow().await {
         Ok(false) => {}
         Ok(true) => {
             let (config, facts) = (applied.config(), applied.facts());
-            let ended = reloader.follow(config, facts);
+            let sessions_ended = reloader.follow(config, facts);
             for (number, (uplink, leg)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
                 if uplink.follows_interface {
-                    let address = uplink.addresses.first();
-                    let shown = address.map_or("none".to_owned(), ToString::to_string);
-                    tracing::info!(uplink = %uplink.name, address = %shown, ended, "address followed");
+                    let address = uplink.addresses.first().copied();
+                    events.tell(News::AddressFollowed {
+                        uplink: uplink.name.clone(),
+                        address,
+                        sessions_ended,
+                    });
                     health.set_carrier(std::iter::once(number), leg.up && address.is_some());
                 }
             }
@@ -348,21 +355,23 @@ async fn on_link_change(
     applied: &mut Applied,
     health: &mut Health,
     change: &host::LinkChange,
+    events: &Events,
 ) {
     let name = &change.interface;
+    let interface = name.clone();
     let uplinks = config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == *name);
     let uplinks = uplinks.map(|(number, _)| number);
     match change.event {
         LinkEvent::Gone => {
-            tracing::warn!(interface = %name, "interface is gone; its packets are lost until it returns");
+            events.tell(News::InterfaceGone { interface });
             health.set_carrier(uplinks, false);
         }
         LinkEvent::Down => {
-            tracing::warn!(interface = %name, "interface is down");
+            events.tell(News::InterfaceDown { interface });
             health.set_carrier(uplinks, false);
         }
         LinkEvent::Up => {
-            tracing::info!(interface = %name, "interface is up");
+            events.tell(News::InterfaceUp { interface });
             // The kernel forgot the routes of an interface that went down.
             if let Err(error) = applied.refresh().await {
                 tracing::warn!(%error, interface = %name, "not everything could be set again");
@@ -371,7 +380,7 @@ async fn on_link_change(
             health.set_carrier(uplinks.filter(placed), true);
         }
         LinkEvent::Mtu(bytes) => {
-            tracing::info!(interface = %name, mtu = bytes, "MTU changed");
+            events.tell(News::MtuChanged { interface, mtu: bytes });
             if config.inside.interface == *name {
                 nat.set_mtu(None, settings::mtu(bytes));
             }
@@ -387,21 +396,22 @@ struct TunLink {
 }
 
 impl TunLink {
-    async fn change(&mut self, config: &Config, applied: &mut Applied, event: LinkEvent) {
+    async fn change(&mut self, config: &Config, applied: &mut Applied, event: LinkEvent, events: &Events) {
         let name = &config.tun.name;
         match event {
             LinkEvent::Down => {
                 self.down = true;
-                tracing::warn!(tun = %name, "the TUN is down; nothing is translated until it is up (ip link set {name} up)");
+                events.tell(News::TunDown { tun: name.clone() });
             }
             // At the start it comes up for the first time.
             LinkEvent::Up if self.down => {
                 self.down = false;
+                events.tell(News::TunUp { tun: name.clone() });
                 match applied.refresh().await {
-                    Ok(()) if config.host.manage => tracing::info!(tun = %name, "the TUN is up again"),
+                    Ok(()) if config.host.manage => {}
                     Ok(()) => tracing::warn!(
                         tun = %name,
-                        "the TUN is up again without its routes; with host.manage: false, set them as `natbox plan` says"
+                        "the TUN came up without its routes; with host.manage: false, set them as `natbox plan` says"
                     ),
                     Err(error) => tracing::warn!(%error, tun = %name, "not everything could be set again"),
                 }

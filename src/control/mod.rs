@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod config;
 mod dns;
+mod events;
 mod failover;
 mod health;
 pub mod lifecycle;
@@ -19,6 +20,7 @@ mod shortages;
 mod status;
 
 pub use dns::DnsStatus;
+pub use events::{Event, News};
 pub use reload::{ReloadError, Reloaded};
 pub use sessions::{Ends, Place, SessionPage, SessionView};
 pub use status::{Setup, Status, UplinkStatus, WorkerStatus};

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -12,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine;
-use crate::host::{Facts, Numbers};
+use crate::host::{Facts, Numbers, Prepared};
 use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
 use super::config::{self, Config, Loaded, Problems, Whereabouts};
+use super::events::{Events, News};
 use super::settings;
 
 /// What a reload did.
@@ -59,6 +61,7 @@ pub(super) struct Reloader {
     dns: Vec<Option<u16>>,
     numbers: Numbers,
     nat: Arc<ArcSwap<Nat>>,
+    events: Rc<Events>,
 }
 
 /// What is known of the host.
@@ -74,18 +77,26 @@ impl Host {
 }
 
 impl Reloader {
-    /// `written`: as the file has it; `config`: with the addresses of the interfaces.
+    /// `written`: as the file has it; `prepared`: the host, and the configuration with the addresses of its interfaces.
     pub(super) fn new(
         path: &Path,
         written: &Config,
-        config: &Config,
-        facts: &Facts,
+        prepared: &Prepared,
         dns: Vec<Option<u16>>,
-        numbers: Numbers,
         nat: Arc<ArcSwap<Nat>>,
+        events: Rc<Events>,
     ) -> Self {
-        let host = RefCell::new(Host::new(config, facts));
-        Self { path: path.to_owned(), written: RefCell::new(written.clone()), host, dns, numbers, nat }
+        let host = RefCell::new(Host::new(prepared.config(), prepared.facts()));
+        let numbers = prepared.numbers();
+        Self {
+            path: path.to_owned(),
+            written: RefCell::new(written.clone()),
+            host,
+            dns,
+            numbers,
+            nat,
+            events,
+        }
     }
 
     /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
@@ -114,6 +125,17 @@ impl Reloader {
 
     /// Reads the file again and lives by it.
     pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let outcome = self.read_again();
+        self.events.tell(match &outcome {
+            Ok(Reloaded { changed, sessions_ended, .. }) => {
+                News::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
+            }
+            Err(error) => News::NotReloaded { error: error.to_string() },
+        });
+        outcome
+    }
+
+    fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
         let mut written = self.written.borrow_mut();
         let changed = differences(&written, &new);
@@ -129,9 +151,7 @@ impl Reloader {
             *written = new;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
-        let done = Reloaded { changed, sessions_ended, warnings };
-        tracing::info!(changed = %done.changed.join(", "), sessions_ended, "configuration reloaded");
-        Ok(done)
+        Ok(Reloaded { changed, sessions_ended, warnings })
     }
 }
 

@@ -1,9 +1,11 @@
-//! Tells the log when something ran out, once in a while and not for every packet (RFC 6888 REQ-11).
+//! Tells when something ran out, once in a while and not for every packet (RFC 6888 REQ-11).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::nat::{DropReason, Drops};
+
+use super::events::{Events, News};
 
 /// What was told, and when.
 #[derive(Default)]
@@ -18,10 +20,10 @@ struct Told {
 
 impl Shortages {
     /// Looks at the drops so far. What has grown since it was told last is told, at most once in [`PAUSE`] for each reason.
-    pub(super) fn look(&mut self, drops: &Drops, now: Instant) {
+    pub(super) fn look(&mut self, drops: &Drops, now: Instant, events: &Events) {
         for (reason, packets) in self.news(drops, now) {
-            let why = reason.explanation().trim();
-            tracing::warn!(reason = reason.name(), packets, why, "packets are being dropped");
+            let (reason, why) = (reason.name().to_owned(), reason.explanation().trim().to_owned());
+            events.tell(News::Dropping { reason, packets, why });
         }
     }
 

@@ -1,6 +1,7 @@
 //! The state of a running box in one snapshot: what `natbox status` shows and the admin socket answers.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +13,9 @@ use crate::host::Numbers;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use super::config::{self, Config, Uplink};
+use super::config::{self, Uplink};
 use super::dns::{DnsStatus, Running};
+use super::events::Events;
 use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
@@ -127,32 +129,10 @@ pub(super) struct Source {
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
     pub(super) dns: Running,
+    pub(super) events: Rc<Events>,
 }
 
 impl Source {
-    pub(super) fn new(
-        config: &Config,
-        tun: TunStatus,
-        lines: Lines,
-        nat: Arc<ArcSwap<Nat>>,
-        reloader: Reloader,
-        published: Vec<Arc<Published>>,
-        dns: Running,
-    ) -> Self {
-        let uplinks = config.uplinks.clone();
-        Self {
-            name: config.name.clone(),
-            started: Instant::now(),
-            tun,
-            uplinks,
-            lines,
-            nat,
-            reloader,
-            published,
-            dns,
-        }
-    }
-
     /// Sums of all workers.
     pub(super) fn totals(&self) -> Counters {
         let mut totals = Counters::default();

@@ -1,6 +1,7 @@
 //! The client's end of the admin socket.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,23 +85,55 @@ pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, Client
 pub fn request<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
     let line = exchange(socket, request)
         .map_err(|source| ClientError::Silent { path: socket.to_owned(), source })?;
-    if let Ok(Refusal { error }) = serde_json::from_str(&line) {
-        return Err(ClientError::Refused(error));
-    }
-    serde_json::from_str(&line)
-        .map_err(|error| ClientError::Strange { path: socket.to_owned(), detail: error.to_string() })
+    read(socket, &line)
 }
 
-fn exchange(socket: &Path, request: &Request) -> io::Result<String> {
+/// Asks for an answer of many lines, and takes each as it comes, until the box has ended or `take` breaks off.
+///
+/// # Errors
+/// See [`ClientError`].
+pub fn follow<Answer: DeserializeOwned, Break>(
+    socket: &Path,
+    request: &Request,
+    mut take: impl FnMut(Answer) -> ControlFlow<Break>,
+) -> Result<ControlFlow<Break>, ClientError> {
+    let silent = |source| ClientError::Silent { path: socket.to_owned(), source };
+    let mut reader = send(socket, request).map_err(silent)?;
+    // Nothing may happen for days.
+    reader.get_ref().set_read_timeout(None).map_err(silent)?;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line).map_err(silent)? == 0 {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if let broken @ ControlFlow::Break(_) = take(read(socket, &line)?) {
+            return Ok(broken);
+        }
+    }
+}
+
+fn send(socket: &Path, request: &Request) -> io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;
+    Ok(BufReader::new(stream))
+}
+
+fn exchange(socket: &Path, request: &Request) -> io::Result<String> {
     let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer)?;
+    send(socket, request)?.read_line(&mut answer)?;
     Ok(answer)
+}
+
+fn read<Answer: DeserializeOwned>(socket: &Path, line: &str) -> Result<Answer, ClientError> {
+    if let Ok(Refusal { error }) = serde_json::from_str(line) {
+        return Err(ClientError::Refused(error));
+    }
+    serde_json::from_str(line)
+        .map_err(|error| ClientError::Strange { path: socket.to_owned(), detail: error.to_string() })
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,7 +6,7 @@
 mod client;
 mod server;
 
-pub use client::{ClientError, find, request};
+pub use client::{ClientError, find, follow, request};
 pub(super) use server::Server;
 pub use server::SocketError;
 
@@ -28,6 +28,12 @@ pub enum Request {
     },
     /// Asks for [`super::Setup`].
     Setup,
+    /// Asks for what happened and what will: an answer of many lines, each a [`super::Event`], after which the connection ends.
+    Events {
+        /// Whether to go on with what will happen, until the box ends.
+        #[serde(default)]
+        follow: bool,
+    },
     /// Has the configuration read again; answered with [`super::Reloaded`].
     Reload,
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::super::status::Source;
@@ -141,27 +141,55 @@ async fn converse(stream: UnixStream, source: &Source) -> io::Result<()> {
         if read == 0 {
             return Ok(());
         }
-        let too_long = read as u64 == MAX_REQUEST && line.last() != Some(&b'\n');
-        let mut answer = if too_long { refusal(&"the request is too long") } else { answer(&line, source) };
-        answer.push(b'\n');
-        writer.write_all(&answer).await?;
-        if too_long {
-            return Ok(());
+        if read as u64 == MAX_REQUEST && line.last() != Some(&b'\n') {
+            return write(&mut writer, refusal(&"the request is too long")).await;
+        }
+        let answer = match serde_json::from_slice(&line) {
+            Ok(Request::Status) => to_json(&source.status()),
+            Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
+            Ok(Request::Setup) => to_json(&source.setup()),
+            Ok(Request::Events { follow }) => return tell_events(reader, writer, source, follow).await,
+            Ok(Request::Reload) => match source.reloader.reload() {
+                Ok(reloaded) => to_json(&reloaded),
+                Err(error) => refusal(&error),
+            },
+            Err(error) => refusal(&format_args!("not a request: {error}")),
+        };
+        write(&mut writer, answer).await?;
+    }
+}
+
+/// Writes what happened, and then what happens until either end has enough.
+async fn tell_events(
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl AsyncWrite + Unpin,
+    source: &Source,
+    follow: bool,
+) -> io::Result<()> {
+    let (past, mut follower) = source.events.follow();
+    for event in &past {
+        write(&mut writer, to_json(event)).await?;
+    }
+    if !follow {
+        return Ok(());
+    }
+    let mut ignored = [0; 64];
+    loop {
+        tokio::select! {
+            event = follower.next() => match event {
+                Some(event) => write(&mut writer, to_json(&event)).await?,
+                None => return Ok(()),
+            },
+            read = reader.read(&mut ignored) => if read? == 0 {
+                return Ok(());
+            },
         }
     }
 }
 
-fn answer(line: &[u8], source: &Source) -> Vec<u8> {
-    match serde_json::from_slice(line) {
-        Ok(Request::Status) => to_json(&source.status()),
-        Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
-        Ok(Request::Setup) => to_json(&source.setup()),
-        Ok(Request::Reload) => match source.reloader.reload() {
-            Ok(reloaded) => to_json(&reloaded),
-            Err(error) => refusal(&error),
-        },
-        Err(error) => refusal(&format_args!("not a request: {error}")),
-    }
+async fn write(writer: &mut (impl AsyncWrite + Unpin), mut answer: Vec<u8>) -> io::Result<()> {
+    answer.push(b'\n');
+    writer.write_all(&answer).await
 }
 
 fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {

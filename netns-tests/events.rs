@@ -1,0 +1,106 @@
+//! `natbox events`: what happens to a box is told in order, to whoever follows and to whoever comes later.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::topology::Legs;
+use natbox::control::{Event, News};
+use rustix::process::Signal;
+
+use crate::failover::set_carrier;
+use crate::lab::{NATBOX, Site, output, wait_for};
+
+fn events(natbox: &NatBox, arguments: &[&str]) -> Command {
+    let mut command = Command::new(NATBOX);
+    command.arg("events").arg("--socket").arg(natbox.socket()).args(arguments);
+    command
+}
+
+/// A follower, and what it prints. It ends with its box.
+struct Follower {
+    process: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Follower {
+    fn start(natbox: &NatBox) -> Result<Follower> {
+        let mut command = events(natbox, &["--json"]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let lines = BufReader::new(process.stdout.take().context("its output")?);
+        Ok(Follower { process, lines })
+    }
+
+    fn next(&mut self) -> Result<News> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        let event: Event = serde_json::from_str(&line).with_context(|| format!("{line:?}"))?;
+        Ok(event.news)
+    }
+}
+
+#[test]
+fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let mut natbox = site.start(0, &site.three_legged_config())?;
+    let name = natbox.status()?.name;
+    let mut follower = Follower::start(&natbox)?;
+    ensure!(follower.next()? == News::Ready { name: name.clone() }, "the past comes first");
+
+    let (uplink, interface) = ("isp2".to_owned(), site.line(1).interface.clone());
+    set_carrier(site.line(1), false)?;
+    ensure!(follower.next()? == News::InterfaceDown { interface: interface.clone() });
+    let failed = follower.next()?;
+    ensure!(matches!(&failed, News::LineFailed { uplink: line, .. } if *line == uplink), "{failed:?}");
+    set_carrier(site.line(1), true)?;
+    ensure!(follower.next()? == News::InterfaceUp { interface });
+    ensure!(follower.next()? == News::LineHealthy { uplink });
+
+    output({
+        let mut reload = Command::new(NATBOX);
+        reload.arg("reload").arg("--socket").arg(natbox.socket());
+        reload
+    })?;
+    ensure!(follower.next()? == News::Reloaded { changed: Vec::new(), sessions_ended: 0 });
+
+    let past = output(events(&natbox, &["--past"]))?;
+    let told: Vec<&str> = past.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    ensure!(told.len() == 6, "{past}");
+    ensure!(told[0] == format!("{name} is ready") && told[4] == "line isp2 is healthy", "{past}");
+    ensure!(told[2].starts_with("line isp2 has failed: no carrier"), "{past}");
+
+    natbox.process().signal(Signal::TERM)?;
+    ensure!(follower.next()? == News::Stopping { signal: "TERM".to_owned() });
+    let ended = Instant::now();
+    let status = wait_for("the follower to end with its box", || Ok(follower.process.try_wait()?))?;
+    ensure!(status.success(), "{status} after {:?}", ended.elapsed());
+    Ok(())
+}
+
+/// `natbox events | head -1`, and a follower that never reads.
+#[test]
+fn followers_that_do_not_read_stop_nothing() -> Result<()> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let natbox = site.start(0, &site.three_legged_config())?;
+    let mut gone = Follower::start(&natbox)?;
+    gone.next()?;
+    let Follower { mut process, lines } = gone;
+    drop(lines);
+    let mut idle = Follower::start(&natbox)?;
+    for _ in 0..1200 {
+        let mut reload = UnixStream::connect(natbox.socket())?;
+        reload.write_all(b"{\"command\":\"reload\"}\n")?;
+        let mut answer = String::new();
+        BufReader::new(reload).read_line(&mut answer)?;
+        ensure!(answer.contains("changed"), "{answer}");
+    }
+    let ended = wait_for("the end of the one without a reader", || Ok(process.try_wait()?))?;
+    ensure!(ended.success(), "{ended}");
+    ensure!(output(events(&natbox, &["--past"]))?.lines().count() == 1000);
+    idle.process.kill()?;
+    idle.process.wait()?;
+    Ok(())
+}
