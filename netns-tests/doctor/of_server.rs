@@ -71,6 +71,11 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
             "`ip filter INPUT` drops requests to 10.0.0.202:80",
         ),
         broken("ip link set eth0 mtu 1000", "mtu", "eth0 has MTU 1000").warned_of(),
+        broken(
+            "ip link set eth0 mtu 9000",
+            "mtu",
+            "of that size from 10.0.0.101 does not get to 10.0.0.100; one of 1500 bytes does",
+        ),
     ];
     assert_named_and_mended(server, &arguments, &all)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::{Icmpv4Slice, Ipv4HeaderSlice, UdpHeaderSlice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt::Ipv4PathMtuDiscovery;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto};
 
 /// What came of a probe.
@@ -23,36 +24,59 @@ pub(super) enum FirstHop {
     NotAsked(String),
 }
 
-/// Asks from each of these addresses of the host. Takes a few seconds where somebody is silent.
-pub(super) fn ask(from: &[Ipv4Addr], to: Ipv4Addr) -> Vec<FirstHop> {
+/// What came of all probes from an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) first_hop: FirstHop,
+    /// Bytes of the largest packet that gets there, where one of the size that was wanted does not.
+    pub(super) no_more_than: Option<u32>,
+}
+
+/// Asks from each of these addresses of the host, with small packets and with packets of so many bytes. Takes a few seconds
+/// where somebody is silent.
+pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<Found> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let errors = rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));
     match errors {
-        Ok(errors) => from.iter().map(|from| one(&errors, *from, to)).collect(),
+        Ok(errors) => from.iter().map(|(from, size)| all_sizes(&errors, *from, to, *size)).collect(),
         Err(error) => {
             let why = format!("no raw socket ({})", io::Error::from(error));
-            from.iter().map(|_| FirstHop::NotAsked(why.clone())).collect()
+            let found = Found { first_hop: FirstHop::NotAsked(why), no_more_than: None };
+            vec![found; from.len()]
         }
     }
 }
 
-fn one(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr) -> FirstHop {
-    let probe = || -> io::Result<FirstHop> {
-        let socket = UdpSocket::bind((from, 0))?;
-        socket.set_ttl(1)?;
-        let port = socket.local_addr()?.port();
-        for _ in 0..TRIES {
-            socket.send_to(&[], (to, PORT))?;
-            let deadline = Instant::now() + PATIENCE;
-            while let Some(packet) = receive(errors, deadline)? {
-                if let Some(router) = router(&packet, from, to, port) {
-                    return Ok(FirstHop::Is(router));
-                }
+fn all_sizes(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, wanted: u32) -> Found {
+    let one = |size| one(errors, from, to, size);
+    let first_hop = one(SMALLEST).unwrap_or_else(|error| FirstHop::NotAsked(error.to_string()));
+    let gets_there = |size: &u32| !matches!(one(*size), Ok(FirstHop::Silent));
+    let no_more_than = match first_hop {
+        FirstHop::Is(_) if !gets_there(&wanted) => {
+            USUAL_SIZES.into_iter().filter(|size| *size < wanted).find(gets_there)
+        }
+        FirstHop::Is(_) | FirstHop::Silent | FirstHop::NotAsked(_) => None,
+    };
+    Found { first_hop, no_more_than }
+}
+
+/// Asks with packets of `size` bytes in one piece.
+fn one(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, size: u32) -> io::Result<FirstHop> {
+    let socket = UdpSocket::bind((from, 0))?;
+    socket.set_ttl(1)?;
+    // What the kernel has learned of the way to `to` does not count.
+    rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
+    let port = socket.local_addr()?.port();
+    for _ in 0..TRIES {
+        socket.send_to(&vec![0; (size - SMALLEST) as usize], (to, PORT))?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Some(packet) = receive(errors, deadline)? {
+            if let Some(router) = router(&packet, from, to, port) {
+                return Ok(FirstHop::Is(router));
             }
         }
-        Ok(FirstHop::Silent)
-    };
-    probe().unwrap_or_else(|error| FirstHop::NotAsked(error.to_string()))
+    }
+    Ok(FirstHop::Silent)
 }
 
 /// The next packet, or nothing when it is too late.
@@ -94,7 +118,12 @@ const PORT: u16 = 33434;
 /// Routers bound how many errors they send.
 const TRIES: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(700);
+/// Of an ICMP error: with all that a router may quote (RFC 1812 section 4.3.2.3).
 const LARGEST: usize = 2048;
+/// Bytes of a datagram without content.
+const SMALLEST: u32 = 28;
+/// Ethernet with large frames, Ethernet, PPPoE, tunnels, and what IPv6 takes everywhere.
+const USUAL_SIZES: [u32; 6] = [9000, 1500, 1492, 1420, 1400, 1280];
 
 #[cfg(test)]
 mod tests {

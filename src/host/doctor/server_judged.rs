@@ -141,7 +141,8 @@ fn replies(seen: &ServerSeen, line: &Line) -> Finding {
         Way::Local | Way::Refused(_) => None,
     };
     let expected = seen.expected(line);
-    let proof = match &line.first_hop {
+    let first_hop = line.first_hop.as_ref().map(|found| &found.first_hop);
+    let proof = match first_hop {
         Some(FirstHop::Is(router)) => format!("; a packet that lives for one hop dies at {router}"),
         Some(FirstHop::Silent) => "; a packet that lives for one hop is answered by nobody".into(),
         Some(FirstHop::NotAsked(_)) | None => String::new(),
@@ -172,7 +173,7 @@ fn replies(seen: &ServerSeen, line: &Line) -> Finding {
     }
     let right = format!("what is sent from {address} {way}, which is {name}");
     let others = seen.configs.iter().filter_map(|config| config.inside.address);
-    match &line.first_hop {
+    match first_hop {
         Some(FirstHop::Is(router)) if Some(*router) == via => Finding::ok(
             "replies",
             format!("{right}; proven: a packet from there that lives for one hop died at {router}"),
@@ -439,6 +440,21 @@ fn mtu(seen: &ServerSeen) -> Vec<Finding> {
                 mtu.saturating_sub(TCP_HEADERS)
             ))
         }));
+    }
+    for line in &seen.lines {
+        let lost = line.first_hop.as_ref().and_then(|found| Some((&found.first_hop, found.no_more_than?)));
+        if let (Some(Way::By { device, .. }), Some((FirstHop::Is(router), size))) = (&line.way, lost) {
+            let mtu = seen.snapshot.link(device).map_or(0, |link| link.mtu);
+            findings.push(
+                Finding::error(
+                    "mtu",
+                    format!("{device} has MTU {mtu}, and a packet of that size from {} does not get to {router}; one of {size} bytes does", line.address),
+                    "large replies vanish without a word: connections open, and hang as soon as a page is sent",
+                )
+                .mend([format!("ip link set dev {device} mtu {size}")])
+                .advice(format!("if {device} is right, raise the MTU of what lies between, and of {router}")),
+            );
+        }
     }
     if findings.is_empty() && !seen.legs.is_empty() {
         let each: Vec<String> =

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::box_seen::{answer, neighbours_when_settled, somebody_outside};
 use super::filters::Filters;
-use super::first_hop::{self, FirstHop};
+use super::first_hop::{self, Found};
 use super::legs::Leg;
 use crate::control::config::{Config, Forward};
 use crate::host::error::HostError;
@@ -46,8 +46,8 @@ pub(super) struct Line {
     pub(super) arrival: Option<Way>,
     /// What the next hop says to ARP.
     pub(super) answers: Option<Answers>,
-    /// Who really gets it.
-    pub(super) first_hop: Option<FirstHop>,
+    /// Who really gets it, and in which sizes.
+    pub(super) first_hop: Option<Found>,
 }
 
 /// Looks.
@@ -72,10 +72,11 @@ pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSee
     }
     hops(&kernel, &snapshot, &mut lines).await?;
     if probe {
-        let places: Vec<usize> = (0..lines.len()).filter(|place| lines[*place].way.is_some()).collect();
-        let from: Vec<Ipv4Addr> = places.iter().map(|place| lines[*place].address).collect();
+        let asked: Vec<(&mut Line, u32)> =
+            lines.iter_mut().filter_map(|line| line.largest(&snapshot).map(|size| (line, size))).collect();
+        let from: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(line, size)| (line.address, *size)).collect();
         let found = first_hop::ask(&from, stranger);
-        places.iter().zip(found).for_each(|(place, found)| lines[*place].first_hop = Some(found));
+        asked.into_iter().zip(found).for_each(|((line, _), found)| line.first_hop = Some(found));
     }
     let mut legs: Vec<Leg> = Vec::new();
     for link in lines.iter().filter_map(|line| snapshot.link(line.interface.as_deref()?)) {
@@ -141,6 +142,17 @@ async fn hops(kernel: &Kernel, snapshot: &Snapshot, lines: &mut [Line]) -> Resul
         line.answers = hop(line).and_then(|(address, index)| answer(&neighbours, address, index));
     }
     Ok(())
+}
+
+impl Line {
+    /// Bytes of the largest packet that the way of its replies lets out, if there is a way.
+    fn largest(&self, snapshot: &Snapshot) -> Option<u32> {
+        let device = match self.way.as_ref()? {
+            Way::By { device, .. } => Some(device),
+            Way::Local | Way::Refused(_) => self.interface.as_ref(),
+        };
+        Some(snapshot.link(device?)?.mtu)
+    }
 }
 
 impl ServerSeen {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::filters::{Fate, Filters, Packet, parse};
-use super::first_hop::FirstHop;
+use super::first_hop::{FirstHop, Found};
 use super::legs::{Leg, Offloads, judge_filters, judge_offloads};
 use super::server_judged;
 use super::server_seen::{Line, ServerSeen};
@@ -174,7 +174,7 @@ fn line(address: Ipv4Addr, through: usize, last: u8) -> Line {
         way: Some(way(last)),
         arrival: Some(Way::Local),
         answers: Some(Answers::Yes),
-        first_hop: Some(FirstHop::Is(Ipv4Addr::new(10, 0, 0, last))),
+        first_hop: Some(Found { first_hop: FirstHop::Is(Ipv4Addr::new(10, 0, 0, last)), no_more_than: None }),
     }
 }
 
@@ -250,9 +250,9 @@ fn a_box_whose_address_nobody_knows_is_told_by_its_next_hop_being_its_own() {
 
 #[test]
 fn a_probe_that_reaches_another_box_is_an_error_and_one_that_nobody_answers_a_warning() {
-    let of = |first_hop| {
+    let of = |first_hop: Option<FirstHop>| {
         let mut seen = server();
-        seen.lines[0].first_hop = first_hop;
+        seen.lines[0].first_hop = first_hop.map(|first_hop| Found { first_hop, no_more_than: None });
         server_judged::judge(&seen).into_iter().find(|finding| finding.id == "replies").unwrap()
     };
     assert_eq!(of(Some(FirstHop::Is(Ipv4Addr::new(10, 0, 0, 200)))).severity, Severity::Error);
@@ -260,6 +260,20 @@ fn a_probe_that_reaches_another_box_is_an_error_and_one_that_nobody_answers_a_wa
     assert_eq!(of(Some(FirstHop::Silent)).severity, Severity::Warning);
     assert_eq!(of(Some(FirstHop::NotAsked("no".into()))).severity, Severity::Warning);
     assert_eq!(of(None).severity, Severity::Ok, "--no-probe");
+}
+
+#[test]
+fn large_packets_that_get_lost_where_small_ones_do_not_are_an_error() {
+    let mut seen = server();
+    let found = seen.lines[1].first_hop.as_mut().unwrap();
+    found.no_more_than = Some(1400);
+    let errors = errors(&seen);
+    assert_eq!((errors.len(), errors[0].id.as_str()), (1, "mtu"), "{errors:?}");
+    assert_eq!(errors[0].mend, ["ip link set dev eth0 mtu 1400"]);
+    assert!(
+        errors[0].found.contains("of that size from 10.0.0.202 does not get to 10.0.0.200"),
+        "{errors:?}"
+    );
 }
 
 #[test]
