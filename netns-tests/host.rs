@@ -211,9 +211,22 @@ fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
             .map(|line| line.as_str().unwrap())
             .collect();
         let script = scene.write("plan", &format!("set -eu\n{}\n", commands.join("\n")));
-        let output = scene.natbox.command("sh").arg(&script).output().unwrap();
-        assert!(output.status.success(), "{}\n{commands:#?}", String::from_utf8_lossy(&output.stderr));
+        let run_plan = || {
+            let output = scene.natbox.command("sh").arg(&script).output().unwrap();
+            assert!(output.status.success(), "{}\n{commands:#?}", String::from_utf8_lossy(&output.stderr));
+        };
+        run_plan();
         scene.assert_traffic();
+        natbox.stop(Signal::TERM);
+        // The device goes, the rules and some routes stay, and the plan works again.
+        let natbox = scene.start(&config);
+        run_plan();
+        scene.assert_traffic();
+        let local = scene.natbox.ip_output(&["rule", "show", "lookup", "local"]).unwrap();
+        assert!(local.lines().count() == 1 || kind == Published::Owned, "{local}");
+        let rules = scene.natbox.ip_output(&["rule", "show"]).unwrap();
+        let unique: std::collections::BTreeSet<&str> = rules.lines().collect();
+        assert_eq!(rules.lines().count(), unique.len(), "no rule twice: {rules}");
         natbox.stop(Signal::TERM);
     }
 }

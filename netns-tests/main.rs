@@ -10,6 +10,7 @@
 //! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
 //! | `failover`        | a line fails, drains, comes back, changes its address: only its own sessions notice      |
 //! | `events`          | what happened is told in order, to followers and to latecomers                           |
+//! | `whereabouts`     | interfaces and addresses come and go under a running box; each line comes back by itself |
 //! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
 //! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
 //! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
@@ -68,3 +69,4 @@ mod tun_device;
 mod two_lines;
 mod udp;
 mod web_session;
+mod whereabouts;

@@ -180,6 +180,14 @@ impl BoxConfig {
         self
     }
 
+    /// Leaves the next hop of a line to its interface.
+    pub fn without_gateway(mut self, line: usize) -> BoxConfig {
+        let (head, tail) = self.uplinks[line].split_once(", gateway: ").expect("written so above");
+        let end = tail.find([',', ' ']).expect("more follows");
+        self.uplinks[line] = format!("{head}{}", &tail[end..]);
+        self
+    }
+
     /// Adds an outbound rule, as in the file.
     pub fn outbound(mut self, rule: &str) -> BoxConfig {
         self.outbound.push_str(&format!("  - {{ {rule} }}\n"));

@@ -56,7 +56,7 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
 }
 
 /// Has the name server listen at the box's own endpoints on those lines whose address is not the host's own, or may
-/// become another one; the ports, one for each uplink.
+/// become another one, or where the host's answers would leave by another way; the ports, one for each uplink.
 ///
 /// # Errors
 /// [`DnsError::Bind`].
@@ -67,10 +67,11 @@ pub(super) fn listen_at_endpoints(
 ) -> Result<Vec<Option<u16>>, DnsError> {
     let mut ports = vec![None; config.uplinks.len()];
     let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else { return Ok(ports) };
-    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints);
-    for (port, ((uplink, owned), own)) in ports.iter_mut().zip(uplinks) {
+    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints).enumerate();
+    for (port, (line, ((uplink, owned), own))) in ports.iter_mut().zip(uplinks) {
         // There nothing needs to be translated, and no session is taken for a question.
-        let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
+        let is_owned =
+            owned.first() == Some(&true) && !uplink.follows_interface && facts.host_leaves_by(config, line);
         if let Some(own) = own.filter(|_| !is_owned) {
             *port = Some(prepared.listen_also(own.into())?);
         }

@@ -4,7 +4,7 @@
 //! Only then, and only where the configuration asks for it, the sessions of that line are ended, slice by slice. Nothing
 //! is done to a line's sessions while no other line is healthy: there is nowhere to go.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub(super) struct Failover {
     lines: Lines,
     nat: Arc<ArcSwap<Nat>>,
     events: Rc<Events>,
+    /// Whether any line was healthy when it was looked at last.
+    any_healthy: Cell<bool>,
     /// For each line, whether its sessions have no more to hope for.
     condemned: Rc<RefCell<Vec<bool>>>,
 }
@@ -30,7 +32,8 @@ pub(super) struct Failover {
 impl Failover {
     pub(super) fn new(config: &Config, lines: Lines, nat: Arc<ArcSwap<Nat>>, events: Rc<Events>) -> Self {
         let condemned = Rc::new(RefCell::new(vec![false; config.uplinks.len()]));
-        let failover = Self { uplinks: config.uplinks.clone(), lines, nat, events, condemned };
+        let (uplinks, any_healthy) = (config.uplinks.clone(), Cell::new(true));
+        let failover = Self { uplinks, lines, nat, events, any_healthy, condemned };
         failover.settle();
         failover
     }
@@ -42,7 +45,7 @@ impl Failover {
         self.events.tell(match turn {
             Turn::Up => News::LineHealthy { uplink: name },
             Turn::Down(Reason::NoCarrier) => {
-                News::LineFailed { uplink: name, reason: "no carrier, or no address".to_owned() }
+                News::LineFailed { uplink: name, reason: "no carrier, no address or no next hop".to_owned() }
             }
             Turn::Down(Reason::NoAnswer) if error.is_empty() => {
                 News::LineFailed { uplink: name, reason: "no answer".to_owned() }
@@ -54,7 +57,7 @@ impl Failover {
         self.settle();
         if turn == Turn::Up && settings.failback == Failback::Move {
             let lines = Rc::clone(&self.lines);
-            self.sweep(Affected::Returning(uplink as u8), uplink, move || {
+            self.sweep(Affected::Returning(uplink as u8), uplink, Duration::ZERO, move || {
                 lines.borrow()[uplink].is_healthy()
             });
         }
@@ -64,6 +67,13 @@ impl Failover {
     fn settle(&self) {
         let healthy: Vec<bool> = self.lines.borrow().iter().map(Line::is_healthy).collect();
         let any = healthy.contains(&true);
+        // Lines that failed together come back together, but one of them is the first. The others get a moment, too.
+        let delay = match self.any_healthy.replace(any) {
+            true => |_: &Uplink| Duration::ZERO,
+            false => |uplink: &Uplink| {
+                uplink.health.as_ref().map_or(LINK_DELAY, |health| health.interval * health.win)
+            },
+        };
         let nat = self.nat.load();
         for (number, settings) in self.uplinks.iter().enumerate() {
             let intake = match settings.on_failure {
@@ -78,16 +88,24 @@ impl Failover {
             let before = std::mem::replace(&mut self.condemned.borrow_mut()[number], condemned);
             if condemned && !before {
                 let condemned = Rc::clone(&self.condemned);
-                self.sweep(Affected::Over(number as u8), number, move || condemned.borrow()[number]);
+                let delay = delay(settings);
+                self.sweep(Affected::Over(number as u8), number, delay, move || condemned.borrow()[number]);
             }
         }
     }
 
-    /// Ends affected sessions, as long as there is reason to.
-    fn sweep(&self, affected: Affected, uplink: usize, goes_on: impl Fn() -> bool + 'static) {
+    /// Ends affected sessions after a while, as long as there is reason to.
+    fn sweep(
+        &self,
+        affected: Affected,
+        uplink: usize,
+        delay: Duration,
+        goes_on: impl Fn() -> bool + 'static,
+    ) {
         let (nat, events) = (Arc::clone(&self.nat), Rc::clone(&self.events));
         let name = self.uplinks[uplink].name.clone();
         tokio::task::spawn_local(async move {
+            tokio::time::sleep(delay).await;
             let mut ended = 0;
             let mut place = Some(SweepPlace::default());
             while let Some(from) = place
@@ -112,3 +130,5 @@ impl Failover {
 /// Farewells that may wait before a sweep does.
 const MANY: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(1);
+/// For interfaces that are up again at the same time.
+const LINK_DELAY: Duration = Duration::from_secs(1);

@@ -224,15 +224,17 @@ async fn run_box(
                 },
                 event = engine_events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
-                    Change::Addresses => {
-                        follow(&mut applied, &source.reloader, &mut health, &events).await;
-                        source.dns.follow_addresses(applied.config());
-                    }
+                    Change::Addresses => follow(&mut applied, &source, &mut health).await,
                     Change::Link(change) if change.interface == tun.name => {
-                        tun_link.change(config, &mut applied, change.event, &events).await;
+                        if tun_link.change(config, change.event, &events) {
+                            follow(&mut applied, &source, &mut health).await;
+                        }
                     }
                     Change::Link(change) => {
-                        on_link_change(config, &nat.load(), &mut applied, &mut health, &change, &events).await;
+                        on_link_change(config, &nat.load(), &mut health, &change, &events);
+                        if change.event == LinkEvent::Up {
+                            follow(&mut applied, &source, &mut health).await;
+                        }
                     }
                 },
                 turn = health.next() => {
@@ -249,8 +251,7 @@ async fn run_box(
 }
 
 fn watch_lines(config: &Config, facts: &host::Facts, raw: RawSockets) -> Result<Health, RunError> {
-    let carriers = config.uplinks.iter().zip(&facts.uplinks);
-    let carriers = carriers.map(|(uplink, leg)| leg.up && !uplink.addresses.is_empty());
+    let carriers = (0..config.uplinks.len()).map(|line| facts.is_ready(config, line));
     Health::start(config, &facts.own_endpoints, carriers, raw)
         .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
@@ -326,65 +327,58 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
     error
 }
 
-/// Takes in what addresses the interfaces have now. Only sessions over addresses that are gone end.
-async fn follow(applied: &mut Applied, reloader: &Reloader, health: &mut Health, events: &Events) {
+/// Takes in how the host is now. Only sessions over addresses that are gone end.
+async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
+    let before = applied.config().uplinks.clone();
     match applied.follow().await {
-        Ok(false) => {}
         Ok(true) => {
             let (config, facts) = (applied.config(), applied.facts());
-            let sessions_ended = reloader.follow(config, facts);
-            for (number, (uplink, leg)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
-                if uplink.follows_interface {
-                    let address = uplink.addresses.first().copied();
-                    events.tell(News::AddressFollowed {
-                        uplink: uplink.name.clone(),
-                        address,
-                        sessions_ended,
-                    });
-                    health.set_carrier(std::iter::once(number), leg.up && address.is_some());
-                }
+            let sessions_ended = source.reloader.follow(config, facts);
+            source.dns.follow_addresses(config);
+            for (uplink, _) in config.uplinks.iter().zip(&before).filter(|(now, before)| now != before) {
+                let address = uplink.addresses.first().copied();
+                source.events.tell(News::AddressFollowed {
+                    uplink: uplink.name.clone(),
+                    address,
+                    sessions_ended,
+                });
             }
         }
-        Err(error) => tracing::warn!(%error, "the addresses of the interfaces could not be followed"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the host could not be followed"),
+    }
+    for line in 0..before.len() {
+        health.set_carrier(line, applied.facts().is_ready(applied.config(), line));
     }
 }
 
-async fn on_link_change(
+/// Takes in what can be taken in at once; when an interface is up, the host has to be looked at.
+fn on_link_change(
     config: &Config,
     nat: &Nat,
-    applied: &mut Applied,
     health: &mut Health,
     change: &host::LinkChange,
     events: &Events,
 ) {
-    let name = &change.interface;
-    let interface = name.clone();
-    let uplinks = config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == *name);
-    let uplinks = uplinks.map(|(number, _)| number);
+    let interface = change.interface.clone();
+    let uplinks = config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
+    let uplinks: Vec<usize> = uplinks.map(|(number, _)| number).collect();
     match change.event {
         LinkEvent::Gone => {
             events.tell(News::InterfaceGone { interface });
-            health.set_carrier(uplinks, false);
+            uplinks.iter().for_each(|line| health.set_carrier(*line, false));
         }
         LinkEvent::Down => {
             events.tell(News::InterfaceDown { interface });
-            health.set_carrier(uplinks, false);
+            uplinks.iter().for_each(|line| health.set_carrier(*line, false));
         }
-        LinkEvent::Up => {
-            events.tell(News::InterfaceUp { interface });
-            // The kernel forgot the routes of an interface that went down.
-            if let Err(error) = applied.refresh().await {
-                tracing::warn!(%error, interface = %name, "not everything could be set again");
-            }
-            let placed = |number: &usize| !applied.config().uplinks[*number].addresses.is_empty();
-            health.set_carrier(uplinks.filter(placed), true);
-        }
+        LinkEvent::Up => events.tell(News::InterfaceUp { interface }),
         LinkEvent::Mtu(bytes) => {
-            events.tell(News::MtuChanged { interface, mtu: bytes });
-            if config.inside.interface == *name {
+            if config.inside.interface == interface {
                 nat.set_mtu(None, settings::mtu(bytes));
             }
-            uplinks.for_each(|number| nat.set_mtu(Some(number as u8), settings::mtu(bytes)));
+            uplinks.iter().for_each(|number| nat.set_mtu(Some(*number as u8), settings::mtu(bytes)));
+            events.tell(News::MtuChanged { interface, mtu: bytes });
         }
     }
 }
@@ -396,28 +390,29 @@ struct TunLink {
 }
 
 impl TunLink {
-    async fn change(&mut self, config: &Config, applied: &mut Applied, event: LinkEvent, events: &Events) {
-        let name = &config.tun.name;
+    /// True when it is up again, without what the kernel dropped with it.
+    fn change(&mut self, config: &Config, event: LinkEvent, events: &Events) -> bool {
+        let tun = config.tun.name.clone();
         match event {
             LinkEvent::Down => {
                 self.down = true;
-                events.tell(News::TunDown { tun: name.clone() });
+                events.tell(News::TunDown { tun });
+                false
             }
             // At the start it comes up for the first time.
             LinkEvent::Up if self.down => {
                 self.down = false;
-                events.tell(News::TunUp { tun: name.clone() });
-                match applied.refresh().await {
-                    Ok(()) if config.host.manage => {}
-                    Ok(()) => tracing::warn!(
-                        tun = %name,
+                if !config.host.manage {
+                    tracing::warn!(
+                        %tun,
                         "the TUN came up without its routes; with host.manage: false, set them as `natbox plan` says"
-                    ),
-                    Err(error) => tracing::warn!(%error, tun = %name, "not everything could be set again"),
+                    );
                 }
+                events.tell(News::TunUp { tun });
+                true
             }
             // A worker's queue says that it is gone, and the box stops. Its MTU is the kernel's affair alone.
-            LinkEvent::Up | LinkEvent::Gone | LinkEvent::Mtu(_) => {}
+            LinkEvent::Up | LinkEvent::Gone | LinkEvent::Mtu(_) => false,
         }
     }
 }

@@ -65,6 +65,7 @@ pub(super) struct Reloader {
 }
 
 /// What is known of the host.
+#[derive(Clone)]
 struct Host {
     whereabouts: Vec<Option<Whereabouts>>,
     facts: Facts,
@@ -99,10 +100,19 @@ impl Reloader {
         }
     }
 
-    /// Lives by other addresses from now on. `config`: the one with these addresses. Returns how many sessions ended.
-    pub(super) fn follow(&self, config: &Config, facts: &Facts) -> usize {
-        *self.host.borrow_mut() = Host::new(config, facts);
-        self.live_by(config, facts)
+    /// Lives by what is known of the host now. `at`: a configuration with the addresses that its interfaces have. Returns how
+    /// many sessions ended.
+    pub(super) fn follow(&self, at: &Config, facts: &Facts) -> usize {
+        let host = Host::new(at, facts);
+        let before = self.host.replace(host.clone());
+        // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
+        let settings = |host: &Host| {
+            settings::settings(&self.written.borrow().at(&host.whereabouts), &host.facts, &self.dns)
+        };
+        match settings(&before) == settings(&host) {
+            true => 0,
+            false => self.live_by(&self.written.borrow().at(&host.whereabouts), facts),
+        }
     }
 
     fn live_by(&self, config: &Config, facts: &Facts) -> usize {

@@ -55,36 +55,58 @@ pub struct LegFacts {
     pub mtu: u32,
     /// First address that is good as a source.
     pub address: Option<Ipv4Addr>,
-    /// Administratively up and with carrier.
-    pub up: bool,
+    /// Whether packets can pass it.
+    pub state: LegState,
     /// Networks reached without a next hop.
     pub on_link: Vec<Ipv4Net>,
     /// Routers through which other networks are reached.
     pub next_hops: Vec<Ipv4Addr>,
     /// Speaks ARP: proxy entries make sense.
     pub(super) arp: bool,
+    /// The host's own default route through it, if there is one.
+    pub(super) default: Option<DefaultRoute>,
     /// Forwarding is on in general, but off for this interface.
     pub(super) forwarding_off: bool,
     /// Nobody looked: `plan` without the interface at hand.
     pub(super) assumed: bool,
 }
 
+/// Whether packets can pass a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegState {
+    /// There is no such interface.
+    Missing,
+    /// Administratively down.
+    Down,
+    /// Up, and nobody is at the other end.
+    NoCarrier,
+    /// Up, with somebody at the other end.
+    Up,
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DefaultRoute {
+    /// The next hop; None: everybody is reached directly (PPP).
+    pub(super) via: Option<Ipv4Addr>,
+    /// It is the one that the kernel prefers.
+    pub(super) best: bool,
+}
+
 impl Facts {
-    /// Looks at everything that the configuration names.
+    /// Looks at everything that the configuration names. `numbers`: asked whether an external address is, or may become, the
+    /// host's own.
     ///
     /// # Errors
-    /// When an interface is missing or down, or no numbers are free.
+    /// When no numbers are free, or a setting cannot be read.
     pub(super) fn collect(
         config: &Config,
         snapshot: &Snapshot,
-        numbers: impl FnOnce(bool) -> Result<Numbers, HostError>,
+        numbers: impl Fn(bool) -> Result<Numbers, HostError>,
     ) -> Result<(Self, Numbers), HostError> {
-        let inside = LegFacts::collect("inside.interface", &config.inside.interface, snapshot)?;
-        let mut uplinks = Vec::new();
-        for (place, uplink) in config.uplinks.iter().enumerate() {
-            let key = format!("uplinks[{place}].interface");
-            uplinks.push(LegFacts::collect(&key, &uplink.interface, snapshot)?);
-        }
+        let inside = LegFacts::collect(&config.inside.interface, snapshot)?;
+        let uplinks = config.uplinks.iter().map(|uplink| LegFacts::collect(&uplink.interface, snapshot));
+        let uplinks = uplinks.collect::<Result<Vec<LegFacts>, HostError>>()?;
         let flags = |test: &dyn Fn(&LegFacts, Ipv4Addr) -> bool| {
             let pairs = config.uplinks.iter().zip(&uplinks);
             pairs
@@ -95,7 +117,11 @@ impl Facts {
         let on_link = flags(&|leg, address| !snapshot.owns(address) && leg.reaches(address));
         let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
         let any_owned = follows_interfaces || owned.iter().flatten().any(|owned| *owned);
-        let numbers = numbers(any_owned)?;
+        // An address may come to the host while the box runs; without free numbers for that it can only be told.
+        let numbers = match numbers(true) {
+            Err(_) if !any_owned => numbers(false)?,
+            numbers => numbers?,
+        };
         let mut facts = Self {
             inside,
             uplinks,
@@ -116,7 +142,7 @@ impl Facts {
     /// Plain facts for `plan`, where the interfaces are not at hand: nothing is the host's own, external addresses
     /// are on the segment (an entry too many does no harm there), every interface speaks ARP, filters are strict.
     pub(super) fn assumed(config: &Config) -> (Self, Numbers) {
-        let numbers = Numbers::preferred(&config.tun.name, false);
+        let numbers = Numbers::preferred(&config.tun.name, true);
         let uplinks = config.uplinks.iter().map(|uplink| LegFacts::assumed(&uplink.interface));
         let flags = |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
         let facts = Self {
@@ -148,6 +174,38 @@ impl Facts {
         self.follows_interfaces || self.owned.iter().flatten().any(|owned| *owned)
     }
 
+    /// Whether a box can begin like this: with its inside, and with a line. The others may come later, and so may an interface
+    /// that is followed.
+    ///
+    /// # Errors
+    /// The interface that is missing or down.
+    pub(super) fn check_legs(&self, config: &Config, snapshot: &Snapshot) -> Result<(), HostError> {
+        self.inside.usable("inside.interface", snapshot)?;
+        let mut lines = config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, leg))| {
+            match leg.usable(&format!("uplinks[{place}].interface"), snapshot) {
+                Err(_) if uplink.follows_interface => Ok(()),
+                usable => usable,
+            }
+        });
+        let first = lines.next().unwrap_or(Ok(()));
+        if first.is_err() && lines.any(|line| line.is_ok()) { Ok(()) } else { first }
+    }
+
+    /// Whether what the host itself sends from an address of its own on a line leaves by that line. The host of a box with one
+    /// line goes by its main table.
+    pub fn host_leaves_by(&self, config: &Config, line: usize) -> bool {
+        let gateway = config.uplinks[line].gateway;
+        let default = self.uplinks[line].default.filter(|route| route.best);
+        config.uplinks.len() > 1 || gateway.is_none() || default.is_some_and(|route| route.via == gateway)
+    }
+
+    /// Whether packets can leave by a line: it has an address, and somebody to give them to.
+    pub fn is_ready(&self, config: &Config, line: usize) -> bool {
+        let (uplink, leg) = (&config.uplinks[line], &self.uplinks[line]);
+        let leads_on = config.uplinks.len() == 1 || uplink.gateway.is_some() || leg.is_direct();
+        leg.state == LegState::Up && !uplink.addresses.is_empty() && leads_on
+    }
+
     fn look_for_trouble(&self, config: &Config, snapshot: &Snapshot) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(address) = config.inside.address.filter(|address| !snapshot.owns(*address)) {
@@ -167,11 +225,36 @@ impl Facts {
             ));
         }
         for (place, (uplink, leg)) in config.uplinks.iter().zip(&self.uplinks).enumerate() {
+            let waits = "the line has failed until it is";
+            let what = match leg.state {
+                LegState::Missing => format!("there is no interface {}; {waits} there", leg.interface),
+                LegState::Down => format!("{} is down; {waits} up (ip link set {0} up)", leg.interface),
+                LegState::NoCarrier => format!("{} has no carrier at the moment", leg.interface),
+                LegState::Up => String::new(),
+            };
+            if !what.is_empty() {
+                warnings.push(format!("uplinks[{place}].interface: {what}"));
+            }
+            if matches!(leg.state, LegState::Missing | LegState::Down) {
+                continue;
+            }
+            if let (true, [], Some(found)) = (uplink.follows_interface, &uplink.addresses[..], leg.address) {
+                warnings.push(format!(
+                    "uplinks[{place}].interface: {} has {found}, which cannot be an external address: it is link-local, of an \
+                     inside prefix, or another line's",
+                    leg.interface
+                ));
+            }
             match uplink.gateway {
                 Some(gateway) if !leg.reaches(gateway) => warnings.push(format!(
                     "uplinks[{place}].gateway: {gateway} is on no network of {} (it has {:?}); it is taken as \
                      reachable there all the same. If nothing goes out, correct the key or the interface's address",
                     leg.interface, leg.on_link
+                )),
+                None if config.uplinks.len() > 1 && !leg.is_direct() => warnings.push(format!(
+                    "uplinks[{place}]: no gateway is configured and the host has no default route by {}, so nothing can go out \
+                     there",
+                    leg.interface
                 )),
                 None if !snapshot.has_default() => warnings.push(format!(
                     "uplinks[{place}]: no gateway is configured and the host has no default route, so nothing can \
@@ -180,39 +263,55 @@ impl Facts {
                 )),
                 Some(_) | None => {}
             }
-            if !leg.up {
-                warnings.push(format!(
-                    "uplinks[{place}].interface: {} has no carrier at the moment",
-                    leg.interface
-                ));
-            }
         }
         warnings
     }
 }
 
 impl LegFacts {
-    fn collect(key: &str, name: &str, snapshot: &Snapshot) -> Result<Self, HostError> {
-        let link = snapshot.link(name).ok_or_else(|| HostError::MissingInterface {
-            key: key.into(),
-            name: name.into(),
-            present: snapshot.link_names(),
-        })?;
-        if !link.up {
-            return Err(HostError::InterfaceDown { key: key.into(), name: name.into() });
-        }
+    fn collect(name: &str, snapshot: &Snapshot) -> Result<Self, HostError> {
+        let Some(link) = snapshot.link(name) else {
+            return Ok(Self { state: LegState::Missing, arp: false, assumed: false, ..Self::assumed(name) });
+        };
         Ok(Self {
             interface: name.into(),
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            up: link.carrier,
+            state: match (link.up, link.carrier) {
+                (false, _) => LegState::Down,
+                (true, false) => LegState::NoCarrier,
+                (true, true) => LegState::Up,
+            },
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
+            default: snapshot.default_through(link),
             forwarding_off: forwarding_off(name)?,
             assumed: false,
         })
+    }
+
+    fn usable(&self, key: &str, snapshot: &Snapshot) -> Result<(), HostError> {
+        let (key, name) = (key.to_owned(), self.interface.clone());
+        match self.state {
+            LegState::Missing => {
+                Err(HostError::MissingInterface { key, name, present: snapshot.link_names() })
+            }
+            LegState::Down => Err(HostError::InterfaceDown { key, name }),
+            LegState::NoCarrier | LegState::Up => Ok(()),
+        }
+    }
+
+    /// Whether the kernel takes routes through it.
+    pub(super) fn takes_routes(&self) -> bool {
+        matches!(self.state, LegState::NoCarrier | LegState::Up)
+    }
+
+    /// Whether everybody is reached through it without a next hop.
+    pub(super) fn is_direct(&self) -> bool {
+        let point_to_point = self.takes_routes() && !self.arp;
+        point_to_point || self.default.is_some_and(|route| route.via.is_none())
     }
 
     fn assumed(name: &str) -> Self {
@@ -221,10 +320,11 @@ impl LegFacts {
             index: 0,
             mtu: 1500,
             address: None,
-            up: true,
+            state: LegState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),
             arp: true,
+            default: None,
             forwarding_off: false,
             assumed: true,
         }

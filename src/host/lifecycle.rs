@@ -3,7 +3,7 @@
 //! ```text
 //!   prepare ── lock, clean up after dead processes, look ──▶ Prepared
 //!   Prepared::apply ── journal, change; journal, change; … ── unlock ──▶ Applied
-//!   Applied::refresh ── what a link that went down took with it
+//!   Applied::follow ── look again; set what is missing, take back what is obsolete
 //!   Applied::undo ── lock, take back in reverse, forget the journal
 //! ```
 //!
@@ -20,6 +20,7 @@ use super::journal::{self, Entry, Found, Header, Journal, Lock};
 use super::look::{Look, is_shared, look};
 use super::netlink::{Indices, Kernel};
 use super::numbers::{Numbers, Ours};
+use super::snapshot::Snapshot;
 use super::steps::{self, PROTOCOL, Step};
 use super::sysctl;
 use crate::control::config::Config;
@@ -30,7 +31,8 @@ use crate::control::config::Config;
 /// With `host.manage: false` it only looks.
 ///
 /// # Errors
-/// When an interface is missing, down or in use by another natbox, privilege is lacking, or no numbers are free.
+/// When the inside or every line is missing or down, an interface is in use by another natbox, privilege is lacking, or no
+/// numbers are free.
 pub async fn prepare(config: &Config) -> Result<Prepared, HostError> {
     prepare_in(config, Path::new(journal::DIRECTORY)).await
 }
@@ -47,9 +49,10 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
     let mut lock = None;
     if config.host.manage {
         // A missing interface is said before anything is touched.
-        Facts::collect(config, &kernel.snapshot().await?, |owned| {
-            Ok(Numbers::preferred(&config.tun.name, owned))
-        })?;
+        let snapshot = kernel.snapshot().await?;
+        let (facts, _) =
+            Facts::collect(config, &snapshot, |owned| Ok(Numbers::preferred(&config.tun.name, owned)))?;
+        facts.check_legs(config, &snapshot)?;
         journal::make_directory(directory)?;
         lock = Some(Lock::take().await?);
         clean_up(&kernel, directory, &header).await?;
@@ -63,13 +66,14 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
         false => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
     };
     let (mut facts, numbers) = Facts::collect(config, &snapshot, choose)?;
+    facts.check_legs(config, &snapshot)?;
     if config.host.manage
         && live_journals(directory, header.netns).is_empty()
         && snapshot.our_rules().next().is_some()
     {
         facts.warnings.push(format!(
             "there are rules with protocol {PROTOCOL} of a natbox that left no journal in {}; if they are not yours: \
-             ip rule flush protocol {PROTOCOL}",
+             ip rule add priority 0 lookup local; ip rule flush protocol {PROTOCOL}",
             directory.display()
         ));
     }
@@ -134,8 +138,8 @@ impl Prepared {
             return Err(HostError::WrongTun { name: tun, found, opened: tun_index });
         }
         applied.journal = Some(Journal::create(&applied.directory, &applied.header)?);
-        match applied.run_steps().await {
-            Ok(()) => {
+        match applied.run_steps(Insist::AtOnce).await {
+            Ok(_) => {
                 drop(lock);
                 Ok(applied)
             }
@@ -146,6 +150,15 @@ impl Prepared {
             }
         }
     }
+}
+
+/// What becomes of the other steps when one cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Insist {
+    /// They are not tried.
+    AtOnce,
+    /// They are made all the same.
+    GoOn,
 }
 
 /// What was set. Dropping it takes nothing back.
@@ -174,50 +187,51 @@ impl Applied {
         &self.config
     }
 
-    /// Looks whether interfaces that are followed have other addresses or next hops now, and sets what follows from that. True
-    /// if so; [`Self::config`] and [`Self::facts`] tell then how it is.
+    /// Looks at the host again, sets what is missing there, and takes back what is obsolete. The kernel drops the routes and proxy
+    /// entries of an interface that goes down or loses its last address, and does not bring them back; addresses come and
+    /// go; interfaces that are followed have other ones. To be called when [`super::LinkWatch`] tells of a change.
+    ///
+    /// True if [`Self::config`] or [`Self::facts`] are other than before. What cannot be set is logged, and does not keep the
+    /// rest from being set; a later call tries again.
     ///
     /// # Errors
-    /// When an interface is gone or the kernel refuses a change; a later call goes on from there.
+    /// When the kernel cannot be asked, or the journal not be written.
     pub async fn follow(&mut self) -> Result<bool, HostError> {
-        if !self.facts.follows_interfaces {
-            return Ok(false);
-        }
         let snapshot = self.kernel.snapshot().await?;
         let config = self.written.at(&snapshot.whereabouts(&self.written));
-        if config.uplinks == self.config.uplinks {
-            // The same address may have come back without what had gone with it.
-            self.refresh().await?;
-            return Ok(false);
+        let (mut facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
+        if !self.numbers.know_owned() {
+            // It takes rules before the local one, for which there was no room.
+            facts.owned.iter_mut().flatten().for_each(|owned| *owned = false);
         }
-        let (facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
+        for warning in facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning)) {
+            tracing::warn!("{warning}");
+        }
+        let differs = config.uplinks != self.config.uplinks || facts != self.facts;
+        (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
             let _lock = Lock::take().await?;
-            self.steps = steps::steps(&config, &facts, &self.numbers);
-            let (kept, obsolete) = self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
-            self.done = kept;
-            let others = live_journals(&self.directory, self.header.netns);
-            for error in take_back(&self.kernel, &obsolete, &others).await {
-                tracing::warn!(%error, "could not be taken back");
+            let steps = steps::steps(&self.config, &self.facts, &self.numbers);
+            if steps != self.steps {
+                self.steps = steps;
+                self.take_back_obsolete().await?;
             }
-            self.journal = Some(Journal::replace(&self.directory, &self.header, &self.done)?);
-            self.run_steps().await?;
+            for error in self.run_steps(Insist::GoOn).await? {
+                tracing::warn!(%error, "not everything could be set");
+            }
         }
-        (self.config, self.facts) = (config, facts);
-        Ok(true)
+        Ok(differs)
     }
 
-    /// Sets again what is missing. The kernel drops the routes and proxy entries of an interface that goes down, and
-    /// does not bring them back with it. To be called when [`super::LinkWatch`] says that a leg is up again.
-    ///
-    /// # Errors
-    /// When the kernel refuses; what was set before stays.
-    pub async fn refresh(&mut self) -> Result<(), HostError> {
-        if self.journal.is_none() {
-            return Ok(());
+    async fn take_back_obsolete(&mut self) -> Result<(), HostError> {
+        let (kept, obsolete) = self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
+        self.done = kept;
+        let others = live_journals(&self.directory, self.header.netns);
+        for error in take_back(&self.kernel, &obsolete, &others).await {
+            tracing::warn!(%error, "could not be taken back");
         }
-        let _lock = Lock::take().await?;
-        self.run_steps().await
+        self.journal = Some(Journal::replace(&self.directory, &self.header, &self.done)?);
+        Ok(())
     }
 
     /// Takes back everything in reverse order. A failure does not stop the rest; all of them are returned. The
@@ -233,41 +247,63 @@ impl Applied {
         errors
     }
 
-    async fn run_steps(&mut self) -> Result<(), HostError> {
+    /// Makes all steps that are not made; those that could not be.
+    ///
+    /// # Errors
+    /// When the host cannot be looked at or the journal not be written; with [`Insist::AtOnce`] also the first that could not be
+    /// made.
+    async fn run_steps(&mut self, insist: Insist) -> Result<Vec<HostError>, HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let indices = Indices::new(&snapshot.links);
         let others = live_journals(&self.directory, self.header.netns);
+        let mut errors = Vec::new();
         for step in self.steps.clone() {
-            let (there, restore) = match look(&step, &snapshot, &others)? {
-                Look::Missing(restore) => (false, restore),
-                Look::Shared(restore) => (true, restore),
-                Look::Equal => continue,
-            };
-            if !self.done.iter().any(|entry| entry.step == step) {
-                let entry = Entry { step: step.clone(), restore };
-                if let Some(journal) = &mut self.journal {
-                    journal.append(&entry)?;
-                }
-                self.done.push(entry);
-            }
-            if !there {
-                let result = match &step {
-                    Step::Sysctl { path, value, .. } => sysctl::write(path, value),
-                    Step::TunUp { .. }
-                    | Step::Address { .. }
-                    | Step::Route(_)
-                    | Step::Rule(_)
-                    | Step::ProxyNeighbour { .. }
-                    | Step::DropFirstLocalRule => self.kernel.add(&step, &indices).await,
-                };
-                if let Err(error) = result {
-                    // It was not made, so it is not to be taken back.
-                    self.done.retain(|entry| entry.step != step);
-                    return Err(error);
-                }
+            match (self.run_step(&step, &snapshot, &indices, &others).await, insist) {
+                (Ok(()), _) => {}
+                (Err(error), Insist::AtOnce) => return Err(error),
+                (Err(error), Insist::GoOn) => errors.push(error),
             }
         }
-        Ok(())
+        Ok(errors)
+    }
+
+    async fn run_step(
+        &mut self,
+        step: &Step,
+        snapshot: &Snapshot,
+        indices: &Indices,
+        others: &[Found],
+    ) -> Result<(), HostError> {
+        let (there, restore) = match look(step, snapshot, others)? {
+            Look::Missing(restore) => (false, restore),
+            Look::Shared(restore) => (true, restore),
+            Look::Equal => return Ok(()),
+        };
+        let is_new = !self.done.iter().any(|entry| entry.step == *step);
+        if is_new {
+            let entry = Entry { step: step.clone(), restore };
+            if let Some(journal) = &mut self.journal {
+                journal.append(&entry)?;
+            }
+            self.done.push(entry);
+        }
+        if there {
+            return Ok(());
+        }
+        let result = match step {
+            Step::Sysctl { path, value, .. } => sysctl::write(path, value),
+            Step::TunUp { .. }
+            | Step::Address { .. }
+            | Step::Route(_)
+            | Step::Rule(_)
+            | Step::ProxyNeighbour { .. }
+            | Step::DropFirstLocalRule => self.kernel.add(step, indices).await,
+        };
+        if result.is_err() && is_new {
+            // It was not made, so it is not to be taken back.
+            self.done.pop();
+        }
+        result
     }
 
     async fn take_back(&mut self) -> Vec<HostError> {

@@ -41,7 +41,7 @@ mod watch;
 mod ways;
 
 pub use error::HostError;
-pub use facts::{Facts, LegFacts};
+pub use facts::{Facts, LegFacts, LegState};
 pub use lifecycle::{Applied, Prepared, prepare};
 pub use numbers::Numbers;
 pub use watch::{Change, LinkChange, LinkEvent, LinkWatch};

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::error::HostError;
 use super::facts::Facts;
+use super::look::is_shared;
 use super::netlink::Kernel;
 use super::numbers::{Numbers, Ours};
 use super::plan_server::{self, ServerPlan};
@@ -116,6 +117,19 @@ impl Plan {
     }
 }
 
+/// A step as commands. Without a natbox that manages the host they are run again, and find what stayed from before.
+fn commands(step: &Step, managed: bool) -> Vec<String> {
+    let command = command(step);
+    let or_not = |command: &str| format!("{command} 2>/dev/null || true");
+    let is_rule = matches!(step, Step::Rule(_) | Step::DropFirstLocalRule);
+    match (is_rule && !managed, is_shared(step)) {
+        (false, _) => vec![command],
+        // At no moment is there no rule for the host's own addresses.
+        (true, true) => vec![or_not(&command)],
+        (true, false) => vec![or_not(&command.replacen("ip rule add", "ip rule del", 1)), command],
+    }
+}
+
 /// A step as one command.
 pub(super) fn command(step: &Step) -> String {
     match step {
@@ -123,17 +137,17 @@ pub(super) fn command(step: &Step) -> String {
             format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
         }
         Step::Address { device, address } => {
-            format!("ip address add {address}/32 dev {device} scope link")
+            format!("ip address replace {address}/32 dev {device} scope link")
         }
         Step::Sysctl { path, value, optional } => {
             // With dots in an interface name only the slashes are clear.
             let key = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
             format!("sysctl -q{} -w {key}={value}", if *optional { " -e" } else { "" })
         }
-        Step::Route(route) => format!("ip route add {} proto {PROTOCOL}", route_words(route)),
+        Step::Route(route) => format!("ip route replace {} proto {PROTOCOL}", route_words(route)),
         Step::Rule(rule) => rule_command(rule),
         Step::ProxyNeighbour { address, device } => {
-            format!("ip neighbour add proxy {address} dev {device}")
+            format!("ip neighbour replace proxy {address} dev {device}")
         }
         Step::DropFirstLocalRule => "ip rule del priority 0 from all lookup local".into(),
     }
@@ -202,7 +216,8 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
     let config = &config.at(&whereabouts);
     let looked = snapshot.map(|snapshot| {
         let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
-        Facts::collect(config, snapshot, choose)
+        let looked = Facts::collect(config, snapshot, choose)?;
+        looked.0.check_legs(config, snapshot).map(|()| looked)
     });
     let tun = config.tun.name.clone();
     let mut notes = vec![match config.host.manage {
@@ -211,8 +226,8 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
              run it when natbox has made {tun}."
         ),
         false => format!(
-            "host.manage is false: run this each time natbox has made {tun}. Its routes go with {tun} when natbox stops; \
-             the rules stay, so first: ip rule flush protocol {PROTOCOL}"
+            "host.manage is false: run this each time natbox has made {tun}, with which its routes go when natbox stops. What is \
+             still there is set again."
         ),
     }];
     let looked = looked.and_then(|looked| looked.inspect_err(|error| notes.push(error.to_string())).ok());
@@ -249,7 +264,7 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         looked: was_looked,
         inside_address: config.inside.address.or(facts.inside.address),
         notes,
-        commands: steps.iter().map(command).collect(),
+        commands: steps.iter().flat_map(|step| commands(step, config.host.manage)).collect(),
     }
 }
 

@@ -6,6 +6,7 @@ use ipnet::Ipv4Net;
 
 use crate::control::config::{Config, Uplink, Whereabouts};
 
+use super::facts::DefaultRoute;
 use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
 
 /// Interfaces, addresses, routes, rules and proxied neighbours of the network namespace.
@@ -117,19 +118,35 @@ impl Snapshot {
         })
     }
 
-    /// Where the interfaces of the uplinks are at the moment, for those that follow them.
+    /// The main table's default route through an interface.
+    pub(super) fn default_through(&self, link: &Link) -> Option<DefaultRoute> {
+        let defaults = self.routes.iter().map(|found| &found.route).filter(|route| {
+            (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
+        });
+        let least = defaults.clone().map(|route| route.metric).min();
+        let through = defaults.filter(|route| route.device.as_deref() == Some(&link.name));
+        let route = through.min_by_key(|route| route.metric)?;
+        Some(DefaultRoute { via: route.via, best: Some(route.metric) == least })
+    }
+
+    /// Where the interfaces of the uplinks are at the moment, for those that follow them. An address that cannot be a line's
+    /// is none: of the private network, link-local (RFC 3927), or already that of another line.
     pub(super) fn whereabouts(&self, config: &Config) -> Vec<Option<Whereabouts>> {
-        let of = |uplink: &Uplink| {
+        let mut taken: Vec<Ipv4Addr> = Vec::new();
+        for uplink in config.uplinks.iter().filter(|uplink| !uplink.follows_interface) {
+            taken.extend(&uplink.addresses);
+        }
+        let mut of = |uplink: &Uplink| {
             let link = self.link(&uplink.interface).filter(|_| uplink.follows_interface)?;
             let address = self.primary(link)?;
-            let default = self.routes.iter().map(|found| &found.route).filter(|route| {
-                (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
-                    && route.device.as_deref() == Some(&link.name)
-            });
-            let gateway = default.min_by_key(|route| route.metric).and_then(|route| route.via);
-            Some(Whereabouts { address, gateway })
+            let inside = config.inside.prefixes.iter().any(|prefix| prefix.contains(&address));
+            if inside || address.is_link_local() || taken.contains(&address) {
+                return None;
+            }
+            taken.push(address);
+            Some(Whereabouts { address, gateway: self.default_through(link).and_then(|route| route.via) })
         };
-        config.uplinks.iter().map(of).collect()
+        config.uplinks.iter().map(&mut of).collect()
     }
 
     /// First address of an interface that is good as a source.

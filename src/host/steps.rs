@@ -29,7 +29,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::facts::Facts;
+use super::facts::{Facts, LegState};
 use super::numbers::Numbers;
 use crate::control::config::Config;
 
@@ -190,7 +190,8 @@ impl View<'_> {
 
     /// What the host itself sends from these addresses goes into the TUN.
     fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
-        let priority = match self.any_owned() {
+        // The same whether an address is the host's own or not, which may change: by it the namespace is recognised.
+        let priority = match self.numbers.know_owned() {
             true => self.numbers.before_local(),
             false => self.numbers.after_local(0),
         };
@@ -255,16 +256,26 @@ impl View<'_> {
             }
             routes.push(route(table, RouteKind::Blackhole, everywhere()));
         }
-        for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            let Some(gateway) = uplink.gateway else { continue };
+        for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
             let table = self.numbers.uplink_table(place);
-            let leg = &self.facts.uplinks[place];
+            let (uplink, leg) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
             let by =
                 |to| Route { device: Some(uplink.interface.clone()), ..route(table, RouteKind::Unicast, to) };
             routes.extend(throw_inside(table));
-            routes.extend(leg.on_link.iter().map(|prefix| by(*prefix)));
-            let onlink = !leg.reaches(gateway);
-            routes.push(Route { via: Some(gateway), onlink, ..by(everywhere()) });
+            if leg.takes_routes() {
+                routes.extend(leg.on_link.iter().map(|prefix| by(*prefix)));
+                match uplink.gateway {
+                    Some(gateway) => {
+                        let onlink = !leg.reaches(gateway);
+                        routes.push(Route { via: Some(gateway), onlink, ..by(everywhere()) });
+                    }
+                    None if leg.is_direct() => routes.push(by(everywhere())),
+                    None => {}
+                }
+            }
+            // Without the others, what belongs to this line must not leave by the one that the main table knows.
+            let metric = u32::MAX;
+            routes.push(Route { metric, ..route(table, RouteKind::Unreachable, everywhere()) });
         }
         routes.into_iter().map(Step::Route).collect()
     }
@@ -297,9 +308,13 @@ impl View<'_> {
     /// Loose: the way back to a source leads by another interface as a matter of course here; and inside, so that natbox
     /// sees and counts what claims to come from elsewhere.
     fn interface_sysctls(&self) -> Vec<Step> {
-        let outside = self.outside_interfaces();
-        let mut interfaces = vec![self.config.inside.interface.as_str()];
-        interfaces.extend(outside.iter().map(|(interface, _)| *interface));
+        let legs = std::iter::once(&self.facts.inside).chain(&self.facts.uplinks);
+        let mut interfaces: Vec<&str> = Vec::new();
+        for leg in legs.filter(|leg| leg.state != LegState::Missing) {
+            if !interfaces.contains(&leg.interface.as_str()) {
+                interfaces.push(&leg.interface);
+            }
+        }
         interfaces.iter().map(|name| sysctl(format!("net/ipv4/conf/{name}/rp_filter"), 2)).collect()
     }
 
@@ -321,7 +336,7 @@ impl View<'_> {
             ..rule(self.numbers.after_local(4), RuleAction::Lookup(self.numbers.inside_table()))
         });
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            if uplink.gateway.is_none() {
+            if !self.has_table(place) {
                 continue;
             }
             let action = RuleAction::Lookup(self.numbers.uplink_table(place));
@@ -340,7 +355,7 @@ impl View<'_> {
     fn rules_of_the_host(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            if self.config.uplinks.len() < 2 || uplink.gateway.is_none() {
+            if self.config.uplinks.len() < 2 {
                 continue;
             }
             let owned = uplink.addresses.iter().copied().filter(|address| self.owned(place, *address));
@@ -397,7 +412,7 @@ impl View<'_> {
         let mut steps = Vec::new();
         for (place, address) in self.addresses() {
             let leg = &self.facts.uplinks[place];
-            if leg.arp && (self.owned(place, address) || self.on_link(place, address)) {
+            if leg.takes_routes() && leg.arp && (self.owned(place, address) || self.on_link(place, address)) {
                 // Else the kernel answers after a random time of up to 0.8 s.
                 let path = format!("net/ipv4/neigh/{}/proxy_delay", leg.interface);
                 if !steps.contains(&sysctl(&path, 0)) {
@@ -471,6 +486,11 @@ impl View<'_> {
             interfaces[place].1.push(uplink);
         }
         interfaces
+    }
+
+    /// Whether a line has a table of its own. The only line may leave its way to the main table.
+    fn has_table(&self, place: usize) -> bool {
+        self.config.uplinks.len() > 1 || self.config.uplinks[place].gateway.is_some()
     }
 
     fn flag(&self, flags: &[Vec<bool>], uplink: usize, address: Ipv4Addr) -> bool {

@@ -1,4 +1,5 @@
-//! Changes of the legs' interfaces and of the TUN, as the kernel tells them (RTNLGRP_LINK).
+//! Changes of the legs' interfaces and of the TUN, and of addresses, as the kernel tells them (RTNLGRP_LINK,
+//! RTNLGRP_IPV4_IFADDR).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use crate::control::config::Config;
 pub enum Change {
     /// Of a watched interface.
     Link(LinkChange),
-    /// Of addresses or default routes; told only where an uplink follows its interface.
+    /// Of addresses; and of default routes, where an uplink follows its interface.
     Addresses,
 }
 
@@ -95,7 +96,8 @@ impl LinkWatch {
         let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
         let groups = match follows {
             true => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..],
-            false => &[MulticastGroup::Link],
+            // Routes may be many, and change often.
+            false => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr],
         };
         let (connection, _, messages) = rtnetlink::new_multicast_connection(groups)
             .map_err(|source| HostError::Netlink { doing: "subscribing to link changes".into(), source })?;
@@ -130,10 +132,13 @@ impl LinkWatch {
                 }
                 Some(Note::New(link)) => self.compare(&link),
                 Some(Note::Deleted(index)) => self.deleted(index),
-                Some(Note::Lost) => match self.kernel.links().await {
-                    Ok(links) => self.compare_all(&links),
-                    Err(error) => tracing::warn!(%error, "link changes may have been missed"),
-                },
+                Some(Note::Lost) => {
+                    self.settled.get_or_insert(Instant::now() + SETTLE);
+                    match self.kernel.links().await {
+                        Ok(links) => self.compare_all(&links),
+                        Err(error) => tracing::warn!(%error, "link changes may have been missed"),
+                    }
+                }
                 Some(Note::Other) => {}
                 None => std::future::pending().await,
             }

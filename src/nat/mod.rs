@@ -163,7 +163,7 @@ impl Nat {
             late_syns: Arc::default(),
             farewells: Arc::default(),
             externals: externals(&settings),
-            dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
+            dynamic: dynamic_addresses(&settings),
             spread: random.random(),
             forwards,
             settings,
@@ -312,15 +312,20 @@ fn externals(settings: &Settings) -> HashMap<Ipv4Addr, External> {
     settings.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
-/// The addresses of an uplink that mappings may use; all of them when none has a port left.
-fn dynamic_addresses(uplink: &Uplink, settings: &Settings) -> Box<[Ipv4Addr]> {
-    let all = uplink.addresses.iter().map(|external| external.address);
+/// The addresses of each uplink that mappings may use: those of which a forward has not taken every port. All of them when
+/// there is none on any uplink, so that it is said that ports have run out.
+fn dynamic_addresses(settings: &Settings) -> Box<[Box<[Ipv4Addr]>]> {
     let whole = |address: &Ipv4Addr| {
         let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
         settings.forwards.iter().filter(any).any(|forward| forward.address == *address)
     };
-    let dynamic: Box<[_]> = all.clone().filter(|address| !whole(address)).collect();
-    if dynamic.is_empty() { all.collect() } else { dynamic }
+    let of_uplinks = |may: &dyn Fn(&Ipv4Addr) -> bool| -> Box<[Box<[Ipv4Addr]>]> {
+        let of =
+            |uplink: &Uplink| uplink.addresses.iter().map(|external| external.address).filter(may).collect();
+        settings.uplinks.iter().map(of).collect()
+    };
+    let dynamic = of_uplinks(&|address| !whole(address));
+    if dynamic.iter().all(|addresses| addresses.is_empty()) { of_uplinks(&|_| true) } else { dynamic }
 }
 
 impl Lane {

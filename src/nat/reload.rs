@@ -36,7 +36,7 @@ impl Nat {
             farewells: Arc::clone(&self.farewells),
             forwards: Forwards::new(&settings),
             externals: externals(&settings),
-            dynamic: settings.uplinks.iter().map(|uplink| dynamic_addresses(uplink, &settings)).collect(),
+            dynamic: dynamic_addresses(&settings),
             spread: self.spread,
             settings,
         }

@@ -8,7 +8,7 @@ use crate::packet::Protocol;
 use crate::time::Span;
 
 /// Settings of one box; made by `control` from the configuration and the host's facts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Private prefixes.
     pub inside: Vec<Ipv4Net>,
@@ -125,7 +125,7 @@ impl Settings {
 }
 
 /// One line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Uplink {
     /// Name, for listings.
     pub name: String,
@@ -141,7 +141,7 @@ pub struct Uplink {
 }
 
 /// One external address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ExternalAddress {
     /// The address.
     pub address: Ipv4Addr,
@@ -153,7 +153,7 @@ pub struct ExternalAddress {
 }
 
 /// One published range on one external address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
     /// Name, for listings.
     pub name: String,
@@ -200,7 +200,7 @@ impl ForwardProtocol {
 }
 
 /// Sources that may go out, and over which uplinks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OutboundRule {
     /// Sources.
     pub from: Ipv4Net,
@@ -222,7 +222,7 @@ pub enum Balance {
 }
 
 /// Destinations towards which nothing is translated.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemption {
     /// Addresses.
     pub to: Ipv4Net,
@@ -255,7 +255,7 @@ pub enum MssClamp {
 }
 
 /// Idle timeouts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
     /// Open TCP connections.
     pub tcp_established: Span,

@@ -35,8 +35,9 @@ struct Check {
     next_round: u64,
     /// When the last good round began; at first, when the line began to be watched.
     last_good: Instant,
-    /// Good rounds in a row.
+    /// Good rounds in a row, and the number of the last one.
     wins: u32,
+    last_won: Option<u64>,
     /// Smoothed.
     latency: Option<Duration>,
     /// Whether each of the last probes was answered.
@@ -80,6 +81,7 @@ impl Line {
             next_round: 0,
             last_good: now,
             wins: 0,
+            last_won: None,
             latency: None,
             answers: VecDeque::new(),
         });
@@ -122,8 +124,11 @@ impl Line {
     /// Begins a round; its number.
     pub(super) fn begin_round(&mut self, now: Instant) -> u64 {
         let Some(check) = &mut self.check else { return 0 };
-        if check.rounds.back().is_some_and(|round| round.answers < check.need) {
-            check.wins = 0;
+        if let Some(before) = check.rounds.back() {
+            let not_asked = now.saturating_duration_since(before.began + check.interval);
+            if not_asked > check.interval {
+                check.last_good += not_asked;
+            }
         }
         let number = check.next_round;
         check.next_round += 1;
@@ -140,12 +145,13 @@ impl Line {
         check.note(true);
         check.latency = Some(check.latency.map_or(latency, |known| (known * 7 + latency) / 8));
         let round = check.rounds.iter_mut().find(|known| known.number == round)?;
+        let number = round.number;
         round.answers += 1;
         if round.answers != check.need {
             return None;
         }
         check.last_good = check.last_good.max(round.began);
-        check.wins = check.wins.saturating_add(1);
+        check.win(number);
         let recovers = self.carrier && !self.healthy && check.wins >= check.win;
         recovers.then(|| self.turn(Turn::Up, now))
     }
@@ -164,9 +170,11 @@ impl Line {
             .then(|| self.turn(Turn::Down(Reason::NoAnswer), now))
     }
 
-    /// Takes in whether the interface is up. A line that is checked must prove itself afterwards.
+    /// Takes in whether packets can leave by it. A line that is checked must prove itself afterwards.
     pub(super) fn set_carrier(&mut self, carrier: bool, now: Instant) -> Option<Turn> {
-        self.carrier = carrier;
+        if std::mem::replace(&mut self.carrier, carrier) == carrier {
+            return None;
+        }
         if let Some(check) = &mut self.check {
             check.wins = 0;
         }
@@ -187,6 +195,16 @@ impl Line {
 }
 
 impl Check {
+    /// Takes in a good round. An answer may take longer than the rounds are apart, so one that is still under way is not lost;
+    /// one that a later round has overtaken is.
+    fn win(&mut self, number: u64) {
+        let in_a_row = self.last_won.is_some_and(|last| last + 1 == number);
+        if self.last_won.is_none_or(|last| last < number) {
+            self.wins = if in_a_row { self.wins.saturating_add(1) } else { 1 };
+            self.last_won = Some(number);
+        }
+    }
+
     fn note(&mut self, answered: bool) {
         self.answers.push_back(answered);
         if self.answers.len() > REMEMBERED {
@@ -266,6 +284,39 @@ mod tests {
             }
             assert_eq!(line.tick(began + SECOND - QUICK), None, "second {second}");
         }
+    }
+
+    #[test]
+    fn a_failed_line_with_answers_slower_than_the_interval_comes_back() {
+        let start = Instant::now();
+        let mut line = Line::new(Some(&health(1, 3, 2)), true, start);
+        assert_eq!(play(&mut line, start, &[0, 0, 0, 0]), [(3090, Turn::Down(Reason::NoAnswer))]);
+        let mut turns = Vec::new();
+        for second in 4..10 {
+            let began = start + SECOND * second;
+            let round = line.begin_round(began);
+            // The answer to the round before comes after this one has begun; the one of second 5 is lost.
+            if second != 6 && second > 4 {
+                let when = began + QUICK;
+                turns.extend(line.answered(round - 1, SECOND + QUICK, when).map(|turn| (second, turn)));
+            }
+        }
+        assert_eq!(turns, [(8, Turn::Up)], "won: 4, then 6 and 7 in a row");
+    }
+
+    #[test]
+    fn a_pause_of_the_whole_machine_is_not_the_fault_of_a_line() {
+        let start = Instant::now();
+        let mut line = Line::new(Some(&health(1, 3, 2)), true, start);
+        assert_eq!(play(&mut line, start, &[1, 1]), []);
+        let later = start + SECOND * 60;
+        line.begin_round(later);
+        assert_eq!(line.tick(later + QUICK), None);
+        assert_eq!(
+            line.tick(later + SECOND * 3),
+            Some(Turn::Down(Reason::NoAnswer)),
+            "and from then on it is"
+        );
     }
 
     #[test]

@@ -107,12 +107,10 @@ impl Health {
         &self.errors[uplink]
     }
 
-    /// Takes in that the interfaces of these uplinks are up, or not.
-    pub(super) fn set_carrier(&mut self, uplinks: impl Iterator<Item = usize>, carrier: bool) {
-        for uplink in uplinks {
-            let turn = self.lines.borrow_mut()[uplink].set_carrier(carrier, Instant::now());
-            self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
-        }
+    /// Takes in whether packets can leave by a line.
+    pub(super) fn set_carrier(&mut self, uplink: usize, carrier: bool) {
+        let turn = self.lines.borrow_mut()[uplink].set_carrier(carrier, Instant::now());
+        self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
     }
 
     /// Waits for the next line to turn. May be dropped and called again. Must run in a `LocalSet`.
@@ -126,7 +124,11 @@ impl Health {
             let due = self.watched.iter().map(|watched| watched.next).chain(deadlines).min();
             tokio::select! {
                 finding = self.findings.recv() => self.take_in(finding),
-                () = sleep_until(due) => self.look_at_the_clock(),
+                () = sleep_until(due) => {
+                    // After a pause of the whole machine a line is not to blame for answers that nobody asked for.
+                    self.ask();
+                    self.look_at_the_clock();
+                }
             }
         }
     }

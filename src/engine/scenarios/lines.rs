@@ -65,6 +65,18 @@ fn connect_out(stage: &mut Stage, wanted: u8) -> u16 {
     port
 }
 
+/// A line whose only address is published whole was chosen as often as the others, and had no port.
+#[test]
+fn a_line_whose_address_is_published_whole_takes_no_mappings() {
+    let mut settings = both_ways();
+    let whole = forward(ForwardProtocol::Any, (0, 65535), S1, 0);
+    settings.forwards = vec![Forward { address: G2, uplink: 1, ..whole }];
+    let mut stage = Stage::new(settings);
+    for port in 5000..5020 {
+        assert_eq!(line(&mut stage, port), 0);
+    }
+}
+
 #[test]
 fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let mut stage = Stage::new(both_ways());

@@ -79,13 +79,10 @@ pub(super) async fn look_at(
         Some(numbers) => Ok(numbers),
         None => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
     };
-    let (mut facts, numbers) = match Facts::collect(&config, &snapshot, choose) {
-        Ok(collected) => collected,
-        Err(error @ (HostError::MissingInterface { .. } | HostError::InterfaceDown { .. })) => {
-            return Ok(Err(error));
-        }
-        Err(error) => return Err(error),
-    };
+    let (mut facts, numbers) = Facts::collect(&config, &snapshot, choose)?;
+    if let Err(error) = facts.check_legs(&config, &snapshot) {
+        return Ok(Err(error));
+    }
     let mut owned_since = Vec::new();
     if facts.any_owned() && !numbers.know_owned() {
         let pairs = config.uplinks.iter().zip(&mut facts.owned);

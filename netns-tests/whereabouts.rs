@@ -1,0 +1,225 @@
+//! The host changes under a running box: interfaces and addresses come and go. Each line is looked at by itself, and comes back
+//! by itself.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context, Result, ensure};
+use natbox::cli::demo::boxes::NatBox;
+use natbox::cli::demo::http::{Server, connect};
+use natbox::cli::demo::topology::{CLIENTS, Legs, Line};
+use natbox::control::Reloaded;
+use natbox::control::admin::{self, Request};
+
+use crate::lab::{BoxConfig, PATIENCE, Site, listen, wait_for};
+
+/// Published port of the web server.
+const WEB: u16 = 80;
+
+/// Two lines, with the web server published on both.
+fn site() -> Result<(Site, Server, BoxConfig)> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
+    Ok((site, server, config))
+}
+
+fn fetch(site: &Site, address: Ipv4Addr, port: u16) -> Result<()> {
+    let to = SocketAddrV4::new(address, port);
+    let patience = PATIENCE / 10;
+    let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, patience)?.get("/"))??;
+    ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
+    Ok(())
+}
+
+fn wait_to_fetch(site: &Site, address: Ipv4Addr) -> Result<()> {
+    wait_for(&format!("the page at {address}"), || Ok(fetch(site, address, WEB).ok()))
+}
+
+fn ip(line: &Line, arguments: &str) -> Result<()> {
+    Ok(line.natbox.ip(&arguments.split(' ').collect::<Vec<_>>())?)
+}
+
+/// Sets the box's interface of a line, whose routes and addresses stay, if it is not to be deleted.
+fn set(line: &Line, state: &str) -> Result<()> {
+    ip(line, &format!("link set {} {state}", line.interface))
+}
+
+fn is_healthy(natbox: &NatBox, line: usize) -> Result<bool> {
+    Ok(natbox.status()?.uplinks[line].healthy)
+}
+
+/// A packet of the line's address that comes out of the TUN, by the kernel's word.
+fn way_out(line: &Line) -> Result<String> {
+    let (client, from) = (CLIENTS[0].to_string(), line.published.to_string());
+    let way = line.natbox.ip_output(&["route", "get", &client, "from", &from, "iif", "nb1"]);
+    Ok(way.unwrap_or_else(|error| error.to_string()))
+}
+
+#[test]
+fn a_line_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let natbox = site.start(0, &config)?;
+    let (first, second) = (site.line(0), site.line(1));
+    set(first, "down")?;
+    set(second, "down")?;
+    wait_for("both lines to fail", || {
+        Ok((!is_healthy(&natbox, 0)? && !is_healthy(&natbox, 1)?).then_some(()))
+    })?;
+    set(second, "up")?;
+    wait_to_fetch(&site, second.published)?;
+    ensure!(!is_healthy(&natbox, 0)? && is_healthy(&natbox, 1)?);
+    set(first, "up")?;
+    wait_to_fetch(&site, first.published)
+}
+
+/// Its packets must not leave by the line that the main table knows, with an address that the provider there does not.
+#[test]
+fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let (first, second) = (site.line(0), site.line(1));
+    let gateway = first.gateway.to_string();
+    let _ = first.natbox.ip(&["route", "replace", "default", "via", &gateway, "dev", &first.interface]);
+    let natbox = site.start(0, &config)?;
+    ensure!(way_out(second)?.contains(&format!("dev {}", second.interface)), "{}", way_out(second)?);
+    set(second, "down")?;
+    wait_for("the line to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
+    let way = way_out(second)?;
+    ensure!(!way.contains(" dev "), "{way}");
+    Ok(())
+}
+
+#[test]
+fn a_box_begins_while_a_line_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let second = site.line(1);
+    set(second, "down")?;
+    let natbox = site.start(0, &config).context("with the interface down")?;
+    wait_to_fetch(&site, site.line(0).published)?;
+    ensure!(!is_healthy(&natbox, 1)?);
+    set(second, "up")?;
+    wait_to_fetch(&site, second.published)?;
+    drop(natbox);
+
+    ip(second, &format!("link set {} down name elsewhere", second.interface))?;
+    let natbox = site.start(0, &config).context("without the interface")?;
+    wait_to_fetch(&site, site.line(0).published)?;
+    ensure!(!is_healthy(&natbox, 1)?);
+    ip(second, &format!("link set elsewhere name {} up", second.interface))?;
+    wait_to_fetch(&site, second.published)
+}
+
+/// The kernel drops routes and proxy entries with an interface's last address, also where the published one is not its own.
+#[test]
+fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let natbox = site.start(0, &config)?;
+    let second = site.line(1);
+    let own = format!("{}/24 dev {}", second.outside, second.interface);
+    wait_to_fetch(&site, second.published)?;
+    for pause in [0, 300] {
+        ip(second, &format!("address del {own}"))?;
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        ip(second, &format!("address add {own}"))?;
+        wait_to_fetch(&site, second.published).with_context(|| format!("after {pause} ms"))?;
+    }
+    // The published address becomes the host's own, and nobody's again.
+    let published = format!("{}/24 dev {}", second.published, second.interface);
+    ip(second, &format!("address add {published}"))?;
+    wait_for("the rules for an address of the host's own", || {
+        let rules = second.natbox.ip_output(&["rule", "show", "lookup", "local"])?;
+        Ok((!rules.starts_with("0:")).then_some(()))
+    })?;
+    wait_to_fetch(&site, second.published)?;
+    wait_to_fetch(&site, site.line(0).published)?;
+    ip(second, &format!("address del {published}"))?;
+    wait_to_fetch(&site, second.published)?;
+    ensure!(is_healthy(&natbox, 1)?);
+    drop(natbox);
+    let rules = second.natbox.ip_output(&["rule", "show"])?;
+    ensure!(rules.lines().count() == 3, "what is left: {rules}");
+    Ok(())
+}
+
+#[test]
+fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_last_reload() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let config = config.followed(1);
+    let natbox = site.start(0, &config)?;
+    let (first, second) = (site.line(0), site.line(1));
+    fetch(&site, second.outside, WEB)?;
+
+    let file = site.lab.directory().join("natbox1.yaml");
+    let text = std::fs::read_to_string(&file)?;
+    ensure!(text.contains("port: 80"), "{text}");
+    std::fs::write(&file, text.replace("port: 80", "port: 8000"))?;
+    let reloaded: Reloaded = admin::request(natbox.socket(), &Request::Reload)?;
+    ensure!(reloaded.changed == ["forwards"], "{reloaded:?}");
+    fetch(&site, second.outside, 8000)?;
+
+    set(first, "down")?;
+    let [a, b, c, last] = second.outside.octets();
+    let next = Ipv4Addr::new(a, b, c, last + 6);
+    // What cannot be a line's address, first.
+    for address in [site.server_address(0), Ipv4Addr::new(169, 254, 9, 9), next] {
+        ip(second, &format!("address flush dev {}", second.interface))?;
+        ip(second, &format!("address add {address}/24 dev {}", second.interface))?;
+        let usable = address == next;
+        wait_for(&format!("the line with {address}"), || {
+            Ok((is_healthy(&natbox, 1)? == usable).then_some(()))
+        })?;
+    }
+    wait_for("the page at the new address", || Ok(fetch(&site, next, 8000).ok()))?;
+    ensure!(fetch(&site, next, WEB).is_err(), "the port was withdrawn");
+    set(first, "up")?;
+    wait_for("the page of the other line", || Ok(fetch(&site, first.published, 8000).ok()))?;
+    ensure!(fetch(&site, first.published, WEB).is_err(), "the port was withdrawn");
+    Ok(())
+}
+
+/// As PPP leaves it: the address of the other end, and a default route without a next hop.
+#[test]
+fn a_line_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let (first, second) = (site.line(0), site.line(1));
+    ip(second, "route flush table main type unicast default").ok();
+    ip(second, &format!("route replace default via {} dev {} metric 100", first.gateway, first.interface))?;
+    ip(second, &format!("address flush dev {}", second.interface))?;
+    ip(
+        second,
+        &format!("address add {} peer {}/32 dev {}", second.outside, second.gateway, second.interface),
+    )?;
+    ip(second, &format!("route add default dev {} metric 200", second.interface))?;
+    // The provider of such a line answers for everybody.
+    second.provider.sysctl("net/ipv4/conf/box0/proxy_arp", "1")?;
+    let natbox = site.start(0, &config.without_gateway(1).followed(1))?;
+    ensure!(is_healthy(&natbox, 1)?);
+    wait_to_fetch(&site, second.outside)?;
+    let way = second.natbox.ip_output(&[
+        "route",
+        "get",
+        &CLIENTS[0].to_string(),
+        "from",
+        &second.outside.to_string(),
+        "iif",
+        "nb1",
+    ])?;
+    ensure!(way.contains(&format!("dev {}", second.interface)), "{way}");
+    Ok(())
+}
+
+/// Two modems of one kind give the same address; one of them can be used.
+#[test]
+fn two_lines_with_one_address_are_one_line() -> Result<()> {
+    let (site, _web, config) = site()?;
+    let (first, second) = (site.line(0), site.line(1));
+    ip(second, &format!("address flush dev {}", second.interface))?;
+    ip(second, &format!("address add {}/24 dev {}", first.outside, second.interface))?;
+    let before = second.natbox.ip_output(&["rule", "show"])?;
+    let natbox = site.start(0, &config.followed(0).followed(1))?;
+    wait_to_fetch(&site, first.outside)?;
+    ensure!(is_healthy(&natbox, 0)? && !is_healthy(&natbox, 1)?);
+    drop(natbox);
+    let after = second.natbox.ip_output(&["rule", "show"])?;
+    ensure!(before == after, "what is left: {after}");
+    Ok(())
+}
