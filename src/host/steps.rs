@@ -5,17 +5,18 @@
 //! from the inside are there, and where an external address is also the host's own, the change that puts natbox
 //! before the host comes last of all.
 //!
-//! Rules in the order the kernel asks them; `before` only where `G` is also the host's own address:
+//! Rules in the order the kernel asks them. Those to `G` before the local rule are there only where `G` is also the host's own
+//! address; else the local rule stays the first of all:
 //!
 //! | where                | rule                                    | why                                              |
 //! |----------------------|-----------------------------------------|--------------------------------------------------|
+//! | before local         | `iif lo from TUN address` → errors      | errors of the kernel are translated back         |
+//! | before local         | `iif lo from OWN/27` → errors           | what the box itself says over a line             |
 //! | before local         | `iif wan0 to G` DHCP answers → local    | a DHCP client's socket is bound to wan0          |
 //! | before local         | `iif wan0 from PREFIX to G` → blackhole | a TUN does not tell which leg a packet came from |
 //! | before local         | `iif wan0 to G` → outside               | natbox sees it before the host does              |
 //! | before local         | `iif lan0 to G` → inside                | the same for hairpin                             |
 //! | local                |                                         | the host's own addresses                         |
-//! | after local (errors) | `iif lo from TUN address` → errors      | errors of the kernel are translated back         |
-//! | after local (errors) | `iif lo from OWN/27` → errors           | what the box itself says over a line             |
 //! | after local          | `iif wan0 from PREFIX` → blackhole      | nobody outside speaks for the inside             |
 //! | after local          | `iif wan0 from EXEMPT to PREFIX` → TUN  | what is not translated passes natbox as well     |
 //! | after local          | `iif wan0` → outside                    | only `G` is reachable from outside               |

@@ -16,24 +16,25 @@ fn one_uplink_on_the_segment_with_a_gateway() {
     assert_eq!(
         commands(&natbox1(), &host()),
         "
-        ip rule add priority 1008 from 169.254.71.2 iif lo protocol 110 lookup 7165
+        ip rule add priority 991 from 169.254.71.2 iif lo protocol 110 lookup 7165
         sysctl -q -e -w net.ipv6.conf.nb1.disable_ipv6=1
         sysctl -q -w net.ipv4.conf.nb1.accept_local=1
         sysctl -q -w net.ipv4.conf.nb1.rp_filter=0
         ip link set dev nb1 mtu 65535 txqueuelen 1000 up
-        ip address add 169.254.71.2/32 dev nb1 scope link
-        ip route add default dev nb1 table 7165 proto 110
-        ip route add throw 10.0.0.0/24 table 7164 proto 110
-        ip route add default dev nb1 table 7164 proto 110
-        ip route add 203.0.113.10 dev nb1 table 7166 proto 110
-        ip route add blackhole default table 7166 proto 110
-        ip route add throw 10.0.0.0/24 table 7167 proto 110
-        ip route add 203.0.113.0/24 dev wan0 table 7167 proto 110
-        ip route add default via 203.0.113.254 dev wan0 table 7167 proto 110
-        ip route add unreachable 10.0.0.0/24 metric 4294967295 proto 110
-        ip route add blackhole 0.0.0.0/8 metric 4294967295 proto 110
-        ip route add blackhole 240.0.0.0/4 metric 4294967295 proto 110
-        ip route add 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
+        ip address replace 169.254.71.2/32 dev nb1 scope link
+        ip route replace default dev nb1 table 7165 proto 110
+        ip route replace throw 10.0.0.0/24 table 7164 proto 110
+        ip route replace default dev nb1 table 7164 proto 110
+        ip route replace 203.0.113.10 dev nb1 table 7166 proto 110
+        ip route replace blackhole default table 7166 proto 110
+        ip route replace throw 10.0.0.0/24 table 7167 proto 110
+        ip route replace 203.0.113.0/24 dev wan0 table 7167 proto 110
+        ip route replace default via 203.0.113.254 dev wan0 table 7167 proto 110
+        ip route replace unreachable default metric 4294967295 table 7167 proto 110
+        ip route replace unreachable 10.0.0.0/24 metric 4294967295 proto 110
+        ip route replace blackhole 0.0.0.0/8 metric 4294967295 proto 110
+        ip route replace blackhole 240.0.0.0/4 metric 4294967295 proto 110
+        ip route replace 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
         sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
         sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
         ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
@@ -45,7 +46,7 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000
         sysctl -q -w net.ipv4.ip_forward=1
         sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
-        ip neighbour add proxy 203.0.113.10 dev wan0
+        ip neighbour replace proxy 203.0.113.10 dev wan0
         "
         .replace("        ", "")
         .trim_start()
@@ -66,7 +67,7 @@ fn an_address_that_is_routed_to_the_box_needs_no_proxy_entry() {
     let mut config = natbox1();
     config.uplinks[0].addresses = vec![ip("192.0.2.7")];
     let commands = commands(&config, &host());
-    assert!(commands.contains("ip route add 192.0.2.7 dev nb1 table 7166"), "{commands}");
+    assert!(commands.contains("ip route replace 192.0.2.7 dev nb1 table 7166"), "{commands}");
     assert!(!commands.contains("proxy"), "{commands}");
 }
 
@@ -91,29 +92,29 @@ fn where_the_address_is_the_hosts_own_natbox_comes_first_and_the_host_second() {
     );
     assert!(before.starts_with("ip rule add priority 991 from 169.254.71.2 iif lo "), "{before}");
     // The kernel stops answering ARP for it by itself.
-    assert!(before.contains("ip neighbour add proxy 203.0.113.10 dev wan0"), "{before}");
+    assert!(before.contains("ip neighbour replace proxy 203.0.113.10 dev wan0"), "{before}");
     // What comes back out of the TUN for the host is of any source.
     assert!(before.contains("conf.nb1.rp_filter=2"), "{before}");
     // A natbox that dies takes its TUN with it, and the host gets what is its own.
-    let throw = "ip route add throw 203.0.113.10 metric 4294967295 table 7166 proto 110";
+    let throw = "ip route replace throw 203.0.113.10 metric 4294967295 table 7166 proto 110";
     assert!(before.contains(throw), "{before}");
     // The local table knows it.
-    assert!(!before.contains("ip route add 203.0.113.10 dev nb1 src"), "{before}");
+    assert!(!before.contains("ip route replace 203.0.113.10 dev nb1 src"), "{before}");
 }
 
 #[test]
 fn several_uplinks_have_a_way_out_each_and_one_interface_one_way_in() {
     let commands = commands(&three_legged(), &host());
     for line in [
-        "ip route add default via 203.0.113.254 dev wan0 table 7103",
-        "ip route add default via 198.51.100.254 dev wan1 table 7105",
-        "ip route add default via 203.0.113.253 dev wan0 table 7107",
+        "ip route replace default via 203.0.113.254 dev wan0 table 7103",
+        "ip route replace default via 198.51.100.254 dev wan1 table 7105",
+        "ip route replace default via 203.0.113.253 dev wan0 table 7107",
         "from 203.0.113.10 iif nb0 protocol 110 lookup 7103",
         // Four addresses, one rule.
         "from 198.51.100.8/30 iif nb0 protocol 110 lookup 7105",
         "from 203.0.113.30 iif nb0 protocol 110 lookup 7107",
-        "ip route add 203.0.113.30 dev nb0 table 7102",
-        "ip route add 198.51.100.9 dev nb0 table 7104",
+        "ip route replace 203.0.113.30 dev nb0 table 7102",
+        "ip route replace 198.51.100.9 dev nb0 table 7104",
         "from all iif wan0 protocol 110 lookup 7102",
         "from all iif wan1 protocol 110 lookup 7104",
     ] {
@@ -176,13 +177,26 @@ fn no_way_out_at_all_is_a_warning() {
 fn a_missing_interface_is_named_with_its_key_and_with_those_that_there_are() {
     let mut config = natbox1();
     config.uplinks[0].interface = "eth7".into();
-    let result = Facts::collect(&config, &host(), |owned| Ok(Numbers::preferred("nb1", owned)));
-    let message = result.unwrap_err().to_string();
+    let refused = |config: &Config| collect(config, &host()).0.check_legs(config, &host());
     assert_eq!(
-        message,
+        refused(&config).unwrap_err().to_string(),
         "uplinks[0].interface: there is no interface \"eth7\" here; there are: lo, lan0, wan0, wan1. Correct the \
          key, or create the interface first"
     );
+    config.uplinks[0].follows_interface = true;
+    assert!(refused(&config).is_ok(), "it may come: a modem's");
+
+    let mut config = three_legged();
+    config.uplinks[1].interface = "eth7".into();
+    assert!(refused(&config).is_ok(), "there are other lines");
+    let warnings = collect(&config, &host()).0.warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("uplinks[1].interface: there is no interface eth7;"), "{warnings:?}");
+    let commands = commands(&config, &host());
+    assert!(!commands.contains("dev eth7") && !commands.contains("conf.eth7"), "{commands}");
+    assert!(commands.contains("unreachable default metric 4294967295 table 7105"), "{commands}");
+    config.inside.interface = "eth8".into();
+    assert!(refused(&config).is_err(), "nothing can be done without the inside");
 }
 
 #[test]
