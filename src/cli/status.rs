@@ -113,17 +113,20 @@ fn text(status: &Status) -> String {
 }
 
 fn line(uplink: &UplinkStatus) -> String {
-    let state = match (uplink.healthy, uplink.carrier) {
-        (true, _) => "healthy",
-        (false, true) => "failed",
-        (false, false) => "failed (no carrier)",
+    let state = match (uplink.healthy, uplink.carrier, uplink.address) {
+        (true, ..) => "healthy",
+        (false, true, _) => "failed",
+        (false, false, None) => "failed (no address)",
+        (false, false, Some(_)) => "failed (no carrier)",
     };
+    let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
     let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "not asked".to_owned(),
         (true, None, _) => "no answer yet".to_owned(),
         (true, Some(latency), loss) => format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0)),
     };
-    format!("{} by {}: {state} for {} s, {asked}", uplink.name, uplink.interface, uplink.since_seconds)
+    let UplinkStatus { name, interface, since_seconds, .. } = uplink;
+    format!("{name} by {interface}, {address}: {state} for {since_seconds} s, {asked}")
 }
 
 fn dns_text(dns: &DnsStatus) -> String {

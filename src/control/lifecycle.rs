@@ -184,7 +184,6 @@ async fn run_box(
         name: config.name.clone(),
         started: Instant::now(),
         tun: tun_status,
-        uplinks: config.uplinks.clone(),
         lines: health.lines(),
         nat: Arc::clone(&nat),
         reloader,

@@ -111,7 +111,7 @@ impl Reloader {
         };
         match settings(&before) == settings(&host) {
             true => 0,
-            false => self.live_by(&self.written.borrow().at(&host.whereabouts), facts),
+            false => self.live_by(&self.config(), facts),
         }
     }
 
@@ -126,6 +126,11 @@ impl Reloader {
     /// What it lives by, as the file had it.
     pub(super) fn written(&self) -> Config {
         self.written.borrow().clone()
+    }
+
+    /// What it lives by, with the addresses that its interfaces have.
+    pub(super) fn config(&self) -> Config {
+        self.written.borrow().at(&self.host.borrow().whereabouts)
     }
 
     /// The numbers of its tables and rules.

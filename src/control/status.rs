@@ -1,6 +1,7 @@
 //! The state of a running box in one snapshot: what `natbox status` shows and the admin socket answers.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,11 +81,14 @@ pub struct UplinkStatus {
     pub name: String,
     /// Its interface.
     pub interface: String,
+    /// Its first external address; null: it has none.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
     /// Whether it is used for what begins.
     pub healthy: bool,
     /// Seconds since it has been so, or not.
     pub since_seconds: u64,
-    /// Whether its interface is up.
+    /// Whether packets can leave by it: its interface is up, has an address, and somebody to give them to.
     pub carrier: bool,
     /// Whether it is asked for its health, and not only its interface watched.
     pub checked: bool,
@@ -123,7 +127,6 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
-    pub(super) uplinks: Vec<Uplink>,
     pub(super) lines: Lines,
     pub(super) nat: Arc<ArcSwap<Nat>>,
     pub(super) reloader: Reloader,
@@ -163,7 +166,14 @@ impl Source {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
-            uplinks: self.uplinks.iter().zip(self.lines.borrow().iter()).map(uplink).collect(),
+            uplinks: self
+                .reloader
+                .config()
+                .uplinks
+                .iter()
+                .zip(self.lines.borrow().iter())
+                .map(uplink)
+                .collect(),
             sessions: SessionStatus {
                 now: table.len(),
                 capacity: table.capacity(),
@@ -188,6 +198,7 @@ fn uplink((settings, line): (&Uplink, &Line)) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),
+        address: settings.addresses.first().copied(),
         healthy: line.is_healthy(),
         since_seconds: line.since().elapsed().as_secs(),
         carrier: line.has_carrier(),
