@@ -243,8 +243,10 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
     let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
     let target: TcpListener = open()?;
     let keys = format!("{}, on_failure: reset", health(&format!("tcp: \"{TARGET}\"")));
-    let config: BoxConfig =
-        site.three_legged_config().uplink(0, &keys).uplink(1, &format!("{keys}, failback: move"));
+    let config: BoxConfig = site
+        .three_legged_config()
+        .uplink(0, &keys.replace("win: 2", "win: 4"))
+        .uplink(1, &format!("{keys}, failback: move"));
     let natbox = site.start(0, &config)?;
     let mut talks = Talk::several(&site)?;
     drop(target);
@@ -254,9 +256,18 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
         talk.goes_on().context("there is nowhere to go")?;
     }
     talks.extend(Talk::several(&site).context("the box goes on with what it has")?);
+    // `failback` may move what began meanwhile; what the second line had, and all of the first, goes on, though that is the
+    // last to be healthy.
     let _target = open()?;
-    wait_until_healthy(&natbox, 0, true)?;
     wait_until_healthy(&natbox, 1, true)?;
+    ensure!(!natbox.status()?.uplinks[0].healthy, "the test is to see the moment between");
+    wait_until_healthy(&natbox, 0, true)?;
+    thread::sleep(INTERVAL);
+    for talk in talks.iter_mut().filter(|talk| talk.over(site.line(1))) {
+        talk.goes_on().context("over the line that was back first")?;
+    }
+    let kept = talks.iter_mut().filter(|talk| talk.over(site.line(0))).filter_map(|talk| talk.goes_on().ok());
+    ensure!(kept.count() > 0, "those that belong on the line that was the last to be back");
 
     // Down alone, and back: what begins meanwhile on line 1 and belongs to line 2 moves there.
     set_carrier(site.line(1), false)?;

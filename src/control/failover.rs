@@ -71,7 +71,7 @@ impl Failover {
         let delay = match self.any_healthy.replace(any) {
             true => |_: &Uplink| Duration::ZERO,
             false => |uplink: &Uplink| {
-                uplink.health.as_ref().map_or(LINK_DELAY, |health| health.interval * health.win)
+                uplink.health.as_ref().map_or(LINK_DELAY, |health| health.interval * (health.win + 1))
             },
         };
         let nat = self.nat.load();

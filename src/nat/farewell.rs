@@ -120,7 +120,8 @@ impl Nat {
                 End::Outside | End::Forward => self.has_other_open_line(uplink),
             },
             Affected::Returning(uplink) => {
-                let would_return = |rule| self.would_choose(rule, session.original.source) == Some(uplink);
+                let inside = session.original.source;
+                let would_return = |rule| self.would_choose(rule, inside, session.uplink) == Some(uplink);
                 session.uplink != uplink
                     && matches!(from, End::Mapping | End::Address)
                     && rule().is_some_and(would_return)

@@ -108,13 +108,14 @@ impl Nat {
         self.best_line(rule, endpoint, goes_on).or_else(|| self.best_line(rule, endpoint, begins))
     }
 
-    /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere.
-    pub(super) fn would_choose(&self, rule: &OutboundRule, inside: Endpoint) -> Option<u8> {
+    /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
+    /// taken, were open, too.
+    pub(super) fn would_choose(&self, rule: &OutboundRule, inside: Endpoint, own: u8) -> Option<u8> {
         let endpoint = match rule.balance {
             Balance::Endpoint => inside,
             Balance::Host => Endpoint::new(inside.address, 0),
         };
-        self.best_line(rule, endpoint, |uplink| self.legs.intake(*uplink) == Intake::Open)
+        self.best_line(rule, endpoint, |uplink| *uplink == own || self.legs.intake(*uplink) == Intake::Open)
     }
 
     /// Whether something new could begin by a rule over another line than this one.

@@ -186,6 +186,9 @@ fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked()
     assert_eq!(line(&mut stage, own), 0);
     assert_eq!(stage.sessions(), before, "who is where it belongs was not touched");
     assert_eq!(sweep(&mut stage, Affected::Returning(1)).0, 0);
+    // Both failed and the second is back first: nobody belongs on it because the first is not back yet.
+    stage.nat.set_intake(0, Intake::Closed);
+    assert_eq!(sweep(&mut stage, Affected::Returning(1)).0, 0);
 }
 
 #[test]
