@@ -73,7 +73,7 @@ impl Kernel {
         let proxies = self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet);
         let proxies = dump("listing proxied neighbours", proxies.execute()).await?;
         Ok(Snapshot {
-            addresses: addresses.iter().filter_map(address).collect(),
+            addresses: addresses.iter().filter_map(address_of).collect(),
             routes: routes.iter().filter_map(|message| route(message, &names)).collect(),
             rules: rules.iter().map(rule).collect(),
             proxies: proxies.iter().filter_map(proxy).collect(),
@@ -335,7 +335,8 @@ pub(super) fn link_of(message: &LinkMessage) -> Option<Link> {
     link(message)
 }
 
-fn address(message: &AddressMessage) -> Option<Address> {
+/// The address of a message, asked for or not.
+pub(super) fn address_of(message: &AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut other_end = None;
     for attribute in &message.attributes {

@@ -2,6 +2,7 @@
 //! RTNLGRP_IPV4_IFADDR).
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::StreamExt;
@@ -11,8 +12,8 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::JoinHandle;
 
 use super::error::HostError;
-use super::netlink::{Kernel, link_of};
-use super::snapshot::Link;
+use super::netlink::{Kernel, address_of, link_of};
+use super::snapshot::{Address, Link};
 use crate::control::config::Config;
 
 /// A change on the host.
@@ -54,6 +55,8 @@ pub struct LinkWatch {
     messages: Box<dyn futures_util::Stream<Item = Note> + Send + Unpin>,
     connection: JoinHandle<()>,
     watched: Vec<Watched>,
+    /// Addresses of the configuration; an external one may be the host's own on any interface.
+    addresses: Vec<Ipv4Addr>,
     /// Found out, not yet told.
     pending: VecDeque<LinkChange>,
 }
@@ -76,7 +79,10 @@ struct Watched {
 enum Note {
     New(Link),
     Deleted(u32),
-    Addresses,
+    /// An address came or went.
+    Address(Address),
+    /// A default route came or went.
+    Default,
     /// Messages were lost: look at everything again.
     Lost,
     Other,
@@ -104,8 +110,10 @@ impl LinkWatch {
         let connection = tokio::spawn(connection);
         let messages = Box::new(messages.map(|(message, _)| note(message.payload)));
         let watched = names.into_iter().map(|name| Watched { name, state: None }).collect();
+        let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
+        let addresses = external.chain(config.inside.address).collect();
         let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
-        let mut watch = Self { settled: None, kernel, messages, connection, watched, pending };
+        let mut watch = Self { settled: None, kernel, messages, connection, watched, addresses, pending };
         let links = watch.kernel.links().await?;
         watch.compare_all(&links);
         watch.pending.clear();
@@ -127,7 +135,8 @@ impl LinkWatch {
                 }
             };
             match message {
-                Some(Note::Addresses) => {
+                Some(Note::Address(address)) if !self.concerns_us(&address) => {}
+                Some(Note::Address(_) | Note::Default) => {
                     self.settled.get_or_insert(Instant::now() + SETTLE);
                 }
                 Some(Note::New(link)) => self.compare(&link),
@@ -143,6 +152,12 @@ impl LinkWatch {
                 None => std::future::pending().await,
             }
         }
+    }
+
+    /// Containers come and go on some hosts, and to look at one takes time.
+    fn concerns_us(&self, address: &Address) -> bool {
+        let is_ours = |watched: &Watched| watched.state.is_some_and(|(index, _, _)| index == address.index);
+        self.addresses.contains(&address.address) || self.watched.iter().any(is_ours)
     }
 
     fn compare_all(&mut self, links: &[Link]) {
@@ -224,11 +239,11 @@ fn note(payload: NetlinkPayload<RouteNetlinkMessage>) -> Note {
             Note::Deleted(message.header.index)
         }
         NetlinkPayload::InnerMessage(
-            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_),
-        ) => Note::Addresses,
+            RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
+        ) => address_of(&message).map_or(Note::Other, Note::Address),
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) if route.header.destination_prefix_length == 0 => Note::Addresses,
+        ) if route.header.destination_prefix_length == 0 => Note::Default,
         NetlinkPayload::Overrun(_) => Note::Lost,
         _ => Note::Other,
     }
