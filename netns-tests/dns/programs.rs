@@ -1,4 +1,4 @@
-//! dig, and two name servers of others.
+//! dig, two name servers of others, and who asks them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -58,6 +58,27 @@ pub fn resolver(lab: &Lab, namespace: &Namespace, address: Ipv4Addr, root: Ipv4A
 }
 
 /// A zone for [`authority`].
+/// `/etc/resolv.conf` of a namespace, as `ip netns exec` puts it in place.
+pub struct StubResolver(PathBuf);
+
+impl StubResolver {
+    pub fn new(namespace: &Namespace, server: Ipv4Addr) -> Result<Self> {
+        let directory = PathBuf::from("/etc/netns").join(namespace.name());
+        fs::create_dir_all(&directory)?;
+        let this = Self(directory);
+        fs::write(this.0.join("resolv.conf"), format!("nameserver {server}\n"))?;
+        Ok(this)
+    }
+}
+
+impl Drop for StubResolver {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Only if nobody else has something there.
+        let _ = fs::remove_dir("/etc/netns");
+    }
+}
+
 pub struct ServedZone<'t> {
     pub name: &'t str,
     /// Records beside the SOA, as lines of a zone file.
