@@ -39,6 +39,7 @@ pub struct DnsStatus {
 pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
     let Some(dns) = &config.dns else { return Ok(None) };
     let update = dns.update.as_ref().map(update).transpose()?;
+    dns.hook.as_deref().map(dns::check_hook).transpose()?;
     let helper = dns.hook.as_ref().map(|hook| {
         // The running program itself, also where its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");

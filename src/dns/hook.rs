@@ -15,12 +15,13 @@ use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
@@ -33,6 +34,28 @@ pub const HELPER: &str = "run-hooks";
 
 /// A line that came or went, and how things are now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Why a program cannot be a hook.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: found {found}, wanted a program that may be run; correct the key, or: chmod +x {path}")]
+pub struct HookError {
+    path: PathBuf,
+    found: String,
+}
+
+/// Looks whether a hook can be run, before a line has to fail for that to come out.
+///
+/// # Errors
+/// What stands there instead.
+pub fn check_hook(hook: &Path) -> Result<(), HookError> {
+    let wrong = |found: String| HookError { path: hook.to_owned(), found };
+    let metadata =
+        hook.metadata().map_err(|error| wrong(format!("nothing that can be looked at ({error})")))?;
+    if !metadata.is_file() {
+        return Err(wrong(if metadata.is_dir() { "a directory" } else { "no file" }.to_owned()));
+    }
+    access(hook, Access::EXEC_OK).map_err(|error| wrong(format!("a file that may not be run ({error})")))
+}
+
 struct Event {
     line: String,
     address: Option<Ipv4Addr>,

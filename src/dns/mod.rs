@@ -38,7 +38,7 @@ use tokio::sync::oneshot;
 pub use answer::{Answer, MOST_ADDRESSES, answer};
 pub use counters::Counters;
 pub use hickory_proto::rr::Name;
-pub use hook::{HELPER, help};
+pub use hook::{HELPER, HookError, check_hook, help};
 pub use lines::{Line, Lines, Snapshot};
 pub use update::{Algorithm, Key, Scope, SecretError, Update, read_secret};
 pub use zone::{NameServer, Published, Zone};
@@ -80,6 +80,9 @@ pub enum DnsError {
     Secret(#[from] SecretError),
     /// The hook's helper cannot be started.
     #[error("dns.hook: the process that runs it cannot be started: {0}")]
+    /// The hook cannot be run.
+    #[error("dns.hook: {0}")]
+    Hook(#[from] HookError),
     Helper(io::Error),
     /// The thread cannot be started.
     #[error("starting the name server's thread: {0}")]
