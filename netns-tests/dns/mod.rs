@@ -16,6 +16,7 @@ mod dead_line;
 mod healthy_lines;
 mod named_targets;
 mod programs;
+mod update_ways;
 mod updates;
 
 use std::path::Path;
