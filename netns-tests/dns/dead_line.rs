@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddrV4;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use natbox::cli::demo::http;
 use natbox::cli::demo::lab::Namespace;
 use natbox::cli::demo::topology::{CLIENTS, Private};
 
-use super::programs::{ServedZone, authority, dig, resolver, short};
+use super::programs::{ServedZone, StubResolver, authority, dig, resolver, short};
 use super::{Address, ZONE, start};
 use crate::lab::{Nginx, Site, output, require, wait_for};
 
@@ -25,27 +24,6 @@ const RETRY: Duration = Duration::from_secs(6);
 
 /// How long the client waits for a connection before it tries again.
 const CONNECT: &str = "1";
-
-/// `/etc/resolv.conf` of a namespace, as `ip netns exec` puts it in place.
-struct StubResolver(PathBuf);
-
-impl StubResolver {
-    fn new(namespace: &Namespace, server: std::net::Ipv4Addr) -> Result<Self> {
-        let directory = PathBuf::from("/etc/netns").join(namespace.name());
-        fs::create_dir_all(&directory)?;
-        let this = Self(directory);
-        fs::write(this.0.join("resolv.conf"), format!("nameserver {server}\n"))?;
-        Ok(this)
-    }
-}
-
-impl Drop for StubResolver {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-        // Only if nobody else has something there.
-        let _ = fs::remove_dir("/etc/netns");
-    }
-}
 
 #[test]
 fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {

@@ -7,12 +7,16 @@
 //! | `dead_line` | two boxes, one line dies: who is led where, and when                                           |
 //! | `healthy_lines` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
+//! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
+//! | `update_ways` | an update leaves by a line that is alive                                                     |
 //! | `programs`  | helpers: dig, unbound, named                                                                   |
 
 mod answers;
 mod dead_line;
 mod healthy_lines;
+mod named_targets;
 mod programs;
+mod update_ways;
 mod updates;
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! dig, and two name servers of others.
+//! dig, two name servers of others, and who asks them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use natbox::cli::demo::lab::{Child, Lab, Namespace};
+use natbox::cli::demo::topology::CLIENTS;
 
 use crate::lab::{output, require, wait_for};
 
@@ -57,6 +58,27 @@ pub fn resolver(lab: &Lab, namespace: &Namespace, address: Ipv4Addr, root: Ipv4A
     started(namespace, "unbound", command, address)
 }
 
+/// `/etc/resolv.conf` of a namespace, as `ip netns exec` puts it in place.
+pub struct StubResolver(PathBuf);
+
+impl StubResolver {
+    pub fn new(namespace: &Namespace, server: Ipv4Addr) -> Result<Self> {
+        let directory = PathBuf::from("/etc/netns").join(namespace.name());
+        fs::create_dir_all(&directory)?;
+        let this = Self(directory);
+        fs::write(this.0.join("resolv.conf"), format!("nameserver {server}\n"))?;
+        Ok(this)
+    }
+}
+
+impl Drop for StubResolver {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+        // Only if nobody else has something there.
+        let _ = fs::remove_dir("/etc/netns");
+    }
+}
+
 /// A zone for [`authority`].
 pub struct ServedZone<'t> {
     pub name: &'t str,
@@ -99,6 +121,25 @@ pub fn authority(
     let mut command = namespace.command("named");
     command.args(["-g", "-n", "1", "-c"]).arg(&path);
     started(namespace, label, command, address)
+}
+
+/// 32 bytes, as tsig-keygen makes them.
+pub const SECRET_256: &str = "qz2R0c8lyQJ4KBUeSyYvFhFGwxWZKb4QFj7b+TfOvO0=";
+
+/// A key as [`authority`] takes it among its options.
+pub fn key(name: &str, algorithm: &str, secret: &str) -> String {
+    format!("key {name} {{ algorithm {algorithm}; secret \"{secret}\"; }};\n")
+}
+
+/// A server of example.org at [`CLIENTS`]`[3]` with some records of others. `keys`: its options; `allowed`: those of them that
+/// may change it.
+pub fn served(lab: &Lab, namespace: &Namespace, keys: &str, allowed: &str) -> Result<Server> {
+    let zone = ServedZone {
+        name: "example.org.",
+        records: "@ 60 IN NS ns\nns 60 IN A 192.0.2.14\nwww 60 IN A 192.0.2.99\nwww 60 IN TXT \"stays\"",
+        options: &format!("allow-update {{ {allowed}; }};"),
+    };
+    authority(lab, namespace, "named", CLIENTS[3], keys, &[zone])
 }
 
 fn directory(lab: &Lab, name: &str) -> Result<PathBuf> {

@@ -7,14 +7,14 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use natbox::cli::demo::boxes::NatBox;
 use natbox::cli::demo::topology::{CLIENTS, Private};
-use rustix::process::Signal;
+use natbox::control::DnsStatus;
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::programs::{ServedZone, Server, authority, short};
+use super::programs::{SECRET_256, Server, key, served, short};
 use super::start_box;
-use crate::lab::{Site, wait_for};
+use crate::lab::{NATBOX, Site, output, wait_for};
 
-/// 32 bytes and 64 bytes, as tsig-keygen makes them.
-const SECRET_256: &str = "qz2R0c8lyQJ4KBUeSyYvFhFGwxWZKb4QFj7b+TfOvO0=";
+/// 64 bytes, as tsig-keygen makes them.
 const SECRET_512: &str =
     "pWc0oDkcU1DsDJ1MRhC6Gz1J9GYnXgqq2d7W0l7nKcl8yqRxxyN8cYVQy0bmqS0gF1tZrPpN9Qm1dV8t3kKf3w==";
 
@@ -42,10 +42,15 @@ impl Scene {
 
     /// Starts the box; `dns` is the rest of its section.
     fn start(&self, dns: &str) -> Result<NatBox> {
+        self.start_at("198.51.100.10", dns)
+    }
+
+    /// The same with another address of the second line.
+    fn start_at(&self, second: &str, dns: &str) -> Result<NatBox> {
         let text = format!(
             "name: natbox1\ntun: {{ name: nb1 }}\ninside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}\nuplinks:\n\
              - {{ name: isp1, interface: wan0, addresses: [203.0.113.10], gateway: 203.0.113.254 }}\n\
-             - {{ name: isp 2, interface: wan1, addresses: [198.51.100.10], gateway: 198.51.100.254 }}\n\
+             - {{ name: isp 2, interface: wan1, addresses: [{second}], gateway: 198.51.100.254 }}\n\
              dns: {{ zone: example.org, names: [{{ name: www }}, {{ name: one, uplinks: [isp1] }}], listen: false, {dns} }}\n"
         );
         start_box(&self.site.lab, &self.site.line(0).natbox, "natbox1", &text)
@@ -58,16 +63,8 @@ impl Scene {
 
     /// A server that takes updates with the keys `k256` and `k512`.
     fn authority(&self) -> Result<Server> {
-        let keys = format!(
-            "key k256 {{ algorithm hmac-sha256; secret \"{SECRET_256}\"; }};\n\
-             key k512 {{ algorithm hmac-sha512; secret \"{SECRET_512}\"; }};"
-        );
-        let zone = ServedZone {
-            name: "example.org.",
-            records: "@ 60 IN NS ns\nns 60 IN A 192.0.2.14\nwww 60 IN A 192.0.2.99\nwww 60 IN TXT \"stays\"",
-            options: "allow-update { key k256; key k512; };",
-        };
-        authority(&self.site.lab, self.site.client(), "named", CLIENTS[3], &keys, &[zone])
+        let keys = key("k256", "hmac-sha256", SECRET_256) + &key("k512", "hmac-sha512", SECRET_512);
+        served(&self.site.lab, self.site.client(), &keys, "key k256; key k512")
     }
 
     fn wait_for(&self, name: &str, wanted: &[&str]) -> Result<()> {
@@ -93,11 +90,15 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
     // The server is not there yet: it is tried again.
     let mut natbox = scene.start(&update("256", "all"))?;
     wait_for("a first attempt", || Ok(natbox.process().log().contains("DNS not updated").then_some(())))?;
+    let error = dns(&natbox)?.update_error.context("the failure is not in the status")?;
+    ensure!(error.contains("the server cannot be reached"), "{error}");
+    ensure!(status_text(&scene, &natbox)?.contains(&format!("update failed: {error}")));
     let named = scene.authority()?;
     let both = ["198.51.100.10", "203.0.113.10"];
     let result = (|| {
         scene.wait_for("www", &both)?;
         scene.wait_for("one", &["203.0.113.10"])?;
+        wait_for("the end of the trouble", || Ok(dns(&natbox)?.update_error.is_none().then_some(())))?;
         scene.set_line("down")?;
         scene.wait_for("www", &["203.0.113.10"])?;
         scene.set_line("up")?;
@@ -119,15 +120,31 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
         scene.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])?;
         drop(natbox);
 
+        // An address that changes while no box runs does not stay there, and nobody else's is touched.
+        let natbox = scene.start_at("198.51.100.11", &update("512", "own"))?;
+        scene.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])?;
+        drop(natbox);
+
         // A wrong secret is told, and changes nothing.
         fs::write(secret("256"), SECRET_512)?;
         let mut natbox = scene.start(&update("256", "all"))?;
         wait_for("the refusal", || {
-            Ok(natbox.process().log().contains("not signed as it should be").then_some(()))
+            Ok(natbox.process().log().contains("has another secret for the key k256").then_some(()))
         })?;
-        scene.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])
+        scene.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])
     })();
     result.with_context(|| named.log())
+}
+
+fn dns(natbox: &NatBox) -> Result<DnsStatus> {
+    natbox.status()?.dns.context("no DNS in the status")
+}
+
+/// What `natbox status` prints.
+fn status_text(scene: &Scene, natbox: &NatBox) -> Result<String> {
+    let mut command = scene.site.line(0).natbox.command(NATBOX);
+    command.args(["status", "--socket"]).arg(natbox.socket());
+    output(command)
 }
 
 /// Has nsupdate, the server's own program, do something.
@@ -137,7 +154,7 @@ fn named_takes(scene: &Scene, command: &str) -> Result<()> {
     fs::write(&script, format!("server {}\n{command}\nsend\n", CLIENTS[3]))?;
     let mut process = scene.site.client().command("nsupdate");
     process.args(["-y", &format!("hmac-sha256:k256:{SECRET_256}")]).arg(&script);
-    crate::lab::output(process).map(drop)
+    output(process).map(drop)
 }
 
 #[test]
@@ -179,6 +196,26 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
             wait_for_text(&log, "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n")?;
         }
     }
+    Ok(())
+}
+
+#[test]
+fn a_helper_that_is_killed_is_missed_at_once() -> Result<()> {
+    let scene = Scene::new()?;
+    let hook = scene.directory().join("hook");
+    let helper = scene.directory().join("helper");
+    fs::write(&hook, format!("#!/bin/sh\necho $PPID >{}\n", helper.display()))?;
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
+    let natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
+    let pid = wait_for("the helper's number", || {
+        let text = fs::read_to_string(&helper).unwrap_or_default();
+        Ok(text.trim().parse().ok().and_then(Pid::from_raw))
+    })?;
+    ensure!(dns(&natbox)?.hook_error.is_none());
+    kill_process(pid, Signal::KILL)?;
+    let error = wait_for("the loss in the status", || Ok(dns(&natbox)?.hook_error))?;
+    ensure!(error.contains("restart natbox"), "{error}");
+    ensure!(status_text(&scene, &natbox)?.contains(&format!("hook failed: {error}")));
     Ok(())
 }
 

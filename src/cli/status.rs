@@ -97,6 +97,11 @@ fn text(status: &Status) -> String {
     }
     if let Some(dns) = &status.dns {
         let _ = writeln!(text, "{:<10}{}", "dns", dns_text(dns));
+        for (what, error) in [("update", &dns.update_error), ("hook", &dns.hook_error)] {
+            if let Some(error) = error {
+                let _ = writeln!(text, "{:<10}{what} failed: {error}", "");
+            }
+        }
     }
     if status.log_lost != 0 {
         let _ = writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::{self, DnsError, Line, Lines, Prepared, Service};
 use crate::host::Facts;
 
-use super::config::{Config, Dns, DnsUpdate};
+use super::config::{Config, Dns, DnsUpdate, Uplink};
 use super::health;
 
 /// A name server and the lines that it follows.
@@ -30,6 +31,12 @@ pub struct DnsStatus {
     pub usable: Vec<String>,
     /// Its counters by name.
     pub counters: BTreeMap<String, u64>,
+    /// Why the zone elsewhere does not know how the lines are: the last update's failure, while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_error: Option<String>,
+    /// Why the hook cannot be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_error: Option<String>,
 }
 
 /// Does what takes privileges, before they are given up; nothing if the configuration wants no DNS.
@@ -38,7 +45,8 @@ pub struct DnsStatus {
 /// See [`DnsError`].
 pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
     let Some(dns) = &config.dns else { return Ok(None) };
-    let update = dns.update.as_ref().map(update).transpose()?;
+    let update = dns.update.as_ref().map(|settings| update(settings, config)).transpose()?;
+    dns.hook.as_deref().map(dns::check_hook).transpose()?;
     let helper = dns.hook.as_ref().map(|hook| {
         // The running program itself, also where its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
@@ -87,10 +95,11 @@ impl Running {
     pub(super) fn start(
         prepared: Option<Prepared>,
         config: &Config,
+        facts: &Facts,
         health: &health::Lines,
     ) -> Result<Self, DnsError> {
         let healthy: Vec<bool> = health.borrow().iter().map(health::Line::is_healthy).collect();
-        let lines = lines(config, &healthy);
+        let lines = lines(config, &facts.own_endpoints, &healthy);
         let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
         if service.is_some() {
             tracing::info!("DNS follows the lines");
@@ -129,6 +138,8 @@ impl Running {
             listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
             usable: lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect(),
             counters: service.counters().values(),
+            update_error: service.update_error(),
+            hook_error: service.hook_error(),
         })
     }
 }
@@ -139,15 +150,16 @@ fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
     uplinks.filter_map(|uplink| Some((*uplink.addresses.first()?, Dns::PORT).into())).collect()
 }
 
-/// One line for each uplink, in the same order.
-fn lines(config: &Config, healthy: &[bool]) -> Lines {
-    let line = |(uplink, healthy): (&super::config::Uplink, &bool)| Line {
+/// One line for each uplink, in the same order; `own`: the box's endpoints on them.
+fn lines(config: &Config, own: &[Option<Ipv4Addr>], healthy: &[bool]) -> Lines {
+    let line = |((uplink, own), healthy): ((&Uplink, &Option<Ipv4Addr>), &bool)| Line {
         name: uplink.name.clone(),
         address: uplink.addresses.first().copied(),
+        source: *own,
         weight: uplink.weight,
         usable: *healthy,
     };
-    Lines::new(config.uplinks.iter().zip(healthy).map(line).collect())
+    Lines::new(config.uplinks.iter().zip(own).zip(healthy).map(line).collect())
 }
 
 fn zone(dns: &Dns) -> dns::Zone {
@@ -169,17 +181,31 @@ fn zone(dns: &Dns) -> dns::Zone {
     }
 }
 
-fn update(update: &DnsUpdate) -> Result<dns::Update, DnsError> {
+fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> {
+    let is_near = match update.server.ip() {
+        IpAddr::V4(address) => address.is_loopback() || config.inside.prefix_of(address).is_some(),
+        IpAddr::V6(_) => false,
+    };
     Ok(dns::Update {
         server: update.server,
+        over_lines: !is_near,
         zone: update.zone.clone(),
         scope: update.records,
+        memory: Some(memory(config)),
         key: dns::Key {
             name: update.key.clone(),
             algorithm: update.algorithm,
             secret: dns::read_secret(&update.secret_file)?,
         },
     })
+}
+
+/// Where it is remembered what was told: in the directory that a service manager keeps for natbox's state, or else beside
+/// the admin socket, where it lasts until the machine starts anew.
+fn memory(config: &Config) -> PathBuf {
+    let kept = std::env::var_os("STATE_DIRECTORY").filter(|directory| !directory.is_empty());
+    let beside = || config.admin.socket.parent().map(Path::to_path_buf).unwrap_or_default();
+    kept.map_or_else(beside, PathBuf::from).join(format!("{}.announced", config.name))
 }
 
 #[cfg(test)]
@@ -195,14 +221,20 @@ mod tests {
              dns: { zone: example.org, names: [{ name: www, uplinks: [isp2] }], ttl: 1m,\n\
              \x20 name_servers: [{ name: ns1, address: 203.0.113.10 }] }\n";
         let config = config::parse("f.yaml", text).unwrap().config;
-        let lines = lines(&config, &[true, false]).watch();
+        let own = [None, Some(Ipv4Addr::new(169, 254, 72, 2))];
+        let lines = lines(&config, &own, &[true, false]).watch();
         let shown: Vec<String> = lines
             .borrow()
             .lines
             .iter()
-            .map(|line| format!("{} {:?} {} {}", line.name, line.address, line.weight, line.usable))
+            .map(|Line { name, address, source, weight, usable }| {
+                format!("{name} {address:?} {source:?} {weight} {usable}")
+            })
             .collect();
-        assert_eq!(shown, ["isp1 Some(203.0.113.10) 3 true", "isp2 Some(198.51.100.10) 1 false"]);
+        assert_eq!(
+            shown,
+            ["isp1 Some(203.0.113.10) None 3 true", "isp2 Some(198.51.100.10) Some(169.254.72.2) 1 false"]
+        );
         assert_eq!(
             listen(&config, config.dns.as_ref().unwrap()),
             [SocketAddr::from(([203, 0, 113, 10], 53)), SocketAddr::from(([198, 51, 100, 10], 53))]

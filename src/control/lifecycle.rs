@@ -172,7 +172,7 @@ async fn run_box(
         }
     };
     let failover = Failover::new(config, health.lines(), Arc::clone(&nat), Rc::clone(&events));
-    let dns = match Running::start(dns, config, &health.lines()) {
+    let dns = match Running::start(dns, config, applied.facts(), &health.lines()) {
         Ok(dns) => dns,
         Err(error) => {
             stop(config, applied, engine).await;

@@ -149,7 +149,7 @@ fn ports(range: PortRange) -> (u16, u16) {
 }
 
 fn index(uplink: usize) -> u8 {
-    u8::try_from(uplink).expect("the configuration allows no more than 64 uplinks")
+    u8::try_from(uplink).expect("the configuration allows far fewer")
 }
 
 fn dependence(dependence: Dependence) -> nat::Dependence {

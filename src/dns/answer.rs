@@ -310,6 +310,7 @@ mod tests {
             let line = |(number, &(weight, usable)): (usize, &(u32, bool))| Line {
                 name: number.to_string(),
                 address: Some(Ipv4Addr::new(192, 0, 2, number as u8)),
+                source: None,
                 weight,
                 usable,
             };

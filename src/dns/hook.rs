@@ -15,11 +15,13 @@ use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Access, access};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
@@ -27,9 +29,32 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::lines::{Line, Snapshot};
+use super::troubles::{Trouble, Troubles};
 
 /// The command of `natbox` that makes a process the helper; its argument is the hook.
 pub const HELPER: &str = "run-hooks";
+
+/// Why a program cannot be a hook.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: found {found}, wanted a program that may be run; correct the key, or: chmod +x {path}")]
+pub struct HookError {
+    path: PathBuf,
+    found: String,
+}
+
+/// Looks whether a hook can be run, before a line has to fail for that to come out.
+///
+/// # Errors
+/// What stands there instead.
+pub fn check_hook(hook: &Path) -> Result<(), HookError> {
+    let wrong = |found: String| HookError { path: hook.to_owned(), found };
+    let metadata =
+        hook.metadata().map_err(|error| wrong(format!("nothing that can be looked at ({error})")))?;
+    if !metadata.is_file() {
+        return Err(wrong(if metadata.is_dir() { "a directory" } else { "no file" }.to_owned()));
+    }
+    access(hook, Access::EXEC_OK).map_err(|error| wrong(format!("a file that may not be run ({error})")))
+}
 
 /// A line that came or went, and how things are now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,28 +94,41 @@ impl Helper {
         Ok(Self { process, events, outcomes })
     }
 
-    /// Tells it how each line is, then every change, for ever; ends when the helper is gone.
-    pub async fn follow(self, mut lines: watch::Receiver<Snapshot>) {
+    /// Tells it how each line is, then every change, for ever; ends when the helper is gone. Nobody may start another one
+    /// by then: the process runs no programs.
+    pub async fn follow(self, mut lines: watch::Receiver<Snapshot>, troubles: Arc<Troubles>) {
         let Self { mut process, events, outcomes } = self;
-        if let Err(error) = tell(events, outcomes, &mut lines).await {
-            tracing::error!(%error, "the process that runs hooks is gone; none is run any more");
+        if let Err(error) = tell(events, outcomes, &mut lines, &troubles.hook).await {
+            tracing::error!(%error, "the process that runs the hook is gone: it is run no more; restart natbox");
+            troubles.hook.begin("the process that runs it is gone: it is run no more; restart natbox");
         }
-        // So that it does not stay a zombie.
-        let _ = process.try_wait();
+        // Its pipes are closed, so it ends; it is waited for, so that it does not stay a zombie.
+        while matches!(process.try_wait(), Ok(None)) {
+            tokio::time::sleep(LOOK_FOR_END).await;
+        }
     }
 }
 
-async fn tell(events: OwnedFd, outcomes: OwnedFd, lines: &mut watch::Receiver<Snapshot>) -> io::Result<()> {
+async fn tell(
+    events: OwnedFd,
+    outcomes: OwnedFd,
+    lines: &mut watch::Receiver<Snapshot>,
+    trouble: &Trouble,
+) -> io::Result<()> {
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
     let mut told: Vec<Option<Told>> = Vec::new();
     loop {
         let news = news(&told, &lines.borrow_and_update());
         let Some((number, event)) = news else {
-            if lines.changed().await.is_err() {
-                return Ok(());
+            tokio::select! {
+                changed = lines.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return Ok(()),
+                },
+                // It says nothing unasked: this is its end.
+                said = outcomes.fill_buf() => return Err(said.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
             }
-            continue;
         };
         let mut text = serde_json::to_string(&event)?;
         text.push('\n');
@@ -100,13 +138,18 @@ async fn tell(events: OwnedFd, outcomes: OwnedFd, lines: &mut watch::Receiver<Sn
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let (line, state) = (&event.line, state(event.usable));
-        match serde_json::from_str(&answer)? {
+        let outcome = serde_json::from_str(&answer)?;
+        trouble.end();
+        match outcome {
             Outcome::Done => tracing::info!(line, state, "hook run"),
             Outcome::Failed(status) => tracing::warn!(line, state, status, "the hook failed"),
             Outcome::TookTooLong => {
                 tracing::warn!(line, state, "the hook took longer than {} s and was ended", LIMIT.as_secs());
             }
-            Outcome::NotStarted(error) => tracing::error!(line, state, error, "the hook cannot be run"),
+            Outcome::NotStarted(error) => {
+                tracing::error!(line, state, error, "the hook cannot be run");
+                trouble.begin(format!("it cannot be run: {error}"));
+            }
         }
         told.resize(told.len().max(number + 1), None);
         told[number] = Some((event.usable, event.address));
@@ -217,6 +260,8 @@ fn end(process: &mut Child) -> io::Result<()> {
 const LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked whether a hook has ended.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How often it is looked whether the helper has ended, once it is to.
+const LOOK_FOR_END: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

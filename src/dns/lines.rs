@@ -12,6 +12,8 @@ pub struct Line {
     pub name: String,
     /// The address that leads clients to it; none: it has none at the moment, and nobody is led there.
     pub address: Option<Ipv4Addr>,
+    /// The box's own address on it: what is sent from there leaves by this line; none: there is none.
+    pub source: Option<Ipv4Addr>,
     /// Its share of the clients, 1 or more.
     pub weight: u32,
     /// Whether it carries traffic.

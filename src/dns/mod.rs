@@ -21,6 +21,7 @@ mod limit;
 mod lines;
 mod responder;
 mod server;
+mod troubles;
 mod update;
 mod zone;
 
@@ -38,7 +39,7 @@ use tokio::sync::oneshot;
 pub use answer::{Answer, MOST_ADDRESSES, answer};
 pub use counters::Counters;
 pub use hickory_proto::rr::Name;
-pub use hook::{HELPER, help};
+pub use hook::{HELPER, HookError, check_hook, help};
 pub use lines::{Line, Lines, Snapshot};
 pub use update::{Algorithm, Key, Scope, SecretError, Update, read_secret};
 pub use zone::{NameServer, Published, Zone};
@@ -46,6 +47,7 @@ pub use zone::{NameServer, Published, Zone};
 use hook::Helper;
 use responder::Responder;
 use server::Sockets;
+use troubles::Troubles;
 
 /// What is wanted.
 #[derive(Debug)]
@@ -78,6 +80,9 @@ pub enum DnsError {
     /// The secret cannot be had.
     #[error("dns.update.secret_file: {0}")]
     Secret(#[from] SecretError),
+    /// The hook cannot be run.
+    #[error("dns.hook: {0}")]
+    Hook(#[from] HookError),
     /// The hook's helper cannot be started.
     #[error("dns.hook: the process that runs it cannot be started: {0}")]
     Helper(io::Error),
@@ -132,6 +137,8 @@ impl Prepared {
         let listening = self.sockets.iter().filter_map(|sockets| sockets.address().ok()).collect();
         let responder = Responder::new(self.zone.clone(), lines.watch(), Arc::clone(&counters));
         let (update_lines, helper_lines) = (lines.watch(), lines.watch());
+        let troubles = Arc::new(Troubles::default());
+        let (update_troubles, helper_troubles) = (Arc::clone(&troubles), Arc::clone(&troubles));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DnsError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -143,10 +150,10 @@ impl Prepared {
                 return;
             }
             if let Some(update) = self.update {
-                tokio::spawn(update::follow(self.zone, update, update_lines));
+                tokio::spawn(update::follow(self.zone, update, update_lines, update_troubles));
             }
             if let Some(helper) = self.helper {
-                tokio::spawn(helper.follow(helper_lines));
+                tokio::spawn(helper.follow(helper_lines, helper_troubles));
             }
             // Ends also when the other half is dropped.
             let _ = stopped.await;
@@ -160,7 +167,7 @@ impl Prepared {
             Ok(Err(error)) => return Err(DnsError::Thread(error)),
             Err(_) => unreachable!("the thread says how it went before anything else"),
         }
-        Ok(Service { listening, counters, stop: Some(stop), thread: Some(thread) })
+        Ok(Service { listening, counters, troubles, stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -169,6 +176,7 @@ impl Prepared {
 pub struct Service {
     listening: Vec<SocketAddr>,
     counters: Arc<Counters>,
+    troubles: Arc<Troubles>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -182,6 +190,16 @@ impl Service {
     /// What it has counted.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Why the last update did not succeed; none: it did, or there was none yet.
+    pub fn update_error(&self) -> Option<String> {
+        self.troubles.update.text()
+    }
+
+    /// Why the hook cannot be run; none: nothing is known that speaks against it.
+    pub fn hook_error(&self) -> Option<String> {
+        self.troubles.hook.text()
     }
 }
 

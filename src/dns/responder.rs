@@ -14,6 +14,8 @@ use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Header, HeaderCounts, MessageType, Metadata, OpCode, ResponseCode};
 use hickory_proto::rr::Record;
+use hickory_proto::rr::rdata::TSIG;
+use hickory_proto::rr::rdata::tsig::TsigError;
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
 use hickory_server::net::NetError;
 use hickory_server::net::runtime::{Time, TokioTime};
@@ -93,13 +95,13 @@ impl Responder {
 
     fn answer(&self, request: &Request) -> Answer {
         let code = |code| Answer { code, ..Answer::default() };
-        if request.version() != 0 {
-            // RFC 6891 section 6.1.3.
-            return code(ResponseCode::BADVERS);
-        }
         if request.signature.is_some() {
             // RFC 8945 section 5.2.1: no key is known here.
             return code(ResponseCode::NotAuth);
+        }
+        if request.version() != 0 {
+            // RFC 6891 section 6.1.3.
+            return code(ResponseCode::BADVERS);
         }
         match request.queries.queries() {
             [question] => answer(&self.zone, &self.lines.borrow(), question.original(), rand::random()),
@@ -120,16 +122,20 @@ impl RequestHandler for Responder {
         metadata.response_code = code;
         metadata.authoritative = authoritative;
         let edns = edns(request);
-        let response = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
-            metadata,
-            &answers,
-            &authority,
-            [],
-            &additional,
-        );
-        let info = sent(request, reply.send_response(response).await);
-        // What fits only in part is of no use to anybody.
-        if info.truncation { self.send_cut(request, reply).await } else { info }
+        // RFC 2181 section 9: what only helps is left out without a word where there is no room for it.
+        for additional in [additional.as_slice(), &[]] {
+            let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
+            let mut response = builder.build(metadata, &answers, &authority, [], additional);
+            if let Some(signature) = unknown_key(request) {
+                response.set_signature(signature);
+            }
+            let info = sent(request, reply.send_response(response).await);
+            if !info.truncation {
+                return info;
+            }
+        }
+        // An answer that fits only in part is of no use to anybody.
+        self.send_cut(request, reply).await
     }
 }
 
@@ -182,6 +188,11 @@ impl ResponseHandler for Reply {
     }
 }
 
+/// Whether a message is no question at all, so that nothing goes back for it.
+pub(super) fn asks_nothing(message: &[u8]) -> bool {
+    matches!(first_look(message), Look::Ignore)
+}
+
 /// What the first twelve bytes say.
 enum Look {
     /// It is no question.
@@ -217,6 +228,16 @@ fn refusal(request: Metadata, code: ResponseCode) -> Response {
     metadata.response_code = code;
     let header = Header { metadata, counts: HeaderCounts::default() };
     header.to_bytes().map_or(Response::None, Response::Full)
+}
+
+/// What goes back for a signature, since no key is known here: the same without the code that proves it, as RFC 8945
+/// sections 5.2.1 and 5.3.2 have it.
+fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
+    let mut answer = request.signature.clone()?;
+    answer.data.mac.clear();
+    answer.data.other.clear();
+    answer.data.error = Some(TsigError::BadKey);
+    Some(answer)
 }
 
 /// EDNS of a response: present if it is in the request (RFC 6891 section 6.1.1), with the bit that a request for DNSSEC

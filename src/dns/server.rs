@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::limit::{Limiter, Ruling, network};
-use super::responder::{Responder, Response};
+use super::responder::{Responder, Response, asks_nothing};
 
 /// The sockets at one address.
 #[derive(Debug)]
@@ -109,8 +109,8 @@ async fn answer_datagrams(
             }
         };
         counters.queries.count();
-        // Whoever has no port, or too little to say, gets no answer that would count against anybody.
-        if client.port() == 0 || length < LEAST_MESSAGE {
+        // Whoever has no port, or asks nothing, gets no answer that would count against anybody.
+        if client.port() == 0 || asks_nothing(&buffer[..length]) {
             counters.ignored.count();
             continue;
         }

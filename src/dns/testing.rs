@@ -38,6 +38,7 @@ pub(super) fn lines() -> Snapshot {
     let line = |number: u8| Line {
         name: format!("isp{number}"),
         address: Some(Ipv4Addr::new(203, 0, 113, number)),
+        source: None,
         weight: 1,
         usable: true,
     };

@@ -1,37 +1,48 @@
 //! Tells the server where the zone lives which addresses are usable: RFC 2136 updates, signed (TSIG, RFC 8945).
 //!
 //! The state is told, not the change: an update that did not arrive is made up for by the next one, and sending one twice
-//! does no harm. It goes by TCP.
+//! does no harm. It goes by TCP, over a line that is usable.
+//!
+//! | file          | idea                                     |
+//! |---------------|------------------------------------------|
+//! | `exchange.rs` | one update sent over a line, and answered |
+//! | `memory.rs`   | what this box has put into the zone      |
+
+mod exchange;
+mod memory;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use data_encoding::BASE64;
-use hickory_proto::op::{Message, OpCode, Query, ResponseCode, UpdateMessage as _};
 use hickory_proto::rr::rdata::A;
-use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
-use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType, TSigner};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use super::lines::Snapshot;
+use super::troubles::Troubles;
 use super::zone::{Published, Zone};
+
+use memory::Memory;
 
 /// Whom to tell, and how.
 #[derive(Clone, Debug)]
 pub struct Update {
     /// The server.
     pub server: SocketAddr,
+    /// Whether lines lead to it. Not so where it is on the private network: there the host knows the way.
+    pub over_lines: bool,
     /// The zone there that holds the published names.
     pub zone: Name,
     /// What is replaced.
     pub scope: Scope,
+    /// File that remembers what this box has told, where only that is replaced; none: nothing outlives the process.
+    pub memory: Option<PathBuf>,
     /// The key that both know.
     pub key: Key,
 }
@@ -107,22 +118,40 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
 }
 
 /// Sends an update at once and at every change, for ever; what fails is tried again.
-pub(super) async fn follow(zone: Zone, update: Update, mut lines: watch::Receiver<Snapshot>) {
+pub(super) async fn follow(
+    zone: Zone,
+    update: Update,
+    mut lines: watch::Receiver<Snapshot>,
+    troubles: Arc<Troubles>,
+) {
     let mut pause = FIRST_PAUSE;
     let mut told: Option<Vec<Record>> = None;
-    let mut past = BTreeSet::new();
+    let mut memory = Memory::open(update.memory.clone().filter(|_| update.scope == Scope::Own));
     loop {
-        let (wanted, usable) = {
-            let lines = lines.borrow_and_update();
-            let usable = lines.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
-            past.extend(lines.lines.iter().filter_map(|line| line.address));
-            (records(&zone, update.scope, &lines, &past), usable.collect::<Vec<_>>().join(", "))
-        };
+        let now = lines.borrow_and_update().clone();
+        let own = own_records(&zone, &now);
+        memory.add(own.iter().cloned());
+        let wanted = records(&zone, &update, &now, memory.records());
         let mut again = false;
         if told.as_ref() != Some(&wanted) {
-            match timeout(DEADLINE, send(&update, &wanted)).await.unwrap_or(Err(UpdateError::Silent)) {
-                Ok(()) => {
-                    tracing::info!(server = %update.server, usable, "DNS updated");
+            let sent = tokio::select! {
+                sent = exchange::send(&update, &wanted, &now) => sent,
+                // What was to be told is true no more, and the ways are others.
+                changed = lines.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    told = None;
+                    continue;
+                }
+            };
+            match sent {
+                Ok(way) => {
+                    let usable = now.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
+                    let usable = usable.collect::<Vec<_>>().join(", ");
+                    tracing::info!(server = %update.server, way, usable, "DNS updated");
+                    troubles.update.end();
+                    memory.keep(own);
                     told = Some(wanted);
                     pause = FIRST_PAUSE;
                 }
@@ -131,7 +160,8 @@ pub(super) async fn follow(zone: Zone, update: Update, mut lines: watch::Receive
                     told = None;
                     again = true;
                     let seconds = pause.as_secs();
-                    tracing::warn!(server = %update.server, %error, "DNS not updated; tried again in {seconds} s");
+                    tracing::warn!(server = %update.server, error, "DNS not updated; tried again in {seconds} s");
+                    troubles.update.begin(error);
                 }
             }
         }
@@ -148,108 +178,55 @@ pub(super) async fn follow(zone: Zone, update: Update, mut lines: watch::Receive
     }
 }
 
-/// Why an update did not succeed.
-#[derive(Debug, thiserror::Error)]
-enum UpdateError {
-    #[error("the server cannot be reached: {0}")]
-    Network(#[from] io::Error),
-    #[error("the server does not answer")]
-    Silent,
-    #[error("the server refused it: {0}")]
-    Refused(ResponseCode),
-    #[error(
-        "the server's answer ({code}) is not signed as it should be: {reason}; have both the same key and the same time?"
-    )]
-    Unsigned { code: ResponseCode, reason: String },
-    #[error("the message makes no sense: {0}")]
-    Message(#[from] hickory_proto::ProtoError),
-    #[error("the key cannot be used: {0}")]
-    Key(#[from] hickory_proto::dnssec::DnsSecError),
+/// Every name with every address that this box may give it now.
+fn own_records(zone: &Zone, lines: &Snapshot) -> BTreeSet<(Name, Ipv4Addr)> {
+    let of = |published: &Published| -> Vec<_> {
+        let own = published.lines.iter().filter_map(|number| lines.lines.get(*number)?.address);
+        own.map(|address| (published.name.clone(), address)).collect()
+    };
+    zone.published.iter().flat_map(of).collect()
 }
 
-/// The update section: what is deleted, then what is added. `past`: every address that this box's lines have had.
-fn records(zone: &Zone, scope: Scope, lines: &Snapshot, past: &BTreeSet<Ipv4Addr>) -> Vec<Record> {
-    zone.published.iter().flat_map(|published| records_of(zone, published, scope, lines, past)).collect()
-}
-
-fn records_of(
-    zone: &Zone,
-    published: &Published,
-    scope: Scope,
-    lines: &Snapshot,
-    past: &BTreeSet<Ipv4Addr>,
-) -> Vec<Record> {
-    let record = |address, class, ttl| {
-        let mut record = Record::from_rdata(published.name.clone(), ttl, RData::A(A(address)));
+/// The update section: what is deleted, then what is added. `past`: what this box has told, or tells now.
+fn records(zone: &Zone, update: &Update, lines: &Snapshot, past: &BTreeSet<(Name, Ipv4Addr)>) -> Vec<Record> {
+    let record = |name: &Name, address, class, ttl| {
+        let mut record = Record::from_rdata(name.clone(), ttl, RData::A(A(address)));
         record.dns_class = class;
         record
     };
-    let added = |address| record(address, DNSClass::IN, zone.ttl);
-    match scope {
+    match update.scope {
         Scope::All => {
-            // RFC 2136 section 2.5.2: deletes the set.
-            let mut all = Record::update0(published.name.clone(), 0, RecordType::A);
-            all.dns_class = DNSClass::ANY;
-            let usable = lines.answerable(&published.lines);
-            std::iter::once(all).chain(usable.into_iter().map(|(_, address)| added(address))).collect()
+            let replaced = |published: &Published| {
+                // RFC 2136 section 2.5.2: deletes the set.
+                let mut all = Record::update0(published.name.clone(), 0, RecordType::A);
+                all.dns_class = DNSClass::ANY;
+                let usable = lines.answerable(&published.lines).into_iter();
+                let added =
+                    usable.map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl));
+                std::iter::once(all).chain(added).collect::<Vec<_>>()
+            };
+            zone.published.iter().flat_map(replaced).collect()
         }
         Scope::Own => {
-            // RFC 2136 section 2.5.4: deletes one record. All of them, so that a changed TTL takes effect.
-            let deleted = past.iter().map(|address| record(*address, DNSClass::NONE, 0));
-            let own = published.lines.iter().filter_map(|number| lines.lines.get(*number));
-            let usable = own.filter(|line| line.usable).filter_map(|line| line.address);
-            deleted.chain(usable.map(added)).collect()
+            // RFC 2136 section 2.5.4: deletes one record. All of them, so that a changed TTL takes effect. A name of another
+            // zone, which may have been told before, would have all of it refused (section 3.4.1.3).
+            let past = past.iter().filter(|(name, _)| update.zone.zone_of(name));
+            let deleted = past.map(|(name, address)| record(name, *address, DNSClass::NONE, 0));
+            let added = zone.published.iter().flat_map(|published| {
+                let own = published.lines.iter().filter_map(|number| lines.lines.get(*number));
+                let usable = own.filter(|line| line.usable).filter_map(|line| line.address);
+                usable
+                    .map(|address| record(&published.name, address, DNSClass::IN, zone.ttl))
+                    .collect::<Vec<_>>()
+            });
+            deleted.chain(added).collect()
         }
     }
 }
 
-async fn send(update: &Update, records: &[Record]) -> Result<(), UpdateError> {
-    let algorithm = match update.key.algorithm {
-        Algorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
-        Algorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
-    };
-    let signer = TSigner::new(update.key.secret.clone(), algorithm, update.key.name.clone(), FUDGE)?;
-    let mut message = message(&update.zone, records);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let verifier = message.finalize(&signer, now)?;
-    let bytes = message.to_vec()?;
-    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-
-    let mut stream = TcpStream::connect(update.server).await?;
-    stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat()).await?;
-    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut answer).await?;
-
-    let unsigned = Message::from_vec(&answer).map_err(hickory_proto::ProtoError::from)?;
-    let code = unsigned.metadata.response_code;
-    if let Some(mut verifier) = verifier {
-        verifier
-            .verify(&answer)
-            .map_err(|error| UpdateError::Unsigned { code, reason: error.to_string() })?;
-    }
-    if unsigned.metadata.id != message.metadata.id {
-        return Err(UpdateError::Unsigned { code, reason: "it answers something else".to_owned() });
-    }
-    if code == ResponseCode::NoError { Ok(()) } else { Err(UpdateError::Refused(code)) }
-}
-
-/// RFC 2136 section 2: the zone as question, no prerequisites.
-fn message(zone: &Name, records: &[Record]) -> Message {
-    let mut message = Message::query();
-    message.metadata.op_code = OpCode::Update;
-    message.metadata.recursion_desired = false;
-    message.add_zone(Query::query(zone.clone(), RecordType::SOA));
-    message.add_updates(records.to_vec());
-    message
-}
-
-/// How long the server may take.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// Between attempts: doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Seconds by which the clocks may differ (RFC 8945 section 10).
-const FUDGE: u16 = 300;
 
 #[cfg(test)]
 mod tests {
@@ -267,13 +244,20 @@ mod tests {
             .collect()
     }
 
+    fn update(scope: Scope) -> Update {
+        let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
+        let server = ([192, 0, 2, 53], 53).into();
+        Update { server, over_lines: true, zone: zone().origin, scope, memory: None, key }
+    }
+
     #[test]
     fn an_update_replaces_the_addresses_of_each_name_by_the_usable_ones() {
         let (mut zone, mut lines) = (zone(), lines());
         zone.published.truncate(2);
         lines.lines[1].usable = false;
+        let all = |lines: &Snapshot| shown(&records(&zone, &update(Scope::All), lines, &BTreeSet::new()));
         assert_eq!(
-            shown(&records(&zone, Scope::All, &lines, &BTreeSet::new())),
+            all(&lines),
             [
                 "ANY www.example.org. *",
                 "IN www.example.org. 203.0.113.1",
@@ -283,7 +267,7 @@ mod tests {
             ]
         );
         lines.lines[0].usable = false;
-        let last = shown(&records(&zone, Scope::All, &lines, &BTreeSet::new())).pop();
+        let last = all(&lines).pop();
         assert_eq!(last.as_deref(), Some("IN example.org. 203.0.113.1"), "dead data is better than none");
     }
 
@@ -292,19 +276,24 @@ mod tests {
         let (mut zone, mut lines) = (zone(), lines());
         zone.published = vec![Published { name: name("www.example.org"), lines: vec![0, 1] }];
         lines.lines[1].usable = false;
-        let mut past: BTreeSet<_> = lines.lines[..2].iter().filter_map(|line| line.address).collect();
+        let mut past = own_records(&zone, &lines);
+        let own = |lines: &Snapshot, past: &_| shown(&records(&zone, &update(Scope::Own), lines, past));
         let deleted = ["NONE www.example.org. 203.0.113.1", "NONE www.example.org. 203.0.113.2"];
-        let found = shown(&records(&zone, Scope::Own, &lines, &past));
+        let found = own(&lines, &past);
         assert_eq!(found[..2], deleted);
         assert_eq!(found[2..], ["IN www.example.org. 203.0.113.1"]);
-        // An address that a line has no more is taken out, too.
+        // An address that a line has no more is taken out, too, and a name that is published no more.
         lines.lines[0].address = Some(Ipv4Addr::new(203, 0, 113, 7));
-        past.extend(lines.lines[0].address);
-        let found = shown(&records(&zone, Scope::Own, &lines, &past));
-        assert_eq!(found[..2], deleted);
-        assert_eq!(found[2..], ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]);
+        past.extend(own_records(&zone, &lines));
+        past.insert((name("old.example.org"), Ipv4Addr::new(203, 0, 113, 1)));
+        past.insert((name("www.example.net"), Ipv4Addr::new(203, 0, 113, 1)));
+        let found = own(&lines, &past);
+        let [old, ..] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(old, "NONE old.example.org. 203.0.113.1");
+        assert_eq!(found[1..3], deleted);
+        assert_eq!(found[3..], ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]);
         lines.lines[0].usable = false;
-        assert_eq!(shown(&records(&zone, Scope::Own, &lines, &past)).len(), 3, "nothing is added");
+        assert_eq!(own(&lines, &past).len(), 4, "nothing is added");
     }
 
     #[test]

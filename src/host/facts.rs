@@ -338,7 +338,7 @@ impl LegFacts {
 
 fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
-    let serves = config.dns.as_ref().is_some_and(|dns| dns.listen);
+    let serves = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
     uplinks
         .map(|(place, uplink)| (serves || uplink.has_own_endpoint()).then(|| numbers.own_endpoint(place)))
         .collect()

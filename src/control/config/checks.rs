@@ -26,6 +26,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
     check_inside_address(&draft.inside, sink);
     check_addresses(uplinks, &draft.inside, sink);
     check_gateways(uplinks, &draft.inside, sink);
+    check_targets(uplinks, &draft.inside, sink);
     let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
     check_rules(&draft.outbound, sink);
     let dns = match draft.dns {
@@ -241,6 +242,22 @@ fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
                     );
                 }
             }
+        }
+    }
+}
+
+/// A target that this box or its private side answers for says nothing of a line.
+fn check_targets(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
+    let wanted = "a target that the line leads to";
+    let advice = "ask the provider's router, or a host beyond it";
+    for asked in uplinks.iter().flat_map(|uplink| &uplink.asked) {
+        let mut own = uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten();
+        if let Some(own) = own.find(|addresses| addresses.contains(&asked.value)) {
+            let found = format!("{}, which is an address of this box ({})", asked.value, own.place.key);
+            sink.report(&asked.place, found, wanted, advice);
+        } else if let Some((address, prefix)) = first_inside(&[asked.value], inside) {
+            let found = format!("{address}, which lies in the inside prefix {prefix}");
+            sink.report(&asked.place, found, wanted, advice);
         }
     }
 }

@@ -459,8 +459,8 @@ impl Uplink {
         self.health.is_some()
     }
 
-    /// Most uplinks of one box.
-    pub const MOST: usize = 64;
+    /// Most uplinks of one box: as many as its block of routing tables has room for.
+    pub const MOST: usize = 31;
     /// Weight of an uplink for which the file gives none.
     pub const DEFAULT_WEIGHT: u32 = 1;
 }

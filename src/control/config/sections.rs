@@ -148,6 +148,8 @@ pub(super) struct DraftUplink {
     pub gateway: Option<Option<Located<Ipv4Addr>>>,
     pub weight: u32,
     pub health: Option<Health>,
+    /// The addresses among the targets of `health`.
+    pub asked: Vec<Located<Ipv4Addr>>,
     pub on_failure: OnFailure,
     pub failback: Failback,
 }

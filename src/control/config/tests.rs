@@ -201,6 +201,25 @@ fn with_forwards(forwards: &str) -> String {
     )
 }
 
+/// As many as the host has tables of routes for; the box would not start with more.
+#[test]
+fn a_box_has_at_most_31_uplinks() {
+    let with = |number: u8| {
+        let uplink = |number| {
+            format!(
+                "- {{ interface: w{number}, addresses: [203.0.113.{number}], gateway: 198.51.100.{number} }}\n"
+            )
+        };
+        let uplinks: String = (1..=number).map(uplink).collect();
+        format!("inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}\nuplinks:\n{uplinks}")
+    };
+    assert_eq!(accepted(&with(31)).uplinks.len(), Uplink::MOST);
+    assert_eq!(
+        refused(&with(32)),
+        "f.yaml:3:3: uplinks: found 32 items, wanted at most 31 uplinks; leave some out"
+    );
+}
+
 #[test]
 fn bad_files_are_refused_with_these_words() {
     let cases: Vec<(String, &[&str])> = vec![
@@ -342,6 +361,19 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:2:152: uplinks[0].health.http[2]: found `https://u:p@a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; leave out the user and the password",
             "f.yaml:2:185: uplinks[0].on_failure: found `die`, wanted one of `keep`, `drain`, `reset`; choose one of them",
         ]),
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { http: ['http://127.0.0.1/', 'http://localhost:80/', 'http://0xe0000001/'] }"), &[
+            "f.yaml:2:74: uplinks[0].health.http[0]: found `http://127.0.0.1/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; loopback addresses cannot be used here",
+            "f.yaml:2:95: uplinks[0].health.http[1]: found `http://localhost:80/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; name a host that the line leads to",
+            "f.yaml:2:119: uplinks[0].health.http[2]: found `http://0xe0000001/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; multicast addresses cannot be used here",
+        ]),
+        // Targets that never leave the box.
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: [203.0.113.10, 203.0.113.9], tcp: ['10.0.0.5:80'], http: ['http://203.0.113.10:8080/x', 'https://10.0.0.7/', 'http://0xa000008/'] }"), &[
+            "f.yaml:2:74: uplinks[0].health.ping[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+            "f.yaml:2:108: uplinks[0].health.tcp[0]: found 10.0.0.5, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+            "f.yaml:2:131: uplinks[0].health.http[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+            "f.yaml:2:161: uplinks[0].health.http[1]: found 10.0.0.7, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+            "f.yaml:2:182: uplinks[0].health.http[2]: found 10.0.0.8, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+        ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: {}"), &[
             "f.yaml:2:65: uplinks[0].health: found a mapping, wanted whom to ask: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address that the line leads to",
         ]),
@@ -360,7 +392,7 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:5:40: outbound[1].uplinks[1]: found `wan`, wanted the name of an uplink; did you mean `wan0`?",
             "f.yaml:5:45: outbound[1].uplinks[2]: found `wan0` again, wanted each uplink once; take one out",
             "f.yaml:6:11: outbound[2].from: found 10.0.0.0/25 again (first in outbound[1].from), wanted one rule for each prefix; join the two",
-            "f.yaml:6:33: outbound[2].uplinks: found an empty list, wanted a list of uplinks; add to the list, 1 to 64",
+            "f.yaml:6:33: outbound[2].uplinks: found an empty list, wanted a list of uplinks; add to the list, 1 to 31",
             "f.yaml:7:3: outbound[3].from: found no such key, wanted the sources that may go out; add `from: PREFIX`, such as `from: 10.0.0.0/24`",
         ]),
     ];

@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::cursor::{Cursor, Fields, Section};
+use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{Health, Uplink, WebTarget};
 use super::network;
+use super::problem::Place;
 use super::sections::{self, DraftUplink, SCHEMA};
 use super::values::{self, Misfit};
 
@@ -53,6 +54,7 @@ fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
         true => Some(items.iter().map(|item| item.locate(vec![Ipv4Addr::UNSPECIFIED])).collect()),
         false => sections::all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)),
     });
+    let health = fields.get("health").and_then(|health| self::health(&health));
     Some(DraftUplink {
         place: fields.place().clone(),
         name,
@@ -63,13 +65,15 @@ fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
             .get("gateway")
             .map(|gateway| sections::located(&gateway, |gateway| gateway.value(network::address))),
         weight: fields.value("weight", values::number(1..=1000)).unwrap_or(Uplink::DEFAULT_WEIGHT),
-        health: fields.get("health").and_then(|health| self::health(&health)),
+        asked: health.as_ref().map(|(_, asked)| asked.clone()).unwrap_or_default(),
+        health: health.map(|(health, _)| health),
         on_failure: fields.value("on_failure", values::word).unwrap_or_default(),
         failback: fields.value("failback", values::word).unwrap_or_default(),
     })
 }
 
-fn health(cursor: &Cursor<'_>) -> Option<Health> {
+/// With the addresses that are asked, as far as the file has them.
+fn health(cursor: &Cursor<'_>) -> Option<(Health, Vec<Located<Ipv4Addr>>)> {
     let fields = cursor.fields(&HEALTH, &SCHEMA)?;
     let ping = targets(&fields, "ping", "addresses", network::address);
     let tcp = targets(&fields, "tcp", "addresses with ports", network::endpoint);
@@ -79,7 +83,23 @@ fn health(cursor: &Cursor<'_>) -> Option<Health> {
     let lose = fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE);
     let win = fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN);
     let need = fields.value("need", values::number(1..=Health::MOST_TARGETS)).unwrap_or(Health::DEFAULT_NEED);
-    let health = Health { ping: ping?, tcp: tcp?, http: http?, need, interval, lose, win };
+    let (ping, tcp, http) = (ping?, tcp?, http?);
+    let at = |place: &Place, address| Located { value: address, place: place.clone() };
+    let asked = ping
+        .iter()
+        .map(|target| at(&target.place, target.value))
+        .chain(tcp.iter().map(|target| at(&target.place, *target.value.ip())))
+        .chain(http.iter().filter_map(|target| Some(at(&target.place, literal(&target.value)?))));
+    let asked = asked.collect();
+    let health = Health {
+        ping: values_of(ping),
+        tcp: values_of(tcp),
+        http: values_of(http),
+        need,
+        interval,
+        lose,
+        win,
+    };
     match health.targets() {
         0 => {
             cursor.refuse(
@@ -93,8 +113,12 @@ fn health(cursor: &Cursor<'_>) -> Option<Health> {
             fields.get("need")?.refuse(&wanted, "lower it, or ask more");
             None
         }
-        _ => Some(health),
+        _ => Some((health, asked)),
     }
+}
+
+fn values_of<T>(located: Vec<Located<T>>) -> Vec<T> {
+    located.into_iter().map(|item| item.value).collect()
 }
 
 /// A list of targets; empty when the key is absent.
@@ -103,11 +127,15 @@ fn targets<T>(
     key: &str,
     what: &str,
     read: impl Fn(&str) -> Result<T, Misfit>,
-) -> Option<Vec<T>> {
+) -> Option<Vec<Located<T>>> {
     let Some(list) = fields.get(key) else { return Some(Vec::new()) };
     let items = list.some_items(Health::MOST_TARGETS as usize, what)?;
-    let located = sections::all_located(&items, read)?;
-    Some(located.into_iter().map(|item| item.value).collect())
+    sections::all_located(&items, read)
+}
+
+/// The address of a page that is named by it.
+fn literal(WebTarget(page): &WebTarget) -> Option<Ipv4Addr> {
+    page.host_str()?.parse().ok()
 }
 
 /// A page, by `http` or `https`.
@@ -124,6 +152,12 @@ fn web_target(text: &str) -> Result<WebTarget, Misfit> {
     match url.host_str() {
         Some(host) if host.starts_with('[') => {
             Err(misfit("natbox's lines are IPv4: take a name or an IPv4 address"))
+        }
+        Some("localhost") => Err(misfit("name a host that the line leads to")),
+        // The reader of pages has made four plain numbers of whatever stands for an address.
+        Some(host) if host.parse::<Ipv4Addr>().is_ok() => {
+            network::address(host).map_err(|Misfit { advice, .. }| Misfit::new(WANTED, advice))?;
+            Ok(WebTarget(url))
         }
         Some(_) => Ok(WebTarget(url)),
         None => Err(misfit("name the host")),

@@ -4,8 +4,10 @@
 //! |-------------|---------------------------------------------------------------|
 //! | `line.rs`   | one line as a pure state machine                              |
 //! | `probes.rs` | asking one target over one line                               |
+//! | `names.rs`  | names of targets, also when the host cannot look them up      |
 
 mod line;
+mod names;
 mod probes;
 
 use std::cell::RefCell;

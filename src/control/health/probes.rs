@@ -18,6 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::oneshot;
 
+use super::names::Names;
 use crate::control::config::{Config, Health, WebTarget};
 
 /// Sockets that only a privileged process can open: for each uplink that pings, one.
@@ -160,6 +161,7 @@ fn web_client(own: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> {
     };
     builder
         .local_address(IpAddr::V4(own))
+        .dns_resolver(Names::new())
         .user_agent(concat!("natbox/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()

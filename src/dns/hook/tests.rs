@@ -67,7 +67,8 @@ fn a_hook_runs_for_every_line_at_the_start_and_at_each_change() {
     let lines = Lines::new(lines().lines);
     let mut listener = lines.watch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let teller = thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener)));
+    let teller =
+        thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &Trouble::default())));
     let all = "isp1 isp2 isp3 / 203.0.113.1 203.0.113.2 203.0.113.3";
     let start = format!("isp1 203.0.113.1 up {all}\nisp2 203.0.113.2 up {all}\nisp3 203.0.113.3 up {all}\n");
     scene.wait_for("log", &start);
@@ -155,4 +156,67 @@ fn what_changed_back_before_it_could_be_told_is_not_told() {
     assert_eq!(news(&told(false), &now), None);
     now.lines[0].address = None;
     assert_eq!(news(&told(false), &now).unwrap().0, 0, "another address is news, too");
+}
+
+/// A helper that somebody kills may be missed for hours, until a line changes.
+#[test]
+fn the_end_of_the_helper_is_noticed_at_once() {
+    let mut command = Command::new("sleep");
+    command.arg("600");
+    let helper = Helper::start(command).unwrap();
+    let group = Pid::from_raw(i32::try_from(helper.process.id()).unwrap()).unwrap();
+    // No line, so there is nothing to tell.
+    let lines = Lines::new(Vec::new());
+    let troubles = Arc::new(Troubles::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (listener, told) = (lines.watch(), Arc::clone(&troubles));
+    let follower = thread::spawn(move || runtime.block_on(helper.follow(listener, told)));
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(troubles.hook.text(), None);
+    kill_process_group(group, Signal::KILL).unwrap();
+    follower.join().unwrap();
+    assert!(troubles.hook.text().is_some_and(|text| text.contains("restart natbox")), "{troubles:?}");
+    assert!(rustix::process::test_kill_process(group).is_err(), "it is a zombie");
+}
+
+#[test]
+fn a_hook_that_cannot_be_run_is_a_trouble_until_it_can() {
+    let scene = Scene::new("echo $NATBOX_LINE $NATBOX_STATE >>log");
+    let away = scene.directory.path().join("away");
+    fs::rename(&scene.hook, &away).unwrap();
+    let (events, outcomes, helper) = scene.help();
+    let mut only = lines().lines;
+    only.truncate(1);
+    let lines = Lines::new(only);
+    let (mut listener, troubles) = (lines.watch(), Arc::new(Troubles::default()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let told = Arc::clone(&troubles);
+    let teller = thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &told.hook)));
+    let wait_for = |wanted: &dyn Fn(Option<String>) -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !wanted(troubles.hook.text()) {
+            assert!(Instant::now() < deadline, "{troubles:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_for(&|text| text.is_some_and(|text| text.contains("No such file")));
+    fs::rename(&away, &scene.hook).unwrap();
+    lines.set_usable(0, false);
+    wait_for(&|text| text.is_none());
+    drop(lines);
+    teller.join().unwrap().unwrap();
+    helper.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_hook_that_cannot_be_run_is_refused_beforehand() {
+    let scene = Scene::new("");
+    assert!(check_hook(&scene.hook).is_ok());
+    let text = |path: &Path| check_hook(path).unwrap_err().to_string();
+    let directory = scene.directory.path();
+    assert!(text(directory).contains("found a directory, wanted a program"), "{}", text(directory));
+    let missing = directory.join("missing");
+    assert!(text(&missing).contains("missing: found nothing that can be looked at (No such file"));
+    fs::set_permissions(&scene.hook, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(text(&scene.hook).contains("found a file that may not be run"), "{}", text(&scene.hook));
 }

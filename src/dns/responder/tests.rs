@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::{Message, Query};
-use hickory_proto::rr::rdata::tsig::TsigAlgorithm;
+use hickory_proto::rr::rdata::tsig::{TsigAlgorithm, TsigError};
 use hickory_proto::rr::{RecordType, TSigner};
 use proptest::prelude::*;
 
@@ -107,7 +107,12 @@ fn what_is_no_proper_question_is_refused_or_ignored() {
     let mut signed = question("www.example.org", RecordType::A);
     let signer = TSigner::new(vec![1; 32], TsigAlgorithm::HmacSha256, name("key"), 300).unwrap();
     signed.finalize(&signer, 1_800_000_000).unwrap();
-    assert_eq!(code(&signed.to_vec().unwrap()), ResponseCode::NotAuth);
+    let answer = read(&ask(&signed.to_vec().unwrap()));
+    assert_eq!(answer.metadata.response_code, ResponseCode::NotAuth);
+    let signature = answer.signature().unwrap();
+    assert_eq!((&signature.name, signature.data.error), (&name("key"), Some(TsigError::BadKey)));
+    assert!(signature.data.mac.is_empty(), "nothing can be signed without the key");
+    assert_eq!((signature.data.time, signature.data.oid), (1_800_000_000, 4242));
 }
 
 /// A zone with as much in it as the longest answers need.
@@ -120,6 +125,7 @@ fn large(name_servers: u8, published: u8, label: &str) -> (Zone, Snapshot) {
     let line = |number: u8| Line {
         name: number.to_string(),
         address: Some(Ipv4Addr::new(198, 51, 100, number)),
+        source: None,
         weight: 1,
         usable: true,
     };
@@ -150,6 +156,25 @@ fn what_does_not_fit_into_a_datagram_is_cut_and_comes_whole_by_tcp() {
     let bytes = question("www.example.org", RecordType::A).to_vec().unwrap();
     let cut = respond(zone, lines, &bytes, Protocol::Udp, true);
     assert!(matches!(&cut, Response::Cut(cut) if cut.len() == bytes.len()), "{cut:?}");
+}
+
+/// RFC 2181 section 9: TC says that something is missing which was asked for; addresses of name servers were not.
+#[test]
+fn addresses_that_nobody_asked_for_are_left_out_before_an_answer_is_cut() {
+    let (mut zone, lines) = large(4, 1, "ns");
+    zone.origin = name("a.example");
+    for (server, label) in zone.name_servers.iter_mut().zip(["ns1", "ns2", "ns3", "ns4"]) {
+        server.name = zone.origin.prepend_label(label).unwrap();
+    }
+    // Six times so short a question has room for four names, and not for their addresses.
+    let bytes = question("a.example", RecordType::NS).to_vec().unwrap();
+    let by_udp = respond(zone.clone(), lines.clone(), &bytes, Protocol::Udp, false);
+    assert!(matches!(by_udp, Response::Full(_)), "{by_udp:?}");
+    let by_udp = read(&by_udp);
+    assert!(!by_udp.metadata.truncation);
+    assert_eq!((by_udp.answers.len(), by_udp.additionals.len()), (4, 0));
+    let by_tcp = read(&respond(zone, lines, &bytes, Protocol::Tcp, false));
+    assert_eq!((by_tcp.answers.len(), by_tcp.additionals.len()), (4, 4));
 }
 
 #[test]

@@ -181,6 +181,21 @@ fn a_source_above_its_limit_gets_few_and_short_answers() {
     assert_eq!(scene.count("limited_dropped"), 200 - whole - cut);
 }
 
+/// Answers of other servers, sent here from a forged source, must not use up what that source is to get.
+#[test]
+fn what_asks_nothing_counts_against_nobody() {
+    let scene = start(1);
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut answer = question("www.example.org");
+    answer[2] |= 0x80;
+    for _ in 0..20 {
+        socket.send_to(&answer, scene.server).unwrap();
+    }
+    let answer = scene.ask("www.example.org").unwrap();
+    assert!(!answer.metadata.truncation && answer.answers.len() == 3);
+    assert_eq!((scene.count("ignored"), scene.count("limited_dropped")), (20, 0));
+}
+
 #[test]
 fn an_address_need_not_be_there_yet() {
     let sockets = Sockets::bind(SocketAddr::from(([203, 0, 113, 99], 0))).unwrap();

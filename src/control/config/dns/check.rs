@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::Ipv4Addr;
 
 use super::super::checks::uplink_index;
 use super::super::cursor::Located;
@@ -53,10 +54,14 @@ pub(in super::super) fn check(
     let name_servers: Option<Vec<DnsServer>> = draft.name_servers.as_ref().and_then(|servers| {
         let servers: Vec<_> = servers
             .iter()
-            .map(|server| Some(DnsServer { name: absolute(&server.name)?, address: server.address? }))
+            .map(|server| {
+                let (name, address) = (absolute(&server.name), server.address.as_ref()?.value);
+                Some(DnsServer { name: name?, address })
+            })
             .collect();
         servers.into_iter().collect()
     });
+    warn_of_one_address(draft.name_servers.as_deref().unwrap_or_default(), sink);
     if draft.listen {
         check_listening(&draft, uplinks, forwards, sink);
     } else if draft.update.is_none() && draft.hook.is_none() {
@@ -133,6 +138,20 @@ fn chosen_uplinks(
     Some(chosen)
 }
 
+/// Two names of one server die together.
+fn warn_of_one_address(servers: &[DraftServer], sink: &Sink) {
+    let mut seen: HashMap<Ipv4Addr, &Place> = HashMap::new();
+    for address in servers.iter().filter_map(|server| server.address.as_ref()) {
+        if let Some(first) = seen.get(&address.value) {
+            let found = format!("{} again (first in {})", address.value, first.key);
+            let advice = "write that of another line, so that they do not fail together";
+            sink.warn(&address.place, found, "an address of its own for each name server", advice);
+        } else {
+            seen.insert(address.value, &address.place);
+        }
+    }
+}
+
 /// The box's own name server must be reachable, and somebody must be sent to it.
 fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forward], sink: &Sink) {
     if draft.name_servers.as_ref().is_some_and(Vec::is_empty) {
@@ -165,7 +184,8 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
             sink.report(&draft.listen_place, found, "a port of its own", advice);
         }
     }
-    let is_own = |server: &DraftServer| server.address.is_none_or(|address| own.contains(&address));
+    let is_own =
+        |server: &DraftServer| server.address.as_ref().is_none_or(|address| own.contains(&address.value));
     let servers = draft.name_servers.as_deref().unwrap_or_default();
     // The address of an interface is not known here.
     let known = !uplinks.iter().any(|uplink| uplink.follows_interface);

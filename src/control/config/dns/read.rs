@@ -66,7 +66,7 @@ pub(in super::super) struct DraftName {
 #[derive(Debug)]
 pub(in super::super) struct DraftServer {
     pub name: Option<Located<Name>>,
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<Located<Ipv4Addr>>,
 }
 
 /// `update`.
@@ -131,7 +131,7 @@ fn name_server(cursor: &Cursor<'_>) -> Option<DraftServer> {
         name: relative_name(&fields, "add `name: ns1` with your own"),
         address: fields
             .need("address", "the name server's address", "add `address: 203.0.113.10` with your own")
-            .and_then(|address| address.value(network::address)),
+            .and_then(|address| located(&address, |address| address.value(network::address))),
     })
 }
 

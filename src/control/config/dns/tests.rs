@@ -135,6 +135,18 @@ fn a_box_that_nobody_is_sent_to_gets_a_warning() {
 }
 
 #[test]
+fn name_servers_that_fail_together_get_a_warning() {
+    let two = "name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 203.0.113.10 }]";
+    let text = with(&format!("dns: {{ zone: example.org, names: [{{ name: www }}], {two} }}"));
+    let warnings = parse("f.yaml", &text).unwrap().warnings;
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert_eq!(
+        warning.to_string(),
+        "f.yaml:5:126: dns.name_servers[1].address: found 203.0.113.10 again (first in dns.name_servers[0].address), wanted an address of its own for each name server; write that of another line, so that they do not fail together"
+    );
+}
+
+#[test]
 fn bad_sections_are_refused_with_these_words() {
     let cases: &[(&str, &[&str])] = &[
         (

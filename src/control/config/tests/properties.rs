@@ -160,7 +160,7 @@ fn config() -> impl Strategy<Value = Config> {
                 failback: Failback::ALL[weight as usize % Failback::ALL.len()],
                 health: health.map(|(interval, lose, win)| Health {
                     ping: vec![address(254), address(253)],
-                    tcp: (0..lose % 3).map(|port| SocketAddrV4::new(address(7), 1 + port as u16)).collect(),
+                    tcp: (0..lose % 3).map(|port| SocketAddrV4::new(address(252), 1 + port as u16)).collect(),
                     http: (0..win % 3).map(web_page).collect(),
                     need: 1 + lose % 2,
                     interval,

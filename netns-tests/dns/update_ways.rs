@@ -1,0 +1,50 @@
+//! How an update gets to its server when the box's own default route leads over a dead line.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use natbox::cli::demo::topology::{CLIENTS, Legs};
+
+use super::programs::{SECRET_256, key, served, short};
+use super::start_box;
+use crate::failover::{health, set_router};
+use crate::lab::{Site, wait_for};
+
+#[test]
+fn an_update_leaves_by_a_healthy_line_when_the_hosts_own_one_is_dead() -> Result<()> {
+    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let (dies, stays) = (site.line(0), site.line(1));
+    let secret = site.lab.directory().join("secret");
+    fs::write(&secret, format!("{SECRET_256}\n"))?;
+    let named = served(&site.lab, site.client(), &key("k256", "hmac-sha256", SECRET_256), "key k256")?;
+    let config = site
+        .three_legged_config()
+        .uplink(0, &health(&format!("ping: {}", dies.gateway)))
+        .uplink(1, &health(&format!("ping: {}", stays.gateway)));
+    let text = format!(
+        "{}dns: {{ zone: example.org, names: [{{ name: www }}], listen: false, \
+         update: {{ server: {}, key: k256, secret_file: \"{}\" }} }}\n",
+        config.text(),
+        CLIENTS[3],
+        secret.display()
+    );
+    let natbox = start_box(&site.lab, &dies.natbox, "natbox1", &text)?;
+    let wait_for_addresses = |wanted: &[String]| {
+        let mut last = Vec::new();
+        wait_for("the zone to follow", || {
+            last = short(site.client(), CLIENTS[3], &["www.example.org", "A"])?;
+            Ok((last == wanted).then_some(()))
+        })
+        .with_context(|| format!("last seen: {last:?}\n{}", named.log()))
+    };
+    let mut both = [dies.published.to_string(), stays.published.to_string()];
+    both.sort();
+    wait_for_addresses(&both)?;
+    set_router(dies, false)?;
+    wait_for_addresses(&[stays.published.to_string()])?;
+    set_router(dies, true)?;
+    wait_for_addresses(&both)?;
+    let dns = natbox.status()?.dns.context("no DNS in the status")?;
+    ensure!(dns.update_error.is_none(), "{dns:?}");
+    Ok(())
+}

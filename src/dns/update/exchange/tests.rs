@@ -1,0 +1,171 @@
+//! Ways to a server, and servers that answer by hand.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread::{self, JoinHandle};
+
+use hickory_proto::op::Metadata;
+use hickory_proto::rr::TSigResponseContext;
+
+use super::super::super::testing::{lines, name, zone};
+use super::super::{Key, Scope};
+use super::*;
+
+fn update(server: SocketAddr) -> Update {
+    let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
+    Update { server, over_lines: true, zone: zone().origin, scope: Scope::All, memory: None, key }
+}
+
+/// Three lines with addresses of this host, so that each is a way to a server on it.
+fn sourced() -> Snapshot {
+    let mut lines = lines();
+    for (line, last) in lines.lines.iter_mut().zip(1..) {
+        line.source = Some(Ipv4Addr::new(127, 72, 0, last));
+    }
+    lines
+}
+
+fn names(update: &Update, lines: &Snapshot) -> Vec<String> {
+    ways(update, lines).into_iter().map(|way| way.name).collect()
+}
+
+#[test]
+fn usable_lines_come_first_and_the_hosts_own_route_last() {
+    let mut update = update(([192, 0, 2, 53], 53).into());
+    let mut lines = sourced();
+    lines.lines[0].usable = false;
+    assert_eq!(names(&update, &lines), ["over isp2", "over isp3", "over isp1", "by the host's own route"]);
+    lines.lines[1].address = None;
+    lines.lines[2].source = None;
+    assert_eq!(names(&update, &lines), ["over isp1", "by the host's own route"]);
+    // A server on the private network, and one that no line of IPv4 leads to.
+    update.over_lines = false;
+    assert_eq!(names(&update, &lines), ["by the host's own route"]);
+    update.over_lines = true;
+    update.server = "[2001:db8::53]:53".parse().unwrap();
+    assert_eq!(names(&update, &lines), ["by the host's own route"]);
+}
+
+/// What a server of the tests does with a connection.
+type Reply = fn(&[u8], Ipv4Addr) -> Option<Vec<u8>>;
+
+/// Answers so many connections; the sources that they came from.
+fn serve(connections: usize, reply: Reply) -> (SocketAddr, JoinHandle<Vec<Ipv4Addr>>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let serve = move || {
+        let accept = |_| {
+            let (mut stream, client) = listener.accept().unwrap();
+            let std::net::IpAddr::V4(source) = client.ip() else { panic!("{client}") };
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut message).unwrap();
+            match reply(&message, source) {
+                Some(answer) => {
+                    stream.write_all(&(answer.len() as u16).to_be_bytes()).unwrap();
+                    stream.write_all(&answer).unwrap();
+                }
+                // Silence, until the other side gives up.
+                None => drop(stream.read(&mut [0])),
+            }
+            source
+        };
+        (0..connections).map(accept).collect()
+    };
+    (address, thread::spawn(serve))
+}
+
+fn signer() -> TSigner {
+    TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, name("k"), FUDGE).unwrap()
+}
+
+/// The answer of a server that has the key, and this clock.
+fn signed_at(message: &[u8], code: ResponseCode, now: u64, error: Option<TsigError>) -> Vec<u8> {
+    let mac = Message::from_vec(message).unwrap().signature().unwrap().data.mac.clone();
+    answered(message, code, |id| TSigResponseContext::new(id, now, signer(), mac, error))
+}
+
+fn signed(message: &[u8], code: ResponseCode) -> Vec<u8> {
+    signed_at(message, code, now(), None)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn answered(message: &[u8], code: ResponseCode, context: impl FnOnce(u16) -> TSigResponseContext) -> Vec<u8> {
+    let mut answer = bare(message, code);
+    let signature = context(answer.metadata.id).sign(&answer.to_vec().unwrap()).unwrap();
+    answer.set_signature(signature);
+    answer.to_vec().unwrap()
+}
+
+/// Without a signature.
+fn bare(message: &[u8], code: ResponseCode) -> Message {
+    let request = Message::from_vec(message).unwrap();
+    let mut answer = Message::query();
+    answer.metadata = Metadata::response_from_request(&request.metadata);
+    answer.metadata.response_code = code;
+    answer
+}
+
+fn sent(server: SocketAddr) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(send(&update(server), &[], &sourced()))
+}
+
+#[test]
+fn a_line_that_leads_nowhere_is_passed_over() {
+    // As if the first line's packets were lost behind it, and the second's source refused.
+    let (server, sources) = serve(3, |message, source| match source.octets()[3] {
+        1 => None,
+        2 => Some(signed(message, ResponseCode::Refused)),
+        _ => Some(signed(message, ResponseCode::NoError)),
+    });
+    assert_eq!(sent(server), Ok("over isp3".to_owned()));
+    assert_eq!(sources.join().unwrap(), [1, 2, 3].map(|last| Ipv4Addr::new(127, 72, 0, last)));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words_that_help() {
+    let cases: [(Reply, &str); 6] = [
+        (
+            |message, _| Some(signed(message, ResponseCode::NotAuth)),
+            "the server does not answer for the zone example.org.;",
+        ),
+        (
+            |message, _| {
+                let key = |id| TSigResponseContext::unknown_key(id, now(), name("k"));
+                Some(answered(message, ResponseCode::NotAuth, key))
+            },
+            "the server does not know the key k.",
+        ),
+        (
+            |message, _| {
+                let key = |id| TSigResponseContext::bad_signature(id, now(), signer());
+                Some(answered(message, ResponseCode::NotAuth, key))
+            },
+            "the server has another secret for the key k.;",
+        ),
+        (
+            |message, _| {
+                let late = now() + 2 * u64::from(FUDGE);
+                Some(signed_at(message, ResponseCode::NotAuth, late, Some(TsigError::BadTime)))
+            },
+            "more than 300 s apart",
+        ),
+        (
+            |message, _| Some(bare(message, ResponseCode::NoError).to_vec().unwrap()),
+            "the answer (No Error) is not signed with the key k.;",
+        ),
+        (|message, _| Some(signed(message, ResponseCode::ServFail)), "the server refused it: Server Failure"),
+    ];
+    for (reply, wanted) in cases {
+        let (server, sources) = serve(1, reply);
+        let error = sent(server).unwrap_err();
+        assert!(error.starts_with("over isp1: ") && error.contains(wanted), "{error:?} without {wanted:?}");
+        assert!(!error.contains("http"), "{error}");
+        sources.join().unwrap();
+    }
+}
