@@ -199,7 +199,7 @@ pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<I
 }
 
 /// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
-const STRANGERS: [Ipv4Addr; 5] = [
+pub(super) const STRANGERS: [Ipv4Addr; 5] = [
     Ipv4Addr::new(192, 0, 2, 1),
     Ipv4Addr::new(198, 51, 100, 1),
     Ipv4Addr::new(203, 0, 113, 1),

@@ -1,7 +1,7 @@
 //! What is wrong with a box's host or with a server behind boxes, why it matters, and what mends it.
 //!
 //! Looking and judging are apart: a `*_seen` file asks the kernel and some programs, changes nothing, and leaves plain data; a
-//! `*_judged` file makes findings of it and asks nobody. [`filters`] and [`legs`] serve both sides.
+//! `*_judged` file makes findings of it and asks nobody. [`filters`], [`rules`], [`conntrack`] and [`legs`] serve both sides.
 //!
 //! ```text
 //!   Config ─▶ box_seen ─▶ BoxSeen ─▶ box_judged ─┐
@@ -9,11 +9,14 @@
 //!   Configs ─▶ server_seen ─▶ ServerSeen ─▶ server_judged ─┘
 //! ```
 
+mod box_firewall;
 mod box_judged;
 mod box_seen;
+mod conntrack;
 mod filters;
 mod first_hop;
 mod legs;
+mod rules;
 mod server_judged;
 mod server_seen;
 
