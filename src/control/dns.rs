@@ -30,6 +30,12 @@ pub struct DnsStatus {
     pub usable: Vec<String>,
     /// Its counters by name.
     pub counters: BTreeMap<String, u64>,
+    /// Why the zone elsewhere does not know how the lines are: the last update's failure, while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_error: Option<String>,
+    /// Why the hook cannot be run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_error: Option<String>,
 }
 
 /// Does what takes privileges, before they are given up; nothing if the configuration wants no DNS.
@@ -128,6 +134,8 @@ impl Running {
             listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
             usable: lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect(),
             counters: service.counters().values(),
+            update_error: None,
+            hook_error: None,
         })
     }
 }

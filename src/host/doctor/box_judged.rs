@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::box_seen::{BoxSeen, Passage, State};
 use super::filters::not_looked_at;
 use super::legs::{Leg, judge_offloads};
-use super::{Finding, box_firewall, conntrack};
+use super::{Finding, Severity, box_firewall, conntrack};
 use crate::control::config::MssClamp;
 use crate::host::error::HostError;
 use crate::host::plan::{command, rule_words};
@@ -25,8 +25,9 @@ pub(super) fn no_leg(error: &HostError) -> Finding {
 }
 
 pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        seen.facts.warnings.iter().map(|warning| Finding::warning("configuration", warning, "")).collect();
+    let mut findings = configuration(seen);
+    findings.extend(bare_lines(seen));
+    let complete = findings.iter().all(|finding| finding.severity != Severity::Error);
     if seen.runs {
         let steps = steps(seen);
         let sound = steps.is_empty();
@@ -38,7 +39,8 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
             ));
         }
         findings.extend(owned_since(seen));
-        findings.extend(passages(seen, sound));
+        // A leg without its address explains wrong ways, too.
+        findings.extend(passages(seen, sound && complete));
     }
     findings.extend(mtu(seen));
     findings.extend(judge_offloads(&seen.legs, true));
@@ -331,23 +333,30 @@ fn gateways(seen: &BoxSeen) -> Vec<Finding> {
     for (uplink, gateway) in lines {
         let Some((gateway, answers)) = gateway else { continue };
         let (name, interface) = (&uplink.name, &uplink.interface);
+        let see = format!(
+            "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
+        );
         findings.push(match answers {
             Some(Answers::Yes) => Finding::ok("gateway", format!("{name}: {gateway} answers on {interface}")),
-            Some(Answers::No | Answers::Asked) | None => Finding::error(
+            Some(Answers::No) | None => Finding::error(
                 "gateway",
                 format!("{name}: nobody answers for the gateway {gateway} on {interface}"),
                 "nothing leaves by this line",
             )
-            .advice(format!(
-                "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
-            )),
+            .advice(see),
+            Some(Answers::Asked) => Finding::warning(
+                "gateway",
+                format!("{name}: whether the gateway {gateway} answers on {interface} cannot be told: it is still being asked"),
+                "if it does not, nothing leaves by this line",
+            )
+            .advice(see),
         });
     }
     findings
 }
 
 fn taken(seen: &BoxSeen) -> Vec<Finding> {
-    let theirs = seen.taken.iter().map(|(address, interface)| {
+    let theirs = seen.taken.iter().filter(|(.., somebody)| *somebody).map(|(address, interface, _)| {
         Finding::error(
             "duplicate-address",
             format!("somebody else on {interface} answers for {address}, which natbox publishes"),
@@ -357,5 +366,67 @@ fn taken(seen: &BoxSeen) -> Vec<Finding> {
             "find the machine by its hardware address: ip neighbour show {address} dev {interface}"
         ))
     });
-    theirs.collect()
+    let findings: Vec<Finding> = theirs.collect();
+    match (seen.taken.len(), findings.is_empty()) {
+        (0, _) | (_, false) => findings,
+        (count, true) => vec![Finding::ok(
+            "duplicate-address",
+            format!("nobody else answers for the {count} addresses that natbox answers for"),
+        )],
+    }
+}
+
+/// What was seen of the configuration; without its inside address nothing works at all.
+fn configuration(seen: &BoxSeen) -> Vec<Finding> {
+    let each = seen.facts.warnings.iter().map(|warning| {
+        if !warning.starts_with("inside.") {
+            let why = "what the configuration wants and what the host has do not go together";
+            return Finding::warning("configuration", warning, why);
+        }
+        let why = "the servers' replies and all that leaves the inside goes to this address; without it they ask in vain";
+        let finding = Finding::error("configuration", warning, why);
+        let inside = &seen.config.inside;
+        match inside.address {
+            Some(address) => {
+                let length = inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
+                finding.mend([format!("ip address add {address}/{length} dev {}", inside.interface)])
+            }
+            None => finding.advice(format!(
+                "give it the address that the servers have as their next hop: ip address add ADDRESS/LENGTH dev {}",
+                inside.interface
+            )),
+        }
+    });
+    each.collect()
+}
+
+/// An interface that has lost the address which the file gives it. Where the address follows the interface, the line tells.
+fn bare_lines(seen: &BoxSeen) -> Vec<Finding> {
+    let legs = seen.facts.uplinks.iter().zip(&seen.facts.owned).zip(&seen.facts.on_link);
+    let lines = seen.config.uplinks.iter().zip(legs);
+    let mut findings = Vec::new();
+    for (uplink, ((leg, owned), on_link)) in lines {
+        let is_bare = leg.arp && !leg.assumed && leg.address.is_none() && !uplink.follows_interface;
+        let here = owned.iter().zip(on_link).map(|(owned, on_link)| *owned || *on_link);
+        let missing: Vec<String> = uplink
+            .addresses
+            .iter()
+            .zip(here)
+            .filter(|(_, here)| !here)
+            .map(|(address, _)| address.to_string())
+            .collect();
+        if is_bare && !missing.is_empty() {
+            let interface = &leg.interface;
+            let found =
+                format!("{interface} has no address, so nobody answers there for {}", missing.join(", "));
+            findings.push(
+                Finding::error("address", found, "the line's router finds nobody to deliver to").advice(format!(
+                    "give {interface} its address back, and see what has taken it (its DHCP client, networkd): ip address add \
+                     {}/LENGTH dev {interface}",
+                    missing[0]
+                )),
+            );
+        }
+    }
+    findings
 }

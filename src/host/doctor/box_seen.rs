@@ -36,8 +36,9 @@ pub(super) struct BoxSeen {
     pub(super) filters: Filters,
     /// Of each uplink: its gateway, if it has one on the segment.
     pub(super) gateways: Vec<Option<(Ipv4Addr, Option<Answers>)>>,
-    /// External addresses that somebody else answers for, each with the interface.
-    pub(super) taken: Vec<(Ipv4Addr, String)>,
+    /// External addresses for which natbox answers ARP and that were asked for: each with the interface, and whether somebody else
+    /// answers, too.
+    pub(super) taken: Vec<(Ipv4Addr, String, bool)>,
 }
 
 /// How a step is.
@@ -104,12 +105,13 @@ pub(super) async fn look_at(
     for passage in &mut passages {
         passage.way = kernel.way(&passage.question, &snapshot).await?;
     }
-    let (gateways, neighbours) = gateways(&kernel, &config, &facts).await?;
+    let gateways = gateways(&kernel, &config, &facts).await?;
+    let taken = taken(&kernel, &config, &facts).await?;
     snapshot.links.retain(|link| link.up);
     let legs = legs(&config, &snapshot);
     Ok(Ok(BoxSeen {
         foreign: foreign(&snapshot),
-        taken: taken(&config, &snapshot, &neighbours),
+        taken,
         filters: Filters::look(),
         config,
         facts,
@@ -223,7 +225,7 @@ async fn gateways(
     kernel: &Kernel,
     config: &Config,
     facts: &Facts,
-) -> Result<(Vec<Option<(Ipv4Addr, Option<Answers>)>>, Vec<Neighbour>), HostError> {
+) -> Result<Vec<Option<(Ipv4Addr, Option<Answers>)>>, HostError> {
     let on_segment = config.uplinks.iter().zip(&facts.uplinks).map(|(uplink, leg)| {
         let gateway = uplink.gateway.filter(|gateway| leg.arp && leg.reaches(*gateway))?;
         Some((gateway, leg.index))
@@ -235,14 +237,18 @@ async fn gateways(
     let gateways = asked
         .iter()
         .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
-    Ok((gateways.collect(), neighbours))
+    Ok(gateways.collect())
 }
 
-/// The neighbour table when everybody who was asked has answered, or has had the time to.
+/// Asks those who were known long ago anew; the neighbour table when everybody who was asked has answered, or has had the time to.
 pub(super) async fn neighbours_when_settled(
     kernel: &Kernel,
     asked: &[(Ipv4Addr, u32)],
 ) -> Result<Vec<Neighbour>, HostError> {
+    let is_asked = |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
+    for known in kernel.neighbours().await?.iter().filter(is_asked) {
+        kernel.ask_again(known).await;
+    }
     let mut neighbours = kernel.neighbours().await?;
     for _ in 0..LOOKS {
         let waiting = |(address, index): &(Ipv4Addr, u32)| {
@@ -263,21 +269,36 @@ pub(super) fn answer(neighbours: &[Neighbour], address: Ipv4Addr, index: u32) ->
     found.map(|found| found.answers)
 }
 
-/// The kernel asks three times, a second apart, before it gives up.
-const LOOKS: u32 = 70;
+/// The kernel asks three times, a second apart, before it gives up; without the privilege to have it ask at once, 5 s later.
+const LOOKS: u32 = 180;
 const PAUSE: Duration = Duration::from_millis(50);
 
-fn taken(config: &Config, snapshot: &Snapshot, neighbours: &[Neighbour]) -> Vec<(Ipv4Addr, String)> {
-    let mut taken = Vec::new();
-    for uplink in &config.uplinks {
-        let Some(link) = snapshot.link(&uplink.interface) else { continue };
-        let theirs = uplink.addresses.iter().filter(|address| {
-            !snapshot.owns(**address) && answer(neighbours, **address, link.index) == Some(Answers::Yes)
-        });
-        taken.extend(theirs.map(|address| (*address, uplink.interface.clone())));
+/// Asks on each line who has the addresses for which natbox answers there; the host's own are left out, which the kernel does not
+/// ask for.
+async fn taken(
+    kernel: &Kernel,
+    config: &Config,
+    facts: &Facts,
+) -> Result<Vec<(Ipv4Addr, String, bool)>, HostError> {
+    let mut asked = Vec::new();
+    for ((uplink, leg), on_link) in config.uplinks.iter().zip(&facts.uplinks).zip(&facts.on_link) {
+        let published = uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && leg.arp);
+        for (address, _) in published.take(MOST_ASKED) {
+            if kernel.ask_for(*address, leg.index).await {
+                asked.push((*address, leg.index, leg.interface.clone()));
+            }
+        }
     }
-    taken
+    let whom: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(address, index, _)| (*address, *index)).collect();
+    let neighbours = neighbours_when_settled(kernel, &whom).await?;
+    let found = asked.into_iter().map(|(address, index, interface)| {
+        (address, interface, answer(&neighbours, address, index) == Some(Answers::Yes))
+    });
+    Ok(found.collect())
 }
+
+/// Of one line: each takes a place in the neighbour table for a while.
+const MOST_ASKED: usize = 64;
 
 /// The transport of a forward that rules of filters may ask for.
 pub(super) fn protocols(forward: &Forward) -> &'static [&'static str] {

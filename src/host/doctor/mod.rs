@@ -23,6 +23,7 @@ mod server_seen;
 use serde::{Deserialize, Serialize};
 
 use super::error::HostError;
+use super::netlink::Kernel;
 use super::numbers::Numbers;
 use crate::control::config::Config;
 
@@ -100,6 +101,17 @@ pub fn examine_box(config: &Config, numbers: Option<Numbers>) -> Result<Vec<Find
             // Without its interfaces there is nothing more to look at.
             Err(error) => vec![box_judged::no_leg(&error)],
         })
+    })
+}
+
+/// The interfaces that are up, with somebody at the other end.
+///
+/// # Errors
+/// When the kernel does not answer at all.
+pub fn interfaces_up() -> Result<Vec<String>, HostError> {
+    on_a_runtime(async move {
+        let links = Kernel::connect()?.snapshot().await?.links;
+        Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
     })
 }
 

@@ -270,17 +270,28 @@ fn rule_of(seen: &ServerSeen, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
 
 fn next_hop(seen: &ServerSeen, line: &Line) -> Option<Finding> {
     let Some(Way::By { device, via: Some(via) }) = &line.way else { return None };
-    (line.answers != Some(Answers::Yes)).then(|| {
-        Finding::error(
+    let of = line.address;
+    let finding = match line.answers {
+        Some(Answers::Yes) => return None,
+        Some(Answers::No) | None => Finding::error(
             "next-hop",
-            format!("nobody answers for {via} on {device}, the next hop of {}", line.address),
+            format!("nobody answers for {via} on {device}, the next hop of {of}"),
             "replies get lost on the private network",
-        )
-        .advice(format!(
-            "is {} on, and is {via} its address there? See: ip neighbour show dev {device}",
-            seen.through(line).name
-        ))
-    })
+        ),
+        Some(Answers::Asked) => Finding::warning(
+            "next-hop",
+            format!(
+                "whether {via} answers on {device}, the next hop of {of}, cannot be told: it is still being asked"
+            ),
+            "if it does not, replies get lost on the private network",
+        ),
+    };
+    let name = &seen.through(line).name;
+    Some(
+        finding.advice(format!(
+            "is {name} on, and is {via} its address there? See: ip neighbour show dev {device}"
+        )),
+    )
 }
 
 fn arrival(seen: &ServerSeen, line: &Line) -> Option<Finding> {

@@ -107,7 +107,10 @@ fn a_rule_that_takes_packets_away_is_moved_behind_and_the_way_to_the_inside_spar
             "ip rule del priority 10 from all lookup 52",
         ]
     );
-    // What is missing explains it.
+    // What is missing explains it, be it an address or a setting.
+    seen.facts.warnings = vec!["inside.address: 10.0.0.100 is not an address of this host".into()];
+    assert!(errors(&seen).iter().all(|finding| finding.id != "path"));
+    seen.facts.warnings.clear();
     set(&mut seen, |step| matches!(step, Step::Route(_)), State::Missing(None));
     assert!(errors(&seen).iter().all(|finding| finding.id != "path"));
 }
@@ -117,7 +120,7 @@ fn lines_and_addresses_that_are_not_what_they_should_be_are_named() {
     let mut seen = seen();
     seen.config.uplinks[0].gateway = Some(Ipv4Addr::new(203, 0, 113, 254));
     seen.gateways = vec![Some((Ipv4Addr::new(203, 0, 113, 254), None))];
-    seen.taken = vec![(Ipv4Addr::new(203, 0, 113, 1), "wan0".into())];
+    seen.taken = vec![(Ipv4Addr::new(203, 0, 113, 1), "wan0".into(), true)];
     seen.owned_since = vec![Ipv4Addr::new(203, 0, 113, 1)];
     let ids: Vec<String> = errors(&seen).into_iter().map(|finding| finding.id).collect();
     assert_eq!(ids, ["owned-address", "gateway", "duplicate-address"]);
@@ -137,4 +140,30 @@ fn segments_too_long_for_a_line_are_warned_of_unless_they_are_clamped() {
     assert!(!warned(&seen));
     seen.config.nat.mss_clamp = crate::control::config::MssClamp::To(1361);
     assert!(warned(&seen));
+}
+
+#[test]
+fn a_gateway_that_is_still_being_asked_is_not_said_to_answer() {
+    let mut seen = seen();
+    seen.gateways = vec![Some((Ipv4Addr::new(203, 0, 113, 254), Some(Answers::Asked)))];
+    let finding = judge(&seen).into_iter().find(|finding| finding.id == "gateway").unwrap();
+    assert_eq!(finding.severity, Severity::Warning, "{finding:?}");
+}
+
+#[test]
+fn an_interface_without_its_address_is_an_error() {
+    let mut seen = seen();
+    seen.facts.warnings = vec!["inside.address: 10.0.0.100 is not an address of this host".into()];
+    assert_eq!(errors(&seen)[0].mend, ["ip address add 10.0.0.100/24 dev lan0"]);
+    seen.config.inside.address = None;
+    assert!(errors(&seen)[0].advice.contains("dev lan0"));
+    seen.facts.warnings = vec!["uplinks[0].gateway: strange".into()];
+    assert_eq!(errors(&seen), []);
+
+    let leg = &mut seen.facts.uplinks[0];
+    (leg.assumed, leg.address) = (false, None);
+    seen.facts.on_link[0][0] = false;
+    assert!(errors(&seen)[0].found.starts_with("wan0 has no address"), "{:?}", errors(&seen));
+    seen.facts.uplinks[0].address = Some(Ipv4Addr::new(203, 0, 113, 9));
+    assert_eq!(errors(&seen), [], "a block that is routed to it");
 }
