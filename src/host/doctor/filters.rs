@@ -135,7 +135,7 @@ impl Filters {
             match self.fate(chain, &Packet { followed, ..packet.clone() }, doubts) {
                 Fate::Passes => {}
                 _ if !is_there => obstacles.push((chain, Fate::Unsure)),
-                fate => obstacles.push((chain, fate)),
+                fate @ (Fate::Dropped | Fate::Rewritten | Fate::Unsure) => obstacles.push((chain, fate)),
             }
         }
         obstacles

@@ -176,9 +176,9 @@ fn of_map<'a>(map: &'a Value, packet: &Packet<'_>) -> (Vec<Verdict<'a>>, Truth) 
 
 fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
     let (left, right) = (&one["left"], &one["right"]);
-    match depends(left, packet) {
-        Some(false) => return Truth::No,
-        Some(true) | None => {}
+    let depends = depends(left, packet);
+    if depends == Some(false) {
+        return Truth::No;
     }
     let operator = one["op"].as_str().unwrap_or("==");
     if let Some(flags) = flags(left, packet) {
@@ -192,7 +192,7 @@ fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
             .and_then(|(port, wanted)| compare(operator, port.into(), wanted)),
     };
     // A protocol that is not known may be another one.
-    if depends(left, packet).is_none() && known == Some(true) { Truth::Maybe } else { known.into() }
+    if depends.is_none() && known == Some(true) { Truth::Maybe } else { known.into() }
 }
 
 /// Whether the packet has what is asked about; None: cannot be told.
