@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::Finding;
 use super::box_seen::{BoxSeen, protocols};
 use super::filters::{Fate, Packet, no_obstacle};
+use crate::control::config::Uplink;
 
 /// Rules of others that keep packets from passing, or change them.
 pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
@@ -149,17 +150,22 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
     let mut all = Vec::new();
     for ((uplink, endpoint), owned) in lines {
         let (line, name) = (uplink.interface.as_str(), &uplink.name);
-        if let Some(endpoint) = endpoint.filter(|_| uplink.health.is_some()) {
-            all.push(from_host(goes(endpoint), format!("health checks of {name}")));
+        let asks =
+            endpoint.iter().flat_map(|endpoint| asked_by(uplink).map(|protocol| (*endpoint, protocol)));
+        for (endpoint, protocol) in asks {
+            let of = |packet| Packet { protocol: Some(protocol), ..packet };
+            all.push(from_host(of(goes(endpoint)), format!("health checks of {name}")));
             let answers = Packet { reply: true, ..comes(endpoint) };
-            all.push(to_host(answers, format!("answers to the health checks of {name}")));
+            all.push(to_host(of(answers), format!("answers to the health checks of {name}")));
         }
         let Some(address) = uplink.addresses.first().copied().filter(|_| listens) else { continue };
-        // Where the address is the host's own for good, the name server waits there; else at an endpoint, at any port.
+        // Where the address is the host's own for good, the name server waits there; else at an endpoint, at a port that the
+        // kernel has chosen: one stands for all of them.
         let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
-        let place =
-            if is_owned { Some((address, Some(DNS))) } else { endpoint.map(|endpoint| (endpoint, None)) };
+        let chosen = seen.facts.ephemeral_ports.last;
+        let place = if is_owned { Some((address, DNS)) } else { endpoint.map(|endpoint| (endpoint, chosen)) };
         let Some((at, port)) = place else { continue };
+        let port = Some(port);
         for protocol in ["udp", "tcp"] {
             let of = |packet| Packet { protocol: Some(protocol), ..packet };
             let (question, answer) = (
@@ -188,6 +194,14 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
         }
     }
     all
+}
+
+/// The protocols of a line's health checks.
+fn asked_by(uplink: &Uplink) -> impl Iterator<Item = &'static str> {
+    let health = uplink.health.as_ref();
+    let pings = health.is_some_and(|health| !health.ping.is_empty());
+    let connects = health.is_some_and(|health| !health.tcp.is_empty() || !health.http.is_empty());
+    pings.then_some("icmp").into_iter().chain(connects.then_some("tcp"))
 }
 
 const DNS: u16 = crate::control::config::Dns::PORT;

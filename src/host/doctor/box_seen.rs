@@ -1,7 +1,7 @@
 //! Looks at the host of a box.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 
@@ -233,7 +233,8 @@ async fn gateways(
     let asked: Vec<Option<(Ipv4Addr, u32)>> = on_segment.collect();
     asked.iter().flatten().for_each(|(gateway, _)| rouse(*gateway));
     let neighbours =
-        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>()).await?;
+        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>(), PATIENCE)
+            .await?;
     let gateways = asked
         .iter()
         .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
@@ -244,13 +245,15 @@ async fn gateways(
 pub(super) async fn neighbours_when_settled(
     kernel: &Kernel,
     asked: &[(Ipv4Addr, u32)],
+    patience: Duration,
 ) -> Result<Vec<Neighbour>, HostError> {
     let is_asked = |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
     for known in kernel.neighbours().await?.iter().filter(is_asked) {
         kernel.ask_again(known).await;
     }
     let mut neighbours = kernel.neighbours().await?;
-    for _ in 0..LOOKS {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
         let waiting = |(address, index): &(Ipv4Addr, u32)| {
             !matches!(answer(&neighbours, *address, *index), Some(Answers::Yes | Answers::No))
         };
@@ -270,7 +273,9 @@ pub(super) fn answer(neighbours: &[Neighbour], address: Ipv4Addr, index: u32) ->
 }
 
 /// The kernel asks three times, a second apart, before it gives up; without the privilege to have it ask at once, 5 s later.
-const LOOKS: u32 = 180;
+pub(super) const PATIENCE: Duration = Duration::from_secs(9);
+/// For those who are better not there (RFC 5227 waits as long between its probes).
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks on each line who has the addresses for which natbox answers there; the host's own are left out, which the kernel does not
@@ -290,7 +295,7 @@ async fn taken(
         }
     }
     let whom: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(address, index, _)| (*address, *index)).collect();
-    let neighbours = neighbours_when_settled(kernel, &whom).await?;
+    let neighbours = neighbours_when_settled(kernel, &whom, SHORT_PATIENCE).await?;
     let found = asked.into_iter().map(|(address, index, interface)| {
         (address, interface, answer(&neighbours, address, index) == Some(Answers::Yes))
     });

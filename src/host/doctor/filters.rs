@@ -59,7 +59,7 @@ pub(super) struct Packet<'a> {
     pub(super) oif: Option<&'a str>,
     pub(super) from: Option<Ipv4Addr>,
     pub(super) to: Option<Ipv4Addr>,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `icmp`.
     pub(super) protocol: Option<&'a str>,
     /// At the destination.
     pub(super) port: Option<u16>,

@@ -204,8 +204,8 @@ fn depends(left: &Value, packet: &Packet<'_>) -> Option<bool> {
     match inner["payload"]["protocol"].as_str() {
         Some("ip6" | "arp" | "icmpv6") => Some(false),
         Some("th") => packet.protocol.map(|_| true),
-        Some(protocol @ ("tcp" | "udp")) => packet.protocol.map(|other| other == protocol),
-        Some("icmp" | "igmp" | "esp" | "ah" | "comp" | "udplite" | "dccp" | "sctp" | "gre") => {
+        Some(protocol @ ("tcp" | "udp" | "icmp")) => packet.protocol.map(|other| other == protocol),
+        Some("igmp" | "esp" | "ah" | "comp" | "udplite" | "dccp" | "sctp" | "gre") => {
             packet.protocol.map(|_| false)
         }
         Some(_) | None => Some(true),

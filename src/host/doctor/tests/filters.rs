@@ -375,6 +375,9 @@ fn what_the_box_itself_says_and_hears_passes_the_hosts_own_chains() {
     assert_eq!(of_box::errors(&seen), [], "it waits at another port, at an address of its own");
     seen.filters = ruleset(&chain("I", INPUT));
     assert_eq!(of_box::errors(&seen)[0].mend, mend);
+    let open = format!("{}, {ACCEPT}", is(PORT, "53").replace("tcp", "udp"));
+    seen.filters = ruleset(&[chain("I", INPUT), rule("I", &open)].join(","));
+    assert_eq!(of_box::errors(&seen)[0].mend, mend, "nor does it help to let that port in");
     seen.facts.owned[0][0] = true;
     seen.filters = drops_dns("53");
     assert_eq!(of_box::errors(&seen)[0].mend, mend);
@@ -387,7 +390,8 @@ fn what_the_box_itself_says_and_hears_passes_the_hosts_own_chains() {
         [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))].join(",");
     seen.filters = ruleset(&stateful);
     assert_eq!(of_box::errors(&seen), []);
-    seen.filters = ruleset(&[stateful, notrack()].join(","));
+    let other_port = rule("I", &format!("{}, {ACCEPT}", is(PORT, "22")));
+    seen.filters = ruleset(&[stateful, other_port, notrack()].join(","));
     assert!(
         of_box::errors(&seen)[0].found.contains("answers to the health checks of"),
         "{:?}",
