@@ -26,9 +26,12 @@ pub(super) fn no_leg(error: &HostError) -> Finding {
 
 pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
     let mut findings = configuration(seen);
-    findings.extend(bare_lines(seen));
+    let bare = bare_lines(seen);
+    // The settings that fit such a line are others than those that fit it with its address.
+    let comparable = bare.is_empty();
+    findings.extend(bare);
     let complete = findings.iter().all(|finding| finding.severity != Severity::Error);
-    if seen.runs {
+    if seen.runs && comparable {
         let steps = steps(seen);
         let sound = steps.is_empty();
         findings.extend(steps);
