@@ -15,7 +15,7 @@ mod answers;
 mod dead_line;
 mod healthy_lines;
 mod named_targets;
-mod programs;
+pub mod programs;
 mod update_ways;
 mod updates;
 
@@ -33,7 +33,7 @@ const ZONE: &str = "zone: example.org, name_servers: [{ name: ns1, address: 203.
 
 /// Whose the published address is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Address {
+pub enum Address {
     /// The host's own: the name server waits at it.
     Owned,
     /// Nobody's: what comes for the name server is translated.
@@ -41,7 +41,7 @@ enum Address {
 }
 
 /// Starts the box of a line with a `dns` section.
-fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox> {
+pub fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox> {
     let host = &site.line(line).natbox;
     if address == Address::Owned {
         host.address("wan0", site.line(line).published, 24)?;
@@ -50,7 +50,7 @@ fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox
     start_box(&site.lab, host, &format!("natbox{}", line + 1), &text)
 }
 
-fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {
+pub fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {
     let mut natbox = NatBox::start(Path::new(NATBOX), host, lab.directory(), name, text)?;
     natbox.wait_ready(&Interrupt::default())?;
     Ok(natbox)

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use natbox::cli::demo::topology::{Legs, Private};
 use natbox::host::doctor::Severity;
 
+use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};
 use crate::lab::{NATBOX, Site};
 
@@ -57,15 +58,72 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
             "firewall",
             "`ip nat POSTROUTING` rewrites",
         ),
-        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").warned_of(),
         broken(
-            format!("ip neighbour replace {published} lladdr 02:00:00:00:99:01 dev wan0 nud reachable"),
-            "duplicate-address",
-            published.to_string(),
-        )
-        .undone_by(format!("ip neighbour del {published} dev wan0")),
+            "nft 'add table inet guard; add chain inet guard by { type filter hook forward priority 10; }; \
+             add rule inet guard by iifname vmap { \"wan0\" : drop }'",
+            "firewall",
+            "`inet guard by` drops requests of f0 from wan0",
+        ),
+        broken(
+            "nft 'add table inet ports; add chain inet ports from { type filter hook forward priority 20; }; \
+             add rule inet ports from tcp sport 80 drop'",
+            "firewall",
+            "`inet ports from` drops replies of",
+        ),
+        // The table of the masquerade above: nobody asks for a state.
+        broken("true", "conntrack", "nf_conntrack is in the path").warned_of(),
+        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").warned_of(),
+        broken("ip address del 10.0.0.100/24 dev lan0", "configuration", "inside.address: 10.0.0.100"),
     ];
-    assert_named_and_mended(host, &arguments, &all)
+    assert_named_and_mended(host, &arguments, &all)?;
+
+    // A firewall that lets in what it knows, and rules by which nothing of natbox's would be known.
+    shell(
+        host,
+        "nft 'add table inet known; add chain inet known in { type filter hook input priority 0; policy drop; }; \
+         add rule inet known in ct state established,related accept'",
+    )?;
+    let report = examine(host, &[], &arguments)?;
+    let exempt = report.of(Severity::Ok, "conntrack");
+    ensure!(exempt.len() == 1 && exempt[0].found.contains("exempt"), "{report:#?}");
+    shell(host, "nft delete table ip natbox")?;
+    let report = examine(host, &[], &arguments)?;
+    let beside = report.of(Severity::Warning, "conntrack");
+    ensure!(beside.len() == 1 && beside[0].mend.is_empty() && report.healthy, "{report:#?}");
+
+    // Another machine on the line's segment.
+    shell(&site.line(0).provider, &format!("ip address add {published}/32 dev box0"))?;
+    let report = examine(host, &[], &arguments)?;
+    let taken = report.of(Severity::Error, "duplicate-address");
+    ensure!(taken.len() == 1 && taken[0].found.contains(&published.to_string()), "{report:#?}");
+    shell(&site.line(0).provider, &format!("ip address del {published}/32 dev box0"))?;
+    let report = examine(host, &[], &arguments)?;
+    ensure!(report.healthy && !report.of(Severity::Ok, "duplicate-address").is_empty(), "{report:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result<()> {
+    for (address, rule) in [(Address::Owned, "udp dport 53 drop"), (Address::Nobodys, "iifname nb1 drop")] {
+        let site = Site::new(Private::Shared, 1)?;
+        let zone = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }], \
+                    names: [{ name: www }]";
+        let natbox = dns::start(&site, 0, address, zone)?;
+        let (host, published) = (&site.line(0).natbox, site.line(0).published);
+        let arguments = [Path::new("--socket"), natbox.socket()];
+        let broken = broken(
+            format!(
+                "nft 'add table ip filter; add chain ip filter INPUT {{ type filter hook input priority 0; }}; \
+                 add rule ip filter INPUT {rule}'"
+            ),
+            "firewall",
+            format!("`ip filter INPUT` drops questions (udp) to the name server at {published}"),
+        );
+        assert_named_and_mended(host, &arguments, &[broken])?;
+        let answer = dns::programs::short(site.client(), published, &["www.example.org"])?;
+        ensure!(answer == [published.to_string()], "{address:?}: {answer:?}");
+    }
+    Ok(())
 }
 
 #[test]
@@ -81,7 +139,8 @@ fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
 
     let gateway = site.line(1).gateway;
     shell(&site.line(1).provider, &format!("ip address del {gateway}/24 dev box0"))?;
-    shell(host, "ip neighbour flush dev wan1")?;
+    // It was there once; the kernel would not ask again until there is something to send.
+    shell(host, &format!("ip neighbour change {gateway} dev wan1 nud stale"))?;
     let report = examine(host, &[], &by_file)?;
     let errors = report.errors();
     ensure!(errors.len() == 1 && errors[0].found.contains(&gateway.to_string()), "{report:#?}");

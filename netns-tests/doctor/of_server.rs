@@ -56,6 +56,13 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
             "replies",
             "dies at 10.0.0.100",
         ),
+        // A rule for both addresses, whose table has to stay as it is.
+        broken(
+            "ip route add default via 10.0.0.100 dev eth0 table 300; ip rule del from 10.0.0.202; \
+             ip rule add priority 1000 from 10.0.0.0/24 lookup 300",
+            "replies",
+            "from 10.0.0.202",
+        ),
         broken("ip rule add priority 5 lookup 101", "replies", "goes to 10.0.0.100 by eth0"),
         // The kernel's tables are right, and another box has the packets all the same.
         broken(

@@ -1,9 +1,9 @@
-//! Asking the kernel which way a packet would take, and whom it knows on a segment. No packet is sent.
+//! Asking the kernel which way a packet would take, and having it ask for neighbours on a segment.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::neighbour::{NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::error::HostError;
@@ -53,6 +53,8 @@ pub(super) struct Neighbour {
     pub(super) address: Ipv4Addr,
     pub(super) index: u32,
     pub(super) answers: Answers,
+    /// Its hardware address was learned from an answer, some time ago, and nobody is asking now.
+    pub(super) learned: bool,
 }
 
 /// Whether a neighbour answers.
@@ -61,7 +63,7 @@ pub(super) enum Answers {
     Yes,
     /// It was asked and does not.
     No,
-    /// It is being asked.
+    /// It is being asked, or has to be.
     Asked,
 }
 
@@ -102,6 +104,23 @@ impl Kernel {
         let all = self.handle().neighbours().get().set_address_family(AddressFamily::Inet).execute();
         Ok(dump("listing neighbours", all).await?.iter().filter_map(neighbour).collect())
     }
+
+    /// Has the kernel ask a known neighbour at once whether it is still there; by itself it takes its time and a packet to send.
+    /// What goes there meanwhile goes where it went.
+    pub(super) async fn ask_again(&self, known: &Neighbour) {
+        let neighbours = self.handle().neighbours();
+        let request =
+            neighbours.add(known.index, known.address.into()).state(NeighbourState::Probe).replace();
+        // Without the privilege the table shows later what becomes of it.
+        let _ = request.execute().await;
+    }
+
+    /// Has the kernel ask on an interface who has an address, whatever the routes say of it; whether it could.
+    pub(super) async fn ask_for(&self, address: Ipv4Addr, index: u32) -> bool {
+        let neighbours = self.handle().neighbours();
+        let request = neighbours.add(index, address.into()).state(NeighbourState::None);
+        request.flags(NeighbourFlags::Use).replace().execute().await.is_ok()
+    }
 }
 
 fn way(answer: &RouteMessage, snapshot: &Snapshot) -> Way {
@@ -134,14 +153,17 @@ fn reason(number: i32) -> String {
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let address = neighbour_address(message)?;
     let state = message.header.state;
-    let answers = if [NeighbourState::Failed, NeighbourState::None].contains(&state) {
+    let is_one_of = |states: &[NeighbourState]| states.contains(&state);
+    let answers = if is_one_of(&[NeighbourState::Failed, NeighbourState::None]) {
         Answers::No
-    } else if state == NeighbourState::Incomplete {
-        Answers::Asked
-    } else {
+    } else if is_one_of(&[NeighbourState::Reachable, NeighbourState::Permanent, NeighbourState::Noarp]) {
         Answers::Yes
+    } else {
+        // Incomplete: never heard of. Stale, delay, probe: not for a while, so that it may be long dead.
+        Answers::Asked
     };
-    Some(Neighbour { address, index: message.header.ifindex, answers })
+    let learned = is_one_of(&[NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay]);
+    Some(Neighbour { address, index: message.header.ifindex, answers, learned })
 }
 
 /// Has the kernel ask for a neighbour, by a datagram to its discard port.
@@ -153,3 +175,29 @@ pub(super) fn rouse(address: Ipv4Addr) {
 
 /// RFC 863.
 const DISCARD: u16 = 9;
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
+
+    use super::*;
+
+    #[test]
+    fn only_a_neighbour_heard_of_lately_counts_as_answering() {
+        let of = |state| {
+            let mut message = NeighbourMessage::default();
+            message.header.state = state;
+            let address = NeighbourAddress::Inet(Ipv4Addr::new(10, 0, 0, 1));
+            message.attributes.push(NeighbourAttribute::Destination(address));
+            let found = neighbour(&message).unwrap();
+            (found.answers, found.learned)
+        };
+        assert_eq!(of(NeighbourState::Reachable), (Answers::Yes, true));
+        assert_eq!(of(NeighbourState::Permanent), (Answers::Yes, false), "asking would make it forget");
+        assert_eq!(of(NeighbourState::Stale), (Answers::Asked, true));
+        assert_eq!(of(NeighbourState::Delay), (Answers::Asked, true));
+        assert_eq!(of(NeighbourState::Probe), (Answers::Asked, false));
+        assert_eq!(of(NeighbourState::Incomplete), (Answers::Asked, false));
+        assert_eq!(of(NeighbourState::Failed), (Answers::No, false));
+    }
+}

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::target::{self, Target};
 use super::{ConfigFile, Failure, print};
-use crate::control::admin::Request;
+use crate::control::admin::{ClientError, Request};
 use crate::control::config::{self, Config};
 use crate::control::{Setup, Status};
 use crate::host::doctor::{self, Finding};
@@ -92,17 +92,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
             {
                 Ok(answers) => Some(answers),
                 Err(error) => {
-                    findings.push(
-                        Finding::error(
-                            "box",
-                            format!("{} does not run: {error}", file.name),
-                            "nothing is translated",
-                        )
-                        .advice(format!(
-                            "start it: systemctl start natbox@{}, or natbox run --config FILE",
-                            file.name
-                        )),
-                    );
+                    findings.push(no_answer(&file.name, &error));
                     None
                 }
             }
@@ -118,7 +108,8 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
                 config::parse("the box's own configuration", &configuration).map_err(Failure::bug)?.config;
             same_namespace(&status)?;
             findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
-            findings.extend(status::judge(&status));
+            let up = doctor::interfaces_up().map_err(Failure::environment)?;
+            findings.extend(status::judge(&status, &up));
             findings.extend(file.as_ref().and_then(|file| drift(file, &lived_by)));
             (file.unwrap_or(lived_by), Some(numbers))
         }
@@ -126,6 +117,19 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
     };
     findings.extend(doctor::examine_box(&config, numbers).map_err(Failure::environment)?);
     Ok((config.name, findings))
+}
+
+/// A box that does not run, or that this user may not ask.
+fn no_answer(name: &str, error: &ClientError) -> Finding {
+    if let ClientError::Silent { path, source } = error
+        && source.kind() == std::io::ErrorKind::PermissionDenied
+    {
+        let found = format!("{name} cannot be asked: this user may not connect to {}", path.display());
+        let why = "whether it runs is not known, and what it would set on the host was not looked for";
+        return Finding::warning("box", found, why).advice("run it as root");
+    }
+    Finding::error("box", format!("{name} does not run: {error}"), "nothing is translated")
+        .advice(format!("start it: systemctl start natbox@{name}, or natbox run --config FILE"))
 }
 
 /// The file says something else than the box lives by.
@@ -153,5 +157,26 @@ fn same_namespace(status: &Status) -> Result<(), Failure> {
         ))),
         // Who may not look is not told apart.
         (_, _) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::host::doctor::Severity;
+
+    #[test]
+    fn a_box_that_may_not_be_asked_is_not_said_to_be_dead() {
+        let of = |kind: io::ErrorKind| {
+            no_answer("a", &ClientError::Silent { path: "/run/natbox/a.sock".into(), source: kind.into() })
+        };
+        let refused = of(io::ErrorKind::PermissionDenied);
+        assert!(refused.found.contains("cannot be asked") && refused.advice.contains("root"), "{refused:?}");
+        assert_eq!(
+            (refused.severity, of(io::ErrorKind::NotFound).severity),
+            (Severity::Warning, Severity::Error)
+        );
     }
 }

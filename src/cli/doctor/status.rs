@@ -1,13 +1,15 @@
 //! What is thought of what a box says of itself.
 
-use crate::control::{Status, UplinkStatus};
+use crate::control::{DnsStatus, Status, UplinkStatus};
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
-/// Findings of a box's own state.
-pub(super) fn judge(status: &Status) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = status.uplinks.iter().map(line).collect();
+/// Findings of a box's own state. `up`: the interfaces that are up.
+pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
+    let lines = status.uplinks.iter().map(|uplink| line(uplink, up.contains(&uplink.interface)));
+    let mut findings: Vec<Finding> = lines.collect();
     findings.push(table(status));
+    findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     let told = status.drops.iter().filter_map(|(name, count)| {
         let reason = DropReason::ALL.iter().find(|reason| reason.name() == name)?;
         drops(*reason, *count)
@@ -30,10 +32,19 @@ pub(super) fn judge(status: &Status) -> Vec<Finding> {
     findings
 }
 
-fn line(uplink: &UplinkStatus) -> Finding {
+fn line(uplink: &UplinkStatus, up: bool) -> Finding {
     let UplinkStatus { name, interface, since_seconds, .. } = uplink;
     match (uplink.healthy, uplink.carrier) {
         (true, _) => Finding::ok("line", format!("{name} by {interface} is healthy")),
+        // A line whose address follows its interface is down without one.
+        (false, false) if up => Finding::error(
+            "line",
+            format!("{name} has failed {since_seconds} s ago: {interface} is up and has no address"),
+            "nothing goes by this line",
+        )
+        .advice(format!(
+            "see to its DHCP client, or whatever gives it one: ip address show dev {interface}; networkctl status {interface}"
+        )),
         (false, false) => Finding::error(
             "line",
             format!("{name} has failed {since_seconds} s ago: {interface} is down"),
@@ -50,6 +61,27 @@ fn line(uplink: &UplinkStatus) -> Finding {
         )
         .advice("is the line's router on, and do the targets of uplinks.health answer anybody?"),
     }
+}
+
+/// The name server itself is told by its answers; others may not have heard.
+fn dns(dns: &DnsStatus) -> Vec<Finding> {
+    let update = dns.update_error.as_ref().map(|error| {
+        Finding::error(
+            "dns",
+            format!("the zone elsewhere could not be told how the lines are: {error}"),
+            "it leads clients to lines that do not work, or not to those that do",
+        )
+        .advice("see to dns.update: its server, key and secret; natbox tries again")
+    });
+    let hook = dns.hook_error.as_ref().map(|error| {
+        Finding::error(
+            "dns",
+            format!("the hook could not be run: {error}"),
+            "nobody hears that a line comes or goes",
+        )
+        .advice("see to the program that dns.hook names")
+    });
+    update.into_iter().chain(hook).collect()
 }
 
 fn table(status: &Status) -> Finding {
@@ -127,6 +159,7 @@ mod tests {
     #[test]
     fn what_a_box_says_of_itself_is_judged() {
         let good = status();
+        let judge = |status: &Status| judge(status, &[]);
         assert!(judge(&good).iter().all(|finding| finding.severity == Severity::Ok), "{:?}", judge(&good));
         let mut bad = good.clone();
         (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
@@ -150,6 +183,26 @@ mod tests {
         );
         bad.uplinks[0].carrier = true;
         assert!(judge(&bad)[0].mend.is_empty() && judge(&bad)[0].found.contains("health check"));
+    }
+
+    #[test]
+    fn a_line_that_is_up_and_has_no_address_is_not_said_to_be_down() {
+        let mut status = status();
+        (status.uplinks[0].healthy, status.uplinks[0].carrier) = (false, false);
+        let findings = judge(&status, &["wan0".into()]);
+        assert!(findings[0].found.contains("has no address") && findings[0].mend.is_empty(), "{findings:?}");
+    }
+
+    #[test]
+    fn updates_and_a_hook_that_fail_are_errors() {
+        let mut status = status();
+        let dns = r#"{ "listening": [], "usable": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
+        status.dns = Some(serde_json::from_str(dns).unwrap());
+        let findings = judge(&status, &[]);
+        let errors = findings
+            .iter()
+            .filter(|finding| (finding.severity, finding.id.as_str()) == (Severity::Error, "dns"));
+        assert_eq!(errors.count(), 2, "{findings:?}");
     }
 
     fn status() -> Status {

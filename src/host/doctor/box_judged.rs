@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use super::Finding;
-use super::box_seen::{BoxSeen, Passage, State, protocols};
-use super::filters::{Fate, Packet};
-use super::legs::{Leg, judge_filters, judge_offloads};
+use super::box_seen::{BoxSeen, Passage, State};
+use super::filters::not_looked_at;
+use super::legs::{Leg, judge_offloads};
+use super::{Finding, Severity, box_firewall, conntrack};
 use crate::control::config::MssClamp;
 use crate::host::error::HostError;
 use crate::host::plan::{command, rule_words};
@@ -25,9 +25,13 @@ pub(super) fn no_leg(error: &HostError) -> Finding {
 }
 
 pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        seen.facts.warnings.iter().map(|warning| Finding::warning("configuration", warning, "")).collect();
-    if seen.runs {
+    let mut findings = configuration(seen);
+    let bare = bare_lines(seen);
+    // The settings that fit such a line are others than those that fit it with its address.
+    let comparable = bare.is_empty();
+    findings.extend(bare);
+    let complete = findings.iter().all(|finding| finding.severity != Severity::Error);
+    if seen.runs && comparable {
         let steps = steps(seen);
         let sound = steps.is_empty();
         findings.extend(steps);
@@ -38,12 +42,14 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
             ));
         }
         findings.extend(owned_since(seen));
-        findings.extend(passages(seen, sound));
+        // A leg without its address explains wrong ways, too.
+        findings.extend(passages(seen, sound && complete));
     }
     findings.extend(mtu(seen));
     findings.extend(judge_offloads(&seen.legs, true));
-    findings.extend(judge_filters(&seen.filters, untrack(seen)));
-    findings.extend(firewall(seen));
+    findings.push(conntrack::of_box(seen));
+    findings.extend(not_looked_at(&seen.filters));
+    findings.extend(box_firewall::judge(seen));
     findings.extend(gateways(seen));
     findings.extend(taken(seen));
     findings
@@ -324,135 +330,36 @@ pub(super) const SMALLEST_MTU: u32 = 1280;
 /// Of IPv4 and TCP without options.
 pub(super) const TCP_HEADERS: u32 = 40;
 
-/// Commands that take natbox's packets out of connection tracking.
-fn untrack(seen: &BoxSeen) -> Vec<String> {
-    let prefixes: Vec<String> = seen.config.inside.prefixes.iter().map(ToString::to_string).collect();
-    let mut commands = vec![
-        "nft 'add table ip natbox'".to_owned(),
-        "nft 'add chain ip natbox untracked { type filter hook prerouting priority raw; }'".into(),
-    ];
-    let mut rule = |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
-    rule(format!("iifname \"{}\"", seen.config.tun.name));
-    rule(format!("iifname \"{}\" ip daddr != {{ {} }}", seen.config.inside.interface, prefixes.join(", ")));
-    for uplink in &seen.config.uplinks {
-        let addresses: Vec<String> = uplink.addresses.iter().map(Ipv4Addr::to_string).collect();
-        if !addresses.is_empty() {
-            rule(format!("iifname \"{}\" ip daddr {{ {} }}", uplink.interface, addresses.join(", ")));
-        }
-    }
-    commands
-}
-
-/// Rules of others that keep packets from passing, or change them.
-fn firewall(seen: &BoxSeen) -> Vec<Finding> {
-    let tun = seen.config.tun.name.as_str();
-    let mut findings: Vec<Finding> = Vec::new();
-    for (packet, what) in packets(seen) {
-        for (hook, is_in) in [("prerouting", true), ("forward", false), ("postrouting", false)] {
-            let packet = if is_in { Packet { oif: None, ..packet.clone() } } else { packet.clone() };
-            for (chain, fate) in seen.filters.obstacles(hook, &packet) {
-                let name = format!("{} {} {}", chain.family, chain.table, chain.name);
-                let side = if packet.iif == Some(tun) { "iifname" } else { "oifname" };
-                let (text, why) = match fate {
-                    Fate::Passes => continue,
-                    Fate::Dropped => {
-                        ("drops", "what the host's filter drops never reaches natbox, or never leaves it")
-                    }
-                    Fate::Rewritten => (
-                        "rewrites the addresses of",
-                        "natbox has translated already: a second translation breaks replies",
-                    ),
-                    Fate::Unsure => (
-                        "may drop or rewrite",
-                        "what the host's filter drops never reaches natbox, or never leaves it",
-                    ),
-                };
-                let interface = match (is_in, side) {
-                    (true, _) => format!("iifname \"{}\"", packet.iif.unwrap_or_default()),
-                    (false, side) => format!("{side} \"{tun}\""),
-                };
-                let command = format!("nft 'insert rule {name} {interface} accept'");
-                if let Some(known) =
-                    findings.iter_mut().find(|known| known.found.contains(&format!("`{name}`")))
-                {
-                    if !known.mend.contains(&command) {
-                        known.mend.push(command);
-                    }
-                    continue;
-                }
-                let found = format!("the chain `{name}` {text} {what}");
-                let make = if fate == Fate::Unsure { Finding::warning } else { Finding::error };
-                findings.push(make("firewall", found, why.to_owned()).mend([command]));
-            }
-        }
-    }
-    if findings.is_empty() && seen.filters.not_looked.is_none() {
-        findings.push(Finding::ok("firewall", "no rule of nftables is in the way"));
-    }
-    findings
-}
-
-/// Packets that have to pass, as the host's filter sees them.
-fn packets(seen: &BoxSeen) -> Vec<(Packet<'_>, String)> {
-    let (tun, inside) = (seen.config.tun.name.as_str(), seen.config.inside.interface.as_str());
-    let mut all = Vec::new();
-    for forward in &seen.config.forwards {
-        let line = seen.config.uplinks[forward.uplink].interface.as_str();
-        let protocols = protocols(forward).iter().map(|protocol| Some(*protocol));
-        for protocol in if protocols.len() == 0 { vec![None] } else { protocols.collect() } {
-            let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), protocol, ..Packet::default() };
-            let port = |first| protocol.map(|_| first);
-            let request =
-                Packet { to: Some(forward.address), port: port(forward.ports.first), ..way(line, tun) };
-            all.push((request, format!("requests of {} from {line}", forward.name)));
-            let translated =
-                Packet { to: Some(forward.to_address), port: port(forward.to_port), ..way(tun, inside) };
-            all.push((translated, format!("requests of {} to {}", forward.name, forward.to_address)));
-            let reply = Packet { from: Some(forward.to_address), reply: true, ..way(inside, tun) };
-            all.push((reply, format!("replies of {}", forward.to_address)));
-            let leaving = Packet { from: Some(forward.address), reply: true, ..way(tun, line) };
-            all.push((leaving, format!("replies of {} by {line}", forward.address)));
-        }
-    }
-    for rule in &seen.config.outbound {
-        let from = Some(rule.from.addr());
-        let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), ..Packet::default() };
-        all.push((Packet { from, ..way(inside, tun) }, format!("what leaves {}", rule.from)));
-        for place in &rule.uplinks {
-            let uplink = &seen.config.uplinks[*place];
-            let from = uplink.addresses.first().copied();
-            all.push((
-                Packet { from, ..way(tun, &uplink.interface) },
-                format!("what leaves by {}", uplink.name),
-            ));
-        }
-    }
-    all
-}
-
 fn gateways(seen: &BoxSeen) -> Vec<Finding> {
     let lines = seen.config.uplinks.iter().zip(&seen.gateways);
     let mut findings = Vec::new();
     for (uplink, gateway) in lines {
         let Some((gateway, answers)) = gateway else { continue };
         let (name, interface) = (&uplink.name, &uplink.interface);
+        let see = format!(
+            "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
+        );
         findings.push(match answers {
             Some(Answers::Yes) => Finding::ok("gateway", format!("{name}: {gateway} answers on {interface}")),
-            Some(Answers::No | Answers::Asked) | None => Finding::error(
+            Some(Answers::No) | None => Finding::error(
                 "gateway",
                 format!("{name}: nobody answers for the gateway {gateway} on {interface}"),
                 "nothing leaves by this line",
             )
-            .advice(format!(
-                "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
-            )),
+            .advice(see),
+            Some(Answers::Asked) => Finding::warning(
+                "gateway",
+                format!("{name}: whether the gateway {gateway} answers on {interface} cannot be told: it is still being asked"),
+                "if it does not, nothing leaves by this line",
+            )
+            .advice(see),
         });
     }
     findings
 }
 
 fn taken(seen: &BoxSeen) -> Vec<Finding> {
-    let theirs = seen.taken.iter().map(|(address, interface)| {
+    let theirs = seen.taken.iter().filter(|(.., somebody)| *somebody).map(|(address, interface, _)| {
         Finding::error(
             "duplicate-address",
             format!("somebody else on {interface} answers for {address}, which natbox publishes"),
@@ -462,5 +369,67 @@ fn taken(seen: &BoxSeen) -> Vec<Finding> {
             "find the machine by its hardware address: ip neighbour show {address} dev {interface}"
         ))
     });
-    theirs.collect()
+    let findings: Vec<Finding> = theirs.collect();
+    match (seen.taken.len(), findings.is_empty()) {
+        (0, _) | (_, false) => findings,
+        (count, true) => vec![Finding::ok(
+            "duplicate-address",
+            format!("nobody else answers for the {count} addresses that natbox answers for"),
+        )],
+    }
+}
+
+/// What was seen of the configuration; without its inside address nothing works at all.
+fn configuration(seen: &BoxSeen) -> Vec<Finding> {
+    let each = seen.facts.warnings.iter().map(|warning| {
+        if !warning.starts_with("inside.") {
+            let why = "what the configuration wants and what the host has do not go together";
+            return Finding::warning("configuration", warning, why);
+        }
+        let why = "the servers' replies and all that leaves the inside goes to this address; without it they ask in vain";
+        let finding = Finding::error("configuration", warning, why);
+        let inside = &seen.config.inside;
+        match inside.address {
+            Some(address) => {
+                let length = inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
+                finding.mend([format!("ip address add {address}/{length} dev {}", inside.interface)])
+            }
+            None => finding.advice(format!(
+                "give it the address that the servers have as their next hop: ip address add ADDRESS/LENGTH dev {}",
+                inside.interface
+            )),
+        }
+    });
+    each.collect()
+}
+
+/// An interface that has lost the address which the file gives it. Where the address follows the interface, the line tells.
+fn bare_lines(seen: &BoxSeen) -> Vec<Finding> {
+    let legs = seen.facts.uplinks.iter().zip(&seen.facts.owned).zip(&seen.facts.on_link);
+    let lines = seen.config.uplinks.iter().zip(legs);
+    let mut findings = Vec::new();
+    for (uplink, ((leg, owned), on_link)) in lines {
+        let is_bare = leg.takes_routes() && leg.arp && !leg.assumed && leg.address.is_none() && !uplink.follows_interface;
+        let here = owned.iter().zip(on_link).map(|(owned, on_link)| *owned || *on_link);
+        let missing: Vec<String> = uplink
+            .addresses
+            .iter()
+            .zip(here)
+            .filter(|(_, here)| !here)
+            .map(|(address, _)| address.to_string())
+            .collect();
+        if is_bare && !missing.is_empty() {
+            let interface = &leg.interface;
+            let found =
+                format!("{interface} has no address, so nobody answers there for {}", missing.join(", "));
+            findings.push(
+                Finding::error("address", found, "the line's router finds nobody to deliver to").advice(format!(
+                    "give {interface} its address back, and see what has taken it (its DHCP client, networkd): ip address add \
+                     {}/LENGTH dev {interface}",
+                    missing[0]
+                )),
+            );
+        }
+    }
+    findings
 }

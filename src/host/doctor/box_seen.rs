@@ -1,7 +1,7 @@
 //! Looks at the host of a box.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 
@@ -36,8 +36,9 @@ pub(super) struct BoxSeen {
     pub(super) filters: Filters,
     /// Of each uplink: its gateway, if it has one on the segment.
     pub(super) gateways: Vec<Option<(Ipv4Addr, Option<Answers>)>>,
-    /// External addresses that somebody else answers for, each with the interface.
-    pub(super) taken: Vec<(Ipv4Addr, String)>,
+    /// External addresses for which natbox answers ARP and that were asked for: each with the interface, and whether somebody else
+    /// answers, too.
+    pub(super) taken: Vec<(Ipv4Addr, String, bool)>,
 }
 
 /// How a step is.
@@ -101,12 +102,13 @@ pub(super) async fn look_at(
     for passage in &mut passages {
         passage.way = kernel.way(&passage.question, &snapshot).await?;
     }
-    let (gateways, neighbours) = gateways(&kernel, &config, &facts).await?;
+    let gateways = gateways(&kernel, &config, &facts).await?;
+    let taken = taken(&kernel, &config, &facts).await?;
     snapshot.links.retain(|link| link.up);
     let legs = legs(&config, &snapshot);
     Ok(Ok(BoxSeen {
         foreign: foreign(&snapshot),
-        taken: taken(&config, &snapshot, &neighbours),
+        taken,
         filters: Filters::look(),
         config,
         facts,
@@ -196,7 +198,7 @@ pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<I
 }
 
 /// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
-const STRANGERS: [Ipv4Addr; 5] = [
+pub(super) const STRANGERS: [Ipv4Addr; 5] = [
     Ipv4Addr::new(192, 0, 2, 1),
     Ipv4Addr::new(198, 51, 100, 1),
     Ipv4Addr::new(203, 0, 113, 1),
@@ -220,7 +222,7 @@ async fn gateways(
     kernel: &Kernel,
     config: &Config,
     facts: &Facts,
-) -> Result<(Vec<Option<(Ipv4Addr, Option<Answers>)>>, Vec<Neighbour>), HostError> {
+) -> Result<Vec<Option<(Ipv4Addr, Option<Answers>)>>, HostError> {
     let on_segment = config.uplinks.iter().zip(&facts.uplinks).map(|(uplink, leg)| {
         let gateway = uplink.gateway.filter(|gateway| leg.arp && leg.reaches(*gateway))?;
         Some((gateway, leg.index))
@@ -228,20 +230,27 @@ async fn gateways(
     let asked: Vec<Option<(Ipv4Addr, u32)>> = on_segment.collect();
     asked.iter().flatten().for_each(|(gateway, _)| rouse(*gateway));
     let neighbours =
-        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>()).await?;
+        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>(), PATIENCE)
+            .await?;
     let gateways = asked
         .iter()
         .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
-    Ok((gateways.collect(), neighbours))
+    Ok(gateways.collect())
 }
 
-/// The neighbour table when everybody who was asked has answered, or has had the time to.
+/// Asks those who were known long ago anew; the neighbour table when everybody who was asked has answered, or has had the time to.
 pub(super) async fn neighbours_when_settled(
     kernel: &Kernel,
     asked: &[(Ipv4Addr, u32)],
+    patience: Duration,
 ) -> Result<Vec<Neighbour>, HostError> {
+    let is_asked = |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
+    for known in kernel.neighbours().await?.iter().filter(is_asked) {
+        kernel.ask_again(known).await;
+    }
     let mut neighbours = kernel.neighbours().await?;
-    for _ in 0..LOOKS {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
         let waiting = |(address, index): &(Ipv4Addr, u32)| {
             !matches!(answer(&neighbours, *address, *index), Some(Answers::Yes | Answers::No))
         };
@@ -260,21 +269,38 @@ pub(super) fn answer(neighbours: &[Neighbour], address: Ipv4Addr, index: u32) ->
     found.map(|found| found.answers)
 }
 
-/// The kernel asks three times, a second apart, before it gives up.
-const LOOKS: u32 = 70;
+/// The kernel asks three times, a second apart, before it gives up; without the privilege to have it ask at once, 5 s later.
+pub(super) const PATIENCE: Duration = Duration::from_secs(9);
+/// For those who are better not there (RFC 5227 waits as long between its probes).
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
-fn taken(config: &Config, snapshot: &Snapshot, neighbours: &[Neighbour]) -> Vec<(Ipv4Addr, String)> {
-    let mut taken = Vec::new();
-    for uplink in &config.uplinks {
-        let Some(link) = snapshot.link(&uplink.interface) else { continue };
-        let theirs = uplink.addresses.iter().filter(|address| {
-            !snapshot.owns(**address) && answer(neighbours, **address, link.index) == Some(Answers::Yes)
-        });
-        taken.extend(theirs.map(|address| (*address, uplink.interface.clone())));
+/// Asks on each line who has the addresses for which natbox answers there; the host's own are left out, which the kernel does not
+/// ask for.
+async fn taken(
+    kernel: &Kernel,
+    config: &Config,
+    facts: &Facts,
+) -> Result<Vec<(Ipv4Addr, String, bool)>, HostError> {
+    let mut asked = Vec::new();
+    for ((uplink, leg), on_link) in config.uplinks.iter().zip(&facts.uplinks).zip(&facts.on_link) {
+        let published = uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && leg.arp);
+        for (address, _) in published.take(MOST_ASKED) {
+            if kernel.ask_for(*address, leg.index).await {
+                asked.push((*address, leg.index, leg.interface.clone()));
+            }
+        }
     }
-    taken
+    let whom: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(address, index, _)| (*address, *index)).collect();
+    let neighbours = neighbours_when_settled(kernel, &whom, SHORT_PATIENCE).await?;
+    let found = asked.into_iter().map(|(address, index, interface)| {
+        (address, interface, answer(&neighbours, address, index) == Some(Answers::Yes))
+    });
+    Ok(found.collect())
 }
+
+/// Of one line: each takes a place in the neighbour table for a while.
+const MOST_ASKED: usize = 64;
 
 /// The transport of a forward that rules of filters may ask for.
 pub(super) fn protocols(forward: &Forward) -> &'static [&'static str] {

@@ -1,14 +1,17 @@
 //! What the host's own filters do with a packet: nftables (iptables-nft is the same), as far as its rules tell.
 //!
-//! Rules are followed for a packet that begins a connection, or for an answer to one. What cannot be told (a set by name, a limit, a match that is
-//! not known here) makes the outcome unsure, and nothing else.
+//! Rules are followed for the first packet of a connection, or for the first answer. What cannot be told (a set by name, a limit, a match
+//! that is not known here) makes the outcome unsure. [`super::rules`] knows what a single rule says.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::process::Command;
 
-use ipnet::Ipv4Net;
 use serde_json::Value;
+
+use super::Finding;
+use super::rules::{End, Truth, Verdict, uses_tracking, verdicts};
 
 /// What was found of filters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,10 +35,21 @@ pub(super) struct Chain {
     pub(super) nat: bool,
     /// Where packets come from; None: from other chains.
     pub(super) hook: Option<String>,
+    /// Lower comes first.
+    pub(super) priority: i64,
+    /// Of the hooks of devices; None: it is not said.
+    pub(super) devices: Option<Vec<String>>,
     /// What is not decided is dropped.
     pub(super) drops: bool,
-    /// The expressions of each rule.
-    pub(super) rules: Vec<Vec<Value>>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// A rule of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Rule {
+    /// In the whole ruleset.
+    number: usize,
+    pub(super) expressions: Vec<Value>,
 }
 
 /// A packet as far as rules may ask.
@@ -45,12 +59,23 @@ pub(super) struct Packet<'a> {
     pub(super) oif: Option<&'a str>,
     pub(super) from: Option<Ipv4Addr>,
     pub(super) to: Option<Ipv4Addr>,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `icmp`.
     pub(super) protocol: Option<&'a str>,
     /// At the destination.
     pub(super) port: Option<u16>,
+    pub(super) source_port: Option<u16>,
     /// It belongs to a connection that the other side has begun.
     pub(super) reply: bool,
+    pub(super) followed: Followed,
+}
+
+/// Whether connection tracking follows a packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Followed {
+    #[default]
+    Yes,
+    No,
+    CannotTell,
 }
 
 /// What becomes of a packet in one chain.
@@ -88,239 +113,218 @@ impl Filters {
         filters
     }
 
-    /// The chains at a hook that do not simply let a packet pass.
-    pub(super) fn obstacles(&self, hook: &str, packet: &Packet<'_>) -> Vec<(&Chain, Fate)> {
-        let chains = self.chains.iter().filter(|chain| {
-            chain.hook.as_deref() == Some(hook)
-                && ["ip", "inet"].contains(&chain.family.as_str())
-                && !(chain.nat && packet.reply)
-        });
-        chains
-            .map(|chain| (chain, self.fate(chain, packet)))
-            .filter(|(_, fate)| *fate != Fate::Passes)
-            .collect()
+    /// The chains at a hook that do not simply let a packet pass. `doubts` takes the numbers of rules that may drop it, by what cannot
+    /// be told here.
+    pub(super) fn ask(
+        &self,
+        hook: &str,
+        packet: &Packet<'_>,
+        doubts: &mut BTreeSet<usize>,
+    ) -> Vec<(&Chain, Fate)> {
+        let mut obstacles = Vec::new();
+        let late = self.followed(packet);
+        for chain in self.at(hook) {
+            // Before that priority nothing is known of connections yet.
+            let early = chain.priority <= CONNECTION_TRACKING || ["ingress", "egress"].contains(&hook);
+            let followed = if early { Followed::CannotTell } else { late };
+            // What is not tracked is not translated, and an answer does not begin a connection.
+            if chain.nat && (packet.reply || followed == Followed::No) {
+                continue;
+            }
+            let Some(is_there) = chain.is_at(hook, packet) else { continue };
+            match self.fate(chain, &Packet { followed, ..packet.clone() }, doubts) {
+                Fate::Passes => {}
+                _ if !is_there => obstacles.push((chain, Fate::Unsure)),
+                fate @ (Fate::Dropped | Fate::Rewritten | Fate::Unsure) => obstacles.push((chain, fate)),
+            }
+        }
+        obstacles
     }
 
-    fn fate(&self, chain: &Chain, packet: &Packet<'_>) -> Fate {
+    fn at(&self, hook: &str) -> impl Iterator<Item = &Chain> {
+        self.chains.iter().filter(move |chain| {
+            chain.hook.as_deref() == Some(hook) && ["ip", "inet", "netdev"].contains(&chain.family.as_str())
+        })
+    }
+
+    /// Whether the connection that a packet belongs to is tracked, if anything is.
+    pub(super) fn followed(&self, packet: &Packet<'_>) -> Followed {
+        let (hook, packet) = match packet.iif {
+            Some(_) => ("prerouting", Packet { oif: None, ..packet.clone() }),
+            None => ("output", packet.clone()),
+        };
+        let packet = Packet { followed: Followed::CannotTell, ..packet };
+        let mut followed = Followed::Yes;
+        for chain in self.at(hook).filter(|chain| chain.priority < CONNECTION_TRACKING) {
+            match self.walk(chain, &packet, 0).untracked {
+                Truth::Yes => return Followed::No,
+                Truth::Maybe => followed = Followed::CannotTell,
+                Truth::No => {}
+            }
+        }
+        followed
+    }
+
+    fn fate(&self, chain: &Chain, packet: &Packet<'_>, doubts: &mut BTreeSet<usize>) -> Fate {
         let walked = self.walk(chain, packet, 0);
-        match walked.end {
-            Some(End::Accept) => Fate::Passes,
+        let fate = match walked.end {
             Some(End::Rewrite) => Fate::Rewritten,
             Some(End::Drop) if walked.unsure => Fate::Unsure,
             Some(End::Drop) => Fate::Dropped,
-            None if !chain.drops => {
-                if walked.unsure_rewrite {
-                    Fate::Unsure
-                } else {
-                    Fate::Passes
-                }
-            }
-            None if walked.unsure => Fate::Unsure,
-            None => Fate::Dropped,
+            None if chain.drops && walked.unsure => Fate::Unsure,
+            None if chain.drops => Fate::Dropped,
+            Some(End::Accept) | None if walked.grave => Fate::Unsure,
+            Some(End::Accept) | None => Fate::Passes,
+        };
+        if fate == Fate::Passes {
+            doubts.extend(walked.may_drop);
         }
+        fate
     }
 
     fn walk(&self, chain: &Chain, packet: &Packet<'_>, depth: usize) -> Walked {
         let mut walked = Walked::default();
         // The kernel allows 16 jumps.
         if depth > 16 {
-            return Walked { unsure: true, ..walked };
+            return Walked { unsure: true, grave: true, ..walked };
         }
         for rule in &chain.rules {
-            let truth = truth(rule, packet);
-            if truth == Truth::No {
-                continue;
-            }
-            match (statement(rule), truth) {
-                (Statement::None, _) => {}
-                (Statement::Return, Truth::Yes) => return walked,
-                (Statement::End(end), Truth::Yes) => return Walked { end: Some(end), ..walked },
-                (Statement::End(end), _) => {
-                    walked.unsure = true;
-                    walked.unsure_rewrite |= end == End::Rewrite;
-                }
-                (Statement::Return, _) => walked.unsure = true,
-                (Statement::To { name, back }, _) => {
-                    let target = self.chains.iter().find(|other| {
-                        (&other.family, &other.table, other.name.as_str())
-                            == (&chain.family, &chain.table, name)
-                    });
-                    let below = target.map(|target| self.walk(target, packet, depth + 1)).unwrap_or_default();
-                    walked.unsure |= below.unsure || (truth == Truth::Maybe && below.end.is_some());
-                    walked.unsure_rewrite |= below.unsure_rewrite;
-                    if truth == Truth::Yes && (below.end.is_some() || !back) {
-                        return Walked { end: below.end, ..walked };
+            for (verdict, truth) in verdicts(&rule.expressions, packet) {
+                match (verdict, truth) {
+                    (_, Truth::No) => {}
+                    (Verdict::Untrack, _) => walked.untrack(truth),
+                    (Verdict::Unknown, _) => (walked.unsure, walked.grave) = (true, true),
+                    (Verdict::Return, Truth::Yes) => return walked,
+                    (Verdict::Return, Truth::Maybe) => walked.unsure = true,
+                    (Verdict::End(end), Truth::Yes) => return Walked { end: Some(end), ..walked },
+                    (Verdict::End(end), Truth::Maybe) => walked.perhaps(end, rule.number),
+                    (Verdict::To { name, back }, _) => {
+                        let below =
+                            self.target(chain, name).map(|target| self.walk(target, packet, depth + 1));
+                        let below = below.unwrap_or_default();
+                        walked.unsure |= below.unsure;
+                        walked.grave |= below.grave;
+                        walked.may_drop.extend(below.may_drop.iter().copied());
+                        match below.untracked {
+                            Truth::Yes => walked.untrack(truth),
+                            Truth::Maybe => walked.untrack(Truth::Maybe),
+                            Truth::No => {}
+                        }
+                        match (truth, below.end) {
+                            (Truth::Yes, end) if end.is_some() || !back => return Walked { end, ..walked },
+                            (Truth::Maybe, Some(end)) => walked.perhaps(end, rule.number),
+                            (_, _) => {}
+                        }
                     }
-                    walked.unsure_rewrite |= below.end == Some(End::Rewrite);
                 }
             }
         }
         walked
     }
+
+    fn target(&self, from: &Chain, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|other| {
+            (&other.family, &other.table, other.name.as_str()) == (&from.family, &from.table, name)
+        })
+    }
+
+    /// Whether rules have connections tracked, and whether some rule asks about them.
+    pub(super) fn tracking(&self) -> (bool, bool) {
+        let of_ip = || self.chains.iter().filter(|chain| ["ip", "inet"].contains(&chain.family.as_str()));
+        let mut expressions = of_ip().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.expressions);
+        let asks = expressions.any(uses_tracking);
+        (asks || of_ip().any(|chain| chain.nat), asks)
+    }
 }
 
+impl Chain {
+    /// Whether the packets of a device come here; None: they do not, and false: perhaps.
+    fn is_at(&self, hook: &str, packet: &Packet<'_>) -> Option<bool> {
+        let device = match hook {
+            "ingress" => packet.iif,
+            "egress" => packet.oif,
+            _ => return Some(true),
+        };
+        match (&self.devices, device) {
+            (Some(devices), Some(device)) => devices.iter().any(|name| name == device).then_some(true),
+            (None, _) | (_, None) => Some(false),
+        }
+    }
+}
+
+/// Priority at which connections are looked up (`NF_IP_PRI_CONNTRACK`).
+const CONNECTION_TRACKING: i64 = -200;
+
 /// What has come of a chain.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Walked {
     end: Option<End>,
     /// A rule may have ended it earlier.
     unsure: bool,
-    unsure_rewrite: bool,
+    /// A rule may have rewritten it, or done what nobody knows.
+    grave: bool,
+    /// Numbers of the rules that may have dropped it.
+    may_drop: BTreeSet<usize>,
+    untracked: Truth,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Accept,
-    Drop,
-    Rewrite,
-}
-
-/// What a rule does in the end.
-enum Statement<'a> {
-    /// It counts, logs and the like.
-    None,
-    Return,
-    End(End),
-    To {
-        name: &'a str,
-        back: bool,
-    },
-}
-
-fn statement(rule: &[Value]) -> Statement<'_> {
-    for expression in rule {
-        let Some((word, value)) = expression.as_object().and_then(|object| object.iter().next()) else {
-            continue;
-        };
-        let target = || value.get("target").and_then(Value::as_str).unwrap_or_default();
-        match word.as_str() {
-            "accept" => return Statement::End(End::Accept),
-            "drop" | "reject" | "queue" => return Statement::End(End::Drop),
-            "masquerade" | "snat" | "dnat" | "redirect" => return Statement::End(End::Rewrite),
-            "return" => return Statement::Return,
-            "jump" => return Statement::To { name: target(), back: true },
-            "goto" => return Statement::To { name: target(), back: false },
-            _ => {}
+impl Walked {
+    fn perhaps(&mut self, end: End, rule: usize) {
+        self.unsure = true;
+        match end {
+            End::Accept => {}
+            End::Drop => drop(self.may_drop.insert(rule)),
+            End::Rewrite => self.grave = true,
         }
     }
-    Statement::None
-}
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Truth {
-    Yes,
-    No,
-    Maybe,
-}
-
-impl From<Option<bool>> for Truth {
-    fn from(known: Option<bool>) -> Self {
-        match known {
-            Some(true) => Self::Yes,
-            Some(false) => Self::No,
-            None => Self::Maybe,
+    fn untrack(&mut self, truth: Truth) {
+        let truth = if self.unsure { Truth::Maybe } else { truth };
+        if self.untracked != Truth::Yes {
+            self.untracked = truth;
         }
     }
 }
 
-fn truth(rule: &[Value], packet: &Packet<'_>) -> Truth {
-    let mut all = Truth::Yes;
-    for expression in rule {
-        let one = match (expression.get("match"), expression.get("limit"), expression.get("xt")) {
-            (Some(one), _, _) => matches(one, packet),
-            (None, None, None) => continue,
-            (None, _, _) => Truth::Maybe,
-        };
-        match one {
-            Truth::No => return Truth::No,
-            Truth::Maybe => all = Truth::Maybe,
-            Truth::Yes => {}
-        }
+/// What is thought of rules that could not be looked at.
+pub(super) fn not_looked_at(filters: &Filters) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(why) = &filters.not_looked {
+        findings.push(
+            Finding::warning(
+                "firewall",
+                format!("the rules of nftables were not looked at: {why}"),
+                "a rule may drop or rewrite packets",
+            )
+            .advice("run it as root, with nftables installed"),
+        );
     }
-    all
+    if filters.legacy {
+        findings.push(
+            Finding::warning(
+                "firewall",
+                "the old iptables has tables here, whose rules were not looked at",
+                "a rule may drop or rewrite packets",
+            )
+            .advice("see: iptables-legacy-save"),
+        );
+    }
+    findings
 }
 
-fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
-    let (left, right) = (&one["left"], &one["right"]);
-    let key = |what: &str, of: &str| left.get(what).and_then(|object| object.get(of)).and_then(Value::as_str);
-    let known =
-        match (key("meta", "key"), key("payload", "protocol"), key("payload", "field"), key("ct", "key")) {
-            (Some("iifname" | "iif"), ..) => {
-                packet.iif.and_then(|name| is_among(right, &|value| is_name(value, name)))
-            }
-            (Some("oifname" | "oif"), ..) => {
-                packet.oif.and_then(|name| is_among(right, &|value| is_name(value, name)))
-            }
-            (Some("l4proto"), ..) | (_, Some("ip"), Some("protocol"), _) => packet
-                .protocol
-                .and_then(|protocol| is_among(right, &|value| value.as_str().map(|word| word == protocol))),
-            (_, Some("ip"), Some("saddr"), _) => {
-                packet.from.and_then(|address| is_among(right, &|value| is_address(value, address)))
-            }
-            (_, Some("ip"), Some("daddr"), _) => {
-                packet.to.and_then(|address| is_among(right, &|value| is_address(value, address)))
-            }
-            (_, Some(protocol @ ("tcp" | "udp")), field, _) => match packet.protocol {
-                Some(other) if other != protocol => return Truth::No,
-                Some(_) if field == Some("dport") => {
-                    packet.port.and_then(|port| is_among(right, &|value| is_port(value, port)))
-                }
-                Some(_) | None => None,
-            },
-            (.., Some("state")) => {
-                let state = if packet.reply { "established" } else { "new" };
-                is_among(right, &|value| value.as_str().map(|word| word == state))
-            }
-            _ => None,
-        };
-    let negated = one.get("op").and_then(Value::as_str) == Some("!=");
-    known.map(|known| known != negated).into()
-}
-
-/// Whether one of the values fits; None: cannot be told.
-fn is_among(right: &Value, fits: &dyn Fn(&Value) -> Option<bool>) -> Option<bool> {
-    let set = right.get("set").unwrap_or(right);
-    match set.as_array() {
-        Some(values) => {
-            let each: Vec<Option<bool>> = values.iter().map(fits).collect();
-            if each.contains(&Some(true)) {
-                Some(true)
-            } else if each.contains(&None) {
-                None
-            } else {
-                Some(false)
-            }
-        }
-        None => fits(set),
+/// What is said where no rule is an obstacle. `doubts`: the rules of which it cannot be told.
+pub(super) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option<Finding> {
+    if filters.not_looked.is_some() {
+        return None;
     }
-}
-
-fn is_name(value: &Value, name: &str) -> Option<bool> {
-    let word = value.as_str()?;
-    match (word.strip_prefix('@'), word.strip_suffix('*')) {
-        (Some(_), _) => None,
-        (None, Some(stem)) => Some(name.starts_with(stem)),
-        (None, None) => Some(word == name),
-    }
-}
-
-fn is_address(value: &Value, address: Ipv4Addr) -> Option<bool> {
-    let parsed = |value: &Value| value.as_str()?.parse::<Ipv4Addr>().ok();
-    if let Some(prefix) = value.get("prefix") {
-        let length = u8::try_from(prefix.get("len")?.as_u64()?).ok()?;
-        return Some(Ipv4Net::new(parsed(prefix.get("addr")?)?, length).ok()?.contains(&address));
-    }
-    if let Some(range) = value.get("range") {
-        return Some((parsed(&range[0])?..=parsed(&range[1])?).contains(&address));
-    }
-    parsed(value).map(|one| one == address)
-}
-
-fn is_port(value: &Value, port: u16) -> Option<bool> {
-    if let Some(range) = value.get("range") {
-        return Some((range[0].as_u64()?..=range[1].as_u64()?).contains(&u64::from(port)));
-    }
-    value.as_u64().map(|one| one == u64::from(port))
+    let found = match doubts.len() {
+        0 => "no rule of nftables is in the way".to_owned(),
+        count => format!(
+            "no rule of nftables drops or rewrites all of what has to pass; {count} may drop some of it, by what cannot be told here \
+             (who sends it, how much, marks)"
+        ),
+    };
+    Some(Finding::ok("firewall", found))
 }
 
 /// The chains in what `nft -j list ruleset` prints.
@@ -328,7 +332,7 @@ pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
     let whole: Value = serde_json::from_str(text).ok()?;
     let text_of = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let mut chains: Vec<Chain> = Vec::new();
-    for item in whole.get("nftables")?.as_array()? {
+    for (number, item) in whole.get("nftables")?.as_array()?.iter().enumerate() {
         if let Some(chain) = item.get("chain") {
             chains.push(Chain {
                 family: text_of(chain, "family")?,
@@ -336,6 +340,8 @@ pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
                 name: text_of(chain, "name")?,
                 nat: text_of(chain, "type").as_deref() == Some("nat"),
                 hook: text_of(chain, "hook"),
+                priority: chain.get("prio").and_then(Value::as_i64).unwrap_or(0),
+                devices: chain.get("dev").map(names),
                 drops: text_of(chain, "policy").as_deref() == Some("drop"),
                 rules: Vec::new(),
             });
@@ -349,9 +355,15 @@ pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
                         .map(|((family, table), name)| (family, table, name))
             };
             if let Some(chain) = chains.iter_mut().find(of) {
-                chain.rules.push(rule.get("expr")?.as_array()?.clone());
+                chain.rules.push(Rule { number, expressions: rule.get("expr")?.as_array()?.clone() });
             }
         }
     }
     Some(chains)
+}
+
+/// One name or several.
+fn names(value: &Value) -> Vec<String> {
+    let several = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    several.iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use super::Finding;
-use super::filters::Filters;
 use crate::host::sysctl;
 
 /// What was found on an interface.
@@ -123,55 +122,6 @@ pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
                 "no card has GRO or TSO off"
             },
         ));
-    }
-    findings
-}
-
-/// What is thought of connection tracking, and of filters that could not be looked at. `untrack`: the commands that take the box's
-/// packets out of it.
-pub(super) fn judge_filters(filters: &Filters, untrack: Vec<String>) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    findings.push(match filters.conntrack {
-        None => Finding::ok("conntrack", "nf_conntrack is not loaded"),
-        Some((0, _)) => Finding::ok("conntrack", "nf_conntrack follows nothing here"),
-        Some((count, most)) if count * 10 >= most * 9 => Finding::error(
-            "conntrack",
-            format!("nf_conntrack follows {count} connections, of {most} that it has room for"),
-            "when its table is full, the kernel drops the packets of new connections before they get anywhere",
-        )
-        .mend(
-            std::iter::once(format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4)))
-                .chain(untrack),
-        ),
-        Some((count, most)) if !untrack.is_empty() => Finding::warning(
-            "conntrack",
-            format!("nf_conntrack is in the path: it follows {count} connections, of at most {most}"),
-            "every packet is tracked twice beside natbox, and when that table is full, packets are dropped",
-        )
-        .mend(untrack),
-        Some((count, most)) => {
-            Finding::ok("conntrack", format!("nf_conntrack follows {count} connections, of at most {most}"))
-        }
-    });
-    if let Some(why) = &filters.not_looked {
-        findings.push(
-            Finding::warning(
-                "firewall",
-                format!("the rules of nftables were not looked at: {why}"),
-                "a rule may drop or rewrite packets",
-            )
-            .advice("run it as root, with nftables installed"),
-        );
-    }
-    if filters.legacy {
-        findings.push(
-            Finding::warning(
-                "firewall",
-                "the old iptables has tables here, whose rules were not looked at",
-                "a rule may drop or rewrite packets",
-            )
-            .advice("see: iptables-legacy-save"),
-        );
     }
     findings
 }

@@ -1,7 +1,7 @@
 //! What is wrong with a box's host or with a server behind boxes, why it matters, and what mends it.
 //!
 //! Looking and judging are apart: a `*_seen` file asks the kernel and some programs, changes nothing, and leaves plain data; a
-//! `*_judged` file makes findings of it and asks nobody. [`filters`] and [`legs`] serve both sides.
+//! `*_judged` file makes findings of it and asks nobody. [`filters`], [`rules`], [`conntrack`] and [`legs`] serve both sides.
 //!
 //! ```text
 //!   Config ─▶ box_seen ─▶ BoxSeen ─▶ box_judged ─┐
@@ -9,17 +9,21 @@
 //!   Configs ─▶ server_seen ─▶ ServerSeen ─▶ server_judged ─┘
 //! ```
 
+mod box_firewall;
 mod box_judged;
 mod box_seen;
+mod conntrack;
 mod filters;
 mod first_hop;
 mod legs;
+mod rules;
 mod server_judged;
 mod server_seen;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::HostError;
+use super::netlink::Kernel;
 use super::numbers::Numbers;
 use crate::control::config::Config;
 
@@ -97,6 +101,17 @@ pub fn examine_box(config: &Config, numbers: Option<Numbers>) -> Result<Vec<Find
             // Without its interfaces there is nothing more to look at.
             Err(error) => vec![box_judged::no_leg(&error)],
         })
+    })
+}
+
+/// The interfaces that are up, with somebody at the other end.
+///
+/// # Errors
+/// When the kernel does not answer at all.
+pub fn interfaces_up() -> Result<Vec<String>, HostError> {
+    on_a_runtime(async move {
+        let links = Kernel::connect()?.snapshot().await?.links;
+        Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
     })
 }
 

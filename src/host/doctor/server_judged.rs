@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::Finding;
 use super::box_judged::{SMALLEST_MTU, TCP_HEADERS};
 use super::box_seen::protocols;
-use super::filters::{Fate, Packet};
+use super::filters::{Fate, Packet, no_obstacle, not_looked_at};
 use super::first_hop::FirstHop;
-use super::legs::{judge_filters, judge_offloads};
+use super::legs::judge_offloads;
 use super::server_seen::{Line, ServerSeen};
+use super::{Finding, conntrack};
 use crate::control::config::{Config, Forward, MssClamp};
 use crate::host::listeners::Listener;
 use crate::host::plan_server::server_table;
@@ -27,6 +27,7 @@ pub(super) fn judge(seen: &ServerSeen) -> Vec<Finding> {
         return vec![no_server(seen)];
     }
     let mut findings = Vec::new();
+    let mut doubts = BTreeSet::new();
     for line in &seen.lines {
         findings.extend(shared(seen, line));
         findings.push(address(seen, line));
@@ -36,14 +37,15 @@ pub(super) fn judge(seen: &ServerSeen) -> Vec<Finding> {
             findings.extend(arrival(seen, line));
         }
         findings.extend(services(seen, line));
-        findings.extend(firewall(seen, line));
+        findings.extend(firewall(seen, line, &mut doubts));
     }
-    if findings.iter().all(|finding| finding.id != "firewall") && seen.filters.not_looked.is_none() {
-        findings.push(Finding::ok("firewall", "no rule of nftables is in the way"));
+    if findings.iter().all(|finding| finding.id != "firewall") {
+        findings.extend(no_obstacle(&seen.filters, &doubts));
     }
     findings.extend(mtu(seen));
     findings.extend(judge_offloads(&seen.legs, false));
-    findings.extend(judge_filters(&seen.filters, Vec::new()));
+    findings.push(conntrack::of_server(&seen.filters));
+    findings.extend(not_looked_at(&seen.filters));
     findings
 }
 
@@ -251,33 +253,45 @@ fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
     finding.mend(commands)
 }
 
-/// The rule for what is sent from an address, and its table.
+/// The rule for what is sent from exactly this address, and its table, which serves no other rule: a route in it may be replaced.
 fn rule_of(seen: &ServerSeen, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
-    seen.snapshot.rules.iter().find_map(|found| {
+    let rules = &seen.snapshot.rules;
+    rules.iter().find_map(|found| {
         let rule = &found.rule;
         let is_plain = !found.more && rule.iif.is_none() && rule.to.is_none() && rule.udp.is_none();
-        match rule.action {
-            RuleAction::Lookup(table) if ![TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].contains(&table) => {
-                (is_plain && rule.from.is_some_and(|from| from.contains(&address))).then_some((found, table))
-            }
-            RuleAction::Lookup(_) | RuleAction::Blackhole => None,
-        }
+        let RuleAction::Lookup(table) = rule.action else { return None };
+        let is_of_all = [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].contains(&table);
+        let serves_others =
+            || rules.iter().any(|other| other.rule.action == rule.action && other.rule.from != rule.from);
+        let is_its = is_plain && rule.from == Some(Ipv4Net::from(address));
+        (is_its && !is_of_all && !serves_others()).then_some((found, table))
     })
 }
 
 fn next_hop(seen: &ServerSeen, line: &Line) -> Option<Finding> {
     let Some(Way::By { device, via: Some(via) }) = &line.way else { return None };
-    (line.answers != Some(Answers::Yes)).then(|| {
-        Finding::error(
+    let of = line.address;
+    let finding = match line.answers {
+        Some(Answers::Yes) => return None,
+        Some(Answers::No) | None => Finding::error(
             "next-hop",
-            format!("nobody answers for {via} on {device}, the next hop of {}", line.address),
+            format!("nobody answers for {via} on {device}, the next hop of {of}"),
             "replies get lost on the private network",
-        )
-        .advice(format!(
-            "is {} on, and is {via} its address there? See: ip neighbour show dev {device}",
-            seen.through(line).name
-        ))
-    })
+        ),
+        Some(Answers::Asked) => Finding::warning(
+            "next-hop",
+            format!(
+                "whether {via} answers on {device}, the next hop of {of}, cannot be told: it is still being asked"
+            ),
+            "if it does not, replies get lost on the private network",
+        ),
+    };
+    let name = &seen.through(line).name;
+    Some(
+        finding.advice(format!(
+            "is {name} on, and is {via} its address there? See: ip neighbour show dev {device}"
+        )),
+    )
 }
 
 fn arrival(seen: &ServerSeen, line: &Line) -> Option<Finding> {
@@ -354,7 +368,7 @@ fn service(seen: &ServerSeen, address: Ipv4Addr, forward: &Forward, protocol: &s
     Finding::ok("service", format!("{name}: somebody waits at {shown} ({protocol})"))
 }
 
-fn firewall(seen: &ServerSeen, line: &Line) -> Vec<Finding> {
+fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let interface = line.interface.as_deref();
     for forward in seen.forwards(line.address) {
@@ -371,13 +385,20 @@ fn firewall(seen: &ServerSeen, line: &Line) -> Vec<Finding> {
                 oif: interface,
                 from: Some(line.address),
                 protocol: Some(protocol),
+                source_port: Some(port),
                 reply: true,
                 ..Packet::default()
             };
-            let places =
-                [("prerouting", &packet), ("input", &packet), ("output", &reply), ("postrouting", &reply)];
+            let places = [
+                ("ingress", &packet),
+                ("prerouting", &packet),
+                ("input", &packet),
+                ("output", &reply),
+                ("postrouting", &reply),
+                ("egress", &reply),
+            ];
             for (hook, packet) in places {
-                for (chain, fate) in seen.filters.obstacles(hook, packet) {
+                for (chain, fate) in seen.filters.ask(hook, packet, doubts) {
                     let name = format!("{} {} {}", chain.family, chain.table, chain.name);
                     let (text, make): (_, fn(&str, String, &'static str) -> Finding) = match fate {
                         Fate::Passes => continue,

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::box_seen::{answer, neighbours_when_settled, somebody_outside};
+use super::box_seen::{PATIENCE, answer, neighbours_when_settled, somebody_outside};
 use super::filters::Filters;
 use super::first_hop::{self, Found};
 use super::legs::Leg;
@@ -137,7 +137,7 @@ async fn hops(kernel: &Kernel, snapshot: &Snapshot, lines: &mut [Line]) -> Resul
     };
     let asked: Vec<(Ipv4Addr, u32)> = lines.iter().filter_map(hop).collect();
     asked.iter().for_each(|(address, _)| rouse(*address));
-    let neighbours = neighbours_when_settled(kernel, &asked).await?;
+    let neighbours = neighbours_when_settled(kernel, &asked, PATIENCE).await?;
     for line in lines {
         line.answers = hop(line).and_then(|(address, index)| answer(&neighbours, address, index));
     }
