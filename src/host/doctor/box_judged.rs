@@ -86,8 +86,7 @@ fn steps(seen: &BoxSeen) -> Vec<Finding> {
         let severe = wrong.iter().any(|(step, _)| is_severe(step));
         let make = if severe { Finding::error } else { Finding::warning };
         findings.push(
-            make(kind.id(), text, kind.why().to_owned())
-                .mend(wrong.iter().map(|(step, state)| mend(step, state))),
+            make(kind.id(), text, kind.why().to_owned()).mend(wrong.iter().map(|(step, _)| command(step))),
         );
     }
     findings
@@ -193,13 +192,6 @@ fn found(step: &Step, state: &State) -> String {
         (Step::DropFirstLocalRule, _) => "the kernel's rule of local addresses is asked first".into(),
         (_, State::InTheWay(other)) => format!("`{other}` stands where `{}` belongs", command(step)),
         (_, _) => format!("`{}`", command(step)),
-    }
-}
-
-fn mend(step: &Step, state: &State) -> String {
-    match (step, state) {
-        (Step::Route(_), State::InTheWay(_)) => command(step).replacen("ip route add", "ip route replace", 1),
-        (_, _) => command(step),
     }
 }
 
@@ -409,7 +401,11 @@ fn bare_lines(seen: &BoxSeen) -> Vec<Finding> {
     let lines = seen.config.uplinks.iter().zip(legs);
     let mut findings = Vec::new();
     for (uplink, ((leg, owned), on_link)) in lines {
-        let is_bare = leg.takes_routes() && leg.arp && !leg.assumed && leg.address.is_none() && !uplink.follows_interface;
+        let is_bare = leg.takes_routes()
+            && leg.arp
+            && !leg.assumed
+            && leg.address.is_none()
+            && !uplink.follows_interface;
         let here = owned.iter().zip(on_link).map(|(owned, on_link)| *owned || *on_link);
         let missing: Vec<String> = uplink
             .addresses
