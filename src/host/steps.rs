@@ -264,7 +264,9 @@ impl View<'_> {
                 |to| Route { device: Some(uplink.interface.clone()), ..route(table, RouteKind::Unicast, to) };
             routes.extend(throw_inside(table));
             if leg.takes_routes() {
-                routes.extend(leg.on_link.iter().map(|prefix| by(*prefix)));
+                let inside = &self.config.inside.prefixes;
+                let outside = leg.on_link.iter().filter(|prefix| !inside.contains(prefix));
+                routes.extend(outside.map(|prefix| by(*prefix)));
                 match uplink.gateway {
                     Some(gateway) => {
                         let onlink = !leg.reaches(gateway);
