@@ -157,6 +157,9 @@ fn a_signal_during_the_start_ends_in_the_same_order() {
         let status = child.wait(seconds(10)).unwrap().expect("it ends");
         // Before it listens to signals it just dies of them; it has changed nothing by then.
         assert!(status.success() || status.code().is_none(), "{status}: {}", child.log());
+        eventually("the kernel has closed what it had open", || {
+            scene.natbox.ip(&["link", "show", "nb0"]).is_err().then_some(())
+        });
         before.assert_same(&scene.host_state(), &format!("TERM {delay} ms after the start"));
     }
 }

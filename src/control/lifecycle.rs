@@ -443,6 +443,8 @@ async fn stop(config: &Config, applied: Applied, engine: Engine) {
         }
     }
     let workers = engine.stop();
+    // Whoever starts it again is to find the host as it was.
+    host::wait_until_gone(&config.tun.name).await;
     let packets: u64 = workers.iter().map(|counters| counters.packets_in).sum();
     tracing::info!(name = %config.name, packets, "stopped");
 }

@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::HostError;
 use super::facts::Facts;
@@ -319,6 +320,18 @@ impl Applied {
     }
 }
 
+/// Waits until there is no interface of a name, for a while. The kernel takes an io_uring down after its process has closed it, and
+/// with that the last queue of a TUN.
+pub async fn wait_until_gone(name: &str) {
+    let Ok(kernel) = Kernel::connect() else { return };
+    for _ in 0..GONE_LOOKS {
+        match kernel.links().await {
+            Ok(links) if links.iter().any(|link| link.name == name) => tokio::time::sleep(GONE_PAUSE).await,
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
 /// Takes back, last first. `others`: journals of boxes that still run.
 async fn take_back(kernel: &Kernel, entries: &[Entry], others: &[Found]) -> Vec<HostError> {
     let mut errors = Vec::new();
@@ -421,6 +434,9 @@ fn contested(ours: &Header, theirs: &Header) -> Option<String> {
     let leg = ours.interfaces.iter().find(|interface| theirs.interfaces.contains(interface))?;
     Some(format!("interface {leg}"))
 }
+
+const GONE_LOOKS: u32 = 200;
+const GONE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The legs, the inside first.
 fn interfaces(config: &Config) -> Vec<String> {

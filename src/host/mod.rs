@@ -42,7 +42,7 @@ mod ways;
 
 pub use error::HostError;
 pub use facts::{Facts, LegFacts, LegState};
-pub use lifecycle::{Applied, Prepared, prepare};
+pub use lifecycle::{Applied, Prepared, prepare, wait_until_gone};
 pub use numbers::Numbers;
 pub use watch::{Change, LinkChange, LinkEvent, LinkWatch};
 

@@ -250,7 +250,12 @@ impl Line<'_> {
 
     fn gateway_name(&self) -> String {
         let name = &self.through.config.name;
-        format!("BOX_{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"))
+        let variable = format!("BOX_{}", name.replace(|c: char| !c.is_ascii_alphanumeric(), "_"));
+        // `a-b`, `a.b` and `a_b` are three boxes.
+        match name.contains(|c: char| !c.is_ascii_alphanumeric() && c != '-') {
+            true => format!("{variable}_{}", self.through.table),
+            false => variable,
+        }
     }
 
     /// The box's inside address, if known and within reach.

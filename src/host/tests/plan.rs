@@ -173,3 +173,13 @@ fn a_plan_from_elsewhere_says_what_it_assumes() {
     assert!(plan.boxes[0].notes.iter().any(|note| note.contains("this is assumed")));
     assert!(plan.text().contains("# ==== box natbox1, run as root ===="));
 }
+
+#[test]
+fn boxes_with_similar_names_have_variables_of_their_own() {
+    let named = |name: &str, config: Config| Config { name: name.into(), ..config };
+    let (first, second) = (natbox1(), natbox2("10.0.0.0/24", "10.0.0.202"));
+    let plan = plan::render(&[named("a-b", first), named("a.b", second)]);
+    let commands = plan.servers[0].commands.join("\n");
+    let variables = ["BOX_a_b:?", "BOX_a_b_7202:?"];
+    assert!(variables.iter().all(|variable| commands.contains(variable)), "{commands}");
+}
