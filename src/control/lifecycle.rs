@@ -329,25 +329,18 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
 /// Takes in how the host is now. Only sessions over addresses that are gone end.
 async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
     let before = applied.config().uplinks.clone();
-    match applied.follow().await {
-        Ok(true) => {
-            let (config, facts) = (applied.config(), applied.facts());
-            let sessions_ended = source.reloader.follow(config, facts);
-            source.dns.follow_addresses(config);
-            for (uplink, _) in config.uplinks.iter().zip(&before).filter(|(now, before)| now != before) {
-                let address = uplink.addresses.first().copied();
-                source.events.tell(News::AddressFollowed {
-                    uplink: uplink.name.clone(),
-                    address,
-                    sessions_ended,
-                });
-            }
-        }
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "the host could not be followed"),
+    if let Err(error) = applied.follow().await {
+        tracing::warn!(%error, "the host could not be followed");
     }
-    for line in 0..before.len() {
-        health.set_carrier(line, applied.facts().is_ready(applied.config(), line));
+    let (config, facts) = (applied.config(), applied.facts());
+    let sessions_ended = source.reloader.follow(config, facts);
+    source.dns.follow_addresses(config);
+    for (uplink, _) in config.uplinks.iter().zip(&before).filter(|(now, before)| now != before) {
+        let address = uplink.addresses.first().copied();
+        source.events.tell(News::AddressFollowed { uplink: uplink.name.clone(), address, sessions_ended });
+    }
+    for line in 0..config.uplinks.len() {
+        health.set_carrier(line, facts.is_ready(config, line));
     }
 }
 

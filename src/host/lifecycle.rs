@@ -39,12 +39,6 @@ pub async fn prepare(config: &Config) -> Result<Prepared, HostError> {
 }
 
 async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostError> {
-    if config.uplinks.len() > Numbers::MAX_UPLINKS {
-        return Err(HostError::NoNumbers {
-            found: format!("{} uplinks", config.uplinks.len()),
-            wanted: format!("at most {} uplinks in one box", Numbers::MAX_UPLINKS),
-        });
-    }
     let kernel = Kernel::connect()?;
     let header = Header::of_this_process(&config.tun.name, interfaces(config))?;
     let mut lock = None;
@@ -192,12 +186,12 @@ impl Applied {
     /// entries of an interface that goes down or loses its last address, and does not bring them back; addresses come and
     /// go; interfaces that are followed have other ones. To be called when [`super::LinkWatch`] tells of a change.
     ///
-    /// True if [`Self::config`] or [`Self::facts`] are other than before. What cannot be set is logged, and does not keep the
-    /// rest from being set; a later call tries again.
+    /// [`Self::config`] and [`Self::facts`] tell then how it is, also if something fails afterwards. What cannot be set is logged,
+    /// and does not keep the rest from being set; a later call tries again.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or the journal not be written.
-    pub async fn follow(&mut self) -> Result<bool, HostError> {
+    pub async fn follow(&mut self) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let config = self.written.at(&snapshot.whereabouts(&self.written));
         let (mut facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
@@ -208,7 +202,6 @@ impl Applied {
         for warning in facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning)) {
             tracing::warn!("{warning}");
         }
-        let differs = config.uplinks != self.config.uplinks || facts != self.facts;
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
             let _lock = Lock::take().await?;
@@ -221,7 +214,7 @@ impl Applied {
                 tracing::warn!(%error, "not everything could be set");
             }
         }
-        Ok(differs)
+        Ok(())
     }
 
     async fn take_back_obsolete(&mut self) -> Result<(), HostError> {

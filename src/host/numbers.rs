@@ -9,6 +9,8 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::control::config::Uplink;
+
 use super::error::HostError;
 use super::snapshot::{Snapshot, is_local};
 use super::steps::{PROTOCOL, RuleAction, TABLE_LOCAL};
@@ -199,6 +201,7 @@ pub(super) enum Ours {
 }
 
 const _: () = assert!(Numbers::MAX_UPLINKS < 1 << (32 - OWN_PREFIX));
+const _: () = assert!(Uplink::MOST <= Numbers::MAX_UPLINKS);
 
 fn digits_at_the_end(name: &str) -> Option<u32> {
     let start = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();
