@@ -10,14 +10,16 @@
 //! | [`nat`]     | tuples, sessions, table, ports, fast and slow path, TCP tracking, verdicts | packet, time           |
 //! | [`engine`]  | workers: one queue, one thread, batch by batch; counters                   | io, packet, nat, time  |
 //! | [`dns`]     | an authoritative name server, updates and a hook that follow the lines     | none                   |
-//! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | control::config        |
-//! | [`control`] | configuration, lifecycle, logging, admin socket                            | everything above       |
+//! | [`config`]  | the configuration file: read, checked, printed                             | none                   |
+//! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | config        |
+//! | [`control`] | lifecycle, logging, admin socket                            | everything above       |
 //! | [`cli`]     | the command line and the demo                                              | everything above       |
 //!
 //! Deliberately absent: `packet` knows nothing of sessions, `nat` reads no clock and does no I/O, nothing on a
 //! worker thread logs, allocates on the hit path, or takes a lock of the control plane.
 
 pub mod cli;
+pub mod config;
 pub mod control;
 pub mod dns;
 pub mod engine;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{ConfigFile, Failure, exit, print, show_warnings};
-use crate::control::config::{self as configuration, Config, Loaded, Problem, Problems};
+use crate::config::{self as configuration, Config, Loaded, Problem, Problems};
 
 /// Arguments of `natbox check`.
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, Failure, print};
-use crate::control::config::{to_json, to_yaml};
+use crate::config::{to_json, to_yaml};
 
 /// Arguments of `natbox config`.
 #[derive(Debug, Args)]

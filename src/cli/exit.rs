@@ -4,7 +4,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
 
 use super::output::warn;
-use crate::control::config::Problems;
+use crate::config::Problems;
 use crate::engine::WORKER_THREAD;
 
 /// Exit code of success.

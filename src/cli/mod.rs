@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::control::config::{self as configuration, Loaded, Problem};
+use crate::config::{self as configuration, Loaded, Problem};
 
 pub use exit::{BUG, DONE, ENVIRONMENT, Failure, USER};
 pub use output::{print, warn};

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{ConfigFile, Failure};
 use crate::control::admin::SocketError;
-use crate::control::config::{self, Loaded};
+use crate::config::{self, Loaded};
 use crate::control::lifecycle::{self, RunError};
 use crate::control::logging;
 use crate::dns::DnsError;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dns::{self, DnsError, Line, Lines, Prepared, Service};
 use crate::host::Facts;
 
-use super::config::{Config, Dns, DnsUpdate, Uplink};
+use crate::config::{Config, Dns, DnsUpdate, Uplink};
 use super::health;
 
 /// A name server and the lines that it follows.
@@ -211,7 +211,7 @@ fn memory(config: &Config) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::config;
+    use crate::config;
 
     #[test]
     fn the_zone_and_the_lines_are_those_of_the_configuration() {

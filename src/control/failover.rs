@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::config::{Config, Failback, OnFailure, Uplink};
+use crate::config::{Config, Failback, OnFailure, Uplink};
 use super::events::{Events, News};
 use super::health::{Line, LineTurn, Lines, Reason, Turn};
 use crate::nat::{Affected, Intake, Nat, SweepPlace};

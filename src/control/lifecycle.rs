@@ -25,7 +25,7 @@ use crate::nat::Nat;
 use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
-use super::config::{Config, IoBackend, OffloadLimit, Workers};
+use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use super::dns::{self, Running};
 use super::events::{Events, News};
 use super::failover::Failover;

@@ -15,7 +15,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::config::{Log, LogFormat, LogLevel};
+use crate::config::{Log, LogFormat, LogLevel};
 
 /// Target of the mapping log's lines.
 pub(super) const MAPPINGS: &str = "mappings";

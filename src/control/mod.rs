@@ -4,7 +4,6 @@
 //! read through their published counters, and never wait for anything here.
 
 pub mod admin;
-pub mod config;
 mod dns;
 mod events;
 mod failover;

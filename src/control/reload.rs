@@ -17,7 +17,7 @@ use crate::host::{Facts, Numbers, Prepared};
 use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
-use super::config::{self, Config, Loaded, Problems, Whereabouts};
+use crate::config::{self, Config, Loaded, Problems, Whereabouts};
 use super::events::{Events, News};
 use super::settings;
 

@@ -3,7 +3,7 @@
 use crate::host::Facts;
 use crate::nat;
 
-use super::config::{
+use crate::config::{
     AddressPooling, Balance, Config, Dependence, Dns, ForwardProtocol, MssClamp, PortRange, Refusal,
     UnsolicitedSyn,
 };

@@ -14,7 +14,7 @@ use crate::host::Numbers;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use super::config::{self, Uplink};
+use crate::config::{self, Uplink};
 use super::dns::{DnsStatus, Running};
 use super::events::Events;
 use super::health::{Line, Lines};

@@ -9,7 +9,7 @@ use super::listeners;
 use super::numbers::Numbers;
 use super::snapshot::Snapshot;
 use super::sysctl;
-use crate::control::config::{Config, PortRange};
+use crate::config::{Config, PortRange};
 
 /// Where the kernel shows the ports that the host's own connections take.
 const EPHEMERAL: &str = "net/ipv4/ip_local_port_range";

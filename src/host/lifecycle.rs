@@ -24,7 +24,7 @@ use super::numbers::{Numbers, Ours};
 use super::snapshot::Snapshot;
 use super::steps::{self, PROTOCOL, Step};
 use super::sysctl;
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// Checks the interfaces, takes back what killed predecessors left in this network namespace, and looks at the host.
 /// Nothing of ours is set yet, and no TUN needs to exist.

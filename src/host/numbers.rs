@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::control::config::Uplink;
+use crate::config::Uplink;
 
 use super::error::HostError;
 use super::snapshot::{Snapshot, is_local};

@@ -20,7 +20,7 @@ use super::steps::{
     self, PROTOCOL, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
     TUN_QUEUE_LENGTH,
 };
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// What to do by hand, on every machine concerned.
 #[derive(Clone, Debug, Serialize)]

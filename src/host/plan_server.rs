@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// Table on the server for the first box; the others follow. Also the priority of its rules.
 const SERVER_TABLES: u32 = 7201;

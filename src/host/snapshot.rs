@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::control::config::{Config, Uplink, Whereabouts};
+use crate::config::{Config, Uplink, Whereabouts};
 
 use super::facts::DefaultRoute;
 use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use super::facts::{Facts, LegState};
 use super::numbers::Numbers;
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// Protocol number in our routes and rules (`rtm_protocol`, `FRA_PROTOCOL`), so that leftovers can be told from what
 /// others set. Not in iproute2's `rt_protos`, and above the kernel's own range (`RTPROT_STATIC`).

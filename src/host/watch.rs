@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::error::HostError;
 use super::netlink::{Kernel, address_of, link_of};
 use super::snapshot::{Address, Link};
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use super::target::{self, Target};
 use super::{ConfigFile, Failure, print};
 use crate::control::admin::{ClientError, Request};
-use crate::control::config::{self, Config};
+use crate::config::{self, Config};
 use crate::control::{Setup, Status};
 use crate::host::doctor::{self, Finding};
 use report::Report;

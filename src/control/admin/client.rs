@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::{Refusal, Request};
-use crate::control::config::Admin;
+use crate::config::Admin;
 
 /// Why a box could not be asked.
 #[derive(Debug, thiserror::Error)]

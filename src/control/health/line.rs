@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::control::config::Health;
+use crate::config::Health;
 
 /// One line.
 #[derive(Debug)]

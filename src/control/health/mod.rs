@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::config::Config;
+use crate::config::Config;
 
 pub(super) use line::{Line, Reason, Turn};
 pub(super) use probes::RawSockets;

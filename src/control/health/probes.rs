@@ -19,7 +19,7 @@ use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::oneshot;
 
 use super::names::Names;
-use crate::control::config::{Config, Health, WebTarget};
+use crate::config::{Config, Health, WebTarget};
 
 /// Sockets that only a privileged process can open: for each uplink that pings, one.
 pub(in crate::control) struct RawSockets(Vec<Option<OwnedFd>>);
@@ -30,7 +30,7 @@ impl RawSockets {
     /// # Errors
     /// The system's, with the key that asks for it.
     pub(in crate::control) fn open(config: &Config) -> Result<Self, (String, io::Error)> {
-        let pings = |uplink: &crate::control::config::Uplink| {
+        let pings = |uplink: &crate::config::Uplink| {
             uplink.health.as_ref().is_some_and(|health| !health.ping.is_empty())
         };
         let open = |(place, uplink)| {

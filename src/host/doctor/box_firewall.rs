@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use super::Finding;
 use super::box_seen::{BoxSeen, protocols};
 use super::filters::{Fate, Packet, no_obstacle};
-use crate::control::config::Uplink;
+use crate::config::Uplink;
 
 /// Rules of others that keep packets from passing, or change them.
 pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
@@ -204,4 +204,4 @@ fn asked_by(uplink: &Uplink) -> impl Iterator<Item = &'static str> {
     pings.then_some("icmp").into_iter().chain(connects.then_some("tcp"))
 }
 
-const DNS: u16 = crate::control::config::Dns::PORT;
+const DNS: u16 = crate::config::Dns::PORT;

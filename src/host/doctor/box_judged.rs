@@ -6,7 +6,7 @@ use super::box_seen::{BoxSeen, Passage, State};
 use super::filters::not_looked_at;
 use super::legs::{Leg, judge_offloads};
 use super::{Finding, Severity, box_firewall, conntrack};
-use crate::control::config::MssClamp;
+use crate::config::MssClamp;
 use crate::host::error::HostError;
 use crate::host::plan::{command, rule_words};
 use crate::host::snapshot::FoundRule;

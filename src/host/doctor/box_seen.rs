@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::filters::Filters;
 use super::legs::Leg;
-use crate::control::config::{Config, Forward, ForwardProtocol};
+use crate::config::{Config, Forward, ForwardProtocol};
 use crate::host::error::HostError;
 use crate::host::facts::Facts;
 use crate::host::look::{Look, look};

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::error::HostError;
 use super::netlink::Kernel;
 use super::numbers::Numbers;
-use crate::control::config::Config;
+use crate::config::Config;
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

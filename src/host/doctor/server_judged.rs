@@ -12,7 +12,7 @@ use super::first_hop::FirstHop;
 use super::legs::judge_offloads;
 use super::server_seen::{Line, ServerSeen};
 use super::{Finding, conntrack};
-use crate::control::config::{Config, Forward, MssClamp};
+use crate::config::{Config, Forward, MssClamp};
 use crate::host::listeners::Listener;
 use crate::host::plan_server::server_table;
 use crate::host::snapshot::FoundRule;

@@ -6,7 +6,7 @@ use super::box_seen::{PATIENCE, answer, neighbours_when_settled, somebody_outsid
 use super::filters::Filters;
 use super::first_hop::{self, Found};
 use super::legs::Leg;
-use crate::control::config::{Config, Forward};
+use crate::config::{Config, Forward};
 use crate::host::error::HostError;
 use crate::host::listeners::{self, Listener};
 use crate::host::netlink::Kernel;

@@ -13,7 +13,7 @@ use super::legs::{Leg, Offloads, judge_offloads};
 use super::server_judged;
 use super::server_seen::{Line, ServerSeen};
 use super::{Finding, Severity};
-use crate::control::config::{self, Config};
+use crate::config::{self, Config};
 use crate::host::listeners::Listener;
 use crate::host::snapshot::{FoundRule, Snapshot};
 use crate::host::steps::{Rule, RuleAction};

@@ -11,7 +11,7 @@ use super::numbers::{Numbers, Ours};
 use super::plan::command;
 use super::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
 use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN, steps};
-use crate::control::config::*;
+use crate::config::*;
 
 #[test]
 fn one_uplink_on_the_segment_with_a_gateway() {

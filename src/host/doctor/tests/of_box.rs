@@ -134,11 +134,11 @@ fn segments_too_long_for_a_line_are_warned_of_unless_they_are_clamped() {
         judge(seen).iter().any(|finding| finding.id == "mtu" && finding.severity == Severity::Warning)
     };
     assert!(!warned(&seen), "auto");
-    seen.config.nat.mss_clamp = crate::control::config::MssClamp::Off;
+    seen.config.nat.mss_clamp = crate::config::MssClamp::Off;
     assert!(warned(&seen));
-    seen.config.nat.mss_clamp = crate::control::config::MssClamp::To(1360);
+    seen.config.nat.mss_clamp = crate::config::MssClamp::To(1360);
     assert!(!warned(&seen));
-    seen.config.nat.mss_clamp = crate::control::config::MssClamp::To(1361);
+    seen.config.nat.mss_clamp = crate::config::MssClamp::To(1361);
     assert!(warned(&seen));
 }
 

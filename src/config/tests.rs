@@ -12,11 +12,11 @@ use super::cursor::Section;
 use super::tree::{Node, Value};
 use super::*;
 
-const REFERENCE: &str = include_str!("../../../configs/reference.yaml");
-const NATBOX1: &str = include_str!("../../../configs/natbox1.yaml");
-const NATBOX2: &str = include_str!("../../../configs/natbox2.yaml");
-const FAILOVER: &str = include_str!("../../../configs/failover.yaml");
-const THREE_LEGGED: &str = include_str!("../../../configs/three-legged.yaml");
+const REFERENCE: &str = include_str!("../../configs/reference.yaml");
+const NATBOX1: &str = include_str!("../../configs/natbox1.yaml");
+const NATBOX2: &str = include_str!("../../configs/natbox2.yaml");
+const FAILOVER: &str = include_str!("../../configs/failover.yaml");
+const THREE_LEGGED: &str = include_str!("../../configs/three-legged.yaml");
 
 /// The shortest valid file.
 const SHORT: &str = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
