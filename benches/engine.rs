@@ -15,7 +15,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use natbox::io::{BATCH, Offload, PacketIo, ReplayIo};
 use natbox::nat::Key;
 use natbox::packet::{ChecksumMode, TcpFlags, parse};
@@ -26,7 +28,8 @@ use rand::seq::SliceRandom;
 
 use support::floor::Floor;
 use support::scene::{
-    CHUNK, PUBLIC, REMOTE, SHORT, START, client, established, inside, open_box, replay, run, segment, tuples,
+    CHUNK, PUBLIC, REMOTE, SHORT, START, client, established, inside, open_box, replay, run,
+    segment, tuples,
 };
 use support::twin::Twin;
 
@@ -37,14 +40,20 @@ const SIZES: [u32; 3] = [10_000, 1_000_000, 16 << 20];
 
 fn sizes() -> Vec<u32> {
     match std::env::var("NATBOX_BENCH_SESSIONS") {
-        Ok(list) => list.split(',').map(|size| size.parse().expect("numbers, separated by commas")).collect(),
+        Ok(list) => list
+            .split(',')
+            .map(|size| size.parse().expect("numbers, separated by commas"))
+            .collect(),
         Err(_) => SIZES.to_vec(),
     }
 }
 
 fn engine(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("engine");
-    group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(1)).sample_size(20);
+    group
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
     for size in sizes() {
         let (batches, nat) = open_box(size, CHUNK as u32, 1);
         let mut batch = batches.into_iter().next().expect("one worker");
@@ -66,9 +75,11 @@ fn engine(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(CHUNK as u64));
         let mut now = START;
         let clients = size..size + 16 * CHUNK as u32;
-        let inbound = clients.map(|index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0));
+        let inbound =
+            clients.map(|index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0));
         let endpoints = 0..16 * CHUNK as u32;
-        let outbound = endpoints.map(|index| segment(TcpFlags::SYN, inside(index), (REMOTE, 443), 1, 0));
+        let outbound =
+            endpoints.map(|index| segment(TcpFlags::SYN, inside(index), (REMOTE, 443), 1, 0));
         let kinds = [("forward", inbound.collect::<Vec<_>>()), ("outbound", outbound.collect())];
         for (kind, mut packets) in kinds {
             packets.shuffle(&mut StdRng::seed_from_u64(3));
@@ -93,7 +104,11 @@ fn engine(criterion: &mut Criterion) {
             });
         }
         let counters = batch.counters();
-        assert_eq!(counters.packets_in, counters.packets_out, "a packet was dropped: {:?}", counters.drops);
+        assert_eq!(
+            counters.packets_in, counters.packets_out,
+            "a packet was dropped: {:?}",
+            counters.drops
+        );
         assert_eq!(counters.stateless, 0, "a packet went without a session");
     }
     group.finish();
@@ -125,7 +140,8 @@ fn through_twin(twin: &Twin, table: &natbox::nat::Table, io: &mut ReplayIo) {
     let mut translated = 0;
     for index in 0..frames {
         let frame = io.frame(index);
-        let parsed = parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a good packet");
+        let parsed =
+            parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a good packet");
         let key = Key::of(parsed.tuple().expect("it has ports"));
         let partner = twin.track(key, table.hash(key), START).expect("an open connection");
         parsed.rewrite(frame.buffer, partner.tuple().mirrored(), true);

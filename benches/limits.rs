@@ -26,8 +26,8 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use support::scene::{
-    PUBLIC, SERVER, SHORT, START, Small, client, established, established_on, open_box, open_box_on, replay,
-    run, segment, settings,
+    PUBLIC, SERVER, SHORT, START, Small, client, established, established_on, open_box,
+    open_box_on, replay, run, segment, settings,
 };
 
 mod support;
@@ -37,7 +37,8 @@ type Part = (&'static str, fn() -> Value);
 
 fn main() {
     // Cargo adds `--bench`.
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--json").collect();
     let parts: [Part; 4] =
@@ -68,7 +69,8 @@ fn show(line: &str) {
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says it");
-    let kibibytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
+    let kibibytes: u64 =
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
     kibibytes * 1024
 }
 

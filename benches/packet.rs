@@ -27,7 +27,8 @@ fn tuples(protocol: Protocol) -> [Tuple; 2] {
 
 /// An ICMP error of `size` bytes about a TCP segment.
 fn error(size: usize) -> Vec<u8> {
-    let quoted = craft::tcp(tuples(Protocol::TCP)[1].mirrored(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
+    let quoted =
+        craft::tcp(tuples(Protocol::TCP)[1].mirrored(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
     craft::icmp_error(3, 1, ROUTER, PUBLIC, &quoted[..size - 28])
 }
 
@@ -35,7 +36,14 @@ fn parse_rewrite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("packet/parse_rewrite");
     group.throughput(Throughput::Elements(BATCH as u64));
     for size in [64, 1500] {
-        let tcp = craft::tcp(tuples(Protocol::TCP)[1], TcpFlags::ACK, 1, 2, &[1; 12], &vec![0x5a; size - 52]);
+        let tcp = craft::tcp(
+            tuples(Protocol::TCP)[1],
+            TcpFlags::ACK,
+            1,
+            2,
+            &[1; 12],
+            &vec![0x5a; size - 52],
+        );
         let udp = craft::udp(tuples(Protocol::UDP)[1], &vec![0x5a; size - 28]);
         for (name, packet) in [("tcp", tcp), ("udp", udp), ("icmp-error", error(size))] {
             for (mode, mode_name) in

@@ -9,8 +9,12 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
-use natbox::nat::{Key, KeyHash, Lifetimes, NewSession, Origin, State, Table, TcpState, Timeouts, Tracked};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
+use natbox::nat::{
+    Key, KeyHash, Lifetimes, NewSession, Origin, State, Table, TcpState, Timeouts, Tracked,
+};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -82,7 +86,8 @@ fn track(criterion: &mut Criterion) {
         let sessions = sessions(1, size as usize, TcpState::Established);
         let table = table(size);
         fill(&table, &sessions, START);
-        let mut keys: Vec<Key> = sessions.iter().flat_map(|new| [new.original, new.reply]).collect();
+        let mut keys: Vec<Key> =
+            sessions.iter().flat_map(|new| [new.original, new.reply]).collect();
         keys.shuffle(&mut StdRng::seed_from_u64(2));
         let mut batches = keys.chunks_exact(BATCH).cycle();
 

@@ -24,7 +24,11 @@ fn assert_refused(scene: &SingleBox, before: &[&str], config: &Config, code: i32
 fn every_mistake_of_a_configuration_is_named_by_line_and_column() {
     let scene = SingleBox::new(Published::OnLink);
     let before = scene.host_state();
-    let text = scene.config().to_string().replace("workers: 2", "workers: two").replace("tcp+udp", "tcpip");
+    let text = scene
+        .config()
+        .to_string()
+        .replace("workers: 2", "workers: two")
+        .replace("tcp+udp", "tcpip");
     let path = scene.write("wrong", &text);
     let name = path.to_str().unwrap();
     for command in ["run", "check", "plan", "config"] {
@@ -32,7 +36,11 @@ fn every_mistake_of_a_configuration_is_named_by_line_and_column() {
         assert_eq!(ended.code, Some(USER), "{ended:?}");
         let lines: Vec<&str> = ended.stderr.lines().collect();
         assert_eq!(lines.len(), 2, "{command}: {}", ended.stderr);
-        assert!(lines[0].starts_with(&format!("{name}:2:28: tun.workers: found `two`")), "{}", lines[0]);
+        assert!(
+            lines[0].starts_with(&format!("{name}:2:28: tun.workers: found `two`")),
+            "{}",
+            lines[0]
+        );
         assert!(
             lines[1].starts_with(&format!("{name}:9:29: forwards[2].protocol: found `tcpip`")),
             "{}",
@@ -71,7 +79,13 @@ fn a_missing_interface_is_named_with_those_that_are_there() {
     ] {
         for manage in [true, false] {
             let config = Config { manage, ..config.clone() };
-            assert_refused(&scene, &[], &config, USER, &[key, "an9\"", "there are: ", "lan0", "wan0"]);
+            assert_refused(
+                &scene,
+                &[],
+                &config,
+                USER,
+                &[key, "an9\"", "there are: ", "lan0", "wan0"],
+            );
         }
     }
 }
@@ -127,7 +141,13 @@ fn a_name_that_another_program_took_for_its_device_is_refused() {
     let scene = SingleBox::new(Published::OnLink);
     // A program that is attached to it.
     let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
-    assert_refused(&scene, &[], &scene.config(), USER, &["tun.name", "nb0", "taken", "choose another"]);
+    assert_refused(
+        &scene,
+        &[],
+        &scene.config(),
+        USER,
+        &["tun.name", "nb0", "taken", "choose another"],
+    );
     drop(foreign);
     // A device that stays without one; what is not a TUN at all.
     for (workers, multi_queue) in [("1", &[] as &[&str]), ("2", &["multi_queue"])] {
@@ -155,9 +175,21 @@ fn without_privilege_the_message_says_which_is_needed() {
     let config = Config { socket: open.join("natbox.sock"), ..scene.config() };
     assert_refused(&scene, &nobody, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
     // Root without the capability.
-    assert_refused(&scene, &capability, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+    assert_refused(
+        &scene,
+        &capability,
+        &config,
+        ENVIRONMENT,
+        &["permission", "CAP_NET_ADMIN", "root"],
+    );
     let unmanaged = Config { manage: false, ..config };
-    assert_refused(&scene, &nobody, &unmanaged, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+    assert_refused(
+        &scene,
+        &nobody,
+        &unmanaged,
+        ENVIRONMENT,
+        &["permission", "CAP_NET_ADMIN", "root"],
+    );
 }
 
 #[test]
@@ -173,10 +205,18 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         &["/dev/net/tun is missing", "modprobe tun"],
     );
     // A node without a driver behind it.
-    let script =
-        scene.write("fake", "mount -t tmpfs none /dev/net && mknod /dev/net/tun c 10 254 && exec \"$@\"\n");
+    let script = scene.write(
+        "fake",
+        "mount -t tmpfs none /dev/net && mknod /dev/net/tun c 10 254 && exec \"$@\"\n",
+    );
     let fake = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
-    assert_refused(&scene, &fake, &scene.config(), ENVIRONMENT, &["/dev/net/tun is missing", "modprobe tun"]);
+    assert_refused(
+        &scene,
+        &fake,
+        &scene.config(),
+        ENVIRONMENT,
+        &["/dev/net/tun is missing", "modprobe tun"],
+    );
 }
 
 #[test]
@@ -192,9 +232,21 @@ fn an_unusable_socket_path_is_named() {
         &["admin.socket", "/proc/natbox.sock", "must be writable"],
     );
     let config = Config { socket: "/proc/natbox/natbox.sock".into(), ..scene.config() };
-    assert_refused(&scene, &[], &config, ENVIRONMENT, &["admin.socket", "/proc/natbox", "must be writable"]);
+    assert_refused(
+        &scene,
+        &[],
+        &config,
+        ENVIRONMENT,
+        &["admin.socket", "/proc/natbox", "must be writable"],
+    );
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    assert_refused(&scene, &nobody, &scene.config(), ENVIRONMENT, &["admin.socket", "must be writable"]);
+    assert_refused(
+        &scene,
+        &nobody,
+        &scene.config(),
+        ENVIRONMENT,
+        &["admin.socket", "must be writable"],
+    );
     let file = scene.write("a-file", "");
     let config = Config { socket: file.clone(), ..scene.config() };
     assert_refused(&scene, &[], &config, USER, &["admin.socket", "not a socket"]);

@@ -46,19 +46,29 @@ fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> 
             let target: SocketAddrV4 = site.line(line).endpoint(port);
             let mut command = site.client().command("iperf3");
             command.args(["--json", "--time", "1", "--bind", &CLIENTS[line].to_string()]);
-            command.args(["--client", &target.ip().to_string(), "--port", &port.to_string()]).args(arguments);
-            clients.push(site.client().spawn(&format!("iperf3-{}-{line}", kind.replace(' ', "-")), command)?);
+            command
+                .args(["--client", &target.ip().to_string(), "--port", &port.to_string()])
+                .args(arguments);
+            clients.push(
+                site.client()
+                    .spawn(&format!("iperf3-{}-{line}", kind.replace(' ', "-")), command)?,
+            );
         }
         for client in &mut clients {
             let status = client.wait(PATIENCE)?;
-            ensure!(status.is_some_and(|status| status.success()), "{kind}: {status:?}\n{}", client.log());
+            ensure!(
+                status.is_some_and(|status| status.success()),
+                "{kind}: {status:?}\n{}",
+                client.log()
+            );
             let report: Value = serde_json::from_str(&client.log())?;
             let sum = if kind.starts_with("datagrams") {
                 &report["end"]["sum"]
             } else {
                 &report["end"]["sum_received"]
             };
-            let bytes = sum["bytes"].as_u64().with_context(|| format!("{kind}: no sum in {report}"))?;
+            let bytes =
+                sum["bytes"].as_u64().with_context(|| format!("{kind}: no sum in {report}"))?;
             // A tenth of what is asked for at least; the machine may be busy.
             ensure!(bytes > 250_000, "{kind}: {bytes} bytes");
             if let Some(lost) = sum["lost_percent"].as_f64() {

@@ -15,14 +15,20 @@ use crate::lab::{NATBOX, wait_for};
 
 fn demo(arguments: &[&str]) -> Result<Child> {
     let mut command = Command::new(NATBOX);
-    command.arg("demo").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg("demo")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.spawn().context("start natbox demo")
 }
 
 /// What a demo with this pid has set up: its namespaces, journal and directory.
 fn traces(pid: u32) -> Vec<PathBuf> {
     let name = format!("nbdemo-{pid}-");
-    let directories = ["/run/netns", "/run/natbox"].into_iter().filter_map(|path| fs::read_dir(path).ok());
+    let directories =
+        ["/run/netns", "/run/natbox"].into_iter().filter_map(|path| fs::read_dir(path).ok());
     let entries = directories.flatten().flatten().map(|entry| entry.path());
     entries.filter(|path| path.to_string_lossy().contains(&name)).collect()
 }
@@ -62,8 +68,14 @@ fn the_demo_reports_that_two_lines_add_up() -> Result<()> {
     );
     let report: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(report["ratio"].as_f64().is_some_and(|ratio| (1.95..2.1).contains(&ratio)), "{report}");
-    ensure!(report["wrong_line_replies"] == 0 && report["client_addresses_preserved"] == true, "{report}");
-    ensure!(report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)), "{report}");
+    ensure!(
+        report["wrong_line_replies"] == 0 && report["client_addresses_preserved"] == true,
+        "{report}"
+    );
+    ensure!(
+        report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)),
+        "{report}"
+    );
     ensure!(report["sessions"].as_u64().is_some_and(|sessions| sessions >= 60), "{report}");
     ensure!(report["capture_missed"] == 0, "{report}");
     for line in report["lines"].as_array().context("no lines")? {
@@ -94,7 +106,10 @@ fn the_demo_of_the_three_legged_box_reports_that_its_lines_add_up() -> Result<()
     let report: Value = serde_json::from_str(&report)?;
     ensure!(report["story"] == "three-legged" && report["lines_count"] == 2, "{report}");
     ensure!(report["ratio"].as_f64().is_some_and(|ratio| (1.95..2.1).contains(&ratio)), "{report}");
-    ensure!(report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)), "{report}");
+    ensure!(
+        report["together_mbit"].as_f64().is_some_and(|rate| (72.0..84.0).contains(&rate)),
+        "{report}"
+    );
     ensure!(report["wrong_line_replies"] == 0 && report["capture_missed"] == 0, "{report}");
     ensure!(report["client_addresses_preserved"] == true, "{report}");
     ensure!(report["sessions"].as_u64().is_some_and(|sessions| sessions >= 60), "{report}");
@@ -127,7 +142,10 @@ fn the_demo_of_a_failing_line_reports_that_only_its_own_sessions_noticed() -> Re
     // Not before two of the three intervals are over.
     let seconds = number("seconds_to_new_line")?;
     ensure!((2.0..number("seconds_wanted")? + 0.4).contains(&seconds), "{report}");
-    ensure!(number("wrong_line_replies")? == 0.0 && (1.9..2.1).contains(&number("ratio")?), "{report}");
+    ensure!(
+        number("wrong_line_replies")? == 0.0 && (1.9..2.1).contains(&number("ratio")?),
+        "{report}"
+    );
     ensure!(traces(pid).is_empty() && processes(pid).is_empty(), "left: {:?}", traces(pid));
     Ok(())
 }
@@ -170,15 +188,23 @@ fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -
     let namespace = format!("{stem}-box");
     let ip = |arguments: &[&str]| Command::new("ip").args(arguments).status();
     ensure!(ip(&["netns", "add", &namespace])?.success());
-    let mut sleeper = Command::new("ip").args(["netns", "exec", &namespace, "sleep", "600"]).spawn()?;
+    let mut sleeper =
+        Command::new("ip").args(["netns", "exec", &namespace, "sleep", "600"]).spawn()?;
     let command_line = format!("/proc/{}/cmdline", sleeper.id());
-    wait_for("the sleeper", || Ok(fs::read_to_string(&command_line)?.starts_with("sleep").then_some(())))?;
+    wait_for("the sleeper", || {
+        Ok(fs::read_to_string(&command_line)?.starts_with("sleep").then_some(()))
+    })?;
     fs::create_dir_all("/run/natbox")?;
-    fs::write(format!("/run/natbox/lab-{stem}.json"), format!("{{\"namespace\":\"{namespace}\"}}\n"))?;
+    fs::write(
+        format!("/run/natbox/lab-{stem}.json"),
+        format!("{{\"namespace\":\"{namespace}\"}}\n"),
+    )?;
     let _lab = Lab::new("nbnext")?;
     // Another test's lab may be at it just now.
     wait_for("the sleeper's end", || Ok(sleeper.try_wait()?))?;
-    wait_for("the namespace's end", || Ok((!Path::new("/run/netns").join(&namespace).exists()).then_some(())))
+    wait_for("the namespace's end", || {
+        Ok((!Path::new("/run/netns").join(&namespace).exists()).then_some(()))
+    })
 }
 
 #[test]

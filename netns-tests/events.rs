@@ -54,7 +54,10 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     set_carrier(site.line(1), false)?;
     ensure!(follower.next()? == News::InterfaceDown { interface: interface.clone() });
     let failed = follower.next()?;
-    ensure!(matches!(&failed, News::LineFailed { uplink: line, .. } if *line == uplink), "{failed:?}");
+    ensure!(
+        matches!(&failed, News::LineFailed { uplink: line, .. } if *line == uplink),
+        "{failed:?}"
+    );
     set_carrier(site.line(1), true)?;
     ensure!(follower.next()? == News::InterfaceUp { interface });
     ensure!(follower.next()? == News::LineHealthy { uplink });
@@ -75,7 +78,8 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     natbox.process().signal(Signal::TERM)?;
     ensure!(follower.next()? == News::Stopping { signal: "TERM".to_owned() });
     let ended = Instant::now();
-    let status = wait_for("the follower to end with its box", || Ok(follower.process.try_wait()?))?;
+    let status =
+        wait_for("the follower to end with its box", || Ok(follower.process.try_wait()?))?;
     ensure!(status.success(), "{status} after {:?}", ended.elapsed());
     Ok(())
 }

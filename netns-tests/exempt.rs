@@ -18,7 +18,8 @@ fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
         scene.net.route("10.0.0.0/24", scene.outside).unwrap();
         let before = scene.host_state();
         let mut config = scene.config();
-        config.extra = format!("exempt: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
+        config.extra =
+            format!("exempt: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
         let natbox = scene.start(&config);
         let exempt = bind(&scene.net, CLIENT, EXEMPT_PORT);
         let other = bind(&scene.net, CLIENT, OTHER_PORT);
@@ -39,7 +40,9 @@ fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
         }
         // From there straight to the inside: not exempt, not let in.
         send(&other, 100, SocketAddrV4::new(SERVER, 5000));
-        eventually("the packet is dropped", || (natbox.dropped("source-not-inside") > 0).then_some(()));
+        eventually("the packet is dropped", || {
+            (natbox.dropped("source-not-inside") > 0).then_some(())
+        });
         send(&exempt, 101, SocketAddrV4::new(SERVER, 5000));
         assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, EXEMPT_PORT));
         natbox.stop(Signal::TERM);

@@ -79,7 +79,9 @@ fn seen(connection: &mut Connection) -> Result<Ipv4Addr> {
 }
 
 fn wait_until_healthy(natbox: &NatBox, line: usize, healthy: bool) -> Result<()> {
-    wait_for("the line's state", || Ok((natbox.status()?.uplinks[line].healthy == healthy).then_some(())))
+    wait_for("the line's state", || {
+        Ok((natbox.status()?.uplinks[line].healthy == healthy).then_some(()))
+    })
 }
 
 /// The router at the other end dies without a word, or is mended.
@@ -107,15 +109,21 @@ fn assert_new_ones_go_over(site: &Site, line: usize) -> Result<()> {
 fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.line(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
-        [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| format!("http: \"http://{TARGET}/alive\"")];
+        [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| {
+            format!("http: \"http://{TARGET}/alive\"")
+        }];
     for probe in probes {
         let (site, _outside) = site()?;
         std::fs::write(site.lab.directory().join("alive"), "")?;
-        let _nginx = Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
+        let _nginx =
+            Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
         let (stays, dies) = (site.line(0), site.line(1));
         let config = site
             .three_legged_config()
-            .uplink(0, &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], need: 2", stays.gateway)))
+            .uplink(
+                0,
+                &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], need: 2", stays.gateway)),
+            )
             .uplink(1, &format!("{}, on_failure: reset", health(&probe(&site))));
         let natbox = site.start(0, &config)?;
         let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
@@ -145,11 +153,16 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
                 talk.goes_on().context("the line that stays")?;
             }
             let ends = talkers.into_iter().map(|talker| talker.join().expect("no panic"));
-            Ok::<_, anyhow::Error>(ends.map(|(error, when)| (error, when - died)).collect::<Vec<_>>())
+            Ok::<_, anyhow::Error>(
+                ends.map(|(error, when)| (error, when - died)).collect::<Vec<_>>(),
+            )
         })?;
         for (error, after) in ends {
             ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
-            ensure!(after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK, "told after {after:?}");
+            ensure!(
+                after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK,
+                "told after {after:?}"
+            );
         }
         assert_new_ones_go_over(&site, 0)?;
         set_router(dies, true)?;
@@ -160,7 +173,10 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
         Talk::several(&site).context("both lines again")?;
         let status = natbox.status()?;
         ensure!(status.uplinks[0].since_seconds >= status.uplinks[1].since_seconds, "{status:?}");
-        ensure!(status.uplinks[0].healthy && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0));
+        ensure!(
+            status.uplinks[0].healthy
+                && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0)
+        );
         ensure!(status.totals["farewells"] >= 1, "{status:?}");
     }
     Ok(())
@@ -266,7 +282,10 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
     for talk in talks.iter_mut().filter(|talk| talk.over(site.line(1))) {
         talk.goes_on().context("over the line that was back first")?;
     }
-    let kept = talks.iter_mut().filter(|talk| talk.over(site.line(0))).filter_map(|talk| talk.goes_on().ok());
+    let kept = talks
+        .iter_mut()
+        .filter(|talk| talk.over(site.line(0)))
+        .filter_map(|talk| talk.goes_on().ok());
     ensure!(kept.count() > 0, "those that belong on the line that was the last to be back");
 
     // Down alone, and back: what begins meanwhile on line 1 and belongs to line 2 moves there.
@@ -283,15 +302,18 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
 }
 
 #[test]
-fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()> {
+fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()>
+{
     let (site, _outside) = site()?;
     let line = site.line(1);
     let _web = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
-    let config = site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
+    let config =
+        site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
     let natbox = site.start(0, &config)?;
     let fetch = |address: Ipv4Addr| -> Result<()> {
         let to = SocketAddrV4::new(address, WEB);
-        let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, PATIENCE)?.get("/"))??;
+        let answer =
+            site.client().enter(|| connect(Some(CLIENTS[1]), to, PATIENCE)?.get("/"))??;
         ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
         Ok(())
     };
@@ -321,7 +343,9 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
             false => ensure!(talk.goes_on().is_err(), "its address is gone"),
         }
     }
-    wait_for("a connection over the new address", || Ok((Talk::new(&site)?.external == next).then_some(())))?;
+    wait_for("a connection over the new address", || {
+        Ok((Talk::new(&site)?.external == next).then_some(()))
+    })?;
     Ok(())
 }
 
@@ -329,7 +353,8 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
-    let _elsewhere = Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
+    let _elsewhere =
+        Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
     let prefix = &site.line(0).prefix;
     let config = site
         .three_legged_config()

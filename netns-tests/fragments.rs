@@ -25,7 +25,9 @@ fn large_datagrams_cross_the_box_both_ways_through_a_forward_and_outbound() {
             exchange(&from_outside, size).unwrap();
             exchange(&from_inside, size).unwrap();
         }
-        for reason in ["fragment-refused", "fragment-duplicate", "fragments-full", "fragment-incomplete"] {
+        for reason in
+            ["fragment-refused", "fragment-duplicate", "fragments-full", "fragment-incomplete"]
+        {
             assert_eq!(natbox.dropped(reason), 0, "{reason} with {workers} workers");
         }
     }

@@ -11,7 +11,9 @@ use natbox::cli::demo::capture::Capture;
 use natbox::cli::demo::http;
 use rustix::process::Signal;
 
-use crate::single_box::{CLIENT, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve};
+use crate::single_box::{
+    CLIENT, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
+};
 
 #[test]
 fn a_stopped_box_leaves_the_host_as_it_was() {
@@ -148,7 +150,9 @@ fn traffic_comes_back_with_a_link_that_went_down() {
         scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
         natbox.wait_for_log(" is down");
         scene.natbox.ip(&["link", "set", interface, "up"]).unwrap();
-        eventually(&format!("traffic after {interface} was down ({kind:?})"), || scene.fetch().ok());
+        eventually(&format!("traffic after {interface} was down ({kind:?})"), || {
+            scene.fetch().ok()
+        });
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
         // The kernel drops the default route of a link that goes down; the box is not who set it.
@@ -196,12 +200,14 @@ fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
         let before = scene.host_state();
         let natbox = scene.start(&config);
         // The device itself is there, and its settings with it.
-        let bare = |state: crate::single_box::HostState| state.without("nb0").without("natbox.sock");
+        let bare =
+            |state: crate::single_box::HostState| state.without("nb0").without("natbox.sock");
         bare(before.clone()).assert_same(&bare(scene.host_state()), "with manage: false");
         let link = scene.natbox.ip_output(&["-brief", "link", "show", "nb0"]).unwrap();
         assert!(link.contains("DOWN"), "{link}");
 
-        let planned = scene.natbox(&[], &["plan", "--json", "--config", natbox.path.to_str().unwrap()]);
+        let planned =
+            scene.natbox(&[], &["plan", "--json", "--config", natbox.path.to_str().unwrap()]);
         assert_eq!(planned.code, Some(0), "{planned:?}");
         let plan: serde_json::Value = serde_json::from_str(&planned.stdout).unwrap();
         let commands: Vec<_> = plan["boxes"][0]["commands"]
@@ -213,7 +219,11 @@ fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
         let script = scene.write("plan", &format!("set -eu\n{}\n", commands.join("\n")));
         let run_plan = || {
             let output = scene.natbox.command("sh").arg(&script).output().unwrap();
-            assert!(output.status.success(), "{}\n{commands:#?}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{}\n{commands:#?}",
+                String::from_utf8_lossy(&output.stderr)
+            );
         };
         run_plan();
         scene.assert_traffic();

@@ -19,8 +19,12 @@ const SIZE: u64 = 1 << 30;
 const LIMIT: Duration = Duration::from_secs(180);
 
 /// Each rung of natbox's own ladder of offloads: as it is asked for, and as the status names it.
-const LADDER: [(&str, &str); 4] =
-    [("tso+uso", "tso4+uso4+checksum"), ("tso", "tso4+checksum"), ("checksum", "checksum"), ("none", "none")];
+const LADDER: [(&str, &str); 4] = [
+    ("tso+uso", "tso4+uso4+checksum"),
+    ("tso", "tso4+checksum"),
+    ("checksum", "checksum"),
+    ("none", "none"),
+];
 
 #[test]
 fn a_download_over_both_lines_at_once_is_intact_with_interface_offloads() -> Result<()> {
@@ -65,7 +69,14 @@ fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
         let mut downloads = Vec::new();
         for line in [0, 1] {
             let mut curl = site.client().command("curl");
-            curl.args(["-sS", "--fail", "--interface", &CLIENTS[line].to_string(), "--range", &ranges[line]]);
+            curl.args([
+                "-sS",
+                "--fail",
+                "--interface",
+                &CLIENTS[line].to_string(),
+                "--range",
+                &ranges[line],
+            ]);
             curl.arg("-o").arg(&halves[line]);
             curl.arg(format!("http://{}/original", site.line(line).endpoint(80)));
             downloads.push(site.client().spawn(&format!("curl-{offload}-{line}"), curl)?);
@@ -74,7 +85,9 @@ fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
             match download.wait(LIMIT)? {
                 Some(status) if status.success() => {}
                 Some(status) => bail!("offload {offload}: {status}\n{}", download.log()),
-                None => bail!("offload {offload}: `{}` took more than {LIMIT:?}", download.command()),
+                None => {
+                    bail!("offload {offload}: `{}` took more than {LIMIT:?}", download.command())
+                }
             }
         }
         let found = sha256(&[&halves[0], &halves[1]])?;
@@ -103,7 +116,9 @@ fn switch_offloads_off(site: &Site) -> Result<()> {
     }
     for (namespace, interface) in ends {
         let mut command = namespace.command("ethtool");
-        command.args(["-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off"]);
+        command.args([
+            "-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off",
+        ]);
         output(command)?;
     }
     Ok(())

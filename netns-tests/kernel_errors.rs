@@ -10,8 +10,8 @@ use natbox::packet::{Protocol, craft};
 
 use crate::lab::hops;
 use crate::single_box::{
-    BOX_INSIDE, CLIENT, DATAGRAMS, DEAD, ErrorWatch, FAR, Injector, PROVIDER, Published, SERVER, SingleBox,
-    Sink, WEB, seconds,
+    BOX_INSIDE, CLIENT, DATAGRAMS, DEAD, ErrorWatch, FAR, Injector, PROVIDER, Published, SERVER,
+    SingleBox, Sink, WEB, seconds,
 };
 
 /// ICMP types and codes.
@@ -59,7 +59,10 @@ fn a_dead_server_is_reported_to_the_client_by_the_published_address() {
         let watch = ErrorWatch::start(&scene.net);
         let (_socket, port) = knock(&scene.net, CLIENT, scene.endpoint(DEAD));
         let seen = watch.wait_for("host unreachable", |error| error.code == HOST);
-        assert_eq!((seen.kind, seen.source, seen.destination), (UNREACHABLE, scene.published, CLIENT));
+        assert_eq!(
+            (seen.kind, seen.source, seen.destination),
+            (UNREACHABLE, scene.published, CLIENT)
+        );
         assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (port, DEAD)));
 
         // The kernel hands an error to a socket only if the quoted packet is one that it has sent.
@@ -97,7 +100,10 @@ fn a_closed_port_is_reported_in_both_directions() {
         let (error, port) = answer(&scene.net, CLIENT, scene.endpoint(DATAGRAMS));
         assert_eq!(error, ErrorKind::ConnectionRefused, "{kind:?}");
         let seen = outside.wait_for("port unreachable", |error| error.code == PORT);
-        assert_eq!((seen.kind, seen.source, seen.destination), (UNREACHABLE, scene.published, CLIENT));
+        assert_eq!(
+            (seen.kind, seen.source, seen.destination),
+            (UNREACHABLE, scene.published, CLIENT)
+        );
         assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (port, DATAGRAMS)));
         outside.assert_nothing_private();
 
@@ -135,7 +141,11 @@ fn traceroute_from_outside_sees_the_box_and_then_the_published_address() {
         let provider = Ipv4Addr::new(198, 18, 0, 1);
         let expected = [provider, scene.outside, scene.published];
         for method in [&["-U", "-p", "7"] as &[&str], &["-T", "-p", "80"]] {
-            assert_eq!(hops(&far, method, scene.published).unwrap(), expected, "{method:?} ({kind:?})");
+            assert_eq!(
+                hops(&far, method, scene.published).unwrap(),
+                expected,
+                "{method:?} ({kind:?})"
+            );
         }
         watch.assert_nothing_private();
     }
@@ -165,7 +175,11 @@ fn a_narrow_link_further_out_is_found_by_uploads_and_downloads() {
         sink.upload(&mut upload, 1_000_000);
         let seen = watch.wait_for("fragmentation needed", is_too_big);
         assert_eq!((seen.source, seen.destination), (PROVIDER, SERVER));
-        assert_eq!((seen.quoted, seen.ports), ((SERVER, FAR), (port, 9000)), "about the upload ({kind:?})");
+        assert_eq!(
+            (seen.quoted, seen.ports),
+            ((SERVER, FAR), (port, 9000)),
+            "about the upload ({kind:?})"
+        );
 
         scene.server.ip(&["route", "flush", "cache"]).unwrap();
         watch.forget();
@@ -174,7 +188,11 @@ fn a_narrow_link_further_out_is_found_by_uploads_and_downloads() {
         assert_eq!(connection.get("/bytes/1000000").unwrap().body.len(), 1_000_000);
         let port = connection.stream_ref().local_addr().unwrap().port();
         let seen = watch.wait_for("fragmentation needed", is_too_big);
-        assert_eq!((seen.quoted, seen.ports), ((SERVER, FAR), (WEB, port)), "about the download ({kind:?})");
+        assert_eq!(
+            (seen.quoted, seen.ports),
+            ((SERVER, FAR), (WEB, port)),
+            "about the download ({kind:?})"
+        );
     }
 }
 

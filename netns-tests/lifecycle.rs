@@ -28,7 +28,8 @@ fn status_tells_what_the_box_does_as_text_and_as_json() {
         assert_eq!(status.tun.name, "nb0");
         assert_eq!(status.sessions.capacity, 64_000);
         assert_eq!(status.sessions.created, 10, "five in, five out");
-        let sum = |name: &str| -> u64 { status.workers.iter().map(|worker| worker.counters[name]).sum() };
+        let sum =
+            |name: &str| -> u64 { status.workers.iter().map(|worker| worker.counters[name]).sum() };
         assert!(sum("packets_in") > 0);
         for name in ["packets_in", "packets_out", "translated_inside", "translated_outside"] {
             assert_eq!(sum(name), status.totals[name], "{name}");
@@ -36,7 +37,8 @@ fn status_tells_what_the_box_does_as_text_and_as_json() {
 
         let text = scene.natbox(&[], &["status", "--socket", &socket]);
         assert_eq!(text.code, Some(0));
-        for words in ["natbox (natbox ", &format!("nb0 ({workers} workers"), "of 64000 (10 created"] {
+        for words in ["natbox (natbox ", &format!("nb0 ({workers} workers"), "of 64000 (10 created"]
+        {
             assert!(text.stdout.contains(words), "{words:?} is missing in {}", text.stdout);
         }
         assert!(natbox.process.ended().unwrap().is_none());
@@ -60,7 +62,8 @@ fn sessions_are_listed_as_text_and_as_json() {
     let of_the_client = scene.fetch().unwrap();
     let sessions = json();
     assert_eq!(sessions.len(), 2, "{sessions:?}");
-    let open = sessions.iter().find(|session| session["state"] == "established").expect("it is open");
+    let open =
+        sessions.iter().find(|session| session["state"] == "established").expect("it is open");
     assert_eq!(
         (&open["protocol"], &open["origin"], &open["uplink"]),
         (&"tcp".into(), &"forward".into(), &"isp".into())
@@ -79,7 +82,9 @@ fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
     let socket = natbox.socket().to_str().unwrap().to_owned();
     natbox.kill();
     for path in [&socket, "/run/natbox/nobody-has-this-name.sock"] {
-        scene.natbox(&[], &["status", "--socket", path]).assert_says(2, &[path, "is the box running"]);
+        scene
+            .natbox(&[], &["status", "--socket", path])
+            .assert_says(2, &[path, "is the box running"]);
     }
 }
 
@@ -168,7 +173,8 @@ fn a_signal_during_the_start_ends_in_the_same_order() {
 fn logs_are_text_or_one_json_object_a_line() {
     let scene = SingleBox::new(Published::OnLink);
     for format in ["text", "json"] {
-        let config = Config { log_format: format.into(), name: format!("box-{format}"), ..scene.config() };
+        let config =
+            Config { log_format: format.into(), name: format!("box-{format}"), ..scene.config() };
         let mut natbox = scene.start(&config);
         natbox.process.signal(Signal::USR1).unwrap();
         natbox.wait_for_log("packets_in");

@@ -20,15 +20,17 @@ fn packets_from_an_address_of_the_other_line_are_counted() -> Result<()> {
 
     // No box runs: its host itself sends, first as it may, then with the other line's address.
     let send = |from| {
-        line.natbox
-            .enter(|| UdpSocket::bind((from, 80)).and_then(|socket| socket.send_to(b"x", (CLIENTS[0], 9))))
+        line.natbox.enter(|| {
+            UdpSocket::bind((from, 80)).and_then(|socket| socket.send_to(b"x", (CLIENTS[0], 9)))
+        })
     };
     send(line.outside)??;
     for _ in 0..5 {
         send(stray)??;
     }
-    let tally =
-        wait_for("the strays to be counted", || Ok(Some(watch.tally()).filter(|tally| tally.wrong >= 5)))?;
+    let tally = wait_for("the strays to be counted", || {
+        Ok(Some(watch.tally()).filter(|tally| tally.wrong >= 5))
+    })?;
     ensure!(tally.wrong == 5 && tally.replies == 0, "{tally:?}");
     let described = tally.first_wrong.unwrap_or_default();
     ensure!(described.starts_with(&format!("{stray} > {}", CLIENTS[0])), "{described}");
@@ -51,11 +53,15 @@ fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     let watch = site.watch(0)?;
 
     let patience = Duration::from_secs(1);
-    let attempt = site.client().enter(|| connect(Some(CLIENTS[0]), site.line(1).endpoint(80), patience))?;
+    let attempt =
+        site.client().enter(|| connect(Some(CLIENTS[0]), site.line(1).endpoint(80), patience))?;
     ensure!(attempt.is_err(), "a reply by the wrong line cannot open a connection");
     let tally = watch.finish();
     ensure!(tally.wrong >= 1 && tally.replies == 0, "{tally:?}");
     let wanted = format!("{} > {} protocol 6 ports 80 >", site.server_address(1), CLIENTS[0]);
-    ensure!(tally.first_wrong.as_ref().is_some_and(|first| first.starts_with(&wanted)), "{tally:?}");
+    ensure!(
+        tally.first_wrong.as_ref().is_some_and(|first| first.starts_with(&wanted)),
+        "{tally:?}"
+    );
     Ok(())
 }

@@ -81,7 +81,12 @@ fn broken_ip_headers_die_in_the_kernel_of_the_box() {
         (natbox.dropped(DropReason::NoMapping.name()) == 1).then_some(())
     });
     let status = natbox.status();
-    assert_eq!(status.totals["packets_in"] - before, 1, "only the good one; drops: {:?}", status.drops);
+    assert_eq!(
+        status.totals["packets_in"] - before,
+        1,
+        "only the good one; drops: {:?}",
+        status.drops
+    );
     scene.assert_traffic();
 }
 
@@ -135,7 +140,12 @@ fn broken_transport_headers_are_dropped_by_name() {
         });
     }
     let status = natbox.status();
-    assert_eq!(status.drops.values().sum::<u64>(), cases.len() as u64, "once each: {:?}", status.drops);
+    assert_eq!(
+        status.drops.values().sum::<u64>(),
+        cases.len() as u64,
+        "once each: {:?}",
+        status.drops
+    );
     scene.assert_traffic();
 }
 
@@ -168,7 +178,8 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let natbox = scene.start(&Config { sessions: "4k".into(), ..scene.config() });
     let injector = Injector::new(&scene);
     let g = scene.published;
-    let sent = craft::udp(craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
+    let sent =
+        craft::udp(craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
     let good = [
         tcp(g, WEB, b""),
         tcp(g, WEB, &[7; 200]),
@@ -201,7 +212,11 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             }
             injector.send(&packet);
             if number % 20_000 == 0 {
-                assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string(), "in the flood");
+                assert_eq!(
+                    scene.fetch().unwrap(),
+                    crate::single_box::CLIENT.to_string(),
+                    "in the flood"
+                );
             }
         }
     };
@@ -214,8 +229,13 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     assert!(arrived > 100_000, "only {arrived} packets got through to natbox");
     assert!(after < before + 2048, "memory grew from {before} kB to {after} kB");
     assert!(status.sessions.now <= 4000);
-    for reason in [DropReason::BadTransportHeader, DropReason::NoMapping, DropReason::BadIcmpError] {
-        assert!(status.drops.get(reason.name()).is_some_and(|count| *count > 100), "{:?}", status.drops);
+    for reason in [DropReason::BadTransportHeader, DropReason::NoMapping, DropReason::BadIcmpError]
+    {
+        assert!(
+            status.drops.get(reason.name()).is_some_and(|count| *count > 100),
+            "{:?}",
+            status.drops
+        );
     }
     // Early in the flood there may have been room for the server's own sessions; it makes room again.
     assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string());

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 
 use rustix::process::Signal;
 
-use crate::single_box::{CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve};
+use crate::single_box::{
+    CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve,
+};
 
 /// Everything that such a host does, at the same time.
 fn assert_all_works(scene: &SingleBox) {
@@ -27,7 +29,11 @@ fn assert_all_works(scene: &SingleBox) {
             let connect = || natbox::cli::demo::http::connect(None, to, seconds(3));
             let mut connection = scene.natbox.enter(connect).unwrap().unwrap();
             assert_eq!(connection.get("/").unwrap().text().trim(), scene.published.to_string());
-            assert_eq!(connection.get("/bytes/3000000").unwrap().body.len(), 3_000_000, "to the host itself");
+            assert_eq!(
+                connection.get("/bytes/3000000").unwrap().body.len(),
+                3_000_000,
+                "to the host itself"
+            );
         });
         scope.spawn(|| {
             for _ in 0..5 {
@@ -67,7 +73,11 @@ fn assert_all_works(scene: &SingleBox) {
                 let mut command = namespace.command("ping");
                 command.args(["-n", "-c", "2", "-i", "0.1", "-W", "2", &to.to_string()]);
                 let output = command.output().unwrap();
-                assert!(output.status.success(), "{to}: {}", String::from_utf8_lossy(&output.stdout));
+                assert!(
+                    output.status.success(),
+                    "{to}: {}",
+                    String::from_utf8_lossy(&output.stdout)
+                );
             }
         });
     });
@@ -86,8 +96,11 @@ fn the_hosts_own_traffic_and_the_translated_go_on_side_by_side() {
     let _server = scene.serve();
     let before = scene.host_state();
     for (workers, offload) in [("2", "auto"), ("1", "none")] {
-        let config =
-            crate::single_box::Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+        let config = crate::single_box::Config {
+            workers: workers.into(),
+            offload: offload.into(),
+            ..scene.config()
+        };
         let natbox = scene.start(&config);
         assert_all_works(&scene);
         assert!(natbox.status().totals["handed_back"] > 0);
@@ -102,8 +115,10 @@ fn no_mapping_takes_a_port_at_which_the_host_waits() {
     for later in [false, true] {
         let scene = SingleBox::new(Published::Owned);
         let before = (!later).then(|| bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351));
-        let config =
-            crate::single_box::Config { extra: "nat: { ports: 5351-5352 }\n".into(), ..scene.config() };
+        let config = crate::single_box::Config {
+            extra: "nat: { ports: 5351-5352 }\n".into(),
+            ..scene.config()
+        };
         let natbox = scene.start(&config);
         let own = before.unwrap_or_else(|| {
             let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351);
@@ -153,16 +168,20 @@ fn a_killed_box_that_owned_the_address_is_mended_by_the_next() {
 #[test]
 fn connections_of_the_host_outlive_start_stop_and_death_of_the_box() {
     let scene = SingleBox::new(Published::Owned);
-    let listener = scene.natbox.enter(|| TcpListener::bind((scene.published, 8022))).unwrap().unwrap();
+    let listener =
+        scene.natbox.enter(|| TcpListener::bind((scene.published, 8022))).unwrap().unwrap();
     let to = scene.endpoint(8022).into();
-    let mut client = scene.net.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
+    let mut client =
+        scene.net.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
     let (mut host, _) = listener.accept().unwrap();
     let outer = scene.net.enter(|| TcpListener::bind((CLIENT, 8080))).unwrap().unwrap();
     let out_to = SocketAddrV4::new(CLIENT, 8080).into();
-    let mut own = scene.natbox.enter(|| TcpStream::connect_timeout(&out_to, seconds(3))).unwrap().unwrap();
+    let mut own =
+        scene.natbox.enter(|| TcpStream::connect_timeout(&out_to, seconds(3))).unwrap().unwrap();
     let (mut peer, _) = outer.accept().unwrap();
     let mut talk = |when: &str| {
-        let pairs: [(&mut TcpStream, &mut TcpStream); 2] = [(&mut client, &mut host), (&mut own, &mut peer)];
+        let pairs: [(&mut TcpStream, &mut TcpStream); 2] =
+            [(&mut client, &mut host), (&mut own, &mut peer)];
         for (one, other) in pairs {
             let mut buffer = [0; 8];
             for socket in [&*one, &*other] {
@@ -198,7 +217,14 @@ fn a_private_host_reaches_the_published_service_and_the_hosts_own() {
         let answer = eventually(&format!("{to} from inside"), || {
             let connect = || natbox::cli::demo::http::connect(None, to, seconds(1));
             let mut connection = scene.server.enter(connect).unwrap().ok()?;
-            Some(connection.get("/").unwrap_or_else(|error| panic!("{to}: {error}")).text().trim().to_owned())
+            Some(
+                connection
+                    .get("/")
+                    .unwrap_or_else(|error| panic!("{to}: {error}"))
+                    .text()
+                    .trim()
+                    .to_owned(),
+            )
         });
         // Hairpin shows the external address (RFC 4787 REQ-9).
         let expected = if port == crate::single_box::WEB { scene.published } else { SERVER };

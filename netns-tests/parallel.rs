@@ -56,14 +56,17 @@ fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
                 scope.spawn(move || {
                     for connection in share {
                         let response = connection.get("/page")?;
-                        ensure!(response.status == 200 && response.body == *page, "damaged in transit");
+                        ensure!(
+                            response.status == 200 && response.body == *page,
+                            "damaged in transit"
+                        );
                     }
                     Ok(())
                 })
             })
             .collect();
-        shares
-            .into_iter()
-            .try_for_each(|share| share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        shares.into_iter().try_for_each(|share| {
+            share.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     })
 }

@@ -10,7 +10,9 @@ fn clients_ping_the_server_through_an_icmp_forward() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let mut boxes = Vec::new();
     for line in [0, 1] {
-        boxes.push(site.start(line, &site.config(line).forward("icmp", 0, site.server_address(line), 0))?);
+        boxes.push(
+            site.start(line, &site.config(line).forward("icmp", 0, site.server_address(line), 0))?,
+        );
     }
     for line in [0, 1] {
         // Two clients: their identifiers may be the same.

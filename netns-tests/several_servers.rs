@@ -36,8 +36,12 @@ fn each_server_answers_on_both_lines(private: Private) -> Result<()> {
     }
     let mut boxes = Vec::new();
     for line in [0, 1] {
-        let config =
-            site.topology.servers.iter().zip(80..).fold(site.config(line), |config, (server, port)| {
+        let config = site
+            .topology
+            .servers
+            .iter()
+            .zip(80..)
+            .fold(site.config(line), |config, (server, port)| {
                 config.forward("tcp", port, server.addresses[line], 80)
             });
         boxes.push(site.start(line, &config)?);
@@ -46,8 +50,11 @@ fn each_server_answers_on_both_lines(private: Private) -> Result<()> {
     for line in [0, 1] {
         for (number, port) in (0..servers.len()).zip(80..) {
             for client in &CLIENTS[..2] {
-                let answer =
-                    curl(site.client(), *client, &[&format!("http://{}/", site.line(line).endpoint(port))])?;
+                let answer = curl(
+                    site.client(),
+                    *client,
+                    &[&format!("http://{}/", site.line(line).endpoint(port))],
+                )?;
                 ensure!(
                     answer == format!("server {number} to {client}"),
                     "line {line} port {port}: {answer}"

@@ -27,7 +27,15 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     let scene = SingleBox::new(Published::OnLink);
     scene.net.address("lo", OTHER, 32).unwrap();
     let mut command = scene.net.command("turnserver");
-    command.args(["-n", "--stun-only", "--no-cli", "--no-tls", "--no-dtls", "--log-file", "stdout"]);
+    command.args([
+        "-n",
+        "--stun-only",
+        "--no-cli",
+        "--no-tls",
+        "--no-dtls",
+        "--log-file",
+        "stdout",
+    ]);
     command.args(["--listening-ip", &CLIENT.to_string(), "--listening-ip", &OTHER.to_string()]);
     command.args(["--pidfile", scene.lab.directory().join("turn.pid").to_str().unwrap()]);
     command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
@@ -41,10 +49,18 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
                 extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
                 ..scene.config()
             });
-            let said =
-                ask(&scene.server, 60, &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()]);
-            for verdict in [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")] {
-                assert!(said.contains(&format!("NAT with {verdict}")), "{verdict} is missing:\n{said}");
+            let said = ask(
+                &scene.server,
+                60,
+                &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()],
+            );
+            for verdict in
+                [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")]
+            {
+                assert!(
+                    said.contains(&format!("NAT with {verdict}")),
+                    "{verdict} is missing:\n{said}"
+                );
             }
             drop(natbox);
         }

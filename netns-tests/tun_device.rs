@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::single_box::{
-    CLIENT, Config, DATAGRAMS, Injector, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
+    CLIENT, Config, DATAGRAMS, Injector, Published, SERVER, SingleBox, Sink, WEB, eventually,
+    seconds, serve,
 };
 
 /// Bytes of each download.
@@ -34,8 +35,12 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
         let _outside = serve(&scene.net, CLIENT, 8080);
         for (offload, name, features) in RUNGS {
             let what = format!("io {io}, offload {offload}, {workers} workers");
-            let config =
-                Config { io: io.into(), workers: workers.into(), offload: offload.into(), ..scene.config() };
+            let config = Config {
+                io: io.into(),
+                workers: workers.into(),
+                offload: offload.into(),
+                ..scene.config()
+            };
             let natbox = scene.start(&config);
             let status = natbox.status();
             assert_eq!(status.tun.offload, name, "{what}");
@@ -51,7 +56,9 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
             // Half of the packets are bare acknowledgements.
             match features[1] {
                 true => assert!(mean > 1500, "super-packets with {what}: {mean} bytes a packet"),
-                false => assert!(mean <= 1500, "no super-packets with {what}: {mean} bytes a packet"),
+                false => {
+                    assert!(mean <= 1500, "no super-packets with {what}: {mean} bytes a packet")
+                }
             }
             // Others may come of the last farewells of connections through the box before.
             let drops = natbox.status().drops;
@@ -91,7 +98,9 @@ fn where_io_uring_is_forbidden_auto_does_without_it() {
             natbox.stop(Signal::TERM);
             let config = Config { io: "uring".into(), ..scene.config() };
             let path = scene.write("uring", &config.to_string());
-            scene.refused(&[], &path).assert_says(1, &["tun.io: uring cannot be had", "poll or auto"]);
+            scene
+                .refused(&[], &path)
+                .assert_says(1, &["tun.io: uring cannot be had", "poll or auto"]);
         });
     });
 }
@@ -120,23 +129,33 @@ fn receivers_count_no_wrong_checksum() {
             ] {
                 let mut command = namespace.command("ethtool");
                 command.args([
-                    "-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro", "off",
+                    "-K", interface, "tx", "off", "rx", "off", "tso", "off", "gso", "off", "gro",
+                    "off",
                 ]);
                 assert!(command.output().unwrap().status.success());
             }
         }
         let _server = scene.serve();
         let _outside = serve(&scene.net, CLIENT, 8080);
-        let published = scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
+        let published =
+            scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
         let client = scene.net.enter(|| UdpSocket::bind((CLIENT, 4000))).unwrap().unwrap();
         for socket in [&published, &client] {
             socket.set_read_timeout(Some(seconds(3))).unwrap();
         }
-        for (offload, workers) in
-            [("auto", "1"), ("auto", "2"), ("tso", "2"), ("checksum", "1"), ("none", "1"), ("none", "2")]
-        {
-            let what = format!("offload {offload}, {workers} workers, interfaces' own {interface_offloads}");
-            let config = Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
+        for (offload, workers) in [
+            ("auto", "1"),
+            ("auto", "2"),
+            ("tso", "2"),
+            ("checksum", "1"),
+            ("none", "1"),
+            ("none", "2"),
+        ] {
+            let what = format!(
+                "offload {offload}, {workers} workers, interfaces' own {interface_offloads}"
+            );
+            let config =
+                Config { workers: workers.into(), offload: offload.into(), ..scene.config() };
             let natbox = scene.start(&config);
             download(&scene.net, scene.endpoint(WEB), &what);
             download(&scene.server, SocketAddrV4::new(CLIENT, 8080), &what);
@@ -156,7 +175,8 @@ fn receivers_count_no_wrong_checksum() {
         // The counters can count.
         let _natbox = scene.start(&scene.config());
         let injector = Injector::new(&scene);
-        let tuple = craft::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
+        let tuple =
+            craft::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
         let mut wrong = craft::udp(tuple, b"wrong");
         wrong[26] ^= 1;
         injector.send(&wrong);
@@ -166,7 +186,8 @@ fn receivers_count_no_wrong_checksum() {
 
 /// Packets that a namespace's own stack has received with a wrong TCP, UDP or ICMP checksum.
 fn wrong_checksums(namespace: &Namespace) -> u64 {
-    let text = namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap().unwrap();
+    let text =
+        namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap().unwrap();
     let lines: Vec<&str> = text.lines().collect();
     let counts = lines.chunks(2).filter_map(|pair| {
         let at = pair[0].split_whitespace().position(|name| name == "InCsumErrors")?;

@@ -52,7 +52,10 @@ fn both_lines_serve_every_client(private: Private, workers: &str) -> Result<()> 
     for client in CLIENTS {
         for line in [0, 1] {
             let url = format!("http://{}/page", site.line(line).endpoint(80));
-            ensure!(curl(site.client(), client, &[&url])? == page, "{client} got another page from {url}");
+            ensure!(
+                curl(site.client(), client, &[&url])? == page,
+                "{client} got another page from {url}"
+            );
             wanted.insert((client, site.server_address(line)));
         }
     }

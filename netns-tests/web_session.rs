@@ -28,8 +28,10 @@ fn it_survives_behind_one_box_with_both_lines_too() -> Result<()> {
 
 /// The server has these addresses.
 fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> {
-    let listeners =
-        addresses.iter().map(|address| listen(site.server(), *address, 80)).collect::<Result<_>>()?;
+    let listeners = addresses
+        .iter()
+        .map(|address| listen(site.server(), *address, 80))
+        .collect::<Result<_>>()?;
     let _server = Server::start(listeners, Some(login_handler()))?;
 
     let jar = site.lab.directory().join("cookies").display().to_string();

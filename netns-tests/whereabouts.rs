@@ -78,9 +78,14 @@ fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.line(0), site.line(1));
     let gateway = first.gateway.to_string();
-    let _ = first.natbox.ip(&["route", "replace", "default", "via", &gateway, "dev", &first.interface]);
+    let _ =
+        first.natbox.ip(&["route", "replace", "default", "via", &gateway, "dev", &first.interface]);
     let natbox = site.start(0, &config)?;
-    ensure!(way_out(second)?.contains(&format!("dev {}", second.interface)), "{}", way_out(second)?);
+    ensure!(
+        way_out(second)?.contains(&format!("dev {}", second.interface)),
+        "{}",
+        way_out(second)?
+    );
     set(second, "down")?;
     wait_for("the line to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
     let way = way_out(second)?;
@@ -141,7 +146,8 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
 }
 
 #[test]
-fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_last_reload() -> Result<()> {
+fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_last_reload()
+-> Result<()> {
     let (site, _web, config) = site()?;
     let config = config.followed(1);
     let natbox = site.start(0, &config)?;
@@ -182,11 +188,17 @@ fn a_line_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.line(0), site.line(1));
     ip(second, "route flush table main type unicast default").ok();
-    ip(second, &format!("route replace default via {} dev {} metric 100", first.gateway, first.interface))?;
+    ip(
+        second,
+        &format!("route replace default via {} dev {} metric 100", first.gateway, first.interface),
+    )?;
     ip(second, &format!("address flush dev {}", second.interface))?;
     ip(
         second,
-        &format!("address add {} peer {}/32 dev {}", second.outside, second.gateway, second.interface),
+        &format!(
+            "address add {} peer {}/32 dev {}",
+            second.outside, second.gateway, second.interface
+        ),
     )?;
     ip(second, &format!("route add default dev {} metric 200", second.interface))?;
     // The provider of such a line answers for everybody.

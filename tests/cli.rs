@@ -31,8 +31,11 @@ fn check_says_ok_and_sums_up() {
 fn check_names_every_problem_on_standard_error() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bad.yaml");
-    fs::write(&path, "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplink: []\ntun: { io: pol }\n")
-        .unwrap();
+    fs::write(
+        &path,
+        "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplink: []\ntun: { io: pol }\n",
+    )
+    .unwrap();
     let path = path.to_str().unwrap();
     let (code, stdout, stderr) = outcome(&["check", "--config", path]);
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
@@ -62,15 +65,27 @@ fn config_prints_a_file_that_prints_the_same_again() {
 
 #[test]
 fn wrong_arguments_are_the_users_error_and_help_is_none() {
-    for arguments in
-        [&["bogus"] as &[&str], &[], &["check"], &["check", "--config"], &["config", "--config", "/nope/x"]]
-    {
+    for arguments in [
+        &["bogus"] as &[&str],
+        &[],
+        &["check"],
+        &["check", "--config"],
+        &["config", "--config", "/nope/x"],
+    ] {
         let (code, stdout, stderr) = outcome(arguments);
-        assert_eq!((code, stdout.as_str(), stderr.is_empty()), (Some(1), "", false), "{arguments:?}");
+        assert_eq!(
+            (code, stdout.as_str(), stderr.is_empty()),
+            (Some(1), "", false),
+            "{arguments:?}"
+        );
     }
     for arguments in [&["--help"] as &[&str], &["--version"], &["check", "--help"]] {
         let (code, stdout, stderr) = outcome(arguments);
-        assert_eq!((code, stdout.is_empty(), stderr.as_str()), (Some(0), false, ""), "{arguments:?}");
+        assert_eq!(
+            (code, stdout.is_empty(), stderr.as_str()),
+            (Some(0), false, ""),
+            "{arguments:?}"
+        );
     }
 }
 
@@ -78,7 +93,10 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
 fn a_closed_pipe_is_fine_and_a_full_disk_is_the_environments_trouble() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    assert_eq!(natbox(&["config", "--config", GOOD]).stdout(writer).status().unwrap().code(), Some(0));
+    assert_eq!(
+        natbox(&["config", "--config", GOOD]).stdout(writer).status().unwrap().code(),
+        Some(0)
+    );
 
     let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut child =

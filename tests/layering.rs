@@ -42,7 +42,10 @@ fn no_room_imports_from_above() {
         };
         for (line, path) in file.named_paths() {
             if !is_allowed(&path, &room, allowed) {
-                wrong.push(format!("src/{}:{line}: {room} may not know crate::{path}", file.path.display()));
+                wrong.push(format!(
+                    "src/{}:{line}: {room} may not know crate::{path}",
+                    file.path.display()
+                ));
             }
         }
     }
@@ -54,7 +57,8 @@ fn unsafe_code_is_allowed_in_three_files_only() {
     for file in sources() {
         let path = file.path.to_str().expect("our own names are UTF-8");
         // In tests too: they are no excuse. The lint in Cargo.toml denies unsafe code wherever this word is not.
-        let lifts = file.text.lines().position(|line| !is_comment(line) && line.contains("unsafe_code"));
+        let lifts =
+            file.text.lines().position(|line| !is_comment(line) && line.contains("unsafe_code"));
         if let Some(line) = lifts.filter(|_| !UNSAFE.contains(&path)) {
             panic!("src/{path}:{}: unsafe code may be allowed only in {UNSAFE:?}", line + 1);
         }
@@ -68,15 +72,16 @@ fn no_file_is_longer_than_it_may_be() {
         .map(|file| (file.path.display().to_string(), file.lines.len()))
         .filter(|(_, lines)| *lines > LONGEST)
         .collect();
-    assert!(long.is_empty(), "split these, they have more than {LONGEST} lines without tests: {long:?}");
+    assert!(
+        long.is_empty(),
+        "split these, they have more than {LONGEST} lines without tests: {long:?}"
+    );
 }
 
 fn is_allowed(path: &str, room: &str, allowed: &[&str]) -> bool {
-    allowed
-        .iter()
-        .copied()
-        .chain([room])
-        .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
+    allowed.iter().copied().chain([room]).any(|prefix| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    })
 }
 
 /// A source file without its tests.
@@ -103,7 +108,8 @@ impl Source {
     /// Modules from the crate's root to this file's.
     fn modules(&self) -> Vec<String> {
         let path = self.path.with_extension("");
-        let mut names: Vec<_> = path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let mut names: Vec<_> =
+            path.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         if names.last().is_some_and(|name| name == "mod") {
             names.pop();
         }
@@ -124,7 +130,9 @@ impl Source {
         let mut found = Vec::new();
         for root in ["crate::", "natbox::"] {
             for (at, _) in code.match_indices(root).filter(|(at, _)| starts_a_word(&code, *at)) {
-                found.extend(paths(&code[at + root.len()..]).into_iter().map(|path| (line_of(at), path)));
+                found.extend(
+                    paths(&code[at + root.len()..]).into_iter().map(|path| (line_of(at), path)),
+                );
             }
         }
         let modules = self.modules();
@@ -148,8 +156,9 @@ impl Source {
 
 /// The paths at the start of `code`: one, or each of a list in braces, to any depth.
 fn paths(code: &str) -> Vec<String> {
-    let end =
-        code.find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter)).unwrap_or(code.len());
+    let end = code
+        .find(|letter: char| !letter.is_alphanumeric() && !"_:".contains(letter))
+        .unwrap_or(code.len());
     let (path, rest) = code.split_at(end);
     let Some(list) = rest.strip_prefix('{') else {
         return vec![path.trim_end_matches(':').to_owned()];
@@ -190,7 +199,8 @@ fn without_tests(text: &str) -> Vec<(usize, String)> {
         let indentation = &line[..line.len() - line.trim_start().len()];
         for (_, line) in lines.by_ref() {
             let Some(item) = line.strip_prefix(indentation) else { continue };
-            let ends = item.starts_with('}') || !item.starts_with(' ') && item.ends_with([';', '}', ',']);
+            let ends =
+                item.starts_with('}') || !item.starts_with(' ') && item.ends_with([';', '}', ',']);
             if ends && !item.starts_with("#[") {
                 break;
             }
@@ -228,7 +238,9 @@ fn test_modules(source: &Source) -> Vec<Vec<String>> {
     let lines: Vec<_> = source.text.lines().collect();
     let pairs = lines.windows(2).filter(|pair| pair[0].trim() == "#[cfg(test)]");
     pairs
-        .filter_map(|pair| pair[1].trim().strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name))
+        .filter_map(|pair| {
+            pair[1].trim().strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name)
+        })
         .map(|name| [&parent[..], &[name.to_owned()]].concat())
         .collect()
 }
@@ -272,9 +284,11 @@ fn the_check_itself_sees_every_way_to_name_another_room() {
         found("host/mod.rs", "use crate::control::{config::{self, X}, run};"),
         ["config::self", "config::X", "control::run"]
     );
-    assert_eq!(found("packet/mod.rs", "/// [`crate::nat`]\n// use crate::nat;\nuse mycrate::nat;"), [""; 0]);
-    let tests =
-        "#[cfg(test)]\nmod tests {\n    use crate::engine::x;\n\n    fn f() {\n    }\n}\nuse crate::io::y;";
+    assert_eq!(
+        found("packet/mod.rs", "/// [`crate::nat`]\n// use crate::nat;\nuse mycrate::nat;"),
+        [""; 0]
+    );
+    let tests = "#[cfg(test)]\nmod tests {\n    use crate::engine::x;\n\n    fn f() {\n    }\n}\nuse crate::io::y;";
     assert_eq!(found("nat/table.rs", tests), ["io::y"]);
     let helper = "impl A {\n    #[cfg(test)]\n    fn f() {\n        crate::engine::x();\n    }\n    fn g() { crate::io::z() }\n}";
     assert_eq!(found("nat/table.rs", helper), ["io::z"]);

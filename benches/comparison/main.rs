@@ -49,7 +49,8 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let devices = if arguments.devices.is_empty() { Device::ALL.to_vec() } else { arguments.devices.clone() };
+    let devices =
+        if arguments.devices.is_empty() { Device::ALL.to_vec() } else { arguments.devices.clone() };
     let names: Vec<&str> = workloads::ALL.iter().map(|workload| workload.name).collect();
     for wanted in &arguments.workloads {
         anyhow::ensure!(
@@ -61,7 +62,8 @@ fn main() -> Result<()> {
     let chosen: Vec<_> = workloads::ALL
         .iter()
         .filter(|workload| {
-            arguments.workloads.is_empty() || arguments.workloads.iter().any(|wanted| wanted == workload.name)
+            arguments.workloads.is_empty()
+                || arguments.workloads.iter().any(|wanted| wanted == workload.name)
         })
         .collect();
     let time = Duration::from_secs(arguments.seconds);
@@ -92,7 +94,8 @@ fn main() -> Result<()> {
         }
     }
     let machine = machine();
-    let command = format!("benches/compare --rounds {} --seconds {}", arguments.rounds, arguments.seconds);
+    let command =
+        format!("benches/compare --rounds {} --seconds {}", arguments.rounds, arguments.seconds);
     let table = figures.table(&devices);
     let caption = format!("{machine}; {command}");
     let report = json!({
@@ -106,18 +109,25 @@ fn main() -> Result<()> {
     write("results.json", &format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     write("results.md", &format!("{table}\n{caption}\n"))?;
     write("results.svg", &figures.picture(&devices, &caption))?;
-    say(&format!("\n{table}\n{caption}\nwritten to {}/results.{{md,json,svg}}", arguments.output.display()));
+    say(&format!(
+        "\n{table}\n{caption}\nwritten to {}/results.{{md,json,svg}}",
+        arguments.output.display()
+    ));
     Ok(())
 }
 
 /// Cores, processor and kernel.
 fn machine() -> String {
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model =
+        information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = kernel.trim().split('-').next().unwrap_or_default();
-    format!("{cores} cores of {}, Linux {version}", model.map_or("an unknown processor", |(_, name)| name))
+    format!(
+        "{cores} cores of {}, Linux {version}",
+        model.map_or("an unknown processor", |(_, name)| name)
+    )
 }
 
 #[expect(clippy::print_stdout, reason = "its report is what this program is for")]

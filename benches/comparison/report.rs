@@ -62,8 +62,11 @@ impl Figures {
                 match self.spread(figure, *device) {
                     None => text.push_str(" - |"),
                     Some(Spread { median, least, most }) => {
-                        let _ = write!(text, " {} [{}..{}]", short(median), short(least), short(most));
-                        if let Some(ratio) = self.ratio(figure, *device).filter(|_| *device != REFERENCE) {
+                        let _ =
+                            write!(text, " {} [{}..{}]", short(median), short(least), short(most));
+                        if let Some(ratio) =
+                            self.ratio(figure, *device).filter(|_| *device != REFERENCE)
+                        {
                             let _ = write!(text, " **{ratio:.2}**");
                         }
                         text.push_str(" |");
@@ -97,7 +100,8 @@ impl Figures {
 
     /// Ratios to the reference as bars, one group a figure.
     pub fn picture(&self, devices: &[Device], caption: &str) -> String {
-        let shown: Vec<Device> = devices.iter().copied().filter(|device| *device != REFERENCE).collect();
+        let shown: Vec<Device> =
+            devices.iter().copied().filter(|device| *device != REFERENCE).collect();
         let rows: Vec<Figure> = figures()
             .filter(|figure| shown.iter().any(|device| self.ratio(*figure, *device).is_some()))
             .collect();

@@ -81,7 +81,8 @@ impl Scene {
     /// `tun`: further keys of the `tun` section of natbox's configuration.
     pub fn new(device: Device, tun: &str) -> Result<Scene> {
         let lab = Lab::new("nbcmp")?;
-        let (net, middle, server) = (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
+        let (net, middle, server) =
+            (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
         lab.veth(1, (&net, "eth0"), (&middle, "wan0"))?;
         lab.veth(2, (&server, "eth0"), (&middle, "lan0"))?;
         net.address("eth0", CLIENT, 24)?;
@@ -188,7 +189,9 @@ admin: {{ socket: '{}' }}
                 let status = self.status()?;
                 status["sessions"]["now"].as_u64().context("natbox status counts sessions")
             }
-            Device::Nftables => Ok(self.middle.read_sysctl("net/netfilter/nf_conntrack_count")?.parse()?),
+            Device::Nftables => {
+                Ok(self.middle.read_sysctl("net/netfilter/nf_conntrack_count")?.parse()?)
+            }
             Device::Route | Device::Haproxy => bail!("{} has no sessions", self.device.name()),
         }
     }
@@ -258,7 +261,9 @@ fn rules() -> String {
 
 fn proxy() -> String {
     let listen = |name: &str, port: u16| {
-        format!("listen {name}\n  bind {PUBLISHED}:{port} backlog 4096\n  server s {SERVER}:{port}\n")
+        format!(
+            "listen {name}\n  bind {PUBLISHED}:{port} backlog 4096\n  server s {SERVER}:{port}\n"
+        )
     };
     format!(
         "global\n  maxconn 8000\n  nbthread 2\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n{}{}",
@@ -271,7 +276,11 @@ fn proxy() -> String {
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(output.status.success(), "{command:?}: {}{text}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{command:?}: {}{text}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(text)
 }
 

@@ -12,8 +12,8 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rustix::io::{Errno, IoSlice};
 use rustix::net::{
-    AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketType, ipproto, sendmmsg,
-    socket, sockopt::set_socket_send_buffer_size,
+    AddressFamily, MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, SocketType, ipproto,
+    sendmmsg, socket, sockopt::set_socket_send_buffer_size,
 };
 
 /// A datagram of 18 bytes: 64 on an Ethernet.
@@ -26,16 +26,17 @@ pub fn flows(
     from: (Ipv4Addr, impl Iterator<Item = u16> + Clone),
     to: (Ipv4Addr, impl Iterator<Item = u16>),
 ) -> Vec<Vec<u8>> {
-    let mut packets: Vec<Vec<u8>> =
-        to.1.flat_map(|port| from.1.clone().map(move |source| (source, port)))
-            .map(|(source, port)| {
-                let mut packet =
-                    craft::udp(craft::tuple(Protocol::UDP, (from.0, source), (to.0, port)), &PAYLOAD);
-                // As sockets send it.
-                craft::set_dont_fragment(&mut packet, true);
-                packet
-            })
-            .collect();
+    let mut packets: Vec<Vec<u8>> = to
+        .1
+        .flat_map(|port| from.1.clone().map(move |source| (source, port)))
+        .map(|(source, port)| {
+            let mut packet =
+                craft::udp(craft::tuple(Protocol::UDP, (from.0, source), (to.0, port)), &PAYLOAD);
+            // As sockets send it.
+            craft::set_dont_fragment(&mut packet, true);
+            packet
+        })
+        .collect();
     packets.shuffle(&mut SmallRng::seed_from_u64(9693));
     packets
 }
@@ -71,8 +72,10 @@ pub fn send(
     let took = sender.enter(|| -> Result<Duration> {
         let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
         set_socket_send_buffer_size(&raw, 1 << 20)?;
-        let addresses: Vec<SocketAddrAny> = packets.iter().map(|packet| destination(packet)).collect();
-        let slices: Vec<[IoSlice<'_>; 1]> = packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
+        let addresses: Vec<SocketAddrAny> =
+            packets.iter().map(|packet| destination(packet)).collect();
+        let slices: Vec<[IoSlice<'_>; 1]> =
+            packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
         let mut controls: Vec<_> = packets.iter().map(|_| SendAncillaryBuffer::default()).collect();
         let mut messages: Vec<MMsgHdr<'_>> = addresses
             .iter()

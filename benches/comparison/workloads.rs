@@ -122,7 +122,11 @@ pub const ALL: &[Workload] = &[
         figures: &[
             figure("setup", "sessions begun by one UDP packet each, out", "1/s"),
             figure("capacity", "sessions held when more are offered", "sessions"),
-            figure("random-ports", "UDP over 60,000 sessions, pseudorandom ports, out", "packets/s"),
+            figure(
+                "random-ports",
+                "UDP over 60,000 sessions, pseudorandom ports, out",
+                "packets/s",
+            ),
             figure("tear-down", "sessions ended at once", "1/s"),
         ],
         fits: Device::translates,
@@ -138,7 +142,9 @@ fn bulk(scene: &Scene, time: Duration, inbound: bool, more: &[&str]) -> Result<V
     wait_for_listener(to, IPERF)?;
     let seconds = time.as_secs().max(1).to_string();
     let mut command = from.command("iperf3");
-    command.args(["-c", &target, "-p", &port, "-t", &seconds, "-J", "--connect-timeout", "3000"]).args(more);
+    command
+        .args(["-c", &target, "-p", &port, "-t", &seconds, "-J", "--connect-timeout", "3000"])
+        .args(more);
     let report: Value = serde_json::from_str(&run(&mut command)?)?;
     let rate = &report["end"]["sum_received"]["bits_per_second"];
     Ok(vec![rate.as_f64().with_context(|| format!("iperf3 says {report}"))? / 1e9])
@@ -156,7 +162,14 @@ fn http(
     let _server = scene.web_server(to)?;
     wait_for_listener(to, HTTP)?;
     let mut command = from.command("wrk");
-    command.args(["-t", "1", "-c", &connections.to_string(), "-d", &format!("{}s", time.as_secs().max(1))]);
+    command.args([
+        "-t",
+        "1",
+        "-c",
+        &connections.to_string(),
+        "-d",
+        &format!("{}s", time.as_secs().max(1)),
+    ]);
     if closing {
         command.args(["-H", "Connection: close"]);
     }

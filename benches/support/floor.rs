@@ -47,7 +47,8 @@ fn huge(count: usize) -> Vec<Line> {
     // SAFETY: the range is the vector's own room; the advice changes nothing that a program can see.
     unsafe {
         let page = 2 << 20;
-        let start = lines.as_mut_ptr().cast::<u8>().map_addr(|address| address.next_multiple_of(page));
+        let start =
+            lines.as_mut_ptr().cast::<u8>().map_addr(|address| address.next_multiple_of(page));
         let length = (count * size_of::<Line>()).saturating_sub(page);
         libc::madvise(start.cast(), length, libc::MADV_HUGEPAGE);
     }

@@ -119,7 +119,10 @@ pub fn run(batch: &mut Batch, io: &mut ReplayIo, now: Tick) {
 /// The tuple of the `index`-th client's packets, and of their answers.
 pub fn tuples(index: u32) -> [Tuple; 2] {
     let client = client(index);
-    [craft::tuple(Protocol::TCP, client, (PUBLIC, 80)), craft::tuple(Protocol::TCP, (SERVER, 80), client)]
+    [
+        craft::tuple(Protocol::TCP, client, (PUBLIC, 80)),
+        craft::tuple(Protocol::TCP, (SERVER, 80), client),
+    ]
 }
 
 /// A box for this many workers, with `size` open connections through the forward and room for `more`.
@@ -135,7 +138,8 @@ pub fn open_box_on(lines: u32, size: u32, more: u32, workers: usize) -> (Vec<Bat
     let mut batches: Vec<_> =
         (0..workers).map(|worker| Batch::new(Arc::clone(&shared), lane(worker))).collect();
     let mut flights = (0..size).flat_map(move |index| {
-        let (there, back) = ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));
+        let (there, back) =
+            ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));
         [
             segment(TcpFlags::SYN, there.0, there.1, 100, 0),
             segment(SYN_ACK, back.0, back.1, 500, 125),

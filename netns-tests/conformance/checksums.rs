@@ -31,7 +31,8 @@ fn updates_are_exact() {
                 let inward = craft::udp(tuple(Protocol::UDP, at(E1, first), F), payload);
                 probe.outside.send(&inward);
                 assert_carried(&inward, &probe.inside.expect("in"), at(E1, first), F_TARGET);
-                let out = craft::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, second.max(1))), payload);
+                let out =
+                    craft::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, second.max(1))), payload);
                 probe.inside.send(&out);
                 assert_carried(&out, &probe.outside.expect("out"), external, at(E1, second.max(1)));
                 let data = connection.by_outside(TcpFlags::ACK, payload);
@@ -101,8 +102,11 @@ fn the_two_zeros_are_kept_apart() {
     };
     let checksum = |packet: &[u8]| Seen(packet.to_vec()).checksum();
     type Make<'a> = &'a dyn Fn(Endpoint, u16) -> Vec<u8>;
-    let kinds: [(Make<'_>, Endpoint, Endpoint, u16); 3] =
-        [(&datagram, F, F_TARGET, 0xffff), (&segment, F, F_TARGET, 0), (&reply, identifier, at(S1, 77), 0)];
+    let kinds: [(Make<'_>, Endpoint, Endpoint, u16); 3] = [
+        (&datagram, F, F_TARGET, 0xffff),
+        (&segment, F, F_TARGET, 0),
+        (&reply, identifier, at(S1, 77), 0),
+    ];
     for (make, published, target, zero) in kinds {
         for view in [published, target] {
             // The complement of the sum of all else makes the sum all ones, whose complement is zero.
@@ -162,9 +166,13 @@ fn wrong_checksums_stay_as_wrong() {
         let field = |packet: &[u8]| u16::from_be_bytes([packet[at], packet[at + 1]]);
         for error in [1_u16, 0x0100, 0x8000] {
             let mut wrong = sent.clone();
-            wrong[at..at + 2].copy_from_slice(&ones_complement_add(field(&sent), error).to_be_bytes());
-            let (from, to) =
-                if from_inside { (&probe.inside, &probe.outside) } else { (&probe.outside, &probe.inside) };
+            wrong[at..at + 2]
+                .copy_from_slice(&ones_complement_add(field(&sent), error).to_be_bytes());
+            let (from, to) = if from_inside {
+                (&probe.inside, &probe.outside)
+            } else {
+                (&probe.outside, &probe.inside)
+            };
             from.send(&wrong);
             let seen = to.expect("what is wrong passes");
             let expected = ones_complement_add(field(&arrives), error);
@@ -186,10 +194,9 @@ fn ones_complement_add(one: u16, other: u16) -> u16 {
 fn checksums_survive_a_change_of_nothing() {
     let _proof = proves(&["CSUM-1"]);
     // A forward to the published port itself and back: only addresses change.
-    let probe = Probe::start(
-        Setup::new()
-            .forward("name: same, protocol: tcp+udp, port: 7777, address: 192.0.2.1, to: '10.0.0.13:7777'"),
-    );
+    let probe = Probe::start(Setup::new().forward(
+        "name: same, protocol: tcp+udp, port: 7777, address: 192.0.2.1, to: '10.0.0.13:7777'",
+    ));
     for length in 0..64 {
         let payload = vec![0xff; length];
         let inward = craft::udp(tuple(Protocol::UDP, at(E1, 9), at(G, 7777)), &payload);

@@ -15,8 +15,9 @@ fn filtering_is_as_set() {
     let _proof = proves(&["UDP-8", "TCP-3"]);
     for mapping in ["endpoint-independent", "address-dependent", "address-and-port-dependent"] {
         for (filtering, passes) in FILTERINGS {
-            let probe =
-                Probe::start(Setup::new().nat(&format!("mapping: {mapping}, filtering: {filtering}")));
+            let probe = Probe::start(
+                Setup::new().nat(&format!("mapping: {mapping}, filtering: {filtering}")),
+            );
             let external = probe.open_udp(at(S1, 5000), at(E1, 53));
             let connection = probe.connect_out(at(S1, 5000), at(E1, 53));
             for (number, from) in [at(E1, 53), at(E1, 99), at(E2, 53)].into_iter().enumerate() {
@@ -36,7 +37,8 @@ fn filtering_is_as_set() {
                 }
             }
             // Mapping: one external endpoint for all, for each address, or for each endpoint.
-            let others = [at(E1, 154), at(E2, 153)].map(|to| probe.open_udp(at(S1, 5000), to) == external);
+            let others =
+                [at(E1, 154), at(E2, 153)].map(|to| probe.open_udp(at(S1, 5000), to) == external);
             let wanted = match mapping {
                 "endpoint-independent" => [true, true],
                 "address-dependent" => [true, false],
@@ -86,7 +88,11 @@ fn a_filtered_packet_changes_nothing() {
         probe.udp_in(at(E2, 1), external);
         probe.status().mappings == 0
     });
-    assert!(opened.elapsed() < Duration::from_millis(6000), "kept alive until {:?}", opened.elapsed());
+    assert!(
+        opened.elapsed() < Duration::from_millis(6000),
+        "kept alive until {:?}",
+        opened.elapsed()
+    );
 }
 
 #[test]
@@ -111,7 +117,14 @@ fn a_late_error_answers_a_syn_that_nobody_meets() {
     probe.syn_in(at(E2, 9), mapped);
     // Another one is met half-way by the inside dialling out: a simultaneous open, and no word of error ever.
     assert!(probe.outside.within(Duration::from_secs(2)).is_none(), "too early");
-    let syn = craft::tcp(craft::tuple(Protocol::TCP, (S1, 5000), (E2, 9)), TcpFlags::SYN, 1000, 0, &[], b"");
+    let syn = craft::tcp(
+        craft::tuple(Protocol::TCP, (S1, 5000), (E2, 9)),
+        TcpFlags::SYN,
+        1000,
+        0,
+        &[],
+        b"",
+    );
     assert_eq!(probe.tcp_out(&syn).source(), mapped);
     let again = craft::tcp(
         natbox::packet::Tuple { protocol: Protocol::TCP, source: at(E2, 9), destination: mapped },
@@ -125,10 +138,16 @@ fn a_late_error_answers_a_syn_that_nobody_meets() {
     let error = probe.outside.expect("the late error");
     let waited = sent.elapsed();
     assert!(waited >= Duration::from_millis(5900) && waited < Duration::from_secs(9), "{waited:?}");
-    assert_eq!((error.icmp(), error.source().address, error.destination().address), (Some((3, 3)), G, E1));
+    assert_eq!(
+        (error.icmp(), error.source().address, error.destination().address),
+        (Some((3, 3)), G, E1)
+    );
     let quote = error.quote().expect("a quote");
     assert_eq!((quote.source(), quote.destination()), (at(E1, 7), at(G, 33_333)));
-    assert!(probe.outside.within(Duration::from_secs(3)).is_none(), "one error, and none for the other");
+    assert!(
+        probe.outside.within(Duration::from_secs(3)).is_none(),
+        "one error, and none for the other"
+    );
     probe.assert_alive();
     // A flood of them takes no memory to speak of, and nothing else is harmed.
     for number in 0..20_000_u32 {
@@ -143,7 +162,8 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
     let probe = Probe::start(Setup::new().nat("refusal: none"));
     probe.assert_alive();
     let before = probe.sessions();
-    let (ack, fin, rst) = (TcpFlags::ACK, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0), TcpFlags::RST);
+    let (ack, fin, rst) =
+        (TcpFlags::ACK, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0), TcpFlags::RST);
     for flags in [ack, fin, rst, SYN_ACK] {
         let data: &[u8] = if flags == ack { b"data" } else { b"" };
         probe.outside.send(&craft::tcp(
@@ -168,7 +188,14 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
     // To a forward such a segment passes, since the connection may be older than the box. What it opens is short-lived.
     let setup = Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s");
     let probe = Probe::start(setup);
-    probe.outside.send(&craft::tcp(craft::tuple(Protocol::TCP, (E1, 7), (G, 8080)), ack, 1, 1, &[], b"data"));
+    probe.outside.send(&craft::tcp(
+        craft::tuple(Protocol::TCP, (E1, 7), (G, 8080)),
+        ack,
+        1,
+        1,
+        &[],
+        b"data",
+    ));
     assert_eq!(probe.inside.expect("a segment").destination(), at(S1, 80));
     super::ports::wait_until("it is forgotten", || probe.sessions() == 0);
 }

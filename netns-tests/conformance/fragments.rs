@@ -32,7 +32,11 @@ fn joined(pieces: &[Seen]) -> Seen {
     let mut whole = pieces[0].0[..header].to_vec();
     for (number, piece) in pieces.iter().enumerate() {
         assert_eq!(piece.identification(), pieces[0].identification(), "one datagram, one number");
-        assert_eq!(piece.fragment(), (whole.len() - header, number + 1 < pieces.len()), "{pieces:?}");
+        assert_eq!(
+            piece.fragment(),
+            (whole.len() - header, number + 1 < pieces.len()),
+            "{pieces:?}"
+        );
         whole.extend(piece.body());
     }
     let length = whole.len() as u16;
@@ -72,7 +76,8 @@ fn assert_passes_in_pieces(
 #[test]
 fn pieces_pass_in_every_order() {
     let _proof = proves(&["UDP-14"]);
-    let probe = Probe::start(Setup::new().forward("protocol: icmp, address: 192.0.2.1, to: 10.0.0.13"));
+    let probe =
+        Probe::start(Setup::new().forward("protocol: icmp, address: 192.0.2.1, to: 10.0.0.13"));
     // Out and back over a mapping.
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
     let external = probe.open_udp(inside, remote);
@@ -83,7 +88,9 @@ fn pieces_pass_in_every_order() {
     assert_passes_in_pieces(&probe, false, &udp(client, F, &text(PAYLOAD)), client, F_TARGET);
     assert_passes_in_pieces(&probe, true, &udp(F_TARGET, client, &text(PAYLOAD)), F, client);
     // TCP, both ways.
-    for connection in [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)] {
+    for connection in
+        [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
+    {
         let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
         let out = connection.by_inside(data, &text(PAYLOAD));
         assert_passes_in_pieces(&probe, true, &out, connection.external, connection.outside);
@@ -92,13 +99,26 @@ fn pieces_pass_in_every_order() {
     }
     // A SYN with data opens a connection as a whole one does.
     let syn = |from, to| {
-        craft::tcp(craft::tuple(Protocol::TCP, from, to), TcpFlags::SYN, 1000, 0, &[], &text(PAYLOAD))
+        craft::tcp(
+            craft::tuple(Protocol::TCP, from, to),
+            TcpFlags::SYN,
+            1000,
+            0,
+            &[],
+            &text(PAYLOAD),
+        )
     };
     let external = probe.syn_out(at(S1, 6001), at(E2, 80)).source();
     let out = syn((S1, 6001), (E1, 80));
     assert_passes_in_pieces(&probe, true, &out, external, at(E1, 80));
     probe.tcp_in(&segment(at(E1, 80), external, SYN_ACK, 7000, 1001));
-    assert_passes_in_pieces(&probe, false, &syn((E1, 6001), (F.address, F.port)), at(E1, 6001), F_TARGET);
+    assert_passes_in_pieces(
+        &probe,
+        false,
+        &syn((E1, 6001), (F.address, F.port)),
+        at(E1, 6001),
+        F_TARGET,
+    );
     assert_eq!(probe.tcp_out(&segment(F_TARGET, at(E1, 6001), SYN_ACK, 7000, 1001)).source(), F);
     // Echo: a request opens its session even if its first piece comes last.
     let request = craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &text(PAYLOAD));
@@ -116,7 +136,9 @@ fn a_connection_that_ends_in_pieces_ends() {
     let _proof = proves(&["UDP-14", "UPD-2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
-    for mut connection in [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)] {
+    for mut connection in
+        [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
+    {
         let out = craft::fragments(&numbered(connection.by_inside(fin, &text(PAYLOAD)), 1), 1000);
         out.iter().for_each(|piece| probe.inside.send(piece));
         probe.outside.expect_all(out.len(), "pieces");
@@ -173,7 +195,8 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     // What is not atomic has a number that no other has; what is atomic keeps its own, and DF.
     let mut numbers = std::collections::HashSet::new();
     for port in 0..300 {
-        let datagram = numbered(udp(at(if port % 2 == 0 { S1 } else { S2 }, 6000 + port), remote, b"x"), 7);
+        let datagram =
+            numbered(udp(at(if port % 2 == 0 { S1 } else { S2 }, 6000 + port), remote, b"x"), 7);
         probe.inside.send(&datagram);
         let seen = probe.outside.expect("a datagram");
         assert!(!seen.dont_fragment());
@@ -243,8 +266,14 @@ fn hostile_pieces_are_refused() {
     probe.silence();
     assert_eq!(probe.dropped("fragment-duplicate"), 3);
     // Impossible ones, each refused by itself.
-    let segment =
-        craft::tcp(craft::tuple(Protocol::TCP, (E1, 4), (G, 8080)), TcpFlags::SYN, 1, 0, &[], &[7; 64]);
+    let segment = craft::tcp(
+        craft::tuple(Protocol::TCP, (E1, 4), (G, 8080)),
+        TcpFlags::SYN,
+        1,
+        0,
+        &[],
+        &[7; 64],
+    );
     let piece = |packet: &[u8], flags: u16, body: std::ops::Range<usize>| {
         let mut piece = [&packet[..20], &packet[20..][body]].concat();
         let length = piece.len() as u16;
@@ -315,6 +344,7 @@ fn pieces_that_different_workers_read_meet() {
         let seen = joined(&probe.inside.expect_all(3, &format!("pieces of datagram {number}")));
         assert_eq!(seen.payload(), Seen(whole(number)).payload());
     }
-    let read: Vec<u64> = probe.status().workers.iter().map(|worker| worker.counters["packets_in"]).collect();
+    let read: Vec<u64> =
+        probe.status().workers.iter().map(|worker| worker.counters["packets_in"]).collect();
     assert!(read.len() == 4 && read.iter().all(|packets| *packets > 500), "{read:?}");
 }

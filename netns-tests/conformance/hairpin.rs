@@ -22,7 +22,10 @@ fn hosts_see_each_others_external_endpoints() {
     let answer = udp(other, a, b"answer");
     probe.inside.send(&answer);
     assert_carried(&answer, &probe.inside.expect("the answer"), b, one);
-    let (a, b) = (probe.connect_out(one, at(E1, 80)).external, probe.connect_out(other, at(E1, 80)).external);
+    let (a, b) = (
+        probe.connect_out(one, at(E1, 80)).external,
+        probe.connect_out(other, at(E1, 80)).external,
+    );
     probe.inside.send(&segment(one, b, TcpFlags::SYN, 1, 0));
     let seen = probe.inside.expect("a SYN");
     assert_eq!((seen.source(), seen.destination()), (a, other));
@@ -51,7 +54,8 @@ fn hosts_see_each_others_external_endpoints() {
 #[test]
 fn hosts_that_talk_keep_both_mappings_alive() {
     let _proof = proves(&["UDP-1", "UDP-3", "UDP-6", "UDP-9", "TIM-1"]);
-    let setup = Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, refusal: none");
+    let setup =
+        Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, refusal: none");
     let probe = Probe::start(setup.timeouts("udp: 1s, port_rest: 0s"));
     let (one, other) = (at(S1, 5000), at(S2, 6000));
     let (a, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
@@ -104,10 +108,16 @@ fn echo_reaches_the_host_behind_an_external_address() {
     let probe = Probe::start(Setup::new().pool().forward(whole));
     probe.inside.send(&craft::echo(S1, G2, QueryKind::EchoRequest, 5, 1, b"ping"));
     let seen = probe.inside.expect("an echo request");
-    assert_eq!((seen.icmp(), seen.destination().address, seen.source().address), (Some((8, 0)), S2, G));
+    assert_eq!(
+        (seen.icmp(), seen.destination().address, seen.source().address),
+        (Some((8, 0)), S2, G)
+    );
     probe.inside.send(&craft::echo(S2, G, QueryKind::EchoReply, seen.identifier(), 1, b"ping"));
     let seen = probe.inside.expect("the reply");
-    assert_eq!((seen.icmp(), seen.source().address, seen.destination().address), (Some((0, 0)), G2, S1));
+    assert_eq!(
+        (seen.icmp(), seen.source().address, seen.destination().address),
+        (Some((0, 0)), G2, S1)
+    );
     assert_eq!(seen.identifier(), 5);
     // G belongs to nobody for echo: nobody answers, inside or outside.
     probe.inside.send(&craft::echo(S1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
@@ -127,7 +137,10 @@ fn errors_cross_with_both_ends_rewritten() {
     assert_eq!((arrived.source(), arrived.destination()), (a, other));
     probe.inside.send(&craft::icmp_error(3, 3, S2, G, &arrived.0));
     let error = probe.inside.expect("the error");
-    assert_eq!((error.icmp(), error.source().address, error.destination().address), (Some((3, 3)), G, S1));
+    assert_eq!(
+        (error.icmp(), error.source().address, error.destination().address),
+        (Some((3, 3)), G, S1)
+    );
     let quote = error.quote().expect("a quote");
     assert_eq!((quote.source(), quote.destination()), (one, b));
     assert_eq!(quote.checksum(), crate::probe::Seen(question).checksum());
@@ -164,7 +177,11 @@ fn hairpin_ends_and_carries_fragments() {
             probe.inside.send(&pieces[number]);
         }
         let mut payload: Vec<_> = probe.inside.expect_all(3, "the pieces");
-        assert!(payload.iter().all(|seen| (seen.source().address, seen.destination().address) == (G, S1)));
+        assert!(
+            payload
+                .iter()
+                .all(|seen| (seen.source().address, seen.destination().address) == (G, S1))
+        );
         assert!(payload.iter().all(|seen| seen.ttl() == 63), "one hop");
         payload.sort_by_key(|seen| seen.fragment().0);
         let body: Vec<u8> = payload.iter().flat_map(|seen| seen.body().to_vec()).collect();

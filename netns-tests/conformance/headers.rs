@@ -43,7 +43,8 @@ fn the_box_is_one_hop() {
         segment(at(S1, 5000), at(E1, 80)),
         craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"hop"),
     ];
-    let inward = [udp(at(E1, 4444), F, b"hop"), segment(at(E1, 4444), F), udp(at(E1, 53), external, b"hop")];
+    let inward =
+        [udp(at(E1, 4444), F, b"hop"), segment(at(E1, 4444), F), udp(at(E1, 53), external, b"hop")];
     for packet in out {
         let dying = with_ttl(packet.clone(), 1);
         probe.inside.send(&dying);
@@ -107,15 +108,26 @@ fn every_size_passes() {
     let probe = Probe::start(Setup::new().mtu(65_000, 65_000));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let around = |length: usize| length - 3..=length + 3;
-    let large = [2048, 4096, 8192, 9000, 16_384, 32_768, 49_152, 64_997].into_iter().flat_map(around);
+    let large =
+        [2048, 4096, 8192, 9000, 16_384, 32_768, 49_152, 64_997].into_iter().flat_map(around);
     for length in (28..=1600).chain(large) {
         let payload: Vec<u8> = (28..length).map(|at| at as u8).collect();
         let out = with_df(udp(at(S1, 5000), at(E1, 53), &payload));
         probe.inside.send(&out);
-        assert_carried(&out, &probe.outside.expect(&format!("{length} bytes")), external, at(E1, 53));
+        assert_carried(
+            &out,
+            &probe.outside.expect(&format!("{length} bytes")),
+            external,
+            at(E1, 53),
+        );
         let inward = with_df(udp(at(E1, 4444), F, &payload));
         probe.outside.send(&inward);
-        assert_carried(&inward, &probe.inside.expect(&format!("{length} bytes")), at(E1, 4444), F_TARGET);
+        assert_carried(
+            &inward,
+            &probe.inside.expect(&format!("{length} bytes")),
+            at(E1, 4444),
+            F_TARGET,
+        );
     }
 }
 
@@ -149,8 +161,14 @@ fn the_mss_is_only_lowered_and_only_in_syns() {
             assert_eq!(mss_of(&data), Some(1400));
         }
         // Where there is none, none is put in.
-        let bare =
-            craft::tcp(craft::tuple(Protocol::TCP, (S1, 5100), (E1, 80)), TcpFlags::SYN, 1, 0, &[], b"");
+        let bare = craft::tcp(
+            craft::tuple(Protocol::TCP, (S1, 5100), (E1, 80)),
+            TcpFlags::SYN,
+            1,
+            0,
+            &[],
+            b"",
+        );
         let seen = probe.tcp_out(&bare);
         assert_eq!((mss_of(&seen), seen.0.len()), (None, bare.len()));
     }
@@ -178,12 +196,20 @@ fn options_pass_but_for_source_routes_and_tell_nothing() {
     let _proof = proves(&["OPT-1"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
-    let out = |options: &[u8]| craft::with_ip_options(&udp(at(S1, 5000), at(E1, 53), b"options"), options);
-    let inward = |options: &[u8]| craft::with_ip_options(&udp(at(E1, 53), external, b"options"), options);
+    let out = |options: &[u8]| {
+        craft::with_ip_options(&udp(at(S1, 5000), at(E1, 53), b"options"), options)
+    };
+    let inward =
+        |options: &[u8]| craft::with_ip_options(&udp(at(E1, 53), external, b"options"), options);
     let mut forty = vec![130, 40];
     forty.extend(1..=38);
-    let harmless: [&[u8]; 5] =
-        [&[1, 1, 1, 1], &[0, 0, 0, 0], &[148, 4, 0, 0], &[130, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0], &forty];
+    let harmless: [&[u8]; 5] = [
+        &[1, 1, 1, 1],
+        &[0, 0, 0, 0],
+        &[148, 4, 0, 0],
+        &[130, 11, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0],
+        &forty,
+    ];
     for options in harmless {
         probe.inside.send(&out(options));
         let seen = probe.outside.expect("out");

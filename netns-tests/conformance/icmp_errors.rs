@@ -29,7 +29,14 @@ fn three_kinds(probe: &Probe) -> [Sent; 3] {
     [
         udp(at(S1, 5000), at(E1, 53000), b"hello, world, this is a datagram"),
         segment,
-        craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"hello, world, this is an echo request"),
+        craft::echo(
+            S1,
+            E1,
+            QueryKind::EchoRequest,
+            77,
+            1,
+            b"hello, world, this is an echo request",
+        ),
     ]
     .map(|mut original| {
         craft::set_dont_fragment(&mut original, true);
@@ -84,7 +91,14 @@ fn errors_from_outside_reach_the_sender() {
     for sent in three_kinds(&probe) {
         for (kind, code) in ERRORS {
             for reporter in [E1, RX] {
-                probe.outside.send(&craft::icmp(reporter, G, kind, code, [0, 0, 5, 20], &sent.outside.0));
+                probe.outside.send(&craft::icmp(
+                    reporter,
+                    G,
+                    kind,
+                    code,
+                    [0, 0, 5, 20],
+                    &sent.outside.0,
+                ));
                 let error = probe.inside.expect("the error");
                 assert_eq!((error.icmp(), error.source().address), (Some((kind, code)), reporter));
                 assert_eq!((error.destination().address, error.icmp_last_word()), (S1, 1300));
@@ -194,7 +208,8 @@ fn extensions_pass_untouched() {
     let probe = Probe::plain();
     // An MPLS label stack (RFC 4950) behind quotes of 128, 124 and 132 bytes, and behind one whose length is not told.
     let mut extension = vec![0x20, 0, 0, 0, 0, 8, 1, 1, 0, 1, 2, 0xff];
-    let sum: u32 = extension.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum: u32 =
+        extension.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
     let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
     extension[2..4].copy_from_slice(&checksum.to_be_bytes());
     let original = udp(at(S1, 5000), at(E1, 53000), &[7; 200]);
@@ -234,8 +249,8 @@ fn errors_about_nothing_known_are_dropped() {
 fn no_icmp_message_touches_a_session() {
     let _proof = proves(&["UDP-12", "TCP-10", "ICMP-6"]);
     // Nothing but the first packets may keep them; errors of every kind come all the while.
-    let setup =
-        Setup::new().timeouts("udp: 3s, icmp: 3s, tcp_syn: 3s, tcp_established: 3s, tcp_transitory: 3s");
+    let setup = Setup::new()
+        .timeouts("udp: 3s, icmp: 3s, tcp_syn: 3s, tcp_established: 3s, tcp_transitory: 3s");
     let probe = Probe::start(setup);
     let sent = three_kinds(&probe);
     let opened = Instant::now();
@@ -265,7 +280,11 @@ fn no_icmp_message_touches_a_session() {
         }
         probe.sessions() == 0
     });
-    assert!(opened.elapsed() < Duration::from_millis(7000), "kept alive until {:?}", opened.elapsed());
+    assert!(
+        opened.elapsed() < Duration::from_millis(7000),
+        "kept alive until {:?}",
+        opened.elapsed()
+    );
 }
 
 #[test]
@@ -297,7 +316,8 @@ fn quotes_of_any_length() {
     probe.outside.send(&craft::icmp_error(3, 1, E1, G, &outside.0));
     assert_quotes(&probe.inside.expect("the error"), &original);
     // Of a datagram without checksum the quote has none either.
-    let original = craft::udp_without_checksum(craft::tuple(Protocol::UDP, (S1, 5000), (E1, 53000)), b"none");
+    let original =
+        craft::udp_without_checksum(craft::tuple(Protocol::UDP, (S1, 5000), (E1, 53000)), b"none");
     probe.inside.send(&original);
     let outside = probe.outside.expect("a datagram without checksum");
     assert_eq!(outside.checksum(), 0);
@@ -371,7 +391,9 @@ fn no_error_where_none_is_due() {
     probe.inside.send(&dying(craft::fragments(&long, 40)[1].clone()));
     probe.inside.send(&dying(udp(at(S1, 5000), at(Ipv4Addr::new(239, 1, 1, 1), 53), b"x")));
     probe.inside.send(&dying(udp(at(S1, 5000), at(Ipv4Addr::new(10, 0, 0, 255), 53), b"x")));
-    for source in [[0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [240, 0, 0, 1], [255, 255, 255, 255]] {
+    for source in
+        [[0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [240, 0, 0, 1], [255, 255, 255, 255]]
+    {
         probe.outside.send(&from(source));
     }
     // Too long with DF: an error is due for the whole datagram, none for an ICMP error of that length.
@@ -407,7 +429,10 @@ fn errors_are_limited_for_each_receiver() {
     // Another host is told all the same, at once.
     probe.inside.send(&too_long(S2));
     let error = probe.inside.expect("the error for another host");
-    assert_eq!((error.icmp(), error.destination().address, error.icmp_last_word()), (Some((3, 4)), S2, 1400));
+    assert_eq!(
+        (error.icmp(), error.destination().address, error.icmp_last_word()),
+        (Some((3, 4)), S2, 1400)
+    );
     // Errors that the kernel writes: packets of ten thousand strangers do not use up what is due to E1.
     for number in 0..10_000_u32 {
         let stranger = Ipv4Addr::from(0xc612_0000 + number);
@@ -421,7 +446,8 @@ fn errors_are_limited_for_each_receiver() {
     let mut packet = udp(at(E1, 5000), F, b"x");
     craft::set_ttl(&mut packet, 1);
     probe.outside.send(&packet);
-    let told: HashSet<_> = probe.outside.drain().iter().map(|seen| seen.destination().address).collect();
+    let told: HashSet<_> =
+        probe.outside.drain().iter().map(|seen| seen.destination().address).collect();
     assert!(told.contains(&E1), "{} others were told", told.len());
 }
 
@@ -465,6 +491,9 @@ fn the_boxs_errors_can_be_understood() {
     let packet = udp(at(S1, 5000), at(E1, 53000), b"may I?");
     probe.inside.send(&packet);
     let error = probe.inside.expect("the refusal");
-    assert_eq!((error.icmp(), error.source().address, error.destination().address), (Some((3, 13)), BOX, S1));
+    assert_eq!(
+        (error.icmp(), error.source().address, error.destination().address),
+        (Some((3, 13)), BOX, S1)
+    );
     assert_quotes(&error, &packet);
 }

@@ -39,7 +39,10 @@ fn one_identifier_is_told_apart() {
     for (from, external, host) in [(E1, second, S2), (E1, first, S1), (E2, third, S1)] {
         probe.pong_in(from, external);
         let seen = probe.inside.expect("a reply");
-        assert_eq!((seen.source().address, seen.destination().address, seen.identifier()), (from, host, 42));
+        assert_eq!(
+            (seen.source().address, seen.destination().address, seen.identifier()),
+            (from, host, 42)
+        );
     }
 }
 
@@ -51,11 +54,22 @@ fn timestamps_pass_and_obsolete_messages_do_not() {
     probe.inside.send(&craft::echo(S1, E1, QueryKind::TimestampRequest, 5, 1, &times));
     let seen = probe.outside.expect("a timestamp request");
     assert_eq!((seen.icmp(), seen.payload()), (Some((13, 0)), &times[..]));
-    probe.outside.send(&craft::echo(E1, G, QueryKind::TimestampReply, seen.identifier(), 1, &times));
+    probe.outside.send(&craft::echo(
+        E1,
+        G,
+        QueryKind::TimestampReply,
+        seen.identifier(),
+        1,
+        &times,
+    ));
     let seen = probe.inside.expect("its reply");
-    assert_eq!((seen.icmp(), seen.destination().address, seen.identifier()), (Some((14, 0)), S1, 5));
+    assert_eq!(
+        (seen.icmp(), seen.destination().address, seen.identifier()),
+        (Some((14, 0)), S1, 5)
+    );
     for kind in [4, 15, 16, 17, 18] {
-        let quoted = craft::udp(craft::tuple(natbox::packet::Protocol::UDP, (G, 8080), (E1, 7)), b"x");
+        let quoted =
+            craft::udp(craft::tuple(natbox::packet::Protocol::UDP, (G, 8080), (E1, 7)), b"x");
         probe.inside.send(&craft::icmp(S1, E1, kind, 0, [0, 5, 0, 1], &quoted));
         probe.outside.send(&craft::icmp(E1, G, kind, 0, [0, 5, 0, 1], &quoted));
     }
@@ -80,8 +94,10 @@ fn other_icmp_never_crosses() {
                 b"hello",
             );
             probe.outside.send(&craft::icmp(E1, G, kind, code, [10, 0, 0, 1], &sent));
-            let received =
-                craft::udp(craft::tuple(natbox::packet::Protocol::UDP, (E1, 53), (S1, 5000)), b"hello");
+            let received = craft::udp(
+                craft::tuple(natbox::packet::Protocol::UDP, (E1, 53), (S1, 5000)),
+                b"hello",
+            );
             probe.inside.send(&craft::icmp(S1, E1, kind, code, [10, 0, 0, 1], &received));
         }
     }
@@ -91,8 +107,9 @@ fn other_icmp_never_crosses() {
     probe.silence();
     assert!(probe.sessions() <= before + 1, "{} sessions after {before}", probe.sessions());
     // With a forward of echo its server answers.
-    let probe =
-        Probe::start(Setup::new().forward("name: echo, protocol: icmp, address: 192.0.2.1, to: 10.0.0.12"));
+    let probe = Probe::start(
+        Setup::new().forward("name: echo, protocol: icmp, address: 192.0.2.1, to: 10.0.0.12"),
+    );
     probe.outside.send(&craft::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
     let seen = probe.inside.expect("an echo request");
     assert_eq!((seen.destination().address, seen.identifier()), (S2, 77));

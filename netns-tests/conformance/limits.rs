@@ -12,7 +12,8 @@ use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at, 
 #[test]
 fn a_host_has_so_many_sessions_and_gets_them_back() {
     let _proof = proves(&["CGN-4", "CGN-4B", "CGN-4C", "CGN-5"]);
-    let setup = Setup::new().nat("refusal: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
+    let setup =
+        Setup::new().nat("refusal: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
     let probe = Probe::start(setup);
     for round in 0..4 {
         for port in 0..5 {
@@ -37,7 +38,10 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
     assert!(asked.elapsed() < Duration::from_secs(2));
     let of_flood = passed.iter().filter(|seen| seen.destination() == at(E1, 53)).count();
     assert!((20..=20 * (seconds + 1)).contains(&of_flood), "{of_flood} in {seconds} s");
-    assert!(passed.iter().any(|seen| seen.destination() == at(E2, 80)), "the other host waits for nothing");
+    assert!(
+        passed.iter().any(|seen| seen.destination() == at(E2, 80)),
+        "the other host waits for nothing"
+    );
     assert!(probe.dropped("host-rate") >= 200 - of_flood as u64);
     std::thread::sleep(Duration::from_millis(1100));
     probe.open_udp(at(S1, 6000), at(E1, 53));
@@ -61,7 +65,9 @@ fn fill(probe: &Probe) -> (Vec<Connection>, Vec<(Endpoint, Endpoint)>) {
 #[test]
 fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
     let _proof = proves(&["CGN-11", "ICMP-8"]);
-    for (refusal, code) in [("admin-prohibited", Some(13)), ("host-unreachable", Some(1)), ("none", None)] {
+    for (refusal, code) in
+        [("admin-prohibited", Some(13)), ("host-unreachable", Some(1)), ("none", None)]
+    {
         let setup = Setup::new().nat(&format!("refusal: {refusal}")).limits("sessions: 40");
         let probe = Probe::start(setup);
         let (mut connections, mappings) = fill(&probe);
@@ -107,7 +113,8 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
 fn pressure_takes_what_is_half_open_and_never_what_is_established() {
     let _proof = proves(&["LIM-1"]);
     let probe = Probe::start(Setup::new().limits("sessions: 40"));
-    let mut connections: Vec<_> = (0..20).map(|port| probe.connect_in(at(E1, 5000 + port), F)).collect();
+    let mut connections: Vec<_> =
+        (0..20).map(|port| probe.connect_in(at(E1, 5000 + port), F)).collect();
     for number in 0..20 {
         probe.syn_in(at(Ipv4Addr::new(198, 51, 100, 100 + number), 7), F);
         probe.inside.expect("a SYN");
@@ -168,7 +175,8 @@ fn counters_can_be_read_while_packets_flow() {
         // A listing in the midst of it: nothing twice, nothing of another time.
         let listed = probe.with_box(crate::single_box::RunningBox::sessions);
         assert!(listed.len() as u64 <= 10_000 && listed.len() as u32 >= status.sessions.now);
-        let distinct: std::collections::HashSet<_> = listed.iter().map(|one| one.original.clone()).collect();
+        let distinct: std::collections::HashSet<_> =
+            listed.iter().map(|one| one.original.clone()).collect();
         assert_eq!(distinct.len(), listed.len(), "something is listed twice");
         probe.inside.drain();
     }
@@ -182,9 +190,16 @@ fn counters_can_be_read_while_packets_flow() {
     assert_eq!(probe.status().sessions.created, 10_000);
     let listed = probe.with_box(crate::single_box::RunningBox::sessions);
     assert_eq!(listed.len(), 10_000);
-    let one = listed.iter().find(|one| one.original.source == format!("{E1}:777")).expect("it is there");
-    assert_eq!((one.protocol.as_str(), one.state.as_str(), one.origin.as_str()), ("udp", "udp", "forward"));
-    assert_eq!((&one.original.destination, &one.reply.source), (&F.to_string(), &at(S1, 80).to_string()));
+    let one =
+        listed.iter().find(|one| one.original.source == format!("{E1}:777")).expect("it is there");
+    assert_eq!(
+        (one.protocol.as_str(), one.state.as_str(), one.origin.as_str()),
+        ("udp", "udp", "forward")
+    );
+    assert_eq!(
+        (&one.original.destination, &one.reply.source),
+        (&F.to_string(), &at(S1, 80).to_string())
+    );
     assert_eq!((one.uplink.as_str(), &one.reply.destination), ("isp", &one.original.source));
     assert!((290..=300).contains(&one.expires_in_seconds), "{one:?}");
 }
@@ -192,13 +207,16 @@ fn counters_can_be_read_while_packets_flow() {
 #[test]
 fn each_drop_raises_its_own_counter() {
     let _proof = proves(&["MIB-1"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none").outbound(&["{ from: 10.0.0.0/28 }"]));
+    let probe =
+        Probe::start(Setup::new().nat("refusal: none").outbound(&["{ from: 10.0.0.0/28 }"]));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let sent = udp(external, at(E1, 53), b"hello");
     let mut broken = sent.clone();
     broken[20 + 4] = 0xff;
-    let fragments =
-        craft::fragments(&craft::udp(craft::tuple(Protocol::UDP, (E1, 9), (G, 8080)), &[0; 100]), 64);
+    let fragments = craft::fragments(
+        &craft::udp(craft::tuple(Protocol::UDP, (E1, 9), (G, 8080)), &[0; 100]),
+        64,
+    );
     let mut beyond = fragments[1].clone();
     beyond[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
     craft::refresh_header_checksum(&mut beyond);
@@ -208,7 +226,10 @@ fn each_drop_raises_its_own_counter() {
     let outside = [
         (udp(at(E1, 9), at(G, 1), b"hello"), "no-mapping"),
         (udp(at(E2, 9), external, b"hello"), "filtered"),
-        (craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")), "unmatched-icmp-error"),
+        (
+            craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")),
+            "unmatched-icmp-error",
+        ),
         (craft::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
         (craft::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
         (beyond, "bad-fragment"),
@@ -226,12 +247,16 @@ fn each_drop_raises_its_own_counter() {
             },
             "bad-transport-header",
         ),
-        (craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")), "unrelated-icmp-error"),
+        (
+            craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")),
+            "unrelated-icmp-error",
+        ),
     ];
     // S2 is a host that has sessions of its own, and so no router.
     probe.open_udp(at(S2, 5000), at(E1, 53));
     let wires = [(&probe.outside, outside), (&probe.inside, inside)];
-    for (wire, (packet, reason)) in wires.into_iter().flat_map(|(wire, cases)| cases.map(|case| (wire, case)))
+    for (wire, (packet, reason)) in
+        wires.into_iter().flat_map(|(wire, cases)| cases.map(|case| (wire, case)))
     {
         let mut expected = probe.status().drops;
         *expected.entry(reason.to_owned()).or_default() += 3;

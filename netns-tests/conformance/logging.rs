@@ -42,7 +42,8 @@ fn records(log: &str) -> Vec<Record> {
 
 /// Who had an external endpoint at a time.
 fn holder(records: &[Record], protocol: &str, external: &str, at: SystemTime) -> Option<String> {
-    let mut mine = records.iter().filter(|record| record.external == external && record.protocol == protocol);
+    let mut mine =
+        records.iter().filter(|record| record.external == external && record.protocol == protocol);
     let mut holder = None;
     while let Some(record) = mine.next().filter(|record| record.at <= at) {
         assert_eq!(holder.is_none(), record.begins, "begin and end take turns: {record:?}");
@@ -54,7 +55,8 @@ fn holder(records: &[Record], protocol: &str, external: &str, at: SystemTime) ->
 #[test]
 fn the_log_tells_who_had_an_endpoint_and_no_destinations() {
     let _proof = proves(&["LOG-1", "CGN-12"]);
-    let setup = Setup::new().no_forwards().nat("ports: 40000-40019, refusal: none, port_parity: false");
+    let setup =
+        Setup::new().no_forwards().nat("ports: 40000-40019, refusal: none, port_parity: false");
     let setup = setup.timeouts("udp: 1s").log("mappings: true, format: json");
     let probe = Probe::start(setup);
     let mut seen = Vec::new();
@@ -88,7 +90,8 @@ fn the_log_tells_who_had_an_endpoint_and_no_destinations() {
 #[test]
 fn every_protocol_is_logged_and_reopening_is_an_end_and_a_beginning() {
     let _proof = proves(&["LOG-1"]);
-    let setup = Setup::new().log("mappings: true, format: json").timeouts("tcp_syn: 1s, icmp: 1s, udp: 1s");
+    let setup =
+        Setup::new().log("mappings: true, format: json").timeouts("tcp_syn: 1s, icmp: 1s, udp: 1s");
     let probe = Probe::start(setup);
     let mut expected = HashMap::new();
     for _ in 0..2 {
@@ -119,7 +122,11 @@ fn a_log_that_nobody_reads_slows_nothing() {
     let probe = Probe::start_unread(Setup::new().log("mappings: true").nat("refusal: none"));
     let datagram = |from: Endpoint| {
         craft::udp(
-            natbox::packet::Tuple { protocol: Protocol::UDP, source: from, destination: at(E1, 53) },
+            natbox::packet::Tuple {
+                protocol: Protocol::UDP,
+                source: from,
+                destination: at(E1, 53),
+            },
             b"new",
         )
     };

@@ -21,7 +21,11 @@ fn bytes_behind_the_end_are_left_behind() {
     let inward = [
         (udp(at(E1, 53), external, b"answer"), at(E1, 53), at(S1, 5000)),
         (connection.by_outside(TcpFlags::ACK, b"data"), at(E1, 4444), F_TARGET),
-        (craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"pong"), at(E1, 0), at(S1, 77)),
+        (
+            craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"pong"),
+            at(E1, 0),
+            at(S1, 77),
+        ),
     ];
     for (packet, source, destination) in inward {
         probe.outside.send(&[&packet[..], b"0123456789"].concat());
@@ -89,8 +93,9 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
         }
         probe.silence();
         let after = probe.status();
-        let dropped =
-            |status: &natbox::control::Status| status.drops.get("bad-transport-header").copied().unwrap_or(0);
+        let dropped = |status: &natbox::control::Status| {
+            status.drops.get("bad-transport-header").copied().unwrap_or(0)
+        };
         assert_eq!(dropped(&after) - dropped(&before), sent, "{:?}", after.drops);
         let beats = u32::from(!known);
         assert_eq!(after.sessions.now, before.sessions.now + beats);
@@ -106,13 +111,18 @@ fn nonsense_flags_open_nothing() {
     for bits in 0..64_u8 {
         let flags = TcpFlags(bits);
         let port = 1000 + u16::from(bits);
-        let (opens, reveals) =
-            (flags.syn() && !flags.ack() && !flags.fin() && !flags.rst(), flags.ack() && bits & 0b111 == 0);
+        let (opens, reveals) = (
+            flags.syn() && !flags.ack() && !flags.fin() && !flags.rst(),
+            flags.ack() && bits & 0b111 == 0,
+        );
         // Out: a SYN opens, and nothing else does.
         let before = created();
         probe.inside.send(&segment(at(S2, port), at(E1, 80), flags, 1000, 1));
         assert_eq!(
-            probe.outside.within(std::time::Duration::from_millis(if opens { 5000 } else { 30 })).is_some(),
+            probe
+                .outside
+                .within(std::time::Duration::from_millis(if opens { 5000 } else { 30 }))
+                .is_some(),
             opens,
             "{bits:#08b}"
         );
@@ -176,7 +186,8 @@ fn impossible_sources_go_nowhere() {
         probe.outside.send(&craft::icmp_error(kind, code, G, G, &sent));
     }
     // From inside: the box's own external address, and what belongs to nobody.
-    for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST] {
+    for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST]
+    {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"from nowhere"));
         probe.inside.send(&udp(at(source, 5000), F, b"from nowhere"));
     }
@@ -223,7 +234,8 @@ fn packets_of_ipv6_are_dropped_and_counted() {
     probe.natbox.ip(&["-6", "route", "add", "fd00::2/128", "dev", "nb0", "mtu", "1280"]).unwrap();
     let before = probe.dropped("ipv6");
     let sessions = probe.sessions();
-    let socket = probe.natbox.enter(|| std::net::UdpSocket::bind("[fd00::1]:8080")).unwrap().unwrap();
+    let socket =
+        probe.natbox.enter(|| std::net::UdpSocket::bind("[fd00::1]:8080")).unwrap().unwrap();
     for length in [0, 100, 1200, 5000] {
         for port in [1, 80, 8080, 65_000] {
             socket.send_to(&vec![7; length], ("fd00::2", port)).unwrap();
@@ -232,5 +244,9 @@ fn packets_of_ipv6_are_dropped_and_counted() {
     wait_until("all are counted", || probe.dropped("ipv6") - before >= 3 * 4 + 4 * 4);
     probe.silence();
     assert!(probe.sessions() <= sessions + 1, "no session but the heartbeat's");
-    assert!(probe.status().drops.keys().all(|reason| reason == "ipv6"), "{:?}", probe.status().drops);
+    assert!(
+        probe.status().drops.keys().all(|reason| reason == "ipv6"),
+        "{:?}",
+        probe.status().drops
+    );
 }

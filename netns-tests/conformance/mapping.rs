@@ -99,7 +99,8 @@ fn a_full_address_refuses_or_gives_way_as_set() {
         let pooling = if soft { "address_pooling: soft" } else { "address_pooling: strict" };
         let setup = Setup::new().pool().nat("ports: 40000-40003, refusal: none").nat(pooling);
         let probe = Probe::start(setup);
-        let first: Vec<_> = (0..4).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
+        let first: Vec<_> =
+            (0..4).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
         assert!(first.iter().all(|external| external.address == first[0].address));
         let next = craft::udp(craft::tuple(Protocol::UDP, (S1, 6000), (E1, 53)), b"one more");
         probe.inside.send(&next);
@@ -241,7 +242,9 @@ fn published_ports_are_never_dynamic() {
     let mut connections: Vec<_> =
         (0..2).map(|port| probe.connect_out(at(S1, 6000 + port), at(E1, 80))).collect();
     probe.write(
-        &setup().forward("name: new, protocol: udp, port: 9016, address: 192.0.2.1, to: '10.0.0.13:16'"),
+        &setup().forward(
+            "name: new, protocol: udp, port: 9016, address: 192.0.2.1, to: '10.0.0.13:16'",
+        ),
     );
     let reloaded = probe.with_box(|running| running.reload());
     assert_eq!((reloaded.changed, reloaded.sessions_ended), (vec!["forwards".to_owned()], 1));
@@ -273,14 +276,21 @@ fn forwarded_connections_survive_a_killed_box() {
 fn a_whole_address_carries_everything() {
     let _proof = proves(&["FWD-6"]);
     let probe = Probe::start(
-        Setup::new().pool().forward("name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12"),
+        Setup::new()
+            .pool()
+            .forward("name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12"),
     );
     // SCTP has no pseudo header: its bytes must not change at all.
     for protocol in [47, 50, 132, 253] {
         let body = [0x12, 0x34, 0x56, 0x78, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
         let inbound = craft::other(Protocol(protocol), E1, G2, &body);
         probe.outside.send(&inbound);
-        assert_carried(&inbound, &probe.inside.expect("a packet of another protocol"), at(E1, 0), at(S2, 0));
+        assert_carried(
+            &inbound,
+            &probe.inside.expect("a packet of another protocol"),
+            at(E1, 0),
+            at(S2, 0),
+        );
         let outbound = craft::other(Protocol(protocol), S2, E2, &body);
         probe.inside.send(&outbound);
         assert_carried(
@@ -344,10 +354,9 @@ fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
     let probe = Probe::plain();
     let mut published = probe.connect_in(at(E1, 4444), F);
     let mut outbound = probe.connect_out(at(S2, 5000), at(E1, 80));
-    probe.write(
-        &Setup::new()
-            .forward("name: other, protocol: tcp, port: 1234, address: 192.0.2.1, to: '10.0.0.13:1234'"),
-    );
+    probe.write(&Setup::new().forward(
+        "name: other, protocol: tcp, port: 1234, address: 192.0.2.1, to: '10.0.0.13:1234'",
+    ));
     assert_eq!(probe.with_box(|running| running.reload()).sessions_ended, 0);
     probe.assert_open(&mut published);
     probe.assert_open(&mut outbound);

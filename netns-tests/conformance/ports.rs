@@ -15,7 +15,10 @@ fn no_two_endpoints_share_a_port() {
         for host in [S1, S2] {
             let inside = at(host, 5000 + number);
             assert_eq!(datagrams.insert(probe.open_udp(inside, at(E1, 53)), inside), None);
-            assert_eq!(connections.insert(probe.syn_out(inside, at(E1, 80)).source(), inside), None);
+            assert_eq!(
+                connections.insert(probe.syn_out(inside, at(E1, 80)).source(), inside),
+                None
+            );
         }
     }
     assert!(datagrams.keys().all(|external| (40_000..=40_099).contains(&external.port)));
@@ -59,8 +62,9 @@ fn udp_ports_keep_their_parity_unless_told_not_to() {
         assert_eq!(probe.open_udp(at(S2, port), at(E1, 53)).port % 2, port % 2);
     }
     let probe = Probe::start(Setup::new().nat("port_parity: false"));
-    let odd =
-        (0..200).filter(|number| probe.open_udp(at(S1, 5000 + 2 * number), at(E1, 53)).port % 2 == 1).count();
+    let odd = (0..200)
+        .filter(|number| probe.open_udp(at(S1, 5000 + 2 * number), at(E1, 53)).port % 2 == 1)
+        .count();
     // Of 200 fair coins fewer than 50 or more than 150 heads: one case in 10^12.
     assert!((50..=150).contains(&odd), "{odd} of 200 even ports became odd");
 }
@@ -71,7 +75,9 @@ fn ports_cannot_be_foreseen() {
     let take = || {
         let probe = Probe::plain();
         let ports: Vec<i64> = (0..1000)
-            .map(|number| i64::from(probe.syn_out(at(S1, 10_000 + number), at(E1, 80)).source().port))
+            .map(|number| {
+                i64::from(probe.syn_out(at(S1, 10_000 + number), at(E1, 80)).source().port)
+            })
             .collect();
         ports
     };
@@ -103,7 +109,11 @@ fn a_freed_port_rests_for_others() {
     let freed = Instant::now();
     probe.inside.send(&udp(at(S2, 5000), at(E1, 53), b"hello"));
     probe.silence();
-    assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53)), first, "its last holder has it back at once");
+    assert_eq!(
+        probe.open_udp(at(S1, 5000), at(E1, 53)),
+        first,
+        "its last holder has it back at once"
+    );
     wait_until("the other one may have the other port", || {
         probe.inside.send(&udp(at(S2, 5000), at(E1, 53), b"hello"));
         probe.inside.send(&udp(at(S1, 5000), at(E1, 53), b"hello"));
@@ -138,7 +148,8 @@ fn the_edges_of_the_port_space_work() {
 #[test]
 fn exhausted_ports_cost_little_and_one_freed_serves_one() {
     let _proof = proves(&["PORT-2"]);
-    let setup = Setup::new().no_forwards().nat("ports: 40000-40009, refusal: none").timeouts("udp: 6s");
+    let setup =
+        Setup::new().no_forwards().nat("ports: 40000-40009, refusal: none").timeouts("udp: 6s");
     let probe = Probe::start(setup);
     let kept: Vec<_> = (0..9).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
     let spare = probe.open_udp(at(S1, 5009), at(E1, 53));

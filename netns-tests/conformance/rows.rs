@@ -49,14 +49,26 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD",
                 "A host whose external address has no port left is refused; in soft mode it moves",
             ),
-            row(&["UDP-7"], "MUST", "Equal addresses on both sides: told apart, or refused, never confused"),
-            row(&["UDP-11"], "MUST", "Mapping and filtering stay the same when inside hosts use one port"),
+            row(
+                &["UDP-7"],
+                "MUST",
+                "Equal addresses on both sides: told apart, or refused, never confused",
+            ),
+            row(
+                &["UDP-11"],
+                "MUST",
+                "Mapping and filtering stay the same when inside hosts use one port",
+            ),
             row(
                 &["FWD-1"],
                 "MUST (P)",
                 "A forward rewrites the destination only; the client's endpoint arrives unchanged",
             ),
-            row(&["FWD-2"], "MUST (P)", "A range forward keeps its offset and publishes nothing beside it"),
+            row(
+                &["FWD-2"],
+                "MUST (P)",
+                "A range forward keeps its offset and publishes nothing beside it",
+            ),
             row(
                 &["FWD-3"],
                 "MUST (P)",
@@ -67,7 +79,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST (P)",
                 "Published ports are never dynamic; a forward added over a mapping wins",
             ),
-            row(&["FWD-5"], "SHOULD (P)", "Forwarded connections survive a killed and restarted box"),
+            row(
+                &["FWD-5"],
+                "SHOULD (P)",
+                "Forwarded connections survive a killed and restarted box",
+            ),
             left(
                 &["FWD-5 on the host's own address"],
                 "SHOULD (P)",
@@ -96,7 +112,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Pools grow and shrink while the box runs",
                 "external addresses are part of the host's routes; changing them takes a restart, which forwards survive",
             ),
-            row(&["MAP-1"], "MUST (P)", "Multicast, broadcast, link-local and 0/8 are never translated"),
+            row(
+                &["MAP-1"],
+                "MUST (P)",
+                "Multicast, broadcast, link-local and 0/8 are never translated",
+            ),
             row(
                 &["MAP-2"],
                 "MUST (P)",
@@ -113,10 +133,18 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD",
                 "Ports from 1024 up never leave below 1024; below it while the range allows",
             ),
-            row(&["UDP-4", "UPD-8"], "SHOULD", "UDP ports keep their parity; this can be switched off"),
+            row(
+                &["UDP-4", "UPD-8"],
+                "SHOULD",
+                "UDP ports keep their parity; this can be switched off",
+            ),
             row(&["UPD-9"], "SHOULD", "External ports cannot be foreseen and cover the range"),
             row(&["CGN-8"], "SHOULD", "A freed port rests before another endpoint may have it"),
-            row(&["PORT-1"], "MUST (P)", "The edges of the port space work both ways; port 0 does no harm"),
+            row(
+                &["PORT-1"],
+                "MUST (P)",
+                "The edges of the port space work both ways; port 0 does no harm",
+            ),
             row(
                 &["PORT-2"],
                 "MUST (P)",
@@ -196,9 +224,17 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             ),
             row(&["UDP-6", "UDP-6a"], "MUST", "Outbound packets refresh; inbound ones as set"),
             row(&["UPD-7"], "SHOULD", "A filtered packet does not refresh"),
-            row(&["UPD-7.1"], "SHOULD", "Errors and resets that the inside answers with do not refresh"),
+            row(
+                &["UPD-7.1"],
+                "SHOULD",
+                "Errors and resets that the inside answers with do not refresh",
+            ),
             row(&["TCP-5e"], "MUST", "Established connections live at least 2 h 4 min idle"),
-            row(&["TCP-5t", "UPD-2.1"], "MUST", "Opening and closing connections have timers of their own"),
+            row(
+                &["TCP-5t", "UPD-2.1"],
+                "MUST",
+                "Opening and closing connections have timers of their own",
+            ),
             row(&["ICMP-2", "UPD-11"], "MUST", "Queries live at least 60 s, as set"),
             row(&["TIM-1"], "MUST (P)", "Both directions of a session live and die together"),
             row(&["TIM-2"], "MUST (P)", "The first packet after the end opens a new session"),
@@ -214,8 +250,16 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD",
                 "Connections are tracked through their states; one SYN alone reopens nothing",
             ),
-            row(&["UPD-2.2"], "MUST", "A reset passes, and its session ends only if nothing follows"),
-            row(&["TCP-HS"], "MUST (P)", "Repeated SYNs, stale answers and challenges in a handshake pass"),
+            row(
+                &["UPD-2.2"],
+                "MUST",
+                "A reset passes, and its session ends only if nothing follows",
+            ),
+            row(
+                &["TCP-HS"],
+                "MUST (P)",
+                "Repeated SYNs, stale answers and challenges in a handshake pass",
+            ),
             row(&["TCP-TW"], "MUST (P)", "A new SYN reopens a closed connection's tuple at once"),
             row(&["TCP-HC"], "MUST (P)", "A half-closed connection goes on as long as an open one"),
             row(&["TCP-OPT"], "MUST (P)", "All fields and options of TCP pass unchanged"),
@@ -266,7 +310,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST",
                 "No ICMP message ends, shortens or refreshes a session",
             ),
-            row(&["UDP-12a", "UDP-12b", "TCP-9"], "SHOULD", "Errors are not filtered by who sends them"),
+            row(
+                &["UDP-12a", "UDP-12b", "TCP-9"],
+                "SHOULD",
+                "Errors are not filtered by who sends them",
+            ),
             row(&["ERR-TRUNC"], "MUST (P)", "Quotes of any length from 8 bytes of transport up"),
             row(&["ERR-CSUM"], "MUST (P)", "All three checksums of an error are right"),
             row(
@@ -274,7 +322,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST (P)",
                 "An error's addresses agree with its quote; hosts report on their own sessions only",
             ),
-            row(&["ERR-NEST"], "MUST (P)", "Errors about errors, or about later fragments, are dropped"),
+            row(
+                &["ERR-NEST"],
+                "MUST (P)",
+                "Errors about errors, or about later fragments, are dropped",
+            ),
             row(
                 &["RTR-NO"],
                 "MUST",
@@ -292,7 +344,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "Fragments",
         &[
             row(&["UDP-14"], "MUST", "Fragments pass in every order, both ways"),
-            row(&["UDP-14a"], "MUST", "Fragments use bounded memory, and a flood of them harms nothing else"),
+            row(
+                &["UDP-14a"],
+                "MUST",
+                "Fragments use bounded memory, and a flood of them harms nothing else",
+            ),
             row(&["UDP-13a"], "MUST", "Too long without DF: fragmented on the way out, in order"),
             row(
                 &["IPID-1"],
@@ -300,7 +356,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Identifications of what may be fragmented are unique as if the box had sent it",
             ),
             row(&["FRAG-1"], "MUST (P)", "Overlapping, tiny and impossible fragments are refused"),
-            row(&["FRAG-2"], "MUST (P)", "Incomplete datagrams are forgotten; late pieces join no new one"),
+            row(
+                &["FRAG-2"],
+                "MUST (P)",
+                "Incomplete datagrams are forgotten; late pieces join no new one",
+            ),
             row(&["FRAG-3"], "MUST (P)", "Pieces that different workers read meet"),
         ],
     ),
@@ -333,7 +393,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Too long with DF: fragmentation needed, with the next leg's MTU",
             ),
             row(&["PMTU-3"], "MUST (P)", "Every size within the MTU passes"),
-            row(&["MSS-1"], "MAY", "The MSS clamp only lowers, only on SYN and SYN-ACK, and adds nothing"),
+            row(
+                &["MSS-1"],
+                "MAY",
+                "The MSS clamp only lowers, only on SYN and SYN-ACK, and adds nothing",
+            ),
             row(&["TOS-1"], "MUST (P)", "DSCP and ECN pass unchanged"),
             row(
                 &["OPT-1"],
@@ -351,7 +415,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(&["MAL-4"], "MUST (P)", "Nonsense flags open nothing"),
             row(&["MAL-5"], "MUST", "Impossible sources are dropped"),
             row(&["MAL-6"], "MUST (P)", "No bytes stop the box"),
-            row(&["MAL-7"], "MUST (P)", "Other protocols go by address alone, or are dropped; never as UDP"),
+            row(
+                &["MAL-7"],
+                "MUST (P)",
+                "Other protocols go by address alone, or are dropped; never as UDP",
+            ),
         ],
     ),
     (
@@ -367,8 +435,16 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST",
                 "A refusal drops, tells the sender as set, and evicts no live session",
             ),
-            row(&["LIM-1"], "SHOULD", "Pressure takes dead and half-open sessions, never established ones"),
-            row(&["LIM-2"], "MUST (P)", "A long-lived session never blocks the place of ended ones"),
+            row(
+                &["LIM-1"],
+                "SHOULD",
+                "Pressure takes dead and half-open sessions, never established ones",
+            ),
+            row(
+                &["LIM-2"],
+                "MUST (P)",
+                "A long-lived session never blocks the place of ended ones",
+            ),
             row(&["CGN-1", "CGN-10"], "MUST", "Counters can be read while packets flow"),
         ],
     ),
@@ -376,15 +452,28 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "Logging and management",
         &[
             row(&["CGN-12"], "SHOULD", "Destinations are not logged"),
-            row(&["LOG-1"], "SHOULD", "The mapping log answers who had an external endpoint at a time"),
-            left(&["LOG-2"], "SHOULD", "IPFIX", "asked for only where offered; the log is JSON lines"),
+            row(
+                &["LOG-1"],
+                "SHOULD",
+                "The mapping log answers who had an external endpoint at a time",
+            ),
+            left(
+                &["LOG-2"],
+                "SHOULD",
+                "IPFIX",
+                "asked for only where offered; the log is JSON lines",
+            ),
             left(
                 &["CGN-14"],
                 "SHOULD",
                 "Logs by port block",
                 "mappings are logged one by one, and only if asked for",
             ),
-            row(&["LOG-3"], "MUST (P)", "A log that nobody reads slows nothing; losses are counted"),
+            row(
+                &["LOG-3"],
+                "MUST (P)",
+                "A log that nobody reads slows nothing; losses are counted",
+            ),
             row(&["MIB-1"], "SHOULD", "Every drop raises the counter of its reason by one"),
         ],
     ),
@@ -410,7 +499,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(&["SEC-7"], "SHOULD (P)", "Whether a port is mapped cannot be seen from outside"),
             row(&["SEC-8"], "MUST (P)", "Hashes are keyed at each start"),
             row(&["UDP-10", "UDP-10a", "TCP-6"], "SHOULD", "No payload is read or changed"),
-            row(&["SEC-9"], "MUST (P)", "No open port outside; privileges are dropped after the start"),
+            row(
+                &["SEC-9"],
+                "MUST (P)",
+                "No open port outside; privileges are dropped after the start",
+            ),
         ],
     ),
     (
@@ -423,7 +516,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "servers are published by configuration",
             ),
             left(&["NPMP-1"], "MAY", "NAT-PMP", "as PCP"),
-            row(&["STUN-1"], "SHOULD (P)", "A STUN server finds the mapping and filtering that were set"),
+            row(
+                &["STUN-1"],
+                "SHOULD (P)",
+                "A STUN server finds the mapping and filtering that were set",
+            ),
         ],
     ),
     (

@@ -82,8 +82,9 @@ fn guesses_end_nothing() {
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     for connection in [out, inward] {
         for number in 1..=64 {
-            let blind =
-                |flags, sequence| segment(connection.outside, connection.external, flags, sequence, 0);
+            let blind = |flags, sequence| {
+                segment(connection.outside, connection.external, flags, sequence, 0)
+            };
             let next = connection.outside_next;
             probe.outside.send(&blind(TcpFlags::RST, next.wrapping_add(number * step)));
             probe.outside.send(&blind(TcpFlags::RST, next.wrapping_sub(number * step)));
@@ -95,7 +96,13 @@ fn guesses_end_nothing() {
     }
     // To every port: whoever is there, it is not ended.
     for port in 0..=u16::MAX {
-        probe.outside.send(&segment(at(E1, 80), at(G, port), TcpFlags::RST, u32::from(port) << 16, 0));
+        probe.outside.send(&segment(
+            at(E1, 80),
+            at(G, port),
+            TcpFlags::RST,
+            u32::from(port) << 16,
+            0,
+        ));
         if port % 256 == 0 {
             probe.inside.drain_now();
         }
@@ -120,7 +127,13 @@ fn a_guessed_fin_closes_no_half_closed_connection() {
     let next = connection.outside_next;
     let blind = |flags, distance: i32, acknowledgement| {
         let sequence = next.wrapping_add_signed(distance);
-        probe.tcp_in(&segment(connection.outside, connection.external, flags, sequence, acknowledgement));
+        probe.tcp_in(&segment(
+            connection.outside,
+            connection.external,
+            flags,
+            sequence,
+            acknowledgement,
+        ));
     };
     for distance in [-60_000, -3000, -5, 0, 5, 60_000] {
         blind(fin, distance, 0);
@@ -163,7 +176,8 @@ fn nobody_is_connected_who_does_not_know_what_the_server_said() {
 fn a_syn_flood_takes_no_server_off_the_net() {
     let _proof = proves(&["SEC-5"]);
     let probe = Probe::start(Setup::new().limits("sessions: 2000"));
-    let mut established: Vec<_> = (0..20).map(|port| probe.connect_in(at(E2, 100 + port), F)).collect();
+    let mut established: Vec<_> =
+        (0..20).map(|port| probe.connect_in(at(E2, 100 + port), F)).collect();
     let mut memory = 0;
     for round in 0..100_u32 {
         for number in 0..300_u32 {
@@ -189,8 +203,9 @@ fn a_syn_flood_takes_no_server_off_the_net() {
 #[test]
 fn an_inside_flood_harms_only_itself() {
     let _proof = proves(&["SEC-6"]);
-    let probe =
-        Probe::start(Setup::new().nat("refusal: none").limits("sessions: 2000, sessions_per_host: 500"));
+    let probe = Probe::start(
+        Setup::new().nat("refusal: none").limits("sessions: 2000, sessions_per_host: 500"),
+    );
     let mut connection = probe.connect_out(at(S2, 4000), at(E1, 80));
     for round in 0..50_u16 {
         for number in 0..300 {
@@ -219,7 +234,8 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
             probe.connect_out(at(S1, 5000), at(E1, 80)).external.port,
             probe.open_udp(at(S1, 5000), at(E1, 53)).port,
         ];
-        let unmapped = [20_001, 20_001].map(|port| if mapped.contains(&port) { 20_003 } else { port });
+        let unmapped =
+            [20_001, 20_001].map(|port| if mapped.contains(&port) { 20_003 } else { port });
         let mut answers = Vec::new();
         // An attacker for each: the limits are by receiver.
         for (attacker, ports) in [(E2, mapped), (RX, unmapped)] {
@@ -230,18 +246,31 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
                     probe.outside.send(&segment(from, to[0], flags, 1, 0));
                 }
                 probe.outside.send(&udp(from, to[1], b"there?"));
-                probe.outside.send(&craft::echo(attacker, G, QueryKind::EchoReply, ports[1], 1, b""));
+                probe.outside.send(&craft::echo(
+                    attacker,
+                    G,
+                    QueryKind::EchoReply,
+                    ports[1],
+                    1,
+                    b"",
+                ));
             }
         }
         while let Some(seen) = probe.outside.within(Duration::from_millis(6800)) {
             answers.push(seen);
         }
-        let told = |attacker| answers.iter().filter(|seen| seen.destination().address == attacker).count();
+        let told =
+            |attacker| answers.iter().filter(|seen| seen.destination().address == attacker).count();
         if syn == "silent" {
             assert_eq!(answers, []);
         } else {
             // Its own second's worth for each, give or take the random price of one.
-            assert!((4..=7).contains(&told(E2)) && (4..=7).contains(&told(RX)), "{} {}", told(E2), told(RX));
+            assert!(
+                (4..=7).contains(&told(E2)) && (4..=7).contains(&told(RX)),
+                "{} {}",
+                told(E2),
+                told(RX)
+            );
         }
         probe.silence();
     }
@@ -267,12 +296,16 @@ fn hashes_are_keyed_at_each_start() {
     };
     let (one, same, other) = (table([1, 2, 3, 4]), table([1, 2, 3, 4]), table([5, 6, 7, 8]));
     let key = |port| natbox::nat::Key::of(craft::tuple(Protocol::TCP, (E1, port), (G, 80)));
-    let places = |table: &natbox::nat::Table| (1..1000).map(|port| table.hash(key(port))).collect::<Vec<_>>();
+    let places = |table: &natbox::nat::Table| {
+        (1..1000).map(|port| table.hash(key(port))).collect::<Vec<_>>()
+    };
     assert!(places(&one) == places(&same) && places(&one) != places(&other));
     // And the processes themselves choose differently: the ports of one host's flows do not repeat.
     let ports = || {
         let probe = Probe::plain();
-        (0..20).map(|port| probe.syn_out(at(S1, 5000 + port), at(E1, 80)).source().port).collect::<Vec<_>>()
+        (0..20)
+            .map(|port| probe.syn_out(at(S1, 5000 + port), at(E1, 80)).source().port)
+            .collect::<Vec<_>>()
     };
     assert_ne!(ports(), ports());
 }
@@ -323,7 +356,11 @@ fn nothing_but_what_is_published_is_open_and_privileges_are_gone() {
         }
         if port % 128 == 0 {
             for seen in probe.inside.drain_until_quiet() {
-                open.insert((seen.protocol().0, seen.destination().address, seen.destination().port));
+                open.insert((
+                    seen.protocol().0,
+                    seen.destination().address,
+                    seen.destination().port,
+                ));
             }
         }
     }
@@ -336,8 +373,9 @@ fn nothing_but_what_is_published_is_open_and_privileges_are_gone() {
     assert_eq!(open, published);
     assert_eq!(probe.outside.drain(), [], "not a word");
     let status = std::fs::read_to_string(format!("/proc/{}/status", probe.status().pid)).unwrap();
-    let field =
-        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    };
     // CAP_NET_ADMIN is number 12.
     for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
         assert_eq!(field(set), format!("{:016x}", 1 << 12), "{set}");

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
                 eprintln!("open: {row}");
             }
             if found != table {
-                eprintln!("{} is not what the tests say; run netns-tests/run --conformance", path.display());
+                eprintln!(
+                    "{} is not what the tests say; run netns-tests/run --conformance",
+                    path.display()
+                );
             }
             if open.is_empty() && found == table { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
@@ -50,7 +53,8 @@ fn read(directory: &Path) -> Proofs {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
         let mut lines = text.lines();
-        let (Some(name), Some(outcome), Some(ids)) = (lines.next(), lines.next(), lines.next()) else {
+        let (Some(name), Some(outcome), Some(ids)) = (lines.next(), lines.next(), lines.next())
+        else {
             continue;
         };
         for id in ids.split(' ') {
@@ -103,12 +107,16 @@ fn status(row: &Row, proofs: &Proofs) -> (String, String) {
     let mut unproven = Vec::new();
     for id in row.ids {
         match proofs.get(*id) {
-            Some(found) => tests.extend(found.iter().map(|(name, passed)| (name.as_str(), *passed))),
+            Some(found) => {
+                tests.extend(found.iter().map(|(name, passed)| (name.as_str(), *passed)))
+            }
             None => unproven.push(*id),
         }
     }
-    let names: Vec<String> =
-        tests.keys().map(|name| format!("`{}`", name.trim_start_matches("conformance::"))).collect();
+    let names: Vec<String> = tests
+        .keys()
+        .map(|name| format!("`{}`", name.trim_start_matches("conformance::")))
+        .collect();
     let status = match row.left {
         _ if tests.values().any(|passed| !passed) => "fail".to_owned(),
         Some(reason) => format!("left: {reason}"),

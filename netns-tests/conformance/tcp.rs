@@ -88,10 +88,16 @@ fn both_ends_may_open_at_once() {
             probe.syn_in(other, external);
             assert_eq!(probe.inside.expect("the other SYN").flags(), SYN);
             let from_inside = || {
-                assert_eq!(probe.tcp_out(&segment(one, other, SYN_ACK, 1000, 7001)).flags(), SYN_ACK);
+                assert_eq!(
+                    probe.tcp_out(&segment(one, other, SYN_ACK, 1000, 7001)).flags(),
+                    SYN_ACK
+                );
             };
             let from_outside = || {
-                assert_eq!(probe.tcp_in(&segment(other, external, SYN_ACK, 7000, 1001)).flags(), SYN_ACK);
+                assert_eq!(
+                    probe.tcp_in(&segment(other, external, SYN_ACK, 7000, 1001)).flags(),
+                    SYN_ACK
+                );
             };
             if inside_answers_first {
                 from_inside();
@@ -116,7 +122,9 @@ fn both_ends_may_open_at_once() {
 #[test]
 fn one_syn_alone_reopens_nothing() {
     let _proof = proves(&["UPD-2"]);
-    let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s, tcp_established: 60s"));
+    let probe = Probe::start(
+        Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s, tcp_established: 60s"),
+    );
     for mut connection in connections(&probe, 5000) {
         close(&probe, &mut connection, true, false);
         // Repeated FINs and late ACKs pass.
@@ -302,8 +310,11 @@ fn fields_and_options_pass_unchanged() {
     let _proof = proves(&["TCP-OPT"]);
     let probe = Probe::start(Setup::new().nat("mss_clamp: off"));
     let connection = probe.connect_out(at(S1, 5000), at(E1, 80));
-    let tuple =
-        Tuple { protocol: Protocol::TCP, source: connection.inside, destination: connection.inside_peer };
+    let tuple = Tuple {
+        protocol: Protocol::TCP,
+        source: connection.inside,
+        destination: connection.inside_peer,
+    };
     let mut state = 0x2545_f491_u32;
     let mut random = || {
         state ^= state << 13;
@@ -314,8 +325,14 @@ fn fields_and_options_pass_unchanged() {
     for number in 0..300 {
         let options: Vec<u8> = (0..random() % 41).map(|_| random() as u8).collect();
         let payload: Vec<u8> = (0..random() % 100).map(|_| random() as u8).collect();
-        let mut packet =
-            craft::tcp(tuple, ACK, connection.inside_next, connection.outside_next, &options, &payload);
+        let mut packet = craft::tcp(
+            tuple,
+            ACK,
+            connection.inside_next,
+            connection.outside_next,
+            &options,
+            &payload,
+        );
         // Window, urgent pointer and the reserved bits, with the checksum made right again.
         let (window, urgent) = (random() as u16, random() as u16);
         let mut sum = 0_u32;
@@ -334,7 +351,8 @@ fn fields_and_options_pass_unchanged() {
         packet[36..38].copy_from_slice(&(!(checksum as u16)).to_be_bytes());
         craft::set_dont_fragment(&mut packet, true);
         craft::set_type_of_service(&mut packet, random() as u8);
-        craft::verify(&packet, natbox::packet::ChecksumMode::Complete).expect("the test made it right");
+        craft::verify(&packet, natbox::packet::ChecksumMode::Complete)
+            .expect("the test made it right");
         probe.inside.send(&packet);
         let seen = probe.outside.expect(&format!("segment {number}"));
         assert_carried(&packet, &seen, connection.external, connection.outside);
@@ -362,17 +380,30 @@ fn windows_never_stop_legal_segments() {
     let tuple = |source, destination| Tuple { protocol: Protocol::TCP, source, destination };
     let syn = craft::tcp(tuple(one, other), SYN, 0xffff_0000, 0, &scaled, b"");
     let external = probe.tcp_out(&syn).source();
-    let answer = craft::tcp(tuple(other, external), SYN_ACK, 0xffff_ff00, 0xffff_0001, &scaled, b"");
+    let answer =
+        craft::tcp(tuple(other, external), SYN_ACK, 0xffff_ff00, 0xffff_0001, &scaled, b"");
     probe.tcp_in(&answer);
     let (mut inside, mut outside) = (0xffff_0001_u32, 0xffff_ff01_u32);
     let out = |sequence: u32, acknowledgement: u32, payload: &[u8]| {
-        let seen =
-            probe.tcp_out(&craft::tcp(tuple(one, other), ACK, sequence, acknowledgement, &[], payload));
+        let seen = probe.tcp_out(&craft::tcp(
+            tuple(one, other),
+            ACK,
+            sequence,
+            acknowledgement,
+            &[],
+            payload,
+        ));
         assert_eq!((seen.source(), seen.payload()), (external, payload));
     };
     let inward = |sequence: u32, acknowledgement: u32, payload: &[u8]| {
-        let seen =
-            probe.tcp_in(&craft::tcp(tuple(other, external), ACK, sequence, acknowledgement, &[], payload));
+        let seen = probe.tcp_in(&craft::tcp(
+            tuple(other, external),
+            ACK,
+            sequence,
+            acknowledgement,
+            &[],
+            payload,
+        ));
         assert_eq!((seen.destination(), seen.payload()), (one, payload));
     };
     out(inside, outside, b"");
@@ -392,6 +423,7 @@ fn windows_never_stop_legal_segments() {
         }
     }
     out(inside, outside, b"");
-    let last: Seen = probe.tcp_in(&craft::tcp(tuple(other, external), FIN, outside, inside, &[], b""));
+    let last: Seen =
+        probe.tcp_in(&craft::tcp(tuple(other, external), FIN, outside, inside, &[], b""));
     assert_eq!(last.flags(), FIN);
 }

@@ -29,9 +29,13 @@ fn translation_does_not_depend_on_the_worker() {
             let reply = craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"ping");
             probe.outside.send(&reply);
             assert_carried(&reply, &probe.inside.expect("a reply"), at(E1, 0), at(S1, round));
-            let sent = craft::udp(craft::tuple(Protocol::UDP, (G, external.port), (E1, 53)), b"hello");
+            let sent =
+                craft::udp(craft::tuple(Protocol::UDP, (G, external.port), (E1, 53)), b"hello");
             probe.outside.send(&craft::icmp_error(3, 3, E1, G, &sent));
-            assert_eq!(probe.inside.expect("an error").quote().unwrap().source(), at(S2, 5000 + round));
+            assert_eq!(
+                probe.inside.expect("an error").quote().unwrap().source(),
+                at(S2, 5000 + round)
+            );
             // Hairpin.
             let question =
                 craft::udp(craft::tuple(Protocol::UDP, (S2, 5000 + round), (G, 8080)), b"question");
@@ -40,7 +44,10 @@ fn translation_does_not_depend_on_the_worker() {
         }
         let read: Vec<u64> =
             probe.status().workers.iter().map(|worker| worker.counters["packets_in"]).collect();
-        assert!(read.len() == usize::from(workers) && read.iter().all(|packets| *packets > 50), "{read:?}");
+        assert!(
+            read.len() == usize::from(workers) && read.iter().all(|packets| *packets > 50),
+            "{read:?}"
+        );
     }
 }
 
@@ -54,14 +61,16 @@ fn both_directions_of_a_connection_meet_on_one_worker() {
     };
     let mut at_work = HashSet::new();
     for port in 0..40 {
-        for mut connection in
-            [probe.connect_in(at(E1, 5000 + port), F), probe.connect_out(at(S1, 5000 + port), at(E1, 80))]
-        {
+        for mut connection in [
+            probe.connect_in(at(E1, 5000 + port), F),
+            probe.connect_out(at(S1, 5000 + port), at(E1, 80)),
+        ] {
             let before = read();
             for _ in 0..5 {
                 probe.assert_open(&mut connection);
             }
-            let packets: Vec<u64> = read().iter().zip(before).map(|(now, before)| now - before).collect();
+            let packets: Vec<u64> =
+                read().iter().zip(before).map(|(now, before)| now - before).collect();
             assert!(packets.contains(&10) && packets.contains(&0), "{packets:?}");
             at_work.insert(packets[0] == 10);
         }
@@ -78,7 +87,10 @@ fn racing_first_packets_make_one_mapping() {
         let packets: Vec<_> = (0..24)
             .map(|number| {
                 let to = if number % 2 == 0 { E1 } else { E2 };
-                craft::udp(craft::tuple(Protocol::UDP, (S1, 5000 + round), (to, 100 + number / 4)), b"race")
+                craft::udp(
+                    craft::tuple(Protocol::UDP, (S1, 5000 + round), (to, 100 + number / 4)),
+                    b"race",
+                )
             })
             .collect();
         for packet in &packets {
@@ -129,7 +141,11 @@ fn order_is_kept_and_counters_add_up() {
         let may_be_under_way = 4 * 3 * u32::from(flows);
         loop {
             let must_wait = sent - received > may_be_under_way;
-            let seen = if must_wait { Some(probe.inside.expect("a datagram")) } else { probe.inside.poll() };
+            let seen = if must_wait {
+                Some(probe.inside.expect("a datagram"))
+            } else {
+                probe.inside.poll()
+            };
             let Some(seen) = seen else { break };
             received += 1;
             assert_in_order(&mut next, &seen);

@@ -84,7 +84,10 @@ fn outbound_packets_refresh_and_inbound_ones_as_set() {
             assert!(arrived < 9, "{arrived} passed");
             assert_eq!(probe.status().mappings, 0);
         }
-        assert_eq!(last.iter().filter(|seen| seen.destination() == at(S1, 80)).count(), last.len() - arrived);
+        assert_eq!(
+            last.iter().filter(|seen| seen.destination() == at(S1, 80)).count(),
+            last.len() - arrived
+        );
     }
 }
 
@@ -104,7 +107,10 @@ fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
         probe.assert_udp_in(at(E1, 1), external, at(S1, 5000));
         let mut port = 1000;
         while probe.status().mappings != 0 {
-            assert!(opened.elapsed() < Duration::from_secs(4), "kept alive from outside ({filtering})");
+            assert!(
+                opened.elapsed() < Duration::from_secs(4),
+                "kept alive from outside ({filtering})"
+            );
             port += 1;
             probe.udp_in(at(E1, port), external);
             std::thread::sleep(Duration::from_millis(50));
@@ -145,8 +151,11 @@ fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
     while probe.status().mappings != 0 {
         assert!(opened.elapsed() < Duration::from_secs(8), "kept alive by resets");
         // Resets with a number from nowhere: what answers a segment of no connection. They pass, and refresh nothing.
-        let stray =
-            Tuple { protocol: Protocol::TCP, source: connection.inside, destination: connection.inside_peer };
+        let stray = Tuple {
+            protocol: Protocol::TCP,
+            source: connection.inside,
+            destination: connection.inside_peer,
+        };
         probe.inside.send(&craft::tcp(stray, TcpFlags::RST, 99_999_999, 0, &[], b""));
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -158,7 +167,8 @@ fn established_connections_live_for_two_hours() {
     assert_eq!(default_of("tcp_established"), "2h4m");
     let setup = Setup::new().timeouts("tcp_established: 4s, tcp_transitory: 1s, tcp_syn: 1s");
     let probe = Probe::start(setup);
-    let mut connections = [probe.connect_out(at(S1, 5000), at(E1, 80)), probe.connect_in(at(E2, 7), F)];
+    let mut connections =
+        [probe.connect_out(at(S1, 5000), at(E1, 80)), probe.connect_in(at(E2, 7), F)];
     let opened = Instant::now();
     std::thread::sleep(Duration::from_millis(2500));
     for connection in &mut connections {
@@ -175,7 +185,10 @@ fn established_connections_live_for_two_hours() {
 #[test]
 fn opening_and_closing_have_timers_of_their_own() {
     let _proof = proves(&["TCP-5t", "UPD-2.1"]);
-    assert_eq!((default_of("tcp_transitory"), default_of("tcp_syn")), ("4m".to_owned(), "30s".to_owned()));
+    assert_eq!(
+        (default_of("tcp_transitory"), default_of("tcp_syn")),
+        ("4m".to_owned(), "30s".to_owned())
+    );
     let probe = Probe::start(Setup::new().timeouts("tcp_syn: 1s, tcp_transitory: 4s"));
     let closing = probe.connect_out(at(S1, 5001), at(E1, 80));
     let opened = Instant::now();
@@ -213,7 +226,9 @@ fn queries_live_as_long_as_set() {
 fn both_directions_live_and_die_together() {
     let _proof = proves(&["TIM-1"]);
     let probe = Probe::start(
-        Setup::new().nat("ports: 40000-40001, refusal: none, port_parity: false").timeouts("udp: 1s"),
+        Setup::new()
+            .nat("ports: 40000-40001, refusal: none, port_parity: false")
+            .timeouts("udp: 1s"),
     );
     // A download: the outside speaks, the inside hardly does; meanwhile another host takes every port it can get.
     let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
@@ -225,7 +240,10 @@ fn both_directions_live_and_die_together() {
             probe.inside.send(&udp(at(S2, 6000 + port), at(E2, 53000), b"hello"));
         }
         let others = probe.outside.drain();
-        assert!(others.iter().all(|seen| seen.source() != external), "the port was given away: {others:?}");
+        assert!(
+            others.iter().all(|seen| seen.source() != external),
+            "the port was given away: {others:?}"
+        );
     });
     assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53000)), external);
     // And then it is over for both in one step.
@@ -237,8 +255,8 @@ fn both_directions_live_and_die_together() {
 #[test]
 fn the_first_packet_after_the_end_passes() {
     let _proof = proves(&["TIM-2"]);
-    let setup =
-        Setup::new().timeouts("udp: 1s, tcp_syn: 1s, tcp_established: 1s, tcp_transitory: 1s, icmp: 1s");
+    let setup = Setup::new()
+        .timeouts("udp: 1s, tcp_syn: 1s, tcp_established: 1s, tcp_transitory: 1s, icmp: 1s");
     let probe = Probe::start(setup);
     for _ in 0..3 {
         probe.open_udp(at(S1, 5000), at(E1, 53000));
@@ -249,7 +267,8 @@ fn the_first_packet_after_the_end_passes() {
         // Not yet collected, or collected: in both cases what comes next must pass.
         std::thread::sleep(Duration::from_millis(1030));
     }
-    let stale = Tuple { protocol: Protocol::TCP, source: at(E1, 80), destination: at(crate::probe::G, 9) };
+    let stale =
+        Tuple { protocol: Protocol::TCP, source: at(E1, 80), destination: at(crate::probe::G, 9) };
     probe.outside.send(&craft::tcp(stale, SYN_ACK, 1, 1, &[], b""));
     probe.silence();
 }

@@ -57,18 +57,23 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     Seen(&ask(&["+noedns", "www.example.org", "A"])?).status("NOERROR", "qr aa", [1, 0, 0])?;
     // Recursion is not to be had.
     Seen(&ask(&["+recurse", "www.example.org", "A"])?).status("NOERROR", "qr aa rd", [1, 0, 1])?;
-    Seen(&ask(&["+recurse", "www.example.org", "A"])?).has("recursion requested but not available")?;
+    Seen(&ask(&["+recurse", "www.example.org", "A"])?)
+        .has("recursion requested but not available")?;
 
     let text = ask(&["example.org", "NS"])?;
     Seen(&text).status("NOERROR", "qr aa", [2, 0, 3])?;
-    for what in ["NS\tns1.example.org.", "NS\tns2.example.org.", "A\t203.0.113.10", "A\t198.51.100.10"] {
+    for what in
+        ["NS\tns1.example.org.", "NS\tns2.example.org.", "A\t203.0.113.10", "A\t198.51.100.10"]
+    {
         Seen(&text).has(what)?;
     }
     Seen(&ask(&["example.org", "SOA"])?).status("NOERROR", "qr aa", [1, 0, 1])?;
     ensure!(short(site.client(), server, &["example.org", "A"])? == ["203.0.113.10"]);
     ensure!(short(site.client(), server, &["ns2.example.org", "A"])? == ["198.51.100.10"]);
 
-    for (name, kind) in [("www.example.org", "AAAA"), ("deep.example.org", "A"), ("www.example.org", "TXT")] {
+    for (name, kind) in
+        [("www.example.org", "AAAA"), ("deep.example.org", "A"), ("www.example.org", "TXT")]
+    {
         let text = ask(&[name, kind])?;
         Seen(&text).status("NOERROR", "qr aa", [0, 1, 1])?;
         Seen(&text).has(soa)?;
@@ -120,13 +125,15 @@ fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Res
     let difference = count("limited_truncated").abs_diff(count("limited_dropped"));
     ensure!(difference <= 1, "every second one: {dns:?}");
     ensure!(
-        count("answers") + count("limited_truncated") + count("limited_dropped") == count("queries"),
+        count("answers") + count("limited_truncated") + count("limited_dropped")
+            == count("queries"),
         "{dns:?}"
     );
     // While it goes on, a client is sent to TCP and gets its answer there.
     std::thread::scope(|scope| {
         let flooding = scope.spawn(|| flood(site.client(), server, 4000));
-        let answer = short(site.client(), server, &["+tries=10", "+timeout=1", "www.example.org", "A"]);
+        let answer =
+            short(site.client(), server, &["+tries=10", "+timeout=1", "www.example.org", "A"]);
         flooding.join().expect("the flood does not panic")?;
         let answer = answer?;
         // Beside it stands what dig says of attempts that were dropped.
@@ -141,7 +148,8 @@ fn flood(client: &Namespace, server: Ipv4Addr, questions: u32) -> Result<(usize,
     client.enter(|| {
         let socket = UdpSocket::bind((CLIENTS[2], 0))?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-        let mut question = b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01".to_vec();
+        let mut question =
+            b"\x12\x34\0\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01".to_vec();
         let (mut sent, mut received, mut buffer) = (0, 0, [0; 1500]);
         for number in 0..questions {
             question[..2].copy_from_slice(&(number as u16).to_be_bytes());

@@ -70,7 +70,8 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
     let fresh = format!("\t{TTL}\tIN\tA\t{}\n", addresses[0]);
     let host = wait_for("a name that has just been answered by the first line", || {
         for name in &names {
-            let text = dig(site.client(), recursive, &["+recurse", "+noall", "+answer", name, "A"])?;
+            let text =
+                dig(site.client(), recursive, &["+recurse", "+noall", "+answer", name, "A"])?;
             if text.ends_with(&fresh) {
                 return Ok(Some(name));
             }
@@ -86,7 +87,8 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
         let mut failures = Vec::new();
         let back = wait_for("the client to reach the site again", || {
             let visit = visit(site.client(), host);
-            failures.extend(visit.as_ref().err().map(|error| format!("{:?}: {error}", died.elapsed())));
+            failures
+                .extend(visit.as_ref().err().map(|error| format!("{:?}: {error}", died.elapsed())));
             Ok(visit.ok())
         });
         let took = died.elapsed();
@@ -106,10 +108,18 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
         later.with_context(|| unbound.log())?;
         anyhow::Ok((took, visits))
     })?;
-    ensure!(took <= Duration::from_secs(TTL) + RETRY, "the client was without the site for {took:?}");
+    ensure!(
+        took <= Duration::from_secs(TTL) + RETRY,
+        "the client was without the site for {took:?}"
+    );
     let Visits { done, failed } = visits;
-    ensure!(failed.is_empty() && done > 50, "{done} requests on the surviving line, failed: {failed:?}");
-    println!("the client was back after {took:?}; {done} requests on the surviving line, none failed");
+    ensure!(
+        failed.is_empty() && done > 50,
+        "{done} requests on the surviving line, failed: {failed:?}"
+    );
+    println!(
+        "the client was back after {took:?}; {done} requests on the surviving line, none failed"
+    );
 
     // The line comes back, and its name server with it. When a resolver asks that again is the resolver's affair.
     site.line(0).provider.sysctl("net/ipv4/ip_forward", "1")?;

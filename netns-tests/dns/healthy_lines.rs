@@ -45,7 +45,11 @@ fn new_clients_are_led_past_a_dead_line_as_soon_as_it_has_failed() -> Result<()>
     // Each line has the name server, and it knows of both.
     for line in [stays, dies] {
         let found = led_to(&site, line.published)?;
-        ensure!(is(&found, vec![stays.published, dies.published]), "{} leads to {found:?}", line.name);
+        ensure!(
+            is(&found, vec![stays.published, dies.published]),
+            "{} leads to {found:?}",
+            line.name
+        );
     }
     std::thread::sleep(INTERVAL * 2);
     set_router(dies, false)?;
@@ -83,6 +87,9 @@ fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> 
         Ok(is(&led_to(&site, fixed.published)?, vec![fixed.published, next]).then_some(()))
     })?;
     let found = led_to(&site, next)?;
-    ensure!(is(&found, vec![fixed.published, next]), "the new address has the name server, too: {found:?}");
+    ensure!(
+        is(&found, vec![fixed.published, next]),
+        "the new address has the name server, too: {found:?}"
+    );
     Ok(())
 }

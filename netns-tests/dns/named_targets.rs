@@ -31,7 +31,8 @@ fn a_line_whose_target_has_a_name_outlives_the_hosts_own_line() -> Result<()> {
     let keys = health(&format!("http: \"http://alive.example.org:{}/alive\"", page.port()));
     let natbox = site.start(0, &site.three_legged_config().uplink(0, &keys).uplink(1, &keys))?;
     wait_for("an answer over each line", || {
-        let answered = natbox.status()?.uplinks.iter().all(|line| line.latency_milliseconds.is_some());
+        let answered =
+            natbox.status()?.uplinks.iter().all(|line| line.latency_milliseconds.is_some());
         Ok(answered.then_some(()))
     })?;
     set_router(dies, false)?;

@@ -14,7 +14,13 @@ use crate::lab::{output, require, wait_for};
 pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("dig")?;
     let mut command = namespace.command("dig");
-    command.arg(format!("@{server}")).args(["+norecurse", "+tries=3", "+timeout=2", "+nostats", "+nocmd"]);
+    command.arg(format!("@{server}")).args([
+        "+norecurse",
+        "+tries=3",
+        "+timeout=2",
+        "+nostats",
+        "+nocmd",
+    ]);
     command.args(arguments);
     output(command)
 }
@@ -37,7 +43,12 @@ impl Server {
 }
 
 /// A recursive resolver (unbound, as it comes) that begins at this root server and knows nothing else.
-pub fn resolver(lab: &Lab, namespace: &Namespace, address: Ipv4Addr, root: Ipv4Addr) -> Result<Server> {
+pub fn resolver(
+    lab: &Lab,
+    namespace: &Namespace,
+    address: Ipv4Addr,
+    root: Ipv4Addr,
+) -> Result<Server> {
     require("unbound")?;
     let directory = directory(lab, "unbound")?;
     let hints = directory.join("root.hints");

@@ -16,7 +16,8 @@ fn an_update_leaves_by_a_healthy_line_when_the_hosts_own_one_is_dead() -> Result
     let (dies, stays) = (site.line(0), site.line(1));
     let secret = site.lab.directory().join("secret");
     fs::write(&secret, format!("{SECRET_256}\n"))?;
-    let named = served(&site.lab, site.client(), &key("k256", "hmac-sha256", SECRET_256), "key k256")?;
+    let named =
+        served(&site.lab, site.client(), &key("k256", "hmac-sha256", SECRET_256), "key k256")?;
     let config = site
         .three_legged_config()
         .uplink(0, &health(&format!("ping: {}", dies.gateway)))

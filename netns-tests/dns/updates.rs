@@ -89,7 +89,9 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
     };
     // The server is not there yet: it is tried again.
     let mut natbox = scene.start(&update("256", "all"))?;
-    wait_for("a first attempt", || Ok(natbox.process().log().contains("DNS not updated").then_some(())))?;
+    wait_for("a first attempt", || {
+        Ok(natbox.process().log().contains("DNS not updated").then_some(()))
+    })?;
     let error = dns(&natbox)?.update_error.context("the failure is not in the status")?;
     ensure!(error.contains("the server cannot be reached"), "{error}");
     ensure!(status_text(&scene, &natbox)?.contains(&format!("update failed: {error}")));
@@ -98,7 +100,9 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
     let result = (|| {
         scene.wait_for("www", &both)?;
         scene.wait_for("one", &["203.0.113.10"])?;
-        wait_for("the end of the trouble", || Ok(dns(&natbox)?.update_error.is_none().then_some(())))?;
+        wait_for("the end of the trouble", || {
+            Ok(dns(&natbox)?.update_error.is_none().then_some(()))
+        })?;
         scene.set_line("down")?;
         scene.wait_for("www", &["203.0.113.10"])?;
         scene.set_line("up")?;
@@ -171,7 +175,8 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
     fs::write(&hook, text)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o700))?;
     let mut natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
-    let mut wanted = "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n".to_owned();
+    let mut wanted =
+        "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n".to_owned();
     wait_for_text(&log, &wanted)?;
     scene.set_line("down")?;
     wanted.push_str("isp 2 down 203.0.113.10\n");
@@ -193,7 +198,10 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
         if signal == Signal::TERM {
             fs::remove_file(&log)?;
             natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;
-            wait_for_text(&log, "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n")?;
+            wait_for_text(
+                &log,
+                "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n",
+            )?;
         }
     }
     Ok(())

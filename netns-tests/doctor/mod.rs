@@ -46,7 +46,8 @@ fn examine(namespace: &Namespace, before: &[&str], arguments: &[&Path]) -> Resul
     let mut command = namespace.command(words[0]);
     command.args(&words[1..]).arg("doctor").args(arguments).arg("--json");
     let Output { status, stdout, stderr } = command.output()?;
-    let said = || format!("{}: {status}\n{}{}", command_line(&command), text(&stdout), text(&stderr));
+    let said =
+        || format!("{}: {status}\n{}{}", command_line(&command), text(&stdout), text(&stderr));
     let report: Report = serde_json::from_slice(&stdout).with_context(said)?;
     ensure!(status.code() == Some(i32::from(!report.healthy)), "{}", said());
     Ok(report)
@@ -69,7 +70,13 @@ struct Breakage {
 }
 
 fn broken(script: impl Into<String>, id: &'static str, found: impl Into<String>) -> Breakage {
-    Breakage { script: script.into(), severity: Severity::Error, id, found: found.into(), undo: None }
+    Breakage {
+        script: script.into(),
+        severity: Severity::Error,
+        id,
+        found: found.into(),
+        undo: None,
+    }
 }
 
 impl Breakage {
@@ -89,13 +96,20 @@ fn shell(namespace: &Namespace, script: &str) -> Result<()> {
 }
 
 /// Breaks one thing after the other, and mends it by what doctor says.
-fn assert_named_and_mended(namespace: &Namespace, arguments: &[&Path], breakages: &[Breakage]) -> Result<()> {
+fn assert_named_and_mended(
+    namespace: &Namespace,
+    arguments: &[&Path],
+    breakages: &[Breakage],
+) -> Result<()> {
     let look = || examine(namespace, &[], arguments);
     for Breakage { script, severity, id, found, undo } in breakages {
         shell(namespace, script)?;
         let report = look()?;
-        let named: Vec<&Finding> =
-            report.of(*severity, id).into_iter().filter(|finding| finding.found.contains(found)).collect();
+        let named: Vec<&Finding> = report
+            .of(*severity, id)
+            .into_iter()
+            .filter(|finding| finding.found.contains(found))
+            .collect();
         ensure!(!named.is_empty(), "after `{script}`: no {id} that says {found:?} in {report:#?}");
         ensure!(named.iter().all(|finding| !finding.why.is_empty()), "{named:?}");
         match undo {

@@ -18,8 +18,18 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     let host = &site.line(0).natbox;
     let healthy = examine(host, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
-    for id in ["box", "line", "host", "path", "gateway", "firewall", "conntrack", "mtu", "sessions", "drops"]
-    {
+    for id in [
+        "box",
+        "line",
+        "host",
+        "path",
+        "gateway",
+        "firewall",
+        "conntrack",
+        "mtu",
+        "sessions",
+        "drops",
+    ] {
         ensure!(!healthy.of(Severity::Ok, id).is_empty(), "{id} in {healthy:#?}");
     }
     let published = site.line(0).published;
@@ -38,8 +48,13 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
         ),
         broken("sysctl -qw net.ipv4.ip_forward=0", "sysctls", "ip_forward is 0"),
         broken("sysctl -qw net.ipv4.conf.wan0.forwarding=0", "sysctls", "wan0/forwarding is 0"),
-        broken("sysctl -qw net.ipv4.neigh.wan0.proxy_delay=80", "sysctls", "proxy_delay").warned_of(),
-        broken(format!("ip neighbour del proxy {published} dev wan0"), "proxy-arp", published.to_string()),
+        broken("sysctl -qw net.ipv4.neigh.wan0.proxy_delay=80", "sysctls", "proxy_delay")
+            .warned_of(),
+        broken(
+            format!("ip neighbour del proxy {published} dev wan0"),
+            "proxy-arp",
+            published.to_string(),
+        ),
         // A VPN's catch-all.
         broken(
             "ip route add default dev lo table 52; ip rule add priority 10 lookup 52",
@@ -73,7 +88,11 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
         // The table of the masquerade above: nobody asks for a state.
         broken("true", "conntrack", "nf_conntrack is in the path").warned_of(),
         broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").warned_of(),
-        broken("ip address del 10.0.0.100/24 dev lan0", "configuration", "inside.address: 10.0.0.100"),
+        broken(
+            "ip address del 10.0.0.100/24 dev lan0",
+            "configuration",
+            "inside.address: 10.0.0.100",
+        ),
     ];
     assert_named_and_mended(host, &arguments, &all)?;
 
@@ -98,13 +117,18 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     ensure!(taken.len() == 1 && taken[0].found.contains(&published.to_string()), "{report:#?}");
     shell(&site.line(0).provider, &format!("ip address del {published}/32 dev box0"))?;
     let report = examine(host, &[], &arguments)?;
-    ensure!(report.healthy && !report.of(Severity::Ok, "duplicate-address").is_empty(), "{report:#?}");
+    ensure!(
+        report.healthy && !report.of(Severity::Ok, "duplicate-address").is_empty(),
+        "{report:#?}"
+    );
     Ok(())
 }
 
 #[test]
 fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result<()> {
-    for (address, rule) in [(Address::Owned, "udp dport 53 drop"), (Address::Nobodys, "iifname nb1 drop")] {
+    for (address, rule) in
+        [(Address::Owned, "udp dport 53 drop"), (Address::Nobodys, "iifname nb1 drop")]
+    {
         let site = Site::new(Private::Shared, 1)?;
         let zone = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }], \
                     names: [{ name: www }]";
@@ -161,7 +185,10 @@ fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
     let mut elsewhere = site.server().command(NATBOX);
     elsewhere.args(["doctor", "--socket"]).arg(natbox.socket());
     let refused = elsewhere.output()?;
-    ensure!(refused.status.code() == Some(2) && text(&refused.stderr).contains("nsenter"), "{refused:?}");
+    ensure!(
+        refused.status.code() == Some(2) && text(&refused.stderr).contains("nsenter"),
+        "{refused:?}"
+    );
 
     natbox.process().terminate()?;
     let report = examine(host, &[], &by_file)?;

@@ -15,7 +15,10 @@ fn two_boxes(private: Private) -> Result<(Site, [NatBox; 2], Vec<PathBuf>)> {
     let site = Site::new(private, 1)?;
     let start = |line: usize| {
         let server = site.server_address(line);
-        site.start(line, &site.config(line).forward("tcp", 80, server, 80).forward("udp", 7, server, 7))
+        site.start(
+            line,
+            &site.config(line).forward("tcp", 80, server, 80).forward("udp", 7, server, 7),
+        )
     };
     let boxes = [start(0)?, start(1)?];
     let file = |number: u8| site.lab.directory().join(format!("natbox{number}.yaml"));
@@ -50,7 +53,11 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
         ),
         broken("ip rule del from 10.0.0.202", "replies", "there is no route"),
         broken("ip route del default table 7202", "replies", "from 10.0.0.202"),
-        broken("ip route replace default via 10.0.0.100 table 7202", "replies", "goes to 10.0.0.100 by eth0"),
+        broken(
+            "ip route replace default via 10.0.0.100 table 7202",
+            "replies",
+            "goes to 10.0.0.100 by eth0",
+        ),
         broken(
             "ip route add default via 10.0.0.100; ip rule del from 10.0.0.202",
             "replies",
@@ -94,7 +101,10 @@ fn services_that_wait_elsewhere_or_everywhere_are_told_apart() -> Result<()> {
     let server = site.server();
     let (first, second) = (site.server_address(0), site.server_address(1));
     let silent = examine(server, &[], &arguments)?;
-    ensure!(silent.errors().len() == 4 && silent.of(Severity::Error, "service").len() == 4, "{silent:#?}");
+    ensure!(
+        silent.errors().len() == 4 && silent.of(Severity::Error, "service").len() == 4,
+        "{silent:#?}"
+    );
 
     let _first = listen(server, first, 80)?;
     let _everywhere = datagrams(server, [0, 0, 0, 0].into(), 7)?;
@@ -138,6 +148,9 @@ fn behind_a_three_legged_box_one_address_and_a_default_route_are_looked_for() ->
     assert_named_and_mended(site.server(), &arguments, &all)?;
     // On a machine that has nothing of it, nothing is made up.
     let elsewhere = examine(site.client(), &[], &arguments)?;
-    ensure!(!elsewhere.healthy && !elsewhere.of(Severity::Error, "address").is_empty(), "{elsewhere:#?}");
+    ensure!(
+        !elsewhere.healthy && !elsewhere.of(Severity::Error, "address").is_empty(),
+        "{elsewhere:#?}"
+    );
     Ok(())
 }

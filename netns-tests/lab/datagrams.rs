@@ -35,7 +35,8 @@ impl Echo {
     pub fn start(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Echo> {
         let socket = datagrams(namespace, address, port)?;
         socket.set_read_timeout(Some(STOP_POLL))?;
-        let (seen, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+        let (seen, stop) =
+            (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
         let (theirs, flag) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; LARGEST];

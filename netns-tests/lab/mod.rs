@@ -117,8 +117,13 @@ impl Site {
     pub fn start(&self, line: usize, config: &BoxConfig) -> Result<NatBox> {
         let name = format!("natbox{}", config.number);
         let namespace = &self.line(line).natbox;
-        let mut natbox =
-            NatBox::start(Path::new(NATBOX), namespace, self.lab.directory(), &name, &config.text())?;
+        let mut natbox = NatBox::start(
+            Path::new(NATBOX),
+            namespace,
+            self.lab.directory(),
+            &name,
+            &config.text(),
+        )?;
         natbox.wait_ready(&Interrupt::default())?;
         Ok(natbox)
     }
@@ -136,7 +141,8 @@ impl Site {
     /// The same for other ports.
     pub fn watch_ports(&self, line: usize, ports: &'static [u16]) -> Result<LineWatch> {
         let line = self.line(line);
-        let expected = Expected { sender: line.sender, own: line.outside, published: line.published, ports };
+        let expected =
+            Expected { sender: line.sender, own: line.outside, published: line.published, ports };
         Ok(LineWatch::start(&line.provider, expected)?)
     }
 }
@@ -161,7 +167,9 @@ impl BoxConfig {
         let number = self.forwards.len();
         self.forwards.push(match protocol {
             "icmp" => format!("{{ name: f{number}, protocol: icmp, to: {to} }}"),
-            _ => format!("{{ name: f{number}, protocol: {protocol}, port: {port}, to: \"{to}:{to_port}\" }}"),
+            _ => format!(
+                "{{ name: f{number}, protocol: {protocol}, port: {port}, to: \"{to}:{to_port}\" }}"
+            ),
         });
         self
     }
@@ -195,7 +203,8 @@ impl BoxConfig {
     }
 
     pub fn text(&self) -> String {
-        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } = self;
+        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } =
+            self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
         let forwards = match forwards.as_slice() {
@@ -216,7 +225,9 @@ impl BoxConfig {
 
 /// Listens in a namespace.
 pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
-    namespace.enter(|| TcpListener::bind((address, port)))?.with_context(|| format!("bind {address}:{port}"))
+    namespace
+        .enter(|| TcpListener::bind((address, port)))?
+        .with_context(|| format!("bind {address}:{port}"))
 }
 
 /// Looks until `condition` has a value.

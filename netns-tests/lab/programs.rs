@@ -35,7 +35,9 @@ pub fn output(mut command: Command) -> Result<String> {
 pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("curl")?;
     let mut command = namespace.command("curl");
-    command.args(["-sS", "--fail", "--max-time", "20", "--interface", &from.to_string()]).args(arguments);
+    command
+        .args(["-sS", "--fail", "--max-time", "20", "--interface", &from.to_string()])
+        .args(arguments);
     output(command)
 }
 
@@ -56,7 +58,10 @@ pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> 
 pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<Vec<Ipv4Addr>> {
     require("traceroute")?;
     let mut command = namespace.command("traceroute");
-    command.args(["-n", "-q", "1", "-w", "2", "-m", "6", "-N", "1"]).args(arguments).arg(to.to_string());
+    command
+        .args(["-n", "-q", "1", "-w", "2", "-m", "6", "-N", "1"])
+        .args(arguments)
+        .arg(to.to_string());
     let text = output(command)?;
     let hops = text.lines().skip(1).map(|line| line.split_whitespace().nth(1)?.parse().ok());
     hops.collect::<Option<_>>().with_context(|| format!("a silent hop:\n{text}"))
@@ -80,7 +85,8 @@ impl Nginx {
         require("nginx")?;
         let directory = lab.directory().join(name);
         fs::create_dir(&directory)?;
-        let listens: String = addresses.iter().map(|address| format!("    listen {address};\n")).collect();
+        let listens: String =
+            addresses.iter().map(|address| format!("    listen {address};\n")).collect();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", directory.display()))
@@ -114,7 +120,8 @@ impl Nginx {
         let text = fs::read_to_string(self.directory.join("access.log"))?;
         text.lines()
             .map(|line| {
-                let (client, server) = line.split_once(' ').context("a strange line in nginx's log")?;
+                let (client, server) =
+                    line.split_once(' ').context("a strange line in nginx's log")?;
                 Ok((client.parse()?, server.parse()?))
             })
             .collect()

@@ -20,7 +20,14 @@ pub fn segment(
     sequence: u32,
     acknowledgement: u32,
 ) -> Vec<u8> {
-    craft::tcp(tuple(Protocol::TCP, source, destination), flags, sequence, acknowledgement, &[], b"")
+    craft::tcp(
+        tuple(Protocol::TCP, source, destination),
+        flags,
+        sequence,
+        acknowledgement,
+        &[],
+        b"",
+    )
 }
 
 /// A SYN without options.

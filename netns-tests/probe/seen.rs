@@ -126,7 +126,9 @@ impl Seen {
     /// The packet that an ICMP error quotes.
     pub fn quote(&self) -> Option<Seen> {
         match self.icmp() {
-            Some((3 | 5 | 11 | 12, _)) if self.body().len() >= 32 => Some(Seen(self.body()[8..].to_vec())),
+            Some((3 | 5 | 11 | 12, _)) if self.body().len() >= 32 => {
+                Some(Seen(self.body()[8..].to_vec()))
+            }
             _ => None,
         }
     }

@@ -77,7 +77,9 @@ impl Setup {
     pub fn second_line(self, mtu: u16) -> Setup {
         let setup = Setup { second: Some(mtu), ..self };
         setup
-            .forward("name: f2, protocol: tcp+udp, port: 8080, address: 192.0.2.2, to: '10.0.0.11:80'")
+            .forward(
+                "name: f2, protocol: tcp+udp, port: 8080, address: 192.0.2.2, to: '10.0.0.11:80'",
+            )
             .outbound(&["{ from: 10.0.0.0/24, uplinks: [isp] }"])
     }
 
@@ -165,9 +167,12 @@ forwards:
         if !self.outbound.is_empty() {
             let _ = writeln!(text, "outbound:\n  - {}", self.outbound.join("\n  - "));
         }
-        for (section, keys) in
-            [("nat", &self.nat), ("timeouts", &self.timeouts), ("limits", &self.limits), ("log", &self.log)]
-        {
+        for (section, keys) in [
+            ("nat", &self.nat),
+            ("timeouts", &self.timeouts),
+            ("limits", &self.limits),
+            ("log", &self.log),
+        ] {
             let _ = writeln!(text, "{section}: {{ {} }}", keys.join(", "));
         }
         text + &self.more

@@ -14,7 +14,8 @@ pub fn spray(pid: u32) {
     let program = random_queue();
     let descriptor = program.as_raw_fd();
     // SAFETY: the request reads one int behind the pointer, which lives through the call.
-    let outcome = unsafe { libc::ioctl(device.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const descriptor) };
+    let outcome =
+        unsafe { libc::ioctl(device.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const descriptor) };
     assert_eq!(outcome, 0, "TUNSETSTEERINGEBPF: {}", std::io::Error::last_os_error());
 }
 
@@ -27,7 +28,8 @@ fn tun_of(pid: u32) -> OwnedFd {
     let number = descriptors.find(is_tun).expect("a queue").file_name();
     let pid = Pid::from_raw(pid as i32).unwrap();
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-    pidfd_getfd(&process, number.to_str().unwrap().parse().unwrap(), PidfdGetfdFlags::empty()).unwrap()
+    pidfd_getfd(&process, number.to_str().unwrap().parse().unwrap(), PidfdGetfdFlags::empty())
+        .unwrap()
 }
 
 /// A BPF program that answers with a random number; the kernel takes it modulo the number of queues.
@@ -44,7 +46,8 @@ fn random_queue() -> OwnedFd {
     let size = size_of::<ProgramLoad>();
     // SAFETY: the kernel reads `size` bytes of a structure that begins like its own, and what that points to; all of it
     // lives through the call.
-    let descriptor = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size) };
+    let descriptor =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size) };
     assert!(descriptor >= 0, "loading a BPF program: {}", std::io::Error::last_os_error());
     // SAFETY: the call has just made this descriptor for us alone.
     unsafe { OwnedFd::from_raw_fd(descriptor as i32) }

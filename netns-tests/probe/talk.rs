@@ -103,12 +103,20 @@ impl Probe {
     /// A SYN from inside; how it arrives outside.
     #[track_caller]
     pub fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
-        self.tcp_out(&craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 1000, 0, &syn_options(), b""))
+        self.tcp_out(&craft::tcp(
+            tuple(Protocol::TCP, from, to),
+            TcpFlags::SYN,
+            1000,
+            0,
+            &syn_options(),
+            b"",
+        ))
     }
 
     /// A SYN from outside.
     pub fn syn_in(&self, from: Endpoint, to: Endpoint) {
-        let syn = craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 7000, 0, &syn_options(), b"");
+        let syn =
+            craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 7000, 0, &syn_options(), b"");
         self.outside.send(&syn);
     }
 
@@ -124,7 +132,14 @@ impl Probe {
             inside_next: 1001,
             outside_next: 7000,
         };
-        let answer = craft::tcp(tuple(Protocol::TCP, to, external), SYN_ACK, 7000, 1001, &syn_options(), b"");
+        let answer = craft::tcp(
+            tuple(Protocol::TCP, to, external),
+            SYN_ACK,
+            7000,
+            1001,
+            &syn_options(),
+            b"",
+        );
         assert_eq!(self.tcp_in(&answer).destination(), from);
         connection.outside_next = 7001;
         assert_eq!(self.tcp_out(&connection.by_inside(TcpFlags::ACK, b"")).source(), external);
@@ -145,8 +160,14 @@ impl Probe {
             inside_next: 1000,
             outside_next: 7001,
         };
-        let answer =
-            craft::tcp(tuple(Protocol::TCP, server, client), SYN_ACK, 1000, 7001, &syn_options(), b"");
+        let answer = craft::tcp(
+            tuple(Protocol::TCP, server, client),
+            SYN_ACK,
+            1000,
+            7001,
+            &syn_options(),
+            b"",
+        );
         let seen = self.tcp_out(&answer);
         assert_eq!((seen.source(), seen.destination()), (published, from));
         connection.inside_next = 1001;
@@ -179,7 +200,14 @@ impl Probe {
     /// Sends an echo request from inside; how it arrives outside.
     #[track_caller]
     pub fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
-        self.inside.send(&craft::echo(from.address, to, QueryKind::EchoRequest, from.port, 1, b"ping"));
+        self.inside.send(&craft::echo(
+            from.address,
+            to,
+            QueryKind::EchoRequest,
+            from.port,
+            1,
+            b"ping",
+        ));
         let seen = self.outside.expect("an echo request from inside");
         assert_eq!((seen.icmp(), seen.destination().address), (Some((8, 0)), to), "{seen:?}");
         seen
@@ -194,6 +222,13 @@ impl Probe {
 
     /// An echo reply from outside.
     pub fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
-        self.outside.send(&craft::echo(from, to.address, QueryKind::EchoReply, to.port, 1, b"ping"));
+        self.outside.send(&craft::echo(
+            from,
+            to.address,
+            QueryKind::EchoReply,
+            to.port,
+            1,
+            b"ping",
+        ));
     }
 }

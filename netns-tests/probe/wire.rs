@@ -24,14 +24,31 @@ pub struct Wire {
 
 impl Wire {
     /// `number`: 0 inside, the lines from 1 on.
-    pub(super) fn new(natbox: &Namespace, name: &str, address: Ipv4Addr, mtu: u16, number: u8) -> Wire {
+    pub(super) fn new(
+        natbox: &Namespace,
+        name: &str,
+        address: Ipv4Addr,
+        mtu: u16,
+        number: u8,
+    ) -> Wire {
         let tap = natbox.enter(|| Iface::without_packet_info(name, Mode::Tap)).unwrap().unwrap();
         tap.set_non_blocking().unwrap();
         let mac = [2, 0, 0, 0, number, 1];
         let text = mac.map(|byte: u8| format!("{byte:02x}")).join(":");
         // Without ARP the box sends at once, to whomever.
         natbox
-            .ip(&["link", "set", name, "address", &text, "mtu", &mtu.to_string(), "arp", "off", "up"])
+            .ip(&[
+                "link",
+                "set",
+                name,
+                "address",
+                &text,
+                "mtu",
+                &mtu.to_string(),
+                "arp",
+                "off",
+                "up",
+            ])
             .unwrap();
         natbox.address(name, address, 24).unwrap();
         let mut header = [0; 14];
@@ -102,7 +119,9 @@ impl Wire {
     /// So many packets, in their order.
     #[track_caller]
     pub fn expect_all(&self, count: usize, what: &str) -> Vec<Seen> {
-        (0..count).map(|number| self.expect(&format!("{what} ({} of {count})", number + 1))).collect()
+        (0..count)
+            .map(|number| self.expect(&format!("{what} ({} of {count})", number + 1)))
+            .collect()
     }
 
     /// Nothing comes for a while.
@@ -132,7 +151,12 @@ impl Wire {
         }
         craft::verify(&seen.0, ChecksumMode::Complete)
             .unwrap_or_else(|problem| panic!("{} {}: {seen:?}", problem, self.place()));
-        assert_eq!(seen.total_length(), seen.0.len(), "bytes past the end {}: {seen:?}", self.place());
+        assert_eq!(
+            seen.total_length(),
+            seen.0.len(),
+            "bytes past the end {}: {seen:?}",
+            self.place()
+        );
         if self.is_outside {
             let private = |address: Ipv4Addr| address.is_private() || address.is_link_local();
             let mut addresses = vec![seen.source().address, seen.destination().address];

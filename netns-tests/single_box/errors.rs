@@ -39,8 +39,9 @@ impl ErrorWatch {
             let Some(packet) = frame.ipv4() else { return };
             let error = error(&packet);
             let quoted = error.as_ref().map(|error| error.quoted);
-            let shown =
-                [packet.source(), packet.destination()].into_iter().chain(quoted.map(|(source, _)| source));
+            let shown = [packet.source(), packet.destination()]
+                .into_iter()
+                .chain(quoted.map(|(source, _)| source));
             let shown = shown.chain(quoted.map(|(_, destination)| destination));
             if shown.into_iter().any(|address| address.is_private() || address.is_link_local()) {
                 addresses.lock().push(format!("{packet:?}"));

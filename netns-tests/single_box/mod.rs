@@ -200,8 +200,13 @@ impl SingleBox {
     pub fn assert_outbound(&self) {
         let outside = serve(&self.net, CLIENT, 8080);
         let to = SocketAddrV4::new(CLIENT, 8080);
-        let mut connection = self.server.enter(|| http::connect(None, to, seconds(2))).unwrap().unwrap();
-        assert_eq!(connection.get("/").unwrap().text().trim(), self.published.to_string(), "outbound");
+        let mut connection =
+            self.server.enter(|| http::connect(None, to, seconds(2))).unwrap().unwrap();
+        assert_eq!(
+            connection.get("/").unwrap().text().trim(),
+            self.published.to_string(),
+            "outbound"
+        );
         drop(outside);
     }
 }

@@ -68,7 +68,8 @@ impl RunningBox {
     pub fn sessions(&self) -> Vec<SessionView> {
         let (mut sessions, mut next) = (Vec::new(), Some(Place::default()));
         while let Some(from) = next {
-            let page: SessionPage = admin::request(&self.socket, &Request::Sessions { from }).unwrap();
+            let page: SessionPage =
+                admin::request(&self.socket, &Request::Sessions { from }).unwrap();
             sessions.extend(page.sessions);
             next = page.next;
         }
@@ -92,7 +93,8 @@ impl RunningBox {
 
     /// Kilobytes that the process has in memory.
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
@@ -111,7 +113,9 @@ impl RunningBox {
 
     /// Waits until the log says something.
     pub fn wait_for_log(&self, words: &str) {
-        eventually(&format!("the log says {words:?}"), || self.process.log().contains(words).then_some(()));
+        eventually(&format!("the log says {words:?}"), || {
+            self.process.log().contains(words).then_some(())
+        });
     }
 }
 
@@ -132,8 +136,11 @@ impl Ended {
             assert!(self.stderr.contains(word), "{word:?} is missing in: {}", self.stderr);
         }
         // One message: what came before are log lines, which begin with their time.
-        let messages: Vec<_> =
-            self.stderr.lines().filter(|line| !line.starts_with("20") && !line.is_empty()).collect();
+        let messages: Vec<_> = self
+            .stderr
+            .lines()
+            .filter(|line| !line.starts_with("20") && !line.is_empty())
+            .collect();
         assert_eq!(messages.len(), 1, "one clear message: {}", self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
     }

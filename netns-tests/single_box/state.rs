@@ -24,13 +24,19 @@ impl HostState {
             &["-4", "-brief", "address"],
         ];
         for question in questions {
-            parts.insert(format!("ip {}", question.join(" ")), scene.natbox.ip_output(question).unwrap());
+            parts.insert(
+                format!("ip {}", question.join(" ")),
+                scene.natbox.ip_output(question).unwrap(),
+            );
         }
         scene.natbox.enter(|| read_all(Path::new("/proc/sys/net/ipv4"), &mut parts)).unwrap();
         let inode = fs::metadata(format!("/run/netns/{}", scene.natbox.name())).unwrap().ino();
         let of_this_namespace =
             |name: &String| name.starts_with(&format!("host-{inode}-")) && !name.is_empty();
-        parts.insert("journals".into(), names(Path::new("/run/natbox")).filter(of_this_namespace).collect());
+        parts.insert(
+            "journals".into(),
+            names(Path::new("/run/natbox")).filter(of_this_namespace).collect(),
+        );
         let sockets = names(scene.lab.directory()).filter(|name| name.contains(".sock"));
         parts.insert("sockets".into(), sockets.collect::<Vec<_>>().join(" "));
         HostState { parts }
@@ -41,7 +47,11 @@ impl HostState {
         let in_path = format!("/{interface}/");
         self.parts.retain(|name, _| !name.contains(&in_path));
         for text in self.parts.values_mut() {
-            *text = text.lines().filter(|line| !line.contains(interface)).collect::<Vec<_>>().join("\n");
+            *text = text
+                .lines()
+                .filter(|line| !line.contains(interface))
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         self
     }
@@ -54,14 +64,25 @@ impl HostState {
     /// Fails with the differing parts.
     #[track_caller]
     pub fn assert_same(&self, now: &HostState, when: &str) {
-        let names = self.parts.keys().chain(now.parts.keys().filter(|name| !self.parts.contains_key(*name)));
+        let names = self
+            .parts
+            .keys()
+            .chain(now.parts.keys().filter(|name| !self.parts.contains_key(*name)));
         let differences: Vec<String> = names
             .filter(|name| self.parts.get(*name) != now.parts.get(*name))
             .map(|name| {
-                format!("{name}\nbefore: {:?}\nnow:    {:?}", self.parts.get(name), now.parts.get(name))
+                format!(
+                    "{name}\nbefore: {:?}\nnow:    {:?}",
+                    self.parts.get(name),
+                    now.parts.get(name)
+                )
             })
             .collect();
-        assert!(differences.is_empty(), "{when}, the host is not as before:\n{}", differences.join("\n"));
+        assert!(
+            differences.is_empty(),
+            "{when}, the host is not as before:\n{}",
+            differences.join("\n")
+        );
     }
 }
 

@@ -65,6 +65,8 @@ impl Sink {
         let before = self.received.load(Ordering::Relaxed);
         stream.write_all(&vec![7; bytes]).unwrap();
         let wanted = before + bytes as u64;
-        eventually("all bytes arrive", || (self.received.load(Ordering::Relaxed) == wanted).then_some(()));
+        eventually("all bytes arrive", || {
+            (self.received.load(Ordering::Relaxed) == wanted).then_some(())
+        });
     }
 }

@@ -42,8 +42,10 @@ fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result
         let count = connections.len();
         let seen = thread::scope(|scope| -> Result<_> {
             let server = scope.spawn(move || serve(&listener, count));
-            let clients: Vec<_> =
-                connections.iter_mut().map(|(tag, stream)| scope.spawn(|| talk(*tag, stream))).collect();
+            let clients: Vec<_> = connections
+                .iter_mut()
+                .map(|(tag, stream)| scope.spawn(|| talk(*tag, stream)))
+                .collect();
             for client in clients {
                 client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
@@ -65,7 +67,8 @@ fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Re
     let site = Site::three_legged(legs(LINES as u8))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
-    let watches = (0..LINES).map(|line| site.watch_ports(line, &[ECHO])).collect::<Result<Vec<_>>>()?;
+    let watches =
+        (0..LINES).map(|line| site.watch_ports(line, &[ECHO])).collect::<Result<Vec<_>>>()?;
     let mut wanted = 0;
     for port in PORTS {
         let socket = datagrams(site.client(), CLIENTS[0], port)?;
@@ -80,7 +83,8 @@ fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Re
                 let (length, from) = socket.recv_from(&mut buffer).context("an answer")?;
                 answers.insert(from, buffer[..length].to_vec());
             }
-            let expected = (0..LINES).map(|line| (site.line(line).endpoint(ECHO).into(), data(line)));
+            let expected =
+                (0..LINES).map(|line| (site.line(line).endpoint(ECHO).into(), data(line)));
             ensure!(
                 answers == expected.collect(),
                 "an answer from the wrong line, port {port}, {size} bytes"
@@ -88,7 +92,9 @@ fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Re
             wanted += 1;
         }
     }
-    assert_told_apart(echo.seen().into_iter().map(|(peer, line)| (peer, usize::from(line))).collect())?;
+    assert_told_apart(
+        echo.seen().into_iter().map(|(peer, line)| (peer, usize::from(line))).collect(),
+    )?;
     for watch in watches {
         let tally = watch.finish();
         ensure!(tally.wrong == 0 && tally.replies >= wanted, "{tally:?}");
@@ -155,10 +161,16 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
 /// The server has seen one peer for each port and line, all with the client's address, and of each port one by its own.
 fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
     let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
-    ensure!(seen.len() == PORTS.len() * LINES && peers.len() == seen.len(), "the server saw {seen:?}");
+    ensure!(
+        seen.len() == PORTS.len() * LINES && peers.len() == seen.len(),
+        "the server saw {seen:?}"
+    );
     ensure!(peers.iter().all(|peer| peer.ip() == CLIENTS[0]), "another address: {peers:?}");
     for port in PORTS {
-        ensure!(peers.contains(&SocketAddr::from((CLIENTS[0], port))), "nobody kept port {port}: {peers:?}");
+        ensure!(
+            peers.contains(&SocketAddr::from((CLIENTS[0], port))),
+            "nobody kept port {port}: {peers:?}"
+        );
     }
     Ok(())
 }

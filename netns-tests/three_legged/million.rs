@@ -41,7 +41,9 @@ fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
             .iter()
             .map(|client| {
                 let site = &site;
-                scope.spawn(move || (0..generations).map(|_| generation(site, *client)).sum::<Result<u64>>())
+                scope.spawn(move || {
+                    (0..generations).map(|_| generation(site, *client)).sum::<Result<u64>>()
+                })
             })
             .collect();
         clients
@@ -73,8 +75,10 @@ fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
 
 /// New sockets ask over both lines, all at once, again and again. How many answers came.
 fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
-    let sockets = (0..SOCKETS).map(|_| datagrams(site.client(), client, 0)).collect::<Result<Vec<_>>>()?;
-    let targets = [0_u8, 1].map(|line| SocketAddr::from(site.line(usize::from(line)).endpoint(ECHO)));
+    let sockets =
+        (0..SOCKETS).map(|_| datagrams(site.client(), client, 0)).collect::<Result<Vec<_>>>()?;
+    let targets =
+        [0_u8, 1].map(|line| SocketAddr::from(site.line(usize::from(line)).endpoint(ECHO)));
     for round in 0..ROUNDS {
         for (number, socket) in (0_u8..).zip(&sockets) {
             for (line, target) in (0_u8..).zip(targets) {
@@ -85,7 +89,8 @@ fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
             let mut lines = [false; 2];
             for _ in targets {
                 let mut answer = [0; 4];
-                let (length, from) = socket.recv_from(&mut answer).context("an answer is missing")?;
+                let (length, from) =
+                    socket.recv_from(&mut answer).context("an answer is missing")?;
                 let [line, ..] = answer;
                 let is_right = length == 3 && answer[1..3] == [number, round as u8];
                 ensure!(is_right && from == targets[usize::from(line)], "{answer:?} from {from}");

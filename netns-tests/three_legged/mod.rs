@@ -60,8 +60,10 @@ fn assert_every_line_answers_for_itself(site: &Site, config: &BoxConfig) -> Resu
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, config)?;
     let lines = 0..site.topology.lines.len();
-    let watches =
-        lines.clone().map(|line| site.watch_ports(line, &[WEB, ECHO])).collect::<Result<Vec<_>>>()?;
+    let watches = lines
+        .clone()
+        .map(|line| site.watch_ports(line, &[WEB, ECHO]))
+        .collect::<Result<Vec<_>>>()?;
     for client in &CLIENTS[..3] {
         for line in lines.clone() {
             let place = || format!("{client} over line {}", line + 1);

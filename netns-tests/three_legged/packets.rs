@@ -3,8 +3,8 @@
 use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
 
 use crate::probe::{
-    BOX, E1, F, F_TARGET, G2, Probe, RX, S1, S2, SYN_ACK, Seen, Setup, Wire, assert_carried, at, segment,
-    tuple, udp,
+    BOX, E1, F, F_TARGET, G2, Probe, RX, S1, S2, SYN_ACK, Seen, Setup, Wire, assert_carried, at,
+    segment, tuple, udp,
 };
 
 /// [`F`] on the second line.
@@ -123,8 +123,10 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         // Of both lines with one number, and mixed.
         let pieces = lines(&probe).map(|(_, published)| {
-            let mut question =
-                craft::udp(tuple(Protocol::UDP, CLIENT, published), &[published.address.octets()[3]; 100]);
+            let mut question = craft::udp(
+                tuple(Protocol::UDP, CLIENT, published),
+                &[published.address.octets()[3]; 100],
+            );
             craft::set_identification(&mut question, 700 + order[0] as u16);
             craft::fragments(&question, 40)
         });
@@ -150,11 +152,8 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
                 probe.inside.send(&pieces[number]);
             }
             let arrived = line.expect_all(3, "the pieces of the answer");
-            assert!(
-                arrived.iter().all(
-                    |seen| (seen.source().address, seen.destination().address) == (published.address, E1)
-                )
-            );
+            assert!(arrived.iter().all(|seen| (seen.source().address, seen.destination().address)
+                == (published.address, E1)));
             assert_eq!(join(&arrived, |_| true)[8..], [9; 100]);
         }
     }
@@ -203,7 +202,9 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
         craft::set_dont_fragment(&mut packet, true);
         packet
     };
-    for ((line, mtu), peer) in [(&probe.outside, 1500), (probe.second(), 1280)].into_iter().zip(peers) {
+    for ((line, mtu), peer) in
+        [(&probe.outside, 1500), (probe.second(), 1280)].into_iter().zip(peers)
+    {
         probe.inside.send(&answer(peer, mtu));
         assert_eq!(line.expect("an answer that fits").0.len(), mtu);
         let too_big = answer(peer, mtu + 1);
@@ -217,10 +218,13 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
         }
     }
     // Segment sizes, offered and answered, by the line.
-    for (number, ((line, published), mtu)) in lines(&probe).into_iter().zip([1500, 1280]).enumerate() {
+    for (number, ((line, published), mtu)) in
+        lines(&probe).into_iter().zip([1500, 1280]).enumerate()
+    {
         let client = at(E1, 6000 + number as u16);
-        let syn =
-            |from, to, flags| craft::tcp(tuple(Protocol::TCP, from, to), flags, 1, 2, &[2, 4, 5, 180], b"");
+        let syn = |from, to, flags| {
+            craft::tcp(tuple(Protocol::TCP, from, to), flags, 1, 2, &[2, 4, 5, 180], b"")
+        };
         let mss = |seen: Seen| u16::from_be_bytes([seen.body()[22], seen.body()[23]]);
         line.send(&syn(client, published, TcpFlags::SYN));
         assert_eq!(mss(probe.inside.expect("a SYN")), mtu - 40);
@@ -238,7 +242,9 @@ fn a_full_table_sends_nothing_by_the_wrong_line() {
     // One that is not given up for others.
     let open = probe.connect_in(CLIENT, F);
     // From the same endpoint over the other line: the server would take it for the open connection's.
-    for flags in [TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0)] {
+    for flags in
+        [TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0)]
+    {
         probe.second().send(&segment(CLIENT, F2, flags, open.outside_next, open.inside_next));
         probe.silence();
     }

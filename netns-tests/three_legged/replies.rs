@@ -38,7 +38,8 @@ fn errors_reach_who_sent_over_the_line_and_bear_its_address() -> Result<()> {
         line.provider.ip(&["link", "set", "net0", "mtu", &mtu.to_string()])?;
         let url = format!("http://{}/page", line.endpoint(WEB));
         ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", line.name);
-        let seen = inside.wait_for("fragmentation needed", |error| error.code == 4 && error.mtu == mtu);
+        let seen =
+            inside.wait_for("fragmentation needed", |error| error.code == 4 && error.mtu == mtu);
         ensure!((seen.source, seen.quoted) == (line.gateway, (server, client)), "{seen:?}");
 
         let socket = datagrams(site.client(), client, 0)?;
@@ -48,7 +49,10 @@ fn errors_reach_who_sent_over_the_line_and_bear_its_address() -> Result<()> {
         let error = socket.recv(&mut [0; 64]).err().context("an answer where nobody listens")?;
         ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error} over {}", line.name);
         let seen = outside.wait_for("port unreachable", |error| error.source == line.published);
-        ensure!((seen.kind, seen.code, seen.quoted) == (3, 3, (client, line.published)), "{seen:?}");
+        ensure!(
+            (seen.kind, seen.code, seen.quoted) == (3, 3, (client, line.published)),
+            "{seen:?}"
+        );
     }
     outside.assert_nothing_private();
     Ok(())
@@ -66,7 +70,11 @@ fn inside_hosts_and_the_server_itself_reach_every_published_address() -> Result<
         for line in &site.topology.lines {
             let place = || format!("from inside host {number} to {}", line.published);
             let url = format!("http://{}/page", line.endpoint(WEB));
-            ensure!(curl(&host.namespace, from, &[&url]).with_context(place)? == page, "{}", place());
+            ensure!(
+                curl(&host.namespace, from, &[&url]).with_context(place)? == page,
+                "{}",
+                place()
+            );
             let socket = datagrams(&host.namespace, from, 0)?;
             socket.connect(line.endpoint(ECHO))?;
             for size in [100, 4000] {

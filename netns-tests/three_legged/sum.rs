@@ -26,15 +26,19 @@ const ATTEMPTS: usize = 3;
 #[test]
 fn two_three_and_four_lines_add_up() -> Result<()> {
     for lines in 2..=4 {
-        let site = Site::three_legged(Legs { lines, servers: 1, mbit: Some(MBIT), one_network: false })?;
-        let _server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+        let site =
+            Site::three_legged(Legs { lines, servers: 1, mbit: Some(MBIT), one_network: false })?;
+        let _server =
+            Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
         let _natbox = site.start(0, &services(&site))?;
         let targets: Vec<_> = site.topology.lines.iter().map(|line| line.endpoint(WEB)).collect();
         let (mut attempts, mut add_up) = (Vec::new(), false);
         while !add_up && attempts.len() < ATTEMPTS {
             let window = Duration::from_secs(1);
-            let rates = load::measure(site.client(), &CLIENTS, &targets, window, &Interrupt::default())?;
-            let shares: Vec<f64> = rates.iter().map(|rate| rate / PAYLOAD / f64::from(MBIT)).collect();
+            let rates =
+                load::measure(site.client(), &CLIENTS, &targets, window, &Interrupt::default())?;
+            let shares: Vec<f64> =
+                rates.iter().map(|rate| rate / PAYLOAD / f64::from(MBIT)).collect();
             // No line can give more than it has: a share far above one would be a shaper that does not shape.
             ensure!(
                 shares.iter().all(|share| *share < 1.1),

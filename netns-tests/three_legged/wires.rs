@@ -24,7 +24,9 @@ fn two_gateways_on_one_segment_are_two_lines() -> Result<()> {
     };
     let site = Site::three_legged_by(Legs { one_network: true, ..legs(2) }, attach)?;
     let [one, two] = [site.line(0), site.line(1)];
-    ensure!(one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway);
+    ensure!(
+        one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway
+    );
     assert_every_line_answers_for_itself(&site, &services(&site))
 }
 
@@ -60,10 +62,18 @@ fn each_line_has_an_mtu_of_its_own() -> Result<()> {
             let (line, client) = (site.line(number), CLIENTS[number]);
             offered.iter().for_each(SegmentSizes::forget);
             let url = format!("http://{}/page", line.endpoint(WEB));
-            ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", line.name);
+            ensure!(
+                curl(site.client(), client, &[&url])? == page,
+                "another page over {}",
+                line.name
+            );
             for sizes in &offered {
                 let seen = sizes.seen();
-                ensure!(seen == [mtu - 40], "segment sizes {seen:?} over {}, offload {offload}", line.name);
+                ensure!(
+                    seen == [mtu - 40],
+                    "segment sizes {seen:?} over {}, offload {offload}",
+                    line.name
+                );
             }
         }
         // Without DF, so that routers cut what is too large for a line.
@@ -93,7 +103,9 @@ impl SegmentSizes {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let theirs = seen.clone();
         let capture = Capture::start(namespace, move |frame| {
-            let Some(packet) = frame.ipv4().filter(|packet| packet.protocol() == TCP) else { return };
+            let Some(packet) = frame.ipv4().filter(|packet| packet.protocol() == TCP) else {
+                return;
+            };
             // Linux puts this option first.
             if let Some([.., 2, 4, high, low]) = packet.payload().first_chunk::<24>()
                 && packet.payload()[13] & 2 != 0
@@ -161,7 +173,8 @@ fn child_of_trunk(
             // The provider hangs on the same VLAN of the segment's port, and on nothing else.
             let (port, bridge) = (format!("vlan{vlan}"), format!("br{vlan}"));
             segment.ip(&["link", "set", "box1", "nomaster"])?;
-            segment.ip(&["link", "add", "link", "box1", "name", &port, "type", "vlan", "id", &vlan])?;
+            segment
+                .ip(&["link", "add", "link", "box1", "name", &port, "type", "vlan", "id", &vlan])?;
             segment.ip(&["link", "set", &port, "up"])?;
             let end = format!("isp{}", number + 1);
             lab.veth(number, (provider, "box0"), (segment, &end))?;

@@ -47,8 +47,12 @@ struct Report<'o> {
 impl<'o> From<Result<&'o Loaded, &'o Problems>> for Report<'o> {
     fn from(outcome: Result<&'o Loaded, &'o Problems>) -> Self {
         match outcome {
-            Ok(loaded) => Self { ok: true, problems: Vec::new(), warnings: loaded.warnings.iter().collect() },
-            Err(problems) => Self { ok: false, problems: problems.iter().collect(), warnings: Vec::new() },
+            Ok(loaded) => {
+                Self { ok: true, problems: Vec::new(), warnings: loaded.warnings.iter().collect() }
+            }
+            Err(problems) => {
+                Self { ok: false, problems: problems.iter().collect(), warnings: Vec::new() }
+            }
         }
     }
 }

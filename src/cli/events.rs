@@ -30,13 +30,14 @@ pub struct Arguments {
 /// The environment's when no box answers; the user's when several run and none is named.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let follow = !arguments.past;
-    let ended = arguments.target.follow(&Request::Events { follow }, |event: Event| {
-        match text(&event, arguments.json).and_then(|text| output::offer(&text)) {
-            Ok(true) => ControlFlow::Continue(()),
-            Ok(false) => ControlFlow::Break(Ok(())),
-            Err(failure) => ControlFlow::Break(Err(failure)),
-        }
-    })?;
+    let ended =
+        arguments.target.follow(&Request::Events { follow }, |event: Event| {
+            match text(&event, arguments.json).and_then(|text| output::offer(&text)) {
+                Ok(true) => ControlFlow::Continue(()),
+                Ok(false) => ControlFlow::Break(Ok(())),
+                Err(failure) => ControlFlow::Break(Err(failure)),
+            }
+        })?;
     match ended {
         ControlFlow::Continue(()) if follow => warn("the box has ended"),
         ControlFlow::Continue(()) => {}

@@ -106,19 +106,27 @@ mod tests {
     #[test]
     fn causes_are_said_once() {
         let cause = || std::io::Error::other("no space");
-        assert_eq!(sentence(&anyhow::Error::new(cause()).context("cannot write")), "cannot write: no space");
-        assert_eq!(sentence(&anyhow::Error::new(cause()).context("no space on /x")), "no space on /x");
+        assert_eq!(
+            sentence(&anyhow::Error::new(cause()).context("cannot write")),
+            "cannot write: no space"
+        );
+        assert_eq!(
+            sentence(&anyhow::Error::new(cause()).context("no space on /x")),
+            "no space on /x"
+        );
     }
 
     #[test]
     fn a_panic_in_any_thread_ends_the_process_with_the_code_of_a_bug() {
         if std::env::var_os(CHILD).is_some() {
             install_panic_hook();
-            let worker = std::thread::Builder::new().name("worker-0".into()).spawn(|| panic!("lost count"));
+            let worker =
+                std::thread::Builder::new().name("worker-0".into()).spawn(|| panic!("lost count"));
             let _ = worker.unwrap().join();
             std::process::exit(i32::from(DONE));
         }
-        let this_test = "cli::exit::tests::a_panic_in_any_thread_ends_the_process_with_the_code_of_a_bug";
+        let this_test =
+            "cli::exit::tests::a_panic_in_any_thread_ends_the_process_with_the_code_of_a_bug";
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", this_test, "--nocapture"])
             .env(CHILD, "1")
@@ -128,7 +136,8 @@ mod tests {
         let stderr = String::from_utf8(child.stderr).unwrap();
         assert_eq!(child.status.code(), Some(i32::from(BUG)), "{stderr}");
         assert!(
-            stderr.starts_with("natbox: a bug, please report it: ") && stderr.contains("lost count"),
+            stderr.starts_with("natbox: a bug, please report it: ")
+                && stderr.contains("lost count"),
             "{stderr}"
         );
         assert!(stderr.ends_with("(thread worker-0)\n"), "{stderr}");

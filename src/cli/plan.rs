@@ -28,7 +28,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let configs = super::load_all(&arguments.paths)?;
     let plan = plan::render(&configs);
     if arguments.json {
-        print(&serde_json::to_string_pretty(&plan).context("printing JSON").map_err(Failure::bug)?)?;
+        print(
+            &serde_json::to_string_pretty(&plan).context("printing JSON").map_err(Failure::bug)?,
+        )?;
     } else {
         print(&plan.text())?;
     }

@@ -34,7 +34,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else if reloaded.changed.is_empty() {
         "nothing has changed".to_owned()
     } else {
-        format!("changed: {}; {} sessions ended", reloaded.changed.join(", "), reloaded.sessions_ended)
+        format!(
+            "changed: {}; {} sessions ended",
+            reloaded.changed.join(", "),
+            reloaded.sessions_ended
+        )
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)

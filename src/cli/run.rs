@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{ConfigFile, Failure};
-use crate::control::admin::SocketError;
 use crate::config::{self, Loaded};
+use crate::control::admin::SocketError;
 use crate::control::lifecycle::{self, RunError};
 use crate::control::logging;
 use crate::dns::DnsError;
@@ -26,7 +26,8 @@ pub struct Arguments {
 /// The user's when the configuration or what it names is wrong; the environment's when the host lacks or refuses
 /// something; a bug when a worker panicked.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let Loaded { config, warnings } = config::load(&arguments.config.path).map_err(Failure::user)?;
+    let Loaded { config, warnings } =
+        config::load(&arguments.config.path).map_err(Failure::user)?;
     let _logging = logging::start(config.log);
     for warning in &warnings {
         tracing::warn!("{warning}");
@@ -46,7 +47,9 @@ fn failure(error: RunError) -> Failure {
                 | OpenError::NameInvalid { .. }
                 | OpenError::TooManyQueues { .. }
         ),
-        RunError::Host(host) => matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. }),
+        RunError::Host(host) => {
+            matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. })
+        }
         RunError::Dns(dns) => matches!(dns, DnsError::Secret(_) | DnsError::Hook(_)),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })

@@ -36,7 +36,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             if arguments.json {
                 text += separator;
                 separator = ",";
-                text += &serde_json::to_string(session).context("printing JSON").map_err(Failure::bug)?;
+                text += &serde_json::to_string(session)
+                    .context("printing JSON")
+                    .map_err(Failure::bug)?;
                 text.push('\n');
             } else {
                 line(&mut text, session);
@@ -54,7 +56,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// The packets of the side that opened it, before and after translation.
 fn line(text: &mut String, session: &SessionView) {
-    let SessionView { protocol, state, origin, uplink, original, reply, expires_in_seconds } = session;
+    let SessionView { protocol, state, origin, uplink, original, reply, expires_in_seconds } =
+        session;
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,

@@ -29,7 +29,8 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let status: Status = arguments.target.ask(&Request::Status)?;
     if arguments.json {
-        let json = serde_json::to_string_pretty(&status).context("printing JSON").map_err(Failure::bug)?;
+        let json =
+            serde_json::to_string_pretty(&status).context("printing JSON").map_err(Failure::bug)?;
         print(&json)?;
     } else {
         print(&text(&status))?;
@@ -63,7 +64,11 @@ fn text(status: &Status) -> String {
             "sessions",
             format!(
                 "{} of {} ({} created, {} expired, {} evicted)",
-                sessions.now, sessions.capacity, sessions.created, sessions.expired, sessions.evicted
+                sessions.now,
+                sessions.capacity,
+                sessions.created,
+                sessions.expired,
+                sessions.evicted
             ),
         ),
         ("mappings", status.mappings.to_string()),
@@ -104,7 +109,8 @@ fn text(status: &Status) -> String {
         }
     }
     if status.log_lost != 0 {
-        let _ = writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);
+        let _ =
+            writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);
     }
     if status.drops.is_empty() {
         let _ = writeln!(text, "{:<10}none", "drops");
@@ -112,7 +118,11 @@ fn text(status: &Status) -> String {
     for (number, (name, count)) in status.drops.iter().enumerate() {
         let known = DropReason::ALL.iter().find(|reason| reason.name() == name);
         let why = known.map_or("", |reason| reason.explanation().trim());
-        let _ = writeln!(text, "{:<10}{count:>10} {name}: {why}", if number == 0 { "drops" } else { "" });
+        let _ = writeln!(
+            text,
+            "{:<10}{count:>10} {name}: {why}",
+            if number == 0 { "drops" } else { "" }
+        );
     }
     text
 }
@@ -128,7 +138,9 @@ fn line(uplink: &UplinkStatus) -> String {
     let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "not asked".to_owned(),
         (true, None, _) => "no answer yet".to_owned(),
-        (true, Some(latency), loss) => format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0)),
+        (true, Some(latency), loss) => {
+            format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0))
+        }
     };
     let UplinkStatus { name, interface, since_seconds, .. } = uplink;
     format!("{name} by {interface}, {address}: {state} for {since_seconds} s, {asked}")

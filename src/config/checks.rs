@@ -92,7 +92,12 @@ fn check_prefixes(prefixes: &[Located<Ipv4Net>], sink: &Sink) {
             .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
         if let Some(other) = other {
             let wanted = format!("a prefix apart from {} ({})", other.value, other.place.key);
-            sink.report(&prefix.place, prefix.value.to_string(), wanted, "leave out the smaller of the two");
+            sink.report(
+                &prefix.place,
+                prefix.value.to_string(),
+                wanted,
+                "leave out the smaller of the two",
+            );
         }
     }
 }
@@ -112,7 +117,8 @@ fn check_interfaces(draft: &Draft, sink: &Sink) {
         }
     }
     if let Some(taken) = inside.into_iter().chain(uplinks).find(|leg| leg.value == draft.tun.name) {
-        let found = format!("`{}`, which is the interface of {}", draft.tun.name, leg_of(&taken.place));
+        let found =
+            format!("`{}`, which is the interface of {}", draft.tun.name, leg_of(&taken.place));
         sink.report(
             &draft.tun_name,
             found,
@@ -134,7 +140,8 @@ fn check_followed(uplinks: &[DraftUplink], sink: &Sink) {
     for uplink in uplinks.iter().filter(|uplink| uplink.follows_interface) {
         let Some(interface) = &uplink.interface else { continue };
         if let Some(first) = seen.insert(&interface.value, &uplink.place) {
-            let found = format!("the address of {}, which {} has already", interface.value, first.key);
+            let found =
+                format!("the address of {}, which {} has already", interface.value, first.key);
             let wanted = "an interface of its own, or fixed addresses";
             sink.report(&uplink.place.field("addresses"), found, wanted, "correct one of the two");
         }
@@ -149,8 +156,14 @@ fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
                 vacant.insert(&name.place);
             }
             Entry::Occupied(first) => {
-                let found = format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
-                sink.report(&name.place, found, "one of each name", "give this one a `name` of its own");
+                let found =
+                    format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
+                sink.report(
+                    &name.place,
+                    found,
+                    "one of each name",
+                    "give this one a `name` of its own",
+                );
             }
         }
     }
@@ -167,7 +180,9 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
                 Entry::Vacant(vacant) => {
                     vacant.insert(&addresses.place);
                 }
-                Entry::Occupied(first) => twice = twice.or(Some((address, first.get().key.clone()))),
+                Entry::Occupied(first) => {
+                    twice = twice.or(Some((address, first.get().key.clone())))
+                }
             }
         }
         if let Some((address, first)) = twice {
@@ -202,7 +217,8 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
 fn check_inside_address(inside: &DraftInside, sink: &Sink) {
     let (Some(address), Some(_)) = (&inside.address, &inside.prefixes) else { return };
     if first_inside(&[address.value], inside).is_none() {
-        let advice = "write the box's own address on the private network, or correct `inside.prefixes`";
+        let advice =
+            "write the box's own address on the private network, or correct `inside.prefixes`";
         sink.report(
             &address.place,
             address.value.to_string(),
@@ -217,14 +233,23 @@ fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
         match &uplink.gateway {
             None if uplinks.len() > 1 && !uplink.follows_interface => {
                 let wanted = format!("the next hop, because there are {} uplinks", uplinks.len());
-                sink.report(&uplink.place.field("gateway"), "no such key", wanted, "add `gateway: ADDRESS`");
+                sink.report(
+                    &uplink.place.field("gateway"),
+                    "no such key",
+                    wanted,
+                    "add `gateway: ADDRESS`",
+                );
             }
             None | Some(None) => {}
             Some(Some(gateway)) => {
                 let own = uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten();
-                if let Some(own) = own.into_iter().find(|addresses| addresses.contains(&gateway.value)) {
-                    let found =
-                        format!("{}, which is an address of this box ({})", gateway.value, own.place.key);
+                if let Some(own) =
+                    own.into_iter().find(|addresses| addresses.contains(&gateway.value))
+                {
+                    let found = format!(
+                        "{}, which is an address of this box ({})",
+                        gateway.value, own.place.key
+                    );
                     sink.report(
                         &gateway.place,
                         found,
@@ -253,7 +278,8 @@ fn check_targets(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
     for asked in uplinks.iter().flat_map(|uplink| &uplink.asked) {
         let mut own = uplinks.iter().filter_map(|uplink| uplink.addresses.as_ref()).flatten();
         if let Some(own) = own.find(|addresses| addresses.contains(&asked.value)) {
-            let found = format!("{}, which is an address of this box ({})", asked.value, own.place.key);
+            let found =
+                format!("{}, which is an address of this box ({})", asked.value, own.place.key);
             sink.report(&asked.place, found, wanted, advice);
         } else if let Some((address, prefix)) = first_inside(&[asked.value], inside) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
@@ -339,14 +365,23 @@ fn outbound_rule(
 }
 
 /// The uplink of this name; keeps silent while some uplink's own name is unknown.
-pub(super) fn uplink_index(name: &Located<String>, uplinks: &[DraftUplink], sink: &Sink) -> Option<usize> {
+pub(super) fn uplink_index(
+    name: &Located<String>,
+    uplinks: &[DraftUplink],
+    sink: &Sink,
+) -> Option<usize> {
     let names: Option<Vec<&str>> =
         uplinks.iter().map(|uplink| uplink.name.as_ref().map(|name| name.value.as_str())).collect();
     let names = names.filter(|names| !names.is_empty())?;
     let index = names.iter().position(|known| *known == name.value);
     if index.is_none() {
         let advice = nearest::advise(&name.value, names.iter().copied());
-        sink.report(&name.place, super::problem::quoted(&name.value), "the name of an uplink", advice);
+        sink.report(
+            &name.place,
+            super::problem::quoted(&name.value),
+            "the name of an uplink",
+            advice,
+        );
     }
     index
 }

@@ -62,7 +62,11 @@ impl<'t> Cursor<'t> {
 
     /// The fields of a mapping. Reports keys that are unknown or repeated; `schema` lists the sections where a
     /// misplaced key may belong.
-    pub fn fields(&self, section: &'static Section, schema: &[&'static Section]) -> Option<Fields<'t>> {
+    pub fn fields(
+        &self,
+        section: &'static Section,
+        schema: &[&'static Section],
+    ) -> Option<Fields<'t>> {
         let Value::Mapping(entries) = &self.node.value else {
             let advice = format!("its keys are {}", nearest::list(section.keys.iter().copied()));
             self.refuse("a mapping", &advice);
@@ -91,17 +95,28 @@ impl<'t> Cursor<'t> {
     /// The items of a list of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {
-            self.refuse(&format!("a list of {what}"), "begin each item with `- `, or write `[]` for none");
+            self.refuse(
+                &format!("a list of {what}"),
+                "begin each item with `- `, or write `[]` for none",
+            );
             return None;
         };
         if nodes.len() > most {
             let wanted = format!("at most {most} {what}");
-            self.sink.report(&self.place, format!("{} items", nodes.len()), wanted, "leave some out");
+            self.sink.report(
+                &self.place,
+                format!("{} items", nodes.len()),
+                wanted,
+                "leave some out",
+            );
             return None;
         }
         let item = |(index, node): (usize, &'t Node)| Self {
             node,
-            place: Place { position: Some(node.position), key: format!("{}[{index}]", self.place.key) },
+            place: Place {
+                position: Some(node.position),
+                key: format!("{}[{index}]", self.place.key),
+            },
             sink: self.sink,
         };
         Some(nodes.iter().enumerate().map(item).collect())
@@ -133,7 +148,8 @@ impl<'t> Cursor<'t> {
             },
             Value::Null | Value::List(_) | Value::Mapping(_) => {
                 // What would have been wanted is known only to the reader of the text.
-                let wanted = read("").err().map_or_else(|| "a single value".into(), |misfit| misfit.wanted);
+                let wanted =
+                    read("").err().map_or_else(|| "a single value".into(), |misfit| misfit.wanted);
                 let advice = match &self.node.value {
                     Value::Null => "write a value, or take the key out",
                     Value::List(_) | Value::Mapping(_) | Value::Plain(_) | Value::Quoted(_) => {
@@ -153,9 +169,11 @@ impl<'t> Cursor<'t> {
                 self.refuse("text", &format!("put it in quotes if it is meant: \"{text}\""));
                 None
             }
-            Value::Plain(_) | Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => {
-                self.value(read)
-            }
+            Value::Plain(_)
+            | Value::Quoted(_)
+            | Value::Null
+            | Value::List(_)
+            | Value::Mapping(_) => self.value(read),
         }
     }
 
@@ -171,8 +189,14 @@ impl<'t> Cursor<'t> {
     pub fn truth(&self) -> Option<bool> {
         match &self.node.value {
             Value::Plain(text) if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
-            Value::Plain(text) if matches!(text.as_str(), "false" | "False" | "FALSE") => Some(false),
-            Value::Plain(_) | Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => {
+            Value::Plain(text) if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+                Some(false)
+            }
+            Value::Plain(_)
+            | Value::Quoted(_)
+            | Value::Null
+            | Value::List(_)
+            | Value::Mapping(_) => {
                 self.refuse("true or false", "write `true` or `false`, without quotes");
                 None
             }
@@ -235,7 +259,12 @@ impl<'t> Fields<'t> {
     }
 
     /// The mapping in a field; one without fields when the key is absent or its value is not a mapping.
-    pub fn section(&self, key: &str, section: &'static Section, schema: &[&'static Section]) -> Self {
+    pub fn section(
+        &self,
+        key: &str,
+        section: &'static Section,
+        schema: &[&'static Section],
+    ) -> Self {
         self.get(key)
             .and_then(|field| field.fields(section, schema))
             .unwrap_or_else(|| Self::absent(self.place.field(key), self.sink))
@@ -262,8 +291,10 @@ fn unknown_key_advice(key: &str, section: &Section, schema: &[&Section]) -> Stri
 /// number of 64 bits holds, or `--5`, is text: the printer writes it without quotes.
 fn is_typed_scalar(text: &str) -> bool {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-    matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE" | ".nan" | ".NaN" | ".NAN")
-        || matches!(digits, ".inf" | ".Inf" | ".INF")
+    matches!(
+        text,
+        "true" | "True" | "TRUE" | "false" | "False" | "FALSE" | ".nan" | ".NaN" | ".NAN"
+    ) || matches!(digits, ".inf" | ".Inf" | ".INF")
         || digits.starts_with(|first: char| first.is_ascii_digit() || first == '.')
             && digits.parse().is_ok_and(f64::is_finite)
         || digits.strip_prefix("0x").is_some_and(|hex| u64::from_str_radix(hex, 16).is_ok())

@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use serde::Serialize;
 
 use super::dns::DnsForm;
-use super::model::{Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers};
+use super::model::{
+    Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers,
+};
 use super::values::Span;
 use super::words::Words;
 
@@ -217,7 +219,11 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                     from: rule.from.to_string(),
                     to: rule.to.iter().map(ToString::to_string).collect(),
                     balance: rule.balance.word(),
-                    uplinks: rule.uplinks.iter().map(|index| config.uplinks[*index].name.as_str()).collect(),
+                    uplinks: rule
+                        .uplinks
+                        .iter()
+                        .map(|index| config.uplinks[*index].name.as_str())
+                        .collect(),
                 })
                 .collect(),
             exempt: config
@@ -328,14 +334,19 @@ impl<'c> ForwardForm<'c> {
 
 impl From<PortRange> for NumberOrWord {
     fn from(ports: PortRange) -> Self {
-        if ports.first == ports.last { Self::Number(ports.first) } else { Self::Word(ports.to_string()) }
+        if ports.first == ports.last {
+            Self::Number(ports.first)
+        } else {
+            Self::Word(ports.to_string())
+        }
     }
 }
 
 /// Addresses in their order, runs within one last octet as `a.b.c.d-e`.
 fn ranges(addresses: &[Ipv4Addr]) -> Vec<String> {
     let follows = |one: &Ipv4Addr, next: &Ipv4Addr| {
-        one.octets()[..3] == next.octets()[..3] && one.octets()[3].checked_add(1) == Some(next.octets()[3])
+        one.octets()[..3] == next.octets()[..3]
+            && one.octets()[3].checked_add(1) == Some(next.octets()[3])
     };
     addresses
         .chunk_by(follows)

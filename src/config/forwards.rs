@@ -45,7 +45,8 @@ fn publish<'d>(
         check_target_inside(to, inside, sink);
         to.value.0
     });
-    let (Some(protocol), Some((ports, to_port)), Some(to_address)) = (draft.protocol, ports, to_address)
+    let (Some(protocol), Some((ports, to_port)), Some(to_address)) =
+        (draft.protocol, ports, to_address)
     else {
         return Vec::new();
     };
@@ -65,7 +66,11 @@ fn publish<'d>(
 }
 
 /// Uplinks and addresses that the forward publishes on.
-fn published_endpoints(draft: &DraftForward, uplinks: &[DraftUplink], sink: &Sink) -> Vec<(usize, Ipv4Addr)> {
+fn published_endpoints(
+    draft: &DraftForward,
+    uplinks: &[DraftUplink],
+    sink: &Sink,
+) -> Vec<(usize, Ipv4Addr)> {
     let concerned: Vec<usize> = match &draft.uplink {
         Wish::Absent => (0..uplinks.len()).collect(),
         Wish::Unreadable => return Vec::new(),
@@ -79,13 +84,19 @@ fn published_endpoints(draft: &DraftForward, uplinks: &[DraftUplink], sink: &Sin
         return Vec::new();
     }
     let addresses = |index: usize| -> Vec<Ipv4Addr> {
-        uplinks[index].addresses.iter().flatten().flat_map(|some| some.value.iter().copied()).collect()
+        uplinks[index]
+            .addresses
+            .iter()
+            .flatten()
+            .flat_map(|some| some.value.iter().copied())
+            .collect()
     };
     match &draft.address {
         Wish::Unreadable => Vec::new(),
         Wish::Given(address) => {
             // An external address belongs to one uplink only, so it also says which.
-            let owner = concerned.iter().copied().find(|index| addresses(*index).contains(&address.value));
+            let owner =
+                concerned.iter().copied().find(|index| addresses(*index).contains(&address.value));
             if owner.is_none() && !uplinks.is_empty() {
                 let known: Vec<String> = concerned
                     .iter()
@@ -99,7 +110,9 @@ fn published_endpoints(draft: &DraftForward, uplinks: &[DraftUplink], sink: &Sin
                 };
                 let advice = match known.as_slice() {
                     [] => "leave it out: the uplink has the address of its interface".to_owned(),
-                    some => format!("choose one of {}", nearest::list(some.iter().map(String::as_str))),
+                    some => {
+                        format!("choose one of {}", nearest::list(some.iter().map(String::as_str)))
+                    }
                 };
                 sink.report(&address.place, address.value.to_string(), whose, advice);
             }
@@ -111,7 +124,8 @@ fn published_endpoints(draft: &DraftForward, uplinks: &[DraftUplink], sink: &Sin
                 [only] => Some((index, *only)),
                 several => {
                     let name = uplinks[index].name.as_ref().map_or("", |name| &name.value);
-                    let wanted = format!("one of the {} addresses of uplink `{name}`", several.len());
+                    let wanted =
+                        format!("one of the {} addresses of uplink `{name}`", several.len());
                     let known: Vec<String> = several.iter().map(Ipv4Addr::to_string).collect();
                     let advice = format!(
                         "add `address:` with one of {}",
@@ -131,7 +145,8 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
     match draft.protocol? {
         protocol @ (ForwardProtocol::Icmp | ForwardProtocol::Any) => {
             if let Wish::Given(port) = &draft.port {
-                let wanted = format!("no `port`, because `protocol: {protocol}` publishes no single ports");
+                let wanted =
+                    format!("no `port`, because `protocol: {protocol}` publishes no single ports");
                 sink.report(
                     &port.place,
                     port.value.to_string(),
@@ -142,7 +157,12 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
             let to = to?;
             if let Some(port) = to.value.1 {
                 let wanted = format!("an address without port, because of `protocol: {protocol}`");
-                sink.report(&to.place, format!("port {port}"), wanted, format!("write `to: {}`", to.value.0));
+                sink.report(
+                    &to.place,
+                    format!("port {port}"),
+                    wanted,
+                    format!("write `to: {}`", to.value.0),
+                );
             }
             Some((PortRange { first: 0, last: u16::MAX }, 0))
         }
@@ -152,7 +172,12 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
                 Wish::Unreadable => return None,
                 Wish::Absent => {
                     let advice = "add `port: 80` or `port: 8000-8099` with your own";
-                    sink.report(&draft.place.field("port"), "no such key", "the port to publish", advice);
+                    sink.report(
+                        &draft.place.field("port"),
+                        "no such key",
+                        "the port to publish",
+                        advice,
+                    );
                     return None;
                 }
             };
@@ -162,18 +187,30 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
     }
 }
 
-fn target_port(ports: PortRange, to: &Located<(Ipv4Addr, Option<PortRange>)>, sink: &Sink) -> Option<u16> {
+fn target_port(
+    ports: PortRange,
+    to: &Located<(Ipv4Addr, Option<PortRange>)>,
+    sink: &Sink,
+) -> Option<u16> {
     let Some(target) = to.value.1 else { return Some(ports.first) };
     let length = ports.last - ports.first;
     if target.first != target.last && target.last - target.first != length {
         let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
         let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
-        sink.report(&to.place, found, wanted, "write the first port only, the rest keep their offset");
+        sink.report(
+            &to.place,
+            found,
+            wanted,
+            "write the first port only, the rest keep their offset",
+        );
         return None;
     }
     if target.first.checked_add(length).is_none() {
-        let found =
-            format!("port {} for the first of {} published ports", target.first, u32::from(length) + 1);
+        let found = format!(
+            "port {} for the first of {} published ports",
+            target.first,
+            u32::from(length) + 1
+        );
         let advice = format!("lower it to {} at most, or publish fewer", u16::MAX - length);
         sink.report(&to.place, found, "a range that ends at 65535 or before", advice);
         return None;
@@ -181,13 +218,19 @@ fn target_port(ports: PortRange, to: &Located<(Ipv4Addr, Option<PortRange>)>, si
     Some(target.first)
 }
 
-fn check_target_inside(to: &Located<(Ipv4Addr, Option<PortRange>)>, inside: &DraftInside, sink: &Sink) {
+fn check_target_inside(
+    to: &Located<(Ipv4Addr, Option<PortRange>)>,
+    inside: &DraftInside,
+    sink: &Sink,
+) {
     let Some(prefixes) = inside.prefixes.as_deref() else { return };
     let address = to.value.0;
     match prefixes.iter().find(|prefix| prefix.contains(&address)) {
         None => {
-            let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
-            let wanted = format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
+            let known: Vec<String> =
+                prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
+            let wanted =
+                format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
             sink.report(
                 &to.place,
                 address.to_string(),
@@ -196,7 +239,8 @@ fn check_target_inside(to: &Located<(Ipv4Addr, Option<PortRange>)>, inside: &Dra
             );
         }
         Some(prefix)
-            if prefix.prefix_len() < 31 && (address == prefix.network() || address == prefix.broadcast()) =>
+            if prefix.prefix_len() < 31
+                && (address == prefix.network() || address == prefix.broadcast()) =>
         {
             let found = format!("{address}, the network or broadcast address of {}", prefix.value);
             sink.report(&to.place, found, "a host's address", "write the server's address");
@@ -262,13 +306,17 @@ fn check_published_once(published: &[Published<'_>], sink: &Sink) {
         let one = &published[index].forward;
         open.retain(|other| {
             let other = &published[*other].forward;
-            (other.uplink, other.address) == (one.uplink, one.address) && other.ports.last >= one.ports.first
+            (other.uplink, other.address) == (one.uplink, one.address)
+                && other.ports.last >= one.ports.first
         });
         for other in open.iter().copied() {
             if share_protocol(published[other].forward.protocol, one.protocol) {
                 // The later of the two in the file is the one to mend.
                 let (first, second) = (other.min(index), other.max(index));
-                first_clashes.entry(second).and_modify(|known| *known = first.min(*known)).or_insert(first);
+                first_clashes
+                    .entry(second)
+                    .and_modify(|known| *known = first.min(*known))
+                    .or_insert(first);
             }
         }
         open.push(index);
@@ -310,7 +358,8 @@ fn described(forward: &Forward) -> String {
 fn warn_of_shared_targets(published: &[Published<'_>], sink: &Sink) {
     let mut order: Vec<&Published<'_>> = published.iter().collect();
     order.sort_by_key(|one| (one.forward.uplink, one.forward.to_address, one.forward.to_port));
-    let last_target = |forward: &Forward| forward.to_port + (forward.ports.last - forward.ports.first);
+    let last_target =
+        |forward: &Forward| forward.to_port + (forward.ports.last - forward.ports.first);
     for pair in order.windows(2) {
         let [one, other] = pair else { continue };
         let (a, b) = (&one.forward, &other.forward);
@@ -319,7 +368,8 @@ fn warn_of_shared_targets(published: &[Published<'_>], sink: &Sink) {
             && last_target(a) >= b.to_port
             && share_protocol(a.protocol, b.protocol)
         {
-            let found = format!("a target that `{}` ({}) leads to as well", a.name, one.draft.place.key);
+            let found =
+                format!("a target that `{}` ({}) leads to as well", a.name, one.draft.place.key);
             let advice = "give the server a second address or port if it starts traffic from there";
             sink.warn(&other.draft.place, found, "a target of its own", advice);
         }

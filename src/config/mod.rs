@@ -66,17 +66,23 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         sink.into_outcome().0
     };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return Err(unreadable(error.to_string(), "check the path after --config and its permissions"));
+        return Err(unreadable(
+            error.to_string(),
+            "check the path after --config and its permissions",
+        ));
     }
     match String::from_utf8(bytes) {
         Ok(text) => parse(&file_name, &text),
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let sink = Sink::new(&file_name);
-            let place =
-                Place { position: Some(Position::after(&String::from_utf8_lossy(good))), key: String::new() };
+            let place = Place {
+                position: Some(Position::after(&String::from_utf8_lossy(good))),
+                key: String::new(),
+            };
             sink.report(&place, "bytes that are not UTF-8", "UTF-8 text", "save the file as UTF-8");
             Err(sink.into_outcome().0)
         }

@@ -1,7 +1,10 @@
 //! "Did you mean": the known word closest to an unknown one.
 
 /// The candidate that takes the fewest single-character edits, if these are few for the word's length.
-pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+pub(super) fn nearest<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str>,
+) -> Option<&'c str> {
     let word: Vec<char> = word.chars().take(MAX_CHARACTERS + 1).collect();
     if word.len() > MAX_CHARACTERS {
         return None;
@@ -16,7 +19,10 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
 }
 
 /// Advice that names the nearest of the candidates, or else all of them.
-pub(super) fn advise<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str> + Clone) -> String {
+pub(super) fn advise<'c>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'c str> + Clone,
+) -> String {
     match nearest(word, candidates.clone()) {
         Some(candidate) => format!("did you mean `{candidate}`?"),
         None => format!("choose one of {}", list(candidates)),
@@ -26,7 +32,8 @@ pub(super) fn advise<'c>(word: &str, candidates: impl IntoIterator<Item = &'c st
 /// The words in backticks, with commas; a long list is cut.
 pub(super) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let mut words = words.into_iter();
-    let mut shown: Vec<String> = words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();
+    let mut shown: Vec<String> =
+        words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();
     if words.next().is_some() {
         shown.push("...".into());
     }

@@ -45,7 +45,9 @@ pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, M
             let [a, b, c, _] = first.octets();
             let last = match last.parse::<u8>() {
                 Ok(octet) if digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
-                Ok(_) | Err(_) => address(last).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?,
+                Ok(_) | Err(_) => {
+                    address(last).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?
+                }
             };
             if last < first {
                 return Err(Misfit::new(WANTED, "write the lower address first"));
@@ -53,7 +55,9 @@ pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, M
             (first, last)
         } else {
             let only = address(text).map_err(|misfit| match misfit {
-                Misfit { wanted, advice } if text.parse::<Ipv4Addr>().is_ok() => Misfit { wanted, advice },
+                Misfit { wanted, advice } if text.parse::<Ipv4Addr>().is_ok() => {
+                    Misfit { wanted, advice }
+                }
                 Misfit { advice, .. } => Misfit::new(WANTED, advice),
             })?;
             (only, only)
@@ -88,8 +92,11 @@ pub(super) fn prefix(text: &str) -> Result<Ipv4Net, Misfit> {
         Misfit::new(WANTED, advice)
     })?;
     if prefix != prefix.trunc() {
-        let advice =
-            format!("write {} for the network, or {}/32 for the one host", prefix.trunc(), prefix.addr());
+        let advice = format!(
+            "write {} for the network, or {}/32 for the one host",
+            prefix.trunc(),
+            prefix.addr()
+        );
         return Err(Misfit::new("a prefix whose bits after the length are zero", advice));
     }
     Ok(prefix)
@@ -131,7 +138,10 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Misfit> {
         let number = digits(text)
             .ok_or_else(|| Misfit::new(WANTED, "write decimal digits, for a range with one `-`"))?;
         u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| {
-            Misfit::new(WANTED, if number == 0 { "port 0 cannot be used" } else { "65535 is the last port" })
+            Misfit::new(
+                WANTED,
+                if number == 0 { "port 0 cannot be used" } else { "65535 is the last port" },
+            )
         })
     };
     let (first, last) = match text.split_once('-') {
@@ -169,7 +179,8 @@ pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), Misfit
 pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Misfit> {
     const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
     let anew = |misfit: Misfit| Misfit::new(WANTED, misfit.advice);
-    let (host, port) = text.split_once(':').ok_or_else(|| Misfit::new(WANTED, "add `:` and the port"))?;
+    let (host, port) =
+        text.split_once(':').ok_or_else(|| Misfit::new(WANTED, "add `:` and the port"))?;
     let range = ports(port).map_err(anew)?;
     if range.first != range.last {
         return Err(Misfit::new(WANTED, "choose one port"));
@@ -228,8 +239,9 @@ mod tests {
 
     #[test]
     fn addresses_come_as_one_a_range_or_a_block() {
-        let last_octets =
-            |text| addresses(1024)(text).map(|all| all.iter().map(|a| a.octets()[3]).collect::<Vec<_>>());
+        let last_octets = |text| {
+            addresses(1024)(text).map(|all| all.iter().map(|a| a.octets()[3]).collect::<Vec<_>>())
+        };
         assert_eq!(last_octets("203.0.113.10").unwrap(), [10]);
         assert_eq!(last_octets("203.0.113.10-12").unwrap(), [10, 11, 12]);
         assert_eq!(last_octets("203.0.113.10-203.0.113.12").unwrap(), [10, 11, 12]);
@@ -257,14 +269,22 @@ mod tests {
     #[test]
     fn host_bits_are_refused_with_both_readings() {
         let misfit = prefix("10.0.0.1/24").unwrap_err();
-        assert_eq!(misfit.advice, "write 10.0.0.0/24 for the network, or 10.0.0.1/32 for the one host");
+        assert_eq!(
+            misfit.advice,
+            "write 10.0.0.0/24 for the network, or 10.0.0.1/32 for the one host"
+        );
     }
 
     #[test]
     fn inside_prefixes_keep_off_reserved_ranges() {
-        for text in
-            ["0.0.0.0/0", "127.0.0.0/8", "127.1.0.0/16", "224.0.0.0/4", "192.0.0.0/2", "255.255.255.255/32"]
-        {
+        for text in [
+            "0.0.0.0/0",
+            "127.0.0.0/8",
+            "127.1.0.0/16",
+            "224.0.0.0/4",
+            "192.0.0.0/2",
+            "255.255.255.255/32",
+        ] {
             assert!(unicast_prefix(text).is_err(), "{text:?}");
         }
         assert!(unicast_prefix("10.0.0.0/8").is_ok() && unicast_prefix("192.168.1.7/32").is_ok());

@@ -21,7 +21,13 @@ const NOT_YET: [NotYet; 2] = [
 /// Warns of every such key in the file.
 pub(super) fn warn(root: &Node, sink: &Sink) {
     for entry in &NOT_YET {
-        visit(root, &Place { position: Some(root.position), key: String::new() }, entry.path, entry, sink);
+        visit(
+            root,
+            &Place { position: Some(root.position), key: String::new() },
+            entry.path,
+            entry,
+            sink,
+        );
     }
 }
 
@@ -46,12 +52,18 @@ fn visit(node: &Node, place: &Place, path: &str, not_yet: &NotYet, sink: &Sink) 
         match &entry.value.value {
             Value::List(items) if segment.ends_with("[]") => {
                 for (index, item) in items.iter().enumerate() {
-                    let place =
-                        Place { position: Some(item.position), key: format!("{}[{index}]", place.key) };
+                    let place = Place {
+                        position: Some(item.position),
+                        key: format!("{}[{index}]", place.key),
+                    };
                     visit(item, &place, rest, not_yet, sink);
                 }
             }
-            Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::List(_) | Value::Mapping(_) => {
+            Value::Null
+            | Value::Plain(_)
+            | Value::Quoted(_)
+            | Value::List(_)
+            | Value::Mapping(_) => {
                 visit(&entry.value, &place, rest, not_yet, sink);
             }
         }

@@ -12,8 +12,8 @@ use ipnet::Ipv4Net;
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::dns::{self, DraftDns};
 use super::model::{
-    Admin, Balance, Dependence, Exemption, Failback, ForwardProtocol, Health, Host, Limits, Log, Nat,
-    OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
+    Admin, Balance, Dependence, Exemption, Failback, ForwardProtocol, Health, Host, Limits, Log,
+    Nat, OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
 };
 use super::network;
 use super::problem::{Place, Sink};
@@ -47,15 +47,17 @@ pub(super) const SCHEMA: [&Section; 19] = [
 static ROOT: Section = Section {
     path: "",
     keys: &[
-        "name", "tun", "inside", "uplinks", "forwards", "outbound", "exempt", "nat", "timeouts", "limits",
-        "host", "admin", "state", "log", "dns",
+        "name", "tun", "inside", "uplinks", "forwards", "outbound", "exempt", "nat", "timeouts",
+        "limits", "host", "admin", "state", "log", "dns",
     ],
 };
-static TUN: Section = Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
+static TUN: Section =
+    Section { path: "tun", keys: &["name", "workers", "io", "offload", "busy_poll"] };
 static INSIDE: Section = Section { path: "inside", keys: &["interface", "address", "prefixes"] };
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
-static OUTBOUND: Section = Section { path: "outbound[]", keys: &["from", "to", "uplinks", "balance"] };
+static OUTBOUND: Section =
+    Section { path: "outbound[]", keys: &["from", "to", "uplinks", "balance"] };
 static EXEMPT: Section = Section { path: "exempt[]", keys: &["to", "protocol", "port"] };
 static NAT: Section = Section {
     path: "nat",
@@ -208,14 +210,22 @@ pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft>
             .map_or_else(|| tun_fields.place().field("name"), |name| name.place().clone()),
         inside: inside(&file),
         uplinks: uplinks::uplinks(&file),
-        forwards: items(&file, "forwards", MAX_FORWARDS).iter().enumerate().filter_map(forward).collect(),
+        forwards: items(&file, "forwards", MAX_FORWARDS)
+            .iter()
+            .enumerate()
+            .filter_map(forward)
+            .collect(),
         outbound: items(&file, "outbound", MAX_RULES).iter().filter_map(rule).collect(),
         exempt: items(&file, "exempt", MAX_EXEMPTIONS).iter().filter_map(exemption).collect(),
         nat: nat(&section("nat", &NAT)),
         timeouts: timeouts(&section("timeouts", &TIMEOUTS)),
         limits: limits(&section("limits", &LIMITS)),
-        host: Host { manage: section("host", &HOST).truth("manage").unwrap_or(Host::default().manage) },
-        state: State { keep: section("state", &STATE).truth("keep").unwrap_or(State::default().keep) },
+        host: Host {
+            manage: section("host", &HOST).truth("manage").unwrap_or(Host::default().manage),
+        },
+        state: State {
+            keep: section("state", &STATE).truth("keep").unwrap_or(State::default().keep),
+        },
         log: log(&section("log", &LOG)),
         dns: file.get("dns").and_then(|dns| dns::read(&dns)),
     })
@@ -228,8 +238,10 @@ fn box_name(file: &Fields<'_>, file_name: &str, sink: &Sink) -> Option<String> {
     let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
     let name = values::box_name(&stem);
     if let Err(misfit) = &name {
-        let found =
-            format!("no such key, and the file's name {} cannot stand in", super::problem::quoted(&stem));
+        let found = format!(
+            "no such key, and the file's name {} cannot stand in",
+            super::problem::quoted(&stem)
+        );
         sink.report(&file.place().field("name"), found, &misfit.wanted, "add `name: NAME`");
     }
     name.ok()
@@ -238,7 +250,10 @@ fn box_name(file: &Fields<'_>, file_name: &str, sink: &Sink) -> Option<String> {
 fn tun(fields: &Fields<'_>) -> Tun {
     let default = Tun::default();
     Tun {
-        name: fields.get("name").and_then(|name| name.text(network::tun_interface)).unwrap_or(default.name),
+        name: fields
+            .get("name")
+            .and_then(|name| name.text(network::tun_interface))
+            .unwrap_or(default.name),
         workers: fields.value("workers", values::workers).unwrap_or(default.workers),
         io: fields.value("io", values::word).unwrap_or(default.io),
         offload: fields.value("offload", values::word).unwrap_or(default.offload),
@@ -304,7 +319,11 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
     let fields = cursor.fields(&OUTBOUND, &SCHEMA)?;
     Some(DraftRule {
         from: fields
-            .need("from", "the sources that may go out", "add `from: PREFIX`, such as `from: 10.0.0.0/24`")
+            .need(
+                "from",
+                "the sources that may go out",
+                "add `from: PREFIX`, such as `from: 10.0.0.0/24`",
+            )
             .and_then(|from| located(&from, |from| from.value(network::unicast_prefix))),
         to: match fields.get("to") {
             None => Some(Vec::new()),
@@ -315,7 +334,9 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
         balance: fields.value("balance", values::word).unwrap_or(OutboundRule::DEFAULT_BALANCE),
         uplinks: wish(&fields, "uplinks", |list| {
             let items = list.some_items(Uplink::MOST, "uplinks")?;
-            all_or_none(items.iter().map(|item| located(item, |item| item.text(values::label))).collect())
+            all_or_none(
+                items.iter().map(|item| located(item, |item| item.text(values::label))).collect(),
+            )
         }),
     })
 }
@@ -331,7 +352,10 @@ fn exemption(cursor: &Cursor<'_>) -> Option<Exemption> {
             port.value(network::ports)
         }
         Some(ForwardProtocol::Icmp | ForwardProtocol::Any) => {
-            port.refuse("no port without a protocol that has them", "add `protocol: tcp` (or udp, tcp+udp)");
+            port.refuse(
+                "no port without a protocol that has them",
+                "add `protocol: tcp` (or udp, tcp+udp)",
+            );
             None
         }
     });
@@ -354,12 +378,16 @@ fn nat(fields: &Fields<'_>) -> Nat {
         hairpin: fields.truth("hairpin").unwrap_or(default.hairpin),
         ports: fields.value("ports", network::ports).unwrap_or(default.ports),
         mss_clamp: fields.value("mss_clamp", values::mss_clamp).unwrap_or(default.mss_clamp),
-        address_pooling: fields.value("address_pooling", values::word).unwrap_or(default.address_pooling),
+        address_pooling: fields
+            .value("address_pooling", values::word)
+            .unwrap_or(default.address_pooling),
         port_parity: fields.truth("port_parity").unwrap_or(default.port_parity),
         port_overlapping: port_overlapping(fields, mapping).unwrap_or(default.port_overlapping),
         inbound_refresh: fields.truth("inbound_refresh").unwrap_or(default.inbound_refresh),
         refusal: fields.value("refusal", values::word).unwrap_or(default.refusal),
-        unsolicited_syn: fields.value("unsolicited_syn", values::word).unwrap_or(default.unsolicited_syn),
+        unsolicited_syn: fields
+            .value("unsolicited_syn", values::word)
+            .unwrap_or(default.unsolicited_syn),
     }
 }
 
@@ -396,15 +424,27 @@ fn timeouts(fields: &Fields<'_>) -> Timeouts {
 
 fn limits(fields: &Fields<'_>) -> Limits {
     let default = Limits::default();
-    let count = |key, least, most, default| fields.value(key, values::count(least..=most)).unwrap_or(default);
+    let count = |key, least, most, default| {
+        fields.value(key, values::count(least..=most)).unwrap_or(default)
+    };
     let most = Limits::MOST_SESSIONS;
     Limits {
         sessions: count("sessions", 1, most, default.sessions),
         sessions_per_host: count("sessions_per_host", 0, most, default.sessions_per_host),
-        new_sessions_per_host: count("new_sessions_per_host", 0, most, default.new_sessions_per_host),
+        new_sessions_per_host: count(
+            "new_sessions_per_host",
+            0,
+            most,
+            default.new_sessions_per_host,
+        ),
         fragments: count("fragments", 1, Limits::MOST_FRAGMENTS, default.fragments),
         resting_ports: count("resting_ports", 0, Limits::MOST_PORTS, default.resting_ports),
-        icmp_errors_per_host: count("icmp_errors_per_host", 0, 1_000_000, default.icmp_errors_per_host),
+        icmp_errors_per_host: count(
+            "icmp_errors_per_host",
+            0,
+            1_000_000,
+            default.icmp_errors_per_host,
+        ),
     }
 }
 
@@ -433,7 +473,8 @@ fn items<'t>(file: &Fields<'t>, key: &str, most: usize) -> Vec<Cursor<'t>> {
 }
 
 pub(super) fn interface(fields: &Fields<'_>, wanted: &str) -> Option<Located<String>> {
-    let field = fields.need("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
+    let field =
+        fields.need("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
     located(&field, |field| field.text(network::interface))
 }
 

@@ -59,8 +59,9 @@ fn a_short_file_gets_every_documented_default() {
 #[test]
 fn the_reference_file_holds_the_defaults() {
     let reference = accepted(REFERENCE);
-    let mut short =
-        accepted(&SHORT.replace("interface: wan0", "name: isp1, gateway: 203.0.113.254, interface: wan0"));
+    let mut short = accepted(
+        &SHORT.replace("interface: wan0", "name: isp1, gateway: 203.0.113.254, interface: wan0"),
+    );
     // What has no default, and what is made from the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
@@ -101,7 +102,9 @@ fn every_key_of_the_schema_stands_in_the_reference_file_and_in_what_is_printed()
 fn collect_keys(node: &Node, path: &str, keys: &mut Vec<String>) {
     match &node.value {
         Value::Null | Value::Plain(_) | Value::Quoted(_) => {}
-        Value::List(items) => items.iter().for_each(|item| collect_keys(item, &format!("{path}[]"), keys)),
+        Value::List(items) => {
+            items.iter().for_each(|item| collect_keys(item, &format!("{path}[]"), keys))
+        }
         Value::Mapping(entries) => {
             for entry in entries {
                 let separator = if path.is_empty() { "" } else { "." };
@@ -115,8 +118,12 @@ fn collect_keys(node: &Node, path: &str, keys: &mut Vec<String>) {
 
 #[test]
 fn the_shipped_files_are_accepted_without_warnings() {
-    let files =
-        [("natbox1", NATBOX1), ("natbox2", NATBOX2), ("three-legged", THREE_LEGGED), ("failover", FAILOVER)];
+    let files = [
+        ("natbox1", NATBOX1),
+        ("natbox2", NATBOX2),
+        ("three-legged", THREE_LEGGED),
+        ("failover", FAILOVER),
+    ];
     for (name, text) in files {
         let loaded = parse(&format!("configs/{name}.yaml"), text).unwrap();
         assert_eq!((loaded.config.name.as_str(), loaded.warnings), (name, vec![]));
@@ -128,7 +135,8 @@ fn the_shipped_files_are_accepted_without_warnings() {
 
 #[test]
 fn keys_without_effect_yet_give_warnings() {
-    let warnings = parse("f.yaml", &REFERENCE.replace("keep: false", "keep: true")).unwrap().warnings;
+    let warnings =
+        parse("f.yaml", &REFERENCE.replace("keep: false", "keep: true")).unwrap().warnings;
     let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(keys, ["admin.http", "state.keep"]);
     assert!(warnings[1].to_string().ends_with(
@@ -149,7 +157,8 @@ fn forwards_fill_in_uplink_address_and_ports() {
         ))
         .forwards
     };
-    let address_tells_uplink = &file("[{ protocol: tcp, port: 80, address: 198.51.100.1, to: 10.0.0.5 }]")[0];
+    let address_tells_uplink =
+        &file("[{ protocol: tcp, port: 80, address: 198.51.100.1, to: 10.0.0.5 }]")[0];
     assert_eq!((address_tells_uplink.uplink, address_tells_uplink.to_port), (1, 80));
     assert_eq!(address_tells_uplink.name, "forward-1");
     let range = &file("[{ uplink: b, protocol: udp, port: 8000-8099, to: 10.0.0.5:9000 }]")[0];
@@ -174,14 +183,20 @@ fn an_address_that_follows_its_interface_is_filled_in_later() {
     let written = accepted(text);
     assert_eq!(accepted(&to_yaml(&written)), written);
     assert!(to_yaml(&written).contains("- interface"));
-    let found = Whereabouts { address: [203, 0, 113, 7].into(), gateway: Some([203, 0, 113, 1].into()) };
+    let found =
+        Whereabouts { address: [203, 0, 113, 7].into(), gateway: Some([203, 0, 113, 1].into()) };
     let config = written.at(&[Some(found), None, None]);
     assert_eq!(config.uplinks[0].addresses, [found.address]);
     assert_eq!(config.uplinks[0].gateway, found.gateway);
     assert_eq!(config.uplinks[1].addresses, [] as [std::net::Ipv4Addr; 0]);
     assert_eq!(config.uplinks[2], written.uplinks[2]);
-    let published: Vec<_> = config.forwards.iter().map(|forward| (forward.uplink, forward.address)).collect();
-    assert_eq!(published, [(0, found.address), (2, [192, 0, 2, 1].into())], "b publishes nothing now");
+    let published: Vec<_> =
+        config.forwards.iter().map(|forward| (forward.uplink, forward.address)).collect();
+    assert_eq!(
+        published,
+        [(0, found.address), (2, [192, 0, 2, 1].into())],
+        "b publishes nothing now"
+    );
     assert_eq!(written.at(&config.whereabouts()), config);
 }
 
@@ -400,8 +415,12 @@ fn bad_files_are_refused_with_these_words() {
     for (text, wanted) in cases {
         let found = refused(&text);
         if found.lines().ne(wanted.iter().copied()) {
-            writeln!(differences, "--- file\n{text}\n--- wanted\n{}\n--- found\n{found}", wanted.join("\n"))
-                .unwrap();
+            writeln!(
+                differences,
+                "--- file\n{text}\n--- wanted\n{}\n--- found\n{found}",
+                wanted.join("\n")
+            )
+            .unwrap();
         }
     }
     assert!(differences.is_empty(), "{differences}");
@@ -444,7 +463,9 @@ fn hostile_files_are_refused_quickly() {
     let most = MAX_BYTES;
     let keys: String = (0..most / 12).map(|number| format!("k{number}: 1\n")).collect();
     let forwards: String = (0..4096)
-        .map(|number| format!("- {{ uplink: isp2, protocol: any, to: 10.1.0.5, name: f{number} }}\n"))
+        .map(|number| {
+            format!("- {{ uplink: isp2, protocol: any, to: 10.1.0.5, name: f{number} }}\n")
+        })
         .collect();
     let texts = [
         "[".repeat(most),
@@ -456,7 +477,9 @@ fn hostile_files_are_refused_quickly() {
         format!("{}: 1\n", "k".repeat(most / 2)),
         format!("name: \"{}\"\n", "n".repeat(most / 2)),
         keys,
-        with("a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]"),
+        with(
+            "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]",
+        ),
         with_forwards(&forwards),
         format!("inside: {{ interface: lan0, prefixes: [{}] }}", "10.0.0.0/8,".repeat(most / 12)),
         format!("uplinks: [{}]", "{interface: w, addresses: 9.0.0.0/22},".repeat(most / 39)),
@@ -472,7 +495,11 @@ fn hostile_files_are_refused_quickly() {
         let message = refused(&text);
         let beginning = &text[..text.len().min(40)];
         // A debug build on a busy machine reads a megabyte of YAML in seconds; what is quadratic takes many minutes.
-        assert!(start.elapsed() < Duration::from_secs(60), "{beginning:?} took {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "{beginning:?} took {:?}",
+            start.elapsed()
+        );
         assert!(message.len() < MAX_BYTES, "{beginning:?}: {} bytes of messages", message.len());
     }
 }

@@ -73,11 +73,20 @@ pub(super) fn read(text: &str, sink: &Sink) -> Option<Node> {
             Some(Err(error)) => Err(Refusal::syntax(&error, text)),
         };
         if let Err(Refusal { position, found, wanted, advice }) = outcome {
-            sink.report(&Place { position: Some(position), key: String::new() }, found, wanted, advice);
+            sink.report(
+                &Place { position: Some(position), key: String::new() },
+                found,
+                wanted,
+                advice,
+            );
             return None;
         }
     }
-    Some(builder.root.unwrap_or(Node { position: Position::START, value: Value::Mapping(Vec::new()) }))
+    Some(
+        builder
+            .root
+            .unwrap_or(Node { position: Position::START, value: Value::Mapping(Vec::new()) }),
+    )
 }
 
 /// Refuses texts that are too long or hold characters that YAML does not allow (the parser would take a NUL for the
@@ -85,13 +94,20 @@ pub(super) fn read(text: &str, sink: &Sink) -> Option<Node> {
 fn acceptable_text(text: &str, sink: &Sink) -> bool {
     if text.len() > MAX_BYTES {
         let wanted = format!("at most {MAX_BYTES} bytes");
-        sink.report(&Place::file(), "a larger file", wanted, "check that this is natbox's configuration");
+        sink.report(
+            &Place::file(),
+            "a larger file",
+            wanted,
+            "check that this is natbox's configuration",
+        );
         return false;
     }
     let foreign = |character: char| {
-        character.is_control() && !matches!(character, '\t' | '\n' | '\r') || character == '\u{feff}'
+        character.is_control() && !matches!(character, '\t' | '\n' | '\r')
+            || character == '\u{feff}'
     };
-    let Some((offset, character)) = text.char_indices().find(|(_, character)| foreign(*character)) else {
+    let Some((offset, character)) = text.char_indices().find(|(_, character)| foreign(*character))
+    else {
         return true;
     };
     let place = Place { position: Some(Position::after(&text[..offset])), key: String::new() };
@@ -122,12 +138,15 @@ impl Refusal {
     fn syntax(error: &ScanError, text: &str) -> Self {
         let position = Position::from(error.marker());
         let line = text.lines().nth(position.line.saturating_sub(1)).unwrap_or_default();
-        let advice =
-            if line.chars().take_while(|character| character.is_whitespace()).any(|blank| blank == '\t') {
-                "indent with spaces, not with tabs"
-            } else {
-                "look at this line and the one before for indentation, a missing `:`, bracket or quote"
-            };
+        let advice = if line
+            .chars()
+            .take_while(|character| character.is_whitespace())
+            .any(|blank| blank == '\t')
+        {
+            "indent with spaces, not with tabs"
+        } else {
+            "look at this line and the one before for indentation, a missing `:`, bracket or quote"
+        };
         Self::new(position, &format!("broken YAML ({})", error.info()), "YAML", advice)
     }
 }
@@ -170,12 +189,18 @@ impl Builder {
             | Event::MappingStart(_, Some(_)) => {
                 Err(Refusal::new(position, "a YAML tag (`!`)", "a plain value", "take out the tag"))
             }
-            Event::Scalar(text, style, _, None) => self.add_scalar(text.into_owned(), style, position),
+            Event::Scalar(text, style, _, None) => {
+                self.add_scalar(text.into_owned(), style, position)
+            }
             Event::SequenceStart(_, None) => self.start(Open::List(position, Vec::new()), position),
-            Event::MappingStart(_, None) => self.start(Open::Mapping(position, Vec::new(), None), position),
+            Event::MappingStart(_, None) => {
+                self.start(Open::Mapping(position, Vec::new(), None), position)
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 let value = match self.open.pop() {
-                    Some(Open::List(position, items)) => Node { position, value: Value::List(items) },
+                    Some(Open::List(position, items)) => {
+                        Node { position, value: Value::List(items) }
+                    }
                     Some(Open::Mapping(position, entries, _)) => {
                         Node { position, value: Value::Mapping(entries) }
                     }
@@ -187,13 +212,20 @@ impl Builder {
         }
     }
 
-    fn add_scalar(&mut self, text: String, style: ScalarStyle, position: Position) -> Result<(), Refusal> {
+    fn add_scalar(
+        &mut self,
+        text: String,
+        style: ScalarStyle,
+        position: Position,
+    ) -> Result<(), Refusal> {
         if let Some(Open::Mapping(_, _, key @ None)) = self.open.last_mut() {
             *key = Some((text, position));
             return Ok(());
         }
         let value = match style {
-            ScalarStyle::Plain if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => Value::Null,
+            ScalarStyle::Plain if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL") => {
+                Value::Null
+            }
             ScalarStyle::Plain => Value::Plain(text),
             ScalarStyle::SingleQuoted
             | ScalarStyle::DoubleQuoted
@@ -216,7 +248,12 @@ impl Builder {
         }
         if self.open.len() == MAX_DEPTH {
             let found = format!("more than {MAX_DEPTH} levels of nesting");
-            return Err(Refusal::new(position, &found, "fewer", "compare with configs/reference.yaml"));
+            return Err(Refusal::new(
+                position,
+                &found,
+                "fewer",
+                "compare with configs/reference.yaml",
+            ));
         }
         self.open.push(collection);
         Ok(())
@@ -236,7 +273,12 @@ impl Builder {
 }
 
 fn shared(position: Position) -> Refusal {
-    Refusal::new(position, "a YAML anchor or alias (`&`, `*`)", "the value itself", "write the value out")
+    Refusal::new(
+        position,
+        "a YAML anchor or alias (`&`, `*`)",
+        "the value itself",
+        "write the value out",
+    )
 }
 
 /// The schema needs five levels.

@@ -12,10 +12,21 @@ use super::values::{self, Misfit};
 
 pub(super) static UPLINK: Section = Section {
     path: "uplinks[]",
-    keys: &["name", "interface", "addresses", "gateway", "weight", "health", "on_failure", "failback"],
+    keys: &[
+        "name",
+        "interface",
+        "addresses",
+        "gateway",
+        "weight",
+        "health",
+        "on_failure",
+        "failback",
+    ],
 };
-pub(super) static HEALTH: Section =
-    Section { path: "uplinks[].health", keys: &["ping", "tcp", "http", "need", "interval", "lose", "win"] };
+pub(super) static HEALTH: Section = Section {
+    path: "uplinks[].health",
+    keys: &["ping", "tcp", "http", "need", "interval", "lose", "win"],
+};
 
 /// In the place of an address: the interface's own, whatever it is. Who gives it one is not natbox's affair, so both words
 /// mean the same.
@@ -23,8 +34,7 @@ const FOLLOWED: [&str; 2] = ["interface", "dhcp"];
 
 /// Reads all of them.
 pub(super) fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
-    let advice =
-        "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
+    let advice = "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
     let list = file.need("uplinks", "at least one line: its interface and addresses", advice)?;
     let items = list.items(Uplink::MOST, "uplinks")?;
     if items.is_empty() {
@@ -48,8 +58,7 @@ fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
     let items = fields
         .need("addresses", "the line's external addresses", advice)
         .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"));
-    let follows_interface =
-        matches!(items.as_deref(), Some([only]) if only.word().is_some_and(|word| FOLLOWED.contains(&word)));
+    let follows_interface = matches!(items.as_deref(), Some([only]) if only.word().is_some_and(|word| FOLLOWED.contains(&word)));
     let addresses = items.and_then(|items| match follows_interface {
         true => Some(items.iter().map(|item| item.locate(vec![Ipv4Addr::UNSPECIFIED])).collect()),
         false => sections::all_located(&items, network::addresses(Uplink::MAX_ADDRESSES)),
@@ -79,10 +88,13 @@ fn health(cursor: &Cursor<'_>) -> Option<(Health, Vec<Located<Ipv4Addr>>)> {
     let tcp = targets(&fields, "tcp", "addresses with ports", network::endpoint);
     let http = targets(&fields, "http", "addresses of pages", web_target);
     let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
-    let interval = fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL);
+    let interval =
+        fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL);
     let lose = fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE);
     let win = fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN);
-    let need = fields.value("need", values::number(1..=Health::MOST_TARGETS)).unwrap_or(Health::DEFAULT_NEED);
+    let need = fields
+        .value("need", values::number(1..=Health::MOST_TARGETS))
+        .unwrap_or(Health::DEFAULT_NEED);
     let (ping, tcp, http) = (ping?, tcp?, http?);
     let at = |place: &Place, address| Located { value: address, place: place.clone() };
     let asked = ping
@@ -140,9 +152,11 @@ fn literal(WebTarget(page): &WebTarget) -> Option<Ipv4Addr> {
 
 /// A page, by `http` or `https`.
 fn web_target(text: &str) -> Result<WebTarget, Misfit> {
-    const WANTED: &str = "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
+    const WANTED: &str =
+        "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
     let misfit = |advice| Misfit::new(WANTED, advice);
-    let url: reqwest::Url = text.parse().map_err(|_| misfit("begin it with http:// or https://"))?;
+    let url: reqwest::Url =
+        text.parse().map_err(|_| misfit("begin it with http:// or https://"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(misfit("begin it with http:// or https://"));
     }

@@ -32,8 +32,10 @@ pub(super) fn word<W: Words>(text: &str) -> Result<W, Misfit> {
     let words = W::ALL.iter().map(|value| value.word());
     let wanted = || format!("one of {}", nearest::list(words.clone()));
     W::ALL.iter().copied().find(|value| value.word() == text).ok_or_else(|| {
-        let advice = nearest::nearest(text, words.clone())
-            .map_or_else(|| "choose one of them".into(), |candidate| format!("did you mean `{candidate}`?"));
+        let advice = nearest::nearest(text, words.clone()).map_or_else(
+            || "choose one of them".into(),
+            |candidate| format!("did you mean `{candidate}`?"),
+        );
         Misfit::new(wanted(), advice)
     })
 }
@@ -42,9 +44,13 @@ pub(super) fn word<W: Words>(text: &str) -> Result<W, Misfit> {
 pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, Misfit> {
     move |text| {
         let wanted = || format!("a whole number from {} to {}", range.start(), range.end());
-        let number = digits(text).ok_or_else(|| Misfit::new(wanted(), "write decimal digits only"))?;
+        let number =
+            digits(text).ok_or_else(|| Misfit::new(wanted(), "write decimal digits only"))?;
         u32::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Misfit::new(wanted(), if number > u64::from(*range.end()) { "lower it" } else { "raise it" })
+            Misfit::new(
+                wanted(),
+                if number > u64::from(*range.end()) { "lower it" } else { "raise it" },
+            )
         })
     }
 }
@@ -52,28 +58,36 @@ pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32,
 /// A count such as `4096`, `64k` or `4M` within the range.
 pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, Misfit> {
     move |text| {
-        let wanted = || format!("a count from {} to {}, such as 4096, 64k or 4M", range.start(), range.end());
+        let wanted = || {
+            format!("a count from {} to {}, such as 4096, 64k or 4M", range.start(), range.end())
+        };
         let (head, factor) = match text.strip_suffix(['k', 'M']) {
             Some(head) if text.ends_with('k') => (head, 1000),
             Some(head) => (head, 1_000_000),
             None => (text, 1),
         };
-        let number = digits(head).and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
-            let advice = if text.ends_with(['K', 'm']) {
-                "`k` is thousand, `M` is million"
-            } else {
-                "write digits, then k or M"
-            };
-            Misfit::new(wanted(), advice)
-        })?;
+        let number =
+            digits(head).and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+                let advice = if text.ends_with(['K', 'm']) {
+                    "`k` is thousand, `M` is million"
+                } else {
+                    "write digits, then k or M"
+                };
+                Misfit::new(wanted(), advice)
+            })?;
         u32::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Misfit::new(wanted(), if number > u64::from(*range.end()) { "lower it" } else { "raise it" })
+            Misfit::new(
+                wanted(),
+                if number > u64::from(*range.end()) { "lower it" } else { "raise it" },
+            )
         })
     }
 }
 
 /// A duration within the range.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Result<Duration, Misfit> {
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<Duration, Misfit> {
     move |text| {
         let wanted = || {
             format!(
@@ -86,7 +100,10 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Resu
         if range.contains(&duration) {
             return Ok(duration);
         }
-        Err(Misfit::new(wanted(), if duration > *range.end() { "shorten it" } else { "lengthen it" }))
+        Err(Misfit::new(
+            wanted(),
+            if duration > *range.end() { "shorten it" } else { "lengthen it" },
+        ))
     }
 }
 
@@ -112,7 +129,8 @@ impl fmt::Display for Span {
 }
 
 fn any_duration(text: &str) -> Result<Duration, &'static str> {
-    const MALFORMED: &str = "write whole numbers with units (d, h, m, s, ms, us), the longest first";
+    const MALFORMED: &str =
+        "write whole numbers with units (d, h, m, s, ms, us), the longest first";
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -130,8 +148,10 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
         // Units already passed are gone from the iterator, which rules out a wrong order and repeats.
         let (_, microseconds) = units.find(|(unit, _)| *unit == name).ok_or(MALFORMED)?;
         let times = digits(head).ok_or(MALFORMED)?;
-        total =
-            times.checked_mul(*microseconds).and_then(|part| total.checked_add(part)).ok_or("shorten it")?;
+        total = times
+            .checked_mul(*microseconds)
+            .and_then(|part| total.checked_add(part))
+            .ok_or("shorten it")?;
         rest = tail;
     }
     if text.is_empty() { Err(MALFORMED) } else { Ok(Duration::from_micros(total)) }
@@ -144,7 +164,9 @@ pub(super) fn workers(text: &str) -> Result<Workers, Misfit> {
     }
     match number(1..=256)(text) {
         Ok(number) => Ok(Workers::Count(number as u16)),
-        Err(misfit) => Err(Misfit::new("`auto` or a number of threads from 1 to 256", misfit.advice)),
+        Err(misfit) => {
+            Err(Misfit::new("`auto` or a number of threads from 1 to 256", misfit.advice))
+        }
     }
 }
 
@@ -155,9 +177,10 @@ pub(super) fn mss_clamp(text: &str) -> Result<MssClamp, Misfit> {
         "off" => Ok(MssClamp::Off),
         _ => match number(88..=65495)(text) {
             Ok(number) => Ok(MssClamp::To(number as u16)),
-            Err(misfit) => {
-                Err(Misfit::new("`auto`, `off` or a number of bytes from 88 to 65495", misfit.advice))
-            }
+            Err(misfit) => Err(Misfit::new(
+                "`auto`, `off` or a number of bytes from 88 to 65495",
+                misfit.advice,
+            )),
         },
     }
 }
@@ -171,16 +194,21 @@ pub(super) fn box_name(text: &str) -> Result<String, Misfit> {
     {
         return Ok(text.into());
     }
-    let wanted =
-        format!("a name of 1 to {MAX_NAME} letters, digits, `-`, `_`, `.`, beginning with a letter or digit");
+    let wanted = format!(
+        "a name of 1 to {MAX_NAME} letters, digits, `-`, `_`, `.`, beginning with a letter or digit"
+    );
     Err(Misfit::new(wanted, "choose another name"))
 }
 
 /// The name of an uplink or a forward, for listings.
 pub(super) fn label(text: &str) -> Result<String, Misfit> {
     // The separators of lines and paragraphs break lines, though Unicode does not count them as control characters.
-    let breaks_listings = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
-    if (1..=MAX_NAME).contains(&text.len()) && !text.contains(breaks_listings) && text.trim() == text {
+    let breaks_listings =
+        |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    if (1..=MAX_NAME).contains(&text.len())
+        && !text.contains(breaks_listings)
+        && text.trim() == text
+    {
         return Ok(text.into());
     }
     let wanted = format!("a name of 1 to {MAX_NAME} bytes in one line");
@@ -191,7 +219,10 @@ pub(super) fn label(text: &str) -> Result<String, Misfit> {
 pub(super) fn socket_path(text: &str) -> Result<PathBuf, Misfit> {
     let wanted = || format!("an absolute path of at most {MAX_SOCKET_PATH} bytes");
     if !text.starts_with('/') || text.ends_with('/') || text.contains(char::is_control) {
-        return Err(Misfit::new(wanted(), "write it from the root, such as /run/natbox/natbox1.sock"));
+        return Err(Misfit::new(
+            wanted(),
+            "write it from the root, such as /run/natbox/natbox1.sock",
+        ));
     }
     if text.len() > MAX_SOCKET_PATH {
         return Err(Misfit::new(wanted(), "choose a shorter directory or name"));
@@ -244,12 +275,26 @@ mod tests {
 
     #[test]
     fn durations_in_other_forms_are_refused() {
-        for text in
-            ["", "5", "s", "4m2h", "1s1s", "1.5s", "-1s", "+1s", " 1s", "1 s", "1y", "9999999999999999999s"]
-        {
+        for text in [
+            "",
+            "5",
+            "s",
+            "4m2h",
+            "1s1s",
+            "1.5s",
+            "-1s",
+            "+1s",
+            " 1s",
+            "1 s",
+            "1y",
+            "9999999999999999999s",
+        ] {
             assert!(duration(ANY)(text).is_err(), "{text:?}");
         }
-        assert_eq!(duration(ANY)("5").unwrap_err().advice, "add a unit: s for seconds, ms for milliseconds");
+        assert_eq!(
+            duration(ANY)("5").unwrap_err().advice,
+            "add a unit: s for seconds, ms for milliseconds"
+        );
         assert_eq!(duration(ANY)("300000000000d").unwrap_err().advice, "shorten it");
     }
 
@@ -259,7 +304,9 @@ mod tests {
         assert_eq!(read("4M"), Ok(4_000_000));
         assert_eq!(read("64k"), Ok(64_000));
         assert_eq!(read("4096"), Ok(4096));
-        for text in ["", "k", "0", "-1", "1.5M", "4G", "4m", "513M", "4 M", "99999999999999999999", "0x10"] {
+        for text in
+            ["", "k", "0", "-1", "1.5M", "4G", "4m", "513M", "4 M", "99999999999999999999", "0x10"]
+        {
             assert!(read(text).is_err(), "{text:?}");
         }
     }

@@ -37,7 +37,8 @@ impl Config {
         config.forwards.retain_mut(|forward| {
             let uplink = &uplinks[forward.uplink];
             if uplink.follows_interface {
-                forward.address = uplink.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+                forward.address =
+                    uplink.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
             }
             !forward.address.is_unspecified()
         });

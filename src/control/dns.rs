@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::dns::{self, DnsError, Line, Lines, Prepared, Service};
 use crate::host::Facts;
 
-use crate::config::{Config, Dns, DnsUpdate, Uplink};
 use super::health;
+use crate::config::{Config, Dns, DnsUpdate, Uplink};
 
 /// A name server and the lines that it follows.
 pub(super) struct Running {
@@ -74,12 +74,15 @@ pub(super) fn listen_at_endpoints(
     facts: &Facts,
 ) -> Result<Vec<Option<u16>>, DnsError> {
     let mut ports = vec![None; config.uplinks.len()];
-    let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else { return Ok(ports) };
+    let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else {
+        return Ok(ports);
+    };
     let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints).enumerate();
     for (port, (line, ((uplink, owned), own))) in ports.iter_mut().zip(uplinks) {
         // There nothing needs to be translated, and no session is taken for a question.
-        let is_owned =
-            owned.first() == Some(&true) && !uplink.follows_interface && facts.host_leaves_by(config, line);
+        let is_owned = owned.first() == Some(&true)
+            && !uplink.follows_interface
+            && facts.host_leaves_by(config, line);
         if let Some(own) = own.filter(|_| !is_owned) {
             *port = Some(prepared.listen_also(own.into())?);
         }
@@ -163,10 +166,10 @@ fn lines(config: &Config, own: &[Option<Ipv4Addr>], healthy: &[bool]) -> Lines {
 }
 
 fn zone(dns: &Dns) -> dns::Zone {
-    let published = dns
-        .names
-        .iter()
-        .map(|published| dns::Published { name: published.name.clone(), lines: published.uplinks.clone() });
+    let published = dns.names.iter().map(|published| dns::Published {
+        name: published.name.clone(),
+        lines: published.uplinks.clone(),
+    });
     let name_servers = dns
         .name_servers
         .iter()
@@ -233,14 +236,20 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            ["isp1 Some(203.0.113.10) None 3 true", "isp2 Some(198.51.100.10) Some(169.254.72.2) 1 false"]
+            [
+                "isp1 Some(203.0.113.10) None 3 true",
+                "isp2 Some(198.51.100.10) Some(169.254.72.2) 1 false"
+            ]
         );
         assert_eq!(
             listen(&config, config.dns.as_ref().unwrap()),
             [SocketAddr::from(([203, 0, 113, 10], 53)), SocketAddr::from(([198, 51, 100, 10], 53))]
         );
         let zone = zone(config.dns.as_ref().unwrap());
-        assert_eq!((zone.published[0].lines.as_slice(), zone.ttl, zone.negative_ttl), (&[1][..], 60, 30));
+        assert_eq!(
+            (zone.published[0].lines.as_slice(), zone.ttl, zone.negative_ttl),
+            (&[1][..], 60, 30)
+        );
         assert_eq!(zone.published[0].name.to_ascii(), "www.example.org.");
     }
 }

@@ -132,10 +132,16 @@ impl fmt::Display for News {
             Self::LineFailed { uplink, reason } => write!(f, "line {uplink} has failed: {reason}"),
             Self::LineHealthy { uplink } => write!(f, "line {uplink} is healthy"),
             Self::SessionsEnded { uplink, sessions } => {
-                write!(f, "line {uplink}: {sessions} sessions ended, so that they begin again elsewhere")
+                write!(
+                    f,
+                    "line {uplink}: {sessions} sessions ended, so that they begin again elsewhere"
+                )
             }
             Self::AddressFollowed { uplink, address: Some(address), sessions_ended } => {
-                write!(f, "line {uplink} has the address {address}; {sessions_ended} sessions ended")
+                write!(
+                    f,
+                    "line {uplink} has the address {address}; {sessions_ended} sessions ended"
+                )
             }
             Self::AddressFollowed { uplink, address: None, sessions_ended } => {
                 write!(f, "line {uplink} has no address; {sessions_ended} sessions ended")
@@ -143,7 +149,9 @@ impl fmt::Display for News {
             Self::InterfaceGone { interface } => write!(f, "interface {interface} is gone"),
             Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
             Self::InterfaceUp { interface } => write!(f, "interface {interface} is up"),
-            Self::MtuChanged { interface, mtu } => write!(f, "interface {interface} has an MTU of {mtu}"),
+            Self::MtuChanged { interface, mtu } => {
+                write!(f, "interface {interface} has an MTU of {mtu}")
+            }
             Self::TunDown { tun } => write!(f, "the TUN {tun} is down; nothing is translated"),
             Self::TunUp { tun } => write!(f, "the TUN {tun} is up"),
             Self::Reloaded { changed, .. } if changed.is_empty() => {
@@ -151,7 +159,10 @@ impl fmt::Display for News {
             }
             Self::Reloaded { changed, sessions_ended } => {
                 let changed = changed.join(", ");
-                write!(f, "configuration read again; changed: {changed}; {sessions_ended} sessions ended")
+                write!(
+                    f,
+                    "configuration read again; changed: {changed}; {sessions_ended} sessions ended"
+                )
             }
             Self::NotReloaded { error } => write!(f, "configuration refused: {error}"),
             Self::Dropping { reason, packets, why } => {

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{Config, Failback, OnFailure, Uplink};
 use super::events::{Events, News};
 use super::health::{Line, LineTurn, Lines, Reason, Turn};
+use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::nat::{Affected, Intake, Nat, SweepPlace};
 use crate::time::Tick;
 
@@ -30,7 +30,12 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    pub(super) fn new(config: &Config, lines: Lines, nat: Arc<ArcSwap<Nat>>, events: Rc<Events>) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        lines: Lines,
+        nat: Arc<ArcSwap<Nat>>,
+        events: Rc<Events>,
+    ) -> Self {
         let condemned = Rc::new(RefCell::new(vec![false; config.uplinks.len()]));
         let (uplinks, any_healthy) = (config.uplinks.clone(), Cell::new(true));
         let failover = Self { uplinks, lines, nat, events, any_healthy, condemned };
@@ -44,9 +49,10 @@ impl Failover {
         let name = settings.name.clone();
         self.events.tell(match turn {
             Turn::Up => News::LineHealthy { uplink: name },
-            Turn::Down(Reason::NoCarrier) => {
-                News::LineFailed { uplink: name, reason: "no carrier, no address or no next hop".to_owned() }
-            }
+            Turn::Down(Reason::NoCarrier) => News::LineFailed {
+                uplink: name,
+                reason: "no carrier, no address or no next hop".to_owned(),
+            },
             Turn::Down(Reason::NoAnswer) if error.is_empty() => {
                 News::LineFailed { uplink: name, reason: "no answer".to_owned() }
             }
@@ -71,7 +77,10 @@ impl Failover {
         let delay = match self.any_healthy.replace(any) {
             true => |_: &Uplink| Duration::ZERO,
             false => |uplink: &Uplink| {
-                uplink.health.as_ref().map_or(LINK_DELAY, |health| health.interval * (health.win + 1))
+                uplink
+                    .health
+                    .as_ref()
+                    .map_or(LINK_DELAY, |health| health.interval * (health.win + 1))
             },
         };
         let nat = self.nat.load();
@@ -89,7 +98,9 @@ impl Failover {
             if condemned && !before {
                 let condemned = Rc::clone(&self.condemned);
                 let delay = delay(settings);
-                self.sweep(Affected::Over(number as u8), number, delay, move || condemned.borrow()[number]);
+                self.sweep(Affected::Over(number as u8), number, delay, move || {
+                    condemned.borrow()[number]
+                });
             }
         }
     }

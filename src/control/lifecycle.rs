@@ -25,7 +25,6 @@ use crate::nat::Nat;
 use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
-use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use super::dns::{self, Running};
 use super::events::{Events, News};
 use super::failover::Failover;
@@ -34,6 +33,7 @@ use super::reload::Reloader;
 use super::shortages::{self, Shortages};
 use super::status::{Source, TunStatus};
 use super::{mapping_log, sandbox, settings};
+use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 
 /// Why a box did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,9 @@ pub enum RunError {
     #[error(transparent)]
     Dns(#[from] DnsError),
     /// No memory for the sessions.
-    #[error("limits.sessions: {sessions}: the memory for them cannot be had ({source}); choose fewer")]
+    #[error(
+        "limits.sessions: {sessions}: the memory for them cannot be had ({source}); choose fewer"
+    )]
     Memory {
         /// Configured.
         sessions: u32,
@@ -115,7 +117,8 @@ pub enum RunError {
 /// See [`RunError`]; whatever was changed on the host has been taken back.
 pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
     // Before privileges are given up: raw sockets, port 53, the secret's file, the program that is run as a hook.
-    let raw = RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
+    let raw =
+        RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
     let dns = dns::prepare(config)?;
     // While there is one thread.
     sandbox::enter().map_err(RunError::Sandbox)?;
@@ -144,8 +147,9 @@ async fn run_box(
     let dns_ports = dns::listen_at_endpoints(dns.as_mut(), config, prepared.facts())?;
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
-    let mut nat = Nat::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
-        .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
+    let mut nat =
+        Nat::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
+            .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
     if config.log.mappings {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
@@ -160,7 +164,8 @@ async fn run_box(
     );
     let nat = engine.nat();
     let events = Rc::new(Events::new());
-    let reloader = Reloader::new(path, written, &prepared, dns_ports, Arc::clone(&nat), Rc::clone(&events));
+    let reloader =
+        Reloader::new(path, written, &prepared, dns_ports, Arc::clone(&nat), Rc::clone(&events));
     let mut engine_events = forward_events(&engine)?;
     let mut links = LinkWatch::start(config).await?;
     let mut applied = prepared.apply(tun.index).await?;
@@ -285,8 +290,12 @@ fn start_engine(
     let queues = match config.tun.io {
         IoBackend::Poll => queues,
         IoBackend::Auto | IoBackend::Uring => match UringIo::all(queues, &waker) {
-            Ok(rings) => return Ok((Engine::start(rings, nat, waker, options).map_err(system)?, "uring")),
-            Err((source, _)) if config.tun.io == IoBackend::Uring => return Err(RunError::NoUring(source)),
+            Ok(rings) => {
+                return Ok((Engine::start(rings, nat, waker, options).map_err(system)?, "uring"));
+            }
+            Err((source, _)) if config.tun.io == IoBackend::Uring => {
+                return Err(RunError::NoUring(source));
+            }
             Err((error, queues)) => {
                 tracing::info!(%error, "no io_uring; one system call a packet instead");
                 queues
@@ -337,7 +346,11 @@ async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
     source.dns.follow_addresses(config);
     for (uplink, _) in config.uplinks.iter().zip(&before).filter(|(now, before)| now != before) {
         let address = uplink.addresses.first().copied();
-        source.events.tell(News::AddressFollowed { uplink: uplink.name.clone(), address, sessions_ended });
+        source.events.tell(News::AddressFollowed {
+            uplink: uplink.name.clone(),
+            address,
+            sessions_ended,
+        });
     }
     for line in 0..config.uplinks.len() {
         health.set_carrier(line, facts.is_ready(config, line));
@@ -353,7 +366,8 @@ fn on_link_change(
     events: &Events,
 ) {
     let interface = change.interface.clone();
-    let uplinks = config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
+    let uplinks =
+        config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
     let uplinks: Vec<usize> = uplinks.map(|(number, _)| number).collect();
     match change.event {
         LinkEvent::Gone => {
@@ -369,7 +383,9 @@ fn on_link_change(
             if config.inside.interface == interface {
                 nat.set_mtu(None, settings::mtu(bytes));
             }
-            uplinks.iter().for_each(|number| nat.set_mtu(Some(*number as u8), settings::mtu(bytes)));
+            uplinks
+                .iter()
+                .for_each(|number| nat.set_mtu(Some(*number as u8), settings::mtu(bytes)));
             events.tell(News::MtuChanged { interface, mtu: bytes });
         }
     }
@@ -432,7 +448,9 @@ async fn stop(config: &Config, applied: Applied, engine: Engine) {
             }
         }
         Err(_) => {
-            tracing::error!("taking back what was set on the host takes too long; the next start will do it")
+            tracing::error!(
+                "taking back what was set on the host takes too long; the next start will do it"
+            )
         }
     }
     let workers = engine.stop();
@@ -458,8 +476,10 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, RunError> {
-        let listen =
-            |kind| signal(kind).map_err(|source| RunError::System { doing: "listening for signals", source });
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|source| RunError::System { doing: "listening for signals", source })
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

@@ -35,12 +35,15 @@ pub fn start(log: Log) -> Logging {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(UNWRITTEN_LINES).finish(std::io::stderr());
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(UNWRITTEN_LINES)
+        .finish(std::io::stderr());
     let _ = LOST.set(writer.error_counter());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match log.format {
-        LogFormat::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
+        LogFormat::Text => {
+            lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed()
+        }
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let wanted = Targets::new()

@@ -17,9 +17,9 @@ use crate::host::{Facts, Numbers, Prepared};
 use crate::nat::{Affected, Nat};
 use crate::time::Tick;
 
-use crate::config::{self, Config, Loaded, Problems, Whereabouts};
 use super::events::{Events, News};
 use super::settings;
+use crate::config::{self, Config, Loaded, Problems, Whereabouts};
 
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +116,8 @@ impl Reloader {
     }
 
     fn live_by(&self, config: &Config, facts: &Facts) -> usize {
-        let now = Arc::new(self.nat.load().with_rules(settings::settings(config, facts, &self.dns)));
+        let now =
+            Arc::new(self.nat.load().with_rules(settings::settings(config, facts, &self.dns)));
         let before = engine::replace(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
         let ended = now.sweep_all(Affected::Homeless, Tick::now());
@@ -173,7 +174,8 @@ impl Reloader {
 /// The paths of the keys whose values differ; a list is one value.
 fn differences(before: &Config, after: &Config) -> Vec<String> {
     let mut paths = Vec::new();
-    let tree = |config: &Config| serde_json::from_str(&config::to_json(config)).unwrap_or(Value::Null);
+    let tree =
+        |config: &Config| serde_json::from_str(&config::to_json(config)).unwrap_or(Value::Null);
     compare("", &tree(before), &tree(after), &mut paths);
     paths
 }
@@ -181,11 +183,13 @@ fn differences(before: &Config, after: &Config) -> Vec<String> {
 fn compare(path: &str, before: &Value, after: &Value, paths: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
-            let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+            let keys: std::collections::BTreeSet<&String> =
+                before.keys().chain(after.keys()).collect();
             for key in keys {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let of =
-                    |object: &serde_json::Map<String, Value>| object.get(key).cloned().unwrap_or_default();
+                let of = |object: &serde_json::Map<String, Value>| {
+                    object.get(key).cloned().unwrap_or_default()
+                };
                 compare(&path, &of(before), &of(after), paths);
             }
         }
@@ -215,8 +219,9 @@ mod tests {
         let forwards = config("forwards: [{ protocol: tcp, port: 80, to: '10.0.0.5:80' }]\n");
         assert_eq!(differences(&plain, &forwards), ["forwards"]);
         assert_eq!(differences(&forwards, &plain), ["forwards"]);
-        let several =
-            config("nat: { hairpin: false }\ntun: { name: nb7 }\nadmin: { http: '127.0.0.1:9640' }\n");
+        let several = config(
+            "nat: { hairpin: false }\ntun: { name: nb7 }\nadmin: { http: '127.0.0.1:9640' }\n",
+        );
         assert_eq!(differences(&plain, &several), ["admin.http", "nat.hairpin", "tun.name"]);
     }
 

@@ -13,9 +13,12 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 /// A sentence that says what the system refused.
 pub(super) fn enter() -> Result<(), String> {
     drop_capabilities().map_err(|error| format!("giving up capabilities: {error}"))?;
-    rustix::thread::set_no_new_privs(true).map_err(|error| format!("setting no_new_privs: {error}"))?;
-    let filter = filter().map_err(|error| format!("building the filter of system calls: {error}"))?;
-    seccompiler::apply_filter(&filter).map_err(|error| format!("setting the filter of system calls: {error}"))
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|error| format!("setting no_new_privs: {error}"))?;
+    let filter =
+        filter().map_err(|error| format!("building the filter of system calls: {error}"))?;
+    seccompiler::apply_filter(&filter)
+        .map_err(|error| format!("setting the filter of system calls: {error}"))
 }
 
 fn drop_capabilities() -> Result<(), caps::errors::CapsError> {

@@ -62,8 +62,10 @@ pub(super) fn page(nat: &Nat, from: Place, now: Tick) -> SessionPage {
 }
 
 fn view(nat: &Nat, listed: &Listed, now: Tick) -> SessionView {
-    let ends =
-        |tuple: &Tuple| Ends { source: tuple.source.to_string(), destination: tuple.destination.to_string() };
+    let ends = |tuple: &Tuple| Ends {
+        source: tuple.source.to_string(),
+        destination: tuple.destination.to_string(),
+    };
     let uplink = nat.settings().uplinks.get(usize::from(listed.uplink));
     SessionView {
         protocol: listed.original.protocol.to_string(),

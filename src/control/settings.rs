@@ -4,13 +4,14 @@ use crate::host::Facts;
 use crate::nat;
 
 use crate::config::{
-    AddressPooling, Balance, Config, Dependence, Dns, ForwardProtocol, MssClamp, PortRange, Refusal,
-    UnsolicitedSyn,
+    AddressPooling, Balance, Config, Dependence, Dns, ForwardProtocol, MssClamp, PortRange,
+    Refusal, UnsolicitedSyn,
 };
 
 /// The translator's settings. `dns`: for each uplink the port of the name server at the box's own endpoint, if it waits there.
 pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> nat::Settings {
-    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
+    let uplinks =
+        config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
     nat::Settings {
         inside: config.inside.prefixes.clone(),
         inside_address: facts.inside.address,
@@ -30,7 +31,11 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
                     .map(|(address, owned)| nat::ExternalAddress {
                         address: *address,
                         owned: *owned,
-                        reserved: if *owned { vec![ports(facts.ephemeral_ports)] } else { Vec::new() },
+                        reserved: if *owned {
+                            vec![ports(facts.ephemeral_ports)]
+                        } else {
+                            Vec::new()
+                        },
                     })
                     .collect(),
             })

@@ -30,7 +30,9 @@ impl Shortages {
     /// The reasons to tell, with the packets dropped since they were told last.
     fn news(&mut self, drops: &Drops, now: Instant) -> Vec<(DropReason, u64)> {
         let mut news = Vec::new();
-        for (reason, count) in drops.iter().filter(|(reason, count)| reason.is_shortage() && *count != 0) {
+        for (reason, count) in
+            drops.iter().filter(|(reason, count)| reason.is_shortage() && *count != 0)
+        {
             let before = self.told.get(&reason);
             let new = count - before.map_or(0, |told| told.count);
             if new != 0 && before.is_none_or(|told| now - told.at >= PAUSE) {
@@ -53,7 +55,8 @@ mod tests {
 
     #[test]
     fn a_shortage_is_told_at_once_and_then_once_a_minute_while_it_lasts() {
-        let (mut shortages, mut drops, start) = (Shortages::default(), Drops::default(), Instant::now());
+        let (mut shortages, mut drops, start) =
+            (Shortages::default(), Drops::default(), Instant::now());
         assert_eq!(shortages.news(&drops, start), []);
         drops.count(DropReason::TableFull, 7);
         drops.count(DropReason::NoMapping, 7);

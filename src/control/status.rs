@@ -14,13 +14,13 @@ use crate::host::Numbers;
 use crate::nat::{Counters, Nat};
 use crate::time::Tick;
 
-use crate::config::{self, Uplink};
 use super::dns::{DnsStatus, Running};
 use super::events::Events;
 use super::health::{Line, Lines};
 use super::logging;
 use super::reload::Reloader;
 use super::sessions::{self, Place, SessionPage};
+use crate::config::{self, Uplink};
 
 /// A box at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,11 +151,15 @@ impl Source {
     }
 
     pub(super) fn setup(&self) -> Setup {
-        Setup { configuration: config::to_yaml(&self.reloader.written()), numbers: self.reloader.numbers() }
+        Setup {
+            configuration: config::to_yaml(&self.reloader.written()),
+            numbers: self.reloader.numbers(),
+        }
     }
 
     pub(super) fn status(&self) -> Status {
-        let workers: Vec<Counters> = self.published.iter().map(|published| published.read()).collect();
+        let workers: Vec<Counters> =
+            self.published.iter().map(|published| published.read()).collect();
         let mut totals = Counters::default();
         workers.iter().for_each(|counters| totals.add(counters));
         let nat = self.nat.load();
@@ -187,7 +191,10 @@ impl Source {
             log_lost: nat.mapping_events_lost() + logging::lost_lines(),
             workers: workers
                 .iter()
-                .map(|counters| WorkerStatus { counters: by_name(counters), drops: drops(counters) })
+                .map(|counters| WorkerStatus {
+                    counters: by_name(counters),
+                    drops: drops(counters),
+                })
                 .collect(),
             dns: self.dns.status(),
         }

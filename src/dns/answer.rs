@@ -97,15 +97,33 @@ fn nothing(zone: &Zone, lines: &Snapshot) -> Answer {
 
 /// RFC 2308 section 3: its TTL is that of the negative answer.
 fn start_of_authority(zone: &Zone, lines: &Snapshot, owner: &Name) -> Record {
-    let primary = zone.name_servers.first().map_or_else(|| zone.origin.clone(), |server| server.name.clone());
-    let soa =
-        SOA::new(primary, zone.mailbox.clone(), lines.serial, REFRESH, RETRY, EXPIRE, zone.negative_ttl);
+    let primary =
+        zone.name_servers.first().map_or_else(|| zone.origin.clone(), |server| server.name.clone());
+    let soa = SOA::new(
+        primary,
+        zone.mailbox.clone(),
+        lines.serial,
+        REFRESH,
+        RETRY,
+        EXPIRE,
+        zone.negative_ttl,
+    );
     Record::from_rdata(owner.clone(), zone.negative_ttl, RData::SOA(soa))
 }
 
-fn addresses(zone: &Zone, lines: &Snapshot, node: Node<'_>, owner: &Name, luck: u64) -> Vec<Record> {
+fn addresses(
+    zone: &Zone,
+    lines: &Snapshot,
+    node: Node<'_>,
+    owner: &Name,
+    luck: u64,
+) -> Vec<Record> {
     if let Some(server) = node.name_server {
-        return vec![Record::from_rdata(owner.clone(), NAME_SERVER_TTL, RData::A(A(server.address)))];
+        return vec![Record::from_rdata(
+            owner.clone(),
+            NAME_SERVER_TTL,
+            RData::A(A(server.address)),
+        )];
     }
     let Some(published) = node.published else { return Vec::new() };
     let mut order = by_weight(lines.answerable(&published.lines), luck);
@@ -194,7 +212,11 @@ mod tests {
         let mut found = octets(&ask(&snapshot, "www.example.org", RecordType::A));
         found.sort_unstable();
         assert_eq!(found, [1, 3]);
-        assert_eq!(octets(&ask(&snapshot, "example.org", RecordType::A)), [1], "the apex has one line");
+        assert_eq!(
+            octets(&ask(&snapshot, "example.org", RecordType::A)),
+            [1],
+            "the apex has one line"
+        );
         snapshot.lines[0].usable = false;
         assert_eq!(
             octets(&ask(&snapshot, "example.org", RecordType::A)),
@@ -207,16 +229,23 @@ mod tests {
     fn letters_are_answered_as_they_were_asked() {
         let asked = name("wWw.eXample.ORG");
         let answer = answer(&zone(), &lines(), &Query::query(asked.clone(), RecordType::A), 7);
-        assert!(answer.answers.len() == 3 && answer.answers.iter().all(|record| record.name.eq_case(&asked)));
+        assert!(
+            answer.answers.len() == 3
+                && answer.answers.iter().all(|record| record.name.eq_case(&asked))
+        );
     }
 
     #[test]
     fn the_apex_has_its_name_servers_with_addresses_and_its_soa() {
         let answer = ask(&lines(), "example.org", RecordType::NS);
-        let servers: Vec<String> = answer.answers.iter().map(|record| record.data.to_string()).collect();
+        let servers: Vec<String> =
+            answer.answers.iter().map(|record| record.data.to_string()).collect();
         assert_eq!(servers, ["ns1.example.org.", "ns2.example.org."]);
-        let glue: Vec<String> =
-            answer.additional.iter().map(|record| format!("{} {}", record.name, record.data)).collect();
+        let glue: Vec<String> = answer
+            .additional
+            .iter()
+            .map(|record| format!("{} {}", record.name, record.data))
+            .collect();
         assert_eq!(glue, ["ns1.example.org. 203.0.113.1", "ns2.example.org. 198.51.100.1"]);
         let soa = ask(&lines(), "example.org", RecordType::SOA);
         assert!(soa.authoritative && soa.authority.is_empty());
@@ -233,7 +262,10 @@ mod tests {
         for text in ["nowhere.example.org", "a.www.example.org", "c.b.example.org"] {
             for kind in [RecordType::A, RecordType::ANY, RecordType::SOA] {
                 let answer = ask(&lines(), text, kind);
-                assert!(answer.code == ResponseCode::NXDomain && has_only_soa(&answer), "{text}: {answer:?}");
+                assert!(
+                    answer.code == ResponseCode::NXDomain && has_only_soa(&answer),
+                    "{text}: {answer:?}"
+                );
             }
         }
         // An address of the other kind, records that only the apex has, and a name that only has names below it.
@@ -293,7 +325,8 @@ mod tests {
         let mut first = BTreeMap::<u8, f64>::new();
         let rounds = 20_000;
         for luck in 0..rounds {
-            *first.entry(octets(&answer(&zone(), &snapshot, &question, luck))[0]).or_default() += 1.0;
+            *first.entry(octets(&answer(&zone(), &snapshot, &question, luck))[0]).or_default() +=
+                1.0;
         }
         for (octet, share) in [(1, 0.1), (2, 0.6), (3, 0.3)] {
             let found = first[&octet] / rounds as f64;

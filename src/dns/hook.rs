@@ -36,7 +36,9 @@ pub const HELPER: &str = "run-hooks";
 
 /// Why a program cannot be a hook.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: found {found}, wanted a program that may be run; correct the key, or: chmod +x {path}")]
+#[error(
+    "{path}: found {found}, wanted a program that may be run; correct the key, or: chmod +x {path}"
+)]
 pub struct HookError {
     path: PathBuf,
     found: String,
@@ -48,12 +50,14 @@ pub struct HookError {
 /// What stands there instead.
 pub fn check_hook(hook: &Path) -> Result<(), HookError> {
     let wrong = |found: String| HookError { path: hook.to_owned(), found };
-    let metadata =
-        hook.metadata().map_err(|error| wrong(format!("nothing that can be looked at ({error})")))?;
+    let metadata = hook
+        .metadata()
+        .map_err(|error| wrong(format!("nothing that can be looked at ({error})")))?;
     if !metadata.is_file() {
         return Err(wrong(if metadata.is_dir() { "a directory" } else { "no file" }.to_owned()));
     }
-    access(hook, Access::EXEC_OK).map_err(|error| wrong(format!("a file that may not be run ({error})")))
+    access(hook, Access::EXEC_OK)
+        .map_err(|error| wrong(format!("a file that may not be run ({error})")))
 }
 
 /// A line that came or went, and how things are now.
@@ -100,7 +104,9 @@ impl Helper {
         let Self { mut process, events, outcomes } = self;
         if let Err(error) = tell(events, outcomes, &mut lines, &troubles.hook).await {
             tracing::error!(%error, "the process that runs the hook is gone: it is run no more; restart natbox");
-            troubles.hook.begin("the process that runs it is gone: it is run no more; restart natbox");
+            troubles
+                .hook
+                .begin("the process that runs it is gone: it is run no more; restart natbox");
         }
         // Its pipes are closed, so it ends; it is waited for, so that it does not stay a zombie.
         while matches!(process.try_wait(), Ok(None)) {
@@ -144,7 +150,12 @@ async fn tell(
             Outcome::Done => tracing::info!(line, state, "hook run"),
             Outcome::Failed(status) => tracing::warn!(line, state, status, "the hook failed"),
             Outcome::TookTooLong => {
-                tracing::warn!(line, state, "the hook took longer than {} s and was ended", LIMIT.as_secs());
+                tracing::warn!(
+                    line,
+                    state,
+                    "the hook took longer than {} s and was ended",
+                    LIMIT.as_secs()
+                );
             }
             Outcome::NotStarted(error) => {
                 tracing::error!(line, state, error, "the hook cannot be run");
@@ -162,7 +173,8 @@ type Told = (bool, Option<Ipv4Addr>);
 /// The first line of which something else was told last.
 fn news(told: &[Option<Told>], now: &Snapshot) -> Option<(usize, Event)> {
     let told = |number: usize| told.get(number).copied().flatten();
-    let is_news = |(number, line): &(usize, &Line)| told(*number) != Some((line.usable, line.address));
+    let is_news =
+        |(number, line): &(usize, &Line)| told(*number) != Some((line.usable, line.address));
     let (number, line) = now.lines.iter().enumerate().find(is_news)?;
     let usable = now.lines.iter().filter(|line| line.usable);
     let usable = usable.filter_map(|line| Some((line.name.clone(), line.address?)));

@@ -62,8 +62,10 @@ impl<S: BuildHasher> Limiter<S> {
         let bucket = match place {
             Some(place) => &mut set[place],
             None => {
-                let oldest =
-                    set.iter_mut().min_by_key(|bucket| bucket.seen).expect("a set has several places");
+                let oldest = set
+                    .iter_mut()
+                    .min_by_key(|bucket| bucket.seen)
+                    .expect("a set has several places");
                 *oldest = Bucket { source, tokens: full, seen: now, truncated: false };
                 oldest
             }
@@ -106,7 +108,12 @@ mod tests {
 
     const VICTIM: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
-    fn count(limiter: &mut Limiter<RandomState>, client: IpAddr, times: u32, now: Instant) -> [u32; 3] {
+    fn count(
+        limiter: &mut Limiter<RandomState>,
+        client: IpAddr,
+        times: u32,
+        now: Instant,
+    ) -> [u32; 3] {
         let mut found = [0; 3];
         for _ in 0..times {
             found[limiter.rule(client, now) as usize] += 1;

@@ -107,7 +107,13 @@ mod tests {
     fn without_a_usable_line_all_are_answered() {
         let lines = Lines::new(lines().lines);
         let names = || -> Vec<String> {
-            lines.watch().borrow().answerable(&[0, 2]).iter().map(|(line, _)| line.name.clone()).collect()
+            lines
+                .watch()
+                .borrow()
+                .answerable(&[0, 2])
+                .iter()
+                .map(|(line, _)| line.name.clone())
+                .collect()
         };
         assert_eq!(names(), ["isp1", "isp3"]);
         lines.set_usable(0, false);

@@ -108,7 +108,8 @@ impl Prepared {
     /// [`DnsError::Bind`] or [`DnsError::Helper`].
     pub fn new(settings: Settings) -> Result<Self, DnsError> {
         let Settings { zone, listen, answers_per_second, update, helper } = settings;
-        let bind = |address| Sockets::bind(address).map_err(|source| DnsError::Bind { address, source });
+        let bind =
+            |address| Sockets::bind(address).map_err(|source| DnsError::Bind { address, source });
         let sockets = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
         let helper = helper.map(Helper::start).transpose().map_err(DnsError::Helper)?;
         Ok(Self { zone, sockets, answers_per_second, update, helper })
@@ -139,8 +140,10 @@ impl Prepared {
         let (update_lines, helper_lines) = (lines.watch(), lines.watch());
         let troubles = Arc::new(Troubles::default());
         let (update_troubles, helper_troubles) = (Arc::clone(&troubles), Arc::clone(&troubles));
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DnsError::Thread)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(DnsError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (begun, beginning) = std::sync::mpsc::sync_channel(1);
         let run = async move {

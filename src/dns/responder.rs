@@ -72,7 +72,8 @@ impl Responder {
             return refusal(header, ResponseCode::FormErr);
         };
         let by_udp = protocol == Protocol::Udp;
-        let most = if by_udp { most_by_udp(message.len(), request.max_payload()) } else { u16::MAX };
+        let most =
+            if by_udp { most_by_udp(message.len(), request.max_payload()) } else { u16::MAX };
         let reply = Reply::new(most);
         if cut {
             self.send_cut(&request, reply.clone()).await;
@@ -104,7 +105,9 @@ impl Responder {
             return code(ResponseCode::BADVERS);
         }
         match request.queries.queries() {
-            [question] => answer(&self.zone, &self.lines.borrow(), question.original(), rand::random()),
+            [question] => {
+                answer(&self.zone, &self.lines.borrow(), question.original(), rand::random())
+            }
             _ => code(ResponseCode::FormErr),
         }
     }
@@ -217,7 +220,9 @@ fn first_look(message: &[u8]) -> Look {
     }
     // One question; nothing but EDNS and a signature may come with it.
     match counts {
-        HeaderCounts { queries: 1, answers: 0, authorities: 0, additionals: 0..=2 } => Look::Read(metadata),
+        HeaderCounts { queries: 1, answers: 0, authorities: 0, additionals: 0..=2 } => {
+            Look::Read(metadata)
+        }
         HeaderCounts { .. } => Look::Refuse(metadata, ResponseCode::FormErr),
     }
 }

@@ -123,15 +123,18 @@ async fn answer_datagrams(
                 continue;
             }
         };
-        let (counter, answer) = match responder.respond(&buffer[..length], client, Protocol::Udp, cut).await {
-            Response::None => {
-                counters.ignored.count();
-                continue;
-            }
-            Response::Full(answer) | Response::Cut(answer) if cut => (&counters.limited_truncated, answer),
-            Response::Full(answer) => (&counters.answers, answer),
-            Response::Cut(answer) => (&counters.oversized, answer),
-        };
+        let (counter, answer) =
+            match responder.respond(&buffer[..length], client, Protocol::Udp, cut).await {
+                Response::None => {
+                    counters.ignored.count();
+                    continue;
+                }
+                Response::Full(answer) | Response::Cut(answer) if cut => {
+                    (&counters.limited_truncated, answer)
+                }
+                Response::Full(answer) => (&counters.answers, answer),
+                Response::Cut(answer) => (&counters.oversized, answer),
+            };
         counter.count();
         // A full buffer, or a route that is gone: the client asks again.
         if let Err(error) = socket.try_send_to(&answer, client) {
@@ -140,7 +143,11 @@ async fn answer_datagrams(
     }
 }
 
-async fn take_connections(listener: tokio::net::TcpListener, responder: Arc<Responder>, places: Arc<Places>) {
+async fn take_connections(
+    listener: tokio::net::TcpListener,
+    responder: Arc<Responder>,
+    places: Arc<Places>,
+) {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -168,7 +175,11 @@ async fn take_connections(listener: tokio::net::TcpListener, responder: Arc<Resp
 }
 
 /// Answers one question after the other (RFC 7766).
-async fn converse(mut stream: TcpStream, client: SocketAddr, responder: &Responder) -> io::Result<()> {
+async fn converse(
+    mut stream: TcpStream,
+    client: SocketAddr,
+    responder: &Responder,
+) -> io::Result<()> {
     let counters = &responder.counters;
     let mut message = Vec::new();
     loop {

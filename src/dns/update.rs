@@ -113,7 +113,8 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
     let not_base64 = |reason: String| SecretError::NotBase64 { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path)
         .map_err(|source| SecretError::File { path: path.to_owned(), source })?;
-    let secret = BASE64.decode(text.trim().as_bytes()).map_err(|error| not_base64(error.to_string()))?;
+    let secret =
+        BASE64.decode(text.trim().as_bytes()).map_err(|error| not_base64(error.to_string()))?;
     if secret.is_empty() { Err(not_base64("the file is empty".to_owned())) } else { Ok(secret) }
 }
 
@@ -147,7 +148,8 @@ pub(super) async fn follow(
             };
             match sent {
                 Ok(way) => {
-                    let usable = now.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
+                    let usable =
+                        now.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
                     let usable = usable.collect::<Vec<_>>().join(", ");
                     tracing::info!(server = %update.server, way, usable, "DNS updated");
                     troubles.update.end();
@@ -188,7 +190,12 @@ fn own_records(zone: &Zone, lines: &Snapshot) -> BTreeSet<(Name, Ipv4Addr)> {
 }
 
 /// The update section: what is deleted, then what is added. `past`: what this box has told, or tells now.
-fn records(zone: &Zone, update: &Update, lines: &Snapshot, past: &BTreeSet<(Name, Ipv4Addr)>) -> Vec<Record> {
+fn records(
+    zone: &Zone,
+    update: &Update,
+    lines: &Snapshot,
+    past: &BTreeSet<(Name, Ipv4Addr)>,
+) -> Vec<Record> {
     let record = |name: &Name, address, class, ttl| {
         let mut record = Record::from_rdata(name.clone(), ttl, RData::A(A(address)));
         record.dns_class = class;
@@ -201,8 +208,8 @@ fn records(zone: &Zone, update: &Update, lines: &Snapshot, past: &BTreeSet<(Name
                 let mut all = Record::update0(published.name.clone(), 0, RecordType::A);
                 all.dns_class = DNSClass::ANY;
                 let usable = lines.answerable(&published.lines).into_iter();
-                let added =
-                    usable.map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl));
+                let added = usable
+                    .map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl));
                 std::iter::once(all).chain(added).collect::<Vec<_>>()
             };
             zone.published.iter().flat_map(replaced).collect()
@@ -236,7 +243,11 @@ mod tests {
     /// `CLASS NAME ADDRESS`, or `CLASS NAME *` where the whole set is meant.
     fn shown(records: &[Record]) -> Vec<String> {
         let data = |record: &Record| {
-            if let RData::A(A(address)) = &record.data { address.to_string() } else { "*".to_owned() }
+            if let RData::A(A(address)) = &record.data {
+                address.to_string()
+            } else {
+                "*".to_owned()
+            }
         };
         records
             .iter()
@@ -255,7 +266,8 @@ mod tests {
         let (mut zone, mut lines) = (zone(), lines());
         zone.published.truncate(2);
         lines.lines[1].usable = false;
-        let all = |lines: &Snapshot| shown(&records(&zone, &update(Scope::All), lines, &BTreeSet::new()));
+        let all =
+            |lines: &Snapshot| shown(&records(&zone, &update(Scope::All), lines, &BTreeSet::new()));
         assert_eq!(
             all(&lines),
             [
@@ -268,7 +280,11 @@ mod tests {
         );
         lines.lines[0].usable = false;
         let last = all(&lines).pop();
-        assert_eq!(last.as_deref(), Some("IN example.org. 203.0.113.1"), "dead data is better than none");
+        assert_eq!(
+            last.as_deref(),
+            Some("IN example.org. 203.0.113.1"),
+            "dead data is better than none"
+        );
     }
 
     #[test]
@@ -277,7 +293,8 @@ mod tests {
         zone.published = vec![Published { name: name("www.example.org"), lines: vec![0, 1] }];
         lines.lines[1].usable = false;
         let mut past = own_records(&zone, &lines);
-        let own = |lines: &Snapshot, past: &_| shown(&records(&zone, &update(Scope::Own), lines, past));
+        let own =
+            |lines: &Snapshot, past: &_| shown(&records(&zone, &update(Scope::Own), lines, past));
         let deleted = ["NONE www.example.org. 203.0.113.1", "NONE www.example.org. 203.0.113.2"];
         let found = own(&lines, &past);
         assert_eq!(found[..2], deleted);
@@ -291,7 +308,10 @@ mod tests {
         let [old, ..] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(old, "NONE old.example.org. 203.0.113.1");
         assert_eq!(found[1..3], deleted);
-        assert_eq!(found[3..], ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]);
+        assert_eq!(
+            found[3..],
+            ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]
+        );
         lines.lines[0].usable = false;
         assert_eq!(own(&lines, &past).len(), 4, "nothing is added");
     }
@@ -310,9 +330,13 @@ mod tests {
             assert!(error.contains("found no base64") && error.contains("/secret"), "{error}");
         }
         assert!(
-            read_secret(&directory.path().join("none")).unwrap_err().to_string().contains("No such file")
+            read_secret(&directory.path().join("none"))
+                .unwrap_err()
+                .to_string()
+                .contains("No such file")
         );
-        let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: b"hidden".to_vec() };
+        let key =
+            Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: b"hidden".to_vec() };
         let shown = format!("{key:?}");
         assert!(!shown.contains("104") && !shown.contains("hidden"), "{shown}");
     }

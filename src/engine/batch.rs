@@ -43,7 +43,12 @@ enum Stage {
 impl Batch {
     /// The batch room of a worker. Every batch is translated by the translator of its beginning.
     pub fn new(nat: Arc<ArcSwap<Nat>>, lane: Lane) -> Self {
-        Self { nat, lane, stages: Box::new([Stage::Dropped(DropReason::NotIpv4); BATCH]), bad_headers: 0 }
+        Self {
+            nat,
+            lane,
+            stages: Box::new([Stage::Dropped(DropReason::NotIpv4); BATCH]),
+            bad_headers: 0,
+        }
     }
 
     /// What was counted so far.
@@ -55,7 +60,12 @@ impl Batch {
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
-    pub fn process(&mut self, io: &mut impl PacketIo, frames: usize, now: Tick) -> std::io::Result<()> {
+    pub fn process(
+        &mut self,
+        io: &mut impl PacketIo,
+        frames: usize,
+        now: Tick,
+    ) -> std::io::Result<()> {
         let nat = self.nat.load();
         for index in 0..frames {
             self.stages[index] = self.parse(&nat, &io.frame(index));

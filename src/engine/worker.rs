@@ -96,7 +96,8 @@ impl<Q: PacketIo> Worker<Q> {
         loop {
             // Expiry goes on while nothing arrives, in the same small slices.
             let now = Tick::now();
-            let wait = if self.batch.expire(&mut self.queue, now)? { longest } else { Duration::ZERO };
+            let wait =
+                if self.batch.expire(&mut self.queue, now)? { longest } else { Duration::ZERO };
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);
@@ -113,7 +114,9 @@ pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, events: &Sender<Ev
     let event = match outcome {
         Ok(Ok(())) => return,
         Ok(Err(error)) => Event::QueueFailed { worker: worker.number, error },
-        Err(panic) => Event::Panicked { worker: worker.number, message: message_of(panic.as_ref()) },
+        Err(panic) => {
+            Event::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
+        }
     };
     // The channel has room for one event of every worker; it can only be closed, and then nobody listens.
     let _ = events.send(event);
@@ -121,7 +124,8 @@ pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, events: &Sender<Ev
 
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// Longest sleep of a worker without sessions; only the stop signal could come late by it, and that wakes.

@@ -84,7 +84,9 @@ const DEADLINE: Duration = Duration::from_secs(10);
 fn workers_translate_publish_and_stop_when_told() {
     let (engine, orders, received) = start(2);
     for (number, orders) in orders.iter().enumerate() {
-        orders.send(Order::Receive(udp((E1, 1000 + number as u16), (G, 8080)))).expect("the worker runs");
+        orders
+            .send(Order::Receive(udp((E1, 1000 + number as u16), (G, 8080))))
+            .expect("the worker runs");
         received.recv_timeout(DEADLINE).expect("a translated packet");
     }
     let counters = engine.stop();
@@ -106,7 +108,10 @@ fn a_worker_that_panics_says_so_and_the_others_go_on() {
     let (engine, orders, received) = start(2);
     orders[0].send(Order::Panic).expect("the worker runs");
     let event = engine.events().recv_timeout(DEADLINE).expect("an event");
-    assert!(matches!(&event, Event::Panicked { worker: 0, message } if message == "lost count"), "{event:?}");
+    assert!(
+        matches!(&event, Event::Panicked { worker: 0, message } if message == "lost count"),
+        "{event:?}"
+    );
     orders[1].send(Order::Receive(udp((E1, 1), (G, 8080)))).expect("the worker runs");
     received.recv_timeout(DEADLINE).expect("a translated packet");
     engine.stop();

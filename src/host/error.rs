@@ -162,7 +162,9 @@ impl HostError {
     /// The error of a sysctl; lack of privilege is told apart, but not a read-only file system.
     pub(super) fn sysctl(path: &Path, wanted: &str, source: io::Error) -> Self {
         match source.kind() == io::ErrorKind::PermissionDenied {
-            true => HostError::Permission { doing: format!("writing {wanted} to {}", path.display()) },
+            true => {
+                HostError::Permission { doing: format!("writing {wanted} to {}", path.display()) }
+            }
             false => HostError::Sysctl { path: path.into(), wanted: wanted.into(), source },
         }
     }

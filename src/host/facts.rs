@@ -105,12 +105,15 @@ impl Facts {
         numbers: impl Fn(bool) -> Result<Numbers, HostError>,
     ) -> Result<(Self, Numbers), HostError> {
         let inside = LegFacts::collect(&config.inside.interface, snapshot)?;
-        let uplinks = config.uplinks.iter().map(|uplink| LegFacts::collect(&uplink.interface, snapshot));
+        let uplinks =
+            config.uplinks.iter().map(|uplink| LegFacts::collect(&uplink.interface, snapshot));
         let uplinks = uplinks.collect::<Result<Vec<LegFacts>, HostError>>()?;
         let flags = |test: &dyn Fn(&LegFacts, Ipv4Addr) -> bool| {
             let pairs = config.uplinks.iter().zip(&uplinks);
             pairs
-                .map(|(uplink, leg)| uplink.addresses.iter().map(|address| test(leg, *address)).collect())
+                .map(|(uplink, leg)| {
+                    uplink.addresses.iter().map(|address| test(leg, *address)).collect()
+                })
                 .collect::<Vec<Vec<bool>>>()
         };
         let owned = flags(&|_, address| snapshot.owns(address));
@@ -144,7 +147,8 @@ impl Facts {
     pub(super) fn assumed(config: &Config) -> (Self, Numbers) {
         let numbers = Numbers::preferred(&config.tun.name, true);
         let uplinks = config.uplinks.iter().map(|uplink| LegFacts::assumed(&uplink.interface));
-        let flags = |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
+        let flags =
+            |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
         let facts = Self {
             inside: LegFacts::assumed(&config.inside.interface),
             uplinks: uplinks.collect(),
@@ -181,12 +185,13 @@ impl Facts {
     /// The interface that is missing or down.
     pub(super) fn check_legs(&self, config: &Config, snapshot: &Snapshot) -> Result<(), HostError> {
         self.inside.usable("inside.interface", snapshot)?;
-        let mut lines = config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, leg))| {
-            match leg.usable(&format!("uplinks[{place}].interface"), snapshot) {
-                Err(_) if uplink.follows_interface => Ok(()),
-                usable => usable,
-            }
-        });
+        let mut lines =
+            config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, leg))| {
+                match leg.usable(&format!("uplinks[{place}].interface"), snapshot) {
+                    Err(_) if uplink.follows_interface => Ok(()),
+                    usable => usable,
+                }
+            });
         let first = lines.next().unwrap_or(Ok(()));
         if first.is_err() && lines.any(|line| line.is_ok()) { Ok(()) } else { first }
     }
@@ -196,7 +201,9 @@ impl Facts {
     pub fn host_leaves_by(&self, config: &Config, line: usize) -> bool {
         let gateway = config.uplinks[line].gateway;
         let default = self.uplinks[line].default.filter(|route| route.best);
-        config.uplinks.len() > 1 || gateway.is_none() || default.is_some_and(|route| route.via == gateway)
+        config.uplinks.len() > 1
+            || gateway.is_none()
+            || default.is_some_and(|route| route.via == gateway)
     }
 
     /// Whether packets can leave by a line: it has an address, and somebody to give them to.
@@ -227,8 +234,12 @@ impl Facts {
         for (place, (uplink, leg)) in config.uplinks.iter().zip(&self.uplinks).enumerate() {
             let waits = "the line has failed until it is";
             let what = match leg.state {
-                LegState::Missing => format!("there is no interface {}; {waits} there", leg.interface),
-                LegState::Down => format!("{} is down; {waits} up (ip link set {0} up)", leg.interface),
+                LegState::Missing => {
+                    format!("there is no interface {}; {waits} there", leg.interface)
+                }
+                LegState::Down => {
+                    format!("{} is down; {waits} up (ip link set {0} up)", leg.interface)
+                }
                 LegState::NoCarrier => format!("{} has no carrier at the moment", leg.interface),
                 LegState::Up => String::new(),
             };
@@ -238,7 +249,9 @@ impl Facts {
             if matches!(leg.state, LegState::Missing | LegState::Down) {
                 continue;
             }
-            if let (true, [], Some(found)) = (uplink.follows_interface, &uplink.addresses[..], leg.address) {
+            if let (true, [], Some(found)) =
+                (uplink.follows_interface, &uplink.addresses[..], leg.address)
+            {
                 warnings.push(format!(
                     "uplinks[{place}].interface: {} has {found}, which cannot be an external address: it is link-local, of an \
                      inside prefix, or another line's",
@@ -271,7 +284,12 @@ impl Facts {
 impl LegFacts {
     fn collect(name: &str, snapshot: &Snapshot) -> Result<Self, HostError> {
         let Some(link) = snapshot.link(name) else {
-            return Ok(Self { state: LegState::Missing, arp: false, assumed: false, ..Self::assumed(name) });
+            return Ok(Self {
+                state: LegState::Missing,
+                arp: false,
+                assumed: false,
+                ..Self::assumed(name)
+            });
         };
         Ok(Self {
             interface: name.into(),
@@ -340,7 +358,9 @@ fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
     let serves = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
     uplinks
-        .map(|(place, uplink)| (serves || uplink.has_own_endpoint()).then(|| numbers.own_endpoint(place)))
+        .map(|(place, uplink)| {
+            (serves || uplink.has_own_endpoint()).then(|| numbers.own_endpoint(place))
+        })
         .collect()
 }
 

@@ -80,14 +80,21 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written; the old one is in its place then.
-    pub(super) fn replace(directory: &Path, header: &Header, entries: &[Entry]) -> Result<Self, HostError> {
+    pub(super) fn replace(
+        directory: &Path,
+        header: &Header,
+        entries: &[Entry],
+    ) -> Result<Self, HostError> {
         let name = Self::name(header);
         let (path, new) = (directory.join(&name), directory.join(format!("{name}.new")));
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
-        let mut journal = Self { file: file.map_err(|error| HostError::journal(&new, error))?, path };
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
+        let mut journal =
+            Self { file: file.map_err(|error| HostError::journal(&new, error))?, path };
         journal.line(header)?;
         entries.iter().try_for_each(|entry| journal.append(entry))?;
-        fs::rename(&new, &journal.path).map_err(|error| HostError::journal(&journal.path, error))?;
+        fs::rename(&new, &journal.path)
+            .map_err(|error| HostError::journal(&journal.path, error))?;
         Ok(journal)
     }
 
@@ -161,7 +168,9 @@ pub(super) fn read_all(directory: &Path) -> Vec<Found> {
         }
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let mut lines = text.lines();
-        let Some(header) = lines.next().and_then(|line| serde_json::from_str(line).ok()) else { continue };
+        let Some(header) = lines.next().and_then(|line| serde_json::from_str(line).ok()) else {
+            continue;
+        };
         let entries = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
         found.push(Found { path, header, entries });
     }
@@ -181,9 +190,11 @@ pub(super) fn netns() -> Result<u64, HostError> {
 /// Whether a namespace has neither a process nor a name any more, as far as can be seen from here.
 pub(super) fn namespace_is_gone(inode: u64) -> bool {
     let name = format!("net:[{inode}]");
-    let named = fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name));
+    let named =
+        fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name));
     let lives_in = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path().join("ns/net")).is_ok_and(|link| link.as_os_str() == name.as_str())
+        fs::read_link(entry.path().join("ns/net"))
+            .is_ok_and(|link| link.as_os_str() == name.as_str())
     };
     !named && !fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| lives_in(&entry))
 }

@@ -45,8 +45,9 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
     if config.host.manage {
         // A missing interface is said before anything is touched.
         let snapshot = kernel.snapshot().await?;
-        let (facts, _) =
-            Facts::collect(config, &snapshot, |owned| Ok(Numbers::preferred(&config.tun.name, owned)))?;
+        let (facts, _) = Facts::collect(config, &snapshot, |owned| {
+            Ok(Numbers::preferred(&config.tun.name, owned))
+        })?;
         facts.check_legs(config, &snapshot)?;
         journal::make_directory(directory)?;
         lock = Some(Lock::take().await?);
@@ -120,8 +121,18 @@ impl Prepared {
         let manage = lock.is_some();
         let tun = config.tun.name.clone();
         let (done, journal) = (Vec::new(), None);
-        let mut applied =
-            Applied { written, config, kernel, steps, facts, numbers, done, journal, header, directory };
+        let mut applied = Applied {
+            written,
+            config,
+            kernel,
+            steps,
+            facts,
+            numbers,
+            done,
+            journal,
+            header,
+            directory,
+        };
         if !manage {
             applied.steps.clear();
             return Ok(applied);
@@ -199,7 +210,9 @@ impl Applied {
             // It takes rules before the local one, for which there was no room.
             facts.owned.iter_mut().flatten().for_each(|owned| *owned = false);
         }
-        for warning in facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning)) {
+        for warning in
+            facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning))
+        {
             tracing::warn!("{warning}");
         }
         (self.config, self.facts) = (config, facts);
@@ -218,7 +231,8 @@ impl Applied {
     }
 
     async fn take_back_obsolete(&mut self) -> Result<(), HostError> {
-        let (kept, obsolete) = self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
+        let (kept, obsolete) =
+            self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
         self.done = kept;
         let others = live_journals(&self.directory, self.header.netns);
         for error in take_back(&self.kernel, &obsolete, &others).await {
@@ -303,7 +317,8 @@ impl Applied {
     async fn take_back(&mut self) -> Vec<HostError> {
         let entries = std::mem::take(&mut self.done);
         let mut errors =
-            take_back(&self.kernel, &entries, &live_journals(&self.directory, self.header.netns)).await;
+            take_back(&self.kernel, &entries, &live_journals(&self.directory, self.header.netns))
+                .await;
         if let Some(journal) = self.journal.take()
             && errors.is_empty()
         {
@@ -319,7 +334,9 @@ pub async fn wait_until_gone(name: &str) {
     let Ok(kernel) = Kernel::connect() else { return };
     for _ in 0..GONE_LOOKS {
         match kernel.links().await {
-            Ok(links) if links.iter().any(|link| link.name == name) => tokio::time::sleep(GONE_PAUSE).await,
+            Ok(links) if links.iter().any(|link| link.name == name) => {
+                tokio::time::sleep(GONE_PAUSE).await
+            }
             Ok(_) | Err(_) => return,
         }
     }
@@ -370,7 +387,9 @@ fn put_back(path: &str, ours: &str, restore: &[(String, String)]) -> Result<(), 
 fn live_journals(directory: &Path, netns: u64) -> Vec<Found> {
     let mut journals = journal::read_all(directory);
     journals.retain(|found| {
-        found.header.netns == netns && found.header.alive() && found.header.pid != std::process::id()
+        found.header.netns == netns
+            && found.header.alive()
+            && found.header.pid != std::process::id()
     });
     journals
 }
@@ -390,15 +409,18 @@ async fn clean_up(kernel: &Kernel, directory: &Path, header: &Header) -> Result<
         if theirs.netns == header.netns {
             let snapshot = kernel.snapshot().await?;
             // Each look is a new one: several journals may hold the same rule.
-            let is_of_this_namespace = found.entries.first().is_some_and(|entry| match &entry.step {
-                Step::Rule(rule) => snapshot.rule(rule).is_some_and(|rule| rule.protocol == PROTOCOL),
-                Step::TunUp { .. }
-                | Step::Address { .. }
-                | Step::Sysctl { .. }
-                | Step::Route(_)
-                | Step::ProxyNeighbour { .. }
-                | Step::DropFirstLocalRule => false,
-            });
+            let is_of_this_namespace =
+                found.entries.first().is_some_and(|entry| match &entry.step {
+                    Step::Rule(rule) => {
+                        snapshot.rule(rule).is_some_and(|rule| rule.protocol == PROTOCOL)
+                    }
+                    Step::TunUp { .. }
+                    | Step::Address { .. }
+                    | Step::Sysctl { .. }
+                    | Step::Route(_)
+                    | Step::ProxyNeighbour { .. }
+                    | Step::DropFirstLocalRule => false,
+                });
             if is_of_this_namespace {
                 tracing::info!(
                     pid = theirs.pid,

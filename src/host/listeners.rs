@@ -29,7 +29,8 @@ pub(super) fn ports() -> Result<Vec<u16>, HostError> {
 pub(super) fn listeners() -> Result<Vec<Listener>, HostError> {
     let mut found = Vec::new();
     lines(|table, line, waiting| {
-        let local = line.split_whitespace().nth(1).and_then(|local| address_of(local.split_once(':')?.0));
+        let local =
+            line.split_whitespace().nth(1).and_then(|local| address_of(local.split_once(':')?.0));
         let udp = table.starts_with("udp");
         found.extend(local.zip(port_of(line, waiting)).map(|(address, port)| Listener {
             udp,
@@ -47,7 +48,9 @@ fn lines(mut each: impl FnMut(&str, &str, &str)) -> Result<(), HostError> {
             Ok(text) => text.lines().skip(1).for_each(|line| each(table, line, waiting)),
             // A kernel without IPv6.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(HostError::sysctl(path.as_ref(), "a table of sockets", error)),
+            Err(error) => {
+                return Err(HostError::sysctl(path.as_ref(), "a table of sockets", error));
+            }
         }
     }
     Ok(())
@@ -57,8 +60,9 @@ fn lines(mut each: impl FnMut(&str, &str, &str)) -> Result<(), HostError> {
 fn address_of(hexadecimal: &str) -> Option<Option<Ipv4Addr>> {
     let word = |at: usize| u32::from_str_radix(hexadecimal.get(8 * at..8 * (at + 1))?, 16).ok();
     // The kernel prints words of network order as if they were its own.
-    let octets =
-        |word: u32| Some(Ipv4Addr::from(word.to_ne_bytes())).filter(|address| !address.is_unspecified());
+    let octets = |word: u32| {
+        Some(Ipv4Addr::from(word.to_ne_bytes())).filter(|address| !address.is_unspecified())
+    };
     if hexadecimal.len() == 8 {
         return word(0).map(octets);
     }
@@ -73,7 +77,8 @@ fn address_of(hexadecimal: &str) -> Option<Option<Ipv4Addr>> {
 /// The local port of a line of the table if the socket is in the state `waiting` (proc_net_tcp.rst of the kernel's docs).
 fn port_of(line: &str, waiting: &str) -> Option<u16> {
     let mut words = line.split_whitespace();
-    let (_slot, local, _remote, state) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let (_slot, local, _remote, state) =
+        (words.next()?, words.next()?, words.next()?, words.next()?);
     let (_, port) = local.split_once(':')?;
     (state == waiting).then(|| u16::from_str_radix(port, 16).ok()).flatten()
 }
@@ -87,8 +92,10 @@ mod tests {
 
     #[test]
     fn a_listener_is_found_and_a_connection_is_not() {
-        let listening = "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1";
-        let connected = "   1: 0100007F:0050 0100007F:9C40 01 00000000:00000000 00:00000000 00000000 0 0 1 1";
+        let listening =
+            "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1";
+        let connected =
+            "   1: 0100007F:0050 0100007F:9C40 01 00000000:00000000 00:00000000 00000000 0 0 1 1";
         assert_eq!(
             (port_of(listening, "0A"), port_of(connected, "0A"), port_of("", "0A")),
             (Some(80), None, None)
@@ -107,8 +114,13 @@ mod tests {
             std::net::UdpSocket::bind("0.0.0.0:0").unwrap(),
         );
         let found = listeners().unwrap();
-        let (tcp, udp) = (socket.local_addr().unwrap().port(), datagrams.local_addr().unwrap().port());
-        assert!(found.contains(&Listener { udp: false, address: Some(Ipv4Addr::LOCALHOST), port: tcp }));
+        let (tcp, udp) =
+            (socket.local_addr().unwrap().port(), datagrams.local_addr().unwrap().port());
+        assert!(found.contains(&Listener {
+            udp: false,
+            address: Some(Ipv4Addr::LOCALHOST),
+            port: tcp
+        }));
         assert!(found.contains(&Listener { udp: true, address: None, port: udp }));
         let mapped = |last: u32| {
             let words = [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), last];

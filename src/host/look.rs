@@ -22,24 +22,29 @@ pub(super) enum Look {
 /// # Errors
 /// Something foreign is where the step has to go, or a setting cannot be read.
 pub(super) fn look(step: &Step, snapshot: &Snapshot, others: &[Found]) -> Result<Look, HostError> {
-    let shared = || match others.iter().flat_map(|other| &other.entries).find(|entry| entry.step == *step) {
-        Some(entry) => Look::Shared(entry.restore.clone()),
-        None => Look::Equal,
-    };
+    let shared =
+        || match others.iter().flat_map(|other| &other.entries).find(|entry| entry.step == *step) {
+            Some(entry) => Look::Shared(entry.restore.clone()),
+            None => Look::Equal,
+        };
     let there = match step {
-        Step::TunUp { device } => snapshot
-            .link(device)
-            .is_some_and(|link| (link.up, link.mtu, link.queue_length) == (true, TUN_MTU, TUN_QUEUE_LENGTH)),
+        Step::TunUp { device } => snapshot.link(device).is_some_and(|link| {
+            (link.up, link.mtu, link.queue_length) == (true, TUN_MTU, TUN_QUEUE_LENGTH)
+        }),
         Step::Address { device, address } => {
             let index = snapshot.link(device).map(|link| link.index);
-            snapshot.addresses.iter().any(|found| found.address == *address && Some(found.index) == index)
+            snapshot
+                .addresses
+                .iter()
+                .any(|found| found.address == *address && Some(found.index) == index)
         }
         Step::Sysctl { path, value, optional } => {
             return Ok(match sysctl::read(path)? {
                 Some(found) if found == *value => shared(),
                 None if *optional => Look::Equal,
                 found => {
-                    let mut restore: Vec<_> = found.map(|found| (path.clone(), found)).into_iter().collect();
+                    let mut restore: Vec<_> =
+                        found.map(|found| (path.clone(), found)).into_iter().collect();
                     restore.extend(sysctl::dragged_along(path)?);
                     Look::Missing(restore)
                 }
@@ -82,6 +87,9 @@ pub(super) fn is_shared(step: &Step) -> bool {
     match step {
         Step::Sysctl { .. } | Step::DropFirstLocalRule => true,
         Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
-        Step::TunUp { .. } | Step::Address { .. } | Step::Route(_) | Step::ProxyNeighbour { .. } => false,
+        Step::TunUp { .. }
+        | Step::Address { .. }
+        | Step::Route(_)
+        | Step::ProxyNeighbour { .. } => false,
     }
 }

@@ -7,7 +7,9 @@ use futures_util::stream::{Stream, StreamExt};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_core::{DefaultNla, Nla};
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -15,7 +17,9 @@ use rtnetlink::packet_route::neighbour::{
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage, RulePortRange};
+use rtnetlink::packet_route::rule::{
+    RuleAction as KernelAction, RuleAttribute, RuleMessage, RulePortRange,
+};
 use rtnetlink::{AddressMessageBuilder, Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
@@ -49,8 +53,9 @@ impl Kernel {
     /// # Errors
     /// When the kernel grants no netlink socket.
     pub(super) fn connect() -> Result<Self, HostError> {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|source| HostError::Netlink { doing: "opening a netlink socket".into(), source })?;
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| {
+            HostError::Netlink { doing: "opening a netlink socket".into(), source }
+        })?;
         Ok(Self { handle, connection: tokio::spawn(connection) })
     }
 
@@ -65,12 +70,14 @@ impl Kernel {
     /// When the kernel refuses a dump.
     pub(super) async fn snapshot(&self) -> Result<Snapshot, HostError> {
         let links = self.links().await?;
-        let names: HashMap<u32, &str> = links.iter().map(|link| (link.index, link.name.as_str())).collect();
+        let names: HashMap<u32, &str> =
+            links.iter().map(|link| (link.index, link.name.as_str())).collect();
         let addresses = dump("listing addresses", self.handle.address().get().execute()).await?;
         let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes = dump("listing routes", self.handle.route().get(routes).execute()).await?;
         let rules = dump("listing rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
-        let proxies = self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet);
+        let proxies =
+            self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet);
         let proxies = dump("listing proxied neighbours", proxies.execute()).await?;
         Ok(Snapshot {
             addresses: addresses.iter().filter_map(address_of).collect(),
@@ -146,14 +153,18 @@ impl Kernel {
                 let message = route_message(route, indices)?;
                 self.handle.route().del(message).execute().await
             }
-            Step::Rule(rule) => self.handle.rule().del(rule_message(rule, Some(PROTOCOL))).execute().await,
+            Step::Rule(rule) => {
+                self.handle.rule().del(rule_message(rule, Some(PROTOCOL))).execute().await
+            }
             Step::ProxyNeighbour { address, device } => {
                 let mut message = NeighbourMessage::default();
                 message.header.family = AddressFamily::Inet;
                 message.header.ifindex = indices.of(device)?;
                 message.header.state = NeighbourState::Permanent;
                 message.header.flags = NeighbourFlags::Proxy;
-                message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(*address)));
+                message
+                    .attributes
+                    .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(*address)));
                 self.handle.neighbours().del(message).execute().await
             }
             Step::DropFirstLocalRule => match self.add_rule(&first_local_rule(), KERNEL).await {
@@ -164,9 +175,10 @@ impl Kernel {
         };
         match result {
             Err(error) if code(&error).is_some_and(|code| GONE.contains(&code)) => Ok(()),
-            Err(error) => {
-                Err(HostError::netlink(format!("taking back `{}`", super::plan::command(step)), error))
-            }
+            Err(error) => Err(HostError::netlink(
+                format!("taking back `{}`", super::plan::command(step)),
+                error,
+            )),
             Ok(()) => Ok(()),
         }
     }
@@ -198,9 +210,9 @@ impl Step {
     /// Interfaces that must exist for the change to exist. Rules are not bound to theirs.
     fn devices(&self) -> impl Iterator<Item = &str> {
         let device = match self {
-            Step::TunUp { device } | Step::Address { device, .. } | Step::ProxyNeighbour { device, .. } => {
-                Some(device)
-            }
+            Step::TunUp { device }
+            | Step::Address { device, .. }
+            | Step::ProxyNeighbour { device, .. } => Some(device),
             Step::Route(route) => route.device.as_ref(),
             Step::Sysctl { .. } | Step::Rule(_) | Step::DropFirstLocalRule => None,
         };
@@ -228,11 +240,16 @@ pub(super) async fn dump<T>(
 
 /// The kernel's error number, positive.
 pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
-    if let rtnetlink::Error::NetlinkError(message) = error { Some(-message.raw_code()) } else { None }
+    if let rtnetlink::Error::NetlinkError(message) = error {
+        Some(-message.raw_code())
+    } else {
+        None
+    }
 }
 
 fn address_message(address: Ipv4Addr, index: u32) -> AddressMessage {
-    let mut message = AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
+    let mut message =
+        AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(address, 32).build();
     message.header.scope = AddressScope::Link;
     message
 }
@@ -370,7 +387,11 @@ pub(super) fn neighbour_address(message: &NeighbourMessage) -> Option<Ipv4Addr> 
 
 fn proxy(message: &NeighbourMessage) -> Option<(Ipv4Addr, u32)> {
     let address = neighbour_address(message)?;
-    message.header.flags.contains(NeighbourFlags::Proxy).then_some((address, message.header.ifindex))
+    message
+        .header
+        .flags
+        .contains(NeighbourFlags::Proxy)
+        .then_some((address, message.header.ifindex))
 }
 
 #[expect(
@@ -404,7 +425,9 @@ fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Option<FoundRout
             RouteAttribute::Destination(RouteAddress::Inet(to)) => {
                 found.to = Ipv4Net::new(*to, header.destination_prefix_length).ok()?;
             }
-            RouteAttribute::Oif(index) => found.device = names.get(index).map(|name| name.to_string()),
+            RouteAttribute::Oif(index) => {
+                found.device = names.get(index).map(|name| name.to_string())
+            }
             RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.via = Some(*gateway),
             RouteAttribute::PrefSource(RouteAddress::Inet(source)) => found.source = Some(*source),
             RouteAttribute::Priority(metric) => found.metric = *metric,
@@ -450,7 +473,9 @@ fn rule(message: &RuleMessage) -> FoundRule {
                 udp = *protocol == rtnetlink::packet_route::IpProtocol::Udp;
                 found.more |= !udp;
             }
-            RuleAttribute::SourcePortRange(range) if range.start == range.end => source = Some(range.start),
+            RuleAttribute::SourcePortRange(range) if range.start == range.end => {
+                source = Some(range.start)
+            }
             RuleAttribute::DestinationPortRange(range) if range.start == range.end => {
                 destination = Some(range.start);
             }

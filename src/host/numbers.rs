@@ -65,8 +65,12 @@ impl Numbers {
         owned: bool,
         ours: Ours,
     ) -> Result<Self, HostError> {
-        let rules =
-            || snapshot.rules.iter().filter(|found| ours == Ours::Foreign || found.protocol != PROTOCOL);
+        let rules = || {
+            snapshot
+                .rules
+                .iter()
+                .filter(|found| ours == Ours::Foreign || found.protocol != PROTOCOL)
+        };
         // Rules of others stay after the local rule when it moves.
         let lowest_foreign = snapshot
             .rules
@@ -79,7 +83,8 @@ impl Numbers {
             let mut late = snapshot.local_rules().filter(|found| found.rule.priority > 0);
             late.find(|found| by(found.protocol)).map(|found| found.rule.priority)
         };
-        let below_foreign = lowest_foreign.map_or(MOVED_LOCAL, |lowest| (lowest - 1).min(MOVED_LOCAL));
+        let below_foreign =
+            lowest_foreign.map_or(MOVED_LOCAL, |lowest| (lowest - 1).min(MOVED_LOCAL));
         let (local_rule, ceiling) = match (moved(|p| p == PROTOCOL), moved(|p| p != PROTOCOL)) {
             // Another box's, shared.
             (Some(priority), _) => (Some(priority), priority),
@@ -92,7 +97,8 @@ impl Numbers {
             let Some(numbers) = numbers else { return false };
             let tables = numbers.inside_table()..numbers.inside_table() + TABLES_PER_BOX;
             let after = numbers.after_local(0)..numbers.after_local(AFTER_LOCAL_PER_BOX);
-            let before = numbers.before_local.map_or(0..0, |first| first..first + BEFORE_LOCAL_PER_BOX);
+            let before =
+                numbers.before_local.map_or(0..0, |first| first..first + BEFORE_LOCAL_PER_BOX);
             let rule_in_the_way = rules().filter(|found| !is_local(found)).any(|found| {
                 let table = match found.rule.action {
                     RuleAction::Lookup(table) => table,
@@ -102,7 +108,8 @@ impl Numbers {
                 tables.contains(&table) || after.contains(&priority) || before.contains(&priority)
             });
             let route_in_the_way = snapshot.routes.iter().any(|found| {
-                tables.contains(&found.route.table) && (ours == Ours::Foreign || found.protocol != PROTOCOL)
+                tables.contains(&found.route.table)
+                    && (ours == Ours::Foreign || found.protocol != PROTOCOL)
             });
             // In front of everything, `plan` looks at the device of a running box.
             let address_taken = ours == Ours::Foreign && snapshot.owns(numbers.tun_address);
@@ -128,9 +135,9 @@ impl Numbers {
     fn of(k: u32, ceiling: Option<u32>, local_rule: Option<u32>) -> Option<Self> {
         let [a, b, c] = TUN_ADDRESSES;
         let before_local = match ceiling {
-            Some(ceiling) => {
-                Some(ceiling.checked_sub(BEFORE_LOCAL_PER_BOX * (k + 1)).filter(|first| *first > 0)?)
-            }
+            Some(ceiling) => Some(
+                ceiling.checked_sub(BEFORE_LOCAL_PER_BOX * (k + 1)).filter(|first| *first > 0)?,
+            ),
             None => None,
         };
         let last = u8::try_from(k + 1).ok()?;

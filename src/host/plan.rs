@@ -54,12 +54,14 @@ pub struct BoxPlan {
 /// assumed, and the plan says so.
 pub fn render(configs: &[Config]) -> Plan {
     let snapshot = look_around();
-    let likeness: Vec<Likeness> = configs.iter().map(|config| likeness(config, snapshot.as_ref())).collect();
+    let likeness: Vec<Likeness> =
+        configs.iter().map(|config| likeness(config, snapshot.as_ref())).collect();
     // The same interface names on several machines: only one of them can be this one, the one that fits best.
     let is_here = |(config, own): (&Config, &Likeness)| {
         let rivals = configs.iter().zip(&likeness);
-        let equals = rivals
-            .filter(|(other, theirs)| other.inside.interface == config.inside.interface && *theirs >= own);
+        let equals = rivals.filter(|(other, theirs)| {
+            other.inside.interface == config.inside.interface && *theirs >= own
+        });
         *own != Likeness::None && equals.count() == 1
     };
     let boxes: Vec<BoxPlan> = configs
@@ -190,7 +192,9 @@ fn rule_parts(rule: &Rule) -> (String, String) {
     words.push(from.map_or("from all".into(), |from| format!("from {}", prefix(from))));
     words.extend(to.map(|to| format!("to {}", prefix(to))));
     words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
-    words.extend(udp.map(|(source, destination)| format!("ipproto udp sport {source} dport {destination}")));
+    words.extend(
+        udp.map(|(source, destination)| format!("ipproto udp sport {source} dport {destination}")),
+    );
     let action = match action {
         RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
         RuleAction::Lookup(table) => format!("lookup {table}"),
@@ -230,7 +234,8 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
              still there is set again."
         ),
     }];
-    let looked = looked.and_then(|looked| looked.inspect_err(|error| notes.push(error.to_string())).ok());
+    let looked =
+        looked.and_then(|looked| looked.inspect_err(|error| notes.push(error.to_string())).ok());
     let was_looked = looked.is_some();
     let (facts, numbers) = looked.unwrap_or_else(|| {
         notes.push(
@@ -281,12 +286,15 @@ enum Likeness {
 
 fn likeness(config: &Config, snapshot: Option<&Snapshot>) -> Likeness {
     let Some(snapshot) = snapshot else { return Likeness::None };
-    let networks = |name: &str| snapshot.link(name).map(|link| snapshot.on_link(link)).unwrap_or_default();
-    let fits =
-        |name: &str, address: &Ipv4Addr| networks(name).iter().any(|network| network.contains(address));
+    let networks =
+        |name: &str| snapshot.link(name).map(|link| snapshot.on_link(link)).unwrap_or_default();
+    let fits = |name: &str, address: &Ipv4Addr| {
+        networks(name).iter().any(|network| network.contains(address))
+    };
     let inside = networks(&config.inside.interface);
     let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
-    let inside_fits = inside.iter().any(|network| config.inside.prefixes.iter().any(|p| overlap(p, network)));
+    let inside_fits =
+        inside.iter().any(|network| config.inside.prefixes.iter().any(|p| overlap(p, network)));
     let uplinks_fit = config.uplinks.iter().all(|uplink| {
         let mut known = uplink.addresses.iter().chain(&uplink.gateway);
         snapshot.link(&uplink.interface).is_some()

@@ -54,7 +54,10 @@ pub struct Snippet {
 }
 
 /// Plans all servers. `inside`: the boxes' own inside addresses, where known.
-pub(super) fn render(configs: &[Config], inside: &[Option<Ipv4Addr>]) -> (Vec<ServerPlan>, Vec<String>) {
+pub(super) fn render(
+    configs: &[Config],
+    inside: &[Option<Ipv4Addr>],
+) -> (Vec<ServerPlan>, Vec<String>) {
     let mut boxes: Vec<Through<'_>> = Vec::new();
     for (place, (config, address)) in configs.iter().zip(inside).enumerate() {
         boxes.push(Through { config, address: *address, table: server_table(place) });
@@ -63,7 +66,8 @@ pub(super) fn render(configs: &[Config], inside: &[Option<Ipv4Addr>]) -> (Vec<Se
     let mut warnings = Vec::new();
     for (address, by) in &targets {
         if by.boxes.len() > 1 {
-            let names: Vec<&str> = by.boxes.iter().map(|place| configs[*place].name.as_str()).collect();
+            let names: Vec<&str> =
+                by.boxes.iter().map(|place| configs[*place].name.as_str()).collect();
             warnings.push(format!(
                 "{address} is the server address of {}: a reply from it cannot tell which box the request came \
                  through. Give the server an address for each box, or make the boxes one with several uplinks",
@@ -71,7 +75,8 @@ pub(super) fn render(configs: &[Config], inside: &[Option<Ipv4Addr>]) -> (Vec<Se
             ));
         }
     }
-    let servers = group(configs, &targets).iter().map(|group| plan(group, &targets, &boxes)).collect();
+    let servers =
+        group(configs, &targets).iter().map(|group| plan(group, &targets, &boxes)).collect();
     (servers, warnings)
 }
 
@@ -127,7 +132,8 @@ struct Target {
 /// The servers, each with its addresses in order and with the places of the boxes that forward to them.
 pub(super) fn servers(configs: &[Config]) -> Vec<Vec<(Ipv4Addr, Vec<usize>)>> {
     let targets = targets(configs);
-    let with_boxes = |address: &Ipv4Addr| (*address, targets[address].boxes.iter().copied().collect());
+    let with_boxes =
+        |address: &Ipv4Addr| (*address, targets[address].boxes.iter().copied().collect());
     group(configs, &targets).iter().map(|group| group.iter().map(with_boxes).collect()).collect()
 }
 
@@ -165,8 +171,9 @@ fn group(configs: &[Config], targets: &BTreeMap<Ipv4Addr, Target>) -> Vec<Vec<Ip
         }
     }
     for (_, addresses) in by_name.iter().filter(|(name, _)| !ambiguous.contains(*name)) {
-        let (joined, apart): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|group| group.iter().any(|address| addresses.contains(address)));
+        let (joined, apart): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .partition(|group| group.iter().any(|address| addresses.contains(address)));
         groups = apart;
         groups.push(joined.into_iter().flatten().collect());
     }
@@ -175,7 +182,11 @@ fn group(configs: &[Config], targets: &BTreeMap<Ipv4Addr, Target>) -> Vec<Vec<Ip
     groups
 }
 
-fn plan(group: &[Ipv4Addr], targets: &BTreeMap<Ipv4Addr, Target>, boxes: &[Through<'_>]) -> ServerPlan {
+fn plan(
+    group: &[Ipv4Addr],
+    targets: &BTreeMap<Ipv4Addr, Target>,
+    boxes: &[Through<'_>],
+) -> ServerPlan {
     let mut forwards = BTreeSet::new();
     let mut lines = Vec::new();
     for address in group {
@@ -305,7 +316,9 @@ impl View<'_> {
             for network in self.private {
                 once(format!("ip route replace throw {network} table {table}"));
             }
-            once(format!("ip route replace default via \"${gateway}\" dev \"${interface}\" table {table}"));
+            once(format!(
+                "ip route replace default via \"${gateway}\" dev \"${interface}\" table {table}"
+            ));
             let rule = format!("from {address} lookup {table} priority {table}");
             once(format!("ip rule del {rule} 2>/dev/null || true"));
             once(format!("ip rule add {rule}"));
@@ -335,7 +348,9 @@ impl View<'_> {
                         line.address
                     ));
                     for network in self.private {
-                        once(format!("[Route]\nDestination={network}\nType=throw\nTable={table}\n"));
+                        once(format!(
+                            "[Route]\nDestination={network}\nType=throw\nTable={table}\n"
+                        ));
                     }
                     once(format!("[Route]\nGateway={gateway}\nTable={table}\n"));
                 }
@@ -361,16 +376,22 @@ impl View<'_> {
                     continue;
                 }
                 for network in self.private {
-                    let _ = writeln!(text, "        - {{ to: {network}, type: throw, table: {table} }}");
+                    let _ = writeln!(
+                        text,
+                        "        - {{ to: {network}, type: throw, table: {table} }}"
+                    );
                 }
-                let _ = writeln!(text, "        - {{ to: 0.0.0.0/0, via: {gateway}, table: {table} }}");
+                let _ =
+                    writeln!(text, "        - {{ to: 0.0.0.0/0, via: {gateway}, table: {table} }}");
             }
             if self.policy_routing {
                 text.push_str("      routing-policy:\n");
                 for Line { address, through } in lines {
                     let table = through.table;
-                    let _ =
-                        writeln!(text, "        - {{ from: {address}, table: {table}, priority: {table} }}");
+                    let _ = writeln!(
+                        text,
+                        "        - {{ from: {address}, table: {table}, priority: {table} }}"
+                    );
                 }
             }
         }
@@ -388,5 +409,6 @@ impl View<'_> {
 
 /// The gateway where no shell fills in variables.
 fn placeholder(line: &Line<'_>) -> String {
-    line.gateway().map_or_else(|| format!("${}", line.gateway_name()), |address| address.to_string())
+    line.gateway()
+        .map_or_else(|| format!("${}", line.gateway_name()), |address| address.to_string())
 }

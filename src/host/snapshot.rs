@@ -85,7 +85,8 @@ impl Snapshot {
         let mut networks: Vec<Ipv4Net> = routes.map(|route| route.to).collect();
         let addresses = self.addresses.iter().filter(|address| address.index == link.index);
         // An address without a route of its own (noprefixroute, link still down) says it, too.
-        networks.extend(addresses.map(|address| address.network).filter(|net| net.prefix_len() < 32));
+        networks
+            .extend(addresses.map(|address| address.network).filter(|net| net.prefix_len() < 32));
         networks.sort();
         networks.dedup();
         networks
@@ -93,7 +94,8 @@ impl Snapshot {
 
     /// Next hops of routes through an interface, the default route's not among them.
     pub(super) fn next_hops(&self, link: &Link) -> Vec<Ipv4Addr> {
-        let mut hops: Vec<Ipv4Addr> = self.routes_through(link).filter_map(|route| route.via).collect();
+        let mut hops: Vec<Ipv4Addr> =
+            self.routes_through(link).filter_map(|route| route.via).collect();
         hops.sort();
         hops.dedup();
         hops
@@ -144,7 +146,10 @@ impl Snapshot {
                 return None;
             }
             taken.push(address);
-            Some(Whereabouts { address, gateway: self.default_through(link).and_then(|route| route.via) })
+            Some(Whereabouts {
+                address,
+                gateway: self.default_through(link).and_then(|route| route.via),
+            })
         };
         config.uplinks.iter().map(&mut of).collect()
     }

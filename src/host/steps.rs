@@ -165,7 +165,11 @@ pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
     // The kernel's limit for all receivers together lets packets of many strangers use up what is due to the others; its
     // limit for each receiver (icmp_ratelimit) stays.
     for (key, value) in [("icmp_msgs_per_sec", "100000"), ("icmp_msgs_burst", "10000")] {
-        steps.push(Step::Sysctl { path: format!("net/ipv4/{key}"), value: value.into(), optional: true });
+        steps.push(Step::Sysctl {
+            path: format!("net/ipv4/{key}"),
+            value: value.into(),
+            optional: true,
+        });
     }
     steps.push(sysctl("net/ipv4/ip_forward", 1));
     steps.extend(view.forwarding_of_legs());
@@ -228,13 +232,17 @@ impl View<'_> {
             Step::Address { device: self.tun.into(), address: self.numbers.tun_address },
         ];
         let own = self.facts.own_endpoints.iter().flatten();
-        steps.extend(own.map(|address| Step::Address { device: self.tun.into(), address: *address }));
+        steps.extend(
+            own.map(|address| Step::Address { device: self.tun.into(), address: *address }),
+        );
         steps
     }
 
     fn tables(&self) -> Vec<Step> {
-        let to_tun =
-            |table, to| Route { device: Some(self.tun.into()), ..route(table, RouteKind::Unicast, to) };
+        let to_tun = |table, to| Route {
+            device: Some(self.tun.into()),
+            ..route(table, RouteKind::Unicast, to)
+        };
         let throw_inside = |table| {
             let prefixes = &self.config.inside.prefixes;
             prefixes.iter().map(move |prefix| route(table, RouteKind::Throw, *prefix))
@@ -244,7 +252,8 @@ impl View<'_> {
         routes.push(to_tun(self.numbers.inside_table(), everywhere()));
         for (place, (_, uplinks)) in self.outside_interfaces().iter().enumerate() {
             let table = self.numbers.outside_table(place);
-            for address in uplinks.iter().flat_map(|uplink| &self.config.uplinks[*uplink].addresses) {
+            for address in uplinks.iter().flat_map(|uplink| &self.config.uplinks[*uplink].addresses)
+            {
                 routes.push(to_tun(table, host(*address)));
             }
             // Should natbox die, its TUN goes and the route with it; the host must still be reached then.
@@ -253,15 +262,20 @@ impl View<'_> {
                 addresses.filter(|address| self.owned(*uplink, **address))
             });
             for address in owned {
-                routes.push(Route { metric: u32::MAX, ..route(table, RouteKind::Throw, host(*address)) });
+                routes.push(Route {
+                    metric: u32::MAX,
+                    ..route(table, RouteKind::Throw, host(*address))
+                });
             }
             routes.push(route(table, RouteKind::Blackhole, everywhere()));
         }
         for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
             let table = self.numbers.uplink_table(place);
             let (uplink, leg) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
-            let by =
-                |to| Route { device: Some(uplink.interface.clone()), ..route(table, RouteKind::Unicast, to) };
+            let by = |to| Route {
+                device: Some(uplink.interface.clone()),
+                ..route(table, RouteKind::Unicast, to)
+            };
             routes.extend(throw_inside(table));
             if leg.takes_routes() {
                 let inside = &self.config.inside.prefixes;
@@ -293,12 +307,18 @@ impl View<'_> {
         }
         // Nobody has these addresses (RFC 1122 section 3.2.1.3); without a way back the kernel cannot report to them on
         // packets that claim to come from there.
-        for nobody in
-            [Ipv4Net::new_assert([0, 0, 0, 0].into(), 8), Ipv4Net::new_assert([240, 0, 0, 0].into(), 4)]
-        {
-            steps.push(Route { metric: u32::MAX, ..route(TABLE_MAIN, RouteKind::Blackhole, nobody) });
+        for nobody in [
+            Ipv4Net::new_assert([0, 0, 0, 0].into(), 8),
+            Ipv4Net::new_assert([240, 0, 0, 0].into(), 4),
+        ] {
+            steps.push(Route {
+                metric: u32::MAX,
+                ..route(TABLE_MAIN, RouteKind::Blackhole, nobody)
+            });
         }
-        for (place, address) in self.addresses().filter(|(place, address)| !self.owned(*place, *address)) {
+        for (place, address) in
+            self.addresses().filter(|(place, address)| !self.owned(*place, *address))
+        {
             steps.push(Route {
                 device: Some(self.tun.into()),
                 source: self.facts.uplinks[place].address,
@@ -328,7 +348,11 @@ impl View<'_> {
             for prefix in &self.config.inside.prefixes {
                 let from = Some(*prefix);
                 let priority = self.numbers.after_local(1);
-                rules.push(Rule { iif: iif.clone(), from, ..rule(priority, RuleAction::Blackhole) });
+                rules.push(Rule {
+                    iif: iif.clone(),
+                    from,
+                    ..rule(priority, RuleAction::Blackhole)
+                });
             }
             rules.extend(self.exempt_rules(iif.as_ref()));
             let action = RuleAction::Lookup(self.numbers.outside_table(place));
@@ -361,7 +385,8 @@ impl View<'_> {
             if self.config.uplinks.len() < 2 {
                 continue;
             }
-            let owned = uplink.addresses.iter().copied().filter(|address| self.owned(place, *address));
+            let owned =
+                uplink.addresses.iter().copied().filter(|address| self.owned(place, *address));
             for address in owned.chain(self.facts.uplinks[place].address) {
                 let from = Some(host(address));
                 // Lines that share an interface share its address, which goes with the first of them.
@@ -381,7 +406,9 @@ impl View<'_> {
     fn exempt_rules(&self, iif: Option<&String>) -> Vec<Rule> {
         let action = RuleAction::Lookup(self.numbers.errors_table());
         let mut rules = Vec::new();
-        for source in Ipv4Net::aggregate(&self.config.exempt.iter().map(|exemption| exemption.to).collect()) {
+        for source in
+            Ipv4Net::aggregate(&self.config.exempt.iter().map(|exemption| exemption.to).collect())
+        {
             for prefix in &self.config.inside.prefixes {
                 rules.push(Rule {
                     iif: iif.cloned(),
@@ -415,7 +442,10 @@ impl View<'_> {
         let mut steps = Vec::new();
         for (place, address) in self.addresses() {
             let leg = &self.facts.uplinks[place];
-            if leg.takes_routes() && leg.arp && (self.owned(place, address) || self.on_link(place, address)) {
+            if leg.takes_routes()
+                && leg.arp
+                && (self.owned(place, address) || self.on_link(place, address))
+            {
                 // Else the kernel answers after a random time of up to 0.8 s.
                 let path = format!("net/ipv4/neigh/{}/proxy_delay", leg.interface);
                 if !steps.contains(&sysctl(&path, 0)) {
@@ -441,7 +471,9 @@ impl View<'_> {
         }
         let priority = |offset| self.numbers.before_local() + offset;
         let outside = self.outside_interfaces();
-        for (place, address) in self.addresses().filter(|(place, address)| self.owned(*place, *address)) {
+        for (place, address) in
+            self.addresses().filter(|(place, address)| self.owned(*place, *address))
+        {
             let interface = &self.config.uplinks[place].interface;
             let to_address =
                 |rule: Rule| Rule { iif: Some(interface.clone()), to: Some(host(address)), ..rule };
@@ -451,7 +483,10 @@ impl View<'_> {
             })));
             for prefix in &self.config.inside.prefixes {
                 let from = Some(*prefix);
-                steps.push(Step::Rule(to_address(Rule { from, ..rule(priority(2), RuleAction::Blackhole) })));
+                steps.push(Step::Rule(to_address(Rule {
+                    from,
+                    ..rule(priority(2), RuleAction::Blackhole)
+                })));
             }
             let table = outside
                 .iter()
@@ -474,7 +509,9 @@ impl View<'_> {
     /// External addresses with the place of their uplink.
     fn addresses(&self) -> impl Iterator<Item = (usize, Ipv4Addr)> {
         let uplinks = self.config.uplinks.iter().enumerate();
-        uplinks.flat_map(|(place, uplink)| uplink.addresses.iter().map(move |address| (place, *address)))
+        uplinks.flat_map(|(place, uplink)| {
+            uplink.addresses.iter().map(move |address| (place, *address))
+        })
     }
 
     /// Interfaces of the uplinks without repeats, each with the places of its uplinks.

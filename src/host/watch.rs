@@ -101,19 +101,25 @@ impl LinkWatch {
         // Subscribed first and listed then, so that nothing falls between.
         let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
         let groups = match follows {
-            true => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..],
+            true => {
+                &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..]
+            }
             // Routes may be many, and change often.
             false => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr],
         };
-        let (connection, _, messages) = rtnetlink::new_multicast_connection(groups)
-            .map_err(|source| HostError::Netlink { doing: "subscribing to link changes".into(), source })?;
+        let (connection, _, messages) =
+            rtnetlink::new_multicast_connection(groups).map_err(|source| HostError::Netlink {
+                doing: "subscribing to link changes".into(),
+                source,
+            })?;
         let connection = tokio::spawn(connection);
         let messages = Box::new(messages.map(|(message, _)| note(message.payload)));
         let watched = names.into_iter().map(|name| Watched { name, state: None }).collect();
         let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
         let addresses = external.chain(config.inside.address).collect();
         let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
-        let mut watch = Self { settled: None, kernel, messages, connection, watched, addresses, pending };
+        let mut watch =
+            Self { settled: None, kernel, messages, connection, watched, addresses, pending };
         let links = watch.kernel.links().await?;
         watch.compare_all(&links);
         watch.pending.clear();
@@ -156,13 +162,16 @@ impl LinkWatch {
 
     /// Containers come and go on some hosts, and to look at one takes time.
     fn concerns_us(&self, address: &Address) -> bool {
-        let is_ours = |watched: &Watched| watched.state.is_some_and(|(index, _, _)| index == address.index);
+        let is_ours =
+            |watched: &Watched| watched.state.is_some_and(|(index, _, _)| index == address.index);
         self.addresses.contains(&address.address) || self.watched.iter().any(is_ours)
     }
 
     fn compare_all(&mut self, links: &[Link]) {
-        let known = self.watched.iter().filter_map(|watched| watched.state.map(|(index, _, _)| index));
-        let gone: Vec<u32> = known.filter(|known| !links.iter().any(|link| link.index == *known)).collect();
+        let known =
+            self.watched.iter().filter_map(|watched| watched.state.map(|(index, _, _)| index));
+        let gone: Vec<u32> =
+            known.filter(|known| !links.iter().any(|link| link.index == *known)).collect();
         gone.into_iter().for_each(|index| self.deleted(index));
         links.iter().for_each(|link| self.compare(link));
     }
@@ -171,8 +180,10 @@ impl LinkWatch {
         for watched in &mut self.watched {
             if watched.state.is_some_and(|(known, _, _)| known == index) {
                 watched.state = None;
-                self.pending
-                    .push_back(LinkChange { interface: watched.name.clone(), event: LinkEvent::Gone });
+                self.pending.push_back(LinkChange {
+                    interface: watched.name.clone(),
+                    event: LinkEvent::Gone,
+                });
             }
         }
     }

@@ -40,7 +40,9 @@ impl std::fmt::Display for Way {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Way::By { device, via: Some(via) } => write!(formatter, "goes to {via} by {device}"),
-            Way::By { device, via: None } => write!(formatter, "goes out by {device} without a next hop"),
+            Way::By { device, via: None } => {
+                write!(formatter, "goes out by {device} without a next hop")
+            }
             Way::Local => write!(formatter, "is taken for the host itself"),
             Way::Refused(why) => write!(formatter, "is dropped: {why}"),
         }
@@ -72,7 +74,11 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub(super) async fn way(&self, question: &Question, snapshot: &Snapshot) -> Result<Way, HostError> {
+    pub(super) async fn way(
+        &self,
+        question: &Question,
+        snapshot: &Snapshot,
+    ) -> Result<Way, HostError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
@@ -101,7 +107,8 @@ impl Kernel {
     /// # Errors
     /// When the kernel refuses the dump.
     pub(super) async fn neighbours(&self) -> Result<Vec<Neighbour>, HostError> {
-        let all = self.handle().neighbours().get().set_address_family(AddressFamily::Inet).execute();
+        let all =
+            self.handle().neighbours().get().set_address_family(AddressFamily::Inet).execute();
         Ok(dump("listing neighbours", all).await?.iter().filter_map(neighbour).collect())
     }
 
@@ -109,8 +116,10 @@ impl Kernel {
     /// What goes there meanwhile goes where it went.
     pub(super) async fn ask_again(&self, known: &Neighbour) {
         let neighbours = self.handle().neighbours();
-        let request =
-            neighbours.add(known.index, known.address.into()).state(NeighbourState::Probe).replace();
+        let request = neighbours
+            .add(known.index, known.address.into())
+            .state(NeighbourState::Probe)
+            .replace();
         // Without the privilege the table shows later what becomes of it.
         let _ = request.execute().await;
     }
@@ -127,7 +136,11 @@ fn way(answer: &RouteMessage, snapshot: &Snapshot) -> Way {
     let (mut device, mut via) = (None, None);
     for attribute in &answer.attributes {
         if let RouteAttribute::Oif(index) = attribute {
-            device = snapshot.links.iter().find(|link| link.index == *index).map(|link| link.name.clone());
+            device = snapshot
+                .links
+                .iter()
+                .find(|link| link.index == *index)
+                .map(|link| link.name.clone());
         } else if let RouteAttribute::Gateway(RouteAddress::Inet(gateway)) = attribute {
             via = Some(*gateway);
         }
@@ -145,7 +158,9 @@ fn reason(number: i32) -> String {
         libc::EXDEV => "its source is not reached by that interface, which rp_filter wants".into(),
         libc::EHOSTUNREACH => "it is not forwarded".into(),
         libc::ENETUNREACH => "there is no route".into(),
-        libc::EINVAL => "a blackhole, or its source is not expected by that interface (rp_filter)".into(),
+        libc::EINVAL => {
+            "a blackhole, or its source is not expected by that interface (rp_filter)".into()
+        }
         other => std::io::Error::from_raw_os_error(other).to_string(),
     }
 }
@@ -156,13 +171,18 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let is_one_of = |states: &[NeighbourState]| states.contains(&state);
     let answers = if is_one_of(&[NeighbourState::Failed, NeighbourState::None]) {
         Answers::No
-    } else if is_one_of(&[NeighbourState::Reachable, NeighbourState::Permanent, NeighbourState::Noarp]) {
+    } else if is_one_of(&[
+        NeighbourState::Reachable,
+        NeighbourState::Permanent,
+        NeighbourState::Noarp,
+    ]) {
         Answers::Yes
     } else {
         // Incomplete: never heard of. Stale, delay, probe: not for a while, so that it may be long dead.
         Answers::Asked
     };
-    let learned = is_one_of(&[NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay]);
+    let learned =
+        is_one_of(&[NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay]);
     Some(Neighbour { address, index: message.header.ifindex, answers, learned })
 }
 
@@ -193,7 +213,11 @@ mod tests {
             (found.answers, found.learned)
         };
         assert_eq!(of(NeighbourState::Reachable), (Answers::Yes, true));
-        assert_eq!(of(NeighbourState::Permanent), (Answers::Yes, false), "asking would make it forget");
+        assert_eq!(
+            of(NeighbourState::Permanent),
+            (Answers::Yes, false),
+            "asking would make it forget"
+        );
         assert_eq!(of(NeighbourState::Stale), (Answers::Asked, true));
         assert_eq!(of(NeighbourState::Delay), (Answers::Asked, true));
         assert_eq!(of(NeighbourState::Probe), (Answers::Asked, false));

@@ -31,7 +31,13 @@ impl MemoryIo {
     /// `limit` is out of range.
     pub fn with_limit(limit: usize) -> Self {
         assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
-        Self { arriving: VecDeque::new(), sent: Vec::new(), batch: Batch::new(), limit, bad_headers: 0 }
+        Self {
+            arriving: VecDeque::new(),
+            sent: Vec::new(),
+            batch: Batch::new(),
+            limit,
+            bad_headers: 0,
+        }
     }
 
     /// Queues a packet to be received.
@@ -63,7 +69,8 @@ impl PacketIo for MemoryIo {
             match virtio::decode(&virtio::encode(&offload), packet.len()) {
                 Ok(offload) => {
                     let slot = self.batch.len();
-                    self.batch.slot(slot)[HEADER_SIZE..HEADER_SIZE + packet.len()].copy_from_slice(&packet);
+                    self.batch.slot(slot)[HEADER_SIZE..HEADER_SIZE + packet.len()]
+                        .copy_from_slice(&packet);
                     self.batch.accept(slot, packet.len(), offload);
                 }
                 Err(_) => self.bad_headers += 1,
@@ -130,7 +137,10 @@ impl ReplayIo {
     /// There are no frames, or one is longer than an IPv4 packet can be.
     pub fn new(frames: Vec<(Vec<u8>, Offload)>) -> Self {
         assert!(!frames.is_empty(), "nothing to replay");
-        assert!(frames.iter().all(|(packet, _)| packet.len() <= MAX_PACKET), "a frame is no IPv4 packet");
+        assert!(
+            frames.iter().all(|(packet, _)| packet.len() <= MAX_PACKET),
+            "a frame is no IPv4 packet"
+        );
         let mut index = 0;
         Self::generate(move |buffer| {
             let (packet, offload) = &frames[index];
@@ -251,7 +261,10 @@ mod tests {
         io.submit(1, 5, PARTIAL);
         assert!(io.sent().is_empty(), "nothing before the flush");
         assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, refused: 0 });
-        assert_eq!(io.sent(), [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]);
+        assert_eq!(
+            io.sent(),
+            [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]
+        );
         assert_eq!(io.flush().expect("memory"), Flushed::default());
         assert!(io.sent().is_empty());
     }

@@ -96,8 +96,10 @@ impl PollIo {
     fn sleep(&self, wait: Duration) -> io::Result<bool> {
         // A time that the kernel's clock cannot hold is as good as for ever.
         let timeout = Timespec::try_from(wait).ok();
-        let mut watched =
-            [PollFd::new(&self.queue, PollFlags::IN), PollFd::new(&*self.waker.event, PollFlags::IN)];
+        let mut watched = [
+            PollFd::new(&self.queue, PollFlags::IN),
+            PollFd::new(&*self.waker.event, PollFlags::IN),
+        ];
         match poll(&mut watched, timeout.as_ref()) {
             // Errors count too: reading says which one it is.
             Ok(_) => Ok(!watched[0].revents().is_empty()),
@@ -200,7 +202,11 @@ mod tests {
 
     const SUPER: Offload = Offload {
         checksum: Some(PartialChecksum { start: 20, offset: 16 }),
-        segmentation: Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1448, header_length: 52 }),
+        segmentation: Some(Segmentation {
+            kind: SegmentationKind::Tcp4,
+            size: 1448,
+            header_length: 52,
+        }),
         valid: false,
     };
 

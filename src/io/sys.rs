@@ -35,7 +35,9 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
     // SAFETY: the opcode is TUNSETIFF, for which the kernel reads and writes back one `struct ifreq`; `libc::ifreq`
     // is that struct (size asserted below), exclusively borrowed for the call, its name ends in a zero byte because
     // at most NAME_LIMIT bytes were set, and no union field that the kernel could write is read afterwards.
-    unsafe { ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))? };
+    unsafe {
+        ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))?
+    };
 
     let name: Vec<u8> =
         request.ifr_name.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
@@ -50,7 +52,9 @@ pub(super) fn set_offload(file: impl AsFd, flags: u32) -> Result<()> {
     // Needed because the ioctl is untyped.
     // SAFETY: the opcode is TUNSETOFFLOAD, whose argument is the integer itself, not a pointer; the kernel checks
     // every bit of it and touches no memory of ours.
-    unsafe { ioctl(file, IntegerSetter::<{ libc::TUNSETOFFLOAD as Opcode }>::new_usize(flags as usize)) }
+    unsafe {
+        ioctl(file, IntegerSetter::<{ libc::TUNSETOFFLOAD as Opcode }>::new_usize(flags as usize))
+    }
 }
 
 /// Fixes the length of the virtio header (`TUNSETVNETHDRSZ`); concerns the whole device.
@@ -75,4 +79,5 @@ pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
 }
 
 // `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and eight bytes.
-const _: () = assert!(size_of::<libc::ifreq>() == libc::IFNAMSIZ + 2 * size_of::<libc::c_long>() + 8);
+const _: () =
+    assert!(size_of::<libc::ifreq>() == libc::IFNAMSIZ + 2 * size_of::<libc::c_long>() + 8);

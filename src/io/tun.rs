@@ -195,7 +195,9 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
         match sys::set_interface(&first, name, flags | IFF_TUN_EXCL) {
             Ok(name) => break name,
             // A predecessor that was killed: the kernel lets go of what its rings held a moment after its death.
-            Err(Errno::BUSY) if started.elapsed() < LETTING_GO => std::thread::sleep(LETTING_GO / 50),
+            Err(Errno::BUSY) if started.elapsed() < LETTING_GO => {
+                std::thread::sleep(LETTING_GO / 50)
+            }
             Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
             Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
         }
@@ -246,8 +248,9 @@ fn check_name(name: &str) -> Result<(), OpenError> {
     if name.len() > sys::NAME_LIMIT {
         return Err(OpenError::NameTooLong { name: name.to_owned() });
     }
-    let forbidden =
-        |character: char| character.is_whitespace() || character.is_control() || "/:%".contains(character);
+    let forbidden = |character: char| {
+        character.is_whitespace() || character.is_control() || "/:%".contains(character)
+    };
     if name.is_empty() || name == "." || name == ".." || name.contains(forbidden) {
         return Err(OpenError::NameInvalid { name: name.to_owned() });
     }
@@ -258,7 +261,9 @@ fn open_driver() -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open(DRIVER, flags, Mode::empty()).map_err(|errno| match errno {
         // A node without a driver behind it (a static /dev) is as good as none.
-        Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::NXIO => OpenError::Missing(errno.into()),
+        Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::NXIO => {
+            OpenError::Missing(errno.into())
+        }
         other => failed(other, format!("open {DRIVER}")),
     })
 }

@@ -79,7 +79,10 @@ impl UringIo {
     ///
     /// # Errors
     /// The kernel is too old, forbids io_uring or is short of memory; the queues are given back as they were.
-    pub fn all(queues: Vec<TunQueue>, waker: &Waker) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
+    pub fn all(
+        queues: Vec<TunQueue>,
+        waker: &Waker,
+    ) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
         Self::all_with(queues, waker, true)
     }
 
@@ -122,7 +125,8 @@ impl Inbox {
         {
             bytes += count;
             let wire = batch.slot(usize::from(slot));
-            let decoded = match (wire.first_chunk::<HEADER_SIZE>(), count.checked_sub(HEADER_SIZE)) {
+            let decoded = match (wire.first_chunk::<HEADER_SIZE>(), count.checked_sub(HEADER_SIZE))
+            {
                 (Some(header), Some(length)) => {
                     virtio::decode(header, length).ok().map(|offload| (length, offload))
                 }
@@ -278,10 +282,18 @@ impl Ring {
         // SAFETY: the ring of entries is page-aligned, as long as said, and owned by `provided`, which does not move it and
         // outlives the ring (field order of UringIo).
         unsafe {
-            ring.submitter().register_buf_ring_with_flags(provided.address(), BATCH as u16, GROUP, 0)?;
+            ring.submitter().register_buf_ring_with_flags(
+                provided.address(),
+                BATCH as u16,
+                GROUP,
+                0,
+            )?;
         }
         let waker = Fd(waker.event().as_raw_fd());
-        Ok((Self { ring, waker, enabled: false, multishot, reads: 0, watches: false, writing: 0 }, provided))
+        Ok((
+            Self { ring, waker, enabled: false, multishot, reads: 0, watches: false, writing: 0 },
+            provided,
+        ))
     }
 
     /// Makes the calling thread the issuer, unless it is.
@@ -328,7 +340,8 @@ impl Ring {
     /// Sleeps until something is done, the waker fires, a signal comes or the time passes.
     fn sleep(&mut self, wait: Duration) -> io::Result<()> {
         if !self.watches {
-            let poll = opcode::PollAdd::new(self.waker, libc::POLLIN as u32).build().user_data(WAKE);
+            let poll =
+                opcode::PollAdd::new(self.waker, libc::POLLIN as u32).build().user_data(WAKE);
             // SAFETY: it names no memory.
             self.watches = unsafe { self.push(&poll) };
         }
@@ -361,7 +374,8 @@ impl Ring {
     /// # Safety
     /// Its bytes stay where they are, unchanged, until the write is done.
     unsafe fn push_write(&mut self, wire: &[u8]) -> bool {
-        let write = opcode::Write::new(Fixed(0), wire.as_ptr(), wire.len() as u32).build().user_data(WRITE);
+        let write =
+            opcode::Write::new(Fixed(0), wire.as_ptr(), wire.len() as u32).build().user_data(WRITE);
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.push(&write) };
         self.writing += u32::from(pushed);
@@ -406,8 +420,9 @@ impl Provided {
     /// All slots of a batch.
     fn new(batch: &mut Batch) -> Self {
         let length = batch.slot(0).len() as u32;
-        let addresses =
-            (0..BATCH).map(|slot| batch.slot(slot).as_mut_ptr().expose_provenance() as u64).collect();
+        let addresses = (0..BATCH)
+            .map(|slot| batch.slot(slot).as_mut_ptr().expose_provenance() as u64)
+            .collect();
         let mut provided = Self { entries: Box::new(Page([0; 4096])), addresses, length, tail: 0 };
         for slot in 0..BATCH as u16 {
             provided.give(slot);
@@ -442,7 +457,8 @@ impl Provided {
     }
 }
 
-const _: () = assert!(BATCH.is_power_of_two() && BATCH * size_of::<BufRingEntry>() <= size_of::<Page>());
+const _: () =
+    assert!(BATCH.is_power_of_two() && BATCH * size_of::<BufRingEntry>() <= size_of::<Page>());
 
 const READ: u64 = 0;
 const WAKE: u64 = 1;
@@ -497,7 +513,11 @@ mod tests {
         let (mut packets, started) = (Vec::new(), Instant::now());
         while packets.len() < count {
             let frames = io.receive(Duration::from_secs(1)).expect("alive");
-            assert!(started.elapsed() < Duration::from_secs(20), "{} of {count} came", packets.len());
+            assert!(
+                started.elapsed() < Duration::from_secs(20),
+                "{} of {count} came",
+                packets.len()
+            );
             let mut bytes = 0;
             for index in 0..frames {
                 assert!(bytes < BYTE_BUDGET);
@@ -511,7 +531,11 @@ mod tests {
 
     const SUPER: Offload = Offload {
         checksum: Some(PartialChecksum { start: 20, offset: 16 }),
-        segmentation: Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1448, header_length: 52 }),
+        segmentation: Some(Segmentation {
+            kind: SegmentationKind::Tcp4,
+            size: 1448,
+            header_length: 52,
+        }),
         valid: false,
     };
 
@@ -543,13 +567,15 @@ mod tests {
                 let feeder = rustix::io::dup(&kernel).expect("a descriptor");
                 let fed = std::thread::spawn(move || {
                     for number in 0..3 * BATCH as u8 {
-                        let wire = [&virtio::encode(&Offload::default())[..], &[round, number]].concat();
+                        let wire =
+                            [&virtio::encode(&Offload::default())[..], &[round, number]].concat();
                         while rustix::io::write(&feeder, &wire) == Err(Errno::AGAIN) {
                             std::thread::yield_now();
                         }
                     }
                 });
-                let wanted: Vec<_> = (0..3 * BATCH as u8).map(|number| vec![round, number]).collect();
+                let wanted: Vec<_> =
+                    (0..3 * BATCH as u8).map(|number| vec![round, number]).collect();
                 assert_eq!(receive(&mut io, 3 * BATCH), wanted);
                 fed.join().expect("no panic");
             }
@@ -570,7 +596,10 @@ mod tests {
             let mut packets = taken.join().expect("no panic");
             // A socket that is full for a moment lets others overtake; a device never is.
             packets.sort();
-            assert_eq!(packets, (0..count).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>());
+            assert_eq!(
+                packets,
+                (0..count).map(|number| number.to_be_bytes().to_vec()).collect::<Vec<_>>()
+            );
         });
     }
 

@@ -185,7 +185,10 @@ mod tests {
         let header = [1, 0, 0, 0, 0, 0, 20, 0, 16, 0];
         assert!(decode(&header, 38).is_ok());
         assert_eq!(decode(&header, 37), Err(BadHeader::Checksum));
-        assert_eq!(decode(&[1, 0, 0, 0, 0, 0, 255, 255, 255, 255], 65_535), Err(BadHeader::Checksum));
+        assert_eq!(
+            decode(&[1, 0, 0, 0, 0, 0, 255, 255, 255, 255], 65_535),
+            Err(BadHeader::Checksum)
+        );
     }
 
     #[test]

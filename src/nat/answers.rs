@@ -29,7 +29,8 @@ pub(super) struct AnswerLimits {
 impl AnswerLimits {
     pub(super) fn new(rate: u32, now: Tick) -> Self {
         let full = pack(now, capacity(rate));
-        let buckets = (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
+        let buckets =
+            (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
         Self { hasher: RandomState::new(), buckets, rate }
     }
 

@@ -111,7 +111,10 @@ mod tests {
     #[test]
     fn numbers_survive_publishing_and_add_up() {
         let mut counters = Counters::from_values(1..);
-        assert_eq!(counters.values().collect::<Vec<_>>(), (1..=Counters::COUNT as u64).collect::<Vec<_>>());
+        assert_eq!(
+            counters.values().collect::<Vec<_>>(),
+            (1..=Counters::COUNT as u64).collect::<Vec<_>>()
+        );
         let copy = counters.clone();
         counters.add(&copy);
         assert!(counters.values().zip(copy.values()).all(|(twice, once)| twice == 2 * once));

@@ -21,7 +21,12 @@ impl Nat {
         let own_name = to.source.address == parsed.source();
         if parsed.is_fragment() || !(own_name || parsed.is_atomic()) {
             let (source, destination) = (to.source.address, to.destination.address);
-            let number = self.identifications.take(source, destination, parsed.protocol(), packet.segments());
+            let number = self.identifications.take(
+                source,
+                destination,
+                parsed.protocol(),
+                packet.segments(),
+            );
             parsed.renumber(packet.buffer, number);
         }
         if !(own_name || inside) {
@@ -56,7 +61,9 @@ impl Nat {
     /// Takes out of a packet for the outside the addresses that only the inside and this host know.
     pub(super) fn conceal_recorded(&self, parsed: &Parsed, buffer: &mut [u8], instead: Ipv4Addr) {
         let is_private = |address: Ipv4Addr| {
-            self.is_inside(address) || address.is_link_local() || self.settings.tun_address == Some(address)
+            self.is_inside(address)
+                || address.is_link_local()
+                || self.settings.tun_address == Some(address)
         };
         parsed.conceal_recorded(buffer, is_private, instead);
     }

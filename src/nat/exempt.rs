@@ -57,12 +57,14 @@ impl Nat {
             return None;
         }
         let (source, destination) = (tuple.source, tuple.destination);
-        let (inside, remote) = match (self.is_inside(source.address), self.is_inside(destination.address)) {
-            (true, false) => (source, destination),
-            (false, true) => (destination, source),
-            (true, true) | (false, false) => return None,
-        };
-        let exempt = self.external(remote.address).is_none() && self.is_exempt(tuple.protocol, remote);
+        let (inside, remote) =
+            match (self.is_inside(source.address), self.is_inside(destination.address)) {
+                (true, false) => (source, destination),
+                (false, true) => (destination, source),
+                (true, true) | (false, false) => return None,
+            };
+        let exempt =
+            self.external(remote.address).is_none() && self.is_exempt(tuple.protocol, remote);
         exempt.then_some(inside)
     }
 

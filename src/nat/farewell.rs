@@ -55,7 +55,12 @@ impl Nat {
     /// Ends affected sessions in a slice of the table. Returns how many, and where to go on (None: the sweep is done).
     ///
     /// Call it again a moment later while [`Self::farewells`] is large.
-    pub fn sweep(&self, affected: Affected, from: SweepPlace, now: Tick) -> (usize, Option<SweepPlace>) {
+    pub fn sweep(
+        &self,
+        affected: Affected,
+        from: SweepPlace,
+        now: Tick,
+    ) -> (usize, Option<SweepPlace>) {
         let mut condemned: Vec<(SessionId, Key, Packets)> = Vec::new();
         let next = self.table.list((from.0, from.1), SLICE, |session| {
             if self.is_affected(affected, &session) {
@@ -108,20 +113,27 @@ impl Nat {
         let ends = [session.original.source, session.reply.source];
         let is_own = ends.iter().any(|end| self.line_of_own(end.address).is_some());
         // What is published cannot choose: it answers where it was asked.
-        let rule =
-            || self.outbound_rule(session.original.source.address, session.original.destination.address);
+        let rule = || {
+            self.outbound_rule(
+                session.original.source.address,
+                session.original.destination.address,
+            )
+        };
         match affected {
             Affected::Homeless => self.is_homeless(session),
             // Hairpin needs no line; the box's own endpoints must stay on theirs.
             Affected::Over(_) | Affected::Returning(_) if is_hairpin || is_own => false,
             Affected::Over(uplink) if session.uplink != uplink => false,
             Affected::Over(uplink) => match from {
-                End::Mapping | End::Address => rule().is_some_and(|rule| self.has_other_line(rule, uplink)),
+                End::Mapping | End::Address => {
+                    rule().is_some_and(|rule| self.has_other_line(rule, uplink))
+                }
                 End::Outside | End::Forward => self.has_other_open_line(uplink),
             },
             Affected::Returning(uplink) => {
                 let inside = session.original.source;
-                let would_return = |rule| self.would_choose(rule, inside, session.uplink) == Some(uplink);
+                let would_return =
+                    |rule| self.would_choose(rule, inside, session.uplink) == Some(uplink);
                 session.uplink != uplink
                     && matches!(from, End::Mapping | End::Address)
                     && rule().is_some_and(would_return)
@@ -139,7 +151,8 @@ impl Nat {
 
     /// What the inside end of a session is told when it ends: nothing where there is no way to.
     fn farewell(&self, session: &Listed) -> Packets {
-        let inside = if session.origin.from.is_inside() { Direction::Original } else { Direction::Reply };
+        let inside =
+            if session.origin.from.is_inside() { Direction::Original } else { Direction::Reply };
         let sent = match inside {
             Direction::Original => session.original,
             Direction::Reply => session.reply,

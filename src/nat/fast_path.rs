@@ -49,7 +49,13 @@ impl Nat {
 
     /// Rewrites a packet of a session.
     #[inline]
-    pub(super) fn deliver(&self, lane: &mut Lane, packet: &mut Packet<'_>, hit: &Hit, now: Tick) -> Verdict {
+    pub(super) fn deliver(
+        &self,
+        lane: &mut Lane,
+        packet: &mut Packet<'_>,
+        hit: &Hit,
+        now: Tick,
+    ) -> Verdict {
         if let Some(session) = hit.rehang {
             self.table.rehang(session, now);
         }
@@ -72,7 +78,13 @@ impl Nat {
         if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
             // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
             // 5508 section 7.1.1).
-            return self.answer(lane, packet, Answer::FragmentationNeeded { mtu }, DropReason::TooBig, now);
+            return self.answer(
+                lane,
+                packet,
+                Answer::FragmentationNeeded { mtu },
+                DropReason::TooBig,
+                now,
+            );
         }
         if let Content::Tcp(tcp) = packet.parsed.content()
             && tcp.flags.syn()
@@ -114,7 +126,14 @@ fn segment(packet: &Packet<'_>) -> Option<Segment> {
     let Tcp { flags, sequence, acknowledgement, window, payload_length } =
         packet.parsed.tcp(packet.buffer)?;
     let scale = if flags.syn() { packet.parsed.window_scale(packet.buffer) } else { None };
-    Some(Segment { flags, sequence, acknowledgement, window, payload: u32::from(payload_length), scale })
+    Some(Segment {
+        flags,
+        sequence,
+        acknowledgement,
+        window,
+        payload: u32::from(payload_length),
+        scale,
+    })
 }
 
 /// Bytes of an IPv4 and a TCP header without options.

@@ -32,8 +32,9 @@ impl Forwards {
     pub(super) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
         self.by_external.get(&external.address)?.iter().find_map(|forward| {
             let (first, last) = forward.ports;
-            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port))
-                .then(|| Endpoint::new(forward.to_address, forward.to_port + (external.port - first)))
+            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port)).then(
+                || Endpoint::new(forward.to_address, forward.to_port + (external.port - first)),
+            )
         })
     }
 
@@ -69,7 +70,11 @@ impl Forwards {
     }
 
     /// Where a server endpoint is published: uplink and endpoint.
-    fn publications(&self, protocol: Protocol, inside: Endpoint) -> impl Iterator<Item = (u8, Endpoint)> {
+    fn publications(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+    ) -> impl Iterator<Item = (u8, Endpoint)> {
         self.by_inside.get(&inside.address).into_iter().flatten().filter_map(move |forward| {
             let (first, last) = forward.ports;
             let distance = inside.port.checked_sub(forward.to_port)?;

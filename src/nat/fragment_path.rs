@@ -14,7 +14,8 @@ impl Nat {
     #[cold]
     pub fn translate_fragment(&self, lane: &mut Lane, packet: Packet<'_>, now: Tick) -> Verdict {
         let Packet { parsed, buffer, wire_length } = packet;
-        let Content::Fragment { offset, more, identification, first_tuple } = parsed.content() else {
+        let Content::Fragment { offset, more, identification, first_tuple } = parsed.content()
+        else {
             unreachable!("the engine brings only fragments here");
         };
         let name = DatagramName {
@@ -24,7 +25,8 @@ impl Nat {
             identification,
         };
         let start = u32::from(offset);
-        let piece = Piece { start, end: start + (parsed.length() - parsed.header_length()) as u32, more };
+        let piece =
+            Piece { start, end: start + (parsed.length() - parsed.header_length()) as u32, more };
         match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
             Admission::Held => Verdict::Held,
             Admission::Refused(reason) => Verdict::Drop(reason),

@@ -49,15 +49,18 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                     for number in 0..AT_ONCE {
                         // The first pieces take turns on the workers, and so do the others.
                         let index = (worker + usize::from(number)) % WORKERS;
-                        let mut piece = datagram(round * AT_ONCE + number, published).swap_remove(index);
+                        let mut piece =
+                            datagram(round * AT_ONCE + number, published).swap_remove(index);
                         let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
                         let length = piece.len();
                         piece.resize(2048, 0);
-                        let packet = Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
+                        let packet =
+                            Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
                         match nat.translate_fragment(&mut lane, packet, NOW) {
                             Verdict::Translated => passed.push(piece[..length].to_vec()),
                             Verdict::Held => {}
-                            other @ (Verdict::HandBack | Verdict::Answer(..) | Verdict::Drop(_)) => {
+                            other
+                            @ (Verdict::HandBack | Verdict::Answer(..) | Verdict::Drop(_)) => {
                                 panic!("{other:?}")
                             }
                         }
@@ -71,7 +74,9 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
     let mut payloads: HashMap<u16, Vec<(u16, Vec<u8>)>> = HashMap::new();
     for piece in workers.into_iter().flat_map(|worker| worker.join().expect("no panic")) {
         let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
-        let Content::Fragment { offset, identification, .. } = parsed.content() else { panic!("a fragment") };
+        let Content::Fragment { offset, identification, .. } = parsed.content() else {
+            panic!("a fragment")
+        };
         payloads.entry(identification).or_default().push((offset, piece[20..].to_vec()));
     }
     assert_eq!(payloads.len(), usize::from(ROUNDS * AT_ONCE), "datagrams");

@@ -152,7 +152,13 @@ impl Fragments {
     }
 
     /// Takes note of a piece; `bytes` is the packet, kept if it must wait.
-    pub(super) fn admit(&self, name: DatagramName, piece: Piece, bytes: &[u8], now: Tick) -> Admission {
+    pub(super) fn admit(
+        &self,
+        name: DatagramName,
+        piece: Piece,
+        bytes: &[u8],
+        now: Tick,
+    ) -> Admission {
         let mut store = self.0.lock();
         store.forget_old(now);
         if !store.datagrams.contains_key(&name) {
@@ -225,8 +231,14 @@ impl Store {
     fn enter(&mut self, name: DatagramName, now: Tick) {
         self.arrivals += 1;
         let turn = Turn { sent_on: false, number: self.arrivals };
-        let datagram =
-            Datagram { turn, since: now, pieces: Vec::new(), fate: None, refused: false, held: Vec::new() };
+        let datagram = Datagram {
+            turn,
+            since: now,
+            pieces: Vec::new(),
+            fate: None,
+            refused: false,
+            held: Vec::new(),
+        };
         self.datagrams.insert(name, datagram);
         self.turns.insert(turn, name);
         self.turns_of.insert((name.source, turn));
@@ -237,7 +249,9 @@ impl Store {
         for sent_on in [false, true] {
             while let Some((_, name)) = self.turns.range(Turn { sent_on, number: 0 }..).next() {
                 let (name, datagram) = (*name, &self.datagrams[name]);
-                if datagram.turn.sent_on != sent_on || !now.reached(datagram.since.after(self.lifetime)) {
+                if datagram.turn.sent_on != sent_on
+                    || !now.reached(datagram.since.after(self.lifetime))
+                {
                     break;
                 }
                 self.lost.expired += self.remove(name).held.len() as u64;
@@ -249,7 +263,8 @@ impl Store {
     fn make_room(&mut self, source: Ipv4Addr) {
         let share = (self.capacity / SHARE).max(LEAST_SHARE);
         if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
-            let (_, turn) = self.turns_of.range((source, FIRST_TURN)..).next().expect("it has its share");
+            let (_, turn) =
+                self.turns_of.range((source, FIRST_TURN)..).next().expect("it has its share");
             self.evict(*turn);
         }
         while self.datagrams.len() >= self.capacity {
@@ -263,8 +278,11 @@ impl Store {
         let own = self.datagrams[&name].turn;
         let length = bytes.len();
         while self.holdings[&name.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
-            let mut others = self.turns_of.range((name.source, FIRST_TURN)..).map(|(_, turn)| *turn);
-            self.evict(others.find(|turn| *turn != own).expect("one datagram has less than a share"));
+            let mut others =
+                self.turns_of.range((name.source, FIRST_TURN)..).map(|(_, turn)| *turn);
+            self.evict(
+                others.find(|turn| *turn != own).expect("one datagram has less than a share"),
+            );
         }
         while self.held_bytes + length > MAX_HELD_BYTES {
             let mut others = self.turns.keys().copied();
@@ -309,7 +327,8 @@ impl Datagram {
     fn contradicts(&self, piece: Piece) -> bool {
         self.pieces.iter().any(|other| {
             let overlaps = piece.start < other.end && other.start < piece.end;
-            let beyond = |last: &Piece, any: &Piece| !last.more && (any.end > last.end || !any.more);
+            let beyond =
+                |last: &Piece, any: &Piece| !last.more && (any.end > last.end || !any.more);
             overlaps || beyond(other, &piece) || beyond(&piece, other)
         })
     }
@@ -346,7 +365,12 @@ mod tests {
 
     fn name(identification: u16) -> DatagramName {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        DatagramName { source: address, destination: address, protocol: Protocol::UDP, identification }
+        DatagramName {
+            source: address,
+            destination: address,
+            protocol: Protocol::UDP,
+            identification,
+        }
     }
 
     fn store(capacity: u32) -> Fragments {
@@ -375,14 +399,21 @@ mod tests {
             }
             assert_eq!(passed, 3, "{order:?}");
             let inner = store.0.lock();
-            assert_eq!((inner.datagrams.len(), inner.held_bytes, inner.lost), (0, 0, Lost::default()));
-            assert!(inner.turns.is_empty() && inner.turns_of.is_empty() && inner.holdings.is_empty());
+            assert_eq!(
+                (inner.datagrams.len(), inner.held_bytes, inner.lost),
+                (0, 0, Lost::default())
+            );
+            assert!(
+                inner.turns.is_empty() && inner.turns_of.is_empty() && inner.holdings.is_empty()
+            );
         }
     }
 
     #[test]
     fn an_overlap_refuses_the_whole_datagram_and_a_repeat_only_itself() {
-        for bad in [piece(12, 24, true), piece(0, 16, true), piece(8, 12, true), piece(24, 32, false)] {
+        for bad in
+            [piece(12, 24, true), piece(0, 16, true), piece(8, 12, true), piece(24, 32, false)]
+        {
             let store = store(10);
             store.admit(name(1), piece(8, 16, true), b"a", NOW);
             store.admit(name(1), piece(16, 20, false), b"b", NOW);
@@ -410,7 +441,10 @@ mod tests {
         store.admit(name(1), piece(8, 16, true), b"a", NOW);
         assert_eq!(store.expire(NOW.after(Span(14_999))), Lost::default());
         assert_eq!(store.expire(NOW.after(Span(15_000))), Lost { expired: 1, ..Lost::default() });
-        assert_eq!(store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))), Admission::First);
+        assert_eq!(
+            store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))),
+            Admission::First
+        );
     }
 
     #[test]
@@ -464,7 +498,10 @@ mod tests {
             for number in 0..10_000 {
                 let flood = of_source(1, number);
                 if kind == 0 {
-                    assert_eq!(store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW), Admission::Held);
+                    assert_eq!(
+                        store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW),
+                        Admission::Held
+                    );
                 } else {
                     store.admit(flood, piece(0, 1440, true), &[0; 1460], NOW);
                     let fate = if kind == 1 { FATE } else { Fate::Dropped(DropReason::NoMapping) };
@@ -490,7 +527,10 @@ mod tests {
                 store.admit(flood, piece(8, 65_448, true), &[0; 65_460], NOW);
                 store.admit(of_source(1_000_000 + number, round), piece(0, 8, true), b"a", NOW);
             }
-            assert_eq!(store.admit(name(round), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
+            assert_eq!(
+                store.admit(name(round), piece(8, 9, false), b"b", NOW),
+                Admission::Known(FATE)
+            );
         }
         assert_consistent(&store);
         assert!(store.expire(NOW).evicted > 40_000);
@@ -517,7 +557,10 @@ mod tests {
             store.admit(name(1), piece(number * 8, number * 8 + 8, true), b"a", NOW);
         }
         let more = piece(MAX_PIECES as u32 * 8, MAX_PIECES as u32 * 8 + 8, true);
-        assert_eq!(store.admit(name(1), more, b"a", NOW), Admission::Refused(DropReason::FragmentRefused));
+        assert_eq!(
+            store.admit(name(1), more, b"a", NOW),
+            Admission::Refused(DropReason::FragmentRefused)
+        );
     }
 
     use proptest::prelude::*;

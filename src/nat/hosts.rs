@@ -71,7 +71,8 @@ impl Hosts {
         if self.accounts.len() <= self.look_above.load(Relaxed) {
             return;
         }
-        self.accounts.retain(|_, account| account.sessions != 0 || now.since(account.second) < SECOND);
+        self.accounts
+            .retain(|_, account| account.sessions != 0 || now.since(account.second) < SECOND);
         self.look_above.store((2 * self.accounts.len()).max(FEW), Relaxed);
     }
 

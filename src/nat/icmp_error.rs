@@ -36,13 +36,15 @@ impl Nat {
         let parsed = packet.parsed;
         // Nobody but the box has its addresses, and what its kernel writes bears the TUN's, a link-local one.
         let is_kernels_own = self.is_kernels_own(parsed.source());
-        if !is_kernels_own && (is_martian(parsed.source()) || self.external(parsed.source()).is_some()) {
+        if !is_kernels_own
+            && (is_martian(parsed.source()) || self.external(parsed.source()).is_some())
+        {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self
-                .pass_exempt_error(lane, &mut packet, error)
-                .unwrap_or_else(|| self.leave(parsed.destination(), DropReason::UnmatchedIcmpError));
+            return self.pass_exempt_error(lane, &mut packet, error).unwrap_or_else(|| {
+                self.leave(parsed.destination(), DropReason::UnmatchedIcmpError)
+            });
         };
         if parsed.destination() != error.quoted.source.address
             || !self.may_report(parsed.source(), error, report.to_inside)
@@ -88,7 +90,9 @@ impl Nat {
             || self.settings.inside_routers.contains(&reporter)
             || match self.is_inside(reporter) {
                 true => {
-                    !(of_receivers || self.forwards.has_server(reporter) || self.hosts.has_sessions(reporter))
+                    !(of_receivers
+                        || self.forwards.has_server(reporter)
+                        || self.hosts.has_sessions(reporter))
                 }
                 false => to_inside,
             }
@@ -110,6 +114,10 @@ impl Nat {
                 Some(_) | None => report.sent.destination.address,
             };
         }
-        if self.is_inside(reporter) || !report.to_inside { report.sent.destination.address } else { reporter }
+        if self.is_inside(reporter) || !report.to_inside {
+            report.sent.destination.address
+        } else {
+            reporter
+        }
     }
 }

@@ -34,7 +34,10 @@ pub(super) struct Identifications {
 
 impl Identifications {
     pub(super) fn new() -> Self {
-        Self { hasher: RandomState::new(), counters: (0..COUNTERS).map(|_| AtomicU16::new(0)).collect() }
+        Self {
+            hasher: RandomState::new(),
+            counters: (0..COUNTERS).map(|_| AtomicU16::new(0)).collect(),
+        }
     }
 
     /// The number of a packet, or the first of as many consecutive ones as there are `segments`.
@@ -116,7 +119,12 @@ mod tests {
         let mut taken = HashSet::new();
         for round in 0..300u16 {
             for _ in 0..round % 5 {
-                assert!(taken.insert(identifications.take(SOURCE, destination(1), Protocol::TCP, 1)));
+                assert!(taken.insert(identifications.take(
+                    SOURCE,
+                    destination(1),
+                    Protocol::TCP,
+                    1
+                )));
             }
             let segments = 2 + round % 63;
             let first = identifications.take(SOURCE, destination(1), Protocol::TCP, segments);
@@ -141,7 +149,8 @@ mod tests {
             let equal = left.iter().zip(right).filter(|(left, right)| left == right).count();
             assert!(equal < 200, "{equal} of 2000 numbers agree");
         }
-        let steps: HashSet<u16> = first.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+        let steps: HashSet<u16> =
+            first.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
         assert!(steps.len() > 20, "{} kinds of steps", steps.len());
         let upper_half = first.iter().filter(|number| **number >= 1 << 15).count();
         assert!((200..1800).contains(&upper_half), "{upper_half} of 2000 in the upper half");

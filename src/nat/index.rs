@@ -133,7 +133,11 @@ impl Index {
 impl Locked<'_> {
     /// Finds the entry of `hash` that `is_it` accepts. The key must belong to a locked shard.
     #[inline]
-    pub(super) fn find(&self, hash: KeyHash, mut is_it: impl FnMut(Entry) -> bool) -> Option<Entry> {
+    pub(super) fn find(
+        &self,
+        hash: KeyHash,
+        mut is_it: impl FnMut(Entry) -> bool,
+    ) -> Option<Entry> {
         let tag = tag(hash);
         let mut bucket = self.index.home(hash);
         for _ in 0..1usize << self.index.shard_shift {
@@ -257,9 +261,11 @@ mod tests {
         for tag in samples {
             for mask in 0..4096usize {
                 let lanes = [0, 1, 2, 3].map(|lane| samples[mask >> (3 * lane) & 7]);
-                let word = lanes.iter().rev().fold(0u64, |word, lane| word << 16 | u64::from(*lane));
-                let expected =
-                    (0..4).filter(|lane| lanes[*lane] == tag).fold(0, |bits, lane| bits | 1 << lane);
+                let word =
+                    lanes.iter().rev().fold(0u64, |word, lane| word << 16 | u64::from(*lane));
+                let expected = (0..4)
+                    .filter(|lane| lanes[*lane] == tag)
+                    .fold(0, |bits, lane| bits | 1 << lane);
                 assert_eq!(equal_lanes(word, tag), expected, "{lanes:x?} {tag:x}");
             }
         }

@@ -36,7 +36,10 @@ impl Key {
                 Ipv4Addr::from_bits((self.addresses >> 32) as u32),
                 (self.ports >> 16) as u16,
             ),
-            destination: Endpoint::new(Ipv4Addr::from_bits(self.addresses as u32), self.ports as u16),
+            destination: Endpoint::new(
+                Ipv4Addr::from_bits(self.addresses as u32),
+                self.ports as u16,
+            ),
         }
     }
 }
@@ -84,7 +87,10 @@ mod tests {
     fn tuple(index: u32) -> Tuple {
         Tuple {
             protocol: Protocol::TCP,
-            source: Endpoint::new(Ipv4Addr::from_bits(0xc633_6400 + index / 60_000), (index % 60_000) as u16),
+            source: Endpoint::new(
+                Ipv4Addr::from_bits(0xc633_6400 + index / 60_000),
+                (index % 60_000) as u16,
+            ),
             destination: Endpoint::new(Ipv4Addr::new(203, 0, 113, 10), 80),
         }
     }
@@ -109,7 +115,11 @@ mod tests {
             );
         }
         for bit in 0..32 {
-            assert_ne!(hash, hasher.hash(Key { ports: key.ports ^ 1 << bit, ..key }), "port bit {bit}");
+            assert_ne!(
+                hash,
+                hasher.hash(Key { ports: key.ports ^ 1 << bit, ..key }),
+                "port bit {bit}"
+            );
         }
         assert_ne!(hash, hasher.hash(Key { protocol: 17, ..key }));
     }
@@ -136,7 +146,8 @@ mod tests {
         let (one, other) = (KeyHasher::new([1, 2, 3, 4]), KeyHasher::new([5, 6, 7, 8]));
         let same = (0..1000)
             .filter(|index| {
-                one.hash(Key::of(tuple(*index))).0 >> 54 == other.hash(Key::of(tuple(*index))).0 >> 54
+                one.hash(Key::of(tuple(*index))).0 >> 54
+                    == other.hash(Key::of(tuple(*index))).0 >> 54
             })
             .count();
         assert!(same < 20, "{same} of 1000 flows share one of 1024 buckets under both keys");

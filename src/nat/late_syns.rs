@@ -44,7 +44,8 @@ impl Nat {
     pub(super) fn remember_syn(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
         let Content::Tcp(tcp) = packet.parsed.content() else { return };
         let length = packet.parsed.length();
-        if !self.settings.late_syn_error || !tcp.flags.syn() || tcp.flags.ack() || length > LONGEST {
+        if !self.settings.late_syn_error || !tcp.flags.syn() || tcp.flags.ack() || length > LONGEST
+        {
             return;
         }
         let mut waiting = self.late_syns.0.lock();
@@ -69,8 +70,11 @@ impl Nat {
             }
             let mut buffer = [0; BUFFER];
             buffer[..packet.len()].copy_from_slice(&packet);
-            let Ok(parsed) = parse(&packet, checksum) else { unreachable!("it was parsed when it came") };
-            let mut packet = Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
+            let Ok(parsed) = parse(&packet, checksum) else {
+                unreachable!("it was parsed when it came")
+            };
+            let mut packet =
+                Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
             let unreachable = Answer::Unreachable { code: PORT_UNREACHABLE };
             if let Verdict::Answer(length, _) =
                 self.answer(lane, &mut packet, unreachable, DropReason::NoMapping, now)

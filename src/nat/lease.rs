@@ -88,7 +88,8 @@ impl Nat {
         remote: Endpoint,
         now: Tick,
     ) -> Result<Adopted, DropReason> {
-        let mut adopted = self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
+        let mut adopted =
+            self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
         if self.settings.inbound_refresh || protocol != Protocol::UDP {
             adopted.refreshed = now;
         }
@@ -104,7 +105,13 @@ impl Nat {
     }
 
     /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
-    pub(super) fn return_adopted(&self, tuple: Tuple, remote: Endpoint, mapping: MappingKey, now: Tick) {
+    pub(super) fn return_adopted(
+        &self,
+        tuple: Tuple,
+        remote: Endpoint,
+        mapping: MappingKey,
+        now: Tick,
+    ) {
         self.mappings.forbid(tuple.protocol, tuple.destination, remote);
         self.mappings.release(mapping, now);
     }
@@ -113,8 +120,10 @@ impl Nat {
     #[cold]
     pub(super) fn refresh_mapping(&self, tuple: Tuple, uplink: u8, now: Tick) {
         if tuple.protocol == Protocol::UDP {
-            self.mappings
-                .refresh(self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination), now);
+            self.mappings.refresh(
+                self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination),
+                now,
+            );
         }
     }
 
@@ -137,7 +146,8 @@ impl Nat {
         }
         if ended.origin.from == End::Mapping {
             self.mappings.forbid(protocol, seen, destination);
-            self.mappings.release(self.mappings.key(protocol, ended.uplink, source, destination), now);
+            self.mappings
+                .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
         }
         if ended.origin.to == End::Mapping {
             self.mappings.forbid(protocol, destination, seen);

@@ -99,7 +99,8 @@ impl Nat {
             let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
             has_ports(tuple.protocol) && self.mappings.contains(key)
         };
-        let goes_on = |uplink: &u8| (all_closed || intake(uplink) != Intake::Closed) && has_mapping(uplink);
+        let goes_on =
+            |uplink: &u8| (all_closed || intake(uplink) != Intake::Closed) && has_mapping(uplink);
         let begins = |uplink: &u8| all_closed || intake(uplink) == Intake::Open;
         let endpoint = match rule.balance {
             Balance::Endpoint if has_ports(tuple.protocol) => tuple.source,
@@ -110,17 +111,26 @@ impl Nat {
 
     /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
     /// taken, were open, too.
-    pub(super) fn would_choose(&self, rule: &OutboundRule, inside: Endpoint, own: u8) -> Option<u8> {
+    pub(super) fn would_choose(
+        &self,
+        rule: &OutboundRule,
+        inside: Endpoint,
+        own: u8,
+    ) -> Option<u8> {
         let endpoint = match rule.balance {
             Balance::Endpoint => inside,
             Balance::Host => Endpoint::new(inside.address, 0),
         };
-        self.best_line(rule, endpoint, |uplink| *uplink == own || self.legs.intake(*uplink) == Intake::Open)
+        self.best_line(rule, endpoint, |uplink| {
+            *uplink == own || self.legs.intake(*uplink) == Intake::Open
+        })
     }
 
     /// Whether something new could begin by a rule over another line than this one.
     pub(super) fn has_other_line(&self, rule: &OutboundRule, uplink: u8) -> bool {
-        rule.uplinks.iter().any(|other| *other != uplink && self.legs.intake(*other) == Intake::Open)
+        rule.uplinks
+            .iter()
+            .any(|other| *other != uplink && self.legs.intake(*other) == Intake::Open)
     }
 
     /// Whether any line but this one is open.
@@ -148,8 +158,9 @@ impl Nat {
     /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
     /// proportion to the weights.
     fn draw(&self, endpoint: Endpoint, uplink: u8) -> f64 {
-        let seed =
-            u64::from(endpoint.address.to_bits()) << 24 | u64::from(endpoint.port) << 8 | u64::from(uplink);
+        let seed = u64::from(endpoint.address.to_bits()) << 24
+            | u64::from(endpoint.port) << 8
+            | u64::from(uplink);
         // In (0, 1].
         let uniform = ((self.mix(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         -uniform.ln() / f64::from(self.settings.uplinks[usize::from(uplink)].weight.max(1))
@@ -157,7 +168,11 @@ impl Nat {
 
     /// The rule by which an inside host may reach a destination: the longest source prefix first, then the longest
     /// destination.
-    pub(super) fn outbound_rule(&self, host: Ipv4Addr, destination: Ipv4Addr) -> Option<&OutboundRule> {
+    pub(super) fn outbound_rule(
+        &self,
+        host: Ipv4Addr,
+        destination: Ipv4Addr,
+    ) -> Option<&OutboundRule> {
         let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
         let reaching = rules.filter_map(|rule| {
             let to = rule.to.iter().filter(|prefix| prefix.contains(&destination));
@@ -173,7 +188,11 @@ impl Nat {
         if !address.is_link_local() {
             return None;
         }
-        self.settings.uplinks.iter().position(|uplink| uplink.own == Some(address)).map(|line| line as u8)
+        self.settings
+            .uplinks
+            .iter()
+            .position(|uplink| uplink.own == Some(address))
+            .map(|line| line as u8)
     }
 }
 
@@ -202,7 +221,8 @@ mod tests {
     }
 
     fn choices(nat: &Nat) -> Vec<u8> {
-        let endpoints = (0..20_000u32).map(|n| ([10, 1, (n >> 8) as u8, n as u8], 1024 + (n % 7) as u16));
+        let endpoints =
+            (0..20_000u32).map(|n| ([10, 1, (n >> 8) as u8, n as u8], 1024 + (n % 7) as u16));
         endpoints.map(|source| choose(nat, source).expect("a rule")).collect()
     }
 
@@ -232,8 +252,12 @@ mod tests {
         for intake in [Intake::Held, Intake::Closed] {
             nat.set_intake(2, intake);
             let after = choices(&nat);
-            let moved: Vec<u8> =
-                before.iter().zip(&after).filter(|(one, _)| **one == 2).map(|(_, other)| *other).collect();
+            let moved: Vec<u8> = before
+                .iter()
+                .zip(&after)
+                .filter(|(one, _)| **one == 2)
+                .map(|(_, other)| *other)
+                .collect();
             assert!(before.iter().zip(&after).all(|(one, other)| *one == 2 || one == other));
             assert!((share(&moved, 1) - 0.75).abs() < 0.03 && !moved.contains(&2));
         }

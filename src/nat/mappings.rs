@@ -91,11 +91,19 @@ struct Supply {
 impl Mappings {
     pub(super) fn new(settings: &Settings, forwards: &Forwards) -> Self {
         let anyone_may_send = settings.filtering == Dependence::EndpointIndependent;
-        let rests = anyone_may_send && !settings.port_overlapping && settings.timeouts.port_rest.0 != 0;
+        let rests =
+            anyone_may_send && !settings.port_overlapping && settings.timeouts.port_rest.0 != 0;
         let resting_ports = rests.then_some(settings.resting_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
         let supply = |protocol, external: &ExternalAddress| {
-            Supply::new(protocol, external, settings.ports, resting_ports, settings.timeouts, is_published)
+            Supply::new(
+                protocol,
+                external,
+                settings.ports,
+                resting_ports,
+                settings.timeouts,
+                is_published,
+            )
         };
         let supplies = supplies(settings, supply);
         let free = supplies.values().map(|supply| supply.ports.free() as usize);
@@ -107,7 +115,9 @@ impl Mappings {
             supplies: ArcSwap::from_pointee(supplies),
             ports: settings.ports,
             resting_ports,
-            sharers: settings.port_overlapping.then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
+            sharers: settings
+                .port_overlapping
+                .then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
             permits: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             knocks: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             timeouts: settings.timeouts,
@@ -194,7 +204,9 @@ impl Mappings {
     ) -> Result<Endpoint, Exhausted> {
         match self.by_inside.entry(key) {
             // Its external address is gone; it will be free when its last session has ended.
-            Entry::Occupied(entry) if !self.has_address(entry.get().external.address) => Err(Exhausted),
+            Entry::Occupied(entry) if !self.has_address(entry.get().external.address) => {
+                Err(Exhausted)
+            }
             Entry::Occupied(mut entry) => {
                 let mapping = entry.get_mut();
                 mapping.sessions += 1;
@@ -264,7 +276,12 @@ impl Mappings {
     }
 
     /// The mapping behind an external endpoint towards `remote`, held for one more session.
-    pub(super) fn adopt(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) -> Option<Adopted> {
+    pub(super) fn adopt(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+    ) -> Option<Adopted> {
         let key = *self.by_external.get(&self.place(protocol, external, remote))?;
         let mut mapping = self.by_inside.get_mut(&key)?;
         // Between the two look-ups the mapping may have ended, and begun anew under another port.
@@ -302,7 +319,8 @@ impl Mappings {
                 })
                 .is_some(),
         };
-        if is_last && let Some(supply) = self.supplies.load().get(&(key.protocol, external.address)) {
+        if is_last && let Some(supply) = self.supplies.load().get(&(key.protocol, external.address))
+        {
             supply.put_back(external.port, key, now);
         }
     }
@@ -335,7 +353,13 @@ impl Mappings {
     }
 
     /// Whether filtering lets `remote` send to the mapping at `external` without a session of its own.
-    pub(super) fn admits(&self, protocol: Protocol, external: Endpoint, remote: Endpoint, now: Tick) -> bool {
+    pub(super) fn admits(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+        now: Tick,
+    ) -> bool {
         let has_knocked = || {
             let until = self.knocks.get(&(protocol, external, self.filtered_part(remote)));
             until.is_some_and(|until| !now.reached(*until))
@@ -350,10 +374,18 @@ impl Mappings {
     }
 
     /// Notes that an inside host spoke in vain from `external` to the mapping at `target`.
-    pub(super) fn knock(&self, protocol: Protocol, external: Endpoint, target: Endpoint, now: Tick) {
-        let patience = if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
+    pub(super) fn knock(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        target: Endpoint,
+        now: Tick,
+    ) {
+        let patience =
+            if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
         if self.knocks.len() < MOST_KNOCKS {
-            self.knocks.insert((protocol, external, self.filtered_part(target)), now.after(patience));
+            self.knocks
+                .insert((protocol, external, self.filtered_part(target)), now.after(patience));
         }
     }
 
@@ -419,7 +451,10 @@ impl Mappings {
 }
 
 /// A supply for each protocol with ports on each external address.
-fn supplies(settings: &Settings, supply: impl Fn(Protocol, &ExternalAddress) -> Arc<Supply>) -> Supplies {
+fn supplies(
+    settings: &Settings,
+    supply: impl Fn(Protocol, &ExternalAddress) -> Arc<Supply>,
+) -> Supplies {
     let mut supplies = HashMap::new();
     for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
@@ -451,7 +486,13 @@ impl Supply {
     }
 
     /// A port for a new mapping: the one that rests for it, or a random free one.
-    fn take(&self, key: &MappingKey, likeness: Likeness, random: &mut StdRng, now: Tick) -> Option<u16> {
+    fn take(
+        &self,
+        key: &MappingKey,
+        likeness: Likeness,
+        random: &mut StdRng,
+        now: Tick,
+    ) -> Option<u16> {
         if let Some(resting) = &self.resting {
             match resting.fetch(key) {
                 Some(port) if self.ports.is_barred(port) => self.ports.release(port),

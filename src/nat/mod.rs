@@ -92,8 +92,8 @@ pub use lines::Intake;
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
 pub use session::{Direction, End, Lifetimes, NewSession, Origin, State};
 pub use settings::{
-    Balance, Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp, OutboundRule,
-    Settings, Timeouts, Uplink,
+    Balance, Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp,
+    OutboundRule, Settings, Timeouts, Uplink,
 };
 pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
 pub use tcp_state::{Placement, TcpState};
@@ -149,14 +149,21 @@ impl Nat {
         // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
         let mut random = rand::rng();
         let secret = std::array::from_fn(|_| random.random());
-        let lifetimes = Lifetimes::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
+        let lifetimes =
+            Lifetimes::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
         let table = Table::new(settings.sessions, workers, lifetimes, secret, now)?;
         let forwards = forwards::Forwards::new(&settings);
         Ok(Self {
             table: Arc::new(table),
             mappings: Arc::new(mappings::Mappings::new(&settings, &forwards)),
-            hosts: Arc::new(hosts::Hosts::new(settings.sessions_per_host, settings.new_sessions_per_host)),
-            fragments: Arc::new(fragments::Fragments::new(settings.fragments, settings.timeouts.fragment)),
+            hosts: Arc::new(hosts::Hosts::new(
+                settings.sessions_per_host,
+                settings.new_sessions_per_host,
+            )),
+            fragments: Arc::new(fragments::Fragments::new(
+                settings.fragments,
+                settings.timeouts.fragment,
+            )),
             identifications: Arc::new(identification::Identifications::new()),
             legs: Arc::new(lines::Legs::new(&settings)),
             answers: Arc::new(answers::AnswerLimits::new(settings.icmp_errors_per_host, now)),
@@ -274,7 +281,8 @@ impl Nat {
     /// published of it.
     fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
         let addresses = &self.dynamic[usize::from(uplink)];
-        if let Some(published) = self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
+        if let Some(published) =
+            self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
         {
             return published;
         }
@@ -320,12 +328,17 @@ fn dynamic_addresses(settings: &Settings) -> Box<[Box<[Ipv4Addr]>]> {
         settings.forwards.iter().filter(any).any(|forward| forward.address == *address)
     };
     let of_uplinks = |may: &dyn Fn(&Ipv4Addr) -> bool| -> Box<[Box<[Ipv4Addr]>]> {
-        let of =
-            |uplink: &Uplink| uplink.addresses.iter().map(|external| external.address).filter(may).collect();
+        let of = |uplink: &Uplink| {
+            uplink.addresses.iter().map(|external| external.address).filter(may).collect()
+        };
         settings.uplinks.iter().map(of).collect()
     };
     let dynamic = of_uplinks(&|address| !whole(address));
-    if dynamic.iter().all(|addresses| addresses.is_empty()) { of_uplinks(&|_| true) } else { dynamic }
+    if dynamic.iter().all(|addresses| addresses.is_empty()) {
+        of_uplinks(&|_| true)
+    } else {
+        dynamic
+    }
 }
 
 impl Lane {

@@ -48,7 +48,12 @@ pub(super) struct Expected {
 
 impl Expected {
     pub(super) fn of(hit: &Hit) -> Self {
-        Self { to: hit.to, direction: hit.direction, uplink: hit.uplink, ends_sooner: hit.rehang.is_some() }
+        Self {
+            to: hit.to,
+            direction: hit.direction,
+            uplink: hit.uplink,
+            ends_sooner: hit.rehang.is_some(),
+        }
     }
 }
 
@@ -83,7 +88,8 @@ impl Session {
             TcpState::Reset,
         ];
         now.reached(self.deadline(lifetimes))
-            || self.new.origin == Origin::FORWARD && !connected.map(State::Tcp).contains(&self.state)
+            || self.new.origin == Origin::FORWARD
+                && !connected.map(State::Tcp).contains(&self.state)
     }
 
     fn is_closing(&self) -> bool {
@@ -181,7 +187,8 @@ impl Model {
             }
             (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
         };
-        let idle_reset = segment.is_some_and(|segment| segment.flags.rst()) && session.state == before;
+        let idle_reset =
+            segment.is_some_and(|segment| segment.flags.rst()) && session.state == before;
         if !idle_reset || !matches!(before, State::Tcp(_)) {
             session.last_seen = now;
         }
@@ -192,7 +199,8 @@ impl Model {
     /// Takes out a session that the table has ended; it must be there, the same in every part.
     pub(super) fn remove(&mut self, ended: &Ended) -> Session {
         let place = self.sessions.iter().position(|session| session.ended() == *ended);
-        self.sessions.swap_remove(place.expect("the table ended a session that the model does not have"))
+        self.sessions
+            .swap_remove(place.expect("the table ended a session that the model does not have"))
     }
 
     /// Whether the session may be evicted, and whether a better victim exists.
@@ -202,7 +210,9 @@ impl Model {
     }
 
     pub(super) fn has_victim(&self, now: Tick) -> bool {
-        self.sessions.iter().any(|session| session.is_opening(now, &self.lifetimes) || session.is_closing())
+        self.sessions
+            .iter()
+            .any(|session| session.is_opening(now, &self.lifetimes) || session.is_closing())
     }
 
     /// Sessions whose deadline has been over for longer than `slack`.

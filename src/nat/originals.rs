@@ -52,7 +52,12 @@ mod tests {
 
     fn name(identification: u16) -> DatagramName {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        DatagramName { source: address, destination: address, protocol: Protocol::UDP, identification }
+        DatagramName {
+            source: address,
+            destination: address,
+            protocol: Protocol::UDP,
+            identification,
+        }
     }
 
     #[test]

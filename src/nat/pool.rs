@@ -113,7 +113,12 @@ impl Pool {
     }
 
     /// Takes one step of the wheel.
-    pub(super) fn step(&mut self, records: &Region<Record>, now: Tick, lifetimes: &Lifetimes) -> Due {
+    pub(super) fn step(
+        &mut self,
+        records: &Region<Record>,
+        now: Tick,
+        lifetimes: &Lifetimes,
+    ) -> Due {
         let current = slot_number(now);
         let behind = current.wrapping_sub(self.cursor) & SLOT_NUMBERS;
         if behind == 0 || behind > SLOT_NUMBERS / 2 {

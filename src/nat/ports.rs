@@ -93,12 +93,19 @@ impl PortPool {
         if self.free() == 0 {
             return None;
         }
-        self.choices(likeness).into_iter().flatten().find_map(|choice| self.take_from(choice, random))
+        self.choices(likeness)
+            .into_iter()
+            .flatten()
+            .find_map(|choice| self.take_from(choice, random))
     }
 
     /// Ports in use of the right class, from a random one on: those that mappings towards different destinations may
     /// share. At most [`SHARED_TRIES`].
-    pub(super) fn candidates(&self, likeness: Likeness, random: &mut StdRng) -> impl Iterator<Item = u16> {
+    pub(super) fn candidates(
+        &self,
+        likeness: Likeness,
+        random: &mut StdRng,
+    ) -> impl Iterator<Item = u16> {
         let [.., last_choice] = self.choices(likeness);
         let Choice { first, last, .. } = last_choice.expect("the last choice is always there");
         let count = u32::from(last - first) + 1;
@@ -115,8 +122,11 @@ impl PortPool {
             Likeness::Class(model) => (model, false),
             Likeness::ClassAndParity(model) => (model, true),
         };
-        let has_class =
-            if model < UNPRIVILEGED { self.first < UNPRIVILEGED } else { self.last >= UNPRIVILEGED };
+        let has_class = if model < UNPRIVILEGED {
+            self.first < UNPRIVILEGED
+        } else {
+            self.last >= UNPRIVILEGED
+        };
         let (class, fallback) = match (model < UNPRIVILEGED, has_class) {
             (_, false) => (all, None),
             (true, true) => ((self.first, self.last.min(UNPRIVILEGED - 1)), Some(all)),
@@ -297,11 +307,15 @@ mod tests {
         let mut random = StdRng::seed_from_u64(5);
         let pool = PortPool::new(1000, 1099, &[], |_| false);
         let mut take = |likeness| pool.take(likeness, &mut random);
-        let low: Vec<u16> = (0..24).map_while(|port| take(Likeness::ClassAndParity(port))).collect();
+        let low: Vec<u16> =
+            (0..24).map_while(|port| take(Likeness::ClassAndParity(port))).collect();
         assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
         assert!(take(Likeness::Class(53)).is_some_and(|port| port >= 1024));
         assert_eq!(
-            (0..75).filter_map(|_| take(Likeness::Class(5000))).filter(|port| *port >= 1024).count(),
+            (0..75)
+                .filter_map(|_| take(Likeness::Class(5000)))
+                .filter(|port| *port >= 1024)
+                .count(),
             75
         );
         pool.release(1000);
@@ -351,7 +365,8 @@ mod tests {
                     let pool = &pool;
                     scope.spawn(move || {
                         let mut random = StdRng::seed_from_u64(seed);
-                        std::iter::from_fn(|| pool.take(Likeness::None, &mut random)).collect::<Vec<_>>()
+                        std::iter::from_fn(|| pool.take(Likeness::None, &mut random))
+                            .collect::<Vec<_>>()
                     })
                 })
                 .collect();

@@ -101,8 +101,8 @@ impl<T: Plain> Deref for Region<T> {
 
 impl<T: Plain> Drop for Region<T> {
     fn drop(&mut self) {
-        let length =
-            Self::length(self.count).expect("the same length was computed when the region was mapped");
+        let length = Self::length(self.count)
+            .expect("the same length was computed when the region was mapped");
         // SAFETY: the mapping was made by `map` with this length, and no reference to it outlives `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), length) };
     }

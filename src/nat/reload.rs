@@ -111,7 +111,9 @@ impl Nat {
         };
         let to_is_allowed = match to {
             End::Outside => true,
-            End::Mapping | End::Address => may_go_out(inside_end, source) && !is_published(destination),
+            End::Mapping | End::Address => {
+                may_go_out(inside_end, source) && !is_published(destination)
+            }
             End::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
         };
         from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)
@@ -122,10 +124,13 @@ impl Nat {
 fn published_ports(settings: &Settings) -> HashSet<(Protocol, Endpoint)> {
     let mut published = HashSet::new();
     for forward in &settings.forwards {
-        for protocol in [Protocol::TCP, Protocol::UDP].into_iter().filter(|one| forward.protocol.covers(*one))
+        for protocol in
+            [Protocol::TCP, Protocol::UDP].into_iter().filter(|one| forward.protocol.covers(*one))
         {
             let (first, last) = forward.ports;
-            published.extend((first..=last).map(|port| (protocol, Endpoint::new(forward.address, port))));
+            published.extend(
+                (first..=last).map(|port| (protocol, Endpoint::new(forward.address, port))),
+            );
         }
     }
     published

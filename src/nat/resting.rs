@@ -72,7 +72,8 @@ impl Resting {
     /// Takes a port away from its rest, for a forward; false when it does not rest.
     pub(super) fn give_up(&self, port: u16) -> bool {
         let mut inner = self.inner.lock();
-        let holder = inner.by_holder.iter().find(|(_, rest)| rest.port == port).map(|(holder, _)| *holder);
+        let holder =
+            inner.by_holder.iter().find(|(_, rest)| rest.port == port).map(|(holder, _)| *holder);
         holder.is_some_and(|holder| inner.by_holder.remove(&holder).is_some())
     }
 }
@@ -114,7 +115,12 @@ mod tests {
         let (resting, start) = (Resting::new(Span(100), 10), Tick(u32::MAX - 50));
         for port in [1, 2, 3] {
             assert_eq!(
-                woken(|wake| resting.lay(port, holder(port), start.after(Span(u32::from(port))), wake)),
+                woken(|wake| resting.lay(
+                    port,
+                    holder(port),
+                    start.after(Span(u32::from(port))),
+                    wake
+                )),
                 NOBODY
             );
         }
@@ -135,7 +141,11 @@ mod tests {
             assert_eq!(woken(|wake| resting.lay(port, holder(port), Tick(0), wake)), expected);
         }
         assert!(resting.give_up(2) && !resting.give_up(2));
-        assert_eq!(woken(|wake| resting.wake_due(Tick(100), wake)), [3], "what was given up is not woken");
+        assert_eq!(
+            woken(|wake| resting.wake_due(Tick(100), wake)),
+            [3],
+            "what was given up is not woken"
+        );
         let none = Resting::new(Span(100), 0);
         assert_eq!(woken(|wake| none.lay(7, holder(7), Tick(0), wake)), [7], "room for none");
     }

@@ -374,7 +374,8 @@ impl Record {
                 State::Tcp(next)
             }
             (State::Udp | State::DnsAnswered | State::Guessed, _) => {
-                refreshes = lifetimes.inbound_refresh || !self.origin().comes_over_mapping(direction);
+                refreshes =
+                    lifetimes.inbound_refresh || !self.origin().comes_over_mapping(direction);
                 match direction {
                     Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
                         State::DnsAnswered

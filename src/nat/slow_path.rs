@@ -50,8 +50,12 @@ impl Nat {
             return verdict;
         }
         let Packet { parsed, wire_length, .. } = packet;
-        let miss =
-            Miss { packet: Packet { parsed, buffer: &mut *packet.buffer, wire_length }, tuple, segment, now };
+        let miss = Miss {
+            packet: Packet { parsed, buffer: &mut *packet.buffer, wire_length },
+            tuple,
+            segment,
+            now,
+        };
         let outcome = match (self.is_inside(source) || is_own, self.external(destination)) {
             (true, None) => self.open_outbound(lane, miss),
             (true, Some(external)) => self.open_hairpin(lane, miss, external),
@@ -74,14 +78,18 @@ impl Nat {
         let tuple = miss.tuple;
         let chosen = self.choose_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
-        let uplink = published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
+        let uplink =
+            published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
         let is_ambiguous = self.forwards.is_ambiguous(tuple.protocol, tuple.source);
         let state = match (miss.opening_state(), published) {
             // It may begin something, or answer what the box has forgotten.
             (Ok(State::Udp), Some(_)) if is_ambiguous => State::Guessed,
             (Ok(state), _) => state,
             // A static forward's server goes on in the middle of a connection after a restart of the box.
-            (Err(DropReason::TcpWithoutSession | DropReason::UnaskedAnswer), Some((_, endpoint))) => {
+            (
+                Err(DropReason::TcpWithoutSession | DropReason::UnaskedAnswer),
+                Some((_, endpoint)),
+            ) => {
                 return self.resume_from_server(lane, miss, uplink, endpoint);
             }
             (Err(reason), _) => return Err(reason),
@@ -89,7 +97,9 @@ impl Nat {
         let lease = match (self.lease(lane, tuple, uplink, miss.now), published) {
             (Ok(lease), _) => lease,
             // A published server's answers look like this when the table is full: no account may stop them.
-            (Err(_), Some((_, external))) => return self.answer_stateless(lane, miss, external, uplink),
+            (Err(_), Some((_, external))) => {
+                return self.answer_stateless(lane, miss, external, uplink);
+            }
             (Err(reason), None) => return Err(reason),
         };
         let origin = Origin { from: lease.from, to: End::Outside };
@@ -112,7 +122,10 @@ impl Nat {
         let published = self.forwards.target(tuple.protocol, tuple.destination);
         // An inside host that talks to the box's own external address means the host itself, and in the middle of a
         // connection, too: what the host answers does not come by here.
-        if external.owned && published.is_none() && !self.mappings.exists(tuple.protocol, tuple.destination) {
+        if external.owned
+            && published.is_none()
+            && !self.mappings.exists(tuple.protocol, tuple.destination)
+        {
             return Ok(Verdict::HandBack);
         }
         if !self.settings.hairpin {
@@ -122,19 +135,26 @@ impl Nat {
         let mut lease = self.lease(lane, tuple, external.uplink, miss.now)?;
         let target = match published {
             Some(target) => Ok(target),
-            None => self.adopt_mapping(tuple.protocol, tuple.destination, lease.external, miss.now).map(
-                |adopted| {
+            None => self
+                .adopt_mapping(tuple.protocol, tuple.destination, lease.external, miss.now)
+                .map(|adopted| {
                     lease.target = Some(adopted.mapping);
                     adopted.inside
-                },
-            ),
+                }),
         };
         let target = match target {
             Ok(target) => target,
             Err(reason) => {
                 self.return_lease(tuple, &lease, miss.now);
-                if reason == DropReason::Filtered && self.mappings.exists(tuple.protocol, lease.external) {
-                    self.mappings.knock(tuple.protocol, lease.external, tuple.destination, miss.now);
+                if reason == DropReason::Filtered
+                    && self.mappings.exists(tuple.protocol, lease.external)
+                {
+                    self.mappings.knock(
+                        tuple.protocol,
+                        lease.external,
+                        tuple.destination,
+                        miss.now,
+                    );
                 }
                 return Ok(self.leave(tuple.destination.address, reason));
             }
@@ -158,7 +178,8 @@ impl Nat {
         uplink: u8,
         state: State,
     ) -> Result<Verdict, (DropReason, Miss<'a>)> {
-        let reply = Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
+        let reply =
+            Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
@@ -192,8 +213,10 @@ impl Nat {
                 DropReason::NoMapping
             }
         })?;
-        let adopted = self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
-        let reply = Tuple { protocol: tuple.protocol, source: adopted.inside, destination: tuple.source };
+        let adopted =
+            self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
+        let reply =
+            Tuple { protocol: tuple.protocol, source: adopted.inside, destination: tuple.source };
         let new = NewSession {
             original: Key::of(tuple),
             reply: Key::of(reply),
@@ -239,13 +262,23 @@ impl Nat {
             let (original, reply, origin) = (Key::of(tuple), Key::of(reply), Origin::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
-                Ok(()) => return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now)),
+                Ok(()) => {
+                    return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+                }
                 Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
                 Err(InsertError::Full) => {
-                    return self.ask_stateless(lane, miss, stateless, uplink, DropReason::TableFull);
+                    return self.ask_stateless(
+                        lane,
+                        miss,
+                        stateless,
+                        uplink,
+                        DropReason::TableFull,
+                    );
                 }
                 Err(InsertError::ReplyTaken) if self.take_back_guess(reply, miss.now) => {}
-                Err(InsertError::ReplyTaken) if has_ports(tuple.protocol) => client.port = lane.random_port(),
+                Err(InsertError::ReplyTaken) if has_ports(tuple.protocol) => {
+                    client.port = lane.random_port()
+                }
                 Err(InsertError::ReplyTaken) => return Err(DropReason::AddressBusy),
             }
         }

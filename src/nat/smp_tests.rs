@@ -51,7 +51,8 @@ fn send(nat: &Nat, lane: &mut Lane, tuple: Tuple, now: Tick) -> Result<Tuple, Ve
     let key = Key::of(tuple);
     match nat.translate(lane, packet, key, nat.table().hash(key), now) {
         Verdict::Translated => {
-            craft::verify(&buffer[..length], ChecksumMode::Complete).expect("every checksum is right");
+            craft::verify(&buffer[..length], ChecksumMode::Complete)
+                .expect("every checksum is right");
             let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
             Ok(parsed.tuple().expect("udp has a tuple"))
         }
@@ -102,7 +103,10 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
             .collect();
         threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
-    assert!(ports.iter().all(|seen| *seen == ports[0]), "all workers saw the same external endpoint");
+    assert!(
+        ports.iter().all(|seen| *seen == ports[0]),
+        "all workers saw the same external endpoint"
+    );
 }
 
 /// An inbound session that met its mapping while that ended and began anew under another port held the new one for
@@ -119,7 +123,9 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
         scope.spawn(|| {
             let mut random = StdRng::seed_from_u64(1);
             for _ in 0..200_000 {
-                mappings.acquire(key, [G], &mut random, Tick(0)).expect("four ports for one mapping");
+                mappings
+                    .acquire(key, [G], &mut random, Tick(0))
+                    .expect("four ports for one mapping");
                 mappings.release(key, Tick(0));
             }
             over.store(true, Relaxed);
@@ -155,15 +161,20 @@ fn workers_that_race_over_mappings_give_everything_back() {
         port_overlapping: true,
         ..plain(Dependence::AddressAndPortDependent)
     };
-    let cases =
-        [plain(Dependence::EndpointIndependent), plain(Dependence::AddressDependent), resting, overlapping];
+    let cases = [
+        plain(Dependence::EndpointIndependent),
+        plain(Dependence::AddressDependent),
+        resting,
+        overlapping,
+    ];
     for (seed, settings) in (1..).zip(cases) {
         let nat = Nat::new(settings, WORKERS, Tick(0)).expect("memory");
         std::thread::scope(|scope| {
             for worker in 0..WORKERS {
                 let nat = &nat;
                 scope.spawn(move || {
-                    let mut lane = nat.lane_with(worker, StdRng::seed_from_u64(seed + worker as u64));
+                    let mut lane =
+                        nat.lane_with(worker, StdRng::seed_from_u64(seed + worker as u64));
                     let mut random = StdRng::seed_from_u64(seed + 10 + worker as u64);
                     for step in 0..30_000u32 {
                         let now = Tick(step);
@@ -173,7 +184,11 @@ fn workers_that_race_over_mappings_give_everything_back() {
                         let tuple = if random.random_bool(0.5) {
                             craft::tuple(Protocol::UDP, (HOST, host_port), remote)
                         } else {
-                            craft::tuple(Protocol::UDP, remote, (G, random.random_range(40_000..=40_007)))
+                            craft::tuple(
+                                Protocol::UDP,
+                                remote,
+                                (G, random.random_range(40_000..=40_007)),
+                            )
                         };
                         let _ = send(nat, &mut lane, tuple, now);
                         nat.expire(&mut lane, now);
@@ -192,8 +207,10 @@ fn workers_that_race_over_mappings_give_everything_back() {
         for port in 0..8 {
             let tuple = craft::tuple(Protocol::UDP, (HOST, 6000 + port), ([192, 0, 2, 1], 1));
             for remote in 0..2 {
-                let tuple =
-                    Tuple { destination: Endpoint::new(tuple.destination.address, 1 + remote), ..tuple };
+                let tuple = Tuple {
+                    destination: Endpoint::new(tuple.destination.address, 1 + remote),
+                    ..tuple
+                };
                 send(&nat, &mut lanes[0], tuple, now).expect("nothing was kept");
             }
         }

@@ -131,7 +131,10 @@ impl Table {
             .map(|number| {
                 let first = (number * pool_size).min(capacity);
                 let count = pool_size.min(capacity - first);
-                SharedPool { pool: Mutex::new(Pool::new(first, count, now)), live: AtomicU32::new(0) }
+                SharedPool {
+                    pool: Mutex::new(Pool::new(first, count, now)),
+                    live: AtomicU32::new(0),
+                }
             })
             .collect();
         Ok(Self {
@@ -250,7 +253,9 @@ impl Table {
             return Err(InsertError::Exists);
         }
         // A session whose two tuples are equal would talk to itself.
-        if new.original == new.reply || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some() {
+        if new.original == new.reply
+            || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some()
+        {
             return Err(InsertError::ReplyTaken);
         }
         locked.insert(original, entry(id, Direction::Original)).map_err(|_| InsertError::Full)?;
@@ -274,7 +279,8 @@ impl Table {
     /// Ends the session of this original tuple if where it belongs is a guess; None when there is no such session.
     pub fn end_guess(&self, original: Key) -> Option<Ended> {
         let hash = self.hash(original);
-        let (id, _) = split(self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?);
+        let (id, _) =
+            split(self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?);
         self.end_if(SessionId(id), |record| {
             record.key(Direction::Original) == original && record.state() == State::Guessed
         })
@@ -342,10 +348,12 @@ impl Table {
                             )
                     )
         };
-        let closing =
-            |record: &Record| matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset));
-        let victim =
-            pool.find_victim(&self.records, opening).or_else(|| pool.find_victim(&self.records, closing))?;
+        let closing = |record: &Record| {
+            matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
+        };
+        let victim = pool
+            .find_victim(&self.records, opening)
+            .or_else(|| pool.find_victim(&self.records, closing))?;
         pool.unhang(&self.records, victim);
         Some(self.bury(shared, &mut pool, victim))
     }

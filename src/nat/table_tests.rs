@@ -66,16 +66,20 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let sequence = prop::sample::select(vec![1000u32, 1001, 1101, 60_000, 1 << 30]);
     // SYN, SYN-ACK, ACK, FIN, RST.
-    let segment =
-        (prop::sample::select(vec![0x02u8, 0x12, 0x10, 0x11, 0x04]), sequence.clone(), sequence, 0..2u32)
-            .prop_map(|(flags, sequence, acknowledgement, hundreds)| Segment {
-                flags: TcpFlags(flags),
-                sequence,
-                acknowledgement,
-                window: 1000,
-                payload: hundreds * 100,
-                scale: None,
-            });
+    let segment = (
+        prop::sample::select(vec![0x02u8, 0x12, 0x10, 0x11, 0x04]),
+        sequence.clone(),
+        sequence,
+        0..2u32,
+    )
+        .prop_map(|(flags, sequence, acknowledgement, hundreds)| Segment {
+            flags: TcpFlags(flags),
+            sequence,
+            acknowledgement,
+            window: 1000,
+            payload: hundreds * 100,
+            scale: None,
+        });
     let sleep = prop_oneof![
         4 => (0..3000u32).prop_map(Span),
         4 => prop::sample::select(vec![5, 9, 11, 29, 61, 239, 262, 301, 7500]).prop_map(Span::seconds),
@@ -211,7 +215,13 @@ impl Pair {
             let mut count = 0;
             place = self.table.list(from, limit, |session| {
                 count += 1;
-                let value = (session.reply, session.origin, session.uplink, session.state, session.deadline);
+                let value = (
+                    session.reply,
+                    session.origin,
+                    session.uplink,
+                    session.state,
+                    session.deadline,
+                );
                 assert!(
                     listed.insert(session.original, value).is_none(),
                     "{} is listed twice",
@@ -227,7 +237,8 @@ impl Pair {
             .iter()
             .map(|session| {
                 let NewSession { original, reply, origin, uplink, .. } = session.new;
-                let value = (reply.tuple(), origin, uplink, session.state, session.deadline(lifetimes));
+                let value =
+                    (reply.tuple(), origin, uplink, session.state, session.deadline(lifetimes));
                 (original.tuple(), value)
             })
             .collect();
@@ -283,16 +294,23 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
                 assert_eq!(table.insert(random.random_range(0..workers), new, None, now), Ok(()));
             }
             assert_eq!(table.len(), CAPACITY);
-            assert_eq!(table.insert(0, &random_session(&mut random), None, now), Err(InsertError::Full));
+            assert_eq!(
+                table.insert(0, &random_session(&mut random), None, now),
+                Err(InsertError::Full)
+            );
             for new in &sessions {
                 for (key, other) in [(new.original, new.reply), (new.reply, new.original)] {
-                    let hit = table.peek(key, now).expect("every session can be found by both tuples");
+                    let hit =
+                        table.peek(key, now).expect("every session can be found by both tuples");
                     assert_eq!(Key::of(hit.to.mirrored()), other);
                 }
             }
             for _ in 0..1000 {
                 let stranger = random_session(&mut random).original;
-                assert!(matches!(table.track(stranger, table.hash(stranger), None, now), Tracked::Miss));
+                assert!(matches!(
+                    table.track(stranger, table.hash(stranger), None, now),
+                    Tracked::Miss
+                ));
             }
             assert_eq!(keys_of(&table).len(), 2 * CAPACITY as usize);
             let mut ended = Vec::new();
@@ -314,11 +332,16 @@ type Attack = Box<dyn Fn(u32) -> (u64, u32)>;
 fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     const CAPACITY: u32 = 60_000;
     let spread = |number: u32, bits: &[u32]| {
-        bits.iter().enumerate().fold(0, |value, (index, bit)| value | u64::from(number >> index & 1) << bit)
+        bits.iter()
+            .enumerate()
+            .fold(0, |value, (index, bit)| value | u64::from(number >> index & 1) << bit)
     };
     let attacks: [(&str, Attack); 6] = [
         ("consecutive source ports and addresses", Box::new(|n| (u64::from(n >> 15), n << 17))),
-        ("consecutive destination ports and addresses", Box::new(|n| (u64::from(n >> 15) << 32, n & 0x7fff))),
+        (
+            "consecutive destination ports and addresses",
+            Box::new(|n| (u64::from(n >> 15) << 32, n & 0x7fff)),
+        ),
         ("both addresses alike", Box::new(|n| (u64::from(n) << 32 | u64::from(n), 80))),
         (
             "high bits only",
@@ -327,7 +350,10 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             }),
         ),
         ("multiples of a large power of two", Box::new(|n| (u64::from(n) << 40, 0))),
-        ("two halves that cancel in a sum", Box::new(|n| (u64::from(n) << 32 | u64::from(u32::MAX - n), 80))),
+        (
+            "two halves that cancel in a sum",
+            Box::new(|n| (u64::from(n) << 32 | u64::from(u32::MAX - n), 80)),
+        ),
     ];
     for (name, key) in attacks {
         let mut random = StdRng::seed_from_u64(7);
@@ -347,14 +373,21 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
         for new in &sessions {
             assert_eq!(table.insert(0, new, None, Tick(0)), Ok(()), "{name}");
         }
-        assert_eq!(table.insert(0, &random_session(&mut random), None, Tick(0)), Err(InsertError::Full));
+        assert_eq!(
+            table.insert(0, &random_session(&mut random), None, Tick(0)),
+            Err(InsertError::Full)
+        );
         for new in &sessions {
             assert!(table.peek(new.original, Tick(0)).is_some(), "{name}");
             assert!(table.peek(new.reply, Tick(0)).is_some(), "{name}");
         }
         // Half of the slots are taken, so nearly every entry lies in the bucket that it wants.
         let displaced = table.displaced();
-        assert!(displaced < CAPACITY / 10, "{name}: {displaced} entries of {} are not at home", 2 * CAPACITY);
+        assert!(
+            displaced < CAPACITY / 10,
+            "{name}: {displaced} entries of {} are not at home",
+            2 * CAPACITY
+        );
     }
 }
 
@@ -367,7 +400,8 @@ fn threads_neither_lose_nor_double_a_session() {
     for seed in 0..4 {
         let clock = AtomicU32::new(u32::MAX - 100_000);
         let table =
-            Table::new(CAPACITY, 2, lifetimes(), [seed, 2, 3, 4], Tick(clock.load(Relaxed))).expect("memory");
+            Table::new(CAPACITY, 2, lifetimes(), [seed, 2, 3, 4], Tick(clock.load(Relaxed)))
+                .expect("memory");
         // By number of the original tuple: how often its session began, less how often it ended.
         let alive: Vec<AtomicU32> = (0..TUPLES).map(|_| AtomicU32::new(0)).collect();
         let number_of: HashMap<Key, usize> =
@@ -379,7 +413,8 @@ fn threads_neither_lose_nor_double_a_session() {
         let start = Barrier::new(2);
         std::thread::scope(|scope| {
             for worker in 0..2usize {
-                let (clock, table, alive, start, note_end) = (&clock, &table, &alive, &start, &note_end);
+                let (clock, table, alive, start, note_end) =
+                    (&clock, &table, &alive, &start, &note_end);
                 scope.spawn(move || {
                     let mut random = StdRng::seed_from_u64(seed * 2 + worker as u64);
                     let mut ended = Vec::new();
@@ -389,7 +424,10 @@ fn threads_neither_lose_nor_double_a_session() {
                         let number = random.random_range(0..TUPLES);
                         match random.random_range(0..100) {
                             0..40 => {
-                                let new = NewSession { reply: partner(number), ..session(number, 0, false) };
+                                let new = NewSession {
+                                    reply: partner(number),
+                                    ..session(number, 0, false)
+                                };
                                 // Noted first, as the other thread may end it at once.
                                 alive[number as usize].fetch_add(1, Relaxed);
                                 if table.insert(worker, &new, None, now).is_err() {
@@ -437,7 +475,9 @@ fn threads_neither_lose_nor_double_a_session() {
         assert_eq!(left.iter().sum::<u32>(), table.len());
         let keys = keys_of(&table);
         assert_eq!(keys.len(), 2 * table.len() as usize, "no tuple belongs to two sessions");
-        assert!((0..TUPLES).all(|number| left[number as usize] == 0 || keys.contains(&tuple(number))));
+        assert!(
+            (0..TUPLES).all(|number| left[number as usize] == 0 || keys.contains(&tuple(number)))
+        );
         let mut ended = Vec::new();
         for worker in 0..2 {
             let end = Tick(clock.load(Relaxed)).after(Span::seconds(7500));
@@ -449,7 +489,10 @@ fn threads_neither_lose_nor_double_a_session() {
         for _ in 0..CAPACITY {
             assert_eq!(table.insert(0, &random_session(&mut random), None, now), Ok(()));
         }
-        assert_eq!(table.insert(0, &random_session(&mut random), None, now), Err(InsertError::Full));
+        assert_eq!(
+            table.insert(0, &random_session(&mut random), None, now),
+            Err(InsertError::Full)
+        );
     }
 }
 
@@ -516,7 +559,8 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
 const GUESS: Origin = Origin { from: End::Forward, to: End::Outside };
 
 fn random_session(random: &mut StdRng) -> NewSession {
-    let mut key = || Key { addresses: random.random(), ports: random.random(), protocol: Protocol::UDP.0 };
+    let mut key =
+        || Key { addresses: random.random(), ports: random.random(), protocol: Protocol::UDP.0 };
     NewSession {
         original: key(),
         reply: key(),

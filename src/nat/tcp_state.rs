@@ -108,7 +108,9 @@ impl TcpState {
                 (Self::SynOriginal, Direction::Reply) | (Self::SynReply, Direction::Original) => {
                     Self::SynBoth
                 }
-                (Self::FinBoth | Self::Reset, Direction::Original) if !flags.ack() => Self::SynOriginal,
+                (Self::FinBoth | Self::Reset, Direction::Original) if !flags.ack() => {
+                    Self::SynOriginal
+                }
                 (Self::FinBoth | Self::Reset, Direction::Reply) if !flags.ack() => Self::SynReply,
                 (
                     Self::PickedUp
@@ -127,7 +129,9 @@ impl TcpState {
             return match (self, direction) {
                 _ if !inside => self,
                 (Self::SynBoth | Self::Established, Direction::Original) => Self::FinOriginal,
-                (Self::SynBoth | Self::Established | Self::PickedUp, Direction::Reply) => Self::FinReply,
+                (Self::SynBoth | Self::Established | Self::PickedUp, Direction::Reply) => {
+                    Self::FinReply
+                }
                 (Self::PickedUp, Direction::Original) => Self::PickedUpFin,
                 (Self::FinOriginal | Self::PickedUpFin, Direction::Reply)
                 | (Self::FinReply, Direction::Original) => Self::FinBoth,
@@ -158,7 +162,9 @@ mod tests {
     const RST: TcpFlags = TcpFlags(0x04);
 
     fn walk(steps: &[(Direction, TcpFlags)]) -> TcpState {
-        steps.iter().fold(SynOriginal, |state, (direction, flags)| state.after(*direction, *flags, Exact))
+        steps
+            .iter()
+            .fold(SynOriginal, |state, (direction, flags)| state.after(*direction, *flags, Exact))
     }
 
     #[test]
@@ -190,7 +196,10 @@ mod tests {
     fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
         for direction in [Original, Reply] {
             assert_eq!(FinBoth.after(direction, RST, Exact), FinBoth);
-            assert_eq!(FinBoth.after(direction, RST, Exact).after(direction, ACK, InWindow), FinBoth);
+            assert_eq!(
+                FinBoth.after(direction, RST, Exact).after(direction, ACK, InWindow),
+                FinBoth
+            );
         }
     }
 
@@ -225,7 +234,10 @@ mod tests {
         for closed in [FinBoth, Reset] {
             assert_eq!(closed.after(Original, SYN, Outside), SynOriginal);
             assert_eq!(closed.after(Reply, SYN, Outside), SynReply);
-            assert_eq!(closed.after(Original, SYN, Outside).after(Original, ACK, Exact), SynOriginal);
+            assert_eq!(
+                closed.after(Original, SYN, Outside).after(Original, ACK, Exact),
+                SynOriginal
+            );
             assert_eq!(closed.after(Reply, SYN, Outside).after(Original, SYN_ACK, Exact), SynBoth);
         }
     }
@@ -290,7 +302,8 @@ mod tests {
         assert_eq!(table.map(|row| row.0), TcpState::ALL);
         for (state, original, reply) in table {
             for (number, flags) in [SYN, SYN_ACK, ACK, FIN, RST].into_iter().enumerate() {
-                for (direction, expected) in [(Original, original[number]), (Reply, reply[number])] {
+                for (direction, expected) in [(Original, original[number]), (Reply, reply[number])]
+                {
                     assert_eq!(
                         state.after(direction, flags, Exact),
                         expected,
@@ -303,8 +316,11 @@ mod tests {
                         "{state:?} {direction:?} {flags:?}"
                     );
                     let wary = matches!(state, SynBoth | Reset);
-                    let far =
-                        if [FIN, RST].contains(&flags) || wary && flags == ACK { state } else { expected };
+                    let far = if [FIN, RST].contains(&flags) || wary && flags == ACK {
+                        state
+                    } else {
+                        expected
+                    };
                     assert_eq!(
                         state.after(direction, flags, Outside),
                         far,

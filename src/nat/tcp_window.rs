@@ -60,8 +60,10 @@ impl TcpFields {
     /// What is known.
     pub(super) fn numbers(&self) -> TcpNumbers {
         let window = self.window.load(Relaxed);
-        let next = |own| (scale(window, own) != UNHEARD).then(|| self.next_sequence[own].load(Relaxed));
-        let acknowledged = |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
+        let next =
+            |own| (scale(window, own) != UNHEARD).then(|| self.next_sequence[own].load(Relaxed));
+        let acknowledged =
+            |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
         TcpNumbers { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
     }
 
@@ -96,7 +98,8 @@ impl TcpFields {
         }
         let other_acknowledged = has_acknowledged(window, other);
         let acknowledged = self.acknowledged[other].load(Relaxed);
-        if own_heard && segment.sequence == own_next || other_acknowledged && segment.sequence == acknowledged
+        if own_heard && segment.sequence == own_next
+            || other_acknowledged && segment.sequence == acknowledged
         {
             return Placement::Exact;
         }
@@ -162,7 +165,9 @@ impl TcpFields {
         }
         let acknowledged = &self.acknowledged[own];
         let known = has_acknowledged(window, own);
-        if segment.flags.ack() && (!known || later(segment.acknowledgement, acknowledged.load(Relaxed))) {
+        if segment.flags.ack()
+            && (!known || later(segment.acknowledgement, acknowledged.load(Relaxed)))
+        {
             acknowledged.store(segment.acknowledgement, Relaxed);
         }
         let updated = updated_window(window, own, heard, segment);
@@ -205,7 +210,8 @@ fn updated_window(window: u32, number: usize, heard: bool, segment: &Segment) ->
     // The window of a SYN is never scaled (RFC 7323 section 2.2).
     let applied = if segment.flags.syn() { 0 } else { shift };
     let bytes = u32::from(segment.window) << applied;
-    let magnitude = (bytes.div_ceil(LEAST_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
+    let magnitude =
+        (bytes.div_ceil(LEAST_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
     let largest = (window >> (8 + 4 * number) & 15).max(magnitude);
     let cleared = window & !(15 << (4 * number)) & !(15 << (8 + 4 * number));
     let acknowledged = u32::from(segment.flags.ack()) << (16 + number);
@@ -256,7 +262,11 @@ mod tests {
         let fields = fields();
         advance(&fields, Original, &segment(0x02, client, 0, 0));
         advance(&fields, Reply, &segment(0x12, server, client.wrapping_add(1), 0));
-        advance(&fields, Original, &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0));
+        advance(
+            &fields,
+            Original,
+            &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0),
+        );
         fields
     }
 
@@ -273,7 +283,10 @@ mod tests {
         }
         assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), Placement::Exact);
         // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
-        assert_eq!(fields.place(Original, &segment(0x04, client.wrapping_add(1), 0, 0)), Placement::Exact);
+        assert_eq!(
+            fields.place(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
+            Placement::Exact
+        );
     }
 
     #[test]
@@ -296,7 +309,10 @@ mod tests {
     fn what_acknowledges_nothing_that_was_sent_is_outside() {
         let fields = open(1_000_000, 2_000_000);
         for flags in [0x10, 0x11] {
-            assert_eq!(fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)), Placement::Exact);
+            assert_eq!(
+                fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                Placement::Exact
+            );
             for guess in [0, 500_000, 2_100_001, u32::MAX] {
                 assert_eq!(
                     fields.place(Original, &segment(flags, 1_000_001, guess, 0)),
@@ -306,11 +322,17 @@ mod tests {
             }
         }
         for flags in [0x00, 0x01, 0x08] {
-            assert_eq!(fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)), Placement::Outside);
+            assert_eq!(
+                fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                Placement::Outside
+            );
         }
         // A FIN before what was sent is nobody's last word; the same FIN again is.
         advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
-        assert_eq!(fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)), Placement::Outside);
+        assert_eq!(
+            fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
+            Placement::Outside
+        );
         let fin = segment(0x11, 1_005_001, 2_000_001, 0);
         for _ in 0..2 {
             assert_ne!(fields.place(Original, &fin), Placement::Outside);
@@ -324,14 +346,21 @@ mod tests {
         advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 30_000));
         advance(&fields, Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
         for sequence in [1_030_000, 1_000_001, 1_030_001] {
-            assert_ne!(fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)), Placement::Outside);
+            assert_ne!(
+                fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)),
+                Placement::Outside
+            );
         }
     }
 
     #[test]
     fn a_segment_outside_the_window_does_not_move_it() {
         let fields = open(1_000_000, 2_000_000);
-        advance(&fields, Original, &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000));
+        advance(
+            &fields,
+            Original,
+            &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000),
+        );
         assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), Placement::Exact);
     }
 
@@ -340,13 +369,24 @@ mod tests {
         let fields = open(1_000_000, 2_000_000);
         let (syn, syn_ack) = (0x02, 0x12);
         let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
-        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Outside, "no SYN was seen");
+        assert_eq!(
+            fields.place(Reply, &answer(3_000_000_001)),
+            Placement::Outside,
+            "no SYN was seen"
+        );
         advance(&fields, Original, &segment(syn, 3_000_000_000, 0, 0));
         assert_eq!(fields.place(Reply, &answer(3_000_000_002)), Placement::Outside);
-        assert_eq!(fields.place(Original, &answer(3_000_000_001)), Placement::Outside, "its own side");
+        assert_eq!(
+            fields.place(Original, &answer(3_000_000_001)),
+            Placement::Outside,
+            "its own side"
+        );
         assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Anew);
         // Until then the old connection goes on.
-        assert_eq!(fields.place(Original, &segment(0x10, 1_000_001, 2_000_001, 0)), Placement::Exact);
+        assert_eq!(
+            fields.place(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
+            Placement::Exact
+        );
         assert_eq!(fields.place(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), Placement::Exact);
     }
 
@@ -354,7 +394,11 @@ mod tests {
     fn a_scaled_window_reaches_as_far_as_it_was_advertised() {
         let fields = open(1_000_000, 2_000_000);
         // 65535 << 7 is 8 MiB less a little.
-        advance(&fields, Reply, &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) });
+        advance(
+            &fields,
+            Reply,
+            &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) },
+        );
         assert_eq!(
             fields.place(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
             Placement::InWindow

@@ -166,7 +166,10 @@ mod tests {
         for (number, reason) in DropReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, number);
             assert!(
-                reason.name().chars().all(|letter| letter.is_ascii_lowercase() || "-46".contains(letter))
+                reason
+                    .name()
+                    .chars()
+                    .all(|letter| letter.is_ascii_lowercase() || "-46".contains(letter))
             );
             assert!(reason.explanation().ends_with('.'));
         }

@@ -104,18 +104,25 @@ fn may_be_reported(parsed: &Parsed, buffer: &[u8]) -> bool {
         | Content::Other => true,
     };
     // Parse saw the ICMP header, in a first fragment too.
-    let is_error =
-        || parsed.protocol() == Protocol::ICMP && icmp::may_be_error(buffer[parsed.header_length()]);
+    let is_error = || {
+        parsed.protocol() == Protocol::ICMP && icmp::may_be_error(buffer[parsed.header_length()])
+    };
     let [from, ..] = parsed.source().octets();
     let from_one_host = !matches!(from, 0 | 127 | 224..=255);
     let destination = parsed.destination();
-    first_piece && !is_error() && from_one_host && !destination.is_multicast() && !destination.is_broadcast()
+    first_piece
+        && !is_error()
+        && from_one_host
+        && !destination.is_multicast()
+        && !destination.is_broadcast()
 }
 
 /// Type, code and the four bytes behind the checksum.
 fn message(answer: Answer) -> Icmpv4Type {
     let (type_u8, code_u8, mtu) = match answer {
-        Answer::FragmentationNeeded { mtu } => (icmp::DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, mtu),
+        Answer::FragmentationNeeded { mtu } => {
+            (icmp::DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, mtu)
+        }
         Answer::Unreachable { code } => (icmp::DESTINATION_UNREACHABLE, code, 0),
         Answer::TimeExceeded { code } => (icmp::TIME_EXCEEDED, code, 0),
     };
@@ -209,7 +216,12 @@ mod tests {
     }
 
     /// The error about `packet`, verified in full.
-    fn report(packet: &[u8], mode: ChecksumMode, wire_length: usize, answer: Answer) -> Option<Vec<u8>> {
+    fn report(
+        packet: &[u8],
+        mode: ChecksumMode,
+        wire_length: usize,
+        answer: Answer,
+    ) -> Option<Vec<u8>> {
         let parsed = parse(packet, mode).unwrap();
         let mut buffer = packet.to_vec();
         buffer.resize(packet.len().max(2048), 0xee);
@@ -222,12 +234,16 @@ mod tests {
         craft::verify(&buffer, ChecksumMode::Complete).unwrap();
         let error = etherparse::Ipv4HeaderSlice::from_slice(&buffer).unwrap();
         assert_eq!((error.source_addr(), error.destination_addr()), (BOX, parsed.source()));
-        assert_eq!((usize::from(error.total_len()), error.ttl(), error.dont_fragment()), (length, 64, false));
+        assert_eq!(
+            (usize::from(error.total_len()), error.ttl(), error.dont_fragment()),
+            (length, 64, false)
+        );
         Some(buffer)
     }
 
     fn reported(packet: &[u8]) -> bool {
-        report(packet, ChecksumMode::Complete, packet.len(), Answer::TimeExceeded { code: 0 }).is_some()
+        report(packet, ChecksumMode::Complete, packet.len(), Answer::TimeExceeded { code: 0 })
+            .is_some()
     }
 
     #[test]
@@ -263,7 +279,8 @@ mod tests {
         let mut packet = craft::tcp(tuple(Protocol::TCP), last, 1, 2, &[1; 12], &payload);
         craft::make_partial(&mut packet);
         for size in [1, 100, 501, 1448] {
-            let segment = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[1; 12], &payload[..size]);
+            let segment =
+                craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[1; 12], &payload[..size]);
             let error = report(&packet, ChecksumMode::Partial, segment.len(), TOO_BIG).unwrap();
             assert_eq!(error[28..], segment[..segment.len().min(548)]);
         }
@@ -332,7 +349,9 @@ mod tests {
         for destination in [[224, 0, 0, 1], [239, 255, 255, 255], [255; 4]] {
             assert!(!between([10, 0, 0, 1], destination));
         }
-        for source in [[0; 4], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 5], [240, 0, 0, 1], [255; 4]] {
+        for source in
+            [[0; 4], [0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 5], [240, 0, 0, 1], [255; 4]]
+        {
             assert!(!between(source, [192, 0, 2, 1]));
         }
         assert!(reported(&craft::echo(SENDER, FAR, QueryKind::EchoRequest, 1, 2, b"ping")));

@@ -148,11 +148,17 @@ mod tests {
         for constant in [0x0001, 0x1234, 0xfffe, 0xffff] {
             for old in CORNERS {
                 for new in CORNERS {
-                    for (old_second, new_second) in CORNERS.iter().flat_map(|a| CORNERS.map(|b| (*a, b))) {
+                    for (old_second, new_second) in
+                        CORNERS.iter().flat_map(|a| CORNERS.map(|b| (*a, b)))
+                    {
                         let before = !reference(&words(&[constant, old, old_second]));
                         let after = !reference(&words(&[constant, new, new_second]));
                         let change = Change::default().word(old, new).word(old_second, new_second);
-                        assert_eq!(change.applied(before), after, "{constant:04x} {old:04x}>{new:04x}");
+                        assert_eq!(
+                            change.applied(before),
+                            after,
+                            "{constant:04x} {old:04x}>{new:04x}"
+                        );
                         assert_eq!(change.applied_to_partial(!before), !after);
                     }
                 }
@@ -169,7 +175,10 @@ mod tests {
                 for field in 1..=u16::MAX {
                     let after = change.applied_to_udp(field);
                     assert_ne!(after, 0);
-                    assert_eq!(u32::from(after) % 0xffff, u32::from(change.applied(field)) % 0xffff);
+                    assert_eq!(
+                        u32::from(after) % 0xffff,
+                        u32::from(change.applied(field)) % 0xffff
+                    );
                 }
             }
         }
@@ -179,7 +188,13 @@ mod tests {
     fn a_fold_is_the_remainder_and_zero_only_for_zero() {
         let mut edges: Vec<u64> =
             (0..64).flat_map(|bit| [(1 << bit) - 1, 1 << bit, (1 << bit) + 1]).collect();
-        edges.extend([u64::MAX, u64::MAX - 1, 0xffff_0000_0000, 0xffff_0001, 0xffff_ffff_0000_0001]);
+        edges.extend([
+            u64::MAX,
+            u64::MAX - 1,
+            0xffff_0000_0000,
+            0xffff_0001,
+            0xffff_ffff_0000_0001,
+        ]);
         for first in &edges {
             for second in &edges {
                 let sum = first.wrapping_add(*second);

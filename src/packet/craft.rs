@@ -119,7 +119,13 @@ pub fn echo(
 ///
 /// # Panics
 /// If the packet would pass 65,535 bytes.
-pub fn icmp_error(kind: u8, code: u8, source: Ipv4Addr, destination: Ipv4Addr, quoted: &[u8]) -> Vec<u8> {
+pub fn icmp_error(
+    kind: u8,
+    code: u8,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    quoted: &[u8],
+) -> Vec<u8> {
     icmp(source, destination, kind, code, [0; 4], quoted)
 }
 
@@ -145,8 +151,14 @@ pub fn icmp(
 ///
 /// # Panics
 /// If the packet would pass 65,535 bytes.
-pub fn other(protocol: Protocol, source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(20 + payload.len()).expect("an IPv4 packet has at most 65,535 bytes");
+pub fn other(
+    protocol: Protocol,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    payload: &[u8],
+) -> Vec<u8> {
+    let length =
+        u16::try_from(20 + payload.len()).expect("an IPv4 packet has at most 65,535 bytes");
     let [high, low] = length.to_be_bytes();
     let mut bytes = vec![0x45, 0, high, low, 0, 0, 0, 0, 64, protocol.0, 0, 0];
     bytes.extend(source.octets());
@@ -247,7 +259,12 @@ pub fn refresh_header_checksum(packet: &mut [u8]) {
 }
 
 /// RFC 793 §3.1, RFC 768: source, destination, zero, protocol, length of header and data.
-pub(super) fn pseudo_header(source: [u8; 4], destination: [u8; 4], protocol: u8, length: usize) -> Vec<u8> {
+pub(super) fn pseudo_header(
+    source: [u8; 4],
+    destination: [u8; 4],
+    protocol: u8,
+    length: usize,
+) -> Vec<u8> {
     let [high, low] = (length as u16).to_be_bytes();
     [&source[..], &destination, &[0, protocol, high, low]].concat()
 }
@@ -292,7 +309,10 @@ mod tests {
         assert_eq!(with_df(tcp(tuple, flags, 7, 9, &[2, 4, 5, 180], b"data")), built);
 
         let mut built = Vec::new();
-        PacketBuilder::ipv4(source, destination, 64).udp(40_000, 80).write(&mut built, b"dat").unwrap();
+        PacketBuilder::ipv4(source, destination, 64)
+            .udp(40_000, 80)
+            .write(&mut built, b"dat")
+            .unwrap();
         assert_eq!(with_df(udp(tuple, b"dat")), built);
 
         let mut built = Vec::new();

@@ -188,8 +188,9 @@ mod tests {
         let whole = craft::icmp_error(11, 1, OUTSIDE, PUBLIC, &quoted);
         let first = craft::fragments(&quoted, 8).swap_remove(0);
         let mut bytes = craft::icmp_error(11, 1, OUTSIDE, PUBLIC, &first);
-        let identification =
-            |bytes: &[u8]| parse(bytes, ChecksumMode::Complete).unwrap().quoted_identification(bytes);
+        let identification = |bytes: &[u8]| {
+            parse(bytes, ChecksumMode::Complete).unwrap().quoted_identification(bytes)
+        };
         assert_eq!((identification(&whole), identification(&packet())), (None, None));
         assert_eq!(identification(&bytes), Some(77));
         parse(&bytes, ChecksumMode::Complete).unwrap().renumber_quote(&mut bytes, 0xabcd);
@@ -208,11 +209,12 @@ mod tests {
         let stamped = |flags: u8, address: [u8; 4]| {
             [&[68, 20, 21, flags][..], &address, &time, &outside, &time].concat()
         };
-        for make in
-            [&route as &dyn Fn([u8; 4]) -> Vec<u8>, &odd, &|address| stamped(0x01, address), &|address| {
-                stamped(0xf3, address)
-            }]
-        {
+        for make in [
+            &route as &dyn Fn([u8; 4]) -> Vec<u8>,
+            &odd,
+            &|address| stamped(0x01, address),
+            &|address| stamped(0xf3, address),
+        ] {
             let with = |address| craft::with_ip_options(&packet(), &make(address));
             assert_eq!(concealed(with(inside)), with(public));
             let error = |address| craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &with(address));
@@ -225,10 +227,14 @@ mod tests {
 
     #[test]
     fn broken_options_of_a_quote_are_left_alone() {
-        for list in
-            [&[7, 40, 4, 10, 0, 0, 1, 0][..], &[7, 0, 4, 0], &[7, 2, 7, 3, 68, 3, 5, 1], &[1, 1, 1, 68]]
-        {
-            let error = craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::with_ip_options(&packet(), list));
+        for list in [
+            &[7, 40, 4, 10, 0, 0, 1, 0][..],
+            &[7, 0, 4, 0],
+            &[7, 2, 7, 3, 68, 3, 5, 1],
+            &[1, 1, 1, 68],
+        ] {
+            let error =
+                craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::with_ip_options(&packet(), list));
             assert_eq!(concealed(error.clone()), error);
         }
     }

@@ -101,7 +101,8 @@ pub(super) struct Quote {
 
 impl Quote {
     /// In a packet that is no ICMP error.
-    pub(super) const NONE: Self = Self { header_length: 0, transport_length: 0, fields: Fields::Addresses };
+    pub(super) const NONE: Self =
+        Self { header_length: 0, transport_length: 0, fields: Fields::Addresses };
     /// No rewritable field of any protocol stands behind these.
     const ENOUGH: usize = 20;
 }
@@ -160,7 +161,9 @@ pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
             match (QueryKind::of(kind), kind) {
                 (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.into()),
                 (None, SOURCE_QUENCH | REDIRECT) => return Err(Malformed::QuoteIcmpError),
-                (None, kind) if is_translatable_error(kind) => return Err(Malformed::QuoteIcmpError),
+                (None, kind) if is_translatable_error(kind) => {
+                    return Err(Malformed::QuoteIcmpError);
+                }
                 (None, _) => return Err(Malformed::QuoteIcmpOther),
             }
         }
@@ -244,7 +247,10 @@ mod tests {
                 Content::IcmpQuery(query) => assert_eq!(query.kind(), kind),
                 Content::IcmpError(error) => assert!(matches!(error.kind, 3 | 11 | 12)),
                 Content::IcmpOther { kind: other, .. } => assert_eq!(other, kind),
-                other @ (Content::Tcp(_) | Content::Udp | Content::Fragment { .. } | Content::Other) => {
+                other @ (Content::Tcp(_)
+                | Content::Udp
+                | Content::Fragment { .. }
+                | Content::Other) => {
                     panic!("{other:?}")
                 }
             }
@@ -311,7 +317,8 @@ mod tests {
         let wrong = u16::from_be_bytes([bytes[54], bytes[55]]);
         let difference = (u32::from(wrong) + 0xffff - u32::from(right)) % 0xffff;
         let original = udp();
-        let original_difference = (u32::from(u16::from_be_bytes([quoted[26], quoted[27]])) + 0xffff
+        let original_difference = (u32::from(u16::from_be_bytes([quoted[26], quoted[27]]))
+            + 0xffff
             - u32::from(u16::from_be_bytes([original[26], original[27]])))
             % 0xffff;
         assert_eq!(difference, original_difference);
@@ -373,7 +380,9 @@ mod tests {
         let long = craft::udp(tuple(Protocol::UDP), &[0x33; 400]);
         let mut short = udp();
         short.resize(128, 0);
-        for (quoted, words) in [(&long[..128], 32), (&short[..], 32), (&long[..124], 31), (&long[..128], 0)] {
+        for (quoted, words) in
+            [(&long[..128], 32), (&short[..], 32), (&long[..124], 31), (&long[..128], 0)]
+        {
             let body = [quoted, &extension].concat();
             let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
             let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
@@ -387,7 +396,8 @@ mod tests {
     #[test]
     fn an_extension_is_not_taken_for_a_quoted_checksum() {
         // 28 bytes of quote (TCP without its checksum field) as RFC 4884 forbids but RFC 792 allows.
-        let body = [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
+        let body =
+            [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
         let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
         let to = craft::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
         parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
@@ -400,7 +410,9 @@ mod tests {
         let about_with = |words: u8| craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
         assert_eq!(udp().len(), 40);
         for words in 0..=10 {
-            let Content::IcmpError(error) = parsed(&about_with(words)).unwrap().content() else { panic!() };
+            let Content::IcmpError(error) = parsed(&about_with(words)).unwrap().content() else {
+                panic!()
+            };
             assert_eq!(error.quoted, tuple(Protocol::UDP));
         }
         for words in 11..=255 {

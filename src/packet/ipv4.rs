@@ -160,7 +160,10 @@ mod tests {
     use crate::packet::{ChecksumMode, craft, parse};
 
     fn packet() -> Vec<u8> {
-        craft::udp(craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53)), b"query")
+        craft::udp(
+            craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53)),
+            b"query",
+        )
     }
 
     fn cause(bytes: &[u8]) -> Option<Malformed> {
@@ -223,7 +226,7 @@ mod tests {
             &[7, 7, 4, 0, 0, 0, 0, 0],               // record route
             &[68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0], // timestamp
             &[130, 4, 0, 0],                         // unknown here
-            &[0, 131, 3, 4],                         // a source route after the end of the list is no option
+            &[0, 131, 3, 4], // a source route after the end of the list is no option
         ];
         for list in lists.into_iter().chain([&[1; 40][..]]) {
             let bytes = craft::with_ip_options(&packet(), list);

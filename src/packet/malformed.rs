@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn names_are_distinct() {
-        let names: std::collections::HashSet<_> = Malformed::ALL.iter().map(|cause| cause.name()).collect();
+        let names: std::collections::HashSet<_> =
+            Malformed::ALL.iter().map(|cause| cause.name()).collect();
         assert_eq!(names.len(), Malformed::ALL.len());
     }
 }

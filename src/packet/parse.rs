@@ -111,7 +111,13 @@ pub fn parse(bytes: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> 
     match header.protocol {
         Protocol::TCP => {
             let (tcp, source, destination) = tcp::read(payload)?;
-            Ok(Parsed::new(&header, checksum, Content::Tcp(tcp), Fields::Tcp, (source, destination)))
+            Ok(Parsed::new(
+                &header,
+                checksum,
+                Content::Tcp(tcp),
+                Fields::Tcp,
+                (source, destination),
+            ))
         }
         Protocol::UDP => {
             let ports = udp::read(payload, false)?;
@@ -133,14 +139,21 @@ fn parse_icmp(header: Header, payload: &[u8], checksum: ChecksumMode) -> Result<
     if icmp::is_translatable_error(kind) {
         let (quoted, quote) = icmp::read_quote(payload)?;
         let content = Content::IcmpError(IcmpError { kind, code, quoted });
-        return Ok(Parsed { quote, ..Parsed::new(&header, checksum, content, Fields::Addresses, (0, 0)) });
+        return Ok(Parsed {
+            quote,
+            ..Parsed::new(&header, checksum, content, Fields::Addresses, (0, 0))
+        });
     }
     Ok(Parsed::new(&header, checksum, Content::IcmpOther { kind, code }, Fields::Addresses, (0, 0)))
 }
 
 /// Pieces are checked so that no order of arrival can make one cover another's header, whoever reassembles them.
 #[inline(never)]
-fn parse_fragment(header: Header, payload: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> {
+fn parse_fragment(
+    header: Header,
+    payload: &[u8],
+    checksum: ChecksumMode,
+) -> Result<Parsed, Malformed> {
     let offset = header.fragment_offset();
     let more = header.more_fragments();
     if payload.is_empty() || (more && !payload.len().is_multiple_of(8)) {
@@ -156,14 +169,16 @@ fn parse_fragment(header: Header, payload: &[u8], checksum: ChecksumMode) -> Res
         _ => 0,
     };
     // A first piece has the whole header, so a later one that starts within it overlaps (RFC 3128 §2).
-    let tiny = if offset == 0 { payload.len() < whole_header } else { usize::from(offset) < whole_header };
+    let tiny =
+        if offset == 0 { payload.len() < whole_header } else { usize::from(offset) < whole_header };
     if tiny {
         return Err(Malformed::FragmentTiny);
     }
     let (fields, ports) =
         if offset == 0 { first_piece(&header, payload)? } else { (Fields::Addresses, None) };
     let first_tuple = ports.map(|(source, destination)| header.tuple(source, destination));
-    let content = Content::Fragment { offset, more, identification: header.identification, first_tuple };
+    let content =
+        Content::Fragment { offset, more, identification: header.identification, first_tuple };
     Ok(Parsed::new(&header, checksum, content, fields, (0, 0)))
 }
 
@@ -266,7 +281,9 @@ impl Parsed {
     #[inline]
     pub fn tuple(&self) -> Option<Tuple> {
         match self.content {
-            Content::Tcp(_) | Content::Udp | Content::IcmpQuery(_) | Content::Other => Some(self.tuple),
+            Content::Tcp(_) | Content::Udp | Content::IcmpQuery(_) | Content::Other => {
+                Some(self.tuple)
+            }
             Content::IcmpError(_) | Content::IcmpOther { .. } | Content::Fragment { .. } => None,
         }
     }
@@ -304,8 +321,12 @@ mod tests {
     #[test]
     fn pieces_of_a_datagram_are_fragments_and_the_first_has_the_tuple() {
         let contents: Vec<_> = udp_pieces().iter().map(|piece| parsed(piece).unwrap()).collect();
-        let piece =
-            |offset, more, first_tuple| Content::Fragment { offset, more, identification: 77, first_tuple };
+        let piece = |offset, more, first_tuple| Content::Fragment {
+            offset,
+            more,
+            identification: 77,
+            first_tuple,
+        };
         assert_eq!(contents[0].content(), piece(0, true, Some(tuple(Protocol::UDP))));
         assert_eq!(contents[1].content(), piece(16, true, None));
         assert_eq!(contents[2].content(), piece(32, false, None));
@@ -320,8 +341,9 @@ mod tests {
             let Content::Fragment { first_tuple, .. } = content else { panic!("{content:?}") };
             first_tuple
         };
-        let icmp =
-            |source, destination| craft::tuple(Protocol::ICMP, (INSIDE, source), (OUTSIDE, destination));
+        let icmp = |source, destination| {
+            craft::tuple(Protocol::ICMP, (INSIDE, source), (OUTSIDE, destination))
+        };
         assert_eq!(first(&echo(QueryKind::EchoRequest)), Some(icmp(9, 0)));
         assert_eq!(first(&echo(QueryKind::EchoReply)), Some(icmp(0, 9)));
         let segment = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[0; 40]);
@@ -369,13 +391,17 @@ mod tests {
             let bytes = craft::other(Protocol(protocol), INSIDE, OUTSIDE, &[0xff; 8]);
             let parsed = parsed(&bytes).unwrap();
             assert_eq!(parsed.content(), Content::Other);
-            assert_eq!(parsed.tuple(), Some(craft::tuple(Protocol(protocol), (INSIDE, 0), (OUTSIDE, 0))));
+            assert_eq!(
+                parsed.tuple(),
+                Some(craft::tuple(Protocol(protocol), (INSIDE, 0), (OUTSIDE, 0)))
+            );
         }
     }
 
     #[test]
     fn a_super_packet_of_the_largest_size_is_one_packet() {
-        let mut bytes = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &vec![0x5a; 65_495]);
+        let mut bytes =
+            craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &vec![0x5a; 65_495]);
         craft::make_partial(&mut bytes);
         let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
         assert_eq!(parsed.length(), 65_535);

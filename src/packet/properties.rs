@@ -62,18 +62,25 @@ fn plain_packet() -> BoxedStrategy<Vec<u8>> {
             }
         ),
         (tuple(), payload()).prop_map(|(tuple, payload)| craft::udp(tuple, &payload)),
-        (tuple(), payload()).prop_map(|(tuple, payload)| craft::udp_without_checksum(tuple, &payload)),
+        (tuple(), payload())
+            .prop_map(|(tuple, payload)| craft::udp_without_checksum(tuple, &payload)),
         (tuple(), query_kind(), word(), payload()).prop_map(|(tuple, kind, sequence, payload)| {
             let (source, destination) = (tuple.source, tuple.destination);
             craft::echo(source.address, destination.address, kind, source.port, sequence, &payload)
         }),
         (tuple(), prop::sample::select(vec![2u8, 41, 47, 50, 132, 253]), payload()).prop_map(
             |(tuple, protocol, payload)| {
-                craft::other(Protocol(protocol), tuple.source.address, tuple.destination.address, &payload)
+                craft::other(
+                    Protocol(protocol),
+                    tuple.source.address,
+                    tuple.destination.address,
+                    &payload,
+                )
             }
         ),
     ];
-    let ip_options = prop_oneof![3 => Just(vec![]), 1 => Just(vec![148, 4, 0, 0]), 1 => Just(vec![1; 40])];
+    let ip_options =
+        prop_oneof![3 => Just(vec![]), 1 => Just(vec![148, 4, 0, 0]), 1 => Just(vec![1; 40])];
     (content, ip_options, any::<u8>(), any::<bool>(), any::<u16>())
         .prop_map(|(mut bytes, options, ttl, dont_fragment, identification)| {
             craft::set_ttl(&mut bytes, ttl);
@@ -166,7 +173,13 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
     parsed.renumber(&mut bytes, number);
     let _ = parsed.quoted_identification(&bytes);
     parsed.renumber_quote(&mut bytes, number);
-    parsed.rewrite_error(&mut bytes, to.source.address, to.destination.address, to.mirrored(), true);
+    parsed.rewrite_error(
+        &mut bytes,
+        to.source.address,
+        to.destination.address,
+        to.mirrored(),
+        true,
+    );
     bytes.resize(bytes.len().max(2048), 0);
     icmp_error(
         &parsed,
@@ -184,7 +197,13 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
 fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit: bool) {
     match parsed.content() {
         Content::IcmpError(_) => {
-            parsed.rewrite_error(bytes, to.source.address, to.destination.address, quoted, ttl_credit);
+            parsed.rewrite_error(
+                bytes,
+                to.source.address,
+                to.destination.address,
+                quoted,
+                ttl_credit,
+            );
         }
         Content::Tcp(_)
         | Content::Udp
@@ -196,7 +215,8 @@ fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit
 }
 
 fn back(parsed: &Parsed, bytes: &mut [u8]) {
-    let addresses = craft::tuple(parsed.protocol(), (parsed.source(), 0), (parsed.destination(), 0));
+    let addresses =
+        craft::tuple(parsed.protocol(), (parsed.source(), 0), (parsed.destination(), 0));
     let (to, quoted) = match parsed.content() {
         Content::IcmpError(error) => (addresses, error.quoted),
         Content::Fragment { first_tuple, .. } => (first_tuple.unwrap_or(addresses), addresses),
@@ -215,7 +235,9 @@ fn one_zero_in_quote(parsed: &Parsed, bytes: &mut [u8]) {
     let quote = parsed.header_length() + 8;
     let Content::IcmpError(error) = parsed.content() else { return };
     let message = quote + usize::from(bytes[quote] & 15) * 4;
-    if error.quoted.protocol == Protocol::ICMP && bytes.get(message + 2..message + 4) == Some(&[0xff; 2]) {
+    if error.quoted.protocol == Protocol::ICMP
+        && bytes.get(message + 2..message + 4) == Some(&[0xff; 2])
+    {
         bytes[message + 2..message + 4].fill(0);
     }
 }
@@ -416,7 +438,11 @@ fn corner_words_squared_in_every_field() {
         .iter()
         .flat_map(|first| CORNERS.map(|second| (*first, second)))
         .map(|(first, second)| {
-            craft::tuple(Protocol(0), (address(first, second), first), (address(second, first), second))
+            craft::tuple(
+                Protocol(0),
+                (address(first, second), first),
+                (address(second, first), second),
+            )
         })
         .collect();
     for from in &tuples {
@@ -431,7 +457,8 @@ fn corner_words_squared_in_every_field() {
                 0,
                 &[],
             );
-            let error = craft::icmp_error(3, 3, from.source.address, from.destination.address, &udp);
+            let error =
+                craft::icmp_error(3, 3, from.source.address, from.destination.address, &udp);
             for bytes in [tcp, udp, echo, error] {
                 for mode in [ChecksumMode::Complete, ChecksumMode::Partial] {
                     let mut bytes = bytes.clone();

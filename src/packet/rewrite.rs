@@ -25,7 +25,8 @@ impl Parsed {
     #[inline]
     pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl_credit: bool) {
         let (header, transport) = bytes[..self.length()].split_at_mut(self.header_length());
-        let addresses = rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
+        let addresses =
+            rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
         rewrite_transport(transport, self.fields, to, addresses, self.checksum_mode());
     }
 
@@ -54,12 +55,18 @@ impl Parsed {
 
 /// Rewrites the IP header and its checksum; returns the change of the addresses.
 #[inline]
-fn rewrite_header(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, ttl_credit: bool) -> Change {
+fn rewrite_header(
+    header: &mut [u8],
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    ttl_credit: bool,
+) -> Change {
     let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
         unreachable!("Header::parse saw this many bytes");
     };
-    let two_words =
-        |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let two_words = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
     let addresses = Change::default()
         .two_words(two_words(SOURCE), source.to_bits())
@@ -77,7 +84,13 @@ fn rewrite_header(header: &mut [u8], source: Ipv4Addr, destination: Ipv4Addr, tt
 
 /// Rewrites ports or identifier, and the checksum if `transport` reaches that far: in a quote it may not.
 #[inline]
-fn rewrite_transport(transport: &mut [u8], fields: Fields, to: Tuple, addresses: Change, mode: ChecksumMode) {
+fn rewrite_transport(
+    transport: &mut [u8],
+    fields: Fields,
+    to: Tuple,
+    addresses: Change,
+    mode: ChecksumMode,
+) {
     match fields {
         Fields::Addresses => {}
         Fields::Tcp => {
@@ -173,22 +186,32 @@ mod tests {
     fn rewritten_is_what_would_have_been_crafted() {
         use ChecksumMode::Complete;
         let tcp = |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
-        assert_eq!(rewritten(tcp(from(Protocol::TCP)), Complete, to(Protocol::TCP)), tcp(to(Protocol::TCP)));
+        assert_eq!(
+            rewritten(tcp(from(Protocol::TCP)), Complete, to(Protocol::TCP)),
+            tcp(to(Protocol::TCP))
+        );
         let udp = |tuple| craft::udp(tuple, b"odd");
-        assert_eq!(rewritten(udp(from(Protocol::UDP)), Complete, to(Protocol::UDP)), udp(to(Protocol::UDP)));
+        assert_eq!(
+            rewritten(udp(from(Protocol::UDP)), Complete, to(Protocol::UDP)),
+            udp(to(Protocol::UDP))
+        );
         let echo = |address, identifier| {
             craft::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, b"odd")
         };
-        assert_eq!(rewritten(echo(INSIDE, 5000), Complete, to(Protocol::ICMP)), echo(PUBLIC, 61_234));
+        assert_eq!(
+            rewritten(echo(INSIDE, 5000), Complete, to(Protocol::ICMP)),
+            echo(PUBLIC, 61_234)
+        );
         let gre = |address| craft::other(Protocol(47), address, OUTSIDE, b"gre");
         assert_eq!(rewritten(gre(INSIDE), Complete, to(Protocol(47))), gre(PUBLIC));
     }
 
     #[test]
     fn partial_checksums_follow_addresses_and_ignore_ports() {
-        for make in
-            [|tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"x"), |tuple| craft::udp(tuple, b"x")]
-        {
+        for make in [
+            |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"x"),
+            |tuple| craft::udp(tuple, b"x"),
+        ] {
             let partial = |tuple| {
                 let mut bytes = make(tuple);
                 craft::make_partial(&mut bytes);
@@ -235,8 +258,11 @@ mod tests {
             let probe = tcp(aimed, &[0, 0]);
             let payload = [probe[36], probe[37]];
             assert_eq!(tcp(aimed, &payload)[36..38], [0, 0]);
-            let there =
-                rewritten(tcp(from(Protocol::TCP), &payload), ChecksumMode::Complete, to(Protocol::TCP));
+            let there = rewritten(
+                tcp(from(Protocol::TCP), &payload),
+                ChecksumMode::Complete,
+                to(Protocol::TCP),
+            );
             assert_eq!(there, tcp(to(Protocol::TCP), &payload));
             let back = rewritten(there, ChecksumMode::Complete, from(Protocol::TCP));
             assert_eq!(back, tcp(from(Protocol::TCP), &payload));
@@ -253,7 +279,8 @@ mod tests {
             let probe = echo(INSIDE, aimed, &[0, 0]);
             let payload = [probe[22], probe[23]];
             assert_eq!(echo(INSIDE, aimed, &payload)[22..24], [0, 0]);
-            let there = rewritten(echo(INSIDE, 5000, &payload), ChecksumMode::Complete, to(Protocol::ICMP));
+            let there =
+                rewritten(echo(INSIDE, 5000, &payload), ChecksumMode::Complete, to(Protocol::ICMP));
             assert_eq!(there, echo(PUBLIC, 61_234, &payload));
             let back = rewritten(there, ChecksumMode::Complete, from(Protocol::ICMP));
             assert_eq!(back, echo(INSIDE, 5000, &payload));
@@ -262,7 +289,8 @@ mod tests {
 
     #[test]
     fn an_echo_reply_of_nothing_but_zeros_keeps_a_checksum_that_receivers_accept() {
-        let reply = |identifier| craft::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9]);
+        let reply =
+            |identifier| craft::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9]);
         assert_eq!(reply(0)[22..24], [0xff, 0xff]);
         for (before, after) in [(0, 0), (0, 9), (9, 0), (0xffff, 0), (0, 0xffff)] {
             let to = craft::tuple(Protocol::ICMP, (OUTSIDE, 0), (INSIDE, after));
@@ -329,8 +357,10 @@ mod tests {
 
     #[test]
     fn an_error_rewritten_as_if_it_were_none_keeps_its_quote() {
-        let mut bytes = craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::udp(to(Protocol::UDP), b"x"));
-        let expected = craft::icmp_error(3, 3, OUTSIDE, INSIDE, &craft::udp(to(Protocol::UDP), b"x"));
+        let mut bytes =
+            craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::udp(to(Protocol::UDP), b"x"));
+        let expected =
+            craft::icmp_error(3, 3, OUTSIDE, INSIDE, &craft::udp(to(Protocol::UDP), b"x"));
         let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
         parsed.rewrite(&mut bytes, craft::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)), false);
         assert_eq!(bytes, expected);
@@ -341,6 +371,9 @@ mod tests {
         let mut bytes = craft::udp(from(Protocol::UDP), b"x");
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);
-        assert_eq!(bytes, craft::udp(craft::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x"));
+        assert_eq!(
+            bytes,
+            craft::udp(craft::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x")
+        );
     }
 }

@@ -100,8 +100,9 @@ pub struct Tcp {
 pub(super) fn read(payload: &[u8]) -> Result<(Tcp, u16, u16), Malformed> {
     let header = payload.first_chunk::<HEADER>().ok_or(Malformed::TcpTruncated)?;
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let two_words =
-        |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let two_words = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let header_length = data_offset(header[12]);
     if header_length < HEADER || header_length > payload.len() {
         return Err(Malformed::TcpOffset);
@@ -220,7 +221,9 @@ mod tests {
 
     #[test]
     fn mss_is_lowered_at_even_and_odd_offsets_in_both_modes() {
-        for options in [&[2, 4, 5, 180][..], &[1, 2, 4, 5, 180, 0, 0, 0], &[3, 3, 7, 2, 4, 5, 180, 1]] {
+        for options in
+            [&[2, 4, 5, 180][..], &[1, 2, 4, 5, 180, 0, 0, 0], &[3, 3, 7, 2, 4, 5, 180, 1]]
+        {
             for flags in [TcpFlags::SYN, TcpFlags::SYN | TcpFlags::ACK] {
                 let mut bytes = segment(flags, options);
                 assert!(clamp(&mut bytes, ChecksumMode::Complete, 1000));
@@ -299,9 +302,13 @@ mod tests {
             let mut bytes = segment(TcpFlags::ACK, &[]);
             bytes[32] = offset << 4;
             let refused = !(5..=6).contains(&offset);
-            assert_eq!(parse(&bytes, ChecksumMode::Complete).err(), refused.then_some(Malformed::TcpOffset));
+            assert_eq!(
+                parse(&bytes, ChecksumMode::Complete).err(),
+                refused.then_some(Malformed::TcpOffset)
+            );
         }
-        let short = craft::other(Protocol::TCP, [10, 0, 0, 1].into(), [192, 0, 2, 1].into(), &[0; 19]);
+        let short =
+            craft::other(Protocol::TCP, [10, 0, 0, 1].into(), [192, 0, 2, 1].into(), &[0; 19]);
         assert_eq!(parse(&short, ChecksumMode::Complete).err(), Some(Malformed::TcpTruncated));
     }
 }

@@ -34,9 +34,13 @@ mod tests {
             let mut bytes = craft::udp(tuple, b"four");
             bytes[24..26].copy_from_slice(&length.to_be_bytes());
             let refused = !(8..=12).contains(&length);
-            assert_eq!(parse(&bytes, ChecksumMode::Complete).err(), refused.then_some(Malformed::UdpLength));
+            assert_eq!(
+                parse(&bytes, ChecksumMode::Complete).err(),
+                refused.then_some(Malformed::UdpLength)
+            );
         }
-        let short = craft::other(Protocol::UDP, tuple.source.address, tuple.destination.address, &[0; 7]);
+        let short =
+            craft::other(Protocol::UDP, tuple.source.address, tuple.destination.address, &[0; 7]);
         assert_eq!(parse(&short, ChecksumMode::Complete).err(), Some(Malformed::UdpTruncated));
     }
 }

@@ -109,7 +109,9 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
                 }
             }
         }
-        1 | 6 | 17 => Err(format!("{} bytes are no header of protocol {}", payload.len(), packet.protocol)),
+        1 | 6 | 17 => {
+            Err(format!("{} bytes are no header of protocol {}", payload.len(), packet.protocol))
+        }
         _ => Ok(()),
     }
 }
@@ -138,7 +140,11 @@ fn complete(name: &str, field: u16, sum: u16, etherparse: u16) -> Result<(), Str
 
 fn partial(name: &str, field: u16, pseudo_header: &[u8]) -> Result<(), String> {
     let wanted = craft::ones_complement_sum(pseudo_header);
-    if field == wanted { Ok(()) } else { Err(format!("partial {name} sum {field:04x}, wanted {wanted:04x}")) }
+    if field == wanted {
+        Ok(())
+    } else {
+        Err(format!("partial {name} sum {field:04x}, wanted {wanted:04x}"))
+    }
 }
 
 #[cfg(test)]
@@ -172,7 +178,12 @@ mod tests {
         let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
         let mut quoted = craft::udp(tuple, b"odd");
         quoted[27] ^= 1;
-        let bytes = craft::icmp_error(11, 0, tuple.destination.address, tuple.source.address, &quoted);
-        assert!(craft::verify(&bytes, ChecksumMode::Complete).unwrap_err().starts_with("quoted packet: UDP"));
+        let bytes =
+            craft::icmp_error(11, 0, tuple.destination.address, tuple.source.address, &quoted);
+        assert!(
+            craft::verify(&bytes, ChecksumMode::Complete)
+                .unwrap_err()
+                .starts_with("quoted packet: UDP")
+        );
     }
 }

@@ -119,7 +119,8 @@ impl NatBox {
         let deadline = Instant::now() + READY_LIMIT;
         loop {
             let (name, command) = (self.name.clone(), self.process.command().to_owned());
-            let ended = self.process.ended().map_err(LabError::system(format!("wait for {name}")))?;
+            let ended =
+                self.process.ended().map_err(LabError::system(format!("wait for {name}")))?;
             if let Some(status) = ended {
                 let log = self.process.log_tail(LOG_LINES);
                 return Err(BoxError::Ended { name, status: status.to_string(), command, log });
@@ -129,7 +130,12 @@ impl NatBox {
                 Err(error) => error.to_string(),
             };
             if Instant::now() >= deadline {
-                return Err(BoxError::Silent { name, last, command, log: self.process.log_tail(LOG_LINES) });
+                return Err(BoxError::Silent {
+                    name,
+                    last,
+                    command,
+                    log: self.process.log_tail(LOG_LINES),
+                });
             }
             interrupt.pause(READY_POLL)?;
         }
@@ -147,7 +153,8 @@ impl NatBox {
 /// The configuration with another admin socket; nothing else changes (comments go).
 fn with_socket(configuration: &str, socket: &Path) -> Result<String, String> {
     use serde_yaml_ng::{Mapping, Value as Yaml};
-    let mut tree: Mapping = serde_yaml_ng::from_str(configuration).map_err(|error| error.to_string())?;
+    let mut tree: Mapping =
+        serde_yaml_ng::from_str(configuration).map_err(|error| error.to_string())?;
     let admin = tree.entry("admin".into()).or_insert_with(|| Yaml::Mapping(Mapping::new()));
     let admin = admin.as_mapping_mut().ok_or("`admin` is not a mapping")?;
     admin.insert("socket".into(), socket.to_string_lossy().into());
@@ -162,10 +169,10 @@ mod tests {
 
     #[test]
     fn only_the_admin_socket_changes() {
-        let before =
-            "name: b\nadmin: { http: 127.0.0.1:9640, socket: /run/x.sock }\nforwards:\n  - { port: 80 }\n";
+        let before = "name: b\nadmin: { http: 127.0.0.1:9640, socket: /run/x.sock }\nforwards:\n  - { port: 80 }\n";
         let after = with_socket(before, Path::new("/tmp/y.sock")).unwrap();
-        let [mut old, new] = [before, &after].map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
+        let [mut old, new] =
+            [before, &after].map(|text| serde_yaml_ng::from_str::<Value>(text).unwrap());
         assert_ne!(old, new);
         old["admin"]["socket"] = "/tmp/y.sock".into();
         assert_eq!(old, new);

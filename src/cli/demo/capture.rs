@@ -48,8 +48,10 @@ impl Capture {
         namespace: &Namespace,
         mut sink: impl FnMut(&Frame<'_>) + Send + 'static,
     ) -> Result<Capture, LabError> {
-        let failed = || LabError::system(format!("capture packets in namespace {}", namespace.name()));
-        let sockets = namespace.enter(|| Ok([open(eth::IP)?, open(eth::ARP)?]))?.map_err(failed())?;
+        let failed =
+            || LabError::system(format!("capture packets in namespace {}", namespace.name()));
+        let sockets =
+            namespace.enter(|| Ok([open(eth::IP)?, open(eth::ARP)?]))?.map_err(failed())?;
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         let work = move || {
@@ -90,7 +92,8 @@ impl Drop for Capture {
 }
 
 fn open(protocol: Protocol) -> io::Result<std::os::fd::OwnedFd> {
-    let socket = socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
+    let socket =
+        socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))?;
     sockopt::set_socket_recv_buffer_size_force(&socket, BUFFER)?;
     Ok(socket)
 }
@@ -159,8 +162,9 @@ impl Ipv4Packet<'_> {
     pub fn ports(&self) -> Option<(u16, u16)> {
         let first_fragment = u16::from_be_bytes([self.packet[6], self.packet[7]]) & 0x1fff == 0;
         let ports = self.packet.get(self.header..self.header + 4)?;
-        (first_fragment && matches!(self.protocol(), TCP | UDP))
-            .then(|| (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]])))
+        (first_fragment && matches!(self.protocol(), TCP | UDP)).then(|| {
+            (u16::from_be_bytes([ports[0], ports[1]]), u16::from_be_bytes([ports[2], ports[3]]))
+        })
     }
 }
 
@@ -222,8 +226,10 @@ impl Tally {
         } else {
             self.wrong += 1;
             self.first_wrong.get_or_insert_with(|| {
-                let ports =
-                    packet.ports().map(|(from, to)| format!(" ports {from} > {to}")).unwrap_or_default();
+                let ports = packet
+                    .ports()
+                    .map(|(from, to)| format!(" ports {from} > {to}"))
+                    .unwrap_or_default();
                 format!("{source} > {} protocol {}{ports}", packet.destination(), packet.protocol())
             });
         }
@@ -307,7 +313,10 @@ mod tests {
             tcp(EXPECTED.sender, [203, 0, 113, 10], 31_234),
         ]);
         assert_eq!((seen.replies, seen.wrong, seen.frames), (0, 3, 3));
-        assert_eq!(seen.first_wrong.unwrap(), "198.51.100.10 > 192.0.2.11 protocol 6 ports 80 > 40000");
+        assert_eq!(
+            seen.first_wrong.unwrap(),
+            "198.51.100.10 > 192.0.2.11 protocol 6 ports 80 > 40000"
+        );
     }
 
     #[test]

@@ -47,8 +47,10 @@ impl Failover {
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.lost_on_other_lines > 0 {
-            problems
-                .push(format!("{} datagrams were lost on the line that stayed", self.lost_on_other_lines));
+            problems.push(format!(
+                "{} datagrams were lost on the line that stayed",
+                self.lost_on_other_lines
+            ));
         }
         if self.failed_requests_on_surviving_line > 0 {
             problems.push(format!(
@@ -93,7 +95,9 @@ pub(super) fn play(
     let server = &topology.servers[0];
     let echo = bind_udp(&server.namespace, server.addresses[0])?;
     let sender = bind_udp(&topology.client, CLIENTS[1])?;
-    sender.connect(stays.endpoint(PORT)).map_err(LabError::system("reach the published address"))?;
+    sender
+        .connect(stays.endpoint(PORT))
+        .map_err(LabError::system("reach the published address"))?;
     let _web = outside_server(&topology.client)?;
 
     thread::scope(|scope| {
@@ -169,7 +173,8 @@ fn bind_udp(namespace: &Namespace, address: Ipv4Addr) -> Result<UdpSocket, LabEr
 /// A web server on the Internet that tells everybody where they seem to come from.
 fn outside_server(client: &Namespace) -> Result<http::Server, LabError> {
     let failed = || LabError::system("start a web server on the Internet");
-    let listener = client.enter(|| TcpListener::bind((CLIENTS[0], OUTSIDE_PORT)))?.map_err(failed())?;
+    let listener =
+        client.enter(|| TcpListener::bind((CLIENTS[0], OUTSIDE_PORT)))?.map_err(failed())?;
     http::Server::start(vec![listener], None).map_err(failed())
 }
 

@@ -62,7 +62,9 @@ mod tests {
 
     fn serve(handler: Option<Handler>) -> (Server, SocketAddrV4) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+            unreachable!("bound to IPv4")
+        };
         (Server::start(vec![listener], handler).unwrap(), address)
     }
 
@@ -107,7 +109,8 @@ mod tests {
     #[test]
     fn unknown_paths_are_404_and_handlers_come_first() {
         let handler: Handler = Arc::new(|request: &Request| {
-            (request.path == "/teapot").then(|| Answer::text(418, request.header("x-leaf").unwrap_or("none")))
+            (request.path == "/teapot")
+                .then(|| Answer::text(418, request.header("x-leaf").unwrap_or("none")))
         });
         let (_server, address) = serve(Some(handler));
         let mut connection = connect(None, address, PATIENCE).unwrap();
@@ -129,7 +132,9 @@ mod tests {
     #[test]
     fn a_connection_nobody_accepts_fails() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
+            unreachable!("bound to IPv4")
+        };
         drop(listener);
         let error = connect(None, address, PATIENCE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

@@ -282,9 +282,10 @@ impl Namespace {
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         thread::scope(|scope| {
             let inside = || {
-                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(
-                    |error| LabError::system(format!("enter namespace {}", self.name))(error.into()),
-                )?;
+                move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+                    .map_err(|error| {
+                        LabError::system(format!("enter namespace {}", self.name))(error.into())
+                    })?;
                 Ok(work())
             };
             let thread = thread::Builder::new()
@@ -331,7 +332,12 @@ impl Namespace {
     ///
     /// # Errors
     /// `ip` failed.
-    pub fn source_route(&self, source: Ipv4Addr, via: Ipv4Addr, table: u32) -> Result<(), LabError> {
+    pub fn source_route(
+        &self,
+        source: Ipv4Addr,
+        via: Ipv4Addr,
+        table: u32,
+    ) -> Result<(), LabError> {
         let (source, via, table) = (source.to_string(), via.to_string(), table.to_string());
         self.ip(&["rule", "add", "from", &source, "lookup", &table])?;
         self.ip(&["route", "add", "default", "via", &via, "table", &table])

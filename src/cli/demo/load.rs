@@ -125,12 +125,14 @@ pub fn seen_address(
     namespace.enter(ask)?.map_err(|source| LoadError::Download { target, client, source })
 }
 
-fn open(namespace: &Namespace, client: Ipv4Addr, target: SocketAddrV4) -> Result<Connection, LoadError> {
-    namespace.enter(|| connect(Some(client), target, PATIENCE))?.map_err(|source| LoadError::Download {
-        target,
-        client,
-        source,
-    })
+fn open(
+    namespace: &Namespace,
+    client: Ipv4Addr,
+    target: SocketAddrV4,
+) -> Result<Connection, LoadError> {
+    namespace
+        .enter(|| connect(Some(client), target, PATIENCE))?
+        .map_err(|source| LoadError::Download { target, client, source })
 }
 
 /// An endless download on a thread of its own; ends when dropped.

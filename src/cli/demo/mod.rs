@@ -118,13 +118,21 @@ impl From<Interrupted> for DemoError {
 // A signal is a signal, wherever it was noticed.
 impl From<BoxError> for DemoError {
     fn from(error: BoxError) -> DemoError {
-        if let BoxError::Interrupted(signal) = error { signal.into() } else { DemoError::Box(error) }
+        if let BoxError::Interrupted(signal) = error {
+            signal.into()
+        } else {
+            DemoError::Box(error)
+        }
     }
 }
 
 impl From<LoadError> for DemoError {
     fn from(error: LoadError) -> DemoError {
-        if let LoadError::Interrupted(signal) = error { signal.into() } else { DemoError::Load(error) }
+        if let LoadError::Interrupted(signal) = error {
+            signal.into()
+        } else {
+            DemoError::Load(error)
+        }
     }
 }
 
@@ -140,8 +148,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::listen().map_err(Failure::environment)?;
     let screen = Screen { errors: options.json, line_open: Cell::new(false) };
     // The program's own hook ends the process at once, which would leave the namespaces to the next start.
-    std::panic::set_hook(Box::new(|panic| warn(&format!("natbox: a bug, please report it: {panic}"))));
-    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| show(script, options, &interrupt, &screen)));
+    std::panic::set_hook(Box::new(|panic| {
+        warn(&format!("natbox: a bug, please report it: {panic}"))
+    }));
+    let outcome =
+        std::panic::catch_unwind(AssertUnwindSafe(|| show(script, options, &interrupt, &screen)));
     // The last message begins a line of its own.
     screen.end_line();
     match outcome {
@@ -176,7 +187,12 @@ fn show(
     Ok(if report.passed { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn print_report(script: &Script, report: &Report, failover: Option<&Failover>, json: bool) -> io::Result<()> {
+fn print_report(
+    script: &Script,
+    report: &Report,
+    failover: Option<&Failover>,
+    json: bool,
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match (json, script.name) {
         (true, None) => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
@@ -185,7 +201,8 @@ fn print_report(script: &Script, report: &Report, failover: Option<&Failover>, j
             writeln!(out, "{}", serde_json::to_string_pretty(&told)?)
         }
         (false, _) => {
-            let more = failover.map_or_else(String::new, |failover| format!("{}\n", failover.text()));
+            let more =
+                failover.map_or_else(String::new, |failover| format!("{}\n", failover.text()));
             write!(out, "\n{more}{}", report.text(io::stdout().is_terminal()))
         }
     }
@@ -247,13 +264,15 @@ impl Stage {
             listeners.collect::<io::Result<Vec<_>>>()
         })?;
         let listeners = listeners.map_err(LabError::system("listen on the server's addresses"))?;
-        let server =
-            http::Server::start(listeners, None).map_err(LabError::system("start the web server"))?;
+        let server = http::Server::start(listeners, None)
+            .map_err(LabError::system("start the web server"))?;
 
-        let program = std::env::current_exe().map_err(LabError::system("find this program's own file"))?;
+        let program =
+            std::env::current_exe().map_err(LabError::system("find this program's own file"))?;
         let mut boxes = Vec::new();
         for (line, (name, configuration)) in topology.lines.iter().zip(script.boxes) {
-            let started = NatBox::start(&program, &line.natbox, lab.directory(), name, configuration)?;
+            let started =
+                NatBox::start(&program, &line.natbox, lab.directory(), name, configuration)?;
             screen.show(&format!("  $ {}\n", started.command()));
             boxes.push(started);
         }
@@ -298,14 +317,19 @@ impl Stage {
         interrupt.pause(SETTLE)?;
         let frames_after = frames(lines)?;
         let mut capture_missed = 0;
-        let statuses =
-            self.boxes.iter().map(NatBox::status).collect::<Result<Vec<_>, _>>().map_err(BoxError::from)?;
+        let statuses = self
+            .boxes
+            .iter()
+            .map(NatBox::status)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(BoxError::from)?;
         let created: Vec<u64> = statuses.iter().map(|status| status.sessions.created).collect();
         let mut reports = Vec::new();
         for (number, watch) in watches.into_iter().enumerate() {
             let tally = watch.finish();
             // Frames that arrived between the counter's reading and the end of the capture make no negative miss.
-            capture_missed += (frames_after[number] - frames_before[number]).saturating_sub(tally.frames);
+            capture_missed +=
+                (frames_after[number] - frames_before[number]).saturating_sub(tally.frames);
             reports.push(LineReport {
                 alone_mbit: alone[number],
                 together_mbit: together[number],
@@ -338,7 +362,10 @@ impl Stage {
 
     /// What the server tells each client, over each line, about where it comes from, and whether each was told its
     /// own address.
-    fn seen_addresses(&self, interrupt: &Interrupt) -> Result<(BTreeSet<Ipv4Addr>, bool), DemoError> {
+    fn seen_addresses(
+        &self,
+        interrupt: &Interrupt,
+    ) -> Result<(BTreeSet<Ipv4Addr>, bool), DemoError> {
         let (mut all, mut each_its_own) = (BTreeSet::new(), true);
         for line in &self.topology.lines {
             for client in CLIENTS {
@@ -355,7 +382,11 @@ impl Stage {
     fn keep(&self, interrupt: &Interrupt, screen: &Screen) -> Result<(), DemoError> {
         let Topology { client, lines, servers, .. } = &self.topology;
         screen.show("\nLeft running. To look around, in another shell:\n");
-        screen.show(&format!("  ip netns exec {} curl http://{}/\n", client.name(), lines[0].endpoint(PORT)));
+        screen.show(&format!(
+            "  ip netns exec {} curl http://{}/\n",
+            client.name(),
+            lines[0].endpoint(PORT)
+        ));
         screen.show(&format!("  ip netns exec {} ip rule\n", servers[0].namespace.name()));
         for (line, started) in lines.iter().zip(&self.boxes) {
             screen.show(&format!("  natbox status --socket {}\n", started.socket().display()));
@@ -412,7 +443,8 @@ mod tests {
     #[test]
     fn a_signal_noticed_anywhere_is_an_interruption() {
         let signal = Interrupted { number: 15 };
-        for error in [DemoError::from(BoxError::from(signal)), LoadError::from(signal).into(), signal.into()]
+        for error in
+            [DemoError::from(BoxError::from(signal)), LoadError::from(signal).into(), signal.into()]
         {
             assert!(matches!(error, DemoError::Interrupted(found) if found == signal), "{error}");
         }

@@ -121,7 +121,8 @@ impl Report {
                 "the lines together carried {:.2} times one line; at least {RATIO_WANTED} is wanted",
                 self.ratio
             );
-            let saturated = self.lines.iter().all(|line| line.together_mbit >= BUSY_SHARE * line.alone_mbit);
+            let saturated =
+                self.lines.iter().all(|line| line.together_mbit >= BUSY_SHARE * line.alone_mbit);
             if mean < BUSY_SHARE * f64::from(self.rate_mbit) || !saturated {
                 text.push_str(
                     " (if this machine rather than the lines is the limit, a lower --rate shows more)",
@@ -130,7 +131,8 @@ impl Report {
             problems.push(text);
         }
         if self.wrong_line_replies > 0 {
-            let example = self.lines.iter().find_map(|line| line.first_wrong.as_deref()).unwrap_or("unknown");
+            let example =
+                self.lines.iter().find_map(|line| line.first_wrong.as_deref()).unwrap_or("unknown");
             problems.push(format!(
                 "{} packets left by a line they do not belong to, first {example}",
                 self.wrong_line_replies
@@ -215,7 +217,8 @@ impl Report {
             self.lines.iter().map(|line| line.replies).sum::<u64>(),
             self.wrong_line_replies
         )?;
-        let bar = |mbit: f64| "█".repeat((mbit / f64::from(self.rate_mbit) * BAR_WIDTH).round() as usize);
+        let bar =
+            |mbit: f64| "█".repeat((mbit / f64::from(self.rate_mbit) * BAR_WIDTH).round() as usize);
         for line in &self.lines {
             writeln!(text, "  {:8} {}", line.name, bar(line.alone_mbit))?;
         }
@@ -326,7 +329,9 @@ mod tests {
         let report = report([95.0, 94.0]).conclude();
         assert!(report.passed, "{:?}", report.problems);
         assert!((report.ratio - 189.0 / 95.0).abs() < 1e-9);
-        assert!((report.lines.iter().map(|line| line.share_together).sum::<f64>() - 1.0).abs() < 1e-9);
+        assert!(
+            (report.lines.iter().map(|line| line.share_together).sum::<f64>() - 1.0).abs() < 1e-9
+        );
     }
 
     #[test]
@@ -362,8 +367,13 @@ mod tests {
         let report = report([95.0, 95.0]).conclude();
         assert!(!report.text(false).contains('\x1b') && report.text(true).contains('\x1b'));
         let json = serde_json::to_value(&report).unwrap();
-        for key in ["together_mbit", "ratio", "wrong_line_replies", "client_addresses_preserved", "sessions"]
-        {
+        for key in [
+            "together_mbit",
+            "ratio",
+            "wrong_line_replies",
+            "client_addresses_preserved",
+            "sessions",
+        ] {
             assert!(!json[key].is_null(), "{key}");
         }
         for key in ["name", "alone_mbit", "share_together", "sessions"] {
@@ -375,8 +385,12 @@ mod tests {
     fn a_story_with_a_name_says_it_beside_the_findings() {
         let mut report = report([95.0, 95.0]).conclude();
         report.lines.iter_mut().for_each(|line| line.sessions = None);
-        let told =
-            Told { story: "three-legged", lines_count: report.lines.len(), failover: None, report: &report };
+        let told = Told {
+            story: "three-legged",
+            lines_count: report.lines.len(),
+            failover: None,
+            report: &report,
+        };
         let json = serde_json::to_value(&told).unwrap();
         assert_eq!((&json["story"], &json["lines_count"]), (&"three-legged".into(), &2.into()));
         assert_eq!((&json["ratio"], &json["wrong_line_replies"]), (&2.0.into(), &0.into()));

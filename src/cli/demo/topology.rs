@@ -86,7 +86,13 @@ impl Line {
     }
 
     /// Sets up the provider, whose `box0` is there already, and what the clients know of it: the way to `destination`.
-    fn provide(&self, lab: &Lab, client: &Namespace, number: u8, destination: &str) -> Result<(), LabError> {
+    fn provide(
+        &self,
+        lab: &Lab,
+        client: &Namespace,
+        number: u8,
+        destination: &str,
+    ) -> Result<(), LabError> {
         let (transit, leg) = ([172, 16, number + 1], format!("isp{}", number + 1));
         self.provider.address("box0", self.gateway, 24)?;
         lab.veth(10 + number, (&self.provider, "net0"), (client, &leg))?;

@@ -11,8 +11,8 @@ use clap::{Args, Subcommand};
 
 use super::target::{self, Target};
 use super::{ConfigFile, Failure, print};
-use crate::control::admin::{ClientError, Request};
 use crate::config::{self, Config};
+use crate::control::admin::{ClientError, Request};
 use crate::control::{Setup, Status};
 use crate::host::doctor::{self, Finding};
 use report::Report;
@@ -82,7 +82,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure> {
-    let file = arguments.config.as_ref().map(|path| ConfigFile { path: path.clone() }.load()).transpose()?;
+    let file = arguments
+        .config
+        .as_ref()
+        .map(|path| ConfigFile { path: path.clone() }.load())
+        .transpose()?;
     let mut findings = Vec::new();
     let asked = match &file {
         Some(file) if !arguments.target.is_named() => {
@@ -104,8 +108,9 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
     let (config, numbers) = match asked {
         Some((status, setup)) => {
             let Setup { configuration, numbers } = setup;
-            let lived_by =
-                config::parse("the box's own configuration", &configuration).map_err(Failure::bug)?.config;
+            let lived_by = config::parse("the box's own configuration", &configuration)
+                .map_err(Failure::bug)?
+                .config;
             same_namespace(&status)?;
             findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
             let up = doctor::interfaces_up().map_err(Failure::environment)?;
@@ -124,8 +129,10 @@ fn no_answer(name: &str, error: &ClientError) -> Finding {
     if let ClientError::Silent { path, source } = error
         && source.kind() == std::io::ErrorKind::PermissionDenied
     {
-        let found = format!("{name} cannot be asked: this user may not connect to {}", path.display());
-        let why = "whether it runs is not known, and what it would set on the host was not looked for";
+        let found =
+            format!("{name} cannot be asked: this user may not connect to {}", path.display());
+        let why =
+            "whether it runs is not known, and what it would set on the host was not looked for";
         return Finding::warning("box", found, why).advice("run it as root");
     }
     Finding::error("box", format!("{name} does not run: {error}"), "nothing is translated")
@@ -147,7 +154,8 @@ fn drift(file: &Config, lived_by: &Config) -> Option<Finding> {
 
 /// What the kernel says here must be what it says to the box.
 fn same_namespace(status: &Status) -> Result<(), Failure> {
-    let of = |process: &str| std::fs::read_link(Path::new("/proc").join(process).join("ns/net")).ok();
+    let of =
+        |process: &str| std::fs::read_link(Path::new("/proc").join(process).join("ns/net")).ok();
     let pid = status.pid;
     match (of("self"), of(&pid.to_string())) {
         (Some(here), Some(there)) if here != there => Err(Failure::environment(anyhow!(
@@ -170,10 +178,16 @@ mod tests {
     #[test]
     fn a_box_that_may_not_be_asked_is_not_said_to_be_dead() {
         let of = |kind: io::ErrorKind| {
-            no_answer("a", &ClientError::Silent { path: "/run/natbox/a.sock".into(), source: kind.into() })
+            no_answer(
+                "a",
+                &ClientError::Silent { path: "/run/natbox/a.sock".into(), source: kind.into() },
+            )
         };
         let refused = of(io::ErrorKind::PermissionDenied);
-        assert!(refused.found.contains("cannot be asked") && refused.advice.contains("root"), "{refused:?}");
+        assert!(
+            refused.found.contains("cannot be asked") && refused.advice.contains("root"),
+            "{refused:?}"
+        );
         assert_eq!(
             (refused.severity, of(io::ErrorKind::NotFound).severity),
             (Severity::Warning, Severity::Error)

@@ -24,16 +24,20 @@ impl Report {
     }
 
     pub(super) fn text(&self, title: &str) -> String {
-        let of = |severity| self.findings.iter().filter(move |finding| finding.severity == severity);
+        let of =
+            |severity| self.findings.iter().filter(move |finding| finding.severity == severity);
         let (errors, warnings, good) =
             (of(Severity::Error).count(), of(Severity::Warning).count(), of(Severity::Ok).count());
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{title}: {errors} errors, {warnings} warnings, {good} checks passed");
+        let _ =
+            writeln!(text, "{title}: {errors} errors, {warnings} warnings, {good} checks passed");
         for (word, severity) in [("ERROR", Severity::Error), ("WARNING", Severity::Warning)] {
             for finding in of(severity) {
                 let _ = writeln!(text, "\n{word} {}: {}", finding.id, finding.found);
-                for line in [&finding.why, &finding.advice].into_iter().filter(|line| !line.is_empty()) {
+                for line in
+                    [&finding.why, &finding.advice].into_iter().filter(|line| !line.is_empty())
+                {
                     let _ = writeln!(text, "  {line}");
                 }
                 for command in &finding.mend {
@@ -68,8 +72,12 @@ mod tests {
             "box a: 1 errors, 1 warnings, 1 checks passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
              WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all ways are right\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
-        assert_eq!((&json["healthy"], &json["findings"][0]["severity"]), (&false.into(), &"error".into()));
+        let json: serde_json::Value =
+            serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(
+            (&json["healthy"], &json["findings"][0]["severity"]),
+            (&false.into(), &"error".into())
+        );
     }
 
     #[test]

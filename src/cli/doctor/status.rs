@@ -16,8 +16,10 @@ pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
     });
     let told: Vec<Finding> = told.collect();
     if told.is_empty() {
-        findings
-            .push(Finding::ok("drops", "nothing was dropped that points to a wrong setting or a shortage"));
+        findings.push(Finding::ok(
+            "drops",
+            "nothing was dropped that points to a wrong setting or a shortage",
+        ));
     }
     findings.extend(told);
     findings.push(match status.log_lost {
@@ -108,7 +110,9 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
         DropReason::LineUnknown => {
             "normal for a while after a restart; else the server speaks to clients who never asked: see its routes (natbox doctor server)"
         }
-        DropReason::HairpinOff => "set nat.hairpin: true, if the inside is to reach published addresses",
+        DropReason::HairpinOff => {
+            "set nat.hairpin: true, if the inside is to reach published addresses"
+        }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
             "add external addresses, widen nat.ports, or set nat.address_pooling: soft"
@@ -122,7 +126,9 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
         DropReason::BadOffload | DropReason::WriteRefused => {
             "see the log; tun.offload: none gets round a kernel that does not do what it offers"
         }
-        DropReason::FragmentsFull => "raise limits.fragments and restart, if the pieces are not an attack",
+        DropReason::FragmentsFull => {
+            "raise limits.fragments and restart, if the pieces are not an attack"
+        }
         DropReason::NotIpv4
         | DropReason::Ipv6
         | DropReason::BadIpHeader
@@ -160,7 +166,11 @@ mod tests {
     fn what_a_box_says_of_itself_is_judged() {
         let good = status();
         let judge = |status: &Status| judge(status, &[]);
-        assert!(judge(&good).iter().all(|finding| finding.severity == Severity::Ok), "{:?}", judge(&good));
+        assert!(
+            judge(&good).iter().all(|finding| finding.severity == Severity::Ok),
+            "{:?}",
+            judge(&good)
+        );
         let mut bad = good.clone();
         (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
         bad.sessions.now = 900;
@@ -190,7 +200,10 @@ mod tests {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].carrier) = (false, false);
         let findings = judge(&status, &["wan0".into()]);
-        assert!(findings[0].found.contains("has no address") && findings[0].mend.is_empty(), "{findings:?}");
+        assert!(
+            findings[0].found.contains("has no address") && findings[0].mend.is_empty(),
+            "{findings:?}"
+        );
     }
 
     #[test]

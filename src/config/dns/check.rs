@@ -66,9 +66,15 @@ pub(in super::super) fn check(
         check_listening(&draft, uplinks, forwards, sink);
     } else if draft.update.is_none() && draft.hook.is_none() {
         let found = "`false`, and neither `update` nor `hook`";
-        sink.report(&draft.listen_place, found, "something to do", "add one of them, or take `dns` out");
+        sink.report(
+            &draft.listen_place,
+            found,
+            "something to do",
+            "add one of them, or take `dns` out",
+        );
     }
-    let update = draft.update.map(|update| update.and_then(|update| check_update(update, zone, sink)));
+    let update =
+        draft.update.map(|update| update.and_then(|update| check_update(update, zone, sink)));
     let zone = draft.zone?.value;
     Some(Dns {
         names: names?,
@@ -130,7 +136,12 @@ fn chosen_uplinks(
     for name in names {
         let Some(index) = uplink_index(name, uplinks, sink) else { continue };
         if chosen.contains(&index) {
-            sink.report(&name.place, format!("`{}` again", name.value), "each uplink once", "take one out");
+            sink.report(
+                &name.place,
+                format!("`{}` again", name.value),
+                "each uplink once",
+                "take one out",
+            );
         } else {
             chosen.push(index);
         }
@@ -156,7 +167,12 @@ fn warn_of_one_address(servers: &[DraftServer], sink: &Sink) {
 fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forward], sink: &Sink) {
     if draft.name_servers.as_ref().is_some_and(Vec::is_empty) {
         let advice = "add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each line, or `listen: false`";
-        sink.report(&draft.place.field("name_servers"), "no such key", "who answers for the zone", advice);
+        sink.report(
+            &draft.place.field("name_servers"),
+            "no such key",
+            "who answers for the zone",
+            advice,
+        );
     }
     let own: Vec<_> = uplinks
         .iter()
@@ -172,7 +188,9 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
                 | ForwardProtocol::Any => true,
                 ForwardProtocol::Icmp => false,
             };
-            forward.address == *address && has_ports && (ports.first..=ports.last).contains(&Dns::PORT)
+            forward.address == *address
+                && has_ports
+                && (ports.first..=ports.last).contains(&Dns::PORT)
         };
         if let Some(forward) = forwards.iter().find(shadows) {
             let found = format!(
@@ -184,8 +202,9 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
             sink.report(&draft.listen_place, found, "a port of its own", advice);
         }
     }
-    let is_own =
-        |server: &DraftServer| server.address.as_ref().is_none_or(|address| own.contains(&address.value));
+    let is_own = |server: &DraftServer| {
+        server.address.as_ref().is_none_or(|address| own.contains(&address.value))
+    };
     let servers = draft.name_servers.as_deref().unwrap_or_default();
     // The address of an interface is not known here.
     let known = !uplinks.iter().any(|uplink| uplink.follows_interface);
@@ -196,14 +215,23 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
     }
 }
 
-fn check_update(draft: DraftUpdate, zone: Option<&Located<Name>>, sink: &Sink) -> Option<DnsUpdate> {
+fn check_update(
+    draft: DraftUpdate,
+    zone: Option<&Located<Name>>,
+    sink: &Sink,
+) -> Option<DnsUpdate> {
     let update_zone = match draft.zone {
         Wish::Absent => zone?.value.clone(),
         Wish::Unreadable => return None,
         Wish::Given(given) => {
             if !given.value.zone_of(&zone?.value) {
                 let wanted = format!("{} or a zone above it", shown(&zone?.value));
-                sink.report(&given.place, shown(&given.value), wanted, "the published names must lie in it");
+                sink.report(
+                    &given.place,
+                    shown(&given.value),
+                    wanted,
+                    "the published names must lie in it",
+                );
             }
             given.value
         }

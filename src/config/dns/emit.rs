@@ -57,10 +57,10 @@ impl<'c> DnsForm<'c> {
             name: relative(&published.name, &dns.zone),
             uplinks: published.uplinks.iter().map(|index| uplinks[*index].name.as_str()).collect(),
         });
-        let name_servers = dns
-            .name_servers
-            .iter()
-            .map(|server| ServerForm { name: relative(&server.name, &dns.zone), address: server.address });
+        let name_servers = dns.name_servers.iter().map(|server| ServerForm {
+            name: relative(&server.name, &dns.zone),
+            address: server.address,
+        });
         Self {
             zone: shown(&dns.zone),
             names: names.collect(),

@@ -28,11 +28,14 @@ pub(in super::super) static DNS: Section = Section {
         "hook",
     ],
 };
-pub(in super::super) static DNS_NAME: Section = Section { path: "dns.names[]", keys: &["name", "uplinks"] };
+pub(in super::super) static DNS_NAME: Section =
+    Section { path: "dns.names[]", keys: &["name", "uplinks"] };
 pub(in super::super) static DNS_SERVER: Section =
     Section { path: "dns.name_servers[]", keys: &["name", "address"] };
-pub(in super::super) static DNS_UPDATE: Section =
-    Section { path: "dns.update", keys: &["server", "zone", "key", "algorithm", "secret_file", "records"] };
+pub(in super::super) static DNS_UPDATE: Section = Section {
+    path: "dns.update",
+    keys: &["server", "zone", "key", "algorithm", "secret_file", "records"],
+};
 
 /// `dns`.
 #[derive(Debug)]
@@ -120,7 +123,9 @@ fn published(cursor: &Cursor<'_>) -> Option<DraftName> {
         name: relative_name(&fields, "add `name: www`, or `name: \"@\"` for the zone itself"),
         uplinks: wish(&fields, "uplinks", |list| {
             let items = list.some_items(Uplink::MOST, "uplinks")?;
-            all_or_none(items.iter().map(|item| located(item, |item| item.text(values::label))).collect())
+            all_or_none(
+                items.iter().map(|item| located(item, |item| item.text(values::label))).collect(),
+            )
         }),
     })
 }
@@ -130,7 +135,11 @@ fn name_server(cursor: &Cursor<'_>) -> Option<DraftServer> {
     Some(DraftServer {
         name: relative_name(&fields, "add `name: ns1` with your own"),
         address: fields
-            .need("address", "the name server's address", "add `address: 203.0.113.10` with your own")
+            .need(
+                "address",
+                "the name server's address",
+                "add `address: 203.0.113.10` with your own",
+            )
             .and_then(|address| located(&address, |address| address.value(network::address))),
     })
 }
@@ -146,7 +155,11 @@ fn update(cursor: &Cursor<'_>) -> Option<DraftUpdate> {
     let secret_advice = "add `secret_file: /etc/natbox/dns.secret` with your own";
     Some(DraftUpdate {
         server: fields
-            .need("server", "the server that takes updates", "add `server: 192.0.2.53` with your own")
+            .need(
+                "server",
+                "the server that takes updates",
+                "add `server: 192.0.2.53` with your own",
+            )
             .and_then(|server| server.value(self::server)),
         zone: wish(&fields, "zone", |zone| zone.text(domain)),
         key: fields.need("key", "the key's name", key_advice).and_then(|key| key.text(domain)),
@@ -165,7 +178,8 @@ fn domain(text: &str) -> Result<Name, Misfit> {
         return Err(Misfit::new(WANTED_DOMAIN, "numbers alone are no name"));
     }
     let too_long = |_| Misfit::new(WANTED_DOMAIN, "a name has at most 255 bytes");
-    let mut name = Name::from_labels(labels.iter().map(|label| label.as_bytes())).map_err(too_long)?;
+    let mut name =
+        Name::from_labels(labels.iter().map(|label| label.as_bytes())).map_err(too_long)?;
     name.set_fqdn(true);
     Ok(name)
 }
@@ -176,10 +190,14 @@ fn relative(text: &str) -> Result<Name, Misfit> {
         return Ok(Name::new());
     }
     if text.ends_with('.') {
-        return Err(Misfit::new("a name within the zone, without the zone's own", "take out the last dot"));
+        return Err(Misfit::new(
+            "a name within the zone, without the zone's own",
+            "take out the last dot",
+        ));
     }
     let too_long = |_| Misfit::new(WANTED_DOMAIN, "a name has at most 255 bytes");
-    let mut name = Name::from_labels(labels(text)?.iter().map(|label| label.as_bytes())).map_err(too_long)?;
+    let mut name =
+        Name::from_labels(labels(text)?.iter().map(|label| label.as_bytes())).map_err(too_long)?;
     name.set_fqdn(false);
     Ok(name)
 }
@@ -209,7 +227,9 @@ fn labels(text: &str) -> Result<Vec<String>, Misfit> {
 fn mailbox(text: &str) -> Result<Name, Misfit> {
     const WANTED: &str = "a mail address such as hostmaster@example.org";
     let fits = |part: &str| {
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(letter);
+        let plain = |letter: char| {
+            letter.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(letter)
+        };
         (1..=63).contains(&part.len()) && part.chars().all(plain)
     };
     let (part, domain) = text
@@ -217,19 +237,25 @@ fn mailbox(text: &str) -> Result<Name, Misfit> {
         .filter(|(part, _)| fits(part))
         .ok_or_else(|| Misfit::new(WANTED, "write NAME@DOMAIN, the name in plain letters"))?;
     let domain = self::domain(domain).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?;
-    domain.prepend_label(part.as_bytes()).map_err(|_| Misfit::new(WANTED, "it has at most 255 bytes in all"))
+    domain
+        .prepend_label(part.as_bytes())
+        .map_err(|_| Misfit::new(WANTED, "it has at most 255 bytes in all"))
 }
 
 /// An address, with a port or without.
 fn server(text: &str) -> Result<SocketAddr, Misfit> {
-    let address =
-        text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, Dns::PORT)));
-    address.filter(|address| address.port() > 0 && !address.ip().is_unspecified()).ok_or_else(|| {
-        Misfit::new(
-            "ADDRESS or ADDRESS:PORT such as 192.0.2.53",
-            "write the address itself: names cannot be looked up before there is DNS",
-        )
-    })
+    let address = text
+        .parse()
+        .ok()
+        .or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, Dns::PORT)));
+    address.filter(|address| address.port() > 0 && !address.ip().is_unspecified()).ok_or_else(
+        || {
+            Misfit::new(
+                "ADDRESS or ADDRESS:PORT such as 192.0.2.53",
+                "write the address itself: names cannot be looked up before there is DNS",
+            )
+        },
+    )
 }
 
 fn whole_seconds(text: &str) -> Result<Duration, Misfit> {
@@ -241,7 +267,10 @@ fn whole_seconds(text: &str) -> Result<Duration, Misfit> {
 }
 
 fn absolute_path(text: &str) -> Result<PathBuf, Misfit> {
-    if text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control) && text.len() < 4096
+    if text.starts_with('/')
+        && !text.ends_with('/')
+        && !text.contains(char::is_control)
+        && text.len() < 4096
     {
         return Ok(text.into());
     }
@@ -267,9 +296,19 @@ mod tests {
         assert_eq!(domain("example.org.").unwrap(), domain("example.org").unwrap());
         assert_eq!(relative("a.b").unwrap().to_ascii(), "a.b");
         assert_eq!(relative("@").unwrap().num_labels(), 0);
-        for text in
-            ["", ".", "a..b", "-a", "a-", "*", "ä", "a b", "a/b", &"a".repeat(64), &"abcdefg.".repeat(32)]
-        {
+        for text in [
+            "",
+            ".",
+            "a..b",
+            "-a",
+            "a-",
+            "*",
+            "ä",
+            "a b",
+            "a/b",
+            &"a".repeat(64),
+            &"abcdefg.".repeat(32),
+        ] {
             assert!(domain(text).is_err(), "{text:?}");
             assert!(relative(text).is_err(), "{text:?}");
         }
@@ -279,7 +318,10 @@ mod tests {
 
     #[test]
     fn mail_addresses_become_names() {
-        assert_eq!(mailbox("host.master@example.org").unwrap().to_ascii(), "host\\.master.example.org.");
+        assert_eq!(
+            mailbox("host.master@example.org").unwrap().to_ascii(),
+            "host\\.master.example.org."
+        );
         for text in ["hostmaster.example.org", "@example.org", "a@", "a b@example.org", "a@b@c"] {
             assert!(mailbox(text).is_err(), "{text:?}");
         }

@@ -18,7 +18,11 @@ fn with(dns: &str) -> String {
 const SHORT: &str = "dns: { zone: example.org, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }";
 
 fn accepted(text: &str) -> Dns {
-    parse("f.yaml", text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config.dns.unwrap()
+    parse("f.yaml", text)
+        .unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+        .config
+        .dns
+        .unwrap()
 }
 
 fn name(text: &str) -> Name {
@@ -35,7 +39,11 @@ pub(in super::super) fn with_defaults(dns: Dns) -> Dns {
         answers_per_second: Dns::DEFAULT_ANSWERS_PER_SECOND,
         listen: Dns::DEFAULT_LISTEN,
         mailbox: dns.zone.prepend_label("hostmaster").unwrap(),
-        names: dns.names.into_iter().map(|published| DnsName { uplinks: vec![0], ..published }).collect(),
+        names: dns
+            .names
+            .into_iter()
+            .map(|published| DnsName { uplinks: vec![0], ..published })
+            .collect(),
         update: dns.update.map(|update| DnsUpdate {
             zone: dns.zone.clone(),
             algorithm: DnsUpdate::DEFAULT_ALGORITHM,
@@ -76,7 +84,9 @@ pub(in super::super) fn any(uplinks: &[Uplink], number: usize, text: &str, small
             secret_file: format!("/etc/{text}").into(),
             records: Scope::ALL[usize::from(small) % 2],
         })
-        .filter(|update| update.zone.num_labels() > 0 && !label.bytes().all(|byte| byte.is_ascii_digit())),
+        .filter(|update| {
+            update.zone.num_labels() > 0 && !label.bytes().all(|byte| byte.is_ascii_digit())
+        }),
         hook: Some(format!("/{text}").into()),
         zone,
     }
@@ -87,7 +97,8 @@ fn a_short_section_gets_every_documented_default() {
     let dns = accepted(&with(SHORT));
     assert_eq!(dns.zone, name("example.org"));
     assert_eq!(dns.names, [DnsName { name: name("www.example.org"), uplinks: vec![0, 1] }]);
-    let server = DnsServer { name: name("ns1.example.org"), address: Ipv4Addr::new(203, 0, 113, 10) };
+    let server =
+        DnsServer { name: name("ns1.example.org"), address: Ipv4Addr::new(203, 0, 113, 10) };
     assert_eq!(dns.name_servers, [server]);
     assert_eq!(dns.mailbox, name("hostmaster.example.org"));
     assert_eq!((dns.ttl, dns.negative_ttl), (Dns::DEFAULT_TTL, Dns::DEFAULT_NEGATIVE_TTL));
@@ -231,8 +242,10 @@ fn bad_sections_are_refused_with_these_words() {
             Err(problems) => problems.to_string(),
         };
         if found.lines().ne(wanted.iter().copied()) {
-            differences
-                .push(format!("--- file\n{text}\n--- wanted\n{}\n--- found\n{found}", wanted.join("\n")));
+            differences.push(format!(
+                "--- file\n{text}\n--- wanted\n{}\n--- found\n{found}",
+                wanted.join("\n")
+            ));
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));

@@ -68,8 +68,9 @@ fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
         "isp1",
     ]);
     let any = any::<usize>;
-    let letters =
-        prop::sample::select(":-[]{}#'\"&*!|>%@`, \t\n\r\0a0\u{feff}\u{85}é".chars().collect::<Vec<_>>());
+    let letters = prop::sample::select(
+        ":-[]{}#'\"&*!|>%@`, \t\n\r\0a0\u{feff}\u{85}é".chars().collect::<Vec<_>>(),
+    );
     let mutation = prop_oneof![
         any().prop_map(Mutation::DeleteLine),
         (any(), any()).prop_map(|(one, other)| Mutation::SwapLines(one, other)),
@@ -160,7 +161,9 @@ fn config() -> impl Strategy<Value = Config> {
                 failback: Failback::ALL[weight as usize % Failback::ALL.len()],
                 health: health.map(|(interval, lose, win)| Health {
                     ping: vec![address(254), address(253)],
-                    tcp: (0..lose % 3).map(|port| SocketAddrV4::new(address(252), 1 + port as u16)).collect(),
+                    tcp: (0..lose % 3)
+                        .map(|port| SocketAddrV4::new(address(252), 1 + port as u16))
+                        .collect(),
                     http: (0..win % 3).map(web_page).collect(),
                     need: 1 + lose % 2,
                     interval,
@@ -176,8 +179,14 @@ fn config() -> impl Strategy<Value = Config> {
         0..8,
     );
     let rules = prop::collection::vec(any::<u8>(), 0..4);
-    let words =
-        (any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>(), any::<usize>());
+    let words = (
+        any::<usize>(),
+        any::<usize>(),
+        any::<usize>(),
+        any::<usize>(),
+        any::<usize>(),
+        any::<usize>(),
+    );
     let numbers = (
         0..=256u16,
         duration(0, 1000),
@@ -209,7 +218,8 @@ fn config() -> impl Strategy<Value = Config> {
                 let uplink = uplink % uplinks.len();
                 let addresses = &uplinks[uplink].addresses;
                 let protocol =
-                    [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp][protocol % 3];
+                    [ForwardProtocol::Tcp, ForwardProtocol::Udp, ForwardProtocol::TcpUdp]
+                        [protocol % 3];
                 let first = 1 + 500 * index as u16;
                 Forward {
                     name: distinct(index, &name),
@@ -223,8 +233,13 @@ fn config() -> impl Strategy<Value = Config> {
             };
             let rule = |octet: u8| OutboundRule {
                 from: ipnet::Ipv4Net::new_assert([10, 0, octet, 0].into(), 24),
-                to: (0..octet % 3).map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8)).collect(),
-                uplinks: (0..uplinks.len()).rev().take(1 + usize::from(octet) % uplinks.len()).collect(),
+                to: (0..octet % 3)
+                    .map(|to| ipnet::Ipv4Net::new_assert([to, 0, 0, 0].into(), 8))
+                    .collect(),
+                uplinks: (0..uplinks.len())
+                    .rev()
+                    .take(1 + usize::from(octet) % uplinks.len())
+                    .collect(),
                 balance: pick(usize::from(octet)),
             };
             let exemption = |octet: u8| {
@@ -264,7 +279,10 @@ fn config() -> impl Strategy<Value = Config> {
                     mapping: pick(words.2),
                     filtering: pick(words.3),
                     hairpin,
-                    ports: PortRange { first: one_port.min(other_port), last: one_port.max(other_port) },
+                    ports: PortRange {
+                        first: one_port.min(other_port),
+                        last: one_port.max(other_port),
+                    },
                     mss_clamp: match mss {
                         None => MssClamp::Auto,
                         Some(None) => MssClamp::Off,
@@ -272,7 +290,8 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                     address_pooling: pick(words.0),
                     port_parity: keep,
-                    port_overlapping: pick::<Dependence>(words.2) != Dependence::EndpointIndependent
+                    port_overlapping: pick::<Dependence>(words.2)
+                        != Dependence::EndpointIndependent
                         && manage,
                     inbound_refresh: hairpin,
                     refusal: pick(words.1),
@@ -297,7 +316,10 @@ fn config() -> impl Strategy<Value = Config> {
                     icmp_errors_per_host: limits.2 % 1_000_001,
                 },
                 host: Host { manage },
-                admin: Admin { socket: socket.into(), http: http.map(|port| ([127, 0, 0, 1], port).into()) },
+                admin: Admin {
+                    socket: socket.into(),
+                    http: http.map(|port| ([127, 0, 0, 1], port).into()),
+                },
                 state: State { keep },
                 log: Log { level: pick(words.4), format: pick(words.5), mappings: manage },
                 dns,

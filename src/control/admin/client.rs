@@ -29,7 +29,9 @@ pub enum ClientError {
         names: String,
     },
     /// Nobody answers there.
-    #[error("no natbox answers on {path}: {source}; is the box running, and may this user connect?")]
+    #[error(
+        "no natbox answers on {path}: {source}; is the box running, and may this user connect?"
+    )]
     Silent {
         /// The socket.
         path: PathBuf,
@@ -37,7 +39,9 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The answer makes no sense to this version.
-    #[error("{path} answered something unexpected ({detail}); are both ends the same version of natbox?")]
+    #[error(
+        "{path} answered something unexpected ({detail}); are both ends the same version of natbox?"
+    )]
     Strange {
         /// The socket.
         path: PathBuf,
@@ -62,7 +66,8 @@ pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, Client
     }
     let any = Admin::default_socket("any");
     let directory = any.parent().unwrap_or(Path::new("/")).to_owned();
-    let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries =
+        std::fs::read_dir(&directory).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut running: Vec<PathBuf> = entries
         .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
         .filter(|path| UnixStream::connect(path).is_ok())
@@ -82,7 +87,10 @@ pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, Client
 ///
 /// # Errors
 /// See [`ClientError`].
-pub fn request<Answer: DeserializeOwned>(socket: &Path, request: &Request) -> Result<Answer, ClientError> {
+pub fn request<Answer: DeserializeOwned>(
+    socket: &Path,
+    request: &Request,
+) -> Result<Answer, ClientError> {
     let line = exchange(socket, request)
         .map_err(|source| ClientError::Silent { path: socket.to_owned(), source })?;
     read(socket, &line)
@@ -132,8 +140,10 @@ fn read<Answer: DeserializeOwned>(socket: &Path, line: &str) -> Result<Answer, C
     if let Ok(Refusal { error }) = serde_json::from_str(line) {
         return Err(ClientError::Refused(error));
     }
-    serde_json::from_str(line)
-        .map_err(|error| ClientError::Strange { path: socket.to_owned(), detail: error.to_string() })
+    serde_json::from_str(line).map_err(|error| ClientError::Strange {
+        path: socket.to_owned(),
+        detail: error.to_string(),
+    })
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -148,7 +148,9 @@ async fn converse(stream: UnixStream, source: &Source) -> io::Result<()> {
             Ok(Request::Status) => to_json(&source.status()),
             Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
             Ok(Request::Setup) => to_json(&source.setup()),
-            Ok(Request::Events { follow }) => return tell_events(reader, writer, source, follow).await,
+            Ok(Request::Events { follow }) => {
+                return tell_events(reader, writer, source, follow).await;
+            }
             Ok(Request::Reload) => match source.reloader.reload() {
                 Ok(reloaded) => to_json(&reloaded),
                 Err(error) => refusal(&error),

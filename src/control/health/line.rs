@@ -238,7 +238,9 @@ mod tests {
             let began = start + SECOND * second as u32;
             let round = line.begin_round(began);
             for _ in 0..*count {
-                turns.extend(line.answered(round, QUICK, began + QUICK).map(|turn| (began + QUICK, turn)));
+                turns.extend(
+                    line.answered(round, QUICK, began + QUICK).map(|turn| (began + QUICK, turn)),
+                );
             }
             // The clock is looked at when the line says.
             if let Some(deadline) = line.deadline().filter(|deadline| *deadline < began + SECOND) {
@@ -298,7 +300,9 @@ mod tests {
             // The answer to the round before comes after this one has begun; the one of second 5 is lost.
             if second != 6 && second > 4 {
                 let when = began + QUICK;
-                turns.extend(line.answered(round - 1, SECOND + QUICK, when).map(|turn| (second, turn)));
+                turns.extend(
+                    line.answered(round - 1, SECOND + QUICK, when).map(|turn| (second, turn)),
+                );
             }
         }
         assert_eq!(turns, [(8, Turn::Up)], "won: 4, then 6 and 7 in a row");
@@ -327,7 +331,11 @@ mod tests {
         let later = start + SECOND * 2;
         assert_eq!(line.set_carrier(false, later), Some(Turn::Down(Reason::NoCarrier)));
         assert_eq!(line.set_carrier(false, later), None);
-        assert_eq!(play(&mut line, later, &[1, 1, 1]), [], "an answer without a carrier is an old one");
+        assert_eq!(
+            play(&mut line, later, &[1, 1, 1]),
+            [],
+            "an answer without a carrier is an old one"
+        );
         assert_eq!(line.set_carrier(true, later + SECOND * 3), None);
         assert_eq!(play(&mut line, later + SECOND * 3, &[1, 1]), [(1020, Turn::Up)]);
     }

@@ -80,7 +80,9 @@ impl Health {
     ) -> io::Result<Self> {
         let now = Instant::now();
         let lines = config.uplinks.iter().zip(carriers);
-        let lines = lines.map(|(uplink, carrier)| Line::new(uplink.health.as_ref(), carrier, now)).collect();
+        let lines = lines
+            .map(|(uplink, carrier)| Line::new(uplink.health.as_ref(), carrier, now))
+            .collect();
         let mut watched = Vec::new();
         for (place, (uplink, own)) in config.uplinks.iter().zip(own).enumerate() {
             let (Some(health), Some(own)) = (&uplink.health, own) else { continue };
@@ -144,7 +146,8 @@ impl Health {
             let round = self.lines.borrow_mut()[watched.uplink].begin_round(now);
             for target in 0..watched.targets.len() {
                 let (prober, targets) = (Rc::clone(&watched.prober), Rc::clone(&watched.targets));
-                let (report, uplink, patience) = (self.report.clone(), watched.uplink, watched.patience);
+                let (report, uplink, patience) =
+                    (self.report.clone(), watched.uplink, watched.patience);
                 tokio::task::spawn_local(async move {
                     let answer = prober.ask(&targets[target], patience).await;
                     let answer = answer.map_err(|reason| format!("{}: {reason}", targets[target]));

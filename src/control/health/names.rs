@@ -59,12 +59,20 @@ impl Names {
         let patience = if is_new { PATIENCE } else { Duration::ZERO };
         let ended = async {
             let outcome = outcome.wait_for(Option::is_some).await;
-            outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(|| Err("given up".to_owned()))
+            outcome
+                .ok()
+                .and_then(|outcome| outcome.clone())
+                .unwrap_or_else(|| Err("given up".to_owned()))
         };
-        let outcome =
-            if last.is_empty() { ended.await } else { timeout(patience, ended).await.unwrap_or(Ok(())) };
+        let outcome = if last.is_empty() {
+            ended.await
+        } else {
+            timeout(patience, ended).await.unwrap_or(Ok(()))
+        };
         match self.last(name) {
-            none if none.is_empty() => Err(outcome.err().unwrap_or_else(|| "no address".to_owned())),
+            none if none.is_empty() => {
+                Err(outcome.err().unwrap_or_else(|| "no address".to_owned()))
+            }
             addresses => Ok(addresses),
         }
     }
@@ -82,7 +90,8 @@ impl Names {
         }
         let (ended, outcome) = watch::channel(None);
         known.under_way = Some(outcome.clone());
-        let (look_up, known, name) = ((self.look_up)(name), Arc::clone(&self.known), name.to_owned());
+        let (look_up, known, name) =
+            ((self.look_up)(name), Arc::clone(&self.known), name.to_owned());
         tokio::spawn(async move {
             let found = look_up.await;
             let mut all = known.lock();
@@ -93,7 +102,8 @@ impl Names {
                 true => Err(io::Error::other("the name has no IPv4 address")),
                 false => Ok(found),
             });
-            let outcome = found.map(|found| known.addresses = found).map_err(|error| error.to_string());
+            let outcome =
+                found.map(|found| known.addresses = found).map_err(|error| error.to_string());
             // Nobody may be waiting any more.
             let _ = ended.send(Some(outcome));
         });
@@ -108,7 +118,8 @@ impl Resolve for Names {
             let found = names.addresses(name.as_str()).await;
             let found = found.map_err(Box::<dyn Error + Send + Sync>::from)?;
             // Port 0: that of the page.
-            let found: Addrs = Box::new(found.into_iter().map(|address| SocketAddr::from((address, 0))));
+            let found: Addrs =
+                Box::new(found.into_iter().map(|address| SocketAddr::from((address, 0))));
             Ok(found)
         })
     }
@@ -118,7 +129,8 @@ impl Resolve for Names {
 async fn ask_the_host(name: String) -> io::Result<Vec<Ipv4Addr>> {
     let (sender, receiver) = oneshot::channel();
     thread::Builder::new().name("natbox-names".to_owned()).spawn(move || {
-        let found = (name.as_str(), 0).to_socket_addrs().map(|found| found.filter_map(ipv4).collect());
+        let found =
+            (name.as_str(), 0).to_socket_addrs().map(|found| found.filter_map(ipv4).collect());
         // The box may have stopped.
         let _ = sender.send(found);
     })?;
@@ -208,7 +220,11 @@ mod tests {
             assert_eq!(scene.resolve().await, at(FIRST));
         }
         scene.becomes(Host::Says(vec![SECOND]));
-        assert_eq!(scene.resolve().await, at(SECOND), "other addresses take the place of the last ones");
+        assert_eq!(
+            scene.resolve().await,
+            at(SECOND),
+            "other addresses take the place of the last ones"
+        );
     }
 
     #[tokio::test]

@@ -38,9 +38,14 @@ impl RawSockets {
                 return Ok(None);
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP))
-                .map(Some)
-                .map_err(|errno| (format!("uplinks[{place}].health.ping"), errno.into()))
+            rustix::net::socket_with(
+                AddressFamily::INET,
+                SocketType::RAW,
+                flags,
+                Some(ipproto::ICMP),
+            )
+            .map(Some)
+            .map_err(|errno| (format!("uplinks[{place}].health.ping"), errno.into()))
         };
         config.uplinks.iter().enumerate().map(open).collect::<Result<_, _>>().map(Self)
     }
@@ -88,7 +93,11 @@ impl Prober {
     ///
     /// # Errors
     /// The address is not there, or the certificates of the system's authorities cannot be read.
-    pub(super) fn new(own: Ipv4Addr, raw: Option<OwnedFd>, health: &Health) -> io::Result<Rc<Self>> {
+    pub(super) fn new(
+        own: Ipv4Addr,
+        raw: Option<OwnedFd>,
+        health: &Health,
+    ) -> io::Result<Rc<Self>> {
         let echoes = raw.map(|socket| Echoes::start(own, socket)).transpose()?;
         let web = match health.http.is_empty() {
             true => None,
@@ -101,7 +110,11 @@ impl Prober {
     ///
     /// # Errors
     /// Why there is no answer, for the log.
-    pub(super) async fn ask(&self, target: &Target, patience: Duration) -> Result<Duration, String> {
+    pub(super) async fn ask(
+        &self,
+        target: &Target,
+        patience: Duration,
+    ) -> Result<Duration, String> {
         let began = Instant::now();
         let asked = async {
             match target {
@@ -192,7 +205,8 @@ impl Echoes {
     fn start(own: Ipv4Addr, socket: OwnedFd) -> io::Result<Rc<Self>> {
         rustix::net::bind(&socket, &SocketAddrV4::new(own, 0))?;
         let socket = UdpSocket::from_std(socket.into())?;
-        let echoes = Rc::new(Self { socket, identifier: rand::random(), state: RefCell::default() });
+        let echoes =
+            Rc::new(Self { socket, identifier: rand::random(), state: RefCell::default() });
         let reader = Rc::downgrade(&echoes);
         tokio::task::spawn_local(async move {
             while let Some(echoes) = reader.upgrade() {

@@ -41,7 +41,11 @@ impl Scene {
     fn wait_for(&self, name: &str, wanted: &str) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.text(name) != wanted {
-            assert!(Instant::now() < deadline, "{name}: {:?} instead of {wanted:?}", self.text(name));
+            assert!(
+                Instant::now() < deadline,
+                "{name}: {:?} instead of {wanted:?}",
+                self.text(name)
+            );
             thread::sleep(Duration::from_millis(10));
         }
     }
@@ -67,10 +71,13 @@ fn a_hook_runs_for_every_line_at_the_start_and_at_each_change() {
     let lines = Lines::new(lines().lines);
     let mut listener = lines.watch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let teller =
-        thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &Trouble::default())));
+    let teller = thread::spawn(move || {
+        runtime.block_on(tell(events, outcomes, &mut listener, &Trouble::default()))
+    });
     let all = "isp1 isp2 isp3 / 203.0.113.1 203.0.113.2 203.0.113.3";
-    let start = format!("isp1 203.0.113.1 up {all}\nisp2 203.0.113.2 up {all}\nisp3 203.0.113.3 up {all}\n");
+    let start = format!(
+        "isp1 203.0.113.1 up {all}\nisp2 203.0.113.2 up {all}\nisp3 203.0.113.3 up {all}\n"
+    );
     scene.wait_for("log", &start);
     lines.set_usable(1, false);
     let down = format!("{start}isp2 203.0.113.2 down isp1 isp3 / 203.0.113.1 203.0.113.3\n");
@@ -97,7 +104,10 @@ fn the_outcome_of_a_hook_is_told() {
     scene.hook = "/nowhere/hook".into();
     let (events, outcomes, _helper) = scene.help();
     let outcome = tell_one(&events, &outcomes);
-    assert!(matches!(&outcome, Outcome::NotStarted(error) if error.contains("No such file")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::NotStarted(error) if error.contains("No such file")),
+        "{outcome:?}"
+    );
 }
 
 #[test]
@@ -133,8 +143,9 @@ fn assert_sleeper_ends(scene: &Scene) {
     let sleeper = scene.text("sleeper").trim().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
     // It is nobody's child any more: whoever inherited it may take a moment to wait for it.
-    let runs =
-        || fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    let runs = || {
+        fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    };
     while runs() {
         assert!(Instant::now() < deadline, "process {sleeper} still runs");
         thread::sleep(Duration::from_millis(10));
@@ -146,7 +157,12 @@ fn what_changed_back_before_it_could_be_told_is_not_told() {
     let mut now = lines();
     let told = |last| -> Vec<Option<Told>> {
         let usable = [true, true, last];
-        lines().lines.iter().zip(usable).map(|(line, usable)| Some((usable, line.address))).collect()
+        lines()
+            .lines
+            .iter()
+            .zip(usable)
+            .map(|(line, usable)| Some((usable, line.address)))
+            .collect()
     };
     assert_eq!(news(&told(true), &now), None);
     now.lines[2].usable = false;
@@ -175,7 +191,10 @@ fn the_end_of_the_helper_is_noticed_at_once() {
     assert_eq!(troubles.hook.text(), None);
     kill_process_group(group, Signal::KILL).unwrap();
     follower.join().unwrap();
-    assert!(troubles.hook.text().is_some_and(|text| text.contains("restart natbox")), "{troubles:?}");
+    assert!(
+        troubles.hook.text().is_some_and(|text| text.contains("restart natbox")),
+        "{troubles:?}"
+    );
     assert!(rustix::process::test_kill_process(group).is_err(), "it is a zombie");
 }
 
@@ -191,7 +210,8 @@ fn a_hook_that_cannot_be_run_is_a_trouble_until_it_can() {
     let (mut listener, troubles) = (lines.watch(), Arc::new(Troubles::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let told = Arc::clone(&troubles);
-    let teller = thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &told.hook)));
+    let teller =
+        thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &told.hook)));
     let wait_for = |wanted: &dyn Fn(Option<String>) -> bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !wanted(troubles.hook.text()) {
@@ -218,5 +238,9 @@ fn a_hook_that_cannot_be_run_is_refused_beforehand() {
     let missing = directory.join("missing");
     assert!(text(&missing).contains("missing: found nothing that can be looked at (No such file"));
     fs::set_permissions(&scene.hook, fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(text(&scene.hook).contains("found a file that may not be run"), "{}", text(&scene.hook));
+    assert!(
+        text(&scene.hook).contains("found a file that may not be run"),
+        "{}",
+        text(&scene.hook)
+    );
 }

@@ -64,13 +64,15 @@ fn an_answer_has_the_right_header_and_repeats_the_question_letter_by_letter() {
 
 #[test]
 fn edns_is_answered_with_edns() {
-    let answer =
-        read(&ask(&with_edns(question("www.example.org", RecordType::A), 0, 4096).to_vec().unwrap()));
+    let answer = read(&ask(&with_edns(question("www.example.org", RecordType::A), 0, 4096)
+        .to_vec()
+        .unwrap()));
     let edns = answer.edns.clone().unwrap();
     assert_eq!((edns.version(), edns.max_payload(), edns.flags().dnssec_ok), (0, 1232, true));
     assert_eq!(answer.answers.len(), 3);
-    let answer =
-        read(&ask(&with_edns(question("www.example.org", RecordType::A), 1, 4096).to_vec().unwrap()));
+    let answer = read(&ask(&with_edns(question("www.example.org", RecordType::A), 1, 4096)
+        .to_vec()
+        .unwrap()));
     // BADVERS and BADSIG have the same number.
     assert_eq!(u16::from(answer.metadata.response_code), 16);
     assert_eq!(answer.edns.clone().unwrap().version(), 0);
@@ -130,8 +132,10 @@ fn large(name_servers: u8, published: u8, label: &str) -> (Zone, Snapshot) {
         usable: true,
     };
     let lines = Snapshot { lines: (0..published).map(line).collect(), serial: 1 };
-    zone.published =
-        vec![Published { name: name("www.example.org"), lines: (0..usize::from(published)).collect() }];
+    zone.published = vec![Published {
+        name: name("www.example.org"),
+        lines: (0..usize::from(published)).collect(),
+    }];
     (zone, lines)
 }
 
@@ -184,7 +188,8 @@ fn the_most_addresses_that_are_answered_fit_into_a_datagram() {
         question("www.example.org", RecordType::A),
         with_edns(question("www.example.org", RecordType::A), 0, 512),
     ] {
-        let answer = respond(zone.clone(), lines.clone(), &message.to_vec().unwrap(), Protocol::Udp, false);
+        let answer =
+            respond(zone.clone(), lines.clone(), &message.to_vec().unwrap(), Protocol::Udp, false);
         assert!(matches!(answer, Response::Full(_)));
         assert_eq!(read(&answer).answers.len(), crate::dns::MOST_ADDRESSES);
     }

@@ -81,7 +81,10 @@ fn datagrams_are_answered_and_follow_the_lines() {
     scene.lines.set_usable(1, false);
     assert_eq!(scene.ask("www.example.org").unwrap().answers.len(), 2);
     assert_eq!(scene.ask("x.example.org").unwrap().metadata.response_code, ResponseCode::NXDomain);
-    assert_eq!((scene.count("queries"), scene.count("answers"), scene.count("oversized")), (3, 3, 0));
+    assert_eq!(
+        (scene.count("queries"), scene.count("answers"), scene.count("oversized")),
+        (3, 3, 0)
+    );
     // What is no message at all gets nothing, and stops nothing.
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.send_to(b"hello", scene.server).unwrap();
@@ -120,7 +123,8 @@ fn a_silent_connection_is_closed() {
 #[test]
 fn one_network_does_not_take_all_connections() {
     let scene = start(1);
-    let connections: Vec<TcpStream> = (0..MOST_CONNECTIONS_OF_ONE_NETWORK).map(|_| scene.connect()).collect();
+    let connections: Vec<TcpStream> =
+        (0..MOST_CONNECTIONS_OF_ONE_NETWORK).map(|_| scene.connect()).collect();
     assert!(is_closed(scene.connect()));
     assert_eq!(scene.count("connections_refused"), 1);
     drop(connections);
@@ -140,9 +144,11 @@ fn one_network_does_not_take_all_connections() {
 #[test]
 fn all_places_together_are_limited() {
     let places = Arc::new(Places::default());
-    let client = |number: usize| SocketAddr::from(([10, (number / 256) as u8, number as u8, 1], 5000));
-    let taken: Vec<Place> =
-        (0..MOST_CONNECTIONS).map(|number| Places::take(&places, client(number)).unwrap()).collect();
+    let client =
+        |number: usize| SocketAddr::from(([10, (number / 256) as u8, number as u8, 1], 5000));
+    let taken: Vec<Place> = (0..MOST_CONNECTIONS)
+        .map(|number| Places::take(&places, client(number)).unwrap())
+        .collect();
     assert!(Places::take(&places, client(MOST_CONNECTIONS)).is_none());
     drop(taken);
     assert!(Places::take(&places, client(0)).is_some());
@@ -206,8 +212,16 @@ fn an_address_need_not_be_there_yet() {
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = taken.local_addr().unwrap();
-    let settings =
-        Settings { zone: zone(), listen: vec![address], answers_per_second: 1, update: None, helper: None };
+    let settings = Settings {
+        zone: zone(),
+        listen: vec![address],
+        answers_per_second: 1,
+        update: None,
+        helper: None,
+    };
     let error = Prepared::new(settings).unwrap_err().to_string();
-    assert!(error.contains(&address.to_string()) && error.contains("another name server"), "{error}");
+    assert!(
+        error.contains(&address.to_string()) && error.contains("another name server"),
+        "{error}"
+    );
 }

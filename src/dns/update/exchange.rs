@@ -35,17 +35,25 @@ pub(super) enum UpdateError {
     Silent,
     #[error("the server refused it: {0}")]
     Refused(ResponseCode),
-    #[error("the server does not answer for the zone {0}; correct dns.update.zone, or dns.update.server")]
+    #[error(
+        "the server does not answer for the zone {0}; correct dns.update.zone, or dns.update.server"
+    )]
     NoZone(String),
-    #[error("the server does not know the key {0} with this algorithm; give it the key under the same name")]
+    #[error(
+        "the server does not know the key {0} with this algorithm; give it the key under the same name"
+    )]
     UnknownKey(String),
     #[error(
         "the server has another secret for the key {0}; give it the one that is in dns.update.secret_file"
     )]
     OtherSecret(String),
-    #[error("the server's clock and that of this host are more than {FUDGE} s apart; set them right")]
+    #[error(
+        "the server's clock and that of this host are more than {FUDGE} s apart; set them right"
+    )]
     Clock,
-    #[error("the answer ({code}) is not signed with the key {key}; has the server at this address the key?")]
+    #[error(
+        "the answer ({code}) is not signed with the key {key}; has the server at this address the key?"
+    )]
     Unsigned { code: ResponseCode, key: String },
     #[error("the server's answer cannot be read: {0}")]
     Message(#[from] hickory_proto::ProtoError),
@@ -74,7 +82,11 @@ impl UpdateError {
 ///
 /// # Errors
 /// What each way that was tried met with, as one sentence.
-pub(super) async fn send(update: &Update, records: &[Record], lines: &Snapshot) -> Result<String, String> {
+pub(super) async fn send(
+    update: &Update,
+    records: &[Record],
+    lines: &Snapshot,
+) -> Result<String, String> {
     let mut errors = Vec::new();
     for Way { name, source } in ways(update, lines) {
         let asked = timeout(DEADLINE, ask(update, records, source)).await;
@@ -98,7 +110,8 @@ fn ways(update: &Update, lines: &Snapshot) -> Vec<Way> {
     if !update.over_lines || update.server.is_ipv6() {
         return vec![own_route];
     }
-    let (usable, others): (Vec<&Line>, Vec<&Line>) = lines.lines.iter().partition(|line| line.usable);
+    let (usable, others): (Vec<&Line>, Vec<&Line>) =
+        lines.lines.iter().partition(|line| line.usable);
     let over = |line: &Line| {
         let source = line.source.filter(|_| line.address.is_some())?;
         Some(Way { name: format!("over {}", line.name), source: Some(source) })
@@ -106,12 +119,17 @@ fn ways(update: &Update, lines: &Snapshot) -> Vec<Way> {
     usable.into_iter().chain(others).filter_map(over).chain([own_route]).collect()
 }
 
-async fn ask(update: &Update, records: &[Record], source: Option<Ipv4Addr>) -> Result<(), UpdateError> {
+async fn ask(
+    update: &Update,
+    records: &[Record],
+    source: Option<Ipv4Addr>,
+) -> Result<(), UpdateError> {
     let algorithm = match update.key.algorithm {
         Algorithm::HmacSha256 => TsigAlgorithm::HmacSha256,
         Algorithm::HmacSha512 => TsigAlgorithm::HmacSha512,
     };
-    let signer = TSigner::new(update.key.secret.clone(), algorithm, update.key.name.clone(), FUDGE)?;
+    let signer =
+        TSigner::new(update.key.secret.clone(), algorithm, update.key.name.clone(), FUDGE)?;
     let mut message = message(&update.zone, records);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let verifier = message.finalize(&signer, now)?;
@@ -157,7 +175,11 @@ fn message(zone: &Name, records: &[Record]) -> Message {
 }
 
 /// Sends a message by TCP and reads what comes back.
-async fn exchange(server: SocketAddr, source: Option<Ipv4Addr>, message: &[u8]) -> io::Result<Vec<u8>> {
+async fn exchange(
+    server: SocketAddr,
+    source: Option<Ipv4Addr>,
+    message: &[u8],
+) -> io::Result<Vec<u8>> {
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
     let mut stream = match source {
         None => TcpStream::connect(server).await?,

@@ -63,7 +63,8 @@ impl Memory {
 
     fn write(&self) {
         let Some(path) = &self.path else { return };
-        let text: String = self.records.iter().map(|(name, address)| format!("{name} {address}\n")).collect();
+        let text: String =
+            self.records.iter().map(|(name, address)| format!("{name} {address}\n")).collect();
         // In one step: half a file would be half a memory.
         let new = path.with_extension("new");
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, path)) {
@@ -102,7 +103,10 @@ mod tests {
         assert_eq!(reopened.records(), memory.records());
         assert_eq!(reopened.records().len(), 3);
         memory.keep([record("www.example.org", 3)].into());
-        assert_eq!(Memory::open(Some(path.clone())).records(), &[record("www.example.org", 3)].into());
+        assert_eq!(
+            Memory::open(Some(path.clone())).records(),
+            &[record("www.example.org", 3)].into()
+        );
         // What is no record is passed over, and a file that cannot be written stops nothing.
         fs::write(&path, "www.example.org. 203.0.113.9\nnonsense\n\n. x\n").unwrap();
         assert_eq!(Memory::open(Some(path)).records(), &[record("www.example.org", 9)].into());

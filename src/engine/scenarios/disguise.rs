@@ -28,7 +28,8 @@ fn what_leaves_the_inside_gets_a_number_of_its_own_unless_it_is_atomic() {
             let out = stage.send(&numbered(udp((host, 5000), (E1, 53)), 7, false)).expect("passes");
             assert!(seen.insert(identification(&out)), "round {round}");
             assert!(!parsed(&out).dont_fragment());
-            let atomic = stage.send(&numbered(udp((host, 5000), (E1, 53)), 7, true)).expect("passes");
+            let atomic =
+                stage.send(&numbered(udp((host, 5000), (E1, 53)), 7, true)).expect("passes");
             assert!(identification(&atomic) == 7 && parsed(&atomic).dont_fragment());
         }
     }
@@ -58,11 +59,14 @@ fn pieces_of_datagrams_with_equal_numbers_never_mix() {
     ] {
         // Each order of one against each of the other.
         for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
-            let interleaved: Vec<_> =
-                order.iter().flat_map(|index| [one[*index].clone(), other[2 - *index].clone()]).collect();
+            let interleaved: Vec<_> = order
+                .iter()
+                .flat_map(|index| [one[*index].clone(), other[2 - *index].clone()])
+                .collect();
             let out = stage.run(&plain(&interleaved));
             assert_eq!(out.len(), 6);
-            let numbers: HashSet<u16> = out.iter().map(|(packet, _)| identification(packet)).collect();
+            let numbers: HashSet<u16> =
+                out.iter().map(|(packet, _)| identification(packet)).collect();
             assert_eq!(numbers.len(), 2);
             for number in numbers {
                 let fills: HashSet<u8> = out
@@ -88,7 +92,8 @@ fn an_error_about_a_first_piece_shows_the_number_that_its_sender_gave_it() {
         let sent = stage.run(&plain(&pieces));
         assert_eq!(sent.len(), 3);
         assert_ne!(identification(&sent[0].0), 77);
-        let error = craft::icmp_error(11, 1, reporter, parsed(&sent[0].0).source(), &sent[0].0[..100]);
+        let error =
+            craft::icmp_error(11, 1, reporter, parsed(&sent[0].0).source(), &sent[0].0[..100]);
         let out = stage.send(&error).expect("translated");
         assert_eq!(identification(&out[28..]), 77);
         let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
@@ -107,7 +112,8 @@ fn segments_of_a_super_packet_share_no_number_with_other_packets() {
         assert!(seen.insert(identification(&stage.send(&single).expect("passes"))));
         let mut packet = craft::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
         craft::make_partial(&mut packet);
-        let segmentation = Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1460, header_length: 40 });
+        let segmentation =
+            Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1460, header_length: 40 });
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
         let out = stage.run(&[(packet, Offload { checksum, segmentation, valid: false })]);
         let first = identification(&out[0].0);
@@ -165,8 +171,8 @@ fn other_options_pass_as_they_are_both_ways() {
         &[130, 4, 10, 0],
         &[1; 40],
         &[
-            130, 40, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0,
-            101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 1, 1,
+            130, 40, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10,
+            0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 10, 0, 0, 101, 1, 1,
         ],
     ] {
         for packet in [udp((S2, 5000), (E1, 53)), udp((E1, 4444), (G, 8080))] {

@@ -41,7 +41,9 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         // By the server, by a router before it, and by the host's own kernel behind the box.
         let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(169, 254, 71, 1));
         for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
-            let out = stage.send(&craft::icmp_error(3, code, reporter, E1, &arrived)).expect("translated");
+            let out = stage
+                .send(&craft::icmp_error(3, code, reporter, E1, &arrived))
+                .expect("translated");
             let parsed = parsed(&out);
             assert_eq!((parsed.source(), parsed.destination()), (G, E1));
             let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
@@ -70,7 +72,8 @@ fn errors_cross_the_hairpin() {
     let mut stage = Stage::new(settings());
     let arrived = stage.send(&udp((S2, 5000), (G, 8080))).expect("translated");
     let external = parsed(&arrived).tuple().expect("udp").source;
-    let out = stage.send(&craft::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
+    let out =
+        stage.send(&craft::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (G, S2));
     let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
     assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (G, 8080)));
@@ -127,7 +130,8 @@ fn super_packets_pass_whole_and_are_judged_by_their_segments() {
         let mut packet = craft::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
         craft::set_dont_fragment(&mut packet, true);
         craft::make_partial(&mut packet);
-        let segmentation = Some(Segmentation { kind: SegmentationKind::Tcp4, size, header_length: 40 });
+        let segmentation =
+            Some(Segmentation { kind: SegmentationKind::Tcp4, size, header_length: 40 });
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
         (packet, Offload { checksum, segmentation, valid: false })
     };

@@ -5,8 +5,11 @@ use crate::nat::Exemption;
 
 /// E1 is exempt for UDP to port 53; everything in 198.18.0.0/15 wholly.
 fn settings_with_exemptions() -> Settings {
-    let exemption =
-        |to: &str, protocol, ports| Exemption { to: to.parse().expect("a prefix"), protocol, ports };
+    let exemption = |to: &str, protocol, ports| Exemption {
+        to: to.parse().expect("a prefix"),
+        protocol,
+        ports,
+    };
     Settings {
         exempt: vec![
             exemption("192.0.2.1/32", ForwardProtocol::Udp, (53, 53)),
@@ -65,7 +68,10 @@ fn an_exemption_of_everything_opens_no_way_for_spoofed_inside_sources() {
     let spoofed = stage.pass(&udp((S2, 5000), (G, 8080)));
     assert_eq!((spoofed.source.address, spoofed.destination.address), (G, S1), "hairpin as ever");
     let out = stage.send(&udp((S2, 5000), (S1, 80)));
-    assert!(out.is_none_or(|packet| parsed(&packet).source() != S2), "as from outside with an inside source");
+    assert!(
+        out.is_none_or(|packet| parsed(&packet).source() != S2),
+        "as from outside with an inside source"
+    );
 }
 
 #[test]
@@ -90,10 +96,14 @@ fn errors_about_exempt_packets_pass_and_show_no_address_of_the_tun() {
     let mut stage = Stage::new(settings_with_exemptions());
     let tun = Ipv4Addr::new(169, 254, 71, 1);
     let (out, back) = (udp((S2, 5000), (E1, 53)), udp((E1, 53), (S2, 5000)));
-    for (reporter, quoted, receiver, appears_as) in
-        [(ROUTER, &out, S2, ROUTER), (tun, &out, S2, BOX), (S2, &back, E1, S2), (tun, &back, E1, S2)]
-    {
-        let error = stage.send(&craft::icmp_error(3, 4, reporter, receiver, quoted)).expect("passes");
+    for (reporter, quoted, receiver, appears_as) in [
+        (ROUTER, &out, S2, ROUTER),
+        (tun, &out, S2, BOX),
+        (S2, &back, E1, S2),
+        (tun, &back, E1, S2),
+    ] {
+        let error =
+            stage.send(&craft::icmp_error(3, 4, reporter, receiver, quoted)).expect("passes");
         assert_eq!((parsed(&error).source(), parsed(&error).destination()), (appears_as, receiver));
         assert_eq!(error[28..], quoted[..]);
     }

@@ -57,7 +57,8 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
             stage.pass(&craft::echo(S2, of, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
         };
         let (query, inner_query) = (asked(&mut stage, E1), asked(&mut stage, G));
-        let echo_of = |from, to, kind, identifier| craft::echo(from, to, kind, identifier, 1, &payload);
+        let echo_of =
+            |from, to, kind, identifier| craft::echo(from, to, kind, identifier, 1, &payload);
         for (number, (sent, expected)) in [
             (udp((E1, 4444), (G, 8080)), udp((E1, 4444), (S1, 80))),
             (udp((S1, 80), (E1, 4444)), udp((G, 8080), (E1, 4444))),
@@ -72,18 +73,31 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
             (data((E1, 80), (G, dialled)), data((E1, 80), (S2, 6000))),
             (data((S2, 6001), (G, 8080)), data((G, hairpin), (S1, 80))),
             (data((S1, 80), (G, hairpin)), data((G, 8080), (S2, 6001))),
-            (echo_of(S2, E1, QueryKind::EchoRequest, 9), echo_of(G, E1, QueryKind::EchoRequest, query)),
+            (
+                echo_of(S2, E1, QueryKind::EchoRequest, 9),
+                echo_of(G, E1, QueryKind::EchoRequest, query),
+            ),
             (echo_of(E1, G, QueryKind::EchoReply, query), echo_of(E1, S2, QueryKind::EchoReply, 9)),
-            (echo_of(S2, G, QueryKind::EchoRequest, 9), echo_of(G, S1, QueryKind::EchoRequest, inner_query)),
-            (echo_of(S1, G, QueryKind::EchoReply, inner_query), echo_of(G, S2, QueryKind::EchoReply, 9)),
+            (
+                echo_of(S2, G, QueryKind::EchoRequest, 9),
+                echo_of(G, S1, QueryKind::EchoRequest, inner_query),
+            ),
+            (
+                echo_of(S1, G, QueryKind::EchoReply, inner_query),
+                echo_of(G, S2, QueryKind::EchoReply, 9),
+            ),
         ]
         .into_iter()
         .enumerate()
         {
-            let (source, destination, payload) = in_pieces(&mut stage, &sent, number as u16 + 1, order);
+            let (source, destination, payload) =
+                in_pieces(&mut stage, &sent, number as u16 + 1, order);
             let whole = parsed(&expected);
             assert_eq!((source, destination), (whole.source(), whole.destination()));
-            assert!(payload == expected[20..], "payload and transport checksum of case {number}, {order:?}");
+            assert!(
+                payload == expected[20..],
+                "payload and transport checksum of case {number}, {order:?}"
+            );
         }
     }
 }
@@ -108,7 +122,9 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
     let mut stage = Stage::new(settings());
     let external = stage.pass(&udp((S2, 5000), (E1, 53))).source.port;
     for (round, (from, to)) in
-        [((E1, 4444), (G, 8080)), ((E1, 53), (G, external)), ((S2, 5000), (E1, 53))].into_iter().enumerate()
+        [((E1, 4444), (G, 8080)), ((E1, 53), (G, external)), ((S2, 5000), (E1, 53))]
+            .into_iter()
+            .enumerate()
     {
         let mut number = 100 * round as u16;
         let mut fresh = || {

@@ -37,7 +37,10 @@ fn sweep(stage: &mut Stage, affected: Affected) -> (usize, Vec<Vec<u8>>) {
 impl Stage {
     /// What the inside is told.
     fn farewells(&mut self) -> Vec<Vec<u8>> {
-        assert!(!self.nat.is_idle() || self.nat.farewells() == 0, "a worker must not sleep over them");
+        assert!(
+            !self.nat.is_idle() || self.nat.farewells() == 0,
+            "a worker must not sleep over them"
+        );
         self.wait(Span(1));
         assert_eq!(self.nat.farewells(), 0);
         self.run(&[]).into_iter().map(|(packet, _)| packet).collect()
@@ -92,7 +95,9 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let reset = told
         .iter()
         .find(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, lost))));
-    let Content::Tcp(header) = parsed(reset.expect("it was found above")).content() else { panic!("TCP") };
+    let Content::Tcp(header) = parsed(reset.expect("it was found above")).content() else {
+        panic!("TCP")
+    };
     assert!(header.flags.rst());
     assert_eq!(sequences(&told, lost), [3001], "the very number that is expected");
     let quotes = told.iter().filter_map(|packet| {
@@ -103,16 +108,19 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     assert!(quotes.into_iter().any(|quote| quote == wanted));
     // The other line's sessions go on, and what was lost begins again over it.
     assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
-    assert_eq!(stage.refuse(&tcp(ACK, (S2, lost), (E1, 443), 1001, 3001)), DropReason::TcpWithoutSession);
+    assert_eq!(
+        stage.refuse(&tcp(ACK, (S2, lost), (E1, 443), 1001, 3001)),
+        DropReason::TcpWithoutSession
+    );
     assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, G);
     assert_eq!(line(&mut stage, lost_udp), 0);
 }
 
 /// Sequence numbers of the resets to a port of S2.
 fn sequences(told: &[Vec<u8>], port: u16) -> Vec<u32> {
-    let resets = told
-        .iter()
-        .filter(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, port))));
+    let resets = told.iter().filter(|packet| {
+        parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, port)))
+    });
     resets.filter_map(|packet| parsed(packet).tcp(packet).map(|tcp| tcp.sequence)).collect()
 }
 
@@ -162,11 +170,19 @@ fn what_is_held_stays_and_what_is_closed_drains() {
     let mut stage = Stage::new(both_ways());
     let port = port_on(&mut stage, 1);
     stage.nat.set_intake(1, Intake::Held);
-    assert_eq!(stage.pass(&udp((S2, port), (E2, 53))).source.address, G2, "its endpoint has a mapping there");
+    assert_eq!(
+        stage.pass(&udp((S2, port), (E2, 53))).source.address,
+        G2,
+        "its endpoint has a mapping there"
+    );
     let other = (40_000..40_050).map(|port| line(&mut stage, port)).max();
     assert_eq!(other, Some(0));
     stage.nat.set_intake(1, Intake::Closed);
-    assert_eq!(stage.pass(&udp((S2, port), (E1, 53))).source.address, G2, "what is under way goes on");
+    assert_eq!(
+        stage.pass(&udp((S2, port), (E1, 53))).source.address,
+        G2,
+        "what is under way goes on"
+    );
     assert_eq!(stage.pass(&udp((S2, port), (E1, 5353))).source.address, G, "what begins does not");
 }
 
@@ -178,7 +194,11 @@ fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked()
     sweep(&mut stage, Affected::Over(1));
     assert_eq!(line(&mut stage, moved), 0);
     stage.nat.set_intake(1, Intake::Open);
-    assert_eq!(stage.pass(&udp((S2, moved), (E2, 53))).source.address, G, "its mapping is here now");
+    assert_eq!(
+        stage.pass(&udp((S2, moved), (E2, 53))).source.address,
+        G,
+        "its mapping is here now"
+    );
     let (_, told) = sweep(&mut stage, Affected::Returning(1));
     assert!(!told.is_empty());
     assert_eq!(line(&mut stage, moved), 1);
@@ -198,7 +218,8 @@ fn the_boxs_own_endpoint_speaks_over_its_line_whatever_its_state() {
         stage.nat.set_intake(uplink, Intake::Closed);
         let outside = stage.pass(&udp((own, 7), (E1, 53))).source;
         assert_eq!(outside.address, external);
-        let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
+        let answer =
+            craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
         assert_eq!(stage.pass(&answer).destination.address, own);
         stage.nat.set_intake(uplink, Intake::Open);
     }
@@ -245,7 +266,9 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     let told = stage.farewells();
     assert_eq!(sequences(&told, lost), [3001]);
     assert!(
-        told.iter().any(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80))))
+        told.iter().any(
+            |packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80)))
+        )
     );
     assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
@@ -258,7 +281,11 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     without.uplinks[1].addresses.clear();
     without.forwards.pop();
     stage.follow(without.clone());
-    assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, G, "no address, no line");
+    assert_eq!(
+        stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address,
+        G,
+        "no address, no line"
+    );
     assert_eq!(stage.refuse(&udp((OWN2, 7), (E1, 53))), DropReason::NoOutboundRule);
     without.outbound[0].uplinks = vec![1];
     stage.follow(without);

@@ -28,13 +28,15 @@ fn what_lies_behind_the_total_length_is_neither_looked_at_nor_sent() {
             assert_eq!(out, expected);
             let error = craft::icmp_error(3, 3, S1, E2, &out);
             let expected = clean.send(&error).map(|error| error[20..].to_vec());
-            let junk = stage.send(&[&error[..], &[0x55; 11]].concat()).map(|error| error[20..].to_vec());
+            let junk =
+                stage.send(&[&error[..], &[0x55; 11]].concat()).map(|error| error[20..].to_vec());
             assert_eq!(junk, expected);
         }
     }
     let datagram = craft::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 2500]);
     let pieces = craft::fragments(&datagram, 1000);
-    let with_junk = [1, 0, 2].map(|index| ([&pieces[index][..], &[0xaa; 7]].concat(), Offload::default()));
+    let with_junk =
+        [1, 0, 2].map(|index| ([&pieces[index][..], &[0xaa; 7]].concat(), Offload::default()));
     let out = stage.run(&with_junk);
     let lengths: Vec<usize> = out.iter().map(|(piece, _)| piece.len()).collect();
     assert_eq!(lengths, [pieces[0].len(), pieces[1].len(), pieces[2].len()]);

@@ -24,7 +24,9 @@ use rand::rngs::StdRng;
 
 use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
 use crate::nat::{Counters, Dependence, DropReason, Forward, ForwardProtocol, Nat, Settings};
-use crate::packet::{ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse};
+use crate::packet::{
+    ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse,
+};
 use crate::time::{Span, Tick};
 
 use super::{Batch, replace};
@@ -47,7 +49,12 @@ pub(super) struct Stage {
     pub(super) now: Tick,
 }
 
-pub(super) fn forward(protocol: ForwardProtocol, ports: (u16, u16), to: Ipv4Addr, to_port: u16) -> Forward {
+pub(super) fn forward(
+    protocol: ForwardProtocol,
+    ports: (u16, u16),
+    to: Ipv4Addr,
+    to_port: u16,
+) -> Forward {
     Forward { name: "test".into(), uplink: 0, protocol, address: G, ports, to_address: to, to_port }
 }
 
@@ -104,8 +111,11 @@ impl Stage {
         }
         let sent = self.io.sent();
         for (packet, offload) in &sent {
-            let mode =
-                if offload.checksum.is_some() { ChecksumMode::Partial } else { ChecksumMode::Complete };
+            let mode = if offload.checksum.is_some() {
+                ChecksumMode::Partial
+            } else {
+                ChecksumMode::Complete
+            };
             craft::verify(packet, mode).expect("every checksum is right");
         }
         sent
@@ -130,7 +140,8 @@ impl Stage {
         let out = self.send(packet);
         assert_eq!(out, None, "a packet came out");
         let after = self.counters().drops;
-        let moved: Vec<_> = after.iter().filter(|(reason, count)| before.of(*reason) != *count).collect();
+        let moved: Vec<_> =
+            after.iter().filter(|(reason, count)| before.of(*reason) != *count).collect();
         assert_eq!(moved.len(), 1, "one reason moves: {moved:?}");
         moved[0].0
     }

@@ -16,7 +16,11 @@ fn sessions_that_the_new_rules_allow_notice_nothing() {
     assert_eq!(stage.pass(&udp((S2, 5000), (E1, 53))).source, outside);
     let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
     assert_eq!(stage.pass(&answer).destination.address, S2);
-    assert_eq!(stage.pass(&udp((E2, 1), (G, 7777))).destination.address, S2, "the new forward works");
+    assert_eq!(
+        stage.pass(&udp((E2, 1), (G, 7777))).destination.address,
+        S2,
+        "the new forward works"
+    );
 }
 
 /// They were taken for a forward's own, and ended with every reload.
@@ -41,7 +45,10 @@ fn sessions_of_a_forward_that_is_gone_end_in_both_directions() {
     assert_eq!(stage.reload(new), 1);
     assert_eq!(stage.sessions(), 0);
     assert_eq!(stage.refuse(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)), DropReason::NoMapping);
-    assert_eq!(stage.refuse(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)), DropReason::TcpWithoutSession);
+    assert_eq!(
+        stage.refuse(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)),
+        DropReason::TcpWithoutSession
+    );
     assert_eq!(stage.reload(settings()), 0);
     connect(&mut stage);
 }
@@ -93,7 +100,10 @@ fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
     assert_eq!(stage.reload(new), 2);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
     // Now the same endpoint is a forward's, and the session to it holds one mapping only; it ends with the forward.
-    assert_eq!(stage.pass(&udp((S2, 6000), (spoken_to.address, spoken_to.port))).destination.address, S1);
+    assert_eq!(
+        stage.pass(&udp((S2, 6000), (spoken_to.address, spoken_to.port))).destination.address,
+        S1
+    );
     assert_eq!((stage.sessions(), stage.nat.mappings()), (1, 1));
     assert_eq!(stage.reload(before()), 1);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
@@ -113,7 +123,8 @@ fn a_port_changes_hands_between_mapping_and_forward() {
     assert_eq!(stage.pass(&udp((S2, 5001), (E1, 53))).source.port, second, "the other one stays");
     assert_eq!(stage.refuse(&udp((S2, 5000), (E1, 53))), DropReason::PortsExhausted);
     // TCP has both ports still: a forward owns those of its own protocol.
-    let ports = [6000, 6001].map(|port| stage.pass(&tcp(SYN, (S2, port), (E1, 80), 1, 0)).source.port);
+    let ports =
+        [6000, 6001].map(|port| stage.pass(&tcp(SYN, (S2, port), (E1, 80), 1, 0)).source.port);
     assert!(ports.contains(&first), "{ports:?}");
     // The forward goes, and its port is dynamic again.
     assert_eq!(stage.reload(narrow()), 1, "the forward's session ends");

@@ -76,7 +76,10 @@ fn a_connection_through_a_forward_survives_a_restart_of_the_box() {
 fn tcp_out_of_nowhere_opens_nothing() {
     let mut stage = Stage::new(settings());
     for flags in [ACK, FIN_ACK, RST, SYN_ACK, TcpFlags(0), TcpFlags(0x3f), TcpFlags(0x03)] {
-        assert_eq!(stage.refuse(&tcp(flags, (S2, 5000), (E1, 80), 1, 1)), DropReason::TcpWithoutSession);
+        assert_eq!(
+            stage.refuse(&tcp(flags, (S2, 5000), (E1, 80), 1, 1)),
+            DropReason::TcpWithoutSession
+        );
         assert_eq!(stage.refuse(&tcp(flags, (E1, 80), (G, 5000), 1, 1)), DropReason::NoMapping);
     }
     for flags in [RST, FIN_ACK] {
@@ -95,8 +98,14 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     }
     assert_eq!(stage.refuse(&udp((S2, 6000), (E1, 53))), DropReason::TableFull);
     assert_eq!(stage.nat.mappings(), 16, "a refused session holds no mapping");
-    assert_eq!(stage.pass(&tcp(SYN, (E1, 4), (G, 8080), 1, 0)), tuple(Protocol::TCP, (E1, 4), (S1, 80)));
-    assert_eq!(stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4), 9, 2)), tuple(Protocol::TCP, (G, 8080), (E1, 4)));
+    assert_eq!(
+        stage.pass(&tcp(SYN, (E1, 4), (G, 8080), 1, 0)),
+        tuple(Protocol::TCP, (E1, 4), (S1, 80))
+    );
+    assert_eq!(
+        stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4), 9, 2)),
+        tuple(Protocol::TCP, (G, 8080), (E1, 4))
+    );
     assert_eq!(stage.pass(&udp((E1, 4), (G, 8080))), tuple(Protocol::UDP, (E1, 4), (S1, 80)));
     assert_eq!(stage.pass(&udp((S1, 80), (E1, 4))), tuple(Protocol::UDP, (G, 8080), (E1, 4)));
     assert_eq!((stage.sessions(), stage.counters().stateless), (16, 4));

@@ -17,9 +17,19 @@ fn martians_and_strangers_are_dropped_by_name() {
     assert_eq!(stage.refuse(&udp((E1, 1), (E2, 2))), DropReason::SourceNotInside);
     let mut closed = Stage::new(Settings { outbound: Vec::new(), ..settings() });
     assert_eq!(closed.refuse(&udp((S2, 1), (E2, 2))), DropReason::NoOutboundRule);
-    assert_eq!(closed.pass(&udp((S1, 80), (E2, 2))).source.address, G, "a published server needs no rule");
-    let redirect =
-        craft::icmp(tuple(Protocol::ICMP, (E1, 0), (G, 0)).source.address, G, 5, 1, [0; 4], &[0; 28]);
+    assert_eq!(
+        closed.pass(&udp((S1, 80), (E2, 2))).source.address,
+        G,
+        "a published server needs no rule"
+    );
+    let redirect = craft::icmp(
+        tuple(Protocol::ICMP, (E1, 0), (G, 0)).source.address,
+        G,
+        5,
+        1,
+        [0; 4],
+        &[0; 28],
+    );
     assert_eq!(stage.refuse(&redirect), DropReason::UnsupportedIcmp);
 }
 
@@ -42,7 +52,10 @@ fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
     assert_eq!(stage.pass(&udp((E1, 4444), (G, 8080))).destination.address, S1);
     for port in 0..200 {
         let external = stage.pass(&udp((S2, 2000 + port), (E1, 53))).source;
-        assert!(!(32768..=60999).contains(&external.port), "the host's own ephemeral ports stay the host's");
+        assert!(
+            !(32768..=60999).contains(&external.port),
+            "the host's own ephemeral ports stay the host's"
+        );
         let filtered = stage.pass(&udp((E2, 53), (G, external.port)));
         assert_eq!(filtered.destination, external, "handed back, not translated");
     }
@@ -94,7 +107,10 @@ fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
     settings.forwards.push(forward(ForwardProtocol::TcpUdp, (8081, 8081), S1, 80));
     let mut stage = Stage::new(settings);
     for flags in [ACK, RST, FIN_ACK] {
-        assert_eq!(stage.refuse(&tcp(flags, (S1, 80), (E1, 4444), 500, 101)), DropReason::LineUnknown);
+        assert_eq!(
+            stage.refuse(&tcp(flags, (S1, 80), (E1, 4444), 500, 101)),
+            DropReason::LineUnknown
+        );
     }
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8081), 101, 501));
     let answer = stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101));

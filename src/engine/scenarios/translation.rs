@@ -7,7 +7,11 @@ fn a_forward_rewrites_the_destination_only_and_its_answer_the_source_only() {
     let mut stage = Stage::new(settings());
     for (protocol, packet, answer) in [
         (Protocol::UDP, udp((E1, 4444), (G, 8080)), udp((S1, 80), (E1, 4444))),
-        (Protocol::TCP, tcp(SYN, (E1, 4444), (G, 8080), 1, 0), tcp(SYN_ACK, (S1, 80), (E1, 4444), 9, 2)),
+        (
+            Protocol::TCP,
+            tcp(SYN, (E1, 4444), (G, 8080), 1, 0),
+            tcp(SYN_ACK, (S1, 80), (E1, 4444), 9, 2),
+        ),
     ] {
         assert_eq!(stage.pass(&packet), tuple(protocol, (E1, 4444), (S1, 80)));
         assert_eq!(stage.pass(&answer), tuple(protocol, (G, 8080), (E1, 4444)));
@@ -54,7 +58,10 @@ fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
             stage.pass(&craft::other(protocol, S2, E1, b"anything")),
             tuple(protocol, (G, 0), (E1, 0))
         );
-        assert_eq!(stage.pass(&craft::other(protocol, S2, E2, b"first")), tuple(protocol, (G, 0), (E2, 0)));
+        assert_eq!(
+            stage.pass(&craft::other(protocol, S2, E2, b"first")),
+            tuple(protocol, (G, 0), (E2, 0))
+        );
     }
     let request = craft::echo(S2, E2, QueryKind::EchoRequest, 9, 1, b"");
     assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (G, 9), (E2, 0)));
@@ -94,8 +101,8 @@ fn mapping_and_filtering_follow_their_nine_combinations() {
             );
             let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
             let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
-            let passes =
-                [(E1, 53), (E1, 99), (E2, 53)].map(|from| stage.send(&udp(from, (G, first.port))).is_some());
+            let passes = [(E1, 53), (E1, 99), (E2, 53)]
+                .map(|from| stage.send(&udp(from, (G, first.port))).is_some());
             assert_eq!(
                 passes,
                 match filtering {
@@ -170,8 +177,12 @@ fn hairpin_shows_the_senders_external_endpoint() {
     let one = stage.pass(&udp((S1, 5000), (E1, 53))).source;
     let two = stage.pass(&udp((S2, 6000), (E1, 53))).source;
     assert_eq!(stage.refuse(&udp((S1, 5000), (G, two.port))), DropReason::Filtered);
-    assert_eq!(stage.pass(&udp((S2, 6000), (G, 8080))), tuple(Protocol::UDP, (G, two.port), (S1, 80)));
-    let mut open = Stage::new(Settings { filtering: Dependence::EndpointIndependent, ..settings() });
+    assert_eq!(
+        stage.pass(&udp((S2, 6000), (G, 8080))),
+        tuple(Protocol::UDP, (G, two.port), (S1, 80))
+    );
+    let mut open =
+        Stage::new(Settings { filtering: Dependence::EndpointIndependent, ..settings() });
     let (one, two) = (
         {
             let _ = one;
@@ -179,8 +190,14 @@ fn hairpin_shows_the_senders_external_endpoint() {
         },
         open.pass(&udp((S2, 6000), (E1, 53))).source,
     );
-    assert_eq!(open.pass(&udp((S1, 5000), (G, two.port))), tuple(Protocol::UDP, (G, one.port), (S2, 6000)));
-    assert_eq!(open.pass(&udp((S2, 6000), (G, one.port))), tuple(Protocol::UDP, (G, two.port), (S1, 5000)));
+    assert_eq!(
+        open.pass(&udp((S1, 5000), (G, two.port))),
+        tuple(Protocol::UDP, (G, one.port), (S2, 6000))
+    );
+    assert_eq!(
+        open.pass(&udp((S2, 6000), (G, one.port))),
+        tuple(Protocol::UDP, (G, two.port), (S1, 5000))
+    );
     let mut off = Stage::new(Settings { hairpin: false, ..settings() });
     assert_eq!(off.refuse(&udp((S2, 6000), (G, 8080))), DropReason::HairpinOff);
 }
@@ -208,7 +225,8 @@ fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
     let mut second = settings.uplinks[0].addresses[0].clone();
     second.address = G2;
     settings.uplinks[0].addresses.push(second);
-    settings.forwards = vec![Forward { address: G2, ..forward(ForwardProtocol::Any, (0, 65535), S2, 0) }];
+    settings.forwards =
+        vec![Forward { address: G2, ..forward(ForwardProtocol::Any, (0, 65535), S2, 0) }];
     let mut stage = Stage::new(settings);
     for host in 1..40 {
         let host = Ipv4Addr::new(10, 0, 0, 110 + host);

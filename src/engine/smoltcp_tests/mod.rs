@@ -68,7 +68,11 @@ impl End {
     }
 
     fn listen(self, network: &mut Network, port: u16) -> Self {
-        network.host(self.place).socket::<tcp::Socket<'_>>(self.socket).listen(port).expect("a free port");
+        network
+            .host(self.place)
+            .socket::<tcp::Socket<'_>>(self.socket)
+            .listen(port)
+            .expect("a free port");
         self
     }
 
@@ -84,7 +88,8 @@ impl End {
         let before = (self.sent, self.closed, self.received.len(), self.finished);
         let socket: &mut tcp::Socket<'_> = network.host(self.place).socket(self.socket);
         self.peer = self.peer.or(socket.remote_endpoint());
-        let ready = if self.hasty || self.finished { self.sending.len() } else { self.sending.len() / 2 };
+        let ready =
+            if self.hasty || self.finished { self.sending.len() } else { self.sending.len() / 2 };
         if socket.can_send() && self.sent < ready {
             self.sent += socket.send_slice(&self.sending[self.sent..ready]).expect("it can send");
         }
@@ -139,7 +144,11 @@ fn assert_whole(network: &Network, one: &End, other: &End) {
             network.name,
             receiver.place
         );
-        assert!(receiver.finished, "{}: {:?} was not closed in good order", network.name, receiver.place);
+        assert!(
+            receiver.finished,
+            "{}: {:?} was not closed in good order",
+            network.name, receiver.place
+        );
     }
 }
 
@@ -148,7 +157,12 @@ fn assert_fades(network: &mut Network) {
     assert_eq!(network.states(), [State::Tcp(TcpState::FinBoth)], "{}", network.name);
     let transitory = network.stage.nat.settings().timeouts.tcp_transitory;
     network.stage.wait(Span(transitory.0 + Span::seconds(1).0));
-    assert_eq!((network.stage.sessions(), network.stage.nat.mappings()), (0, 0), "{}", network.name);
+    assert_eq!(
+        (network.stage.sessions(), network.stage.nat.mappings()),
+        (0, 0),
+        "{}",
+        network.name
+    );
 }
 
 fn through_the_forward(network: &mut Network, seed: u64, hasty_server: bool) -> [End; 2] {
@@ -171,7 +185,11 @@ fn a_connection_through_a_forward_is_whole_in_any_weather() {
             converse(&mut network, &mut ends, |_, _| {});
             let [server, client] = ends;
             assert_whole(&network, &server, &client);
-            assert_eq!(server.peer, Some(IpEndpoint::from((E1, CLIENT_PORT))), "the server sees its client");
+            assert_eq!(
+                server.peer,
+                Some(IpEndpoint::from((E1, CLIENT_PORT))),
+                "the server sees its client"
+            );
             assert_fades(&mut network);
         }
     }
@@ -184,7 +202,8 @@ fn a_connection_to_the_outside_is_whole_in_any_weather() {
             let mut network = Network::new(settings(), faults, seed);
             let hasty_server = seed % 2 == 0;
             let mut ends = [
-                End::new(&mut network, Place::Outside, hasty_server, seed, BYTES).listen(&mut network, 443),
+                End::new(&mut network, Place::Outside, hasty_server, seed, BYTES)
+                    .listen(&mut network, 443),
                 End::new(&mut network, Place::Inside, !hasty_server, seed + 1, BYTES).connect(
                     &mut network,
                     (E1, 443),
@@ -196,7 +215,11 @@ fn a_connection_to_the_outside_is_whole_in_any_weather() {
             assert_whole(&network, &server, &client);
             let seen = server.peer.expect("it was connected");
             assert_eq!(seen.addr, IpAddress::Ipv4(G), "the outside sees the external address");
-            assert!(seen.port >= 1024 && ![8080].contains(&seen.port) && !(9000..=9015).contains(&seen.port));
+            assert!(
+                seen.port >= 1024
+                    && ![8080].contains(&seen.port)
+                    && !(9000..=9015).contains(&seen.port)
+            );
             assert_fades(&mut network);
         }
     }
@@ -209,13 +232,17 @@ fn many_connections_at_once_do_not_mix() {
     let mut ends = Vec::new();
     for number in 0..30u16 {
         let seed = u64::from(number) * 2;
-        ends.push(End::new(&mut network, Place::Inside, false, seed, 8 * 1024).listen(&mut network, 80));
+        ends.push(
+            End::new(&mut network, Place::Inside, false, seed, 8 * 1024).listen(&mut network, 80),
+        );
         let client = End::new(&mut network, Place::Outside, true, seed + 1, 8 * 1024);
         ends.push(client.connect(&mut network, (G, 8080), CLIENT_PORT + number));
     }
     for number in 0..30u16 {
         let seed = 1000 + u64::from(number) * 2;
-        ends.push(End::new(&mut network, Place::Outside, false, seed, 8 * 1024).listen(&mut network, 443));
+        ends.push(
+            End::new(&mut network, Place::Outside, false, seed, 8 * 1024).listen(&mut network, 443),
+        );
         let client = End::new(&mut network, Place::Inside, true, seed + 1, 8 * 1024);
         ends.push(client.connect(&mut network, (E1, 443), CLIENT_PORT + number));
     }
@@ -224,8 +251,10 @@ fn many_connections_at_once_do_not_mix() {
     let (clients, servers): (Vec<_>, Vec<_>) = ends.iter().partition(|end| end.hasty);
     assert_eq!((clients.len(), servers.len()), (60, 60));
     for client in clients {
-        let partner =
-            servers.iter().find(|server| server.sending == client.received).expect("a server's bytes");
+        let partner = servers
+            .iter()
+            .find(|server| server.sending == client.received)
+            .expect("a server's bytes");
         assert_whole(&network, client, partner);
     }
     assert_eq!(network.stage.sessions(), 60);
@@ -294,18 +323,28 @@ fn a_reset_crosses_the_box_and_the_session_fades() {
 
 #[test]
 fn datagrams_and_their_answers_cross_in_both_directions() {
-    for (asking, answering, to, port) in
-        [(Place::Outside, Place::Inside, (G, 8080), 80), (Place::Inside, Place::Outside, (E1, 7), 7)]
-    {
+    for (asking, answering, to, port) in [
+        (Place::Outside, Place::Inside, (G, 8080), 80),
+        (Place::Inside, Place::Outside, (E1, 7), 7),
+    ] {
         let mut network = Network::new(settings(), Faults { duplication: 0.2, ..Faults::NONE }, 1);
         let socket = || {
-            let buffer = || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 65536]);
+            let buffer =
+                || udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 64], vec![0; 65536]);
             udp::Socket::new(buffer(), buffer())
         };
         let asker = network.host(asking).sockets.add(socket());
         let answerer = network.host(answering).sockets.add(socket());
-        network.host(asking).socket::<udp::Socket<'_>>(asker).bind(CLIENT_PORT).expect("a free port");
-        network.host(answering).socket::<udp::Socket<'_>>(answerer).bind(port).expect("a free port");
+        network
+            .host(asking)
+            .socket::<udp::Socket<'_>>(asker)
+            .bind(CLIENT_PORT)
+            .expect("a free port");
+        network
+            .host(answering)
+            .socket::<udp::Socket<'_>>(answerer)
+            .bind(port)
+            .expect("a free port");
         for length in (0..1472).step_by(64) {
             let question = vec![length as u8; length];
             let socket: &mut udp::Socket<'_> = network.host(asking).socket(asker);
@@ -341,16 +380,21 @@ fn datagrams_and_their_answers_cross_in_both_directions() {
 fn a_ping_is_answered_in_both_directions() {
     for (asking, to, identifier) in [(Place::Outside, G, 77), (Place::Inside, E1, 78)] {
         let mut network = Network::new(settings(), Faults { duplication: 0.2, ..Faults::NONE }, 2);
-        let buffer = || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 16], vec![0; 8192]);
+        let buffer =
+            || icmp::PacketBuffer::new(vec![icmp::PacketMetadata::EMPTY; 16], vec![0; 8192]);
         let socket = network.host(asking).sockets.add(icmp::Socket::new(buffer(), buffer()));
         let pinger: &mut icmp::Socket<'_> = network.host(asking).socket(socket);
         pinger.bind(icmp::Endpoint::Ident(identifier)).expect("a free identifier");
         let checksums = ChecksumCapabilities::default();
         for number in 0..20 {
-            let request =
-                Icmpv4Repr::EchoRequest { ident: identifier, seq_no: number, data: b"are you there?" };
+            let request = Icmpv4Repr::EchoRequest {
+                ident: identifier,
+                seq_no: number,
+                data: b"are you there?",
+            };
             let pinger: &mut icmp::Socket<'_> = network.host(asking).socket(socket);
-            let bytes = pinger.send(request.buffer_len(), IpAddress::Ipv4(to)).expect("room in the buffer");
+            let bytes =
+                pinger.send(request.buffer_len(), IpAddress::Ipv4(to)).expect("room in the buffer");
             request.emit(&mut Icmpv4Packet::new_unchecked(bytes), &checksums);
             let mut answered = false;
             let mut busy = true;
@@ -360,8 +404,11 @@ fn a_ping_is_answered_in_both_directions() {
                 while let Ok((bytes, from)) = pinger.recv() {
                     let reply = Icmpv4Packet::new_checked(bytes).expect("a whole message");
                     let reply = Icmpv4Repr::parse(&reply, &checksums).expect("a right checksum");
-                    let expected =
-                        Icmpv4Repr::EchoReply { ident: identifier, seq_no: number, data: b"are you there?" };
+                    let expected = Icmpv4Repr::EchoReply {
+                        ident: identifier,
+                        seq_no: number,
+                        data: b"are you there?",
+                    };
                     assert_eq!((reply, from), (expected, IpAddress::Ipv4(to)));
                     answered = true;
                 }
@@ -377,8 +424,11 @@ fn a_ping_is_answered_in_both_directions() {
 #[test]
 fn a_closed_port_is_told_by_the_host_that_was_asked() {
     let mut network = Network::new(settings(), Faults::NONE, 4);
-    let mut ends =
-        [End::new(&mut network, Place::Outside, true, 1, 0).connect(&mut network, (G, 8080), CLIENT_PORT)];
+    let mut ends = [End::new(&mut network, Place::Outside, true, 1, 0).connect(
+        &mut network,
+        (G, 8080),
+        CLIENT_PORT,
+    )];
     converse(&mut network, &mut ends, |_, _| {});
     assert!(ends[0].received.is_empty() && !ends[0].finished, "refused by S1's reset");
     assert_eq!(network.stage.refuse(&datagram((E2, 1), (G, 1))), DropReason::NoMapping);

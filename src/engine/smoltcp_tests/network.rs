@@ -173,7 +173,12 @@ impl Network {
             };
             self.launched += 1;
             let due = self.elapsed + DELAY + detour;
-            self.flying.push(Reverse(Flight { due, number: self.launched, to, packet: packet.clone() }));
+            self.flying.push(Reverse(Flight {
+                due,
+                number: self.launched,
+                to,
+                packet: packet.clone(),
+            }));
         }
     }
 }
@@ -197,14 +202,19 @@ impl Host {
         config.random_seed = seed;
         let mut interface = Interface::new(config, &mut wire, Instant::ZERO);
         interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(IpAddress::Ipv4(address), 24)).expect("room for one address");
+            addresses
+                .push(IpCidr::new(IpAddress::Ipv4(address), 24))
+                .expect("room for one address");
         });
         let gateway = Ipv4Addr::from_bits(address.to_bits() | 0xfe);
         interface.routes_mut().add_default_ipv4_route(gateway).expect("room for one route");
         Self { sockets: SocketSet::new(Vec::new()), interface, wire }
     }
 
-    pub(super) fn socket<T: smoltcp::socket::AnySocket<'static>>(&mut self, handle: SocketHandle) -> &mut T {
+    pub(super) fn socket<T: smoltcp::socket::AnySocket<'static>>(
+        &mut self,
+        handle: SocketHandle,
+    ) -> &mut T {
         self.sockets.get_mut(handle)
     }
 

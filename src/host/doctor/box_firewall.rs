@@ -24,9 +24,10 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
                 let name = format!("{} {} {}", chain.family, chain.table, chain.name);
                 let (text, why) = match fate {
                     Fate::Passes => continue,
-                    Fate::Dropped => {
-                        ("drops", "what the host's filter drops never reaches natbox, or never leaves it")
-                    }
+                    Fate::Dropped => (
+                        "drops",
+                        "what the host's filter drops never reaches natbox, or never leaves it",
+                    ),
                     Fate::Rewritten => (
                         "rewrites the addresses of",
                         "natbox has translated already: a second translation breaks replies",
@@ -36,7 +37,8 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
                         "what the host's filter drops never reaches natbox, or never leaves it",
                     ),
                 };
-                let command = format!("nft 'insert rule {name} {} accept'", selector(seen, hook, &packet));
+                let command =
+                    format!("nft 'insert rule {name} {} accept'", selector(seen, hook, &packet));
                 if let Some(known) =
                     findings.iter_mut().find(|known| known.found.contains(&format!("`{name}`")))
                 {
@@ -101,7 +103,8 @@ fn forwarded(seen: &BoxSeen) -> Vec<Passing<'_>> {
         let line = seen.config.uplinks[forward.uplink].interface.as_str();
         let protocols = protocols(forward).iter().map(|protocol| Some(*protocol));
         for protocol in if protocols.len() == 0 { vec![None] } else { protocols.collect() } {
-            let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), protocol, ..Packet::default() };
+            let way =
+                |iif, oif| Packet { iif: Some(iif), oif: Some(oif), protocol, ..Packet::default() };
             let reply = |iif, oif| Packet { reply: true, ..way(iif, oif) };
             let port = |first| protocol.map(|_| first);
             let (outer, inner) = (port(forward.ports.first), port(forward.to_port));
@@ -127,7 +130,10 @@ fn forwarded(seen: &BoxSeen) -> Vec<Passing<'_>> {
     for rule in &seen.config.outbound {
         let way = |iif, oif| Packet { iif: Some(iif), oif: Some(oif), ..Packet::default() };
         let from = Some(rule.from.addr());
-        all.push(through(Packet { from, ..way(inside, tun) }, format!("what leaves {}", rule.from)));
+        all.push(through(
+            Packet { from, ..way(inside, tun) },
+            format!("what leaves {}", rule.from),
+        ));
         for place in &rule.uplinks {
             let uplink = &seen.config.uplinks[*place];
             let from = uplink.addresses.first().copied();
@@ -150,8 +156,9 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
     let mut all = Vec::new();
     for ((uplink, endpoint), owned) in lines {
         let (line, name) = (uplink.interface.as_str(), &uplink.name);
-        let asks =
-            endpoint.iter().flat_map(|endpoint| asked_by(uplink).map(|protocol| (*endpoint, protocol)));
+        let asks = endpoint
+            .iter()
+            .flat_map(|endpoint| asked_by(uplink).map(|protocol| (*endpoint, protocol)));
         for (endpoint, protocol) in asks {
             let of = |packet| Packet { protocol: Some(protocol), ..packet };
             all.push(from_host(of(goes(endpoint)), format!("health checks of {name}")));
@@ -163,7 +170,11 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
         // kernel has chosen: one stands for all of them.
         let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
         let chosen = seen.facts.ephemeral_ports.last;
-        let place = if is_owned { Some((address, DNS)) } else { endpoint.map(|endpoint| (endpoint, chosen)) };
+        let place = if is_owned {
+            Some((address, DNS))
+        } else {
+            endpoint.map(|endpoint| (endpoint, chosen))
+        };
         let Some((at, port)) = place else { continue };
         let port = Some(port);
         for protocol in ["udp", "tcp"] {
@@ -189,7 +200,10 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
             };
             all.push(through(of(outside), question.clone()));
             all.push(to_host(of(Packet { port, ..comes(at) }), question));
-            all.push(from_host(of(Packet { source_port: port, reply: true, ..goes(at) }), answer.clone()));
+            all.push(from_host(
+                of(Packet { source_port: port, reply: true, ..goes(at) }),
+                answer.clone(),
+            ));
             all.push(through(of(back), answer));
         }
     }

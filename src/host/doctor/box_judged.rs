@@ -82,11 +82,17 @@ fn steps(seen: &BoxSeen) -> Vec<Finding> {
         } else {
             String::new()
         };
-        let text = format!("{} of {}: {}{more}", wrong.len(), kind.of_many(of_kind.len()), shown.join("; "));
+        let text = format!(
+            "{} of {}: {}{more}",
+            wrong.len(),
+            kind.of_many(of_kind.len()),
+            shown.join("; ")
+        );
         let severe = wrong.iter().any(|(step, _)| is_severe(step));
         let make = if severe { Finding::error } else { Finding::warning };
         findings.push(
-            make(kind.id(), text, kind.why().to_owned()).mend(wrong.iter().map(|(step, _)| command(step))),
+            make(kind.id(), text, kind.why().to_owned())
+                .mend(wrong.iter().map(|(step, _)| command(step))),
         );
     }
     findings
@@ -162,7 +168,9 @@ impl Kind {
 fn is_good(seen: &BoxSeen, step: &Step, state: &State) -> bool {
     match (step, state) {
         (_, State::InPlace) => true,
-        (Step::Sysctl { path, .. }, State::Missing(Some(found))) if path.ends_with("/rp_filter") => {
+        (Step::Sysctl { path, .. }, State::Missing(Some(found)))
+            if path.ends_with("/rp_filter") =>
+        {
             found.parse().unwrap_or(0).max(seen.facts.rp_filter_all) != STRICT
         }
         (_, State::Missing(_) | State::InTheWay(_) | State::Unknown(_)) => false,
@@ -189,8 +197,12 @@ fn found(step: &Step, state: &State) -> String {
         (Step::Sysctl { path, value, .. }, State::Missing(found)) => {
             format!("{} is {}, not {value}", path, found.as_deref().unwrap_or("not there"))
         }
-        (Step::DropFirstLocalRule, _) => "the kernel's rule of local addresses is asked first".into(),
-        (_, State::InTheWay(other)) => format!("`{other}` stands where `{}` belongs", command(step)),
+        (Step::DropFirstLocalRule, _) => {
+            "the kernel's rule of local addresses is asked first".into()
+        }
+        (_, State::InTheWay(other)) => {
+            format!("`{other}` stands where `{}` belongs", command(step))
+        }
         (_, _) => format!("`{}`", command(step)),
     }
 }
@@ -203,15 +215,22 @@ fn owned_since(seen: &BoxSeen) -> Option<Finding> {
             format!("{} became the host's own after natbox had started", addresses.join(", ")),
             "the host takes packets for its own addresses before natbox sees them",
         )
-        .advice(format!("restart natbox {}, or take the address away from the host", seen.config.name))
+        .advice(format!(
+            "restart natbox {}, or take the address away from the host",
+            seen.config.name
+        ))
     })
 }
 
 /// Ways that differ though every setting is in place.
 fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
-    let wrong: Vec<&Passage> = seen.passages.iter().filter(|passage| !goes_right(passage)).collect();
+    let wrong: Vec<&Passage> =
+        seen.passages.iter().filter(|passage| !goes_right(passage)).collect();
     if wrong.is_empty() {
-        let text = format!("packets take the {} ways through natbox that they should", seen.passages.len());
+        let text = format!(
+            "packets take the {} ways through natbox that they should",
+            seen.passages.len()
+        );
         return if seen.passages.is_empty() { Vec::new() } else { vec![Finding::ok("path", text)] };
     }
     // Then that is what is wrong with them.
@@ -221,7 +240,10 @@ fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
     let shown = wrong.iter().take(MOST_SHOWN).map(|passage| {
         let Passage { what, question, way, device, .. } = passage;
         let by = question.by.as_deref().unwrap_or("lo");
-        format!("{what} ({} to {}, in by {by}, wanted out by {device}) {way}", question.from, question.to)
+        format!(
+            "{what} ({} to {}, in by {by}, wanted out by {device}) {way}",
+            question.from, question.to
+        )
     });
     let finding = Finding::error(
         "path",
@@ -245,10 +267,14 @@ fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
     let mut commands = Vec::new();
     // What comes out of the TUN for the inside goes by the main table.
     let (tun, inside) = (&seen.config.tun.name, &seen.config.inside.interface);
-    if wrong.iter().any(|passage| passage.question.by.as_ref() == Some(tun) && passage.device == *inside) {
+    if wrong
+        .iter()
+        .any(|passage| passage.question.by.as_ref() == Some(tun) && passage.device == *inside)
+    {
         let prefixes = seen.config.inside.prefixes.iter();
         commands.extend(
-            prefixes.map(|to| format!("ip rule add priority {behind} to {to} iif {tun} lookup main")),
+            prefixes
+                .map(|to| format!("ip rule add priority {behind} to {to} iif {tun} lookup main")),
         );
     }
     let before = seen.foreign.iter().filter(|found| !found.more && found.rule.priority < behind);
@@ -284,7 +310,10 @@ fn mtu(seen: &BoxSeen) -> Vec<Finding> {
     let smaller: Vec<&Leg> = outside.iter().filter(|leg| leg.mtu < inside.mtu).collect();
     let tiny: Vec<&Leg> = seen.legs.iter().filter(|leg| leg.mtu < SMALLEST_MTU).collect();
     let text = |legs: &[&Leg]| {
-        legs.iter().map(|leg| format!("{} has MTU {}", leg.interface, leg.mtu)).collect::<Vec<_>>().join(", ")
+        legs.iter()
+            .map(|leg| format!("{} has MTU {}", leg.interface, leg.mtu))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     let mut findings = Vec::new();
     if !tiny.is_empty() {
@@ -296,9 +325,11 @@ fn mtu(seen: &BoxSeen) -> Vec<Finding> {
     }
     let clamp = match seen.config.nat.mss_clamp {
         MssClamp::Off => outside.iter().map(|leg| leg.mtu).min().filter(|mtu| *mtu < inside.mtu),
-        MssClamp::To(mss) => {
-            outside.iter().map(|leg| leg.mtu).min().filter(|mtu| u32::from(mss) + TCP_HEADERS > *mtu)
-        }
+        MssClamp::To(mss) => outside
+            .iter()
+            .map(|leg| leg.mtu)
+            .min()
+            .filter(|mtu| u32::from(mss) + TCP_HEADERS > *mtu),
         MssClamp::Auto => None,
     };
     if let Some(mtu) = clamp {
@@ -351,8 +382,9 @@ fn gateways(seen: &BoxSeen) -> Vec<Finding> {
 }
 
 fn taken(seen: &BoxSeen) -> Vec<Finding> {
-    let theirs = seen.taken.iter().filter(|(.., somebody)| *somebody).map(|(address, interface, _)| {
-        Finding::error(
+    let theirs =
+        seen.taken.iter().filter(|(.., somebody)| *somebody).map(|(address, interface, _)| {
+            Finding::error(
             "duplicate-address",
             format!("somebody else on {interface} answers for {address}, which natbox publishes"),
             "the line's router delivers to whoever answers last",
@@ -360,7 +392,7 @@ fn taken(seen: &BoxSeen) -> Vec<Finding> {
         .advice(format!(
             "find the machine by its hardware address: ip neighbour show {address} dev {interface}"
         ))
-    });
+        });
     let findings: Vec<Finding> = theirs.collect();
     match (seen.taken.len(), findings.is_empty()) {
         (0, _) | (_, false) => findings,
@@ -416,8 +448,10 @@ fn bare_lines(seen: &BoxSeen) -> Vec<Finding> {
             .collect();
         if is_bare && !missing.is_empty() {
             let interface = &leg.interface;
-            let found =
-                format!("{interface} has no address, so nobody answers there for {}", missing.join(", "));
+            let found = format!(
+                "{interface} has no address, so nobody answers there for {}",
+                missing.join(", ")
+            );
             findings.push(
                 Finding::error("address", found, "the line's router finds nobody to deliver to").advice(format!(
                     "give {interface} its address back, and see what has taken it (its DHCP client, networkd): ip address add \

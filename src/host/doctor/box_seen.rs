@@ -95,8 +95,10 @@ pub(super) async fn look_at(
     }
     let runs = running.is_some();
     let wanted = if runs { steps::steps(&config, &facts, &numbers) } else { Vec::new() };
-    let steps =
-        wanted.into_iter().map(|step| (state(&step, &snapshot), step)).map(|(state, step)| (step, state));
+    let steps = wanted
+        .into_iter()
+        .map(|step| (state(&step, &snapshot), step))
+        .map(|(state, step)| (step, state));
     let steps: Vec<(Step, State)> = steps.collect();
     let mut passages = if runs { passages(&config, &snapshot) } else { Vec::new() };
     for passage in &mut passages {
@@ -140,8 +142,10 @@ fn state(step: &Step, snapshot: &Snapshot) -> State {
 
 /// Rules of others before the main table, but that of the host's own addresses.
 fn foreign(snapshot: &Snapshot) -> Vec<FoundRule> {
-    let before =
-        snapshot.rules.iter().filter(|found| found.protocol != PROTOCOL && found.rule.priority < MAIN);
+    let before = snapshot
+        .rules
+        .iter()
+        .filter(|found| found.protocol != PROTOCOL && found.rule.priority < MAIN);
     before.filter(|found| !is_local(found)).cloned().collect()
 }
 
@@ -171,8 +175,22 @@ fn passages(config: &Config, snapshot: &Snapshot) -> Vec<Passage> {
         once(passage("a request on its way to natbox", client, address, line, tun, None));
         once(passage("a reply on its way to the line", address, client, tun, line, uplink.gateway));
         for server in servers(config, place) {
-            once(passage("a translated request on its way to the server", client, server, tun, inside, None));
-            once(passage("a reply of the server on its way to natbox", server, client, inside, tun, None));
+            once(passage(
+                "a translated request on its way to the server",
+                client,
+                server,
+                tun,
+                inside,
+                None,
+            ));
+            once(passage(
+                "a reply of the server on its way to natbox",
+                server,
+                client,
+                inside,
+                tun,
+                None,
+            ));
         }
     }
     all
@@ -229,9 +247,12 @@ async fn gateways(
     });
     let asked: Vec<Option<(Ipv4Addr, u32)>> = on_segment.collect();
     asked.iter().flatten().for_each(|(gateway, _)| rouse(*gateway));
-    let neighbours =
-        neighbours_when_settled(kernel, &asked.iter().flatten().copied().collect::<Vec<_>>(), PATIENCE)
-            .await?;
+    let neighbours = neighbours_when_settled(
+        kernel,
+        &asked.iter().flatten().copied().collect::<Vec<_>>(),
+        PATIENCE,
+    )
+    .await?;
     let gateways = asked
         .iter()
         .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
@@ -244,7 +265,8 @@ pub(super) async fn neighbours_when_settled(
     asked: &[(Ipv4Addr, u32)],
     patience: Duration,
 ) -> Result<Vec<Neighbour>, HostError> {
-    let is_asked = |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
+    let is_asked =
+        |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
     for known in kernel.neighbours().await?.iter().filter(is_asked) {
         kernel.ask_again(known).await;
     }
@@ -284,14 +306,16 @@ async fn taken(
 ) -> Result<Vec<(Ipv4Addr, String, bool)>, HostError> {
     let mut asked = Vec::new();
     for ((uplink, leg), on_link) in config.uplinks.iter().zip(&facts.uplinks).zip(&facts.on_link) {
-        let published = uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && leg.arp);
+        let published =
+            uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && leg.arp);
         for (address, _) in published.take(MOST_ASKED) {
             if kernel.ask_for(*address, leg.index).await {
                 asked.push((*address, leg.index, leg.interface.clone()));
             }
         }
     }
-    let whom: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(address, index, _)| (*address, *index)).collect();
+    let whom: Vec<(Ipv4Addr, u32)> =
+        asked.iter().map(|(address, index, _)| (*address, *index)).collect();
     let neighbours = neighbours_when_settled(kernel, &whom, SHORT_PATIENCE).await?;
     let found = asked.into_iter().map(|(address, index, interface)| {
         (address, interface, answer(&neighbours, address, index) == Some(Answers::Yes))

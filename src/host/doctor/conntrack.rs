@@ -27,7 +27,10 @@ pub(super) fn of_box(seen: &BoxSeen) -> Finding {
     }
     let counted = format!("it follows {count} connections, of at most {most}");
     if exempt {
-        return Finding::ok("conntrack", "nf_conntrack is loaded, and natbox's packets are exempt from it");
+        return Finding::ok(
+            "conntrack",
+            "nf_conntrack is loaded, and natbox's packets are exempt from it",
+        );
     }
     if unseen {
         return Finding::ok(
@@ -38,7 +41,10 @@ pub(super) fn of_box(seen: &BoxSeen) -> Finding {
         );
     }
     if !tracks {
-        return Finding::ok("conntrack", "nf_conntrack is loaded, and no rule of nftables makes use of it");
+        return Finding::ok(
+            "conntrack",
+            "nf_conntrack is loaded, and no rule of nftables makes use of it",
+        );
     }
     let finding = Finding::warning(
         "conntrack",
@@ -60,9 +66,10 @@ pub(super) fn of_server(filters: &Filters) -> Finding {
     match filters.conntrack {
         None => not_loaded(),
         Some((count, most)) if is_full(count, most) => full(count, most, Vec::new()),
-        Some((count, most)) => {
-            Finding::ok("conntrack", format!("nf_conntrack follows {count} connections, of at most {most}"))
-        }
+        Some((count, most)) => Finding::ok(
+            "conntrack",
+            format!("nf_conntrack follows {count} connections, of at most {most}"),
+        ),
     }
 }
 
@@ -89,7 +96,8 @@ fn is_exempt(seen: &BoxSeen) -> bool {
     let by = |iif| Packet { iif: Some(iif), ..Packet::default() };
     let is_out = |packet: &Packet<'_>| seen.filters.followed(packet) == Followed::No;
     let prefixes = &seen.config.inside.prefixes;
-    let stranger = STRANGERS.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
+    let stranger =
+        STRANGERS.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
     let requests = seen.config.uplinks.iter().all(|uplink| {
         let mut each = uplink.addresses.iter();
         each.all(|to| is_out(&Packet { to: Some(*to), ..by(&uplink.interface) }))
@@ -113,13 +121,22 @@ fn untrack(seen: &BoxSeen) -> Vec<String> {
         "nft 'add table ip natbox'".to_owned(),
         "nft 'add chain ip natbox untracked { type filter hook prerouting priority raw; }'".into(),
     ];
-    let mut rule = |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
+    let mut rule =
+        |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
     rule(format!("iifname \"{}\"", seen.config.tun.name));
-    rule(format!("iifname \"{}\" ip daddr != {{ {} }}", seen.config.inside.interface, spared.join(", ")));
+    rule(format!(
+        "iifname \"{}\" ip daddr != {{ {} }}",
+        seen.config.inside.interface,
+        spared.join(", ")
+    ));
     for uplink in &seen.config.uplinks {
         let addresses: Vec<String> = uplink.addresses.iter().map(Ipv4Addr::to_string).collect();
         if !addresses.is_empty() {
-            rule(format!("iifname \"{}\" ip daddr {{ {} }}", uplink.interface, addresses.join(", ")));
+            rule(format!(
+                "iifname \"{}\" ip daddr {{ {} }}",
+                uplink.interface,
+                addresses.join(", ")
+            ));
         }
     }
     commands

@@ -93,20 +93,32 @@ impl Filters {
     /// Looks; needs root for most of it.
     pub(super) fn look() -> Self {
         let number = |name: &str| {
-            fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?.trim().parse::<u64>().ok()
+            fs::read_to_string(format!("/proc/sys/net/netfilter/{name}"))
+                .ok()?
+                .trim()
+                .parse::<u64>()
+                .ok()
         };
         let conntrack = number("nf_conntrack_count").zip(number("nf_conntrack_max"));
-        let legacy = fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-            .is_ok_and(|names| names.split_whitespace().any(|name| ["filter", "nat"].contains(&name)));
+        let legacy =
+            fs::read_to_string("/proc/thread-self/net/ip_tables_names").is_ok_and(|names| {
+                names.split_whitespace().any(|name| ["filter", "nat"].contains(&name))
+            });
         let mut filters = Self { legacy, conntrack, ..Self::default() };
         match Command::new("nft").args(["-j", "list", "ruleset"]).output() {
-            Ok(output) if output.status.success() => match parse(&String::from_utf8_lossy(&output.stdout)) {
-                Some(chains) => filters.chains = chains,
-                None => filters.not_looked = Some("nft says something that is not understood".into()),
-            },
+            Ok(output) if output.status.success() => {
+                match parse(&String::from_utf8_lossy(&output.stdout)) {
+                    Some(chains) => filters.chains = chains,
+                    None => {
+                        filters.not_looked =
+                            Some("nft says something that is not understood".into())
+                    }
+                }
+            }
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
-                filters.not_looked = Some(format!("nft: {}", said.lines().next().unwrap_or("failed").trim()));
+                filters.not_looked =
+                    Some(format!("nft: {}", said.lines().next().unwrap_or("failed").trim()));
             }
             Err(error) => filters.not_looked = Some(format!("nft cannot be started ({error})")),
         }
@@ -125,7 +137,8 @@ impl Filters {
         let late = self.followed(packet);
         for chain in self.at(hook) {
             // Before that priority nothing is known of connections yet.
-            let early = chain.priority <= CONNECTION_TRACKING || ["ingress", "egress"].contains(&hook);
+            let early =
+                chain.priority <= CONNECTION_TRACKING || ["ingress", "egress"].contains(&hook);
             let followed = if early { Followed::CannotTell } else { late };
             // What is not tracked is not translated, and an answer does not begin a connection.
             if chain.nat && (packet.reply || followed == Followed::No) {
@@ -135,7 +148,9 @@ impl Filters {
             match self.fate(chain, &Packet { followed, ..packet.clone() }, doubts) {
                 Fate::Passes => {}
                 _ if !is_there => obstacles.push((chain, Fate::Unsure)),
-                fate @ (Fate::Dropped | Fate::Rewritten | Fate::Unsure) => obstacles.push((chain, fate)),
+                fate @ (Fate::Dropped | Fate::Rewritten | Fate::Unsure) => {
+                    obstacles.push((chain, fate))
+                }
             }
         }
         obstacles
@@ -143,7 +158,8 @@ impl Filters {
 
     fn at(&self, hook: &str) -> impl Iterator<Item = &Chain> {
         self.chains.iter().filter(move |chain| {
-            chain.hook.as_deref() == Some(hook) && ["ip", "inet", "netdev"].contains(&chain.family.as_str())
+            chain.hook.as_deref() == Some(hook)
+                && ["ip", "inet", "netdev"].contains(&chain.family.as_str())
         })
     }
 
@@ -199,8 +215,9 @@ impl Filters {
                     (Verdict::End(end), Truth::Yes) => return Walked { end: Some(end), ..walked },
                     (Verdict::End(end), Truth::Maybe) => walked.perhaps(end, rule.number),
                     (Verdict::To { name, back }, _) => {
-                        let below =
-                            self.target(chain, name).map(|target| self.walk(target, packet, depth + 1));
+                        let below = self
+                            .target(chain, name)
+                            .map(|target| self.walk(target, packet, depth + 1));
                         let below = below.unwrap_or_default();
                         walked.unsure |= below.unsure;
                         walked.grave |= below.grave;
@@ -211,7 +228,9 @@ impl Filters {
                             Truth::No => {}
                         }
                         match (truth, below.end) {
-                            (Truth::Yes, end) if end.is_some() || !back => return Walked { end, ..walked },
+                            (Truth::Yes, end) if end.is_some() || !back => {
+                                return Walked { end, ..walked };
+                            }
                             (Truth::Maybe, Some(end)) => walked.perhaps(end, rule.number),
                             (_, _) => {}
                         }
@@ -230,8 +249,10 @@ impl Filters {
 
     /// Whether rules have connections tracked, and whether some rule asks about them.
     pub(super) fn tracking(&self) -> (bool, bool) {
-        let of_ip = || self.chains.iter().filter(|chain| ["ip", "inet"].contains(&chain.family.as_str()));
-        let mut expressions = of_ip().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.expressions);
+        let of_ip =
+            || self.chains.iter().filter(|chain| ["ip", "inet"].contains(&chain.family.as_str()));
+        let mut expressions =
+            of_ip().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.expressions);
         let asks = expressions.any(uses_tracking);
         (asks || of_ip().any(|chain| chain.nat), asks)
     }
@@ -246,7 +267,9 @@ impl Chain {
             _ => return Some(true),
         };
         match (&self.devices, device) {
-            (Some(devices), Some(device)) => devices.iter().any(|name| name == device).then_some(true),
+            (Some(devices), Some(device)) => {
+                devices.iter().any(|name| name == device).then_some(true)
+            }
             (None, _) | (_, None) => Some(false),
         }
     }
@@ -330,7 +353,8 @@ pub(super) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option
 /// The chains in what `nft -j list ruleset` prints.
 pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
     let whole: Value = serde_json::from_str(text).ok()?;
-    let text_of = |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
+    let text_of =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
     let mut chains: Vec<Chain> = Vec::new();
     for (number, item) in whole.get("nftables")?.as_array()?.iter().enumerate() {
         if let Some(chain) = item.get("chain") {
@@ -355,7 +379,9 @@ pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
                         .map(|((family, table), name)| (family, table, name))
             };
             if let Some(chain) = chains.iter_mut().find(of) {
-                chain.rules.push(Rule { number, expressions: rule.get("expr")?.as_array()?.clone() });
+                chain
+                    .rules
+                    .push(Rule { number, expressions: rule.get("expr")?.as_array()?.clone() });
             }
         }
     }

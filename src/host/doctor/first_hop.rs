@@ -36,9 +36,12 @@ pub(super) struct Found {
 /// where somebody is silent.
 pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<Found> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let errors = rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));
+    let errors =
+        rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));
     match errors {
-        Ok(errors) => from.iter().map(|(from, size)| all_sizes(&errors, *from, to, *size)).collect(),
+        Ok(errors) => {
+            from.iter().map(|(from, size)| all_sizes(&errors, *from, to, *size)).collect()
+        }
         Err(error) => {
             let why = format!("no raw socket ({})", io::Error::from(error));
             let found = Found { first_hop: FirstHop::NotAsked(why), no_more_than: None };
@@ -107,8 +110,8 @@ fn router(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Option<Ipv4
     }
     let quoted = Ipv4HeaderSlice::from_slice(icmp.payload()).ok()?;
     let datagram = UdpHeaderSlice::from_slice(&icmp.payload()[quoted.slice().len()..]).ok()?;
-    let is_ours =
-        (quoted.source_addr(), quoted.destination_addr(), datagram.source_port()) == (from, to, port);
+    let is_ours = (quoted.source_addr(), quoted.destination_addr(), datagram.source_port())
+        == (from, to, port);
     is_ours.then(|| outer.source_addr())
 }
 

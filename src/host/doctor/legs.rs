@@ -52,21 +52,25 @@ pub(super) fn rp_filter(interface: &str) -> u8 {
 impl Offloads {
     fn look(interface: &str) -> Self {
         match Command::new("ethtool").args(["-k", interface]).output() {
-            Ok(output) if output.status.success() => Self::parse(&String::from_utf8_lossy(&output.stdout)),
+            Ok(output) if output.status.success() => {
+                Self::parse(&String::from_utf8_lossy(&output.stdout))
+            }
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let why = format!("ethtool: {}", said.lines().next().unwrap_or("failed").trim());
                 Self { not_looked: Some(why), ..Self::default() }
             }
-            Err(error) => {
-                Self { not_looked: Some(format!("ethtool cannot be started ({error})")), ..Self::default() }
-            }
+            Err(error) => Self {
+                not_looked: Some(format!("ethtool cannot be started ({error})")),
+                ..Self::default()
+            },
         }
     }
 
     pub(super) fn parse(text: &str) -> Self {
         let of = |name: &str| {
-            let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))?;
+            let value =
+                text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))?;
             Some(value.starts_with("on"))
         };
         Self {
@@ -96,8 +100,12 @@ pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
         if forwards && offloads.lro == Some(true) {
             let why = "it joins packets in a way that cannot be undone, so that forwarded ones are too long and get lost";
             findings.push(
-                Finding::error("offloads", format!("{interface} has large receive offload (LRO) on"), why)
-                    .mend([format!("ethtool -K {interface} lro off")]),
+                Finding::error(
+                    "offloads",
+                    format!("{interface} has large receive offload (LRO) on"),
+                    why,
+                )
+                .mend([format!("ethtool -K {interface} lro off")]),
             );
         }
         let slow: Vec<&str> = [("gro", offloads.gro), ("tso", offloads.tso)]
@@ -108,8 +116,12 @@ pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
             let why = "TCP goes through natbox packet by packet instead of up to 64 KB at a time, several times as slow";
             let commands = slow.iter().map(|name| format!("ethtool -K {interface} {name} on"));
             findings.push(
-                Finding::warning("offloads", format!("{interface} has {} off", slow.join(" and ")), why)
-                    .mend(commands),
+                Finding::warning(
+                    "offloads",
+                    format!("{interface} has {} off", slow.join(" and ")),
+                    why,
+                )
+                .mend(commands),
             );
         }
     }

@@ -120,11 +120,15 @@ pub fn interfaces_up() -> Result<Vec<String>, HostError> {
 /// # Errors
 /// When the kernel does not answer at all.
 pub fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
-    on_a_runtime(async move { Ok(server_judged::judge(&server_seen::look_at(configs, probe).await?)) })
+    on_a_runtime(
+        async move { Ok(server_judged::judge(&server_seen::look_at(configs, probe).await?)) },
+    )
 }
 
 /// The caller may be in a runtime or not.
-fn on_a_runtime<T: Send>(work: impl Future<Output = Result<T, HostError>> + Send) -> Result<T, HostError> {
+fn on_a_runtime<T: Send>(
+    work: impl Future<Output = Result<T, HostError>> + Send,
+) -> Result<T, HostError> {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime

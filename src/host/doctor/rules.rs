@@ -57,7 +57,8 @@ pub(super) fn verdicts<'a>(rule: &'a [Value], packet: &Packet<'_>) -> Vec<(Verdi
     let mut all = Vec::new();
     let mut truth = Truth::Yes;
     for expression in rule {
-        let Some((word, value)) = expression.as_object().and_then(|object| object.iter().next()) else {
+        let Some((word, value)) = expression.as_object().and_then(|object| object.iter().next())
+        else {
             all.push((Verdict::Unknown, truth));
             truth = Truth::Maybe;
             continue;
@@ -116,8 +117,8 @@ fn verdict<'a>(word: &str, value: &'a Value) -> Option<Verdict<'a>> {
         "goto" => Verdict::To { name: target(), back: false },
         "notrack" => Verdict::Untrack,
         "mangle" if changes_address(value) => Verdict::End(End::Rewrite),
-        "continue" | "counter" | "log" | "mangle" | "ct helper" | "ct timeout" | "ct expectation"
-        | "flow" | "dup" | "last" | "secmark" => return None,
+        "continue" | "counter" | "log" | "mangle" | "ct helper" | "ct timeout"
+        | "ct expectation" | "flow" | "dup" | "last" | "secmark" => return None,
         "xt" => return of_iptables(value.get("name").and_then(Value::as_str)),
         _ => Verdict::Unknown,
     })
@@ -137,9 +138,9 @@ fn of_iptables(target: Option<&str>) -> Option<Verdict<'static>> {
         Some("MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP") => Verdict::End(End::Rewrite),
         Some("CT" | "NOTRACK") => Verdict::Untrack,
         Some(
-            "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "SECMARK" | "CONNSECMARK" | "TCPMSS" | "CHECKSUM"
-            | "CLASSIFY" | "TOS" | "DSCP" | "TRACE" | "AUDIT" | "SET" | "TEE" | "LED" | "RATEEST"
-            | "IDLETIMER" | "HMARK",
+            "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "SECMARK" | "CONNSECMARK" | "TCPMSS"
+            | "CHECKSUM" | "CLASSIFY" | "TOS" | "DSCP" | "TRACE" | "AUDIT" | "SET" | "TEE" | "LED"
+            | "RATEEST" | "IDLETIMER" | "HMARK",
         ) => return None,
         Some(_) | None => Verdict::Unknown,
     })
@@ -182,7 +183,10 @@ fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
     }
     let operator = one["op"].as_str().unwrap_or("==");
     if let Some(flags) = flags(left, packet) {
-        return flags.zip(bits(right)).and_then(|(flags, wanted)| compare(operator, flags, wanted)).into();
+        return flags
+            .zip(bits(right))
+            .and_then(|(flags, wanted)| compare(operator, flags, wanted))
+            .into();
     }
     let known = match operator {
         "==" | "in" => is_among(left, right, packet),
@@ -248,7 +252,12 @@ fn fits(left: &Value, value: &Value, packet: &Packet<'_>) -> Option<bool> {
     }
     let is_word = |word: &str| value.as_str().map(|value| value == word);
     let key = |what: &str| left[what]["key"].as_str();
-    match (key("meta"), left["payload"]["protocol"].as_str(), left["payload"]["field"].as_str(), key("ct")) {
+    match (
+        key("meta"),
+        left["payload"]["protocol"].as_str(),
+        left["payload"]["field"].as_str(),
+        key("ct"),
+    ) {
         (Some("iifname" | "iif"), ..) => is_name(value, packet.iif?),
         (Some("oifname" | "oif"), ..) => is_name(value, packet.oif?),
         (Some("nfproto"), ..) => is_word("ipv4"),
@@ -256,7 +265,9 @@ fn fits(left: &Value, value: &Value, packet: &Packet<'_>) -> Option<bool> {
         (Some("l4proto"), ..) | (_, Some("ip"), Some("protocol"), _) => is_word(packet.protocol?),
         (_, Some("ip"), Some("saddr"), _) => is_address(value, packet.from?),
         (_, Some("ip"), Some("daddr"), _) => is_address(value, packet.to?),
-        (_, Some("tcp" | "udp" | "th"), Some("dport" | "sport"), _) => is_port(value, port(left, packet)?),
+        (_, Some("tcp" | "udp" | "th"), Some("dport" | "sport"), _) => {
+            is_port(value, port(left, packet)?)
+        }
         (.., Some("state")) => is_word(match packet.followed {
             Followed::Yes if packet.reply => "established",
             Followed::Yes => "new",
@@ -324,12 +335,15 @@ const ACK: u64 = 16;
 /// Flags by name, alone or together.
 fn bits(value: &Value) -> Option<u64> {
     if let Some(word) = value.as_str() {
-        let place =
-            ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"].iter().position(|flag| *flag == word)?;
+        let place = ["fin", "syn", "rst", "psh", "ack", "urg", "ecn", "cwr"]
+            .iter()
+            .position(|flag| *flag == word)?;
         return Some(1 << place);
     }
     let several = value.as_array().or_else(|| value["|"].as_array());
-    several.map_or(value.as_u64(), |several| several.iter().try_fold(0, |all, one| Some(all | bits(one)?)))
+    several.map_or(value.as_u64(), |several| {
+        several.iter().try_fold(0, |all, one| Some(all | bits(one)?))
+    })
 }
 
 fn compare(operator: &str, found: u64, wanted: u64) -> Option<bool> {

@@ -53,7 +53,9 @@ fn no_server(seen: &ServerSeen) -> Finding {
     let addresses: Vec<String> = seen.servers.iter().map(Ipv4Addr::to_string).collect();
     let found = match addresses.is_empty() {
         true => "the configurations forward to nobody".to_owned(),
-        false => format!("none of the servers' addresses ({}) is on this machine", addresses.join(", ")),
+        false => {
+            format!("none of the servers' addresses ({}) is on this machine", addresses.join(", "))
+        }
     };
     Finding::error("server", found, "there is nothing to look at")
         .advice("run it on the server, with the configurations of all its boxes")
@@ -91,13 +93,16 @@ impl ServerSeen {
             fits.next().map(|link| link.name.clone())
         };
         line.interface.clone().or_else(beside).or_else(connected).unwrap_or_else(|| {
-            format!("\"${{DEV:?set it to the interface of this machine in {network}, such as eth0}}\"")
+            format!(
+                "\"${{DEV:?set it to the interface of this machine in {network}, such as eth0}}\""
+            )
         })
     }
 }
 
 fn shared(seen: &ServerSeen, line: &Line) -> Option<Finding> {
-    let others: Vec<&str> = line.also.iter().map(|place| seen.configs[*place].name.as_str()).collect();
+    let others: Vec<&str> =
+        line.also.iter().map(|place| seen.configs[*place].name.as_str()).collect();
     (!others.is_empty()).then(|| {
         Finding::error(
             "shared-address",
@@ -109,7 +114,9 @@ fn shared(seen: &ServerSeen, line: &Line) -> Option<Finding> {
             ),
             "a reply from it cannot tell which box the request came through",
         )
-        .advice("give the server an address for each box, or make the boxes one with several uplinks")
+        .advice(
+            "give the server an address for each box, or make the boxes one with several uplinks",
+        )
     })
 }
 
@@ -119,15 +126,19 @@ fn address(seen: &ServerSeen, line: &Line) -> Finding {
     match &line.interface {
         None => {
             let length = seen.network(line).prefix_len();
-            Finding::error("address", format!("{address} is missing"), why)
-                .mend([format!("ip address replace {address}/{length} dev {}", seen.interface(line))])
+            Finding::error("address", format!("{address} is missing"), why).mend([format!(
+                "ip address replace {address}/{length} dev {}",
+                seen.interface(line)
+            )])
         }
         Some(interface) if !line.up => {
             Finding::error("address", format!("{address} is on {interface}, which is down"), why)
                 .mend([format!("ip link set {interface} up")])
                 .advice("if it is up already, see to its cable")
         }
-        Some(interface) => Finding::ok("address", format!("{address} for {name} is on {interface}")),
+        Some(interface) => {
+            Finding::ok("address", format!("{address} for {name} is on {interface}"))
+        }
     }
 }
 
@@ -168,8 +179,9 @@ fn replies(seen: &ServerSeen, line: &Line) -> Finding {
         return route(seen, line, Finding::error("replies", found, why));
     }
     if expected.is_none() {
-        let found =
-            format!("what is sent from {address} {way}{proof}; whether that is {name} cannot be told");
+        let found = format!(
+            "what is sent from {address} {way}{proof}; whether that is {name} cannot be told"
+        );
         return Finding::warning("replies", found, why)
             .advice(format!("write inside.address in the configuration of {name}"));
     }
@@ -220,7 +232,8 @@ fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
     let rule = rule_of(seen, line.address);
     let table = rule.map_or(server_table(line.through), |(_, table)| table);
     let leads_there = seen.snapshot.routes.iter().any(|found| {
-        (found.route.table, found.route.kind, found.route.to.prefix_len()) == (table, RouteKind::Unicast, 0)
+        (found.route.table, found.route.kind, found.route.to.prefix_len())
+            == (table, RouteKind::Unicast, 0)
             && found.route.via == seen.expected(line)
             && found.route.via.is_some()
     });
@@ -228,14 +241,20 @@ fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
     if rule.is_none() {
         let private: BTreeSet<Ipv4Net> =
             seen.configs.iter().flat_map(|config| config.inside.prefixes.iter().copied()).collect();
-        commands
-            .extend(private.iter().map(|network| format!("ip route replace throw {network} table {table}")));
+        commands.extend(
+            private.iter().map(|network| format!("ip route replace throw {network} table {table}")),
+        );
     }
     if !leads_there {
         commands.push(format!("ip route replace default via {gateway} dev {device} table {table}"));
     }
-    let lowest =
-        seen.snapshot.rules.iter().map(|found| found.rule.priority).filter(|priority| *priority > 0).min();
+    let lowest = seen
+        .snapshot
+        .rules
+        .iter()
+        .map(|found| found.rule.priority)
+        .filter(|priority| *priority > 0)
+        .min();
     match rule {
         None => commands.push(format!(
             "ip rule add from {} lookup {table} priority {}",
@@ -261,8 +280,11 @@ fn rule_of(seen: &ServerSeen, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
         let is_plain = !found.more && rule.iif.is_none() && rule.to.is_none() && rule.udp.is_none();
         let RuleAction::Lookup(table) = rule.action else { return None };
         let is_of_all = [TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT].contains(&table);
-        let serves_others =
-            || rules.iter().any(|other| other.rule.action == rule.action && other.rule.from != rule.from);
+        let serves_others = || {
+            rules
+                .iter()
+                .any(|other| other.rule.action == rule.action && other.rule.from != rule.from)
+        };
         let is_its = is_plain && rule.from == Some(Ipv4Net::from(address));
         (is_its && !is_of_all && !serves_others()).then_some((found, table))
     })
@@ -287,11 +309,9 @@ fn next_hop(seen: &ServerSeen, line: &Line) -> Option<Finding> {
         ),
     };
     let name = &seen.through(line).name;
-    Some(
-        finding.advice(format!(
-            "is {name} on, and is {via} its address there? See: ip neighbour show dev {device}"
-        )),
-    )
+    Some(finding.advice(format!(
+        "is {name} on, and is {via} its address there? See: ip neighbour show dev {device}"
+    )))
 }
 
 fn arrival(seen: &ServerSeen, line: &Line) -> Option<Finding> {
@@ -345,8 +365,11 @@ fn service(seen: &ServerSeen, address: Ipv4Addr, forward: &Forward, protocol: &s
             .filter_map(|listener| Some(format!("{}:{}", listener.address?, listener.port)))
             .take(3)
             .collect();
-        let only =
-            if elsewhere.is_empty() { String::new() } else { format!(", only at {}", elsewhere.join(", ")) };
+        let only = if elsewhere.is_empty() {
+            String::new()
+        } else {
+            format!(", only at {}", elsewhere.join(", "))
+        };
         return Finding::error(
             "service",
             format!("nobody waits at {shown} ({protocol}), where {name} leads{only}"),
@@ -403,23 +426,27 @@ fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec
                     let (text, make): (_, fn(&str, String, &'static str) -> Finding) = match fate {
                         Fate::Passes => continue,
                         Fate::Dropped => ("drops", |id, found, why| Finding::error(id, found, why)),
-                        Fate::Rewritten => {
-                            ("rewrites the addresses of", |id, found, why| Finding::error(id, found, why))
-                        }
-                        Fate::Unsure => {
-                            ("may drop or rewrite", |id, found, why| Finding::warning(id, found, why))
-                        }
+                        Fate::Rewritten => ("rewrites the addresses of", |id, found, why| {
+                            Finding::error(id, found, why)
+                        }),
+                        Fate::Unsure => ("may drop or rewrite", |id, found, why| {
+                            Finding::warning(id, found, why)
+                        }),
                     };
                     let (whose, selector) = match packet.reply {
-                        false => {
-                            ("requests to", format!("ip daddr {} {protocol} dport {port}", line.address))
-                        }
-                        true => {
-                            ("replies from", format!("ip saddr {} {protocol} sport {port}", line.address))
-                        }
+                        false => (
+                            "requests to",
+                            format!("ip daddr {} {protocol} dport {port}", line.address),
+                        ),
+                        true => (
+                            "replies from",
+                            format!("ip saddr {} {protocol} sport {port}", line.address),
+                        ),
                     };
-                    let found =
-                        format!("the chain `{name}` {text} {whose} {}:{port} ({protocol})", line.address);
+                    let found = format!(
+                        "the chain `{name}` {text} {whose} {}:{port} ({protocol})",
+                        line.address
+                    );
                     let why = "clients get no answer, or one that they do not take for one";
                     findings.push(
                         make("firewall", found, why)
@@ -463,8 +490,11 @@ fn mtu(seen: &ServerSeen) -> Vec<Finding> {
         }));
     }
     for line in &seen.lines {
-        let lost = line.first_hop.as_ref().and_then(|found| Some((&found.first_hop, found.no_more_than?)));
-        if let (Some(Way::By { device, .. }), Some((FirstHop::Is(router), size))) = (&line.way, lost) {
+        let lost =
+            line.first_hop.as_ref().and_then(|found| Some((&found.first_hop, found.no_more_than?)));
+        if let (Some(Way::By { device, .. }), Some((FirstHop::Is(router), size))) =
+            (&line.way, lost)
+        {
             let mtu = seen.snapshot.link(device).map_or(0, |link| link.mtu);
             findings.push(
                 Finding::error(

@@ -58,8 +58,9 @@ pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSee
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
     let all = plan_server::servers(configs);
-    let here =
-        |server: &&Vec<(Ipv4Addr, Vec<usize>)>| server.iter().any(|(address, _)| snapshot.owns(*address));
+    let here = |server: &&Vec<(Ipv4Addr, Vec<usize>)>| {
+        server.iter().any(|(address, _)| snapshot.owns(*address))
+    };
     // With one server there is no doubt which it is, even without a single address.
     let this = all.iter().find(here).or(all.first().filter(|_| all.len() == 1));
     let stranger = configs
@@ -72,9 +73,12 @@ pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSee
     }
     hops(&kernel, &snapshot, &mut lines).await?;
     if probe {
-        let asked: Vec<(&mut Line, u32)> =
-            lines.iter_mut().filter_map(|line| line.largest(&snapshot).map(|size| (line, size))).collect();
-        let from: Vec<(Ipv4Addr, u32)> = asked.iter().map(|(line, size)| (line.address, *size)).collect();
+        let asked: Vec<(&mut Line, u32)> = lines
+            .iter_mut()
+            .filter_map(|line| line.largest(&snapshot).map(|size| (line, size)))
+            .collect();
+        let from: Vec<(Ipv4Addr, u32)> =
+            asked.iter().map(|(line, size)| (line.address, *size)).collect();
         let found = first_hop::ask(&from, stranger);
         asked.into_iter().zip(found).for_each(|((line, _), found)| line.first_hop = Some(found));
     }
@@ -103,7 +107,8 @@ async fn line(
     boxes: &[usize],
     stranger: Ipv4Addr,
 ) -> Result<Line, HostError> {
-    let index = snapshot.addresses.iter().find(|found| found.address == address).map(|found| found.index);
+    let index =
+        snapshot.addresses.iter().find(|found| found.address == address).map(|found| found.index);
     let link = snapshot.links.iter().find(|link| Some(link.index) == index);
     let up = link.is_some_and(|link| link.carrier);
     let question = Question { from: address, to: stranger, by: None };
@@ -160,8 +165,9 @@ impl ServerSeen {
     pub(super) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
         let mut found: Vec<&Forward> = Vec::new();
         for forward in self.configs.iter().flat_map(|config| &config.forwards) {
-            let same =
-                |known: &&Forward| (known.protocol, known.to_port) == (forward.protocol, forward.to_port);
+            let same = |known: &&Forward| {
+                (known.protocol, known.to_port) == (forward.protocol, forward.to_port)
+            };
             if forward.to_address == address && !found.iter().any(same) {
                 found.push(forward);
             }

@@ -32,7 +32,11 @@ fn offloads_are_judged_by_what_is_forwarded() {
         (findings[1].severity, findings[1].mend.as_slice()),
         (Severity::Warning, &["ethtool -K wan0 tso on".to_owned()][..])
     );
-    assert_eq!(judge_offloads(std::slice::from_ref(&leg), false).len(), 1, "LRO does no harm to a server");
+    assert_eq!(
+        judge_offloads(std::slice::from_ref(&leg), false).len(),
+        1,
+        "LRO does no harm to a server"
+    );
     assert_eq!(judge_offloads(&[Leg { card: false, ..leg }], false)[0].severity, Severity::Ok);
     assert_eq!(Offloads::parse("large-receive-offload: off [fixed]").lro, Some(false));
 }
@@ -45,7 +49,13 @@ fn natbox(number: u8, server: Ipv4Addr, inside: Option<u8>) -> Config {
 }
 
 /// With more keys of its uplink, and more at the end.
-fn with_more(number: u8, server: Ipv4Addr, inside: Option<u8>, of_uplink: &str, more: &str) -> Config {
+fn with_more(
+    number: u8,
+    server: Ipv4Addr,
+    inside: Option<u8>,
+    of_uplink: &str,
+    more: &str,
+) -> Config {
     let address = inside.map(|last| format!("address: 10.0.0.{last}, ")).unwrap_or_default();
     let text = format!(
         "name: natbox{number}\ninside: {{ interface: lan0, {address}prefixes: [10.0.0.0/24] }}\n\
@@ -69,7 +79,10 @@ fn line(address: Ipv4Addr, through: usize, last: u8) -> Line {
         way: Some(way(last)),
         arrival: Some(Way::Local),
         answers: Some(Answers::Yes),
-        first_hop: Some(Found { first_hop: FirstHop::Is(Ipv4Addr::new(10, 0, 0, last)), no_more_than: None }),
+        first_hop: Some(Found {
+            first_hop: FirstHop::Is(Ipv4Addr::new(10, 0, 0, last)),
+            no_more_than: None,
+        }),
     }
 }
 
@@ -113,8 +126,14 @@ fn an_address_without_a_rule_gets_one_before_all_others() {
         "ip rule add from 10.0.0.202 lookup 7202 priority 7202",
     ];
     assert_eq!(errors(&seen)[0].mend, of_plan);
-    let rule =
-        Rule { priority: 50, iif: None, from: None, to: None, udp: None, action: RuleAction::Lookup(9) };
+    let rule = Rule {
+        priority: 50,
+        iif: None,
+        from: None,
+        to: None,
+        udp: None,
+        action: RuleAction::Lookup(9),
+    };
     seen.snapshot.rules.push(FoundRule { rule, protocol: 3, more: false });
     assert_eq!(errors(&seen)[0].mend[2], "ip rule add from 10.0.0.202 lookup 7202 priority 49");
 }
@@ -138,7 +157,10 @@ fn a_rule_for_more_than_one_address_stays_as_it_is() {
     seen.snapshot.rules = vec![found(1000, FIRST.into()), found(1001, SECOND.into())];
     assert_eq!(errors(&seen)[0].mend, own, "two rules, one table");
     seen.snapshot.rules.remove(0);
-    assert_eq!(errors(&seen)[0].mend, ["ip route replace default via 10.0.0.200 dev eth0 table 100"]);
+    assert_eq!(
+        errors(&seen)[0].mend,
+        ["ip route replace default via 10.0.0.200 dev eth0 table 100"]
+    );
 }
 
 #[test]
@@ -158,10 +180,16 @@ fn a_box_whose_address_nobody_knows_is_told_by_its_next_hop_being_its_own() {
         .into_iter()
         .find(|finding| finding.severity == Severity::Warning)
         .unwrap();
-    assert!(finding.advice.contains("inside.address in the configuration of natbox2"), "{finding:?}");
+    assert!(
+        finding.advice.contains("inside.address in the configuration of natbox2"),
+        "{finding:?}"
+    );
     seen.lines[1].way = Some(way(100));
     let finding = &errors(&seen)[0];
-    assert!(finding.found.contains("as does what is sent from 10.0.0.101 for natbox1"), "{finding:?}");
+    assert!(
+        finding.found.contains("as does what is sent from 10.0.0.101 for natbox1"),
+        "{finding:?}"
+    );
     assert!(finding.mend[1].contains("${BOX:?"), "{finding:?}");
 }
 
@@ -169,7 +197,8 @@ fn a_box_whose_address_nobody_knows_is_told_by_its_next_hop_being_its_own() {
 fn a_probe_that_reaches_another_box_is_an_error_and_one_that_nobody_answers_a_warning() {
     let of = |first_hop: Option<FirstHop>| {
         let mut seen = server();
-        seen.lines[0].first_hop = first_hop.map(|first_hop| Found { first_hop, no_more_than: None });
+        seen.lines[0].first_hop =
+            first_hop.map(|first_hop| Found { first_hop, no_more_than: None });
         server_judged::judge(&seen).into_iter().find(|finding| finding.id == "replies").unwrap()
     };
     assert_eq!(of(Some(FirstHop::Is(Ipv4Addr::new(10, 0, 0, 200)))).severity, Severity::Error);
@@ -203,11 +232,19 @@ fn what_is_missing_down_silent_or_shared_is_named() {
     let errors = errors(&seen);
     let ids: Vec<&str> = errors.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(ids, ["shared-address", "next-hop", "service", "address", "service"]);
-    assert_eq!(errors[3].mend, ["ip address replace 10.0.0.202/24 dev eth0"], "beside the other address");
+    assert_eq!(
+        errors[3].mend,
+        ["ip address replace 10.0.0.202/24 dev eth0"],
+        "beside the other address"
+    );
     assert!(
         errors[2].found.starts_with("nobody waits at 10.0.0.101:80 (tcp), where web leads"),
         "{errors:?}"
     );
     seen.lines.clear();
-    assert!(server_judged::judge(&seen)[0].found.contains("(10.0.0.101, 10.0.0.202) is on this machine"));
+    assert!(
+        server_judged::judge(&seen)[0]
+            .found
+            .contains("(10.0.0.101, 10.0.0.202) is on this machine")
+    );
 }

@@ -141,7 +141,10 @@ fn what_the_host_says_from_the_address_of_a_line_leaves_by_that_line() {
     }
     // The third line shares interface and address with the first.
     assert_eq!(of_several.matches("from 203.0.113.1 iif lo").count(), 1);
-    assert!(!commands(&natbox1(), &host).contains("from 203.0.113.1 iif lo"), "one line needs none");
+    assert!(
+        !commands(&natbox1(), &host).contains("from 203.0.113.1 iif lo"),
+        "one line needs none"
+    );
 }
 
 #[test]
@@ -193,7 +196,10 @@ fn a_missing_interface_is_named_with_its_key_and_with_those_that_there_are() {
     assert!(refused(&config).is_ok(), "there are other lines");
     let warnings = collect(&config, &host()).0.warnings;
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].starts_with("uplinks[1].interface: there is no interface eth7;"), "{warnings:?}");
+    assert!(
+        warnings[0].starts_with("uplinks[1].interface: there is no interface eth7;"),
+        "{warnings:?}"
+    );
     let commands = commands(&config, &host());
     assert!(!commands.contains("dev eth7") && !commands.contains("conf.eth7"), "{commands}");
     assert!(commands.contains("unreachable default metric 4294967295 table 7105"), "{commands}");
@@ -213,7 +219,8 @@ fn interfaces_with_dots_are_printed_so_that_sysctl_understands_them() {
 
 #[test]
 fn numbers_follow_the_tun_and_move_on_where_somebody_is() {
-    let choose = |host: &Snapshot, owned| Numbers::free_on(host, "nb3", owned, Ours::Foreign).unwrap();
+    let choose =
+        |host: &Snapshot, owned| Numbers::free_on(host, "nb3", owned, Ours::Foreign).unwrap();
     assert_eq!(choose(&host(), false).inside_table(), 7100 + 3 * 64);
     assert_eq!(choose(&host(), false).tun_address, ip("169.254.71.4"));
     let mut host = host();
@@ -337,7 +344,8 @@ fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
 /// Packets from there reach natbox, after those of spoofed inside sources were dropped and before all others are.
 #[test]
 fn exempt_destinations_reach_the_inside_through_the_tun() {
-    let exemption = |to| Exemption { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
+    let exemption =
+        |to| Exemption { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
     let rules = |exempt| {
         let commands = commands(&Config { exempt, ..natbox1() }, &host());
         commands
@@ -348,8 +356,11 @@ fn exempt_destinations_reach_the_inside_through_the_tun() {
     };
     let without = rules(Vec::new());
     // Two halves of one prefix are one rule.
-    let with =
-        rules(vec![exemption("192.0.2.0/25"), exemption("192.0.2.128/25"), exemption("198.18.0.0/15")]);
+    let with = rules(vec![
+        exemption("192.0.2.0/25"),
+        exemption("192.0.2.128/25"),
+        exemption("198.18.0.0/15"),
+    ]);
     assert_eq!(with[0], without[0]);
     assert_eq!(
         with[1..3],
@@ -396,7 +407,11 @@ fn natbox1() -> Config {
     Config {
         name: "natbox1".into(),
         tun: Tun { name: "nb1".into(), ..Tun::default() },
-        inside: Inside { interface: "lan0".into(), address: None, prefixes: vec![net("10.0.0.0/24")] },
+        inside: Inside {
+            interface: "lan0".into(),
+            address: None,
+            prefixes: vec![net("10.0.0.0/24")],
+        },
         uplinks: vec![uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254")],
         forwards: vec![forward("web", 0, "203.0.113.10", 80, "10.0.0.101")],
         outbound: Vec::new(),

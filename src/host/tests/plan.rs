@@ -96,7 +96,9 @@ fn servers_are_told_apart_by_the_names_of_their_forwards() {
     let servers: Vec<Vec<String>> = plan
         .servers
         .iter()
-        .map(|server| server.addresses.iter().map(|a| format!("{} by {}", a.address, a.through)).collect())
+        .map(|server| {
+            server.addresses.iter().map(|a| format!("{} by {}", a.address, a.through)).collect()
+        })
         .collect();
     assert_eq!(
         servers,
@@ -119,7 +121,8 @@ fn behind_one_box_with_several_lines_the_server_needs_a_default_route_only() {
 }
 
 #[test]
-fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a_table_for_each_box() {
+fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a_table_for_each_box()
+ {
     let mut three_legged = three_legged();
     three_legged.name = "three-legged".into();
     three_legged.inside.address = Some(ip("10.0.0.1"));
@@ -131,7 +134,8 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     assert_eq!(plan.servers.len(), 1);
     let server = &plan.servers[0];
-    let addresses: Vec<_> = server.addresses.iter().map(|a| (a.address, a.through.as_str())).collect();
+    let addresses: Vec<_> =
+        server.addresses.iter().map(|a| (a.address, a.through.as_str())).collect();
     // One address for all lines of the first.
     assert_eq!(addresses, [(ip("10.0.0.101"), "three-legged"), (ip("10.0.0.202"), "natbox2")]);
     assert!(server.policy_routing);
@@ -152,7 +156,9 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
 #[test]
 fn one_server_address_behind_two_boxes_is_a_warning() {
     let plan = plan::render(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.101")]);
-    assert!(plan.warnings[0].starts_with("10.0.0.101 is the server address of natbox1 and natbox2"));
+    assert!(
+        plan.warnings[0].starts_with("10.0.0.101 is the server address of natbox1 and natbox2")
+    );
 }
 
 #[test]

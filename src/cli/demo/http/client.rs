@@ -46,7 +46,11 @@ impl Response {
 ///
 /// # Errors
 /// As the system says; `TimedOut` after `patience`.
-pub fn connect(from: Option<Ipv4Addr>, to: SocketAddrV4, patience: Duration) -> io::Result<Connection> {
+pub fn connect(
+    from: Option<Ipv4Addr>,
+    to: SocketAddrV4,
+    patience: Duration,
+) -> io::Result<Connection> {
     connect_from(from.map(|address| SocketAddrV4::new(address, 0)), to, patience)
 }
 
@@ -73,7 +77,10 @@ pub fn connect_from(
                 poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))
             })?;
             if ready == 0 {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {to}")));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer from {to}"),
+                ));
             }
             sockopt::socket_error(&socket)??;
         }
@@ -119,7 +126,11 @@ impl Connection {
     ///
     /// # Errors
     /// The connection failed, or the answer is not HTTP with a length.
-    pub fn stream(&mut self, path: &str, receive: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<u16> {
+    pub fn stream(
+        &mut self,
+        path: &str,
+        receive: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> io::Result<u16> {
         self.exchange(path, &[], receive).map(|(status, _)| status)
     }
 
@@ -136,10 +147,12 @@ impl Connection {
         request.push_str("\r\n");
         self.reader.get_mut().write_all(request.as_bytes())?;
 
-        let head = read_head(&mut self.reader)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer"))?;
-        let invalid =
-            |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the answer"));
+        let head = read_head(&mut self.reader)?.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer")
+        })?;
+        let invalid = |what: &str| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{what} in the answer"))
+        };
         let status = head[0]
             .strip_prefix("HTTP/1.1 ")
             .and_then(|rest| rest.get(..3)?.parse().ok())

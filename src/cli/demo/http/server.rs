@@ -87,7 +87,9 @@ impl Server {
             listener.set_nonblocking(true)?;
             let (shared, handler) = (server.shared.clone(), handler.clone());
             let thread = thread::Builder::new().name("http".into());
-            server.acceptors.push(thread.spawn(move || accept(&listener, &shared, handler.as_ref()))?);
+            server
+                .acceptors
+                .push(thread.spawn(move || accept(&listener, &shared, handler.as_ref()))?);
         }
         Ok(server)
     }
@@ -158,7 +160,8 @@ fn converse(
         let (Some(method), Some(path), Some("HTTP/1.1")) = (method, path, version) else {
             return write_answer(stream, &Answer::text(400, "bad request\n"), true);
         };
-        let close = header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+        let close =
+            header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         if method != "GET" {
             return write_answer(stream, &Answer::text(405, "only GET is served here\n"), true);
         }

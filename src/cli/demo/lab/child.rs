@@ -28,8 +28,11 @@ impl Child {
     pub(super) fn spawn(lab: Lab, label: &str, mut command: Command) -> Result<Child, LabError> {
         let log = lab.directory().join(format!("{label}.log"));
         // Appended to: a box that is started again under the same label keeps its history.
-        let output =
-            File::options().create(true).append(true).open(&log).map_err(LabError::file("make", &log))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .map_err(LabError::file("make", &log))?;
         let errors = output.try_clone().map_err(LabError::file("open", &log))?;
         command.stdout(output).stderr(errors);
         let process = command.spawn().map_err(|source| LabError::NoProgram {
@@ -59,7 +62,9 @@ impl Child {
 
     /// Everything that it has printed so far.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// The last lines that it has printed.
@@ -78,7 +83,10 @@ impl Child {
         if self.ended()?.is_some() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::NotFound)?;
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::ErrorKind::NotFound)?;
         Ok(kill_process(pid, signal)?)
     }
 

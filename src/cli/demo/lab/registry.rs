@@ -49,8 +49,11 @@ struct Process {
 impl Process {
     /// A kill is on its way to it, or it has begun to end: then its memory goes first.
     fn is_dying(self) -> bool {
-        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid)) else { return true };
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid)) else {
+            return true;
+        };
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let killed = |set: &str| {
             let signals = field(set).and_then(|signals| u64::from_str_radix(signals, 16).ok());
             signals.is_some_and(|signals| signals >> (Signal::KILL.as_raw() - 1) & 1 == 1)
@@ -79,7 +82,9 @@ impl Process {
                 return;
             }
             let grace = Timespec { tv_sec: GRACE.as_secs().cast_signed(), tv_nsec: 0 };
-            if poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&grace)).is_ok_and(|ended| ended > 0) {
+            if poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&grace))
+                .is_ok_and(|ended| ended > 0)
+            {
                 return;
             }
         }
@@ -188,7 +193,9 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     for entry in entries() {
         match entry {
             // The name must be one that this lab could have made: a spoilt journal deletes nothing of others.
-            Entry::Namespace(name) if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) => {
+            Entry::Namespace(name)
+                if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) =>
+            {
                 // Whom the owner had started and not yet noted when it was killed.
                 processes_in(&name).into_iter().for_each(Process::end);
                 delete_namespace(&name);
@@ -210,7 +217,9 @@ fn is_dying(journal: &Path) -> bool {
 
 /// Who runs in a namespace.
 fn processes_in(name: &str) -> Vec<Process> {
-    let Ok(output) = run_tool(Command::new("ip").args(["netns", "pids", name])) else { return Vec::new() };
+    let Ok(output) = run_tool(Command::new("ip").args(["netns", "pids", name])) else {
+        return Vec::new();
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().filter_map(|line| Process::of(line.trim().parse().ok()?)).collect()
 }
@@ -268,7 +277,8 @@ mod tests {
     #[test]
     fn a_torn_last_line_is_ignored() {
         let run = tempfile::tempdir().unwrap();
-        fs::write(run.path().join("lab-x-3-0.json"), "{\"namespace\":\"x-3-0-a\"}\n{\"namesp").unwrap();
+        fs::write(run.path().join("lab-x-3-0.json"), "{\"namespace\":\"x-3-0-a\"}\n{\"namesp")
+            .unwrap();
         sweep_in(run.path()).unwrap();
         assert!(!run.path().join("lab-x-3-0.json").exists());
     }

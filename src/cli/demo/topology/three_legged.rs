@@ -123,7 +123,8 @@ fn line(
     sender: [u8; 6],
 ) -> Line {
     let (name, own_network) = name_and_network(number);
-    let (network, apart) = if one_network { (name_and_network(0).1, number) } else { (own_network, 0) };
+    let (network, apart) =
+        if one_network { (name_and_network(0).1, number) } else { (own_network, 0) };
     Line {
         name,
         published: address(network, 10 + apart),

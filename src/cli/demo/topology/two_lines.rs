@@ -90,7 +90,8 @@ impl Topology {
             Private::Shared => &["lan"],
             Private::Separate => &["lan1", "lan2"],
         };
-        let lans = lan_names.iter().map(|name| lab.namespace(name)).collect::<Result<Vec<_>, _>>()?;
+        let lans =
+            lan_names.iter().map(|name| lab.namespace(name)).collect::<Result<Vec<_>, _>>()?;
         let servers = (0..plan.servers)
             .map(|server| build_server(lab, plan.private, &lines, &lans, server))
             .collect::<Result<Vec<_>, _>>()?;
@@ -148,7 +149,11 @@ fn build_server(
     let namespace = lab.namespace(&format!("srv{}", number + 1))?;
     for (interface, lan) in lans.iter().enumerate() {
         let index = 30 + 2 * number + u8::from(interface > 0);
-        lab.veth(index, (&namespace, &format!("eth{interface}")), (lan, &format!("srv{}", number + 1)))?;
+        lab.veth(
+            index,
+            (&namespace, &format!("eth{interface}")),
+            (lan, &format!("srv{}", number + 1)),
+        )?;
     }
     let mut addresses = Vec::new();
     for (line, through) in (0_u8..).zip(lines) {

@@ -34,7 +34,10 @@ fn usable_lines_come_first_and_the_hosts_own_route_last() {
     let mut update = update(([192, 0, 2, 53], 53).into());
     let mut lines = sourced();
     lines.lines[0].usable = false;
-    assert_eq!(names(&update, &lines), ["over isp2", "over isp3", "over isp1", "by the host's own route"]);
+    assert_eq!(
+        names(&update, &lines),
+        ["over isp2", "over isp3", "over isp1", "by the host's own route"]
+    );
     lines.lines[1].address = None;
     lines.lines[2].source = None;
     assert_eq!(names(&update, &lines), ["over isp1", "by the host's own route"]);
@@ -94,7 +97,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn answered(message: &[u8], code: ResponseCode, context: impl FnOnce(u16) -> TSigResponseContext) -> Vec<u8> {
+fn answered(
+    message: &[u8],
+    code: ResponseCode,
+    context: impl FnOnce(u16) -> TSigResponseContext,
+) -> Vec<u8> {
     let mut answer = bare(message, code);
     let signature = context(answer.metadata.id).sign(&answer.to_vec().unwrap()).unwrap();
     answer.set_signature(signature);
@@ -159,12 +166,18 @@ fn what_is_wrong_is_said_in_words_that_help() {
             |message, _| Some(bare(message, ResponseCode::NoError).to_vec().unwrap()),
             "the answer (No Error) is not signed with the key k.;",
         ),
-        (|message, _| Some(signed(message, ResponseCode::ServFail)), "the server refused it: Server Failure"),
+        (
+            |message, _| Some(signed(message, ResponseCode::ServFail)),
+            "the server refused it: Server Failure",
+        ),
     ];
     for (reply, wanted) in cases {
         let (server, sources) = serve(1, reply);
         let error = sent(server).unwrap_err();
-        assert!(error.starts_with("over isp1: ") && error.contains(wanted), "{error:?} without {wanted:?}");
+        assert!(
+            error.starts_with("over isp1: ") && error.contains(wanted),
+            "{error:?} without {wanted:?}"
+        );
         assert!(!error.contains("http"), "{error}");
         sources.join().unwrap();
     }

@@ -49,7 +49,8 @@ fn the_rules_of_a_filter_are_followed_to_their_end() {
     };
     let reply = Packet { iif: Some("nb0"), oif: Some("wan0"), reply: true, ..Packet::default() };
     let fate = |rules: &[String], packet: &Packet<'_>| {
-        let items = [chain("F", FORWARD), chain("sub", "")].into_iter().chain(rules.iter().cloned());
+        let items =
+            [chain("F", FORWARD), chain("sub", "")].into_iter().chain(rules.iter().cloned());
         let filters = ruleset(&items.collect::<Vec<_>>().join(","));
         fates(&filters, "forward", packet).first().copied().unwrap_or(Fate::Passes)
     };
@@ -82,8 +83,10 @@ fn the_rules_of_a_filter_are_followed_to_their_end() {
     assert_eq!(fate(&[jump.clone(), accepted], &packet), Fate::Passes);
     let left = rule("sub", r#"{ "return": null }"#);
     assert_eq!(fate(&[jump, left, rule("F", ACCEPT)], &packet), Fate::Passes);
-    let loops =
-        [rule("F", r#"{ "jump": { "target": "sub" } }"#), rule("sub", r#"{ "jump": { "target": "sub" } }"#)];
+    let loops = [
+        rule("F", r#"{ "jump": { "target": "sub" } }"#),
+        rule("sub", r#"{ "jump": { "target": "sub" } }"#),
+    ];
     assert_eq!(fate(&loops, &packet), Fate::Unsure);
 }
 
@@ -92,7 +95,10 @@ fn a_second_translation_is_seen_and_answers_do_not_begin_one() {
     let nat = chain("P", r#", "type": "nat", "hook": "postrouting", "policy": "accept""#);
     let masquerade = rule(
         "P",
-        &format!("{}, {{ \"masquerade\": null }}", is(r#"{ "meta": { "key": "oifname" } }"#, r#""wan0""#)),
+        &format!(
+            "{}, {{ \"masquerade\": null }}",
+            is(r#"{ "meta": { "key": "oifname" } }"#, r#""wan0""#)
+        ),
     );
     let filters = ruleset(&[nat, masquerade].join(","));
     let leaving = Packet { iif: Some("nb0"), oif: Some("wan0"), ..Packet::default() };
@@ -135,12 +141,16 @@ fn answer() -> Packet<'static> {
 }
 
 fn fate(expressions: &str, packet: &Packet<'_>) -> Fate {
-    fates(&one_rule("forward", expressions), "forward", packet).first().copied().unwrap_or(Fate::Passes)
+    fates(&one_rule("forward", expressions), "forward", packet)
+        .first()
+        .copied()
+        .unwrap_or(Fate::Passes)
 }
 
 fn flags(operator: &str, mask: &str, wanted: &str) -> String {
     let flags = r#"{ "payload": { "protocol": "tcp", "field": "flags" } }"#;
-    let left = if mask.is_empty() { flags.to_owned() } else { format!(r#"{{ "&": [{flags}, {mask}] }}"#) };
+    let left =
+        if mask.is_empty() { flags.to_owned() } else { format!(r#"{{ "&": [{flags}, {mask}] }}"#) };
     format!(
         r#"{{ "match": {{ "op": "{operator}", "left": {left}, "right": {wanted} }} }}, {{ "drop": null }}"#
     )
@@ -159,8 +169,9 @@ fn targets_that_iptables_leaves_in_its_own_words_are_known() {
         ("TCPMSS", Fate::Passes),
         ("SYNPROXY", Fate::Unsure),
     ] {
-        let target =
-            format!(r#"{{ "counter": {{}} }}, {{ "xt": {{ "type": "target", "name": "{target}" }} }}"#);
+        let target = format!(
+            r#"{{ "counter": {{}} }}, {{ "xt": {{ "type": "target", "name": "{target}" }} }}"#
+        );
         assert_eq!(fate(&target, &request()), fits, "{target}");
         let some = format!(r#"{{ "xt": {{ "type": "match", "name": "statistic" }} }}, {target}"#);
         let perhaps = if fits == Fate::Rewritten { Fate::Unsure } else { fits };
@@ -170,7 +181,11 @@ fn targets_that_iptables_leaves_in_its_own_words_are_known() {
             "{some}"
         );
     }
-    assert_eq!(fate(r#"{ "xt": null }"#, &request()), Fate::Unsure, "nft without the words of iptables");
+    assert_eq!(
+        fate(r#"{ "xt": null }"#, &request()),
+        Fate::Unsure,
+        "nft without the words of iptables"
+    );
 }
 
 #[test]
@@ -179,7 +194,8 @@ fn maps_of_verdicts_are_asked_where_their_key_is_known() {
         format!(r#"{{ "vmap": {{ "key": {key}, "data": {{ "set": [{pairs}] }} }} }}"#)
     };
     let pair = |key: &str, verdict: &str| format!(r#"[{key}, {{ "{verdict}": null }}]"#);
-    let both = r#"{ "concat": [{ "meta": { "key": "iifname" } }, { "meta": { "key": "oifname" } }] }"#;
+    let both =
+        r#"{ "concat": [{ "meta": { "key": "iifname" } }, { "meta": { "key": "oifname" } }] }"#;
     let good = [
         vmap(IIF, &[pair(r#""wan0""#, "accept"), pair(r#""*""#, "drop")].join(",")),
         vmap(STATE, &[pair(r#""established""#, "accept"), pair(r#""new""#, "accept")].join(",")),
@@ -192,7 +208,10 @@ fn maps_of_verdicts_are_asked_where_their_key_is_known() {
     }
     let bad = [
         (vmap(IIF, &pair(r#""wan0""#, "drop")), Fate::Dropped),
-        (vmap(IIF, &[pair(r#""lan0""#, "accept"), pair(r#""*""#, "drop")].join(",")), Fate::Dropped),
+        (
+            vmap(IIF, &[pair(r#""lan0""#, "accept"), pair(r#""*""#, "drop")].join(",")),
+            Fate::Dropped,
+        ),
         (vmap(IIF, &pair(r#""lan0""#, "drop")), Fate::Passes),
         (vmap(PORT, &pair(r#"{ "range": [90, 100] }"#, "drop")), Fate::Passes),
         (vmap(r#"{ "meta": { "key": "mark" } }"#, &pair("1", "drop")), Fate::Passes),
@@ -220,7 +239,11 @@ fn what_depends_on_rates_and_counts_is_not_certain() {
         let said = no_obstacle(&filters, &doubts).unwrap();
         assert!(said.found.contains("1 may drop some of it"), "{said:?}");
     }
-    assert_eq!(fate(r#"{ "synproxy": { "mss": 1460 } }"#, &request()), Fate::Unsure, "done by the kernel");
+    assert_eq!(
+        fate(r#"{ "synproxy": { "mss": 1460 } }"#, &request()),
+        Fate::Unsure,
+        "done by the kernel"
+    );
     assert_eq!(fate(r#"{ "queue": { "num": 0 } }"#, &request()), Fate::Unsure, "done by a program");
     let none = no_obstacle(&Filters::default(), &BTreeSet::new()).unwrap();
     assert_eq!(none.found, "no rule of nftables is in the way");
@@ -234,7 +257,10 @@ fn ports_of_answers_and_flags_of_first_packets_are_known() {
             is(r#"{ "payload": { "protocol": "tcp", "field": "sport" } }"#, &port.to_string())
         )
     };
-    assert_eq!((fate(&from(80), &answer()), fate(&from(81), &answer())), (Fate::Dropped, Fate::Passes));
+    assert_eq!(
+        (fate(&from(80), &answer()), fate(&from(81), &answer())),
+        (Fate::Dropped, Fate::Passes)
+    );
     assert_eq!(fate(&from(80), &request()), Fate::Passes, "a client's port may be any");
     let at_least = format!("{}, {ACCEPT}", is(PORT, "1024").replace("==", ">="));
     let filters = ruleset(&[chain("F", FORWARD), rule("F", &at_least)].join(","));
@@ -244,7 +270,11 @@ fn ports_of_answers_and_flags_of_first_packets_are_known() {
         (flags("!=", r#"["fin", "syn", "rst", "ack"]"#, r#""syn""#), Fate::Passes, Fate::Dropped),
         (flags("in", "", r#""syn""#), Fate::Dropped, Fate::Dropped),
         (flags("==", "", r#""syn""#), Fate::Dropped, Fate::Passes),
-        (flags("==", r#"{ "|": ["syn", "ack"] }"#, r#"["syn", "ack"]"#), Fate::Passes, Fate::Dropped),
+        (
+            flags("==", r#"{ "|": ["syn", "ack"] }"#, r#"["syn", "ack"]"#),
+            Fate::Passes,
+            Fate::Dropped,
+        ),
     ] {
         let found = (fate(&expressions, &request()), fate(&expressions, &answer()));
         assert_eq!(found, (of_request, of_answer), "{expressions}");
@@ -256,12 +286,14 @@ fn ports_of_answers_and_flags_of_first_packets_are_known() {
 #[test]
 fn filters_of_devices_are_asked_too() {
     let at = |device: &str| {
-        let device = if device.is_empty() { String::new() } else { format!(r#", "dev": "{device}""#) };
+        let device =
+            if device.is_empty() { String::new() } else { format!(r#", "dev": "{device}""#) };
         let chain = format!(
             r#"{{ "chain": {{ "family": "netdev", "table": "t", "name": "I", "type": "filter", "hook": "ingress",
                 "policy": "accept" {device} }} }}"#
         );
-        let dropped = is(r#"{ "payload": { "protocol": "ip", "field": "daddr" } }"#, r#""203.0.113.1""#);
+        let dropped =
+            is(r#"{ "payload": { "protocol": "ip", "field": "daddr" } }"#, r#""203.0.113.1""#);
         let rule = format!(
             r#"{{ "rule": {{ "family": "netdev", "table": "t", "chain": "I", "expr": [ {dropped}, {{ "drop": null }} ] }} }}"#
         );
@@ -269,7 +301,11 @@ fn filters_of_devices_are_asked_too() {
     };
     assert_eq!(fates(&at("wan0"), "ingress", &request()), [Fate::Dropped]);
     assert_eq!(fates(&at("lan0"), "ingress", &request()), []);
-    assert_eq!(fates(&at(""), "ingress", &request()), [Fate::Unsure], "an old nft does not say which");
+    assert_eq!(
+        fates(&at(""), "ingress", &request()),
+        [Fate::Unsure],
+        "an old nft does not say which"
+    );
     let mut seen = of_box::seen();
     seen.filters = at("wan0");
     let errors = of_box::errors(&seen);
@@ -279,26 +315,30 @@ fn filters_of_devices_are_asked_too() {
     );
 }
 
-const NEEDED: &str = r#", "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept""#;
+const NEEDED: &str =
+    r#", "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept""#;
 const INPUT: &str = r#", "type": "filter", "hook": "input", "policy": "drop""#;
 
 /// The rules that doctor prints.
 fn notrack() -> String {
-    let elsewhere =
-        is(TO, r#"{ "set": [{ "prefix": { "addr": "10.0.0.0", "len": 24 } }] }"#).replace("==", "!=");
+    let elsewhere = is(TO, r#"{ "set": [{ "prefix": { "addr": "10.0.0.0", "len": 24 } }] }"#)
+        .replace("==", "!=");
     let rules = [
         is(IIF, r#""nb0""#),
         format!("{}, {elsewhere}", is(IIF, r#""lan0""#)),
         format!("{}, {}", is(IIF, r#""wan0""#), is(TO, r#""203.0.113.1""#)),
     ];
-    let rules = rules.map(|condition| rule("raw", &format!(r#"{condition}, {{ "notrack": null }}"#)));
+    let rules =
+        rules.map(|condition| rule("raw", &format!(r#"{condition}, {{ "notrack": null }}"#)));
     [chain("raw", NEEDED), rules.join(",")].join(",")
 }
 
 #[test]
 fn a_rule_that_asks_for_a_state_never_fits_what_is_not_tracked() {
-    let stateful =
-        [chain("F", FORWARD), rule("F", &format!("{}, {ACCEPT}", is(STATE, r#"["established", "new"]"#)))];
+    let stateful = [
+        chain("F", FORWARD),
+        rule("F", &format!("{}, {ACCEPT}", is(STATE, r#"["established", "new"]"#))),
+    ];
     assert_eq!(fates(&ruleset(&stateful.join(",")), "forward", &answer()), []);
     let both = ruleset(&[stateful.join(","), notrack()].join(","));
     assert_eq!(fates(&both, "forward", &answer()), [Fate::Dropped]);
@@ -320,9 +360,11 @@ fn tracking_beside_a_box_is_judged_by_the_rules_and_no_mend_breaks_one_that_asks
         seen.filters = Filters { conntrack: Some(conntrack), ..filters };
         conntrack::of_box(&seen)
     };
-    let nat = chain("P", r#", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept""#);
+    let nat =
+        chain("P", r#", "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept""#);
     let stateful =
-        [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))].join(",");
+        [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))]
+            .join(",");
     let old_entries = of(Filters::default(), (5, 1000));
     assert_eq!(old_entries.severity, Severity::Ok, "nothing new is tracked: {old_entries:?}");
     let beside = of(ruleset(&nat), (0, 1000));
@@ -351,7 +393,8 @@ fn tracking_beside_a_box_is_judged_by_the_rules_and_no_mend_breaks_one_that_asks
     owned.filters = Filters { conntrack: Some((5, 1000)), ..ruleset(&nat) };
     assert!(conntrack::of_box(&owned).mend.is_empty(), "its other connections may be translated");
 
-    let server = |conntrack| conntrack::of_server(&Filters { conntrack, ..Filters::default() }).severity;
+    let server =
+        |conntrack| conntrack::of_server(&Filters { conntrack, ..Filters::default() }).severity;
     assert_eq!((server(None), server(Some((5, 1000)))), (Severity::Ok, Severity::Ok));
     assert_eq!(server(Some((950, 1000))), Severity::Error);
     let blind = Filters { not_looked: Some("no nft".into()), legacy: true, ..Filters::default() };
@@ -381,13 +424,18 @@ fn what_the_box_itself_says_and_hears_passes_the_hosts_own_chains() {
     seen.facts.owned[0][0] = true;
     seen.filters = drops_dns("53");
     assert_eq!(of_box::errors(&seen)[0].mend, mend);
-    assert!(of_box::errors(&seen)[0].found.contains("questions (udp) to the name server at 203.0.113.1"));
+    assert!(
+        of_box::errors(&seen)[0]
+            .found
+            .contains("questions (udp) to the name server at 203.0.113.1")
+    );
 
     // Answers to health checks belong to a connection of the host, unless nothing is tracked.
     seen.config = with_more(1, FIRST, Some(100), ", health: { ping: [192.0.2.1] }", "");
     seen.facts = Facts::assumed(&seen.config).0;
     let stateful =
-        [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))].join(",");
+        [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))]
+            .join(",");
     seen.filters = ruleset(&stateful);
     assert_eq!(of_box::errors(&seen), []);
     let other_port = rule("I", &format!("{}, {ACCEPT}", is(PORT, "22")));

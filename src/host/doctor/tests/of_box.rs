@@ -19,7 +19,10 @@ pub(super) fn seen() -> BoxSeen {
         card: true,
     };
     BoxSeen {
-        steps: steps(&config, &facts, &numbers).into_iter().map(|step| (step, State::InPlace)).collect(),
+        steps: steps(&config, &facts, &numbers)
+            .into_iter()
+            .map(|step| (step, State::InPlace))
+            .collect(),
         runs: true,
         owned_since: Vec::new(),
         foreign: Vec::new(),
@@ -56,15 +59,24 @@ fn what_is_missing_is_a_finding_for_each_kind_with_the_commands_of_the_plan() {
         |step| matches!(step, Step::Rule(rule) if rule.iif.as_deref() == Some("lan0")),
         State::Missing(None),
     );
-    set(&mut seen, |step| matches!(step, Step::Route(_)), State::InTheWay("default dev eth9".into()));
+    set(
+        &mut seen,
+        |step| matches!(step, Step::Route(_)),
+        State::InTheWay("default dev eth9".into()),
+    );
     set(&mut seen, |step| matches!(step, Step::ProxyNeighbour { .. }), State::Unknown("no".into()));
     let found = errors(&seen);
     let ids: Vec<&str> = found.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(ids, ["routes", "rules"]);
     assert_eq!(found[0].mend, ["ip route replace default dev nb0 table 7101 proto 110"]);
-    assert_eq!(found[1].mend, ["ip rule add priority 1004 from all iif lan0 protocol 110 lookup 7100"]);
+    assert_eq!(
+        found[1].mend,
+        ["ip rule add priority 1004 from all iif lan0 protocol 110 lookup 7100"]
+    );
     assert!(
-        judge(&seen).iter().any(|finding| finding.id == "proxy-arp" && finding.severity == Severity::Warning)
+        judge(&seen)
+            .iter()
+            .any(|finding| finding.id == "proxy-arp" && finding.severity == Severity::Warning)
     );
     assert!(judge(&seen).iter().all(|finding| finding.id != "host"));
 }
@@ -94,10 +106,17 @@ fn a_rule_that_takes_packets_away_is_moved_behind_and_the_way_to_the_inside_spar
         way: Way::By { device: "vpn0".into(), via: None },
     };
     let client = Ipv4Addr::new(192, 0, 2, 1);
-    seen.passages = vec![passage(FIRST, client, "lan0", "nb0"), passage(client, FIRST, "nb0", "lan0")];
+    seen.passages =
+        vec![passage(FIRST, client, "lan0", "nb0"), passage(client, FIRST, "nb0", "lan0")];
     assert!(errors(&seen)[0].advice.starts_with("see: "), "nobody's rule is there to blame");
-    let rule =
-        Rule { priority: 10, iif: None, from: None, to: None, udp: None, action: RuleAction::Lookup(52) };
+    let rule = Rule {
+        priority: 10,
+        iif: None,
+        from: None,
+        to: None,
+        udp: None,
+        action: RuleAction::Lookup(52),
+    };
     seen.foreign.push(FoundRule { rule, protocol: 3, more: false });
     assert_eq!(
         errors(&seen)[0].mend,
@@ -131,7 +150,9 @@ fn segments_too_long_for_a_line_are_warned_of_unless_they_are_clamped() {
     let mut seen = seen();
     seen.legs[1].mtu = 1400;
     let warned = |seen: &BoxSeen| {
-        judge(seen).iter().any(|finding| finding.id == "mtu" && finding.severity == Severity::Warning)
+        judge(seen)
+            .iter()
+            .any(|finding| finding.id == "mtu" && finding.severity == Severity::Warning)
     };
     assert!(!warned(&seen), "auto");
     seen.config.nat.mss_clamp = crate::config::MssClamp::Off;
