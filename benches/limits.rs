@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use natbox::engine::Batch;
 use natbox::io::BATCH;
-use natbox::nat::Nat;
+use natbox::nat::Translator;
 use natbox::packet::TcpFlags;
 use natbox::time::Span;
 use rand::SeedableRng;
@@ -180,8 +180,8 @@ fn longest_batch() -> Value {
     let mut worst = Vec::new();
     let mut means = Vec::new();
     for _ in 0..5 {
-        let nat = Arc::new(Nat::new(settings(ending + beginning), 1, START).expect("memory"));
-        let lane = nat.lane_with(0, StdRng::seed_from_u64(1));
+        let nat = Arc::new(Translator::new(settings(ending + beginning), 1, START).expect("memory"));
+        let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(1));
         let mut batch = Batch::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
         let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
         let count = ending.next_multiple_of(BATCH as u32);

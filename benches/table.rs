@@ -13,7 +13,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use natbox::nat::{
-    Key, KeyHash, Lifetimes, NewSession, Origin, State, Table, TcpState, Timeouts, Tracked,
+    Key, KeyHash, IdleTimeouts, NewSession, Origin, State, Table, TcpState, Timeouts, Lookup,
 };
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
@@ -34,8 +34,8 @@ const START: Tick = Tick(0);
 const SHORT: Span = Span::seconds(1);
 
 /// Sessions that are to stay get the long lifetime, those that come and go the short one.
-fn lifetimes() -> Lifetimes {
-    Lifetimes::new(&Timeouts {
+fn idle_timeouts() -> IdleTimeouts {
+    IdleTimeouts::new(&Timeouts {
         tcp_established: Span::MAX,
         tcp_transitory: SHORT,
         tcp_syn: SHORT,
@@ -43,12 +43,12 @@ fn lifetimes() -> Lifetimes {
         udp_dns: SHORT,
         icmp: SHORT,
         fragment: SHORT,
-        port_rest: Span::seconds(0),
+        port_reuse_delay: Span::seconds(0),
     })
 }
 
 fn table(capacity: u32) -> Table {
-    Table::new(capacity, 1, lifetimes(), [1, 2, 3, 4], START).expect("memory")
+    Table::new(capacity, 1, idle_timeouts(), [1, 2, 3, 4], START).expect("memory")
 }
 
 fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
@@ -74,7 +74,7 @@ fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
 fn refresh(table: &Table, sessions: &[NewSession], now: Tick) {
     for new in sessions {
         let tracked = table.track(new.original, table.hash(new.original), None, now);
-        assert!(matches!(tracked, Tracked::Hit(_)));
+        assert!(matches!(tracked, Lookup::Hit(_)));
     }
 }
 
@@ -105,7 +105,7 @@ fn track(criterion: &mut Criterion) {
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
                     let tracked = table.track(*key, *hash, None, START);
-                    assert!(matches!(black_box(tracked), Tracked::Hit(_)));
+                    assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });
         });
@@ -113,7 +113,7 @@ fn track(criterion: &mut Criterion) {
             bencher.iter(|| {
                 for key in black_box(batches.next().expect("it goes round")) {
                     let tracked = table.track(*key, table.hash(*key), None, START);
-                    assert!(matches!(black_box(tracked), Tracked::Hit(_)));
+                    assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });
         });

@@ -119,7 +119,7 @@ fn broken_transport_headers_are_dropped_by_name() {
         (error(&with(sent.clone(), &[(0, 0x44)])), DropReason::BadIcmpError),
         (error(&error(&sent)), DropReason::BadIcmpError),
         (with(error(&sent), &[(22, 1)]), DropReason::BadIcmpError),
-        (error(&udp(g, 9999, b"nobody's")), DropReason::UnmatchedIcmpError),
+        (error(&udp(g, 9999, b"nobody's")), DropReason::IcmpErrorNoSession),
         (craft::icmp_error(5, 1, STRANGER, g, &sent), DropReason::UnsupportedIcmp),
         (craft::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
         (fragments[0].clone(), DropReason::NoMapping),

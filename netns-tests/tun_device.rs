@@ -62,7 +62,7 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
             }
             // Others may come of the last farewells of connections through the box before.
             let drops = natbox.status().drops;
-            for reason in [DropReason::BadOffload, DropReason::WriteRefused, DropReason::TooBig] {
+            for reason in [DropReason::BadVnetHeader, DropReason::TunWriteError, DropReason::MtuExceeded] {
                 assert_eq!(drops.get(reason.name()), None, "{what}");
             }
             natbox.stop(Signal::TERM);

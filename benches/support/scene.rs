@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use natbox::engine::Batch;
 use natbox::io::{Offload, PacketIo, ReplayIo};
-use natbox::nat::{Forward, ForwardProtocol, Nat, Settings, Timeouts};
+use natbox::nat::{Forward, ForwardProtocol, Translator, Settings, Timeouts};
 use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
@@ -64,7 +64,7 @@ fn settings_of(lines: u32, sessions: u32) -> Settings {
             udp_dns: SHORT,
             icmp: SHORT,
             fragment: SHORT,
-            port_rest: Span::seconds(0),
+            port_reuse_delay: Span::seconds(0),
         },
         sessions,
         sessions_per_host: 64 << 10,
@@ -126,15 +126,15 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
 }
 
 /// A box for this many workers, with `size` open connections through the forward and room for `more`.
-pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) {
+pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Translator>) {
     open_box_on(1, size, more, workers)
 }
 
 /// The same with the connections spread over so many lines.
-pub fn open_box_on(lines: u32, size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Nat>) {
-    let nat = Arc::new(Nat::new(settings_of(lines, size + more), workers, START).expect("memory"));
+pub fn open_box_on(lines: u32, size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Translator>) {
+    let nat = Arc::new(Translator::new(settings_of(lines, size + more), workers, START).expect("memory"));
     let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-    let lane = |worker| nat.lane_with(worker, StdRng::seed_from_u64(worker as u64));
+    let lane = |worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
     let mut batches: Vec<_> =
         (0..workers).map(|worker| Batch::new(Arc::clone(&shared), lane(worker))).collect();
     let mut flights = (0..size).flat_map(move |index| {

@@ -289,10 +289,10 @@ fn hashes_are_keyed_at_each_start() {
             udp_dns: natbox::time::Span::seconds(10),
             icmp: natbox::time::Span::seconds(10),
             fragment: natbox::time::Span::seconds(10),
-            port_rest: natbox::time::Span::seconds(0),
+            port_reuse_delay: natbox::time::Span::seconds(0),
         };
-        let lifetimes = natbox::nat::Lifetimes::new(&timeouts);
-        natbox::nat::Table::new(1000, 1, lifetimes, secret, natbox::time::Tick(0)).unwrap()
+        let idle_timeouts = natbox::nat::IdleTimeouts::new(&timeouts);
+        natbox::nat::Table::new(1000, 1, idle_timeouts, secret, natbox::time::Tick(0)).unwrap()
     };
     let (one, same, other) = (table([1, 2, 3, 4]), table([1, 2, 3, 4]), table([5, 6, 7, 8]));
     let key = |port| natbox::nat::Key::of(craft::tuple(Protocol::TCP, (E1, port), (G, 80)));

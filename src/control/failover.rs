@@ -14,14 +14,14 @@ use arc_swap::ArcSwap;
 use super::events::{Events, News};
 use super::health::{Line, LineTurn, Lines, Reason, Turn};
 use crate::config::{Config, Failback, OnFailure, Uplink};
-use crate::nat::{Affected, Intake, Nat, SweepPlace};
+use crate::nat::{TeardownScope, AdmitNew, Translator, TableCursor};
 use crate::time::Tick;
 
 /// Acts on turns of the lines.
 pub(super) struct Failover {
     uplinks: Vec<Uplink>,
     lines: Lines,
-    nat: Arc<ArcSwap<Nat>>,
+    nat: Arc<ArcSwap<Translator>>,
     events: Rc<Events>,
     /// Whether any line was healthy when it was looked at last.
     any_healthy: Cell<bool>,
@@ -33,7 +33,7 @@ impl Failover {
     pub(super) fn new(
         config: &Config,
         lines: Lines,
-        nat: Arc<ArcSwap<Nat>>,
+        nat: Arc<ArcSwap<Translator>>,
         events: Rc<Events>,
     ) -> Self {
         let condemned = Rc::new(RefCell::new(vec![false; config.uplinks.len()]));
@@ -63,7 +63,7 @@ impl Failover {
         self.settle();
         if turn == Turn::Up && settings.failback == Failback::Move {
             let lines = Rc::clone(&self.lines);
-            self.sweep(Affected::Returning(uplink as u8), uplink, Duration::ZERO, move || {
+            self.sweep(TeardownScope::FailbackTo(uplink as u8), uplink, Duration::ZERO, move || {
                 lines.borrow()[uplink].is_healthy()
             });
         }
@@ -86,11 +86,11 @@ impl Failover {
         let nat = self.nat.load();
         for (number, settings) in self.uplinks.iter().enumerate() {
             let intake = match settings.on_failure {
-                _ if healthy[number] || !any => Intake::Open,
-                OnFailure::Keep => Intake::Held,
-                OnFailure::Drain | OnFailure::Reset => Intake::Closed,
+                _ if healthy[number] || !any => AdmitNew::All,
+                OnFailure::Keep => AdmitNew::KnownEndpoints,
+                OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
             };
-            nat.set_intake(number as u8, intake);
+            nat.set_admission(number as u8, intake);
         }
         for (number, settings) in self.uplinks.iter().enumerate() {
             let condemned = any && !healthy[number] && settings.on_failure == OnFailure::Reset;
@@ -98,7 +98,7 @@ impl Failover {
             if condemned && !before {
                 let condemned = Rc::clone(&self.condemned);
                 let delay = delay(settings);
-                self.sweep(Affected::Over(number as u8), number, delay, move || {
+                self.sweep(TeardownScope::Over(number as u8), number, delay, move || {
                     condemned.borrow()[number]
                 });
             }
@@ -108,7 +108,7 @@ impl Failover {
     /// Ends affected sessions after a while, as long as there is reason to.
     fn sweep(
         &self,
-        affected: Affected,
+        affected: TeardownScope,
         uplink: usize,
         delay: Duration,
         goes_on: impl Fn() -> bool + 'static,
@@ -118,15 +118,15 @@ impl Failover {
         tokio::task::spawn_local(async move {
             tokio::time::sleep(delay).await;
             let mut ended = 0;
-            let mut place = Some(SweepPlace::default());
+            let mut place = Some(TableCursor::default());
             while let Some(from) = place
                 && goes_on()
             {
-                let (sessions, next) = nat.load().sweep(affected, from, Tick::now());
+                let (sessions, next) = nat.load().teardown_slice(affected, from, Tick::now());
                 ended += sessions;
                 place = next;
                 // The rest of the control thread has a turn, and the workers one if there is much to say.
-                match nat.load().farewells() {
+                match nat.load().notifications() {
                     0..MANY => tokio::task::yield_now().await,
                     MANY.. => tokio::time::sleep(PAUSE).await,
                 }
@@ -138,7 +138,7 @@ impl Failover {
     }
 }
 
-/// Farewells that may wait before a sweep does.
+/// NotificationQueue that may wait before a sweep does.
 const MANY: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(1);
 /// For interfaces that are up again at the same time.

@@ -21,7 +21,7 @@ use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, Applied, Change, HostError, LinkEvent, LinkWatch};
 use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
-use crate::nat::Nat;
+use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
@@ -148,13 +148,13 @@ async fn run_box(
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
     let mut nat =
-        Nat::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
+        Translator::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
             .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
     if config.log.mappings {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
     }
-    nat.bar_ports(&prepared.facts().listening_ports()?);
+    nat.exclude_ports(&prepared.facts().listening_ports()?);
     let (engine, io) = start_engine(config, tun.queues, nat)?;
     let tun_status =
         TunStatus { name: tun.name.clone(), io: io.to_owned(), offload: tun.offload.to_string() };
@@ -223,7 +223,7 @@ async fn run_box(
                 },
                 now = looks.tick() => shortages.look(&source.totals().drops, now.into_std(), &events),
                 _ = listeners.tick() => match applied.facts().listening_ports() {
-                    Ok(ports) => nat.load().bar_ports(&ports),
+                    Ok(ports) => nat.load().exclude_ports(&ports),
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },
                 event = engine_events.recv() => break Err(failure(event, &tun.name)),
@@ -282,7 +282,7 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
 fn start_engine(
     config: &Config,
     queues: Vec<io::TunQueue>,
-    nat: Nat,
+    nat: Translator,
 ) -> Result<(Engine, &'static str), RunError> {
     let system = |source| RunError::System { doing: "starting the workers", source };
     let waker = Waker::new().map_err(system)?;
@@ -360,7 +360,7 @@ async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
 /// Takes in what can be taken in at once; when an interface is up, the host has to be looked at.
 fn on_link_change(
     config: &Config,
-    nat: &Nat,
+    nat: &Translator,
     health: &mut Health,
     change: &host::LinkChange,
     events: &Events,

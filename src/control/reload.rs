@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::engine;
 use crate::host::{Facts, Numbers, Prepared};
-use crate::nat::{Affected, Nat};
+use crate::nat::{TeardownScope, Translator};
 use crate::time::Tick;
 
 use super::events::{Events, News};
@@ -60,7 +60,7 @@ pub(super) struct Reloader {
     /// See [`settings::settings`].
     dns: Vec<Option<u16>>,
     numbers: Numbers,
-    nat: Arc<ArcSwap<Nat>>,
+    nat: Arc<ArcSwap<Translator>>,
     events: Rc<Events>,
 }
 
@@ -84,7 +84,7 @@ impl Reloader {
         written: &Config,
         prepared: &Prepared,
         dns: Vec<Option<u16>>,
-        nat: Arc<ArcSwap<Nat>>,
+        nat: Arc<ArcSwap<Translator>>,
         events: Rc<Events>,
     ) -> Self {
         let host = RefCell::new(Host::new(prepared.config(), prepared.facts()));
@@ -120,7 +120,7 @@ impl Reloader {
             Arc::new(self.nat.load().with_rules(settings::settings(config, facts, &self.dns)));
         let before = engine::replace(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
-        let ended = now.sweep_all(Affected::Homeless, Tick::now());
+        let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
         ended + now.settle(&before, Tick::now())
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::nat::{Listed, Nat};
+use crate::nat::{SessionInfo, Translator};
 use crate::packet::Tuple;
 use crate::time::Tick;
 
@@ -51,7 +51,7 @@ pub struct Ends {
 }
 
 /// The page that begins at a place.
-pub(super) fn page(nat: &Nat, from: Place, now: Tick) -> SessionPage {
+pub(super) fn page(nat: &Translator, from: Place, now: Tick) -> SessionPage {
     let mut sessions = Vec::new();
     let mut next = Some((from.pool, from.record));
     for _ in 0..MOST_SLICES {
@@ -61,7 +61,7 @@ pub(super) fn page(nat: &Nat, from: Place, now: Tick) -> SessionPage {
     SessionPage { sessions, next: next.map(|(pool, record)| Place { pool, record }) }
 }
 
-fn view(nat: &Nat, listed: &Listed, now: Tick) -> SessionView {
+fn view(nat: &Translator, listed: &SessionInfo, now: Tick) -> SessionView {
     let ends = |tuple: &Tuple| Ends {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),

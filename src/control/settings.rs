@@ -70,7 +70,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
         exempt: config
             .exempt
             .iter()
-            .map(|exemption| nat::Exemption {
+            .map(|exemption| nat::NoNatRule {
                 to: exemption.to,
                 protocol: protocol(exemption.protocol),
                 ports: ports(exemption.ports),
@@ -85,7 +85,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
             MssClamp::Off => nat::MssClamp::Off,
             MssClamp::To(bytes) => nat::MssClamp::To(bytes),
         },
-        soft_pooling: config.nat.address_pooling == AddressPooling::Soft,
+        paired_soft: config.nat.address_pooling == AddressPooling::Soft,
         port_parity: config.nat.port_parity,
         port_overlapping: config.nat.port_overlapping,
         inbound_refresh: config.nat.inbound_refresh,
@@ -94,7 +94,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
             Refusal::HostUnreachable => Some(1),
             Refusal::None => None,
         },
-        late_syn_error: config.nat.unsolicited_syn == UnsolicitedSyn::LateError,
+        delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::LateError,
         timeouts: nat::Timeouts {
             tcp_established: config.timeouts.tcp_established.into(),
             tcp_transitory: config.timeouts.tcp_transitory.into(),
@@ -103,13 +103,13 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
             udp_dns: config.timeouts.udp_dns.into(),
             icmp: config.timeouts.icmp.into(),
             fragment: config.timeouts.fragment.into(),
-            port_rest: config.timeouts.port_rest.into(),
+            port_reuse_delay: config.timeouts.port_rest.into(),
         },
         sessions: config.limits.sessions,
         sessions_per_host: config.limits.sessions_per_host,
         new_sessions_per_host: config.limits.new_sessions_per_host,
         fragments: config.limits.fragments,
-        resting_ports: config.limits.resting_ports,
+        delayed_ports: config.limits.resting_ports,
         icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
 }
@@ -157,10 +157,10 @@ fn index(uplink: usize) -> u8 {
     u8::try_from(uplink).expect("the configuration allows far fewer")
 }
 
-fn dependence(dependence: Dependence) -> nat::Dependence {
+fn dependence(dependence: Dependence) -> nat::EndpointDependence {
     match dependence {
-        Dependence::EndpointIndependent => nat::Dependence::EndpointIndependent,
-        Dependence::AddressDependent => nat::Dependence::AddressDependent,
-        Dependence::AddressAndPortDependent => nat::Dependence::AddressAndPortDependent,
+        Dependence::EndpointIndependent => nat::EndpointDependence::EndpointIndependent,
+        Dependence::AddressDependent => nat::EndpointDependence::AddressDependent,
+        Dependence::AddressAndPortDependent => nat::EndpointDependence::AddressAndPortDependent,
     }
 }

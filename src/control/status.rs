@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Published;
 use crate::host::Numbers;
-use crate::nat::{Counters, Nat};
+use crate::nat::{Counters, Translator};
 use crate::time::Tick;
 
 use super::dns::{DnsStatus, Running};
@@ -128,7 +128,7 @@ pub(super) struct Source {
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
     pub(super) lines: Lines,
-    pub(super) nat: Arc<ArcSwap<Nat>>,
+    pub(super) nat: Arc<ArcSwap<Translator>>,
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<Published>>,
     pub(super) dns: Running,

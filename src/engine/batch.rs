@@ -5,14 +5,14 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::io::{BATCH, Frame, Offload, PacketIo};
-use crate::nat::{Counters, DropReason, Key, KeyHash, Lane, Nat, Packet, Verdict};
+use crate::nat::{Counters, DropReason, Key, KeyHash, WorkerContext, Translator, Packet, Verdict};
 use crate::packet::{ChecksumMode, Content, IcmpError, Parsed, parse};
 use crate::time::Tick;
 
 /// The stages of a batch, with the room they need; belongs to one worker.
 pub struct Batch {
-    nat: Arc<ArcSwap<Nat>>,
-    lane: Lane,
+    nat: Arc<ArcSwap<Translator>>,
+    lane: WorkerContext,
     stages: Box<[Stage; BATCH]>,
     bad_headers: u64,
 }
@@ -42,7 +42,7 @@ enum Stage {
 
 impl Batch {
     /// The batch room of a worker. Every batch is translated by the translator of its beginning.
-    pub fn new(nat: Arc<ArcSwap<Nat>>, lane: Lane) -> Self {
+    pub fn new(nat: Arc<ArcSwap<Translator>>, lane: WorkerContext) -> Self {
         Self {
             nat,
             lane,
@@ -80,7 +80,7 @@ impl Batch {
         }
         self.flush(io)?;
         let counters = &mut self.lane.counters;
-        counters.drops.count(DropReason::BadOffload, io.bad_headers() - self.bad_headers);
+        counters.drops.count(DropReason::BadVnetHeader, io.bad_headers() - self.bad_headers);
         self.bad_headers = io.bad_headers();
         counters.batches += u64::from(frames != 0);
         Ok(())
@@ -111,12 +111,12 @@ impl Batch {
         let flushed = io.flush()?;
         let counters = &mut self.lane.counters;
         counters.packets_out += u64::from(flushed.sent);
-        counters.drops.count(DropReason::WriteRefused, u64::from(flushed.refused));
+        counters.drops.count(DropReason::TunWriteError, u64::from(flushed.refused));
         Ok(())
     }
 
     #[inline]
-    fn parse(&mut self, nat: &Nat, frame: &Frame<'_>) -> Stage {
+    fn parse(&mut self, nat: &Translator, frame: &Frame<'_>) -> Stage {
         self.lane.counters.packets_in += 1;
         self.lane.counters.bytes_in += frame.length as u64;
         let bytes = &frame.buffer[..frame.length];
@@ -144,7 +144,7 @@ impl Batch {
     }
 
     #[inline]
-    fn translate(&mut self, nat: &Nat, io: &mut impl PacketIo, index: usize, now: Tick) {
+    fn translate(&mut self, nat: &Translator, io: &mut impl PacketIo, index: usize, now: Tick) {
         let (parsed, verdict, offload) = match &self.stages[index] {
             Stage::Dropped(reason) => return self.lane.counters.drops.count(*reason, 1),
             Stage::Keyed { parsed, key, hash } => {
@@ -173,7 +173,7 @@ impl Batch {
                 counters.bytes_out += parsed.length() as u64;
                 io.submit(index, parsed.length(), offload);
             }
-            Verdict::HandBack => {
+            Verdict::PassToHost => {
                 counters.handed_back += 1;
                 counters.bytes_out += parsed.length() as u64;
                 io.submit(index, parsed.length(), offload);

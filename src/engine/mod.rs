@@ -1,6 +1,6 @@
 //! The engine: one worker per queue, batch by batch.
 //!
-//! This is where io, packet and nat are joined. A worker owns its queue and its [`crate::nat::Lane`]; workers share
+//! This is where io, packet and nat are joined. A worker owns its queue and its [`crate::nat::WorkerContext`]; workers share
 //! only the translator. Everything a worker has to say to the rest of the process goes through a bounded channel
 //! ([`Event`]) and through counters that it publishes once per batch ([`Published`]).
 
@@ -24,7 +24,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
-use crate::nat::{Counters, Nat};
+use crate::nat::{Counters, Translator};
 
 pub use batch::Batch;
 pub use published::Published;
@@ -38,7 +38,7 @@ pub const WORKER_THREAD: &str = "natbox-w";
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     published: Vec<Arc<Published>>,
-    nat: Arc<ArcSwap<Nat>>,
+    nat: Arc<ArcSwap<Translator>>,
     stop: Arc<AtomicBool>,
     waker: Waker,
     events: Receiver<Event>,
@@ -58,7 +58,7 @@ impl Engine {
     /// When a thread cannot be started; those already running are stopped.
     pub fn start<Q: PacketIo + 'static>(
         queues: Vec<Q>,
-        nat: Nat,
+        nat: Translator,
         waker: Waker,
         options: Options,
     ) -> std::io::Result<Self> {
@@ -94,7 +94,7 @@ impl Engine {
     }
 
     /// The translator at work.
-    pub fn nat(&self) -> Arc<ArcSwap<Nat>> {
+    pub fn nat(&self) -> Arc<ArcSwap<Translator>> {
         Arc::clone(&self.nat)
     }
 

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::Sender;
 
 use crate::io::PacketIo;
-use crate::nat::Nat;
+use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::{Batch, Options, Published};
@@ -39,7 +39,7 @@ pub enum Event {
 pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
-    nat: Arc<ArcSwap<Nat>>,
+    nat: Arc<ArcSwap<Translator>>,
     batch: Batch,
     published: Arc<Published>,
     stop: Arc<AtomicBool>,
@@ -50,7 +50,7 @@ impl<Q: PacketIo> Worker<Q> {
     pub(super) fn new(
         number: usize,
         queue: Q,
-        nat: Arc<ArcSwap<Nat>>,
+        nat: Arc<ArcSwap<Translator>>,
         published: Arc<Published>,
         stop: Arc<AtomicBool>,
         options: Options,

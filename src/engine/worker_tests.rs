@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
-use crate::nat::Nat;
+use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, settings, udp};
@@ -65,7 +65,7 @@ impl PacketIo for Puppet {
 }
 
 fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
-    let nat = Nat::new(settings(), workers, Tick::now()).expect("memory");
+    let nat = Translator::new(settings(), workers, Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
     let (sent, received) = channel();
     let (orders, queues): (Vec<_>, Vec<_>) = (0..workers)

@@ -63,7 +63,7 @@ counters! {
     /// ICMP answers not written, because their receivers had got many already.
     answers_suppressed,
     /// Resets and ICMP errors by which inside hosts were told that their line has failed.
-    farewells,
+    notifications,
     /// ICMP errors translated.
     icmp_errors,
     /// Sessions added.

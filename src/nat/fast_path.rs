@@ -5,10 +5,10 @@ use crate::time::Tick;
 
 use super::key::{Key, KeyHash};
 use super::settings::MssClamp;
-use super::table::{Hit, Tracked};
+use super::table::{Hit, Lookup};
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
 /// A parsed packet in its buffer.
 pub struct Packet<'a> {
@@ -20,12 +20,12 @@ pub struct Packet<'a> {
     pub wire_length: usize,
 }
 
-impl Nat {
+impl Translator {
     /// Translates a packet that has a tuple; `key` and `hash` are its tuple's.
     #[inline]
     pub fn translate(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut packet: Packet<'_>,
         key: Key,
         hash: KeyHash,
@@ -33,41 +33,41 @@ impl Nat {
     ) -> Verdict {
         let segment = segment(&packet);
         match self.table.track(key, hash, segment.as_ref(), now) {
-            Tracked::Hit(hit) => {
-                if !self.settings.inbound_refresh && !hit.origin.comes_over_mapping(hit.direction) {
+            Lookup::Hit(hit) => {
+                if !self.settings.inbound_refresh && !hit.origin.is_inbound_over_mapping(hit.direction) {
                     self.refresh_mapping(key.tuple(), hit.uplink, now);
                 }
-                self.deliver(lane, &mut packet, &hit, now)
+                self.forward_match(lane, &mut packet, &hit, now)
             }
-            Tracked::Corpse(session) => {
-                self.bury(lane, session, now);
+            Lookup::Expired(session) => {
+                self.reap(lane, session, now);
                 self.open(lane, packet, key, segment.as_ref(), now)
             }
-            Tracked::Miss => self.open(lane, packet, key, segment.as_ref(), now),
+            Lookup::Miss => self.open(lane, packet, key, segment.as_ref(), now),
         }
     }
 
     /// Rewrites a packet of a session.
     #[inline]
-    pub(super) fn deliver(
+    pub(super) fn forward_match(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         hit: &Hit,
         now: Tick,
     ) -> Verdict {
-        if let Some(session) = hit.rehang {
-            self.table.rehang(session, now);
+        if let Some(session) = hit.reschedule {
+            self.table.reschedule(session, now);
         }
-        let inside = hit.origin.leaves_inside(hit.direction);
-        self.send_on(lane, packet, hit.to, inside, hit.uplink, now)
+        let inside = hit.origin.is_inbound(hit.direction);
+        self.rewrite_and_count(lane, packet, hit.to, inside, hit.uplink, now)
     }
 
     /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
     #[inline]
-    pub(super) fn send_on(
+    pub(super) fn rewrite_and_count(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         to: Tuple,
         inside: bool,
@@ -78,11 +78,11 @@ impl Nat {
         if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
             // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
             // 5508 section 7.1.1).
-            return self.answer(
+            return self.reply_with_error(
                 lane,
                 packet,
                 Answer::FragmentationNeeded { mtu },
-                DropReason::TooBig,
+                DropReason::MtuExceeded,
                 now,
             );
         }

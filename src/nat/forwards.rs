@@ -53,8 +53,8 @@ impl Forwards {
     }
 
     /// Whether a server endpoint is published in more than one place.
-    pub(super) fn is_ambiguous(&self, protocol: Protocol, inside: Endpoint) -> bool {
-        self.publications(protocol, inside).nth(1).is_some()
+    pub(super) fn published_more_than_once(&self, protocol: Protocol, inside: Endpoint) -> bool {
+        self.published_endpoints(protocol, inside).nth(1).is_some()
     }
 
     /// The published endpoint of a server endpoint; over `uplink` if it is published there, else over any.
@@ -64,13 +64,13 @@ impl Forwards {
         inside: Endpoint,
         uplink: Option<u8>,
     ) -> Option<(u8, Endpoint)> {
-        let mut publications = self.publications(protocol, inside).peekable();
-        let first = publications.peek().copied();
-        publications.find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number)).or(first)
+        let mut published_endpoints = self.published_endpoints(protocol, inside).peekable();
+        let first = published_endpoints.peek().copied();
+        published_endpoints.find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number)).or(first)
     }
 
     /// Where a server endpoint is published: uplink and endpoint.
-    fn publications(
+    fn published_endpoints(
         &self,
         protocol: Protocol,
         inside: Endpoint,

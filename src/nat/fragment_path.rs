@@ -4,21 +4,21 @@ use crate::packet::{ChecksumMode, Content, Endpoint, Tuple, parse};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
-use super::fragments::{Admission, DatagramName, Fate, Piece};
+use super::fragments::{Admit, DatagramId, Disposition, FragmentRange};
 use super::key::Key;
 use super::verdict::{DropReason, Verdict};
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
-impl Nat {
-    /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`Lane::released`].
+impl Translator {
+    /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::released`].
     #[cold]
-    pub fn translate_fragment(&self, lane: &mut Lane, packet: Packet<'_>, now: Tick) -> Verdict {
+    pub fn translate_fragment(&self, lane: &mut WorkerContext, packet: Packet<'_>, now: Tick) -> Verdict {
         let Packet { parsed, buffer, wire_length } = packet;
         let Content::Fragment { offset, more, identification, first_tuple } = parsed.content()
         else {
             unreachable!("the engine brings only fragments here");
         };
-        let name = DatagramName {
+        let name = DatagramId {
             source: parsed.source(),
             destination: parsed.destination(),
             protocol: parsed.protocol(),
@@ -26,12 +26,12 @@ impl Nat {
         };
         let start = u32::from(offset);
         let piece =
-            Piece { start, end: start + (parsed.length() - parsed.header_length()) as u32, more };
+            FragmentRange { start, end: start + (parsed.length() - parsed.header_length()) as u32, more };
         match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
-            Admission::Held => Verdict::Held,
-            Admission::Refused(reason) => Verdict::Drop(reason),
-            Admission::Known(fate) => self.follow(lane, buffer, fate),
-            Admission::First => {
+            Admit::Held => Verdict::Held,
+            Admit::Refused(reason) => Verdict::Drop(reason),
+            Admit::Known(fate) => self.follow(lane, buffer, fate),
+            Admit::First => {
                 let verdict = match first_tuple {
                     Some(tuple) => {
                         let key = Key::of(tuple);
@@ -41,9 +41,9 @@ impl Nat {
                     None => self.leave(parsed.destination(), DropReason::UnsupportedIcmp),
                 };
                 let fate = self.fate(buffer, verdict);
-                for mut piece in self.fragments.settle(name, fate, now) {
+                for mut piece in self.fragments.resolve(name, fate, now) {
                     match self.follow(lane, &mut piece, fate) {
-                        Verdict::Translated | Verdict::HandBack => lane.released.push(piece),
+                        Verdict::Translated | Verdict::PassToHost => lane.released.push(piece),
                         Verdict::Drop(reason) | Verdict::Answer(_, reason) => {
                             lane.counters.drops.count(reason, 1)
                         }
@@ -56,7 +56,7 @@ impl Nat {
     }
 
     /// What the verdict on the first piece means for the others.
-    fn fate(&self, translated: &[u8], verdict: Verdict) -> Fate {
+    fn fate(&self, translated: &[u8], verdict: Verdict) -> Disposition {
         match verdict {
             Verdict::Translated => {
                 let Ok(parsed) = parse(translated, ChecksumMode::Complete) else {
@@ -65,26 +65,26 @@ impl Nat {
                 let Content::Fragment { identification, .. } = parsed.content() else {
                     unreachable!("a rewrite leaves a fragment a fragment");
                 };
-                let to = DatagramName {
+                let to = DatagramId {
                     source: parsed.source(),
                     destination: parsed.destination(),
                     protocol: parsed.protocol(),
                     identification,
                 };
-                Fate::Translated { to, inside: self.is_inside(to.destination) }
+                Disposition::Translated { to, inside: self.is_inside(to.destination) }
             }
-            Verdict::HandBack => Fate::HandedBack,
-            Verdict::Answer(_, reason) | Verdict::Drop(reason) => Fate::Dropped(reason),
+            Verdict::PassToHost => Disposition::PassedToHost,
+            Verdict::Answer(_, reason) | Verdict::Drop(reason) => Disposition::Dropped(reason),
             Verdict::Held => unreachable!("a first piece never waits"),
         }
     }
 
     /// Does to a later piece what was done to the first.
-    fn follow(&self, lane: &mut Lane, piece: &mut [u8], fate: Fate) -> Verdict {
+    fn follow(&self, lane: &mut WorkerContext, piece: &mut [u8], fate: Disposition) -> Verdict {
         match fate {
-            Fate::Dropped(reason) => Verdict::Drop(reason),
-            Fate::HandedBack => Verdict::HandBack,
-            Fate::Translated { to, inside } => {
+            Disposition::Dropped(reason) => Verdict::Drop(reason),
+            Disposition::PassedToHost => Verdict::PassToHost,
+            Disposition::Translated { to, inside } => {
                 let Ok(parsed) = parse(piece, ChecksumMode::Complete) else {
                     unreachable!("it was parsed when it came");
                 };
@@ -97,7 +97,7 @@ impl Nat {
                 parsed.rewrite(piece, addresses, true);
                 parsed.renumber(piece, to.identification);
                 if to.source != parsed.source() && !inside {
-                    self.conceal_recorded(&parsed, piece, to.source);
+                    self.strip_recorded_addresses(&parsed, piece, to.source);
                 }
                 if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
                     lane.counters.exempt += 1;
@@ -112,10 +112,10 @@ impl Nat {
     }
 
     /// Forgets datagrams whose time is over, and counts the pieces that were lost with them.
-    pub(super) fn expire_fragments(&self, lane: &mut Lane, now: Tick) {
+    pub(super) fn expire_fragments(&self, lane: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
-        lane.counters.drops.count(DropReason::FragmentIncomplete, lost.expired);
-        lane.counters.drops.count(DropReason::FragmentsFull, lost.evicted);
-        lane.counters.drops.count(DropReason::FragmentRefused, lost.refused);
+        lane.counters.drops.count(DropReason::FragmentTimeout, lost.expired);
+        lane.counters.drops.count(DropReason::FragmentTableFull, lost.evicted);
+        lane.counters.drops.count(DropReason::FragmentOverlap, lost.refused);
     }
 }

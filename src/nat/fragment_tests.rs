@@ -12,7 +12,7 @@ use crate::time::Tick;
 use super::fast_path::Packet;
 use super::smp_tests::settings;
 use super::verdict::Verdict;
-use super::{Dependence, Forward, ForwardProtocol, Nat, Settings};
+use super::{EndpointDependence, Forward, ForwardProtocol, Translator, Settings};
 
 const WORKERS: usize = 4;
 /// Datagrams whose pieces all workers have in hand at one time: below a source's share of the store.
@@ -34,15 +34,15 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
             to_port: 53,
         }],
         fragments: 4096,
-        ..settings((1024, 65535), Dependence::AddressAndPortDependent)
+        ..settings((1024, 65535), EndpointDependence::AddressAndPortDependent)
     };
-    let nat = Arc::new(Nat::new(settings, WORKERS, NOW).expect("memory"));
+    let nat = Arc::new(Translator::new(settings, WORKERS, NOW).expect("memory"));
     let barrier = Arc::new(Barrier::new(WORKERS));
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let (nat, barrier) = (Arc::clone(&nat), Arc::clone(&barrier));
             std::thread::spawn(move || {
-                let mut lane = nat.lane_with(worker, StdRng::seed_from_u64(worker as u64));
+                let mut lane = nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
                 let mut passed = Vec::new();
                 for round in 0..ROUNDS {
                     barrier.wait();
@@ -60,7 +60,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                             Verdict::Translated => passed.push(piece[..length].to_vec()),
                             Verdict::Held => {}
                             other
-                            @ (Verdict::HandBack | Verdict::Answer(..) | Verdict::Drop(_)) => {
+                            @ (Verdict::PassToHost | Verdict::Answer(..) | Verdict::Drop(_)) => {
                                 panic!("{other:?}")
                             }
                         }

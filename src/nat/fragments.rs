@@ -19,7 +19,7 @@
 //! then released by the worker with the first piece, or after that, and then goes on by itself: none is lost between.
 //!
 //! Bounds: `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held pieces at one time, one [`SHARE`]th of each for
-//! one source, [`MAX_PIECES`] pieces a datagram, `timeouts.fragment` for each from its first arrival. Where room is
+//! one source, [`MAX_FRAGMENTS`] pieces a datagram, `timeouts.fragment` for each from its first arrival. Where room is
 //! short, the newcomer is let in and another goes: of the source that has its share, or of all when the store is full.
 //! Datagrams whose first piece was not sent on go first, then the others, each kind by age. So a source hurts itself
 //! alone; spoofed ones together cost another's datagram only if its pieces lie further apart than the flood needs to
@@ -35,12 +35,12 @@ use parking_lot::Mutex;
 use crate::packet::Protocol;
 use crate::time::{Span, Tick};
 
-use super::originals::Originals;
+use super::original_ids::OriginalIds;
 use super::verdict::DropReason;
 
 /// What the pieces of one datagram share (RFC 791).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct DatagramName {
+pub(super) struct DatagramId {
     pub(super) source: Ipv4Addr,
     pub(super) destination: Ipv4Addr,
     pub(super) protocol: Protocol,
@@ -49,7 +49,7 @@ pub(super) struct DatagramName {
 
 /// Where a piece lies in its datagram: bytes `start..end`, and whether more follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct FragmentRange {
     pub(super) start: u32,
     pub(super) end: u32,
     pub(super) more: bool,
@@ -57,22 +57,22 @@ pub(super) struct Piece {
 
 /// What became of a datagram's first piece, and so becomes of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Disposition {
     /// Sent on under this name.
-    Translated { to: DatagramName, inside: bool },
+    Translated { to: DatagramId, inside: bool },
     /// Handed back to the host.
-    HandedBack,
+    PassedToHost,
     /// Dropped.
     Dropped(DropReason),
 }
 
 /// What to do with a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum Admit {
     /// It is the first piece: find out its fate, then [`Fragments::settle`].
     First,
     /// The same as with the first piece.
-    Known(Fate),
+    Known(Disposition),
     /// It is held until the first piece comes.
     Held,
     /// Drop it.
@@ -81,7 +81,7 @@ pub(super) enum Admission {
 
 /// Held pieces that were given up, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Lost {
+pub(super) struct LostFragments {
     /// Their first piece did not come in time.
     pub(super) expired: u64,
     /// They had to make room.
@@ -94,23 +94,23 @@ pub(super) struct Lost {
 pub(super) struct Fragments(Mutex<Store>);
 
 struct Store {
-    datagrams: HashMap<DatagramName, Datagram, RandomState>,
+    datagrams: HashMap<DatagramId, Datagram, RandomState>,
     /// Every datagram, in the order in which they go when room is needed.
-    turns: BTreeMap<Turn, DatagramName>,
+    turns: BTreeMap<EvictionOrder, DatagramId>,
     /// The same by source.
-    turns_of: BTreeSet<(Ipv4Addr, Turn)>,
-    holdings: HashMap<Ipv4Addr, Holding, RandomState>,
-    originals: Originals,
+    turns_of: BTreeSet<(Ipv4Addr, EvictionOrder)>,
+    holdings: HashMap<Ipv4Addr, SourceUsage, RandomState>,
+    originals: OriginalIds,
     arrivals: u64,
     held_bytes: usize,
     capacity: usize,
     lifetime: Span,
-    lost: Lost,
+    lost: LostFragments,
 }
 
 /// When it is a datagram's turn to make room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
+struct EvictionOrder {
     /// Its first piece was sent on.
     sent_on: bool,
     /// Number of its first arrival.
@@ -119,16 +119,16 @@ struct Turn {
 
 /// What one source has in the store.
 #[derive(Clone, Copy, Debug, Default)]
-struct Holding {
+struct SourceUsage {
     datagrams: usize,
     held_bytes: usize,
 }
 
 struct Datagram {
-    turn: Turn,
+    turn: EvictionOrder,
     since: Tick,
-    pieces: Vec<Piece>,
-    fate: Option<Fate>,
+    pieces: Vec<FragmentRange>,
+    fate: Option<Disposition>,
     refused: bool,
     held: Vec<Box<[u8]>>,
 }
@@ -142,66 +142,66 @@ impl Fragments {
             turns: BTreeMap::new(),
             turns_of: BTreeSet::new(),
             holdings: HashMap::default(),
-            originals: Originals::new(capacity, lifetime),
+            originals: OriginalIds::new(capacity, lifetime),
             arrivals: 0,
             held_bytes: 0,
             capacity,
             lifetime,
-            lost: Lost::default(),
+            lost: LostFragments::default(),
         }))
     }
 
     /// Takes note of a piece; `bytes` is the packet, kept if it must wait.
     pub(super) fn admit(
         &self,
-        name: DatagramName,
-        piece: Piece,
+        name: DatagramId,
+        piece: FragmentRange,
         bytes: &[u8],
         now: Tick,
-    ) -> Admission {
+    ) -> Admit {
         let mut store = self.0.lock();
-        store.forget_old(now);
+        store.forget_expired(now);
         if !store.datagrams.contains_key(&name) {
             store.make_room(name.source);
             store.enter(name, now);
         }
         let datagram = store.datagrams.get_mut(&name).expect("it was found or entered just above");
         if datagram.refused {
-            return Admission::Refused(DropReason::FragmentRefused);
+            return Admit::Refused(DropReason::FragmentOverlap);
         }
         if datagram.pieces.contains(&piece) {
             // The same piece twice does no harm, and once is enough.
-            return Admission::Refused(DropReason::FragmentDuplicate);
+            return Admit::Refused(DropReason::FragmentDuplicate);
         }
-        if datagram.pieces.len() == MAX_PIECES || datagram.contradicts(piece) {
+        if datagram.pieces.len() == MAX_FRAGMENTS || datagram.contradicts(piece) {
             datagram.refused = true;
             store.lost.refused += store.take_held(name).len() as u64;
-            return Admission::Refused(DropReason::FragmentRefused);
+            return Admit::Refused(DropReason::FragmentOverlap);
         }
         datagram.pieces.push(piece);
         if piece.start == 0 {
-            return Admission::First;
+            return Admit::First;
         }
         if let Some(fate) = datagram.fate {
             if datagram.is_complete() {
                 store.remove(name);
             }
-            return Admission::Known(fate);
+            return Admit::Known(fate);
         }
         store.hold(name, bytes.into());
-        Admission::Held
+        Admit::Held
     }
 
     /// Writes down a datagram's fate; returns the pieces that waited for it.
-    pub(super) fn settle(&self, name: DatagramName, fate: Fate, now: Tick) -> Vec<Box<[u8]>> {
+    pub(super) fn resolve(&self, name: DatagramId, fate: Disposition, now: Tick) -> Vec<Box<[u8]>> {
         let mut store = self.0.lock();
-        if let Fate::Translated { to, .. } = fate {
+        if let Disposition::Translated { to, .. } = fate {
             store.originals.note(to, name.identification, now);
         }
         let Some(datagram) = store.datagrams.get_mut(&name) else { return Vec::new() };
         datagram.fate = Some(fate);
         let (complete, turn) = (datagram.is_complete(), datagram.turn);
-        datagram.turn.sent_on = !matches!(fate, Fate::Dropped(_));
+        datagram.turn.sent_on = !matches!(fate, Disposition::Dropped(_));
         let later = datagram.turn;
         store.turns.remove(&turn);
         store.turns.insert(later, name);
@@ -215,22 +215,22 @@ impl Fragments {
     }
 
     /// The identification that a datagram had come with which was sent on under this name, if that is still known.
-    pub(super) fn original(&self, name: DatagramName) -> Option<u16> {
+    pub(super) fn original(&self, name: DatagramId) -> Option<u16> {
         self.0.lock().originals.of(name)
     }
 
     /// Forgets what is too old, and tells which held pieces were lost since the last call.
-    pub(super) fn expire(&self, now: Tick) -> Lost {
+    pub(super) fn expire(&self, now: Tick) -> LostFragments {
         let mut store = self.0.lock();
-        store.forget_old(now);
+        store.forget_expired(now);
         std::mem::take(&mut store.lost)
     }
 }
 
 impl Store {
-    fn enter(&mut self, name: DatagramName, now: Tick) {
+    fn enter(&mut self, name: DatagramId, now: Tick) {
         self.arrivals += 1;
-        let turn = Turn { sent_on: false, number: self.arrivals };
+        let turn = EvictionOrder { sent_on: false, number: self.arrivals };
         let datagram = Datagram {
             turn,
             since: now,
@@ -245,9 +245,9 @@ impl Store {
         self.holdings.entry(name.source).or_default().datagrams += 1;
     }
 
-    fn forget_old(&mut self, now: Tick) {
+    fn forget_expired(&mut self, now: Tick) {
         for sent_on in [false, true] {
-            while let Some((_, name)) = self.turns.range(Turn { sent_on, number: 0 }..).next() {
+            while let Some((_, name)) = self.turns.range(EvictionOrder { sent_on, number: 0 }..).next() {
                 let (name, datagram) = (*name, &self.datagrams[name]);
                 if datagram.turn.sent_on != sent_on
                     || !now.reached(datagram.since.after(self.lifetime))
@@ -261,10 +261,10 @@ impl Store {
 
     /// Makes room for one more datagram of `source`.
     fn make_room(&mut self, source: Ipv4Addr) {
-        let share = (self.capacity / SHARE).max(LEAST_SHARE);
+        let share = (self.capacity / SHARE).max(MIN_SOURCE_SHARE);
         if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
             let (_, turn) =
-                self.turns_of.range((source, FIRST_TURN)..).next().expect("it has its share");
+                self.turns_of.range((source, FIRST_EVICTION_ORDER)..).next().expect("it has its share");
             self.evict(*turn);
         }
         while self.datagrams.len() >= self.capacity {
@@ -274,12 +274,12 @@ impl Store {
     }
 
     /// Keeps a piece until its datagram's fate is known; others that wait make room for it.
-    fn hold(&mut self, name: DatagramName, bytes: Box<[u8]>) {
+    fn hold(&mut self, name: DatagramId, bytes: Box<[u8]>) {
         let own = self.datagrams[&name].turn;
         let length = bytes.len();
         while self.holdings[&name.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
             let mut others =
-                self.turns_of.range((name.source, FIRST_TURN)..).map(|(_, turn)| *turn);
+                self.turns_of.range((name.source, FIRST_EVICTION_ORDER)..).map(|(_, turn)| *turn);
             self.evict(
                 others.find(|turn| *turn != own).expect("one datagram has less than a share"),
             );
@@ -293,12 +293,12 @@ impl Store {
         self.datagrams.get_mut(&name).expect("its own turn has not come").held.push(bytes);
     }
 
-    fn evict(&mut self, turn: Turn) {
+    fn evict(&mut self, turn: EvictionOrder) {
         let name = self.turns[&turn];
         self.lost.evicted += self.remove(name).held.len() as u64;
     }
 
-    fn remove(&mut self, name: DatagramName) -> Datagram {
+    fn remove(&mut self, name: DatagramId) -> Datagram {
         let held = self.take_held(name);
         let mut datagram = self.datagrams.remove(&name).expect("the caller found it");
         self.turns.remove(&datagram.turn);
@@ -312,7 +312,7 @@ impl Store {
         datagram
     }
 
-    fn take_held(&mut self, name: DatagramName) -> Vec<Box<[u8]>> {
+    fn take_held(&mut self, name: DatagramId) -> Vec<Box<[u8]>> {
         let datagram = self.datagrams.get_mut(&name).expect("the caller found it");
         let held = std::mem::take(&mut datagram.held);
         let bytes: usize = held.iter().map(|piece| piece.len()).sum();
@@ -324,11 +324,11 @@ impl Store {
 
 impl Datagram {
     /// Whether a piece overlaps another, or disagrees about where the datagram ends.
-    fn contradicts(&self, piece: Piece) -> bool {
+    fn contradicts(&self, piece: FragmentRange) -> bool {
         self.pieces.iter().any(|other| {
             let overlaps = piece.start < other.end && other.start < piece.end;
             let beyond =
-                |last: &Piece, any: &Piece| !last.more && (any.end > last.end || !any.more);
+                |last: &FragmentRange, any: &FragmentRange| !last.more && (any.end > last.end || !any.more);
             overlaps || beyond(other, &piece) || beyond(&piece, other)
         })
     }
@@ -345,27 +345,27 @@ impl Datagram {
 /// Bytes of pieces that wait for their first one, over all datagrams.
 const MAX_HELD_BYTES: usize = 4 << 20;
 /// Pieces of one datagram: 64 KiB in pieces of 512 bytes.
-const MAX_PIECES: usize = 128;
+const MAX_FRAGMENTS: usize = 128;
 /// One source has at most this part of the datagrams and of the held bytes.
 const SHARE: usize = 8;
 /// Datagrams that a source may have however small the store is, if there is room.
-const LEAST_SHARE: usize = 16;
-const FIRST_TURN: Turn = Turn { sent_on: false, number: 0 };
+const MIN_SOURCE_SHARE: usize = 16;
+const FIRST_EVICTION_ORDER: EvictionOrder = EvictionOrder { sent_on: false, number: 0 };
 
 /// The pieces of one datagram do not overlap and end by 65,535; each comes with a header of at most 60 bytes. With one
 /// more, of any length, they still fit.
-const _: () = assert!(2 * 65_535 + MAX_PIECES * 60 <= MAX_HELD_BYTES / SHARE);
+const _: () = assert!(2 * 65_535 + MAX_FRAGMENTS * 60 <= MAX_HELD_BYTES / SHARE);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const NOW: Tick = Tick(1000);
-    const FATE: Fate = Fate::HandedBack;
+    const FATE: Disposition = Disposition::PassedToHost;
 
-    fn name(identification: u16) -> DatagramName {
+    fn name(identification: u16) -> DatagramId {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        DatagramName {
+        DatagramId {
             source: address,
             destination: address,
             protocol: Protocol::UDP,
@@ -377,8 +377,8 @@ mod tests {
         Fragments::new(capacity, Span::seconds(15))
     }
 
-    fn piece(start: u32, end: u32, more: bool) -> Piece {
-        Piece { start, end, more }
+    fn piece(start: u32, end: u32, more: bool) -> FragmentRange {
+        FragmentRange { start, end, more }
     }
 
     const PIECES: [(u32, u32, bool); 3] = [(0, 8, true), (8, 16, true), (16, 20, false)];
@@ -391,17 +391,17 @@ mod tests {
             for index in order {
                 let (start, end, more) = PIECES[index];
                 match store.admit(name(1), piece(start, end, more), &[index as u8], NOW) {
-                    Admission::First => passed += 1 + store.settle(name(1), FATE, NOW).len(),
-                    Admission::Known(FATE) => passed += 1,
-                    Admission::Held => {}
-                    other @ (Admission::Known(_) | Admission::Refused(_)) => panic!("{other:?}"),
+                    Admit::First => passed += 1 + store.resolve(name(1), FATE, NOW).len(),
+                    Admit::Known(FATE) => passed += 1,
+                    Admit::Held => {}
+                    other @ (Admit::Known(_) | Admit::Refused(_)) => panic!("{other:?}"),
                 }
             }
             assert_eq!(passed, 3, "{order:?}");
             let inner = store.0.lock();
             assert_eq!(
                 (inner.datagrams.len(), inner.held_bytes, inner.lost),
-                (0, 0, Lost::default())
+                (0, 0, LostFragments::default())
             );
             assert!(
                 inner.turns.is_empty() && inner.turns_of.is_empty() && inner.holdings.is_empty()
@@ -419,19 +419,19 @@ mod tests {
             store.admit(name(1), piece(16, 20, false), b"b", NOW);
             assert_eq!(
                 store.admit(name(1), piece(8, 16, true), b"a", NOW),
-                Admission::Refused(DropReason::FragmentDuplicate)
+                Admit::Refused(DropReason::FragmentDuplicate)
             );
             assert_eq!(
                 store.admit(name(1), bad, b"c", NOW),
-                Admission::Refused(DropReason::FragmentRefused),
+                Admit::Refused(DropReason::FragmentOverlap),
                 "{bad:?}"
             );
             assert_eq!(
                 store.admit(name(1), piece(0, 8, true), b"d", NOW),
-                Admission::Refused(DropReason::FragmentRefused)
+                Admit::Refused(DropReason::FragmentOverlap)
             );
             assert_eq!(store.0.lock().held_bytes, 0);
-            assert_eq!(store.expire(NOW), Lost { refused: 2, ..Lost::default() });
+            assert_eq!(store.expire(NOW), LostFragments { refused: 2, ..LostFragments::default() });
         }
     }
 
@@ -439,11 +439,11 @@ mod tests {
     fn incomplete_datagrams_end_with_their_time_and_their_name_is_free_again() {
         let store = store(10);
         store.admit(name(1), piece(8, 16, true), b"a", NOW);
-        assert_eq!(store.expire(NOW.after(Span(14_999))), Lost::default());
-        assert_eq!(store.expire(NOW.after(Span(15_000))), Lost { expired: 1, ..Lost::default() });
+        assert_eq!(store.expire(NOW.after(Span(14_999))), LostFragments::default());
+        assert_eq!(store.expire(NOW.after(Span(15_000))), LostFragments { expired: 1, ..LostFragments::default() });
         assert_eq!(
             store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))),
-            Admission::First
+            Admit::First
         );
     }
 
@@ -451,24 +451,24 @@ mod tests {
     fn a_late_piece_does_not_join_a_datagram_whose_time_is_over() {
         let store = store(10);
         store.admit(name(1), piece(0, 8, true), b"a", NOW);
-        store.settle(name(1), FATE, NOW);
-        assert_eq!(store.admit(name(1), piece(8, 16, true), b"b", NOW), Admission::Known(FATE));
+        store.resolve(name(1), FATE, NOW);
+        assert_eq!(store.admit(name(1), piece(8, 16, true), b"b", NOW), Admit::Known(FATE));
         let later = NOW.after(Span(15_000));
-        assert_eq!(store.admit(name(1), piece(16, 20, false), b"c", later), Admission::Held);
+        assert_eq!(store.admit(name(1), piece(16, 20, false), b"c", later), Admit::Held);
     }
 
     #[test]
     fn a_name_is_free_for_the_next_datagram_once_all_pieces_have_passed() {
         let store = store(10);
         for _ in 0..3 {
-            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
-            store.settle(name(1), FATE, NOW);
-            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+            store.resolve(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
         }
     }
 
-    fn of_source(number: u32, identification: u16) -> DatagramName {
-        DatagramName { source: Ipv4Addr::from_bits(0xc633_6400 + number), ..name(identification) }
+    fn of_source(number: u32, identification: u16) -> DatagramId {
+        DatagramId { source: Ipv4Addr::from_bits(0xc633_6400 + number), ..name(identification) }
     }
 
     fn assert_consistent(store: &Fragments) {
@@ -492,27 +492,27 @@ mod tests {
         for kind in 0..3 {
             let store = store(1000);
             // Of another host: one in order, one of which a later piece came first.
-            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
-            store.settle(name(1), FATE, NOW);
-            assert_eq!(store.admit(name(2), piece(8, 9, false), b"b", NOW), Admission::Held);
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+            store.resolve(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(2), piece(8, 9, false), b"b", NOW), Admit::Held);
             for number in 0..10_000 {
                 let flood = of_source(1, number);
                 if kind == 0 {
                     assert_eq!(
                         store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW),
-                        Admission::Held
+                        Admit::Held
                     );
                 } else {
                     store.admit(flood, piece(0, 1440, true), &[0; 1460], NOW);
-                    let fate = if kind == 1 { FATE } else { Fate::Dropped(DropReason::NoMapping) };
-                    store.settle(flood, fate, NOW);
+                    let fate = if kind == 1 { FATE } else { Disposition::Dropped(DropReason::NoMapping) };
+                    store.resolve(flood, fate, NOW);
                 }
             }
             assert_consistent(&store);
             assert!(store.0.lock().datagrams.len() <= 2 + 125);
-            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admission::Known(FATE));
-            assert_eq!(store.admit(name(2), piece(0, 8, true), b"a", NOW), Admission::First);
-            assert_eq!(store.settle(name(2), FATE, NOW).len(), 1);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
+            assert_eq!(store.admit(name(2), piece(0, 8, true), b"a", NOW), Admit::First);
+            assert_eq!(store.resolve(name(2), FATE, NOW).len(), 1);
         }
     }
 
@@ -521,7 +521,7 @@ mod tests {
         let store = store(100);
         for round in 0..1000u16 {
             store.admit(name(round), piece(0, 8, true), b"a", NOW);
-            store.settle(name(round), FATE, NOW);
+            store.resolve(name(round), FATE, NOW);
             for number in 0..50 {
                 let flood = of_source(u32::from(round) * 50 + number, 7);
                 store.admit(flood, piece(8, 65_448, true), &[0; 65_460], NOW);
@@ -529,7 +529,7 @@ mod tests {
             }
             assert_eq!(
                 store.admit(name(round), piece(8, 9, false), b"b", NOW),
-                Admission::Known(FATE)
+                Admit::Known(FATE)
             );
         }
         assert_consistent(&store);
@@ -545,21 +545,21 @@ mod tests {
             assert!(store.0.lock().held_bytes <= MAX_HELD_BYTES / SHARE + 1);
         }
         assert_consistent(&store);
-        assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admission::First);
-        assert_eq!(store.settle(name(1), FATE, NOW).len(), 1);
+        assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+        assert_eq!(store.resolve(name(1), FATE, NOW).len(), 1);
     }
 
     #[test]
     fn a_datagram_in_too_many_pieces_is_refused() {
         let store = store(10);
         store.admit(name(1), piece(0, 8, true), b"a", NOW);
-        for number in 1..MAX_PIECES as u32 {
+        for number in 1..MAX_FRAGMENTS as u32 {
             store.admit(name(1), piece(number * 8, number * 8 + 8, true), b"a", NOW);
         }
-        let more = piece(MAX_PIECES as u32 * 8, MAX_PIECES as u32 * 8 + 8, true);
+        let more = piece(MAX_FRAGMENTS as u32 * 8, MAX_FRAGMENTS as u32 * 8 + 8, true);
         assert_eq!(
             store.admit(name(1), more, b"a", NOW),
-            Admission::Refused(DropReason::FragmentRefused)
+            Admit::Refused(DropReason::FragmentOverlap)
         );
     }
 
@@ -578,12 +578,12 @@ mod tests {
                 now = now.after(Span(wait));
                 let name = of_source(source, identification);
                 match store.admit(name, piece(start * 8, (start + units) * 8, more), &[0; 20_000], now) {
-                    Admission::First => {
-                        let fate = if source == 3 { Fate::Dropped(DropReason::NoMapping) } else { FATE };
-                        released += store.settle(name, fate, now).len() as u64;
+                    Admit::First => {
+                        let fate = if source == 3 { Disposition::Dropped(DropReason::NoMapping) } else { FATE };
+                        released += store.resolve(name, fate, now).len() as u64;
                     }
-                    Admission::Held => held += 1,
-                    Admission::Known(_) | Admission::Refused(_) => {}
+                    Admit::Held => held += 1,
+                    Admit::Known(_) | Admit::Refused(_) => {}
                 }
                 assert_consistent(&store);
             }

@@ -13,7 +13,7 @@ use super::fast_path::Packet;
 use super::key::Key;
 use super::slow_path::is_martian;
 use super::verdict::{DropReason, Verdict};
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
 /// What an error's quote leads to.
 struct Report {
@@ -23,12 +23,12 @@ struct Report {
     to_inside: bool,
 }
 
-impl Nat {
+impl Translator {
     /// Translates an ICMP error.
     #[cold]
     pub fn translate_error(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
@@ -42,19 +42,19 @@ impl Nat {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.pass_exempt_error(lane, &mut packet, error).unwrap_or_else(|| {
-                self.leave(parsed.destination(), DropReason::UnmatchedIcmpError)
+            return self.bypass_error(lane, &mut packet, error).unwrap_or_else(|| {
+                self.leave(parsed.destination(), DropReason::IcmpErrorNoSession)
             });
         };
         if parsed.destination() != error.quoted.source.address
             || !self.may_report(parsed.source(), error, report.to_inside)
         {
-            return Verdict::Drop(DropReason::UnrelatedIcmpError);
+            return Verdict::Drop(DropReason::IcmpErrorMismatch);
         }
         let source = self.error_source(parsed, &report);
         let receiver = report.sent.source.address;
         parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
-        self.disguise_error(&mut packet, error, source, receiver, report.to_inside);
+        self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
         lane.counters.icmp_errors += 1;
         Verdict::Translated
     }
@@ -63,14 +63,14 @@ impl Nat {
         if let Some(hit) = self.table.peek(Key::of(quoted.mirrored()), now) {
             return Some(Report {
                 sent: hit.to.mirrored(),
-                to_inside: hit.origin.leaves_inside(hit.direction),
+                to_inside: hit.origin.is_inbound(hit.direction),
             });
         }
         // A forward that went on without a session.
         if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
             return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
         }
-        if self.forwards.is_ambiguous(quoted.protocol, quoted.destination) {
+        if self.forwards.published_more_than_once(quoted.protocol, quoted.destination) {
             // Nobody knows where the packet came in.
             return None;
         }
@@ -100,7 +100,7 @@ impl Nat {
 
     /// Whether an address is the box's own on the TUN, which its kernel uses.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
-        self.settings.tun_address == Some(address) || self.line_of_own(address).is_some()
+        self.settings.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it

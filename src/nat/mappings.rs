@@ -28,11 +28,11 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 use super::forwards::Forwards;
-use super::lease::Adopted;
+use super::binding::BorrowedMapping;
 use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
-use super::ports::{Likeness, PortPool};
-use super::resting::Resting;
-use super::settings::{Dependence, ExternalAddress, Settings, Timeouts};
+use super::ports::{PortPreference, PortPool};
+use super::reuse_delay::ReuseDelay;
+use super::settings::{EndpointDependence, ExternalAddress, Settings, Timeouts};
 
 /// Identifies a mapping from the inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,54 +53,54 @@ struct Mapping {
 
 /// No port is free on the external address.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Exhausted;
+pub(super) struct PortsExhaustedOn;
 
 /// The mappings of a box.
 pub(super) struct Mappings {
     by_inside: DashMap<MappingKey, Mapping, RandomState>,
     by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
-    supplies: ArcSwap<Supplies>,
+    allocators: ArcSwap<PortAllocators>,
     /// Of what a new supply is made.
     ports: (u16, u16),
     /// Freed UDP ports that rest on each address; None: they are free at once.
-    resting_ports: Option<u32>,
+    delayed_ports: Option<u32>,
     /// None: every port serves one mapping.
-    sharers: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
+    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
     /// With address-dependent filtering: how many sessions a mapping has with a remote address.
-    permits: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
+    peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
     /// An inside host spoke from its external endpoint to another mapping, which did not let it in. A host outside would
-    /// have been free to answer now; so is this one, until then. At most [`MOST_KNOCKS`].
-    knocks: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
+    /// have been free to answer now; so is this one, until then. At most [`MAX_PINHOLES`].
+    hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
     timeouts: Timeouts,
-    mapping: Dependence,
-    filtering: Dependence,
+    mapping: EndpointDependence,
+    filtering: EndpointDependence,
     keeps_parity: bool,
     /// None: nobody wants to know.
     log: Option<MappingLog>,
 }
 
-type Supplies = HashMap<(Protocol, Ipv4Addr), Arc<Supply>>;
+type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator>>;
 
 /// The ports of one protocol on one external address.
-struct Supply {
+struct PortAllocator {
     ports: PortPool,
     /// None: freed ports are free at once.
-    resting: Option<Resting>,
+    resting: Option<ReuseDelay>,
 }
 
 impl Mappings {
     pub(super) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let anyone_may_send = settings.filtering == Dependence::EndpointIndependent;
+        let anyone_may_send = settings.filtering == EndpointDependence::EndpointIndependent;
         let rests =
-            anyone_may_send && !settings.port_overlapping && settings.timeouts.port_rest.0 != 0;
-        let resting_ports = rests.then_some(settings.resting_ports);
+            anyone_may_send && !settings.port_overlapping && settings.timeouts.port_reuse_delay.0 != 0;
+        let delayed_ports = rests.then_some(settings.delayed_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
         let supply = |protocol, external: &ExternalAddress| {
-            Supply::new(
+            PortAllocator::new(
                 protocol,
                 external,
                 settings.ports,
-                resting_ports,
+                delayed_ports,
                 settings.timeouts,
                 is_published,
             )
@@ -112,14 +112,14 @@ impl Mappings {
         Self {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            supplies: ArcSwap::from_pointee(supplies),
+            allocators: ArcSwap::from_pointee(supplies),
             ports: settings.ports,
-            resting_ports,
-            sharers: settings
+            delayed_ports,
+            overlap_counts: settings
                 .port_overlapping
                 .then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
-            permits: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            knocks: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
+            peers: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
+            hairpin_pinholes: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             timeouts: settings.timeouts,
             mapping: settings.mapping,
             filtering: settings.filtering,
@@ -130,14 +130,14 @@ impl Mappings {
 
     /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
     /// forwards are for [`Self::reserve`].
-    pub(super) fn follow(&self, settings: &Settings) {
-        let before = self.supplies.load();
-        self.supplies.store(Arc::new(supplies(settings, |protocol, external| {
+    pub(super) fn set_addresses(&self, settings: &Settings) {
+        let before = self.allocators.load();
+        self.allocators.store(Arc::new(supplies(settings, |protocol, external| {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
-                    let (ports, resting) = (self.ports, self.resting_ports);
-                    Supply::new(protocol, external, ports, resting, self.timeouts, |_, _| false)
+                    let (ports, resting) = (self.ports, self.delayed_ports);
+                    PortAllocator::new(protocol, external, ports, resting, self.timeouts, |_, _| false)
                 }
             }
         })));
@@ -170,26 +170,26 @@ impl Mappings {
         inside: Endpoint,
         remote: Endpoint,
     ) -> MappingKey {
-        MappingKey { protocol, uplink, inside, remote: self.relevant(remote) }
+        MappingKey { protocol, uplink, inside, remote: self.mapping_scope(remote) }
     }
 
     /// The part of a remote endpoint that mappings depend on.
-    fn relevant(&self, remote: Endpoint) -> Endpoint {
+    fn mapping_scope(&self, remote: Endpoint) -> Endpoint {
         match self.mapping {
-            Dependence::EndpointIndependent => ANY,
-            Dependence::AddressDependent => Endpoint::new(remote.address, 0),
-            Dependence::AddressAndPortDependent => remote,
+            EndpointDependence::EndpointIndependent => ANY,
+            EndpointDependence::AddressDependent => Endpoint::new(remote.address, 0),
+            EndpointDependence::AddressAndPortDependent => remote,
         }
     }
 
     /// Where by_external has the mapping of an external endpoint and, where that matters, a remote one.
-    fn place(
+    fn external_key(
         &self,
         protocol: Protocol,
         external: Endpoint,
         remote: Endpoint,
     ) -> (Protocol, Endpoint, Endpoint) {
-        let remote = if self.sharers.is_some() { self.relevant(remote) } else { ANY };
+        let remote = if self.overlap_counts.is_some() { self.mapping_scope(remote) } else { ANY };
         (protocol, external, remote)
     }
 
@@ -201,11 +201,11 @@ impl Mappings {
         addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
         now: Tick,
-    ) -> Result<Endpoint, Exhausted> {
+    ) -> Result<Endpoint, PortsExhaustedOn> {
         match self.by_inside.entry(key) {
             // Its external address is gone; it will be free when its last session has ended.
             Entry::Occupied(entry) if !self.has_address(entry.get().external.address) => {
-                Err(Exhausted)
+                Err(PortsExhaustedOn)
             }
             Entry::Occupied(mut entry) => {
                 let mapping = entry.get_mut();
@@ -216,8 +216,8 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
                 let external = addresses
-                    .find_map(|address| self.settle_on(address, key, random, now))
-                    .ok_or(Exhausted)?;
+                    .find_map(|address| self.allocate_on(address, key, random, now))
+                    .ok_or(PortsExhaustedOn)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
                 Ok(external)
@@ -226,27 +226,27 @@ impl Mappings {
     }
 
     fn has_address(&self, external: Ipv4Addr) -> bool {
-        self.supplies.load().contains_key(&(Protocol::TCP, external))
+        self.allocators.load().contains_key(&(Protocol::TCP, external))
     }
 
     /// Gives a new mapping a port on an external address, if one can be had.
-    fn settle_on(
+    fn allocate_on(
         &self,
         address: Ipv4Addr,
         key: MappingKey,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
-        let supplies = self.supplies.load();
+        let supplies = self.allocators.load();
         let supply = supplies.get(&(key.protocol, address))?;
         // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
         let likeness = match key.protocol {
-            Protocol::UDP if self.keeps_parity => Likeness::ClassAndParity(key.inside.port),
-            Protocol::TCP | Protocol::UDP => Likeness::Class(key.inside.port),
-            _ => Likeness::None,
+            Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(key.inside.port),
+            Protocol::TCP | Protocol::UDP => PortPreference::Class(key.inside.port),
+            _ => PortPreference::None,
         };
         let Some(port) = supply.take(&key, likeness, random, now) else {
-            self.sharers.as_ref()?;
+            self.overlap_counts.as_ref()?;
             return supply
                 .ports
                 .candidates(likeness, random)
@@ -254,18 +254,18 @@ impl Mappings {
                 .find(|shared| self.share(*shared, key));
         };
         let external = Endpoint::new(address, port);
-        if let Some(sharers) = &self.sharers {
+        if let Some(sharers) = &self.overlap_counts {
             sharers.insert((key.protocol, external), 1);
         }
-        self.by_external.insert(self.place(key.protocol, external, key.remote), key);
+        self.by_external.insert(self.external_key(key.protocol, external, key.remote), key);
         Some(external)
     }
 
     /// Puts a mapping on a port that others have, if it can be told from them by its remote endpoint.
     fn share(&self, external: Endpoint, key: MappingKey) -> bool {
-        let Some(sharers) = &self.sharers else { return false };
+        let Some(sharers) = &self.overlap_counts else { return false };
         let Some(mut count) = sharers.get_mut(&(key.protocol, external)) else { return false };
-        match self.by_external.entry(self.place(key.protocol, external, key.remote)) {
+        match self.by_external.entry(self.external_key(key.protocol, external, key.remote)) {
             Entry::Occupied(_) => false,
             Entry::Vacant(entry) => {
                 entry.insert(key);
@@ -276,18 +276,18 @@ impl Mappings {
     }
 
     /// The mapping behind an external endpoint towards `remote`, held for one more session.
-    pub(super) fn adopt(
+    pub(super) fn borrow(
         &self,
         protocol: Protocol,
         external: Endpoint,
         remote: Endpoint,
-    ) -> Option<Adopted> {
-        let key = *self.by_external.get(&self.place(protocol, external, remote))?;
+    ) -> Option<BorrowedMapping> {
+        let key = *self.by_external.get(&self.external_key(protocol, external, remote))?;
         let mut mapping = self.by_inside.get_mut(&key)?;
         // Between the two look-ups the mapping may have ended, and begun anew under another port.
         (mapping.external == external).then(|| {
             mapping.sessions += 1;
-            Adopted { mapping: key, inside: key.inside, refreshed: mapping.refreshed }
+            BorrowedMapping { mapping: key, inside: key.inside, refreshed: mapping.refreshed }
         })
     }
 
@@ -306,22 +306,22 @@ impl Mappings {
         });
         let Some((_, Mapping { external, .. })) = ended else { return };
         self.note(MappingChange::Ends, &key, external, now);
-        let is_last = match &self.sharers {
+        let is_last = match &self.overlap_counts {
             None => {
-                self.by_external.remove(&self.place(key.protocol, external, key.remote));
+                self.by_external.remove(&self.external_key(key.protocol, external, key.remote));
                 true
             }
             Some(sharers) => sharers
                 .remove_if_mut(&(key.protocol, external), |_, count| {
-                    self.by_external.remove(&self.place(key.protocol, external, key.remote));
+                    self.by_external.remove(&self.external_key(key.protocol, external, key.remote));
                     *count -= 1;
                     *count == 0
                 })
                 .is_some(),
         };
-        if is_last && let Some(supply) = self.supplies.load().get(&(key.protocol, external.address))
+        if is_last && let Some(supply) = self.allocators.load().get(&(key.protocol, external.address))
         {
-            supply.put_back(external.port, key, now);
+            supply.free_port(external.port, key, now);
         }
     }
 
@@ -333,7 +333,7 @@ impl Mappings {
         remote: Endpoint,
         now: Tick,
     ) {
-        let key = self.by_external.get(&self.place(protocol, external, remote)).map(|key| *key);
+        let key = self.by_external.get(&self.external_key(protocol, external, remote)).map(|key| *key);
         if let Some(key) = key {
             self.release(key, now);
         }
@@ -346,14 +346,14 @@ impl Mappings {
 
     /// Whether there is a mapping at an external endpoint.
     pub(super) fn exists(&self, protocol: Protocol, external: Endpoint) -> bool {
-        match &self.sharers {
-            None => self.by_external.contains_key(&self.place(protocol, external, ANY)),
+        match &self.overlap_counts {
+            None => self.by_external.contains_key(&self.external_key(protocol, external, ANY)),
             Some(sharers) => sharers.contains_key(&(protocol, external)),
         }
     }
 
     /// Whether filtering lets `remote` send to the mapping at `external` without a session of its own.
-    pub(super) fn admits(
+    pub(super) fn allows(
         &self,
         protocol: Protocol,
         external: Endpoint,
@@ -361,20 +361,20 @@ impl Mappings {
         now: Tick,
     ) -> bool {
         let has_knocked = || {
-            let until = self.knocks.get(&(protocol, external, self.filtered_part(remote)));
+            let until = self.hairpin_pinholes.get(&(protocol, external, self.filter_scope(remote)));
             until.is_some_and(|until| !now.reached(*until))
         };
         match self.filtering {
-            Dependence::EndpointIndependent => true,
-            Dependence::AddressDependent => {
-                self.permits.contains_key(&(protocol, external, remote.address)) || has_knocked()
+            EndpointDependence::EndpointIndependent => true,
+            EndpointDependence::AddressDependent => {
+                self.peers.contains_key(&(protocol, external, remote.address)) || has_knocked()
             }
-            Dependence::AddressAndPortDependent => has_knocked(),
+            EndpointDependence::AddressAndPortDependent => has_knocked(),
         }
     }
 
     /// Notes that an inside host spoke in vain from `external` to the mapping at `target`.
-    pub(super) fn knock(
+    pub(super) fn open_pinhole(
         &self,
         protocol: Protocol,
         external: Endpoint,
@@ -383,38 +383,38 @@ impl Mappings {
     ) {
         let patience =
             if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
-        if self.knocks.len() < MOST_KNOCKS {
-            self.knocks
-                .insert((protocol, external, self.filtered_part(target)), now.after(patience));
+        if self.hairpin_pinholes.len() < MAX_PINHOLES {
+            self.hairpin_pinholes
+                .insert((protocol, external, self.filter_scope(target)), now.after(patience));
         }
     }
 
     /// Forgets those who were not answered in time.
-    pub(super) fn forget_knocks(&self, now: Tick) {
-        if !self.knocks.is_empty() {
-            self.knocks.retain(|_, until| !now.reached(*until));
+    pub(super) fn expire_pinholes(&self, now: Tick) {
+        if !self.hairpin_pinholes.is_empty() {
+            self.hairpin_pinholes.retain(|_, until| !now.reached(*until));
         }
     }
 
     /// The part of a remote endpoint that filtering looks at.
-    fn filtered_part(&self, remote: Endpoint) -> Endpoint {
+    fn filter_scope(&self, remote: Endpoint) -> Endpoint {
         match self.filtering {
-            Dependence::EndpointIndependent | Dependence::AddressAndPortDependent => remote,
-            Dependence::AddressDependent => Endpoint::new(remote.address, 0),
+            EndpointDependence::EndpointIndependent | EndpointDependence::AddressAndPortDependent => remote,
+            EndpointDependence::AddressDependent => Endpoint::new(remote.address, 0),
         }
     }
 
     /// Notes that the inside opened a session from `external` to `remote`.
-    pub(super) fn permit(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
-        if self.filtering == Dependence::AddressDependent {
-            *self.permits.entry((protocol, external, remote.address)).or_insert(0) += 1;
+    pub(super) fn add_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
+        if self.filtering == EndpointDependence::AddressDependent {
+            *self.peers.entry((protocol, external, remote.address)).or_insert(0) += 1;
         }
     }
 
     /// Takes back one [`Self::permit`].
-    pub(super) fn forbid(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
-        if self.filtering == Dependence::AddressDependent {
-            self.permits.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {
+    pub(super) fn remove_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
+        if self.filtering == EndpointDependence::AddressDependent {
+            self.peers.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {
                 *sessions -= 1;
                 *sessions == 0
             });
@@ -424,7 +424,7 @@ impl Mappings {
     /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
     /// kept before, is kept already.
     pub(super) fn reserve(&self, protocol: Protocol, external: Endpoint) -> bool {
-        self.supplies
+        self.allocators
             .load()
             .get(&(protocol, external.address))
             .is_none_or(|supply| supply.keep(external.port))
@@ -432,14 +432,14 @@ impl Mappings {
 
     /// Gives a port that a forward had to the mappings.
     pub(super) fn unreserve(&self, protocol: Protocol, external: Endpoint) {
-        if let Some(supply) = self.supplies.load().get(&(protocol, external.address)) {
+        if let Some(supply) = self.allocators.load().get(&(protocol, external.address)) {
             supply.ports.give(external.port);
         }
     }
 
     /// See [`PortPool::bar`]; for services, on every address of the host's own.
-    pub(super) fn bar(&self, ports: &[u16]) {
-        for supply in self.supplies.load().values() {
+    pub(super) fn exclude(&self, ports: &[u16]) {
+        for supply in self.allocators.load().values() {
             supply.ports.bar(ports);
         }
     }
@@ -453,8 +453,8 @@ impl Mappings {
 /// A supply for each protocol with ports on each external address.
 fn supplies(
     settings: &Settings,
-    supply: impl Fn(Protocol, &ExternalAddress) -> Arc<Supply>,
-) -> Supplies {
+    supply: impl Fn(Protocol, &ExternalAddress) -> Arc<PortAllocator>,
+) -> PortAllocators {
     let mut supplies = HashMap::new();
     for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
@@ -464,7 +464,7 @@ fn supplies(
     supplies
 }
 
-impl Supply {
+impl PortAllocator {
     fn new(
         protocol: Protocol,
         external: &ExternalAddress,
@@ -481,7 +481,7 @@ impl Supply {
             has_services && is_published(protocol, Endpoint::new(external.address, port))
         });
         let resting = resting.filter(|_| protocol == Protocol::UDP);
-        let resting = resting.map(|most| Resting::new(timeouts.port_rest, most));
+        let resting = resting.map(|most| ReuseDelay::new(timeouts.port_reuse_delay, most));
         Arc::new(Self { ports, resting })
     }
 
@@ -489,13 +489,13 @@ impl Supply {
     fn take(
         &self,
         key: &MappingKey,
-        likeness: Likeness,
+        likeness: PortPreference,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<u16> {
         if let Some(resting) = &self.resting {
             match resting.fetch(key) {
-                Some(port) if self.ports.is_barred(port) => self.ports.release(port),
+                Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
                 Some(port) => return Some(port),
                 None => {}
             }
@@ -505,7 +505,7 @@ impl Supply {
     }
 
     /// Takes the port of an ended mapping back.
-    fn put_back(&self, port: u16, key: MappingKey, now: Tick) {
+    fn free_port(&self, port: u16, key: MappingKey, now: Tick) {
         match &self.resting {
             None => self.ports.release(port),
             Some(resting) => resting.lay(port, key, now, |port| self.ports.release(port)),
@@ -520,6 +520,6 @@ impl Supply {
 /// The remote endpoint of a mapping that does not depend on one.
 const ANY: Endpoint = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
 /// Inside hosts that wait for each other's answers at one time; more are refused as ever.
-const MOST_KNOCKS: usize = 4096;
+const MAX_PINHOLES: usize = 4096;
 /// Locks of each map; a power of two, as DashMap wants.
 const SHARDS: usize = 64;

@@ -23,45 +23,45 @@
 //! | `mapping_log`               | beginnings and ends of mappings, for a log                      |
 //! | `lease`                     | taking these together, and giving them back                     |
 //! | `lines`                     | which line something new takes                                  |
-//! | `farewell`                  | ending sessions of a failed line, and telling the inside        |
-//! | `answers`, `late_syns`      | errors of the box's own: how many, and those that wait          |
+//! | `notifications_for`                  | ending sessions of a failed line, and telling the inside        |
+//! | `answers`, `delayed_rejects`      | errors of the box's own: how many, and those that wait          |
 //! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
 //! | `exempt`                    | what passes untranslated                                        |
 //! | `disguise`                  | what else in a header tells of the inside                       |
 //! | `identification`, `originals`| new IP identifications, and which ones they stand for          |
 //! | `forwards`, `settings`      | what the configuration says                                     |
 //!
-//! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`Lane`].
+//! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
-mod answers;
+mod icmp_limit;
 mod counters;
-mod disguise;
-mod exempt;
-mod farewell;
+mod scrub;
+mod no_nat;
+mod teardown;
 mod fast_path;
 mod forwards;
 mod fragment_path;
 #[cfg(test)]
 mod fragment_tests;
 mod fragments;
-mod hosts;
+mod host_limits;
 mod icmp_error;
 mod identification;
 mod index;
 mod key;
-mod late_syns;
-mod lease;
-mod lines;
+mod delayed_reject;
+mod binding;
+mod uplinks;
 mod mapping_log;
 mod mappings;
 #[cfg(test)]
 mod model;
-mod originals;
+mod original_ids;
 mod pool;
 mod ports;
 mod region;
 mod reload;
-mod resting;
+mod reuse_delay;
 mod session;
 mod settings;
 mod slow_path;
@@ -85,33 +85,33 @@ use rand::{RngExt, SeedableRng};
 use crate::time::{Span, Tick};
 
 pub use counters::{Counters, Drops};
-pub use farewell::{Affected, SweepPlace};
+pub use teardown::{TeardownScope, TableCursor};
 pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
-pub use lines::Intake;
+pub use uplinks::AdmitNew;
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
-pub use session::{Direction, End, Lifetimes, NewSession, Origin, State};
+pub use session::{Direction, End, IdleTimeouts, NewSession, Origin, State};
 pub use settings::{
-    Balance, Dependence, Exemption, ExternalAddress, Forward, ForwardProtocol, MssClamp,
+    Balance, EndpointDependence, NoNatRule, ExternalAddress, Forward, ForwardProtocol, MssClamp,
     OutboundRule, Settings, Timeouts, Uplink,
 };
-pub use table::{Ended, Hit, InsertError, Listed, SessionId, Table, Tracked};
-pub use tcp_state::{Placement, TcpState};
+pub use table::{Ended, Hit, InsertError, SessionInfo, SessionId, Table, Lookup};
+pub use tcp_state::{SequenceCheck, TcpState};
 pub use tcp_window::Segment;
 pub use verdict::{DropReason, Verdict};
 
-/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Nat::with_rules`] makes another
+/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_rules`] makes another
 /// one that remembers the same.
-pub struct Nat {
+pub struct Translator {
     table: Arc<Table>,
     mappings: Arc<mappings::Mappings>,
-    hosts: Arc<hosts::Hosts>,
+    hosts: Arc<host_limits::HostLimiter>,
     fragments: Arc<fragments::Fragments>,
     identifications: Arc<identification::Identifications>,
-    legs: Arc<lines::Legs>,
-    answers: Arc<answers::AnswerLimits>,
-    late_syns: Arc<late_syns::LateSyns>,
-    farewells: Arc<farewell::Farewells>,
+    legs: Arc<uplinks::UplinkStates>,
+    answers: Arc<icmp_limit::IcmpErrorLimiter>,
+    delayed_rejects: Arc<delayed_reject::DelayedRejects>,
+    notifications: Arc<teardown::NotificationQueue>,
     settings: Settings,
     forwards: forwards::Forwards,
     externals: HashMap<Ipv4Addr, External>,
@@ -129,7 +129,7 @@ struct External {
 }
 
 /// What a worker brings along: counters, randomness, its number.
-pub struct Lane {
+pub struct WorkerContext {
     /// Its counters.
     pub counters: Counters,
     worker: usize,
@@ -140,7 +140,7 @@ pub struct Lane {
     swept: Tick,
 }
 
-impl Nat {
+impl Translator {
     /// A translator with room for `settings.sessions`, for this many workers.
     ///
     /// # Errors
@@ -149,14 +149,14 @@ impl Nat {
         // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
         let mut random = rand::rng();
         let secret = std::array::from_fn(|_| random.random());
-        let lifetimes =
-            Lifetimes::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
-        let table = Table::new(settings.sessions, workers, lifetimes, secret, now)?;
+        let idle_timeouts =
+            IdleTimeouts::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
+        let table = Table::new(settings.sessions, workers, idle_timeouts, secret, now)?;
         let forwards = forwards::Forwards::new(&settings);
         Ok(Self {
             table: Arc::new(table),
             mappings: Arc::new(mappings::Mappings::new(&settings, &forwards)),
-            hosts: Arc::new(hosts::Hosts::new(
+            hosts: Arc::new(host_limits::HostLimiter::new(
                 settings.sessions_per_host,
                 settings.new_sessions_per_host,
             )),
@@ -165,10 +165,10 @@ impl Nat {
                 settings.timeouts.fragment,
             )),
             identifications: Arc::new(identification::Identifications::new()),
-            legs: Arc::new(lines::Legs::new(&settings)),
-            answers: Arc::new(answers::AnswerLimits::new(settings.icmp_errors_per_host, now)),
-            late_syns: Arc::default(),
-            farewells: Arc::default(),
+            legs: Arc::new(uplinks::UplinkStates::new(&settings)),
+            answers: Arc::new(icmp_limit::IcmpErrorLimiter::new(settings.icmp_errors_per_host, now)),
+            delayed_rejects: Arc::default(),
+            notifications: Arc::default(),
             externals: externals(&settings),
             dynamic: dynamic_addresses(&settings),
             spread: random.random(),
@@ -178,13 +178,13 @@ impl Nat {
     }
 
     /// The lane of a worker.
-    pub fn lane(&self, worker: usize) -> Lane {
-        self.lane_with(worker, StdRng::from_rng(&mut rand::rng()))
+    pub fn lane(&self, worker: usize) -> WorkerContext {
+        self.worker_with_rng(worker, StdRng::from_rng(&mut rand::rng()))
     }
 
     /// The lane of a worker with a given source of randomness, for tests and benches.
-    pub fn lane_with(&self, worker: usize, random: StdRng) -> Lane {
-        Lane {
+    pub fn worker_with_rng(&self, worker: usize, random: StdRng) -> WorkerContext {
+        WorkerContext {
             counters: Counters::default(),
             worker,
             random,
@@ -226,16 +226,16 @@ impl Nat {
     }
 
     /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
-    pub fn expire(&self, lane: &mut Lane, now: Tick) -> bool {
+    pub fn expire(&self, lane: &mut WorkerContext, now: Tick) -> bool {
         // What has no wheel of its own is swept now and then; one worker does it for all.
         if lane.worker == 0 && now.since(lane.swept) >= SWEEP_INTERVAL {
             lane.swept = now;
             self.expire_fragments(lane, now);
-            self.mappings.forget_knocks(now);
-            self.hosts.close_idle(now);
+            self.mappings.expire_pinholes(now);
+            self.hosts.prune_idle(now);
         }
-        self.answer_late_syns(lane, now);
-        self.say_farewell(lane);
+        self.send_due(lane, now);
+        self.send_notifications(lane);
         let mut ended = std::mem::take(&mut lane.ended);
         let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
         lane.counters.sessions_expired += ended.len() as u64;
@@ -250,21 +250,21 @@ impl Nat {
     pub fn is_idle(&self) -> bool {
         // SYNs that other workers take are answered late by the first one, which must not sleep over them.
         self.table.is_empty()
-            && self.late_syns.is_empty()
-            && !self.settings.late_syn_error
-            && self.farewells.is_empty()
+            && self.delayed_rejects.is_empty()
+            && !self.settings.delayed_reject
+            && self.notifications.is_empty()
     }
 
     /// Takes in at which ports programs of the host wait: no mapping gets one of them on an address of the host's own.
-    pub fn bar_ports(&self, ports: &[u16]) {
-        self.mappings.bar(ports);
+    pub fn exclude_ports(&self, ports: &[u16]) {
+        self.mappings.exclude(ports);
     }
 
     /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
     /// when the address is its own.
     pub fn leave(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
         match self.external(destination) {
-            Some(External { owned: true, .. }) => Verdict::HandBack,
+            Some(External { owned: true, .. }) => Verdict::PassToHost,
             Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
         }
     }
@@ -286,18 +286,18 @@ impl Nat {
         {
             return published;
         }
-        addresses[(self.spread_of(host) >> 32) as usize % addresses.len()]
+        addresses[(self.host_hash(host) >> 32) as usize % addresses.len()]
     }
 
     /// The external addresses on which a mapping of an inside host may be made, best first.
     fn external_addresses(&self, uplink: u8, host: Ipv4Addr) -> impl Iterator<Item = Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
         let own = self.external_address(uplink, host);
-        let others = if self.settings.soft_pooling { &addresses[..] } else { &[] };
+        let others = if self.settings.paired_soft { &addresses[..] } else { &[] };
         std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
     }
 
-    fn spread_of(&self, host: Ipv4Addr) -> u64 {
+    fn host_hash(&self, host: Ipv4Addr) -> u64 {
         self.mix(u64::from(host.to_bits()))
     }
 
@@ -341,9 +341,9 @@ fn dynamic_addresses(settings: &Settings) -> Box<[Box<[Ipv4Addr]>]> {
     }
 }
 
-impl Lane {
+impl WorkerContext {
     /// A random unprivileged port.
-    fn random_port(&mut self) -> u16 {
+    fn random_unprivileged_port(&mut self) -> u16 {
         self.random.random_range(1024..=u16::MAX)
     }
 }

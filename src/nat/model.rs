@@ -8,15 +8,15 @@ use std::sync::atomic::AtomicU32;
 use crate::time::{Span, Tick};
 
 use super::key::Key;
-use super::session::{Direction, Lifetimes, NewSession, Origin, State, TcpFields};
+use super::session::{Direction, IdleTimeouts, NewSession, Origin, State, TcpFields};
 use super::table::{Ended, Hit, InsertError};
-use super::tcp_state::{Placement, TcpState};
+use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::Segment;
 
 /// The model of a table.
 pub(super) struct Model {
     pub(super) capacity: usize,
-    pub(super) lifetimes: Lifetimes,
+    pub(super) idle_timeouts: IdleTimeouts,
     pub(super) sessions: Vec<Session>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Session {
 pub(super) enum Known {
     Miss,
     /// Its session, by the original key, has ended.
-    Corpse(Key),
+    Expired(Key),
     Hit(Expected),
 }
 
@@ -52,7 +52,7 @@ impl Expected {
             to: hit.to,
             direction: hit.direction,
             uplink: hit.uplink,
-            ends_sooner: hit.rehang.is_some(),
+            ends_sooner: hit.reschedule.is_some(),
         }
     }
 }
@@ -65,8 +65,8 @@ impl Session {
         }
     }
 
-    pub(super) fn deadline(&self, lifetimes: &Lifetimes) -> Tick {
-        self.last_seen.after(lifetimes.of(self.state))
+    pub(super) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {
+        self.last_seen.after(idle_timeouts.of(self.state))
     }
 
     pub(super) fn ended(&self) -> Ended {
@@ -79,7 +79,7 @@ impl Session {
     }
 
     /// Eviction takes these before any other.
-    fn is_opening(&self, now: Tick, lifetimes: &Lifetimes) -> bool {
+    fn is_opening(&self, now: Tick, idle_timeouts: &IdleTimeouts) -> bool {
         let connected = [
             TcpState::Established,
             TcpState::FinOriginal,
@@ -87,7 +87,7 @@ impl Session {
             TcpState::FinBoth,
             TcpState::Reset,
         ];
-        now.reached(self.deadline(lifetimes))
+        now.reached(self.deadline(idle_timeouts))
             || self.new.origin == Origin::FORWARD
                 && !connected.map(State::Tcp).contains(&self.state)
     }
@@ -98,8 +98,8 @@ impl Session {
 }
 
 impl Model {
-    pub(super) fn new(capacity: usize, lifetimes: Lifetimes) -> Self {
-        Self { capacity, lifetimes, sessions: Vec::new() }
+    pub(super) fn new(capacity: usize, idle_timeouts: IdleTimeouts) -> Self {
+        Self { capacity, idle_timeouts, sessions: Vec::new() }
     }
 
     fn find(&self, key: Key) -> Option<(usize, Direction)> {
@@ -132,7 +132,7 @@ impl Model {
             return Err(InsertError::Exists);
         }
         if self.find(new.reply).is_some() || new.original == new.reply {
-            return Err(InsertError::ReplyTaken);
+            return Err(InsertError::ReplyConflict);
         }
         let tcp = TcpFields {
             next_sequence: [const { AtomicU32::new(0) }; 2],
@@ -141,7 +141,7 @@ impl Model {
         };
         tcp.forget();
         if let Some(segment) = first {
-            tcp.advance(Direction::Original, segment, Placement::InWindow);
+            tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
         }
         self.sessions.push(Session { new: *new, state: new.state, last_seen: now, tcp });
         Ok(())
@@ -150,8 +150,8 @@ impl Model {
     pub(super) fn peek(&self, key: Key, now: Tick) -> Known {
         let Some((place, direction)) = self.find(key) else { return Known::Miss };
         let session = &self.sessions[place];
-        if now.reached(session.deadline(&self.lifetimes)) {
-            return Known::Corpse(session.new.original);
+        if now.reached(session.deadline(&self.idle_timeouts)) {
+            return Known::Expired(session.new.original);
         }
         Known::Hit(self.expected(place, direction))
     }
@@ -167,9 +167,9 @@ impl Model {
                 let placement = session.tcp.place(direction, segment);
                 let after = state.after(direction, segment.flags, placement);
                 let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply)
-                    || placement == Placement::Anew;
+                    || placement == SequenceCheck::Anew;
                 if state.is_opening() && segment.flags.syn() {
-                    session.tcp.forget_side(direction);
+                    session.tcp.reset_direction(direction);
                 } else if after != state && opens_again {
                     session.tcp.forget();
                 }
@@ -177,11 +177,11 @@ impl Model {
                 session.tcp.advance(direction, segment, placement);
                 State::Tcp(after)
             }
-            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
+            (State::Udp | State::DnsReplied | State::Tentative, _) => {
                 let is_dns = session.new.original.tuple().destination.port == 53;
                 match direction {
-                    Direction::Reply if is_dns => State::DnsAnswered,
-                    Direction::Original if before == State::Guessed => State::Guessed,
+                    Direction::Reply if is_dns => State::DnsReplied,
+                    Direction::Original if before == State::Tentative => State::Tentative,
                     Direction::Original | Direction::Reply => State::Udp,
                 }
             }
@@ -192,7 +192,7 @@ impl Model {
         if !idle_reset || !matches!(before, State::Tcp(_)) {
             session.last_seen = now;
         }
-        let ends_sooner = self.lifetimes.of(session.state) < self.lifetimes.of(before);
+        let ends_sooner = self.idle_timeouts.of(session.state) < self.idle_timeouts.of(before);
         Known::Hit(Expected { ends_sooner, ..expected })
     }
 
@@ -205,19 +205,19 @@ impl Model {
 
     /// Whether the session may be evicted, and whether a better victim exists.
     pub(super) fn is_right_victim(&self, session: &Session, now: Tick) -> bool {
-        let opening = |session: &Session| session.is_opening(now, &self.lifetimes);
+        let opening = |session: &Session| session.is_opening(now, &self.idle_timeouts);
         opening(session) || session.is_closing() && !self.sessions.iter().any(opening)
     }
 
     pub(super) fn has_victim(&self, now: Tick) -> bool {
         self.sessions
             .iter()
-            .any(|session| session.is_opening(now, &self.lifetimes) || session.is_closing())
+            .any(|session| session.is_opening(now, &self.idle_timeouts) || session.is_closing())
     }
 
     /// Sessions whose deadline has been over for longer than `slack`.
     pub(super) fn overdue(&self, now: Tick, slack: Span) -> usize {
-        let late = |session: &&Session| now.reached(session.deadline(&self.lifetimes).after(slack));
+        let late = |session: &&Session| now.reached(session.deadline(&self.idle_timeouts).after(slack));
         self.sessions.iter().filter(late).count()
     }
 }

@@ -19,7 +19,7 @@
 use crate::time::{Span, Tick};
 
 use super::region::Region;
-use super::session::{Lifetimes, Record};
+use super::session::{IdleTimeouts, Record};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Free records and wheel of one pool; lives in a mutex.
@@ -117,7 +117,7 @@ impl Pool {
         &mut self,
         records: &Region<Record>,
         now: Tick,
-        lifetimes: &Lifetimes,
+        idle_timeouts: &IdleTimeouts,
     ) -> Due {
         let current = slot_number(now);
         let behind = current.wrapping_sub(self.cursor) & SLOT_NUMBERS;
@@ -134,7 +134,7 @@ impl Pool {
             return Due::Moved;
         }
         self.unhang(records, id);
-        let deadline = records[id as usize].deadline(lifetimes);
+        let deadline = records[id as usize].deadline(idle_timeouts);
         if now.reached(deadline) {
             return Due::Ended(id);
         }
@@ -142,13 +142,13 @@ impl Pool {
         Due::Moved
     }
 
-    /// Looks for a live record that `is_victim` accepts among the next [`HAND_STEPS`] of the pool.
+    /// Looks for a live record that `is_victim` accepts among the next [`EVICTION_SCAN`] of the pool.
     pub(super) fn find_victim(
         &mut self,
         records: &Region<Record>,
         is_victim: impl Fn(&Record) -> bool,
     ) -> Option<u32> {
-        for _ in 0..HAND_STEPS.min(self.used) {
+        for _ in 0..EVICTION_SCAN.min(self.used) {
             self.hand = (self.hand + 1) % self.used;
             let id = self.first + self.hand;
             if self.is_live(records, id) && is_victim(&records[id as usize]) {
@@ -190,7 +190,7 @@ const SLOT_SPAN: Span = Span(128);
 const SLOTS: u32 = 2048;
 /// Slot numbers are taken modulo this mask plus one, which is a multiple of [`SLOTS`].
 const SLOT_NUMBERS: u32 = u32::MAX / SLOT_SPAN.0;
-const HAND_STEPS: u32 = 64;
+const EVICTION_SCAN: u32 = 64;
 
 #[cfg(test)]
 mod tests {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn a_session_that_comes_with_an_old_time_ends_in_time() {
         let second = Span::seconds(1);
-        let lifetimes = Lifetimes::new(&Timeouts {
+        let idle_timeouts = IdleTimeouts::new(&Timeouts {
             tcp_established: second,
             tcp_transitory: second,
             tcp_syn: second,
@@ -214,12 +214,12 @@ mod tests {
             udp_dns: second,
             icmp: second,
             fragment: second,
-            port_rest: Span(0),
+            port_reuse_delay: Span(0),
         });
         let records = Region::map(1).expect("memory");
         let start = Tick(u32::MAX - 500);
         let mut pool = Pool::new(0, 1, start);
-        while !matches!(pool.step(&records, start.after(second), &lifetimes), Due::Nothing) {}
+        while !matches!(pool.step(&records, start.after(second), &idle_timeouts), Due::Nothing) {}
 
         let id = pool.take(&records).expect("the only record");
         let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
@@ -236,7 +236,7 @@ mod tests {
         pool.hang(&records, id, start.after(second), start);
 
         let late = start.after(Span::seconds(3));
-        let ended = std::iter::repeat_with(|| pool.step(&records, late, &lifetimes))
+        let ended = std::iter::repeat_with(|| pool.step(&records, late, &idle_timeouts))
             .take(100)
             .any(|due| matches!(due, Due::Ended(0)));
         assert!(ended, "it was hung too far away");

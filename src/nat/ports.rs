@@ -23,12 +23,12 @@ pub(super) struct PortPool {
     /// What the host itself uses; never given away.
     hosts: Box<[(u16, u16)]>,
     /// Where programs of the host wait at the moment; None if the address is not the host's own.
-    barred: Option<Box<[AtomicU64; WORDS]>>,
+    excluded: Option<Box<[AtomicU64; WORDS]>>,
 }
 
 /// What an external port should have in common with the inside one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Likeness {
+pub(super) enum PortPreference {
     /// Nothing: the identifiers of queries.
     None,
     /// The class of this port (RFC 4787 REQ-3a).
@@ -60,27 +60,27 @@ impl PortPool {
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
-        let barred = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
-        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), barred }
+        let excluded = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+        Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
     }
 
     /// Gives none of these ports away from now on, and again those that were barred before. A mapping that has one keeps it.
     pub(super) fn bar(&self, ports: &[u16]) {
-        let Some(barred) = &self.barred else { return };
+        let Some(excluded) = &self.excluded else { return };
         let mut words = [0; WORDS];
         ports.iter().for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
-        for (barred, word) in barred.iter().zip(words) {
-            barred.store(word, Relaxed);
+        for (excluded, word) in excluded.iter().zip(words) {
+            excluded.store(word, Relaxed);
         }
     }
 
     /// Whether a program of the host waits at a port.
-    pub(super) fn is_barred(&self, port: u16) -> bool {
-        self.barred_in(usize::from(port / 64)) & 1 << (port % 64) != 0
+    pub(super) fn is_excluded(&self, port: u16) -> bool {
+        self.excluded_in(usize::from(port / 64)) & 1 << (port % 64) != 0
     }
 
-    fn barred_in(&self, word: usize) -> u64 {
-        self.barred.as_ref().map_or(0, |barred| barred[word].load(Relaxed))
+    fn excluded_in(&self, word: usize) -> u64 {
+        self.excluded.as_ref().map_or(0, |excluded| excluded[word].load(Relaxed))
     }
 
     /// How many ports are free.
@@ -89,7 +89,7 @@ impl PortPool {
     }
 
     /// Takes a random free port that is like the inside one. None when there is none.
-    pub(super) fn take(&self, likeness: Likeness, random: &mut StdRng) -> Option<u16> {
+    pub(super) fn take(&self, likeness: PortPreference, random: &mut StdRng) -> Option<u16> {
         if self.free() == 0 {
             return None;
         }
@@ -103,7 +103,7 @@ impl PortPool {
     /// share. At most [`SHARED_TRIES`].
     pub(super) fn candidates(
         &self,
-        likeness: Likeness,
+        likeness: PortPreference,
         random: &mut StdRng,
     ) -> impl Iterator<Item = u16> {
         let [.., last_choice] = self.choices(likeness);
@@ -114,13 +114,13 @@ impl PortPool {
     }
 
     /// Where to look, best first; the last is always there.
-    fn choices(&self, likeness: Likeness) -> [Option<Choice>; 3] {
+    fn choices(&self, likeness: PortPreference) -> [Option<Choice>; 3] {
         let any = |(first, last)| Choice { first, last, mask: u64::MAX };
         let all = (self.first, self.last);
         let (model, keeps_parity) = match likeness {
-            Likeness::None => return [None, None, Some(any(all))],
-            Likeness::Class(model) => (model, false),
-            Likeness::ClassAndParity(model) => (model, true),
+            PortPreference::None => return [None, None, Some(any(all))],
+            PortPreference::Class(model) => (model, false),
+            PortPreference::ClassAndParity(model) => (model, true),
         };
         let has_class = if model < UNPRIVILEGED {
             self.first < UNPRIVILEGED
@@ -148,7 +148,7 @@ impl PortPool {
                 EVEN => any & !1,
                 _ => any | 1,
             };
-            if !self.is_barred(port) && self.reserve(port) {
+            if !self.is_excluded(port) && self.reserve(port) {
                 return Some(port);
             }
         }
@@ -157,7 +157,7 @@ impl PortPool {
         let start = random.random_range(from..=to);
         for number in (start..=to).chain(from..start) {
             loop {
-                let open = !self.taken[number].load(Relaxed) & !self.barred_in(number) & mask;
+                let open = !self.taken[number].load(Relaxed) & !self.excluded_in(number) & mask;
                 if open == 0 {
                     break;
                 }
@@ -243,7 +243,7 @@ mod tests {
     fn where_the_host_waits_nobody_else_gets_a_port() {
         let pool = PortPool::new(1000, 1003, &[(40_000, 50_000)], |_| false);
         let mut random = StdRng::seed_from_u64(1);
-        let mut take = || pool.take(Likeness::None, &mut random);
+        let mut take = || pool.take(PortPreference::None, &mut random);
         pool.bar(&[1001, 1002, 7]);
         let taken = [take(), take(), take()];
         assert!(
@@ -265,18 +265,18 @@ mod tests {
         let mut random = StdRng::seed_from_u64(1);
         let pool = PortPool::new(1000, 1999, &[], |port| (1500..1600).contains(&port));
         let mut seen = HashSet::new();
-        while let Some(port) = pool.take(Likeness::None, &mut random) {
+        while let Some(port) = pool.take(PortPreference::None, &mut random) {
             assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
             assert!(seen.insert(port), "port {port} was handed out twice");
         }
         assert_eq!(seen.len(), 900);
         pool.release(1999);
         assert_eq!(
-            pool.take(Likeness::ClassAndParity(2000), &mut random),
+            pool.take(PortPreference::ClassAndParity(2000), &mut random),
             Some(1999),
             "parity yields when nothing else is left"
         );
-        assert_eq!(pool.take(Likeness::None, &mut random), None);
+        assert_eq!(pool.take(PortPreference::None, &mut random), None);
     }
 
     #[test]
@@ -285,7 +285,7 @@ mod tests {
         for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
             let pool = PortPool::new(first, last, &[], |_| false);
             let mut seen = HashSet::new();
-            while let Some(port) = pool.take(Likeness::None, &mut random) {
+            while let Some(port) = pool.take(PortPreference::None, &mut random) {
                 seen.insert(port);
             }
             assert_eq!(seen, (first..=last).collect());
@@ -297,7 +297,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(3);
         let pool = PortPool::new(1024, 65535, &[], |_| false);
         for model in 0..2000 {
-            let port = pool.take(Likeness::ClassAndParity(model), &mut random).expect("free ports");
+            let port = pool.take(PortPreference::ClassAndParity(model), &mut random).expect("free ports");
             assert_eq!(port % 2, model % 2);
         }
     }
@@ -308,19 +308,19 @@ mod tests {
         let pool = PortPool::new(1000, 1099, &[], |_| false);
         let mut take = |likeness| pool.take(likeness, &mut random);
         let low: Vec<u16> =
-            (0..24).map_while(|port| take(Likeness::ClassAndParity(port))).collect();
+            (0..24).map_while(|port| take(PortPreference::ClassAndParity(port))).collect();
         assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
-        assert!(take(Likeness::Class(53)).is_some_and(|port| port >= 1024));
+        assert!(take(PortPreference::Class(53)).is_some_and(|port| port >= 1024));
         assert_eq!(
             (0..75)
-                .filter_map(|_| take(Likeness::Class(5000)))
+                .filter_map(|_| take(PortPreference::Class(5000)))
                 .filter(|port| *port >= 1024)
                 .count(),
             75
         );
         pool.release(1000);
-        assert_eq!(take(Likeness::ClassAndParity(5000)), None);
-        assert_eq!(take(Likeness::ClassAndParity(7)), Some(1000), "parity yields");
+        assert_eq!(take(PortPreference::ClassAndParity(5000)), None);
+        assert_eq!(take(PortPreference::ClassAndParity(7)), Some(1000), "parity yields");
     }
 
     #[test]
@@ -328,7 +328,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(6);
         for (only, model) in [(80, 5000), (5000, 80)] {
             let pool = PortPool::new(only, only, &[], |_| false);
-            assert_eq!(pool.take(Likeness::Class(model), &mut random), Some(only));
+            assert_eq!(pool.take(PortPreference::Class(model), &mut random), Some(only));
         }
     }
 
@@ -336,10 +336,10 @@ mod tests {
     fn what_may_be_shared_is_of_the_right_class_and_bounded() {
         let mut random = StdRng::seed_from_u64(7);
         let pool = PortPool::new(1000, 65_535, &[], |_| false);
-        let high: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
+        let high: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
         assert!(high.len() == SHARED_TRIES as usize && high.iter().all(|port| *port >= 1024));
         let pool = PortPool::new(2000, 2002, &[], |_| false);
-        let mut all: Vec<u16> = pool.candidates(Likeness::Class(5000), &mut random).collect();
+        let mut all: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
         all.sort_unstable();
         assert_eq!(all, [2000, 2001, 2002]);
     }
@@ -349,7 +349,7 @@ mod tests {
         let mut random = StdRng::seed_from_u64(4);
         let pool = PortPool::new(1024, 65535, &[], |_| false);
         let ports: Vec<i32> = (0..2000)
-            .map(|_| i32::from(pool.take(Likeness::None, &mut random).expect("free ports")))
+            .map(|_| i32::from(pool.take(PortPreference::None, &mut random).expect("free ports")))
             .collect();
         let steps: HashSet<i32> = ports.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(steps.len() > 1900, "differences between successive ports repeat");
@@ -365,7 +365,7 @@ mod tests {
                     let pool = &pool;
                     scope.spawn(move || {
                         let mut random = StdRng::seed_from_u64(seed);
-                        std::iter::from_fn(|| pool.take(Likeness::None, &mut random))
+                        std::iter::from_fn(|| pool.take(PortPreference::None, &mut random))
                             .collect::<Vec<_>>()
                     })
                 })

@@ -16,14 +16,14 @@ use super::forwards::Forwards;
 use super::key::Key;
 use super::session::{End, Origin};
 use super::settings::Settings;
-use super::table::{Listed, SessionId};
-use super::{Nat, dynamic_addresses, externals};
+use super::table::{SessionInfo, SessionId};
+use super::{Translator, dynamic_addresses, externals};
 
-impl Nat {
+impl Translator {
     /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
-    /// `late_syn_error` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
+    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
     pub fn with_rules(&self, settings: Settings) -> Self {
-        self.mappings.follow(&settings);
+        self.mappings.set_addresses(&settings);
         Self {
             table: Arc::clone(&self.table),
             mappings: Arc::clone(&self.mappings),
@@ -32,8 +32,8 @@ impl Nat {
             identifications: Arc::clone(&self.identifications),
             legs: Arc::clone(&self.legs),
             answers: Arc::clone(&self.answers),
-            late_syns: Arc::clone(&self.late_syns),
-            farewells: Arc::clone(&self.farewells),
+            delayed_rejects: Arc::clone(&self.delayed_rejects),
+            notifications: Arc::clone(&self.notifications),
             forwards: Forwards::new(&settings),
             externals: externals(&settings),
             dynamic: dynamic_addresses(&settings),
@@ -84,8 +84,8 @@ impl Nat {
     }
 
     /// Whether a session could begin, as it is, by the rules.
-    fn allows(&self, session: &Listed) -> bool {
-        if self.is_homeless(session) {
+    fn allows(&self, session: &SessionInfo) -> bool {
+        if self.address_removed(session) {
             return false;
         }
         let Tuple { protocol, source, destination } = session.original;
@@ -93,7 +93,7 @@ impl Nat {
         let is_published = |external| self.forwards.target(protocol, external).is_some();
         let may_go_out = |inside: Endpoint, remote: Endpoint| {
             let rule = self.outbound_rule(inside.address, remote.address);
-            self.line_of_own(inside.address) == Some(session.uplink)
+            self.uplink_of_probe_address(inside.address) == Some(session.uplink)
                 || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
         };
         let Origin { from, to } = session.origin;

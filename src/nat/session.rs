@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use crate::time::{Span, Tick};
 
 use super::key::Key;
-use super::tcp_state::{Placement, TcpState};
+use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::Segment;
 
 /// Which of a session's two tuples a packet matches.
@@ -114,7 +114,7 @@ impl Origin {
 
     /// Whether packets of this direction leave towards the inside.
     #[inline]
-    pub fn leaves_inside(self, direction: Direction) -> bool {
+    pub fn is_inbound(self, direction: Direction) -> bool {
         match direction {
             Direction::Original => self.to.is_inside(),
             Direction::Reply => self.from.is_inside(),
@@ -123,7 +123,7 @@ impl Origin {
 
     /// Whether packets of this direction come from outside over a dynamic mapping.
     #[inline]
-    pub fn comes_over_mapping(self, direction: Direction) -> bool {
+    pub fn is_inbound_over_mapping(self, direction: Direction) -> bool {
         let (sender, receiver) = match direction {
             Direction::Original => (self.from, self.to),
             Direction::Reply => (self.to, self.from),
@@ -132,7 +132,7 @@ impl Origin {
     }
 }
 
-/// State of a session of any protocol; indexes [`Lifetimes`].
+/// State of a session of any protocol; indexes [`IdleTimeouts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// TCP.
@@ -140,13 +140,13 @@ pub enum State {
     /// UDP.
     Udp,
     /// UDP to port 53 whose last packet was an answer.
-    DnsAnswered,
+    DnsReplied,
     /// ICMP query.
     Icmp,
     /// Any other protocol, tracked by addresses.
     Other,
     /// UDP from a server that is published in several places, until somebody answers: where it belongs is a guess.
-    Guessed,
+    Tentative,
 }
 
 impl State {
@@ -159,10 +159,10 @@ impl State {
         match self {
             Self::Tcp(state) => state as u8,
             Self::Udp => base,
-            Self::DnsAnswered => base + 1,
+            Self::DnsReplied => base + 1,
             Self::Icmp => base + 2,
             Self::Other => base + 3,
-            Self::Guessed => base + 4,
+            Self::Tentative => base + 4,
         }
     }
 
@@ -171,10 +171,10 @@ impl State {
         match number.checked_sub(TcpState::ALL.len() as u8) {
             None => Self::Tcp(TcpState::ALL[number as usize]),
             Some(0) => Self::Udp,
-            Some(1) => Self::DnsAnswered,
+            Some(1) => Self::DnsReplied,
             Some(2) => Self::Icmp,
             Some(3) => Self::Other,
-            Some(_) => Self::Guessed,
+            Some(_) => Self::Tentative,
         }
     }
 
@@ -183,28 +183,28 @@ impl State {
         match self {
             Self::Tcp(TcpState::SynOriginal | TcpState::SynReply) => "syn",
             Self::Tcp(TcpState::SynBoth) => "syn-answered",
-            Self::Tcp(TcpState::PickedUp | TcpState::PickedUpFin) => "picked-up",
+            Self::Tcp(TcpState::Midstream | TcpState::MidstreamFin) => "picked-up",
             Self::Tcp(TcpState::Established) => "established",
             Self::Tcp(TcpState::FinOriginal | TcpState::FinReply) => "half-closed",
             Self::Tcp(TcpState::FinBoth) => "closed",
             Self::Tcp(TcpState::Reset) => "reset",
             Self::Udp => "udp",
-            Self::DnsAnswered => "dns-answered",
+            Self::DnsReplied => "dns-answered",
             Self::Icmp => "icmp",
             Self::Other => "other",
-            Self::Guessed => "guessed",
+            Self::Tentative => "guessed",
         }
     }
 }
 
 /// Idle timeout of every state.
 #[derive(Clone, Copy, Debug)]
-pub struct Lifetimes {
+pub struct IdleTimeouts {
     spans: [Span; State::COUNT],
     inbound_refresh: bool,
 }
 
-impl Lifetimes {
+impl IdleTimeouts {
     /// The timeouts of the configuration, spread over the states.
     pub fn new(timeouts: &super::settings::Timeouts) -> Self {
         let mut spans = [timeouts.udp; State::COUNT];
@@ -212,8 +212,8 @@ impl Lifetimes {
             spans[state as usize] = match state {
                 TcpState::SynOriginal | TcpState::SynReply => timeouts.tcp_syn,
                 TcpState::SynBoth
-                | TcpState::PickedUp
-                | TcpState::PickedUpFin
+                | TcpState::Midstream
+                | TcpState::MidstreamFin
                 | TcpState::FinBoth
                 | TcpState::Reset => timeouts.tcp_transitory,
                 TcpState::Established | TcpState::FinOriginal | TcpState::FinReply => {
@@ -221,7 +221,7 @@ impl Lifetimes {
                 }
             };
         }
-        spans[State::DnsAnswered.number() as usize] = timeouts.udp_dns;
+        spans[State::DnsReplied.number() as usize] = timeouts.udp_dns;
         spans[State::Icmp.number() as usize] = timeouts.icmp;
         spans[State::Other.number() as usize] = timeouts.udp;
         Self { spans, inbound_refresh: true }
@@ -336,8 +336,8 @@ impl Record {
 
     /// The moment at which the session ends if nothing more comes.
     #[inline]
-    pub(super) fn deadline(&self, lifetimes: &Lifetimes) -> Tick {
-        Tick(self.last_seen.load(Relaxed)).after(lifetimes.of(self.state()))
+    pub(super) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {
+        Tick(self.last_seen.load(Relaxed)).after(idle_timeouts.of(self.state()))
     }
 
     /// Counts a packet in: refreshes the session and moves its state. True when the session now ends earlier than
@@ -348,7 +348,7 @@ impl Record {
         direction: Direction,
         segment: Option<&Segment>,
         now: Tick,
-        lifetimes: &Lifetimes,
+        idle_timeouts: &IdleTimeouts,
     ) -> bool {
         let before = self.state();
         let mut refreshes = true;
@@ -356,15 +356,15 @@ impl Record {
             (State::Tcp(state), Some(segment)) => {
                 let placement = self.tcp.place(direction, segment);
                 let next = state.after(direction, segment.flags, placement);
-                let anew = placement == Placement::Anew
+                let anew = placement == SequenceCheck::Anew
                     || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
                 let believed = if segment.flags.syn() && state.is_opening() {
                     // Another attempt has other numbers, and an answer to an old one had wrong ones.
-                    self.tcp.forget_side(direction);
-                    Placement::InWindow
+                    self.tcp.reset_direction(direction);
+                    SequenceCheck::InWindow
                 } else if next != state && anew {
                     self.tcp.forget();
-                    Placement::InWindow
+                    SequenceCheck::InWindow
                 } else {
                     placement
                 };
@@ -373,14 +373,14 @@ impl Record {
                 refreshes = !segment.flags.rst() || next != state;
                 State::Tcp(next)
             }
-            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
+            (State::Udp | State::DnsReplied | State::Tentative, _) => {
                 refreshes =
-                    lifetimes.inbound_refresh || !self.origin().comes_over_mapping(direction);
+                    idle_timeouts.inbound_refresh || !self.origin().is_inbound_over_mapping(direction);
                 match direction {
                     Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
-                        State::DnsAnswered
+                        State::DnsReplied
                     }
-                    Direction::Original if before == State::Guessed => State::Guessed,
+                    Direction::Original if before == State::Tentative => State::Tentative,
                     Direction::Original | Direction::Reply => State::Udp,
                 }
             }
@@ -393,7 +393,7 @@ impl Record {
             return false;
         }
         self.state.store(after.number(), Relaxed);
-        lifetimes.of(after) < lifetimes.of(before)
+        idle_timeouts.of(after) < idle_timeouts.of(before)
     }
 }
 

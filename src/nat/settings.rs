@@ -27,11 +27,11 @@ pub struct Settings {
     /// Who may go out.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation.
-    pub exempt: Vec<Exemption>,
+    pub exempt: Vec<NoNatRule>,
     /// Mapping behaviour (RFC 4787 section 4.1).
-    pub mapping: Dependence,
+    pub mapping: EndpointDependence,
     /// Filtering behaviour (RFC 4787 section 5).
-    pub filtering: Dependence,
+    pub filtering: EndpointDependence,
     /// Whether inside hosts reach each other through external addresses.
     pub hairpin: bool,
     /// Dynamic external ports, inclusive.
@@ -39,7 +39,7 @@ pub struct Settings {
     /// TCP MSS clamp.
     pub mss_clamp: MssClamp,
     /// Whether a host whose external address has no port left may use another one of the line (RFC 7857 section 4).
-    pub soft_pooling: bool,
+    pub paired_soft: bool,
     /// Whether UDP ports keep their lowest bit (RFC 4787 REQ-4).
     pub port_parity: bool,
     /// Whether mappings towards different destinations may share an external port (RFC 7857 section 3).
@@ -50,7 +50,7 @@ pub struct Settings {
     /// it gets none (RFC 5508 REQ-8, RFC 6888 REQ-11).
     pub refusal: Option<u8>,
     /// Whether a SYN that nobody waits for is answered with port unreachable after a while (RFC 5382 REQ-4).
-    pub late_syn_error: bool,
+    pub delayed_reject: bool,
     /// Idle timeouts.
     pub timeouts: Timeouts,
     /// Sessions at one time, exactly.
@@ -62,7 +62,7 @@ pub struct Settings {
     /// Datagrams in pieces that are tracked at one time.
     pub fragments: u32,
     /// Freed ports that are kept for their last holders, on each external address for each protocol.
-    pub resting_ports: u32,
+    pub delayed_ports: u32,
     /// ICMP errors of our own to one host in a second; 0: no limit.
     pub icmp_errors_per_host: u32,
 }
@@ -93,17 +93,17 @@ impl Settings {
                 balance: Balance::Endpoint,
             }],
             exempt: Vec::new(),
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
+            mapping: EndpointDependence::EndpointIndependent,
+            filtering: EndpointDependence::AddressAndPortDependent,
             hairpin: true,
             ports: (1024, 65535),
             mss_clamp: MssClamp::Auto,
-            soft_pooling: false,
+            paired_soft: false,
             port_parity: true,
             port_overlapping: false,
             inbound_refresh: true,
             refusal: None,
-            late_syn_error: false,
+            delayed_reject: false,
             timeouts: Timeouts {
                 tcp_established: Span::seconds(7440),
                 tcp_transitory: Span::seconds(240),
@@ -112,13 +112,13 @@ impl Settings {
                 udp_dns: Span::seconds(10),
                 icmp: Span::seconds(60),
                 fragment: Span::seconds(15),
-                port_rest: Span(0),
+                port_reuse_delay: Span(0),
             },
             sessions: 1024,
             sessions_per_host: 0,
             new_sessions_per_host: 0,
             fragments: 64,
-            resting_ports: 0,
+            delayed_ports: 0,
             icmp_errors_per_host: 0,
         }
     }
@@ -148,7 +148,7 @@ pub struct ExternalAddress {
     /// Whether it is the host's own as well: packets that match nothing are then handed back to the host.
     pub owned: bool,
     /// Ports that the host's own connections take, inclusive; never taken for mappings. Those at which it waits come by
-    /// `Nat::bar_ports`.
+    /// `Translator::exclude_ports`.
     pub reserved: Vec<(u16, u16)>,
 }
 
@@ -223,7 +223,7 @@ pub enum Balance {
 
 /// Destinations towards which nothing is translated.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Exemption {
+pub struct NoNatRule {
     /// Addresses.
     pub to: Ipv4Net,
     /// Protocols.
@@ -234,7 +234,7 @@ pub struct Exemption {
 
 /// On what part of the remote endpoint a mapping or filter depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dependence {
+pub enum EndpointDependence {
     /// On none.
     EndpointIndependent,
     /// On its address.
@@ -272,5 +272,5 @@ pub struct Timeouts {
     /// Datagrams of which not all pieces have come.
     pub fragment: Span,
     /// How long a freed port is kept for its last holder (RFC 6888 REQ-8); zero: not at all.
-    pub port_rest: Span,
+    pub port_reuse_delay: Span,
 }

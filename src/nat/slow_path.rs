@@ -13,13 +13,13 @@ use crate::time::{Span, Tick};
 
 use super::fast_path::Packet;
 use super::key::Key;
-use super::lease::{Lease, has_ports};
+use super::binding::{Binding, has_ports};
 use super::session::{Direction, End, NewSession, Origin, State};
-use super::table::{Hit, InsertError, Tracked};
+use super::table::{Hit, InsertError, Lookup};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
-use super::{External, Lane, Nat};
+use super::{External, WorkerContext, Translator};
 
 /// A packet of no session, with what is known of it.
 struct Miss<'a> {
@@ -29,12 +29,12 @@ struct Miss<'a> {
     now: Tick,
 }
 
-impl Nat {
+impl Translator {
     /// Handles a packet of no session.
     #[cold]
     pub(super) fn open(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut packet: Packet<'_>,
         key: Key,
         segment: Option<&Segment>,
@@ -42,11 +42,11 @@ impl Nat {
     ) -> Verdict {
         let tuple = key.tuple();
         let (source, destination) = (tuple.source.address, tuple.destination.address);
-        let is_own = self.line_of_own(source).is_some();
+        let is_own = self.uplink_of_probe_address(source).is_some();
         if is_martian(source) && !is_own || is_martian(destination) || source == destination {
             return Verdict::Drop(DropReason::Martian);
         }
-        if let Some(verdict) = self.pass_exempt(lane, &mut packet, tuple) {
+        if let Some(verdict) = self.bypass(lane, &mut packet, tuple) {
             return verdict;
         }
         let Packet { parsed, wire_length, .. } = packet;
@@ -63,50 +63,50 @@ impl Nat {
                 Err(reason @ (DropReason::NoMapping | DropReason::Filtered)) => {
                     let verdict = self.leave(destination, reason);
                     if verdict == Verdict::Drop(reason) {
-                        self.remember_syn(&packet, tuple, now);
+                        self.defer(&packet, tuple, now);
                     }
                     Ok(verdict)
                 }
                 outcome @ (Ok(_) | Err(_)) => outcome,
             },
-            (false, None) => Err(DropReason::SourceNotInside),
+            (false, None) => Err(DropReason::SourceNotAllowed),
         };
-        outcome.unwrap_or_else(|reason| self.refuse(lane, &mut packet, reason, now))
+        outcome.unwrap_or_else(|reason| self.reject(lane, &mut packet, reason, now))
     }
 
-    fn open_outbound(&self, lane: &mut Lane, miss: Miss<'_>) -> Result<Verdict, DropReason> {
+    fn open_outbound(&self, lane: &mut WorkerContext, miss: Miss<'_>) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
-        let chosen = self.choose_uplink(&tuple);
+        let chosen = self.select_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
         let uplink =
             published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
-        let is_ambiguous = self.forwards.is_ambiguous(tuple.protocol, tuple.source);
+        let published_more_than_once = self.forwards.published_more_than_once(tuple.protocol, tuple.source);
         let state = match (miss.opening_state(), published) {
             // It may begin something, or answer what the box has forgotten.
-            (Ok(State::Udp), Some(_)) if is_ambiguous => State::Guessed,
+            (Ok(State::Udp), Some(_)) if published_more_than_once => State::Tentative,
             (Ok(state), _) => state,
             // A static forward's server goes on in the middle of a connection after a restart of the box.
             (
-                Err(DropReason::TcpWithoutSession | DropReason::UnaskedAnswer),
+                Err(DropReason::TcpWithoutSession | DropReason::IcmpUnsolicitedReply),
                 Some((_, endpoint)),
             ) => {
-                return self.resume_from_server(lane, miss, uplink, endpoint);
+                return self.adopt_midstream_from_server(lane, miss, uplink, endpoint);
             }
             (Err(reason), _) => return Err(reason),
         };
-        let lease = match (self.lease(lane, tuple, uplink, miss.now), published) {
+        let lease = match (self.bind(lane, tuple, uplink, miss.now), published) {
             (Ok(lease), _) => lease,
             // A published server's answers look like this when the table is full: no account may stop them.
             (Err(_), Some((_, external))) => {
-                return self.answer_stateless(lane, miss, external, uplink);
+                return self.forward_reply_stateless(lane, miss, external, uplink);
             }
             (Err(reason), None) => return Err(reason),
         };
         let origin = Origin { from: lease.from, to: End::Outside };
         let external = lease.external;
-        match self.open_leased(lane, miss, lease, tuple.destination, origin, uplink, state) {
+        match self.open_bound(lane, miss, lease, tuple.destination, origin, uplink, state) {
             Err((DropReason::TableFull, miss)) if published.is_some() => {
-                self.answer_stateless(lane, miss, external, uplink)
+                self.forward_reply_stateless(lane, miss, external, uplink)
             }
             outcome => outcome.map_err(|(reason, _)| reason),
         }
@@ -114,7 +114,7 @@ impl Nat {
 
     fn open_hairpin(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         miss: Miss<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
@@ -126,17 +126,17 @@ impl Nat {
             && published.is_none()
             && !self.mappings.exists(tuple.protocol, tuple.destination)
         {
-            return Ok(Verdict::HandBack);
+            return Ok(Verdict::PassToHost);
         }
         if !self.settings.hairpin {
-            return Err(DropReason::HairpinOff);
+            return Err(DropReason::HairpinDisabled);
         }
         let state = miss.opening_state()?;
-        let mut lease = self.lease(lane, tuple, external.uplink, miss.now)?;
+        let mut lease = self.bind(lane, tuple, external.uplink, miss.now)?;
         let target = match published {
             Some(target) => Ok(target),
             None => self
-                .adopt_mapping(tuple.protocol, tuple.destination, lease.external, miss.now)
+                .borrow_mapping(tuple.protocol, tuple.destination, lease.external, miss.now)
                 .map(|adopted| {
                     lease.target = Some(adopted.mapping);
                     adopted.inside
@@ -145,11 +145,11 @@ impl Nat {
         let target = match target {
             Ok(target) => target,
             Err(reason) => {
-                self.return_lease(tuple, &lease, miss.now);
+                self.release_binding(tuple, &lease, miss.now);
                 if reason == DropReason::Filtered
                     && self.mappings.exists(tuple.protocol, lease.external)
                 {
-                    self.mappings.knock(
+                    self.mappings.open_pinhole(
                         tuple.protocol,
                         lease.external,
                         tuple.destination,
@@ -161,18 +161,18 @@ impl Nat {
         };
         let to = if lease.target.is_some() { End::Mapping } else { End::Forward };
         let origin = Origin { from: lease.from, to };
-        self.open_leased(lane, miss, lease, target, origin, external.uplink, state)
+        self.open_bound(lane, miss, lease, target, origin, external.uplink, state)
             .map_err(|(reason, _)| reason)
     }
 
     /// Opens a session from inside that leaves with the lease's endpoint towards `target`; gives the lease and the
     /// packet back if it cannot.
     #[expect(clippy::too_many_arguments, reason = "what a session from inside is made of")]
-    fn open_leased<'a>(
+    fn open_bound<'a>(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut miss: Miss<'a>,
-        lease: Lease,
+        lease: Binding,
         target: Endpoint,
         origin: Origin,
         uplink: u8,
@@ -183,19 +183,19 @@ impl Nat {
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
-            return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+            return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
         };
-        self.return_lease(miss.tuple, &lease, miss.now);
+        self.release_binding(miss.tuple, &lease, miss.now);
         match error {
             InsertError::Exists => Ok(self.retry(lane, miss)),
-            InsertError::ReplyTaken => Err((DropReason::AddressBusy, miss)),
+            InsertError::ReplyConflict => Err((DropReason::AddressConflict, miss)),
             InsertError::Full => Err((DropReason::TableFull, miss)),
         }
     }
 
     fn open_inbound(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut miss: Miss<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
@@ -204,7 +204,7 @@ impl Nat {
             return Err(DropReason::Martian);
         }
         if let Some(server) = self.forwards.target(tuple.protocol, tuple.destination) {
-            return self.open_forward(lane, miss, server, external.uplink);
+            return self.open_inbound_forward(lane, miss, server, external.uplink);
         }
         let state = miss.opening_state().map_err(|reason| {
             if self.mappings.exists(tuple.protocol, tuple.destination) {
@@ -214,7 +214,7 @@ impl Nat {
             }
         })?;
         let adopted =
-            self.adopt_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
+            self.borrow_mapping(tuple.protocol, tuple.destination, tuple.source, miss.now)?;
         let reply =
             Tuple { protocol: tuple.protocol, source: adopted.inside, destination: tuple.source };
         let new = NewSession {
@@ -226,12 +226,12 @@ impl Nat {
             idle: miss.now.since(adopted.refreshed),
         };
         let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
-            return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+            return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
         };
-        self.return_adopted(tuple, tuple.source, adopted.mapping, miss.now);
+        self.release_borrowed(tuple, tuple.source, adopted.mapping, miss.now);
         match error {
             InsertError::Exists => Ok(self.retry(lane, miss)),
-            InsertError::ReplyTaken => Err(DropReason::AddressBusy),
+            InsertError::ReplyConflict => Err(DropReason::AddressConflict),
             InsertError::Full => Err(DropReason::TableFull),
         }
     }
@@ -239,20 +239,20 @@ impl Nat {
     /// A session from outside to a published server. When the same client endpoint already talks to the same server
     /// endpoint (through another uplink or another published port), its source port is rewritten for this one. What the
     /// server itself began by a guess yields: now the line is known.
-    fn open_forward(
+    fn open_inbound_forward(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut miss: Miss<'_>,
         server: Endpoint,
         uplink: u8,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
         let stateless = Tuple { destination: server, ..tuple };
-        let state = match (miss.opening_state(), miss.picked_up_state()) {
+        let state = match (miss.opening_state(), miss.midstream_state()) {
             (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => state,
             // RST and FIN of a connection that the box no longer knows: the server does.
             (Err(reason @ DropReason::TcpWithoutSession), None) => {
-                return self.ask_stateless(lane, miss, stateless, uplink, reason);
+                return self.forward_request_stateless(lane, miss, stateless, uplink, reason);
             }
             (Err(reason), _) => return Err(reason),
         };
@@ -263,11 +263,11 @@ impl Nat {
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => {
-                    return Ok(self.deliver(lane, &mut miss.packet, &first_hit(&new), miss.now));
+                    return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
                 }
                 Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
                 Err(InsertError::Full) => {
-                    return self.ask_stateless(
+                    return self.forward_request_stateless(
                         lane,
                         miss,
                         stateless,
@@ -275,37 +275,37 @@ impl Nat {
                         DropReason::TableFull,
                     );
                 }
-                Err(InsertError::ReplyTaken) if self.take_back_guess(reply, miss.now) => {}
-                Err(InsertError::ReplyTaken) if has_ports(tuple.protocol) => {
-                    client.port = lane.random_port()
+                Err(InsertError::ReplyConflict) if self.replace_tentative(reply, miss.now) => {}
+                Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
+                    client.port = lane.random_unprivileged_port()
                 }
-                Err(InsertError::ReplyTaken) => return Err(DropReason::AddressBusy),
+                Err(InsertError::ReplyConflict) => return Err(DropReason::AddressConflict),
             }
         }
         Err(DropReason::PortsExhausted)
     }
 
     /// Ends the session that a server began with this tuple, if where it belongs was a guess.
-    fn take_back_guess(&self, begun: Key, now: Tick) -> bool {
-        let ended = self.table.end_guess(begun);
+    fn replace_tentative(&self, begun: Key, now: Tick) -> bool {
+        let ended = self.table.end_tentative(begun);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 
     /// A published server's packet in the middle of a connection that the box does not know. Where the server is
     /// published several times, only the client's next packet can tell where the connection came in: until then nothing
     /// may go out from the wrong place.
-    fn resume_from_server(
+    fn adopt_midstream_from_server(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut miss: Miss<'_>,
         uplink: u8,
         published: Endpoint,
     ) -> Result<Verdict, DropReason> {
-        if self.forwards.is_ambiguous(miss.tuple.protocol, miss.tuple.source) {
-            return Err(DropReason::LineUnknown);
+        if self.forwards.published_more_than_once(miss.tuple.protocol, miss.tuple.source) {
+            return Err(DropReason::UplinkUnknown);
         }
         let to = Tuple { source: published, ..miss.tuple };
-        let Some(state) = miss.picked_up_state() else {
+        let Some(state) = miss.midstream_state() else {
             return Ok(self.send_stateless(lane, miss, to, false, uplink));
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
@@ -314,11 +314,11 @@ impl Nat {
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         Ok(match self.insert(lane, &new, None, miss.now) {
             Ok(()) => {
-                let hit = Hit { to, direction: Direction::Reply, ..first_hit(&new) };
-                self.deliver(lane, &mut miss.packet, &hit, miss.now)
+                let hit = Hit { to, direction: Direction::Reply, ..initial_match(&new) };
+                self.forward_match(lane, &mut miss.packet, &hit, miss.now)
             }
             Err(InsertError::Exists) => self.retry(lane, miss),
-            Err(InsertError::Full | InsertError::ReplyTaken) => {
+            Err(InsertError::Full | InsertError::ReplyConflict) => {
                 self.send_stateless(lane, miss, to, false, uplink)
             }
         })
@@ -326,9 +326,9 @@ impl Nat {
 
     /// A client's packet that cannot have a session goes on to the server without, unless the server would take it for that
     /// of a session which came in elsewhere: it would be answered there.
-    fn ask_stateless(
+    fn forward_request_stateless(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         miss: Miss<'_>,
         to: Tuple,
         uplink: u8,
@@ -342,15 +342,15 @@ impl Nat {
 
     /// A published server's packet that cannot have a session goes out without, unless it may answer a question that came in
     /// elsewhere.
-    fn answer_stateless(
+    fn forward_reply_stateless(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         miss: Miss<'_>,
         published: Endpoint,
         uplink: u8,
     ) -> Result<Verdict, DropReason> {
-        if self.forwards.is_ambiguous(miss.tuple.protocol, miss.tuple.source) {
-            return Err(DropReason::LineUnknown);
+        if self.forwards.published_more_than_once(miss.tuple.protocol, miss.tuple.source) {
+            return Err(DropReason::UplinkUnknown);
         }
         let to = Tuple { source: published, ..miss.tuple };
         Ok(self.send_stateless(lane, miss, to, false, uplink))
@@ -359,13 +359,13 @@ impl Nat {
     /// Translates a packet of a static forward without a session.
     fn send_stateless(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         mut miss: Miss<'_>,
         to: Tuple,
         inside: bool,
         uplink: u8,
     ) -> Verdict {
-        let verdict = self.send_on(lane, &mut miss.packet, to, inside, uplink, miss.now);
+        let verdict = self.rewrite_and_count(lane, &mut miss.packet, to, inside, uplink, miss.now);
         if verdict == Verdict::Translated {
             lane.counters.stateless += 1;
         }
@@ -373,19 +373,19 @@ impl Nat {
     }
 
     /// Another worker was faster with the very same session: its record serves this packet too.
-    fn retry(&self, lane: &mut Lane, mut miss: Miss<'_>) -> Verdict {
+    fn retry(&self, lane: &mut WorkerContext, mut miss: Miss<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
         match self.table.track(key, self.table.hash(key), miss.segment, miss.now) {
-            Tracked::Hit(hit) => self.deliver(lane, &mut miss.packet, &hit, miss.now),
+            Lookup::Hit(hit) => self.forward_match(lane, &mut miss.packet, &hit, miss.now),
             // Gone again already, which takes a whole lifetime; the sender will try again.
-            Tracked::Corpse(_) | Tracked::Miss => Verdict::Drop(DropReason::TableFull),
+            Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
         }
     }
 
     /// Adds a session; in a full table at the cost of one that the table gives up more easily.
     fn insert(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         new: &NewSession,
         segment: Option<&Segment>,
         now: Tick,
@@ -415,7 +415,7 @@ impl Miss<'_> {
         match self.packet.parsed.content() {
             Content::Udp => Ok(State::Udp),
             Content::IcmpQuery(kind) if kind.is_request() => Ok(State::Icmp),
-            Content::IcmpQuery(_) => Err(DropReason::UnaskedAnswer),
+            Content::IcmpQuery(_) => Err(DropReason::IcmpUnsolicitedReply),
             Content::Other => Ok(State::Other),
             Content::Fragment { .. } => opening_state_of_fragment(self.tuple),
             Content::Tcp(_) => unreachable!("its header was read"),
@@ -426,19 +426,19 @@ impl Miss<'_> {
     }
 
     /// The state of a connection that is adopted in its middle, if the packet shows that there is one.
-    fn picked_up_state(&self) -> Option<State> {
-        self.segment.and_then(|segment| TcpState::picked_up(segment.flags)).map(State::Tcp)
+    fn midstream_state(&self) -> Option<State> {
+        self.segment.and_then(|segment| TcpState::midstream(segment.flags)).map(State::Tcp)
     }
 }
 
 /// The hit that the packet which opens a session makes.
-fn first_hit(new: &NewSession) -> Hit {
+fn initial_match(new: &NewSession) -> Hit {
     Hit {
         to: new.reply.tuple().mirrored(),
         direction: Direction::Original,
         origin: new.origin,
         uplink: new.uplink,
-        rehang: None,
+        reschedule: None,
     }
 }
 
@@ -448,7 +448,7 @@ fn opening_state_of_fragment(tuple: Tuple) -> Result<State, DropReason> {
         Protocol::TCP => Err(DropReason::TcpWithoutSession),
         Protocol::UDP => Ok(State::Udp),
         Protocol::ICMP if tuple.destination.port == 0 => Ok(State::Icmp),
-        Protocol::ICMP => Err(DropReason::UnaskedAnswer),
+        Protocol::ICMP => Err(DropReason::IcmpUnsolicitedReply),
         _ => Ok(State::Other),
     }
 }

@@ -12,13 +12,13 @@ use crate::time::{Span, Tick};
 
 use super::forwards::Forwards;
 use super::mappings::Mappings;
-use super::{Dependence, Key, Lane, MssClamp, Nat, Packet, Settings, Timeouts, Verdict};
+use super::{EndpointDependence, Key, WorkerContext, MssClamp, Translator, Packet, Settings, Timeouts, Verdict};
 
 const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 /// A box with next to no ports, so that one that is not given back is missed soon.
-pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
+pub(super) fn settings(ports: (u16, u16), filtering: EndpointDependence) -> Settings {
     let timeout = Span::seconds(10);
     Settings {
         filtering,
@@ -33,7 +33,7 @@ pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
             udp_dns: timeout,
             icmp: timeout,
             fragment: timeout,
-            port_rest: Span(0),
+            port_reuse_delay: Span(0),
         },
         sessions: 64,
         sessions_per_host: 16,
@@ -42,7 +42,7 @@ pub(super) fn settings(ports: (u16, u16), filtering: Dependence) -> Settings {
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(nat: &Nat, lane: &mut Lane, tuple: Tuple, now: Tick) -> Result<Tuple, Verdict> {
+fn send(nat: &Translator, lane: &mut WorkerContext, tuple: Tuple, now: Tick) -> Result<Tuple, Verdict> {
     let mut buffer = craft::udp(tuple, b"payload");
     let length = buffer.len();
     let parsed = parse(&buffer, ChecksumMode::Complete).expect("well-formed");
@@ -56,7 +56,7 @@ fn send(nat: &Nat, lane: &mut Lane, tuple: Tuple, now: Tick) -> Result<Tuple, Ve
             let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
             Ok(parsed.tuple().expect("udp has a tuple"))
         }
-        verdict @ (Verdict::HandBack | Verdict::Held | Verdict::Answer(..) | Verdict::Drop(_)) => {
+        verdict @ (Verdict::PassToHost | Verdict::Held | Verdict::Answer(..) | Verdict::Drop(_)) => {
             Err(verdict)
         }
     }
@@ -66,10 +66,10 @@ fn send(nat: &Nat, lane: &mut Lane, tuple: Tuple, now: Tick) -> Result<Tuple, Ve
 #[test]
 fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     const WORKERS: usize = 3;
-    let settings = settings((40_000, 40_003), Dependence::AddressAndPortDependent);
-    let nat = Nat::new(settings, WORKERS, Tick(0)).expect("memory");
+    let settings = settings((40_000, 40_003), EndpointDependence::AddressAndPortDependent);
+    let nat = Translator::new(settings, WORKERS, Tick(0)).expect("memory");
     let barrier = Barrier::new(WORKERS);
-    let round = |lane: &mut Lane, worker: usize, number: u32| {
+    let round = |lane: &mut WorkerContext, worker: usize, number: u32| {
         let now = Tick(0).after(Span::seconds(60 * number));
         // To remotes of their own, or all to one: then it is one session as well.
         let apart = number.is_multiple_of(2);
@@ -96,7 +96,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
             .map(|worker| {
                 let (nat, round) = (&nat, &round);
                 scope.spawn(move || {
-                    let mut lane = nat.lane_with(worker, StdRng::seed_from_u64(worker as u64));
+                    let mut lane = nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
                     (1..1500).map(|number| round(&mut lane, worker, number)).collect()
                 })
             })
@@ -113,7 +113,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
 /// ever: its end looked for the old port.
 #[test]
 fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
-    let settings = settings((40_000, 40_003), Dependence::EndpointIndependent);
+    let settings = settings((40_000, 40_003), EndpointDependence::EndpointIndependent);
     let mappings = Mappings::new(&settings, &Forwards::new(&settings));
     let inside = Endpoint::new(HOST, 5000);
     let remote = Endpoint::new(Ipv4Addr::new(192, 0, 2, 1), 1);
@@ -134,7 +134,7 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
             let mut random = StdRng::seed_from_u64(2);
             while !over.load(Relaxed) {
                 let external = Endpoint::new(G, random.random_range(40_000..=40_003));
-                if let Some(adopted) = mappings.adopt(Protocol::UDP, external, remote) {
+                if let Some(adopted) = mappings.borrow(Protocol::UDP, external, remote) {
                     assert_eq!((adopted.mapping, adopted.inside), (key, inside));
                     // As the end of an inbound session does it.
                     mappings.release_external(Protocol::UDP, external, remote, Tick(0));
@@ -152,29 +152,29 @@ fn workers_that_race_over_mappings_give_everything_back() {
     const WORKERS: usize = 2;
     let plain = |filtering| settings((40_000, 40_007), filtering);
     let resting = {
-        let mut settings = plain(Dependence::EndpointIndependent);
-        settings.timeouts.port_rest = Span(500);
-        Settings { resting_ports: 5, ..settings }
+        let mut settings = plain(EndpointDependence::EndpointIndependent);
+        settings.timeouts.port_reuse_delay = Span(500);
+        Settings { delayed_ports: 5, ..settings }
     };
     let overlapping = Settings {
-        mapping: Dependence::AddressAndPortDependent,
+        mapping: EndpointDependence::AddressAndPortDependent,
         port_overlapping: true,
-        ..plain(Dependence::AddressAndPortDependent)
+        ..plain(EndpointDependence::AddressAndPortDependent)
     };
     let cases = [
-        plain(Dependence::EndpointIndependent),
-        plain(Dependence::AddressDependent),
+        plain(EndpointDependence::EndpointIndependent),
+        plain(EndpointDependence::AddressDependent),
         resting,
         overlapping,
     ];
     for (seed, settings) in (1..).zip(cases) {
-        let nat = Nat::new(settings, WORKERS, Tick(0)).expect("memory");
+        let nat = Translator::new(settings, WORKERS, Tick(0)).expect("memory");
         std::thread::scope(|scope| {
             for worker in 0..WORKERS {
                 let nat = &nat;
                 scope.spawn(move || {
                     let mut lane =
-                        nat.lane_with(worker, StdRng::seed_from_u64(seed + worker as u64));
+                        nat.worker_with_rng(worker, StdRng::seed_from_u64(seed + worker as u64));
                     let mut random = StdRng::seed_from_u64(seed + 10 + worker as u64);
                     for step in 0..30_000u32 {
                         let now = Tick(step);
@@ -196,7 +196,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
                 });
             }
         });
-        let mut lanes = [0, 1].map(|worker| nat.lane_with(worker, StdRng::seed_from_u64(seed)));
+        let mut lanes = [0, 1].map(|worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(seed)));
         let now = Tick(60_000);
         for lane in &mut lanes {
             while !nat.expire(lane, now) {}

@@ -16,9 +16,9 @@ use super::index::{Entry, Index};
 use super::key::{Key, KeyHash, KeyHasher};
 use super::pool::{Due, Pool};
 use super::region::Region;
-use super::session::{Direction, Lifetimes, NewSession, Origin, Record, State};
-use super::tcp_state::{Placement, TcpState};
-use super::tcp_window::{Segment, TcpNumbers};
+use super::session::{Direction, IdleTimeouts, NewSession, Origin, Record, State};
+use super::tcp_state::{SequenceCheck, TcpState};
+use super::tcp_window::{Segment, TcpSequences};
 
 /// The session table.
 pub struct Table {
@@ -29,7 +29,7 @@ pub struct Table {
     /// Records in each pool's range but the last, which may have fewer.
     pool_size: u32,
     capacity: u32,
-    lifetimes: Lifetimes,
+    idle_timeouts: IdleTimeouts,
 }
 
 #[repr(align(64))]
@@ -41,11 +41,11 @@ struct SharedPool {
 
 /// What the table knows of a packet.
 #[derive(Clone, Copy, Debug)]
-pub enum Tracked {
+pub enum Lookup {
     /// A session, refreshed by the packet.
     Hit(Hit),
-    /// A session that has ended but was not collected yet; end it with [`Table::end_if_due`].
-    Corpse(SessionId),
+    /// A session that has ended but was not collected yet; end it with [`Table::reap_if_expired`].
+    Expired(SessionId),
     /// No session.
     Miss,
 }
@@ -61,8 +61,8 @@ pub struct Hit {
     pub origin: Origin,
     /// Its uplink.
     pub uplink: u8,
-    /// Set when the session now ends sooner than its place in the wheel: call [`Table::rehang`].
-    pub rehang: Option<SessionId>,
+    /// Set when the session now ends sooner than its place in the wheel: call [`Table::reschedule`].
+    pub reschedule: Option<SessionId>,
 }
 
 /// Names a record, live or not.
@@ -84,7 +84,7 @@ pub struct Ended {
 
 /// A session in a listing.
 #[derive(Clone, Copy, Debug)]
-pub struct Listed {
+pub struct SessionInfo {
     /// Its place; another session may have it later.
     pub id: SessionId,
     /// Tuple of the packets that opened it, on arrival.
@@ -98,7 +98,7 @@ pub struct Listed {
     /// Its state.
     pub state: State,
     /// Its numbers; they mean something for TCP only.
-    pub tcp: TcpNumbers,
+    pub tcp: TcpSequences,
     /// When it ends if nothing more comes.
     pub deadline: Tick,
 }
@@ -111,7 +111,7 @@ pub enum InsertError {
     /// A session with this original tuple exists: somebody else was faster.
     Exists,
     /// The reply tuple belongs to another session: choose another port.
-    ReplyTaken,
+    ReplyConflict,
 }
 
 impl Table {
@@ -122,7 +122,7 @@ impl Table {
     pub fn new(
         capacity: u32,
         workers: usize,
-        lifetimes: Lifetimes,
+        idle_timeouts: IdleTimeouts,
         secret: [u64; 4],
         now: Tick,
     ) -> io::Result<Self> {
@@ -144,7 +144,7 @@ impl Table {
             pools,
             pool_size,
             capacity,
-            lifetimes,
+            idle_timeouts,
         })
     }
 
@@ -191,18 +191,18 @@ impl Table {
 
     /// Looks a packet up and, when it belongs to a session, counts it in.
     #[inline]
-    pub fn track(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Tracked {
+    pub fn track(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Lookup {
         let locked = self.index.lock(hash);
         let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
-            return Tracked::Miss;
+            return Lookup::Miss;
         };
         let (id, direction) = split(entry);
         let record = &self.records[id as usize];
-        if now.reached(record.deadline(&self.lifetimes)) {
-            return Tracked::Corpse(SessionId(id));
+        if now.reached(record.deadline(&self.idle_timeouts)) {
+            return Lookup::Expired(SessionId(id));
         }
-        let ends_sooner = record.track(direction, segment, now, &self.lifetimes);
-        Tracked::Hit(Hit { rehang: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
+        let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
+        Lookup::Hit(Hit { reschedule: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
     }
 
     /// Looks a tuple up without touching its session.
@@ -211,7 +211,7 @@ impl Table {
         let locked = self.index.lock(hash);
         let (id, direction) = split(locked.find(hash, |entry| self.has_key(entry, key))?);
         let record = &self.records[id as usize];
-        (!now.reached(record.deadline(&self.lifetimes))).then(|| hit(record, direction))
+        (!now.reached(record.deadline(&self.idle_timeouts))).then(|| hit(record, direction))
     }
 
     /// Adds a session, in the pool of `worker` if it has room. `first` is the packet that opens it.
@@ -233,13 +233,13 @@ impl Table {
             let record = &self.records[id as usize];
             record.fill(new, now);
             if let Some(segment) = first {
-                record.tcp.advance(Direction::Original, segment, Placement::InWindow);
+                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
             }
             if let Err(error) = self.enter(id, new) {
                 pool.give_back(&self.records, id);
                 return Err(error);
             }
-            pool.hang(&self.records, id, record.deadline(&self.lifetimes), now);
+            pool.hang(&self.records, id, record.deadline(&self.idle_timeouts), now);
             shared.live.fetch_add(1, Relaxed);
             return Ok(());
         }
@@ -256,7 +256,7 @@ impl Table {
         if new.original == new.reply
             || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some()
         {
-            return Err(InsertError::ReplyTaken);
+            return Err(InsertError::ReplyConflict);
         }
         locked.insert(original, entry(id, Direction::Original)).map_err(|_| InsertError::Full)?;
         if locked.insert(reply, entry(id, Direction::Reply)).is_err() {
@@ -267,8 +267,8 @@ impl Table {
     }
 
     /// Ends a session if its time is over; None when it was refreshed or collected in the meantime.
-    pub fn end_if_due(&self, id: SessionId, now: Tick) -> Option<Ended> {
-        self.end_if(id, |record| now.reached(record.deadline(&self.lifetimes)))
+    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<Ended> {
+        self.end_if(id, |record| now.reached(record.deadline(&self.idle_timeouts)))
     }
 
     /// Ends the session of this original tuple at this place, whatever its time; None when it is gone.
@@ -277,12 +277,12 @@ impl Table {
     }
 
     /// Ends the session of this original tuple if where it belongs is a guess; None when there is no such session.
-    pub fn end_guess(&self, original: Key) -> Option<Ended> {
+    pub fn end_tentative(&self, original: Key) -> Option<Ended> {
         let hash = self.hash(original);
         let (id, _) =
             split(self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?);
         self.end_if(SessionId(id), |record| {
-            record.key(Direction::Original) == original && record.state() == State::Guessed
+            record.key(Direction::Original) == original && record.state() == State::Tentative
         })
     }
 
@@ -295,13 +295,13 @@ impl Table {
         })
     }
 
-    /// Moves a session to its right place in the wheel after [`Hit::rehang`].
-    pub fn rehang(&self, SessionId(id): SessionId, now: Tick) {
+    /// Moves a session to its right place in the wheel after [`Hit::reschedule`].
+    pub fn reschedule(&self, SessionId(id): SessionId, now: Tick) {
         let (_, mut pool) = self.lock_pool_of(id);
         // Between the look-up and here the record may have ended, and even been used anew; then this is idle work.
         if pool.is_live(&self.records, id) {
             pool.unhang(&self.records, id);
-            pool.hang(&self.records, id, self.records[id as usize].deadline(&self.lifetimes), now);
+            pool.hang(&self.records, id, self.records[id as usize].deadline(&self.idle_timeouts), now);
         }
     }
 
@@ -311,7 +311,7 @@ impl Table {
         let shared = &self.pools[worker % self.pools.len()];
         let mut pool = shared.pool.lock();
         for _ in 0..budget {
-            match pool.step(&self.records, now, &self.lifetimes) {
+            match pool.step(&self.records, now, &self.idle_timeouts) {
                 Due::Ended(id) => ended.push(self.bury(shared, &mut pool, id)),
                 Due::Moved => {}
                 Due::Nothing => return true,
@@ -331,20 +331,20 @@ impl Table {
     fn evict_from(&self, shared: &SharedPool, now: Tick) -> Option<Ended> {
         let mut pool = shared.pool.lock();
         let opening = |record: &Record| {
-            now.reached(record.deadline(&self.lifetimes))
+            now.reached(record.deadline(&self.idle_timeouts))
                 || record.origin() == Origin::FORWARD
                     && matches!(
                         record.state(),
                         State::Udp
-                            | State::DnsAnswered
+                            | State::DnsReplied
                             | State::Icmp
                             | State::Other
                             | State::Tcp(
                                 TcpState::SynOriginal
                                     | TcpState::SynReply
                                     | TcpState::SynBoth
-                                    | TcpState::PickedUp
-                                    | TcpState::PickedUpFin
+                                    | TcpState::Midstream
+                                    | TcpState::MidstreamFin
                             )
                     )
         };
@@ -365,12 +365,12 @@ impl Table {
         &self,
         from: (usize, u32),
         limit: u32,
-        mut visit: impl FnMut(Listed),
+        mut visit: impl FnMut(SessionInfo),
     ) -> Option<(usize, u32)> {
         let (number, offset) = from;
         let pool = self.pools.get(number)?.pool.lock();
         let next = pool.visit(&self.records, offset, limit, |id, record| {
-            visit(Listed {
+            visit(SessionInfo {
                 id: SessionId(id),
                 original: record.key(Direction::Original).tuple(),
                 reply: record.key(Direction::Reply).tuple(),
@@ -378,7 +378,7 @@ impl Table {
                 uplink: record.uplink(),
                 state: record.state(),
                 tcp: record.tcp.numbers(),
-                deadline: record.deadline(&self.lifetimes),
+                deadline: record.deadline(&self.idle_timeouts),
             });
         });
         match next {
@@ -426,7 +426,7 @@ fn hit(record: &Record, direction: Direction) -> Hit {
         direction,
         origin: record.origin(),
         uplink: record.uplink(),
-        rehang: None,
+        reschedule: None,
     }
 }
 

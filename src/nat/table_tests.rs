@@ -15,9 +15,9 @@ use crate::time::{Span, Tick};
 
 use super::key::Key;
 use super::model::{Expected, Known, Model};
-use super::session::{Direction, End, Lifetimes, NewSession, Origin, State};
+use super::session::{Direction, End, IdleTimeouts, NewSession, Origin, State};
 use super::settings::Settings;
-use super::table::{Ended, InsertError, Table, Tracked};
+use super::table::{Ended, InsertError, Table, Lookup};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 
@@ -27,7 +27,7 @@ enum Operation {
     Insert {
         original: u32,
         reply: u32,
-        picked_up: bool,
+        midstream: bool,
     },
     Track {
         target: Target,
@@ -86,7 +86,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ];
     let operation = prop_oneof![
         8 => (0..TUPLES, 0..TUPLES, any::<bool>())
-            .prop_map(|(original, reply, picked_up)| Operation::Insert { original, reply, picked_up }),
+            .prop_map(|(original, reply, midstream)| Operation::Insert { original, reply, midstream }),
         8 => (target.clone(), segment).prop_map(|(target, segment)| Operation::Track { target, segment }),
         2 => target.prop_map(|target| Operation::Peek { target }),
         3 => sleep.prop_map(Operation::Sleep),
@@ -109,8 +109,8 @@ struct Pair {
 
 impl Pair {
     fn new(capacity: u32, workers: usize, secret: [u64; 4], now: Tick) -> Self {
-        let table = Table::new(capacity, workers, lifetimes(), secret, now).expect("memory");
-        Self { table, model: Model::new(capacity as usize, lifetimes()), workers, now }
+        let table = Table::new(capacity, workers, idle_timeouts(), secret, now).expect("memory");
+        Self { table, model: Model::new(capacity as usize, idle_timeouts()), workers, now }
     }
 
     fn key(&self, target: &Target) -> Key {
@@ -127,8 +127,8 @@ impl Pair {
     fn step(&mut self, (operation, worker, delay): &Step) -> Result<(), TestCaseError> {
         let (worker, now) = (*worker, Tick(self.now.0.wrapping_sub(*delay)));
         match operation {
-            Operation::Insert { original, reply, picked_up } => {
-                let new = session(*original, *reply, *picked_up);
+            Operation::Insert { original, reply, midstream } => {
+                let new = session(*original, *reply, *midstream);
                 let inserted = self.table.insert(worker, &new, None, now);
                 prop_assert_eq!(inserted, self.model.insert(&new, None, now));
             }
@@ -138,7 +138,7 @@ impl Pair {
                 let found = self.table.peek(key, now).map(|hit| Expected::of(&hit));
                 let expected = match self.model.peek(key, now) {
                     Known::Hit(expected) => Some(expected),
-                    Known::Miss | Known::Corpse(_) => None,
+                    Known::Miss | Known::Expired(_) => None,
                 };
                 prop_assert_eq!(found, expected);
             }
@@ -168,18 +168,18 @@ impl Pair {
         let segment = (key.protocol == Protocol::TCP.0).then_some(segment);
         let expected = self.model.track(key, segment, now);
         match self.table.track(key, self.table.hash(key), segment, now) {
-            Tracked::Miss => prop_assert_eq!(Known::Miss, expected),
-            Tracked::Hit(hit) => {
+            Lookup::Miss => prop_assert_eq!(Known::Miss, expected),
+            Lookup::Hit(hit) => {
                 prop_assert_eq!(Known::Hit(Expected::of(&hit)), expected);
-                if let Some(id) = hit.rehang {
-                    self.table.rehang(id, now);
+                if let Some(id) = hit.reschedule {
+                    self.table.reschedule(id, now);
                 }
             }
-            Tracked::Corpse(id) => {
-                let ended = self.table.end_if_due(id, now);
-                prop_assert_eq!(ended.map(|ended| Known::Corpse(ended.original)), Some(expected));
+            Lookup::Expired(id) => {
+                let ended = self.table.reap_if_expired(id, now);
+                prop_assert_eq!(ended.map(|ended| Known::Expired(ended.original)), Some(expected));
                 self.bury(ended.as_slice(), now)?;
-                prop_assert_eq!(self.table.end_if_due(id, now), None, "nothing is ended twice");
+                prop_assert_eq!(self.table.reap_if_expired(id, now), None, "nothing is ended twice");
             }
         }
         Ok(())
@@ -190,7 +190,7 @@ impl Pair {
         for ended in ended {
             let session = self.model.remove(ended);
             prop_assert!(
-                now.reached(session.deadline(&self.model.lifetimes)),
+                now.reached(session.deadline(&self.model.idle_timeouts)),
                 "{:?} was not due",
                 session.state
             );
@@ -230,7 +230,7 @@ impl Pair {
             });
             prop_assert!(count <= limit);
         }
-        let lifetimes = &self.model.lifetimes;
+        let idle_timeouts = &self.model.idle_timeouts;
         let expected: HashMap<_, _> = self
             .model
             .sessions
@@ -238,7 +238,7 @@ impl Pair {
             .map(|session| {
                 let NewSession { original, reply, origin, uplink, .. } = session.new;
                 let value =
-                    (reply.tuple(), origin, uplink, session.state, session.deadline(lifetimes));
+                    (reply.tuple(), origin, uplink, session.state, session.deadline(idle_timeouts));
                 (original.tuple(), value)
             })
             .collect();
@@ -285,7 +285,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
         let mut random = StdRng::seed_from_u64(seed);
         let now = Tick(0);
         let secret = std::array::from_fn(|_| random.random());
-        let table = Table::new(CAPACITY, workers, lifetimes(), secret, now).expect("memory");
+        let table = Table::new(CAPACITY, workers, idle_timeouts(), secret, now).expect("memory");
         // Three rounds: the second and third use records anew, in another order.
         for round in 0..3 {
             let now = now.after(Span::seconds(1000 * round));
@@ -309,7 +309,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
                 let stranger = random_session(&mut random).original;
                 assert!(matches!(
                     table.track(stranger, table.hash(stranger), None, now),
-                    Tracked::Miss
+                    Lookup::Miss
                 ));
             }
             assert_eq!(keys_of(&table).len(), 2 * CAPACITY as usize);
@@ -358,7 +358,7 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     for (name, key) in attacks {
         let mut random = StdRng::seed_from_u64(7);
         let secret = std::array::from_fn(|_| random.random());
-        let table = Table::new(CAPACITY, 2, lifetimes(), secret, Tick(0)).expect("memory");
+        let table = Table::new(CAPACITY, 2, idle_timeouts(), secret, Tick(0)).expect("memory");
         let sessions: Vec<_> = (0..CAPACITY)
             .map(|number| {
                 let (addresses, ports) = key(number);
@@ -400,7 +400,7 @@ fn threads_neither_lose_nor_double_a_session() {
     for seed in 0..4 {
         let clock = AtomicU32::new(u32::MAX - 100_000);
         let table =
-            Table::new(CAPACITY, 2, lifetimes(), [seed, 2, 3, 4], Tick(clock.load(Relaxed)))
+            Table::new(CAPACITY, 2, idle_timeouts(), [seed, 2, 3, 4], Tick(clock.load(Relaxed)))
                 .expect("memory");
         // By number of the original tuple: how often its session began, less how often it ended.
         let alive: Vec<AtomicU32> = (0..TUPLES).map(|_| AtomicU32::new(0)).collect();
@@ -437,7 +437,7 @@ fn threads_neither_lose_nor_double_a_session() {
                             40..80 => {
                                 let (key, other) = (tuple(number), partner(number));
                                 match table.track(key, table.hash(key), None, now) {
-                                    Tracked::Hit(hit) => {
+                                    Lookup::Hit(hit) => {
                                         let to = Key::of(hit.to.mirrored());
                                         match hit.direction {
                                             Direction::Original => assert_eq!(to, other),
@@ -446,14 +446,14 @@ fn threads_neither_lose_nor_double_a_session() {
                                                 assert_eq!(partner(original), key);
                                             }
                                         }
-                                        if let Some(id) = hit.rehang {
-                                            table.rehang(id, now);
+                                        if let Some(id) = hit.reschedule {
+                                            table.reschedule(id, now);
                                         }
                                     }
-                                    Tracked::Corpse(id) => {
-                                        table.end_if_due(id, now).iter().for_each(note_end);
+                                    Lookup::Expired(id) => {
+                                        table.reap_if_expired(id, now).iter().for_each(note_end);
                                     }
-                                    Tracked::Miss => {}
+                                    Lookup::Miss => {}
                                 }
                             }
                             80..95 => {
@@ -534,12 +534,12 @@ fn tuple(number: u32) -> Key {
 }
 
 /// A session of the tuples of these numbers; the reply is bent to the original's protocol.
-fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
+fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
     let (original, reply) = (tuple(original), tuple(reply));
     let state = match Protocol(original.protocol) {
-        Protocol::TCP if picked_up => State::Tcp(TcpState::PickedUp),
+        Protocol::TCP if midstream => State::Tcp(TcpState::Midstream),
         Protocol::TCP => State::Tcp(TcpState::SynOriginal),
-        Protocol::UDP if picked_up => State::Guessed,
+        Protocol::UDP if midstream => State::Tentative,
         Protocol::UDP => State::Udp,
         Protocol::ICMP => State::Icmp,
         _ => State::Other,
@@ -548,7 +548,7 @@ fn session(original: u32, reply: u32, picked_up: bool) -> NewSession {
     NewSession {
         original,
         reply,
-        origin: if state == State::Guessed { GUESS } else { Origin::FORWARD },
+        origin: if state == State::Tentative { GUESS } else { Origin::FORWARD },
         uplink: (original.ports % 5) as u8,
         state,
         idle: Span(0),
@@ -572,9 +572,9 @@ fn random_session(random: &mut StdRng) -> NewSession {
 }
 
 /// The usual ones.
-fn lifetimes() -> Lifetimes {
+fn idle_timeouts() -> IdleTimeouts {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
-    Lifetimes::new(&Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 10)).timeouts)
+    IdleTimeouts::new(&Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 10)).timeouts)
 }
 
 /// Distinct tuples, so few that collisions and taken replies are the rule.

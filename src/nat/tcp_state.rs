@@ -6,14 +6,14 @@
 //! ```text
 //!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established
 //!   SynReply ---SYN from original-> SynBoth
-//!   PickedUp --any but SYN, FIN, RST from reply--> Established
-//!   PickedUp --FIN from reply--------------------> FinReply
-//!   PickedUp --FIN from original-----------------> PickedUpFin --the same from reply--> FinOriginal or FinBoth
+//!   Midstream --any but SYN, FIN, RST from reply--> Established
+//!   Midstream --FIN from reply--------------------> FinReply
+//!   Midstream --FIN from original-----------------> MidstreamFin --the same from reply--> FinOriginal or FinBoth
 //!   Established --FIN from original--> FinOriginal --FIN from reply----> FinBoth
 //!   Established --FIN from reply-----> FinReply ---FIN from original--> FinBoth
 //!   Established, FinOriginal, FinReply --RST--> Reset --anything in window but RST, SYN, FIN--> Established
 //!   FinBoth, Reset --SYN--> SynOriginal or SynReply, by its direction: the tuple is used again
-//!   all from PickedUp on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
+//!   all from Midstream on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
 //! Whatever is not drawn leaves the state as it is. RST counts only with the exact next sequence number, FIN only
@@ -34,10 +34,10 @@ pub enum TcpState {
     SynReply,
     /// SYN seen from both sides.
     SynBoth,
-    /// Adopted in mid-stream by a static forward; only the original side was heard.
-    PickedUp,
+    /// BorrowedMapping in mid-stream by a static forward; only the original side was heard.
+    Midstream,
     /// The same, and the original side has sent FIN.
-    PickedUpFin,
+    MidstreamFin,
     /// Open.
     Established,
     /// FIN seen from the original side.
@@ -52,7 +52,7 @@ pub enum TcpState {
 
 /// What window tracking says about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+pub enum SequenceCheck {
     /// Sequence number exactly the next one expected: good enough for RST.
     Exact,
     /// Inside the window: good enough for FIN.
@@ -69,8 +69,8 @@ impl TcpState {
         Self::SynOriginal,
         Self::SynReply,
         Self::SynBoth,
-        Self::PickedUp,
-        Self::PickedUpFin,
+        Self::Midstream,
+        Self::MidstreamFin,
         Self::Established,
         Self::FinOriginal,
         Self::FinReply,
@@ -86,8 +86,8 @@ impl TcpState {
 
     /// The state of a session adopted in mid-stream: plain ACKs, with or without data. RST and FIN end
     /// connections, they do not reveal any.
-    pub fn picked_up(flags: TcpFlags) -> Option<Self> {
-        (flags.ack() && !flags.syn() && !flags.fin() && !flags.rst()).then_some(Self::PickedUp)
+    pub fn midstream(flags: TcpFlags) -> Option<Self> {
+        (flags.ack() && !flags.syn() && !flags.fin() && !flags.rst()).then_some(Self::Midstream)
     }
 
     /// Whether nobody has acknowledged the handshake yet.
@@ -96,12 +96,12 @@ impl TcpState {
     }
 
     /// The state after a segment.
-    pub fn after(self, direction: Direction, flags: TcpFlags, placement: Placement) -> Self {
-        let inside = placement != Placement::Outside;
+    pub fn after(self, direction: Direction, flags: TcpFlags, placement: SequenceCheck) -> Self {
+        let inside = placement != SequenceCheck::Outside;
         if flags.rst() {
             // Not FinBoth: it is over already, and from Reset a late duplicate would bring it back to life.
             let ends = matches!(self, Self::Established | Self::FinOriginal | Self::FinReply);
-            return if ends && placement == Placement::Exact { Self::Reset } else { self };
+            return if ends && placement == SequenceCheck::Exact { Self::Reset } else { self };
         }
         if flags.syn() {
             return match (self, direction) {
@@ -113,15 +113,15 @@ impl TcpState {
                 }
                 (Self::FinBoth | Self::Reset, Direction::Reply) if !flags.ack() => Self::SynReply,
                 (
-                    Self::PickedUp
-                    | Self::PickedUpFin
+                    Self::Midstream
+                    | Self::MidstreamFin
                     | Self::Established
                     | Self::FinOriginal
                     | Self::FinReply
                     | Self::FinBoth
                     | Self::Reset,
                     _,
-                ) if placement == Placement::Anew => Self::SynBoth,
+                ) if placement == SequenceCheck::Anew => Self::SynBoth,
                 _ => self,
             };
         }
@@ -129,19 +129,19 @@ impl TcpState {
             return match (self, direction) {
                 _ if !inside => self,
                 (Self::SynBoth | Self::Established, Direction::Original) => Self::FinOriginal,
-                (Self::SynBoth | Self::Established | Self::PickedUp, Direction::Reply) => {
+                (Self::SynBoth | Self::Established | Self::Midstream, Direction::Reply) => {
                     Self::FinReply
                 }
-                (Self::PickedUp, Direction::Original) => Self::PickedUpFin,
-                (Self::FinOriginal | Self::PickedUpFin, Direction::Reply)
+                (Self::Midstream, Direction::Original) => Self::MidstreamFin,
+                (Self::FinOriginal | Self::MidstreamFin, Direction::Reply)
                 | (Self::FinReply, Direction::Original) => Self::FinBoth,
                 _ => self,
             };
         }
         match (self, direction) {
             (Self::SynBoth, _) if flags.ack() && inside => Self::Established,
-            (Self::PickedUp, Direction::Reply) => Self::Established,
-            (Self::PickedUpFin, Direction::Reply) => Self::FinOriginal,
+            (Self::Midstream, Direction::Reply) => Self::Established,
+            (Self::MidstreamFin, Direction::Reply) => Self::FinOriginal,
             (Self::Reset, _) if inside => Self::Established,
             _ => self,
         }
@@ -151,7 +151,7 @@ impl TcpState {
 #[cfg(test)]
 mod tests {
     use super::Direction::{Original, Reply};
-    use super::Placement::{Anew, Exact, InWindow, Outside};
+    use super::SequenceCheck::{Anew, Exact, InWindow, Outside};
     use super::TcpState::*;
     use super::*;
 
@@ -207,17 +207,17 @@ mod tests {
     /// overheard, and the session then lived on as established.
     #[test]
     fn a_fin_is_not_overheard_because_it_comes_first_from_a_server() {
-        assert_eq!(PickedUp.after(Reply, FIN, InWindow).after(Original, FIN, InWindow), FinBoth);
+        assert_eq!(Midstream.after(Reply, FIN, InWindow).after(Original, FIN, InWindow), FinBoth);
     }
 
     /// The same from the client: anyone can say this from off the path, so it lives no longer for it; but it was overheard,
     /// and after the server's FIN the session stayed half-closed for two hours.
     #[test]
     fn a_clients_fin_is_kept_in_mind_until_its_server_is_heard() {
-        assert_eq!(PickedUp.after(Original, FIN, InWindow), PickedUpFin);
-        assert_eq!(PickedUpFin.after(Original, ACK, InWindow), PickedUpFin);
-        assert_eq!(PickedUpFin.after(Reply, ACK, InWindow), FinOriginal);
-        assert_eq!(PickedUpFin.after(Reply, FIN, InWindow), FinBoth);
+        assert_eq!(Midstream.after(Original, FIN, InWindow), MidstreamFin);
+        assert_eq!(MidstreamFin.after(Original, ACK, InWindow), MidstreamFin);
+        assert_eq!(MidstreamFin.after(Reply, ACK, InWindow), FinOriginal);
+        assert_eq!(MidstreamFin.after(Reply, FIN, InWindow), FinBoth);
     }
 
     #[test]
@@ -264,14 +264,14 @@ mod tests {
                 [SynBoth, SynBoth, Established, FinReply, SynBoth],
             ),
             (
-                PickedUp,
-                [PickedUp, PickedUp, PickedUp, PickedUpFin, PickedUp],
-                [PickedUp, PickedUp, Established, FinReply, PickedUp],
+                Midstream,
+                [Midstream, Midstream, Midstream, MidstreamFin, Midstream],
+                [Midstream, Midstream, Established, FinReply, Midstream],
             ),
             (
-                PickedUpFin,
-                [PickedUpFin, PickedUpFin, PickedUpFin, PickedUpFin, PickedUpFin],
-                [PickedUpFin, PickedUpFin, FinOriginal, FinBoth, PickedUpFin],
+                MidstreamFin,
+                [MidstreamFin, MidstreamFin, MidstreamFin, MidstreamFin, MidstreamFin],
+                [MidstreamFin, MidstreamFin, FinOriginal, FinBoth, MidstreamFin],
             ),
             (
                 Established,
@@ -337,7 +337,7 @@ mod tests {
             let flags = TcpFlags(bits);
             let plain = bits & 0x17;
             assert_eq!(TcpState::opening(flags).is_some(), plain == 0x02, "{bits:#x}");
-            assert_eq!(TcpState::picked_up(flags).is_some(), plain == 0x10, "{bits:#x}");
+            assert_eq!(TcpState::midstream(flags).is_some(), plain == 0x10, "{bits:#x}");
         }
     }
 }

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::packet::TcpFlags;
 
 use super::session::{Direction, TcpFields};
-use super::tcp_state::Placement;
+use super::tcp_state::SequenceCheck;
 
 /// What tracking needs of a TCP segment.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl Segment {
 
 /// What is known of a connection's numbers, by [`Direction::number`]; None: nothing yet.
 #[derive(Clone, Copy, Debug)]
-pub struct TcpNumbers {
+pub struct TcpSequences {
     /// Sequence number after the last byte that the direction sent.
     pub next: [Option<u32>; 2],
     /// Highest acknowledgement that the direction sent.
@@ -58,13 +58,13 @@ pub struct TcpNumbers {
 
 impl TcpFields {
     /// What is known.
-    pub(super) fn numbers(&self) -> TcpNumbers {
+    pub(super) fn numbers(&self) -> TcpSequences {
         let window = self.window.load(Relaxed);
         let next =
-            |own| (scale(window, own) != UNHEARD).then(|| self.next_sequence[own].load(Relaxed));
+            |own| (scale(window, own) != UNSEEN).then(|| self.next_sequence[own].load(Relaxed));
         let acknowledged =
             |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
-        TcpNumbers { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
+        TcpSequences { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
     }
 
     /// Forgets both directions.
@@ -73,27 +73,27 @@ impl TcpFields {
             self.next_sequence[number].store(0, Relaxed);
             self.acknowledged[number].store(0, Relaxed);
         }
-        self.window.store(UNHEARD | UNHEARD << 4, Relaxed);
+        self.window.store(UNSEEN | UNSEEN << 4, Relaxed);
     }
 
     /// Forgets what a direction said, and that it was acknowledged: it begins again.
-    pub(super) fn forget_side(&self, direction: Direction) {
+    pub(super) fn reset_direction(&self, direction: Direction) {
         let (own, other) = (direction.number(), direction.opposite().number());
         let window = self.window.load(Relaxed) & !(1 << (16 + other));
-        self.window.store(window | UNHEARD << (4 * own), Relaxed);
+        self.window.store(window | UNSEEN << (4 * own), Relaxed);
     }
 
     /// Where a segment of `direction` lies.
     #[inline]
-    pub(super) fn place(&self, direction: Direction, segment: &Segment) -> Placement {
+    pub(super) fn place(&self, direction: Direction, segment: &Segment) -> SequenceCheck {
         let window = self.window.load(Relaxed);
         let (own, other) = (direction.number(), direction.opposite().number());
-        let own_heard = scale(window, own) != UNHEARD;
+        let own_heard = scale(window, own) != UNSEEN;
         let own_next = self.next_sequence[own].load(Relaxed);
         if !segment.flags.syn() && !segment.flags.rst() {
             let is_late_fin = segment.flags.fin() && own_heard && later(own_next, segment.end());
             if is_late_fin || !self.is_acknowledgement(window, direction, segment) {
-                return Placement::Outside;
+                return SequenceCheck::Outside;
             }
         }
         let other_acknowledged = has_acknowledged(window, other);
@@ -101,23 +101,23 @@ impl TcpFields {
         if own_heard && segment.sequence == own_next
             || other_acknowledged && segment.sequence == acknowledged
         {
-            return Placement::Exact;
+            return SequenceCheck::Exact;
         }
         let (edge, reach) = match (other_acknowledged, own_heard) {
             (true, _) => (acknowledged, largest_window(window, other)),
             (false, true) => (own_next, LEAST_WINDOW),
-            (false, false) => return Placement::InWindow,
+            (false, false) => return SequenceCheck::InWindow,
         };
         let distance = segment.sequence.wrapping_sub(edge) as i32;
         if distance.unsigned_abs() <= reach {
-            Placement::InWindow
+            SequenceCheck::InWindow
         } else if segment.flags.syn()
             && segment.flags.ack()
             && window >> SYN_MARK == mark(direction.opposite(), segment.acknowledgement)
         {
-            Placement::Anew
+            SequenceCheck::Anew
         } else {
-            Placement::Outside
+            SequenceCheck::Outside
         }
     }
 
@@ -125,7 +125,7 @@ impl TcpFields {
     /// not by the first one or by a FIN.
     fn is_acknowledgement(&self, window: u32, direction: Direction, segment: &Segment) -> bool {
         let (own, other) = (direction.number(), direction.opposite().number());
-        if !segment.flags.ack() || scale(window, other) == UNHEARD {
+        if !segment.flags.ack() || scale(window, other) == UNSEEN {
             return segment.flags.ack();
         }
         let reach = largest_window(window, own);
@@ -137,12 +137,12 @@ impl TcpFields {
 
     /// Takes in what a segment of `direction` says that lies at `placement`, unless that is outside the window.
     #[inline]
-    pub(super) fn advance(&self, direction: Direction, segment: &Segment, placement: Placement) {
+    pub(super) fn advance(&self, direction: Direction, segment: &Segment, placement: SequenceCheck) {
         if segment.flags.rst() {
             return;
         }
         let window = self.window.load(Relaxed);
-        if placement == Placement::Outside {
+        if placement == SequenceCheck::Outside {
             if segment.flags.syn() && !segment.flags.ack() {
                 let others = window & ((1 << SYN_MARK) - 1);
                 self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
@@ -150,7 +150,7 @@ impl TcpFields {
             return;
         }
         let own = direction.number();
-        let heard = scale(window, own) != UNHEARD;
+        let heard = scale(window, own) != UNSEEN;
         let end = segment.end();
         let next = &self.next_sequence[own];
         if !heard || later(end, next.load(Relaxed)) {
@@ -226,7 +226,7 @@ fn mark(direction: Direction, next: u32) -> u32 {
 /// Where in the window word the remembered SYN begins.
 const SYN_MARK: u32 = 18;
 /// Marks a direction of which nothing was heard; shifts end at 14 (RFC 7323 section 2.3).
-const UNHEARD: u32 = 15;
+const UNSEEN: u32 = 15;
 /// No window is taken to be smaller than this, so that retransmissions and probes around a closed window pass.
 const LEAST_WINDOW: u32 = 1 << 16;
 
@@ -277,15 +277,15 @@ mod tests {
         let mut sequence = client.wrapping_add(1);
         for _ in 0..100 {
             let data = segment(0x18, sequence, server.wrapping_add(1), 1448);
-            assert_eq!(fields.place(Original, &data), Placement::Exact);
+            assert_eq!(fields.place(Original, &data), SequenceCheck::Exact);
             advance(&fields, Original, &data);
             sequence = sequence.wrapping_add(1448);
         }
-        assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), Placement::Exact);
+        assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::Exact);
         // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
         assert_eq!(
             fields.place(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
-            Placement::Exact
+            SequenceCheck::Exact
         );
     }
 
@@ -296,9 +296,9 @@ mod tests {
         for step in 0..64u32 {
             let guess = segment(0x04, step.wrapping_mul(1 << 26).wrapping_add(12_345), 0, 0);
             match fields.place(Original, &guess) {
-                Placement::Exact => panic!("a blind guess is exact"),
-                Placement::InWindow => inside += 1,
-                Placement::Outside | Placement::Anew => {}
+                SequenceCheck::Exact => panic!("a blind guess is exact"),
+                SequenceCheck::InWindow => inside += 1,
+                SequenceCheck::Outside | SequenceCheck::Anew => {}
             }
         }
         assert!(inside <= 1);
@@ -311,12 +311,12 @@ mod tests {
         for flags in [0x10, 0x11] {
             assert_eq!(
                 fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
-                Placement::Exact
+                SequenceCheck::Exact
             );
             for guess in [0, 500_000, 2_100_001, u32::MAX] {
                 assert_eq!(
                     fields.place(Original, &segment(flags, 1_000_001, guess, 0)),
-                    Placement::Outside,
+                    SequenceCheck::Outside,
                     "{guess}"
                 );
             }
@@ -324,18 +324,18 @@ mod tests {
         for flags in [0x00, 0x01, 0x08] {
             assert_eq!(
                 fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
-                Placement::Outside
+                SequenceCheck::Outside
             );
         }
         // A FIN before what was sent is nobody's last word; the same FIN again is.
         advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
         assert_eq!(
             fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
-            Placement::Outside
+            SequenceCheck::Outside
         );
         let fin = segment(0x11, 1_005_001, 2_000_001, 0);
         for _ in 0..2 {
-            assert_ne!(fields.place(Original, &fin), Placement::Outside);
+            assert_ne!(fields.place(Original, &fin), SequenceCheck::Outside);
             advance(&fields, Original, &fin);
         }
     }
@@ -348,7 +348,7 @@ mod tests {
         for sequence in [1_030_000, 1_000_001, 1_030_001] {
             assert_ne!(
                 fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)),
-                Placement::Outside
+                SequenceCheck::Outside
             );
         }
     }
@@ -361,7 +361,7 @@ mod tests {
             Original,
             &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000),
         );
-        assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), Placement::Exact);
+        assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), SequenceCheck::Exact);
     }
 
     #[test]
@@ -371,23 +371,23 @@ mod tests {
         let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
         assert_eq!(
             fields.place(Reply, &answer(3_000_000_001)),
-            Placement::Outside,
+            SequenceCheck::Outside,
             "no SYN was seen"
         );
         advance(&fields, Original, &segment(syn, 3_000_000_000, 0, 0));
-        assert_eq!(fields.place(Reply, &answer(3_000_000_002)), Placement::Outside);
+        assert_eq!(fields.place(Reply, &answer(3_000_000_002)), SequenceCheck::Outside);
         assert_eq!(
             fields.place(Original, &answer(3_000_000_001)),
-            Placement::Outside,
+            SequenceCheck::Outside,
             "its own side"
         );
-        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), Placement::Anew);
+        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), SequenceCheck::Anew);
         // Until then the old connection goes on.
         assert_eq!(
             fields.place(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
-            Placement::Exact
+            SequenceCheck::Exact
         );
-        assert_eq!(fields.place(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), Placement::Exact);
+        assert_eq!(fields.place(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), SequenceCheck::Exact);
     }
 
     #[test]
@@ -401,11 +401,11 @@ mod tests {
         );
         assert_eq!(
             fields.place(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
-            Placement::InWindow
+            SequenceCheck::InWindow
         );
         assert_eq!(
             fields.place(Original, &segment(0x11, 1_000_001 + 9_000_000, 2_000_001, 0)),
-            Placement::Outside
+            SequenceCheck::Outside
         );
     }
 }

@@ -8,7 +8,7 @@ pub enum Verdict {
     /// Send it; it was rewritten in place.
     Translated,
     /// Send it as it came: it belongs to the host itself.
-    HandBack,
+    PassToHost,
     /// Send what now stands in its buffer, this many bytes: an ICMP answer to its sender. The packet itself is
     /// dropped for the reason given.
     Answer(usize, DropReason),
@@ -51,7 +51,7 @@ macro_rules! drop_reasons {
 impl DropReason {
     /// Whether something ran out that the operator can give more of: a person should know (RFC 6888 REQ-11).
     pub const fn is_shortage(self) -> bool {
-        matches!(self, Self::TableFull | Self::PortsExhausted | Self::HostLimit | Self::HostRate)
+        matches!(self, Self::TableFull | Self::PortsExhausted | Self::HostSessionLimit | Self::HostSessionRate)
     }
 }
 
@@ -73,17 +73,17 @@ drop_reasons! {
     /// A fragment of impossible length or place (RFC 1858, RFC 3128).
     BadFragment => "bad-fragment",
     /// A fragment of a datagram whose pieces overlap, contradict each other or are too many (RFC 1858).
-    FragmentRefused => "fragment-refused",
+    FragmentOverlap => "fragment-refused",
     /// A fragment that came before.
     FragmentDuplicate => "fragment-duplicate",
     /// A fragment that came before its first piece while too many others wait for theirs.
-    FragmentsFull => "fragments-full",
+    FragmentTableFull => "fragments-full",
     /// A fragment whose datagram's first piece never came.
-    FragmentIncomplete => "fragment-incomplete",
+    FragmentTimeout => "fragment-incomplete",
     /// Source or destination is no host's address, or the box's own (RFC 1812 section 5.3.7).
     Martian => "martian",
     /// From inside, but its source is not in the inside prefixes.
-    SourceNotInside => "source-not-inside",
+    SourceNotAllowed => "source-not-inside",
     /// From inside to outside, and no outbound rule covers its source.
     NoOutboundRule => "no-outbound-rule",
     /// To an external address, and neither a forward nor a mapping is there.
@@ -93,33 +93,33 @@ drop_reasons! {
     /// TCP without a session and not a SYN.
     TcpWithoutSession => "tcp-without-session",
     /// From a server that is published more than once, and the box does not know where it was asked.
-    LineUnknown => "line-unknown",
+    UplinkUnknown => "line-unknown",
     /// An ICMP answer that nobody asked for.
-    UnaskedAnswer => "unasked-answer",
+    IcmpUnsolicitedReply => "unasked-answer",
     /// An ICMP error about a packet of no known session (RFC 5508 REQ-4).
-    UnmatchedIcmpError => "unmatched-icmp-error",
+    IcmpErrorNoSession => "unmatched-icmp-error",
     /// An ICMP error whose addresses do not fit the packet it quotes.
-    UnrelatedIcmpError => "unrelated-icmp-error",
+    IcmpErrorMismatch => "unrelated-icmp-error",
     /// An ICMP message that is neither query nor error, such as a redirect.
     UnsupportedIcmp => "unsupported-icmp",
     /// A protocol without ports, to a remote address that another inside host talks to with it.
-    AddressBusy => "address-busy",
+    AddressConflict => "address-busy",
     /// From inside to an external address, and hairpin is off.
-    HairpinOff => "hairpin-off",
+    HairpinDisabled => "hairpin-off",
     /// No session record is free.
     TableFull => "table-full",
     /// No port is free on the external address.
     PortsExhausted => "ports-exhausted",
     /// The inside host has as many sessions as `limits.sessions_per_host` allows.
-    HostLimit => "host-limit",
+    HostSessionLimit => "host-limit",
     /// The inside host opens sessions faster than `limits.new_sessions_per_host` allows.
-    HostRate => "host-rate",
+    HostSessionRate => "host-rate",
     /// Longer than the next leg's MTU, with DF set; answered with fragmentation needed (RFC 1191).
-    TooBig => "too-big",
+    MtuExceeded => "too-big",
     /// The virtio header that came with the packet contradicts the packet.
-    BadOffload => "bad-offload",
+    BadVnetHeader => "bad-offload",
     /// The kernel refused the translated packet.
-    WriteRefused => "write-refused",
+    TunWriteError => "write-refused",
 }
 
 impl From<Malformed> for DropReason {

@@ -103,30 +103,30 @@ fn table(status: &Status) -> Finding {
 /// Drops that somebody can do something about; the rest is what the Internet sends.
 fn drops(reason: DropReason, count: u64) -> Option<Finding> {
     let advice = match reason {
-        DropReason::SourceNotInside => {
+        DropReason::SourceNotAllowed => {
             "add the sender's network to inside.prefixes, or see who sends there with a foreign address"
         }
         DropReason::NoOutboundRule => "add an outbound rule for it, if it is to reach the Internet",
-        DropReason::LineUnknown => {
+        DropReason::UplinkUnknown => {
             "normal for a while after a restart; else the server speaks to clients who never asked: see its routes (natbox doctor server)"
         }
-        DropReason::HairpinOff => {
+        DropReason::HairpinDisabled => {
             "set nat.hairpin: true, if the inside is to reach published addresses"
         }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
             "add external addresses, widen nat.ports, or set nat.address_pooling: soft"
         }
-        DropReason::HostLimit => {
+        DropReason::HostSessionLimit => {
             "raise limits.sessions_per_host, or see what that host does: natbox sessions"
         }
-        DropReason::HostRate => {
+        DropReason::HostSessionRate => {
             "raise limits.new_sessions_per_host, or see what that host does: natbox sessions"
         }
-        DropReason::BadOffload | DropReason::WriteRefused => {
+        DropReason::BadVnetHeader | DropReason::TunWriteError => {
             "see the log; tun.offload: none gets round a kernel that does not do what it offers"
         }
-        DropReason::FragmentsFull => {
+        DropReason::FragmentTableFull => {
             "raise limits.fragments and restart, if the pieces are not an attack"
         }
         DropReason::NotIpv4
@@ -137,19 +137,19 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
         | DropReason::BadTransportHeader
         | DropReason::BadIcmpError
         | DropReason::BadFragment
-        | DropReason::FragmentRefused
+        | DropReason::FragmentOverlap
         | DropReason::FragmentDuplicate
-        | DropReason::FragmentIncomplete
+        | DropReason::FragmentTimeout
         | DropReason::Martian
         | DropReason::NoMapping
         | DropReason::Filtered
         | DropReason::TcpWithoutSession
-        | DropReason::UnaskedAnswer
-        | DropReason::UnmatchedIcmpError
-        | DropReason::UnrelatedIcmpError
+        | DropReason::IcmpUnsolicitedReply
+        | DropReason::IcmpErrorNoSession
+        | DropReason::IcmpErrorMismatch
         | DropReason::UnsupportedIcmp
-        | DropReason::AddressBusy
-        | DropReason::TooBig => return None,
+        | DropReason::AddressConflict
+        | DropReason::MtuExceeded => return None,
     };
     let found = format!("{count} packets were dropped since the start: {}", reason.name());
     Some(Finding::warning("drops", found, reason.explanation().trim()).advice(advice))

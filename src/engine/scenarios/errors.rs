@@ -22,11 +22,11 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
         );
     }
     let stranger = craft::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
-    assert_eq!(stage.refuse(&stranger), DropReason::UnmatchedIcmpError);
+    assert_eq!(stage.refuse(&stranger), DropReason::IcmpErrorNoSession);
     let mut crossed = Stage::new(two_lines());
     let on_the_wire = crossed.send(&sent).expect("translated");
     let unrelated = craft::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
-    assert_eq!(crossed.refuse(&unrelated), DropReason::UnrelatedIcmpError);
+    assert_eq!(crossed.refuse(&unrelated), DropReason::IcmpErrorMismatch);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         }
         // That nobody waits at a port, only its host can say.
         let pretended = craft::icmp_error(3, 3, router, E1, &arrived);
-        assert_eq!(stage.refuse(&pretended), DropReason::UnrelatedIcmpError);
+        assert_eq!(stage.refuse(&pretended), DropReason::IcmpErrorMismatch);
         assert_eq!(stage.counters().stateless, u64::from(full));
     }
 }
@@ -114,7 +114,7 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
         assert_eq!(Some(error.quoted), parsed(&packet).tuple());
         assert_eq!(u16::from_be_bytes([out[26], out[27]]), mtu);
     }
-    assert_eq!(stage.counters().drops.of(DropReason::TooBig), 2);
+    assert_eq!(stage.counters().drops.of(DropReason::MtuExceeded), 2);
     let small = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1372]);
     stage.pass(&small);
     let fragmentable = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1400]);

@@ -1,11 +1,11 @@
 //! Destinations that are reached without translation.
 
 use super::*;
-use crate::nat::Exemption;
+use crate::nat::NoNatRule;
 
 /// E1 is exempt for UDP to port 53; everything in 198.18.0.0/15 wholly.
 fn settings_with_exemptions() -> Settings {
-    let exemption = |to: &str, protocol, ports| Exemption {
+    let exemption = |to: &str, protocol, ports| NoNatRule {
         to: to.parse().expect("a prefix"),
         protocol,
         ports,
@@ -50,9 +50,9 @@ fn everything_else_is_translated_or_refused_as_ever() {
     let mut stage = Stage::new(settings_with_exemptions());
     assert_eq!(stage.pass(&udp((S2, 5000), (E1, 54))).source.address, G);
     assert_eq!(stage.pass(&tcp(SYN, (S2, 5000), (E1, 53), 1, 0)).source.address, G);
-    assert_eq!(stage.refuse(&udp((E1, 54), (S2, 5000))), DropReason::SourceNotInside);
-    assert_eq!(stage.refuse(&udp((E2, 53), (S2, 5000))), DropReason::SourceNotInside);
-    assert_eq!(stage.refuse(&udp((E1, 53), (E2, 5000))), DropReason::SourceNotInside);
+    assert_eq!(stage.refuse(&udp((E1, 54), (S2, 5000))), DropReason::SourceNotAllowed);
+    assert_eq!(stage.refuse(&udp((E2, 53), (S2, 5000))), DropReason::SourceNotAllowed);
+    assert_eq!(stage.refuse(&udp((E1, 53), (E2, 5000))), DropReason::SourceNotAllowed);
     // A published address is one for exempt clients, too, and is what answers them.
     assert_eq!(stage.pass(&udp((FAR, 4444), (G, 8080))).destination.address, S1);
     assert_eq!(stage.pass(&udp((S1, 80), (FAR, 4444))).source.address, G);
@@ -108,5 +108,5 @@ fn errors_about_exempt_packets_pass_and_show_no_address_of_the_tun() {
         assert_eq!(error[28..], quoted[..]);
     }
     let crossed = craft::icmp_error(3, 4, ROUTER, S1, &out);
-    assert_eq!(stage.refuse(&crossed), DropReason::UnmatchedIcmpError);
+    assert_eq!(stage.refuse(&crossed), DropReason::IcmpErrorNoSession);
 }

@@ -111,7 +111,7 @@ fn pieces_that_wait_in_vain_are_counted_when_their_time_is_over() {
         assert_eq!(stage.send(piece), None);
     }
     stage.wait(Span::seconds(16));
-    assert_eq!(stage.counters().drops.of(DropReason::FragmentIncomplete), 3);
+    assert_eq!(stage.counters().drops.of(DropReason::FragmentTimeout), 3);
     assert_eq!(stage.sessions(), 0);
     stage.send(&pieces[0]).expect("a first piece passes on its own");
 }
@@ -146,14 +146,14 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
             stage.send(&pieces[0]).expect("passes");
             stage.send(&pieces[1]).expect("passes");
             stage.send(&pieces[3]).expect("passes");
-            assert_eq!(stage.refuse(&overlapping), DropReason::FragmentRefused, "{bad}");
-            assert_eq!(stage.refuse(&pieces[2]), DropReason::FragmentRefused);
+            assert_eq!(stage.refuse(&overlapping), DropReason::FragmentOverlap, "{bad}");
+            assert_eq!(stage.refuse(&pieces[2]), DropReason::FragmentOverlap);
 
             let pieces = fresh();
             stage.send(&pieces[3]);
             stage.send(&pieces[1]);
-            assert_eq!(stage.refuse(&moved(&pieces[1], 0x2000 | bad)), DropReason::FragmentRefused);
-            assert_eq!(stage.refuse(&pieces[0]), DropReason::FragmentRefused);
+            assert_eq!(stage.refuse(&moved(&pieces[1], 0x2000 | bad)), DropReason::FragmentOverlap);
+            assert_eq!(stage.refuse(&pieces[0]), DropReason::FragmentOverlap);
         }
         // Past the longest datagram; not a multiple of eight; empty.
         let pieces = fresh();

@@ -28,13 +28,13 @@ fn an_answer_without_a_session_is_sent_by_no_line() {
     for published in [G, G2] {
         let question = udp((E1, 5000), (published, 8080));
         let arrived = stage.send(&question).expect("translated without a session");
-        assert_eq!(stage.refuse(&udp((S1, 80), (E1, 5000))), DropReason::LineUnknown);
+        assert_eq!(stage.refuse(&udp((S1, 80), (E1, 5000))), DropReason::UplinkUnknown);
         let error = craft::icmp_error(3, 3, S1, E1, &arrived);
-        assert_eq!(stage.refuse(&error), DropReason::UnmatchedIcmpError);
+        assert_eq!(stage.refuse(&error), DropReason::IcmpErrorNoSession);
     }
     let mut limited = Stage::new(Settings { sessions_per_host: 1, ..two_lines() });
     limited.pass(&udp((S1, 5000), (E1, 53)));
-    assert_eq!(limited.refuse(&udp((S1, 80), (E1, 5000))), DropReason::LineUnknown);
+    assert_eq!(limited.refuse(&udp((S1, 80), (E1, 5000))), DropReason::UplinkUnknown);
 }
 
 /// After a restart a server's datagrams went out by one line for ever, and the client, who had asked over the other, became

@@ -1,6 +1,6 @@
 //! Several lines: which one something new takes, and what becomes of the old when one fails.
 
-use crate::nat::{Affected, Intake};
+use crate::nat::{TeardownScope, AdmitNew};
 
 use super::*;
 
@@ -29,20 +29,20 @@ fn port_on(stage: &mut Stage, wanted: u8) -> u16 {
 }
 
 /// Ends what is affected; what the inside is told.
-fn sweep(stage: &mut Stage, affected: Affected) -> (usize, Vec<Vec<u8>>) {
-    let ended = stage.nat.sweep_all(affected, stage.now);
-    (ended, stage.farewells())
+fn sweep(stage: &mut Stage, affected: TeardownScope) -> (usize, Vec<Vec<u8>>) {
+    let ended = stage.nat.teardown_all(affected, stage.now);
+    (ended, stage.notifications())
 }
 
 impl Stage {
     /// What the inside is told.
-    fn farewells(&mut self) -> Vec<Vec<u8>> {
+    fn notifications(&mut self) -> Vec<Vec<u8>> {
         assert!(
-            !self.nat.is_idle() || self.nat.farewells() == 0,
+            !self.nat.is_idle() || self.nat.notifications() == 0,
             "a worker must not sleep over them"
         );
         self.wait(Span(1));
-        assert_eq!(self.nat.farewells(), 0);
+        assert_eq!(self.nat.notifications(), 0);
         self.run(&[]).into_iter().map(|(packet, _)| packet).collect()
     }
 
@@ -50,7 +50,7 @@ impl Stage {
     fn follow(&mut self, settings: Settings) {
         self.nat = Arc::new(self.nat.with_rules(settings));
         let before = replace(&self.rules, Arc::clone(&self.nat));
-        self.nat.sweep_all(Affected::Homeless, self.now);
+        self.nat.teardown_all(TeardownScope::AddressGone, self.now);
         self.nat.settle(&before, self.now);
     }
 }
@@ -85,9 +85,9 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let mut stage = Stage::new(both_ways());
     let (kept, lost) = (connect_out(&mut stage, 0), connect_out(&mut stage, 1));
     let lost_udp = port_on(&mut stage, 1);
-    stage.nat.set_intake(1, Intake::Closed);
+    stage.nat.set_admission(1, AdmitNew::None);
     let sessions = stage.sessions();
-    let (ended, told) = sweep(&mut stage, Affected::Over(1));
+    let (ended, told) = sweep(&mut stage, TeardownScope::Over(1));
     assert_eq!(stage.sessions() as usize, sessions as usize - ended);
     let tuples: Vec<Tuple> = told.iter().filter_map(|packet| parsed(packet).tuple()).collect();
     assert!(tuples.contains(&tuple(Protocol::TCP, (E1, 443), (S2, lost))), "{tuples:?}");
@@ -132,8 +132,8 @@ fn a_reset_is_sent_with_either_number_that_the_receiver_may_expect() {
     let outside = stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
     let to = craft::tuple(Protocol::TCP, (E1, 443), (outside.address, outside.port));
     stage.pass(&craft::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
-    stage.nat.set_intake(1, Intake::Closed);
-    let (_, told) = sweep(&mut stage, Affected::Over(1));
+    stage.nat.set_admission(1, AdmitNew::None);
+    let (_, told) = sweep(&mut stage, TeardownScope::Over(1));
     assert_eq!(sequences(&told, port), [3501, 3001]);
 }
 
@@ -143,8 +143,8 @@ fn a_published_servers_sessions_end_with_their_line_only() {
     connect(&mut stage);
     stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
     stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
-    stage.nat.set_intake(1, Intake::Closed);
-    let (ended, told) = sweep(&mut stage, Affected::Over(1));
+    stage.nat.set_admission(1, AdmitNew::None);
+    let (ended, told) = sweep(&mut stage, TeardownScope::Over(1));
     assert_eq!((ended, told.len()), (1, 1));
     assert_eq!(parsed(&told[0]).tuple(), Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80))));
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
@@ -156,20 +156,20 @@ fn nothing_ends_that_has_nowhere_to_go() {
     settings.outbound[0].uplinks = vec![1];
     let mut stage = Stage::new(settings);
     stage.pass(&udp((S2, 5000), (E1, 53)));
-    stage.nat.set_intake(1, Intake::Closed);
-    assert_eq!(sweep(&mut stage, Affected::Over(1)), (0, vec![]), "its rule knows no other line");
+    stage.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(sweep(&mut stage, TeardownScope::Over(1)), (0, vec![]), "its rule knows no other line");
     let mut both_down = Stage::new(both_ways());
     let _ = connect_out(&mut both_down, 1);
-    both_down.nat.set_intake(0, Intake::Closed);
-    both_down.nat.set_intake(1, Intake::Closed);
-    assert_eq!(sweep(&mut both_down, Affected::Over(1)), (0, vec![]));
+    both_down.nat.set_admission(0, AdmitNew::None);
+    both_down.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(sweep(&mut both_down, TeardownScope::Over(1)), (0, vec![]));
 }
 
 #[test]
 fn what_is_held_stays_and_what_is_closed_drains() {
     let mut stage = Stage::new(both_ways());
     let port = port_on(&mut stage, 1);
-    stage.nat.set_intake(1, Intake::Held);
+    stage.nat.set_admission(1, AdmitNew::KnownEndpoints);
     assert_eq!(
         stage.pass(&udp((S2, port), (E2, 53))).source.address,
         G2,
@@ -177,7 +177,7 @@ fn what_is_held_stays_and_what_is_closed_drains() {
     );
     let other = (40_000..40_050).map(|port| line(&mut stage, port)).max();
     assert_eq!(other, Some(0));
-    stage.nat.set_intake(1, Intake::Closed);
+    stage.nat.set_admission(1, AdmitNew::None);
     assert_eq!(
         stage.pass(&udp((S2, port), (E1, 53))).source.address,
         G2,
@@ -190,41 +190,41 @@ fn what_is_held_stays_and_what_is_closed_drains() {
 fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked() {
     let mut stage = Stage::new(both_ways());
     let (own, moved) = (port_on(&mut stage, 0), port_on(&mut stage, 1));
-    stage.nat.set_intake(1, Intake::Closed);
-    sweep(&mut stage, Affected::Over(1));
+    stage.nat.set_admission(1, AdmitNew::None);
+    sweep(&mut stage, TeardownScope::Over(1));
     assert_eq!(line(&mut stage, moved), 0);
-    stage.nat.set_intake(1, Intake::Open);
+    stage.nat.set_admission(1, AdmitNew::All);
     assert_eq!(
         stage.pass(&udp((S2, moved), (E2, 53))).source.address,
         G,
         "its mapping is here now"
     );
-    let (_, told) = sweep(&mut stage, Affected::Returning(1));
+    let (_, told) = sweep(&mut stage, TeardownScope::FailbackTo(1));
     assert!(!told.is_empty());
     assert_eq!(line(&mut stage, moved), 1);
     let before = stage.sessions();
     assert_eq!(line(&mut stage, own), 0);
     assert_eq!(stage.sessions(), before, "who is where it belongs was not touched");
-    assert_eq!(sweep(&mut stage, Affected::Returning(1)).0, 0);
+    assert_eq!(sweep(&mut stage, TeardownScope::FailbackTo(1)).0, 0);
     // Both failed and the second is back first: nobody belongs on it because the first is not back yet.
-    stage.nat.set_intake(0, Intake::Closed);
-    assert_eq!(sweep(&mut stage, Affected::Returning(1)).0, 0);
+    stage.nat.set_admission(0, AdmitNew::None);
+    assert_eq!(sweep(&mut stage, TeardownScope::FailbackTo(1)).0, 0);
 }
 
 #[test]
 fn the_boxs_own_endpoint_speaks_over_its_line_whatever_its_state() {
     let mut stage = Stage::new(both_ways());
     for (uplink, own, external) in [(0, OWN, G), (1, OWN2, G2)] {
-        stage.nat.set_intake(uplink, Intake::Closed);
+        stage.nat.set_admission(uplink, AdmitNew::None);
         let outside = stage.pass(&udp((own, 7), (E1, 53))).source;
         assert_eq!(outside.address, external);
         let answer =
             craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
         assert_eq!(stage.pass(&answer).destination.address, own);
-        stage.nat.set_intake(uplink, Intake::Open);
+        stage.nat.set_admission(uplink, AdmitNew::All);
     }
-    stage.nat.set_intake(1, Intake::Closed);
-    assert_eq!(sweep(&mut stage, Affected::Over(1)).0, 0, "its probes go on");
+    stage.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(sweep(&mut stage, TeardownScope::Over(1)).0, 0, "its probes go on");
     let stranger = Ipv4Addr::new(169, 254, 72, 3);
     assert_eq!(stage.refuse(&udp((stranger, 7), (E1, 53))), DropReason::Martian);
 }
@@ -263,7 +263,7 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
     stage.pass(&udp((OWN2, 7), (E1, 53)));
     stage.follow(moved());
-    let told = stage.farewells();
+    let told = stage.notifications();
     assert_eq!(sequences(&told, lost), [3001]);
     assert!(
         told.iter().any(
@@ -272,7 +272,7 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     );
     assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
-    assert_eq!(stage.refuse(&tcp(SYN, (E1, 7), (G2, 8080), 1, 0)), DropReason::SourceNotInside);
+    assert_eq!(stage.refuse(&tcp(SYN, (E1, 7), (G2, 8080), 1, 0)), DropReason::SourceNotAllowed);
     // Everything begins anew at the new one.
     assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, NEW);
     assert_eq!(stage.pass(&udp((OWN2, 7), (E1, 53))).source.address, NEW);

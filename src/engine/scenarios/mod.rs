@@ -23,7 +23,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
-use crate::nat::{Counters, Dependence, DropReason, Forward, ForwardProtocol, Nat, Settings};
+use crate::nat::{Counters, EndpointDependence, DropReason, Forward, ForwardProtocol, Translator, Settings};
 use crate::packet::{
     ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse,
 };
@@ -42,8 +42,8 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 
 /// A box on memory queues, with its own clock.
 pub(super) struct Stage {
-    pub(super) nat: Arc<Nat>,
-    rules: Arc<ArcSwap<Nat>>,
+    pub(super) nat: Arc<Translator>,
+    rules: Arc<ArcSwap<Translator>>,
     batch: Batch,
     io: MemoryIo,
     pub(super) now: Tick,
@@ -84,8 +84,8 @@ fn two_lines() -> Settings {
 impl Stage {
     pub(super) fn new(settings: Settings) -> Self {
         let now = Tick(u32::MAX - 5000);
-        let nat = Arc::new(Nat::new(settings, 1, now).expect("memory"));
-        let lane = nat.lane_with(0, StdRng::seed_from_u64(7));
+        let nat = Arc::new(Translator::new(settings, 1, now).expect("memory"));
+        let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(7));
         let rules = Arc::new(ArcSwap::new(Arc::clone(&nat)));
         Self { batch: Batch::new(Arc::clone(&rules), lane), rules, nat, io: MemoryIo::new(), now }
     }

@@ -79,7 +79,7 @@ fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
 /// A hairpin session holds both mappings, and gives both back whatever ends it.
 #[test]
 fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
-    let before = || Settings { filtering: Dependence::EndpointIndependent, ..settings() };
+    let before = || Settings { filtering: EndpointDependence::EndpointIndependent, ..settings() };
     let mut stage = Stage::new(before());
     let spoken_to = stage.pass(&udp((S2, 5000), (E1, 53))).source;
     let talk = |stage: &mut Stage| {

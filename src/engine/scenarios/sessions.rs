@@ -171,7 +171,7 @@ fn a_host_cannot_have_more_sessions_than_its_limit() {
         for port in 0..5 {
             stage.pass(&udp((S2, 5000 + port), (E1, 53)));
         }
-        assert_eq!(stage.refuse(&udp((S2, 6000), (E1, 53))), DropReason::HostLimit);
+        assert_eq!(stage.refuse(&udp((S2, 6000), (E1, 53))), DropReason::HostSessionLimit);
         stage.pass(&udp((Ipv4Addr::new(10, 0, 0, 9), 6000), (E1, 53)));
         stage.wait(Span::seconds(301));
     }

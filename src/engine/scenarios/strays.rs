@@ -14,7 +14,7 @@ fn martians_and_strangers_are_dropped_by_name() {
         assert_eq!(stage.refuse(&udp((S1, 1), (destination, 53))), DropReason::Martian);
     }
     assert_eq!(stage.refuse(&udp((G, 8080), (G, 8080))), DropReason::Martian);
-    assert_eq!(stage.refuse(&udp((E1, 1), (E2, 2))), DropReason::SourceNotInside);
+    assert_eq!(stage.refuse(&udp((E1, 1), (E2, 2))), DropReason::SourceNotAllowed);
     let mut closed = Stage::new(Settings { outbound: Vec::new(), ..settings() });
     assert_eq!(closed.refuse(&udp((S2, 1), (E2, 2))), DropReason::NoOutboundRule);
     assert_eq!(
@@ -66,7 +66,7 @@ fn other_protocols_go_out_by_address_while_it_is_free() {
     let mut stage = Stage::new(settings());
     let gre = Protocol(47);
     assert_eq!(stage.pass(&craft::other(gre, S1, E1, b"x")), tuple(gre, (G, 0), (E1, 0)));
-    assert_eq!(stage.refuse(&craft::other(gre, S2, E1, b"x")), DropReason::AddressBusy);
+    assert_eq!(stage.refuse(&craft::other(gre, S2, E1, b"x")), DropReason::AddressConflict);
     assert_eq!(stage.pass(&craft::other(gre, S2, E2, b"x")), tuple(gre, (G, 0), (E2, 0)));
     assert_eq!(stage.pass(&craft::other(gre, E1, G, b"x")), tuple(gre, (E1, 0), (S1, 0)));
     assert_eq!(stage.pass(&craft::other(gre, E2, G, b"x")), tuple(gre, (E2, 0), (S2, 0)));
@@ -109,7 +109,7 @@ fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
     for flags in [ACK, RST, FIN_ACK] {
         assert_eq!(
             stage.refuse(&tcp(flags, (S1, 80), (E1, 4444), 500, 101)),
-            DropReason::LineUnknown
+            DropReason::UplinkUnknown
         );
     }
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8081), 101, 501));

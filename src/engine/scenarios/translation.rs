@@ -38,7 +38,7 @@ fn ping_to_a_published_address_reaches_the_server_and_returns() {
     let reply = craft::echo(S1, E1, QueryKind::EchoReply, 77, 1, b"ping");
     assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (G, 0), (E1, 77)));
     let unasked = craft::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
-    assert_eq!(stage.refuse(&unasked), DropReason::UnaskedAnswer);
+    assert_eq!(stage.refuse(&unasked), DropReason::IcmpUnsolicitedReply);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn outbound_mappings_are_endpoint_independent_and_answers_find_their_way() {
 
 #[test]
 fn mapping_and_filtering_follow_their_nine_combinations() {
-    use Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+    use EndpointDependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
     for mapping in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
         for filtering in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
             let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
@@ -157,7 +157,7 @@ fn queries_with_one_identifier_are_told_apart() {
         "one identifier, two targets: one mapping (RFC 5508 REQ-1)"
     );
     let stranger = craft::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
-    assert_eq!(stage.refuse(&stranger), DropReason::UnaskedAnswer);
+    assert_eq!(stage.refuse(&stranger), DropReason::IcmpUnsolicitedReply);
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn hairpin_shows_the_senders_external_endpoint() {
         tuple(Protocol::UDP, (G, two.port), (S1, 80))
     );
     let mut open =
-        Stage::new(Settings { filtering: Dependence::EndpointIndependent, ..settings() });
+        Stage::new(Settings { filtering: EndpointDependence::EndpointIndependent, ..settings() });
     let (one, two) = (
         {
             let _ = one;
@@ -199,7 +199,7 @@ fn hairpin_shows_the_senders_external_endpoint() {
         tuple(Protocol::UDP, (G, two.port), (S1, 5000))
     );
     let mut off = Stage::new(Settings { hairpin: false, ..settings() });
-    assert_eq!(off.refuse(&udp((S2, 6000), (G, 8080))), DropReason::HairpinOff);
+    assert_eq!(off.refuse(&udp((S2, 6000), (G, 8080))), DropReason::HairpinDisabled);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn no_account_stops_the_answers_of_a_published_server() {
 fn a_server_on_two_lines_goes_on_only_after_its_client_has_shown_the_line() {
     let mut stage = Stage::new(two_lines());
     let answer = tcp(ACK, (S1, 80), (E1, 4444), 501, 101);
-    assert_eq!(stage.refuse(&answer), DropReason::LineUnknown);
+    assert_eq!(stage.refuse(&answer), DropReason::UplinkUnknown);
     stage.pass(&tcp(ACK, (E1, 4444), (G2, 8080), 101, 501));
     assert_eq!(stage.pass(&answer), tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
 }

@@ -9,39 +9,39 @@ use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 
 use crate::packet::{Endpoint, Tuple};
 
-use super::Nat;
-use super::lease::has_ports;
+use super::Translator;
+use super::binding::has_ports;
 use super::settings::{Balance, OutboundRule, Settings};
 
 /// What a line takes on from the inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Intake {
+pub enum AdmitNew {
     /// Whatever comes.
     #[default]
-    Open = 0,
+    All = 0,
     /// What comes from endpoints that have a mapping on it; others go elsewhere as long as some line is open to them.
-    Held = 1,
+    KnownEndpoints = 1,
     /// Nothing new, as long as some other line is open to it. What is under way goes on.
-    Closed = 2,
+    None = 2,
 }
 
 /// What the legs can carry; may change while packets flow. Relaxed: a packet or two judged by the old value do no harm.
-pub(super) struct Legs {
+pub(super) struct UplinkStates {
     inside_mtu: AtomicU16,
-    lines: Box<[LineLeg]>,
+    lines: Box<[UplinkState]>,
 }
 
-struct LineLeg {
+struct UplinkState {
     mtu: AtomicU16,
     intake: AtomicU8,
 }
 
-impl Legs {
+impl UplinkStates {
     pub(super) fn new(settings: &Settings) -> Self {
-        let line = |uplink: &super::Uplink| LineLeg {
+        let line = |uplink: &super::Uplink| UplinkState {
             mtu: AtomicU16::new(uplink.mtu),
-            intake: AtomicU8::new(Intake::Open as u8),
+            intake: AtomicU8::new(AdmitNew::All as u8),
         };
         Self {
             inside_mtu: AtomicU16::new(settings.inside_mtu),
@@ -59,16 +59,16 @@ impl Legs {
         self.lines[usize::from(uplink)].mtu.load(Relaxed)
     }
 
-    fn intake(&self, uplink: u8) -> Intake {
+    fn admission(&self, uplink: u8) -> AdmitNew {
         match self.lines[usize::from(uplink)].intake.load(Relaxed) {
-            0 => Intake::Open,
-            1 => Intake::Held,
-            _ => Intake::Closed,
+            0 => AdmitNew::All,
+            1 => AdmitNew::KnownEndpoints,
+            _ => AdmitNew::None,
         }
     }
 }
 
-impl Nat {
+impl Translator {
     /// Takes in a new MTU of the inside leg (None) or of an uplink.
     pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
         let leg = match uplink {
@@ -79,39 +79,39 @@ impl Nat {
     }
 
     /// Takes in what an uplink takes on from now on.
-    pub fn set_intake(&self, uplink: u8, intake: Intake) {
+    pub fn set_admission(&self, uplink: u8, intake: AdmitNew) {
         self.legs.lines[usize::from(uplink)].intake.store(intake as u8, Relaxed);
     }
 
     /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a mapping, else the best of
     /// the open ones, else (none is) the best of all.
-    pub(super) fn choose_uplink(&self, tuple: &Tuple) -> Option<u8> {
-        if let Some(own) = self.line_of_own(tuple.source.address) {
+    pub(super) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
+        if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
             return Some(own).filter(|own| self.has_address(*own));
         }
         let rule = self.outbound_rule(tuple.source.address, tuple.destination.address)?;
         if let [only] = rule.uplinks[..] {
             return Some(only).filter(|only| self.has_address(*only));
         }
-        let intake = |uplink: &u8| self.legs.intake(*uplink);
-        let all_closed = !rule.uplinks.iter().any(|uplink| intake(uplink) == Intake::Open);
+        let intake = |uplink: &u8| self.legs.admission(*uplink);
+        let all_closed = !rule.uplinks.iter().any(|uplink| intake(uplink) == AdmitNew::All);
         let has_mapping = |uplink: &u8| {
             let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
             has_ports(tuple.protocol) && self.mappings.contains(key)
         };
         let goes_on =
-            |uplink: &u8| (all_closed || intake(uplink) != Intake::Closed) && has_mapping(uplink);
-        let begins = |uplink: &u8| all_closed || intake(uplink) == Intake::Open;
+            |uplink: &u8| (all_closed || intake(uplink) != AdmitNew::None) && has_mapping(uplink);
+        let begins = |uplink: &u8| all_closed || intake(uplink) == AdmitNew::All;
         let endpoint = match rule.balance {
             Balance::Endpoint if has_ports(tuple.protocol) => tuple.source,
             Balance::Endpoint | Balance::Host => Endpoint::new(tuple.source.address, 0),
         };
-        self.best_line(rule, endpoint, goes_on).or_else(|| self.best_line(rule, endpoint, begins))
+        self.highest_score(rule, endpoint, goes_on).or_else(|| self.highest_score(rule, endpoint, begins))
     }
 
     /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
     /// taken, were open, too.
-    pub(super) fn would_choose(
+    pub(super) fn preferred_uplink(
         &self,
         rule: &OutboundRule,
         inside: Endpoint,
@@ -121,22 +121,22 @@ impl Nat {
             Balance::Endpoint => inside,
             Balance::Host => Endpoint::new(inside.address, 0),
         };
-        self.best_line(rule, endpoint, |uplink| {
-            *uplink == own || self.legs.intake(*uplink) == Intake::Open
+        self.highest_score(rule, endpoint, |uplink| {
+            *uplink == own || self.legs.admission(*uplink) == AdmitNew::All
         })
     }
 
     /// Whether something new could begin by a rule over another line than this one.
-    pub(super) fn has_other_line(&self, rule: &OutboundRule, uplink: u8) -> bool {
+    pub(super) fn has_alternative(&self, rule: &OutboundRule, uplink: u8) -> bool {
         rule.uplinks
             .iter()
-            .any(|other| *other != uplink && self.legs.intake(*other) == Intake::Open)
+            .any(|other| *other != uplink && self.legs.admission(*other) == AdmitNew::All)
     }
 
     /// Whether any line but this one is open.
-    pub(super) fn has_other_open_line(&self, uplink: u8) -> bool {
+    pub(super) fn has_other_open_uplink(&self, uplink: u8) -> bool {
         let lines = 0..self.legs.lines.len() as u8;
-        lines.into_iter().any(|other| other != uplink && self.legs.intake(other) == Intake::Open)
+        lines.into_iter().any(|other| other != uplink && self.legs.admission(other) == AdmitNew::All)
     }
 
     /// Whether a line has any external address; one that follows its interface may have none.
@@ -144,7 +144,7 @@ impl Nat {
         !self.dynamic[usize::from(uplink)].is_empty()
     }
 
-    fn best_line(
+    fn highest_score(
         &self,
         rule: &OutboundRule,
         endpoint: Endpoint,
@@ -152,12 +152,12 @@ impl Nat {
     ) -> Option<u8> {
         let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
         let lines = rule.uplinks.iter().copied().filter(may_take);
-        lines.min_by(|one, other| self.draw(endpoint, *one).total_cmp(&self.draw(endpoint, *other)))
+        lines.min_by(|one, other| self.rendezvous_score(endpoint, *one).total_cmp(&self.rendezvous_score(endpoint, *other)))
     }
 
     /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
     /// proportion to the weights.
-    fn draw(&self, endpoint: Endpoint, uplink: u8) -> f64 {
+    fn rendezvous_score(&self, endpoint: Endpoint, uplink: u8) -> f64 {
         let seed = u64::from(endpoint.address.to_bits()) << 24
             | u64::from(endpoint.port) << 8
             | u64::from(uplink);
@@ -184,7 +184,7 @@ impl Nat {
     }
 
     /// The line whose own endpoint on the box has this address.
-    pub(super) fn line_of_own(&self, address: Ipv4Addr) -> Option<u8> {
+    pub(super) fn uplink_of_probe_address(&self, address: Ipv4Addr) -> Option<u8> {
         if !address.is_link_local() {
             return None;
         }
@@ -205,7 +205,7 @@ mod tests {
 
     const INSIDE: [u8; 4] = [10, 0, 0, 0];
 
-    fn box_with(weights: &[u32], change: impl FnOnce(&mut Settings)) -> Nat {
+    fn box_with(weights: &[u32], change: impl FnOnce(&mut Settings)) -> Translator {
         let inside = ipnet::Ipv4Net::new_assert(INSIDE.into(), 8);
         let mut settings = Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 1));
         let first = settings.uplinks.remove(0);
@@ -217,17 +217,17 @@ mod tests {
         }
         settings.outbound[0].uplinks = (0..weights.len() as u8).collect();
         change(&mut settings);
-        Nat::new(settings, 1, Tick(0)).expect("memory")
+        Translator::new(settings, 1, Tick(0)).expect("memory")
     }
 
-    fn choices(nat: &Nat) -> Vec<u8> {
+    fn choices(nat: &Translator) -> Vec<u8> {
         let endpoints =
             (0..20_000u32).map(|n| ([10, 1, (n >> 8) as u8, n as u8], 1024 + (n % 7) as u16));
         endpoints.map(|source| choose(nat, source).expect("a rule")).collect()
     }
 
-    fn choose(nat: &Nat, source: ([u8; 4], u16)) -> Option<u8> {
-        nat.choose_uplink(&craft::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
+    fn choose(nat: &Translator, source: ([u8; 4], u16)) -> Option<u8> {
+        nat.select_uplink(&craft::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
     }
 
     fn share(choices: &[u8], line: u8) -> f64 {
@@ -249,8 +249,8 @@ mod tests {
     fn only_those_on_a_failed_line_move_and_they_by_weight() {
         let nat = box_with(&[1, 3, 6], |_| {});
         let before = choices(&nat);
-        for intake in [Intake::Held, Intake::Closed] {
-            nat.set_intake(2, intake);
+        for intake in [AdmitNew::KnownEndpoints, AdmitNew::None] {
+            nat.set_admission(2, intake);
             let after = choices(&nat);
             let moved: Vec<u8> = before
                 .iter()
@@ -261,7 +261,7 @@ mod tests {
             assert!(before.iter().zip(&after).all(|(one, other)| *one == 2 || one == other));
             assert!((share(&moved, 1) - 0.75).abs() < 0.03 && !moved.contains(&2));
         }
-        nat.set_intake(2, Intake::Open);
+        nat.set_admission(2, AdmitNew::All);
         assert_eq!(choices(&nat), before);
     }
 
@@ -269,8 +269,8 @@ mod tests {
     fn without_any_open_line_the_choice_is_as_if_all_were() {
         let nat = box_with(&[1, 1], |_| {});
         let before = choices(&nat);
-        nat.set_intake(0, Intake::Closed);
-        nat.set_intake(1, Intake::Held);
+        nat.set_admission(0, AdmitNew::None);
+        nat.set_admission(1, AdmitNew::KnownEndpoints);
         assert_eq!(choices(&nat), before);
     }
 
@@ -305,7 +305,7 @@ mod tests {
             ];
         });
         let line = |source: [u8; 4], destination: [u8; 4]| {
-            nat.choose_uplink(&craft::tuple(Protocol::TCP, (source, 1), (destination, 80)))
+            nat.select_uplink(&craft::tuple(Protocol::TCP, (source, 1), (destination, 80)))
         };
         assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
         assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));

@@ -11,21 +11,21 @@ use crate::time::{Span, Tick};
 use super::verdict::DropReason;
 
 /// The accounts. Without limits none are kept.
-pub(super) struct Hosts {
-    accounts: DashMap<Ipv4Addr, Account, RandomState>,
+pub(super) struct HostLimiter {
+    accounts: DashMap<Ipv4Addr, HostUsage, RandomState>,
     sessions: u32,
     new_sessions: u32,
     /// More accounts than this are worth a look at those that are idle.
     look_above: AtomicUsize,
 }
 
-struct Account {
+struct HostUsage {
     sessions: u32,
     second: Tick,
     opened: u32,
 }
 
-impl Hosts {
+impl HostLimiter {
     /// Limits on sessions and on new sessions a second; 0: none.
     pub(super) fn new(sessions: u32, new_sessions: u32) -> Self {
         let look_above = AtomicUsize::new(FEW);
@@ -33,21 +33,21 @@ impl Hosts {
     }
 
     /// Books one more session of `host`.
-    pub(super) fn book(&self, host: Ipv4Addr, now: Tick) -> Result<(), DropReason> {
-        if !self.keeps_account(host) {
+    pub(super) fn try_acquire(&self, host: Ipv4Addr, now: Tick) -> Result<(), DropReason> {
+        if !self.is_tracked(host) {
             return Ok(());
         }
         let mut account =
-            self.accounts.entry(host).or_insert(Account { sessions: 0, second: now, opened: 0 });
+            self.accounts.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
         if self.sessions != 0 && account.sessions >= self.sessions {
-            return Err(DropReason::HostLimit);
+            return Err(DropReason::HostSessionLimit);
         }
         if now.since(account.second) >= SECOND {
             account.second = now;
             account.opened = 0;
         }
         if self.new_sessions != 0 && account.opened >= self.new_sessions {
-            return Err(DropReason::HostRate);
+            return Err(DropReason::HostSessionRate);
         }
         account.sessions += 1;
         account.opened += 1;
@@ -56,7 +56,7 @@ impl Hosts {
 
     /// Books one session of `host` out.
     pub(super) fn release(&self, host: Ipv4Addr) {
-        if self.keeps_account(host) {
+        if self.is_tracked(host) {
             self.accounts.remove_if_mut(&host, |_, account| {
                 account.sessions -= 1;
                 // With a rate limit the account must outlive its sessions, or opening and closing would reset it.
@@ -67,7 +67,7 @@ impl Hosts {
 
     /// Closes accounts that say nothing any more: with a rate limit they outlive their sessions. Costs nothing until they
     /// have doubled since the last time.
-    pub(super) fn close_idle(&self, now: Tick) {
+    pub(super) fn prune_idle(&self, now: Tick) {
         if self.accounts.len() <= self.look_above.load(Relaxed) {
             return;
         }
@@ -82,7 +82,7 @@ impl Hosts {
     }
 
     /// The box's own endpoints, which are link-local, have none.
-    fn keeps_account(&self, host: Ipv4Addr) -> bool {
+    fn is_tracked(&self, host: Ipv4Addr) -> bool {
         (self.sessions != 0 || self.new_sessions != 0) && !host.is_link_local()
     }
 }
@@ -100,12 +100,12 @@ mod tests {
 
     #[test]
     fn a_host_at_its_limit_is_refused_until_a_session_ends() {
-        let hosts = Hosts::new(2, 0);
+        let hosts = HostLimiter::new(2, 0);
         let now = Tick(0);
         for _ in 0..1000 {
-            assert_eq!((hosts.book(HOST, now), hosts.book(HOST, now)), (Ok(()), Ok(())));
-            assert_eq!(hosts.book(HOST, now), Err(DropReason::HostLimit));
-            assert_eq!(hosts.book(Ipv4Addr::new(10, 0, 0, 6), now), Ok(()));
+            assert_eq!((hosts.try_acquire(HOST, now), hosts.try_acquire(HOST, now)), (Ok(()), Ok(())));
+            assert_eq!(hosts.try_acquire(HOST, now), Err(DropReason::HostSessionLimit));
+            assert_eq!(hosts.try_acquire(Ipv4Addr::new(10, 0, 0, 6), now), Ok(()));
             hosts.release(Ipv4Addr::new(10, 0, 0, 6));
             hosts.release(HOST);
             hosts.release(HOST);
@@ -116,16 +116,16 @@ mod tests {
     /// Whoever sends from ever other addresses of the inside cannot fill the memory with their accounts.
     #[test]
     fn accounts_of_hosts_that_are_gone_are_closed() {
-        let hosts = Hosts::new(0, 2);
+        let hosts = HostLimiter::new(0, 2);
         let (mut most, talker) = (0, Ipv4Addr::new(10, 255, 0, 1));
-        assert_eq!(hosts.book(talker, Tick(0)), Ok(()));
+        assert_eq!(hosts.try_acquire(talker, Tick(0)), Ok(()));
         for number in 0..100_000 {
             let now = Tick(number / 10);
             let host = Ipv4Addr::from_bits(0x0a00_0000 + number);
-            assert_eq!(hosts.book(host, now), Ok(()));
+            assert_eq!(hosts.try_acquire(host, now), Ok(()));
             hosts.release(host);
             if number % 1000 == 0 {
-                hosts.close_idle(now);
+                hosts.prune_idle(now);
             }
             most = most.max(hosts.accounts.len());
         }
@@ -138,14 +138,14 @@ mod tests {
 
     #[test]
     fn a_hosts_rate_is_counted_by_the_second_and_not_reset_by_ending_sessions() {
-        let hosts = Hosts::new(0, 2);
+        let hosts = HostLimiter::new(0, 2);
         for second in 0..3 {
             let now = Tick(second * 1000);
             for _ in 0..2 {
-                assert_eq!(hosts.book(HOST, now), Ok(()));
+                assert_eq!(hosts.try_acquire(HOST, now), Ok(()));
                 hosts.release(HOST);
             }
-            assert_eq!(hosts.book(HOST, now.after(Span(999))), Err(DropReason::HostRate));
+            assert_eq!(hosts.try_acquire(HOST, now.after(Span(999))), Err(DropReason::HostSessionRate));
         }
     }
 }

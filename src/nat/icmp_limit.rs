@@ -15,10 +15,10 @@ use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::verdict::{DropReason, Verdict};
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
 /// The buckets.
-pub(super) struct AnswerLimits {
+pub(super) struct IcmpErrorLimiter {
     hasher: RandomState,
     /// Time of the last answer in the upper half, tokens left then in the lower. Relaxed: a bucket is nothing else.
     buckets: Box<[AtomicU64]>,
@@ -26,7 +26,7 @@ pub(super) struct AnswerLimits {
     rate: u32,
 }
 
-impl AnswerLimits {
+impl IcmpErrorLimiter {
     pub(super) fn new(rate: u32, now: Tick) -> Self {
         let full = pack(now, capacity(rate));
         let buckets =
@@ -35,7 +35,7 @@ impl AnswerLimits {
     }
 
     /// Whether `receiver` may be told something now, at this price; counts it.
-    fn admit(&self, receiver: Ipv4Addr, price: u32, now: Tick) -> bool {
+    fn admit(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {
         if self.rate == 0 {
             return true;
         }
@@ -47,7 +47,7 @@ impl AnswerLimits {
             // So many errors a second are as many thousandths a millisecond.
             let grown = u64::from(left) + u64::from(passed) * u64::from(self.rate);
             let tokens = grown.min(u64::from(capacity(self.rate))) as u32;
-            tokens.checked_sub(price).map(|rest| pack(now, rest))
+            tokens.checked_sub(cost).map(|rest| pack(now, rest))
         });
         taken.is_ok()
     }
@@ -62,13 +62,13 @@ fn pack(time: Tick, tokens: u32) -> u64 {
     u64::from(time.0) << 32 | u64::from(tokens)
 }
 
-impl Nat {
+impl Translator {
     /// The answer to a packet that was dropped for `reason` and still stands in its buffer as its sender wrote it: from
     /// the box's inside address to inside hosts, from the address they talk to to outside ones.
     #[cold]
-    pub(super) fn answer(
+    pub(super) fn reply_with_error(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         answer: Answer,
         reason: DropReason,
@@ -87,7 +87,7 @@ impl Nat {
         }
         if !to_inside && packet.parsed.has_options() {
             // The kernel has recorded its own way to us.
-            self.conceal_recorded(packet.parsed, packet.buffer, source);
+            self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
         }
         match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
             Some(length) => Verdict::Answer(length, reason),
@@ -96,26 +96,26 @@ impl Nat {
     }
 
     /// What an inside host is told whose packet opens no session, if it is to be told anything (RFC 5508 REQ-8).
-    pub(super) fn refuse(
+    pub(super) fn reject(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         reason: DropReason,
         now: Tick,
     ) -> Verdict {
-        let is_refusal = matches!(
+        let is_rejected = matches!(
             reason,
             DropReason::NoOutboundRule
-                | DropReason::HairpinOff
-                | DropReason::AddressBusy
+                | DropReason::HairpinDisabled
+                | DropReason::AddressConflict
                 | DropReason::TableFull
                 | DropReason::PortsExhausted
-                | DropReason::HostLimit
-                | DropReason::HostRate
+                | DropReason::HostSessionLimit
+                | DropReason::HostSessionRate
         );
         match self.settings.refusal {
-            Some(code) if is_refusal && self.is_inside(packet.parsed.source()) => {
-                self.answer(lane, packet, Answer::Unreachable { code }, reason, now)
+            Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => {
+                self.reply_with_error(lane, packet, Answer::Unreachable { code }, reason, now)
             }
             Some(_) | None => Verdict::Drop(reason),
         }
@@ -136,14 +136,14 @@ mod tests {
     const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
     const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
 
-    fn admitted(limits: &AnswerLimits, host: Ipv4Addr, now: Tick) -> usize {
+    fn admitted(limits: &IcmpErrorLimiter, host: Ipv4Addr, now: Tick) -> usize {
         (0..1000).filter(|_| limits.admit(host, TOKEN, now)).count()
     }
 
     #[test]
     fn a_host_is_told_one_seconds_worth_at_once_and_then_so_many_a_second() {
         let start = Tick(u32::MAX - 1500);
-        let limits = AnswerLimits::new(20, start);
+        let limits = IcmpErrorLimiter::new(20, start);
         assert_eq!(admitted(&limits, HOST, start), 20);
         assert_eq!(admitted(&limits, HOST, start.after(crate::time::Span(100))), 2);
         assert_eq!(admitted(&limits, OTHER, start), 20, "each host has its own");
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_behind_adds_nothing() {
-        let limits = AnswerLimits::new(5, Tick(1000));
+        let limits = IcmpErrorLimiter::new(5, Tick(1000));
         assert_eq!(admitted(&limits, HOST, Tick(1000)), 5);
         assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
     }
@@ -165,11 +165,11 @@ mod tests {
     #[test]
     fn the_first_error_is_told_at_any_price() {
         let dearest = TOKEN + PRICE_SPREAD / 2;
-        assert!(AnswerLimits::new(1, Tick(0)).admit(HOST, dearest, Tick(0)));
+        assert!(IcmpErrorLimiter::new(1, Tick(0)).admit(HOST, dearest, Tick(0)));
     }
 
     #[test]
     fn no_limit_is_none() {
-        assert_eq!(admitted(&AnswerLimits::new(0, Tick(0)), HOST, Tick(0)), 1000);
+        assert_eq!(admitted(&IcmpErrorLimiter::new(0, Tick(0)), HOST, Tick(0)), 1000);
     }
 }

@@ -1,7 +1,7 @@
 //! Ending the sessions of a failed line, and telling the inside at once: TCP is reset, UDP gets an ICMP error, so that
 //! whoever talked over it can begin again over another line.
 //!
-//! The control thread sweeps the table in slices; what is to be said waits in [`Farewells`] until a worker sends it.
+//! The control thread sweeps the table in slices; what is to be said waits in [`NotificationQueue`] until a worker sends it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,58 +13,58 @@ use crate::time::Tick;
 
 use super::key::Key;
 use super::session::{Direction, End, State};
-use super::table::{Listed, SessionId};
+use super::table::{SessionInfo, SessionId};
 use super::tcp_state::TcpState;
-use super::tcp_window::TcpNumbers;
-use super::{Lane, Nat};
+use super::tcp_window::TcpSequences;
+use super::{WorkerContext, Translator};
 
 /// Which sessions a change of lines ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Affected {
+pub enum TeardownScope {
     /// Those that go over this line and could begin again over another.
     Over(u8),
     /// Those from inside that go over another line, and would take this one if they began now.
-    Returning(u8),
+    FailbackTo(u8),
     /// Those over external addresses that the box has no more.
-    Homeless,
+    AddressGone,
 }
 
 /// Where a sweep goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SweepPlace(usize, u32);
+pub struct TableCursor(usize, u32);
 
 /// Whole IPv4 packets.
 type Packets = Vec<Box<[u8]>>;
 
 /// Packets to inside hosts that wait to be sent.
 #[derive(Default)]
-pub(super) struct Farewells {
+pub(super) struct NotificationQueue {
     waiting: Mutex<VecDeque<Box<[u8]>>>,
     /// Whether any wait, so that a batch need not take the lock to see that none do. Written under it.
     some: AtomicBool,
 }
 
-impl Farewells {
+impl NotificationQueue {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         !self.some.load(Relaxed)
     }
 }
 
-impl Nat {
+impl Translator {
     /// Ends affected sessions in a slice of the table. Returns how many, and where to go on (None: the sweep is done).
     ///
-    /// Call it again a moment later while [`Self::farewells`] is large.
-    pub fn sweep(
+    /// Call it again a moment later while [`Self::notifications`] is large.
+    pub fn teardown_slice(
         &self,
-        affected: Affected,
-        from: SweepPlace,
+        affected: TeardownScope,
+        from: TableCursor,
         now: Tick,
-    ) -> (usize, Option<SweepPlace>) {
+    ) -> (usize, Option<TableCursor>) {
         let mut condemned: Vec<(SessionId, Key, Packets)> = Vec::new();
         let next = self.table.list((from.0, from.1), SLICE, |session| {
-            if self.is_affected(affected, &session) {
-                condemned.push((session.id, Key::of(session.original), self.farewell(&session)));
+            if self.is_in_scope(affected, &session) {
+                condemned.push((session.id, Key::of(session.original), self.notifications_for(&session)));
             }
         });
         let mut ended = 0;
@@ -72,46 +72,46 @@ impl Nat {
             // Another one may have its place by now.
             let Some(session) = self.table.end(id, original) else { continue };
             self.release(&session, now);
-            let mut waiting = self.farewells.waiting.lock();
+            let mut waiting = self.notifications.waiting.lock();
             waiting.extend(packets);
-            self.farewells.some.store(!waiting.is_empty(), Relaxed);
+            self.notifications.some.store(!waiting.is_empty(), Relaxed);
             ended += 1;
         }
-        (ended, next.map(|(pool, offset)| SweepPlace(pool, offset)))
+        (ended, next.map(|(pool, offset)| TableCursor(pool, offset)))
     }
 
     /// Ends all affected sessions at once; how many.
-    pub fn sweep_all(&self, affected: Affected, now: Tick) -> usize {
-        let (mut ended, mut place) = (0, Some(SweepPlace::default()));
+    pub fn teardown_all(&self, affected: TeardownScope, now: Tick) -> usize {
+        let (mut ended, mut place) = (0, Some(TableCursor::default()));
         while let Some(from) = place {
-            let (some, next) = self.sweep(affected, from, now);
+            let (some, next) = self.teardown_slice(affected, from, now);
             (ended, place) = (ended + some, next);
         }
         ended
     }
 
     /// Packets to inside hosts that wait to be sent.
-    pub fn farewells(&self) -> usize {
-        self.farewells.waiting.lock().len()
+    pub fn notifications(&self) -> usize {
+        self.notifications.waiting.lock().len()
     }
 
-    /// Leaves some of what waits in [`Lane::released`]. One worker does it for all.
-    pub(super) fn say_farewell(&self, lane: &mut Lane) {
-        if lane.worker != 0 || self.farewells.is_empty() {
+    /// Leaves some of what waits in [`WorkerContext::released`]. One worker does it for all.
+    pub(super) fn send_notifications(&self, lane: &mut WorkerContext) {
+        if lane.worker != 0 || self.notifications.is_empty() {
             return;
         }
-        let mut waiting = self.farewells.waiting.lock();
+        let mut waiting = self.notifications.waiting.lock();
         let now = waiting.len().min(AT_ONCE);
-        lane.counters.farewells += now as u64;
+        lane.counters.notifications += now as u64;
         lane.released.extend(waiting.drain(..now));
-        self.farewells.some.store(!waiting.is_empty(), Relaxed);
+        self.notifications.some.store(!waiting.is_empty(), Relaxed);
     }
 
-    fn is_affected(&self, affected: Affected, session: &Listed) -> bool {
+    fn is_in_scope(&self, affected: TeardownScope, session: &SessionInfo) -> bool {
         let (from, to) = (session.origin.from, session.origin.to);
         let is_hairpin = from.is_inside() && to.is_inside();
         let ends = [session.original.source, session.reply.source];
-        let is_own = ends.iter().any(|end| self.line_of_own(end.address).is_some());
+        let is_own = ends.iter().any(|end| self.uplink_of_probe_address(end.address).is_some());
         // What is published cannot choose: it answers where it was asked.
         let rule = || {
             self.outbound_rule(
@@ -120,20 +120,20 @@ impl Nat {
             )
         };
         match affected {
-            Affected::Homeless => self.is_homeless(session),
+            TeardownScope::AddressGone => self.address_removed(session),
             // Hairpin needs no line; the box's own endpoints must stay on theirs.
-            Affected::Over(_) | Affected::Returning(_) if is_hairpin || is_own => false,
-            Affected::Over(uplink) if session.uplink != uplink => false,
-            Affected::Over(uplink) => match from {
+            TeardownScope::Over(_) | TeardownScope::FailbackTo(_) if is_hairpin || is_own => false,
+            TeardownScope::Over(uplink) if session.uplink != uplink => false,
+            TeardownScope::Over(uplink) => match from {
                 End::Mapping | End::Address => {
-                    rule().is_some_and(|rule| self.has_other_line(rule, uplink))
+                    rule().is_some_and(|rule| self.has_alternative(rule, uplink))
                 }
-                End::Outside | End::Forward => self.has_other_open_line(uplink),
+                End::Outside | End::Forward => self.has_other_open_uplink(uplink),
             },
-            Affected::Returning(uplink) => {
+            TeardownScope::FailbackTo(uplink) => {
                 let inside = session.original.source;
                 let would_return =
-                    |rule| self.would_choose(rule, inside, session.uplink) == Some(uplink);
+                    |rule| self.preferred_uplink(rule, inside, session.uplink) == Some(uplink);
                 session.uplink != uplink
                     && matches!(from, End::Mapping | End::Address)
                     && rule().is_some_and(would_return)
@@ -142,7 +142,7 @@ impl Nat {
     }
 
     /// Whether an external address of a session is not the box's any more.
-    pub(super) fn is_homeless(&self, session: &Listed) -> bool {
+    pub(super) fn address_removed(&self, session: &SessionInfo) -> bool {
         let (from, to) = (session.origin.from, session.origin.to);
         let is_gone = |address| self.external(address).is_none();
         from.is_inside() && is_gone(session.reply.destination.address)
@@ -150,7 +150,7 @@ impl Nat {
     }
 
     /// What the inside end of a session is told when it ends: nothing where there is no way to.
-    fn farewell(&self, session: &Listed) -> Packets {
+    fn notifications_for(&self, session: &SessionInfo) -> Packets {
         let inside =
             if session.origin.from.is_inside() { Direction::Original } else { Direction::Reply };
         let sent = match inside {
@@ -160,15 +160,15 @@ impl Nat {
         match (session.state, session.tcp) {
             (State::Tcp(TcpState::FinBoth | TcpState::Reset), _) => Vec::new(),
             (State::Tcp(_), numbers) => resets(sent.mirrored(), numbers, inside),
-            (State::Udp | State::DnsAnswered | State::Guessed, _) => {
-                self.unreachable(sent).into_iter().collect()
+            (State::Udp | State::DnsReplied | State::Tentative, _) => {
+                self.unreachable_error(sent).into_iter().collect()
             }
             (State::Icmp | State::Other, _) => Vec::new(),
         }
     }
 
     /// An ICMP error about a datagram that the inside host could have sent.
-    fn unreachable(&self, sent: Tuple) -> Option<Box<[u8]>> {
+    fn unreachable_error(&self, sent: Tuple) -> Option<Box<[u8]>> {
         let datagram = craft::udp(sent, b"");
         let mut buffer = [0; BUFFER];
         buffer[..datagram.len()].copy_from_slice(&datagram);
@@ -182,7 +182,7 @@ impl Nat {
 
 /// Resets in the name of the other end. A receiver obeys only the very number that it expects (RFC 5961 section 3.2): what
 /// the other end would send next if nothing was lost on the way, else what the receiver has acknowledged.
-fn resets(to: Tuple, numbers: TcpNumbers, inside: Direction) -> Packets {
+fn resets(to: Tuple, numbers: TcpSequences, inside: Direction) -> Packets {
     let (own, other) = (inside.number(), inside.opposite().number());
     // In answer to a SYN it is the acknowledgement that counts.
     let acknowledgement = numbers.next[own].unwrap_or(0);

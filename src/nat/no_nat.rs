@@ -10,17 +10,17 @@ use crate::packet::{Endpoint, IcmpError, Protocol, Tuple};
 
 use super::fast_path::Packet;
 use super::verdict::Verdict;
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
-impl Nat {
+impl Translator {
     /// Passes a packet of no session untranslated if its remote end is exempt.
-    pub(super) fn pass_exempt(
+    pub(super) fn bypass(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         tuple: Tuple,
     ) -> Option<Verdict> {
-        self.exempt_end_inside(tuple)?;
+        self.inside_end_of_bypass(tuple)?;
         packet.parsed.rewrite(packet.buffer, tuple, true);
         lane.counters.exempt += 1;
         Some(Verdict::Translated)
@@ -28,14 +28,14 @@ impl Nat {
 
     /// Passes an ICMP error about such a packet. The host's own kernel reports under the TUN's address, which is
     /// nobody's business: its errors bear the address that the packet was for, or the box's inside one.
-    pub(super) fn pass_exempt_error(
+    pub(super) fn bypass_error(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
         error: IcmpError,
     ) -> Option<Verdict> {
         let (sender, receiver) = (error.quoted.source.address, error.quoted.destination.address);
-        let inside = self.exempt_end_inside(error.quoted)?;
+        let inside = self.inside_end_of_bypass(error.quoted)?;
         if packet.parsed.destination() != sender {
             return None;
         }
@@ -52,7 +52,7 @@ impl Nat {
     }
 
     /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
-    fn exempt_end_inside(&self, tuple: Tuple) -> Option<Endpoint> {
+    fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
         if self.settings.exempt.is_empty() {
             return None;
         }
@@ -64,11 +64,11 @@ impl Nat {
                 (true, true) | (false, false) => return None,
             };
         let exempt =
-            self.external(remote.address).is_none() && self.is_exempt(tuple.protocol, remote);
+            self.external(remote.address).is_none() && self.is_bypassed(tuple.protocol, remote);
         exempt.then_some(inside)
     }
 
-    fn is_exempt(&self, protocol: Protocol, remote: Endpoint) -> bool {
+    fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
         self.settings.exempt.iter().any(|exemption| {
             let (first, last) = exemption.ports;
             exemption.to.contains(&remote.address)

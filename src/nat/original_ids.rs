@@ -6,26 +6,26 @@ use std::hash::RandomState;
 
 use crate::time::{Span, Tick};
 
-use super::fragments::DatagramName;
+use super::fragments::DatagramId;
 
 /// The last datagrams that were sent on in pieces, by the name that they left under.
-pub(super) struct Originals {
-    by_name: HashMap<DatagramName, u16, RandomState>,
+pub(super) struct OriginalIds {
+    by_name: HashMap<DatagramId, u16, RandomState>,
     /// In order of their going. A name that was given twice may be forgotten with its first entry: errors then show
     /// the new number, as those about older datagrams do.
-    order: VecDeque<(Tick, DatagramName)>,
+    order: VecDeque<(Tick, DatagramId)>,
     capacity: usize,
     lifetime: Span,
 }
 
-impl Originals {
+impl OriginalIds {
     /// Room for `capacity` datagrams, each for `lifetime`.
     pub(super) fn new(capacity: usize, lifetime: Span) -> Self {
         Self { by_name: HashMap::default(), order: VecDeque::new(), capacity, lifetime }
     }
 
     /// Notes that a datagram with the identification `original` was sent on under this name.
-    pub(super) fn note(&mut self, name: DatagramName, original: u16, now: Tick) {
+    pub(super) fn note(&mut self, name: DatagramId, original: u16, now: Tick) {
         while let Some((since, oldest)) = self.order.front()
             && (self.order.len() >= self.capacity || now.reached(since.after(self.lifetime)))
         {
@@ -39,7 +39,7 @@ impl Originals {
     }
 
     /// The identification that it had come with.
-    pub(super) fn of(&self, name: DatagramName) -> Option<u16> {
+    pub(super) fn of(&self, name: DatagramId) -> Option<u16> {
         self.by_name.get(&name).copied()
     }
 }
@@ -50,9 +50,9 @@ mod tests {
     use crate::packet::Protocol;
     use std::net::Ipv4Addr;
 
-    fn name(identification: u16) -> DatagramName {
+    fn name(identification: u16) -> DatagramId {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        DatagramName {
+        DatagramId {
             source: address,
             destination: address,
             protocol: Protocol::UDP,
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_known_for_a_while() {
-        let mut originals = Originals::new(100, Span::seconds(15));
+        let mut originals = OriginalIds::new(100, Span::seconds(15));
         for number in 0..1000 {
             originals.note(name(number), number + 7, Tick(1000));
         }

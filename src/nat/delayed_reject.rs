@@ -13,11 +13,11 @@ use crate::time::{Span, Tick};
 use super::fast_path::Packet;
 use super::key::Key;
 use super::verdict::{DropReason, Verdict};
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
 /// SYNs that wait, oldest first; at most [`MOST`]. When there is no room, newcomers are met with silence.
 #[derive(Default)]
-pub(super) struct LateSyns(Mutex<VecDeque<Waiting>>);
+pub(super) struct DelayedRejects(Mutex<VecDeque<Waiting>>);
 
 struct Waiting {
     due: Tick,
@@ -26,7 +26,7 @@ struct Waiting {
     checksum: ChecksumMode,
 }
 
-impl LateSyns {
+impl DelayedRejects {
     /// Whether none waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
@@ -39,16 +39,16 @@ impl LateSyns {
     }
 }
 
-impl Nat {
+impl Translator {
     /// Keeps a dropped packet from outside if it is a SYN and such are answered late.
-    pub(super) fn remember_syn(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
+    pub(super) fn defer(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
         let Content::Tcp(tcp) = packet.parsed.content() else { return };
         let length = packet.parsed.length();
-        if !self.settings.late_syn_error || !tcp.flags.syn() || tcp.flags.ack() || length > LONGEST
+        if !self.settings.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > LONGEST
         {
             return;
         }
-        let mut waiting = self.late_syns.0.lock();
+        let mut waiting = self.delayed_rejects.0.lock();
         if waiting.len() < MOST {
             waiting.push_back(Waiting {
                 due: now.after(PATIENCE),
@@ -59,12 +59,12 @@ impl Nat {
         }
     }
 
-    /// Answers SYNs that have waited long enough; the answers are left in [`Lane::released`]. One worker does it for all.
-    pub(super) fn answer_late_syns(&self, lane: &mut Lane, now: Tick) {
-        if lane.worker != 0 || !self.settings.late_syn_error {
+    /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::released`]. One worker does it for all.
+    pub(super) fn send_due(&self, lane: &mut WorkerContext, now: Tick) {
+        if lane.worker != 0 || !self.settings.delayed_reject {
             return;
         }
-        while let Some(Waiting { tuple, packet, checksum, .. }) = self.late_syns.due(now) {
+        while let Some(Waiting { tuple, packet, checksum, .. }) = self.delayed_rejects.due(now) {
             if self.table.peek(Key::of(tuple), now).is_some() {
                 continue;
             }
@@ -77,7 +77,7 @@ impl Nat {
                 Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
             let unreachable = Answer::Unreachable { code: PORT_UNREACHABLE };
             if let Verdict::Answer(length, _) =
-                self.answer(lane, &mut packet, unreachable, DropReason::NoMapping, now)
+                self.reply_with_error(lane, &mut packet, unreachable, DropReason::NoMapping, now)
             {
                 lane.counters.answered += 1;
                 lane.released.push(buffer[..length].into());

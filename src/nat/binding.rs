@@ -7,10 +7,10 @@ use super::mappings::MappingKey;
 use super::session::End;
 use super::table::{Ended, SessionId};
 use super::verdict::DropReason;
-use super::{Lane, Nat};
+use super::{WorkerContext, Translator};
 
 /// An external endpoint for a session from inside, and what the session must give back.
-pub(super) struct Lease {
+pub(super) struct Binding {
     /// The endpoint.
     pub(super) external: Endpoint,
     /// What kind of one it is.
@@ -22,7 +22,7 @@ pub(super) struct Lease {
 }
 
 /// A mapping held for a session that comes in by it.
-pub(super) struct Adopted {
+pub(super) struct BorrowedMapping {
     /// What is held.
     pub(super) mapping: MappingKey,
     /// The inside endpoint behind it.
@@ -31,35 +31,35 @@ pub(super) struct Adopted {
     pub(super) refreshed: Tick,
 }
 
-impl Nat {
+impl Translator {
     /// An external endpoint for a session that `tuple` opens from inside, and a place in its host's account.
-    pub(super) fn lease(
+    pub(super) fn bind(
         &self,
-        lane: &mut Lane,
+        lane: &mut WorkerContext,
         tuple: Tuple,
         uplink: u8,
         now: Tick,
-    ) -> Result<Lease, DropReason> {
-        self.hosts.book(tuple.source.address, now)?;
+    ) -> Result<Binding, DropReason> {
+        self.hosts.try_acquire(tuple.source.address, now)?;
         if let Some((published_uplink, external)) =
             self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
             && published_uplink == uplink
         {
-            return Ok(Lease { external, from: End::Forward, mapping: None, target: None });
+            return Ok(Binding { external, from: End::Forward, mapping: None, target: None });
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
             let address = self.external_address(uplink, tuple.source.address);
             let external = Endpoint::new(address, 0);
-            return Ok(Lease { external, from: End::Address, mapping: None, target: None });
+            return Ok(Binding { external, from: End::Address, mapping: None, target: None });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
         match self.mappings.acquire(key, addresses, &mut lane.random, now) {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
-                self.mappings.permit(tuple.protocol, external, tuple.destination);
-                Ok(Lease { external, from: End::Mapping, mapping: Some(key), target: None })
+                self.mappings.add_peer(tuple.protocol, external, tuple.destination);
+                Ok(Binding { external, from: End::Mapping, mapping: Some(key), target: None })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -69,35 +69,35 @@ impl Nat {
     }
 
     /// Gives back the lease of a session that `tuple` did not open after all.
-    pub(super) fn return_lease(&self, tuple: Tuple, lease: &Lease, now: Tick) {
+    pub(super) fn release_binding(&self, tuple: Tuple, lease: &Binding, now: Tick) {
         if let Some(mapping) = lease.mapping {
-            self.mappings.forbid(tuple.protocol, lease.external, tuple.destination);
+            self.mappings.remove_peer(tuple.protocol, lease.external, tuple.destination);
             self.mappings.release(mapping, now);
         }
         if let Some(mapping) = lease.target {
-            self.return_adopted(tuple, lease.external, mapping, now);
+            self.release_borrowed(tuple, lease.external, mapping, now);
         }
         self.hosts.release(tuple.source.address);
     }
 
     /// The mapping at an external endpoint, held for a new session, if filtering lets `remote` in.
-    pub(super) fn adopt_mapping(
+    pub(super) fn borrow_mapping(
         &self,
         protocol: Protocol,
         external: Endpoint,
         remote: Endpoint,
         now: Tick,
-    ) -> Result<Adopted, DropReason> {
+    ) -> Result<BorrowedMapping, DropReason> {
         let mut adopted =
-            self.mappings.adopt(protocol, external, remote).ok_or(DropReason::NoMapping)?;
+            self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
         if self.settings.inbound_refresh || protocol != Protocol::UDP {
             adopted.refreshed = now;
         }
         // Its sessions are over and not yet buried: strangers must not keep what is left of it (RFC 4787 REQ-6a).
         let is_over = now.reached(adopted.refreshed.after(self.settings.timeouts.udp));
-        if !is_over && self.mappings.admits(protocol, external, remote, now) {
+        if !is_over && self.mappings.allows(protocol, external, remote, now) {
             // Whoever is let in may be answered, and what the inside answers is what permits.
-            self.mappings.permit(protocol, external, remote);
+            self.mappings.add_peer(protocol, external, remote);
             return Ok(adopted);
         }
         self.mappings.release(adopted.mapping, now);
@@ -105,14 +105,14 @@ impl Nat {
     }
 
     /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
-    pub(super) fn return_adopted(
+    pub(super) fn release_borrowed(
         &self,
         tuple: Tuple,
         remote: Endpoint,
         mapping: MappingKey,
         now: Tick,
     ) {
-        self.mappings.forbid(tuple.protocol, tuple.destination, remote);
+        self.mappings.remove_peer(tuple.protocol, tuple.destination, remote);
         self.mappings.release(mapping, now);
     }
 
@@ -128,8 +128,8 @@ impl Nat {
     }
 
     /// Ends a session whose time is over, unless another packet was faster.
-    pub(super) fn bury(&self, lane: &mut Lane, session: SessionId, now: Tick) {
-        if let Some(ended) = self.table.end_if_due(session, now) {
+    pub(super) fn reap(&self, lane: &mut WorkerContext, session: SessionId, now: Tick) {
+        if let Some(ended) = self.table.reap_if_expired(session, now) {
             lane.counters.sessions_expired += 1;
             self.release(&ended, now);
         }
@@ -145,12 +145,12 @@ impl Nat {
             self.hosts.release(source.address);
         }
         if ended.origin.from == End::Mapping {
-            self.mappings.forbid(protocol, seen, destination);
+            self.mappings.remove_peer(protocol, seen, destination);
             self.mappings
                 .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
         }
         if ended.origin.to == End::Mapping {
-            self.mappings.forbid(protocol, destination, seen);
+            self.mappings.remove_peer(protocol, destination, seen);
             self.mappings.release_external(protocol, destination, seen, now);
         }
     }

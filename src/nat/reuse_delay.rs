@@ -14,7 +14,7 @@ use crate::time::{Span, Tick};
 use super::mappings::MappingKey;
 
 /// The resting ports of one pool. The pool's bits of these stay taken.
-pub(super) struct Resting {
+pub(super) struct ReuseDelay {
     inner: Mutex<Inner>,
     rest: Span,
     most: usize,
@@ -33,7 +33,7 @@ struct Rest {
     until: Tick,
 }
 
-impl Resting {
+impl ReuseDelay {
     /// Room for `most` ports, each for the time of `rest`.
     pub(super) fn new(rest: Span, most: u32) -> Self {
         Self { inner: Mutex::default(), rest, most: most as usize }
@@ -92,13 +92,13 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::nat::smp_tests::settings;
-    use crate::nat::{Dependence, forwards::Forwards, mappings::Mappings};
+    use crate::nat::{EndpointDependence, forwards::Forwards, mappings::Mappings};
     use crate::packet::{Endpoint, Protocol};
 
     const NOBODY: [u16; 0] = [];
 
     fn holder(port: u16) -> MappingKey {
-        let settings = settings((40_000, 40_007), Dependence::EndpointIndependent);
+        let settings = settings((40_000, 40_007), EndpointDependence::EndpointIndependent);
         let mappings = Mappings::new(&settings, &Forwards::new(&settings));
         let inside = Endpoint::new([10, 0, 0, 5].into(), port);
         mappings.key(Protocol::UDP, 0, inside, inside)
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_port_rests_its_time_unless_its_holder_fetches_it() {
-        let (resting, start) = (Resting::new(Span(100), 10), Tick(u32::MAX - 50));
+        let (resting, start) = (ReuseDelay::new(Span(100), 10), Tick(u32::MAX - 50));
         for port in [1, 2, 3] {
             assert_eq!(
                 woken(|wake| resting.lay(
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_oldest_makes_room_and_a_forward_may_take_any() {
-        let resting = Resting::new(Span(100), 2);
+        let resting = ReuseDelay::new(Span(100), 2);
         for (port, expected) in [(1, vec![]), (2, vec![]), (3, vec![1])] {
             assert_eq!(woken(|wake| resting.lay(port, holder(port), Tick(0), wake)), expected);
         }
@@ -146,7 +146,7 @@ mod tests {
             [3],
             "what was given up is not woken"
         );
-        let none = Resting::new(Span(100), 0);
+        let none = ReuseDelay::new(Span(100), 0);
         assert_eq!(woken(|wake| none.lay(7, holder(7), Tick(0), wake)), [7], "room for none");
     }
 }

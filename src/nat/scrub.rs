@@ -5,11 +5,11 @@ use std::net::Ipv4Addr;
 
 use crate::packet::{Content, Endpoint, IcmpError, Parsed, Protocol, Tuple};
 
-use super::Nat;
+use super::Translator;
 use super::fast_path::Packet;
-use super::fragments::DatagramName;
+use super::fragments::DatagramId;
 
-impl Nat {
+impl Translator {
     /// Finishes a packet, parsed before it was rewritten to the addresses of `to`, that is not atomic or has options.
     ///
     /// From inside, whatever is not atomic gets a new identification. From outside only pieces of datagrams do: those
@@ -30,12 +30,12 @@ impl Nat {
             parsed.renumber(packet.buffer, number);
         }
         if !(own_name || inside) {
-            self.conceal_recorded(parsed, packet.buffer, to.source.address);
+            self.strip_recorded_addresses(parsed, packet.buffer, to.source.address);
         }
     }
 
     /// Finishes an ICMP error that was translated to these addresses.
-    pub(super) fn disguise_error(
+    pub(super) fn scrub_error(
         &self,
         packet: &mut Packet<'_>,
         error: IcmpError,
@@ -47,7 +47,7 @@ impl Nat {
         self.disguise(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
         let Packet { parsed, buffer, .. } = packet;
         let Some(identification) = parsed.quoted_identification(buffer) else { return };
-        let quoted = DatagramName {
+        let quoted = DatagramId {
             source: error.quoted.source.address,
             destination: error.quoted.destination.address,
             protocol: error.quoted.protocol,
@@ -59,7 +59,7 @@ impl Nat {
     }
 
     /// Takes out of a packet for the outside the addresses that only the inside and this host know.
-    pub(super) fn conceal_recorded(&self, parsed: &Parsed, buffer: &mut [u8], instead: Ipv4Addr) {
+    pub(super) fn strip_recorded_addresses(&self, parsed: &Parsed, buffer: &mut [u8], instead: Ipv4Addr) {
         let is_private = |address: Ipv4Addr| {
             self.is_inside(address)
                 || address.is_link_local()
