@@ -109,7 +109,7 @@ fn engine(criterion: &mut Criterion) {
             "a packet was dropped: {:?}",
             counters.drops
         );
-        assert_eq!(counters.stateless, 0, "a packet went without a session");
+        assert_eq!(counters.forwarded_stateless, 0, "a packet went without a session");
     }
     group.finish();
 }

@@ -13,7 +13,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use natbox::nat::{
-    Key, KeyHash, IdleTimeouts, NewSession, Origin, State, Table, TcpState, Timeouts, Lookup,
+    Key, KeyHash, IdleTimeouts, NewSession, SessionKind, State, Table, TcpState, Timeouts, Lookup,
 };
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
@@ -57,7 +57,7 @@ fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
     let session = |original, reply| NewSession {
         original,
         reply,
-        origin: Origin::FORWARD,
+        origin: SessionKind::FORWARD,
         uplink: 0,
         state: State::Tcp(state),
         idle: Span(0),
@@ -73,7 +73,7 @@ fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
 
 fn refresh(table: &Table, sessions: &[NewSession], now: Tick) {
     for new in sessions {
-        let tracked = table.track(new.original, table.hash(new.original), None, now);
+        let tracked = table.lookup_and_update(new.original, table.hash(new.original), None, now);
         assert!(matches!(tracked, Lookup::Hit(_)));
     }
 }
@@ -104,7 +104,7 @@ fn track(criterion: &mut Criterion) {
                     table.prefetch_record(hash);
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
-                    let tracked = table.track(*key, *hash, None, START);
+                    let tracked = table.lookup_and_update(*key, *hash, None, START);
                     assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });
@@ -112,7 +112,7 @@ fn track(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("single", size), |bencher| {
             bencher.iter(|| {
                 for key in black_box(batches.next().expect("it goes round")) {
-                    let tracked = table.track(*key, table.hash(*key), None, START);
+                    let tracked = table.lookup_and_update(*key, table.hash(*key), None, START);
                     assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });

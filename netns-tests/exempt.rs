@@ -41,7 +41,7 @@ fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
         // From there straight to the inside: not exempt, not let in.
         send(&other, 100, SocketAddrV4::new(SERVER, 5000));
         eventually("the packet is dropped", || {
-            (natbox.dropped("source-not-inside") > 0).then_some(())
+            (natbox.dropped("source-not-allowed") > 0).then_some(())
         });
         send(&exempt, 101, SocketAddrV4::new(SERVER, 5000));
         assert_eq!(receive(&inside, 101), SocketAddrV4::new(CLIENT, EXEMPT_PORT));

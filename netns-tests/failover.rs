@@ -177,7 +177,7 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
             status.uplinks[0].healthy
                 && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0)
         );
-        ensure!(status.totals["farewells"] >= 1, "{status:?}");
+        ensure!(status.totals["failover_notifications"] >= 1, "{status:?}");
     }
     Ok(())
 }

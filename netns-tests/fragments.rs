@@ -26,7 +26,7 @@ fn large_datagrams_cross_the_box_both_ways_through_a_forward_and_outbound() {
             exchange(&from_inside, size).unwrap();
         }
         for reason in
-            ["fragment-refused", "fragment-duplicate", "fragments-full", "fragment-incomplete"]
+            ["fragment-overlap", "fragment-duplicate", "fragment-table-full", "fragment-timeout"]
         {
             assert_eq!(natbox.dropped(reason), 0, "{reason} with {workers} workers");
         }

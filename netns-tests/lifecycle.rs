@@ -31,7 +31,7 @@ fn status_tells_what_the_box_does_as_text_and_as_json() {
         let sum =
             |name: &str| -> u64 { status.workers.iter().map(|worker| worker.counters[name]).sum() };
         assert!(sum("packets_in") > 0);
-        for name in ["packets_in", "packets_out", "translated_inside", "translated_outside"] {
+        for name in ["packets_in", "packets_out", "translated_inbound", "translated_outbound"] {
             assert_eq!(sum(name), status.totals[name], "{name}");
         }
 

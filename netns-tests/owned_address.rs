@@ -103,7 +103,7 @@ fn the_hosts_own_traffic_and_the_translated_go_on_side_by_side() {
         };
         let natbox = scene.start(&config);
         assert_all_works(&scene);
-        assert!(natbox.status().totals["handed_back"] > 0);
+        assert!(natbox.status().totals["passed_to_host"] > 0);
         natbox.stop(Signal::TERM);
         before.assert_same(&scene.host_state(), "after TERM");
     }

@@ -235,7 +235,7 @@ fn a_flood_of_pieces_harms_nothing_else() {
     }
     let grown = probe.resident().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more after the flood");
-    wait_until("given up pieces are counted", || probe.dropped("fragments-full") > 10_000);
+    wait_until("given up pieces are counted", || probe.dropped("fragment-table-full") > 10_000);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn hostile_pieces_are_refused() {
     probe.outside.send(&whole(1)[1]);
     probe.outside.send(&whole(1)[2]);
     probe.silence();
-    assert_eq!(probe.dropped("fragment-refused"), 3, "the overlap ends its datagram");
+    assert_eq!(probe.dropped("fragment-overlap"), 3, "the overlap ends its datagram");
     // Twice the same: once is enough.
     for piece in [0, 0, 1, 1, 1, 2] {
         probe.outside.send(&whole(2)[piece]);
@@ -314,7 +314,7 @@ fn incomplete_datagrams_are_forgotten() {
     probe.outside.send(&old[2]);
     probe.outside.send(&old[1]);
     probe.silence();
-    wait_until("they are given up, without a word", || probe.dropped("fragment-incomplete") == 2);
+    wait_until("they are given up, without a word", || probe.dropped("fragment-timeout") == 2);
     assert_eq!((probe.outside.drain(), probe.inside.drain()), (vec![], vec![]));
     // The number again, for another datagram: nothing of the old one comes along.
     let new = numbered(udp(client, F, &text(1800)), 1);

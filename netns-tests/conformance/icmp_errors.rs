@@ -242,7 +242,7 @@ fn errors_about_nothing_known_are_dropped() {
         probe.inside.send(&craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S2, port), b"x")));
     }
     probe.silence();
-    assert_eq!((probe.sessions(), probe.dropped("unmatched-icmp-error")), (before, 6));
+    assert_eq!((probe.sessions(), probe.dropped("icmp-error-no-session")), (before, 6));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn addresses_and_quote_must_agree() {
         probe.inside.send(&craft::icmp_error(kind, code, S2, E1, &received));
         probe.silence();
     }
-    assert_eq!(probe.dropped("unrelated-icmp-error"), 5);
+    assert_eq!(probe.dropped("icmp-error-mismatch"), 5);
     probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &received));
     probe.outside.expect("S1's own report");
 }

@@ -22,7 +22,7 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
         probe.inside.send(&udp(at(S1, 5005), at(E1, 53), b"hello"));
         probe.inside.send(&syn(at(S1, 5005), at(E1, 80)));
         assert_eq!(probe.outside.drain(), []);
-        assert_eq!(probe.dropped("host-limit"), 2 * (round + 1));
+        assert_eq!(probe.dropped("host-session-limit"), 2 * (round + 1));
         probe.open_udp(at(S2, 5000), at(E1, 53));
         wait_until("all have ended", || probe.sessions() == 0);
     }
@@ -42,7 +42,7 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
         passed.iter().any(|seen| seen.destination() == at(E2, 80)),
         "the other host waits for nothing"
     );
-    assert!(probe.dropped("host-rate") >= 200 - of_flood as u64);
+    assert!(probe.dropped("host-session-rate") >= 200 - of_flood as u64);
     std::thread::sleep(Duration::from_millis(1100));
     probe.open_udp(at(S1, 6000), at(E1, 53));
 }
@@ -228,7 +228,7 @@ fn each_drop_raises_its_own_counter() {
         (udp(at(E2, 9), external, b"hello"), "filtered"),
         (
             craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")),
-            "unmatched-icmp-error",
+            "icmp-error-no-session",
         ),
         (craft::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
         (craft::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
@@ -236,9 +236,9 @@ fn each_drop_raises_its_own_counter() {
     ];
     let inside = [
         (udp(at(Ipv4Addr::new(10, 0, 0, 99), 1), at(E1, 53), b"hello"), "no-outbound-rule"),
-        (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53), b"hello"), "source-not-inside"),
+        (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53), b"hello"), "source-not-allowed"),
         (segment(at(S1, 9), at(E1, 80), TcpFlags::ACK), "tcp-without-session"),
-        (craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "unasked-answer"),
+        (craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "icmp-unsolicited-reply"),
         (
             {
                 let mut packet = udp(at(S1, 9), at(E1, 53), b"hello");
@@ -249,7 +249,7 @@ fn each_drop_raises_its_own_counter() {
         ),
         (
             craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")),
-            "unrelated-icmp-error",
+            "icmp-error-mismatch",
         ),
     ];
     // S2 is a host that has sessions of its own, and so no router.

@@ -220,7 +220,7 @@ fn other_protocols_go_by_address_or_not_at_all() {
     }
     probe.silence();
     wait_until("all are counted", || {
-        (probe.dropped("address-busy"), probe.dropped("no-mapping")) == (253, 2 * 253)
+        (probe.dropped("address-conflict"), probe.dropped("no-mapping")) == (253, 2 * 253)
     });
 }
 

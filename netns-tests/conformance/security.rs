@@ -221,7 +221,7 @@ fn an_inside_flood_harms_only_itself() {
         probe.connect_out(at(S2, 5000 + round), at(E1, 80));
         probe.assert_open(&mut connection);
     }
-    assert!(probe.dropped("host-limit") > 10_000);
+    assert!(probe.dropped("host-session-limit") > 10_000);
 }
 
 #[test]

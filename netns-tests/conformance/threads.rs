@@ -157,10 +157,10 @@ fn order_is_kept_and_counters_add_up() {
     }
     let status = probe.status();
     let sum = |name: &str| status.workers.iter().map(|worker| worker.counters[name]).sum::<u64>();
-    for name in ["packets_in", "packets_out", "translated_inside", "sessions_created"] {
+    for name in ["packets_in", "packets_out", "translated_inbound", "sessions_created"] {
         assert_eq!(sum(name), status.totals[name]);
     }
     let dropped: u64 = status.drops.values().sum();
     assert_eq!(status.totals["packets_in"], status.totals["packets_out"] + dropped);
-    assert_eq!(status.totals["translated_inside"], u64::from(sent));
+    assert_eq!(status.totals["translated_inbound"], u64::from(sent));
 }

@@ -257,5 +257,5 @@ fn a_full_table_sends_nothing_by_the_wrong_line() {
         probe.inside.send(&udp(F_TARGET, other, b"answer"));
         probe.silence();
     }
-    assert!(probe.dropped("line-unknown") >= 2, "{:?}", probe.status().drops);
+    assert!(probe.dropped("uplink-unknown") >= 2, "{:?}", probe.status().drops);
 }

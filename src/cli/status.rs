@@ -78,8 +78,8 @@ fn text(status: &Status) -> String {
                 "{} in, {} out ({} to inside, {} to outside)",
                 total("packets_in"),
                 total("packets_out"),
-                total("translated_inside"),
-                total("translated_outside")
+                total("translated_inbound"),
+                total("translated_outbound")
             ),
         ),
         ("bytes", format!("{} in, {} out", total("bytes_in"), total("bytes_out"))),
@@ -87,11 +87,11 @@ fn text(status: &Status) -> String {
             "other",
             format!(
                 "{} stateless, {} exempt, {} handed back to the host, {} ICMP errors translated, {} answered",
-                total("stateless"),
-                total("exempt"),
-                total("handed_back"),
-                total("icmp_errors"),
-                total("answered")
+                total("forwarded_stateless"),
+                total("bypassed"),
+                total("passed_to_host"),
+                total("icmp_errors_translated"),
+                total("icmp_errors_sent")
             ),
         ),
     ];

@@ -29,7 +29,7 @@ pub struct SessionView {
     pub protocol: String,
     /// Where it stands, such as `established`.
     pub state: String,
-    /// How it came to be: `forward`, `outbound`, `published`, `inbound`, `hairpin` or `hairpin-published`.
+    /// How it came to be: `forward`, `outbound`, `published`, `inbound`, `hairpin` or `hairpin-forward`.
     pub origin: String,
     /// The uplink it goes over.
     pub uplink: String,

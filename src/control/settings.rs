@@ -20,7 +20,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
         tun_address: Some(facts.tun_address),
         uplinks: uplinks
             .map(|(((uplink, leg), owned), own)| nat::Uplink {
-                own: *own,
+                probe_address: *own,
                 name: uplink.name.clone(),
                 mtu: mtu(leg.mtu),
                 weight: uplink.weight,
@@ -30,7 +30,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
                     .zip(owned)
                     .map(|(address, owned)| nat::ExternalAddress {
                         address: *address,
-                        owned: *owned,
+                        assigned_to_host: *owned,
                         reserved: if *owned {
                             vec![ports(facts.ephemeral_ports)]
                         } else {
@@ -61,13 +61,13 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
                 from: rule.from,
                 to: rule.to.clone(),
                 uplinks: rule.uplinks.iter().copied().map(index).collect(),
-                balance: match rule.balance {
-                    Balance::Endpoint => nat::Balance::Endpoint,
-                    Balance::Host => nat::Balance::Host,
+                hash_by: match rule.balance {
+                    Balance::Endpoint => nat::HashBy::SourcePort,
+                    Balance::Host => nat::HashBy::SourceAddress,
                 },
             })
             .collect(),
-        exempt: config
+        no_nat: config
             .exempt
             .iter()
             .map(|exemption| nat::NoNatRule {
@@ -89,7 +89,7 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
         port_parity: config.nat.port_parity,
         port_overlapping: config.nat.port_overlapping,
         inbound_refresh: config.nat.inbound_refresh,
-        refusal: match config.nat.refusal {
+        reject_with: match config.nat.refusal {
             Refusal::AdminProhibited => Some(13),
             Refusal::HostUnreachable => Some(1),
             Refusal::None => None,

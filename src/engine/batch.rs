@@ -92,7 +92,7 @@ impl Batch {
     /// Those of [`PacketIo::flush`].
     pub fn expire(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<bool> {
         let done = self.nat.load().expire(&mut self.lane, now);
-        if !self.lane.released.is_empty() {
+        if !self.lane.outbox.is_empty() {
             self.release(io);
             self.flush(io)?;
         }
@@ -101,7 +101,7 @@ impl Batch {
 
     /// Sends what was put aside.
     fn release(&mut self, io: &mut impl PacketIo) {
-        for packet in self.lane.released.drain(..) {
+        for packet in self.lane.outbox.drain(..) {
             self.lane.counters.bytes_out += packet.len() as u64;
             io.inject(&packet, Offload::default());
         }
@@ -164,7 +164,7 @@ impl Batch {
                 (parsed, nat.translate_fragment(&mut self.lane, packet, now), frame.offload)
             }
             Stage::Foreign { parsed, reason } => {
-                (parsed, nat.leave(parsed.destination(), *reason), io.frame(index).offload)
+                (parsed, nat.untranslated_verdict(parsed.destination(), *reason), io.frame(index).offload)
             }
         };
         let counters = &mut self.lane.counters;
@@ -174,13 +174,13 @@ impl Batch {
                 io.submit(index, parsed.length(), offload);
             }
             Verdict::PassToHost => {
-                counters.handed_back += 1;
+                counters.passed_to_host += 1;
                 counters.bytes_out += parsed.length() as u64;
                 io.submit(index, parsed.length(), offload);
             }
             Verdict::Answer(length, reason) => {
                 counters.drops.count(reason, 1);
-                counters.answered += 1;
+                counters.icmp_errors_sent += 1;
                 counters.bytes_out += length as u64;
                 io.submit(index, length, Offload::default());
             }

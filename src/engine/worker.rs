@@ -55,7 +55,7 @@ impl<Q: PacketIo> Worker<Q> {
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let batch = Batch::new(Arc::clone(&nat), nat.load().lane(number));
+        let batch = Batch::new(Arc::clone(&nat), nat.load().worker(number));
         Self { number, queue, nat, batch, published, stop, options }
     }
 

@@ -4,8 +4,8 @@ use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
 use super::mappings::MappingKey;
-use super::session::End;
-use super::table::{Ended, SessionId};
+use super::session::EndpointKind;
+use super::table::{EndedSession, SessionId};
 use super::verdict::DropReason;
 use super::{WorkerContext, Translator};
 
@@ -14,7 +14,7 @@ pub(super) struct Binding {
     /// The endpoint.
     pub(super) external: Endpoint,
     /// What kind of one it is.
-    pub(super) from: End,
+    pub(super) from: EndpointKind,
     /// The mapping, where it is one.
     mapping: Option<MappingKey>,
     /// The other inside host's mapping, if the session goes to one.
@@ -45,13 +45,13 @@ impl Translator {
             self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
             && published_uplink == uplink
         {
-            return Ok(Binding { external, from: End::Forward, mapping: None, target: None });
+            return Ok(Binding { external, from: EndpointKind::Forward, mapping: None, target: None });
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
             let address = self.external_address(uplink, tuple.source.address);
             let external = Endpoint::new(address, 0);
-            return Ok(Binding { external, from: End::Address, mapping: None, target: None });
+            return Ok(Binding { external, from: EndpointKind::Address, mapping: None, target: None });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
@@ -59,7 +59,7 @@ impl Translator {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
-                Ok(Binding { external, from: End::Mapping, mapping: Some(key), target: None })
+                Ok(Binding { external, from: EndpointKind::Mapping, mapping: Some(key), target: None })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -136,20 +136,20 @@ impl Translator {
     }
 
     /// Gives back what an ended session held.
-    pub(super) fn release(&self, ended: &Ended, now: Tick) {
+    pub(super) fn release(&self, ended: &EndedSession, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         let Tuple { protocol, source, destination } = original;
         // As whom the sender of the first packet is known to the other end.
         let seen = reply.destination;
-        if ended.origin.from.is_inside() {
+        if ended.origin.initiator.is_inside() {
             self.hosts.release(source.address);
         }
-        if ended.origin.from == End::Mapping {
+        if ended.origin.initiator == EndpointKind::Mapping {
             self.mappings.remove_peer(protocol, seen, destination);
             self.mappings
                 .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
         }
-        if ended.origin.to == End::Mapping {
+        if ended.origin.responder == EndpointKind::Mapping {
             self.mappings.remove_peer(protocol, destination, seen);
             self.mappings.release_external(protocol, destination, seen, now);
         }

@@ -49,23 +49,23 @@ counters! {
     /// Their bytes.
     bytes_out,
     /// Packets translated towards the inside.
-    translated_inside,
+    translated_inbound,
     /// Packets translated towards the outside.
-    translated_outside,
+    translated_outbound,
     /// Packets of static forwards translated without a session, because the table was full or the packet opens none.
-    stateless,
+    forwarded_stateless,
     /// Packets passed untranslated to and from destinations that are exempt, ICMP errors about them included.
-    exempt,
+    bypassed,
     /// Packets handed back to the host untouched.
-    handed_back,
+    passed_to_host,
     /// ICMP answers written by the box itself.
-    answered,
+    icmp_errors_sent,
     /// ICMP answers not written, because their receivers had got many already.
-    answers_suppressed,
+    icmp_errors_rate_limited,
     /// Resets and ICMP errors by which inside hosts were told that their line has failed.
-    notifications,
+    failover_notifications,
     /// ICMP errors translated.
-    icmp_errors,
+    icmp_errors_translated,
     /// Sessions added.
     sessions_created,
     /// Sessions that ended by their timeout.

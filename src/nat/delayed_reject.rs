@@ -65,7 +65,7 @@ impl Translator {
             return;
         }
         while let Some(Waiting { tuple, packet, checksum, .. }) = self.delayed_rejects.due(now) {
-            if self.table.peek(Key::of(tuple), now).is_some() {
+            if self.table.lookup(Key::of(tuple), now).is_some() {
                 continue;
             }
             let mut buffer = [0; BUFFER];
@@ -79,8 +79,8 @@ impl Translator {
             if let Verdict::Answer(length, _) =
                 self.reply_with_error(lane, &mut packet, unreachable, DropReason::NoMapping, now)
             {
-                lane.counters.answered += 1;
-                lane.released.push(buffer[..length].into());
+                lane.counters.icmp_errors_sent += 1;
+                lane.outbox.push(buffer[..length].into());
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::time::Tick;
 
 use super::key::{Key, KeyHash};
 use super::settings::MssClamp;
-use super::table::{Hit, Lookup};
+use super::table::{Match, Lookup};
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
 use super::{WorkerContext, Translator};
@@ -32,7 +32,7 @@ impl Translator {
         now: Tick,
     ) -> Verdict {
         let segment = segment(&packet);
-        match self.table.track(key, hash, segment.as_ref(), now) {
+        match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
             Lookup::Hit(hit) => {
                 if !self.settings.inbound_refresh && !hit.origin.is_inbound_over_mapping(hit.direction) {
                     self.refresh_mapping(key.tuple(), hit.uplink, now);
@@ -41,9 +41,9 @@ impl Translator {
             }
             Lookup::Expired(session) => {
                 self.reap(lane, session, now);
-                self.open(lane, packet, key, segment.as_ref(), now)
+                self.open_session(lane, packet, key, segment.as_ref(), now)
             }
-            Lookup::Miss => self.open(lane, packet, key, segment.as_ref(), now),
+            Lookup::Miss => self.open_session(lane, packet, key, segment.as_ref(), now),
         }
     }
 
@@ -53,7 +53,7 @@ impl Translator {
         &self,
         lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
-        hit: &Hit,
+        hit: &Match,
         now: Tick,
     ) -> Verdict {
         if let Some(session) = hit.reschedule {
@@ -96,9 +96,9 @@ impl Translator {
             self.disguise(packet, to, inside);
         }
         if inside {
-            lane.counters.translated_inside += 1;
+            lane.counters.translated_inbound += 1;
         } else {
-            lane.counters.translated_outside += 1;
+            lane.counters.translated_outbound += 1;
         }
         Verdict::Translated
     }

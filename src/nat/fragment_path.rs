@@ -38,12 +38,12 @@ impl Translator {
                         let packet = Packet { parsed, buffer: &mut *buffer, wire_length };
                         self.translate(lane, packet, key, self.table.hash(key), now)
                     }
-                    None => self.leave(parsed.destination(), DropReason::UnsupportedIcmp),
+                    None => self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp),
                 };
                 let fate = self.fate(buffer, verdict);
                 for mut piece in self.fragments.resolve(name, fate, now) {
                     match self.follow(lane, &mut piece, fate) {
-                        Verdict::Translated | Verdict::PassToHost => lane.released.push(piece),
+                        Verdict::Translated | Verdict::PassToHost => lane.outbox.push(piece),
                         Verdict::Drop(reason) | Verdict::Answer(_, reason) => {
                             lane.counters.drops.count(reason, 1)
                         }
@@ -100,11 +100,11 @@ impl Translator {
                     self.strip_recorded_addresses(&parsed, piece, to.source);
                 }
                 if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
-                    lane.counters.exempt += 1;
+                    lane.counters.bypassed += 1;
                 } else if inside {
-                    lane.counters.translated_inside += 1;
+                    lane.counters.translated_inbound += 1;
                 } else {
-                    lane.counters.translated_outside += 1;
+                    lane.counters.translated_outbound += 1;
                 }
                 Verdict::Translated
             }

@@ -64,7 +64,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                                 panic!("{other:?}")
                             }
                         }
-                        passed.extend(lane.released.drain(..).map(Vec::from));
+                        passed.extend(lane.outbox.drain(..).map(Vec::from));
                     }
                 }
                 passed

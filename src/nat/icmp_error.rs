@@ -43,7 +43,7 @@ impl Translator {
         }
         let Some(report) = self.report(error.quoted, now) else {
             return self.bypass_error(lane, &mut packet, error).unwrap_or_else(|| {
-                self.leave(parsed.destination(), DropReason::IcmpErrorNoSession)
+                self.untranslated_verdict(parsed.destination(), DropReason::IcmpErrorNoSession)
             });
         };
         if parsed.destination() != error.quoted.source.address
@@ -55,12 +55,12 @@ impl Translator {
         let receiver = report.sent.source.address;
         parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
         self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
-        lane.counters.icmp_errors += 1;
+        lane.counters.icmp_errors_translated += 1;
         Verdict::Translated
     }
 
     fn report(&self, quoted: Tuple, now: Tick) -> Option<Report> {
-        if let Some(hit) = self.table.peek(Key::of(quoted.mirrored()), now) {
+        if let Some(hit) = self.table.lookup(Key::of(quoted.mirrored()), now) {
             return Some(Report {
                 sent: hit.to.mirrored(),
                 to_inside: hit.origin.is_inbound(hit.direction),

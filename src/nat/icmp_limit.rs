@@ -82,7 +82,7 @@ impl Translator {
         };
         let price = TOKEN - PRICE_SPREAD / 2 + lane.random.random_range(0..=PRICE_SPREAD);
         if !self.answers.admit(sender, price, now) {
-            lane.counters.answers_suppressed += 1;
+            lane.counters.icmp_errors_rate_limited += 1;
             return Verdict::Drop(reason);
         }
         if !to_inside && packet.parsed.has_options() {
@@ -113,7 +113,7 @@ impl Translator {
                 | DropReason::HostSessionLimit
                 | DropReason::HostSessionRate
         );
-        match self.settings.refusal {
+        match self.settings.reject_with {
             Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => {
                 self.reply_with_error(lane, packet, Answer::Unreachable { code }, reason, now)
             }

@@ -30,7 +30,7 @@ pub(super) struct Entry(pub(super) u32);
 pub(super) struct Bucket {
     tags: [AtomicU64; 2],
     entries: [AtomicU32; SLOTS],
-    passed: AtomicU32,
+    overflow: AtomicU32,
     spare: [AtomicU32; 3],
 }
 
@@ -80,27 +80,27 @@ impl Index {
     /// Fetches the home bucket of `hash` into the cache.
     #[inline]
     pub(super) fn prefetch(&self, hash: KeyHash) {
-        self.buckets.prefetch(self.home(hash));
+        self.buckets.prefetch(self.home_bucket(hash));
     }
 
     /// The first entry in the home bucket whose tag fits: most likely the one that a look-up will find. Reads
     /// without the lock, so it is a hint and nothing else.
     #[inline]
-    pub(super) fn guess(&self, hash: KeyHash) -> Option<Entry> {
-        let bucket = &self.buckets[self.home(hash)];
-        bucket.fitting(tag(hash)).next().map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
+    pub(super) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
+        let bucket = &self.buckets[self.home_bucket(hash)];
+        bucket.matching_slots(tag(hash)).next().map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
     }
 
     /// Locks the shard of a key.
     #[inline]
     pub(super) fn lock(&self, hash: KeyHash) -> Locked<'_> {
-        let shard = self.shard_of(self.home(hash));
+        let shard = self.shard_of(self.home_bucket(hash));
         Locked { index: self, _first: self.shards[shard].0.lock(), _second: None }
     }
 
     /// Locks the shards of two keys, in ascending order, so that two workers cannot wait for each other.
     pub(super) fn lock_both(&self, one: KeyHash, other: KeyHash) -> Locked<'_> {
-        let (one, other) = (self.shard_of(self.home(one)), self.shard_of(self.home(other)));
+        let (one, other) = (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
         let first = self.shards[one.min(other)].0.lock();
         let second = (one != other).then(|| self.shards[one.max(other)].0.lock());
         Locked { index: self, _first: first, _second: second }
@@ -108,12 +108,12 @@ impl Index {
 
     /// Buckets that entries passed over, as many times as they did: 0 if every entry lies in the bucket that it wants.
     #[cfg(test)]
-    pub(super) fn displaced(&self) -> u32 {
-        (0..self.buckets.len()).map(|bucket| self.buckets[bucket].passed.load(Relaxed)).sum()
+    pub(super) fn displacement(&self) -> u32 {
+        (0..self.buckets.len()).map(|bucket| self.buckets[bucket].overflow.load(Relaxed)).sum()
     }
 
     #[inline]
-    fn home(&self, hash: KeyHash) -> usize {
+    fn home_bucket(&self, hash: KeyHash) -> usize {
         (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize
     }
 
@@ -124,7 +124,7 @@ impl Index {
 
     /// The bucket after `bucket` in its shard's ring.
     #[inline]
-    fn following(&self, bucket: usize) -> usize {
+    fn next_bucket(&self, bucket: usize) -> usize {
         let mask = (1 << self.shard_shift) - 1;
         (bucket & !mask) | ((bucket + 1) & mask)
     }
@@ -139,36 +139,36 @@ impl Locked<'_> {
         mut is_it: impl FnMut(Entry) -> bool,
     ) -> Option<Entry> {
         let tag = tag(hash);
-        let mut bucket = self.index.home(hash);
+        let mut bucket = self.index.home_bucket(hash);
         for _ in 0..1usize << self.index.shard_shift {
             let line = &self.index.buckets[bucket];
-            for slot in line.fitting(tag) {
+            for slot in line.matching_slots(tag) {
                 let entry = Entry(line.entries[slot].load(Relaxed));
                 if is_it(entry) {
                     return Some(entry);
                 }
             }
-            if line.passed.load(Relaxed) == 0 {
+            if line.overflow.load(Relaxed) == 0 {
                 return None;
             }
-            bucket = self.index.following(bucket);
+            bucket = self.index.next_bucket(bucket);
         }
         None
     }
 
     /// Adds an entry. The key must belong to a locked shard.
     pub(super) fn insert(&self, hash: KeyHash, entry: Entry) -> Result<(), ShardFull> {
-        let home = self.index.home(hash);
+        let home = self.index.home_bucket(hash);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
             let line = &self.index.buckets[bucket];
-            if let Some(slot) = line.fitting(EMPTY).next() {
+            if let Some(slot) = line.matching_slots(EMPTY).next() {
                 line.entries[slot].store(entry.0, Relaxed);
                 line.set_tag(slot, tag(hash));
-                self.change_passed(home, bucket, 1);
+                self.change_overflow(home, bucket, 1);
                 return Ok(());
             }
-            bucket = self.index.following(bucket);
+            bucket = self.index.next_bucket(bucket);
         }
         Err(ShardFull)
     }
@@ -176,31 +176,31 @@ impl Locked<'_> {
     /// Takes an entry out; false when it is not there. The key must belong to a locked shard.
     pub(super) fn remove(&self, hash: KeyHash, entry: Entry) -> bool {
         let tag = tag(hash);
-        let home = self.index.home(hash);
+        let home = self.index.home_bucket(hash);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
             let line = &self.index.buckets[bucket];
-            let found = line.fitting(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
+            let found = line.matching_slots(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
             if let Some(slot) = found {
                 line.set_tag(slot, EMPTY);
-                self.change_passed(home, bucket, -1);
+                self.change_overflow(home, bucket, -1);
                 return true;
             }
-            if line.passed.load(Relaxed) == 0 {
+            if line.overflow.load(Relaxed) == 0 {
                 return false;
             }
-            bucket = self.index.following(bucket);
+            bucket = self.index.next_bucket(bucket);
         }
         false
     }
 
     /// Counts an entry of `home` that sits in `last` in, or out of, every bucket it passed over.
-    fn change_passed(&self, home: usize, last: usize, by: i32) {
+    fn change_overflow(&self, home: usize, last: usize, by: i32) {
         let mut bucket = home;
         while bucket != last {
-            let passed = &self.index.buckets[bucket].passed;
+            let passed = &self.index.buckets[bucket].overflow;
             passed.store(passed.load(Relaxed).wrapping_add_signed(by), Relaxed);
-            bucket = self.index.following(bucket);
+            bucket = self.index.next_bucket(bucket);
         }
     }
 }
@@ -208,7 +208,7 @@ impl Locked<'_> {
 impl Bucket {
     /// Slots whose tag is `tag`, lowest first.
     #[inline]
-    fn fitting(&self, tag: u16) -> impl Iterator<Item = usize> + use<> {
+    fn matching_slots(&self, tag: u16) -> impl Iterator<Item = usize> + use<> {
         let words = [self.tags[0].load(Relaxed), self.tags[1].load(Relaxed)];
         let mut candidates = equal_lanes(words[0], tag) | equal_lanes(words[1], tag) << 4;
         std::iter::from_fn(move || {
@@ -288,7 +288,7 @@ mod tests {
             assert!(locked.remove(hash, Entry(id)));
             assert!(!locked.remove(hash, Entry(id)));
         }
-        assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
+        assert!(index.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
     }
 
     proptest! {

@@ -423,7 +423,7 @@ impl Mappings {
 
     /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
     /// kept before, is kept already.
-    pub(super) fn reserve(&self, protocol: Protocol, external: Endpoint) -> bool {
+    pub(super) fn claim_for_forward(&self, protocol: Protocol, external: Endpoint) -> bool {
         self.allocators
             .load()
             .get(&(protocol, external.address))
@@ -431,9 +431,9 @@ impl Mappings {
     }
 
     /// Gives a port that a forward had to the mappings.
-    pub(super) fn unreserve(&self, protocol: Protocol, external: Endpoint) {
+    pub(super) fn return_from_forward(&self, protocol: Protocol, external: Endpoint) {
         if let Some(supply) = self.allocators.load().get(&(protocol, external.address)) {
-            supply.ports.give(external.port);
+            supply.ports.give_back(external.port);
         }
     }
 
@@ -494,12 +494,12 @@ impl PortAllocator {
         now: Tick,
     ) -> Option<u16> {
         if let Some(resting) = &self.resting {
-            match resting.fetch(key) {
+            match resting.reclaim(key) {
                 Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
                 Some(port) => return Some(port),
                 None => {}
             }
-            resting.wake_due(now, |port| self.ports.release(port));
+            resting.release_due(now, |port| self.ports.release(port));
         }
         self.ports.take(likeness, random)
     }
@@ -508,12 +508,12 @@ impl PortAllocator {
     fn free_port(&self, port: u16, key: MappingKey, now: Tick) {
         match &self.resting {
             None => self.ports.release(port),
-            Some(resting) => resting.lay(port, key, now, |port| self.ports.release(port)),
+            Some(resting) => resting.quarantine(port, key, now, |port| self.ports.release(port)),
         }
     }
 
     fn keep(&self, port: u16) -> bool {
-        self.ports.keep(port) || self.resting.as_ref().is_some_and(|resting| resting.give_up(port))
+        self.ports.claim(port) || self.resting.as_ref().is_some_and(|resting| resting.take_over(port))
     }
 }
 

@@ -90,12 +90,12 @@ pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
 pub use uplinks::AdmitNew;
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
-pub use session::{Direction, End, IdleTimeouts, NewSession, Origin, State};
+pub use session::{Direction, EndpointKind, IdleTimeouts, NewSession, SessionKind, State};
 pub use settings::{
-    Balance, EndpointDependence, NoNatRule, ExternalAddress, Forward, ForwardProtocol, MssClamp,
+    HashBy, EndpointDependence, NoNatRule, ExternalAddress, Forward, ForwardProtocol, MssClamp,
     OutboundRule, Settings, Timeouts, Uplink,
 };
-pub use table::{Ended, Hit, InsertError, SessionInfo, SessionId, Table, Lookup};
+pub use table::{EndedSession, Match, InsertError, SessionInfo, SessionId, Table, Lookup};
 pub use tcp_state::{SequenceCheck, TcpState};
 pub use tcp_window::Segment;
 pub use verdict::{DropReason, Verdict};
@@ -118,7 +118,7 @@ pub struct Translator {
     /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
     dynamic: Box<[Box<[Ipv4Addr]>]>,
     /// Secret that spreads inside hosts over uplinks and external addresses.
-    spread: u64,
+    hash_seed: u64,
 }
 
 /// An external address as the packet path sees it.
@@ -134,10 +134,10 @@ pub struct WorkerContext {
     pub counters: Counters,
     worker: usize,
     random: StdRng,
-    ended: Vec<Ended>,
+    ended: Vec<EndedSession>,
     /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
-    pub released: Vec<Box<[u8]>>,
-    swept: Tick,
+    pub outbox: Vec<Box<[u8]>>,
+    last_sweep: Tick,
 }
 
 impl Translator {
@@ -171,14 +171,14 @@ impl Translator {
             notifications: Arc::default(),
             externals: externals(&settings),
             dynamic: dynamic_addresses(&settings),
-            spread: random.random(),
+            hash_seed: random.random(),
             forwards,
             settings,
         })
     }
 
     /// The lane of a worker.
-    pub fn lane(&self, worker: usize) -> WorkerContext {
+    pub fn worker(&self, worker: usize) -> WorkerContext {
         self.worker_with_rng(worker, StdRng::from_rng(&mut rand::rng()))
     }
 
@@ -189,8 +189,8 @@ impl Translator {
             worker,
             random,
             ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
-            released: Vec::new(),
-            swept: Tick(0),
+            outbox: Vec::new(),
+            last_sweep: Tick(0),
         }
     }
 
@@ -228,8 +228,8 @@ impl Translator {
     /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
     pub fn expire(&self, lane: &mut WorkerContext, now: Tick) -> bool {
         // What has no wheel of its own is swept now and then; one worker does it for all.
-        if lane.worker == 0 && now.since(lane.swept) >= SWEEP_INTERVAL {
-            lane.swept = now;
+        if lane.worker == 0 && now.since(lane.last_sweep) >= SWEEP_INTERVAL {
+            lane.last_sweep = now;
             self.expire_fragments(lane, now);
             self.mappings.expire_pinholes(now);
             self.hosts.prune_idle(now);
@@ -262,7 +262,7 @@ impl Translator {
 
     /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
     /// when the address is its own.
-    pub fn leave(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
+    pub fn untranslated_verdict(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
         match self.external(destination) {
             Some(External { owned: true, .. }) => Verdict::PassToHost,
             Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
@@ -298,12 +298,12 @@ impl Translator {
     }
 
     fn host_hash(&self, host: Ipv4Addr) -> u64 {
-        self.mix(u64::from(host.to_bits()))
+        self.mix64(u64::from(host.to_bits()))
     }
 
     /// A hash that nobody outside can foresee.
-    fn mix(&self, seed: u64) -> u64 {
-        let mixed = (seed ^ self.spread).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    fn mix64(&self, seed: u64) -> u64 {
+        let mixed = (seed ^ self.hash_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ mixed >> 32
     }
@@ -313,7 +313,7 @@ impl Translator {
 fn externals(settings: &Settings) -> HashMap<Ipv4Addr, External> {
     let of_uplink = |(number, uplink): (usize, &Uplink)| {
         let external = |external: &ExternalAddress| {
-            (external.address, External { uplink: number as u8, owned: external.owned })
+            (external.address, External { uplink: number as u8, owned: external.assigned_to_host })
         };
         uplink.addresses.iter().map(external).collect::<Vec<_>>()
     };

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicU32;
 use crate::time::{Span, Tick};
 
 use super::key::Key;
-use super::session::{Direction, IdleTimeouts, NewSession, Origin, State, TcpFields};
-use super::table::{Ended, Hit, InsertError};
+use super::session::{Direction, IdleTimeouts, NewSession, SessionKind, State, TcpFields};
+use super::table::{EndedSession, Match, InsertError};
 use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::Segment;
 
@@ -47,7 +47,7 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn of(hit: &Hit) -> Self {
+    pub(super) fn of(hit: &Match) -> Self {
         Self {
             to: hit.to,
             direction: hit.direction,
@@ -69,8 +69,8 @@ impl Session {
         self.last_seen.after(idle_timeouts.of(self.state))
     }
 
-    pub(super) fn ended(&self) -> Ended {
-        Ended {
+    pub(super) fn ended(&self) -> EndedSession {
+        EndedSession {
             original: self.new.original,
             reply: self.new.reply,
             origin: self.new.origin,
@@ -88,7 +88,7 @@ impl Session {
             TcpState::Reset,
         ];
         now.reached(self.deadline(idle_timeouts))
-            || self.new.origin == Origin::FORWARD
+            || self.new.origin == SessionKind::FORWARD
                 && !connected.map(State::Tcp).contains(&self.state)
     }
 
@@ -129,7 +129,7 @@ impl Model {
             return Err(InsertError::Full);
         }
         if self.find(new.original).is_some() {
-            return Err(InsertError::Exists);
+            return Err(InsertError::AlreadyExists);
         }
         if self.find(new.reply).is_some() || new.original == new.reply {
             return Err(InsertError::ReplyConflict);
@@ -139,7 +139,7 @@ impl Model {
             acknowledged: [const { AtomicU32::new(0) }; 2],
             window: AtomicU32::new(0),
         };
-        tcp.forget();
+        tcp.reset();
         if let Some(segment) = first {
             tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
         }
@@ -164,16 +164,16 @@ impl Model {
         let before = session.state;
         session.state = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
-                let placement = session.tcp.place(direction, segment);
+                let placement = session.tcp.check(direction, segment);
                 let after = state.after(direction, segment.flags, placement);
                 let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply)
-                    || placement == SequenceCheck::Anew;
+                    || placement == SequenceCheck::Reopened;
                 if state.is_opening() && segment.flags.syn() {
                     session.tcp.reset_direction(direction);
                 } else if after != state && opens_again {
-                    session.tcp.forget();
+                    session.tcp.reset();
                 }
-                let placement = session.tcp.place(direction, segment);
+                let placement = session.tcp.check(direction, segment);
                 session.tcp.advance(direction, segment, placement);
                 State::Tcp(after)
             }
@@ -197,7 +197,7 @@ impl Model {
     }
 
     /// Takes out a session that the table has ended; it must be there, the same in every part.
-    pub(super) fn remove(&mut self, ended: &Ended) -> Session {
+    pub(super) fn remove(&mut self, ended: &EndedSession) -> Session {
         let place = self.sessions.iter().position(|session| session.ended() == *ended);
         self.sessions
             .swap_remove(place.expect("the table ended a session that the model does not have"))

@@ -22,7 +22,7 @@ impl Translator {
     ) -> Option<Verdict> {
         self.inside_end_of_bypass(tuple)?;
         packet.parsed.rewrite(packet.buffer, tuple, true);
-        lane.counters.exempt += 1;
+        lane.counters.bypassed += 1;
         Some(Verdict::Translated)
     }
 
@@ -47,13 +47,13 @@ impl Translator {
             reporter => reporter,
         };
         packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, true);
-        lane.counters.exempt += 1;
+        lane.counters.bypassed += 1;
         Some(Verdict::Translated)
     }
 
     /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
     fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
-        if self.settings.exempt.is_empty() {
+        if self.settings.no_nat.is_empty() {
             return None;
         }
         let (source, destination) = (tuple.source, tuple.destination);
@@ -69,7 +69,7 @@ impl Translator {
     }
 
     fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
-        self.settings.exempt.iter().any(|exemption| {
+        self.settings.no_nat.iter().any(|exemption| {
             let (first, last) = exemption.ports;
             exemption.to.contains(&remote.address)
                 && exemption.protocol.covers(protocol)

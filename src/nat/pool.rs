@@ -33,7 +33,7 @@ pub(super) struct Pool {
     /// Number, in units of [`SLOT_SPAN`], of the slot to be looked at next.
     cursor: u32,
     /// Where the next search for a victim starts.
-    hand: u32,
+    clock_hand: u32,
 }
 
 /// What the wheel found.
@@ -41,7 +41,7 @@ pub(super) enum Due {
     /// This record's deadline has passed. It is unlinked.
     Ended(u32),
     /// A record was looked at and hung again, or an empty slot was passed.
-    Moved,
+    Rescheduled,
     /// Nothing more is due.
     Nothing,
 }
@@ -50,7 +50,7 @@ impl Pool {
     /// A pool over `count` records from `first` on.
     pub(super) fn new(first: u32, count: u32, now: Tick) -> Self {
         let slots = vec![NONE; SLOTS as usize].into();
-        Self { first, count, used: 0, free: NONE, slots, cursor: slot_number(now), hand: 0 }
+        Self { first, count, used: 0, free: NONE, slots, cursor: slot_number(now), clock_hand: 0 }
     }
 
     /// Takes a free record.
@@ -76,7 +76,7 @@ impl Pool {
 
     /// Hangs a record where it will be looked at at `deadline`: at the soonest in the slot after `now`'s, at the
     /// latest in the last one before the cursor comes round again.
-    pub(super) fn hang(&mut self, records: &Region<Record>, id: u32, deadline: Tick, now: Tick) {
+    pub(super) fn schedule(&mut self, records: &Region<Record>, id: u32, deadline: Tick, now: Tick) {
         let after_now = slot_number(now).wrapping_sub(self.cursor).wrapping_add(1) & SLOT_NUMBERS;
         // The clock of another worker may be behind the one that has turned this wheel.
         let soonest = if after_now > SLOT_NUMBERS / 2 { 0 } else { after_now };
@@ -94,7 +94,7 @@ impl Pool {
     }
 
     /// Takes a hanging record out of its slot.
-    pub(super) fn unhang(&mut self, records: &Region<Record>, id: u32) {
+    pub(super) fn cancel(&mut self, records: &Region<Record>, id: u32) {
         let record = &records[id as usize];
         let (next, previous) = (record.next.load(Relaxed), record.previous.load(Relaxed));
         if next != NONE {
@@ -131,15 +131,15 @@ impl Pool {
         let id = self.slots[(self.cursor % SLOTS) as usize];
         if id == NONE {
             self.cursor = (self.cursor + 1) & SLOT_NUMBERS;
-            return Due::Moved;
+            return Due::Rescheduled;
         }
-        self.unhang(records, id);
+        self.cancel(records, id);
         let deadline = records[id as usize].deadline(idle_timeouts);
         if now.reached(deadline) {
             return Due::Ended(id);
         }
-        self.hang(records, id, deadline, now);
-        Due::Moved
+        self.schedule(records, id, deadline, now);
+        Due::Rescheduled
     }
 
     /// Looks for a live record that `is_victim` accepts among the next [`EVICTION_SCAN`] of the pool.
@@ -149,8 +149,8 @@ impl Pool {
         is_victim: impl Fn(&Record) -> bool,
     ) -> Option<u32> {
         for _ in 0..EVICTION_SCAN.min(self.used) {
-            self.hand = (self.hand + 1) % self.used;
-            let id = self.first + self.hand;
+            self.clock_hand = (self.clock_hand + 1) % self.used;
+            let id = self.first + self.clock_hand;
             if self.is_live(records, id) && is_victim(&records[id as usize]) {
                 return Some(id);
             }
@@ -197,7 +197,7 @@ mod tests {
     use crate::packet::{Protocol, craft};
 
     use super::super::key::Key;
-    use super::super::session::{NewSession, Origin, State};
+    use super::super::session::{NewSession, SessionKind, State};
     use super::super::settings::Timeouts;
     use super::*;
 
@@ -227,13 +227,13 @@ mod tests {
         let new = NewSession {
             original,
             reply,
-            origin: Origin::OUTBOUND,
+            origin: SessionKind::OUTBOUND,
             uplink: 0,
             state: State::Udp,
             idle: Span(0),
         };
         records[id as usize].fill(&new, start);
-        pool.hang(&records, id, start.after(second), start);
+        pool.schedule(&records, id, start.after(second), start);
 
         let late = start.after(Span::seconds(3));
         let ended = std::iter::repeat_with(|| pool.step(&records, late, &idle_timeouts))

@@ -39,7 +39,7 @@ pub(super) enum PortPreference {
 
 /// Ports to choose from: a range, and which bits of a word of the bitmap.
 #[derive(Clone, Copy)]
-struct Choice {
+struct Candidates {
     first: u16,
     last: u16,
     mask: u64,
@@ -107,15 +107,15 @@ impl PortPool {
         random: &mut StdRng,
     ) -> impl Iterator<Item = u16> {
         let [.., last_choice] = self.choices(likeness);
-        let Choice { first, last, .. } = last_choice.expect("the last choice is always there");
+        let Candidates { first, last, .. } = last_choice.expect("the last choice is always there");
         let count = u32::from(last - first) + 1;
         let start = random.random_range(0..count);
         (0..count.min(SHARED_TRIES)).map(move |step| first + ((start + step) % count) as u16)
     }
 
     /// Where to look, best first; the last is always there.
-    fn choices(&self, likeness: PortPreference) -> [Option<Choice>; 3] {
-        let any = |(first, last)| Choice { first, last, mask: u64::MAX };
+    fn choices(&self, likeness: PortPreference) -> [Option<Candidates>; 3] {
+        let any = |(first, last)| Candidates { first, last, mask: u64::MAX };
         let all = (self.first, self.last);
         let (model, keeps_parity) = match likeness {
             PortPreference::None => return [None, None, Some(any(all))],
@@ -133,14 +133,14 @@ impl PortPool {
             (false, true) => ((self.first.max(UNPRIVILEGED), self.last), None),
         };
         let mask = if model & 1 == 0 { EVEN } else { !EVEN };
-        let parity = keeps_parity.then_some(Choice { mask, ..any(class) });
+        let parity = keeps_parity.then_some(Candidates { mask, ..any(class) });
         match fallback {
             Some(fallback) => [parity, Some(any(class)), Some(any(fallback))],
             None => [None, parity, Some(any(class))],
         }
     }
 
-    fn take_from(&self, Choice { first, last, mask }: Choice, random: &mut StdRng) -> Option<u16> {
+    fn take_from(&self, Candidates { first, last, mask }: Candidates, random: &mut StdRng) -> Option<u16> {
         for _ in 0..RANDOM_PROBES {
             let any = random.random_range(first..=last);
             let port = match mask {
@@ -182,12 +182,12 @@ impl PortPool {
 
     /// Takes a port out of the pool for a forward; false while a mapping has it. A port that the pool does not have is out
     /// of it already.
-    pub(super) fn keep(&self, port: u16) -> bool {
+    pub(super) fn claim(&self, port: u16) -> bool {
         !self.has(port) || self.reserve(port)
     }
 
     /// Takes a port in that a forward had.
-    pub(super) fn give(&self, port: u16) {
+    pub(super) fn give_back(&self, port: u16) {
         if self.has(port) {
             self.release(port);
         }

@@ -14,7 +14,7 @@ use crate::time::Tick;
 
 use super::forwards::Forwards;
 use super::key::Key;
-use super::session::{End, Origin};
+use super::session::{EndpointKind, SessionKind};
 use super::settings::Settings;
 use super::table::{SessionInfo, SessionId};
 use super::{Translator, dynamic_addresses, externals};
@@ -22,7 +22,7 @@ use super::{Translator, dynamic_addresses, externals};
 impl Translator {
     /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
     /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
-    pub fn with_rules(&self, settings: Settings) -> Self {
+    pub fn with_policy(&self, settings: Settings) -> Self {
         self.mappings.set_addresses(&settings);
         Self {
             table: Arc::clone(&self.table),
@@ -37,39 +37,39 @@ impl Translator {
             forwards: Forwards::new(&settings),
             externals: externals(&settings),
             dynamic: dynamic_addresses(&settings),
-            spread: self.spread,
+            hash_seed: self.hash_seed,
             settings,
         }
     }
 
     /// Ends what these rules do not allow, and moves ports between dynamic mappings and forwards as they differ from those
     /// of `before`. A forward wins over a mapping that has its port. Returns how many sessions ended.
-    pub fn settle(&self, before: &Self, now: Tick) -> usize {
+    pub fn enforce(&self, before: &Self, now: Tick) -> usize {
         let (had, has) = (published_ports(&before.settings), published_ports(&self.settings));
-        let mut ended = self.purge(now);
+        let mut ended = self.end_disallowed(now);
         for (protocol, endpoint) in has.difference(&had) {
             // A mapping may have got the port between the purge and now, since it was not kept yet.
             for _ in 0..RESERVE_TRIES {
-                if self.mappings.reserve(*protocol, *endpoint) {
+                if self.mappings.claim_for_forward(*protocol, *endpoint) {
                     break;
                 }
-                ended += self.purge(now);
+                ended += self.end_disallowed(now);
             }
         }
         for (protocol, endpoint) in had.difference(&has) {
-            self.mappings.unreserve(*protocol, *endpoint);
+            self.mappings.return_from_forward(*protocol, *endpoint);
         }
         ended
     }
 
     /// Ends every session that the rules do not allow.
-    fn purge(&self, now: Tick) -> usize {
+    fn end_disallowed(&self, now: Tick) -> usize {
         let mut condemned: Vec<(SessionId, Key)> = Vec::new();
         let mut ended = 0;
         let mut place = Some((0, 0));
         while let Some(from) = place {
             place = self.table.list(from, SLICE, |session| {
-                if !self.allows(&session) {
+                if !self.permits(&session) {
                     condemned.push((session.id, Key::of(session.original)));
                 }
             });
@@ -84,7 +84,7 @@ impl Translator {
     }
 
     /// Whether a session could begin, as it is, by the rules.
-    fn allows(&self, session: &SessionInfo) -> bool {
+    fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;
         }
@@ -96,25 +96,25 @@ impl Translator {
             self.uplink_of_probe_address(inside.address) == Some(session.uplink)
                 || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
         };
-        let Origin { from, to } = session.origin;
-        let is_hairpin = from.is_inside() && to.is_inside();
-        let from_is_allowed = match from {
-            End::Outside => true,
+        let SessionKind { initiator, responder } = session.origin;
+        let is_hairpin = initiator.is_inside() && responder.is_inside();
+        let from_is_allowed = match initiator {
+            EndpointKind::Outside => true,
             // Inside hosts reach one another whether they may go out or not.
-            End::Mapping | End::Address => {
+            EndpointKind::Mapping | EndpointKind::Address => {
                 (is_hairpin || may_go_out(source, destination)) && !is_published(external_end)
             }
-            End::Forward => {
+            EndpointKind::Forward => {
                 let published = self.forwards.published(protocol, source, Some(session.uplink));
                 published == Some((session.uplink, external_end))
             }
         };
-        let to_is_allowed = match to {
-            End::Outside => true,
-            End::Mapping | End::Address => {
+        let to_is_allowed = match responder {
+            EndpointKind::Outside => true,
+            EndpointKind::Mapping | EndpointKind::Address => {
                 may_go_out(inside_end, source) && !is_published(destination)
             }
-            End::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
+            EndpointKind::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
         };
         from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)
     }

@@ -22,13 +22,13 @@ pub(super) struct ReuseDelay {
 
 #[derive(Default)]
 struct Inner {
-    by_holder: HashMap<MappingKey, Rest, RandomState>,
+    by_holder: HashMap<MappingKey, Delayed, RandomState>,
     /// In the order of their ends. An entry whose port was fetched since then is stale, and skipped.
-    queue: VecDeque<(Rest, MappingKey)>,
+    queue: VecDeque<(Delayed, MappingKey)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Rest {
+struct Delayed {
     port: u16,
     until: Tick,
 }
@@ -40,15 +40,15 @@ impl ReuseDelay {
     }
 
     /// Lays a port to rest; ports that have to make room are handed to `wake`.
-    pub(super) fn lay(&self, port: u16, holder: MappingKey, now: Tick, mut wake: impl FnMut(u16)) {
+    pub(super) fn quarantine(&self, port: u16, holder: MappingKey, now: Tick, mut wake: impl FnMut(u16)) {
         if self.most == 0 {
             return wake(port);
         }
         let mut inner = self.inner.lock();
         while inner.by_holder.len() >= self.most || inner.queue.len() >= 2 * self.most {
-            inner.wake_first(&mut wake);
+            inner.release_first(&mut wake);
         }
-        let rest = Rest { port, until: now.after(self.rest) };
+        let rest = Delayed { port, until: now.after(self.rest) };
         if let Some(other) = inner.by_holder.insert(holder, rest) {
             // It had two: one since before its port was given to a forward and back, or by a race.
             wake(other.port);
@@ -57,20 +57,20 @@ impl ReuseDelay {
     }
 
     /// The port that rests for this holder, which has it again.
-    pub(super) fn fetch(&self, holder: &MappingKey) -> Option<u16> {
+    pub(super) fn reclaim(&self, holder: &MappingKey) -> Option<u16> {
         self.inner.lock().by_holder.remove(holder).map(|rest| rest.port)
     }
 
     /// Hands the ports that have rested long enough to `wake`.
-    pub(super) fn wake_due(&self, now: Tick, mut wake: impl FnMut(u16)) {
+    pub(super) fn release_due(&self, now: Tick, mut wake: impl FnMut(u16)) {
         let mut inner = self.inner.lock();
         while inner.queue.front().is_some_and(|(rest, _)| now.reached(rest.until)) {
-            inner.wake_first(&mut wake);
+            inner.release_first(&mut wake);
         }
     }
 
     /// Takes a port away from its rest, for a forward; false when it does not rest.
-    pub(super) fn give_up(&self, port: u16) -> bool {
+    pub(super) fn take_over(&self, port: u16) -> bool {
         let mut inner = self.inner.lock();
         let holder =
             inner.by_holder.iter().find(|(_, rest)| rest.port == port).map(|(holder, _)| *holder);
@@ -79,7 +79,7 @@ impl ReuseDelay {
 }
 
 impl Inner {
-    fn wake_first(&mut self, wake: &mut impl FnMut(u16)) {
+    fn release_first(&mut self, wake: &mut impl FnMut(u16)) {
         let Some((rest, holder)) = self.queue.pop_front() else { return };
         if self.by_holder.get(&holder) == Some(&rest) {
             self.by_holder.remove(&holder);
@@ -115,7 +115,7 @@ mod tests {
         let (resting, start) = (ReuseDelay::new(Span(100), 10), Tick(u32::MAX - 50));
         for port in [1, 2, 3] {
             assert_eq!(
-                woken(|wake| resting.lay(
+                woken(|wake| resting.quarantine(
                     port,
                     holder(port),
                     start.after(Span(u32::from(port))),
@@ -124,29 +124,29 @@ mod tests {
                 NOBODY
             );
         }
-        assert_eq!(resting.fetch(&holder(2)), Some(2));
-        assert_eq!(resting.fetch(&holder(2)), None);
-        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(100)), wake)), NOBODY);
-        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(101)), wake)), [1]);
+        assert_eq!(resting.reclaim(&holder(2)), Some(2));
+        assert_eq!(resting.reclaim(&holder(2)), None);
+        assert_eq!(woken(|wake| resting.release_due(start.after(Span(100)), wake)), NOBODY);
+        assert_eq!(woken(|wake| resting.release_due(start.after(Span(101)), wake)), [1]);
         // Laid to rest again, it rests from then on; the first entry is stale.
-        assert_eq!(woken(|wake| resting.lay(2, holder(2), start.after(Span(50)), wake)), NOBODY);
-        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(149)), wake)), [3]);
-        assert_eq!(woken(|wake| resting.wake_due(start.after(Span(150)), wake)), [2]);
+        assert_eq!(woken(|wake| resting.quarantine(2, holder(2), start.after(Span(50)), wake)), NOBODY);
+        assert_eq!(woken(|wake| resting.release_due(start.after(Span(149)), wake)), [3]);
+        assert_eq!(woken(|wake| resting.release_due(start.after(Span(150)), wake)), [2]);
     }
 
     #[test]
     fn the_oldest_makes_room_and_a_forward_may_take_any() {
         let resting = ReuseDelay::new(Span(100), 2);
         for (port, expected) in [(1, vec![]), (2, vec![]), (3, vec![1])] {
-            assert_eq!(woken(|wake| resting.lay(port, holder(port), Tick(0), wake)), expected);
+            assert_eq!(woken(|wake| resting.quarantine(port, holder(port), Tick(0), wake)), expected);
         }
-        assert!(resting.give_up(2) && !resting.give_up(2));
+        assert!(resting.take_over(2) && !resting.take_over(2));
         assert_eq!(
-            woken(|wake| resting.wake_due(Tick(100), wake)),
+            woken(|wake| resting.release_due(Tick(100), wake)),
             [3],
             "what was given up is not woken"
         );
         let none = ReuseDelay::new(Span(100), 0);
-        assert_eq!(woken(|wake| none.lay(7, holder(7), Tick(0), wake)), [7], "room for none");
+        assert_eq!(woken(|wake| none.quarantine(7, holder(7), Tick(0), wake)), [7], "room for none");
     }
 }

@@ -54,7 +54,7 @@ impl Direction {
 /// Where one end of a session is, and by what it is known outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum End {
+pub enum EndpointKind {
     /// Outside.
     Outside = 0,
     /// Inside, by a dynamic mapping, which the session holds.
@@ -65,7 +65,7 @@ pub enum End {
     Address = 3,
 }
 
-impl End {
+impl EndpointKind {
     const ALL: [Self; 4] = [Self::Outside, Self::Mapping, Self::Forward, Self::Address];
 
     /// Whether it is inside.
@@ -77,38 +77,38 @@ impl End {
 
 /// Between what ends a session came to be; decides what its end releases. Both inside: hairpin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct SessionKind {
     /// The end that sent the first packet. Counts for its host if it is inside.
-    pub from: End,
+    pub initiator: EndpointKind,
     /// The other.
-    pub to: End,
+    pub responder: EndpointKind,
 }
 
-impl Origin {
+impl SessionKind {
     /// From outside through a static forward.
-    pub const FORWARD: Self = Self { from: End::Outside, to: End::Forward };
+    pub const FORWARD: Self = Self { initiator: EndpointKind::Outside, responder: EndpointKind::Forward };
     /// From outside over a dynamic mapping, where filtering lets it.
-    pub const INBOUND: Self = Self { from: End::Outside, to: End::Mapping };
+    pub const INBOUND: Self = Self { initiator: EndpointKind::Outside, responder: EndpointKind::Mapping };
     /// To outside over a dynamic mapping.
-    pub const OUTBOUND: Self = Self { from: End::Mapping, to: End::Outside };
+    pub const OUTBOUND: Self = Self { initiator: EndpointKind::Mapping, responder: EndpointKind::Outside };
 
     fn from_number(number: u8) -> Self {
-        Self { from: End::ALL[usize::from(number >> 2 & 3)], to: End::ALL[usize::from(number & 3)] }
+        Self { initiator: EndpointKind::ALL[usize::from(number >> 2 & 3)], responder: EndpointKind::ALL[usize::from(number & 3)] }
     }
 
     fn number(self) -> u8 {
-        (self.from as u8) << 2 | self.to as u8
+        (self.initiator as u8) << 2 | self.responder as u8
     }
 
     /// Word for listings.
     pub fn name(self) -> &'static str {
-        match (self.from, self.to) {
-            (End::Outside, End::Mapping) => "inbound",
-            (End::Outside, _) => "forward",
-            (End::Mapping | End::Address, End::Outside) => "outbound",
-            (End::Forward, End::Outside) => "published",
-            (End::Mapping | End::Address, _) => "hairpin",
-            (End::Forward, _) => "hairpin-published",
+        match (self.initiator, self.responder) {
+            (EndpointKind::Outside, EndpointKind::Mapping) => "inbound",
+            (EndpointKind::Outside, _) => "forward",
+            (EndpointKind::Mapping | EndpointKind::Address, EndpointKind::Outside) => "outbound",
+            (EndpointKind::Forward, EndpointKind::Outside) => "forward-outbound",
+            (EndpointKind::Mapping | EndpointKind::Address, _) => "hairpin",
+            (EndpointKind::Forward, _) => "hairpin-forward",
         }
     }
 
@@ -116,8 +116,8 @@ impl Origin {
     #[inline]
     pub fn is_inbound(self, direction: Direction) -> bool {
         match direction {
-            Direction::Original => self.to.is_inside(),
-            Direction::Reply => self.from.is_inside(),
+            Direction::Original => self.responder.is_inside(),
+            Direction::Reply => self.initiator.is_inside(),
         }
     }
 
@@ -125,10 +125,10 @@ impl Origin {
     #[inline]
     pub fn is_inbound_over_mapping(self, direction: Direction) -> bool {
         let (sender, receiver) = match direction {
-            Direction::Original => (self.from, self.to),
-            Direction::Reply => (self.to, self.from),
+            Direction::Original => (self.initiator, self.responder),
+            Direction::Reply => (self.responder, self.initiator),
         };
-        sender == End::Outside && receiver == End::Mapping
+        sender == EndpointKind::Outside && receiver == EndpointKind::Mapping
     }
 }
 
@@ -182,17 +182,17 @@ impl State {
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp(TcpState::SynOriginal | TcpState::SynReply) => "syn",
-            Self::Tcp(TcpState::SynBoth) => "syn-answered",
-            Self::Tcp(TcpState::Midstream | TcpState::MidstreamFin) => "picked-up",
+            Self::Tcp(TcpState::SynBoth) => "syn-recv",
+            Self::Tcp(TcpState::Midstream | TcpState::MidstreamFin) => "midstream",
             Self::Tcp(TcpState::Established) => "established",
             Self::Tcp(TcpState::FinOriginal | TcpState::FinReply) => "half-closed",
             Self::Tcp(TcpState::FinBoth) => "closed",
             Self::Tcp(TcpState::Reset) => "reset",
             Self::Udp => "udp",
-            Self::DnsReplied => "dns-answered",
+            Self::DnsReplied => "dns-replied",
             Self::Icmp => "icmp",
             Self::Other => "other",
-            Self::Tentative => "guessed",
+            Self::Tentative => "tentative",
         }
     }
 }
@@ -247,7 +247,7 @@ pub struct NewSession {
     /// Tuple of the packets that will answer, as they will arrive.
     pub reply: Key,
     /// How it came to be.
-    pub origin: Origin,
+    pub origin: SessionKind,
     /// The uplink it goes over; for hairpin the one whose address was spoken to.
     pub uplink: u8,
     /// First state.
@@ -302,7 +302,7 @@ impl Record {
         self.uplink.store(new.uplink, Relaxed);
         self.state.store(new.state.number(), Relaxed);
         self.last_seen.store(now.0.wrapping_sub(new.idle.0), Relaxed);
-        self.tcp.forget();
+        self.tcp.reset();
     }
 
     /// The tuple of a direction, as its packets arrive.
@@ -320,8 +320,8 @@ impl Record {
     }
 
     #[inline]
-    pub(super) fn origin(&self) -> Origin {
-        Origin::from_number(self.origin.load(Relaxed))
+    pub(super) fn origin(&self) -> SessionKind {
+        SessionKind::from_number(self.origin.load(Relaxed))
     }
 
     #[inline]
@@ -354,16 +354,16 @@ impl Record {
         let mut refreshes = true;
         let after = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
-                let placement = self.tcp.place(direction, segment);
+                let placement = self.tcp.check(direction, segment);
                 let next = state.after(direction, segment.flags, placement);
-                let anew = placement == SequenceCheck::Anew
+                let anew = placement == SequenceCheck::Reopened
                     || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
                 let believed = if segment.flags.syn() && state.is_opening() {
                     // Another attempt has other numbers, and an answer to an old one had wrong ones.
                     self.tcp.reset_direction(direction);
                     SequenceCheck::InWindow
                 } else if next != state && anew {
-                    self.tcp.forget();
+                    self.tcp.reset();
                     SequenceCheck::InWindow
                 } else {
                     placement
@@ -409,7 +409,7 @@ mod tests {
             assert_eq!(State::from_number(number).number(), number);
         }
         for number in 0..16 {
-            assert_eq!(Origin::from_number(number).number(), number);
+            assert_eq!(SessionKind::from_number(number).number(), number);
         }
     }
 }

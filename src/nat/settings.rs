@@ -27,7 +27,7 @@ pub struct Settings {
     /// Who may go out.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation.
-    pub exempt: Vec<NoNatRule>,
+    pub no_nat: Vec<NoNatRule>,
     /// Mapping behaviour (RFC 4787 section 4.1).
     pub mapping: EndpointDependence,
     /// Filtering behaviour (RFC 4787 section 5).
@@ -48,7 +48,7 @@ pub struct Settings {
     pub inbound_refresh: bool,
     /// Code of the destination unreachable message that an inside host gets when no mapping can be made for it; None:
     /// it gets none (RFC 5508 REQ-8, RFC 6888 REQ-11).
-    pub refusal: Option<u8>,
+    pub reject_with: Option<u8>,
     /// Whether a SYN that nobody waits for is answered with port unreachable after a while (RFC 5382 REQ-4).
     pub delayed_reject: bool,
     /// Idle timeouts.
@@ -71,7 +71,7 @@ impl Settings {
     /// A box with one line of one address, whose inside may go out: no forwards, no limits but the table's 1,024 sessions, the
     /// usual idle timeouts. To be changed by whoever wants something else.
     pub fn one_line(inside: Ipv4Net, external: Ipv4Addr) -> Self {
-        let address = ExternalAddress { address: external, owned: false, reserved: Vec::new() };
+        let address = ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
         Self {
             inside: vec![inside],
             inside_address: None,
@@ -83,16 +83,16 @@ impl Settings {
                 mtu: 1500,
                 weight: 1,
                 addresses: vec![address],
-                own: None,
+                probe_address: None,
             }],
             forwards: Vec::new(),
             outbound: vec![OutboundRule {
                 from: inside,
                 to: Vec::new(),
                 uplinks: vec![0],
-                balance: Balance::Endpoint,
+                hash_by: HashBy::SourcePort,
             }],
-            exempt: Vec::new(),
+            no_nat: Vec::new(),
             mapping: EndpointDependence::EndpointIndependent,
             filtering: EndpointDependence::AddressAndPortDependent,
             hairpin: true,
@@ -102,7 +102,7 @@ impl Settings {
             port_parity: true,
             port_overlapping: false,
             inbound_refresh: true,
-            refusal: None,
+            reject_with: None,
             delayed_reject: false,
             timeouts: Timeouts {
                 tcp_established: Span::seconds(7440),
@@ -137,7 +137,7 @@ pub struct Uplink {
     pub addresses: Vec<ExternalAddress>,
     /// Link-local address of the box's own endpoint on this line: what it sends goes out by the line, and forwards may lead to
     /// it. Probes of the line and services of the box use it.
-    pub own: Option<Ipv4Addr>,
+    pub probe_address: Option<Ipv4Addr>,
 }
 
 /// One external address.
@@ -146,7 +146,7 @@ pub struct ExternalAddress {
     /// The address.
     pub address: Ipv4Addr,
     /// Whether it is the host's own as well: packets that match nothing are then handed back to the host.
-    pub owned: bool,
+    pub assigned_to_host: bool,
     /// Ports that the host's own connections take, inclusive; never taken for mappings. Those at which it waits come by
     /// `Translator::exclude_ports`.
     pub reserved: Vec<(u16, u16)>,
@@ -209,16 +209,16 @@ pub struct OutboundRule {
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
     /// What is spread over them.
-    pub balance: Balance,
+    pub hash_by: HashBy,
 }
 
 /// What is spread over the uplinks of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
+pub enum HashBy {
     /// Each inside endpoint by itself; protocols without ports by host.
-    Endpoint,
+    SourcePort,
     /// Each inside host, with all its endpoints.
-    Host,
+    SourceAddress,
 }
 
 /// Destinations towards which nothing is translated.

@@ -14,15 +14,15 @@ use crate::time::{Span, Tick};
 use super::fast_path::Packet;
 use super::key::Key;
 use super::binding::{Binding, has_ports};
-use super::session::{Direction, End, NewSession, Origin, State};
-use super::table::{Hit, InsertError, Lookup};
+use super::session::{Direction, EndpointKind, NewSession, SessionKind, State};
+use super::table::{Match, InsertError, Lookup};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
 use super::{External, WorkerContext, Translator};
 
 /// A packet of no session, with what is known of it.
-struct Miss<'a> {
+struct Unmatched<'a> {
     packet: Packet<'a>,
     tuple: Tuple,
     segment: Option<&'a Segment>,
@@ -32,7 +32,7 @@ struct Miss<'a> {
 impl Translator {
     /// Handles a packet of no session.
     #[cold]
-    pub(super) fn open(
+    pub(super) fn open_session(
         &self,
         lane: &mut WorkerContext,
         mut packet: Packet<'_>,
@@ -50,7 +50,7 @@ impl Translator {
             return verdict;
         }
         let Packet { parsed, wire_length, .. } = packet;
-        let miss = Miss {
+        let miss = Unmatched {
             packet: Packet { parsed, buffer: &mut *packet.buffer, wire_length },
             tuple,
             segment,
@@ -61,7 +61,7 @@ impl Translator {
             (true, Some(external)) => self.open_hairpin(lane, miss, external),
             (false, Some(external)) => match self.open_inbound(lane, miss, external) {
                 Err(reason @ (DropReason::NoMapping | DropReason::Filtered)) => {
-                    let verdict = self.leave(destination, reason);
+                    let verdict = self.untranslated_verdict(destination, reason);
                     if verdict == Verdict::Drop(reason) {
                         self.defer(&packet, tuple, now);
                     }
@@ -74,7 +74,7 @@ impl Translator {
         outcome.unwrap_or_else(|reason| self.reject(lane, &mut packet, reason, now))
     }
 
-    fn open_outbound(&self, lane: &mut WorkerContext, miss: Miss<'_>) -> Result<Verdict, DropReason> {
+    fn open_outbound(&self, lane: &mut WorkerContext, miss: Unmatched<'_>) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
         let chosen = self.select_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
@@ -102,7 +102,7 @@ impl Translator {
             }
             (Err(reason), None) => return Err(reason),
         };
-        let origin = Origin { from: lease.from, to: End::Outside };
+        let origin = SessionKind { initiator: lease.from, responder: EndpointKind::Outside };
         let external = lease.external;
         match self.open_bound(lane, miss, lease, tuple.destination, origin, uplink, state) {
             Err((DropReason::TableFull, miss)) if published.is_some() => {
@@ -115,7 +115,7 @@ impl Translator {
     fn open_hairpin(
         &self,
         lane: &mut WorkerContext,
-        miss: Miss<'_>,
+        miss: Unmatched<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
@@ -156,11 +156,11 @@ impl Translator {
                         miss.now,
                     );
                 }
-                return Ok(self.leave(tuple.destination.address, reason));
+                return Ok(self.untranslated_verdict(tuple.destination.address, reason));
             }
         };
-        let to = if lease.target.is_some() { End::Mapping } else { End::Forward };
-        let origin = Origin { from: lease.from, to };
+        let to = if lease.target.is_some() { EndpointKind::Mapping } else { EndpointKind::Forward };
+        let origin = SessionKind { initiator: lease.from, responder: to };
         self.open_bound(lane, miss, lease, target, origin, external.uplink, state)
             .map_err(|(reason, _)| reason)
     }
@@ -171,13 +171,13 @@ impl Translator {
     fn open_bound<'a>(
         &self,
         lane: &mut WorkerContext,
-        mut miss: Miss<'a>,
+        mut miss: Unmatched<'a>,
         lease: Binding,
         target: Endpoint,
-        origin: Origin,
+        origin: SessionKind,
         uplink: u8,
         state: State,
-    ) -> Result<Verdict, (DropReason, Miss<'a>)> {
+    ) -> Result<Verdict, (DropReason, Unmatched<'a>)> {
         let reply =
             Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
@@ -187,7 +187,7 @@ impl Translator {
         };
         self.release_binding(miss.tuple, &lease, miss.now);
         match error {
-            InsertError::Exists => Ok(self.retry(lane, miss)),
+            InsertError::AlreadyExists => Ok(self.retry(lane, miss)),
             InsertError::ReplyConflict => Err((DropReason::AddressConflict, miss)),
             InsertError::Full => Err((DropReason::TableFull, miss)),
         }
@@ -196,7 +196,7 @@ impl Translator {
     fn open_inbound(
         &self,
         lane: &mut WorkerContext,
-        mut miss: Miss<'_>,
+        mut miss: Unmatched<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
@@ -220,7 +220,7 @@ impl Translator {
         let new = NewSession {
             original: Key::of(tuple),
             reply: Key::of(reply),
-            origin: Origin::INBOUND,
+            origin: SessionKind::INBOUND,
             uplink: external.uplink,
             state,
             idle: miss.now.since(adopted.refreshed),
@@ -230,7 +230,7 @@ impl Translator {
         };
         self.release_borrowed(tuple, tuple.source, adopted.mapping, miss.now);
         match error {
-            InsertError::Exists => Ok(self.retry(lane, miss)),
+            InsertError::AlreadyExists => Ok(self.retry(lane, miss)),
             InsertError::ReplyConflict => Err(DropReason::AddressConflict),
             InsertError::Full => Err(DropReason::TableFull),
         }
@@ -242,7 +242,7 @@ impl Translator {
     fn open_inbound_forward(
         &self,
         lane: &mut WorkerContext,
-        mut miss: Miss<'_>,
+        mut miss: Unmatched<'_>,
         server: Endpoint,
         uplink: u8,
     ) -> Result<Verdict, DropReason> {
@@ -259,13 +259,13 @@ impl Translator {
         let mut client = tuple.source;
         for _ in 0..CONFLICT_TRIES {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
-            let (original, reply, origin) = (Key::of(tuple), Key::of(reply), Origin::FORWARD);
+            let (original, reply, origin) = (Key::of(tuple), Key::of(reply), SessionKind::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => {
                     return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
                 }
-                Err(InsertError::Exists) => return Ok(self.retry(lane, miss)),
+                Err(InsertError::AlreadyExists) => return Ok(self.retry(lane, miss)),
                 Err(InsertError::Full) => {
                     return self.forward_request_stateless(
                         lane,
@@ -297,7 +297,7 @@ impl Translator {
     fn adopt_midstream_from_server(
         &self,
         lane: &mut WorkerContext,
-        mut miss: Miss<'_>,
+        mut miss: Unmatched<'_>,
         uplink: u8,
         published: Endpoint,
     ) -> Result<Verdict, DropReason> {
@@ -310,14 +310,14 @@ impl Translator {
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
-        let origin = Origin::FORWARD;
+        let origin = SessionKind::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         Ok(match self.insert(lane, &new, None, miss.now) {
             Ok(()) => {
-                let hit = Hit { to, direction: Direction::Reply, ..initial_match(&new) };
+                let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
                 self.forward_match(lane, &mut miss.packet, &hit, miss.now)
             }
-            Err(InsertError::Exists) => self.retry(lane, miss),
+            Err(InsertError::AlreadyExists) => self.retry(lane, miss),
             Err(InsertError::Full | InsertError::ReplyConflict) => {
                 self.send_stateless(lane, miss, to, false, uplink)
             }
@@ -329,12 +329,12 @@ impl Translator {
     fn forward_request_stateless(
         &self,
         lane: &mut WorkerContext,
-        miss: Miss<'_>,
+        miss: Unmatched<'_>,
         to: Tuple,
         uplink: u8,
         reason: DropReason,
     ) -> Result<Verdict, DropReason> {
-        match self.table.peek(Key::of(to.mirrored()), miss.now) {
+        match self.table.lookup(Key::of(to.mirrored()), miss.now) {
             Some(_) => Err(reason),
             None => Ok(self.send_stateless(lane, miss, to, true, uplink)),
         }
@@ -345,7 +345,7 @@ impl Translator {
     fn forward_reply_stateless(
         &self,
         lane: &mut WorkerContext,
-        miss: Miss<'_>,
+        miss: Unmatched<'_>,
         published: Endpoint,
         uplink: u8,
     ) -> Result<Verdict, DropReason> {
@@ -360,22 +360,22 @@ impl Translator {
     fn send_stateless(
         &self,
         lane: &mut WorkerContext,
-        mut miss: Miss<'_>,
+        mut miss: Unmatched<'_>,
         to: Tuple,
         inside: bool,
         uplink: u8,
     ) -> Verdict {
         let verdict = self.rewrite_and_count(lane, &mut miss.packet, to, inside, uplink, miss.now);
         if verdict == Verdict::Translated {
-            lane.counters.stateless += 1;
+            lane.counters.forwarded_stateless += 1;
         }
         verdict
     }
 
     /// Another worker was faster with the very same session: its record serves this packet too.
-    fn retry(&self, lane: &mut WorkerContext, mut miss: Miss<'_>) -> Verdict {
+    fn retry(&self, lane: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
-        match self.table.track(key, self.table.hash(key), miss.segment, miss.now) {
+        match self.table.lookup_and_update(key, self.table.hash(key), miss.segment, miss.now) {
             Lookup::Hit(hit) => self.forward_match(lane, &mut miss.packet, &hit, miss.now),
             // Gone again already, which takes a whole lifetime; the sender will try again.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
@@ -405,7 +405,7 @@ impl Translator {
     }
 }
 
-impl Miss<'_> {
+impl Unmatched<'_> {
     /// The state of the session that the packet may open, or why it may not.
     fn opening_state(&self) -> Result<State, DropReason> {
         if let Some(segment) = self.segment {
@@ -432,8 +432,8 @@ impl Miss<'_> {
 }
 
 /// The hit that the packet which opens a session makes.
-fn initial_match(new: &NewSession) -> Hit {
-    Hit {
+fn initial_match(new: &NewSession) -> Match {
+    Match {
         to: new.reply.tuple().mirrored(),
         direction: Direction::Original,
         origin: new.origin,

@@ -16,7 +16,7 @@ use super::index::{Entry, Index};
 use super::key::{Key, KeyHash, KeyHasher};
 use super::pool::{Due, Pool};
 use super::region::Region;
-use super::session::{Direction, IdleTimeouts, NewSession, Origin, Record, State};
+use super::session::{Direction, IdleTimeouts, NewSession, SessionKind, Record, State};
 use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::{Segment, TcpSequences};
 
@@ -43,7 +43,7 @@ struct SharedPool {
 #[derive(Clone, Copy, Debug)]
 pub enum Lookup {
     /// A session, refreshed by the packet.
-    Hit(Hit),
+    Hit(Match),
     /// A session that has ended but was not collected yet; end it with [`Table::reap_if_expired`].
     Expired(SessionId),
     /// No session.
@@ -52,13 +52,13 @@ pub enum Lookup {
 
 /// A session as one of its packets sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Hit {
+pub struct Match {
     /// What the packet is rewritten to.
     pub to: Tuple,
     /// Which way it goes.
     pub direction: Direction,
     /// How the session came to be.
-    pub origin: Origin,
+    pub origin: SessionKind,
     /// Its uplink.
     pub uplink: u8,
     /// Set when the session now ends sooner than its place in the wheel: call [`Table::reschedule`].
@@ -71,13 +71,13 @@ pub struct SessionId(u32);
 
 /// A session that is no more, for giving back what it held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
+pub struct EndedSession {
     /// Tuple of the packets that opened it.
     pub original: Key,
     /// Tuple of those that answered.
     pub reply: Key,
     /// How it had come to be.
-    pub origin: Origin,
+    pub origin: SessionKind,
     /// Its uplink.
     pub uplink: u8,
 }
@@ -92,7 +92,7 @@ pub struct SessionInfo {
     /// Tuple of those that answer, on arrival.
     pub reply: Tuple,
     /// How it came to be.
-    pub origin: Origin,
+    pub origin: SessionKind,
     /// Its uplink.
     pub uplink: u8,
     /// Its state.
@@ -109,7 +109,7 @@ pub enum InsertError {
     /// No record is free.
     Full,
     /// A session with this original tuple exists: somebody else was faster.
-    Exists,
+    AlreadyExists,
     /// The reply tuple belongs to another session: choose another port.
     ReplyConflict,
 }
@@ -166,7 +166,7 @@ impl Table {
     /// See [`Index::displaced`].
     #[cfg(test)]
     pub(super) fn displaced(&self) -> u32 {
-        self.index.displaced()
+        self.index.displacement()
     }
 
     /// Hashes a key. Hash a whole batch first, then look up: see [`Self::prefetch_index`].
@@ -184,14 +184,14 @@ impl Table {
     /// Second stage: fetches the record that the bucket most likely names.
     #[inline]
     pub fn prefetch_record(&self, hash: KeyHash) {
-        if let Some(entry) = self.index.guess(hash) {
+        if let Some(entry) = self.index.speculate(hash) {
             self.records.prefetch(split(entry).0 as usize);
         }
     }
 
     /// Looks a packet up and, when it belongs to a session, counts it in.
     #[inline]
-    pub fn track(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Lookup {
+    pub fn lookup_and_update(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Lookup {
         let locked = self.index.lock(hash);
         let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
             return Lookup::Miss;
@@ -202,11 +202,11 @@ impl Table {
             return Lookup::Expired(SessionId(id));
         }
         let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
-        Lookup::Hit(Hit { reschedule: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
+        Lookup::Hit(Match { reschedule: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
     }
 
     /// Looks a tuple up without touching its session.
-    pub fn peek(&self, key: Key, now: Tick) -> Option<Hit> {
+    pub fn lookup(&self, key: Key, now: Tick) -> Option<Match> {
         let hash = self.hash(key);
         let locked = self.index.lock(hash);
         let (id, direction) = split(locked.find(hash, |entry| self.has_key(entry, key))?);
@@ -239,7 +239,7 @@ impl Table {
                 pool.give_back(&self.records, id);
                 return Err(error);
             }
-            pool.hang(&self.records, id, record.deadline(&self.idle_timeouts), now);
+            pool.schedule(&self.records, id, record.deadline(&self.idle_timeouts), now);
             shared.live.fetch_add(1, Relaxed);
             return Ok(());
         }
@@ -250,7 +250,7 @@ impl Table {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);
         if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
-            return Err(InsertError::Exists);
+            return Err(InsertError::AlreadyExists);
         }
         // A session whose two tuples are equal would talk to itself.
         if new.original == new.reply
@@ -267,17 +267,17 @@ impl Table {
     }
 
     /// Ends a session if its time is over; None when it was refreshed or collected in the meantime.
-    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<Ended> {
+    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession> {
         self.end_if(id, |record| now.reached(record.deadline(&self.idle_timeouts)))
     }
 
     /// Ends the session of this original tuple at this place, whatever its time; None when it is gone.
-    pub fn end(&self, id: SessionId, original: Key) -> Option<Ended> {
+    pub fn end(&self, id: SessionId, original: Key) -> Option<EndedSession> {
         self.end_if(id, |record| record.key(Direction::Original) == original)
     }
 
     /// Ends the session of this original tuple if where it belongs is a guess; None when there is no such session.
-    pub fn end_tentative(&self, original: Key) -> Option<Ended> {
+    pub fn end_tentative(&self, original: Key) -> Option<EndedSession> {
         let hash = self.hash(original);
         let (id, _) =
             split(self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?);
@@ -286,11 +286,11 @@ impl Table {
         })
     }
 
-    fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<Ended> {
+    fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<EndedSession> {
         let (shared, mut pool) = self.lock_pool_of(id);
         let record = &self.records[id as usize];
         (pool.is_live(&self.records, id) && due(record)).then(|| {
-            pool.unhang(&self.records, id);
+            pool.cancel(&self.records, id);
             self.bury(shared, &mut pool, id)
         })
     }
@@ -300,20 +300,20 @@ impl Table {
         let (_, mut pool) = self.lock_pool_of(id);
         // Between the look-up and here the record may have ended, and even been used anew; then this is idle work.
         if pool.is_live(&self.records, id) {
-            pool.unhang(&self.records, id);
-            pool.hang(&self.records, id, self.records[id as usize].deadline(&self.idle_timeouts), now);
+            pool.cancel(&self.records, id);
+            pool.schedule(&self.records, id, self.records[id as usize].deadline(&self.idle_timeouts), now);
         }
     }
 
     /// Takes at most `budget` steps of the wheel of `worker`'s pool; sessions that ended are appended to `ended`.
     /// True when the wheel has caught up with `now`.
-    pub fn expire(&self, worker: usize, now: Tick, budget: u32, ended: &mut Vec<Ended>) -> bool {
+    pub fn expire(&self, worker: usize, now: Tick, budget: u32, ended: &mut Vec<EndedSession>) -> bool {
         let shared = &self.pools[worker % self.pools.len()];
         let mut pool = shared.pool.lock();
         for _ in 0..budget {
             match pool.step(&self.records, now, &self.idle_timeouts) {
                 Due::Ended(id) => ended.push(self.bury(shared, &mut pool, id)),
-                Due::Moved => {}
+                Due::Rescheduled => {}
                 Due::Nothing => return true,
             }
         }
@@ -323,16 +323,16 @@ impl Table {
     /// Makes room in a full table: ends one session whose time is over, or that came through a static forward, is not (or not
     /// yet) a TCP connection, and goes on without a session as well, else one that is closed. No other is a victim: live mappings are not ended for
     /// newcomers (RFC 6888 REQ-11). Looks at a bounded number of records of each pool, `worker`'s first.
-    pub fn evict(&self, worker: usize, now: Tick) -> Option<Ended> {
+    pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession> {
         let pools = self.pools.len();
         (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
     }
 
-    fn evict_from(&self, shared: &SharedPool, now: Tick) -> Option<Ended> {
+    fn evict_from(&self, shared: &SharedPool, now: Tick) -> Option<EndedSession> {
         let mut pool = shared.pool.lock();
         let opening = |record: &Record| {
             now.reached(record.deadline(&self.idle_timeouts))
-                || record.origin() == Origin::FORWARD
+                || record.origin() == SessionKind::FORWARD
                     && matches!(
                         record.state(),
                         State::Udp
@@ -354,7 +354,7 @@ impl Table {
         let victim = pool
             .find_victim(&self.records, opening)
             .or_else(|| pool.find_victim(&self.records, closing))?;
-        pool.unhang(&self.records, victim);
+        pool.cancel(&self.records, victim);
         Some(self.bury(shared, &mut pool, victim))
     }
 
@@ -377,7 +377,7 @@ impl Table {
                 origin: record.origin(),
                 uplink: record.uplink(),
                 state: record.state(),
-                tcp: record.tcp.numbers(),
+                tcp: record.tcp.snapshot(),
                 deadline: record.deadline(&self.idle_timeouts),
             });
         });
@@ -388,9 +388,9 @@ impl Table {
     }
 
     /// Frees an unlinked record of a locked pool.
-    fn bury(&self, shared: &SharedPool, pool: &mut Pool, id: u32) -> Ended {
+    fn bury(&self, shared: &SharedPool, pool: &mut Pool, id: u32) -> EndedSession {
         let record = &self.records[id as usize];
-        let ended = Ended {
+        let ended = EndedSession {
             original: record.key(Direction::Original),
             reply: record.key(Direction::Reply),
             origin: record.origin(),
@@ -420,8 +420,8 @@ impl Table {
 }
 
 #[inline]
-fn hit(record: &Record, direction: Direction) -> Hit {
-    Hit {
+fn hit(record: &Record, direction: Direction) -> Match {
+    Match {
         to: record.key(direction.opposite()).tuple().mirrored(),
         direction,
         origin: record.origin(),

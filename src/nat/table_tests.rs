@@ -15,9 +15,9 @@ use crate::time::{Span, Tick};
 
 use super::key::Key;
 use super::model::{Expected, Known, Model};
-use super::session::{Direction, End, IdleTimeouts, NewSession, Origin, State};
+use super::session::{Direction, EndpointKind, IdleTimeouts, NewSession, SessionKind, State};
 use super::settings::Settings;
-use super::table::{Ended, InsertError, Table, Lookup};
+use super::table::{EndedSession, InsertError, Table, Lookup};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 
@@ -135,7 +135,7 @@ impl Pair {
             Operation::Track { target, segment } => self.track(self.key(target), segment, now)?,
             Operation::Peek { target } => {
                 let key = self.key(target);
-                let found = self.table.peek(key, now).map(|hit| Expected::of(&hit));
+                let found = self.table.lookup(key, now).map(|hit| Expected::of(&hit));
                 let expected = match self.model.peek(key, now) {
                     Known::Hit(expected) => Some(expected),
                     Known::Miss | Known::Expired(_) => None,
@@ -167,7 +167,7 @@ impl Pair {
     fn track(&mut self, key: Key, segment: &Segment, now: Tick) -> Result<(), TestCaseError> {
         let segment = (key.protocol == Protocol::TCP.0).then_some(segment);
         let expected = self.model.track(key, segment, now);
-        match self.table.track(key, self.table.hash(key), segment, now) {
+        match self.table.lookup_and_update(key, self.table.hash(key), segment, now) {
             Lookup::Miss => prop_assert_eq!(Known::Miss, expected),
             Lookup::Hit(hit) => {
                 prop_assert_eq!(Known::Hit(Expected::of(&hit)), expected);
@@ -186,7 +186,7 @@ impl Pair {
     }
 
     /// What the table has ended was due, and goes from the model too.
-    fn bury(&mut self, ended: &[Ended], now: Tick) -> Result<(), TestCaseError> {
+    fn bury(&mut self, ended: &[EndedSession], now: Tick) -> Result<(), TestCaseError> {
         for ended in ended {
             let session = self.model.remove(ended);
             prop_assert!(
@@ -301,14 +301,14 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
             for new in &sessions {
                 for (key, other) in [(new.original, new.reply), (new.reply, new.original)] {
                     let hit =
-                        table.peek(key, now).expect("every session can be found by both tuples");
+                        table.lookup(key, now).expect("every session can be found by both tuples");
                     assert_eq!(Key::of(hit.to.mirrored()), other);
                 }
             }
             for _ in 0..1000 {
                 let stranger = random_session(&mut random).original;
                 assert!(matches!(
-                    table.track(stranger, table.hash(stranger), None, now),
+                    table.lookup_and_update(stranger, table.hash(stranger), None, now),
                     Lookup::Miss
                 ));
             }
@@ -378,8 +378,8 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             Err(InsertError::Full)
         );
         for new in &sessions {
-            assert!(table.peek(new.original, Tick(0)).is_some(), "{name}");
-            assert!(table.peek(new.reply, Tick(0)).is_some(), "{name}");
+            assert!(table.lookup(new.original, Tick(0)).is_some(), "{name}");
+            assert!(table.lookup(new.reply, Tick(0)).is_some(), "{name}");
         }
         // Half of the slots are taken, so nearly every entry lies in the bucket that it wants.
         let displaced = table.displaced();
@@ -406,7 +406,7 @@ fn threads_neither_lose_nor_double_a_session() {
         let alive: Vec<AtomicU32> = (0..TUPLES).map(|_| AtomicU32::new(0)).collect();
         let number_of: HashMap<Key, usize> =
             (0..TUPLES).map(|number| (tuple(number), number as usize)).collect();
-        let note_end = |ended: &Ended| {
+        let note_end = |ended: &EndedSession| {
             assert_eq!(partner(number_of[&ended.original] as u32), ended.reply);
             alive[number_of[&ended.original]].fetch_sub(1, Relaxed);
         };
@@ -436,7 +436,7 @@ fn threads_neither_lose_nor_double_a_session() {
                             }
                             40..80 => {
                                 let (key, other) = (tuple(number), partner(number));
-                                match table.track(key, table.hash(key), None, now) {
+                                match table.lookup_and_update(key, table.hash(key), None, now) {
                                     Lookup::Hit(hit) => {
                                         let to = Key::of(hit.to.mirrored());
                                         match hit.direction {
@@ -548,7 +548,7 @@ fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
     NewSession {
         original,
         reply,
-        origin: if state == State::Tentative { GUESS } else { Origin::FORWARD },
+        origin: if state == State::Tentative { GUESS } else { SessionKind::FORWARD },
         uplink: (original.ports % 5) as u8,
         state,
         idle: Span(0),
@@ -556,7 +556,7 @@ fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
 }
 
 /// What a published server begins.
-const GUESS: Origin = Origin { from: End::Forward, to: End::Outside };
+const GUESS: SessionKind = SessionKind { initiator: EndpointKind::Forward, responder: EndpointKind::Outside };
 
 fn random_session(random: &mut StdRng) -> NewSession {
     let mut key =
@@ -564,7 +564,7 @@ fn random_session(random: &mut StdRng) -> NewSession {
     NewSession {
         original: key(),
         reply: key(),
-        origin: Origin::OUTBOUND,
+        origin: SessionKind::OUTBOUND,
         uplink: 1,
         state: State::Udp,
         idle: Span(0),

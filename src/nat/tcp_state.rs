@@ -54,13 +54,13 @@ pub enum TcpState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
     /// Sequence number exactly the next one expected: good enough for RST.
-    Exact,
+    NextExpected,
     /// Inside the window: good enough for FIN.
     InWindow,
     /// Outside.
-    Outside,
+    OutOfWindow,
     /// Outside, but it answers a SYN that was outside as well.
-    Anew,
+    Reopened,
 }
 
 impl TcpState {
@@ -97,11 +97,11 @@ impl TcpState {
 
     /// The state after a segment.
     pub fn after(self, direction: Direction, flags: TcpFlags, placement: SequenceCheck) -> Self {
-        let inside = placement != SequenceCheck::Outside;
+        let inside = placement != SequenceCheck::OutOfWindow;
         if flags.rst() {
             // Not FinBoth: it is over already, and from Reset a late duplicate would bring it back to life.
             let ends = matches!(self, Self::Established | Self::FinOriginal | Self::FinReply);
-            return if ends && placement == SequenceCheck::Exact { Self::Reset } else { self };
+            return if ends && placement == SequenceCheck::NextExpected { Self::Reset } else { self };
         }
         if flags.syn() {
             return match (self, direction) {
@@ -121,7 +121,7 @@ impl TcpState {
                     | Self::FinBoth
                     | Self::Reset,
                     _,
-                ) if placement == SequenceCheck::Anew => Self::SynBoth,
+                ) if placement == SequenceCheck::Reopened => Self::SynBoth,
                 _ => self,
             };
         }
@@ -151,7 +151,7 @@ impl TcpState {
 #[cfg(test)]
 mod tests {
     use super::Direction::{Original, Reply};
-    use super::SequenceCheck::{Anew, Exact, InWindow, Outside};
+    use super::SequenceCheck::{Reopened, NextExpected, InWindow, OutOfWindow};
     use super::TcpState::*;
     use super::*;
 
@@ -164,7 +164,7 @@ mod tests {
     fn walk(steps: &[(Direction, TcpFlags)]) -> TcpState {
         steps
             .iter()
-            .fold(SynOriginal, |state, (direction, flags)| state.after(*direction, *flags, Exact))
+            .fold(SynOriginal, |state, (direction, flags)| state.after(*direction, *flags, NextExpected))
     }
 
     #[test]
@@ -195,9 +195,9 @@ mod tests {
     #[test]
     fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
         for direction in [Original, Reply] {
-            assert_eq!(FinBoth.after(direction, RST, Exact), FinBoth);
+            assert_eq!(FinBoth.after(direction, RST, NextExpected), FinBoth);
             assert_eq!(
-                FinBoth.after(direction, RST, Exact).after(direction, ACK, InWindow),
+                FinBoth.after(direction, RST, NextExpected).after(direction, ACK, InWindow),
                 FinBoth
             );
         }
@@ -224,21 +224,21 @@ mod tests {
     fn both_ends_may_begin_anew_from_wherever_they_were() {
         for state in TcpState::ALL {
             let opening = matches!(state, SynOriginal | SynReply | SynBoth);
-            let expected = if opening { state.after(Reply, SYN_ACK, Outside) } else { SynBoth };
-            assert_eq!(state.after(Reply, SYN_ACK, Anew), expected, "{state:?}");
+            let expected = if opening { state.after(Reply, SYN_ACK, OutOfWindow) } else { SynBoth };
+            assert_eq!(state.after(Reply, SYN_ACK, Reopened), expected, "{state:?}");
         }
     }
 
     #[test]
     fn a_closed_tuple_opens_again_by_syn_from_either_side_and_not_by_one_alone() {
         for closed in [FinBoth, Reset] {
-            assert_eq!(closed.after(Original, SYN, Outside), SynOriginal);
-            assert_eq!(closed.after(Reply, SYN, Outside), SynReply);
+            assert_eq!(closed.after(Original, SYN, OutOfWindow), SynOriginal);
+            assert_eq!(closed.after(Reply, SYN, OutOfWindow), SynReply);
             assert_eq!(
-                closed.after(Original, SYN, Outside).after(Original, ACK, Exact),
+                closed.after(Original, SYN, OutOfWindow).after(Original, ACK, NextExpected),
                 SynOriginal
             );
-            assert_eq!(closed.after(Reply, SYN, Outside).after(Original, SYN_ACK, Exact), SynBoth);
+            assert_eq!(closed.after(Reply, SYN, OutOfWindow).after(Original, SYN_ACK, NextExpected), SynBoth);
         }
     }
 
@@ -305,7 +305,7 @@ mod tests {
                 for (direction, expected) in [(Original, original[number]), (Reply, reply[number])]
                 {
                     assert_eq!(
-                        state.after(direction, flags, Exact),
+                        state.after(direction, flags, NextExpected),
                         expected,
                         "{state:?} {direction:?} {flags:?}"
                     );
@@ -322,7 +322,7 @@ mod tests {
                         expected
                     };
                     assert_eq!(
-                        state.after(direction, flags, Outside),
+                        state.after(direction, flags, OutOfWindow),
                         far,
                         "{state:?} {direction:?} {flags:?}"
                     );

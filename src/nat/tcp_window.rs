@@ -58,7 +58,7 @@ pub struct TcpSequences {
 
 impl TcpFields {
     /// What is known.
-    pub(super) fn numbers(&self) -> TcpSequences {
+    pub(super) fn snapshot(&self) -> TcpSequences {
         let window = self.window.load(Relaxed);
         let next =
             |own| (scale(window, own) != UNSEEN).then(|| self.next_sequence[own].load(Relaxed));
@@ -68,7 +68,7 @@ impl TcpFields {
     }
 
     /// Forgets both directions.
-    pub(super) fn forget(&self) {
+    pub(super) fn reset(&self) {
         for number in 0..2 {
             self.next_sequence[number].store(0, Relaxed);
             self.acknowledged[number].store(0, Relaxed);
@@ -85,7 +85,7 @@ impl TcpFields {
 
     /// Where a segment of `direction` lies.
     #[inline]
-    pub(super) fn place(&self, direction: Direction, segment: &Segment) -> SequenceCheck {
+    pub(super) fn check(&self, direction: Direction, segment: &Segment) -> SequenceCheck {
         let window = self.window.load(Relaxed);
         let (own, other) = (direction.number(), direction.opposite().number());
         let own_heard = scale(window, own) != UNSEEN;
@@ -93,7 +93,7 @@ impl TcpFields {
         if !segment.flags.syn() && !segment.flags.rst() {
             let is_late_fin = segment.flags.fin() && own_heard && later(own_next, segment.end());
             if is_late_fin || !self.is_acknowledgement(window, direction, segment) {
-                return SequenceCheck::Outside;
+                return SequenceCheck::OutOfWindow;
             }
         }
         let other_acknowledged = has_acknowledged(window, other);
@@ -101,7 +101,7 @@ impl TcpFields {
         if own_heard && segment.sequence == own_next
             || other_acknowledged && segment.sequence == acknowledged
         {
-            return SequenceCheck::Exact;
+            return SequenceCheck::NextExpected;
         }
         let (edge, reach) = match (other_acknowledged, own_heard) {
             (true, _) => (acknowledged, largest_window(window, other)),
@@ -115,9 +115,9 @@ impl TcpFields {
             && segment.flags.ack()
             && window >> SYN_MARK == mark(direction.opposite(), segment.acknowledgement)
         {
-            SequenceCheck::Anew
+            SequenceCheck::Reopened
         } else {
-            SequenceCheck::Outside
+            SequenceCheck::OutOfWindow
         }
     }
 
@@ -142,7 +142,7 @@ impl TcpFields {
             return;
         }
         let window = self.window.load(Relaxed);
-        if placement == SequenceCheck::Outside {
+        if placement == SequenceCheck::OutOfWindow {
             if segment.flags.syn() && !segment.flags.ack() {
                 let others = window & ((1 << SYN_MARK) - 1);
                 self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
@@ -243,7 +243,7 @@ mod tests {
             acknowledged: [AtomicU32::new(7), AtomicU32::new(7)],
             window: AtomicU32::new(7),
         };
-        fields.forget();
+        fields.reset();
         fields
     }
 
@@ -254,7 +254,7 @@ mod tests {
 
     /// Places a segment and takes it in, as the packet path does.
     fn advance(fields: &TcpFields, direction: Direction, segment: &Segment) {
-        fields.advance(direction, segment, fields.place(direction, segment));
+        fields.advance(direction, segment, fields.check(direction, segment));
     }
 
     /// A connection after its handshake, with sequence numbers that wrap soon.
@@ -277,15 +277,15 @@ mod tests {
         let mut sequence = client.wrapping_add(1);
         for _ in 0..100 {
             let data = segment(0x18, sequence, server.wrapping_add(1), 1448);
-            assert_eq!(fields.place(Original, &data), SequenceCheck::Exact);
+            assert_eq!(fields.check(Original, &data), SequenceCheck::NextExpected);
             advance(&fields, Original, &data);
             sequence = sequence.wrapping_add(1448);
         }
-        assert_eq!(fields.place(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::Exact);
+        assert_eq!(fields.check(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::NextExpected);
         // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
         assert_eq!(
-            fields.place(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
-            SequenceCheck::Exact
+            fields.check(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
+            SequenceCheck::NextExpected
         );
     }
 
@@ -295,10 +295,10 @@ mod tests {
         let mut inside = 0;
         for step in 0..64u32 {
             let guess = segment(0x04, step.wrapping_mul(1 << 26).wrapping_add(12_345), 0, 0);
-            match fields.place(Original, &guess) {
-                SequenceCheck::Exact => panic!("a blind guess is exact"),
+            match fields.check(Original, &guess) {
+                SequenceCheck::NextExpected => panic!("a blind guess is exact"),
                 SequenceCheck::InWindow => inside += 1,
-                SequenceCheck::Outside | SequenceCheck::Anew => {}
+                SequenceCheck::OutOfWindow | SequenceCheck::Reopened => {}
             }
         }
         assert!(inside <= 1);
@@ -310,32 +310,32 @@ mod tests {
         let fields = open(1_000_000, 2_000_000);
         for flags in [0x10, 0x11] {
             assert_eq!(
-                fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
-                SequenceCheck::Exact
+                fields.check(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                SequenceCheck::NextExpected
             );
             for guess in [0, 500_000, 2_100_001, u32::MAX] {
                 assert_eq!(
-                    fields.place(Original, &segment(flags, 1_000_001, guess, 0)),
-                    SequenceCheck::Outside,
+                    fields.check(Original, &segment(flags, 1_000_001, guess, 0)),
+                    SequenceCheck::OutOfWindow,
                     "{guess}"
                 );
             }
         }
         for flags in [0x00, 0x01, 0x08] {
             assert_eq!(
-                fields.place(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
-                SequenceCheck::Outside
+                fields.check(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                SequenceCheck::OutOfWindow
             );
         }
         // A FIN before what was sent is nobody's last word; the same FIN again is.
         advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
         assert_eq!(
-            fields.place(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
-            SequenceCheck::Outside
+            fields.check(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
+            SequenceCheck::OutOfWindow
         );
         let fin = segment(0x11, 1_005_001, 2_000_001, 0);
         for _ in 0..2 {
-            assert_ne!(fields.place(Original, &fin), SequenceCheck::Outside);
+            assert_ne!(fields.check(Original, &fin), SequenceCheck::OutOfWindow);
             advance(&fields, Original, &fin);
         }
     }
@@ -347,8 +347,8 @@ mod tests {
         advance(&fields, Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
         for sequence in [1_030_000, 1_000_001, 1_030_001] {
             assert_ne!(
-                fields.place(Original, &segment(0x10, sequence, 2_000_001, 1)),
-                SequenceCheck::Outside
+                fields.check(Original, &segment(0x10, sequence, 2_000_001, 1)),
+                SequenceCheck::OutOfWindow
             );
         }
     }
@@ -361,7 +361,7 @@ mod tests {
             Original,
             &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000),
         );
-        assert_eq!(fields.place(Original, &segment(0x04, 1_000_001, 0, 0)), SequenceCheck::Exact);
+        assert_eq!(fields.check(Original, &segment(0x04, 1_000_001, 0, 0)), SequenceCheck::NextExpected);
     }
 
     #[test]
@@ -370,24 +370,24 @@ mod tests {
         let (syn, syn_ack) = (0x02, 0x12);
         let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
         assert_eq!(
-            fields.place(Reply, &answer(3_000_000_001)),
-            SequenceCheck::Outside,
+            fields.check(Reply, &answer(3_000_000_001)),
+            SequenceCheck::OutOfWindow,
             "no SYN was seen"
         );
         advance(&fields, Original, &segment(syn, 3_000_000_000, 0, 0));
-        assert_eq!(fields.place(Reply, &answer(3_000_000_002)), SequenceCheck::Outside);
+        assert_eq!(fields.check(Reply, &answer(3_000_000_002)), SequenceCheck::OutOfWindow);
         assert_eq!(
-            fields.place(Original, &answer(3_000_000_001)),
-            SequenceCheck::Outside,
+            fields.check(Original, &answer(3_000_000_001)),
+            SequenceCheck::OutOfWindow,
             "its own side"
         );
-        assert_eq!(fields.place(Reply, &answer(3_000_000_001)), SequenceCheck::Anew);
+        assert_eq!(fields.check(Reply, &answer(3_000_000_001)), SequenceCheck::Reopened);
         // Until then the old connection goes on.
         assert_eq!(
-            fields.place(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
-            SequenceCheck::Exact
+            fields.check(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
+            SequenceCheck::NextExpected
         );
-        assert_eq!(fields.place(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), SequenceCheck::Exact);
+        assert_eq!(fields.check(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), SequenceCheck::NextExpected);
     }
 
     #[test]
@@ -400,12 +400,12 @@ mod tests {
             &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) },
         );
         assert_eq!(
-            fields.place(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
+            fields.check(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
             SequenceCheck::InWindow
         );
         assert_eq!(
-            fields.place(Original, &segment(0x11, 1_000_001 + 9_000_000, 2_000_001, 0)),
-            SequenceCheck::Outside
+            fields.check(Original, &segment(0x11, 1_000_001 + 9_000_000, 2_000_001, 0)),
+            SequenceCheck::OutOfWindow
         );
     }
 }

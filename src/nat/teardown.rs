@@ -12,7 +12,7 @@ use crate::packet::{Answer, ChecksumMode, TcpFlags, Tuple, craft, icmp_error, pa
 use crate::time::Tick;
 
 use super::key::Key;
-use super::session::{Direction, End, State};
+use super::session::{Direction, EndpointKind, State};
 use super::table::{SessionInfo, SessionId};
 use super::tcp_state::TcpState;
 use super::tcp_window::TcpSequences;
@@ -102,13 +102,13 @@ impl Translator {
         }
         let mut waiting = self.notifications.waiting.lock();
         let now = waiting.len().min(AT_ONCE);
-        lane.counters.notifications += now as u64;
-        lane.released.extend(waiting.drain(..now));
+        lane.counters.failover_notifications += now as u64;
+        lane.outbox.extend(waiting.drain(..now));
         self.notifications.some.store(!waiting.is_empty(), Relaxed);
     }
 
     fn is_in_scope(&self, affected: TeardownScope, session: &SessionInfo) -> bool {
-        let (from, to) = (session.origin.from, session.origin.to);
+        let (from, to) = (session.origin.initiator, session.origin.responder);
         let is_hairpin = from.is_inside() && to.is_inside();
         let ends = [session.original.source, session.reply.source];
         let is_own = ends.iter().any(|end| self.uplink_of_probe_address(end.address).is_some());
@@ -125,17 +125,17 @@ impl Translator {
             TeardownScope::Over(_) | TeardownScope::FailbackTo(_) if is_hairpin || is_own => false,
             TeardownScope::Over(uplink) if session.uplink != uplink => false,
             TeardownScope::Over(uplink) => match from {
-                End::Mapping | End::Address => {
+                EndpointKind::Mapping | EndpointKind::Address => {
                     rule().is_some_and(|rule| self.has_alternative(rule, uplink))
                 }
-                End::Outside | End::Forward => self.has_other_open_uplink(uplink),
+                EndpointKind::Outside | EndpointKind::Forward => self.has_other_open_uplink(uplink),
             },
             TeardownScope::FailbackTo(uplink) => {
                 let inside = session.original.source;
                 let would_return =
                     |rule| self.preferred_uplink(rule, inside, session.uplink) == Some(uplink);
                 session.uplink != uplink
-                    && matches!(from, End::Mapping | End::Address)
+                    && matches!(from, EndpointKind::Mapping | EndpointKind::Address)
                     && rule().is_some_and(would_return)
             }
         }
@@ -143,7 +143,7 @@ impl Translator {
 
     /// Whether an external address of a session is not the box's any more.
     pub(super) fn address_removed(&self, session: &SessionInfo) -> bool {
-        let (from, to) = (session.origin.from, session.origin.to);
+        let (from, to) = (session.origin.initiator, session.origin.responder);
         let is_gone = |address| self.external(address).is_none();
         from.is_inside() && is_gone(session.reply.destination.address)
             || to.is_inside() && is_gone(session.original.destination.address)
@@ -152,7 +152,7 @@ impl Translator {
     /// What the inside end of a session is told when it ends: nothing where there is no way to.
     fn notifications_for(&self, session: &SessionInfo) -> Packets {
         let inside =
-            if session.origin.from.is_inside() { Direction::Original } else { Direction::Reply };
+            if session.origin.initiator.is_inside() { Direction::Original } else { Direction::Reply };
         let sent = match inside {
             Direction::Original => session.original,
             Direction::Reply => session.reply,

@@ -11,7 +11,7 @@ use crate::packet::{Endpoint, Tuple};
 
 use super::Translator;
 use super::binding::has_ports;
-use super::settings::{Balance, OutboundRule, Settings};
+use super::settings::{HashBy, OutboundRule, Settings};
 
 /// What a line takes on from the inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,9 +102,9 @@ impl Translator {
         let goes_on =
             |uplink: &u8| (all_closed || intake(uplink) != AdmitNew::None) && has_mapping(uplink);
         let begins = |uplink: &u8| all_closed || intake(uplink) == AdmitNew::All;
-        let endpoint = match rule.balance {
-            Balance::Endpoint if has_ports(tuple.protocol) => tuple.source,
-            Balance::Endpoint | Balance::Host => Endpoint::new(tuple.source.address, 0),
+        let endpoint = match rule.hash_by {
+            HashBy::SourcePort if has_ports(tuple.protocol) => tuple.source,
+            HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
         };
         self.highest_score(rule, endpoint, goes_on).or_else(|| self.highest_score(rule, endpoint, begins))
     }
@@ -117,9 +117,9 @@ impl Translator {
         inside: Endpoint,
         own: u8,
     ) -> Option<u8> {
-        let endpoint = match rule.balance {
-            Balance::Endpoint => inside,
-            Balance::Host => Endpoint::new(inside.address, 0),
+        let endpoint = match rule.hash_by {
+            HashBy::SourcePort => inside,
+            HashBy::SourceAddress => Endpoint::new(inside.address, 0),
         };
         self.highest_score(rule, endpoint, |uplink| {
             *uplink == own || self.legs.admission(*uplink) == AdmitNew::All
@@ -162,7 +162,7 @@ impl Translator {
             | u64::from(endpoint.port) << 8
             | u64::from(uplink);
         // In (0, 1].
-        let uniform = ((self.mix(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let uniform = ((self.mix64(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         -uniform.ln() / f64::from(self.settings.uplinks[usize::from(uplink)].weight.max(1))
     }
 
@@ -191,7 +191,7 @@ impl Translator {
         self.settings
             .uplinks
             .iter()
-            .position(|uplink| uplink.own == Some(address))
+            .position(|uplink| uplink.probe_address == Some(address))
             .map(|line| line as u8)
     }
 }
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_host_keeps_to_one_line_if_asked() {
-        let nat = box_with(&[1, 1], |settings| settings.outbound[0].balance = Balance::Host);
+        let nat = box_with(&[1, 1], |settings| settings.outbound[0].hash_by = HashBy::SourceAddress);
         let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
         let mut both = std::collections::HashSet::new();
         for host in 0..100 {
@@ -294,7 +294,7 @@ mod tests {
             from: net(from),
             to: to.iter().map(|to| net(to)).collect(),
             uplinks: vec![uplink],
-            balance: Balance::Endpoint,
+            hash_by: HashBy::SourcePort,
         };
         let nat = box_with(&[1, 1, 1, 1], |settings| {
             settings.outbound = vec![

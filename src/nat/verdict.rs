@@ -73,17 +73,17 @@ drop_reasons! {
     /// A fragment of impossible length or place (RFC 1858, RFC 3128).
     BadFragment => "bad-fragment",
     /// A fragment of a datagram whose pieces overlap, contradict each other or are too many (RFC 1858).
-    FragmentOverlap => "fragment-refused",
+    FragmentOverlap => "fragment-overlap",
     /// A fragment that came before.
     FragmentDuplicate => "fragment-duplicate",
     /// A fragment that came before its first piece while too many others wait for theirs.
-    FragmentTableFull => "fragments-full",
+    FragmentTableFull => "fragment-table-full",
     /// A fragment whose datagram's first piece never came.
-    FragmentTimeout => "fragment-incomplete",
+    FragmentTimeout => "fragment-timeout",
     /// Source or destination is no host's address, or the box's own (RFC 1812 section 5.3.7).
     Martian => "martian",
     /// From inside, but its source is not in the inside prefixes.
-    SourceNotAllowed => "source-not-inside",
+    SourceNotAllowed => "source-not-allowed",
     /// From inside to outside, and no outbound rule covers its source.
     NoOutboundRule => "no-outbound-rule",
     /// To an external address, and neither a forward nor a mapping is there.
@@ -93,33 +93,33 @@ drop_reasons! {
     /// TCP without a session and not a SYN.
     TcpWithoutSession => "tcp-without-session",
     /// From a server that is published more than once, and the box does not know where it was asked.
-    UplinkUnknown => "line-unknown",
+    UplinkUnknown => "uplink-unknown",
     /// An ICMP answer that nobody asked for.
-    IcmpUnsolicitedReply => "unasked-answer",
+    IcmpUnsolicitedReply => "icmp-unsolicited-reply",
     /// An ICMP error about a packet of no known session (RFC 5508 REQ-4).
-    IcmpErrorNoSession => "unmatched-icmp-error",
+    IcmpErrorNoSession => "icmp-error-no-session",
     /// An ICMP error whose addresses do not fit the packet it quotes.
-    IcmpErrorMismatch => "unrelated-icmp-error",
+    IcmpErrorMismatch => "icmp-error-mismatch",
     /// An ICMP message that is neither query nor error, such as a redirect.
     UnsupportedIcmp => "unsupported-icmp",
     /// A protocol without ports, to a remote address that another inside host talks to with it.
-    AddressConflict => "address-busy",
+    AddressConflict => "address-conflict",
     /// From inside to an external address, and hairpin is off.
-    HairpinDisabled => "hairpin-off",
+    HairpinDisabled => "hairpin-disabled",
     /// No session record is free.
     TableFull => "table-full",
     /// No port is free on the external address.
     PortsExhausted => "ports-exhausted",
     /// The inside host has as many sessions as `limits.sessions_per_host` allows.
-    HostSessionLimit => "host-limit",
+    HostSessionLimit => "host-session-limit",
     /// The inside host opens sessions faster than `limits.new_sessions_per_host` allows.
-    HostSessionRate => "host-rate",
+    HostSessionRate => "host-session-rate",
     /// Longer than the next leg's MTU, with DF set; answered with fragmentation needed (RFC 1191).
-    MtuExceeded => "too-big",
+    MtuExceeded => "mtu-exceeded",
     /// The virtio header that came with the packet contradicts the packet.
-    BadVnetHeader => "bad-offload",
+    BadVnetHeader => "bad-vnet-header",
     /// The kernel refused the translated packet.
-    TunWriteError => "write-refused",
+    TunWriteError => "tun-write-error",
 }
 
 impl From<Malformed> for DropReason {

@@ -174,7 +174,7 @@ mod tests {
         let mut bad = good.clone();
         (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
         bad.sessions.now = 900;
-        bad.drops = BTreeMap::from([("source-not-inside".into(), 3), ("no-mapping".into(), 9)]);
+        bad.drops = BTreeMap::from([("source-not-allowed".into(), 3), ("no-mapping".into(), 9)]);
         bad.log_lost = 1;
         let findings = judge(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();

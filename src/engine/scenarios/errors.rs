@@ -52,7 +52,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         // That nobody waits at a port, only its host can say.
         let pretended = craft::icmp_error(3, 3, router, E1, &arrived);
         assert_eq!(stage.refuse(&pretended), DropReason::IcmpErrorMismatch);
-        assert_eq!(stage.counters().stateless, u64::from(full));
+        assert_eq!(stage.counters().forwarded_stateless, u64::from(full));
     }
 }
 

@@ -12,7 +12,7 @@ fn both_ways() -> Settings {
     let mut settings = two_lines();
     settings.outbound[0].uplinks = vec![0, 1];
     for (uplink, own) in settings.uplinks.iter_mut().zip([OWN, OWN2]) {
-        uplink.own = Some(own);
+        uplink.probe_address = Some(own);
     }
     settings
 }
@@ -48,10 +48,10 @@ impl Stage {
 
     /// Gives the box other addresses.
     fn follow(&mut self, settings: Settings) {
-        self.nat = Arc::new(self.nat.with_rules(settings));
+        self.nat = Arc::new(self.nat.with_policy(settings));
         let before = replace(&self.rules, Arc::clone(&self.nat));
         self.nat.teardown_all(TeardownScope::AddressGone, self.now);
-        self.nat.settle(&before, self.now);
+        self.nat.enforce(&before, self.now);
     }
 }
 

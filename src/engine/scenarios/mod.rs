@@ -92,9 +92,9 @@ impl Stage {
 
     /// Gives the box new rules; how many sessions that ended.
     pub(super) fn reload(&mut self, settings: Settings) -> usize {
-        self.nat = Arc::new(self.nat.with_rules(settings));
+        self.nat = Arc::new(self.nat.with_policy(settings));
         let before = replace(&self.rules, Arc::clone(&self.nat));
-        self.nat.settle(&before, self.now)
+        self.nat.enforce(&before, self.now)
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.

@@ -85,7 +85,7 @@ fn tcp_out_of_nowhere_opens_nothing() {
     for flags in [RST, FIN_ACK] {
         stage.pass(&tcp(flags, (E1, 80), (G, 8080), 1, 1));
     }
-    assert_eq!((stage.sessions(), stage.counters().stateless), (0, 2));
+    assert_eq!((stage.sessions(), stage.counters().forwarded_stateless), (0, 2));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     );
     assert_eq!(stage.pass(&udp((E1, 4), (G, 8080))), tuple(Protocol::UDP, (E1, 4), (S1, 80)));
     assert_eq!(stage.pass(&udp((S1, 80), (E1, 4))), tuple(Protocol::UDP, (G, 8080), (E1, 4)));
-    assert_eq!((stage.sessions(), stage.counters().stateless), (16, 4));
+    assert_eq!((stage.sessions(), stage.counters().forwarded_stateless), (16, 4));
     for port in 0..16 {
         stage.pass(&udp((S2, 5000 + port), (E1, 53)));
     }
@@ -140,9 +140,9 @@ fn a_flood_on_a_forward_leaves_room_for_the_inside() {
     // Who was given up goes on without a session; the open connection was not.
     assert_eq!(stage.pass(&udp((E2, 1001), (G, 8080))), tuple(Protocol::UDP, (E2, 1001), (S1, 80)));
     assert_eq!(stage.pass(&udp((S1, 80), (E2, 1001))), tuple(Protocol::UDP, (G, 8080), (E2, 1001)));
-    let before = stage.counters().stateless;
+    let before = stage.counters().forwarded_stateless;
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
-    assert_eq!(stage.counters().stateless, before);
+    assert_eq!(stage.counters().forwarded_stateless, before);
 }
 
 #[test]
@@ -159,9 +159,9 @@ fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
     }
     assert_eq!((stage.sessions(), stage.counters().sessions_evicted), (16, 100));
     stage.pass(&udp((S2, 5000), (E1, 53)));
-    let before = stage.counters().stateless;
+    let before = stage.counters().forwarded_stateless;
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
-    assert_eq!(stage.counters().stateless, before, "the open connection still has its session");
+    assert_eq!(stage.counters().forwarded_stateless, before, "the open connection still has its session");
 }
 
 #[test]

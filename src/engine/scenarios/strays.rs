@@ -36,13 +36,13 @@ fn martians_and_strangers_are_dropped_by_name() {
 #[test]
 fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
     let mut settings = settings();
-    settings.uplinks[0].addresses[0].owned = true;
+    settings.uplinks[0].addresses[0].assigned_to_host = true;
     settings.uplinks[0].addresses[0].reserved = vec![(32768, 60999)];
     let mut stage = Stage::new(settings);
     let ssh = tcp(SYN, (E1, 4444), (G, 22), 1, 0);
     let out = stage.send(&ssh).expect("handed back");
     assert_eq!(out, ssh);
-    assert_eq!(stage.counters().handed_back, 1);
+    assert_eq!(stage.counters().passed_to_host, 1);
     // From inside, too, from the first segment to the last.
     for flags in [SYN, TcpFlags::ACK, TcpFlags::RST] {
         let ssh = tcp(flags, (S1, 4444), (G, 22), 1, 0);
@@ -84,9 +84,9 @@ fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
 #[test]
 fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
     let mut settings = settings();
-    settings.uplinks[0].addresses[0].owned = true;
+    settings.uplinks[0].addresses[0].assigned_to_host = true;
     let mut owned = Stage::new(settings.clone());
-    settings.uplinks[0].addresses[0].owned = false;
+    settings.uplinks[0].addresses[0].assigned_to_host = false;
     let mut foreign = Stage::new(settings);
     let datagram = craft::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
     for fragment in craft::fragments(&datagram, 1480) {
