@@ -144,7 +144,7 @@ fn through_twin(twin: &Twin, table: &natbox::nat::Table, io: &mut ReplayIo) {
             parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a good packet");
         let key = Key::of(parsed.tuple().expect("it has ports"));
         let partner = twin.track(key, table.hash(key), START).expect("an open connection");
-        parsed.rewrite(frame.buffer, partner.tuple().mirrored(), true);
+        parsed.rewrite(frame.buffer, partner.tuple().reversed(), true);
         translated += 1;
         io.submit(index, parsed.length(), Offload::default());
     }

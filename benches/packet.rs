@@ -5,7 +5,7 @@
 //! cache: what is measured is the work, not the memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use natbox::packet::{ChecksumMode, Content, Protocol, TcpFlags, Tuple, craft, parse};
+use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Tuple, craft, parse};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
@@ -28,7 +28,7 @@ fn tuples(protocol: Protocol) -> [Tuple; 2] {
 /// An ICMP error of `size` bytes about a TCP segment.
 fn error(size: usize) -> Vec<u8> {
     let quoted =
-        craft::tcp(tuples(Protocol::TCP)[1].mirrored(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
+        craft::tcp(tuples(Protocol::TCP)[1].reversed(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
     craft::icmp_error(3, 1, ROUTER, PUBLIC, &quoted[..size - 28])
 }
 
@@ -76,8 +76,8 @@ fn parse_rewrite(criterion: &mut Criterion) {
 
 fn round(bytes: &mut [u8], mode: ChecksumMode, to: Tuple) {
     match parse(bytes, mode) {
-        Ok(parsed) if matches!(parsed.content(), Content::IcmpError(_)) => {
-            parsed.rewrite_error(bytes, ROUTER, to.destination.address, to.mirrored(), false);
+        Ok(parsed) if matches!(parsed.payload(), Payload::IcmpError(_)) => {
+            parsed.rewrite_error(bytes, ROUTER, to.destination.address, to.reversed(), false);
         }
         Ok(parsed) => parsed.rewrite(bytes, to, false),
         Err(cause) => panic!("every rewrite leaves a right packet: {cause}"),

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 
 use crate::io::{BATCH, Frame, Offload, PacketIo};
 use crate::nat::{Counters, DropReason, Key, KeyHash, WorkerContext, Translator, Packet, Verdict};
-use crate::packet::{ChecksumMode, Content, IcmpError, Parsed, parse};
+use crate::packet::{ChecksumMode, Payload, IcmpError, Parsed, parse};
 use crate::time::Tick;
 
 /// The stages of a batch, with the room they need; belongs to one worker.
@@ -131,14 +131,14 @@ impl Batch {
                 nat.table().prefetch_index(hash);
                 Stage::Keyed { parsed, key, hash }
             }
-            None => match parsed.content() {
-                Content::IcmpError(error) => Stage::Error { parsed, error },
-                Content::Fragment { .. } => Stage::Fragment { parsed },
-                Content::IcmpOther { .. }
-                | Content::Tcp(_)
-                | Content::Udp
-                | Content::IcmpQuery(_)
-                | Content::Other => Stage::Foreign { parsed, reason: DropReason::UnsupportedIcmp },
+            None => match parsed.payload() {
+                Payload::IcmpError(error) => Stage::Error { parsed, error },
+                Payload::Fragment { .. } => Stage::Fragment { parsed },
+                Payload::IcmpOther { .. }
+                | Payload::Tcp(_)
+                | Payload::Udp
+                | Payload::IcmpQuery(_)
+                | Payload::Other => Stage::Foreign { parsed, reason: DropReason::UnsupportedIcmp },
             },
         }
     }
@@ -206,14 +206,14 @@ fn checksum_mode(offload: Offload, bytes: &[u8]) -> ChecksumMode {
 #[inline]
 fn wire_length(parsed: &Parsed, offload: Offload) -> usize {
     let Some(segmentation) = offload.segmentation else { return parsed.length() };
-    let headers = match parsed.content() {
-        Content::Tcp(tcp) => parsed.length() - usize::from(tcp.payload_length),
-        Content::Udp => parsed.header_length() + UDP_HEADER,
-        Content::IcmpQuery(_)
-        | Content::IcmpError(_)
-        | Content::IcmpOther { .. }
-        | Content::Fragment { .. }
-        | Content::Other => return parsed.length(),
+    let headers = match parsed.payload() {
+        Payload::Tcp(tcp) => parsed.length() - usize::from(tcp.payload_length),
+        Payload::Udp => parsed.header_length() + UDP_HEADER,
+        Payload::IcmpQuery(_)
+        | Payload::IcmpError(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Fragment { .. }
+        | Payload::Other => return parsed.length(),
     };
     parsed.length().min(headers + usize::from(segmentation.size))
 }

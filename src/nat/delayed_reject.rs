@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use crate::packet::{Answer, ChecksumMode, Content, Tuple, parse};
+use crate::packet::{IcmpErrorKind, ChecksumMode, Payload, Tuple, parse};
 use crate::time::{Span, Tick};
 
 use super::fast_path::Packet;
@@ -42,7 +42,7 @@ impl DelayedRejects {
 impl Translator {
     /// Keeps a dropped packet from outside if it is a SYN and such are answered late.
     pub(super) fn defer(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
-        let Content::Tcp(tcp) = packet.parsed.content() else { return };
+        let Payload::Tcp(tcp) = packet.parsed.payload() else { return };
         let length = packet.parsed.length();
         if !self.settings.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > LONGEST
         {
@@ -75,7 +75,7 @@ impl Translator {
             };
             let mut packet =
                 Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
-            let unreachable = Answer::Unreachable { code: PORT_UNREACHABLE };
+            let unreachable = IcmpErrorKind::Unreachable { code: PORT_UNREACHABLE };
             if let Verdict::Answer(length, _) =
                 self.reply_with_error(lane, &mut packet, unreachable, DropReason::NoMapping, now)
             {

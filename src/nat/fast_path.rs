@@ -1,6 +1,6 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`super::slow_path`].
 
-use crate::packet::{Answer, Content, Parsed, Tcp, Tuple};
+use crate::packet::{IcmpErrorKind, Payload, Parsed, Tcp, Tuple};
 use crate::time::Tick;
 
 use super::key::{Key, KeyHash};
@@ -81,12 +81,12 @@ impl Translator {
             return self.reply_with_error(
                 lane,
                 packet,
-                Answer::FragmentationNeeded { mtu },
+                IcmpErrorKind::FragmentationNeeded { mtu },
                 DropReason::MtuExceeded,
                 now,
             );
         }
-        if let Content::Tcp(tcp) = packet.parsed.content()
+        if let Payload::Tcp(tcp) = packet.parsed.payload()
             && tcp.flags.syn()
         {
             self.clamp(packet, uplink);

@@ -1,6 +1,6 @@
 //! The way of a datagram's pieces; what is kept about them is in [`super::fragments`].
 
-use crate::packet::{ChecksumMode, Content, Endpoint, Tuple, parse};
+use crate::packet::{ChecksumMode, Payload, Endpoint, Tuple, parse};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
@@ -14,7 +14,7 @@ impl Translator {
     #[cold]
     pub fn translate_fragment(&self, lane: &mut WorkerContext, packet: Packet<'_>, now: Tick) -> Verdict {
         let Packet { parsed, buffer, wire_length } = packet;
-        let Content::Fragment { offset, more, identification, first_tuple } = parsed.content()
+        let Payload::Fragment { offset, more, identification, first_tuple } = parsed.payload()
         else {
             unreachable!("the engine brings only fragments here");
         };
@@ -62,7 +62,7 @@ impl Translator {
                 let Ok(parsed) = parse(translated, ChecksumMode::Complete) else {
                     unreachable!("a rewrite leaves a packet well-formed");
                 };
-                let Content::Fragment { identification, .. } = parsed.content() else {
+                let Payload::Fragment { identification, .. } = parsed.payload() else {
                     unreachable!("a rewrite leaves a fragment a fragment");
                 };
                 let to = DatagramId {

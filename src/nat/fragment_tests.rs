@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::packet::{ChecksumMode, Content, Protocol, craft, parse};
+use crate::packet::{ChecksumMode, Payload, Protocol, craft, parse};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
@@ -74,7 +74,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
     let mut payloads: HashMap<u16, Vec<(u16, Vec<u8>)>> = HashMap::new();
     for piece in workers.into_iter().flat_map(|worker| worker.join().expect("no panic")) {
         let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
-        let Content::Fragment { offset, identification, .. } = parsed.content() else {
+        let Payload::Fragment { offset, identification, .. } = parsed.payload() else {
             panic!("a fragment")
         };
         payloads.entry(identification).or_default().push((offset, piece[20..].to_vec()));

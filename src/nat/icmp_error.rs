@@ -60,9 +60,9 @@ impl Translator {
     }
 
     fn report(&self, quoted: Tuple, now: Tick) -> Option<Report> {
-        if let Some(hit) = self.table.lookup(Key::of(quoted.mirrored()), now) {
+        if let Some(hit) = self.table.lookup(Key::of(quoted.reversed()), now) {
             return Some(Report {
-                sent: hit.to.mirrored(),
+                sent: hit.to.reversed(),
                 to_inside: hit.origin.is_inbound(hit.direction),
             });
         }

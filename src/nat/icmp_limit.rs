@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::RngExt;
 
-use crate::packet::{Answer, icmp_error};
+use crate::packet::{IcmpErrorKind, icmp_error};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
@@ -70,7 +70,7 @@ impl Translator {
         &self,
         lane: &mut WorkerContext,
         packet: &mut Packet<'_>,
-        answer: Answer,
+        answer: IcmpErrorKind,
         reason: DropReason,
         now: Tick,
     ) -> Verdict {
@@ -115,7 +115,7 @@ impl Translator {
         );
         match self.settings.reject_with {
             Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => {
-                self.reply_with_error(lane, packet, Answer::Unreachable { code }, reason, now)
+                self.reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now)
             }
             Some(_) | None => Verdict::Drop(reason),
         }

@@ -112,7 +112,7 @@ impl Model {
     fn expected(&self, place: usize, direction: Direction) -> Expected {
         let session = &self.sessions[place];
         Expected {
-            to: session.key(direction.opposite()).tuple().mirrored(),
+            to: session.key(direction.opposite()).tuple().reversed(),
             direction,
             uplink: session.new.uplink,
             ends_sooner: false,

@@ -223,7 +223,7 @@ mod tests {
 
         let id = pool.take(&records).expect("the only record");
         let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
-        let (original, reply) = (Key::of(tuple), Key::of(tuple.mirrored()));
+        let (original, reply) = (Key::of(tuple), Key::of(tuple.reversed()));
         let new = NewSession {
             original,
             reply,

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::packet::{Content, Endpoint, IcmpError, Parsed, Protocol, Tuple};
+use crate::packet::{Payload, Endpoint, IcmpError, Parsed, Protocol, Tuple};
 
 use super::Translator;
 use super::fast_path::Packet;
@@ -76,14 +76,14 @@ impl Packet<'_> {
         if self.wire_length >= length {
             return 1;
         }
-        let headers = match self.parsed.content() {
-            Content::Tcp(tcp) => length - usize::from(tcp.payload_length),
-            Content::Udp => self.parsed.header_length() + UDP_HEADER,
-            Content::IcmpQuery(_)
-            | Content::IcmpError(_)
-            | Content::IcmpOther { .. }
-            | Content::Fragment { .. }
-            | Content::Other => return 1,
+        let headers = match self.parsed.payload() {
+            Payload::Tcp(tcp) => length - usize::from(tcp.payload_length),
+            Payload::Udp => self.parsed.header_length() + UDP_HEADER,
+            Payload::IcmpQuery(_)
+            | Payload::IcmpError(_)
+            | Payload::IcmpOther { .. }
+            | Payload::Fragment { .. }
+            | Payload::Other => return 1,
         };
         (length - headers).div_ceil(self.wire_length.saturating_sub(headers).max(1)) as u16
     }

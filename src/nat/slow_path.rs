@@ -8,7 +8,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::packet::{Content, Endpoint, Protocol, Tuple};
+use crate::packet::{Payload, Endpoint, Protocol, Tuple};
 use crate::time::{Span, Tick};
 
 use super::fast_path::Packet;
@@ -309,7 +309,7 @@ impl Translator {
             return Ok(self.send_stateless(lane, miss, to, false, uplink));
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
-        let (original, reply) = (Key::of(to.mirrored()), Key::of(miss.tuple));
+        let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let origin = SessionKind::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
         Ok(match self.insert(lane, &new, None, miss.now) {
@@ -334,7 +334,7 @@ impl Translator {
         uplink: u8,
         reason: DropReason,
     ) -> Result<Verdict, DropReason> {
-        match self.table.lookup(Key::of(to.mirrored()), miss.now) {
+        match self.table.lookup(Key::of(to.reversed()), miss.now) {
             Some(_) => Err(reason),
             None => Ok(self.send_stateless(lane, miss, to, true, uplink)),
         }
@@ -412,14 +412,14 @@ impl Unmatched<'_> {
             let state = TcpState::opening(segment.flags).map(State::Tcp);
             return state.ok_or(DropReason::TcpWithoutSession);
         }
-        match self.packet.parsed.content() {
-            Content::Udp => Ok(State::Udp),
-            Content::IcmpQuery(kind) if kind.is_request() => Ok(State::Icmp),
-            Content::IcmpQuery(_) => Err(DropReason::IcmpUnsolicitedReply),
-            Content::Other => Ok(State::Other),
-            Content::Fragment { .. } => opening_state_of_fragment(self.tuple),
-            Content::Tcp(_) => unreachable!("its header was read"),
-            Content::IcmpError(_) | Content::IcmpOther { .. } => {
+        match self.packet.parsed.payload() {
+            Payload::Udp => Ok(State::Udp),
+            Payload::IcmpQuery(kind) if kind.is_request() => Ok(State::Icmp),
+            Payload::IcmpQuery(_) => Err(DropReason::IcmpUnsolicitedReply),
+            Payload::Other => Ok(State::Other),
+            Payload::Fragment { .. } => opening_state_of_fragment(self.tuple),
+            Payload::Tcp(_) => unreachable!("its header was read"),
+            Payload::IcmpError(_) | Payload::IcmpOther { .. } => {
                 unreachable!("these have no tuple and never come here")
             }
         }
@@ -434,7 +434,7 @@ impl Unmatched<'_> {
 /// The hit that the packet which opens a session makes.
 fn initial_match(new: &NewSession) -> Match {
     Match {
-        to: new.reply.tuple().mirrored(),
+        to: new.reply.tuple().reversed(),
         direction: Direction::Original,
         origin: new.origin,
         uplink: new.uplink,

@@ -84,7 +84,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
         assert_eq!(nat.table().len(), sessions);
         let answer = craft::tuple(Protocol::UDP, ([192, 0, 2, 1], remote), (G, sent.source.port));
         let back = send(&nat, lane, answer, now).expect("the answer to a session");
-        assert_eq!(back, tuple.mirrored());
+        assert_eq!(back, tuple.reversed());
         barrier.wait();
         while !nat.expire(lane, now.after(Span::seconds(20))) {}
         barrier.wait();

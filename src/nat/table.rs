@@ -422,7 +422,7 @@ impl Table {
 #[inline]
 fn hit(record: &Record, direction: Direction) -> Match {
     Match {
-        to: record.key(direction.opposite()).tuple().mirrored(),
+        to: record.key(direction.opposite()).tuple().reversed(),
         direction,
         origin: record.origin(),
         uplink: record.uplink(),

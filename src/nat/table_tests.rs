@@ -302,7 +302,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
                 for (key, other) in [(new.original, new.reply), (new.reply, new.original)] {
                     let hit =
                         table.lookup(key, now).expect("every session can be found by both tuples");
-                    assert_eq!(Key::of(hit.to.mirrored()), other);
+                    assert_eq!(Key::of(hit.to.reversed()), other);
                 }
             }
             for _ in 0..1000 {
@@ -438,7 +438,7 @@ fn threads_neither_lose_nor_double_a_session() {
                                 let (key, other) = (tuple(number), partner(number));
                                 match table.lookup_and_update(key, table.hash(key), None, now) {
                                     Lookup::Hit(hit) => {
-                                        let to = Key::of(hit.to.mirrored());
+                                        let to = Key::of(hit.to.reversed());
                                         match hit.direction {
                                             Direction::Original => assert_eq!(to, other),
                                             Direction::Reply => {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::packet::{Answer, ChecksumMode, TcpFlags, Tuple, craft, icmp_error, parse};
+use crate::packet::{IcmpErrorKind, ChecksumMode, TcpFlags, Tuple, craft, icmp_error, parse};
 use crate::time::Tick;
 
 use super::key::Key;
@@ -159,7 +159,7 @@ impl Translator {
         };
         match (session.state, session.tcp) {
             (State::Tcp(TcpState::FinBoth | TcpState::Reset), _) => Vec::new(),
-            (State::Tcp(_), numbers) => resets(sent.mirrored(), numbers, inside),
+            (State::Tcp(_), numbers) => resets(sent.reversed(), numbers, inside),
             (State::Udp | State::DnsReplied | State::Tentative, _) => {
                 self.unreachable_error(sent).into_iter().collect()
             }
@@ -174,7 +174,7 @@ impl Translator {
         buffer[..datagram.len()].copy_from_slice(&datagram);
         let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
         let source = self.settings.inside_address.unwrap_or(sent.destination.address);
-        let answer = Answer::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
+        let answer = IcmpErrorKind::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
         let length = icmp_error(&parsed, &mut buffer, datagram.len(), answer, source)?;
         Some(buffer[..length].into())
     }

@@ -129,11 +129,11 @@ impl From<Malformed> for DropReason {
             Malformed::Ipv6 => Self::Ipv6,
             Malformed::HeaderLength
             | Malformed::TotalLength
-            | Malformed::PastEnd
+            | Malformed::BeyondBuffer
             | Malformed::OptionLength => Self::BadIpHeader,
             Malformed::HeaderChecksum => Self::BadIpChecksum,
             Malformed::SourceRoute => Self::SourceRoute,
-            Malformed::FragmentLength | Malformed::FragmentPastEnd | Malformed::FragmentTiny => {
+            Malformed::FragmentLength | Malformed::FragmentBeyondLimit | Malformed::FragmentTiny => {
                 Self::BadFragment
             }
             Malformed::TcpTruncated

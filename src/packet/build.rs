@@ -1,9 +1,9 @@
 //! ICMP errors of our own: the answer to a packet that cannot be sent on.
 
-use super::checksum::{self, Change, never_zero};
+use super::checksum::{self, Change, udp_nonzero};
 use super::icmp;
 use super::ipv4;
-use super::parse::{ChecksumMode, Content, Parsed};
+use super::parse::{ChecksumMode, Payload, Parsed};
 use super::tcp::{self, TcpFlags};
 use super::tuple::Protocol;
 use super::udp;
@@ -20,7 +20,7 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 
 /// What is reported to the sender of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum IcmpErrorKind {
     /// Destination unreachable, code 4, with the MTU of the next hop in bytes (RFC 1191).
     FragmentationNeeded {
         /// Longest IP packet that can be sent on, in bytes.
@@ -57,7 +57,7 @@ pub fn icmp_error(
     parsed: &Parsed,
     buffer: &mut [u8],
     wire_length: usize,
-    answer: Answer,
+    answer: IcmpErrorKind,
     source: Ipv4Addr,
 ) -> Option<usize> {
     if !may_be_reported(parsed, buffer) {
@@ -94,14 +94,14 @@ pub fn icmp_error(
 
 /// RFC 1812 §4.3.2.7, RFC 1122 §3.2.2.
 fn may_be_reported(parsed: &Parsed, buffer: &[u8]) -> bool {
-    let first_piece = match parsed.content() {
-        Content::Fragment { offset, .. } => offset == 0,
-        Content::Tcp(_)
-        | Content::Udp
-        | Content::IcmpQuery(_)
-        | Content::IcmpError(_)
-        | Content::IcmpOther { .. }
-        | Content::Other => true,
+    let first_piece = match parsed.payload() {
+        Payload::Fragment { offset, .. } => offset == 0,
+        Payload::Tcp(_)
+        | Payload::Udp
+        | Payload::IcmpQuery(_)
+        | Payload::IcmpError(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Other => true,
     };
     // Parse saw the ICMP header, in a first fragment too.
     let is_error = || {
@@ -118,13 +118,13 @@ fn may_be_reported(parsed: &Parsed, buffer: &[u8]) -> bool {
 }
 
 /// Type, code and the four bytes behind the checksum.
-fn message(answer: Answer) -> Icmpv4Type {
+fn message(answer: IcmpErrorKind) -> Icmpv4Type {
     let (type_u8, code_u8, mtu) = match answer {
-        Answer::FragmentationNeeded { mtu } => {
+        IcmpErrorKind::FragmentationNeeded { mtu } => {
             (icmp::DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, mtu)
         }
-        Answer::Unreachable { code } => (icmp::DESTINATION_UNREACHABLE, code, 0),
-        Answer::TimeExceeded { code } => (icmp::TIME_EXCEEDED, code, 0),
+        IcmpErrorKind::Unreachable { code } => (icmp::DESTINATION_UNREACHABLE, code, 0),
+        IcmpErrorKind::TimeExceeded { code } => (icmp::TIME_EXCEEDED, code, 0),
     };
     let [high, low] = mtu.to_be_bytes();
     Icmpv4Type::Unknown { type_u8, code_u8, bytes5to8: [0, 0, high, low] }
@@ -137,27 +137,27 @@ fn restore_first_segment(parsed: &Parsed, buffer: &mut [u8], wire_length: usize)
     }
     let (header, transport) = buffer[..wire_length].split_at_mut(parsed.header_length());
     let change = Change::default().word(word(header, ipv4::TOTAL_LENGTH), wire_length as u16);
-    let checksum = change.applied(word(header, ipv4::CHECKSUM));
+    let checksum = change.apply(word(header, ipv4::CHECKSUM));
     header[ipv4::TOTAL_LENGTH..][..2].copy_from_slice(&(wire_length as u16).to_be_bytes());
     header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
-    match parsed.content() {
-        Content::Tcp(_) => {
+    match parsed.payload() {
+        Payload::Tcp(_) => {
             // Segmentation leaves these two to the last segment.
             if let Some(flags) = transport.get_mut(tcp::FLAGS) {
                 *flags &= !(TcpFlags::FIN | TcpFlags::PSH).0;
             }
         }
-        Content::Udp => {
+        Payload::Udp => {
             let length = transport.len() as u16;
             if transport.len() >= udp::HEADER {
                 transport[udp::LENGTH..][..2].copy_from_slice(&length.to_be_bytes());
             }
         }
-        Content::IcmpQuery(_)
-        | Content::IcmpError(_)
-        | Content::IcmpOther { .. }
-        | Content::Fragment { .. }
-        | Content::Other => {}
+        Payload::IcmpQuery(_)
+        | Payload::IcmpError(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Fragment { .. }
+        | Payload::Other => {}
     }
 }
 
@@ -168,21 +168,21 @@ fn complete_checksum(parsed: &Parsed, buffer: &mut [u8], wire_length: usize) {
         return;
     }
     let transport = &mut buffer[parsed.header_length()..wire_length];
-    let (at, length) = match parsed.content() {
-        Content::Tcp(_) => (tcp::CHECKSUM, transport.len()),
-        Content::Udp if transport.len() >= udp::HEADER => {
+    let (at, length) = match parsed.payload() {
+        Payload::Tcp(_) => (tcp::CHECKSUM, transport.len()),
+        Payload::Udp if transport.len() >= udp::HEADER => {
             let length = usize::from(word(transport, udp::LENGTH)).min(transport.len());
             if complete && word(transport, udp::CHECKSUM) == 0 {
                 return;
             }
             (udp::CHECKSUM, length)
         }
-        Content::Udp
-        | Content::IcmpQuery(_)
-        | Content::IcmpError(_)
-        | Content::IcmpOther { .. }
-        | Content::Fragment { .. }
-        | Content::Other => return,
+        Payload::Udp
+        | Payload::IcmpQuery(_)
+        | Payload::IcmpError(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Fragment { .. }
+        | Payload::Other => return,
     };
     let transport = &mut transport[..length];
     let Some(field) = transport.get_mut(at..at + 2) else { return };
@@ -193,7 +193,7 @@ fn complete_checksum(parsed: &Parsed, buffer: &mut [u8], wire_length: usize) {
         + length as u64
         + u64::from(checksum::sum(transport));
     let value = !checksum::fold(sum);
-    let value = if at == udp::CHECKSUM { never_zero(value) } else { value };
+    let value = if at == udp::CHECKSUM { udp_nonzero(value) } else { value };
     transport[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
@@ -209,7 +209,7 @@ mod tests {
     const SENDER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
-    const TOO_BIG: Answer = Answer::FragmentationNeeded { mtu: 1400 };
+    const TOO_BIG: IcmpErrorKind = IcmpErrorKind::FragmentationNeeded { mtu: 1400 };
 
     fn tuple(protocol: Protocol) -> Tuple {
         craft::tuple(protocol, (SENDER, 5000), (FAR, 53))
@@ -220,7 +220,7 @@ mod tests {
         packet: &[u8],
         mode: ChecksumMode,
         wire_length: usize,
-        answer: Answer,
+        answer: IcmpErrorKind,
     ) -> Option<Vec<u8>> {
         let parsed = parse(packet, mode).unwrap();
         let mut buffer = packet.to_vec();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn reported(packet: &[u8]) -> bool {
-        report(packet, ChecksumMode::Complete, packet.len(), Answer::TimeExceeded { code: 0 })
+        report(packet, ChecksumMode::Complete, packet.len(), IcmpErrorKind::TimeExceeded { code: 0 })
             .is_some()
     }
 
@@ -253,8 +253,8 @@ mod tests {
         craft::set_ttl(&mut packet, 1);
         for (answer, expected) in [
             (TOO_BIG, [3, 4, 0x05, 0x78]),
-            (Answer::Unreachable { code: 13 }, [3, 13, 0, 0]),
-            (Answer::TimeExceeded { code: 0 }, [11, 0, 0, 0]),
+            (IcmpErrorKind::Unreachable { code: 13 }, [3, 13, 0, 0]),
+            (IcmpErrorKind::TimeExceeded { code: 0 }, [11, 0, 0, 0]),
         ] {
             let error = report(&packet, ChecksumMode::Complete, packet.len(), answer).unwrap();
             assert_eq!(error[1], 0xb8, "DSCP without ECN");

@@ -72,14 +72,14 @@ impl Change {
 
     /// The new value of a field that holds a complemented sum: IP, TCP, ICMP.
     #[inline]
-    pub(super) fn applied(self, field: u16) -> u16 {
+    pub(super) fn apply(self, field: u16) -> u16 {
         !fold(self.0 + u64::from(!field))
     }
 
     /// The new value of a UDP checksum: 0 stays, and is never made.
     #[inline]
     pub(super) fn applied_to_udp(self, field: u16) -> u16 {
-        if field == 0 { 0 } else { never_zero(self.applied(field)) }
+        if field == 0 { 0 } else { udp_nonzero(self.apply(field)) }
     }
 
     /// The new value of a field that holds a plain sum over the pseudo header.
@@ -91,7 +91,7 @@ impl Change {
 
 /// A computed UDP checksum as it is sent (RFC 768).
 #[inline]
-pub(super) fn never_zero(checksum: u16) -> u16 {
+pub(super) fn udp_nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
@@ -155,7 +155,7 @@ mod tests {
                         let after = !reference(&words(&[constant, new, new_second]));
                         let change = Change::default().word(old, new).word(old_second, new_second);
                         assert_eq!(
-                            change.applied(before),
+                            change.apply(before),
                             after,
                             "{constant:04x} {old:04x}>{new:04x}"
                         );
@@ -177,7 +177,7 @@ mod tests {
                     assert_ne!(after, 0);
                     assert_eq!(
                         u32::from(after) % 0xffff,
-                        u32::from(change.applied(field)) % 0xffff
+                        u32::from(change.apply(field)) % 0xffff
                     );
                 }
             }
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn rfc_1624_example_gives_zero() {
         // RFC 1624 §4: RFC 1141 would give 0xffff here.
-        assert_eq!(Change::default().word(0x5555, 0x3285).applied(0xdd2f), 0x0000);
+        assert_eq!(Change::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
     }
 
     proptest! {
@@ -226,7 +226,7 @@ mod tests {
             };
             let change = Change::default()
                 .two_words(old.0, new.0).two_words(old.1, new.1).word(old.2, new.2).word(old.3, new.3);
-            prop_assert_eq!(change.applied(!reference(&bytes(old))), !reference(&bytes(new)));
+            prop_assert_eq!(change.apply(!reference(&bytes(old))), !reference(&bytes(new)));
         }
 
         #[test]
@@ -236,7 +236,7 @@ mod tests {
             changed[3..5].copy_from_slice(&new);
             let old = u16::from_be_bytes([bytes[3], bytes[4]]);
             let change = Change::default().word(old.swap_bytes(), u16::from_be_bytes(new).swap_bytes());
-            prop_assert_eq!(change.applied(!reference(&bytes)), !reference(&changed));
+            prop_assert_eq!(change.apply(!reference(&bytes)), !reference(&changed));
         }
     }
 }

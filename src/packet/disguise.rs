@@ -5,7 +5,7 @@ use super::checksum::{self, Change};
 use super::icmp;
 use super::ipv4;
 use super::options;
-use super::parse::{Content, Parsed};
+use super::parse::{Payload, Parsed};
 use std::net::Ipv4Addr;
 
 const IDENTIFICATION: usize = 4;
@@ -26,7 +26,7 @@ impl Parsed {
     /// Whether it is a piece of a datagram.
     #[inline]
     pub fn is_fragment(&self) -> bool {
-        matches!(self.content(), Content::Fragment { .. })
+        matches!(self.payload(), Payload::Fragment { .. })
     }
 
     /// Whether its IP header has options.
@@ -77,7 +77,7 @@ impl Parsed {
     }
 
     fn quote_start(&self) -> Option<usize> {
-        matches!(self.content(), Content::IcmpError(_)).then(|| self.header_length() + icmp::HEADER)
+        matches!(self.payload(), Payload::IcmpError(_)).then(|| self.header_length() + icmp::HEADER)
     }
 
     /// Lets `change` at the quoted header, and keeps the error's checksum right.
@@ -129,7 +129,7 @@ fn records(option: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
 }
 
 fn set_checksum(field: &mut [u8], change: Change) {
-    let value = change.applied(word(field, 0));
+    let value = change.apply(word(field, 0));
     field[..2].copy_from_slice(&value.to_be_bytes());
 }
 

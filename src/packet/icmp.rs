@@ -192,7 +192,7 @@ fn quote_end(icmp: &[u8], header: &ipv4::Header) -> Result<usize, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Content, Parsed, TcpFlags, craft, parse};
+    use crate::packet::{ChecksumMode, Payload, Parsed, TcpFlags, craft, parse};
     use std::net::Ipv4Addr;
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -235,7 +235,7 @@ mod tests {
             let request = parsed(&request).unwrap().tuple().unwrap();
             assert_eq!(request.source.port, 77);
             assert_eq!(request.destination.port, 0);
-            assert_eq!(parsed(&reply).unwrap().tuple(), Some(request.mirrored()));
+            assert_eq!(parsed(&reply).unwrap().tuple(), Some(request.reversed()));
         }
     }
 
@@ -243,14 +243,14 @@ mod tests {
     fn all_types_are_query_error_or_other() {
         for kind in 0..=255u8 {
             let bytes = craft::icmp(INSIDE, OUTSIDE, kind, 0, [0; 4], &udp());
-            match parsed(&bytes).unwrap().content() {
-                Content::IcmpQuery(query) => assert_eq!(query.kind(), kind),
-                Content::IcmpError(error) => assert!(matches!(error.kind, 3 | 11 | 12)),
-                Content::IcmpOther { kind: other, .. } => assert_eq!(other, kind),
-                other @ (Content::Tcp(_)
-                | Content::Udp
-                | Content::Fragment { .. }
-                | Content::Other) => {
+            match parsed(&bytes).unwrap().payload() {
+                Payload::IcmpQuery(query) => assert_eq!(query.kind(), kind),
+                Payload::IcmpError(error) => assert!(matches!(error.kind, 3 | 11 | 12)),
+                Payload::IcmpOther { kind: other, .. } => assert_eq!(other, kind),
+                other @ (Payload::Tcp(_)
+                | Payload::Udp
+                | Payload::Fragment { .. }
+                | Payload::Other) => {
                     panic!("{other:?}")
                 }
             }
@@ -280,7 +280,7 @@ mod tests {
                     continue;
                 }
                 let parsed = result.unwrap();
-                let Content::IcmpError(error) = parsed.content() else { panic!() };
+                let Payload::IcmpError(error) = parsed.payload() else { panic!() };
                 assert_eq!(error, IcmpError { kind: 3, code: 3, quoted: expected });
                 let before = bytes.clone();
                 let to = craft::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
@@ -369,7 +369,7 @@ mod tests {
             assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpOther));
         }
         let pieces = craft::fragments(&udp(), 16);
-        assert!(matches!(parsed(&about(&pieces[0])).unwrap().content(), Content::IcmpError(_)));
+        assert!(matches!(parsed(&about(&pieces[0])).unwrap().payload(), Payload::IcmpError(_)));
         assert_eq!(parsed(&about(&pieces[1])).err(), Some(Malformed::QuoteFragment));
     }
 
@@ -410,7 +410,7 @@ mod tests {
         let about_with = |words: u8| craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
         assert_eq!(udp().len(), 40);
         for words in 0..=10 {
-            let Content::IcmpError(error) = parsed(&about_with(words)).unwrap().content() else {
+            let Payload::IcmpError(error) = parsed(&about_with(words)).unwrap().payload() else {
                 panic!()
             };
             assert_eq!(error.quoted, tuple(Protocol::UDP));

@@ -137,7 +137,7 @@ impl Header {
         if self.total_length < self.header_length {
             Malformed::TotalLength
         } else if self.total_length > bytes.len() {
-            Malformed::PastEnd
+            Malformed::BeyondBuffer
         } else {
             Malformed::HeaderChecksum
         }
@@ -188,8 +188,8 @@ mod tests {
         assert_eq!(cause(&with(0, 0x44)), Some(Malformed::HeaderLength));
         assert_eq!(cause(&with(0, 0x4f)), Some(Malformed::HeaderLength));
         assert_eq!(cause(&with(3, 19)), Some(Malformed::TotalLength));
-        assert_eq!(cause(&with(3, 34)), Some(Malformed::PastEnd));
-        assert_eq!(cause(&with(2, 1)), Some(Malformed::PastEnd));
+        assert_eq!(cause(&with(3, 34)), Some(Malformed::BeyondBuffer));
+        assert_eq!(cause(&with(2, 1)), Some(Malformed::BeyondBuffer));
         let mut bytes = packet();
         bytes[10] ^= 1;
         assert_eq!(cause(&bytes), Some(Malformed::HeaderChecksum));
@@ -200,7 +200,7 @@ mod tests {
     fn every_truncation_is_refused() {
         let bytes = packet();
         for length in 0..bytes.len() {
-            let expected = if length < HEADER { Malformed::Truncated } else { Malformed::PastEnd };
+            let expected = if length < HEADER { Malformed::Truncated } else { Malformed::BeyondBuffer };
             assert_eq!(cause(&bytes[..length]), Some(expected), "{length}");
         }
     }

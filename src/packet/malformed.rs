@@ -37,7 +37,7 @@ causes! {
     /// The IP total length is shorter than the IP header.
     TotalLength => "total_length",
     /// The IP total length is longer than the bytes that were read.
-    PastEnd => "past_end",
+    BeyondBuffer => "past_end",
     /// Wrong IP header checksum.
     HeaderChecksum => "header_checksum",
     /// An IP option of length 0 or 1, or one that passes the end of the header.
@@ -47,7 +47,7 @@ causes! {
     /// A fragment without payload, or one that is not the last and whose payload is not a multiple of 8 bytes.
     FragmentLength => "fragment_length",
     /// A fragment that would end past the longest datagram, 65,535 bytes.
-    FragmentPastEnd => "fragment_past_end",
+    FragmentBeyondLimit => "fragment_past_end",
     /// A first fragment without the whole transport header, or a later one that overlaps it (RFC 1858, RFC 3128).
     FragmentTiny => "fragment_tiny",
     /// Fewer than the 20 bytes of a TCP header.

@@ -36,9 +36,9 @@ mod tuple;
 mod udp;
 mod verify;
 
-pub use build::{Answer, icmp_error};
+pub use build::{IcmpErrorKind, icmp_error};
 pub use icmp::{IcmpError, QueryKind};
 pub use malformed::Malformed;
-pub use parse::{ChecksumMode, Content, Parsed, parse};
+pub use parse::{ChecksumMode, Payload, Parsed, parse};
 pub use tcp::{Tcp, TcpFlags};
 pub use tuple::{Endpoint, Protocol, Tuple};

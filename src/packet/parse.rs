@@ -21,7 +21,7 @@ pub enum ChecksumMode {
 
 /// What an IPv4 packet carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum Payload {
     /// A TCP segment.
     Tcp(Tcp),
     /// A UDP datagram.
@@ -59,7 +59,7 @@ pub enum Content {
 /// methods except that addresses, ports, TTL and MSS are those of the time of the parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
-    content: Content,
+    content: Payload,
     /// Ports are 0 where there are none, and in fragments.
     tuple: Tuple,
     length: u16,
@@ -114,17 +114,17 @@ pub fn parse(bytes: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> 
             Ok(Parsed::new(
                 &header,
                 checksum,
-                Content::Tcp(tcp),
+                Payload::Tcp(tcp),
                 Fields::Tcp,
                 (source, destination),
             ))
         }
         Protocol::UDP => {
             let ports = udp::read(payload, false)?;
-            Ok(Parsed::new(&header, checksum, Content::Udp, Fields::Udp, ports))
+            Ok(Parsed::new(&header, checksum, Payload::Udp, Fields::Udp, ports))
         }
         Protocol::ICMP => parse_icmp(header, payload, checksum),
-        _ => Ok(Parsed::new(&header, checksum, Content::Other, Fields::Addresses, (0, 0))),
+        _ => Ok(Parsed::new(&header, checksum, Payload::Other, Fields::Addresses, (0, 0))),
     }
 }
 
@@ -134,17 +134,17 @@ fn parse_icmp(header: Header, payload: &[u8], checksum: ChecksumMode) -> Result<
     let (kind, code) = (icmp[0], icmp[1]);
     if let Some(query) = QueryKind::of(kind) {
         let ports = query.ports(icmp::identifier(icmp));
-        return Ok(Parsed::new(&header, checksum, Content::IcmpQuery(query), query.into(), ports));
+        return Ok(Parsed::new(&header, checksum, Payload::IcmpQuery(query), query.into(), ports));
     }
     if icmp::is_translatable_error(kind) {
         let (quoted, quote) = icmp::read_quote(payload)?;
-        let content = Content::IcmpError(IcmpError { kind, code, quoted });
+        let content = Payload::IcmpError(IcmpError { kind, code, quoted });
         return Ok(Parsed {
             quote,
             ..Parsed::new(&header, checksum, content, Fields::Addresses, (0, 0))
         });
     }
-    Ok(Parsed::new(&header, checksum, Content::IcmpOther { kind, code }, Fields::Addresses, (0, 0)))
+    Ok(Parsed::new(&header, checksum, Payload::IcmpOther { kind, code }, Fields::Addresses, (0, 0)))
 }
 
 /// Pieces are checked so that no order of arrival can make one cover another's header, whoever reassembles them.
@@ -160,7 +160,7 @@ fn parse_fragment(
         return Err(Malformed::FragmentLength);
     }
     if header.total_length + usize::from(offset) > usize::from(u16::MAX) {
-        return Err(Malformed::FragmentPastEnd);
+        return Err(Malformed::FragmentBeyondLimit);
     }
     let whole_header = match header.protocol {
         Protocol::TCP => tcp::HEADER,
@@ -178,7 +178,7 @@ fn parse_fragment(
         if offset == 0 { first_piece(&header, payload)? } else { (Fields::Addresses, None) };
     let first_tuple = ports.map(|(source, destination)| header.tuple(source, destination));
     let content =
-        Content::Fragment { offset, more, identification: header.identification, first_tuple };
+        Payload::Fragment { offset, more, identification: header.identification, first_tuple };
     Ok(Parsed::new(&header, checksum, content, fields, (0, 0)))
 }
 
@@ -205,7 +205,7 @@ impl Parsed {
     fn new(
         header: &Header,
         checksum: ChecksumMode,
-        content: Content,
+        content: Payload,
         fields: Fields,
         (source, destination): (u16, u16),
     ) -> Self {
@@ -272,7 +272,7 @@ impl Parsed {
 
     /// What the packet carries.
     #[inline]
-    pub fn content(&self) -> Content {
+    pub fn payload(&self) -> Payload {
         self.content
     }
 
@@ -281,16 +281,16 @@ impl Parsed {
     #[inline]
     pub fn tuple(&self) -> Option<Tuple> {
         match self.content {
-            Content::Tcp(_) | Content::Udp | Content::IcmpQuery(_) | Content::Other => {
+            Payload::Tcp(_) | Payload::Udp | Payload::IcmpQuery(_) | Payload::Other => {
                 Some(self.tuple)
             }
-            Content::IcmpError(_) | Content::IcmpOther { .. } | Content::Fragment { .. } => None,
+            Payload::IcmpError(_) | Payload::IcmpOther { .. } | Payload::Fragment { .. } => None,
         }
     }
 
     /// The addresses, with ports 0 in every packet that has no [`Parsed::tuple`].
     #[inline]
-    pub(super) fn own_tuple(&self) -> Tuple {
+    pub(super) fn outer_tuple(&self) -> Tuple {
         self.tuple
     }
 }
@@ -321,15 +321,15 @@ mod tests {
     #[test]
     fn pieces_of_a_datagram_are_fragments_and_the_first_has_the_tuple() {
         let contents: Vec<_> = udp_pieces().iter().map(|piece| parsed(piece).unwrap()).collect();
-        let piece = |offset, more, first_tuple| Content::Fragment {
+        let piece = |offset, more, first_tuple| Payload::Fragment {
             offset,
             more,
             identification: 77,
             first_tuple,
         };
-        assert_eq!(contents[0].content(), piece(0, true, Some(tuple(Protocol::UDP))));
-        assert_eq!(contents[1].content(), piece(16, true, None));
-        assert_eq!(contents[2].content(), piece(32, false, None));
+        assert_eq!(contents[0].payload(), piece(0, true, Some(tuple(Protocol::UDP))));
+        assert_eq!(contents[1].payload(), piece(16, true, None));
+        assert_eq!(contents[2].payload(), piece(32, false, None));
         assert!(contents.iter().all(|piece| piece.tuple().is_none()));
     }
 
@@ -337,8 +337,8 @@ mod tests {
     fn first_pieces_of_every_protocol_have_their_tuple() {
         let echo = |kind| craft::echo(INSIDE, OUTSIDE, kind, 9, 1, &[0; 40]);
         let first = |bytes: &[u8]| {
-            let content = parsed(&craft::fragments(bytes, 24)[0]).unwrap().content();
-            let Content::Fragment { first_tuple, .. } = content else { panic!("{content:?}") };
+            let content = parsed(&craft::fragments(bytes, 24)[0]).unwrap().payload();
+            let Payload::Fragment { first_tuple, .. } = content else { panic!("{content:?}") };
             first_tuple
         };
         let icmp = |source, destination| {
@@ -362,7 +362,7 @@ mod tests {
             (Protocol::UDP, MORE, 0, Malformed::FragmentLength),
             (Protocol::UDP, 5, 0, Malformed::FragmentLength),
             (Protocol::UDP, MORE | 5, 12, Malformed::FragmentLength),
-            (Protocol::UDP, 8191, 8, Malformed::FragmentPastEnd),
+            (Protocol::UDP, 8191, 8, Malformed::FragmentBeyondLimit),
             (Protocol::TCP, MORE, 8, Malformed::FragmentTiny),
             (Protocol::TCP, MORE, 16, Malformed::FragmentTiny),
             (Protocol::TCP, 1, 100, Malformed::FragmentTiny),
@@ -390,7 +390,7 @@ mod tests {
         for protocol in [0, 2, 41, 47, 50, 132, 253, 255] {
             let bytes = craft::other(Protocol(protocol), INSIDE, OUTSIDE, &[0xff; 8]);
             let parsed = parsed(&bytes).unwrap();
-            assert_eq!(parsed.content(), Content::Other);
+            assert_eq!(parsed.payload(), Payload::Other);
             assert_eq!(
                 parsed.tuple(),
                 Some(craft::tuple(Protocol(protocol), (INSIDE, 0), (OUTSIDE, 0)))
@@ -405,7 +405,7 @@ mod tests {
         craft::make_partial(&mut bytes);
         let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
         assert_eq!(parsed.length(), 65_535);
-        let Content::Tcp(tcp) = parsed.content() else { panic!() };
+        let Payload::Tcp(tcp) = parsed.payload() else { panic!() };
         assert_eq!(tcp.payload_length, 65_495);
         parsed.rewrite(&mut bytes, craft::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)), true);
         craft::verify(&bytes, ChecksumMode::Partial).unwrap();

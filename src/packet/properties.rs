@@ -177,7 +177,7 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         &mut bytes,
         to.source.address,
         to.destination.address,
-        to.mirrored(),
+        to.reversed(),
         true,
     );
     bytes.resize(bytes.len().max(2048), 0);
@@ -185,7 +185,7 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         &parsed,
         &mut bytes,
         usize::from(number),
-        Answer::FragmentationNeeded { mtu: number },
+        IcmpErrorKind::FragmentationNeeded { mtu: number },
         to.source.address,
     );
     // The bytes are another packet now; what describes the old one must still not panic.
@@ -195,8 +195,8 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
 
 /// The rewrite that fits the content: there, and the one that takes it back.
 fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit: bool) {
-    match parsed.content() {
-        Content::IcmpError(_) => {
+    match parsed.payload() {
+        Payload::IcmpError(_) => {
             parsed.rewrite_error(
                 bytes,
                 to.source.address,
@@ -205,26 +205,26 @@ fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit
                 ttl_credit,
             );
         }
-        Content::Tcp(_)
-        | Content::Udp
-        | Content::IcmpQuery(_)
-        | Content::IcmpOther { .. }
-        | Content::Fragment { .. }
-        | Content::Other => parsed.rewrite(bytes, to, ttl_credit),
+        Payload::Tcp(_)
+        | Payload::Udp
+        | Payload::IcmpQuery(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Fragment { .. }
+        | Payload::Other => parsed.rewrite(bytes, to, ttl_credit),
     }
 }
 
 fn back(parsed: &Parsed, bytes: &mut [u8]) {
     let addresses =
         craft::tuple(parsed.protocol(), (parsed.source(), 0), (parsed.destination(), 0));
-    let (to, quoted) = match parsed.content() {
-        Content::IcmpError(error) => (addresses, error.quoted),
-        Content::Fragment { first_tuple, .. } => (first_tuple.unwrap_or(addresses), addresses),
-        Content::Tcp(_)
-        | Content::Udp
-        | Content::IcmpQuery(_)
-        | Content::IcmpOther { .. }
-        | Content::Other => (parsed.tuple().unwrap_or(addresses), addresses),
+    let (to, quoted) = match parsed.payload() {
+        Payload::IcmpError(error) => (addresses, error.quoted),
+        Payload::Fragment { first_tuple, .. } => (first_tuple.unwrap_or(addresses), addresses),
+        Payload::Tcp(_)
+        | Payload::Udp
+        | Payload::IcmpQuery(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Other => (parsed.tuple().unwrap_or(addresses), addresses),
     };
     there(parsed, bytes, to, quoted, false);
 }
@@ -233,7 +233,7 @@ fn back(parsed: &Parsed, bytes: &mut [u8]) {
 /// of the message, nobody can tell which of them it was. Both say the same to a receiver.
 fn one_zero_in_quote(parsed: &Parsed, bytes: &mut [u8]) {
     let quote = parsed.header_length() + 8;
-    let Content::IcmpError(error) = parsed.content() else { return };
+    let Payload::IcmpError(error) = parsed.payload() else { return };
     let message = quote + usize::from(bytes[quote] & 15) * 4;
     if error.quoted.protocol == Protocol::ICMP
         && bytes.get(message + 2..message + 4) == Some(&[0xff; 2])
@@ -271,16 +271,16 @@ proptest! {
         prop_assert_eq!(after.source(), to.source.address);
         prop_assert_eq!(after.destination(), to.destination.address);
         prop_assert_eq!(after.ttl(), parsed.ttl().saturating_add(u8::from(ttl_credit)));
-        match (after.content(), after.tuple()) {
-            (Content::Tcp(_) | Content::Udp, Some(tuple)) => {
+        match (after.payload(), after.tuple()) {
+            (Payload::Tcp(_) | Payload::Udp, Some(tuple)) => {
                 prop_assert_eq!(tuple.source, to.source);
                 prop_assert_eq!(tuple.destination, to.destination);
             }
-            (Content::IcmpQuery(kind), Some(tuple)) => {
+            (Payload::IcmpQuery(kind), Some(tuple)) => {
                 let expected = if kind.is_request() { (to.source.port, 0) } else { (0, to.destination.port) };
                 prop_assert_eq!((tuple.source.port, tuple.destination.port), expected);
             }
-            (Content::IcmpError(error), None) => {
+            (Payload::IcmpError(error), None) => {
                 prop_assert_eq!(error.quoted.source.address, quoted.source.address);
                 prop_assert_eq!(error.quoted.destination.address, quoted.destination.address);
             }
@@ -343,7 +343,7 @@ proptest! {
         prop_assert_eq!(u16::from_be_bytes([bytes[4], bytes[5]]), number);
 
         let header = parsed.header_length();
-        let quote = if matches!(parsed.content(), Content::IcmpError(_)) { header + 8 } else { bytes.len() };
+        let quote = if matches!(parsed.payload(), Payload::IcmpError(_)) { header + 8 } else { bytes.len() };
         let quoted_header = bytes.get(quote).map_or(0, |byte| usize::from(byte & 15) * 4);
         let mut at = 0;
         while at < bytes.len() {
@@ -373,8 +373,8 @@ proptest! {
         prop_assert_eq!(parsed.ttl(), header.ttl());
         prop_assert_eq!(parsed.dont_fragment(), header.dont_fragment());
         let ports = parsed.tuple().map_or((0, 0), |tuple| (tuple.source.port, tuple.destination.port));
-        match parsed.content() {
-            Content::Tcp(tcp) => {
+        match parsed.payload() {
+            Payload::Tcp(tcp) => {
                 let slice = TcpSlice::from_slice(payload).unwrap();
                 prop_assert_eq!(ports, (slice.source_port(), slice.destination_port()));
                 prop_assert_eq!(tcp.sequence, slice.sequence_number());
@@ -387,11 +387,11 @@ proptest! {
                     (slice.fin(), slice.syn(), slice.rst(), slice.psh(), slice.ack(), slice.urg())
                 );
             }
-            Content::Udp => {
+            Payload::Udp => {
                 let slice = UdpSlice::from_slice(payload).unwrap();
                 prop_assert_eq!(ports, (slice.source_port(), slice.destination_port()));
             }
-            Content::IcmpQuery(kind) => {
+            Payload::IcmpQuery(kind) => {
                 // etherparse wants a timestamp to have its three times as well.
                 if let Ok(slice) = Icmpv4Slice::from_slice(payload) {
                     prop_assert_eq!(kind.kind(), slice.type_u8());
@@ -399,8 +399,8 @@ proptest! {
                     prop_assert_eq!(ports.0 | ports.1, u16::from_be_bytes([high, low]));
                 }
             }
-            Content::Other => prop_assert_eq!(ports, (0, 0)),
-            content @ (Content::IcmpError(_) | Content::IcmpOther { .. } | Content::Fragment { .. }) => {
+            Payload::Other => prop_assert_eq!(ports, (0, 0)),
+            content @ (Payload::IcmpError(_) | Payload::IcmpOther { .. } | Payload::Fragment { .. }) => {
                 prop_assert!(false, "{:?}", content);
             }
         }
@@ -421,7 +421,7 @@ proptest! {
         let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
         let mut buffer = bytes.clone();
         buffer.resize(2048, 0);
-        let answer = Answer::FragmentationNeeded { mtu: number };
+        let answer = IcmpErrorKind::FragmentationNeeded { mtu: number };
         let length = icmp_error(&parsed, &mut buffer, bytes.len(), answer, Ipv4Addr::new(10, 0, 0, 100));
         let Some(length) = length else { return Ok(()) };
         craft::verify(&buffer[..length], ChecksumMode::Complete).unwrap();
@@ -466,7 +466,7 @@ fn corner_words_squared_in_every_field() {
                         craft::make_partial(&mut bytes);
                     }
                     let parsed = parse(&bytes, mode).unwrap();
-                    there(&parsed, &mut bytes, *to, to.mirrored(), true);
+                    there(&parsed, &mut bytes, *to, to.reversed(), true);
                     craft::verify(&bytes, mode).unwrap();
                 }
             }

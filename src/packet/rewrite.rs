@@ -3,7 +3,7 @@
 use super::checksum::{self, Change};
 use super::icmp::{self, Quote};
 use super::ipv4;
-use super::parse::{ChecksumMode, Content, Fields, Parsed};
+use super::parse::{ChecksumMode, Payload, Fields, Parsed};
 use super::tcp;
 use super::tuple::Tuple;
 use super::udp;
@@ -44,10 +44,10 @@ impl Parsed {
         quoted: Tuple,
         ttl_credit: bool,
     ) {
-        let mut outer = self.own_tuple();
+        let mut outer = self.outer_tuple();
         (outer.source.address, outer.destination.address) = (source, destination);
         self.rewrite(bytes, outer, ttl_credit);
-        if matches!(self.content(), Content::IcmpError(_)) {
+        if matches!(self.payload(), Payload::IcmpError(_)) {
             rewrite_quote(&mut bytes[self.header_length()..self.length()], self.quote, quoted);
         }
     }
@@ -74,7 +74,7 @@ fn rewrite_header(
     let ttl = header[TTL].saturating_add(u8::from(ttl_credit));
     let old = word(TTL);
     let new = u16::from_be_bytes([ttl, header[TTL + 1]]);
-    let checksum = addresses.word(old, new).applied(word(ipv4::CHECKSUM));
+    let checksum = addresses.word(old, new).apply(word(ipv4::CHECKSUM));
     header[TTL] = ttl;
     header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
     header[SOURCE..][..4].copy_from_slice(&source.octets());
@@ -96,7 +96,7 @@ fn rewrite_transport(
         Fields::Tcp => {
             let change = rewrite_ports(transport, to, addresses);
             update(transport, tcp::CHECKSUM, |field| match mode {
-                ChecksumMode::Complete => change.applied(field),
+                ChecksumMode::Complete => change.apply(field),
                 ChecksumMode::Partial => addresses.applied_to_partial(field),
             });
         }
@@ -129,7 +129,7 @@ fn rewrite_identifier(icmp: &mut [u8], identifier: u16) {
     let old = icmp::identifier(icmp);
     icmp[icmp::IDENTIFIER..][..2].copy_from_slice(&identifier.to_be_bytes());
     let change = Change::default().word(old, identifier);
-    update(icmp, icmp::CHECKSUM, |field| change.applied(field));
+    update(icmp, icmp::CHECKSUM, |field| change.apply(field));
     // The one message that can be all zeros (see the module `checksum`): its checksum is the other zero.
     if identifier == 0 && icmp.iter().all(|byte| *byte == 0) {
         update(icmp, icmp::CHECKSUM, |_| 0xffff);
@@ -157,7 +157,7 @@ fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
     let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
     rewrite_transport(transport, quote.fields, to, addresses, ChecksumMode::Complete);
     let change = Change::default().word(before, checksum::sum(quoted));
-    update(header, icmp::CHECKSUM, |field| change.applied(field));
+    update(header, icmp::CHECKSUM, |field| change.apply(field));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::checksum::Change;
 use super::malformed::Malformed;
 use super::options;
-use super::parse::{ChecksumMode, Content, Parsed};
+use super::parse::{ChecksumMode, Payload, Parsed};
 use super::tuple::Protocol;
 use std::ops::{BitOr, Range};
 
@@ -128,17 +128,17 @@ impl Parsed {
     /// packet.
     #[inline]
     pub fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
-        match self.content() {
-            Content::Tcp(tcp) => Some(tcp),
-            Content::Fragment { offset: 0, .. } if self.protocol() == Protocol::TCP => {
+        match self.payload() {
+            Payload::Tcp(tcp) => Some(tcp),
+            Payload::Fragment { offset: 0, .. } if self.protocol() == Protocol::TCP => {
                 read(bytes.get(self.header_length()..self.length())?).ok().map(|(tcp, _, _)| tcp)
             }
-            Content::Fragment { .. }
-            | Content::Udp
-            | Content::IcmpQuery(_)
-            | Content::IcmpError(_)
-            | Content::IcmpOther { .. }
-            | Content::Other => None,
+            Payload::Fragment { .. }
+            | Payload::Udp
+            | Payload::IcmpQuery(_)
+            | Payload::IcmpError(_)
+            | Payload::IcmpOther { .. }
+            | Payload::Other => None,
         }
     }
 
@@ -169,7 +169,7 @@ impl Parsed {
                     Change::default().word(old.swap_bytes(), maximum.swap_bytes())
                 };
                 let field = self.header_length() + CHECKSUM;
-                let checksum = change.applied(u16::from_be_bytes([bytes[field], bytes[field + 1]]));
+                let checksum = change.apply(u16::from_be_bytes([bytes[field], bytes[field + 1]]));
                 bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
             }
         }
@@ -292,7 +292,7 @@ mod tests {
             payload_length: 4,
             flags: TcpFlags::ACK | TcpFlags::PSH,
         };
-        assert_eq!(parsed.content(), Content::Tcp(expected));
+        assert_eq!(parsed.payload(), Payload::Tcp(expected));
         assert_eq!(parsed.tuple(), Some(tuple()));
     }
 

@@ -65,7 +65,7 @@ pub struct Tuple {
 
 impl Tuple {
     /// The tuple of a packet that answers this one.
-    pub const fn mirrored(self) -> Self {
+    pub const fn reversed(self) -> Self {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
 }

@@ -96,7 +96,7 @@ fn an_error_about_a_first_piece_shows_the_number_that_its_sender_gave_it() {
             craft::icmp_error(11, 1, reporter, parsed(&sent[0].0).source(), &sent[0].0[..100]);
         let out = stage.send(&error).expect("translated");
         assert_eq!(identification(&out[28..]), 77);
-        let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
+        let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
         assert_eq!((error.quoted.source.address, error.quoted.source.port), expected);
     }
 }

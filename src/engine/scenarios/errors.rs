@@ -12,7 +12,7 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
         let out = stage.send(&error).expect("translated");
         let parsed = parsed(&out);
         assert_eq!((parsed.source(), parsed.destination()), (ROUTER, S2));
-        let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
+        let Payload::IcmpError(error) = parsed.payload() else { panic!("an ICMP error") };
         assert_eq!((error.kind, error.code), (kind, code));
         assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (E1, 53)));
         assert_eq!(
@@ -46,7 +46,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
                 .expect("translated");
             let parsed = parsed(&out);
             assert_eq!((parsed.source(), parsed.destination()), (G, E1));
-            let Content::IcmpError(error) = parsed.content() else { panic!("an ICMP error") };
+            let Payload::IcmpError(error) = parsed.payload() else { panic!("an ICMP error") };
             assert_eq!(error.quoted, tuple(Protocol::UDP, (E1, 4444), (G, 8080)));
         }
         // That nobody waits at a port, only its host can say.
@@ -75,7 +75,7 @@ fn errors_cross_the_hairpin() {
     let out =
         stage.send(&craft::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (G, S2));
-    let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
+    let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
     assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (G, 8080)));
 }
 
@@ -109,7 +109,7 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
     ] {
         let out = stage.send(&packet).expect("an answer");
         assert_eq!((parsed(&out).source(), parsed(&out).destination()), (source, receiver));
-        let Content::IcmpError(error) = parsed(&out).content() else { panic!("an ICMP error") };
+        let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
         assert_eq!((error.kind, error.code), (3, 4));
         assert_eq!(Some(error.quoted), parsed(&packet).tuple());
         assert_eq!(u16::from_be_bytes([out[26], out[27]]), mtu);
@@ -141,7 +141,7 @@ fn super_packets_pass_whole_and_are_judged_by_their_segments() {
     assert_eq!(out[0].1, offload);
     assert_eq!(out[0].0.len(), packet.len());
     let out = stage.run(&[super_packet(1461)]);
-    let Content::IcmpError(error) = parsed(&out[0].0).content() else { panic!("an ICMP error") };
+    let Payload::IcmpError(error) = parsed(&out[0].0).payload() else { panic!("an ICMP error") };
     assert_eq!((error.kind, error.code, parsed(&out[0].0).destination()), (3, 4, S1));
     assert_eq!(out[0].1, Offload::default());
 }

@@ -12,7 +12,7 @@ fn reassembled(pieces: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     let mut end = 0;
     for (piece, _) in pieces {
         let parsed = parsed(piece);
-        let Content::Fragment { offset, .. } = parsed.content() else { panic!("a fragment") };
+        let Payload::Fragment { offset, .. } = parsed.payload() else { panic!("a fragment") };
         let body = &piece[parsed.header_length()..parsed.length()];
         payload[usize::from(offset)..usize::from(offset) + body.len()].copy_from_slice(body);
         end = end.max(usize::from(offset) + body.len());

@@ -95,13 +95,13 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let reset = told
         .iter()
         .find(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, lost))));
-    let Content::Tcp(header) = parsed(reset.expect("it was found above")).content() else {
+    let Payload::Tcp(header) = parsed(reset.expect("it was found above")).payload() else {
         panic!("TCP")
     };
     assert!(header.flags.rst());
     assert_eq!(sequences(&told, lost), [3001], "the very number that is expected");
     let quotes = told.iter().filter_map(|packet| {
-        let Content::IcmpError(error) = parsed(packet).content() else { return None };
+        let Payload::IcmpError(error) = parsed(packet).payload() else { return None };
         Some((error.kind, error.code, error.quoted))
     });
     let wanted = (3, 13, tuple(Protocol::UDP, (S2, lost_udp), (E1, 53)));

@@ -25,7 +25,7 @@ use rand::rngs::StdRng;
 use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
 use crate::nat::{Counters, EndpointDependence, DropReason, Forward, ForwardProtocol, Translator, Settings};
 use crate::packet::{
-    ChecksumMode, Content, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse,
+    ChecksumMode, Payload, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse,
 };
 use crate::time::{Span, Tick};
 
