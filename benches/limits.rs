@@ -16,7 +16,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use natbox::engine::Batch;
+use natbox::engine::Pipeline;
 use natbox::io::BATCH;
 use natbox::nat::Translator;
 use natbox::packet::TcpFlags;
@@ -87,7 +87,7 @@ fn memory() -> Value {
 }
 
 /// Packets a second, all workers together.
-fn rate(batches: &mut [Batch], packets: &[Vec<Small>]) -> f64 {
+fn rate(batches: &mut [Pipeline], packets: &[Vec<Small>]) -> f64 {
     let (stop, begin) = (AtomicBool::new(false), Barrier::new(batches.len() + 1));
     std::thread::scope(|scope| {
         let working: Vec<_> = batches
@@ -180,9 +180,10 @@ fn longest_batch() -> Value {
     let mut worst = Vec::new();
     let mut means = Vec::new();
     for _ in 0..5 {
-        let nat = Arc::new(Translator::new(settings(ending + beginning), 1, START).expect("memory"));
+        let nat =
+            Arc::new(Translator::new(settings(ending + beginning), 1, START).expect("memory"));
         let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(1));
-        let mut batch = Batch::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
+        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
         let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
         let count = ending.next_multiple_of(BATCH as u32);
         let mut io = replay((0..count).map(syn).collect());

@@ -5,7 +5,7 @@
 //! cache: what is measured is the work, not the memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Tuple, craft, parse};
+use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Tuple, builder, parse};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
@@ -20,23 +20,23 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 fn tuples(protocol: Protocol) -> [Tuple; 2] {
     [
-        craft::tuple(protocol, (CLIENT, 40_000), (SERVER, 80)),
-        craft::tuple(protocol, (CLIENT, 40_000), (PUBLIC, 8080)),
+        builder::tuple(protocol, (CLIENT, 40_000), (SERVER, 80)),
+        builder::tuple(protocol, (CLIENT, 40_000), (PUBLIC, 8080)),
     ]
 }
 
 /// An ICMP error of `size` bytes about a TCP segment.
 fn error(size: usize) -> Vec<u8> {
     let quoted =
-        craft::tcp(tuples(Protocol::TCP)[1].reversed(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
-    craft::icmp_error(3, 1, ROUTER, PUBLIC, &quoted[..size - 28])
+        builder::tcp(tuples(Protocol::TCP)[1].reversed(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
+    builder::icmp_error(3, 1, ROUTER, PUBLIC, &quoted[..size - 28])
 }
 
 fn parse_rewrite(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("packet/parse_rewrite");
     group.throughput(Throughput::Elements(BATCH as u64));
     for size in [64, 1500] {
-        let tcp = craft::tcp(
+        let tcp = builder::tcp(
             tuples(Protocol::TCP)[1],
             TcpFlags::ACK,
             1,
@@ -44,14 +44,14 @@ fn parse_rewrite(criterion: &mut Criterion) {
             &[1; 12],
             &vec![0x5a; size - 52],
         );
-        let udp = craft::udp(tuples(Protocol::UDP)[1], &vec![0x5a; size - 28]);
+        let udp = builder::udp(tuples(Protocol::UDP)[1], &vec![0x5a; size - 28]);
         for (name, packet) in [("tcp", tcp), ("udp", udp), ("icmp-error", error(size))] {
             for (mode, mode_name) in
                 [(ChecksumMode::Complete, "complete"), (ChecksumMode::Partial, "partial")]
             {
                 let mut bytes = packet.clone();
                 if mode == ChecksumMode::Partial {
-                    craft::make_partial(&mut bytes);
+                    builder::make_partial(&mut bytes);
                 }
                 let tuples = tuples(Protocol(bytes[9]));
                 let mut batch = vec![bytes; BATCH];
@@ -66,7 +66,7 @@ fn parse_rewrite(criterion: &mut Criterion) {
                     });
                 });
                 for bytes in &batch {
-                    craft::verify(bytes, mode).expect("every rewrite leaves a right packet");
+                    builder::verify(bytes, mode).expect("every rewrite leaves a right packet");
                 }
             }
         }

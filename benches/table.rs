@@ -13,7 +13,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use natbox::nat::{
-    Key, KeyHash, IdleTimeouts, NewSession, SessionKind, State, Table, TcpState, Timeouts, Lookup,
+    IdleTimeouts, Key, KeyHash, Lookup, NewSession, SessionKind, State, Table, TcpState, Timeouts,
 };
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
 use natbox::cli::demo::http;
 use natbox::cli::demo::lab::Namespace;
-use natbox::packet::{Protocol, craft};
+use natbox::packet::{Protocol, builder};
 
 use crate::lab::hops;
 use crate::single_box::{
@@ -204,9 +204,9 @@ fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
     scene.natbox.ip(&["link", "set", "lan0", "mtu", "1300"]).unwrap();
     natbox.wait_for_log("MTU changed");
     let watch = ErrorWatch::start(&scene.net);
-    let tuple = craft::tuple(Protocol::UDP, (CLIENT, 4000), (scene.published, DATAGRAMS));
-    let mut packet = craft::udp(tuple, &[5; 1400]);
-    craft::set_dont_fragment(&mut packet, true);
+    let tuple = builder::tuple(Protocol::UDP, (CLIENT, 4000), (scene.published, DATAGRAMS));
+    let mut packet = builder::udp(tuple, &[5; 1400]);
+    builder::set_dont_fragment(&mut packet, true);
     injector.send(&packet);
     let seen = watch.wait_for("fragmentation needed", |error| error.code == FRAGMENTATION_NEEDED);
     assert_eq!((seen.source, seen.destination, seen.mtu), (scene.published, CLIENT, 1300));
@@ -216,7 +216,7 @@ fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
     // Without DF the kernel cuts it to size.
     let inside = scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
     inside.set_read_timeout(Some(seconds(3))).unwrap();
-    injector.send(&craft::udp(tuple, &[5; 1400]));
+    injector.send(&builder::udp(tuple, &[5; 1400]));
     assert_eq!(inside.recv(&mut [0; 2000]).unwrap(), 1400);
 }
 

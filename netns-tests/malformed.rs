@@ -7,7 +7,7 @@
 use std::net::Ipv4Addr;
 
 use natbox::nat::DropReason;
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rustix::process::Signal;
@@ -19,12 +19,12 @@ const STRANGER: Ipv4Addr = Injector::STRANGER;
 
 /// A good packet to a port of the published address.
 fn udp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    craft::udp(craft::tuple(Protocol::UDP, (STRANGER, 4000), (to, port)), payload)
+    builder::udp(builder::tuple(Protocol::UDP, (STRANGER, 4000), (to, port)), payload)
 }
 
 fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let tuple = craft::tuple(Protocol::TCP, (STRANGER, 4000), (to, port));
-    craft::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], payload)
+    let tuple = builder::tuple(Protocol::TCP, (STRANGER, 4000), (to, port));
+    builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], payload)
 }
 
 #[test]
@@ -65,9 +65,9 @@ fn broken_ip_headers_die_in_the_kernel_of_the_box() {
         with(good.clone(), &[(8, 1)]),
         with(good.clone(), &[(8, 0)]),
         // Options that run past their end; loose and strict source routes.
-        craft::with_ip_options(&good, &[7, 40, 4, 0]),
-        craft::with_ip_options(&good, &[131, 7, 4, 10, 0, 0, 101, 0]),
-        craft::with_ip_options(&good, &[137, 7, 4, 10, 0, 0, 101, 0]),
+        builder::with_ip_options(&good, &[7, 40, 4, 0]),
+        builder::with_ip_options(&good, &[131, 7, 4, 10, 0, 0, 101, 0]),
+        builder::with_ip_options(&good, &[137, 7, 4, 10, 0, 0, 101, 0]),
         // An inside source.
         with(good.clone(), &[(12, 10), (13, 0), (14, 0), (15, 55)]),
     ];
@@ -97,11 +97,11 @@ fn broken_transport_headers_are_dropped_by_name() {
     let natbox = scene.start(&scene.config());
     let injector = Injector::new(&scene);
     let g = scene.published;
-    let error = |quoted: &[u8]| craft::icmp_error(3, 1, STRANGER, g, quoted);
-    let tuple = craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000));
-    let sent = craft::udp(tuple, b"payload");
+    let error = |quoted: &[u8]| builder::icmp_error(3, 1, STRANGER, g, quoted);
+    let tuple = builder::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000));
+    let sent = builder::udp(tuple, b"payload");
     let large = udp(g, 9999, &[0; 100]);
-    let fragments = craft::fragments(&large, 64);
+    let fragments = builder::fragments(&large, 64);
     let cases = [
         // Data offset below 5 words, and past the end.
         (with(tcp(g, WEB, b""), &[(32, 0x40)]), DropReason::BadTransportHeader),
@@ -120,8 +120,8 @@ fn broken_transport_headers_are_dropped_by_name() {
         (error(&error(&sent)), DropReason::BadIcmpError),
         (with(error(&sent), &[(22, 1)]), DropReason::BadIcmpError),
         (error(&udp(g, 9999, b"nobody's")), DropReason::IcmpErrorNoSession),
-        (craft::icmp_error(5, 1, STRANGER, g, &sent), DropReason::UnsupportedIcmp),
-        (craft::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
+        (builder::icmp_error(5, 1, STRANGER, g, &sent), DropReason::UnsupportedIcmp),
+        (builder::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
         (fragments[0].clone(), DropReason::NoMapping),
         (fragments[1].clone(), DropReason::NoMapping),
         // Past 65,535 bytes; a first fragment without all of its ports.
@@ -160,7 +160,7 @@ fn unknown_protocols_are_dropped_by_name() {
         (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)).collect();
     for protocol in &unknown {
         for payload in [&[] as &[u8], &[0], &[0xff; 64]] {
-            injector.send(&craft::other(*protocol, STRANGER, scene.published, payload));
+            injector.send(&builder::other(*protocol, STRANGER, scene.published, payload));
         }
     }
     eventually("all are counted", || {
@@ -179,15 +179,15 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let injector = Injector::new(&scene);
     let g = scene.published;
     let sent =
-        craft::udp(craft::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
+        builder::udp(builder::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
     let good = [
         tcp(g, WEB, b""),
         tcp(g, WEB, &[7; 200]),
         udp(g, DATAGRAMS, &[7; 200]),
         udp(g, 9999, b""),
-        craft::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"),
-        craft::icmp_error(3, 4, STRANGER, g, &sent),
-        craft::with_ip_options(&udp(g, DATAGRAMS, b"payload"), &[7, 7, 4, 0, 0, 0, 0]),
+        builder::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"),
+        builder::icmp_error(3, 4, STRANGER, g, &sent),
+        builder::with_ip_options(&udp(g, DATAGRAMS, b"payload"), &[7, 7, 4, 0, 0, 0, 0]),
     ];
     let mut random = StdRng::seed_from_u64(0x6e61_7462_6f78);
     let mut flood = |count: usize| {
@@ -208,7 +208,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
                 packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
                 let [high, low] = (packet.len() as u16).to_be_bytes();
                 packet[2..4].copy_from_slice(&[high, low]);
-                craft::refresh_header_checksum(&mut packet);
+                builder::refresh_header_checksum(&mut packet);
             }
             injector.send(&packet);
             if number % 20_000 == 0 {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use natbox::cli::demo::http::{self, Pattern};
 use natbox::cli::demo::lab::Namespace;
 use natbox::nat::DropReason;
-use natbox::packet::{Protocol, craft};
+use natbox::packet::{Protocol, builder};
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
@@ -62,7 +62,9 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
             }
             // Others may come of the last farewells of connections through the box before.
             let drops = natbox.status().drops;
-            for reason in [DropReason::BadVnetHeader, DropReason::TunWriteError, DropReason::MtuExceeded] {
+            for reason in
+                [DropReason::BadVnetHeader, DropReason::TunWriteError, DropReason::MtuExceeded]
+            {
                 assert_eq!(drops.get(reason.name()), None, "{what}");
             }
             natbox.stop(Signal::TERM);
@@ -176,8 +178,8 @@ fn receivers_count_no_wrong_checksum() {
         let _natbox = scene.start(&scene.config());
         let injector = Injector::new(&scene);
         let tuple =
-            craft::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
-        let mut wrong = craft::udp(tuple, b"wrong");
+            builder::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
+        let mut wrong = builder::udp(tuple, b"wrong");
         wrong[26] ^= 1;
         injector.send(&wrong);
         eventually("it is counted", || (wrong_checksums(&scene.server) == 1).then_some(()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use natbox::cli::demo::lab::Namespace;
-use natbox::packet::{Protocol, craft};
+use natbox::packet::{Protocol, builder};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
@@ -26,17 +26,18 @@ pub fn flows(
     from: (Ipv4Addr, impl Iterator<Item = u16> + Clone),
     to: (Ipv4Addr, impl Iterator<Item = u16>),
 ) -> Vec<Vec<u8>> {
-    let mut packets: Vec<Vec<u8>> = to
-        .1
-        .flat_map(|port| from.1.clone().map(move |source| (source, port)))
-        .map(|(source, port)| {
-            let mut packet =
-                craft::udp(craft::tuple(Protocol::UDP, (from.0, source), (to.0, port)), &PAYLOAD);
-            // As sockets send it.
-            craft::set_dont_fragment(&mut packet, true);
-            packet
-        })
-        .collect();
+    let mut packets: Vec<Vec<u8>> =
+        to.1.flat_map(|port| from.1.clone().map(move |source| (source, port)))
+            .map(|(source, port)| {
+                let mut packet = builder::udp(
+                    builder::tuple(Protocol::UDP, (from.0, source), (to.0, port)),
+                    &PAYLOAD,
+                );
+                // As sockets send it.
+                builder::set_dont_fragment(&mut packet, true);
+                packet
+            })
+            .collect();
     packets.shuffle(&mut SmallRng::seed_from_u64(9693));
     packets
 }

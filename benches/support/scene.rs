@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use natbox::engine::Batch;
+use natbox::engine::Pipeline;
 use natbox::io::{Offload, PacketIo, ReplayIo};
-use natbox::nat::{Forward, ForwardProtocol, Translator, Settings, Timeouts};
-use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
+use natbox::nat::{Forward, ForwardProtocol, Settings, Timeouts, Translator};
+use natbox::packet::{Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -94,10 +94,10 @@ pub fn segment(
     sequence: u32,
     ack: u32,
 ) -> Small {
-    let tuple = craft::tuple(Protocol::TCP, from, to);
-    let mut packet = craft::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
+    let tuple = builder::tuple(Protocol::TCP, from, to);
+    let mut packet = builder::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
     // As TCP sends it; without DF it would get a new identification on its way out.
-    craft::set_dont_fragment(&mut packet, true);
+    builder::set_dont_fragment(&mut packet, true);
     packet.try_into().expect("headers and payload are as long as they were asked to be")
 }
 
@@ -111,7 +111,7 @@ pub fn replay(packets: Vec<Small>) -> ReplayIo {
     })
 }
 
-pub fn run(batch: &mut Batch, io: &mut ReplayIo, now: Tick) {
+pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
     let frames = io.receive(Duration::ZERO).expect("memory does not fail");
     batch.process(io, frames, now).expect("memory does not fail");
 }
@@ -120,23 +120,29 @@ pub fn run(batch: &mut Batch, io: &mut ReplayIo, now: Tick) {
 pub fn tuples(index: u32) -> [Tuple; 2] {
     let client = client(index);
     [
-        craft::tuple(Protocol::TCP, client, (PUBLIC, 80)),
-        craft::tuple(Protocol::TCP, (SERVER, 80), client),
+        builder::tuple(Protocol::TCP, client, (PUBLIC, 80)),
+        builder::tuple(Protocol::TCP, (SERVER, 80), client),
     ]
 }
 
 /// A box for this many workers, with `size` open connections through the forward and room for `more`.
-pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Translator>) {
+pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Pipeline>, Arc<Translator>) {
     open_box_on(1, size, more, workers)
 }
 
 /// The same with the connections spread over so many lines.
-pub fn open_box_on(lines: u32, size: u32, more: u32, workers: usize) -> (Vec<Batch>, Arc<Translator>) {
-    let nat = Arc::new(Translator::new(settings_of(lines, size + more), workers, START).expect("memory"));
+pub fn open_box_on(
+    lines: u32,
+    size: u32,
+    more: u32,
+    workers: usize,
+) -> (Vec<Pipeline>, Arc<Translator>) {
+    let nat =
+        Arc::new(Translator::new(settings_of(lines, size + more), workers, START).expect("memory"));
     let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
     let lane = |worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
     let mut batches: Vec<_> =
-        (0..workers).map(|worker| Batch::new(Arc::clone(&shared), lane(worker))).collect();
+        (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), lane(worker))).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
             ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));

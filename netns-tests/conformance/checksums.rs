@@ -1,6 +1,6 @@
 //! Checksums: kept right where they were, never made right where they were not. The wires recompute all of them.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
 use crate::probe::{E1, F, F_TARGET, G, Probe, S1, Seen, Setup, assert_carried, at, tuple};
@@ -28,11 +28,13 @@ fn updates_are_exact() {
             // Ports at the corners, and a payload of odd length.
             let payload = [first.to_be_bytes(), second.to_be_bytes()].concat();
             for payload in [&payload[..], &payload[..3]] {
-                let inward = craft::udp(tuple(Protocol::UDP, at(E1, first), F), payload);
+                let inward = builder::udp(tuple(Protocol::UDP, at(E1, first), F), payload);
                 probe.outside.send(&inward);
                 assert_carried(&inward, &probe.inside.expect("in"), at(E1, first), F_TARGET);
-                let out =
-                    craft::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, second.max(1))), payload);
+                let out = builder::udp(
+                    tuple(Protocol::UDP, at(S1, 5000), at(E1, second.max(1))),
+                    payload,
+                );
                 probe.inside.send(&out);
                 assert_carried(&out, &probe.outside.expect("out"), external, at(E1, second.max(1)));
                 let data = connection.by_outside(TcpFlags::ACK, payload);
@@ -44,7 +46,7 @@ fn updates_are_exact() {
     }
     // All sums that one word can make.
     for word in (0..=u16::MAX).step_by(31) {
-        let out = craft::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, 53)), &word.to_be_bytes());
+        let out = builder::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, 53)), &word.to_be_bytes());
         probe.inside.send(&out);
         assert_carried(&out, &probe.outside.expect("out"), external, at(E1, 53));
     }
@@ -55,29 +57,29 @@ fn no_checksum_stays_none() {
     let _proof = proves(&["CSUM-2"]);
     let probe = Probe::plain();
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
-    let out = craft::udp_without_checksum(tuple(Protocol::UDP, inside, remote), b"none");
+    let out = builder::udp_without_checksum(tuple(Protocol::UDP, inside, remote), b"none");
     probe.inside.send(&out);
     let seen = probe.outside.expect("out");
     assert_ne!(seen.source(), inside);
     assert_eq!(seen.checksum(), 0);
     let external = seen.source();
     assert_carried(&out, &seen, external, remote);
-    let back = craft::udp_without_checksum(tuple(Protocol::UDP, remote, external), b"none");
+    let back = builder::udp_without_checksum(tuple(Protocol::UDP, remote, external), b"none");
     probe.outside.send(&back);
     let seen = probe.inside.expect("back");
     assert_eq!(seen.checksum(), 0);
     assert_carried(&back, &seen, remote, inside);
-    let inward = craft::udp_without_checksum(tuple(Protocol::UDP, remote, F), b"none");
+    let inward = builder::udp_without_checksum(tuple(Protocol::UDP, remote, F), b"none");
     probe.outside.send(&inward);
     let seen = probe.inside.expect("in");
     assert_eq!(seen.checksum(), 0);
     assert_carried(&inward, &seen, remote, F_TARGET);
     // In quotes, both ways.
-    probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &seen.0));
+    probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &seen.0));
     let quote = probe.outside.expect("an error").quote().expect("a quote");
     assert_eq!((quote.checksum(), quote.destination()), (0, F));
-    let sent = craft::udp_without_checksum(tuple(Protocol::UDP, external, remote), b"none");
-    probe.outside.send(&craft::icmp_error(3, 3, E1, G, &sent));
+    let sent = builder::udp_without_checksum(tuple(Protocol::UDP, external, remote), b"none");
+    probe.outside.send(&builder::icmp_error(3, 3, E1, G, &sent));
     let quote = probe.inside.expect("an error").quote().expect("a quote");
     assert_eq!((quote.checksum(), quote.source()), (0, inside));
 }
@@ -90,15 +92,16 @@ fn the_two_zeros_are_kept_apart() {
     let identifier = probe.open_ping(at(S1, 77), E1);
     let connection = probe.connect_in(client, F);
     // Each as a function of the word that makes the sum what is wished, before translation and after.
-    let datagram =
-        |to: Endpoint, word: u16| craft::udp(tuple(Protocol::UDP, client, to), &word.to_be_bytes());
+    let datagram = |to: Endpoint, word: u16| {
+        builder::udp(tuple(Protocol::UDP, client, to), &word.to_be_bytes())
+    };
     let segment = |to: Endpoint, word: u16| {
         let (sequence, acknowledgement) = (connection.outside_next, connection.inside_next);
         let to = tuple(Protocol::TCP, client, to);
-        craft::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], &word.to_be_bytes())
+        builder::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], &word.to_be_bytes())
     };
     let reply = |to: Endpoint, word: u16| {
-        craft::echo(E1, to.address, QueryKind::EchoReply, to.port, 1, &word.to_be_bytes())
+        builder::echo(E1, to.address, QueryKind::EchoReply, to.port, 1, &word.to_be_bytes())
     };
     let checksum = |packet: &[u8]| Seen(packet.to_vec()).checksum();
     type Make<'a> = &'a dyn Fn(Endpoint, u16) -> Vec<u8>;
@@ -132,33 +135,33 @@ fn wrong_checksums_stay_as_wrong() {
     let cases = [
         (
             true,
-            craft::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, 53)), b"payload"),
-            craft::udp(tuple(Protocol::UDP, external, at(E1, 53)), b"payload"),
+            builder::udp(tuple(Protocol::UDP, at(S1, 5000), at(E1, 53)), b"payload"),
+            builder::udp(tuple(Protocol::UDP, external, at(E1, 53)), b"payload"),
         ),
         (
             false,
-            craft::udp(tuple(Protocol::UDP, at(E1, 53), external), b"payload"),
-            craft::udp(tuple(Protocol::UDP, at(E1, 53), at(S1, 5000)), b"payload"),
+            builder::udp(tuple(Protocol::UDP, at(E1, 53), external), b"payload"),
+            builder::udp(tuple(Protocol::UDP, at(E1, 53), at(S1, 5000)), b"payload"),
         ),
         (true, connection.by_inside(TcpFlags::ACK, b"payload"), {
             let to = tuple(Protocol::TCP, connection.external, connection.outside);
             let (sequence, acknowledgement) = (connection.inside_next, connection.outside_next);
-            craft::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], b"payload")
+            builder::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], b"payload")
         }),
         (false, connection.by_outside(TcpFlags::ACK, b"payload"), {
             let to = tuple(Protocol::TCP, connection.outside, inner);
             let (sequence, acknowledgement) = (connection.outside_next, connection.inside_next);
-            craft::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], b"payload")
+            builder::tcp(to, TcpFlags::ACK, sequence, acknowledgement, &[], b"payload")
         }),
         (
             true,
-            craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"payload"),
-            craft::echo(G, E1, QueryKind::EchoRequest, identifier.port, 1, b"payload"),
+            builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"payload"),
+            builder::echo(G, E1, QueryKind::EchoRequest, identifier.port, 1, b"payload"),
         ),
         (
             false,
-            craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"payload"),
-            craft::echo(E1, S1, QueryKind::EchoReply, 77, 1, b"payload"),
+            builder::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"payload"),
+            builder::echo(E1, S1, QueryKind::EchoReply, 77, 1, b"payload"),
         ),
     ];
     for (from_inside, sent, arrives) in cases {
@@ -199,7 +202,7 @@ fn checksums_survive_a_change_of_nothing() {
     ));
     for length in 0..64 {
         let payload = vec![0xff; length];
-        let inward = craft::udp(tuple(Protocol::UDP, at(E1, 9), at(G, 7777)), &payload);
+        let inward = builder::udp(tuple(Protocol::UDP, at(E1, 9), at(G, 7777)), &payload);
         probe.outside.send(&inward);
         assert_carried(&inward, &probe.inside.expect("in"), at(E1, 9), at(crate::probe::S3, 7777));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
 use crate::probe::{E1, E2, F, G, Probe, S1, S2, SYN_ACK, Setup, at};
@@ -56,8 +56,8 @@ fn a_mapping_admits_its_own_protocol_only() {
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     probe.assert_udp_in(at(E2, 9), external, at(S1, 5000));
     probe.syn_in(at(E1, 53), external);
-    probe.outside.send(&craft::echo(E1, G, QueryKind::EchoReply, external.port, 1, b"x"));
-    probe.outside.send(&craft::echo(E1, G, QueryKind::EchoRequest, external.port, 1, b"x"));
+    probe.outside.send(&builder::echo(E1, G, QueryKind::EchoReply, external.port, 1, b"x"));
+    probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, external.port, 1, b"x"));
     let _ = probe.outside.within(Duration::from_millis(300));
     probe.inside.drain().first().inspect(|seen| panic!("admitted: {seen:?}"));
     probe.assert_alive();
@@ -117,8 +117,8 @@ fn a_late_error_answers_a_syn_that_nobody_meets() {
     probe.syn_in(at(E2, 9), mapped);
     // Another one is met half-way by the inside dialling out: a simultaneous open, and no word of error ever.
     assert!(probe.outside.within(Duration::from_secs(2)).is_none(), "too early");
-    let syn = craft::tcp(
-        craft::tuple(Protocol::TCP, (S1, 5000), (E2, 9)),
+    let syn = builder::tcp(
+        builder::tuple(Protocol::TCP, (S1, 5000), (E2, 9)),
         TcpFlags::SYN,
         1000,
         0,
@@ -126,7 +126,7 @@ fn a_late_error_answers_a_syn_that_nobody_meets() {
         b"",
     );
     assert_eq!(probe.tcp_out(&syn).source(), mapped);
-    let again = craft::tcp(
+    let again = builder::tcp(
         natbox::packet::Tuple { protocol: Protocol::TCP, source: at(E2, 9), destination: mapped },
         TcpFlags::SYN,
         7000,
@@ -166,16 +166,16 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
         (TcpFlags::ACK, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0), TcpFlags::RST);
     for flags in [ack, fin, rst, SYN_ACK] {
         let data: &[u8] = if flags == ack { b"data" } else { b"" };
-        probe.outside.send(&craft::tcp(
-            craft::tuple(Protocol::TCP, (E1, 7), (G, 33_333)),
+        probe.outside.send(&builder::tcp(
+            builder::tuple(Protocol::TCP, (E1, 7), (G, 33_333)),
             flags,
             1,
             1,
             &[],
             data,
         ));
-        probe.inside.send(&craft::tcp(
-            craft::tuple(Protocol::TCP, (S2, 7), (E1, 80)),
+        probe.inside.send(&builder::tcp(
+            builder::tuple(Protocol::TCP, (S2, 7), (E1, 80)),
             flags,
             1,
             1,
@@ -188,8 +188,8 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
     // To a forward such a segment passes, since the connection may be older than the box. What it opens is short-lived.
     let setup = Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s");
     let probe = Probe::start(setup);
-    probe.outside.send(&craft::tcp(
-        craft::tuple(Protocol::TCP, (E1, 7), (G, 8080)),
+    probe.outside.send(&builder::tcp(
+        builder::tuple(Protocol::TCP, (E1, 7), (G, 8080)),
         ack,
         1,
         1,

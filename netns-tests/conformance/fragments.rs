@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use natbox::packet::{ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{ChecksumMode, Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -19,7 +19,7 @@ fn text(length: usize) -> Vec<u8> {
 }
 
 fn numbered(mut packet: Vec<u8>, identification: u16) -> Vec<u8> {
-    craft::set_identification(&mut packet, identification);
+    builder::set_identification(&mut packet, identification);
     packet
 }
 
@@ -42,8 +42,8 @@ fn joined(pieces: &[Seen]) -> Seen {
     let length = whole.len() as u16;
     whole[2..4].copy_from_slice(&length.to_be_bytes());
     whole[6..8].fill(0);
-    craft::refresh_header_checksum(&mut whole);
-    craft::verify(&whole, ChecksumMode::Complete).unwrap();
+    builder::refresh_header_checksum(&mut whole);
+    builder::verify(&whole, ChecksumMode::Complete).unwrap();
     Seen(whole)
 }
 
@@ -62,7 +62,7 @@ fn assert_passes_in_pieces(
         if from_inside { (&probe.inside, &probe.outside) } else { (&probe.outside, &probe.inside) };
     for (number, order) in ORDERS.into_iter().enumerate() {
         let whole = numbered(original.to_vec(), 700 + number as u16);
-        let pieces = craft::fragments(&whole, 1000);
+        let pieces = builder::fragments(&whole, 1000);
         assert_eq!(pieces.len(), 3);
         for piece in order {
             from.send(&pieces[piece]);
@@ -99,8 +99,8 @@ fn pieces_pass_in_every_order() {
     }
     // A SYN with data opens a connection as a whole one does.
     let syn = |from, to| {
-        craft::tcp(
-            craft::tuple(Protocol::TCP, from, to),
+        builder::tcp(
+            builder::tuple(Protocol::TCP, from, to),
             TcpFlags::SYN,
             1000,
             0,
@@ -121,12 +121,12 @@ fn pieces_pass_in_every_order() {
     );
     assert_eq!(probe.tcp_out(&segment(F_TARGET, at(E1, 6001), SYN_ACK, 7000, 1001)).source(), F);
     // Echo: a request opens its session even if its first piece comes last.
-    let request = craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &text(PAYLOAD));
+    let request = builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &text(PAYLOAD));
     assert_passes_in_pieces(&probe, true, &request, at(G, 0), at(E1, 0));
     let identifier = probe.open_ping(at(S1, 77), E1);
-    let reply = craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, &text(PAYLOAD));
+    let reply = builder::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, &text(PAYLOAD));
     assert_passes_in_pieces(&probe, false, &reply, at(E1, 0), at(S1, 0));
-    let request = craft::echo(E1, G, QueryKind::EchoRequest, 78, 1, &text(PAYLOAD));
+    let request = builder::echo(E1, G, QueryKind::EchoRequest, 78, 1, &text(PAYLOAD));
     assert_passes_in_pieces(&probe, false, &request, at(E1, 0), at(S3, 0));
 }
 
@@ -139,11 +139,12 @@ fn a_connection_that_ends_in_pieces_ends() {
     for mut connection in
         [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
     {
-        let out = craft::fragments(&numbered(connection.by_inside(fin, &text(PAYLOAD)), 1), 1000);
+        let out = builder::fragments(&numbered(connection.by_inside(fin, &text(PAYLOAD)), 1), 1000);
         out.iter().for_each(|piece| probe.inside.send(piece));
         probe.outside.expect_all(out.len(), "pieces");
         connection.inside_next += PAYLOAD as u32 + 1;
-        let back = craft::fragments(&numbered(connection.by_outside(fin, &text(PAYLOAD)), 2), 1000);
+        let back =
+            builder::fragments(&numbered(connection.by_outside(fin, &text(PAYLOAD)), 2), 1000);
         back.iter().for_each(|piece| probe.outside.send(piece));
         probe.inside.expect_all(back.len(), "pieces");
     }
@@ -178,7 +179,7 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     let remote = at(E1, 53);
     // Two hosts with one number each, interleaved.
     let whole = [S1, S2].map(|host| numbered(udp(at(host, 5000), remote, &text(PAYLOAD)), 7));
-    let pieces = whole.clone().map(|whole| craft::fragments(&whole, 1000));
+    let pieces = whole.clone().map(|whole| builder::fragments(&whole, 1000));
     for (one, other) in pieces[0].iter().zip(&pieces[1]) {
         probe.inside.send(one);
         probe.inside.send(other);
@@ -190,7 +191,7 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     assert_eq!(joined(&one).payload(), Seen(whole[0].clone()).payload());
     assert_eq!(joined(&other).payload(), Seen(whole[1].clone()).payload());
     // An error about a piece shows the sender its own number.
-    probe.outside.send(&craft::icmp_error(11, 1, E1, G, &one[0].0[..200]));
+    probe.outside.send(&builder::icmp_error(11, 1, E1, G, &one[0].0[..200]));
     assert_eq!(probe.inside.expect("the error").quote().unwrap().identification(), 7);
     // What is not atomic has a number that no other has; what is atomic keeps its own, and DF.
     let mut numbers = std::collections::HashSet::new();
@@ -203,7 +204,7 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
         assert!(numbers.insert(seen.identification()), "{seen:?}");
     }
     let mut atomic = numbered(udp(at(S1, 5000), remote, b"x"), 7);
-    craft::set_dont_fragment(&mut atomic, true);
+    builder::set_dont_fragment(&mut atomic, true);
     probe.inside.send(&atomic);
     let seen = probe.outside.expect("an atomic datagram");
     assert_eq!((seen.dont_fragment(), seen.identification()), (true, 7));
@@ -220,12 +221,12 @@ fn a_flood_of_pieces_harms_nothing_else() {
         for number in 0..500_u32 {
             let source = Ipv4Addr::from(0x0b00_0000 + round * 500 + number);
             let whole = numbered(udp(at(source, 1), F, &text(PAYLOAD)), number as u16);
-            probe.outside.send(&craft::fragments(&whole, 1000)[1]);
+            probe.outside.send(&builder::fragments(&whole, 1000)[1]);
         }
         probe.assert_open(&mut connection);
         // Another host's datagram in pieces.
         let whole = numbered(udp(at(E2, 9), F, &text(PAYLOAD)), round as u16);
-        for piece in craft::fragments(&whole, 1000) {
+        for piece in builder::fragments(&whole, 1000) {
             probe.outside.send(&piece);
         }
         assert_eq!(joined(&probe.inside.expect_all(3, "pieces")).payload(), Seen(whole).payload());
@@ -243,12 +244,13 @@ fn hostile_pieces_are_refused() {
     let _proof = proves(&["FRAG-1"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
-    let whole = |number| craft::fragments(&numbered(udp(client, F, &text(PAYLOAD)), number), 1000);
+    let whole =
+        |number| builder::fragments(&numbered(udp(client, F, &text(PAYLOAD)), number), 1000);
     // Another piece that begins within one that passed, or ends behind the datagram's end.
     let overlapping = {
         let mut piece = whole(1)[1].clone();
         piece[6..8].copy_from_slice(&(0x2000_u16 | (1000 / 8 - 2)).to_be_bytes());
-        craft::refresh_header_checksum(&mut piece);
+        builder::refresh_header_checksum(&mut piece);
         piece
     };
     probe.outside.send(&whole(1)[0]);
@@ -266,8 +268,8 @@ fn hostile_pieces_are_refused() {
     probe.silence();
     assert_eq!(probe.dropped("fragment-duplicate"), 3);
     // Impossible ones, each refused by itself.
-    let segment = craft::tcp(
-        craft::tuple(Protocol::TCP, (E1, 4), (G, 8080)),
+    let segment = builder::tcp(
+        builder::tuple(Protocol::TCP, (E1, 4), (G, 8080)),
         TcpFlags::SYN,
         1,
         0,
@@ -279,7 +281,7 @@ fn hostile_pieces_are_refused() {
         let length = piece.len() as u16;
         piece[2..4].copy_from_slice(&length.to_be_bytes());
         piece[6..8].copy_from_slice(&flags.to_be_bytes());
-        craft::refresh_header_checksum(&mut piece);
+        builder::refresh_header_checksum(&mut piece);
         piece
     };
     let before = probe.dropped("bad-fragment");
@@ -297,7 +299,7 @@ fn hostile_pieces_are_refused() {
     assert_eq!(probe.dropped("bad-fragment") - before, hostile.len() as u64);
     // A last piece of one byte is legal.
     let odd = numbered(udp(client, F, &text(993)), 9);
-    let pieces = craft::fragments(&odd, 1000);
+    let pieces = builder::fragments(&odd, 1000);
     assert_eq!(pieces[1].len(), 21);
     for piece in &pieces {
         probe.outside.send(piece);
@@ -310,7 +312,7 @@ fn incomplete_datagrams_are_forgotten() {
     let _proof = proves(&["FRAG-2"]);
     let probe = Probe::start(Setup::new().timeouts("fragment: 2s"));
     let client = at(E1, 4444);
-    let old = craft::fragments(&numbered(udp(client, F, &text(PAYLOAD)), 1), 1000);
+    let old = builder::fragments(&numbered(udp(client, F, &text(PAYLOAD)), 1), 1000);
     probe.outside.send(&old[2]);
     probe.outside.send(&old[1]);
     probe.silence();
@@ -318,7 +320,7 @@ fn incomplete_datagrams_are_forgotten() {
     assert_eq!((probe.outside.drain(), probe.inside.drain()), (vec![], vec![]));
     // The number again, for another datagram: nothing of the old one comes along.
     let new = numbered(udp(client, F, &text(1800)), 1);
-    for piece in craft::fragments(&new, 1000) {
+    for piece in builder::fragments(&new, 1000) {
         probe.outside.send(&piece);
     }
     assert_eq!(joined(&probe.inside.expect_all(2, "pieces")).payload(), Seen(new).payload());
@@ -337,7 +339,7 @@ fn pieces_that_different_workers_read_meet() {
     spray(probe.status().pid);
     let whole = |number: u16| numbered(udp(at(E1, 4444), F, &text(PAYLOAD)), number);
     for number in 0..1500 {
-        let pieces = craft::fragments(&whole(number), 1000);
+        let pieces = builder::fragments(&whole(number), 1000);
         for piece in ORDERS[usize::from(number) % 6] {
             probe.outside.send(&pieces[piece]);
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -106,13 +106,13 @@ fn echo_reaches_the_host_behind_an_external_address() {
     let _proof = proves(&["ICMP-7q", "UPD-12"]);
     let whole = "name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12";
     let probe = Probe::start(Setup::new().pool().forward(whole));
-    probe.inside.send(&craft::echo(S1, G2, QueryKind::EchoRequest, 5, 1, b"ping"));
+    probe.inside.send(&builder::echo(S1, G2, QueryKind::EchoRequest, 5, 1, b"ping"));
     let seen = probe.inside.expect("an echo request");
     assert_eq!(
         (seen.icmp(), seen.destination().address, seen.source().address),
         (Some((8, 0)), S2, G)
     );
-    probe.inside.send(&craft::echo(S2, G, QueryKind::EchoReply, seen.identifier(), 1, b"ping"));
+    probe.inside.send(&builder::echo(S2, G, QueryKind::EchoReply, seen.identifier(), 1, b"ping"));
     let seen = probe.inside.expect("the reply");
     assert_eq!(
         (seen.icmp(), seen.source().address, seen.destination().address),
@@ -120,8 +120,8 @@ fn echo_reaches_the_host_behind_an_external_address() {
     );
     assert_eq!(seen.identifier(), 5);
     // G belongs to nobody for echo: nobody answers, inside or outside.
-    probe.inside.send(&craft::echo(S1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
-    probe.outside.send(&craft::echo(E1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
+    probe.inside.send(&builder::echo(S1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
+    probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
     probe.silence();
 }
 
@@ -135,7 +135,7 @@ fn errors_cross_with_both_ends_rewritten() {
     probe.inside.send(&question);
     let arrived = probe.inside.expect("the question");
     assert_eq!((arrived.source(), arrived.destination()), (a, other));
-    probe.inside.send(&craft::icmp_error(3, 3, S2, G, &arrived.0));
+    probe.inside.send(&builder::icmp_error(3, 3, S2, G, &arrived.0));
     let error = probe.inside.expect("the error");
     assert_eq!(
         (error.icmp(), error.source().address, error.destination().address),
@@ -147,7 +147,7 @@ fn errors_cross_with_both_ends_rewritten() {
     // The same towards a forward.
     probe.inside.send(&udp(at(S3, 7), F, b"question"));
     let arrived = probe.inside.expect("the question");
-    probe.inside.send(&craft::icmp_error(3, 3, S1, G, &arrived.0));
+    probe.inside.send(&builder::icmp_error(3, 3, S1, G, &arrived.0));
     let error = probe.inside.expect("the error");
     assert_eq!((error.source().address, error.destination().address), (G, S3));
     let quote = error.quote().expect("a quote");
@@ -168,11 +168,11 @@ fn hairpin_ends_and_carries_fragments() {
     std::fs::remove_file(&path).unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let probe = Probe::plain();
-    let long = craft::udp(craft::tuple(Protocol::UDP, (S2, 5000), (G, 8080)), &[7; 100]);
+    let long = builder::udp(builder::tuple(Protocol::UDP, (S2, 5000), (G, 8080)), &[7; 100]);
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
         let mut whole = long.clone();
-        craft::set_identification(&mut whole, 100 + order[0] as u16);
-        let pieces = craft::fragments(&whole, 40);
+        builder::set_identification(&mut whole, 100 + order[0] as u16);
+        let pieces = builder::fragments(&whole, 40);
         for number in order {
             probe.inside.send(&pieces[number]);
         }

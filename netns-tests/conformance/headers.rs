@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, Tuple, builder};
 
 use super::proves;
 use crate::probe::{
@@ -10,7 +10,7 @@ use crate::probe::{
 };
 
 fn with_df(mut packet: Vec<u8>) -> Vec<u8> {
-    craft::set_dont_fragment(&mut packet, true);
+    builder::set_dont_fragment(&mut packet, true);
     packet
 }
 
@@ -31,17 +31,17 @@ fn the_box_is_one_hop() {
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let with_ttl = |mut packet: Vec<u8>, ttl| {
-        craft::set_ttl(&mut packet, ttl);
+        builder::set_ttl(&mut packet, ttl);
         packet
     };
     let segment = |source, destination| {
         let tuple = Tuple { protocol: Protocol::TCP, source, destination };
-        craft::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"")
+        builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"")
     };
     let out = [
         udp(at(S1, 5000), at(E1, 53), b"hop"),
         segment(at(S1, 5000), at(E1, 80)),
-        craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"hop"),
+        builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b"hop"),
     ];
     let inward =
         [udp(at(E1, 4444), F, b"hop"), segment(at(E1, 4444), F), udp(at(E1, 53), external, b"hop")];
@@ -77,14 +77,14 @@ fn fragmentation_needed_passes_with_any_mtu() {
     let sent = [
         with_df(udp(at(S1, 5000), at(E1, 53), &[7; 1400])),
         with_df(connection.by_inside(data, &[7; 1400])),
-        with_df(craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &[7; 1400])),
+        with_df(builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &[7; 1400])),
     ];
     for original in sent {
         probe.inside.send(&original);
         let outside = probe.outside.expect("out");
         for mtu in [0_u16, 1, 68, 552, 1399, 1500, 9000, 65_535] {
             let [high, low] = mtu.to_be_bytes();
-            probe.outside.send(&craft::icmp(RX, G, 3, 4, [0, 0, high, low], &outside.0[..100]));
+            probe.outside.send(&builder::icmp(RX, G, 3, 4, [0, 0, high, low], &outside.0[..100]));
             let error = probe.inside.expect("the error");
             assert_eq!((error.icmp(), error.icmp_last_word()), (Some((3, 4)), mtu));
             assert_eq!((error.source().address, error.destination().address), (RX, S1));
@@ -146,7 +146,7 @@ fn the_mss_is_only_lowered_and_only_in_syns() {
             let (inside, remote, client) = (at(S1, 5000 + port), at(E1, 80), at(E1, 6000 + port));
             let send = |flags, source, destination, sequence, acknowledgement| {
                 let tuple = Tuple { protocol: Protocol::TCP, source, destination };
-                craft::tcp(tuple, flags, sequence, acknowledgement, options, b"")
+                builder::tcp(tuple, flags, sequence, acknowledgement, options, b"")
             };
             let syn = probe.tcp_out(&send(TcpFlags::SYN, inside, remote, 1, 0));
             assert_eq!(mss_of(&syn), Some(expected), "{clamp}, {syn:?}");
@@ -161,8 +161,8 @@ fn the_mss_is_only_lowered_and_only_in_syns() {
             assert_eq!(mss_of(&data), Some(1400));
         }
         // Where there is none, none is put in.
-        let bare = craft::tcp(
-            craft::tuple(Protocol::TCP, (S1, 5100), (E1, 80)),
+        let bare = builder::tcp(
+            builder::tuple(Protocol::TCP, (S1, 5100), (E1, 80)),
             TcpFlags::SYN,
             1,
             0,
@@ -182,8 +182,8 @@ fn the_type_of_service_passes() {
     for value in 0..=255 {
         let mut out = udp(at(S1, 5000), at(E1, 53), b"tos");
         let mut inward = udp(at(E1, 53), external, b"tos");
-        craft::set_type_of_service(&mut out, value);
-        craft::set_type_of_service(&mut inward, value);
+        builder::set_type_of_service(&mut out, value);
+        builder::set_type_of_service(&mut inward, value);
         probe.inside.send(&out);
         assert_eq!(probe.outside.expect("out").type_of_service(), value);
         probe.outside.send(&inward);
@@ -197,10 +197,10 @@ fn options_pass_but_for_source_routes_and_tell_nothing() {
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let out = |options: &[u8]| {
-        craft::with_ip_options(&udp(at(S1, 5000), at(E1, 53), b"options"), options)
+        builder::with_ip_options(&udp(at(S1, 5000), at(E1, 53), b"options"), options)
     };
     let inward =
-        |options: &[u8]| craft::with_ip_options(&udp(at(E1, 53), external, b"options"), options);
+        |options: &[u8]| builder::with_ip_options(&udp(at(E1, 53), external, b"options"), options);
     let mut forty = vec![130, 40];
     forty.extend(1..=38);
     let harmless: [&[u8]; 5] = [
@@ -217,7 +217,7 @@ fn options_pass_but_for_source_routes_and_tell_nothing() {
         probe.outside.send(&inward(options));
         let seen = probe.inside.expect("in");
         assert_eq!((seen.ip_options(), seen.destination()), (options, at(S1, 5000)));
-        probe.outside.send(&craft::with_ip_options(&udp(at(E1, 7), F, b"options"), options));
+        probe.outside.send(&builder::with_ip_options(&udp(at(E1, 7), F, b"options"), options));
         assert_eq!(probe.inside.expect("in over a forward").destination(), F_TARGET);
     }
     // Loose and strict source routes; lengths of nothing and past the end.

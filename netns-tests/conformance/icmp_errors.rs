@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -18,8 +18,8 @@ struct Sent {
 
 /// A datagram, a segment and an echo request from S1 to E1.
 fn three_kinds(probe: &Probe) -> [Sent; 3] {
-    let segment = craft::tcp(
-        craft::tuple(Protocol::TCP, (S1, 5000), (E1, 80)),
+    let segment = builder::tcp(
+        builder::tuple(Protocol::TCP, (S1, 5000), (E1, 80)),
         TcpFlags::SYN,
         1000,
         0,
@@ -29,7 +29,7 @@ fn three_kinds(probe: &Probe) -> [Sent; 3] {
     [
         udp(at(S1, 5000), at(E1, 53000), b"hello, world, this is a datagram"),
         segment,
-        craft::echo(
+        builder::echo(
             S1,
             E1,
             QueryKind::EchoRequest,
@@ -39,8 +39,8 @@ fn three_kinds(probe: &Probe) -> [Sent; 3] {
         ),
     ]
     .map(|mut original| {
-        craft::set_dont_fragment(&mut original, true);
-        craft::set_identification(&mut original, 0x1234);
+        builder::set_dont_fragment(&mut original, true);
+        builder::set_identification(&mut original, 0x1234);
         probe.inside.send(&original);
         Sent { original, outside: probe.outside.expect("what is to be quoted") }
     })
@@ -91,7 +91,7 @@ fn errors_from_outside_reach_the_sender() {
     for sent in three_kinds(&probe) {
         for (kind, code) in ERRORS {
             for reporter in [E1, RX] {
-                probe.outside.send(&craft::icmp(
+                probe.outside.send(&builder::icmp(
                     reporter,
                     G,
                     kind,
@@ -116,7 +116,7 @@ fn errors_from_inside_leave_under_an_external_address() {
     probe.outside.send(&question);
     let arrived = probe.inside.expect("the question");
     for (reporter, kind, code) in [(S1, 3, 3), (RP, 11, 0), (RP, 3, 1)] {
-        probe.inside.send(&craft::icmp_error(kind, code, reporter, E1, &arrived.0));
+        probe.inside.send(&builder::icmp_error(kind, code, reporter, E1, &arrived.0));
         let error = probe.outside.expect("the error");
         assert_eq!(
             (error.icmp(), error.source().address, error.destination().address),
@@ -126,7 +126,7 @@ fn errors_from_inside_leave_under_an_external_address() {
     }
     // A router that has sessions of its own, such as to a time server, is one all the same where the host knows it as one.
     probe.open_udp(at(RP, 123), at(E1, 123));
-    let expired = craft::icmp_error(11, 0, RP, E1, &arrived.0);
+    let expired = builder::icmp_error(11, 0, RP, E1, &arrived.0);
     probe.inside.send(&expired);
     probe.silence();
     probe.natbox.route("10.0.0.240/28", RP).unwrap();
@@ -134,7 +134,7 @@ fn errors_from_inside_leave_under_an_external_address() {
     probe.launch();
     probe.open_udp(at(RP, 123), at(E1, 123));
     for (kind, code) in [(11, 0), (3, 3)] {
-        probe.inside.send(&craft::icmp_error(kind, code, RP, E1, &arrived.0));
+        probe.inside.send(&builder::icmp_error(kind, code, RP, E1, &arrived.0));
         let error = probe.outside.expect("the error");
         assert_eq!((error.icmp(), error.source().address), (Some((kind, code)), G));
         assert_quotes(&error, &question);
@@ -144,7 +144,7 @@ fn errors_from_inside_leave_under_an_external_address() {
     let answer = udp(at(E1, 53000), external, b"answer");
     probe.outside.send(&answer);
     let arrived = probe.inside.expect("the answer");
-    probe.inside.send(&craft::icmp_error(3, 3, S2, E1, &arrived.0));
+    probe.inside.send(&builder::icmp_error(3, 3, S2, E1, &arrived.0));
     assert_quotes(&probe.outside.expect("the error"), &answer);
 }
 
@@ -153,13 +153,13 @@ fn bad_checksums_are_dropped() {
     let _proof = proves(&["ICMP-3", "ICMP-3a"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
-        let good = craft::icmp_error(3, 3, E1, G, &sent.outside.0);
+        let good = builder::icmp_error(3, 3, E1, G, &sent.outside.0);
         let mut bad = good.clone();
         bad[22] ^= 1;
         probe.outside.send(&bad);
         let mut quoted = sent.outside.0.clone();
         quoted[10] ^= 1;
-        probe.outside.send(&craft::icmp_error(3, 3, E1, G, &quoted));
+        probe.outside.send(&builder::icmp_error(3, 3, E1, G, &quoted));
         probe.silence();
         probe.outside.send(&good);
         probe.inside.expect("the good one");
@@ -174,16 +174,16 @@ fn quoted_options_are_skipped() {
     for sent in three_kinds(&probe) {
         for words in 0..=10 {
             let options = [1].repeat(words * 4);
-            let quoted = craft::with_ip_options(&sent.outside.0, &options);
-            let original = craft::with_ip_options(&sent.original, &options);
-            probe.outside.send(&craft::icmp_error(3, 3, E1, G, &quoted));
+            let quoted = builder::with_ip_options(&sent.outside.0, &options);
+            let original = builder::with_ip_options(&sent.original, &options);
+            probe.outside.send(&builder::icmp_error(3, 3, E1, G, &quoted));
             assert_quotes(&probe.inside.expect("the error"), &original);
         }
         // A header longer than the quote.
         let mut lying = sent.outside.0[..28].to_vec();
         lying[0] = 0x4f;
-        craft::refresh_header_checksum(&mut lying);
-        probe.outside.send(&craft::icmp_error(3, 3, E1, G, &lying));
+        builder::refresh_header_checksum(&mut lying);
+        probe.outside.send(&builder::icmp_error(3, 3, E1, G, &lying));
         probe.silence();
     }
 }
@@ -196,7 +196,7 @@ fn the_quoted_transport_checksum_is_not_judged() {
     let [sent, _, _] = three_kinds(&probe);
     let mut quoted = sent.outside.0.clone();
     quoted[27] = quoted[27].wrapping_add(1);
-    probe.outside.send(&craft::icmp_error(3, 3, E1, G, &quoted));
+    probe.outside.send(&builder::icmp_error(3, 3, E1, G, &quoted));
     let error = probe.inside.expect("the error");
     let right = Seen(sent.original).checksum();
     assert_eq!(error.quote().unwrap().checksum(), right.wrapping_add(1), "as wrong as it was");
@@ -218,7 +218,7 @@ fn extensions_pass_untouched() {
     for (words, quoted) in [(32, 128), (31, 124), (33, 132), (0, 128)] {
         let body = [&outside.0[..quoted], &extension].concat();
         for kind in [3, 11, 12] {
-            probe.outside.send(&craft::icmp(RX, G, kind, 0, [0, words, 0, 0], &body));
+            probe.outside.send(&builder::icmp(RX, G, kind, 0, [0, words, 0, 0], &body));
             let error = probe.inside.expect("the error");
             assert_eq!(&error.body()[8 + quoted..], extension);
             assert_eq!(error.body()[5], words);
@@ -227,7 +227,7 @@ fn extensions_pass_untouched() {
         }
     }
     let body = [&outside.0[..128], &extension].concat();
-    probe.outside.send(&craft::icmp(RX, G, 3, 0, [0, 200, 0, 0], &body));
+    probe.outside.send(&builder::icmp(RX, G, 3, 0, [0, 200, 0, 0], &body));
     probe.silence();
 }
 
@@ -238,8 +238,8 @@ fn errors_about_nothing_known_are_dropped() {
     probe.assert_alive();
     let before = probe.sessions();
     for port in [1, 33_333, 65_535] {
-        probe.outside.send(&craft::icmp_error(3, 3, E1, G, &udp(at(G, port), at(E1, 53), b"x")));
-        probe.inside.send(&craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S2, port), b"x")));
+        probe.outside.send(&builder::icmp_error(3, 3, E1, G, &udp(at(G, port), at(E1, 53), b"x")));
+        probe.inside.send(&builder::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S2, port), b"x")));
     }
     probe.silence();
     assert_eq!((probe.sessions(), probe.dropped("icmp-error-no-session")), (before, 6));
@@ -260,7 +260,7 @@ fn no_icmp_message_touches_a_session() {
     while opened.elapsed() < Duration::from_millis(2000) {
         for sent in sent.iter().map(|sent| &sent.outside).chain([&data]) {
             for (kind, code) in ERRORS {
-                probe.outside.send(&craft::icmp(RX, G, kind, code, [0, 0, 5, 20], &sent.0));
+                probe.outside.send(&builder::icmp(RX, G, kind, code, [0, 0, 5, 20], &sent.0));
                 errors += 1;
             }
         }
@@ -276,7 +276,7 @@ fn no_icmp_message_touches_a_session() {
     // .. nor kept it alive.
     wait_until("all of them end", || {
         for sent in sent.iter().map(|sent| &sent.outside).chain([&data]) {
-            probe.outside.send(&craft::icmp(RX, G, 3, 1, [0; 4], &sent.0));
+            probe.outside.send(&builder::icmp(RX, G, 3, 1, [0; 4], &sent.0));
         }
         probe.sessions() == 0
     });
@@ -295,14 +295,14 @@ fn quotes_of_any_length() {
         // Without ports and identifiers there is nothing to go by.
         let needed = if sent.outside.icmp().is_some() { 26 } else { 24 };
         for length in 20..needed {
-            probe.outside.send(&craft::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
+            probe.outside.send(&builder::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
         }
         probe.silence();
         // A quote that ends in the middle of the checksum: the half of it is worth nothing, and not looked at.
         let halved = if sent.outside.destination().port == 80 { 37 } else { 27 };
         for length in (needed..=sent.outside.0.len()).filter(|length| *length != halved) {
             // The wires recompute all checksums that the quote has.
-            probe.outside.send(&craft::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
+            probe.outside.send(&builder::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
             let error = probe.inside.expect("the error");
             assert_eq!(error.quote().unwrap().0.len(), length);
             assert_quotes(&error, &sent.original);
@@ -310,18 +310,20 @@ fn quotes_of_any_length() {
     }
     // The longest: a datagram of the whole MTU, less the error's own headers.
     let mut original = udp(at(S1, 5000), at(E1, 53000), &[7; 1400]);
-    craft::set_dont_fragment(&mut original, true);
+    builder::set_dont_fragment(&mut original, true);
     probe.inside.send(&original);
     let outside = probe.outside.expect("a long datagram");
-    probe.outside.send(&craft::icmp_error(3, 1, E1, G, &outside.0));
+    probe.outside.send(&builder::icmp_error(3, 1, E1, G, &outside.0));
     assert_quotes(&probe.inside.expect("the error"), &original);
     // Of a datagram without checksum the quote has none either.
-    let original =
-        craft::udp_without_checksum(craft::tuple(Protocol::UDP, (S1, 5000), (E1, 53000)), b"none");
+    let original = builder::udp_without_checksum(
+        builder::tuple(Protocol::UDP, (S1, 5000), (E1, 53000)),
+        b"none",
+    );
     probe.inside.send(&original);
     let outside = probe.outside.expect("a datagram without checksum");
     assert_eq!(outside.checksum(), 0);
-    probe.outside.send(&craft::icmp_error(3, 1, E1, G, &outside.0));
+    probe.outside.send(&builder::icmp_error(3, 1, E1, G, &outside.0));
     assert_eq!(probe.inside.expect("the error").quote().unwrap().checksum(), 0);
 }
 
@@ -332,22 +334,22 @@ fn addresses_and_quote_must_agree() {
     let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
     let other = if external.address == G { G2 } else { G };
     let sent = udp(external, at(E1, 53000), b"hello");
-    probe.outside.send(&craft::icmp_error(3, 3, E1, other, &sent));
+    probe.outside.send(&builder::icmp_error(3, 3, E1, other, &sent));
     probe.silence();
-    probe.outside.send(&craft::icmp_error(3, 3, E1, external.address, &sent));
+    probe.outside.send(&builder::icmp_error(3, 3, E1, external.address, &sent));
     probe.inside.expect("the right one");
     // Another inside host knows what S1 received, and says that it could not be delivered; first as one that is silent
     // else, then as one with sessions of its own, from which no router's report is believed either.
     let received = udp(at(E1, 53000), at(S1, 5000), b"answer");
-    probe.inside.send(&craft::icmp_error(3, 3, S2, E1, &received));
+    probe.inside.send(&builder::icmp_error(3, 3, S2, E1, &received));
     probe.silence();
     probe.open_udp(at(S2, 5000), at(E1, 53000));
     for (kind, code) in [(3, 3), (3, 1), (11, 0)] {
-        probe.inside.send(&craft::icmp_error(kind, code, S2, E1, &received));
+        probe.inside.send(&builder::icmp_error(kind, code, S2, E1, &received));
         probe.silence();
     }
     assert_eq!(probe.dropped("icmp-error-mismatch"), 5);
-    probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &received));
+    probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &received));
     probe.outside.expect("S1's own report");
 }
 
@@ -356,17 +358,17 @@ fn errors_about_errors_and_later_fragments_are_dropped() {
     let _proof = proves(&["ERR-NEST"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
-        let error = craft::icmp_error(3, 3, G, E1, &sent.outside.0);
-        probe.outside.send(&craft::icmp_error(3, 1, E1, G, &error));
+        let error = builder::icmp_error(3, 3, G, E1, &sent.outside.0);
+        probe.outside.send(&builder::icmp_error(3, 1, E1, G, &error));
         let mut later = sent.outside.0.clone();
         later[6..8].copy_from_slice(&185_u16.to_be_bytes());
-        craft::refresh_header_checksum(&mut later);
-        probe.outside.send(&craft::icmp_error(11, 1, E1, G, &later));
+        builder::refresh_header_checksum(&mut later);
+        probe.outside.send(&builder::icmp_error(11, 1, E1, G, &later));
         probe.silence();
         let mut first = sent.outside.0.clone();
         first[6..8].copy_from_slice(&0x2000_u16.to_be_bytes());
-        craft::refresh_header_checksum(&mut first);
-        probe.outside.send(&craft::icmp_error(11, 1, E1, G, &first));
+        builder::refresh_header_checksum(&mut first);
+        probe.outside.send(&builder::icmp_error(11, 1, E1, G, &first));
         let error = probe.inside.expect("the error about the first fragment");
         assert_eq!((error.icmp(), error.quote().unwrap().source().address), (Some((11, 1)), S1));
     }
@@ -378,17 +380,17 @@ fn no_error_where_none_is_due() {
     let probe = Probe::plain();
     let sent = three_kinds(&probe);
     let dying = |mut packet: Vec<u8>| {
-        craft::set_ttl(&mut packet, 1);
+        builder::set_ttl(&mut packet, 1);
         packet
     };
     let long = udp(at(S1, 5000), at(E1, 53000), &[7; 100]);
     let from = |source: [u8; 4]| {
         let mut packet = udp(at(Ipv4Addr::from(source), 5000), at(G, 8080), b"x");
-        craft::set_ttl(&mut packet, 1);
+        builder::set_ttl(&mut packet, 1);
         packet
     };
-    probe.inside.send(&dying(craft::icmp_error(3, 3, S1, E1, &sent[0].outside.0)));
-    probe.inside.send(&dying(craft::fragments(&long, 40)[1].clone()));
+    probe.inside.send(&dying(builder::icmp_error(3, 3, S1, E1, &sent[0].outside.0)));
+    probe.inside.send(&dying(builder::fragments(&long, 40)[1].clone()));
     probe.inside.send(&dying(udp(at(S1, 5000), at(Ipv4Addr::new(239, 1, 1, 1), 53), b"x")));
     probe.inside.send(&dying(udp(at(S1, 5000), at(Ipv4Addr::new(10, 0, 0, 255), 53), b"x")));
     for source in
@@ -398,8 +400,8 @@ fn no_error_where_none_is_due() {
     }
     // Too long with DF: an error is due for the whole datagram, none for an ICMP error of that length.
     probe.silence();
-    let mut echo = craft::echo(S1, E1, QueryKind::EchoRequest, 5, 1, b"x");
-    craft::set_ttl(&mut echo, 1);
+    let mut echo = builder::echo(S1, E1, QueryKind::EchoRequest, 5, 1, b"x");
+    builder::set_ttl(&mut echo, 1);
     probe.inside.send(&echo);
     let error = probe.inside.expect("the error about an echo request");
     assert_eq!((error.icmp(), error.destination().address), (Some((11, 0)), S1));
@@ -412,7 +414,7 @@ fn errors_are_limited_for_each_receiver() {
     let probe = Probe::start(Setup::new().mtu(1400, 1500).limits("icmp_errors_per_host: 20"));
     let too_long = |host| {
         let mut packet = udp(at(host, 5000), at(E1, 53000), &[7; 1450]);
-        craft::set_dont_fragment(&mut packet, true);
+        builder::set_dont_fragment(&mut packet, true);
         packet
     };
     let started = Instant::now();
@@ -437,14 +439,14 @@ fn errors_are_limited_for_each_receiver() {
     for number in 0..10_000_u32 {
         let stranger = Ipv4Addr::from(0xc612_0000 + number);
         let mut packet = udp(at(stranger, 5000), F, b"x");
-        craft::set_ttl(&mut packet, 1);
+        builder::set_ttl(&mut packet, 1);
         probe.outside.send(&packet);
         if number % 100 == 0 {
             while probe.outside.poll().is_some() {}
         }
     }
     let mut packet = udp(at(E1, 5000), F, b"x");
-    craft::set_ttl(&mut packet, 1);
+    builder::set_ttl(&mut packet, 1);
     probe.outside.send(&packet);
     let told: HashSet<_> =
         probe.outside.drain().iter().map(|seen| seen.destination().address).collect();
@@ -457,8 +459,8 @@ fn the_boxs_errors_can_be_understood() {
     let probe = Probe::start(Setup::new().mtu(1400, 1300));
     // From inside towards the smaller line.
     let mut packet = udp(at(S1, 5000), at(E1, 53000), &[7; 1473 - 28]);
-    craft::set_dont_fragment(&mut packet, true);
-    craft::set_type_of_service(&mut packet, 0x48);
+    builder::set_dont_fragment(&mut packet, true);
+    builder::set_type_of_service(&mut packet, 0x48);
     probe.inside.send(&packet);
     let error = probe.inside.expect("the error");
     assert_eq!((error.icmp(), error.icmp_last_word()), (Some((3, 4)), 1400));
@@ -468,7 +470,7 @@ fn the_boxs_errors_can_be_understood() {
     assert_quotes(&error, &packet);
     // From outside towards the smaller private leg: by the address that the client talks to.
     let mut packet = udp(at(E1, 4444), F, &[7; 1373 - 28]);
-    craft::set_dont_fragment(&mut packet, true);
+    builder::set_dont_fragment(&mut packet, true);
     probe.outside.send(&packet);
     let error = probe.outside.expect("the error");
     assert_eq!((error.icmp(), error.icmp_last_word()), (Some((3, 4)), 1300));
@@ -478,7 +480,7 @@ fn the_boxs_errors_can_be_understood() {
     // What fits exactly passes.
     for (length, leaves) in [(1400, true), (1401, false)] {
         let mut packet = udp(at(S1, 5000), at(E2, 53000), &vec![7; length - 28]);
-        craft::set_dont_fragment(&mut packet, true);
+        builder::set_dont_fragment(&mut packet, true);
         probe.inside.send(&packet);
         if leaves {
             assert_eq!(probe.outside.expect("a datagram that fits").0.len(), length);

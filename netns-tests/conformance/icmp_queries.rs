@@ -1,6 +1,6 @@
 //! Echo and its kin.
 
-use natbox::packet::{Endpoint, QueryKind, craft};
+use natbox::packet::{Endpoint, QueryKind, builder};
 
 use super::proves;
 use crate::probe::{E1, E2, G, Probe, S1, S2, Setup, at};
@@ -25,7 +25,7 @@ fn echo_works_and_replies_need_a_query() {
     probe.pong_in(E2, live);
     let free = (0..=u16::MAX).find(|free| !externals.contains(&Endpoint::new(G, *free))).unwrap();
     probe.pong_in(E1, at(G, free));
-    probe.inside.send(&craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b"x"));
+    probe.inside.send(&builder::echo(S1, E1, QueryKind::EchoReply, 9, 1, b"x"));
     probe.silence();
 }
 
@@ -51,10 +51,10 @@ fn timestamps_pass_and_obsolete_messages_do_not() {
     let _proof = proves(&["ICMP-10b"]);
     let probe = Probe::plain();
     let times = [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0];
-    probe.inside.send(&craft::echo(S1, E1, QueryKind::TimestampRequest, 5, 1, &times));
+    probe.inside.send(&builder::echo(S1, E1, QueryKind::TimestampRequest, 5, 1, &times));
     let seen = probe.outside.expect("a timestamp request");
     assert_eq!((seen.icmp(), seen.payload()), (Some((13, 0)), &times[..]));
-    probe.outside.send(&craft::echo(
+    probe.outside.send(&builder::echo(
         E1,
         G,
         QueryKind::TimestampReply,
@@ -69,9 +69,9 @@ fn timestamps_pass_and_obsolete_messages_do_not() {
     );
     for kind in [4, 15, 16, 17, 18] {
         let quoted =
-            craft::udp(craft::tuple(natbox::packet::Protocol::UDP, (G, 8080), (E1, 7)), b"x");
-        probe.inside.send(&craft::icmp(S1, E1, kind, 0, [0, 5, 0, 1], &quoted));
-        probe.outside.send(&craft::icmp(E1, G, kind, 0, [0, 5, 0, 1], &quoted));
+            builder::udp(builder::tuple(natbox::packet::Protocol::UDP, (G, 8080), (E1, 7)), b"x");
+        probe.inside.send(&builder::icmp(S1, E1, kind, 0, [0, 5, 0, 1], &quoted));
+        probe.outside.send(&builder::icmp(E1, G, kind, 0, [0, 5, 0, 1], &quoted));
     }
     probe.silence();
 }
@@ -89,31 +89,31 @@ fn other_icmp_never_crosses() {
         }
         for code in [0, 1, 255] {
             // Each quotes what would be a live session, were it an error.
-            let sent = craft::udp(
-                craft::tuple(natbox::packet::Protocol::UDP, (G, external.port), (E1, 53)),
+            let sent = builder::udp(
+                builder::tuple(natbox::packet::Protocol::UDP, (G, external.port), (E1, 53)),
                 b"hello",
             );
-            probe.outside.send(&craft::icmp(E1, G, kind, code, [10, 0, 0, 1], &sent));
-            let received = craft::udp(
-                craft::tuple(natbox::packet::Protocol::UDP, (E1, 53), (S1, 5000)),
+            probe.outside.send(&builder::icmp(E1, G, kind, code, [10, 0, 0, 1], &sent));
+            let received = builder::udp(
+                builder::tuple(natbox::packet::Protocol::UDP, (E1, 53), (S1, 5000)),
                 b"hello",
             );
-            probe.inside.send(&craft::icmp(S1, E1, kind, code, [10, 0, 0, 1], &received));
+            probe.inside.send(&builder::icmp(S1, E1, kind, code, [10, 0, 0, 1], &received));
         }
     }
     probe.silence();
     // Echo to G, which no forward answers: nobody does.
-    probe.outside.send(&craft::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
+    probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
     probe.silence();
     assert!(probe.sessions() <= before + 1, "{} sessions after {before}", probe.sessions());
     // With a forward of echo its server answers.
     let probe = Probe::start(
         Setup::new().forward("name: echo, protocol: icmp, address: 192.0.2.1, to: 10.0.0.12"),
     );
-    probe.outside.send(&craft::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
+    probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
     let seen = probe.inside.expect("an echo request");
     assert_eq!((seen.destination().address, seen.identifier()), (S2, 77));
-    probe.inside.send(&craft::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"x"));
+    probe.inside.send(&builder::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"x"));
     let seen = probe.outside.expect("its reply");
     assert_eq!((seen.source().address, seen.icmp(), seen.identifier()), (G, Some((0, 0)), 77));
 }

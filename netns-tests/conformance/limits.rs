@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, Tuple, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -74,7 +74,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
         let newcomers = [
             udp(at(S3, 1), at(E1, 53), b"hello"),
             syn(at(S3, 1), at(E1, 80)),
-            craft::echo(S3, E1, QueryKind::EchoRequest, 1, 1, b"ping"),
+            builder::echo(S3, E1, QueryKind::EchoRequest, 1, 1, b"ping"),
         ];
         for packet in &newcomers {
             probe.inside.send(packet);
@@ -213,32 +213,32 @@ fn each_drop_raises_its_own_counter() {
     let sent = udp(external, at(E1, 53), b"hello");
     let mut broken = sent.clone();
     broken[20 + 4] = 0xff;
-    let fragments = craft::fragments(
-        &craft::udp(craft::tuple(Protocol::UDP, (E1, 9), (G, 8080)), &[0; 100]),
+    let fragments = builder::fragments(
+        &builder::udp(builder::tuple(Protocol::UDP, (E1, 9), (G, 8080)), &[0; 100]),
         64,
     );
     let mut beyond = fragments[1].clone();
     beyond[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
-    craft::refresh_header_checksum(&mut beyond);
+    builder::refresh_header_checksum(&mut beyond);
     let segment = |source, destination, flags| {
-        craft::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1, 1, &[], b"")
+        builder::tcp(Tuple { protocol: Protocol::TCP, source, destination }, flags, 1, 1, &[], b"")
     };
     let outside = [
         (udp(at(E1, 9), at(G, 1), b"hello"), "no-mapping"),
         (udp(at(E2, 9), external, b"hello"), "filtered"),
         (
-            craft::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")),
+            builder::icmp_error(3, 3, E1, G, &udp(at(G, 4), at(E1, 4), b"hello")),
             "icmp-error-no-session",
         ),
-        (craft::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
-        (craft::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
+        (builder::icmp_error(3, 3, E1, G, &sent[..20]), "bad-icmp-error"),
+        (builder::icmp(E1, G, 5, 1, [0; 4], &sent), "unsupported-icmp"),
         (beyond, "bad-fragment"),
     ];
     let inside = [
         (udp(at(Ipv4Addr::new(10, 0, 0, 99), 1), at(E1, 53), b"hello"), "no-outbound-rule"),
         (udp(at(Ipv4Addr::new(10, 9, 9, 9), 1), at(E1, 53), b"hello"), "source-not-allowed"),
         (segment(at(S1, 9), at(E1, 80), TcpFlags::ACK), "tcp-without-session"),
-        (craft::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "icmp-unsolicited-reply"),
+        (builder::echo(S1, E1, QueryKind::EchoReply, 9, 1, b""), "icmp-unsolicited-reply"),
         (
             {
                 let mut packet = udp(at(S1, 9), at(E1, 53), b"hello");
@@ -248,7 +248,7 @@ fn each_drop_raises_its_own_counter() {
             "bad-transport-header",
         ),
         (
-            craft::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")),
+            builder::icmp_error(3, 3, S2, E1, &udp(at(E1, 53), at(S1, 5000), b"hello")),
             "icmp-error-mismatch",
         ),
     ];

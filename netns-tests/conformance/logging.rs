@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use natbox::packet::{Endpoint, Protocol, craft};
+use natbox::packet::{Endpoint, Protocol, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -121,7 +121,7 @@ fn a_log_that_nobody_reads_slows_nothing() {
     let _proof = proves(&["LOG-3"]);
     let probe = Probe::start_unread(Setup::new().log("mappings: true").nat("refusal: none"));
     let datagram = |from: Endpoint| {
-        craft::udp(
+        builder::udp(
             natbox::packet::Tuple {
                 protocol: Protocol::UDP,
                 source: from,

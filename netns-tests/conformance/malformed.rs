@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -22,7 +22,7 @@ fn bytes_behind_the_end_are_left_behind() {
         (udp(at(E1, 53), external, b"answer"), at(E1, 53), at(S1, 5000)),
         (connection.by_outside(TcpFlags::ACK, b"data"), at(E1, 4444), F_TARGET),
         (
-            craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"pong"),
+            builder::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"pong"),
             at(E1, 0),
             at(S1, 77),
         ),
@@ -32,7 +32,7 @@ fn bytes_behind_the_end_are_left_behind() {
         // The wires see to it that nothing is behind the end.
         assert_carried(&packet, &probe.inside.expect("in"), source, destination);
     }
-    probe.outside.send(&[&craft::icmp_error(3, 3, E1, G, &sent)[..], b"0123456789"].concat());
+    probe.outside.send(&[&builder::icmp_error(3, 3, E1, G, &sent)[..], b"0123456789"].concat());
     assert_eq!(probe.inside.expect("an error").quote().expect("a quote").payload(), b"sent");
     let out = udp(at(S1, 5000), at(E1, 53), b"again");
     probe.inside.send(&[&out[..], b"0123456789"].concat());
@@ -60,7 +60,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
                 [
                     udp(inside, remote, b"payload"),
                     segment(inside, remote, syn, 1000, 1),
-                    craft::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b""),
+                    builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, b""),
                 ],
             ),
             (
@@ -68,7 +68,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
                 [
                     udp(client, F, b"payload"),
                     segment(client, F, syn, 1000, 1),
-                    craft::echo(E1, G, QueryKind::EchoReply, 77, 1, b""),
+                    builder::echo(E1, G, QueryKind::EchoReply, 77, 1, b""),
                 ],
             ),
         ];
@@ -183,7 +183,7 @@ fn impossible_sources_go_nowhere() {
     // Errors in the box's own name, about what it has sent.
     let sent = udp(external, at(E1, 53), b"hello");
     for (kind, code) in [(3, 3), (3, 1), (11, 0)] {
-        probe.outside.send(&craft::icmp_error(kind, code, G, G, &sent));
+        probe.outside.send(&builder::icmp_error(kind, code, G, G, &sent));
     }
     // From inside: the box's own external address, and what belongs to nobody.
     for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST]
@@ -204,19 +204,19 @@ fn other_protocols_go_by_address_or_not_at_all() {
     let payload = [0x1f, 0x90, 0x1f, 0x90, 0, 8, 0, 0];
     for protocol in (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)) {
         // In, without a session: nobody's.
-        probe.outside.send(&craft::other(protocol, E2, G, &payload));
+        probe.outside.send(&builder::other(protocol, E2, G, &payload));
         // Out: the first host to talk to a remote one has it to itself.
-        let out = craft::other(protocol, S1, E1, &payload);
+        let out = builder::other(protocol, S1, E1, &payload);
         for _ in 0..2 {
             probe.inside.send(&out);
             assert_carried(&out, &probe.outside.expect("out"), at(G, 0), at(E1, 0));
         }
-        let back = craft::other(protocol, E1, G, &payload);
+        let back = builder::other(protocol, E1, G, &payload);
         probe.outside.send(&back);
         assert_carried(&back, &probe.inside.expect("back"), at(E1, 0), at(S1, 0));
         // Another host, and another remote: told apart, or dropped.
-        probe.inside.send(&craft::other(protocol, S2, E1, &payload));
-        probe.outside.send(&craft::other(protocol, E2, G, &payload));
+        probe.inside.send(&builder::other(protocol, S2, E1, &payload));
+        probe.outside.send(&builder::other(protocol, E2, G, &payload));
     }
     probe.silence();
     wait_until("all are counted", || {

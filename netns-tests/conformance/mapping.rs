@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
 use crate::probe::{E1, E2, F, F_TARGET, G, G2, Probe, S1, S2, S3, Setup, assert_carried, at};
@@ -46,7 +46,7 @@ fn protocols_have_mappings_of_their_own() {
     probe.assert_udp_in(at(E1, 53), datagrams, at(S1, 5000));
     probe.pong_in(E1, echo);
     assert_eq!(probe.inside.expect("the echo reply").identifier(), 5000);
-    probe.inside.send(&craft::udp(craft::tuple(Protocol::UDP, (S1, 5002), (E1, 53)), b""));
+    probe.inside.send(&builder::udp(builder::tuple(Protocol::UDP, (S1, 5002), (E1, 53)), b""));
     probe.silence_outside();
 }
 
@@ -102,7 +102,7 @@ fn a_full_address_refuses_or_gives_way_as_set() {
         let first: Vec<_> =
             (0..4).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
         assert!(first.iter().all(|external| external.address == first[0].address));
-        let next = craft::udp(craft::tuple(Protocol::UDP, (S1, 6000), (E1, 53)), b"one more");
+        let next = builder::udp(builder::tuple(Protocol::UDP, (S1, 6000), (E1, 53)), b"one more");
         probe.inside.send(&next);
         if soft {
             let seen = probe.outside.expect("a datagram under the other address");
@@ -185,10 +185,10 @@ fn a_forward_keeps_the_client() {
     let _proof = proves(&["FWD-1"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
-    let question = craft::udp(craft::tuple(Protocol::UDP, (E1, 4444), (G, 8080)), b"question");
+    let question = builder::udp(builder::tuple(Protocol::UDP, (E1, 4444), (G, 8080)), b"question");
     probe.outside.send(&question);
     assert_carried(&question, &probe.inside.expect("the question"), client, F_TARGET);
-    let answer = craft::udp(craft::tuple(Protocol::UDP, (S1, 80), (E1, 4444)), b"answer");
+    let answer = builder::udp(builder::tuple(Protocol::UDP, (S1, 80), (E1, 4444)), b"answer");
     probe.inside.send(&answer);
     assert_carried(&answer, &probe.outside.expect("the answer"), F, client);
     let mut connection = probe.connect_in(client, F);
@@ -236,7 +236,7 @@ fn published_ports_are_never_dynamic() {
         taken.insert(probe.open_udp(at(S1, 5000 + port), at(E1, 53)).port);
     }
     assert_eq!(taken, HashSet::from([9016, 9017]));
-    probe.inside.send(&craft::udp(craft::tuple(Protocol::UDP, (S1, 5002), (E1, 53)), b""));
+    probe.inside.send(&builder::udp(builder::tuple(Protocol::UDP, (S1, 5002), (E1, 53)), b""));
     probe.silence();
     // A forward of UDP that is added over a mapping wins; TCP's mapping of the same number lives on.
     let mut connections: Vec<_> =
@@ -283,7 +283,7 @@ fn a_whole_address_carries_everything() {
     // SCTP has no pseudo header: its bytes must not change at all.
     for protocol in [47, 50, 132, 253] {
         let body = [0x12, 0x34, 0x56, 0x78, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
-        let inbound = craft::other(Protocol(protocol), E1, G2, &body);
+        let inbound = builder::other(Protocol(protocol), E1, G2, &body);
         probe.outside.send(&inbound);
         assert_carried(
             &inbound,
@@ -291,7 +291,7 @@ fn a_whole_address_carries_everything() {
             at(E1, 0),
             at(S2, 0),
         );
-        let outbound = craft::other(Protocol(protocol), S2, E2, &body);
+        let outbound = builder::other(Protocol(protocol), S2, E2, &body);
         probe.inside.send(&outbound);
         assert_carried(
             &outbound,
@@ -305,7 +305,7 @@ fn a_whole_address_carries_everything() {
         assert_eq!(probe.open_udp(at(S2, port), at(E2, 53)), at(G2, port));
         assert_eq!(probe.connect_in(at(E1, port), at(G2, port)).inside, at(S2, port));
     }
-    let question = craft::echo(E1, G2, QueryKind::EchoRequest, 99, 1, b"ping");
+    let question = builder::echo(E1, G2, QueryKind::EchoRequest, 99, 1, b"ping");
     probe.outside.send(&question);
     assert_carried(&question, &probe.inside.expect("an echo request"), at(E1, 99), at(S2, 0));
     assert_eq!(probe.open_ping(at(S2, 5), E1), at(G2, 5));
@@ -326,9 +326,9 @@ fn what_is_no_hosts_address_is_never_translated() {
         [0, 1, 2, 3],
     ] {
         let to = Ipv4Addr::from(to);
-        probe.inside.send(&craft::udp(craft::tuple(Protocol::UDP, (S1, 5000), (to, 53)), b"x"));
-        probe.inside.send(&craft::tcp(
-            craft::tuple(Protocol::TCP, (S1, 5000), (to, 53)),
+        probe.inside.send(&builder::udp(builder::tuple(Protocol::UDP, (S1, 5000), (to, 53)), b"x"));
+        probe.inside.send(&builder::tcp(
+            builder::tuple(Protocol::TCP, (S1, 5000), (to, 53)),
             TcpFlags::SYN,
             1,
             0,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use natbox::packet::{Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
 use crate::probe::{
@@ -25,8 +25,8 @@ fn only_inside_sources_go_out_whatever_happens_to_the_box() {
     probe.assert_udp_in(at(E1, 53), external, at(S1, 5000));
     let answer = udp(at(E1, 53), at(S1, 5000), b"answer");
     for source in ["10.0.1.1", "172.16.0.1", "169.254.1.1", "8.8.8.8", "192.0.2.1"] {
-        probe.inside.send(&craft::icmp_error(3, 3, source.parse().unwrap(), E1, &answer));
-        probe.inside.send(&craft::icmp_error(11, 0, source.parse().unwrap(), E1, &answer));
+        probe.inside.send(&builder::icmp_error(3, 3, source.parse().unwrap(), E1, &answer));
+        probe.inside.send(&builder::icmp_error(11, 0, source.parse().unwrap(), E1, &answer));
     }
     probe.silence();
     // While it is killed, started and reloaded under load, nothing private is seen outside: the wire would say.
@@ -77,7 +77,7 @@ fn guesses_end_nothing() {
     let mut inward = probe.connect_in(at(E1, 4444), F);
     probe.assert_open(&mut out);
     probe.assert_open(&mut inward);
-    let step = u32::from(craft::WINDOW) / 64;
+    let step = u32::from(builder::WINDOW) / 64;
     let reset_ack = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     for connection in [out, inward] {
@@ -246,7 +246,7 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
                     probe.outside.send(&segment(from, to[0], flags, 1, 0));
                 }
                 probe.outside.send(&udp(from, to[1], b"there?"));
-                probe.outside.send(&craft::echo(
+                probe.outside.send(&builder::echo(
                     attacker,
                     G,
                     QueryKind::EchoReply,
@@ -295,7 +295,7 @@ fn hashes_are_keyed_at_each_start() {
         natbox::nat::Table::new(1000, 1, idle_timeouts, secret, natbox::time::Tick(0)).unwrap()
     };
     let (one, same, other) = (table([1, 2, 3, 4]), table([1, 2, 3, 4]), table([5, 6, 7, 8]));
-    let key = |port| natbox::nat::Key::of(craft::tuple(Protocol::TCP, (E1, port), (G, 80)));
+    let key = |port| natbox::nat::Key::of(builder::tuple(Protocol::TCP, (E1, port), (G, 80)));
     let places = |table: &natbox::nat::Table| {
         (1..1000).map(|port| table.hash(key(port))).collect::<Vec<_>>()
     };

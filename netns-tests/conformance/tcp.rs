@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, TcpFlags, Tuple, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -325,7 +325,7 @@ fn fields_and_options_pass_unchanged() {
     for number in 0..300 {
         let options: Vec<u8> = (0..random() % 41).map(|_| random() as u8).collect();
         let payload: Vec<u8> = (0..random() % 100).map(|_| random() as u8).collect();
-        let mut packet = craft::tcp(
+        let mut packet = builder::tcp(
             tuple,
             ACK,
             connection.inside_next,
@@ -349,17 +349,17 @@ fn fields_and_options_pass_unchanged() {
             checksum = (checksum & 0xffff) + (checksum >> 16);
         }
         packet[36..38].copy_from_slice(&(!(checksum as u16)).to_be_bytes());
-        craft::set_dont_fragment(&mut packet, true);
-        craft::set_type_of_service(&mut packet, random() as u8);
-        craft::verify(&packet, natbox::packet::ChecksumMode::Complete)
+        builder::set_dont_fragment(&mut packet, true);
+        builder::set_type_of_service(&mut packet, random() as u8);
+        builder::verify(&packet, natbox::packet::ChecksumMode::Complete)
             .expect("the test made it right");
         probe.inside.send(&packet);
         let seen = probe.outside.expect(&format!("segment {number}"));
         assert_carried(&packet, &seen, connection.external, connection.outside);
     }
     // Data in a SYN.
-    let fast_open = craft::tcp(
-        craft::tuple(Protocol::TCP, (E1, 9), (G, 8080)),
+    let fast_open = builder::tcp(
+        builder::tuple(Protocol::TCP, (E1, 9), (G, 8080)),
         SYN,
         1,
         0,
@@ -378,14 +378,14 @@ fn windows_never_stop_legal_segments() {
     // Sequence numbers that wrap within the test, and windows scaled by 2^14.
     let scaled = [2, 4, 5, 180, 3, 3, 14, 0];
     let tuple = |source, destination| Tuple { protocol: Protocol::TCP, source, destination };
-    let syn = craft::tcp(tuple(one, other), SYN, 0xffff_0000, 0, &scaled, b"");
+    let syn = builder::tcp(tuple(one, other), SYN, 0xffff_0000, 0, &scaled, b"");
     let external = probe.tcp_out(&syn).source();
     let answer =
-        craft::tcp(tuple(other, external), SYN_ACK, 0xffff_ff00, 0xffff_0001, &scaled, b"");
+        builder::tcp(tuple(other, external), SYN_ACK, 0xffff_ff00, 0xffff_0001, &scaled, b"");
     probe.tcp_in(&answer);
     let (mut inside, mut outside) = (0xffff_0001_u32, 0xffff_ff01_u32);
     let out = |sequence: u32, acknowledgement: u32, payload: &[u8]| {
-        let seen = probe.tcp_out(&craft::tcp(
+        let seen = probe.tcp_out(&builder::tcp(
             tuple(one, other),
             ACK,
             sequence,
@@ -396,7 +396,7 @@ fn windows_never_stop_legal_segments() {
         assert_eq!((seen.source(), seen.payload()), (external, payload));
     };
     let inward = |sequence: u32, acknowledgement: u32, payload: &[u8]| {
-        let seen = probe.tcp_in(&craft::tcp(
+        let seen = probe.tcp_in(&builder::tcp(
             tuple(other, external),
             ACK,
             sequence,
@@ -424,6 +424,6 @@ fn windows_never_stop_legal_segments() {
     }
     out(inside, outside, b"");
     let last: Seen =
-        probe.tcp_in(&craft::tcp(tuple(other, external), FIN, outside, inside, &[], b""));
+        probe.tcp_in(&builder::tcp(tuple(other, external), FIN, outside, inside, &[], b""));
     assert_eq!(last.flags(), FIN);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use natbox::packet::{Protocol, QueryKind, craft};
+use natbox::packet::{Protocol, QueryKind, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -26,19 +26,21 @@ fn translation_does_not_depend_on_the_worker() {
             probe.assert_udp_in(at(E1, 53), external, at(S2, 5000 + round));
             probe.assert_udp_refused_at_once(at(E2, 54), external);
             let identifier = probe.open_ping(at(S1, round), E1);
-            let reply = craft::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"ping");
+            let reply = builder::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, b"ping");
             probe.outside.send(&reply);
             assert_carried(&reply, &probe.inside.expect("a reply"), at(E1, 0), at(S1, round));
             let sent =
-                craft::udp(craft::tuple(Protocol::UDP, (G, external.port), (E1, 53)), b"hello");
-            probe.outside.send(&craft::icmp_error(3, 3, E1, G, &sent));
+                builder::udp(builder::tuple(Protocol::UDP, (G, external.port), (E1, 53)), b"hello");
+            probe.outside.send(&builder::icmp_error(3, 3, E1, G, &sent));
             assert_eq!(
                 probe.inside.expect("an error").quote().unwrap().source(),
                 at(S2, 5000 + round)
             );
             // Hairpin.
-            let question =
-                craft::udp(craft::tuple(Protocol::UDP, (S2, 5000 + round), (G, 8080)), b"question");
+            let question = builder::udp(
+                builder::tuple(Protocol::UDP, (S2, 5000 + round), (G, 8080)),
+                b"question",
+            );
             probe.inside.send(&question);
             assert_carried(&question, &probe.inside.expect("hairpin"), external, F_TARGET);
         }
@@ -87,8 +89,8 @@ fn racing_first_packets_make_one_mapping() {
         let packets: Vec<_> = (0..24)
             .map(|number| {
                 let to = if number % 2 == 0 { E1 } else { E2 };
-                craft::udp(
-                    craft::tuple(Protocol::UDP, (S1, 5000 + round), (to, 100 + number / 4)),
+                builder::udp(
+                    builder::tuple(Protocol::UDP, (S1, 5000 + round), (to, 100 + number / 4)),
                     b"race",
                 )
             })
@@ -129,8 +131,8 @@ fn order_is_kept_and_counters_add_up() {
     for _ in 0..400 {
         for flow in 0..flows {
             for _ in 0..3 {
-                let packet = craft::udp(
-                    craft::tuple(Protocol::UDP, (E1, 1000 + flow), (G, 8080)),
+                let packet = builder::udp(
+                    builder::tuple(Protocol::UDP, (E1, 1000 + flow), (G, 8080)),
                     &sent.to_be_bytes(),
                 );
                 probe.outside.send(&packet);

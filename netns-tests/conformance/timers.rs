@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use natbox::packet::{Protocol, TcpFlags, Tuple, craft};
+use natbox::packet::{Protocol, TcpFlags, Tuple, builder};
 
 use super::ports::wait_until;
 use super::proves;
@@ -140,7 +140,7 @@ fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
         assert!(opened.elapsed() < Duration::from_secs(8), "kept alive by errors");
         probe.udp_in(at(E1, 53000), external);
         while let Some(seen) = probe.inside.poll() {
-            probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &seen.0));
+            probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &seen.0));
         }
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -156,7 +156,7 @@ fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
             source: connection.inside,
             destination: connection.inside_peer,
         };
-        probe.inside.send(&craft::tcp(stray, TcpFlags::RST, 99_999_999, 0, &[], b""));
+        probe.inside.send(&builder::tcp(stray, TcpFlags::RST, 99_999_999, 0, &[], b""));
         std::thread::sleep(Duration::from_millis(200));
     }
 }
@@ -269,6 +269,6 @@ fn the_first_packet_after_the_end_passes() {
     }
     let stale =
         Tuple { protocol: Protocol::TCP, source: at(E1, 80), destination: at(crate::probe::G, 9) };
-    probe.outside.send(&craft::tcp(stale, SYN_ACK, 1, 1, &[], b""));
+    probe.outside.send(&builder::tcp(stale, SYN_ACK, 1, 1, &[], b""));
     probe.silence();
 }

@@ -1,7 +1,7 @@
 //! The frame condition: a translated packet differs from the one sent in the endpoints that were translated, in TTL and
 //! checksums, and in nothing else.
 
-use natbox::packet::{Endpoint, Protocol, craft};
+use natbox::packet::{Endpoint, Protocol, builder};
 
 use super::Seen;
 
@@ -41,7 +41,7 @@ pub fn assert_carried(sent: &[u8], seen: &Seen, source: Endpoint, destination: E
     let before = Seen(sent.to_vec());
     if !before.dont_fragment() || before.fragment() != (0, false) {
         let identification = seen.identification();
-        craft::set_identification(&mut wanted, identification);
+        builder::set_identification(&mut wanted, identification);
     }
     for packet in [&mut wanted, &mut found] {
         blank_checksums(packet);

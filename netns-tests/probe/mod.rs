@@ -35,7 +35,7 @@ use std::path::PathBuf;
 
 use natbox::cli::demo::lab::{Lab, Namespace};
 use natbox::control::Status;
-use natbox::packet::{Endpoint, Protocol, craft};
+use natbox::packet::{Endpoint, Protocol, builder};
 
 use crate::single_box::RunningBox;
 
@@ -206,8 +206,8 @@ impl Probe {
         // By another client each time, should the table be anything but empty; each leaves no more than a session.
         self.beats.set(self.beats.get() + 1);
         let beat = self.beats.get();
-        let tuple = craft::tuple(Protocol::UDP, (RX, 7), (G, setup::HEARTBEAT));
-        self.outside.send(&craft::udp(tuple, &beat.to_be_bytes()));
+        let tuple = builder::tuple(Protocol::UDP, (RX, 7), (G, setup::HEARTBEAT));
+        self.outside.send(&builder::udp(tuple, &beat.to_be_bytes()));
         let seen = self.inside.expect("the heartbeat");
         assert_eq!(
             seen.destination(),

@@ -1,6 +1,6 @@
 //! Packets that tests send most, by their endpoints.
 
-use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, craft};
+use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, builder};
 
 /// A tuple of two endpoints.
 pub fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
@@ -9,7 +9,7 @@ pub fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tup
 
 /// A datagram.
 pub fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
-    craft::udp(tuple(Protocol::UDP, source, destination), payload)
+    builder::udp(tuple(Protocol::UDP, source, destination), payload)
 }
 
 /// A segment without options and payload.
@@ -20,7 +20,7 @@ pub fn segment(
     sequence: u32,
     acknowledgement: u32,
 ) -> Vec<u8> {
-    craft::tcp(
+    builder::tcp(
         tuple(Protocol::TCP, source, destination),
         flags,
         sequence,
@@ -40,7 +40,7 @@ pub fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for (at, byte) in changes {
         packet[*at] = *byte;
     }
-    craft::refresh_header_checksum(&mut packet);
+    builder::refresh_header_checksum(&mut packet);
     packet
 }
 

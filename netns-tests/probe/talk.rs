@@ -1,6 +1,6 @@
 //! Conversations over the wires that most tests begin with.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use super::{Probe, Seen, at, tuple};
 
@@ -33,13 +33,13 @@ impl Connection {
     /// A segment of the inside end with the numbers that it expects.
     pub fn by_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.inside, self.inside_peer);
-        craft::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
+        builder::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
     }
 
     /// A segment of the outside end with the numbers that it expects.
     pub fn by_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.outside, self.external);
-        craft::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
+        builder::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
     }
 }
 
@@ -47,7 +47,7 @@ impl Probe {
     /// Sends a datagram from inside; how it arrives outside.
     #[track_caller]
     pub fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
-        self.inside.send(&craft::udp(tuple(Protocol::UDP, from, to), payload));
+        self.inside.send(&builder::udp(tuple(Protocol::UDP, from, to), payload));
         let seen = self.outside.expect("a datagram from inside");
         assert_eq!((seen.destination(), seen.payload()), (to, payload), "{seen:?}");
         seen
@@ -61,7 +61,7 @@ impl Probe {
 
     /// Sends a datagram from outside.
     pub fn udp_in(&self, from: Endpoint, to: Endpoint) {
-        self.outside.send(&craft::udp(tuple(Protocol::UDP, from, to), b"answer"));
+        self.outside.send(&builder::udp(tuple(Protocol::UDP, from, to), b"answer"));
     }
 
     /// A datagram from outside reaches an inside endpoint.
@@ -103,7 +103,7 @@ impl Probe {
     /// A SYN from inside; how it arrives outside.
     #[track_caller]
     pub fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
-        self.tcp_out(&craft::tcp(
+        self.tcp_out(&builder::tcp(
             tuple(Protocol::TCP, from, to),
             TcpFlags::SYN,
             1000,
@@ -115,8 +115,14 @@ impl Probe {
 
     /// A SYN from outside.
     pub fn syn_in(&self, from: Endpoint, to: Endpoint) {
-        let syn =
-            craft::tcp(tuple(Protocol::TCP, from, to), TcpFlags::SYN, 7000, 0, &syn_options(), b"");
+        let syn = builder::tcp(
+            tuple(Protocol::TCP, from, to),
+            TcpFlags::SYN,
+            7000,
+            0,
+            &syn_options(),
+            b"",
+        );
         self.outside.send(&syn);
     }
 
@@ -132,7 +138,7 @@ impl Probe {
             inside_next: 1001,
             outside_next: 7000,
         };
-        let answer = craft::tcp(
+        let answer = builder::tcp(
             tuple(Protocol::TCP, to, external),
             SYN_ACK,
             7000,
@@ -160,7 +166,7 @@ impl Probe {
             inside_next: 1000,
             outside_next: 7001,
         };
-        let answer = craft::tcp(
+        let answer = builder::tcp(
             tuple(Protocol::TCP, server, client),
             SYN_ACK,
             1000,
@@ -200,7 +206,7 @@ impl Probe {
     /// Sends an echo request from inside; how it arrives outside.
     #[track_caller]
     pub fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
-        self.inside.send(&craft::echo(
+        self.inside.send(&builder::echo(
             from.address,
             to,
             QueryKind::EchoRequest,
@@ -222,7 +228,7 @@ impl Probe {
 
     /// An echo reply from outside.
     pub fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
-        self.outside.send(&craft::echo(
+        self.outside.send(&builder::echo(
             from,
             to.address,
             QueryKind::EchoReply,

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use natbox::cli::demo::lab::Namespace;
-use natbox::packet::{ChecksumMode, craft};
+use natbox::packet::{ChecksumMode, builder};
 use tun_tap::{Iface, Mode};
 
 use super::{G, G2, Seen};
@@ -149,7 +149,7 @@ impl Wire {
         if self.tolerant.get() {
             return;
         }
-        craft::verify(&seen.0, ChecksumMode::Complete)
+        builder::verify(&seen.0, ChecksumMode::Complete)
             .unwrap_or_else(|problem| panic!("{} {}: {seen:?}", problem, self.place()));
         assert_eq!(
             seen.total_length(),

@@ -1,6 +1,6 @@
 //! Two lines packet by packet, one client endpoint on both.
 
-use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, craft};
+use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use crate::probe::{
     BOX, E1, F, F_TARGET, G2, Probe, RX, S1, S2, SYN_ACK, Seen, Setup, Wire, assert_carried, at,
@@ -73,12 +73,12 @@ fn connections_and_pings_from_one_endpoint_are_told_apart() {
         assert_carried(&end, &probe.inside.expect("the end of the handshake"), peer, F_TARGET);
     }
     let identifiers = lines(&probe).map(|(line, published)| {
-        line.send(&craft::echo(E1, published.address, QueryKind::EchoRequest, 77, 1, b"ping"));
+        line.send(&builder::echo(E1, published.address, QueryKind::EchoRequest, 77, 1, b"ping"));
         probe.inside.expect("an echo request").identifier()
     });
     assert_ne!(identifiers[0], identifiers[1]);
     for ((line, published), identifier) in lines(&probe).into_iter().zip(identifiers) {
-        probe.inside.send(&craft::echo(S1, E1, QueryKind::EchoReply, identifier, 1, b"ping"));
+        probe.inside.send(&builder::echo(S1, E1, QueryKind::EchoReply, identifier, 1, b"ping"));
         let seen = line.expect("the reply");
         assert_eq!((seen.source().address, seen.destination().address), (published.address, E1));
         assert_eq!(seen.identifier(), 77);
@@ -95,7 +95,7 @@ fn errors_from_either_side_are_about_the_right_session() {
         let question = udp(CLIENT, published, b"question");
         line.send(&question);
         let arrived = probe.inside.expect("the question");
-        probe.inside.send(&craft::icmp_error(3, 3, S1, E1, &arrived.0));
+        probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &arrived.0));
         let error = line.expect("the error");
         let ends = (error.source().address, error.destination().address);
         assert_eq!((error.icmp(), ends), (Some((3, 3)), (published.address, E1)));
@@ -107,7 +107,7 @@ fn errors_from_either_side_are_about_the_right_session() {
         let answer = udp(F_TARGET, peer, b"answer");
         probe.inside.send(&answer);
         let arrived = line.expect("the answer");
-        line.send(&craft::icmp_error(11, 0, RX, published.address, &arrived.0));
+        line.send(&builder::icmp_error(11, 0, RX, published.address, &arrived.0));
         let error = probe.inside.expect("the error");
         assert_eq!((error.source().address, error.destination().address), (RX, S1));
         let quote = error.quote().expect("a quote");
@@ -123,12 +123,12 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         // Of both lines with one number, and mixed.
         let pieces = lines(&probe).map(|(_, published)| {
-            let mut question = craft::udp(
+            let mut question = builder::udp(
                 tuple(Protocol::UDP, CLIENT, published),
                 &[published.address.octets()[3]; 100],
             );
-            craft::set_identification(&mut question, 700 + order[0] as u16);
-            craft::fragments(&question, 40)
+            builder::set_identification(&mut question, 700 + order[0] as u16);
+            builder::fragments(&question, 40)
         });
         for number in order {
             for ((line, _), pieces) in lines(&probe).into_iter().zip(&pieces) {
@@ -146,8 +146,8 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
         }
 
         for ((line, published), peer) in lines(&probe).into_iter().zip(peers) {
-            let answer = craft::udp(tuple(Protocol::UDP, F_TARGET, peer), &[9; 100]);
-            let pieces = craft::fragments(&answer, 40);
+            let answer = builder::udp(tuple(Protocol::UDP, F_TARGET, peer), &[9; 100]);
+            let pieces = builder::fragments(&answer, 40);
             for number in order {
                 probe.inside.send(&pieces[number]);
             }
@@ -199,7 +199,7 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
     let peers = open_both(&probe);
     let answer = |peer, size: usize| {
         let mut packet = udp(F_TARGET, peer, &vec![7; size - 28]);
-        craft::set_dont_fragment(&mut packet, true);
+        builder::set_dont_fragment(&mut packet, true);
         packet
     };
     for ((line, mtu), peer) in
@@ -223,7 +223,7 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
     {
         let client = at(E1, 6000 + number as u16);
         let syn = |from, to, flags| {
-            craft::tcp(tuple(Protocol::TCP, from, to), flags, 1, 2, &[2, 4, 5, 180], b"")
+            builder::tcp(tuple(Protocol::TCP, from, to), flags, 1, 2, &[2, 4, 5, 180], b"")
         };
         let mss = |seen: Seen| u16::from_be_bytes([seen.body()[22], seen.body()[23]]);
         line.send(&syn(client, published, TcpFlags::SYN));

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use super::events::{Events, News};
 use super::health::{Line, LineTurn, Lines, Reason, Turn};
 use crate::config::{Config, Failback, OnFailure, Uplink};
-use crate::nat::{TeardownScope, AdmitNew, Translator, TableCursor};
+use crate::nat::{AdmitNew, TableCursor, TeardownScope, Translator};
 use crate::time::Tick;
 
 /// Acts on turns of the lines.
@@ -63,9 +63,12 @@ impl Failover {
         self.settle();
         if turn == Turn::Up && settings.failback == Failback::Move {
             let lines = Rc::clone(&self.lines);
-            self.sweep(TeardownScope::FailbackTo(uplink as u8), uplink, Duration::ZERO, move || {
-                lines.borrow()[uplink].is_healthy()
-            });
+            self.sweep(
+                TeardownScope::FailbackTo(uplink as u8),
+                uplink,
+                Duration::ZERO,
+                move || lines.borrow()[uplink].is_healthy(),
+            );
         }
     }
 

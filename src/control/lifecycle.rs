@@ -147,9 +147,12 @@ async fn run_box(
     let dns_ports = dns::listen_at_endpoints(dns.as_mut(), config, prepared.facts())?;
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
-    let mut nat =
-        Translator::new(settings::settings(config, prepared.facts(), &dns_ports), workers, Tick::now())
-            .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
+    let mut nat = Translator::new(
+        settings::settings(config, prepared.facts(), &dns_ports),
+        workers,
+        Tick::now(),
+    )
+    .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
     if config.log.mappings {
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
@@ -184,7 +187,7 @@ async fn run_box(
             return Err(error.into());
         }
     };
-    let published = engine.published();
+    let published = engine.shared_counters();
     let source = Rc::new(Source {
         name: config.name.clone(),
         started: Instant::now(),

@@ -118,7 +118,7 @@ impl Reloader {
     fn live_by(&self, config: &Config, facts: &Facts) -> usize {
         let now =
             Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
-        let before = engine::replace(&self.nat, Arc::clone(&now));
+        let before = engine::swap_policy(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
         let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
         ended + now.enforce(&before, Tick::now())

@@ -9,7 +9,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::Published;
+use crate::engine::SharedCounters;
 use crate::host::Numbers;
 use crate::nat::{Counters, Translator};
 use crate::time::Tick;
@@ -130,7 +130,7 @@ pub(super) struct Source {
     pub(super) lines: Lines,
     pub(super) nat: Arc<ArcSwap<Translator>>,
     pub(super) reloader: Reloader,
-    pub(super) published: Vec<Arc<Published>>,
+    pub(super) published: Vec<Arc<SharedCounters>>,
     pub(super) dns: Running,
     pub(super) events: Rc<Events>,
 }

@@ -4,13 +4,13 @@
 //! only the translator. Everything a worker has to say to the rest of the process goes through a bounded channel
 //! ([`Event`]) and through counters that it publishes once per batch ([`Published`]).
 
-mod batch;
-mod published;
-mod replace;
+mod counters;
+mod pipeline;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod smoltcp_tests;
+mod swap;
 mod worker;
 #[cfg(test)]
 mod worker_tests;
@@ -26,9 +26,9 @@ use crossbeam_channel::{Receiver, bounded};
 use crate::io::{PacketIo, Waker};
 use crate::nat::{Counters, Translator};
 
-pub use batch::Batch;
-pub use published::Published;
-pub use replace::replace;
+pub use counters::SharedCounters;
+pub use pipeline::Pipeline;
+pub use swap::swap_policy;
 pub use worker::Event;
 
 /// Names of the workers' threads start with this; a panic there is caught and reported as an [`Event`].
@@ -37,7 +37,7 @@ pub const WORKER_THREAD: &str = "natbox-w";
 /// Running workers. Dropping it stops them.
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
-    published: Vec<Arc<Published>>,
+    published: Vec<Arc<SharedCounters>>,
     nat: Arc<ArcSwap<Translator>>,
     stop: Arc<AtomicBool>,
     waker: Waker,
@@ -74,7 +74,7 @@ impl Engine {
             events,
         };
         for (number, queue) in queues.into_iter().enumerate() {
-            let published = Arc::new(Published::default());
+            let published = Arc::new(SharedCounters::default());
             let worker = worker::Worker::new(
                 number,
                 queue,
@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Where the workers publish their counters, one entry per worker; outlives the engine.
-    pub fn published(&self) -> Vec<Arc<Published>> {
+    pub fn shared_counters(&self) -> Vec<Arc<SharedCounters>> {
         self.published.clone()
     }
 

@@ -14,7 +14,7 @@ use crate::io::PacketIo;
 use crate::nat::Translator;
 use crate::time::Tick;
 
-use super::{Batch, Options, Published};
+use super::{Options, Pipeline, SharedCounters};
 
 /// What a worker reports.
 #[derive(Debug)]
@@ -40,8 +40,8 @@ pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
     nat: Arc<ArcSwap<Translator>>,
-    batch: Batch,
-    published: Arc<Published>,
+    batch: Pipeline,
+    published: Arc<SharedCounters>,
     stop: Arc<AtomicBool>,
     options: Options,
 }
@@ -51,11 +51,11 @@ impl<Q: PacketIo> Worker<Q> {
         number: usize,
         queue: Q,
         nat: Arc<ArcSwap<Translator>>,
-        published: Arc<Published>,
+        published: Arc<SharedCounters>,
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let batch = Batch::new(Arc::clone(&nat), nat.load().worker(number));
+        let batch = Pipeline::new(Arc::clone(&nat), nat.load().worker(number));
         Self { number, queue, nat, batch, published, stop, options }
     }
 

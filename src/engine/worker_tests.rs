@@ -43,8 +43,8 @@ impl PacketIo for Puppet {
         self.memory.submit(index, length, offload);
     }
 
-    fn inject(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.inject(packet, offload);
+    fn send(&mut self, packet: &[u8], offload: Offload) {
+        self.memory.send(packet, offload);
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {
@@ -59,7 +59,7 @@ impl PacketIo for Puppet {
         self.memory.batch_limit()
     }
 
-    fn bad_headers(&self) -> u64 {
+    fn bad_vnet_headers(&self) -> u64 {
         0
     }
 }

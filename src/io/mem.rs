@@ -87,7 +87,7 @@ impl PacketIo for MemoryIo {
         self.batch.submit(index, length, offload);
     }
 
-    fn inject(&mut self, packet: &[u8], offload: Offload) {
+    fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
     }
 
@@ -106,7 +106,7 @@ impl PacketIo for MemoryIo {
         self.limit
     }
 
-    fn bad_headers(&self) -> u64 {
+    fn bad_vnet_headers(&self) -> u64 {
         self.bad_headers
     }
 }
@@ -191,7 +191,7 @@ impl PacketIo for ReplayIo {
         self.batch.submit(index, length, offload);
     }
 
-    fn inject(&mut self, packet: &[u8], offload: Offload) {
+    fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
     }
 
@@ -212,7 +212,7 @@ impl PacketIo for ReplayIo {
         self.limit
     }
 
-    fn bad_headers(&self) -> u64 {
+    fn bad_vnet_headers(&self) -> u64 {
         0
     }
 }
@@ -256,11 +256,11 @@ mod tests {
         io.push(b"dropped", Offload::default());
         io.push(b"translated", Offload::default());
         assert_eq!(io.receive(Duration::ZERO).expect("memory"), 2);
-        io.inject(b"answer", Offload::default());
+        io.send(b"answer", Offload::default());
         io.frame(1).buffer[..10].copy_from_slice(b"TRANSLATED");
         io.submit(1, 5, PARTIAL);
         assert!(io.sent().is_empty(), "nothing before the flush");
-        assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, refused: 0 });
+        assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, rejected: 0 });
         assert_eq!(
             io.sent(),
             [(b"answer".to_vec(), Offload::default()), (b"TRANS".to_vec(), PARTIAL)]
@@ -287,7 +287,7 @@ mod tests {
         io.push(&[0; 28], PARTIAL);
         assert_eq!(io.receive(Duration::ZERO).expect("memory"), 1);
         assert_eq!(io.frame(0).length, 28);
-        assert_eq!(io.bad_headers(), 1);
+        assert_eq!(io.bad_vnet_headers(), 1);
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub trait PacketIo: Send {
     fn submit(&mut self, index: usize, length: usize, offload: Offload);
 
     /// Sends an extra packet that is not a received frame (ICMP answers, released fragments); it is copied.
-    fn inject(&mut self, packet: &[u8], offload: Offload);
+    fn send(&mut self, packet: &[u8], offload: Offload);
 
     /// Sends what was submitted and injected, in order.
     ///
@@ -89,7 +89,7 @@ pub trait PacketIo: Send {
     fn batch_limit(&self) -> usize;
 
     /// Packets dropped since the start because their offload header was implausible or of a kind never asked for.
-    fn bad_headers(&self) -> u64;
+    fn bad_vnet_headers(&self) -> u64;
 }
 
 /// A received packet in its buffer.
@@ -110,5 +110,5 @@ pub struct Flushed {
     /// Packets that the kernel took.
     pub sent: u32,
     /// Packets that the kernel refused (EINVAL, EIO while the device is down, ENOBUFS, EMSGSIZE, ...); they are gone.
-    pub refused: u32,
+    pub rejected: u32,
 }

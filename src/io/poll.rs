@@ -127,7 +127,7 @@ impl PacketIo for PollIo {
         self.batch.submit(index, length, offload);
     }
 
-    fn inject(&mut self, packet: &[u8], offload: Offload) {
+    fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
     }
 
@@ -144,7 +144,7 @@ impl PacketIo for PollIo {
                 }
                 // Everything else is about this packet, EAGAIN too: a TUN device hands a packet over at once or not
                 // at all, so waiting would help nobody.
-                Err(_) => flushed.refused += 1,
+                Err(_) => flushed.rejected += 1,
             }
         }
         self.batch.forget_outgoing();
@@ -155,7 +155,7 @@ impl PacketIo for PollIo {
         BATCH
     }
 
-    fn bad_headers(&self) -> u64 {
+    fn bad_vnet_headers(&self) -> u64 {
         self.bad_headers
     }
 }
@@ -220,8 +220,8 @@ mod tests {
         io.frame(0).buffer[..5].copy_from_slice(b"SMALL");
         io.submit(1, 60_000, SUPER);
         io.submit(0, 5, Offload::default());
-        io.inject(b"extra", Offload::default());
-        assert_eq!(io.flush().expect("alive"), Flushed { sent: 3, refused: 0 });
+        io.send(b"extra", Offload::default());
+        assert_eq!(io.flush().expect("alive"), Flushed { sent: 3, rejected: 0 });
         assert_eq!(collect(&kernel), Some((SUPER, vec![9; 60_000])));
         assert_eq!(collect(&kernel), Some((Offload::default(), b"SMALL".to_vec())));
         assert_eq!(collect(&kernel), Some((Offload::default(), b"extra".to_vec())));
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(io.receive(Duration::ZERO).expect("alive"), 1);
         let frame = io.frame(0);
         assert_eq!(&frame.buffer[..frame.length], b"good");
-        assert_eq!(io.bad_headers(), 3);
+        assert_eq!(io.bad_vnet_headers(), 3);
     }
 
     #[test]
@@ -308,13 +308,13 @@ mod tests {
         let (mut io, kernel, _waker) = pair();
         // Nobody reads: the socket buffer fills up, and the rest is refused with EAGAIN.
         for _ in 0..BATCH {
-            io.inject(&[0; 60_000], Offload::default());
+            io.send(&[0; 60_000], Offload::default());
         }
         let flushed = io.flush().expect("alive");
-        assert!(flushed.sent > 0 && flushed.refused > 0);
-        assert_eq!(flushed.sent + flushed.refused, BATCH as u32);
+        assert!(flushed.sent > 0 && flushed.rejected > 0);
+        assert_eq!(flushed.sent + flushed.rejected, BATCH as u32);
         drop(kernel);
-        io.inject(b"to nobody", Offload::default());
-        assert_eq!(io.flush().expect("alive"), Flushed { sent: 0, refused: 1 });
+        io.send(b"to nobody", Offload::default());
+        assert_eq!(io.flush().expect("alive"), Flushed { sent: 0, rejected: 1 });
     }
 }

@@ -72,7 +72,7 @@ pub type OffloadCeiling = OffloadLevel;
 
 impl OffloadLevel {
     /// The next rung down.
-    fn lower(self) -> Option<Self> {
+    fn next_weaker(self) -> Option<Self> {
         match self {
             Self::TsoUso => Some(Self::Tso),
             Self::Tso => Some(Self::Checksum),
@@ -181,7 +181,7 @@ pub enum OpenError {
 ///
 /// # Errors
 /// See [`OpenError`]; nothing is left behind.
-pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, OpenError> {
+pub fn open(name: &str, queues: u16, max_offload: OffloadCeiling) -> Result<Tun, OpenError> {
     check_name(name)?;
     let wanted = queues.max(1);
     let multi_queue = if wanted > 1 { IFF_MULTI_QUEUE } else { 0 };
@@ -195,8 +195,8 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
         match sys::set_interface(&first, name, flags | IFF_TUN_EXCL) {
             Ok(name) => break name,
             // A predecessor that was killed: the kernel lets go of what its rings held a moment after its death.
-            Err(Errno::BUSY) if started.elapsed() < LETTING_GO => {
-                std::thread::sleep(LETTING_GO / 50)
+            Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {
+                std::thread::sleep(RELEASE_TIMEOUT / 50)
             }
             Err(Errno::BUSY) => return Err(OpenError::Taken { name: name.to_owned() }),
             Err(other) => return Err(failed(other, format!("create the TUN interface {name}"))),
@@ -211,7 +211,7 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
         Err(_) if cfg!(target_endian = "little") => {}
         Err(errno) => return Err(OpenError::NoHeader(errno.into())),
     }
-    let offload = negotiate(&first, ceiling)
+    let offload = negotiate(&first, max_offload)
         .map_err(|errno| failed(errno, format!("set the offloads of the TUN interface {name}")))?;
 
     let mut queues = vec![TunQueue { file: first }];
@@ -230,15 +230,15 @@ pub fn open(name: &str, queues: u16, ceiling: OffloadCeiling) -> Result<Tun, Ope
 }
 
 /// How long a name may still be taken by a process that has just died.
-const LETTING_GO: Duration = Duration::from_secs(1);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Walks down the ladder until the kernel agrees: it refuses what it does not know, and keeps no list to ask for.
-fn negotiate(file: impl AsFd, ceiling: OffloadCeiling) -> rustix::io::Result<OffloadLevel> {
-    let mut level = ceiling;
+fn negotiate(file: impl AsFd, max_offload: OffloadCeiling) -> rustix::io::Result<OffloadLevel> {
+    let mut level = max_offload;
     loop {
         match sys::set_offload(&file, level.flags()) {
             Ok(()) => return Ok(level),
-            Err(errno) => level = level.lower().ok_or(errno)?,
+            Err(errno) => level = level.next_weaker().ok_or(errno)?,
         }
     }
 }
@@ -307,7 +307,7 @@ mod tests {
     fn ladder_goes_down_to_nothing_and_each_rung_asks_for_less() {
         let mut level = OffloadLevel::default();
         let mut names = vec![level.to_string()];
-        while let Some(lower) = level.lower() {
+        while let Some(lower) = level.next_weaker() {
             assert_eq!(lower.flags() & !level.flags(), 0);
             assert_ne!(lower.flags(), level.flags());
             level = lower;

@@ -169,7 +169,7 @@ impl Inbox {
                         Err(errno) if device_is_gone(errno) => {
                             self.failed.get_or_insert(errno.into());
                         }
-                        Err(_) => flushed.refused += 1,
+                        Err(_) => flushed.rejected += 1,
                     }
                 }
             }
@@ -224,7 +224,7 @@ impl PacketIo for UringIo {
         self.batch.submit(index, length, offload);
     }
 
-    fn inject(&mut self, packet: &[u8], offload: Offload) {
+    fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
     }
 
@@ -254,7 +254,7 @@ impl PacketIo for UringIo {
         BATCH
     }
 
-    fn bad_headers(&self) -> u64 {
+    fn bad_vnet_headers(&self) -> u64 {
         self.inbox.bad_headers
     }
 }
@@ -549,8 +549,8 @@ mod tests {
             assert_eq!((frame.offload, &frame.buffer[..frame.length]), (SUPER, &[9; 60_000][..]));
             io.frame(0).buffer[..5].copy_from_slice(b"SMALL");
             io.submit(0, 60_000, SUPER);
-            io.inject(b"extra", Offload::default());
-            assert_eq!(io.flush().expect("alive"), Flushed { sent: 2, refused: 0 });
+            io.send(b"extra", Offload::default());
+            assert_eq!(io.flush().expect("alive"), Flushed { sent: 2, rejected: 0 });
             let (offload, packet) = collect(&kernel).expect("the frame");
             assert_eq!((offload, &packet[..6], packet.len()), (SUPER, &b"SMALL\x09"[..], 60_000));
             assert_eq!(collect(&kernel), Some((Offload::default(), b"extra".to_vec())));
@@ -590,7 +590,7 @@ mod tests {
                 packets
             });
             for number in 0..count {
-                io.inject(&number.to_be_bytes(), Offload::default());
+                io.send(&number.to_be_bytes(), Offload::default());
             }
             assert_eq!(io.flush().expect("alive").sent, count);
             let mut packets = taken.join().expect("no panic");
@@ -613,7 +613,7 @@ mod tests {
                 deliver(&kernel, Offload::default(), b"good");
                 assert_eq!(receive(&mut io, 1), [b"good"]);
             }
-            assert_eq!(io.bad_headers(), 2 * BATCH as u64);
+            assert_eq!(io.bad_vnet_headers(), 2 * BATCH as u64);
         });
     }
 

@@ -61,7 +61,7 @@ pub enum SegmentationKind {
 
 /// Why a received header was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadHeader {
+pub enum InvalidVnetHeader {
     /// A flag that changes the meaning of other fields, and was never asked for.
     Flags,
     /// The checksum field lies outside the packet.
@@ -100,18 +100,18 @@ pub fn encode(offload: &Offload) -> [u8; HEADER_SIZE] {
 /// # Errors
 /// An offset points outside the packet, or the header says something that was never asked for with
 /// `TUNSETOFFLOAD`; such a packet must not be handed on, since nobody knows what state it is in.
-pub fn decode(header: &[u8; HEADER_SIZE], length: usize) -> Result<Offload, BadHeader> {
+pub fn decode(header: &[u8; HEADER_SIZE], length: usize) -> Result<Offload, InvalidVnetHeader> {
     let [flags, kind, ..] = *header;
     let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
 
     if flags & !(FLAG_NEEDS_CSUM | FLAG_DATA_VALID) != 0 {
-        return Err(BadHeader::Flags);
+        return Err(InvalidVnetHeader::Flags);
     }
     let mut offload = Offload { valid: flags & FLAG_DATA_VALID != 0, ..Offload::default() };
     if flags & FLAG_NEEDS_CSUM != 0 {
         let checksum = PartialChecksum { start: field(6), offset: field(8) };
         if usize::from(checksum.start) + usize::from(checksum.offset) + CHECKSUM_SIZE > length {
-            return Err(BadHeader::Checksum);
+            return Err(InvalidVnetHeader::Checksum);
         }
         offload.checksum = Some(checksum);
     }
@@ -120,11 +120,11 @@ pub fn decode(header: &[u8; HEADER_SIZE], length: usize) -> Result<Offload, BadH
             GSO_TCPV4 => SegmentationKind::Tcp4,
             GSO_TCPV4_ECN => SegmentationKind::Tcp4Ecn,
             GSO_UDP_L4 => SegmentationKind::Udp4,
-            _ => return Err(BadHeader::SegmentationKind),
+            _ => return Err(InvalidVnetHeader::SegmentationKind),
         };
         let segmentation = Segmentation { kind, header_length: field(2), size: field(4) };
         if segmentation.size == 0 || usize::from(segmentation.header_length) > length {
-            return Err(BadHeader::Segmentation);
+            return Err(InvalidVnetHeader::Segmentation);
         }
         offload.segmentation = Some(segmentation);
     }
@@ -184,29 +184,42 @@ mod tests {
     fn checksum_field_must_lie_inside_the_packet() {
         let header = [1, 0, 0, 0, 0, 0, 20, 0, 16, 0];
         assert!(decode(&header, 38).is_ok());
-        assert_eq!(decode(&header, 37), Err(BadHeader::Checksum));
+        assert_eq!(decode(&header, 37), Err(InvalidVnetHeader::Checksum));
         assert_eq!(
             decode(&[1, 0, 0, 0, 0, 0, 255, 255, 255, 255], 65_535),
-            Err(BadHeader::Checksum)
+            Err(InvalidVnetHeader::Checksum)
         );
     }
 
     #[test]
     fn what_was_never_asked_for_is_not_believed() {
         for flags in [4, 8, 0x80] {
-            assert_eq!(decode(&[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0], 100), Err(BadHeader::Flags));
+            assert_eq!(
+                decode(&[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0], 100),
+                Err(InvalidVnetHeader::Flags)
+            );
         }
         // UFO, TCPv6, ECN without TCP, ECN with UDP, unassigned.
         for kind in [3, 4, 0x84, 0x80, 0x85, 2, 6, 0x7f] {
             let header = [0, kind, 40, 0, 100, 0, 0, 0, 0, 0];
-            assert_eq!(decode(&header, 100), Err(BadHeader::SegmentationKind), "type {kind:#x}");
+            assert_eq!(
+                decode(&header, 100),
+                Err(InvalidVnetHeader::SegmentationKind),
+                "type {kind:#x}"
+            );
         }
     }
 
     #[test]
     fn segments_have_bytes_and_headers_end_inside_the_packet() {
-        assert_eq!(decode(&[0, 1, 40, 0, 0, 0, 0, 0, 0, 0], 100), Err(BadHeader::Segmentation));
-        assert_eq!(decode(&[0, 1, 101, 0, 1, 0, 0, 0, 0, 0], 100), Err(BadHeader::Segmentation));
+        assert_eq!(
+            decode(&[0, 1, 40, 0, 0, 0, 0, 0, 0, 0], 100),
+            Err(InvalidVnetHeader::Segmentation)
+        );
+        assert_eq!(
+            decode(&[0, 1, 101, 0, 1, 0, 0, 0, 0, 0], 100),
+            Err(InvalidVnetHeader::Segmentation)
+        );
         assert!(decode(&[0, 1, 100, 0, 1, 0, 0, 0, 0, 0], 100).is_ok());
     }
 

@@ -7,7 +7,7 @@ use super::mappings::MappingKey;
 use super::session::EndpointKind;
 use super::table::{EndedSession, SessionId};
 use super::verdict::DropReason;
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// An external endpoint for a session from inside, and what the session must give back.
 pub(super) struct Binding {
@@ -45,13 +45,23 @@ impl Translator {
             self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
             && published_uplink == uplink
         {
-            return Ok(Binding { external, from: EndpointKind::Forward, mapping: None, target: None });
+            return Ok(Binding {
+                external,
+                from: EndpointKind::Forward,
+                mapping: None,
+                target: None,
+            });
         }
         if !has_ports(tuple.protocol) {
             // Address-only: the reply tuple's place in the table is the whole reservation.
             let address = self.external_address(uplink, tuple.source.address);
             let external = Endpoint::new(address, 0);
-            return Ok(Binding { external, from: EndpointKind::Address, mapping: None, target: None });
+            return Ok(Binding {
+                external,
+                from: EndpointKind::Address,
+                mapping: None,
+                target: None,
+            });
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
@@ -59,7 +69,12 @@ impl Translator {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
-                Ok(Binding { external, from: EndpointKind::Mapping, mapping: Some(key), target: None })
+                Ok(Binding {
+                    external,
+                    from: EndpointKind::Mapping,
+                    mapping: Some(key),
+                    target: None,
+                })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);

@@ -7,13 +7,13 @@ use std::collections::VecDeque;
 
 use parking_lot::Mutex;
 
-use crate::packet::{IcmpErrorKind, ChecksumMode, Payload, Tuple, parse};
+use crate::packet::{ChecksumMode, IcmpErrorKind, Payload, Tuple, parse};
 use crate::time::{Span, Tick};
 
 use super::fast_path::Packet;
 use super::key::Key;
 use super::verdict::{DropReason, Verdict};
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// SYNs that wait, oldest first; at most [`MOST`]. When there is no room, newcomers are met with silence.
 #[derive(Default)]

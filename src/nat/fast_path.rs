@@ -1,14 +1,14 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`super::slow_path`].
 
-use crate::packet::{IcmpErrorKind, Payload, Parsed, Tcp, Tuple};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Tuple};
 use crate::time::Tick;
 
 use super::key::{Key, KeyHash};
 use super::settings::MssClamp;
-use super::table::{Match, Lookup};
+use super::table::{Lookup, Match};
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// A parsed packet in its buffer.
 pub struct Packet<'a> {
@@ -34,7 +34,9 @@ impl Translator {
         let segment = segment(&packet);
         match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
             Lookup::Hit(hit) => {
-                if !self.settings.inbound_refresh && !hit.origin.is_inbound_over_mapping(hit.direction) {
+                if !self.settings.inbound_refresh
+                    && !hit.origin.is_inbound_over_mapping(hit.direction)
+                {
                     self.refresh_mapping(key.tuple(), hit.uplink, now);
                 }
                 self.forward_match(lane, &mut packet, &hit, now)

@@ -66,7 +66,9 @@ impl Forwards {
     ) -> Option<(u8, Endpoint)> {
         let mut published_endpoints = self.published_endpoints(protocol, inside).peekable();
         let first = published_endpoints.peek().copied();
-        published_endpoints.find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number)).or(first)
+        published_endpoints
+            .find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number))
+            .or(first)
     }
 
     /// Where a server endpoint is published: uplink and endpoint.

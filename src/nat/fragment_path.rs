@@ -1,18 +1,23 @@
 //! The way of a datagram's pieces; what is kept about them is in [`super::fragments`].
 
-use crate::packet::{ChecksumMode, Payload, Endpoint, Tuple, parse};
+use crate::packet::{ChecksumMode, Endpoint, Payload, Tuple, parse};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::fragments::{Admit, DatagramId, Disposition, FragmentRange};
 use super::key::Key;
 use super::verdict::{DropReason, Verdict};
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 impl Translator {
     /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::released`].
     #[cold]
-    pub fn translate_fragment(&self, lane: &mut WorkerContext, packet: Packet<'_>, now: Tick) -> Verdict {
+    pub fn translate_fragment(
+        &self,
+        lane: &mut WorkerContext,
+        packet: Packet<'_>,
+        now: Tick,
+    ) -> Verdict {
         let Packet { parsed, buffer, wire_length } = packet;
         let Payload::Fragment { offset, more, identification, first_tuple } = parsed.payload()
         else {
@@ -25,8 +30,11 @@ impl Translator {
             identification,
         };
         let start = u32::from(offset);
-        let piece =
-            FragmentRange { start, end: start + (parsed.length() - parsed.header_length()) as u32, more };
+        let piece = FragmentRange {
+            start,
+            end: start + (parsed.length() - parsed.header_length()) as u32,
+            more,
+        };
         match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
             Admit::Held => Verdict::Held,
             Admit::Refused(reason) => Verdict::Drop(reason),
@@ -38,7 +46,9 @@ impl Translator {
                         let packet = Packet { parsed, buffer: &mut *buffer, wire_length };
                         self.translate(lane, packet, key, self.table.hash(key), now)
                     }
-                    None => self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp),
+                    None => {
+                        self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp)
+                    }
                 };
                 let fate = self.fate(buffer, verdict);
                 for mut piece in self.fragments.resolve(name, fate, now) {
@@ -95,7 +105,7 @@ impl Translator {
                     destination: Endpoint::new(to.destination, 0),
                 };
                 parsed.rewrite(piece, addresses, true);
-                parsed.renumber(piece, to.identification);
+                parsed.set_identification(piece, to.identification);
                 if to.source != parsed.source() && !inside {
                     self.strip_recorded_addresses(&parsed, piece, to.source);
                 }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Barrier};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::packet::{ChecksumMode, Payload, Protocol, craft, parse};
+use crate::packet::{ChecksumMode, Payload, Protocol, builder, parse};
 use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::smp_tests::settings;
 use super::verdict::Verdict;
-use super::{EndpointDependence, Forward, ForwardProtocol, Translator, Settings};
+use super::{EndpointDependence, Forward, ForwardProtocol, Settings, Translator};
 
 const WORKERS: usize = 4;
 /// Datagrams whose pieces all workers have in hand at one time: below a source's share of the store.
@@ -59,8 +59,9 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                         match nat.translate_fragment(&mut lane, packet, NOW) {
                             Verdict::Translated => passed.push(piece[..length].to_vec()),
                             Verdict::Held => {}
-                            other
-                            @ (Verdict::PassToHost | Verdict::Answer(..) | Verdict::Drop(_)) => {
+                            other @ (Verdict::PassToHost
+                            | Verdict::Answer(..)
+                            | Verdict::Drop(_)) => {
                                 panic!("{other:?}")
                             }
                         }
@@ -92,8 +93,8 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
 
 /// A datagram in as many pieces as there are workers; its number fills it.
 fn datagram(number: u16, to: [u8; 4]) -> Vec<Vec<u8>> {
-    let tuple = craft::tuple(Protocol::UDP, ([192, 0, 2, 1], 4444), (to, 53));
-    let mut packet = craft::udp(tuple, &number.to_be_bytes().repeat(28));
-    craft::set_identification(&mut packet, number);
-    craft::fragments(&packet, 16)
+    let tuple = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], 4444), (to, 53));
+    let mut packet = builder::udp(tuple, &number.to_be_bytes().repeat(28));
+    builder::set_identification(&mut packet, number);
+    builder::fragments(&packet, 16)
 }

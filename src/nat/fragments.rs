@@ -247,7 +247,9 @@ impl Store {
 
     fn forget_expired(&mut self, now: Tick) {
         for sent_on in [false, true] {
-            while let Some((_, name)) = self.turns.range(EvictionOrder { sent_on, number: 0 }..).next() {
+            while let Some((_, name)) =
+                self.turns.range(EvictionOrder { sent_on, number: 0 }..).next()
+            {
                 let (name, datagram) = (*name, &self.datagrams[name]);
                 if datagram.turn.sent_on != sent_on
                     || !now.reached(datagram.since.after(self.lifetime))
@@ -263,8 +265,11 @@ impl Store {
     fn make_room(&mut self, source: Ipv4Addr) {
         let share = (self.capacity / SHARE).max(MIN_SOURCE_SHARE);
         if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
-            let (_, turn) =
-                self.turns_of.range((source, FIRST_EVICTION_ORDER)..).next().expect("it has its share");
+            let (_, turn) = self
+                .turns_of
+                .range((source, FIRST_EVICTION_ORDER)..)
+                .next()
+                .expect("it has its share");
             self.evict(*turn);
         }
         while self.datagrams.len() >= self.capacity {
@@ -327,8 +332,9 @@ impl Datagram {
     fn contradicts(&self, piece: FragmentRange) -> bool {
         self.pieces.iter().any(|other| {
             let overlaps = piece.start < other.end && other.start < piece.end;
-            let beyond =
-                |last: &FragmentRange, any: &FragmentRange| !last.more && (any.end > last.end || !any.more);
+            let beyond = |last: &FragmentRange, any: &FragmentRange| {
+                !last.more && (any.end > last.end || !any.more)
+            };
             overlaps || beyond(other, &piece) || beyond(&piece, other)
         })
     }
@@ -440,7 +446,10 @@ mod tests {
         let store = store(10);
         store.admit(name(1), piece(8, 16, true), b"a", NOW);
         assert_eq!(store.expire(NOW.after(Span(14_999))), LostFragments::default());
-        assert_eq!(store.expire(NOW.after(Span(15_000))), LostFragments { expired: 1, ..LostFragments::default() });
+        assert_eq!(
+            store.expire(NOW.after(Span(15_000))),
+            LostFragments { expired: 1, ..LostFragments::default() }
+        );
         assert_eq!(
             store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))),
             Admit::First
@@ -504,7 +513,8 @@ mod tests {
                     );
                 } else {
                     store.admit(flood, piece(0, 1440, true), &[0; 1460], NOW);
-                    let fate = if kind == 1 { FATE } else { Disposition::Dropped(DropReason::NoMapping) };
+                    let fate =
+                        if kind == 1 { FATE } else { Disposition::Dropped(DropReason::NoMapping) };
                     store.resolve(flood, fate, NOW);
                 }
             }
@@ -527,10 +537,7 @@ mod tests {
                 store.admit(flood, piece(8, 65_448, true), &[0; 65_460], NOW);
                 store.admit(of_source(1_000_000 + number, round), piece(0, 8, true), b"a", NOW);
             }
-            assert_eq!(
-                store.admit(name(round), piece(8, 9, false), b"b", NOW),
-                Admit::Known(FATE)
-            );
+            assert_eq!(store.admit(name(round), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
         }
         assert_consistent(&store);
         assert!(store.expire(NOW).evicted > 40_000);

@@ -103,7 +103,10 @@ mod tests {
         let hosts = HostLimiter::new(2, 0);
         let now = Tick(0);
         for _ in 0..1000 {
-            assert_eq!((hosts.try_acquire(HOST, now), hosts.try_acquire(HOST, now)), (Ok(()), Ok(())));
+            assert_eq!(
+                (hosts.try_acquire(HOST, now), hosts.try_acquire(HOST, now)),
+                (Ok(()), Ok(()))
+            );
             assert_eq!(hosts.try_acquire(HOST, now), Err(DropReason::HostSessionLimit));
             assert_eq!(hosts.try_acquire(Ipv4Addr::new(10, 0, 0, 6), now), Ok(()));
             hosts.release(Ipv4Addr::new(10, 0, 0, 6));
@@ -145,7 +148,10 @@ mod tests {
                 assert_eq!(hosts.try_acquire(HOST, now), Ok(()));
                 hosts.release(HOST);
             }
-            assert_eq!(hosts.try_acquire(HOST, now.after(Span(999))), Err(DropReason::HostSessionRate));
+            assert_eq!(
+                hosts.try_acquire(HOST, now.after(Span(999))),
+                Err(DropReason::HostSessionRate)
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ use super::fast_path::Packet;
 use super::key::Key;
 use super::slow_path::is_martian;
 use super::verdict::{DropReason, Verdict};
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// What an error's quote leads to.
 struct Report {
@@ -100,7 +100,8 @@ impl Translator {
 
     /// Whether an address is the box's own on the TUN, which its kernel uses.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
-        self.settings.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
+        self.settings.tun_address == Some(address)
+            || self.uplink_of_probe_address(address).is_some()
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it

@@ -15,7 +15,7 @@ use crate::time::Tick;
 
 use super::fast_path::Packet;
 use super::verdict::{DropReason, Verdict};
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// The buckets.
 pub(super) struct IcmpErrorLimiter {
@@ -114,9 +114,8 @@ impl Translator {
                 | DropReason::HostSessionRate
         );
         match self.settings.reject_with {
-            Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => {
-                self.reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now)
-            }
+            Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => self
+                .reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now),
             Some(_) | None => Verdict::Drop(reason),
         }
     }

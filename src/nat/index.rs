@@ -88,7 +88,10 @@ impl Index {
     #[inline]
     pub(super) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
         let bucket = &self.buckets[self.home_bucket(hash)];
-        bucket.matching_slots(tag(hash)).next().map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
+        bucket
+            .matching_slots(tag(hash))
+            .next()
+            .map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
     }
 
     /// Locks the shard of a key.
@@ -100,7 +103,8 @@ impl Index {
 
     /// Locks the shards of two keys, in ascending order, so that two workers cannot wait for each other.
     pub(super) fn lock_both(&self, one: KeyHash, other: KeyHash) -> Locked<'_> {
-        let (one, other) = (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
+        let (one, other) =
+            (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
         let first = self.shards[one.min(other)].0.lock();
         let second = (one != other).then(|| self.shards[one.max(other)].0.lock());
         Locked { index: self, _first: first, _second: second }
@@ -180,7 +184,8 @@ impl Locked<'_> {
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
             let line = &self.index.buckets[bucket];
-            let found = line.matching_slots(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
+            let found =
+                line.matching_slots(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
             if let Some(slot) = found {
                 line.set_tag(slot, EMPTY);
                 self.change_overflow(home, bucket, -1);

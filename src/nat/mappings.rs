@@ -27,10 +27,10 @@ use rand::rngs::StdRng;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
-use super::forwards::Forwards;
 use super::binding::BorrowedMapping;
+use super::forwards::Forwards;
 use super::mapping_log::{MappingChange, MappingEvent, MappingEvents, MappingLog};
-use super::ports::{PortPreference, PortPool};
+use super::ports::{PortPool, PortPreference};
 use super::reuse_delay::ReuseDelay;
 use super::settings::{EndpointDependence, ExternalAddress, Settings, Timeouts};
 
@@ -91,8 +91,9 @@ struct PortAllocator {
 impl Mappings {
     pub(super) fn new(settings: &Settings, forwards: &Forwards) -> Self {
         let anyone_may_send = settings.filtering == EndpointDependence::EndpointIndependent;
-        let rests =
-            anyone_may_send && !settings.port_overlapping && settings.timeouts.port_reuse_delay.0 != 0;
+        let rests = anyone_may_send
+            && !settings.port_overlapping
+            && settings.timeouts.port_reuse_delay.0 != 0;
         let delayed_ports = rests.then_some(settings.delayed_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
         let supply = |protocol, external: &ExternalAddress| {
@@ -137,7 +138,9 @@ impl Mappings {
                 Some(known) => Arc::clone(known),
                 None => {
                     let (ports, resting) = (self.ports, self.delayed_ports);
-                    PortAllocator::new(protocol, external, ports, resting, self.timeouts, |_, _| false)
+                    PortAllocator::new(protocol, external, ports, resting, self.timeouts, |_, _| {
+                        false
+                    })
                 }
             }
         })));
@@ -319,7 +322,8 @@ impl Mappings {
                 })
                 .is_some(),
         };
-        if is_last && let Some(supply) = self.allocators.load().get(&(key.protocol, external.address))
+        if is_last
+            && let Some(supply) = self.allocators.load().get(&(key.protocol, external.address))
         {
             supply.free_port(external.port, key, now);
         }
@@ -333,7 +337,8 @@ impl Mappings {
         remote: Endpoint,
         now: Tick,
     ) {
-        let key = self.by_external.get(&self.external_key(protocol, external, remote)).map(|key| *key);
+        let key =
+            self.by_external.get(&self.external_key(protocol, external, remote)).map(|key| *key);
         if let Some(key) = key {
             self.release(key, now);
         }
@@ -399,7 +404,8 @@ impl Mappings {
     /// The part of a remote endpoint that filtering looks at.
     fn filter_scope(&self, remote: Endpoint) -> Endpoint {
         match self.filtering {
-            EndpointDependence::EndpointIndependent | EndpointDependence::AddressAndPortDependent => remote,
+            EndpointDependence::EndpointIndependent
+            | EndpointDependence::AddressAndPortDependent => remote,
             EndpointDependence::AddressDependent => Endpoint::new(remote.address, 0),
         }
     }
@@ -513,7 +519,8 @@ impl PortAllocator {
     }
 
     fn keep(&self, port: u16) -> bool {
-        self.ports.claim(port) || self.resting.as_ref().is_some_and(|resting| resting.take_over(port))
+        self.ports.claim(port)
+            || self.resting.as_ref().is_some_and(|resting| resting.take_over(port))
     }
 }
 

@@ -33,11 +33,9 @@
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
-mod icmp_limit;
+mod binding;
 mod counters;
-mod scrub;
-mod no_nat;
-mod teardown;
+mod delayed_reject;
 mod fast_path;
 mod forwards;
 mod fragment_path;
@@ -46,22 +44,22 @@ mod fragment_tests;
 mod fragments;
 mod host_limits;
 mod icmp_error;
+mod icmp_limit;
 mod identification;
 mod index;
 mod key;
-mod delayed_reject;
-mod binding;
-mod uplinks;
 mod mapping_log;
 mod mappings;
 #[cfg(test)]
 mod model;
+mod no_nat;
 mod original_ids;
 mod pool;
 mod ports;
 mod region;
 mod reload;
 mod reuse_delay;
+mod scrub;
 mod session;
 mod settings;
 mod slow_path;
@@ -72,6 +70,8 @@ mod table;
 mod table_tests;
 mod tcp_state;
 mod tcp_window;
+mod teardown;
+mod uplinks;
 mod verdict;
 
 use std::collections::HashMap;
@@ -85,19 +85,19 @@ use rand::{RngExt, SeedableRng};
 use crate::time::{Span, Tick};
 
 pub use counters::{Counters, Drops};
-pub use teardown::{TeardownScope, TableCursor};
 pub use fast_path::Packet;
 pub use key::{Key, KeyHash};
-pub use uplinks::AdmitNew;
 pub use mapping_log::{MappingChange, MappingEvent, MappingEvents};
 pub use session::{Direction, EndpointKind, IdleTimeouts, NewSession, SessionKind, State};
 pub use settings::{
-    HashBy, EndpointDependence, NoNatRule, ExternalAddress, Forward, ForwardProtocol, MssClamp,
+    EndpointDependence, ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule,
     OutboundRule, Settings, Timeouts, Uplink,
 };
-pub use table::{EndedSession, Match, InsertError, SessionInfo, SessionId, Table, Lookup};
+pub use table::{EndedSession, InsertError, Lookup, Match, SessionId, SessionInfo, Table};
 pub use tcp_state::{SequenceCheck, TcpState};
 pub use tcp_window::Segment;
+pub use teardown::{TableCursor, TeardownScope};
+pub use uplinks::AdmitNew;
 pub use verdict::{DropReason, Verdict};
 
 /// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_rules`] makes another
@@ -166,7 +166,10 @@ impl Translator {
             )),
             identifications: Arc::new(identification::Identifications::new()),
             legs: Arc::new(uplinks::UplinkStates::new(&settings)),
-            answers: Arc::new(icmp_limit::IcmpErrorLimiter::new(settings.icmp_errors_per_host, now)),
+            answers: Arc::new(icmp_limit::IcmpErrorLimiter::new(
+                settings.icmp_errors_per_host,
+                now,
+            )),
             delayed_rejects: Arc::default(),
             notifications: Arc::default(),
             externals: externals(&settings),

@@ -9,7 +9,7 @@ use crate::time::{Span, Tick};
 
 use super::key::Key;
 use super::session::{Direction, IdleTimeouts, NewSession, SessionKind, State, TcpFields};
-use super::table::{EndedSession, Match, InsertError};
+use super::table::{EndedSession, InsertError, Match};
 use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::Segment;
 
@@ -217,7 +217,8 @@ impl Model {
 
     /// Sessions whose deadline has been over for longer than `slack`.
     pub(super) fn overdue(&self, now: Tick, slack: Span) -> usize {
-        let late = |session: &&Session| now.reached(session.deadline(&self.idle_timeouts).after(slack));
+        let late =
+            |session: &&Session| now.reached(session.deadline(&self.idle_timeouts).after(slack));
         self.sessions.iter().filter(late).count()
     }
 }

@@ -10,7 +10,7 @@ use crate::packet::{Endpoint, IcmpError, Protocol, Tuple};
 
 use super::fast_path::Packet;
 use super::verdict::Verdict;
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 impl Translator {
     /// Passes a packet of no session untranslated if its remote end is exempt.

@@ -76,7 +76,13 @@ impl Pool {
 
     /// Hangs a record where it will be looked at at `deadline`: at the soonest in the slot after `now`'s, at the
     /// latest in the last one before the cursor comes round again.
-    pub(super) fn schedule(&mut self, records: &Region<Record>, id: u32, deadline: Tick, now: Tick) {
+    pub(super) fn schedule(
+        &mut self,
+        records: &Region<Record>,
+        id: u32,
+        deadline: Tick,
+        now: Tick,
+    ) {
         let after_now = slot_number(now).wrapping_sub(self.cursor).wrapping_add(1) & SLOT_NUMBERS;
         // The clock of another worker may be behind the one that has turned this wheel.
         let soonest = if after_now > SLOT_NUMBERS / 2 { 0 } else { after_now };
@@ -194,7 +200,7 @@ const EVICTION_SCAN: u32 = 64;
 
 #[cfg(test)]
 mod tests {
-    use crate::packet::{Protocol, craft};
+    use crate::packet::{Protocol, builder};
 
     use super::super::key::Key;
     use super::super::session::{NewSession, SessionKind, State};
@@ -222,7 +228,7 @@ mod tests {
         while !matches!(pool.step(&records, start.after(second), &idle_timeouts), Due::Nothing) {}
 
         let id = pool.take(&records).expect("the only record");
-        let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
+        let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
         let (original, reply) = (Key::of(tuple), Key::of(tuple.reversed()));
         let new = NewSession {
             original,

@@ -140,7 +140,11 @@ impl PortPool {
         }
     }
 
-    fn take_from(&self, Candidates { first, last, mask }: Candidates, random: &mut StdRng) -> Option<u16> {
+    fn take_from(
+        &self,
+        Candidates { first, last, mask }: Candidates,
+        random: &mut StdRng,
+    ) -> Option<u16> {
         for _ in 0..RANDOM_PROBES {
             let any = random.random_range(first..=last);
             let port = match mask {
@@ -297,7 +301,8 @@ mod tests {
         let mut random = StdRng::seed_from_u64(3);
         let pool = PortPool::new(1024, 65535, &[], |_| false);
         for model in 0..2000 {
-            let port = pool.take(PortPreference::ClassAndParity(model), &mut random).expect("free ports");
+            let port =
+                pool.take(PortPreference::ClassAndParity(model), &mut random).expect("free ports");
             assert_eq!(port % 2, model % 2);
         }
     }

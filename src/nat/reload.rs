@@ -16,7 +16,7 @@ use super::forwards::Forwards;
 use super::key::Key;
 use super::session::{EndpointKind, SessionKind};
 use super::settings::Settings;
-use super::table::{SessionInfo, SessionId};
+use super::table::{SessionId, SessionInfo};
 use super::{Translator, dynamic_addresses, externals};
 
 impl Translator {
@@ -114,7 +114,9 @@ impl Translator {
             EndpointKind::Mapping | EndpointKind::Address => {
                 may_go_out(inside_end, source) && !is_published(destination)
             }
-            EndpointKind::Forward => self.forwards.target(protocol, destination) == Some(inside_end),
+            EndpointKind::Forward => {
+                self.forwards.target(protocol, destination) == Some(inside_end)
+            }
         };
         from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)
     }

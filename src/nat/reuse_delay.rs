@@ -40,7 +40,13 @@ impl ReuseDelay {
     }
 
     /// Lays a port to rest; ports that have to make room are handed to `wake`.
-    pub(super) fn quarantine(&self, port: u16, holder: MappingKey, now: Tick, mut wake: impl FnMut(u16)) {
+    pub(super) fn quarantine(
+        &self,
+        port: u16,
+        holder: MappingKey,
+        now: Tick,
+        mut wake: impl FnMut(u16),
+    ) {
         if self.most == 0 {
             return wake(port);
         }
@@ -129,7 +135,10 @@ mod tests {
         assert_eq!(woken(|wake| resting.release_due(start.after(Span(100)), wake)), NOBODY);
         assert_eq!(woken(|wake| resting.release_due(start.after(Span(101)), wake)), [1]);
         // Laid to rest again, it rests from then on; the first entry is stale.
-        assert_eq!(woken(|wake| resting.quarantine(2, holder(2), start.after(Span(50)), wake)), NOBODY);
+        assert_eq!(
+            woken(|wake| resting.quarantine(2, holder(2), start.after(Span(50)), wake)),
+            NOBODY
+        );
         assert_eq!(woken(|wake| resting.release_due(start.after(Span(149)), wake)), [3]);
         assert_eq!(woken(|wake| resting.release_due(start.after(Span(150)), wake)), [2]);
     }
@@ -138,7 +147,10 @@ mod tests {
     fn the_oldest_makes_room_and_a_forward_may_take_any() {
         let resting = ReuseDelay::new(Span(100), 2);
         for (port, expected) in [(1, vec![]), (2, vec![]), (3, vec![1])] {
-            assert_eq!(woken(|wake| resting.quarantine(port, holder(port), Tick(0), wake)), expected);
+            assert_eq!(
+                woken(|wake| resting.quarantine(port, holder(port), Tick(0), wake)),
+                expected
+            );
         }
         assert!(resting.take_over(2) && !resting.take_over(2));
         assert_eq!(
@@ -147,6 +159,10 @@ mod tests {
             "what was given up is not woken"
         );
         let none = ReuseDelay::new(Span(100), 0);
-        assert_eq!(woken(|wake| none.quarantine(7, holder(7), Tick(0), wake)), [7], "room for none");
+        assert_eq!(
+            woken(|wake| none.quarantine(7, holder(7), Tick(0), wake)),
+            [7],
+            "room for none"
+        );
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::packet::{Payload, Endpoint, IcmpError, Parsed, Protocol, Tuple};
+use crate::packet::{Endpoint, IcmpError, Parsed, Payload, Protocol, Tuple};
 
 use super::Translator;
 use super::fast_path::Packet;
@@ -27,7 +27,7 @@ impl Translator {
                 parsed.protocol(),
                 packet.segments(),
             );
-            parsed.renumber(packet.buffer, number);
+            parsed.set_identification(packet.buffer, number);
         }
         if !(own_name || inside) {
             self.strip_recorded_addresses(parsed, packet.buffer, to.source.address);
@@ -54,18 +54,23 @@ impl Translator {
             identification,
         };
         if let Some(original) = self.fragments.original(quoted) {
-            parsed.renumber_quote(buffer, original);
+            parsed.set_quoted_identification(buffer, original);
         }
     }
 
     /// Takes out of a packet for the outside the addresses that only the inside and this host know.
-    pub(super) fn strip_recorded_addresses(&self, parsed: &Parsed, buffer: &mut [u8], instead: Ipv4Addr) {
+    pub(super) fn strip_recorded_addresses(
+        &self,
+        parsed: &Parsed,
+        buffer: &mut [u8],
+        instead: Ipv4Addr,
+    ) {
         let is_private = |address: Ipv4Addr| {
             self.is_inside(address)
                 || address.is_link_local()
                 || self.settings.tun_address == Some(address)
         };
-        parsed.conceal_recorded(buffer, is_private, instead);
+        parsed.strip_recorded_addresses(buffer, is_private, instead);
     }
 }
 

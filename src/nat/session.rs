@@ -86,14 +86,20 @@ pub struct SessionKind {
 
 impl SessionKind {
     /// From outside through a static forward.
-    pub const FORWARD: Self = Self { initiator: EndpointKind::Outside, responder: EndpointKind::Forward };
+    pub const FORWARD: Self =
+        Self { initiator: EndpointKind::Outside, responder: EndpointKind::Forward };
     /// From outside over a dynamic mapping, where filtering lets it.
-    pub const INBOUND: Self = Self { initiator: EndpointKind::Outside, responder: EndpointKind::Mapping };
+    pub const INBOUND: Self =
+        Self { initiator: EndpointKind::Outside, responder: EndpointKind::Mapping };
     /// To outside over a dynamic mapping.
-    pub const OUTBOUND: Self = Self { initiator: EndpointKind::Mapping, responder: EndpointKind::Outside };
+    pub const OUTBOUND: Self =
+        Self { initiator: EndpointKind::Mapping, responder: EndpointKind::Outside };
 
     fn from_number(number: u8) -> Self {
-        Self { initiator: EndpointKind::ALL[usize::from(number >> 2 & 3)], responder: EndpointKind::ALL[usize::from(number & 3)] }
+        Self {
+            initiator: EndpointKind::ALL[usize::from(number >> 2 & 3)],
+            responder: EndpointKind::ALL[usize::from(number & 3)],
+        }
     }
 
     fn number(self) -> u8 {
@@ -374,8 +380,8 @@ impl Record {
                 State::Tcp(next)
             }
             (State::Udp | State::DnsReplied | State::Tentative, _) => {
-                refreshes =
-                    idle_timeouts.inbound_refresh || !self.origin().is_inbound_over_mapping(direction);
+                refreshes = idle_timeouts.inbound_refresh
+                    || !self.origin().is_inbound_over_mapping(direction);
                 match direction {
                     Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
                         State::DnsReplied

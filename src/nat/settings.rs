@@ -71,7 +71,8 @@ impl Settings {
     /// A box with one line of one address, whose inside may go out: no forwards, no limits but the table's 1,024 sessions, the
     /// usual idle timeouts. To be changed by whoever wants something else.
     pub fn one_line(inside: Ipv4Net, external: Ipv4Addr) -> Self {
-        let address = ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
+        let address =
+            ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
         Self {
             inside: vec![inside],
             inside_address: None,

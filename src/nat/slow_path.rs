@@ -8,18 +8,18 @@
 
 use std::net::Ipv4Addr;
 
-use crate::packet::{Payload, Endpoint, Protocol, Tuple};
+use crate::packet::{Endpoint, Payload, Protocol, Tuple};
 use crate::time::{Span, Tick};
 
+use super::binding::{Binding, has_ports};
 use super::fast_path::Packet;
 use super::key::Key;
-use super::binding::{Binding, has_ports};
 use super::session::{Direction, EndpointKind, NewSession, SessionKind, State};
-use super::table::{Match, InsertError, Lookup};
+use super::table::{InsertError, Lookup, Match};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 use super::verdict::{DropReason, Verdict};
-use super::{External, WorkerContext, Translator};
+use super::{External, Translator, WorkerContext};
 
 /// A packet of no session, with what is known of it.
 struct Unmatched<'a> {
@@ -74,13 +74,18 @@ impl Translator {
         outcome.unwrap_or_else(|reason| self.reject(lane, &mut packet, reason, now))
     }
 
-    fn open_outbound(&self, lane: &mut WorkerContext, miss: Unmatched<'_>) -> Result<Verdict, DropReason> {
+    fn open_outbound(
+        &self,
+        lane: &mut WorkerContext,
+        miss: Unmatched<'_>,
+    ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
         let chosen = self.select_uplink(&tuple);
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
         let uplink =
             published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
-        let published_more_than_once = self.forwards.published_more_than_once(tuple.protocol, tuple.source);
+        let published_more_than_once =
+            self.forwards.published_more_than_once(tuple.protocol, tuple.source);
         let state = match (miss.opening_state(), published) {
             // It may begin something, or answer what the box has forgotten.
             (Ok(State::Udp), Some(_)) if published_more_than_once => State::Tentative,
@@ -263,7 +268,12 @@ impl Translator {
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
             match self.insert(lane, &new, miss.segment, miss.now) {
                 Ok(()) => {
-                    return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
+                    return Ok(self.forward_match(
+                        lane,
+                        &mut miss.packet,
+                        &initial_match(&new),
+                        miss.now,
+                    ));
                 }
                 Err(InsertError::AlreadyExists) => return Ok(self.retry(lane, miss)),
                 Err(InsertError::Full) => {

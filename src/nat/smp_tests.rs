@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::packet::{ChecksumMode, Endpoint, Protocol, Tuple, craft, parse};
+use crate::packet::{ChecksumMode, Endpoint, Protocol, Tuple, builder, parse};
 use crate::time::{Span, Tick};
 
 use super::forwards::Forwards;
 use super::mappings::Mappings;
-use super::{EndpointDependence, Key, WorkerContext, MssClamp, Translator, Packet, Settings, Timeouts, Verdict};
+use super::{
+    EndpointDependence, Key, MssClamp, Packet, Settings, Timeouts, Translator, Verdict,
+    WorkerContext,
+};
 
 const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
@@ -42,8 +45,13 @@ pub(super) fn settings(ports: (u16, u16), filtering: EndpointDependence) -> Sett
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(nat: &Translator, lane: &mut WorkerContext, tuple: Tuple, now: Tick) -> Result<Tuple, Verdict> {
-    let mut buffer = craft::udp(tuple, b"payload");
+fn send(
+    nat: &Translator,
+    lane: &mut WorkerContext,
+    tuple: Tuple,
+    now: Tick,
+) -> Result<Tuple, Verdict> {
+    let mut buffer = builder::udp(tuple, b"payload");
     let length = buffer.len();
     let parsed = parse(&buffer, ChecksumMode::Complete).expect("well-formed");
     buffer.resize(2048, 0);
@@ -51,12 +59,13 @@ fn send(nat: &Translator, lane: &mut WorkerContext, tuple: Tuple, now: Tick) -> 
     let key = Key::of(tuple);
     match nat.translate(lane, packet, key, nat.table().hash(key), now) {
         Verdict::Translated => {
-            craft::verify(&buffer[..length], ChecksumMode::Complete)
+            builder::verify(&buffer[..length], ChecksumMode::Complete)
                 .expect("every checksum is right");
             let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
             Ok(parsed.tuple().expect("udp has a tuple"))
         }
-        verdict @ (Verdict::PassToHost | Verdict::Held | Verdict::Answer(..) | Verdict::Drop(_)) => {
+        verdict
+        @ (Verdict::PassToHost | Verdict::Held | Verdict::Answer(..) | Verdict::Drop(_)) => {
             Err(verdict)
         }
     }
@@ -75,14 +84,14 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
         let apart = number.is_multiple_of(2);
         let remote = if apart { 1000 + worker as u16 } else { 1000 };
         let source = (HOST, 5000 + (number % 7) as u16);
-        let tuple = craft::tuple(Protocol::UDP, source, ([192, 0, 2, 1], remote));
+        let tuple = builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], remote));
         barrier.wait();
         let sent = send(&nat, lane, tuple, now).expect("ports and records are free");
         barrier.wait();
         assert_eq!(nat.mappings(), 1);
         let sessions = if apart { WORKERS as u32 } else { 1 };
         assert_eq!(nat.table().len(), sessions);
-        let answer = craft::tuple(Protocol::UDP, ([192, 0, 2, 1], remote), (G, sent.source.port));
+        let answer = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], remote), (G, sent.source.port));
         let back = send(&nat, lane, answer, now).expect("the answer to a session");
         assert_eq!(back, tuple.reversed());
         barrier.wait();
@@ -96,7 +105,8 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
             .map(|worker| {
                 let (nat, round) = (&nat, &round);
                 scope.spawn(move || {
-                    let mut lane = nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
+                    let mut lane =
+                        nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
                     (1..1500).map(|number| round(&mut lane, worker, number)).collect()
                 })
             })
@@ -182,9 +192,9 @@ fn workers_that_race_over_mappings_give_everything_back() {
                             (random.random_range(5000..5006), random.random_range(1..4));
                         let remote = ([192, 0, 2, 1], remote_port);
                         let tuple = if random.random_bool(0.5) {
-                            craft::tuple(Protocol::UDP, (HOST, host_port), remote)
+                            builder::tuple(Protocol::UDP, (HOST, host_port), remote)
                         } else {
-                            craft::tuple(
+                            builder::tuple(
                                 Protocol::UDP,
                                 remote,
                                 (G, random.random_range(40_000..=40_007)),
@@ -196,7 +206,8 @@ fn workers_that_race_over_mappings_give_everything_back() {
                 });
             }
         });
-        let mut lanes = [0, 1].map(|worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(seed)));
+        let mut lanes =
+            [0, 1].map(|worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(seed)));
         let now = Tick(60_000);
         for lane in &mut lanes {
             while !nat.expire(lane, now) {}
@@ -205,7 +216,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
         // Every port and every place in the host's account is free again, once the ports have rested.
         let now = Tick(61_000);
         for port in 0..8 {
-            let tuple = craft::tuple(Protocol::UDP, (HOST, 6000 + port), ([192, 0, 2, 1], 1));
+            let tuple = builder::tuple(Protocol::UDP, (HOST, 6000 + port), ([192, 0, 2, 1], 1));
             for remote in 0..2 {
                 let tuple = Tuple {
                     destination: Endpoint::new(tuple.destination.address, 1 + remote),

@@ -16,7 +16,7 @@ use super::index::{Entry, Index};
 use super::key::{Key, KeyHash, KeyHasher};
 use super::pool::{Due, Pool};
 use super::region::Region;
-use super::session::{Direction, IdleTimeouts, NewSession, SessionKind, Record, State};
+use super::session::{Direction, IdleTimeouts, NewSession, Record, SessionKind, State};
 use super::tcp_state::{SequenceCheck, TcpState};
 use super::tcp_window::{Segment, TcpSequences};
 
@@ -191,7 +191,13 @@ impl Table {
 
     /// Looks a packet up and, when it belongs to a session, counts it in.
     #[inline]
-    pub fn lookup_and_update(&self, key: Key, hash: KeyHash, segment: Option<&Segment>, now: Tick) -> Lookup {
+    pub fn lookup_and_update(
+        &self,
+        key: Key,
+        hash: KeyHash,
+        segment: Option<&Segment>,
+        now: Tick,
+    ) -> Lookup {
         let locked = self.index.lock(hash);
         let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
             return Lookup::Miss;
@@ -202,7 +208,10 @@ impl Table {
             return Lookup::Expired(SessionId(id));
         }
         let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
-        Lookup::Hit(Match { reschedule: ends_sooner.then_some(SessionId(id)), ..hit(record, direction) })
+        Lookup::Hit(Match {
+            reschedule: ends_sooner.then_some(SessionId(id)),
+            ..hit(record, direction)
+        })
     }
 
     /// Looks a tuple up without touching its session.
@@ -286,7 +295,11 @@ impl Table {
         })
     }
 
-    fn end_if(&self, SessionId(id): SessionId, due: impl Fn(&Record) -> bool) -> Option<EndedSession> {
+    fn end_if(
+        &self,
+        SessionId(id): SessionId,
+        due: impl Fn(&Record) -> bool,
+    ) -> Option<EndedSession> {
         let (shared, mut pool) = self.lock_pool_of(id);
         let record = &self.records[id as usize];
         (pool.is_live(&self.records, id) && due(record)).then(|| {
@@ -301,13 +314,24 @@ impl Table {
         // Between the look-up and here the record may have ended, and even been used anew; then this is idle work.
         if pool.is_live(&self.records, id) {
             pool.cancel(&self.records, id);
-            pool.schedule(&self.records, id, self.records[id as usize].deadline(&self.idle_timeouts), now);
+            pool.schedule(
+                &self.records,
+                id,
+                self.records[id as usize].deadline(&self.idle_timeouts),
+                now,
+            );
         }
     }
 
     /// Takes at most `budget` steps of the wheel of `worker`'s pool; sessions that ended are appended to `ended`.
     /// True when the wheel has caught up with `now`.
-    pub fn expire(&self, worker: usize, now: Tick, budget: u32, ended: &mut Vec<EndedSession>) -> bool {
+    pub fn expire(
+        &self,
+        worker: usize,
+        now: Tick,
+        budget: u32,
+        ended: &mut Vec<EndedSession>,
+    ) -> bool {
         let shared = &self.pools[worker % self.pools.len()];
         let mut pool = shared.pool.lock();
         for _ in 0..budget {

@@ -17,7 +17,7 @@ use super::key::Key;
 use super::model::{Expected, Known, Model};
 use super::session::{Direction, EndpointKind, IdleTimeouts, NewSession, SessionKind, State};
 use super::settings::Settings;
-use super::table::{EndedSession, InsertError, Table, Lookup};
+use super::table::{EndedSession, InsertError, Lookup, Table};
 use super::tcp_state::TcpState;
 use super::tcp_window::Segment;
 
@@ -179,7 +179,11 @@ impl Pair {
                 let ended = self.table.reap_if_expired(id, now);
                 prop_assert_eq!(ended.map(|ended| Known::Expired(ended.original)), Some(expected));
                 self.bury(ended.as_slice(), now)?;
-                prop_assert_eq!(self.table.reap_if_expired(id, now), None, "nothing is ended twice");
+                prop_assert_eq!(
+                    self.table.reap_if_expired(id, now),
+                    None,
+                    "nothing is ended twice"
+                );
             }
         }
         Ok(())
@@ -556,7 +560,8 @@ fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
 }
 
 /// What a published server begins.
-const GUESS: SessionKind = SessionKind { initiator: EndpointKind::Forward, responder: EndpointKind::Outside };
+const GUESS: SessionKind =
+    SessionKind { initiator: EndpointKind::Forward, responder: EndpointKind::Outside };
 
 fn random_session(random: &mut StdRng) -> NewSession {
     let mut key =

@@ -101,7 +101,11 @@ impl TcpState {
         if flags.rst() {
             // Not FinBoth: it is over already, and from Reset a late duplicate would bring it back to life.
             let ends = matches!(self, Self::Established | Self::FinOriginal | Self::FinReply);
-            return if ends && placement == SequenceCheck::NextExpected { Self::Reset } else { self };
+            return if ends && placement == SequenceCheck::NextExpected {
+                Self::Reset
+            } else {
+                self
+            };
         }
         if flags.syn() {
             return match (self, direction) {
@@ -151,7 +155,7 @@ impl TcpState {
 #[cfg(test)]
 mod tests {
     use super::Direction::{Original, Reply};
-    use super::SequenceCheck::{Reopened, NextExpected, InWindow, OutOfWindow};
+    use super::SequenceCheck::{InWindow, NextExpected, OutOfWindow, Reopened};
     use super::TcpState::*;
     use super::*;
 
@@ -162,9 +166,9 @@ mod tests {
     const RST: TcpFlags = TcpFlags(0x04);
 
     fn walk(steps: &[(Direction, TcpFlags)]) -> TcpState {
-        steps
-            .iter()
-            .fold(SynOriginal, |state, (direction, flags)| state.after(*direction, *flags, NextExpected))
+        steps.iter().fold(SynOriginal, |state, (direction, flags)| {
+            state.after(*direction, *flags, NextExpected)
+        })
     }
 
     #[test]
@@ -238,7 +242,10 @@ mod tests {
                 closed.after(Original, SYN, OutOfWindow).after(Original, ACK, NextExpected),
                 SynOriginal
             );
-            assert_eq!(closed.after(Reply, SYN, OutOfWindow).after(Original, SYN_ACK, NextExpected), SynBoth);
+            assert_eq!(
+                closed.after(Reply, SYN, OutOfWindow).after(Original, SYN_ACK, NextExpected),
+                SynBoth
+            );
         }
     }
 

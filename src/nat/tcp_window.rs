@@ -137,7 +137,12 @@ impl TcpFields {
 
     /// Takes in what a segment of `direction` says that lies at `placement`, unless that is outside the window.
     #[inline]
-    pub(super) fn advance(&self, direction: Direction, segment: &Segment, placement: SequenceCheck) {
+    pub(super) fn advance(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        placement: SequenceCheck,
+    ) {
         if segment.flags.rst() {
             return;
         }
@@ -281,7 +286,10 @@ mod tests {
             advance(&fields, Original, &data);
             sequence = sequence.wrapping_add(1448);
         }
-        assert_eq!(fields.check(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::NextExpected);
+        assert_eq!(
+            fields.check(Original, &segment(0x04, sequence, 0, 0)),
+            SequenceCheck::NextExpected
+        );
         // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
         assert_eq!(
             fields.check(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
@@ -361,7 +369,10 @@ mod tests {
             Original,
             &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000),
         );
-        assert_eq!(fields.check(Original, &segment(0x04, 1_000_001, 0, 0)), SequenceCheck::NextExpected);
+        assert_eq!(
+            fields.check(Original, &segment(0x04, 1_000_001, 0, 0)),
+            SequenceCheck::NextExpected
+        );
     }
 
     #[test]
@@ -387,7 +398,10 @@ mod tests {
             fields.check(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
             SequenceCheck::NextExpected
         );
-        assert_eq!(fields.check(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)), SequenceCheck::NextExpected);
+        assert_eq!(
+            fields.check(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)),
+            SequenceCheck::NextExpected
+        );
     }
 
     #[test]

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use crate::packet::{IcmpErrorKind, ChecksumMode, TcpFlags, Tuple, craft, icmp_error, parse};
+use crate::packet::{ChecksumMode, IcmpErrorKind, TcpFlags, Tuple, builder, icmp_error, parse};
 use crate::time::Tick;
 
 use super::key::Key;
 use super::session::{Direction, EndpointKind, State};
-use super::table::{SessionInfo, SessionId};
+use super::table::{SessionId, SessionInfo};
 use super::tcp_state::TcpState;
 use super::tcp_window::TcpSequences;
-use super::{WorkerContext, Translator};
+use super::{Translator, WorkerContext};
 
 /// Which sessions a change of lines ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +64,11 @@ impl Translator {
         let mut condemned: Vec<(SessionId, Key, Packets)> = Vec::new();
         let next = self.table.list((from.0, from.1), SLICE, |session| {
             if self.is_in_scope(affected, &session) {
-                condemned.push((session.id, Key::of(session.original), self.notifications_for(&session)));
+                condemned.push((
+                    session.id,
+                    Key::of(session.original),
+                    self.notifications_for(&session),
+                ));
             }
         });
         let mut ended = 0;
@@ -151,8 +155,11 @@ impl Translator {
 
     /// What the inside end of a session is told when it ends: nothing where there is no way to.
     fn notifications_for(&self, session: &SessionInfo) -> Packets {
-        let inside =
-            if session.origin.initiator.is_inside() { Direction::Original } else { Direction::Reply };
+        let inside = if session.origin.initiator.is_inside() {
+            Direction::Original
+        } else {
+            Direction::Reply
+        };
         let sent = match inside {
             Direction::Original => session.original,
             Direction::Reply => session.reply,
@@ -169,7 +176,7 @@ impl Translator {
 
     /// An ICMP error about a datagram that the inside host could have sent.
     fn unreachable_error(&self, sent: Tuple) -> Option<Box<[u8]>> {
-        let datagram = craft::udp(sent, b"");
+        let datagram = builder::udp(sent, b"");
         let mut buffer = [0; BUFFER];
         buffer[..datagram.len()].copy_from_slice(&datagram);
         let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
@@ -194,7 +201,7 @@ fn resets(to: Tuple, numbers: TcpSequences, inside: Direction) -> Packets {
     }
     let reset = |sequence| {
         let flags = TcpFlags(TcpFlags::RST.0 | TcpFlags::ACK.0);
-        craft::tcp(to, flags, sequence, acknowledgement, &[], b"").into()
+        builder::tcp(to, flags, sequence, acknowledgement, &[], b"").into()
     };
     expected.into_iter().map(reset).collect()
 }

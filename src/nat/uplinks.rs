@@ -106,7 +106,8 @@ impl Translator {
             HashBy::SourcePort if has_ports(tuple.protocol) => tuple.source,
             HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
         };
-        self.highest_score(rule, endpoint, goes_on).or_else(|| self.highest_score(rule, endpoint, begins))
+        self.highest_score(rule, endpoint, goes_on)
+            .or_else(|| self.highest_score(rule, endpoint, begins))
     }
 
     /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
@@ -136,7 +137,9 @@ impl Translator {
     /// Whether any line but this one is open.
     pub(super) fn has_other_open_uplink(&self, uplink: u8) -> bool {
         let lines = 0..self.legs.lines.len() as u8;
-        lines.into_iter().any(|other| other != uplink && self.legs.admission(other) == AdmitNew::All)
+        lines
+            .into_iter()
+            .any(|other| other != uplink && self.legs.admission(other) == AdmitNew::All)
     }
 
     /// Whether a line has any external address; one that follows its interface may have none.
@@ -152,7 +155,10 @@ impl Translator {
     ) -> Option<u8> {
         let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
         let lines = rule.uplinks.iter().copied().filter(may_take);
-        lines.min_by(|one, other| self.rendezvous_score(endpoint, *one).total_cmp(&self.rendezvous_score(endpoint, *other)))
+        lines.min_by(|one, other| {
+            self.rendezvous_score(endpoint, *one)
+                .total_cmp(&self.rendezvous_score(endpoint, *other))
+        })
     }
 
     /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
@@ -198,7 +204,7 @@ impl Translator {
 
 #[cfg(test)]
 mod tests {
-    use crate::packet::{Protocol, craft};
+    use crate::packet::{Protocol, builder};
     use crate::time::Tick;
 
     use super::*;
@@ -227,7 +233,7 @@ mod tests {
     }
 
     fn choose(nat: &Translator, source: ([u8; 4], u16)) -> Option<u8> {
-        nat.select_uplink(&craft::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
+        nat.select_uplink(&builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
     }
 
     fn share(choices: &[u8], line: u8) -> f64 {
@@ -276,7 +282,8 @@ mod tests {
 
     #[test]
     fn a_host_keeps_to_one_line_if_asked() {
-        let nat = box_with(&[1, 1], |settings| settings.outbound[0].hash_by = HashBy::SourceAddress);
+        let nat =
+            box_with(&[1, 1], |settings| settings.outbound[0].hash_by = HashBy::SourceAddress);
         let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
         let mut both = std::collections::HashSet::new();
         for host in 0..100 {
@@ -305,7 +312,7 @@ mod tests {
             ];
         });
         let line = |source: [u8; 4], destination: [u8; 4]| {
-            nat.select_uplink(&craft::tuple(Protocol::TCP, (source, 1), (destination, 80)))
+            nat.select_uplink(&builder::tuple(Protocol::TCP, (source, 1), (destination, 80)))
         };
         assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
         assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));

@@ -51,7 +51,10 @@ macro_rules! drop_reasons {
 impl DropReason {
     /// Whether something ran out that the operator can give more of: a person should know (RFC 6888 REQ-11).
     pub const fn is_shortage(self) -> bool {
-        matches!(self, Self::TableFull | Self::PortsExhausted | Self::HostSessionLimit | Self::HostSessionRate)
+        matches!(
+            self,
+            Self::TableFull | Self::PortsExhausted | Self::HostSessionLimit | Self::HostSessionRate
+        )
     }
 }
 
@@ -133,9 +136,9 @@ impl From<Malformed> for DropReason {
             | Malformed::OptionLength => Self::BadIpHeader,
             Malformed::HeaderChecksum => Self::BadIpChecksum,
             Malformed::SourceRoute => Self::SourceRoute,
-            Malformed::FragmentLength | Malformed::FragmentBeyondLimit | Malformed::FragmentTiny => {
-                Self::BadFragment
-            }
+            Malformed::FragmentLength
+            | Malformed::FragmentBeyondLimit
+            | Malformed::FragmentTiny => Self::BadFragment,
             Malformed::TcpTruncated
             | Malformed::TcpOffset
             | Malformed::UdpTruncated

@@ -1,9 +1,9 @@
 //! ICMP errors of our own: the answer to a packet that cannot be sent on.
 
-use super::checksum::{self, Change, udp_nonzero};
+use super::checksum::{self, ChecksumDelta, udp_nonzero};
 use super::icmp;
 use super::ipv4;
-use super::parse::{ChecksumMode, Payload, Parsed};
+use super::parse::{ChecksumMode, Parsed, Payload};
 use super::tcp::{self, TcpFlags};
 use super::tuple::Protocol;
 use super::udp;
@@ -136,7 +136,8 @@ fn restore_first_segment(parsed: &Parsed, buffer: &mut [u8], wire_length: usize)
         return;
     }
     let (header, transport) = buffer[..wire_length].split_at_mut(parsed.header_length());
-    let change = Change::default().word(word(header, ipv4::TOTAL_LENGTH), wire_length as u16);
+    let change =
+        ChecksumDelta::default().word(word(header, ipv4::TOTAL_LENGTH), wire_length as u16);
     let checksum = change.apply(word(header, ipv4::CHECKSUM));
     header[ipv4::TOTAL_LENGTH..][..2].copy_from_slice(&(wire_length as u16).to_be_bytes());
     header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
@@ -204,7 +205,7 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{QueryKind, Tuple, craft, parse};
+    use crate::packet::{QueryKind, Tuple, builder, parse};
 
     const SENDER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -212,7 +213,7 @@ mod tests {
     const TOO_BIG: IcmpErrorKind = IcmpErrorKind::FragmentationNeeded { mtu: 1400 };
 
     fn tuple(protocol: Protocol) -> Tuple {
-        craft::tuple(protocol, (SENDER, 5000), (FAR, 53))
+        builder::tuple(protocol, (SENDER, 5000), (FAR, 53))
     }
 
     /// The error about `packet`, verified in full.
@@ -231,7 +232,7 @@ mod tests {
         };
         assert!(length <= LONGEST_ERROR);
         buffer.truncate(length);
-        craft::verify(&buffer, ChecksumMode::Complete).unwrap();
+        builder::verify(&buffer, ChecksumMode::Complete).unwrap();
         let error = etherparse::Ipv4HeaderSlice::from_slice(&buffer).unwrap();
         assert_eq!((error.source_addr(), error.destination_addr()), (BOX, parsed.source()));
         assert_eq!(
@@ -242,15 +243,20 @@ mod tests {
     }
 
     fn reported(packet: &[u8]) -> bool {
-        report(packet, ChecksumMode::Complete, packet.len(), IcmpErrorKind::TimeExceeded { code: 0 })
-            .is_some()
+        report(
+            packet,
+            ChecksumMode::Complete,
+            packet.len(),
+            IcmpErrorKind::TimeExceeded { code: 0 },
+        )
+        .is_some()
     }
 
     #[test]
     fn a_short_packet_is_quoted_whole() {
-        let mut packet = craft::udp(tuple(Protocol::UDP), b"payload");
-        craft::set_type_of_service(&mut packet, 0xb9);
-        craft::set_ttl(&mut packet, 1);
+        let mut packet = builder::udp(tuple(Protocol::UDP), b"payload");
+        builder::set_type_of_service(&mut packet, 0xb9);
+        builder::set_ttl(&mut packet, 1);
         for (answer, expected) in [
             (TOO_BIG, [3, 4, 0x05, 0x78]),
             (IcmpErrorKind::Unreachable { code: 13 }, [3, 13, 0, 0]),
@@ -266,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_long_packet_is_quoted_up_to_576_bytes() {
-        let packet = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[7; 1460]);
+        let packet = builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[7; 1460]);
         let error = report(&packet, ChecksumMode::Complete, packet.len(), TOO_BIG).unwrap();
         assert_eq!(error.len(), 576);
         assert_eq!(error[28..], packet[..548]);
@@ -276,18 +282,18 @@ mod tests {
     fn the_quote_of_a_super_packet_is_its_first_segment() {
         let payload: Vec<u8> = (0..40_000u32).map(|index| index as u8).collect();
         let last = TcpFlags::ACK | TcpFlags::PSH | TcpFlags::FIN;
-        let mut packet = craft::tcp(tuple(Protocol::TCP), last, 1, 2, &[1; 12], &payload);
-        craft::make_partial(&mut packet);
+        let mut packet = builder::tcp(tuple(Protocol::TCP), last, 1, 2, &[1; 12], &payload);
+        builder::make_partial(&mut packet);
         for size in [1, 100, 501, 1448] {
             let segment =
-                craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[1; 12], &payload[..size]);
+                builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[1; 12], &payload[..size]);
             let error = report(&packet, ChecksumMode::Partial, segment.len(), TOO_BIG).unwrap();
             assert_eq!(error[28..], segment[..segment.len().min(548)]);
         }
-        let mut packet = craft::udp(tuple(Protocol::UDP), &payload);
-        craft::make_partial(&mut packet);
+        let mut packet = builder::udp(tuple(Protocol::UDP), &payload);
+        builder::make_partial(&mut packet);
         for size in [1, 100, 501, 1448] {
-            let datagram = craft::udp(tuple(Protocol::UDP), &payload[..size]);
+            let datagram = builder::udp(tuple(Protocol::UDP), &payload[..size]);
             let error = report(&packet, ChecksumMode::Partial, datagram.len(), TOO_BIG).unwrap();
             assert_eq!(error[28..], datagram[..datagram.len().min(548)]);
         }
@@ -296,11 +302,11 @@ mod tests {
     #[test]
     fn a_partial_checksum_is_completed_in_the_quote() {
         for complete in [
-            craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK | TcpFlags::PSH, 1, 2, &[], &[7; 333]),
-            craft::udp(tuple(Protocol::UDP), &[7; 333]),
+            builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK | TcpFlags::PSH, 1, 2, &[], &[7; 333]),
+            builder::udp(tuple(Protocol::UDP), &[7; 333]),
         ] {
             let mut partial = complete.clone();
-            craft::make_partial(&mut partial);
+            builder::make_partial(&mut partial);
             let error = report(&partial, ChecksumMode::Partial, partial.len(), TOO_BIG).unwrap();
             assert_eq!(error[28..], complete);
         }
@@ -308,15 +314,15 @@ mod tests {
 
     #[test]
     fn udp_without_checksum_is_quoted_without() {
-        let packet = craft::udp_without_checksum(tuple(Protocol::UDP), b"payload");
+        let packet = builder::udp_without_checksum(tuple(Protocol::UDP), b"payload");
         let error = report(&packet, ChecksumMode::Complete, packet.len(), TOO_BIG).unwrap();
         assert_eq!(error[28..], packet);
     }
 
     #[test]
     fn a_foolish_wire_length_is_brought_into_range() {
-        let mut packet = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[7; 333]);
-        craft::make_partial(&mut packet);
+        let mut packet = builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[7; 333]);
+        builder::make_partial(&mut packet);
         let parsed = parse(&packet, ChecksumMode::Partial).unwrap();
         for wire_length in (0..400).chain([65_535, usize::MAX]) {
             let mut buffer = packet.clone();
@@ -329,20 +335,23 @@ mod tests {
     /// RTR-NO.
     #[test]
     fn no_error_is_sent_where_rfc_1812_forbids_it() {
-        let quoted = craft::udp(tuple(Protocol::UDP), &[1; 40]);
+        let quoted = builder::udp(tuple(Protocol::UDP), &[1; 40]);
         for kind in 0..=255u8 {
             let error = matches!(kind, 3..=5 | 11 | 12);
-            let packet = craft::icmp(SENDER, FAR, kind, 0, [0; 4], &quoted);
+            let packet = builder::icmp(SENDER, FAR, kind, 0, [0; 4], &quoted);
             let assigned_query = matches!(kind, 0 | 8 | 9 | 10 | 13..=18);
             assert_eq!(reported(&packet), assigned_query && !error, "type {kind}");
-            let first = &craft::fragments(&packet, 40)[0];
+            let first = &builder::fragments(&packet, 40)[0];
             assert_eq!(reported(first), assigned_query && !error, "first fragment of type {kind}");
         }
-        let pieces = craft::fragments(&quoted, 16);
+        let pieces = builder::fragments(&quoted, 16);
         assert!(reported(&pieces[0]));
         assert!(!reported(&pieces[1]));
         let between = |source: [u8; 4], destination: [u8; 4]| {
-            reported(&craft::udp(craft::tuple(Protocol::UDP, (source, 1), (destination, 2)), b"x"))
+            reported(&builder::udp(
+                builder::tuple(Protocol::UDP, (source, 1), (destination, 2)),
+                b"x",
+            ))
         };
         assert!(between([10, 0, 0, 1], [192, 0, 2, 1]));
         assert!(between([223, 255, 255, 255], [126, 0, 0, 1]));
@@ -354,6 +363,6 @@ mod tests {
         {
             assert!(!between(source, [192, 0, 2, 1]));
         }
-        assert!(reported(&craft::echo(SENDER, FAR, QueryKind::EchoRequest, 1, 2, b"ping")));
+        assert!(reported(&builder::echo(SENDER, FAR, QueryKind::EchoRequest, 1, 2, b"ping")));
     }
 }

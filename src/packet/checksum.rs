@@ -53,9 +53,9 @@ pub(super) const VALID: u16 = 0xffff;
 
 /// A change to checksummed words, to be added to a checksum field.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Change(u64);
+pub(super) struct ChecksumDelta(u64);
 
-impl Change {
+impl ChecksumDelta {
     /// Adds the replacement of one 16-bit word at an even offset.
     #[inline]
     #[must_use]
@@ -153,7 +153,8 @@ mod tests {
                     {
                         let before = !reference(&words(&[constant, old, old_second]));
                         let after = !reference(&words(&[constant, new, new_second]));
-                        let change = Change::default().word(old, new).word(old_second, new_second);
+                        let change =
+                            ChecksumDelta::default().word(old, new).word(old_second, new_second);
                         assert_eq!(
                             change.apply(before),
                             after,
@@ -170,15 +171,12 @@ mod tests {
     fn udp_zero_stays_and_is_never_made() {
         for old in CORNERS {
             for new in CORNERS {
-                let change = Change::default().word(old, new);
+                let change = ChecksumDelta::default().word(old, new);
                 assert_eq!(change.applied_to_udp(0), 0);
                 for field in 1..=u16::MAX {
                     let after = change.applied_to_udp(field);
                     assert_ne!(after, 0);
-                    assert_eq!(
-                        u32::from(after) % 0xffff,
-                        u32::from(change.apply(field)) % 0xffff
-                    );
+                    assert_eq!(u32::from(after) % 0xffff, u32::from(change.apply(field)) % 0xffff);
                 }
             }
         }
@@ -207,7 +205,7 @@ mod tests {
     #[test]
     fn rfc_1624_example_gives_zero() {
         // RFC 1624 §4: RFC 1141 would give 0xffff here.
-        assert_eq!(Change::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
+        assert_eq!(ChecksumDelta::default().word(0x5555, 0x3285).apply(0xdd2f), 0x0000);
     }
 
     proptest! {
@@ -224,7 +222,7 @@ mod tests {
                 let (a, b) = (a.to_be_bytes(), b.to_be_bytes());
                 [&rest.to_be_bytes()[..], &a, &b, &c.to_be_bytes(), &d.to_be_bytes()].concat()
             };
-            let change = Change::default()
+            let change = ChecksumDelta::default()
                 .two_words(old.0, new.0).two_words(old.1, new.1).word(old.2, new.2).word(old.3, new.3);
             prop_assert_eq!(change.apply(!reference(&bytes(old))), !reference(&bytes(new)));
         }
@@ -235,7 +233,7 @@ mod tests {
             let mut changed = bytes;
             changed[3..5].copy_from_slice(&new);
             let old = u16::from_be_bytes([bytes[3], bytes[4]]);
-            let change = Change::default().word(old.swap_bytes(), u16::from_be_bytes(new).swap_bytes());
+            let change = ChecksumDelta::default().word(old.swap_bytes(), u16::from_be_bytes(new).swap_bytes());
             prop_assert_eq!(change.apply(!reference(&bytes)), !reference(&changed));
         }
     }

@@ -192,7 +192,7 @@ fn quote_end(icmp: &[u8], header: &ipv4::Header) -> Result<usize, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Payload, Parsed, TcpFlags, craft, parse};
+    use crate::packet::{ChecksumMode, Parsed, Payload, TcpFlags, builder, parse};
     use std::net::Ipv4Addr;
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -205,23 +205,23 @@ mod tests {
     }
 
     fn tuple(protocol: Protocol) -> Tuple {
-        craft::tuple(protocol, (PUBLIC, 5000), (OUTSIDE, 53))
+        builder::tuple(protocol, (PUBLIC, 5000), (OUTSIDE, 53))
     }
 
     fn about(quoted: &[u8]) -> Vec<u8> {
-        craft::icmp_error(3, 3, ROUTER, PUBLIC, quoted)
+        builder::icmp_error(3, 3, ROUTER, PUBLIC, quoted)
     }
 
     fn tcp() -> Vec<u8> {
-        craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], b"some payload")
+        builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], b"some payload")
     }
 
     fn udp() -> Vec<u8> {
-        craft::udp(tuple(Protocol::UDP), b"some payload")
+        builder::udp(tuple(Protocol::UDP), b"some payload")
     }
 
     fn echo(kind: QueryKind) -> Vec<u8> {
-        craft::echo(PUBLIC, OUTSIDE, kind, 77, 3, b"some payload")
+        builder::echo(PUBLIC, OUTSIDE, kind, 77, 3, b"some payload")
     }
 
     #[test]
@@ -230,8 +230,8 @@ mod tests {
             (QueryKind::EchoRequest, QueryKind::EchoReply),
             (QueryKind::TimestampRequest, QueryKind::TimestampReply),
         ] {
-            let request = craft::echo(INSIDE, OUTSIDE, request, 77, 1, &[0; 12]);
-            let reply = craft::echo(OUTSIDE, INSIDE, reply, 77, 1, &[0; 12]);
+            let request = builder::echo(INSIDE, OUTSIDE, request, 77, 1, &[0; 12]);
+            let reply = builder::echo(OUTSIDE, INSIDE, reply, 77, 1, &[0; 12]);
             let request = parsed(&request).unwrap().tuple().unwrap();
             assert_eq!(request.source.port, 77);
             assert_eq!(request.destination.port, 0);
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn all_types_are_query_error_or_other() {
         for kind in 0..=255u8 {
-            let bytes = craft::icmp(INSIDE, OUTSIDE, kind, 0, [0; 4], &udp());
+            let bytes = builder::icmp(INSIDE, OUTSIDE, kind, 0, [0; 4], &udp());
             match parsed(&bytes).unwrap().payload() {
                 Payload::IcmpQuery(query) => assert_eq!(query.kind(), kind),
                 Payload::IcmpError(error) => assert!(matches!(error.kind, 3 | 11 | 12)),
@@ -255,22 +255,22 @@ mod tests {
                 }
             }
         }
-        let short = craft::other(Protocol::ICMP, INSIDE, OUTSIDE, &[8, 0, 0, 0, 0, 0, 0]);
+        let short = builder::other(Protocol::ICMP, INSIDE, OUTSIDE, &[8, 0, 0, 0, 0, 0, 0]);
         assert_eq!(parsed(&short).err(), Some(Malformed::IcmpTruncated));
     }
 
     /// ERR-TRUNC: every length of a quote, with the shortest one that holds the ports or the identifier.
     #[test]
     fn a_truncated_quote_passes_if_it_holds_the_ports() {
-        let gre = craft::other(Protocol(47), PUBLIC, OUTSIDE, &[0; 20]);
-        let request = craft::tuple(Protocol::ICMP, (PUBLIC, 77), (OUTSIDE, 0));
-        let reply = craft::tuple(Protocol::ICMP, (PUBLIC, 0), (OUTSIDE, 77));
+        let gre = builder::other(Protocol(47), PUBLIC, OUTSIDE, &[0; 20]);
+        let request = builder::tuple(Protocol::ICMP, (PUBLIC, 77), (OUTSIDE, 0));
+        let reply = builder::tuple(Protocol::ICMP, (PUBLIC, 0), (OUTSIDE, 77));
         for (quoted, shortest, expected) in [
             (tcp(), 24, tuple(Protocol::TCP)),
             (udp(), 24, tuple(Protocol::UDP)),
             (echo(QueryKind::EchoRequest), 26, request),
             (echo(QueryKind::EchoReply), 26, reply),
-            (gre, 20, craft::tuple(Protocol(47), (PUBLIC, 0), (OUTSIDE, 0))),
+            (gre, 20, builder::tuple(Protocol(47), (PUBLIC, 0), (OUTSIDE, 0))),
         ] {
             for length in 0..=quoted.len() {
                 let mut bytes = about(&quoted[..length]);
@@ -283,9 +283,9 @@ mod tests {
                 let Payload::IcmpError(error) = parsed.payload() else { panic!() };
                 assert_eq!(error, IcmpError { kind: 3, code: 3, quoted: expected });
                 let before = bytes.clone();
-                let to = craft::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
+                let to = builder::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
                 parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
-                craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+                builder::verify(&bytes, ChecksumMode::Complete).unwrap();
                 parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, false);
                 assert_eq!(bytes, before);
             }
@@ -308,9 +308,9 @@ mod tests {
         let mut quoted = udp();
         quoted[27] ^= 0x10;
         let mut bytes = about(&quoted);
-        let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+        let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
         parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
-        let mut expected = craft::udp(to, b"some payload");
+        let mut expected = builder::udp(to, b"some payload");
         let right = u16::from_be_bytes([expected[26], expected[27]]);
         expected[26..28].copy_from_slice(&bytes[54..56]);
         assert_eq!(bytes[28..], expected);
@@ -326,22 +326,22 @@ mod tests {
 
     #[test]
     fn quoted_udp_without_checksum_stays_without() {
-        let mut bytes = about(&craft::udp_without_checksum(tuple(Protocol::UDP), b"payload"));
-        let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+        let mut bytes = about(&builder::udp_without_checksum(tuple(Protocol::UDP), b"payload"));
+        let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
         parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
-        assert_eq!(bytes[28..], craft::udp_without_checksum(to, b"payload"));
-        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        assert_eq!(bytes[28..], builder::udp_without_checksum(to, b"payload"));
+        builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }
 
     #[test]
     fn quoted_options_are_skipped_and_a_lying_header_length_is_refused() {
         for words in 1..=10 {
-            let quoted = craft::with_ip_options(&tcp(), &vec![1; words * 4]);
+            let quoted = builder::with_ip_options(&tcp(), &vec![1; words * 4]);
             let mut bytes = about(&quoted);
             let parsed = parsed(&bytes).unwrap();
-            let to = craft::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
+            let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
             parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
-            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+            builder::verify(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(bytes[28 + 20 + words * 4..][..2], 6000u16.to_be_bytes());
         }
         let mut quoted = udp()[..28].to_vec();
@@ -361,14 +361,14 @@ mod tests {
     #[test]
     fn errors_about_errors_and_later_fragments_are_refused() {
         for kind in [3, 4, 5, 11, 12] {
-            let quoted = craft::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &udp());
+            let quoted = builder::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &udp());
             assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpError));
         }
         for kind in [9, 15, 17, 42] {
-            let quoted = craft::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &[]);
+            let quoted = builder::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &[]);
             assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpOther));
         }
-        let pieces = craft::fragments(&udp(), 16);
+        let pieces = builder::fragments(&udp(), 16);
         assert!(matches!(parsed(&about(&pieces[0])).unwrap().payload(), Payload::IcmpError(_)));
         assert_eq!(parsed(&about(&pieces[1])).err(), Some(Malformed::QuoteFragment));
     }
@@ -377,19 +377,19 @@ mod tests {
     #[test]
     fn extensions_behind_a_quote_stay_as_they_are() {
         let extension = [0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01];
-        let long = craft::udp(tuple(Protocol::UDP), &[0x33; 400]);
+        let long = builder::udp(tuple(Protocol::UDP), &[0x33; 400]);
         let mut short = udp();
         short.resize(128, 0);
         for (quoted, words) in
             [(&long[..128], 32), (&short[..], 32), (&long[..124], 31), (&long[..128], 0)]
         {
             let body = [quoted, &extension].concat();
-            let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
-            let to = craft::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
+            let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
+            let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
             parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
             assert_eq!(bytes[bytes.len() - extension.len()..], extension);
             assert_eq!(bytes[25], words);
-            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+            builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         }
     }
 
@@ -398,8 +398,8 @@ mod tests {
         // 28 bytes of quote (TCP without its checksum field) as RFC 4884 forbids but RFC 792 allows.
         let body =
             [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
-        let mut bytes = craft::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
-        let to = craft::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
+        let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
+        let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
         parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
         assert_eq!(bytes[56..], body[28..]);
     }
@@ -407,7 +407,7 @@ mod tests {
     /// ICMP-3d.
     #[test]
     fn a_quote_length_below_the_ports_is_ignored_and_one_beyond_the_packet_refused() {
-        let about_with = |words: u8| craft::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
+        let about_with = |words: u8| builder::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
         assert_eq!(udp().len(), 40);
         for words in 0..=10 {
             let Payload::IcmpError(error) = parsed(&about_with(words)).unwrap().payload() else {

@@ -157,11 +157,11 @@ fn too_short(bytes: &[u8]) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, craft, parse};
+    use crate::packet::{ChecksumMode, builder, parse};
 
     fn packet() -> Vec<u8> {
-        craft::udp(
-            craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53)),
+        builder::udp(
+            builder::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53)),
             b"query",
         )
     }
@@ -174,7 +174,7 @@ mod tests {
     fn with(at: usize, value: u8) -> Vec<u8> {
         let mut bytes = packet();
         bytes[at] = value;
-        craft::refresh_header_checksum(&mut bytes);
+        builder::refresh_header_checksum(&mut bytes);
         bytes
     }
 
@@ -200,7 +200,8 @@ mod tests {
     fn every_truncation_is_refused() {
         let bytes = packet();
         for length in 0..bytes.len() {
-            let expected = if length < HEADER { Malformed::Truncated } else { Malformed::BeyondBuffer };
+            let expected =
+                if length < HEADER { Malformed::Truncated } else { Malformed::BeyondBuffer };
             assert_eq!(cause(&bytes[..length]), Some(expected), "{length}");
         }
     }
@@ -211,10 +212,10 @@ mod tests {
         bytes.extend_from_slice(&[0xaa; 10]);
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         assert_eq!(parsed.length(), bytes.len() - 10);
-        let to = craft::tuple(Protocol::UDP, ([10, 9, 9, 9], 1), ([192, 0, 2, 9], 2));
+        let to = builder::tuple(Protocol::UDP, ([10, 9, 9, 9], 1), ([192, 0, 2, 9], 2));
         parsed.rewrite(&mut bytes, to, false);
         assert_eq!(bytes[bytes.len() - 10..], [0xaa; 10]);
-        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }
 
     #[test]
@@ -229,7 +230,7 @@ mod tests {
             &[0, 131, 3, 4], // a source route after the end of the list is no option
         ];
         for list in lists.into_iter().chain([&[1; 40][..]]) {
-            let bytes = craft::with_ip_options(&packet(), list);
+            let bytes = builder::with_ip_options(&packet(), list);
             let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(parsed.header_length(), HEADER + list.len());
             assert_eq!(parsed.tuple().unwrap().destination.port, 53);
@@ -246,7 +247,11 @@ mod tests {
             (&[7, 5, 4, 0], Malformed::OptionLength),
             (&[1, 1, 1, 7], Malformed::OptionLength),
         ] {
-            assert_eq!(cause(&craft::with_ip_options(&packet(), list)), Some(expected), "{list:?}");
+            assert_eq!(
+                cause(&builder::with_ip_options(&packet(), list)),
+                Some(expected),
+                "{list:?}"
+            );
         }
     }
 }

@@ -15,7 +15,7 @@ macro_rules! causes {
             /// Every cause, in the order of declaration: `ALL[cause as usize] == cause`.
             pub const ALL: [Self; [$($label),+].len()] = [$(Self::$name),+];
 
-            /// A short stable name in lower case with underscores, for counters and listings.
+            /// A short stable name in kebab-case, for counters and listings.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)+
@@ -33,49 +33,49 @@ causes! {
     /// Neither version 4 nor 6.
     Version => "version",
     /// IHL below 5, or the header is longer than the bytes that were read.
-    HeaderLength => "header_length",
+    HeaderLength => "header-length",
     /// The IP total length is shorter than the IP header.
-    TotalLength => "total_length",
+    TotalLength => "total-length",
     /// The IP total length is longer than the bytes that were read.
-    BeyondBuffer => "past_end",
+    BeyondBuffer => "beyond-buffer",
     /// Wrong IP header checksum.
-    HeaderChecksum => "header_checksum",
+    HeaderChecksum => "header-checksum",
     /// An IP option of length 0 or 1, or one that passes the end of the header.
-    OptionLength => "option_length",
+    OptionLength => "option-length",
     /// A loose or strict source route option (RFC 7126 §4.3, §4.4).
-    SourceRoute => "source_route",
+    SourceRoute => "source-route",
     /// A fragment without payload, or one that is not the last and whose payload is not a multiple of 8 bytes.
-    FragmentLength => "fragment_length",
+    FragmentLength => "fragment-length",
     /// A fragment that would end past the longest datagram, 65,535 bytes.
-    FragmentBeyondLimit => "fragment_past_end",
+    FragmentBeyondLimit => "fragment-beyond-limit",
     /// A first fragment without the whole transport header, or a later one that overlaps it (RFC 1858, RFC 3128).
-    FragmentTiny => "fragment_tiny",
+    FragmentTiny => "fragment-tiny",
     /// Fewer than the 20 bytes of a TCP header.
-    TcpTruncated => "tcp_truncated",
+    TcpTruncated => "tcp-truncated",
     /// A TCP data offset below 5, or one that passes the end of the packet.
-    TcpOffset => "tcp_offset",
+    TcpOffset => "tcp-offset",
     /// Fewer than the 8 bytes of a UDP header.
-    UdpTruncated => "udp_truncated",
+    UdpTruncated => "udp-truncated",
     /// A UDP length below 8, or longer than the IP payload.
-    UdpLength => "udp_length",
+    UdpLength => "udp-length",
     /// Fewer than the 8 bytes of an ICMP header.
-    IcmpTruncated => "icmp_truncated",
+    IcmpTruncated => "icmp-truncated",
     /// Wrong checksum of an ICMP error (RFC 5508 REQ-3). Queries are not checked: the host that asked does that.
-    IcmpChecksum => "icmp_checksum",
+    IcmpChecksum => "icmp-checksum",
     /// An ICMP error whose quote ends before the ports or the query identifier.
-    QuoteTruncated => "quote_truncated",
+    QuoteTruncated => "quote-truncated",
     /// An ICMP error whose quote does not start with an IPv4 header.
-    QuoteHeader => "quote_header",
+    QuoteHeader => "quote-header",
     /// An ICMP error whose length field (RFC 4884 §4) puts the end of the quote behind the end of the message.
-    QuoteLength => "quote_length",
+    QuoteLength => "quote-length",
     /// Wrong header checksum of the quoted packet (RFC 5508 REQ-3).
-    QuoteChecksum => "quote_checksum",
+    QuoteChecksum => "quote-checksum",
     /// An ICMP error about a fragment that is not the first.
-    QuoteFragment => "quote_fragment",
+    QuoteFragment => "quote-fragment",
     /// An ICMP error about an ICMP error.
-    QuoteIcmpError => "quote_icmp_error",
+    QuoteIcmpError => "quote-icmp-error",
     /// An ICMP error about an ICMP message that is neither query nor error.
-    QuoteIcmpOther => "quote_icmp_other",
+    QuoteIcmpOther => "quote-icmp-other",
 }
 
 impl fmt::Display for Malformed {

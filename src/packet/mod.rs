@@ -20,9 +20,8 @@
 //! path); network byte order does not leave this module; nothing else of this crate is known here.
 
 mod build;
+pub mod builder;
 mod checksum;
-pub mod craft;
-mod disguise;
 mod icmp;
 mod ipv4;
 mod malformed;
@@ -31,6 +30,7 @@ mod parse;
 #[cfg(test)]
 mod properties;
 mod rewrite;
+mod scrub;
 mod tcp;
 mod tuple;
 mod udp;
@@ -39,6 +39,6 @@ mod verify;
 pub use build::{IcmpErrorKind, icmp_error};
 pub use icmp::{IcmpError, QueryKind};
 pub use malformed::Malformed;
-pub use parse::{ChecksumMode, Payload, Parsed, parse};
+pub use parse::{ChecksumMode, Parsed, Payload, parse};
 pub use tcp::{Tcp, TcpFlags};
 pub use tuple::{Endpoint, Protocol, Tuple};

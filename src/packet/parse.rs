@@ -299,7 +299,7 @@ impl Parsed {
 mod tests {
     use super::*;
     use crate::packet::TcpFlags;
-    use crate::packet::craft;
+    use crate::packet::builder;
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -309,13 +309,13 @@ mod tests {
     }
 
     fn tuple(protocol: Protocol) -> Tuple {
-        craft::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
+        builder::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
     }
 
     fn udp_pieces() -> Vec<Vec<u8>> {
-        let mut bytes = craft::udp(tuple(Protocol::UDP), &[7; 40]);
-        craft::set_identification(&mut bytes, 77);
-        craft::fragments(&bytes, 16)
+        let mut bytes = builder::udp(tuple(Protocol::UDP), &[7; 40]);
+        builder::set_identification(&mut bytes, 77);
+        builder::fragments(&bytes, 16)
     }
 
     #[test]
@@ -335,22 +335,22 @@ mod tests {
 
     #[test]
     fn first_pieces_of_every_protocol_have_their_tuple() {
-        let echo = |kind| craft::echo(INSIDE, OUTSIDE, kind, 9, 1, &[0; 40]);
+        let echo = |kind| builder::echo(INSIDE, OUTSIDE, kind, 9, 1, &[0; 40]);
         let first = |bytes: &[u8]| {
-            let content = parsed(&craft::fragments(bytes, 24)[0]).unwrap().payload();
+            let content = parsed(&builder::fragments(bytes, 24)[0]).unwrap().payload();
             let Payload::Fragment { first_tuple, .. } = content else { panic!("{content:?}") };
             first_tuple
         };
         let icmp = |source, destination| {
-            craft::tuple(Protocol::ICMP, (INSIDE, source), (OUTSIDE, destination))
+            builder::tuple(Protocol::ICMP, (INSIDE, source), (OUTSIDE, destination))
         };
         assert_eq!(first(&echo(QueryKind::EchoRequest)), Some(icmp(9, 0)));
         assert_eq!(first(&echo(QueryKind::EchoReply)), Some(icmp(0, 9)));
-        let segment = craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[0; 40]);
+        let segment = builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[0; 40]);
         assert_eq!(first(&segment), Some(tuple(Protocol::TCP)));
-        let gre = craft::other(Protocol(47), INSIDE, OUTSIDE, &[0; 40]);
-        assert_eq!(first(&gre), Some(craft::tuple(Protocol(47), (INSIDE, 0), (OUTSIDE, 0))));
-        let error = craft::icmp_error(3, 3, INSIDE, OUTSIDE, &segment);
+        let gre = builder::other(Protocol(47), INSIDE, OUTSIDE, &[0; 40]);
+        assert_eq!(first(&gre), Some(builder::tuple(Protocol(47), (INSIDE, 0), (OUTSIDE, 0))));
+        let error = builder::icmp_error(3, 3, INSIDE, OUTSIDE, &segment);
         assert_eq!(first(&error), None);
     }
 
@@ -370,30 +370,30 @@ mod tests {
             (Protocol::TCP, MORE, 24, Malformed::TcpOffset),
             (Protocol::UDP, MORE, 8, Malformed::UdpLength),
         ] {
-            let mut bytes = craft::other(protocol, INSIDE, OUTSIDE, &vec![0; payload]);
+            let mut bytes = builder::other(protocol, INSIDE, OUTSIDE, &vec![0; payload]);
             bytes[6..8].copy_from_slice(&word.to_be_bytes());
-            craft::refresh_header_checksum(&mut bytes);
+            builder::refresh_header_checksum(&mut bytes);
             assert_eq!(parsed(&bytes).err(), Some(expected), "{protocol} {word:04x} {payload}");
         }
     }
 
     #[test]
     fn a_last_piece_of_one_byte_is_legal() {
-        let mut bytes = craft::other(Protocol::UDP, INSIDE, OUTSIDE, &[1]);
+        let mut bytes = builder::other(Protocol::UDP, INSIDE, OUTSIDE, &[1]);
         bytes[6..8].copy_from_slice(&1u16.to_be_bytes());
-        craft::refresh_header_checksum(&mut bytes);
+        builder::refresh_header_checksum(&mut bytes);
         assert!(parsed(&bytes).is_ok());
     }
 
     #[test]
     fn other_protocols_have_a_tuple_without_ports() {
         for protocol in [0, 2, 41, 47, 50, 132, 253, 255] {
-            let bytes = craft::other(Protocol(protocol), INSIDE, OUTSIDE, &[0xff; 8]);
+            let bytes = builder::other(Protocol(protocol), INSIDE, OUTSIDE, &[0xff; 8]);
             let parsed = parsed(&bytes).unwrap();
             assert_eq!(parsed.payload(), Payload::Other);
             assert_eq!(
                 parsed.tuple(),
-                Some(craft::tuple(Protocol(protocol), (INSIDE, 0), (OUTSIDE, 0)))
+                Some(builder::tuple(Protocol(protocol), (INSIDE, 0), (OUTSIDE, 0)))
             );
         }
     }
@@ -401,13 +401,13 @@ mod tests {
     #[test]
     fn a_super_packet_of_the_largest_size_is_one_packet() {
         let mut bytes =
-            craft::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &vec![0x5a; 65_495]);
-        craft::make_partial(&mut bytes);
+            builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &vec![0x5a; 65_495]);
+        builder::make_partial(&mut bytes);
         let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
         assert_eq!(parsed.length(), 65_535);
         let Payload::Tcp(tcp) = parsed.payload() else { panic!() };
         assert_eq!(tcp.payload_length, 65_495);
-        parsed.rewrite(&mut bytes, craft::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)), true);
-        craft::verify(&bytes, ChecksumMode::Partial).unwrap();
+        parsed.rewrite(&mut bytes, builder::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)), true);
+        builder::verify(&bytes, ChecksumMode::Partial).unwrap();
     }
 }

@@ -17,7 +17,7 @@ fn address() -> impl Strategy<Value = Ipv4Addr> {
 
 fn tuple() -> BoxedStrategy<Tuple> {
     (address(), word(), address(), word())
-        .prop_map(|(from, port, to, other)| craft::tuple(Protocol(0), (from, port), (to, other)))
+        .prop_map(|(from, port, to, other)| builder::tuple(Protocol(0), (from, port), (to, other)))
         .boxed()
 }
 
@@ -58,19 +58,26 @@ fn plain_packet() -> BoxedStrategy<Vec<u8>> {
     let content = prop_oneof![
         (tuple(), any::<u8>(), any::<u32>(), any::<u32>(), tcp_options, payload()).prop_map(
             |(tuple, flags, sequence, acknowledgement, options, payload)| {
-                craft::tcp(tuple, TcpFlags(flags), sequence, acknowledgement, &options, &payload)
+                builder::tcp(tuple, TcpFlags(flags), sequence, acknowledgement, &options, &payload)
             }
         ),
-        (tuple(), payload()).prop_map(|(tuple, payload)| craft::udp(tuple, &payload)),
+        (tuple(), payload()).prop_map(|(tuple, payload)| builder::udp(tuple, &payload)),
         (tuple(), payload())
-            .prop_map(|(tuple, payload)| craft::udp_without_checksum(tuple, &payload)),
+            .prop_map(|(tuple, payload)| builder::udp_without_checksum(tuple, &payload)),
         (tuple(), query_kind(), word(), payload()).prop_map(|(tuple, kind, sequence, payload)| {
             let (source, destination) = (tuple.source, tuple.destination);
-            craft::echo(source.address, destination.address, kind, source.port, sequence, &payload)
+            builder::echo(
+                source.address,
+                destination.address,
+                kind,
+                source.port,
+                sequence,
+                &payload,
+            )
         }),
         (tuple(), prop::sample::select(vec![2u8, 41, 47, 50, 132, 253]), payload()).prop_map(
             |(tuple, protocol, payload)| {
-                craft::other(
+                builder::other(
                     Protocol(protocol),
                     tuple.source.address,
                     tuple.destination.address,
@@ -83,10 +90,10 @@ fn plain_packet() -> BoxedStrategy<Vec<u8>> {
         prop_oneof![3 => Just(vec![]), 1 => Just(vec![148, 4, 0, 0]), 1 => Just(vec![1; 40])];
     (content, ip_options, any::<u8>(), any::<bool>(), any::<u16>())
         .prop_map(|(mut bytes, options, ttl, dont_fragment, identification)| {
-            craft::set_ttl(&mut bytes, ttl);
-            craft::set_dont_fragment(&mut bytes, dont_fragment);
-            craft::set_identification(&mut bytes, identification);
-            craft::with_ip_options(&bytes, &options)
+            builder::set_ttl(&mut bytes, ttl);
+            builder::set_dont_fragment(&mut bytes, dont_fragment);
+            builder::set_identification(&mut bytes, identification);
+            builder::with_ip_options(&bytes, &options)
         })
         .boxed()
 }
@@ -99,7 +106,7 @@ fn error_packet() -> BoxedStrategy<Vec<u8>> {
             let header = usize::from(quoted[0] & 15) * 4;
             let length = header + cut.index(quoted.len() - header + 1);
             let [high, low] = mtu.to_be_bytes();
-            craft::icmp(source, destination, kind, code, [0, 0, high, low], &quoted[..length])
+            builder::icmp(source, destination, kind, code, [0, 0, high, low], &quoted[..length])
         })
         .boxed()
 }
@@ -107,7 +114,7 @@ fn error_packet() -> BoxedStrategy<Vec<u8>> {
 fn fragment() -> BoxedStrategy<Vec<u8>> {
     (prop_oneof![plain_packet(), error_packet()], any::<prop::sample::Index>())
         .prop_map(|(packet, which)| {
-            let mut pieces = craft::fragments(&packet, 24);
+            let mut pieces = builder::fragments(&packet, 24);
             if pieces.is_empty() { packet } else { pieces.swap_remove(which.index(pieces.len())) }
         })
         .boxed()
@@ -136,11 +143,11 @@ fn damaged_packet() -> BoxedStrategy<Vec<u8>> {
             let start = usize::from(bytes[0] & 15) * 4;
             if icmp_checksum && bytes[9] == 1 && bytes.len() >= start + 8 {
                 bytes[start + 2..start + 4].fill(0);
-                let checksum = !craft::ones_complement_sum(&bytes[start..]);
+                let checksum = !builder::ones_complement_sum(&bytes[start..]);
                 bytes[start + 2..start + 4].copy_from_slice(&checksum.to_be_bytes());
             }
             if header_checksum {
-                craft::refresh_header_checksum(&mut bytes);
+                builder::refresh_header_checksum(&mut bytes);
             }
             bytes
         })
@@ -153,7 +160,7 @@ fn in_mode(mut bytes: Vec<u8>, partial: bool) -> (Vec<u8>, ChecksumMode) {
     if !partial || is_fragment {
         return (bytes, ChecksumMode::Complete);
     }
-    craft::make_partial(&mut bytes);
+    builder::make_partial(&mut bytes);
     (bytes, ChecksumMode::Partial)
 }
 
@@ -169,10 +176,14 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
     parsed.clamp_mss(&mut bytes, number);
     let _ = parsed.window_scale(&bytes);
     parsed.rewrite(&mut bytes, to, true);
-    parsed.conceal_recorded(&mut bytes, |address| address.octets()[3] % 2 == 0, to.source.address);
-    parsed.renumber(&mut bytes, number);
+    parsed.strip_recorded_addresses(
+        &mut bytes,
+        |address| address.octets()[3] % 2 == 0,
+        to.source.address,
+    );
+    parsed.set_identification(&mut bytes, number);
     let _ = parsed.quoted_identification(&bytes);
-    parsed.renumber_quote(&mut bytes, number);
+    parsed.set_quoted_identification(&mut bytes, number);
     parsed.rewrite_error(
         &mut bytes,
         to.source.address,
@@ -216,7 +227,7 @@ fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit
 
 fn back(parsed: &Parsed, bytes: &mut [u8]) {
     let addresses =
-        craft::tuple(parsed.protocol(), (parsed.source(), 0), (parsed.destination(), 0));
+        builder::tuple(parsed.protocol(), (parsed.source(), 0), (parsed.destination(), 0));
     let (to, quoted) = match parsed.payload() {
         Payload::IcmpError(error) => (addresses, error.quoted),
         Payload::Fragment { first_tuple, .. } => (first_tuple.unwrap_or(addresses), addresses),
@@ -260,11 +271,11 @@ proptest! {
         bytes in any_packet(), to in tuple(), quoted in tuple(), partial: bool, ttl_credit: bool,
     ) {
         let (mut bytes, mode) = in_mode(bytes, partial);
-        craft::verify(&bytes, mode).unwrap();
+        builder::verify(&bytes, mode).unwrap();
         let Ok(parsed) = parse(&bytes, mode) else { return Ok(()) };
         let before = bytes.clone();
         there(&parsed, &mut bytes, to, quoted, ttl_credit);
-        if let Err(problem) = craft::verify(&bytes, mode) {
+        if let Err(problem) = builder::verify(&bytes, mode) {
             prop_assert!(false, "{}\n{:02x?}\n{:02x?}", problem, before, bytes);
         }
         let after = parse(&bytes, mode).unwrap();
@@ -326,19 +337,19 @@ proptest! {
     fn concealing_and_renumbering_change_recorded_addresses_the_number_and_checksums_alone(
         packet in any_packet(), list in option_list(), in_quote: bool, instead in address(), number: u16,
     ) {
-        let with_list = if packet[0] == 0x45 { craft::with_ip_options(&packet, &list) } else { packet };
+        let with_list = if packet[0] == 0x45 { builder::with_ip_options(&packet, &list) } else { packet };
         let mut bytes = if in_quote {
-            craft::icmp_error(3, 3, instead, instead, &with_list)
+            builder::icmp_error(3, 3, instead, instead, &with_list)
         } else {
             with_list
         };
         let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
         let before = bytes.clone();
         let is_private = |address: Ipv4Addr| address.octets()[0] % 2 == 1;
-        parsed.conceal_recorded(&mut bytes, is_private, instead);
-        parsed.renumber(&mut bytes, number);
-        parsed.renumber_quote(&mut bytes, number);
-        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        parsed.strip_recorded_addresses(&mut bytes, is_private, instead);
+        parsed.set_identification(&mut bytes, number);
+        parsed.set_quoted_identification(&mut bytes, number);
+        builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         prop_assert_eq!(bytes.len(), before.len());
         prop_assert_eq!(u16::from_be_bytes([bytes[4], bytes[5]]), number);
 
@@ -413,7 +424,7 @@ proptest! {
         let before = bytes.clone();
         let clamped = parsed.clamp_mss(&mut bytes, maximum);
         prop_assert_eq!(clamped, bytes != before);
-        craft::verify(&bytes, mode).unwrap();
+        builder::verify(&bytes, mode).unwrap();
     }
 
     #[test]
@@ -424,7 +435,7 @@ proptest! {
         let answer = IcmpErrorKind::FragmentationNeeded { mtu: number };
         let length = icmp_error(&parsed, &mut buffer, bytes.len(), answer, Ipv4Addr::new(10, 0, 0, 100));
         let Some(length) = length else { return Ok(()) };
-        craft::verify(&buffer[..length], ChecksumMode::Complete).unwrap();
+        builder::verify(&buffer[..length], ChecksumMode::Complete).unwrap();
         prop_assert_eq!(&buffer[28..length], &bytes[..]);
     }
 }
@@ -438,7 +449,7 @@ fn corner_words_squared_in_every_field() {
         .iter()
         .flat_map(|first| CORNERS.map(|second| (*first, second)))
         .map(|(first, second)| {
-            craft::tuple(
+            builder::tuple(
                 Protocol(0),
                 (address(first, second), first),
                 (address(second, first), second),
@@ -447,9 +458,9 @@ fn corner_words_squared_in_every_field() {
         .collect();
     for from in &tuples {
         for to in &tuples {
-            let tcp = craft::tcp(*from, TcpFlags::ACK, 0, 0, &[], &[]);
-            let udp = craft::udp(*from, &[]);
-            let echo = craft::echo(
+            let tcp = builder::tcp(*from, TcpFlags::ACK, 0, 0, &[], &[]);
+            let udp = builder::udp(*from, &[]);
+            let echo = builder::echo(
                 from.source.address,
                 from.destination.address,
                 QueryKind::EchoReply,
@@ -458,16 +469,16 @@ fn corner_words_squared_in_every_field() {
                 &[],
             );
             let error =
-                craft::icmp_error(3, 3, from.source.address, from.destination.address, &udp);
+                builder::icmp_error(3, 3, from.source.address, from.destination.address, &udp);
             for bytes in [tcp, udp, echo, error] {
                 for mode in [ChecksumMode::Complete, ChecksumMode::Partial] {
                     let mut bytes = bytes.clone();
                     if mode == ChecksumMode::Partial {
-                        craft::make_partial(&mut bytes);
+                        builder::make_partial(&mut bytes);
                     }
                     let parsed = parse(&bytes, mode).unwrap();
                     there(&parsed, &mut bytes, *to, to.reversed(), true);
-                    craft::verify(&bytes, mode).unwrap();
+                    builder::verify(&bytes, mode).unwrap();
                 }
             }
         }

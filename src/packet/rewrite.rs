@@ -1,9 +1,9 @@
 //! Changing addresses, ports and TTL in place. Every checksum moves by the difference and is never computed anew.
 
-use super::checksum::{self, Change};
+use super::checksum::{self, ChecksumDelta};
 use super::icmp::{self, Quote};
 use super::ipv4;
-use super::parse::{ChecksumMode, Payload, Fields, Parsed};
+use super::parse::{ChecksumMode, Fields, Parsed, Payload};
 use super::tcp;
 use super::tuple::Tuple;
 use super::udp;
@@ -60,7 +60,7 @@ fn rewrite_header(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     ttl_credit: bool,
-) -> Change {
+) -> ChecksumDelta {
     let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
         unreachable!("Header::parse saw this many bytes");
     };
@@ -68,7 +68,7 @@ fn rewrite_header(
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
     let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let addresses = Change::default()
+    let addresses = ChecksumDelta::default()
         .two_words(two_words(SOURCE), source.to_bits())
         .two_words(two_words(DESTINATION), destination.to_bits());
     let ttl = header[TTL].saturating_add(u8::from(ttl_credit));
@@ -88,7 +88,7 @@ fn rewrite_transport(
     transport: &mut [u8],
     fields: Fields,
     to: Tuple,
-    addresses: Change,
+    addresses: ChecksumDelta,
     mode: ChecksumMode,
 ) {
     match fields {
@@ -114,7 +114,7 @@ fn rewrite_transport(
 
 /// Rewrites the two ports, which TCP and UDP have in the same place; returns the change with `addresses`.
 #[inline]
-fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: Change) -> Change {
+fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: ChecksumDelta) -> ChecksumDelta {
     let Some(ports) = transport.first_chunk_mut::<4>() else {
         unreachable!("parse read the ports");
     };
@@ -128,7 +128,7 @@ fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: Change) -> Change {
 fn rewrite_identifier(icmp: &mut [u8], identifier: u16) {
     let old = icmp::identifier(icmp);
     icmp[icmp::IDENTIFIER..][..2].copy_from_slice(&identifier.to_be_bytes());
-    let change = Change::default().word(old, identifier);
+    let change = ChecksumDelta::default().word(old, identifier);
     update(icmp, icmp::CHECKSUM, |field| change.apply(field));
     // The one message that can be all zeros (see the module `checksum`): its checksum is the other zero.
     if identifier == 0 && icmp.iter().all(|byte| *byte == 0) {
@@ -156,25 +156,25 @@ fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
     let (quoted_header, transport) = quoted.split_at_mut(header_length);
     let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
     rewrite_transport(transport, quote.fields, to, addresses, ChecksumMode::Complete);
-    let change = Change::default().word(before, checksum::sum(quoted));
+    let change = ChecksumDelta::default().word(before, checksum::sum(quoted));
     update(header, icmp::CHECKSUM, |field| change.apply(field));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Protocol, QueryKind, TcpFlags, craft, parse};
+    use crate::packet::{Protocol, QueryKind, TcpFlags, builder, parse};
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
     fn from(protocol: Protocol) -> Tuple {
-        craft::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
+        builder::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
     }
 
     fn to(protocol: Protocol) -> Tuple {
-        craft::tuple(protocol, (PUBLIC, 61_234), (OUTSIDE, 53))
+        builder::tuple(protocol, (PUBLIC, 61_234), (OUTSIDE, 53))
     }
 
     fn rewritten(mut bytes: Vec<u8>, mode: ChecksumMode, to: Tuple) -> Vec<u8> {
@@ -185,36 +185,36 @@ mod tests {
     #[test]
     fn rewritten_is_what_would_have_been_crafted() {
         use ChecksumMode::Complete;
-        let tcp = |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
+        let tcp = |tuple| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
         assert_eq!(
             rewritten(tcp(from(Protocol::TCP)), Complete, to(Protocol::TCP)),
             tcp(to(Protocol::TCP))
         );
-        let udp = |tuple| craft::udp(tuple, b"odd");
+        let udp = |tuple| builder::udp(tuple, b"odd");
         assert_eq!(
             rewritten(udp(from(Protocol::UDP)), Complete, to(Protocol::UDP)),
             udp(to(Protocol::UDP))
         );
         let echo = |address, identifier| {
-            craft::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, b"odd")
+            builder::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, b"odd")
         };
         assert_eq!(
             rewritten(echo(INSIDE, 5000), Complete, to(Protocol::ICMP)),
             echo(PUBLIC, 61_234)
         );
-        let gre = |address| craft::other(Protocol(47), address, OUTSIDE, b"gre");
+        let gre = |address| builder::other(Protocol(47), address, OUTSIDE, b"gre");
         assert_eq!(rewritten(gre(INSIDE), Complete, to(Protocol(47))), gre(PUBLIC));
     }
 
     #[test]
     fn partial_checksums_follow_addresses_and_ignore_ports() {
         for make in [
-            |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"x"),
-            |tuple| craft::udp(tuple, b"x"),
+            |tuple| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"x"),
+            |tuple| builder::udp(tuple, b"x"),
         ] {
             let partial = |tuple| {
                 let mut bytes = make(tuple);
-                craft::make_partial(&mut bytes);
+                builder::make_partial(&mut bytes);
                 bytes
             };
             let protocol = Protocol(make(from(Protocol(0)))[9]);
@@ -225,14 +225,14 @@ mod tests {
 
     #[test]
     fn udp_without_checksum_stays_without_and_has_its_ports_rewritten() {
-        let bytes = craft::udp_without_checksum(from(Protocol::UDP), b"x");
-        let expected = craft::udp_without_checksum(to(Protocol::UDP), b"x");
+        let bytes = builder::udp_without_checksum(from(Protocol::UDP), b"x");
+        let expected = builder::udp_without_checksum(to(Protocol::UDP), b"x");
         assert_eq!(rewritten(bytes, ChecksumMode::Complete, to(Protocol::UDP)), expected);
     }
 
     #[test]
     fn udp_field_of_zero_is_a_sum_in_partial_mode() {
-        let bytes = craft::udp_without_checksum(from(Protocol::UDP), b"x");
+        let bytes = builder::udp_without_checksum(from(Protocol::UDP), b"x");
         let after = rewritten(bytes, ChecksumMode::Partial, to(Protocol::UDP));
         assert_ne!(after[26..28], [0, 0]);
     }
@@ -241,19 +241,19 @@ mod tests {
     #[test]
     fn a_computed_zero_is_ffff_for_udp_and_zero_for_tcp() {
         for aimed in [from(Protocol::UDP), to(Protocol::UDP)] {
-            let probe = craft::udp(aimed, &[0, 0]);
+            let probe = builder::udp(aimed, &[0, 0]);
             let payload = [probe[26], probe[27]];
-            assert_eq!(craft::udp(aimed, &payload)[26..28], [0xff, 0xff]);
+            assert_eq!(builder::udp(aimed, &payload)[26..28], [0xff, 0xff]);
             let there = rewritten(
-                craft::udp(from(Protocol::UDP), &payload),
+                builder::udp(from(Protocol::UDP), &payload),
                 ChecksumMode::Complete,
                 to(Protocol::UDP),
             );
-            assert_eq!(there, craft::udp(to(Protocol::UDP), &payload));
+            assert_eq!(there, builder::udp(to(Protocol::UDP), &payload));
             let back = rewritten(there, ChecksumMode::Complete, from(Protocol::UDP));
-            assert_eq!(back, craft::udp(from(Protocol::UDP), &payload));
+            assert_eq!(back, builder::udp(from(Protocol::UDP), &payload));
         }
-        let tcp = |tuple, payload: &[u8]| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], payload);
+        let tcp = |tuple, payload: &[u8]| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[], payload);
         for aimed in [from(Protocol::TCP), to(Protocol::TCP)] {
             let probe = tcp(aimed, &[0, 0]);
             let payload = [probe[36], probe[37]];
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn an_icmp_checksum_of_zero_is_a_value_like_any_other() {
         let echo = |address, identifier, payload: &[u8]| {
-            craft::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, payload)
+            builder::echo(address, OUTSIDE, QueryKind::EchoRequest, identifier, 3, payload)
         };
         for aimed in [5000, 61_234] {
             let probe = echo(INSIDE, aimed, &[0, 0]);
@@ -289,11 +289,12 @@ mod tests {
 
     #[test]
     fn an_echo_reply_of_nothing_but_zeros_keeps_a_checksum_that_receivers_accept() {
-        let reply =
-            |identifier| craft::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9]);
+        let reply = |identifier| {
+            builder::echo(OUTSIDE, INSIDE, QueryKind::EchoReply, identifier, 0, &[0; 9])
+        };
         assert_eq!(reply(0)[22..24], [0xff, 0xff]);
         for (before, after) in [(0, 0), (0, 9), (9, 0), (0xffff, 0), (0, 0xffff)] {
-            let to = craft::tuple(Protocol::ICMP, (OUTSIDE, 0), (INSIDE, after));
+            let to = builder::tuple(Protocol::ICMP, (OUTSIDE, 0), (INSIDE, after));
             assert_eq!(
                 rewritten(reply(before), ChecksumMode::Complete, to),
                 reply(after),
@@ -305,7 +306,7 @@ mod tests {
     /// CSUM-4.
     #[test]
     fn a_wrong_checksum_stays_equally_wrong() {
-        let tcp = |tuple| craft::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"payload");
+        let tcp = |tuple| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[], b"payload");
         let value = |bytes: &[u8]| u32::from(u16::from_be_bytes([bytes[36], bytes[37]]));
         let (right, right_after) = (tcp(from(Protocol::TCP)), tcp(to(Protocol::TCP)));
         for error in 0..=u16::MAX {
@@ -321,13 +322,13 @@ mod tests {
     #[test]
     fn ttl_is_credited_once_and_never_past_255() {
         for (ttl, expected) in [(1, 2), (64, 65), (254, 255), (255, 255)] {
-            let mut bytes = craft::udp(from(Protocol::UDP), b"x");
-            craft::set_ttl(&mut bytes, ttl);
+            let mut bytes = builder::udp(from(Protocol::UDP), b"x");
+            builder::set_ttl(&mut bytes, ttl);
             let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(parsed.ttl(), ttl);
             parsed.rewrite(&mut bytes, to(Protocol::UDP), true);
             assert_eq!(bytes[8], expected);
-            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+            builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         }
     }
 
@@ -335,20 +336,23 @@ mod tests {
     fn pieces_put_together_after_the_rewrite_are_the_rewritten_datagram() {
         let payload: Vec<u8> = (0..100).collect();
         for (bytes, expected) in [
-            (craft::udp(from(Protocol::UDP), &payload), craft::udp(to(Protocol::UDP), &payload)),
             (
-                craft::tcp(from(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
-                craft::tcp(to(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
+                builder::udp(from(Protocol::UDP), &payload),
+                builder::udp(to(Protocol::UDP), &payload),
             ),
             (
-                craft::echo(INSIDE, OUTSIDE, QueryKind::EchoRequest, 5000, 1, &payload),
-                craft::echo(PUBLIC, OUTSIDE, QueryKind::EchoRequest, 61_234, 1, &payload),
+                builder::tcp(from(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
+                builder::tcp(to(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &payload),
+            ),
+            (
+                builder::echo(INSIDE, OUTSIDE, QueryKind::EchoRequest, 5000, 1, &payload),
+                builder::echo(PUBLIC, OUTSIDE, QueryKind::EchoRequest, 61_234, 1, &payload),
             ),
         ] {
             let mut whole = Vec::new();
-            for piece in craft::fragments(&bytes, 24) {
+            for piece in builder::fragments(&bytes, 24) {
                 let piece = rewritten(piece, ChecksumMode::Complete, to(Protocol(bytes[9])));
-                craft::verify(&piece, ChecksumMode::Complete).unwrap();
+                builder::verify(&piece, ChecksumMode::Complete).unwrap();
                 whole.extend_from_slice(&piece[20..]);
             }
             assert_eq!(whole, expected[20..]);
@@ -358,22 +362,26 @@ mod tests {
     #[test]
     fn an_error_rewritten_as_if_it_were_none_keeps_its_quote() {
         let mut bytes =
-            craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::udp(to(Protocol::UDP), b"x"));
+            builder::icmp_error(3, 3, OUTSIDE, PUBLIC, &builder::udp(to(Protocol::UDP), b"x"));
         let expected =
-            craft::icmp_error(3, 3, OUTSIDE, INSIDE, &craft::udp(to(Protocol::UDP), b"x"));
+            builder::icmp_error(3, 3, OUTSIDE, INSIDE, &builder::udp(to(Protocol::UDP), b"x"));
         let parsed = parse(&bytes, ChecksumMode::Partial).unwrap();
-        parsed.rewrite(&mut bytes, craft::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)), false);
+        parsed.rewrite(
+            &mut bytes,
+            builder::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)),
+            false,
+        );
         assert_eq!(bytes, expected);
     }
 
     #[test]
     fn rewrite_error_of_another_packet_changes_its_addresses_alone() {
-        let mut bytes = craft::udp(from(Protocol::UDP), b"x");
+        let mut bytes = builder::udp(from(Protocol::UDP), b"x");
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);
         assert_eq!(
             bytes,
-            craft::udp(craft::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x")
+            builder::udp(builder::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x")
         );
     }
 }

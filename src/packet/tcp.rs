@@ -1,9 +1,9 @@
 //! TCP: the header fields that session tracking needs, and the options of a SYN.
 
-use super::checksum::Change;
+use super::checksum::ChecksumDelta;
 use super::malformed::Malformed;
 use super::options;
-use super::parse::{ChecksumMode, Payload, Parsed};
+use super::parse::{ChecksumMode, Parsed, Payload};
 use super::tuple::Protocol;
 use std::ops::{BitOr, Range};
 
@@ -164,9 +164,9 @@ impl Parsed {
             clamped = true;
             if self.checksum_mode() == ChecksumMode::Complete {
                 let change = if option.start % 2 == 0 {
-                    Change::default().word(old, maximum)
+                    ChecksumDelta::default().word(old, maximum)
                 } else {
-                    Change::default().word(old.swap_bytes(), maximum.swap_bytes())
+                    ChecksumDelta::default().word(old.swap_bytes(), maximum.swap_bytes())
                 };
                 let field = self.header_length() + CHECKSUM;
                 let checksum = change.apply(u16::from_be_bytes([bytes[field], bytes[field + 1]]));
@@ -205,14 +205,14 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Protocol, Tuple, craft, parse};
+    use crate::packet::{Protocol, Tuple, builder, parse};
 
     fn tuple() -> Tuple {
-        craft::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
+        builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
     }
 
     fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
-        craft::tcp(tuple(), flags, 1000, 2000, options, b"data")
+        builder::tcp(tuple(), flags, 1000, 2000, options, b"data")
     }
 
     fn clamp(bytes: &mut [u8], mode: ChecksumMode, maximum: u16) -> bool {
@@ -227,13 +227,13 @@ mod tests {
             for flags in [TcpFlags::SYN, TcpFlags::SYN | TcpFlags::ACK] {
                 let mut bytes = segment(flags, options);
                 assert!(clamp(&mut bytes, ChecksumMode::Complete, 1000));
-                craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+                builder::verify(&bytes, ChecksumMode::Complete).unwrap();
                 assert!(bytes.windows(4).any(|option| option == [2, 4, 3, 232]));
 
                 let mut bytes = segment(flags, options);
-                craft::make_partial(&mut bytes);
+                builder::make_partial(&mut bytes);
                 assert!(clamp(&mut bytes, ChecksumMode::Partial, 1000));
-                craft::verify(&bytes, ChecksumMode::Partial).unwrap();
+                builder::verify(&bytes, ChecksumMode::Partial).unwrap();
                 assert!(bytes.windows(4).any(|option| option == [2, 4, 3, 232]));
             }
         }
@@ -288,7 +288,7 @@ mod tests {
         let expected = Tcp {
             sequence: 1000,
             acknowledgement: 2000,
-            window: craft::WINDOW,
+            window: builder::WINDOW,
             payload_length: 4,
             flags: TcpFlags::ACK | TcpFlags::PSH,
         };
@@ -308,7 +308,7 @@ mod tests {
             );
         }
         let short =
-            craft::other(Protocol::TCP, [10, 0, 0, 1].into(), [192, 0, 2, 1].into(), &[0; 19]);
+            builder::other(Protocol::TCP, [10, 0, 0, 1].into(), [192, 0, 2, 1].into(), &[0; 19]);
         assert_eq!(parse(&short, ChecksumMode::Complete).err(), Some(Malformed::TcpTruncated));
     }
 }

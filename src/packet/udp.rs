@@ -25,13 +25,13 @@ pub(super) fn read(payload: &[u8], fragment: bool) -> Result<(u16, u16), Malform
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Protocol, craft, parse};
+    use crate::packet::{ChecksumMode, Protocol, builder, parse};
 
     #[test]
     fn wrong_lengths_are_refused() {
-        let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53));
+        let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53));
         for length in 0..=40u16 {
-            let mut bytes = craft::udp(tuple, b"four");
+            let mut bytes = builder::udp(tuple, b"four");
             bytes[24..26].copy_from_slice(&length.to_be_bytes());
             let refused = !(8..=12).contains(&length);
             assert_eq!(
@@ -40,7 +40,7 @@ mod tests {
             );
         }
         let short =
-            craft::other(Protocol::UDP, tuple.source.address, tuple.destination.address, &[0; 7]);
+            builder::other(Protocol::UDP, tuple.source.address, tuple.destination.address, &[0; 7]);
         assert_eq!(parse(&short, ChecksumMode::Complete).err(), Some(Malformed::UdpTruncated));
     }
 }

@@ -1,7 +1,7 @@
 //! Every checksum of a packet computed in full: the oracle of tests. It shares no code with `checksum.rs`, is written
 //! as the RFCs say it, and has etherparse compute everything a second time.
 
-use super::craft;
+use super::builder;
 use super::parse::ChecksumMode;
 use etherparse::{Ipv4Header, TcpSlice, UdpHeader};
 
@@ -54,7 +54,7 @@ impl Packet {
     fn read(bytes: &[u8]) -> Result<Self, String> {
         let (header, _) = Ipv4Header::from_slice(bytes).map_err(|error| error.to_string())?;
         let header_length = usize::from(bytes[0] & 15) * 4;
-        if craft::ones_complement_sum(&bytes[..header_length]) != 0xffff {
+        if builder::ones_complement_sum(&bytes[..header_length]) != 0xffff {
             return Err(format!("IP header checksum {:04x}", header.header_checksum));
         }
         if header.calc_header_checksum() != header.header_checksum {
@@ -72,7 +72,7 @@ impl Packet {
     }
 
     fn pseudo_header(&self, length: usize) -> Vec<u8> {
-        craft::pseudo_header(self.source, self.destination, self.protocol, length)
+        builder::pseudo_header(self.source, self.destination, self.protocol, length)
     }
 }
 
@@ -88,7 +88,7 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
                 let wanted = segment
                     .calc_checksum_ipv4(packet.source, packet.destination)
                     .map_err(|error| error.to_string())?;
-                complete("TCP", word(16), craft::ones_complement_sum(&whole), wanted)
+                complete("TCP", word(16), builder::ones_complement_sum(&whole), wanted)
             }
         },
         17 if payload.len() >= 8 => {
@@ -105,7 +105,7 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
                     let wanted = header
                         .calc_checksum_ipv4_raw(packet.source, packet.destination, data)
                         .map_err(|error| error.to_string())?;
-                    complete("UDP", word(6), craft::ones_complement_sum(&whole), wanted)
+                    complete("UDP", word(6), builder::ones_complement_sum(&whole), wanted)
                 }
             }
         }
@@ -124,7 +124,7 @@ fn icmp(message: &[u8]) -> Result<(), String> {
         .add_slice(&message[4..])
         .ones_complement()
         .to_be();
-    complete("ICMP", field, craft::ones_complement_sum(message), wanted)
+    complete("ICMP", field, builder::ones_complement_sum(message), wanted)
 }
 
 /// A checksum that was summed with its field must come to `0xffff`, and the field be what etherparse computes.
@@ -139,7 +139,7 @@ fn complete(name: &str, field: u16, sum: u16, etherparse: u16) -> Result<(), Str
 }
 
 fn partial(name: &str, field: u16, pseudo_header: &[u8]) -> Result<(), String> {
-    let wanted = craft::ones_complement_sum(pseudo_header);
+    let wanted = builder::ones_complement_sum(pseudo_header);
     if field == wanted {
         Ok(())
     } else {
@@ -155,33 +155,33 @@ mod tests {
     /// A byte whose change only a checksum can show is flipped: verify must see it.
     #[test]
     fn a_flipped_bit_anywhere_is_seen() {
-        let tuple = craft::tuple(Protocol::TCP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
+        let tuple = builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
         let (source, destination) = (tuple.source.address, tuple.destination.address);
-        let udp = craft::udp(tuple, b"odd");
+        let udp = builder::udp(tuple, b"odd");
         for bytes in [
-            craft::tcp(tuple, TcpFlags::SYN, 1, 2, &[2, 4, 5, 180], b"odd"),
-            craft::echo(source, destination, QueryKind::EchoRequest, 1, 2, b"odd"),
-            craft::icmp_error(11, 0, destination, source, &udp),
+            builder::tcp(tuple, TcpFlags::SYN, 1, 2, &[2, 4, 5, 180], b"odd"),
+            builder::echo(source, destination, QueryKind::EchoRequest, 1, 2, b"odd"),
+            builder::icmp_error(11, 0, destination, source, &udp),
             udp,
         ] {
-            craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+            builder::verify(&bytes, ChecksumMode::Complete).unwrap();
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes.clone();
                 flipped[bit / 8] ^= 1 << (bit % 8);
-                assert!(craft::verify(&flipped, ChecksumMode::Complete).is_err(), "bit {bit}");
+                assert!(builder::verify(&flipped, ChecksumMode::Complete).is_err(), "bit {bit}");
             }
         }
     }
 
     #[test]
     fn a_quote_is_verified_by_itself() {
-        let tuple = craft::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
-        let mut quoted = craft::udp(tuple, b"odd");
+        let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
+        let mut quoted = builder::udp(tuple, b"odd");
         quoted[27] ^= 1;
         let bytes =
-            craft::icmp_error(11, 0, tuple.destination.address, tuple.source.address, &quoted);
+            builder::icmp_error(11, 0, tuple.destination.address, tuple.source.address, &quoted);
         assert!(
-            craft::verify(&bytes, ChecksumMode::Complete)
+            builder::verify(&bytes, ChecksumMode::Complete)
                 .unwrap_err()
                 .starts_with("quoted packet: UDP")
         );

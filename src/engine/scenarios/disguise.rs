@@ -9,8 +9,8 @@ fn identification(packet: &[u8]) -> u16 {
 }
 
 fn numbered(mut packet: Vec<u8>, number: u16, dont_fragment: bool) -> Vec<u8> {
-    craft::set_dont_fragment(&mut packet, dont_fragment);
-    craft::set_identification(&mut packet, number);
+    builder::set_dont_fragment(&mut packet, dont_fragment);
+    builder::set_identification(&mut packet, number);
     packet
 }
 
@@ -50,8 +50,8 @@ fn what_leaves_the_inside_gets_a_number_of_its_own_unless_it_is_atomic() {
 fn pieces_of_datagrams_with_equal_numbers_never_mix() {
     let mut stage = Stage::new(two_lines());
     let pieces = |from, to, fill: u8| {
-        let packet = craft::udp(tuple(Protocol::UDP, from, to), &[fill; 2500]);
-        craft::fragments(&numbered(packet, 7, false), 1000)
+        let packet = builder::udp(tuple(Protocol::UDP, from, to), &[fill; 2500]);
+        builder::fragments(&numbered(packet, 7, false), 1000)
     };
     for (one, other, receiver) in [
         (pieces((S1, 5000), (E1, 53), 1), pieces((S2, 5000), (E1, 53), 2), E1),
@@ -87,13 +87,13 @@ fn an_error_about_a_first_piece_shows_the_number_that_its_sender_gave_it() {
     for (from, to, reporter, expected) in
         [((S2, 5000), (E1, 53), ROUTER, (S2, 5000)), ((E1, 4444), (G, 8080), S1, (E1, 4444))]
     {
-        let packet = craft::udp(tuple(Protocol::UDP, from, to), &[7; 2500]);
-        let pieces = craft::fragments(&numbered(packet, 77, false), 1000);
+        let packet = builder::udp(tuple(Protocol::UDP, from, to), &[7; 2500]);
+        let pieces = builder::fragments(&numbered(packet, 77, false), 1000);
         let sent = stage.run(&plain(&pieces));
         assert_eq!(sent.len(), 3);
         assert_ne!(identification(&sent[0].0), 77);
         let error =
-            craft::icmp_error(11, 1, reporter, parsed(&sent[0].0).source(), &sent[0].0[..100]);
+            builder::icmp_error(11, 1, reporter, parsed(&sent[0].0).source(), &sent[0].0[..100]);
         let out = stage.send(&error).expect("translated");
         assert_eq!(identification(&out[28..]), 77);
         let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
@@ -108,10 +108,10 @@ fn segments_of_a_super_packet_share_no_number_with_other_packets() {
     let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
     let mut seen = HashSet::new();
     for round in 0..50 {
-        let single = craft::tcp(connection, ACK, 501, 101, &[], b"single");
+        let single = builder::tcp(connection, ACK, 501, 101, &[], b"single");
         assert!(seen.insert(identification(&stage.send(&single).expect("passes"))));
-        let mut packet = craft::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
-        craft::make_partial(&mut packet);
+        let mut packet = builder::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
+        builder::make_partial(&mut packet);
         let segmentation =
             Some(Segmentation { kind: SegmentationKind::Tcp4, size: 1460, header_length: 40 });
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
@@ -134,7 +134,7 @@ fn recorded_private_addresses_stay_inside() {
         list.extend(addresses.iter().flat_map(|address| address.octets()));
         list
     };
-    let with = |packet: Vec<u8>, addresses| craft::with_ip_options(&packet, &option(addresses));
+    let with = |packet: Vec<u8>, addresses| builder::with_ip_options(&packet, &option(addresses));
     let recorded = [S2, BOX, tun, link_local, ROUTER];
     let concealed = [G, G, G, G, ROUTER];
 
@@ -142,17 +142,17 @@ fn recorded_private_addresses_stay_inside() {
         let sent = numbered(with(udp((S2, 5000), (E1, 53)), recorded), 7, dont_fragment);
         let out = stage.send(&sent).expect("passes");
         assert_eq!(out[20..44], option(concealed));
-        assert_eq!(out[48..], craft::udp(parsed(&out).tuple().expect("udp"), b"payload")[24..]);
+        assert_eq!(out[48..], builder::udp(parsed(&out).tuple().expect("udp"), b"payload")[24..]);
     }
     // Inwards they stay: nothing there is to be hidden from the inside.
     let arrived = stage.send(&with(udp((E1, 4444), (G, 8080)), recorded)).expect("passes");
     assert_eq!(arrived[20..44], option(recorded));
     // The server quotes what has arrived.
-    let out = stage.send(&craft::icmp_error(3, 3, S1, E1, &arrived)).expect("translated");
+    let out = stage.send(&builder::icmp_error(3, 3, S1, E1, &arrived)).expect("translated");
     assert_eq!(out[28 + 20..28 + 44], option(concealed));
     // Pieces have the option each, as these copy it.
-    let datagram = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[1; 2500]);
-    let pieces = craft::fragments(&with(datagram, recorded), 1000);
+    let datagram = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[1; 2500]);
+    let pieces = builder::fragments(&with(datagram, recorded), 1000);
     let out = stage.run(&plain(&[pieces[1].clone(), pieces[0].clone(), pieces[2].clone()]));
     assert_eq!(out.len(), 3);
     for (piece, _) in out {
@@ -176,16 +176,16 @@ fn other_options_pass_as_they_are_both_ways() {
         ],
     ] {
         for packet in [udp((S2, 5000), (E1, 53)), udp((E1, 4444), (G, 8080))] {
-            let out = stage.send(&craft::with_ip_options(&packet, list)).expect("passes");
+            let out = stage.send(&builder::with_ip_options(&packet, list)).expect("passes");
             assert_eq!(out[20..20 + list.len()], *list);
         }
     }
     for list in [&[131, 7, 4, 10, 0, 0, 1][..], &[137, 7, 4, 10, 0, 0, 1]] {
-        let packet = craft::with_ip_options(&udp((S2, 5000), (E1, 53)), list);
+        let packet = builder::with_ip_options(&udp((S2, 5000), (E1, 53)), list);
         assert_eq!(stage.refuse(&packet), DropReason::SourceRoute);
     }
     for list in [&[7, 0, 4, 0][..], &[7, 39, 4, 0]] {
-        let packet = craft::with_ip_options(&udp((S2, 5000), (E1, 53)), list);
+        let packet = builder::with_ip_options(&udp((S2, 5000), (E1, 53)), list);
         assert_eq!(stage.refuse(&packet), DropReason::BadIpHeader);
     }
 }

@@ -8,7 +8,7 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
     let sent = udp((S2, 5000), (E1, 53));
     let on_the_wire = stage.send(&sent).expect("translated");
     for (kind, code) in [(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)] {
-        let error = craft::icmp_error(kind, code, ROUTER, G, &on_the_wire);
+        let error = builder::icmp_error(kind, code, ROUTER, G, &on_the_wire);
         let out = stage.send(&error).expect("translated");
         let parsed = parsed(&out);
         assert_eq!((parsed.source(), parsed.destination()), (ROUTER, S2));
@@ -21,11 +21,11 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
             "the quoted transport bytes are the sender's own, checksum and all"
         );
     }
-    let stranger = craft::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
+    let stranger = builder::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
     assert_eq!(stage.refuse(&stranger), DropReason::IcmpErrorNoSession);
     let mut crossed = Stage::new(two_lines());
     let on_the_wire = crossed.send(&sent).expect("translated");
-    let unrelated = craft::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
+    let unrelated = builder::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
     assert_eq!(crossed.refuse(&unrelated), DropReason::IcmpErrorMismatch);
 }
 
@@ -42,7 +42,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(169, 254, 71, 1));
         for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
             let out = stage
-                .send(&craft::icmp_error(3, code, reporter, E1, &arrived))
+                .send(&builder::icmp_error(3, code, reporter, E1, &arrived))
                 .expect("translated");
             let parsed = parsed(&out);
             assert_eq!((parsed.source(), parsed.destination()), (G, E1));
@@ -50,7 +50,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
             assert_eq!(error.quoted, tuple(Protocol::UDP, (E1, 4444), (G, 8080)));
         }
         // That nobody waits at a port, only its host can say.
-        let pretended = craft::icmp_error(3, 3, router, E1, &arrived);
+        let pretended = builder::icmp_error(3, 3, router, E1, &arrived);
         assert_eq!(stage.refuse(&pretended), DropReason::IcmpErrorMismatch);
         assert_eq!(stage.counters().forwarded_stateless, u64::from(full));
     }
@@ -62,7 +62,7 @@ fn the_kernels_own_errors_about_outbound_packets_reach_the_inside_host() {
     let sent = udp((S2, 5000), (E1, 53));
     let on_the_wire = stage.send(&sent).expect("translated");
     let out = stage
-        .send(&craft::icmp_error(3, 1, Ipv4Addr::new(169, 254, 71, 1), G, &on_the_wire))
+        .send(&builder::icmp_error(3, 1, Ipv4Addr::new(169, 254, 71, 1), G, &on_the_wire))
         .expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (BOX, S2));
 }
@@ -73,7 +73,7 @@ fn errors_cross_the_hairpin() {
     let arrived = stage.send(&udp((S2, 5000), (G, 8080))).expect("translated");
     let external = parsed(&arrived).tuple().expect("udp").source;
     let out =
-        stage.send(&craft::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
+        stage.send(&builder::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (G, S2));
     let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
     assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (G, 8080)));
@@ -85,7 +85,7 @@ fn errors_neither_refresh_nor_end_a_session() {
     let on_the_wire = stage.send(&udp((S2, 5000), (E1, 5353))).expect("translated");
     for _ in 0..29 {
         stage.wait(Span::seconds(10));
-        stage.send(&craft::icmp_error(3, 3, E1, G, &on_the_wire)).expect("translated");
+        stage.send(&builder::icmp_error(3, 3, E1, G, &on_the_wire)).expect("translated");
         assert_eq!(stage.sessions(), 1);
     }
     stage.wait(Span::seconds(11));
@@ -99,8 +99,8 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
     settings.inside_mtu = 1300;
     let mut stage = Stage::new(settings);
     let big = |protocol_tuple: Tuple| {
-        let mut packet = craft::udp(protocol_tuple, &[0; 1400]);
-        craft::set_dont_fragment(&mut packet, true);
+        let mut packet = builder::udp(protocol_tuple, &[0; 1400]);
+        builder::set_dont_fragment(&mut packet, true);
         packet
     };
     for (packet, receiver, source, mtu) in [
@@ -115,9 +115,9 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
         assert_eq!(u16::from_be_bytes([out[26], out[27]]), mtu);
     }
     assert_eq!(stage.counters().drops.of(DropReason::MtuExceeded), 2);
-    let small = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1372]);
+    let small = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1372]);
     stage.pass(&small);
-    let fragmentable = craft::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1400]);
+    let fragmentable = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1400]);
     stage.pass(&fragmentable);
 }
 
@@ -127,9 +127,9 @@ fn super_packets_pass_whole_and_are_judged_by_their_segments() {
     connect(&mut stage);
     let super_packet = |size: u16| {
         let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
-        let mut packet = craft::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
-        craft::set_dont_fragment(&mut packet, true);
-        craft::make_partial(&mut packet);
+        let mut packet = builder::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
+        builder::set_dont_fragment(&mut packet, true);
+        builder::make_partial(&mut packet);
         let segmentation =
             Some(Segmentation { kind: SegmentationKind::Tcp4, size, header_length: 40 });
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
@@ -153,7 +153,7 @@ fn the_mss_is_clamped_to_the_smaller_leg_in_both_directions() {
     let mut stage = Stage::new(settings);
     let with_mss = |flags, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), mss: u16| {
         let [high, low] = mss.to_be_bytes();
-        craft::tcp(tuple(Protocol::TCP, from, to), flags, 1, 0, &[2, 4, high, low], b"")
+        builder::tcp(tuple(Protocol::TCP, from, to), flags, 1, 0, &[2, 4, high, low], b"")
     };
     let mss = |packet: Vec<u8>| u16::from_be_bytes([packet[42], packet[43]]);
     assert_eq!(mss(stage.send(&with_mss(SYN, (E1, 4), (G, 8080), 1460)).expect("passes")), 1360);
@@ -166,7 +166,7 @@ fn the_box_counts_as_one_hop() {
     let mut stage = Stage::new(settings());
     for ttl in [1, 63, 254] {
         let mut packet = udp((E1, 4444), (G, 8080));
-        craft::set_ttl(&mut packet, ttl);
+        builder::set_ttl(&mut packet, ttl);
         assert_eq!(parsed(&stage.send(&packet).expect("passes")).ttl(), ttl + 1);
     }
 }

@@ -24,8 +24,8 @@ const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
 #[test]
 fn packets_to_and_from_exempt_destinations_pass_as_they_are_but_for_the_ttl() {
     let mut stage = Stage::new(settings_with_exemptions());
-    let echo = |from, to, kind| craft::echo(from, to, kind, 7, 1, b"ping");
-    let gre = |from, to| craft::other(Protocol(47), from, to, b"gre");
+    let echo = |from, to, kind| builder::echo(from, to, kind, 7, 1, b"ping");
+    let gre = |from, to| builder::other(Protocol(47), from, to, b"gre");
     let packets = [
         udp((S2, 5000), (E1, 53)),
         udp((E1, 53), (S2, 5000)),
@@ -38,7 +38,7 @@ fn packets_to_and_from_exempt_destinations_pass_as_they_are_but_for_the_ttl() {
     ];
     for mut packet in packets.clone() {
         let out = stage.send(&packet).expect("passes");
-        craft::set_ttl(&mut packet, 65);
+        builder::set_ttl(&mut packet, 65);
         assert_eq!(out, packet);
     }
     assert_eq!(stage.counters().bypassed, packets.len() as u64);
@@ -78,13 +78,13 @@ fn an_exemption_of_everything_opens_no_way_for_spoofed_inside_sources() {
 fn pieces_follow_their_first_one_untranslated_with_their_own_number() {
     let mut stage = Stage::new(settings_with_exemptions());
     for (from, to) in [((S2, 5000), (E1, 53)), ((E1, 53), (S2, 5000))] {
-        let mut packet = craft::udp(tuple(Protocol::UDP, from, to), &[7; 2500]);
-        craft::set_identification(&mut packet, 77);
-        let pieces = craft::fragments(&packet, 1000);
+        let mut packet = builder::udp(tuple(Protocol::UDP, from, to), &[7; 2500]);
+        builder::set_identification(&mut packet, 77);
+        let pieces = builder::fragments(&packet, 1000);
         let out = stage.run(&[2, 0, 1].map(|index| (pieces[index].clone(), Offload::default())));
         for (out, index) in out.iter().zip([0, 2, 1]) {
             let mut expected = pieces[index].clone();
-            craft::set_ttl(&mut expected, 65);
+            builder::set_ttl(&mut expected, 65);
             assert_eq!(out.0, expected);
         }
     }
@@ -103,10 +103,10 @@ fn errors_about_exempt_packets_pass_and_show_no_address_of_the_tun() {
         (tun, &back, E1, S2),
     ] {
         let error =
-            stage.send(&craft::icmp_error(3, 4, reporter, receiver, quoted)).expect("passes");
+            stage.send(&builder::icmp_error(3, 4, reporter, receiver, quoted)).expect("passes");
         assert_eq!((parsed(&error).source(), parsed(&error).destination()), (appears_as, receiver));
         assert_eq!(error[28..], quoted[..]);
     }
-    let crossed = craft::icmp_error(3, 4, ROUTER, S1, &out);
+    let crossed = builder::icmp_error(3, 4, ROUTER, S1, &out);
     assert_eq!(stage.refuse(&crossed), DropReason::IcmpErrorNoSession);
 }

@@ -30,8 +30,8 @@ fn in_pieces(
     order: [usize; 3],
 ) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     let mut packet = packet.to_vec();
-    craft::set_identification(&mut packet, identification);
-    let pieces = craft::fragments(&packet, 1000);
+    builder::set_identification(&mut packet, identification);
+    let pieces = builder::fragments(&packet, 1000);
     assert_eq!(pieces.len(), 3);
     let out = stage.run(&order.map(|index| (pieces[index].clone(), Offload::default())));
     assert_eq!(out.len(), 3, "{order:?}: {:?}", stage.dropped());
@@ -41,9 +41,10 @@ fn in_pieces(
 #[test]
 fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
     let payload: Vec<u8> = (0..2500u32).map(|byte| byte as u8).collect();
-    let udp = |from, to| craft::udp(tuple(Protocol::UDP, from, to), &payload);
-    let echo = |from, to, kind| craft::echo(from, to, kind, 7, 1, &payload);
-    let data = |from, to| craft::tcp(tuple(Protocol::TCP, from, to), ACK, 101, 501, &[], &payload);
+    let udp = |from, to| builder::udp(tuple(Protocol::UDP, from, to), &payload);
+    let echo = |from, to, kind| builder::echo(from, to, kind, 7, 1, &payload);
+    let data =
+        |from, to| builder::tcp(tuple(Protocol::TCP, from, to), ACK, 101, 501, &[], &payload);
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut stage = Stage::new(settings());
         connect(&mut stage);
@@ -54,11 +55,11 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
         let hairpin = stage.pass(&tcp(SYN, (S2, 6001), (G, 8080), 100, 0)).source.port;
         stage.pass(&tcp(SYN_ACK, (S1, 80), (G, hairpin), 500, 101));
         let asked = |stage: &mut Stage, of| {
-            stage.pass(&craft::echo(S2, of, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
+            stage.pass(&builder::echo(S2, of, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
         };
         let (query, inner_query) = (asked(&mut stage, E1), asked(&mut stage, G));
         let echo_of =
-            |from, to, kind, identifier| craft::echo(from, to, kind, identifier, 1, &payload);
+            |from, to, kind, identifier| builder::echo(from, to, kind, identifier, 1, &payload);
         for (number, (sent, expected)) in [
             (udp((E1, 4444), (G, 8080)), udp((E1, 4444), (S1, 80))),
             (udp((S1, 80), (E1, 4444)), udp((G, 8080), (E1, 4444))),
@@ -105,8 +106,8 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
 #[test]
 fn pieces_that_wait_in_vain_are_counted_when_their_time_is_over() {
     let mut stage = Stage::new(settings());
-    let datagram = craft::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 3000]);
-    let pieces = craft::fragments(&datagram, 1000);
+    let datagram = builder::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 3000]);
+    let pieces = builder::fragments(&datagram, 1000);
     for piece in &pieces[1..] {
         assert_eq!(stage.send(piece), None);
     }
@@ -129,14 +130,14 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
         let mut number = 100 * round as u16;
         let mut fresh = || {
             number += 1;
-            let mut packet = craft::udp(tuple(Protocol::UDP, from, to), &[1; 3000]);
-            craft::set_identification(&mut packet, number);
-            craft::fragments(&packet, 1000)
+            let mut packet = builder::udp(tuple(Protocol::UDP, from, to), &[1; 3000]);
+            builder::set_identification(&mut packet, number);
+            builder::fragments(&packet, 1000)
         };
         let moved = |piece: &[u8], word: u16| {
             let mut piece = piece.to_vec();
             piece[6..8].copy_from_slice(&word.to_be_bytes());
-            craft::refresh_header_checksum(&mut piece);
+            builder::refresh_header_checksum(&mut piece);
             piece
         };
         // A later piece that covers the first, its neighbour, or the datagram's end; with the first before or behind it.
@@ -159,7 +160,7 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
         let pieces = fresh();
         assert_eq!(stage.refuse(&moved(&pieces[0], 8191)), DropReason::BadFragment);
         for payload in [&b"not eight"[..], b""] {
-            let piece = craft::other(Protocol::UDP, from.0, to.0, payload);
+            let piece = builder::other(Protocol::UDP, from.0, to.0, payload);
             assert_eq!(stage.refuse(&moved(&piece, 0x2000 | 9)), DropReason::BadFragment);
         }
         // Repeats pass once; then the name is free for another datagram.
@@ -172,17 +173,17 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
             }
         }
         // A last piece of one byte.
-        let mut packet = craft::udp(tuple(Protocol::UDP, from, to), &[1; 1993]);
-        craft::set_identification(&mut packet, 99);
-        let pieces = craft::fragments(&packet, 1000);
+        let mut packet = builder::udp(tuple(Protocol::UDP, from, to), &[1; 1993]);
+        builder::set_identification(&mut packet, 99);
+        let pieces = builder::fragments(&packet, 1000);
         assert_eq!(pieces[2].len(), 21);
         assert_eq!(stage.run(&frames(&pieces)).len(), 3);
     }
-    let tiny = craft::other(Protocol::TCP, E1, G, &[0x11; 24]);
+    let tiny = builder::other(Protocol::TCP, E1, G, &[0x11; 24]);
     for word in [0x2000 | 1u16, 1, 2] {
         let mut piece = tiny.clone();
         piece[6..8].copy_from_slice(&word.to_be_bytes());
-        craft::refresh_header_checksum(&mut piece);
+        builder::refresh_header_checksum(&mut piece);
         assert_eq!(stage.refuse(&piece), DropReason::BadFragment);
     }
     stage.wait(Span::seconds(16));

@@ -29,7 +29,7 @@ fn an_answer_without_a_session_is_sent_by_no_line() {
         let question = udp((E1, 5000), (published, 8080));
         let arrived = stage.send(&question).expect("translated without a session");
         assert_eq!(stage.refuse(&udp((S1, 80), (E1, 5000))), DropReason::UplinkUnknown);
-        let error = craft::icmp_error(3, 3, S1, E1, &arrived);
+        let error = builder::icmp_error(3, 3, S1, E1, &arrived);
         assert_eq!(stage.refuse(&error), DropReason::IcmpErrorNoSession);
     }
     let mut limited = Stage::new(Settings { sessions_per_host: 1, ..two_lines() });

@@ -1,6 +1,6 @@
 //! Several lines: which one something new takes, and what becomes of the old when one fails.
 
-use crate::nat::{TeardownScope, AdmitNew};
+use crate::nat::{AdmitNew, TeardownScope};
 
 use super::*;
 
@@ -49,7 +49,7 @@ impl Stage {
     /// Gives the box other addresses.
     fn follow(&mut self, settings: Settings) {
         self.nat = Arc::new(self.nat.with_policy(settings));
-        let before = replace(&self.rules, Arc::clone(&self.nat));
+        let before = swap_policy(&self.rules, Arc::clone(&self.nat));
         self.nat.teardown_all(TeardownScope::AddressGone, self.now);
         self.nat.enforce(&before, self.now);
     }
@@ -130,8 +130,8 @@ fn a_reset_is_sent_with_either_number_that_the_receiver_may_expect() {
     let mut stage = Stage::new(both_ways());
     let port = connect_out(&mut stage, 1);
     let outside = stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
-    let to = craft::tuple(Protocol::TCP, (E1, 443), (outside.address, outside.port));
-    stage.pass(&craft::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
+    let to = builder::tuple(Protocol::TCP, (E1, 443), (outside.address, outside.port));
+    stage.pass(&builder::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
     stage.nat.set_admission(1, AdmitNew::None);
     let (_, told) = sweep(&mut stage, TeardownScope::Over(1));
     assert_eq!(sequences(&told, port), [3501, 3001]);
@@ -157,7 +157,11 @@ fn nothing_ends_that_has_nowhere_to_go() {
     let mut stage = Stage::new(settings);
     stage.pass(&udp((S2, 5000), (E1, 53)));
     stage.nat.set_admission(1, AdmitNew::None);
-    assert_eq!(sweep(&mut stage, TeardownScope::Over(1)), (0, vec![]), "its rule knows no other line");
+    assert_eq!(
+        sweep(&mut stage, TeardownScope::Over(1)),
+        (0, vec![]),
+        "its rule knows no other line"
+    );
     let mut both_down = Stage::new(both_ways());
     let _ = connect_out(&mut both_down, 1);
     both_down.nat.set_admission(0, AdmitNew::None);
@@ -219,7 +223,7 @@ fn the_boxs_own_endpoint_speaks_over_its_line_whatever_its_state() {
         let outside = stage.pass(&udp((own, 7), (E1, 53))).source;
         assert_eq!(outside.address, external);
         let answer =
-            craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
+            builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
         assert_eq!(stage.pass(&answer).destination.address, own);
         stage.nat.set_admission(uplink, AdmitNew::All);
     }

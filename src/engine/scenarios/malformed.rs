@@ -4,7 +4,7 @@ use super::*;
 
 /// One packet of each kind for each direction, towards a published server and from a host inside.
 fn of_each_kind() -> Vec<Vec<u8>> {
-    let echo = |from, to| craft::echo(from, to, QueryKind::EchoRequest, 7, 1, b"odd");
+    let echo = |from, to| builder::echo(from, to, QueryKind::EchoRequest, 7, 1, b"odd");
     vec![
         tcp(SYN, (E2, 4), (G, 8080), 1, 0),
         tcp(SYN, (S2, 4), (E2, 80), 1, 0),
@@ -26,15 +26,15 @@ fn what_lies_behind_the_total_length_is_neither_looked_at_nor_sent() {
         assert_eq!(out.len(), expected.len());
         if outside(&packet) {
             assert_eq!(out, expected);
-            let error = craft::icmp_error(3, 3, S1, E2, &out);
+            let error = builder::icmp_error(3, 3, S1, E2, &out);
             let expected = clean.send(&error).map(|error| error[20..].to_vec());
             let junk =
                 stage.send(&[&error[..], &[0x55; 11]].concat()).map(|error| error[20..].to_vec());
             assert_eq!(junk, expected);
         }
     }
-    let datagram = craft::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 2500]);
-    let pieces = craft::fragments(&datagram, 1000);
+    let datagram = builder::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 2500]);
+    let pieces = builder::fragments(&datagram, 1000);
     let with_junk =
         [1, 0, 2].map(|index| ([&pieces[index][..], &[0xaa; 7]].concat(), Offload::default()));
     let out = stage.run(&with_junk);
@@ -54,7 +54,7 @@ fn inconsistent_transport_headers_are_dropped_without_state_with_and_without_a_s
         let cut = |transport: usize| {
             let mut packet = packet[..20 + transport].to_vec();
             packet[2..4].copy_from_slice(&(20 + transport as u16).to_be_bytes());
-            craft::refresh_header_checksum(&mut packet);
+            builder::refresh_header_checksum(&mut packet);
             packet
         };
         match packet[9] {
@@ -83,7 +83,7 @@ fn inconsistent_transport_headers_are_dropped_without_state_with_and_without_a_s
 fn errors_with_a_wrong_checksum_of_their_own_or_of_the_quoted_header_are_dropped() {
     let mut stage = Stage::new(settings());
     let on_the_wire = stage.send(&udp((S2, 5000), (E1, 53))).expect("translated");
-    let error = craft::icmp_error(3, 3, ROUTER, G, &on_the_wire);
+    let error = builder::icmp_error(3, 3, ROUTER, G, &on_the_wire);
     for bit in 20 * 8..error.len() * 8 {
         let mut bad = error.clone();
         bad[bit / 8] ^= 0x80 >> (bit % 8);
@@ -94,11 +94,11 @@ fn errors_with_a_wrong_checksum_of_their_own_or_of_the_quoted_header_are_dropped
     for bit in 0..20 * 8 {
         let mut quoted = on_the_wire.clone();
         quoted[bit / 8] ^= 0x80 >> (bit % 8);
-        let bad = craft::icmp_error(3, 3, ROUTER, G, &quoted);
+        let bad = builder::icmp_error(3, 3, ROUTER, G, &quoted);
         assert_eq!(stage.refuse(&bad), DropReason::BadIcmpError, "bit {bit} of the quote");
     }
     // RFC 4884: a length that points behind the packet.
-    let lying = craft::icmp(ROUTER, G, 3, 3, [0, 200, 0, 0], &on_the_wire);
+    let lying = builder::icmp(ROUTER, G, 3, 3, [0, 200, 0, 0], &on_the_wire);
     assert_eq!(stage.refuse(&lying), DropReason::BadIcmpError);
     stage.send(&error).expect("the error itself is good");
 }

@@ -1,7 +1,7 @@
 //! Packets through the whole engine over memory queues: one test per behaviour of the translator.
 //!
 //! The stage: inside 10.0.0.0/24 behind one or two uplinks; outside hosts E1, E2. Every packet that comes out is
-//! checked in full ([`craft::verify`]).
+//! checked in full ([`builder::verify`]).
 
 mod disguise;
 mod errors;
@@ -23,13 +23,15 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
-use crate::nat::{Counters, EndpointDependence, DropReason, Forward, ForwardProtocol, Translator, Settings};
+use crate::nat::{
+    Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Settings, Translator,
+};
 use crate::packet::{
-    ChecksumMode, Payload, Parsed, Protocol, QueryKind, TcpFlags, Tuple, craft, parse,
+    ChecksumMode, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, builder, parse,
 };
 use crate::time::{Span, Tick};
 
-use super::{Batch, replace};
+use super::{Pipeline, swap_policy};
 
 pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
@@ -44,7 +46,7 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 pub(super) struct Stage {
     pub(super) nat: Arc<Translator>,
     rules: Arc<ArcSwap<Translator>>,
-    batch: Batch,
+    batch: Pipeline,
     io: MemoryIo,
     pub(super) now: Tick,
 }
@@ -87,13 +89,19 @@ impl Stage {
         let nat = Arc::new(Translator::new(settings, 1, now).expect("memory"));
         let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(7));
         let rules = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-        Self { batch: Batch::new(Arc::clone(&rules), lane), rules, nat, io: MemoryIo::new(), now }
+        Self {
+            batch: Pipeline::new(Arc::clone(&rules), lane),
+            rules,
+            nat,
+            io: MemoryIo::new(),
+            now,
+        }
     }
 
     /// Gives the box new rules; how many sessions that ended.
     pub(super) fn reload(&mut self, settings: Settings) -> usize {
         self.nat = Arc::new(self.nat.with_policy(settings));
-        let before = replace(&self.rules, Arc::clone(&self.nat));
+        let before = swap_policy(&self.rules, Arc::clone(&self.nat));
         self.nat.enforce(&before, self.now)
     }
 
@@ -116,7 +124,7 @@ impl Stage {
             } else {
                 ChecksumMode::Complete
             };
-            craft::verify(packet, mode).expect("every checksum is right");
+            builder::verify(packet, mode).expect("every checksum is right");
         }
         sent
     }
@@ -165,7 +173,7 @@ impl Stage {
 }
 
 pub(super) fn udp(source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Vec<u8> {
-    craft::udp(craft::tuple(Protocol::UDP, source, destination), b"payload")
+    builder::udp(builder::tuple(Protocol::UDP, source, destination), b"payload")
 }
 
 fn tcp(
@@ -175,7 +183,7 @@ fn tcp(
     sequence: u32,
     ack: u32,
 ) -> Vec<u8> {
-    craft::tcp(craft::tuple(Protocol::TCP, source, destination), flags, sequence, ack, &[], b"")
+    builder::tcp(builder::tuple(Protocol::TCP, source, destination), flags, sequence, ack, &[], b"")
 }
 
 fn parsed(packet: &[u8]) -> Parsed {
@@ -183,7 +191,7 @@ fn parsed(packet: &[u8]) -> Parsed {
 }
 
 fn tuple(protocol: Protocol, source: (Ipv4Addr, u16), destination: (Ipv4Addr, u16)) -> Tuple {
-    craft::tuple(protocol, source, destination)
+    builder::tuple(protocol, source, destination)
 }
 
 const SYN: TcpFlags = TcpFlags::SYN;

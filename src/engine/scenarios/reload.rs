@@ -14,7 +14,7 @@ fn sessions_that_the_new_rules_allow_notice_nothing() {
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
     assert_eq!(stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)).source.address, G);
     assert_eq!(stage.pass(&udp((S2, 5000), (E1, 53))).source, outside);
-    let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
+    let answer = builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
     assert_eq!(stage.pass(&answer).destination.address, S2);
     assert_eq!(
         stage.pass(&udp((E2, 1), (G, 7777))).destination.address,
@@ -28,9 +28,9 @@ fn sessions_that_the_new_rules_allow_notice_nothing() {
 fn sessions_of_protocols_without_ports_go_on_too() {
     let gre = Protocol(47);
     let mut stage = Stage::new(settings());
-    let outside = stage.pass(&craft::other(gre, S2, E1, b"hello")).source.address;
+    let outside = stage.pass(&builder::other(gre, S2, E1, b"hello")).source.address;
     assert_eq!(stage.reload(settings()), 0);
-    assert_eq!(stage.pass(&craft::other(gre, E1, outside, b"answer")).destination.address, S2);
+    assert_eq!(stage.pass(&builder::other(gre, E1, outside, b"answer")).destination.address, S2);
     let mut new = settings();
     new.outbound.clear();
     assert_eq!(stage.reload(new), 1);
@@ -72,7 +72,7 @@ fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
     assert_eq!(stage.reload(new), 1);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
     assert_eq!(stage.refuse(&udp((S2, 5000), (E1, 53))), DropReason::NoOutboundRule);
-    let answer = craft::udp(craft::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
+    let answer = builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (G, outside.port)), b"");
     assert_eq!(stage.refuse(&answer), DropReason::NoMapping);
 }
 

@@ -161,7 +161,11 @@ fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
     stage.pass(&udp((S2, 5000), (E1, 53)));
     let before = stage.counters().forwarded_stateless;
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
-    assert_eq!(stage.counters().forwarded_stateless, before, "the open connection still has its session");
+    assert_eq!(
+        stage.counters().forwarded_stateless,
+        before,
+        "the open connection still has its session"
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn martians_and_strangers_are_dropped_by_name() {
         G,
         "a published server needs no rule"
     );
-    let redirect = craft::icmp(
+    let redirect = builder::icmp(
         tuple(Protocol::ICMP, (E1, 0), (G, 0)).source.address,
         G,
         5,
@@ -65,11 +65,11 @@ fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
 fn other_protocols_go_out_by_address_while_it_is_free() {
     let mut stage = Stage::new(settings());
     let gre = Protocol(47);
-    assert_eq!(stage.pass(&craft::other(gre, S1, E1, b"x")), tuple(gre, (G, 0), (E1, 0)));
-    assert_eq!(stage.refuse(&craft::other(gre, S2, E1, b"x")), DropReason::AddressConflict);
-    assert_eq!(stage.pass(&craft::other(gre, S2, E2, b"x")), tuple(gre, (G, 0), (E2, 0)));
-    assert_eq!(stage.pass(&craft::other(gre, E1, G, b"x")), tuple(gre, (E1, 0), (S1, 0)));
-    assert_eq!(stage.pass(&craft::other(gre, E2, G, b"x")), tuple(gre, (E2, 0), (S2, 0)));
+    assert_eq!(stage.pass(&builder::other(gre, S1, E1, b"x")), tuple(gre, (G, 0), (E1, 0)));
+    assert_eq!(stage.refuse(&builder::other(gre, S2, E1, b"x")), DropReason::AddressConflict);
+    assert_eq!(stage.pass(&builder::other(gre, S2, E2, b"x")), tuple(gre, (G, 0), (E2, 0)));
+    assert_eq!(stage.pass(&builder::other(gre, E1, G, b"x")), tuple(gre, (E1, 0), (S1, 0)));
+    assert_eq!(stage.pass(&builder::other(gre, E2, G, b"x")), tuple(gre, (E2, 0), (S2, 0)));
 }
 
 /// Protocols without ports went out in a full table as if the box published their host: without a session, and so without
@@ -78,7 +78,7 @@ fn other_protocols_go_out_by_address_while_it_is_free() {
 fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
     let mut stage = Stage::new(Settings { sessions: 1, ..settings() });
     stage.pass(&udp((S2, 5000), (E1, 53)));
-    assert_eq!(stage.refuse(&craft::other(Protocol(47), S2, E2, b"x")), DropReason::TableFull);
+    assert_eq!(stage.refuse(&builder::other(Protocol(47), S2, E2, b"x")), DropReason::TableFull);
 }
 
 #[test]
@@ -88,15 +88,15 @@ fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
     let mut owned = Stage::new(settings.clone());
     settings.uplinks[0].addresses[0].assigned_to_host = false;
     let mut foreign = Stage::new(settings);
-    let datagram = craft::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
-    for fragment in craft::fragments(&datagram, 1480) {
+    let datagram = builder::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
+    for fragment in builder::fragments(&datagram, 1480) {
         assert_eq!(owned.send(&fragment).as_ref(), Some(&fragment));
         foreign.send(&fragment);
     }
-    let redirect = craft::icmp(E1, G, 5, 1, [0; 4], &[0; 28]);
+    let redirect = builder::icmp(E1, G, 5, 1, [0; 4], &[0; 28]);
     assert_eq!(owned.send(&redirect).as_ref(), Some(&redirect));
     assert_eq!(foreign.refuse(&redirect), DropReason::UnsupportedIcmp);
-    let about_its_own = craft::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
+    let about_its_own = builder::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
     assert_eq!(owned.send(&about_its_own).as_ref(), Some(&about_its_own));
 }
 

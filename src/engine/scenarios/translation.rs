@@ -33,11 +33,11 @@ fn a_range_forward_keeps_the_offset_and_publishes_nothing_beside_it() {
 #[test]
 fn ping_to_a_published_address_reaches_the_server_and_returns() {
     let mut stage = Stage::new(settings());
-    let request = craft::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"ping");
+    let request = builder::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"ping");
     assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (E1, 77), (S1, 0)));
-    let reply = craft::echo(S1, E1, QueryKind::EchoReply, 77, 1, b"ping");
+    let reply = builder::echo(S1, E1, QueryKind::EchoReply, 77, 1, b"ping");
     assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (G, 0), (E1, 77)));
-    let unasked = craft::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
+    let unasked = builder::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
     assert_eq!(stage.refuse(&unasked), DropReason::IcmpUnsolicitedReply);
 }
 
@@ -51,19 +51,19 @@ fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
     for number in [2, 47, 50, 132, 253] {
         let protocol = Protocol(number);
         assert_eq!(
-            stage.pass(&craft::other(protocol, E1, G, b"anything")),
+            stage.pass(&builder::other(protocol, E1, G, b"anything")),
             tuple(protocol, (E1, 0), (S2, 0))
         );
         assert_eq!(
-            stage.pass(&craft::other(protocol, S2, E1, b"anything")),
+            stage.pass(&builder::other(protocol, S2, E1, b"anything")),
             tuple(protocol, (G, 0), (E1, 0))
         );
         assert_eq!(
-            stage.pass(&craft::other(protocol, S2, E2, b"first")),
+            stage.pass(&builder::other(protocol, S2, E2, b"first")),
             tuple(protocol, (G, 0), (E2, 0))
         );
     }
-    let request = craft::echo(S2, E2, QueryKind::EchoRequest, 9, 1, b"");
+    let request = builder::echo(S2, E2, QueryKind::EchoRequest, 9, 1, b"");
     assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (G, 9), (E2, 0)));
 }
 
@@ -143,12 +143,12 @@ fn what_the_server_itself_starts_from_a_published_endpoint_keeps_it() {
 #[test]
 fn queries_with_one_identifier_are_told_apart() {
     let mut stage = Stage::new(settings());
-    let echo = |from, to| craft::echo(from, to, QueryKind::EchoRequest, 42, 1, b"");
+    let echo = |from, to| builder::echo(from, to, QueryKind::EchoRequest, 42, 1, b"");
     let other = Ipv4Addr::new(10, 0, 0, 7);
     let (one, two) = (stage.pass(&echo(S2, E1)).source, stage.pass(&echo(other, E1)).source);
     assert_ne!(one.port, two.port);
     for (external, host) in [(one, S2), (two, other)] {
-        let reply = craft::echo(E1, G, QueryKind::EchoReply, external.port, 1, b"");
+        let reply = builder::echo(E1, G, QueryKind::EchoReply, external.port, 1, b"");
         assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (E1, 0), (host, 42)));
     }
     assert_eq!(
@@ -156,7 +156,7 @@ fn queries_with_one_identifier_are_told_apart() {
         one,
         "one identifier, two targets: one mapping (RFC 5508 REQ-1)"
     );
-    let stranger = craft::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
+    let stranger = builder::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
     assert_eq!(stage.refuse(&stranger), DropReason::IcmpUnsolicitedReply);
 }
 

@@ -1,11 +1,11 @@
 //! What an IP header tells of the inside besides its addresses: its identification, and the addresses that hosts on the
 //! way have recorded in options.
 
-use super::checksum::{self, Change};
+use super::checksum::{self, ChecksumDelta};
 use super::icmp;
 use super::ipv4;
 use super::options;
-use super::parse::{Payload, Parsed};
+use super::parse::{Parsed, Payload};
 use std::net::Ipv4Addr;
 
 const IDENTIFICATION: usize = 4;
@@ -39,8 +39,8 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn renumber(&self, bytes: &mut [u8], identification: u16) {
-        renumber_header(&mut bytes[..self.header_length()], identification);
+    pub fn set_identification(&self, bytes: &mut [u8], identification: u16) {
+        set_header_identification(&mut bytes[..self.header_length()], identification);
     }
 
     /// The IP identification of the packet that an ICMP error quotes, where that is the first piece of a datagram.
@@ -57,8 +57,10 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn renumber_quote(&self, bytes: &mut [u8], identification: u16) {
-        self.change_quoted_header(bytes, |header| renumber_header(header, identification));
+    pub fn set_quoted_identification(&self, bytes: &mut [u8], identification: u16) {
+        self.change_quoted_header(bytes, |header| {
+            set_header_identification(header, identification)
+        });
     }
 
     /// Puts `instead` in place of every address that a record route (RFC 791) or timestamp option holds and that
@@ -66,14 +68,14 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn conceal_recorded(
+    pub fn strip_recorded_addresses(
         &self,
         bytes: &mut [u8],
         is_private: impl Fn(Ipv4Addr) -> bool,
         instead: Ipv4Addr,
     ) {
-        conceal_in_header(&mut bytes[..self.header_length()], &is_private, instead);
-        self.change_quoted_header(bytes, |header| conceal_in_header(header, &is_private, instead));
+        strip_from_header(&mut bytes[..self.header_length()], &is_private, instead);
+        self.change_quoted_header(bytes, |header| strip_from_header(header, &is_private, instead));
     }
 
     fn quote_start(&self) -> Option<usize> {
@@ -86,18 +88,18 @@ impl Parsed {
         let quoted = start..start + usize::from(self.quote.header_length);
         let before = checksum::sum(&bytes[quoted.clone()]);
         change(&mut bytes[quoted.clone()]);
-        let difference = Change::default().word(before, checksum::sum(&bytes[quoted]));
+        let difference = ChecksumDelta::default().word(before, checksum::sum(&bytes[quoted]));
         set_checksum(&mut bytes[self.header_length() + icmp::CHECKSUM..], difference);
     }
 }
 
-fn renumber_header(header: &mut [u8], identification: u16) {
-    let change = Change::default().word(word(header, IDENTIFICATION), identification);
+fn set_header_identification(header: &mut [u8], identification: u16) {
+    let change = ChecksumDelta::default().word(word(header, IDENTIFICATION), identification);
     header[IDENTIFICATION..][..2].copy_from_slice(&identification.to_be_bytes());
     set_checksum(&mut header[ipv4::CHECKSUM..], change);
 }
 
-fn conceal_in_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, instead: Ipv4Addr) {
+fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, instead: Ipv4Addr) {
     let list = &mut header[ipv4::HEADER..];
     let before = checksum::sum(list);
     let mut at = 0;
@@ -112,7 +114,7 @@ fn conceal_in_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, i
             }
         }
     }
-    let change = Change::default().word(before, checksum::sum(list));
+    let change = ChecksumDelta::default().word(before, checksum::sum(list));
     set_checksum(&mut header[ipv4::CHECKSUM..], change);
 }
 
@@ -128,7 +130,7 @@ fn records(option: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
     option[start..].chunks_mut(size)
 }
 
-fn set_checksum(field: &mut [u8], change: Change) {
+fn set_checksum(field: &mut [u8], change: ChecksumDelta) {
     let value = change.apply(word(field, 0));
     field[..2].copy_from_slice(&value.to_be_bytes());
 }
@@ -140,20 +142,20 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Protocol, craft, parse};
+    use crate::packet::{ChecksumMode, Protocol, builder, parse};
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
     fn packet() -> Vec<u8> {
-        craft::udp(craft::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"query")
+        builder::udp(builder::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"query")
     }
 
     fn concealed(mut bytes: Vec<u8>) -> Vec<u8> {
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
-        parsed.conceal_recorded(&mut bytes, |address| address.is_private(), PUBLIC);
-        craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+        parsed.strip_recorded_addresses(&mut bytes, |address| address.is_private(), PUBLIC);
+        builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         bytes
     }
 
@@ -162,10 +164,10 @@ mod tests {
         let atomic = |bytes: &[u8]| parse(bytes, ChecksumMode::Complete).unwrap().is_atomic();
         let mut whole = packet();
         assert!(!atomic(&whole));
-        craft::set_dont_fragment(&mut whole, true);
+        builder::set_dont_fragment(&mut whole, true);
         assert!(atomic(&whole));
-        let mut piece = craft::fragments(&whole, 8).swap_remove(0);
-        craft::set_dont_fragment(&mut piece, true);
+        let mut piece = builder::fragments(&whole, 8).swap_remove(0);
+        builder::set_dont_fragment(&mut piece, true);
         assert!(!atomic(&piece));
     }
 
@@ -173,10 +175,10 @@ mod tests {
     fn a_new_identification_leaves_the_rest_as_it_was() {
         for (old, new) in [(0, 0xffff), (0xffff, 0), (7, 7), (0x1234, 0x5678)] {
             let mut bytes = packet();
-            craft::set_identification(&mut bytes, old);
-            parse(&bytes, ChecksumMode::Complete).unwrap().renumber(&mut bytes, new);
+            builder::set_identification(&mut bytes, old);
+            parse(&bytes, ChecksumMode::Complete).unwrap().set_identification(&mut bytes, new);
             let mut expected = packet();
-            craft::set_identification(&mut expected, new);
+            builder::set_identification(&mut expected, new);
             assert_eq!(bytes, expected);
         }
     }
@@ -184,19 +186,21 @@ mod tests {
     #[test]
     fn a_quoted_first_piece_shows_its_identification_and_takes_another() {
         let mut quoted = packet();
-        craft::set_identification(&mut quoted, 77);
-        let whole = craft::icmp_error(11, 1, OUTSIDE, PUBLIC, &quoted);
-        let first = craft::fragments(&quoted, 8).swap_remove(0);
-        let mut bytes = craft::icmp_error(11, 1, OUTSIDE, PUBLIC, &first);
+        builder::set_identification(&mut quoted, 77);
+        let whole = builder::icmp_error(11, 1, OUTSIDE, PUBLIC, &quoted);
+        let first = builder::fragments(&quoted, 8).swap_remove(0);
+        let mut bytes = builder::icmp_error(11, 1, OUTSIDE, PUBLIC, &first);
         let identification = |bytes: &[u8]| {
             parse(bytes, ChecksumMode::Complete).unwrap().quoted_identification(bytes)
         };
         assert_eq!((identification(&whole), identification(&packet())), (None, None));
         assert_eq!(identification(&bytes), Some(77));
-        parse(&bytes, ChecksumMode::Complete).unwrap().renumber_quote(&mut bytes, 0xabcd);
+        parse(&bytes, ChecksumMode::Complete)
+            .unwrap()
+            .set_quoted_identification(&mut bytes, 0xabcd);
         let mut renumbered = first;
-        craft::set_identification(&mut renumbered, 0xabcd);
-        assert_eq!(bytes, craft::icmp_error(11, 1, OUTSIDE, PUBLIC, &renumbered));
+        builder::set_identification(&mut renumbered, 0xabcd);
+        assert_eq!(bytes, builder::icmp_error(11, 1, OUTSIDE, PUBLIC, &renumbered));
     }
 
     #[test]
@@ -215,13 +219,14 @@ mod tests {
             &|address| stamped(0x01, address),
             &|address| stamped(0xf3, address),
         ] {
-            let with = |address| craft::with_ip_options(&packet(), &make(address));
+            let with = |address| builder::with_ip_options(&packet(), &make(address));
             assert_eq!(concealed(with(inside)), with(public));
-            let error = |address| craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &with(address));
+            let error = |address| builder::icmp_error(3, 3, OUTSIDE, PUBLIC, &with(address));
             assert_eq!(concealed(error(inside)), error(public));
         }
         // Times are no addresses.
-        let times_only = craft::with_ip_options(&packet(), &[&[68, 8, 9, 0][..], &inside].concat());
+        let times_only =
+            builder::with_ip_options(&packet(), &[&[68, 8, 9, 0][..], &inside].concat());
         assert_eq!(concealed(times_only.clone()), times_only);
     }
 
@@ -233,8 +238,13 @@ mod tests {
             &[7, 2, 7, 3, 68, 3, 5, 1],
             &[1, 1, 1, 68],
         ] {
-            let error =
-                craft::icmp_error(3, 3, OUTSIDE, PUBLIC, &craft::with_ip_options(&packet(), list));
+            let error = builder::icmp_error(
+                3,
+                3,
+                OUTSIDE,
+                PUBLIC,
+                &builder::with_ip_options(&packet(), list),
+            );
             assert_eq!(concealed(error.clone()), error);
         }
     }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::io::{BATCH, Frame, Offload, PacketIo};
-use crate::nat::{Counters, DropReason, Key, KeyHash, WorkerContext, Translator, Packet, Verdict};
-use crate::packet::{ChecksumMode, Payload, IcmpError, Parsed, parse};
+use crate::nat::{Counters, DropReason, Key, KeyHash, Packet, Translator, Verdict, WorkerContext};
+use crate::packet::{ChecksumMode, IcmpError, Parsed, Payload, parse};
 use crate::time::Tick;
 
 /// The stages of a batch, with the room they need; belongs to one worker.
-pub struct Batch {
+pub struct Pipeline {
     nat: Arc<ArcSwap<Translator>>,
     lane: WorkerContext,
     stages: Box<[Stage; BATCH]>,
@@ -21,7 +21,7 @@ pub struct Batch {
 #[derive(Clone, Copy)]
 enum Stage {
     Dropped(DropReason),
-    Keyed {
+    Classified {
         parsed: Parsed,
         key: Key,
         hash: KeyHash,
@@ -34,13 +34,13 @@ enum Stage {
         parsed: Parsed,
     },
     /// Without a tuple and neither an ICMP error nor a fragment: not translated, for this reason, unless it is the host's own.
-    Foreign {
+    Untranslatable {
         parsed: Parsed,
         reason: DropReason,
     },
 }
 
-impl Batch {
+impl Pipeline {
     /// The batch room of a worker. Every batch is translated by the translator of its beginning.
     pub fn new(nat: Arc<ArcSwap<Translator>>, lane: WorkerContext) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Batch {
             self.stages[index] = self.parse(&nat, &io.frame(index));
         }
         for stage in &self.stages[..frames] {
-            if let Stage::Keyed { hash, .. } = stage {
+            if let Stage::Classified { hash, .. } = stage {
                 nat.table().prefetch_record(*hash);
             }
         }
@@ -80,8 +80,8 @@ impl Batch {
         }
         self.flush(io)?;
         let counters = &mut self.lane.counters;
-        counters.drops.count(DropReason::BadVnetHeader, io.bad_headers() - self.bad_headers);
-        self.bad_headers = io.bad_headers();
+        counters.drops.count(DropReason::BadVnetHeader, io.bad_vnet_headers() - self.bad_headers);
+        self.bad_headers = io.bad_vnet_headers();
         counters.batches += u64::from(frames != 0);
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Batch {
     fn release(&mut self, io: &mut impl PacketIo) {
         for packet in self.lane.outbox.drain(..) {
             self.lane.counters.bytes_out += packet.len() as u64;
-            io.inject(&packet, Offload::default());
+            io.send(&packet, Offload::default());
         }
     }
 
@@ -111,7 +111,7 @@ impl Batch {
         let flushed = io.flush()?;
         let counters = &mut self.lane.counters;
         counters.packets_out += u64::from(flushed.sent);
-        counters.drops.count(DropReason::TunWriteError, u64::from(flushed.refused));
+        counters.drops.count(DropReason::TunWriteError, u64::from(flushed.rejected));
         Ok(())
     }
 
@@ -129,7 +129,7 @@ impl Batch {
                 let key = Key::of(tuple);
                 let hash = nat.table().hash(key);
                 nat.table().prefetch_index(hash);
-                Stage::Keyed { parsed, key, hash }
+                Stage::Classified { parsed, key, hash }
             }
             None => match parsed.payload() {
                 Payload::IcmpError(error) => Stage::Error { parsed, error },
@@ -138,7 +138,9 @@ impl Batch {
                 | Payload::Tcp(_)
                 | Payload::Udp
                 | Payload::IcmpQuery(_)
-                | Payload::Other => Stage::Foreign { parsed, reason: DropReason::UnsupportedIcmp },
+                | Payload::Other => {
+                    Stage::Untranslatable { parsed, reason: DropReason::UnsupportedIcmp }
+                }
             },
         }
     }
@@ -147,7 +149,7 @@ impl Batch {
     fn translate(&mut self, nat: &Translator, io: &mut impl PacketIo, index: usize, now: Tick) {
         let (parsed, verdict, offload) = match &self.stages[index] {
             Stage::Dropped(reason) => return self.lane.counters.drops.count(*reason, 1),
-            Stage::Keyed { parsed, key, hash } => {
+            Stage::Classified { parsed, key, hash } => {
                 let frame = io.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length };
@@ -163,9 +165,11 @@ impl Batch {
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
                 (parsed, nat.translate_fragment(&mut self.lane, packet, now), frame.offload)
             }
-            Stage::Foreign { parsed, reason } => {
-                (parsed, nat.untranslated_verdict(parsed.destination(), *reason), io.frame(index).offload)
-            }
+            Stage::Untranslatable { parsed, reason } => (
+                parsed,
+                nat.untranslated_verdict(parsed.destination(), *reason),
+                io.frame(index).offload,
+            ),
         };
         let counters = &mut self.lane.counters;
         match verdict {

@@ -5,13 +5,13 @@
 //! change one header field and refresh the header checksum. [`verify`] is the judge of what a rewrite left.
 //!
 //! ```
-//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, craft, parse};
+//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, builder, parse};
 //!
-//! let tuple = craft::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([203, 0, 113, 10], 80));
-//! let to = craft::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([10, 0, 0, 101], 80));
-//! let mut bytes = craft::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"");
+//! let tuple = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([203, 0, 113, 10], 80));
+//! let to = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([10, 0, 0, 101], 80));
+//! let mut bytes = builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"");
 //! parse(&bytes, ChecksumMode::Complete).unwrap().rewrite(&mut bytes, to, true);
-//! craft::verify(&bytes, ChecksumMode::Complete).unwrap();
+//! builder::verify(&bytes, ChecksumMode::Complete).unwrap();
 //! ```
 
 use super::icmp::QueryKind;

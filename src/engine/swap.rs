@@ -9,7 +9,7 @@ use crate::nat::Translator;
 
 /// Puts `new` to work and waits until no worker uses the one before, so that nothing more happens by its rules; returns
 /// that one. A worker is in the middle of a batch for some microseconds.
-pub fn replace(nat: &ArcSwap<Translator>, new: Arc<Translator>) -> Arc<Translator> {
+pub fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) -> Arc<Translator> {
     let before = nat.swap(new);
     let deadline = Instant::now() + PATIENCE;
     while Arc::strong_count(&before) > 1 && Instant::now() < deadline {

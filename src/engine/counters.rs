@@ -6,15 +6,15 @@ use crate::nat::Counters;
 
 /// A worker's counters, on cache lines of their own: written by the worker once per batch, read by anyone.
 #[repr(align(128))]
-pub struct Published([AtomicU64; Counters::COUNT]);
+pub struct SharedCounters([AtomicU64; Counters::COUNT]);
 
-impl Default for Published {
+impl Default for SharedCounters {
     fn default() -> Self {
         Self([const { AtomicU64::new(0) }; Counters::COUNT])
     }
 }
 
-impl Published {
+impl SharedCounters {
     /// Publishes the counters. Only the worker that owns them calls this.
     #[inline]
     pub fn write(&self, counters: &Counters) {
