@@ -19,7 +19,7 @@ use super::{BATCH, Frame, MIN_BUFFER, Offload};
 pub(super) const MAX_PACKET: usize = 65_535;
 
 /// The buffers of one batch with their owner's notes.
-pub(super) struct Batch {
+pub(super) struct FrameBuffers {
     /// [`BATCH`] slots, behind the bytes that bring the first one to a cache line.
     memory: Vec<u8>,
     /// Where the first slot starts in `memory`.
@@ -51,7 +51,7 @@ enum Place {
     Injected(usize),
 }
 
-impl Batch {
+impl FrameBuffers {
     /// Reserves (but does not touch) the memory.
     pub(super) fn new() -> Self {
         let memory = vec![0; BATCH * SLOT_SIZE + CACHE_LINE];
@@ -178,13 +178,13 @@ const _: () = assert!(BUFFER_SIZE >= MAX_PACKET && BUFFER_SIZE >= MIN_BUFFER);
 mod tests {
     use super::*;
 
-    fn receive(batch: &mut Batch, packet: &[u8]) {
+    fn receive(batch: &mut FrameBuffers, packet: &[u8]) {
         let slot = batch.len();
         batch.slot(slot)[HEADER_SIZE..HEADER_SIZE + packet.len()].copy_from_slice(packet);
         batch.accept(slot, packet.len(), Offload::default());
     }
 
-    fn sent(batch: &mut Batch) -> Vec<Vec<u8>> {
+    fn sent(batch: &mut FrameBuffers) -> Vec<Vec<u8>> {
         batch.encode_outgoing();
         let packets = batch.outgoing().map(|(wire, _)| wire[HEADER_SIZE..].to_vec()).collect();
         batch.forget_outgoing();
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn packets_start_aligned_in_every_slot() {
-        let mut batch = Batch::new();
+        let mut batch = FrameBuffers::new();
         for index in 0..BATCH {
             receive(&mut batch, b"packet");
             let frame = batch.frame(index);
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn submitted_and_injected_packets_keep_their_order() {
-        let mut batch = Batch::new();
+        let mut batch = FrameBuffers::new();
         receive(&mut batch, b"first");
         receive(&mut batch, b"second");
         batch.submit(1, 6, Offload::default());
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn recycling_forgets_submitted_frames_and_keeps_injected_packets() {
-        let mut batch = Batch::new();
+        let mut batch = FrameBuffers::new();
         receive(&mut batch, b"frame");
         batch.submit(0, 5, Offload::default());
         batch.inject(b"answer", Offload::default());
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_longest_packet_fits() {
-        let mut batch = Batch::new();
+        let mut batch = FrameBuffers::new();
         receive(&mut batch, &vec![7; MAX_PACKET]);
         batch.submit(0, MAX_PACKET, Offload::default());
         assert_eq!(sent(&mut batch), [vec![7; MAX_PACKET]]);
@@ -236,6 +236,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "frame 0 of 0 submitted")]
     fn submitting_a_frame_that_was_not_received_panics() {
-        Batch::new().submit(0, 1, Offload::default());
+        FrameBuffers::new().submit(0, 1, Offload::default());
     }
 }

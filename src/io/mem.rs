@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
-use super::batch::{Batch, MAX_PACKET};
+use super::batch::{FrameBuffers, MAX_PACKET};
 use super::virtio::{self, HEADER_SIZE};
 use super::{BATCH, Flushed, Frame, Offload, PacketIo};
 
@@ -14,7 +14,7 @@ use super::{BATCH, Flushed, Frame, Offload, PacketIo};
 pub struct MemoryIo {
     arriving: VecDeque<(Vec<u8>, Offload)>,
     sent: Vec<(Vec<u8>, Offload)>,
-    batch: Batch,
+    batch: FrameBuffers,
     limit: usize,
     bad_headers: u64,
 }
@@ -34,7 +34,7 @@ impl MemoryIo {
         Self {
             arriving: VecDeque::new(),
             sent: Vec::new(),
-            batch: Batch::new(),
+            batch: FrameBuffers::new(),
             limit,
             bad_headers: 0,
         }
@@ -117,7 +117,7 @@ impl PacketIo for MemoryIo {
 /// nothing is allocated (but for injected packets beyond the memory that is kept for them).
 pub struct ReplayIo {
     next: Box<NextPacket>,
-    batch: Batch,
+    batch: FrameBuffers,
     limit: usize,
     sent: u64,
 }
@@ -154,7 +154,7 @@ impl ReplayIo {
     /// Delivers what `next` writes to the start of each buffer (which still holds an earlier packet), given as
     /// length and offload: for more sessions than there is memory for packets.
     pub fn generate(next: impl FnMut(&mut [u8]) -> (usize, Offload) + Send + 'static) -> Self {
-        Self { next: Box::new(next), batch: Batch::new(), limit: BATCH, sent: 0 }
+        Self { next: Box::new(next), batch: FrameBuffers::new(), limit: BATCH, sent: 0 }
     }
 
     /// The same with batches of `limit` frames, 1 to [`BATCH`].

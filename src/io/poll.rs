@@ -9,7 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use super::batch::{BYTE_BUDGET, Batch};
+use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::virtio::{self, HEADER_SIZE};
 use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
 
@@ -47,14 +47,14 @@ impl Waker {
 pub struct PollIo {
     queue: TunQueue,
     waker: Waker,
-    batch: Batch,
+    batch: FrameBuffers,
     bad_headers: u64,
 }
 
 impl PollIo {
     /// Takes over a queue.
     pub fn new(queue: TunQueue, waker: Waker) -> Self {
-        Self { queue, waker, batch: Batch::new(), bad_headers: 0 }
+        Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0 }
     }
 
     /// Reads until there is nothing left, the batch is full, or it holds [`BYTE_BUDGET`].

@@ -28,7 +28,7 @@ use io_uring::types::{BufRingEntry, CancelBuilder, Fd, Fixed, SubmitArgs, Timesp
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use rustix::io::Errno;
 
-use super::batch::{BYTE_BUDGET, Batch};
+use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::poll::{Waker, device_is_gone};
 use super::virtio::{self, HEADER_SIZE};
 use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
@@ -37,7 +37,7 @@ use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
 pub struct UringIo {
     // The ring goes first when this is dropped: after that nobody can run the work that knows the addresses below.
     ring: Ring,
-    batch: Batch,
+    batch: FrameBuffers,
     inbox: Inbox,
     queue: TunQueue,
     _waker: Waker,
@@ -91,9 +91,9 @@ impl UringIo {
         waker: &Waker,
         may_multishot: bool,
     ) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
-        let mut rings: Vec<(Ring, Batch, Provided)> = Vec::new();
+        let mut rings: Vec<(Ring, FrameBuffers, Provided)> = Vec::new();
         for queue in &queues {
-            let mut batch = Batch::new();
+            let mut batch = FrameBuffers::new();
             match Ring::set_up(queue, waker, &mut batch, may_multishot) {
                 Ok((ring, provided)) => rings.push((ring, batch, provided)),
                 Err(error) => {
@@ -118,7 +118,7 @@ impl Inbox {
     }
 
     /// Makes frames of what has arrived, until the batch is full or holds [`BYTE_BUDGET`].
-    fn hand_out(&mut self, batch: &mut Batch) {
+    fn hand_out(&mut self, batch: &mut FrameBuffers) {
         let mut bytes = 0;
         while bytes < BYTE_BUDGET
             && let Some(Arrived { slot, count }) = self.arrived.pop_front()
@@ -263,7 +263,7 @@ impl Ring {
     fn set_up(
         queue: &TunQueue,
         waker: &Waker,
-        batch: &mut Batch,
+        batch: &mut FrameBuffers,
         may_multishot: bool,
     ) -> io::Result<(Self, Provided)> {
         let ring = IoUring::builder()
@@ -418,7 +418,7 @@ struct Page([u8; 4096]);
 
 impl Provided {
     /// All slots of a batch.
-    fn new(batch: &mut Batch) -> Self {
+    fn new(batch: &mut FrameBuffers) -> Self {
         let length = batch.slot(0).len() as u32;
         let addresses = (0..BATCH)
             .map(|slot| batch.slot(slot).as_mut_ptr().expose_provenance() as u64)
