@@ -19,7 +19,7 @@ fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
         let before = scene.host_state();
         let mut config = scene.config();
         config.extra =
-            format!("exempt: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
+            format!("no_nat: [{{ to: {CLIENT}/32, protocol: udp, port: {EXEMPT_PORT} }}]\n");
         let natbox = scene.start(&config);
         let exempt = bind(&scene.net, CLIENT, EXEMPT_PORT);
         let other = bind(&scene.net, CLIENT, OTHER_PORT);

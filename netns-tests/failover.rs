@@ -36,7 +36,7 @@ fn site() -> Result<(Site, Server)> {
 
 /// Keys of a line that asks these targets.
 pub fn health(targets: &str) -> String {
-    format!("health: {{ {targets}, interval: {}ms, lose: {LOSE}, win: 2 }}", INTERVAL.as_millis())
+    format!("health: {{ {targets}, interval: {}ms, fall: {LOSE}, rise: 2 }}", INTERVAL.as_millis())
 }
 
 /// An inside connection to the Internet, and the external address that it has there.
@@ -122,7 +122,7 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
             .three_legged_config()
             .uplink(
                 0,
-                &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], need: 2", stays.gateway)),
+                &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], quorum: 2", stays.gateway)),
             )
             .uplink(1, &format!("{}, on_failure: reset", health(&probe(&site))));
         let natbox = site.start(0, &config)?;
@@ -261,8 +261,8 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
     let keys = format!("{}, on_failure: reset", health(&format!("tcp: \"{TARGET}\"")));
     let config: BoxConfig = site
         .three_legged_config()
-        .uplink(0, &keys.replace("win: 2", "win: 4"))
-        .uplink(1, &format!("{keys}, failback: move"));
+        .uplink(0, &keys.replace("rise: 2", "rise: 4"))
+        .uplink(1, &format!("{keys}, failback: reset"));
     let natbox = site.start(0, &config)?;
     let mut talks = Talk::several(&site)?;
     drop(target);
@@ -358,7 +358,7 @@ fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
     let prefix = &site.line(0).prefix;
     let config = site
         .three_legged_config()
-        .outbound(&format!("from: {prefix}, balance: host"))
+        .outbound(&format!("from: {prefix}, hash_by: source-address"))
         .outbound(&format!("from: {prefix}, to: [{}/32], uplinks: [isp2]", CLIENTS[4]));
     let _natbox = site.start(0, &config)?;
     let first = Talk::new(&site)?.external;

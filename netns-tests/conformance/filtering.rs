@@ -110,7 +110,7 @@ fn an_unsolicited_syn_is_met_with_silence() {
 #[test]
 fn a_late_error_answers_a_syn_that_nobody_meets() {
     let _proof = proves(&["TCP-4"]);
-    let probe = Probe::start(Setup::new().nat("unsolicited_syn: late-error"));
+    let probe = Probe::start(Setup::new().nat("unsolicited_syn: delayed-reject"));
     let mapped = probe.connect_out(at(S1, 5000), at(E1, 80)).external;
     let sent = Instant::now();
     probe.syn_in(at(E1, 7), at(G, 33_333));
@@ -159,7 +159,7 @@ fn a_late_error_answers_a_syn_that_nobody_meets() {
 #[test]
 fn tcp_without_syn_opens_nothing_that_lasts() {
     let _proof = proves(&["FILT-2"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let probe = Probe::start(Setup::new().nat("reject_with: none"));
     probe.assert_alive();
     let before = probe.sessions();
     let (ack, fin, rst) =

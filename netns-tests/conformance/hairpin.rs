@@ -55,8 +55,8 @@ fn hosts_see_each_others_external_endpoints() {
 fn hosts_that_talk_keep_both_mappings_alive() {
     let _proof = proves(&["UDP-1", "UDP-3", "UDP-6", "UDP-9", "TIM-1"]);
     let setup =
-        Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, refusal: none");
-    let probe = Probe::start(setup.timeouts("udp: 1s, port_rest: 0s"));
+        Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, reject_with: none");
+    let probe = Probe::start(setup.timeouts("udp: 1s, port_reuse_delay: 0s"));
     let (one, other) = (at(S1, 5000), at(S2, 6000));
     let (a, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
     let begun = Instant::now();

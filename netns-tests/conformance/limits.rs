@@ -13,7 +13,7 @@ use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at, 
 fn a_host_has_so_many_sessions_and_gets_them_back() {
     let _proof = proves(&["CGN-4", "CGN-4B", "CGN-4C", "CGN-5"]);
     let setup =
-        Setup::new().nat("refusal: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
+        Setup::new().nat("reject_with: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
     let probe = Probe::start(setup);
     for round in 0..4 {
         for port in 0..5 {
@@ -26,7 +26,8 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
         probe.open_udp(at(S2, 5000), at(E1, 53));
         wait_until("all have ended", || probe.sessions() == 0);
     }
-    let probe = Probe::start(Setup::new().nat("refusal: none").limits("new_sessions_per_host: 20"));
+    let probe =
+        Probe::start(Setup::new().nat("reject_with: none").limits("new_sessions_per_host: 20"));
     let started = Instant::now();
     for port in 0..200 {
         probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53), b"hello"));
@@ -158,7 +159,7 @@ fn a_long_lived_session_never_blocks_the_place_of_ended_ones() {
 #[test]
 fn counters_can_be_read_while_packets_flow() {
     let _proof = proves(&["CGN-1", "CGN-10"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let probe = Probe::start(Setup::new().nat("reject_with: none"));
     let mut reads = 0;
     let mut last = 0;
     for round in 0..20_u16 {
@@ -208,7 +209,7 @@ fn counters_can_be_read_while_packets_flow() {
 fn each_drop_raises_its_own_counter() {
     let _proof = proves(&["MIB-1"]);
     let probe =
-        Probe::start(Setup::new().nat("refusal: none").outbound(&["{ from: 10.0.0.0/28 }"]));
+        Probe::start(Setup::new().nat("reject_with: none").outbound(&["{ from: 10.0.0.0/28 }"]));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let sent = udp(external, at(E1, 53), b"hello");
     let mut broken = sent.clone();

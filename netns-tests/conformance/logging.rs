@@ -56,7 +56,7 @@ fn holder(records: &[Record], protocol: &str, external: &str, at: SystemTime) ->
 fn the_log_tells_who_had_an_endpoint_and_no_destinations() {
     let _proof = proves(&["LOG-1", "CGN-12"]);
     let setup =
-        Setup::new().no_forwards().nat("ports: 40000-40019, refusal: none, port_parity: false");
+        Setup::new().no_forwards().nat("ports: 40000-40019, reject_with: none, port_parity: false");
     let setup = setup.timeouts("udp: 1s").log("mappings: true, format: json");
     let probe = Probe::start(setup);
     let mut seen = Vec::new();
@@ -119,7 +119,7 @@ fn every_protocol_is_logged_and_reopening_is_an_end_and_a_beginning() {
 #[test]
 fn a_log_that_nobody_reads_slows_nothing() {
     let _proof = proves(&["LOG-3"]);
-    let probe = Probe::start_unread(Setup::new().log("mappings: true").nat("refusal: none"));
+    let probe = Probe::start_unread(Setup::new().log("mappings: true").nat("reject_with: none"));
     let datagram = |from: Endpoint| {
         builder::udp(
             natbox::packet::Tuple {

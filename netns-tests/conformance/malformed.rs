@@ -106,7 +106,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
 #[test]
 fn nonsense_flags_open_nothing() {
     let _proof = proves(&["MAL-4"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none").timeouts("tcp_transitory: 60s"));
+    let probe = Probe::start(Setup::new().nat("reject_with: none").timeouts("tcp_transitory: 60s"));
     let created = || probe.status().sessions.created;
     for bits in 0..64_u8 {
         let flags = TcpFlags(bits);
@@ -198,7 +198,7 @@ fn impossible_sources_go_nowhere() {
 #[test]
 fn other_protocols_go_by_address_or_not_at_all() {
     let _proof = proves(&["MAL-7"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let probe = Probe::start(Setup::new().nat("reject_with: none"));
     let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
     // The first bytes look like the ports of a forward.
     let payload = [0x1f, 0x90, 0x1f, 0x90, 0, 8, 0, 0];

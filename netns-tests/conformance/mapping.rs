@@ -32,7 +32,7 @@ fn one_mapping_towards_every_destination() {
 fn protocols_have_mappings_of_their_own() {
     let _proof = proves(&["UPD-5"]);
     // Of every protocol there are two ports: numbers must coincide, and exhausting one protocol leaves the others.
-    let probe = Probe::start(Setup::new().nat("ports: 40000-40001, refusal: none"));
+    let probe = Probe::start(Setup::new().nat("ports: 40000-40001, reject_with: none"));
     let mut connections = Vec::new();
     for port in [5000, 5001] {
         probe.open_udp(at(S1, port), at(E1, 53));
@@ -96,8 +96,8 @@ fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
 fn a_full_address_refuses_or_gives_way_as_set() {
     let _proof = proves(&["UPD-4"]);
     for soft in [false, true] {
-        let pooling = if soft { "address_pooling: soft" } else { "address_pooling: strict" };
-        let setup = Setup::new().pool().nat("ports: 40000-40003, refusal: none").nat(pooling);
+        let pooling = if soft { "address_pooling: paired-soft" } else { "address_pooling: paired" };
+        let setup = Setup::new().pool().nat("ports: 40000-40003, reject_with: none").nat(pooling);
         let probe = Probe::start(setup);
         let first: Vec<_> =
             (0..4).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
@@ -229,7 +229,7 @@ fn a_server_speaks_from_its_published_endpoint() {
 #[test]
 fn published_ports_are_never_dynamic() {
     let _proof = proves(&["FWD-4"]);
-    let setup = || Setup::new().nat("ports: 9014-9017, refusal: none");
+    let setup = || Setup::new().nat("ports: 9014-9017, reject_with: none");
     let probe = Probe::start(setup());
     let mut taken = HashSet::new();
     for port in 0..2 {
@@ -362,7 +362,7 @@ fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
     probe.assert_open(&mut outbound);
     assert_eq!(probe.connect_in(at(E1, 1), at(G, 1234)).inside, at(S3, 1234));
     // Without the forwards, and with nobody allowed out.
-    probe.write(&Setup::new().no_forwards().outbound(&[]).nat("refusal: none"));
+    probe.write(&Setup::new().no_forwards().outbound(&[]).nat("reject_with: none"));
     assert_eq!(probe.with_box(|running| running.reload()).sessions_ended, 3);
     for connection in [&published, &outbound] {
         probe.inside.send(&connection.by_inside(TcpFlags::ACK, b"on"));

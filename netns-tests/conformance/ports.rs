@@ -9,7 +9,7 @@ use crate::probe::{E1, E2, G, Probe, S1, S2, S3, Setup, at, syn, udp};
 #[test]
 fn no_two_endpoints_share_a_port() {
     let _proof = proves(&["UDP-3", "TCP-7"]);
-    let probe = Probe::start(Setup::new().nat("ports: 40000-40099, refusal: none"));
+    let probe = Probe::start(Setup::new().nat("ports: 40000-40099, reject_with: none"));
     let (mut datagrams, mut connections) = (HashMap::new(), HashMap::new());
     for number in 0..50 {
         for host in [S1, S2] {
@@ -99,8 +99,8 @@ fn a_freed_port_rests_for_others() {
     let _proof = proves(&["CGN-8"]);
     // By default filtering knows every remote endpoint, which exempts; here anyone may answer, so ports rest.
     let setup = Setup::new()
-        .nat("ports: 40000-40001, filtering: endpoint-independent, port_parity: false, refusal: none")
-        .timeouts("udp: 1s, port_rest: 4s");
+        .nat("ports: 40000-40001, filtering: endpoint-independent, port_parity: false, reject_with: none")
+        .timeouts("udp: 1s, port_reuse_delay: 4s");
     let probe = Probe::start(setup);
     let first = probe.open_udp(at(S1, 5000), at(E1, 53));
     let second = probe.open_udp(at(S1, 5001), at(E1, 53));
@@ -149,7 +149,7 @@ fn the_edges_of_the_port_space_work() {
 fn exhausted_ports_cost_little_and_one_freed_serves_one() {
     let _proof = proves(&["PORT-2"]);
     let setup =
-        Setup::new().no_forwards().nat("ports: 40000-40009, refusal: none").timeouts("udp: 6s");
+        Setup::new().no_forwards().nat("ports: 40000-40009, reject_with: none").timeouts("udp: 6s");
     let probe = Probe::start(setup);
     let kept: Vec<_> = (0..9).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
     let spare = probe.open_udp(at(S1, 5009), at(E1, 53));
@@ -210,7 +210,7 @@ fn ports_overlap_where_the_mode_allows() {
         probe.assert_udp_in(to, second, at(S2, 5000 + number));
     }
     // Without the mode a port serves one mapping.
-    let setup = Setup::new().nat("ports: 40000-40001, port_parity: false, refusal: none");
+    let setup = Setup::new().nat("ports: 40000-40001, port_parity: false, reject_with: none");
     let probe = Probe::start(setup.nat("mapping: address-and-port-dependent"));
     probe.open_udp(at(S1, 5000), at(E1, 1));
     probe.open_udp(at(S1, 5000), at(E1, 2));

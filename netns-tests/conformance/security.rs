@@ -15,7 +15,7 @@ use crate::probe::{
 #[test]
 fn only_inside_sources_go_out_whatever_happens_to_the_box() {
     let _proof = proves(&["SEC-1"]);
-    let probe = Probe::start(Setup::new().nat("refusal: none"));
+    let probe = Probe::start(Setup::new().nat("reject_with: none"));
     for source in [Ipv4Addr::new(8, 8, 8, 8), G, Ipv4Addr::new(10, 0, 1, 1), E2] {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"spoofed"));
         probe.inside.send(&segment(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, 0));
@@ -204,7 +204,7 @@ fn a_syn_flood_takes_no_server_off_the_net() {
 fn an_inside_flood_harms_only_itself() {
     let _proof = proves(&["SEC-6"]);
     let probe = Probe::start(
-        Setup::new().nat("refusal: none").limits("sessions: 2000, sessions_per_host: 500"),
+        Setup::new().nat("reject_with: none").limits("sessions: 2000, sessions_per_host: 500"),
     );
     let mut connection = probe.connect_out(at(S2, 4000), at(E1, 80));
     for round in 0..50_u16 {
@@ -227,7 +227,7 @@ fn an_inside_flood_harms_only_itself() {
 #[test]
 fn whether_a_port_is_mapped_cannot_be_seen() {
     let _proof = proves(&["SEC-7"]);
-    for syn in ["silent", "late-error"] {
+    for syn in ["drop", "delayed-reject"] {
         let setup = Setup::new().nat(&format!("unsolicited_syn: {syn}"));
         let probe = Probe::start(setup.limits("icmp_errors_per_host: 5"));
         let mapped = [
@@ -261,7 +261,7 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
         }
         let told =
             |attacker| answers.iter().filter(|seen| seen.destination().address == attacker).count();
-        if syn == "silent" {
+        if syn == "drop" {
             assert_eq!(answers, []);
         } else {
             // Its own second's worth for each, give or take the random price of one.

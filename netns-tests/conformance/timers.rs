@@ -227,7 +227,7 @@ fn both_directions_live_and_die_together() {
     let _proof = proves(&["TIM-1"]);
     let probe = Probe::start(
         Setup::new()
-            .nat("ports: 40000-40001, refusal: none, port_parity: false")
+            .nat("ports: 40000-40001, reject_with: none, port_parity: false")
             .timeouts("udp: 1s"),
     );
     // A download: the outside speaks, the inside hardly does; meanwhile another host takes every port it can get.

@@ -13,30 +13,30 @@ use super::dns;
 use super::forwards;
 use super::model::{Config, Inside, OutboundRule, Uplink};
 use super::nearest;
-use super::problem::{Place, Sink};
-use super::sections::{Draft, DraftInside, DraftRule, DraftUplink, Wish};
+use super::problem::{Diagnostics, Location};
+use super::sections::{Draft, DraftInside, DraftRule, DraftUplink, Unresolved};
 
-/// Checks the draft as a whole; None if the sink holds the reason.
-pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
-    check_prefixes(draft.inside.prefixes.as_deref().unwrap_or_default(), sink);
-    check_interfaces(&draft, sink);
+/// Checks the draft as a whole; None if the diagnostics holds the reason.
+pub(super) fn check(draft: Draft, diagnostics: &Diagnostics) -> Option<Config> {
+    check_prefixes(draft.inside.prefixes.as_deref().unwrap_or_default(), diagnostics);
+    check_interfaces(&draft, diagnostics);
     let uplinks = draft.uplinks.as_deref().unwrap_or_default();
-    check_uplink_names(uplinks, sink);
-    check_followed(uplinks, sink);
-    check_inside_address(&draft.inside, sink);
-    check_addresses(uplinks, &draft.inside, sink);
-    check_gateways(uplinks, &draft.inside, sink);
-    check_targets(uplinks, &draft.inside, sink);
-    let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, sink);
-    check_rules(&draft.outbound, sink);
+    check_uplink_names(uplinks, diagnostics);
+    check_followed(uplinks, diagnostics);
+    check_inside_address(&draft.inside, diagnostics);
+    check_addresses(uplinks, &draft.inside, diagnostics);
+    check_gateways(uplinks, &draft.inside, diagnostics);
+    check_targets(uplinks, &draft.inside, diagnostics);
+    let forwards = forwards::check(&draft.forwards, uplinks, &draft.inside, diagnostics);
+    check_rules(&draft.outbound, diagnostics);
     let dns = match draft.dns {
         None => Some(None),
-        Some(dns) => dns::check(dns, uplinks, &forwards, sink).map(Some),
+        Some(dns) => dns::check(dns, uplinks, &forwards, diagnostics).map(Some),
     };
     let outbound: Option<Vec<OutboundRule>> = draft
         .outbound
         .iter()
-        .map(|rule| outbound_rule(rule, uplinks, &draft.inside, sink))
+        .map(|rule| outbound_rule(rule, uplinks, &draft.inside, diagnostics))
         .collect::<Vec<_>>()
         .into_iter()
         .collect();
@@ -52,7 +52,7 @@ pub(super) fn check(draft: Draft, sink: &Sink) -> Option<Config> {
         uplinks: draft.uplinks?.into_iter().map(uplink).collect::<Option<_>>()?,
         forwards,
         outbound: outbound?,
-        exempt: draft.exempt,
+        no_nat: draft.no_nat,
         nat: draft.nat,
         timeouts: draft.timeouts,
         limits: draft.limits,
@@ -85,14 +85,14 @@ fn values<T>(located: Vec<Located<T>>) -> Vec<T> {
     located.into_iter().map(|item| item.value).collect()
 }
 
-fn check_prefixes(prefixes: &[Located<Ipv4Net>], sink: &Sink) {
+fn check_prefixes(prefixes: &[Located<Ipv4Net>], diagnostics: &Diagnostics) {
     for (index, prefix) in prefixes.iter().enumerate() {
         let other = prefixes[..index]
             .iter()
             .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
         if let Some(other) = other {
             let wanted = format!("a prefix apart from {} ({})", other.value, other.place.key);
-            sink.report(
+            diagnostics.report(
                 &prefix.place,
                 prefix.value.to_string(),
                 wanted,
@@ -102,13 +102,13 @@ fn check_prefixes(prefixes: &[Located<Ipv4Net>], sink: &Sink) {
     }
 }
 
-fn check_interfaces(draft: &Draft, sink: &Sink) {
+fn check_interfaces(draft: &Draft, diagnostics: &Diagnostics) {
     let inside = draft.inside.interface.as_ref();
     let uplinks = draft.uplinks.iter().flatten().filter_map(|uplink| uplink.interface.as_ref());
     for outside in uplinks.clone() {
         if inside.is_some_and(|inside| inside.value == outside.value) {
             let found = format!("`{}`, which is the inside interface too", outside.value);
-            sink.report(
+            diagnostics.report(
                 &outside.place,
                 found,
                 "another interface",
@@ -119,7 +119,7 @@ fn check_interfaces(draft: &Draft, sink: &Sink) {
     if let Some(taken) = inside.into_iter().chain(uplinks).find(|leg| leg.value == draft.tun.name) {
         let found =
             format!("`{}`, which is the interface of {}", draft.tun.name, leg_of(&taken.place));
-        sink.report(
+        diagnostics.report(
             &draft.tun_name,
             found,
             "a name of its own",
@@ -129,27 +129,32 @@ fn check_interfaces(draft: &Draft, sink: &Sink) {
 }
 
 /// `uplinks[0]` of `uplinks[0].interface`.
-fn leg_of(place: &Place) -> String {
+fn leg_of(place: &Location) -> String {
     let (leg, _) = place.key.rsplit_once('.').unwrap_or((&place.key, ""));
     format!("`{leg}`")
 }
 
 /// Two uplinks cannot both have the one address of an interface.
-fn check_followed(uplinks: &[DraftUplink], sink: &Sink) {
-    let mut seen: HashMap<&str, &Place> = HashMap::new();
+fn check_followed(uplinks: &[DraftUplink], diagnostics: &Diagnostics) {
+    let mut seen: HashMap<&str, &Location> = HashMap::new();
     for uplink in uplinks.iter().filter(|uplink| uplink.follows_interface) {
         let Some(interface) = &uplink.interface else { continue };
         if let Some(first) = seen.insert(&interface.value, &uplink.place) {
             let found =
                 format!("the address of {}, which {} has already", interface.value, first.key);
             let wanted = "an interface of its own, or fixed addresses";
-            sink.report(&uplink.place.field("addresses"), found, wanted, "correct one of the two");
+            diagnostics.report(
+                &uplink.place.field("addresses"),
+                found,
+                wanted,
+                "correct one of the two",
+            );
         }
     }
 }
 
-fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
-    let mut seen: HashMap<&str, &Place> = HashMap::new();
+fn check_uplink_names(uplinks: &[DraftUplink], diagnostics: &Diagnostics) {
+    let mut seen: HashMap<&str, &Location> = HashMap::new();
     for name in uplinks.iter().filter_map(|uplink| uplink.name.as_ref()) {
         match seen.entry(&name.value) {
             Entry::Vacant(vacant) => {
@@ -158,7 +163,7 @@ fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
             Entry::Occupied(first) => {
                 let found =
                     format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
-                sink.report(
+                diagnostics.report(
                     &name.place,
                     found,
                     "one of each name",
@@ -169,8 +174,8 @@ fn check_uplink_names(uplinks: &[DraftUplink], sink: &Sink) {
     }
 }
 
-fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
-    let mut seen: HashMap<Ipv4Addr, &Place> = HashMap::new();
+fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, diagnostics: &Diagnostics) {
+    let mut seen: HashMap<Ipv4Addr, &Location> = HashMap::new();
     let fixed = uplinks.iter().filter(|uplink| !uplink.follows_interface);
     for addresses in fixed.filter_map(|uplink| uplink.addresses.as_ref()).flatten() {
         // One problem per item of the list is enough, even where it stands for many addresses.
@@ -187,7 +192,7 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
         }
         if let Some((address, first)) = twice {
             let found = format!("{address}, which is in {first} too");
-            sink.report(
+            diagnostics.report(
                 &addresses.place,
                 found,
                 "each external address once",
@@ -197,14 +202,14 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
         if let Some((address, prefix)) = first_inside(&addresses.value, inside) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
             let advice = "write the line's own address here, or correct `inside.prefixes`";
-            sink.report(&addresses.place, found, "an external address", advice);
+            diagnostics.report(&addresses.place, found, "an external address", advice);
         }
     }
     for uplink in uplinks {
         let number: usize = uplink.addresses.iter().flatten().map(|some| some.value.len()).sum();
         if number > Uplink::MAX_ADDRESSES {
             let wanted = format!("at most {}", Uplink::MAX_ADDRESSES);
-            sink.report(
+            diagnostics.report(
                 &uplink.place.field("addresses"),
                 format!("{number} addresses"),
                 wanted,
@@ -214,12 +219,12 @@ fn check_addresses(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
     }
 }
 
-fn check_inside_address(inside: &DraftInside, sink: &Sink) {
+fn check_inside_address(inside: &DraftInside, diagnostics: &Diagnostics) {
     let (Some(address), Some(_)) = (&inside.address, &inside.prefixes) else { return };
     if first_inside(&[address.value], inside).is_none() {
         let advice =
             "write the box's own address on the private network, or correct `inside.prefixes`";
-        sink.report(
+        diagnostics.report(
             &address.place,
             address.value.to_string(),
             "an address in one of `inside.prefixes`",
@@ -228,12 +233,12 @@ fn check_inside_address(inside: &DraftInside, sink: &Sink) {
     }
 }
 
-fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
+fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, diagnostics: &Diagnostics) {
     for uplink in uplinks {
         match &uplink.gateway {
             None if uplinks.len() > 1 && !uplink.follows_interface => {
                 let wanted = format!("the next hop, because there are {} uplinks", uplinks.len());
-                sink.report(
+                diagnostics.report(
                     &uplink.place.field("gateway"),
                     "no such key",
                     wanted,
@@ -250,7 +255,7 @@ fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
                         "{}, which is an address of this box ({})",
                         gateway.value, own.place.key
                     );
-                    sink.report(
+                    diagnostics.report(
                         &gateway.place,
                         found,
                         "the provider's router",
@@ -259,7 +264,7 @@ fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
                 }
                 if let Some((address, prefix)) = first_inside(&[gateway.value], inside) {
                     let found = format!("{address}, which lies in the inside prefix {prefix}");
-                    sink.report(
+                    diagnostics.report(
                         &gateway.place,
                         found,
                         "the provider's router",
@@ -272,7 +277,7 @@ fn check_gateways(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
 }
 
 /// A target that this box or its private side answers for says nothing of a line.
-fn check_targets(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
+fn check_targets(uplinks: &[DraftUplink], inside: &DraftInside, diagnostics: &Diagnostics) {
     let wanted = "a target that the line leads to";
     let advice = "ask the provider's router, or a host beyond it";
     for asked in uplinks.iter().flat_map(|uplink| &uplink.asked) {
@@ -280,10 +285,10 @@ fn check_targets(uplinks: &[DraftUplink], inside: &DraftInside, sink: &Sink) {
         if let Some(own) = own.find(|addresses| addresses.contains(&asked.value)) {
             let found =
                 format!("{}, which is an address of this box ({})", asked.value, own.place.key);
-            sink.report(&asked.place, found, wanted, advice);
+            diagnostics.report(&asked.place, found, wanted, advice);
         } else if let Some((address, prefix)) = first_inside(&[asked.value], inside) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            sink.report(&asked.place, found, wanted, advice);
+            diagnostics.report(&asked.place, found, wanted, advice);
         }
     }
 }
@@ -296,8 +301,8 @@ fn first_inside(addresses: &[Ipv4Addr], inside: &DraftInside) -> Option<(Ipv4Add
     })
 }
 
-fn check_rules(rules: &[DraftRule], sink: &Sink) {
-    let mut seen: HashMap<(Ipv4Net, Vec<Ipv4Net>), &Place> = HashMap::new();
+fn check_rules(rules: &[DraftRule], diagnostics: &Diagnostics) {
+    let mut seen: HashMap<(Ipv4Net, Vec<Ipv4Net>), &Location> = HashMap::new();
     for (from, to) in rules.iter().filter_map(|rule| rule.from.as_ref().zip(rule.to.as_ref())) {
         let mut destinations: Vec<Ipv4Net> = to.iter().map(|to| to.value).collect();
         destinations.sort();
@@ -311,7 +316,7 @@ fn check_rules(rules: &[DraftRule], sink: &Sink) {
                     true => "one rule for each prefix",
                     false => "one rule for each prefix and its destinations",
                 };
-                sink.report(&from.place, found, wanted, "join the two");
+                diagnostics.report(&from.place, found, wanted, "join the two");
             }
         }
     }
@@ -321,14 +326,14 @@ fn outbound_rule(
     draft: &DraftRule,
     uplinks: &[DraftUplink],
     inside: &DraftInside,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<OutboundRule> {
     if let (Some(from), Some(prefixes)) = (&draft.from, &inside.prefixes)
         && !prefixes.iter().any(|prefix| prefix.contains(&from.value))
     {
         let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
         let wanted = format!("a prefix within {}", nearest::list(known.iter().map(String::as_str)));
-        sink.report(
+        diagnostics.report(
             &from.place,
             from.value.to_string(),
             wanted,
@@ -336,14 +341,14 @@ fn outbound_rule(
         );
     }
     let chosen = match &draft.uplinks {
-        Wish::Unreadable => None,
-        Wish::Absent => Some((0..uplinks.len()).collect()),
-        Wish::Given(names) => {
+        Unresolved::Unreadable => None,
+        Unresolved::Absent => Some((0..uplinks.len()).collect()),
+        Unresolved::Given(names) => {
             let mut chosen: Vec<usize> = Vec::new();
             for name in &names.value {
-                let Some(index) = uplink_index(name, uplinks, sink) else { continue };
+                let Some(index) = uplink_index(name, uplinks, diagnostics) else { continue };
                 if chosen.contains(&index) {
-                    sink.report(
+                    diagnostics.report(
                         &name.place,
                         format!("`{}` again", name.value),
                         "each uplink once",
@@ -360,7 +365,7 @@ fn outbound_rule(
         from: draft.from.as_ref()?.value,
         to: draft.to.as_ref()?.iter().map(|to| to.value).collect(),
         uplinks: chosen?,
-        balance: draft.balance,
+        hash_by: draft.hash_by,
     })
 }
 
@@ -368,7 +373,7 @@ fn outbound_rule(
 pub(super) fn uplink_index(
     name: &Located<String>,
     uplinks: &[DraftUplink],
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<usize> {
     let names: Option<Vec<&str>> =
         uplinks.iter().map(|uplink| uplink.name.as_ref().map(|name| name.value.as_str())).collect();
@@ -376,7 +381,7 @@ pub(super) fn uplink_index(
     let index = names.iter().position(|known| *known == name.value);
     if index.is_none() {
         let advice = nearest::advise(&name.value, names.iter().copied());
-        sink.report(
+        diagnostics.report(
             &name.place,
             super::problem::quoted(&name.value),
             "the name of an uplink",

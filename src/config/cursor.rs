@@ -6,9 +6,10 @@
 use std::ops::Deref;
 
 use super::nearest;
-use super::problem::{Place, Sink, quoted};
+use super::problem::{Diagnostics, Location, quoted};
+use super::renamed;
 use super::tree::{Entry, Node, Value};
-use super::values::Misfit;
+use super::values::ValueError;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -16,7 +17,7 @@ pub(super) struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
-    pub place: Place,
+    pub place: Location,
 }
 
 impl<T> Deref for Located<T> {
@@ -40,24 +41,28 @@ pub(super) struct Section {
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'t> {
     node: &'t Node,
-    place: Place,
-    sink: &'t Sink,
+    place: Location,
+    diagnostics: &'t Diagnostics,
 }
 
 impl<'t> Cursor<'t> {
     /// The whole file.
-    pub fn root(node: &'t Node, sink: &'t Sink) -> Self {
-        Self { node, place: Place { position: Some(node.position), key: String::new() }, sink }
+    pub fn root(node: &'t Node, diagnostics: &'t Diagnostics) -> Self {
+        Self {
+            node,
+            place: Location { position: Some(node.position), key: String::new() },
+            diagnostics,
+        }
     }
 
     /// Where this node stands.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Location {
         &self.place
     }
 
     /// Reports that something else was wanted here.
-    pub fn refuse(&self, wanted: &str, advice: &str) {
-        self.sink.report(&self.place, self.node.describe(), wanted, advice);
+    pub fn reject(&self, wanted: &str, advice: &str) {
+        self.diagnostics.report(&self.place, self.node.describe(), wanted, advice);
     }
 
     /// The fields of a mapping. Reports keys that are unknown or repeated; `schema` lists the sections where a
@@ -69,22 +74,28 @@ impl<'t> Cursor<'t> {
     ) -> Option<Fields<'t>> {
         let Value::Mapping(entries) = &self.node.value else {
             let advice = format!("its keys are {}", nearest::list(section.keys.iter().copied()));
-            self.refuse("a mapping", &advice);
+            self.reject("a mapping", &advice);
             return None;
         };
-        let mut fields = Fields { place: self.place.clone(), sink: self.sink, known: Vec::new() };
+        let mut fields =
+            Fields { place: self.place.clone(), diagnostics: self.diagnostics, known: Vec::new() };
         // Once nothing more is recorded, an endless list of strange keys need not be looked at.
-        for entry in entries.iter().take_while(|_| !self.sink.is_full()) {
+        for entry in entries.iter().take_while(|_| !self.diagnostics.is_full()) {
             let place = entry_place(&self.place, entry);
             let Some(key) = section.keys.iter().copied().find(|key| *key == entry.key) else {
                 let advice = unknown_key_advice(&entry.key, section, schema);
-                self.sink.report(&place, "an unknown key", "one that natbox knows", advice);
+                self.diagnostics.report(&place, "an unknown key", "one that natbox knows", advice);
                 continue;
             };
             match fields.known.iter().find(|(known, _)| *known == key) {
                 Some((_, first)) => {
                     let found = format!("this key again (first in line {})", first.position.line);
-                    self.sink.report(&place, found, "it once", "join the two or take one out");
+                    self.diagnostics.report(
+                        &place,
+                        found,
+                        "it once",
+                        "join the two or take one out",
+                    );
                 }
                 None => fields.known.push((key, entry)),
             }
@@ -95,7 +106,7 @@ impl<'t> Cursor<'t> {
     /// The items of a list of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {
-            self.refuse(
+            self.reject(
                 &format!("a list of {what}"),
                 "begin each item with `- `, or write `[]` for none",
             );
@@ -103,7 +114,7 @@ impl<'t> Cursor<'t> {
         };
         if nodes.len() > most {
             let wanted = format!("at most {most} {what}");
-            self.sink.report(
+            self.diagnostics.report(
                 &self.place,
                 format!("{} items", nodes.len()),
                 wanted,
@@ -113,11 +124,11 @@ impl<'t> Cursor<'t> {
         }
         let item = |(index, node): (usize, &'t Node)| Self {
             node,
-            place: Place {
+            place: Location {
                 position: Some(node.position),
                 key: format!("{}[{index}]", self.place.key),
             },
-            sink: self.sink,
+            diagnostics: self.diagnostics,
         };
         Some(nodes.iter().enumerate().map(item).collect())
     }
@@ -130,43 +141,50 @@ impl<'t> Cursor<'t> {
         let items = self.items(most, what)?;
         if items.is_empty() {
             let advice = format!("add to the list, 1 to {most}");
-            self.sink.report(&self.place, "an empty list", format!("a list of {what}"), advice);
+            self.diagnostics.report(
+                &self.place,
+                "an empty list",
+                format!("a list of {what}"),
+                advice,
+            );
             return None;
         }
         Some(items)
     }
 
     /// A value read from a scalar's text, quoted or not.
-    pub fn value<T>(&self, read: impl FnOnce(&str) -> Result<T, Misfit>) -> Option<T> {
+    pub fn value<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) | Value::Quoted(text) => match read(text) {
                 Ok(value) => Some(value),
-                Err(Misfit { wanted, advice }) => {
-                    self.sink.report(&self.place, quoted(text), wanted, advice);
+                Err(ValueError { wanted, advice }) => {
+                    let advice = renamed::value(&self.place.key, text)
+                        .map_or(advice, |now| format!("did you mean `{now}`?"));
+                    self.diagnostics.report(&self.place, quoted(text), wanted, advice);
                     None
                 }
             },
             Value::Null | Value::List(_) | Value::Mapping(_) => {
                 // What would have been wanted is known only to the reader of the text.
                 let wanted =
-                    read("").err().map_or_else(|| "a single value".into(), |misfit| misfit.wanted);
+                    read("").err().map_or_else(|| "a single value".into(), |error| error.wanted);
                 let advice = match &self.node.value {
                     Value::Null => "write a value, or take the key out",
                     Value::List(_) | Value::Mapping(_) | Value::Plain(_) | Value::Quoted(_) => {
                         "write a single value"
                     }
                 };
-                self.refuse(&wanted, advice);
+                self.reject(&wanted, advice);
                 None
             }
         }
     }
 
     /// Like [`Self::value`] for free text: what YAML takes for a number or a truth value must be in quotes.
-    pub fn text<T>(&self, read: impl FnOnce(&str) -> Result<T, Misfit>) -> Option<T> {
+    pub fn text<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) if is_typed_scalar(text) => {
-                self.refuse("text", &format!("put it in quotes if it is meant: \"{text}\""));
+                self.reject("text", &format!("put it in quotes if it is meant: \"{text}\""));
                 None
             }
             Value::Plain(_)
@@ -186,7 +204,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// `true` or `false`.
-    pub fn truth(&self) -> Option<bool> {
+    pub fn bool(&self) -> Option<bool> {
         match &self.node.value {
             Value::Plain(text) if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
             Value::Plain(text) if matches!(text.as_str(), "false" | "False" | "FALSE") => {
@@ -197,7 +215,7 @@ impl<'t> Cursor<'t> {
             | Value::Null
             | Value::List(_)
             | Value::Mapping(_) => {
-                self.refuse("true or false", "write `true` or `false`, without quotes");
+                self.reject("true or false", "write `true` or `false`, without quotes");
                 None
             }
         }
@@ -212,19 +230,19 @@ impl<'t> Cursor<'t> {
 /// The known fields of a mapping.
 #[derive(Debug)]
 pub(super) struct Fields<'t> {
-    place: Place,
-    sink: &'t Sink,
+    place: Location,
+    diagnostics: &'t Diagnostics,
     known: Vec<(&'static str, &'t Entry)>,
 }
 
 impl<'t> Fields<'t> {
     /// The fields of a mapping that is not there.
-    pub fn absent(place: Place, sink: &'t Sink) -> Self {
-        Self { place, sink, known: Vec::new() }
+    pub fn absent(place: Location, diagnostics: &'t Diagnostics) -> Self {
+        Self { place, diagnostics, known: Vec::new() }
     }
 
     /// Where the mapping stands.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Location {
         &self.place
     }
 
@@ -236,26 +254,30 @@ impl<'t> Fields<'t> {
         if !matches!(entry.value.value, Value::Null) {
             place.position = Some(entry.value.position);
         }
-        Some(Cursor { node: &entry.value, place, sink: self.sink })
+        Some(Cursor { node: &entry.value, place, diagnostics: self.diagnostics })
     }
 
     /// A field that must be present.
-    pub fn need(&self, key: &str, wanted: &str, advice: &str) -> Option<Cursor<'t>> {
+    pub fn required(&self, key: &str, wanted: &str, advice: &str) -> Option<Cursor<'t>> {
         let field = self.get(key);
         if field.is_none() {
-            self.sink.report(&self.place.field(key), "no such key", wanted, advice);
+            self.diagnostics.report(&self.place.field(key), "no such key", wanted, advice);
         }
         field
     }
 
     /// The value of a field read from its text, if present.
-    pub fn value<T>(&self, key: &str, read: impl FnOnce(&str) -> Result<T, Misfit>) -> Option<T> {
+    pub fn value<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
         self.get(key)?.value(read)
     }
 
     /// The truth value of a field, if present.
-    pub fn truth(&self, key: &str) -> Option<bool> {
-        self.get(key)?.truth()
+    pub fn bool(&self, key: &str) -> Option<bool> {
+        self.get(key)?.bool()
     }
 
     /// The mapping in a field; one without fields when the key is absent or its value is not a mapping.
@@ -267,17 +289,18 @@ impl<'t> Fields<'t> {
     ) -> Self {
         self.get(key)
             .and_then(|field| field.fields(section, schema))
-            .unwrap_or_else(|| Self::absent(self.place.field(key), self.sink))
+            .unwrap_or_else(|| Self::absent(self.place.field(key), self.diagnostics))
     }
 }
 
-fn entry_place(parent: &Place, entry: &Entry) -> Place {
+fn entry_place(parent: &Location, entry: &Entry) -> Location {
     let key: String = entry.key.chars().take(KEY_CHARACTERS).flat_map(char::escape_debug).collect();
-    Place { position: Some(entry.position), ..parent.field(&key) }
+    Location { position: Some(entry.position), ..parent.field(&key) }
 }
 
 fn unknown_key_advice(key: &str, section: &Section, schema: &[&Section]) -> String {
-    if let Some(candidate) = nearest::nearest(key, section.keys.iter().copied()) {
+    let nearest = || nearest::nearest(key, section.keys.iter().copied());
+    if let Some(candidate) = renamed::key(section.path, key).or_else(nearest) {
         return format!("did you mean `{candidate}`?");
     }
     match schema.iter().find(|other| other.keys.contains(&key)) {

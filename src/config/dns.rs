@@ -71,7 +71,7 @@ pub struct DnsUpdate {
     /// File with its secret in base64: an absolute path.
     pub secret_file: PathBuf,
     /// What an update replaces; default all addresses of a name.
-    pub records: Scope,
+    pub replace: Scope,
 }
 
 impl Dns {
@@ -91,7 +91,7 @@ impl DnsUpdate {
     /// [`DnsUpdate::algorithm`] if the file gives none.
     pub const DEFAULT_ALGORITHM: Algorithm = Algorithm::HmacSha256;
     /// [`DnsUpdate::records`] if the file gives none.
-    pub const DEFAULT_RECORDS: Scope = Scope::All;
+    pub const DEFAULT_REPLACE: Scope = Scope::All;
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::model::{
     Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers,
 };
 use super::values::Span;
-use super::words::Words;
+use super::words::ConfigEnum;
 
 /// The effective configuration as a file; [`super::parse`] reads it back to an equal one.
 pub fn to_yaml(config: &Config) -> String {
@@ -31,7 +31,7 @@ struct FileForm<'c> {
     uplinks: Vec<UplinkForm<'c>>,
     forwards: Vec<ForwardForm<'c>>,
     outbound: Vec<RuleForm<'c>>,
-    exempt: Vec<ExemptionForm>,
+    no_nat: Vec<NoNatForm>,
     nat: NatForm,
     timeouts: TimeoutsForm,
     limits: LimitsForm,
@@ -82,10 +82,10 @@ struct HealthForm<'c> {
     tcp: &'c [SocketAddrV4],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     http: Vec<&'c str>,
-    need: u32,
+    quorum: u32,
     interval: String,
-    lose: u32,
-    win: u32,
+    fall: u32,
+    rise: u32,
 }
 
 #[derive(Serialize)]
@@ -106,11 +106,11 @@ struct RuleForm<'c> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     to: Vec<String>,
     uplinks: Vec<&'c str>,
-    balance: &'static str,
+    hash_by: &'static str,
 }
 
 #[derive(Serialize)]
-struct ExemptionForm {
+struct NoNatForm {
     to: String,
     protocol: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,7 +128,7 @@ struct NatForm {
     port_parity: bool,
     port_overlapping: bool,
     inbound_refresh: bool,
-    refusal: &'static str,
+    reject_with: &'static str,
     unsolicited_syn: &'static str,
 }
 
@@ -141,7 +141,7 @@ struct TimeoutsForm {
     udp_dns: String,
     icmp: String,
     fragment: String,
-    port_rest: String,
+    port_reuse_delay: String,
 }
 
 #[derive(Serialize)]
@@ -150,7 +150,7 @@ struct LimitsForm {
     sessions_per_host: u32,
     new_sessions_per_host: u32,
     fragments: u32,
-    resting_ports: u32,
+    delayed_ports: u32,
     icmp_errors_per_host: u32,
 }
 
@@ -218,7 +218,7 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 .map(|rule| RuleForm {
                     from: rule.from.to_string(),
                     to: rule.to.iter().map(ToString::to_string).collect(),
-                    balance: rule.balance.word(),
+                    hash_by: rule.hash_by.word(),
                     uplinks: rule
                         .uplinks
                         .iter()
@@ -226,13 +226,13 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                         .collect(),
                 })
                 .collect(),
-            exempt: config
-                .exempt
+            no_nat: config
+                .no_nat
                 .iter()
-                .map(|exemption| ExemptionForm {
-                    to: exemption.to.to_string(),
-                    protocol: exemption.protocol.word(),
-                    port: (exemption.ports != PortRange::ALL).then(|| exemption.ports.into()),
+                .map(|rule| NoNatForm {
+                    to: rule.to.to_string(),
+                    protocol: rule.protocol.word(),
+                    port: (rule.ports != PortRange::ALL).then(|| rule.ports.into()),
                 })
                 .collect(),
             nat: NatForm {
@@ -249,7 +249,7 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 port_parity: nat.port_parity,
                 port_overlapping: nat.port_overlapping,
                 inbound_refresh: nat.inbound_refresh,
-                refusal: nat.refusal.word(),
+                reject_with: nat.reject_with.word(),
                 unsolicited_syn: nat.unsolicited_syn.word(),
             },
             timeouts: TimeoutsForm {
@@ -260,14 +260,14 @@ impl<'c> From<&'c Config> for FileForm<'c> {
                 udp_dns: Span(timeouts.udp_dns).to_string(),
                 icmp: Span(timeouts.icmp).to_string(),
                 fragment: Span(timeouts.fragment).to_string(),
-                port_rest: Span(timeouts.port_rest).to_string(),
+                port_reuse_delay: Span(timeouts.port_reuse_delay).to_string(),
             },
             limits: LimitsForm {
                 sessions: limits.sessions,
                 sessions_per_host: limits.sessions_per_host,
                 new_sessions_per_host: limits.new_sessions_per_host,
                 fragments: limits.fragments,
-                resting_ports: limits.resting_ports,
+                delayed_ports: limits.delayed_ports,
                 icmp_errors_per_host: limits.icmp_errors_per_host,
             },
             host: HostForm { manage: config.host.manage },
@@ -292,10 +292,10 @@ impl<'c> From<&'c Uplink> for UplinkForm<'c> {
             ping: &health.ping,
             tcp: &health.tcp,
             http: health.http.iter().map(|page| page.0.as_str()).collect(),
-            need: health.need,
+            quorum: health.quorum,
             interval: Span(health.interval).to_string(),
-            lose: health.lose,
-            win: health.win,
+            fall: health.fall,
+            rise: health.rise,
         };
         Self {
             name: &uplink.name,

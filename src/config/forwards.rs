@@ -8,21 +8,21 @@ use super::checks::uplink_index;
 use super::cursor::Located;
 use super::model::{Forward, ForwardProtocol, PortRange};
 use super::nearest;
-use super::problem::{Place, Sink};
-use super::sections::{DraftForward, DraftInside, DraftUplink, Wish};
+use super::problem::{Diagnostics, Location};
+use super::sections::{DraftForward, DraftInside, DraftUplink, Unresolved};
 
-/// The forwards of the configuration; incomplete if the sink holds a problem.
+/// The forwards of the configuration; incomplete if the diagnostics holds a problem.
 pub(super) fn check(
     drafts: &[DraftForward],
     uplinks: &[DraftUplink],
     inside: &DraftInside,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Vec<Forward> {
     let published: Vec<Published<'_>> =
-        drafts.iter().flat_map(|draft| publish(draft, uplinks, inside, sink)).collect();
-    check_names(&published, sink);
-    check_published_once(&published, sink);
-    warn_of_shared_targets(&published, sink);
+        drafts.iter().flat_map(|draft| publish(draft, uplinks, inside, diagnostics)).collect();
+    check_names(&published, diagnostics);
+    check_published_once(&published, diagnostics);
+    warn_of_shared_targets(&published, diagnostics);
     published.into_iter().map(|published| published.forward).collect()
 }
 
@@ -37,12 +37,12 @@ fn publish<'d>(
     draft: &'d DraftForward,
     uplinks: &[DraftUplink],
     inside: &DraftInside,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Vec<Published<'d>> {
-    let endpoints = published_endpoints(draft, uplinks, sink);
-    let ports = ports_and_target(draft, sink);
+    let endpoints = published_endpoints(draft, uplinks, diagnostics);
+    let ports = ports_and_target(draft, diagnostics);
     let to_address = draft.to.as_ref().map(|to| {
-        check_target_inside(to, inside, sink);
+        check_target_inside(to, inside, diagnostics);
         to.value.0
     });
     let (Some(protocol), Some((ports, to_port)), Some(to_address)) =
@@ -69,12 +69,12 @@ fn publish<'d>(
 fn published_endpoints(
     draft: &DraftForward,
     uplinks: &[DraftUplink],
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Vec<(usize, Ipv4Addr)> {
     let concerned: Vec<usize> = match &draft.uplink {
-        Wish::Absent => (0..uplinks.len()).collect(),
-        Wish::Unreadable => return Vec::new(),
-        Wish::Given(name) => match uplink_index(name, uplinks, sink) {
+        Unresolved::Absent => (0..uplinks.len()).collect(),
+        Unresolved::Unreadable => return Vec::new(),
+        Unresolved::Given(name) => match uplink_index(name, uplinks, diagnostics) {
             Some(index) => vec![index],
             None => return Vec::new(),
         },
@@ -92,8 +92,8 @@ fn published_endpoints(
             .collect()
     };
     match &draft.address {
-        Wish::Unreadable => Vec::new(),
-        Wish::Given(address) => {
+        Unresolved::Unreadable => Vec::new(),
+        Unresolved::Given(address) => {
             // An external address belongs to one uplink only, so it also says which.
             let owner =
                 concerned.iter().copied().find(|index| addresses(*index).contains(&address.value));
@@ -105,8 +105,8 @@ fn published_endpoints(
                     .map(|address| address.to_string())
                     .collect();
                 let whose = match &draft.uplink {
-                    Wish::Given(name) => format!("an address of uplink `{}`", name.value),
-                    Wish::Absent | Wish::Unreadable => "an address of an uplink".into(),
+                    Unresolved::Given(name) => format!("an address of uplink `{}`", name.value),
+                    Unresolved::Absent | Unresolved::Unreadable => "an address of an uplink".into(),
                 };
                 let advice = match known.as_slice() {
                     [] => "leave it out: the uplink has the address of its interface".to_owned(),
@@ -114,11 +114,11 @@ fn published_endpoints(
                         format!("choose one of {}", nearest::list(some.iter().map(String::as_str)))
                     }
                 };
-                sink.report(&address.place, address.value.to_string(), whose, advice);
+                diagnostics.report(&address.place, address.value.to_string(), whose, advice);
             }
             owner.map(|index| (index, address.value)).into_iter().collect()
         }
-        Wish::Absent => concerned
+        Unresolved::Absent => concerned
             .into_iter()
             .filter_map(|index| match addresses(index).as_slice() {
                 [only] => Some((index, *only)),
@@ -131,7 +131,12 @@ fn published_endpoints(
                         "add `address:` with one of {}",
                         nearest::list(known.iter().map(String::as_str))
                     );
-                    sink.report(&draft.place.field("address"), "no such key", wanted, advice);
+                    diagnostics.report(
+                        &draft.place.field("address"),
+                        "no such key",
+                        wanted,
+                        advice,
+                    );
                     None
                 }
             })
@@ -140,14 +145,14 @@ fn published_endpoints(
 }
 
 /// Published ports and the first port of the target.
-fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16)> {
+fn ports_and_target(draft: &DraftForward, diagnostics: &Diagnostics) -> Option<(PortRange, u16)> {
     let to = draft.to.as_ref();
     match draft.protocol? {
         protocol @ (ForwardProtocol::Icmp | ForwardProtocol::Any) => {
-            if let Wish::Given(port) = &draft.port {
+            if let Unresolved::Given(port) = &draft.port {
                 let wanted =
                     format!("no `port`, because `protocol: {protocol}` publishes no single ports");
-                sink.report(
+                diagnostics.report(
                     &port.place,
                     port.value.to_string(),
                     wanted,
@@ -157,7 +162,7 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
             let to = to?;
             if let Some(port) = to.value.1 {
                 let wanted = format!("an address without port, because of `protocol: {protocol}`");
-                sink.report(
+                diagnostics.report(
                     &to.place,
                     format!("port {port}"),
                     wanted,
@@ -168,11 +173,11 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
         }
         ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
             let ports = match &draft.port {
-                Wish::Given(ports) => ports.value,
-                Wish::Unreadable => return None,
-                Wish::Absent => {
+                Unresolved::Given(ports) => ports.value,
+                Unresolved::Unreadable => return None,
+                Unresolved::Absent => {
                     let advice = "add `port: 80` or `port: 8000-8099` with your own";
-                    sink.report(
+                    diagnostics.report(
                         &draft.place.field("port"),
                         "no such key",
                         "the port to publish",
@@ -182,7 +187,7 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
                 }
             };
             let to = to?;
-            target_port(ports, to, sink).map(|to_port| (ports, to_port))
+            target_port(ports, to, diagnostics).map(|to_port| (ports, to_port))
         }
     }
 }
@@ -190,14 +195,14 @@ fn ports_and_target(draft: &DraftForward, sink: &Sink) -> Option<(PortRange, u16
 fn target_port(
     ports: PortRange,
     to: &Located<(Ipv4Addr, Option<PortRange>)>,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<u16> {
     let Some(target) = to.value.1 else { return Some(ports.first) };
     let length = ports.last - ports.first;
     if target.first != target.last && target.last - target.first != length {
         let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
         let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
-        sink.report(
+        diagnostics.report(
             &to.place,
             found,
             wanted,
@@ -212,7 +217,7 @@ fn target_port(
             u32::from(length) + 1
         );
         let advice = format!("lower it to {} at most, or publish fewer", u16::MAX - length);
-        sink.report(&to.place, found, "a range that ends at 65535 or before", advice);
+        diagnostics.report(&to.place, found, "a range that ends at 65535 or before", advice);
         return None;
     }
     Some(target.first)
@@ -221,7 +226,7 @@ fn target_port(
 fn check_target_inside(
     to: &Located<(Ipv4Addr, Option<PortRange>)>,
     inside: &DraftInside,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) {
     let Some(prefixes) = inside.prefixes.as_deref() else { return };
     let address = to.value.0;
@@ -231,7 +236,7 @@ fn check_target_inside(
                 prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
             let wanted =
                 format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
-            sink.report(
+            diagnostics.report(
                 &to.place,
                 address.to_string(),
                 wanted,
@@ -243,15 +248,15 @@ fn check_target_inside(
                 && (address == prefix.network() || address == prefix.broadcast()) =>
         {
             let found = format!("{address}, the network or broadcast address of {}", prefix.value);
-            sink.report(&to.place, found, "a host's address", "write the server's address");
+            diagnostics.report(&to.place, found, "a host's address", "write the server's address");
         }
         Some(_) => {}
     }
 }
 
-fn check_names(published: &[Published<'_>], sink: &Sink) {
+fn check_names(published: &[Published<'_>], diagnostics: &Diagnostics) {
     let mut seen: HashMap<(&str, usize), &Published<'_>> = HashMap::new();
-    let mut reported: Option<&Place> = None;
+    let mut reported: Option<&Location> = None;
     for one in published {
         match seen.entry((&one.forward.name, one.forward.uplink)) {
             Entry::Vacant(vacant) => {
@@ -265,7 +270,7 @@ fn check_names(published: &[Published<'_>], sink: &Sink) {
                     one.forward.name,
                     first.get().draft.place.key
                 );
-                sink.report(
+                diagnostics.report(
                     &one.draft.name.place,
                     found,
                     "one of each name on an uplink",
@@ -294,7 +299,7 @@ fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
 /// Reports each forward that publishes what another one, earlier in the file, does too: with the first such one.
 ///
 /// A sweep over the ports of each address, which remembers the forwards that have not ended yet.
-fn check_published_once(published: &[Published<'_>], sink: &Sink) {
+fn check_published_once(published: &[Published<'_>], diagnostics: &Diagnostics) {
     let mut order: Vec<usize> = (0..published.len()).collect();
     order.sort_by_key(|index| {
         let forward = &published[*index].forward;
@@ -329,7 +334,7 @@ fn check_published_once(published: &[Published<'_>], sink: &Sink) {
             first.forward.name,
             first.draft.place.key
         );
-        sink.report(
+        diagnostics.report(
             &second.draft.place,
             found,
             "each protocol, address and port published once",
@@ -355,7 +360,7 @@ fn described(forward: &Forward) -> String {
 
 /// Warns where two forwards of one uplink lead to the same port of the server: without a session, a packet from
 /// there does not tell which of the two it belongs to.
-fn warn_of_shared_targets(published: &[Published<'_>], sink: &Sink) {
+fn warn_of_shared_targets(published: &[Published<'_>], diagnostics: &Diagnostics) {
     let mut order: Vec<&Published<'_>> = published.iter().collect();
     order.sort_by_key(|one| (one.forward.uplink, one.forward.to_address, one.forward.to_port));
     let last_target =
@@ -371,7 +376,7 @@ fn warn_of_shared_targets(published: &[Published<'_>], sink: &Sink) {
             let found =
                 format!("a target that `{}` ({}) leads to as well", a.name, one.draft.place.key);
             let advice = "give the server a second address or port if it starts traffic from there";
-            sink.warn(&other.draft.place, found, "a target of its own", advice);
+            diagnostics.warn(&other.draft.place, found, "a target of its own", advice);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! * *position*: line and column; *place*: a position and the key path that leads there.
-//! * *misfit*: what a single value should have been; *problem*: a misfit or a contradiction, with its place.
+//! * *error*: what a single value should have been; *problem*: a error or a contradiction, with its place.
 //!
 //! Invariants: every step goes on after a problem, so that one run names them all; a [`Config`] comes out only if
 //! there was none; no text, however hostile, makes this module panic, recurse without bound or take more than linear
@@ -15,18 +15,19 @@
 mod checks;
 mod cursor;
 mod dns;
+mod dynamic_address;
 mod emit;
 mod forwards;
 mod model;
 mod nearest;
 mod network;
-mod not_yet;
 mod problem;
+mod renamed;
 mod sections;
 mod tree;
+mod unimplemented_keys;
 mod uplinks;
 mod values;
-mod whereabouts;
 mod words;
 
 use std::fs::File;
@@ -34,13 +35,13 @@ use std::io::Read;
 use std::path::Path;
 
 pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub use dynamic_address::DynamicAddress;
 pub use emit::{to_json, to_yaml};
 pub use model::*;
 pub use problem::{Position, Problem, Problems};
-pub use whereabouts::Whereabouts;
-pub use words::Words;
+pub use words::ConfigEnum;
 
-use problem::{Place, Sink};
+use problem::{Diagnostics, Location};
 
 /// Largest file that is read, in bytes; thousands of forwards fit.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -61,9 +62,9 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let file_name = path.display().to_string();
     let unreadable = |found: String, advice: &str| {
-        let sink = Sink::new(&file_name);
-        sink.report(&Place::file(), found, "a readable YAML file", advice);
-        sink.into_outcome().0
+        let diagnostics = Diagnostics::new(&file_name);
+        diagnostics.report(&Location::file(), found, "a readable YAML file", advice);
+        diagnostics.into_outcome().0
     };
     let mut bytes = Vec::new();
     let read =
@@ -78,13 +79,18 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         Ok(text) => parse(&file_name, &text),
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let sink = Sink::new(&file_name);
-            let place = Place {
+            let diagnostics = Diagnostics::new(&file_name);
+            let place = Location {
                 position: Some(Position::after(&String::from_utf8_lossy(good))),
                 key: String::new(),
             };
-            sink.report(&place, "bytes that are not UTF-8", "UTF-8 text", "save the file as UTF-8");
-            Err(sink.into_outcome().0)
+            diagnostics.report(
+                &place,
+                "bytes that are not UTF-8",
+                "UTF-8 text",
+                "save the file as UTF-8",
+            );
+            Err(diagnostics.into_outcome().0)
         }
     }
 }
@@ -95,13 +101,13 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
-    let sink = Sink::new(file_name);
-    let config = tree::read(text, &sink).and_then(|root| {
-        not_yet::warn(&root, &sink);
-        let draft = sections::decode(&root, file_name, &sink)?;
-        checks::check(draft, &sink)
+    let diagnostics = Diagnostics::new(file_name);
+    let config = tree::read(text, &diagnostics).and_then(|root| {
+        unimplemented_keys::warn(&root, &diagnostics);
+        let draft = sections::decode(&root, file_name, &diagnostics)?;
+        checks::check(draft, &diagnostics)
     });
-    let (problems, warnings) = sink.into_outcome();
+    let (problems, warnings) = diagnostics.into_outcome();
     match config {
         Some(config) if problems.is_empty() => Ok(Loaded { config, warnings }),
         Some(_) | None if !problems.is_empty() => Err(problems),

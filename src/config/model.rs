@@ -27,7 +27,7 @@ pub struct Config {
     /// Who may go out, and through which uplinks; the longest matching prefix decides.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6), at most 64.
-    pub exempt: Vec<Exemption>,
+    pub no_nat: Vec<NoNatRule>,
     /// Behaviour of the translator.
     pub nat: Nat,
     /// Idle timeouts.
@@ -143,13 +143,13 @@ pub struct Health {
     /// Pages to ask for with HEAD; good is an answer of status 200 to 399.
     pub http: Vec<WebTarget>,
     /// Answers that make a round good; default 1, at most the number of targets.
-    pub need: u32,
+    pub quorum: u32,
     /// Time between rounds; default 1 s.
     pub interval: Duration,
     /// Intervals without a good round that take the line down; default 3.
-    pub lose: u32,
+    pub fall: u32,
     /// Good rounds in a row that bring it back; default 3.
-    pub win: u32,
+    pub rise: u32,
 }
 
 /// A page with scheme `http` or `https`, and with a host.
@@ -171,11 +171,11 @@ pub enum OnFailure {
 /// What happens when a line is back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Failback {
-    /// `new-only`: what begins from now on may take it.
+    /// `new-sessions`: what begins from now on may take it.
     #[default]
-    NewOnly,
+    NewSessions,
     /// `move`: sessions from inside that would take it end as with [`OnFailure::Reset`], so that they begin again on it.
-    Move,
+    Reset,
 }
 
 /// One published service on one uplink address. Where the file leaves out the uplink, [`super::load`] has made one
@@ -233,22 +233,22 @@ pub struct OutboundRule {
     /// Indices into [`Config::uplinks`], at least one, no repeats.
     pub uplinks: Vec<usize>,
     /// What is spread over them; default [`Balance::Endpoint`].
-    pub balance: Balance,
+    pub hash_by: HashBy,
 }
 
 /// What is spread over the uplinks of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
+pub enum HashBy {
     /// `endpoint`: each inside address and port by itself.
-    Endpoint,
+    SourcePort,
     /// `host`: each inside address with all its ports.
-    Host,
+    SourceAddress,
 }
 
 /// Destinations towards which nothing is translated, and whose packets reach the inside as they are. Packets for them
 /// leave by the host's own routes, not by those of an uplink's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exemption {
+pub struct NoNatRule {
     /// Their addresses.
     pub to: Ipv4Net,
     /// Protocols; default any.
@@ -258,7 +258,7 @@ pub struct Exemption {
     pub ports: PortRange,
 }
 
-impl Exemption {
+impl NoNatRule {
     /// Protocols where the file says nothing.
     pub const DEFAULT_PROTOCOL: ForwardProtocol = ForwardProtocol::Any;
 }
@@ -272,9 +272,9 @@ impl PortRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nat {
     /// RFC 4787 section 4.1; default endpoint-independent.
-    pub mapping: Dependence,
+    pub mapping: EndpointDependence,
     /// RFC 4787 section 5; default address-and-port-dependent.
-    pub filtering: Dependence,
+    pub filtering: EndpointDependence,
     /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6); default true.
     pub hairpin: bool,
     /// Dynamic external ports; default 1024-65535.
@@ -291,7 +291,7 @@ pub struct Nat {
     /// Whether packets from outside keep a dynamic UDP mapping alive (RFC 4787 REQ-6a); default true.
     pub inbound_refresh: bool,
     /// How an inside host learns that no mapping can be made for it (RFC 5508 REQ-8, RFC 6888 REQ-11).
-    pub refusal: Refusal,
+    pub reject_with: RejectWith,
     /// What an outside host learns whose SYN nobody waits for (RFC 5382 REQ-4); default silence.
     pub unsolicited_syn: UnsolicitedSyn,
 }
@@ -300,14 +300,14 @@ pub struct Nat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressPooling {
     /// `strict`: its new sessions are refused.
-    Strict,
+    Paired,
     /// `soft`: they go out under another address of the line.
-    Soft,
+    PairedSoft,
 }
 
 /// How an inside host learns that no mapping can be made for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RejectWith {
     /// `admin-prohibited`: ICMP type 3, code 13.
     AdminProhibited,
     /// `host-unreachable`: ICMP type 3, code 1.
@@ -320,14 +320,14 @@ pub enum Refusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsolicitedSyn {
     /// `silent`: nothing.
-    Silent,
-    /// `late-error`: port unreachable after 6 s, unless the inside dials meanwhile.
-    LateError,
+    Drop,
+    /// `delayed-reject`: port unreachable after 6 s, unless the inside dials meanwhile.
+    DelayedReject,
 }
 
 /// On what part of the remote endpoint a mapping or filter depends (RFC 4787).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dependence {
+pub enum EndpointDependence {
     /// `endpoint-independent`
     EndpointIndependent,
     /// `address-dependent`
@@ -365,7 +365,7 @@ pub struct Timeouts {
     /// Incomplete fragment sets; default 15 s.
     pub fragment: Duration,
     /// How long a freed port is kept for its last holder; zero: not at all; default 2 min (RFC 6888 REQ-8).
-    pub port_rest: Duration,
+    pub port_reuse_delay: Duration,
 }
 
 /// Bounds.
@@ -380,7 +380,7 @@ pub struct Limits {
     /// Datagrams in reassembly tracking at one time; default 4096.
     pub fragments: u32,
     /// Freed ports kept for their last holders, on each external address for each protocol; default 16 k.
-    pub resting_ports: u32,
+    pub delayed_ports: u32,
     /// ICMP errors of natbox's own to one host in a second; 0: no limit; default 100 (RFC 1812 section 4.3.2.8).
     pub icmp_errors_per_host: u32,
 }
@@ -460,27 +460,27 @@ impl Uplink {
     }
 
     /// Most uplinks of one box: as many as its block of routing tables has room for.
-    pub const MOST: usize = 31;
+    pub const MAX: usize = 31;
     /// Weight of an uplink for which the file gives none.
     pub const DEFAULT_WEIGHT: u32 = 1;
 }
 
 impl OutboundRule {
     /// What is spread if the file does not say.
-    pub const DEFAULT_BALANCE: Balance = Balance::Endpoint;
+    pub const DEFAULT_HASH_BY: HashBy = HashBy::SourcePort;
 }
 
 impl Health {
     /// Time between probes if the file gives none.
     pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
     /// Intervals without a good round that take the line down if the file gives no number.
-    pub const DEFAULT_LOSE: u32 = 3;
+    pub const DEFAULT_FALL: u32 = 3;
     /// Good rounds in a row that bring it back if the file gives no number.
-    pub const DEFAULT_WIN: u32 = 3;
+    pub const DEFAULT_RISE: u32 = 3;
     /// Answers that make a round good if the file gives no number.
-    pub const DEFAULT_NEED: u32 = 1;
+    pub const DEFAULT_QUORUM: u32 = 1;
     /// Most targets of each kind.
-    pub const MOST_TARGETS: u32 = 16;
+    pub const MAX_TARGETS: u32 = 16;
 
     /// How many are asked in a round.
     pub fn targets(&self) -> usize {
@@ -490,16 +490,16 @@ impl Health {
 
 impl Timeouts {
     /// Longest timeout: what [`crate::time::Tick`]s can order.
-    pub const LONGEST: Duration = Duration::from_secs(24 * 24 * 3600);
+    pub const MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 }
 
 impl Limits {
     /// Largest value of [`Limits::sessions`] and of the limits per host.
-    pub const MOST_SESSIONS: u32 = 512_000_000;
+    pub const MAX_SESSIONS: u32 = 512_000_000;
     /// Largest value of [`Limits::fragments`].
-    pub const MOST_FRAGMENTS: u32 = 1_000_000;
-    /// Largest value of [`Limits::resting_ports`]: all there are.
-    pub const MOST_PORTS: u32 = 65_536;
+    pub const MAX_FRAGMENTS: u32 = 1_000_000;
+    /// Largest value of [`Limits::delayed_ports`]: all there are.
+    pub const MAX_PORTS: u32 = 65_536;
 }
 
 impl Admin {
@@ -524,17 +524,17 @@ impl Default for Tun {
 impl Default for Nat {
     fn default() -> Self {
         Self {
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
+            mapping: EndpointDependence::EndpointIndependent,
+            filtering: EndpointDependence::AddressAndPortDependent,
             hairpin: true,
             ports: PortRange { first: 1024, last: 65535 },
             mss_clamp: MssClamp::Auto,
-            address_pooling: AddressPooling::Strict,
+            address_pooling: AddressPooling::Paired,
             port_parity: true,
             port_overlapping: false,
             inbound_refresh: true,
-            refusal: Refusal::AdminProhibited,
-            unsolicited_syn: UnsolicitedSyn::Silent,
+            reject_with: RejectWith::AdminProhibited,
+            unsolicited_syn: UnsolicitedSyn::Drop,
         }
     }
 }
@@ -549,7 +549,7 @@ impl Default for Timeouts {
             udp_dns: Duration::from_secs(10),
             icmp: Duration::from_secs(60),
             fragment: Duration::from_secs(15),
-            port_rest: Duration::from_secs(2 * 60),
+            port_reuse_delay: Duration::from_secs(2 * 60),
         }
     }
 }
@@ -561,7 +561,7 @@ impl Default for Limits {
             sessions_per_host: 64_000,
             new_sessions_per_host: 0,
             fragments: 4096,
-            resting_ports: 16_000,
+            delayed_ports: 16_000,
             icmp_errors_per_host: 100,
         }
     }

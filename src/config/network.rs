@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use ipnet::Ipv4Net;
 
 use super::model::PortRange;
-use super::values::{Misfit, digits};
+use super::values::{ValueError, digits};
 
 /// An IPv4 address that one host may have.
-pub(super) fn address(text: &str) -> Result<Ipv4Addr, Misfit> {
+pub(super) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
     const WANTED: &str = "an IPv4 address such as 203.0.113.10";
     let address: Ipv4Addr = text.parse().map_err(|_| {
         let advice = if text.parse::<Ipv6Addr>().is_ok() {
@@ -21,11 +21,11 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, Misfit> {
         } else {
             "write four numbers from 0 to 255, without leading zeros"
         };
-        Misfit::new(WANTED, advice)
+        ValueError::new(WANTED, advice)
     })?;
     match reserved(address) {
         None => Ok(address),
-        Some(kind) => Err(Misfit::new(
+        Some(kind) => Err(ValueError::new(
             "an address that one host may have",
             format!("{kind} addresses cannot be used here"),
         )),
@@ -34,37 +34,37 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, Misfit> {
 
 /// External addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every address of a block `a.b.c.0/28`; at
 /// most `most`.
-pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, Misfit> {
+pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, ValueError> {
     const WANTED: &str = "external addresses as 203.0.113.10, 203.0.113.10-20 or 203.0.113.0/28";
     move |text| {
         let (first, last) = if text.contains('/') {
-            let block = prefix(text).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?;
+            let block = prefix(text).map_err(|error| ValueError::new(WANTED, error.advice))?;
             (block.network(), block.broadcast())
         } else if let Some((first, last)) = text.split_once('-') {
-            let first = address(first).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?;
+            let first = address(first).map_err(|error| ValueError::new(WANTED, error.advice))?;
             let [a, b, c, _] = first.octets();
             let last = match last.parse::<u8>() {
                 Ok(octet) if digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
                 Ok(_) | Err(_) => {
-                    address(last).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?
+                    address(last).map_err(|error| ValueError::new(WANTED, error.advice))?
                 }
             };
             if last < first {
-                return Err(Misfit::new(WANTED, "write the lower address first"));
+                return Err(ValueError::new(WANTED, "write the lower address first"));
             }
             (first, last)
         } else {
-            let only = address(text).map_err(|misfit| match misfit {
-                Misfit { wanted, advice } if text.parse::<Ipv4Addr>().is_ok() => {
-                    Misfit { wanted, advice }
+            let only = address(text).map_err(|error| match error {
+                ValueError { wanted, advice } if text.parse::<Ipv4Addr>().is_ok() => {
+                    ValueError { wanted, advice }
                 }
-                Misfit { advice, .. } => Misfit::new(WANTED, advice),
+                ValueError { advice, .. } => ValueError::new(WANTED, advice),
             })?;
             (only, only)
         };
         let size = u64::from(u32::from(last) - u32::from(first)) + 1;
         if size > most as u64 {
-            return Err(Misfit::new(
+            return Err(ValueError::new(
                 format!("at most {most} addresses"),
                 format!("these are {size}: publish fewer"),
             ));
@@ -72,7 +72,7 @@ pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, M
         let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();
         match all.iter().find_map(|address| reserved(*address)) {
             None => Ok(all),
-            Some(kind) => Err(Misfit::new(
+            Some(kind) => Err(ValueError::new(
                 "addresses that one host may have",
                 format!("the range holds {kind} addresses"),
             )),
@@ -81,7 +81,7 @@ pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, M
 }
 
 /// A prefix `a.b.c.d/length` without host bits.
-pub(super) fn prefix(text: &str) -> Result<Ipv4Net, Misfit> {
+pub(super) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     const WANTED: &str = "an IPv4 prefix such as 10.0.0.0/24";
     let prefix: Ipv4Net = text.parse().map_err(|_| {
         let advice = match text.parse::<Ipv4Addr>() {
@@ -89,7 +89,7 @@ pub(super) fn prefix(text: &str) -> Result<Ipv4Net, Misfit> {
             Err(_) if text.contains("::") => "natbox translates IPv4 only".into(),
             Err(_) => "write four numbers from 0 to 255, `/`, and a length from 0 to 32".into(),
         };
-        Misfit::new(WANTED, advice)
+        ValueError::new(WANTED, advice)
     })?;
     if prefix != prefix.trunc() {
         let advice = format!(
@@ -97,13 +97,13 @@ pub(super) fn prefix(text: &str) -> Result<Ipv4Net, Misfit> {
             prefix.trunc(),
             prefix.addr()
         );
-        return Err(Misfit::new("a prefix whose bits after the length are zero", advice));
+        return Err(ValueError::new("a prefix whose bits after the length are zero", advice));
     }
     Ok(prefix)
 }
 
 /// A prefix of private hosts: without host bits, and apart from the ranges that no host may have.
-pub(super) fn unicast_prefix(text: &str) -> Result<Ipv4Net, Misfit> {
+pub(super) fn unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     let prefix = prefix(text)?;
     let overlaps = |range: &Ipv4Net| range.contains(&prefix) || prefix.contains(range);
     match RESERVED
@@ -112,7 +112,7 @@ pub(super) fn unicast_prefix(text: &str) -> Result<Ipv4Net, Misfit> {
         .find(|(range, _)| overlaps(range))
     {
         None => Ok(prefix),
-        Some((range, kind)) => Err(Misfit::new(
+        Some((range, kind)) => Err(ValueError::new(
             "a prefix of hosts",
             format!("it overlaps the {kind} addresses {range}: narrow it"),
         )),
@@ -132,13 +132,14 @@ fn range(network: Ipv4Addr, length: u8) -> Ipv4Net {
 }
 
 /// A port or an inclusive range of ports, from 1.
-pub(super) fn ports(text: &str) -> Result<PortRange, Misfit> {
+pub(super) fn ports(text: &str) -> Result<PortRange, ValueError> {
     const WANTED: &str = "a port or a range of ports such as 80 or 8000-8099, from 1 to 65535";
     let port = |text: &str| {
-        let number = digits(text)
-            .ok_or_else(|| Misfit::new(WANTED, "write decimal digits, for a range with one `-`"))?;
+        let number = digits(text).ok_or_else(|| {
+            ValueError::new(WANTED, "write decimal digits, for a range with one `-`")
+        })?;
         u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| {
-            Misfit::new(
+            ValueError::new(
                 WANTED,
                 if number == 0 { "port 0 cannot be used" } else { "65535 is the last port" },
             )
@@ -149,7 +150,7 @@ pub(super) fn ports(text: &str) -> Result<PortRange, Misfit> {
         None => (port(text)?, port(text)?),
     };
     if first > last {
-        return Err(Misfit::new(WANTED, format!("write the lower port first: {last}-{first}")));
+        return Err(ValueError::new(WANTED, format!("write the lower port first: {last}-{first}")));
     }
     Ok(PortRange { first, last })
 }
@@ -165,31 +166,31 @@ impl fmt::Display for PortRange {
 }
 
 /// The server of a forward, with the port or ports if they are given.
-pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), Misfit> {
+pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ValueError> {
     const WANTED: &str = "the server as ADDRESS or ADDRESS:PORT, such as 10.0.0.101:80";
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
         None => (text, None),
     };
-    let anew = |misfit: Misfit| Misfit::new(WANTED, misfit.advice);
+    let anew = |error: ValueError| ValueError::new(WANTED, error.advice);
     Ok((address(host).map_err(anew)?, port.map(ports).transpose().map_err(anew)?))
 }
 
 /// A host's address with a port.
-pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Misfit> {
+pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
     const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
-    let anew = |misfit: Misfit| Misfit::new(WANTED, misfit.advice);
+    let anew = |error: ValueError| ValueError::new(WANTED, error.advice);
     let (host, port) =
-        text.split_once(':').ok_or_else(|| Misfit::new(WANTED, "add `:` and the port"))?;
+        text.split_once(':').ok_or_else(|| ValueError::new(WANTED, "add `:` and the port"))?;
     let range = ports(port).map_err(anew)?;
     if range.first != range.last {
-        return Err(Misfit::new(WANTED, "choose one port"));
+        return Err(ValueError::new(WANTED, "choose one port"));
     }
     Ok(SocketAddrV4::new(address(host).map_err(anew)?, range.first))
 }
 
 /// An interface name as the kernel allows it.
-pub(super) fn interface(text: &str) -> Result<String, Misfit> {
+pub(super) fn interface(text: &str) -> Result<String, ValueError> {
     let advice = if text.is_empty() || text.len() > 15 {
         "`ip link` lists the names, which have 1 to 15 bytes"
     } else if matches!(text, "." | "..") || text.contains(['/', ':']) {
@@ -199,13 +200,13 @@ pub(super) fn interface(text: &str) -> Result<String, Misfit> {
     } else {
         return Ok(text.into());
     };
-    Err(Misfit::new("an interface name", advice))
+    Err(ValueError::new("an interface name", advice))
 }
 
 /// The name of the TUN device: an interface name in which the kernel finds no pattern to fill in.
-pub(super) fn tun_interface(text: &str) -> Result<String, Misfit> {
+pub(super) fn tun_interface(text: &str) -> Result<String, ValueError> {
     if text.contains('%') {
-        return Err(Misfit::new(
+        return Err(ValueError::new(
             "an interface name",
             "leave out the `%`: natbox makes the device of exactly this name",
         ));
@@ -214,9 +215,9 @@ pub(super) fn tun_interface(text: &str) -> Result<String, Misfit> {
 }
 
 /// An address and port to listen on.
-pub(super) fn listener(text: &str) -> Result<SocketAddr, Misfit> {
+pub(super) fn listener(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
-        Misfit::new(
+        ValueError::new(
             "ADDRESS:PORT such as 127.0.0.1:9640",
             "127.0.0.1 keeps it on this host, 0.0.0.0 is every address",
         )
@@ -268,9 +269,9 @@ mod tests {
 
     #[test]
     fn host_bits_are_refused_with_both_readings() {
-        let misfit = prefix("10.0.0.1/24").unwrap_err();
+        let error = prefix("10.0.0.1/24").unwrap_err();
         assert_eq!(
-            misfit.advice,
+            error.advice,
             "write 10.0.0.0/24 for the network, or 10.0.0.1/32 for the one host"
         );
     }

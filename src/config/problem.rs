@@ -1,4 +1,4 @@
-//! Problems: what is wrong, where, and what to do; and the sink that collects them.
+//! Problems: what is wrong, where, and what to do; and the diagnostics that collects them.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -91,14 +91,14 @@ impl std::error::Error for Problems {}
 
 /// A position and the key path that leads there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Location {
     /// None: the file as a whole.
     pub position: Option<Position>,
     /// Key path; empty at the root.
     pub key: String,
 }
 
-impl Place {
+impl Location {
     /// The file as a whole.
     pub fn file() -> Self {
         Self { position: None, key: String::new() }
@@ -113,14 +113,14 @@ impl Place {
 
 /// Collects problems and warnings while decoding goes on.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(super) struct Diagnostics {
     file: String,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
-impl Sink {
-    /// An empty sink for a file of this name.
+impl Diagnostics {
+    /// An empty diagnostics for a file of this name.
     pub fn new(file_name: &str) -> Self {
         Self { file: file_name.into(), problems: RefCell::default(), warnings: RefCell::default() }
     }
@@ -128,7 +128,7 @@ impl Sink {
     /// Records a problem.
     pub fn report(
         &self,
-        place: &Place,
+        place: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
@@ -140,7 +140,7 @@ impl Sink {
     /// Records a warning.
     pub fn warn(
         &self,
-        place: &Place,
+        place: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
@@ -163,7 +163,7 @@ impl Sink {
         (Problems(problems), warnings)
     }
 
-    fn problem(&self, place: &Place, found: String, wanted: String, advice: String) -> Problem {
+    fn problem(&self, place: &Location, found: String, wanted: String, advice: String) -> Problem {
         Problem {
             file: self.file.clone(),
             position: place.position,

@@ -12,11 +12,11 @@ use ipnet::Ipv4Net;
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::dns::{self, DraftDns};
 use super::model::{
-    Admin, Balance, Dependence, Exemption, Failback, ForwardProtocol, Health, Host, Limits, Log,
-    Nat, OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
+    Admin, EndpointDependence, Failback, ForwardProtocol, HashBy, Health, Host, Limits, Log, Nat,
+    NoNatRule, OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
 };
 use super::network;
-use super::problem::{Place, Sink};
+use super::problem::{Diagnostics, Location};
 use super::tree::{Node, Value};
 use super::uplinks;
 use super::values;
@@ -47,7 +47,7 @@ pub(super) const SCHEMA: [&Section; 19] = [
 static ROOT: Section = Section {
     path: "",
     keys: &[
-        "name", "tun", "inside", "uplinks", "forwards", "outbound", "exempt", "nat", "timeouts",
+        "name", "tun", "inside", "uplinks", "forwards", "outbound", "no_nat", "nat", "timeouts",
         "limits", "host", "admin", "state", "log", "dns",
     ],
 };
@@ -57,8 +57,8 @@ static INSIDE: Section = Section { path: "inside", keys: &["interface", "address
 static FORWARD: Section =
     Section { path: "forwards[]", keys: &["name", "uplink", "protocol", "port", "address", "to"] };
 static OUTBOUND: Section =
-    Section { path: "outbound[]", keys: &["from", "to", "uplinks", "balance"] };
-static EXEMPT: Section = Section { path: "exempt[]", keys: &["to", "protocol", "port"] };
+    Section { path: "outbound[]", keys: &["from", "to", "uplinks", "hash_by"] };
+static EXEMPT: Section = Section { path: "no_nat[]", keys: &["to", "protocol", "port"] };
 static NAT: Section = Section {
     path: "nat",
     keys: &[
@@ -71,7 +71,7 @@ static NAT: Section = Section {
         "port_parity",
         "port_overlapping",
         "inbound_refresh",
-        "refusal",
+        "reject_with",
         "unsolicited_syn",
     ],
 };
@@ -85,7 +85,7 @@ static TIMEOUTS: Section = Section {
         "udp_dns",
         "icmp",
         "fragment",
-        "port_rest",
+        "port_reuse_delay",
     ],
 };
 static LIMITS: Section = Section {
@@ -95,7 +95,7 @@ static LIMITS: Section = Section {
         "sessions_per_host",
         "new_sessions_per_host",
         "fragments",
-        "resting_ports",
+        "delayed_ports",
         "icmp_errors_per_host",
     ],
 };
@@ -110,13 +110,13 @@ pub(super) struct Draft {
     pub name: Option<String>,
     pub tun: Tun,
     /// Where the TUN device's name stands, or would.
-    pub tun_name: Place,
+    pub tun_name: Location,
     pub inside: DraftInside,
     /// None: no uplink could be read at all.
     pub uplinks: Option<Vec<DraftUplink>>,
     pub forwards: Vec<DraftForward>,
     pub outbound: Vec<DraftRule>,
-    pub exempt: Vec<Exemption>,
+    pub no_nat: Vec<NoNatRule>,
     pub nat: Nat,
     pub timeouts: Timeouts,
     pub limits: Limits,
@@ -140,7 +140,7 @@ pub(super) struct DraftInside {
 /// One of `uplinks`.
 #[derive(Debug)]
 pub(super) struct DraftUplink {
-    pub place: Place,
+    pub place: Location,
     pub name: Option<Located<String>>,
     pub interface: Option<Located<String>>,
     /// None if some could not be read; `0.0.0.0` if they follow the interface.
@@ -159,12 +159,12 @@ pub(super) struct DraftUplink {
 /// One of `forwards`.
 #[derive(Debug)]
 pub(super) struct DraftForward {
-    pub place: Place,
+    pub place: Location,
     pub name: Located<String>,
-    pub uplink: Wish<String>,
+    pub uplink: Unresolved<String>,
     pub protocol: Option<ForwardProtocol>,
-    pub port: Wish<PortRange>,
-    pub address: Wish<Ipv4Addr>,
+    pub port: Unresolved<PortRange>,
+    pub address: Unresolved<Ipv4Addr>,
     pub to: Option<Located<(Ipv4Addr, Option<PortRange>)>>,
 }
 
@@ -174,13 +174,13 @@ pub(super) struct DraftRule {
     pub from: Option<Located<Ipv4Net>>,
     /// None if one of them could not be read.
     pub to: Option<Vec<Located<Ipv4Net>>>,
-    pub balance: Balance,
-    pub uplinks: Wish<Vec<Located<String>>>,
+    pub hash_by: HashBy,
+    pub uplinks: Unresolved<Vec<Located<String>>>,
 }
 
 /// An optional key whose absence has a meaning of its own.
 #[derive(Debug)]
-pub(super) enum Wish<T> {
+pub(super) enum Unresolved<T> {
     /// The key is absent.
     Absent,
     /// It is there but could not be read.
@@ -190,16 +190,16 @@ pub(super) enum Wish<T> {
 }
 
 /// Reads the whole file; None if it is not even a mapping.
-pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft> {
-    let cursor = Cursor::root(root, sink);
+pub(super) fn decode(root: &Node, file_name: &str, diagnostics: &Diagnostics) -> Option<Draft> {
+    let cursor = Cursor::root(root, diagnostics);
     if matches!(&root.value, Value::Mapping(entries) if entries.is_empty()) {
         let advice = "begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example";
-        sink.report(cursor.place(), "an empty file", "a configuration", advice);
+        diagnostics.report(cursor.place(), "an empty file", "a configuration", advice);
         return None;
     }
     let file = cursor.fields(&ROOT, &SCHEMA)?;
     let section = |key, section| file.section(key, section, &SCHEMA);
-    let name = box_name(&file, file_name, sink);
+    let name = box_name(&file, file_name, diagnostics);
     let tun_fields = section("tun", &TUN);
     Some(Draft {
         admin: admin(&section("admin", &ADMIN), name.as_deref()),
@@ -216,33 +216,33 @@ pub(super) fn decode(root: &Node, file_name: &str, sink: &Sink) -> Option<Draft>
             .filter_map(forward)
             .collect(),
         outbound: items(&file, "outbound", MAX_RULES).iter().filter_map(rule).collect(),
-        exempt: items(&file, "exempt", MAX_EXEMPTIONS).iter().filter_map(exemption).collect(),
+        no_nat: items(&file, "no_nat", MAX_NO_NAT).iter().filter_map(no_nat_rule).collect(),
         nat: nat(&section("nat", &NAT)),
         timeouts: timeouts(&section("timeouts", &TIMEOUTS)),
         limits: limits(&section("limits", &LIMITS)),
         host: Host {
-            manage: section("host", &HOST).truth("manage").unwrap_or(Host::default().manage),
+            manage: section("host", &HOST).bool("manage").unwrap_or(Host::default().manage),
         },
         state: State {
-            keep: section("state", &STATE).truth("keep").unwrap_or(State::default().keep),
+            keep: section("state", &STATE).bool("keep").unwrap_or(State::default().keep),
         },
         log: log(&section("log", &LOG)),
         dns: file.get("dns").and_then(|dns| dns::read(&dns)),
     })
 }
 
-fn box_name(file: &Fields<'_>, file_name: &str, sink: &Sink) -> Option<String> {
+fn box_name(file: &Fields<'_>, file_name: &str, diagnostics: &Diagnostics) -> Option<String> {
     if let Some(name) = file.get("name") {
         return name.text(values::box_name);
     }
     let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
     let name = values::box_name(&stem);
-    if let Err(misfit) = &name {
+    if let Err(error) = &name {
         let found = format!(
             "no such key, and the file's name {} cannot stand in",
             super::problem::quoted(&stem)
         );
-        sink.report(&file.place().field("name"), found, &misfit.wanted, "add `name: NAME`");
+        diagnostics.report(&file.place().field("name"), found, &error.wanted, "add `name: NAME`");
     }
     name.ok()
 }
@@ -266,7 +266,7 @@ fn tun(fields: &Fields<'_>) -> Tun {
 fn inside(file: &Fields<'_>) -> DraftInside {
     let wanted = "the private leg: its interface and prefixes";
     let Some(fields) = file
-        .need(
+        .required(
             "inside",
             wanted,
             "add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
@@ -276,7 +276,7 @@ fn inside(file: &Fields<'_>) -> DraftInside {
         return DraftInside { interface: None, address: None, prefixes: None };
     };
     let prefixes = fields
-        .need(
+        .required(
             "prefixes",
             "the private prefixes behind the interface",
             "add `prefixes: [10.0.0.0/24]` with your own",
@@ -303,14 +303,14 @@ fn forward((index, cursor): (usize, &Cursor<'_>)) -> Option<DraftForward> {
             .get("name")
             .and_then(|name| located(&name, |name| name.text(values::label)))
             .unwrap_or_else(default_name),
-        uplink: wish(&fields, "uplink", |uplink| uplink.text(values::label)),
+        uplink: unresolved(&fields, "uplink", |uplink| uplink.text(values::label)),
         protocol: fields
-            .need("protocol", "what to publish", advice)
+            .required("protocol", "what to publish", advice)
             .and_then(|cursor| cursor.value(values::word)),
-        port: wish(&fields, "port", |port| port.value(network::ports)),
-        address: wish(&fields, "address", |address| address.value(network::address)),
+        port: unresolved(&fields, "port", |port| port.value(network::ports)),
+        address: unresolved(&fields, "address", |address| address.value(network::address)),
         to: fields
-            .need("to", "the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
+            .required("to", "the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
             .and_then(|to| located(&to, |to| to.value(network::target))),
     })
 }
@@ -319,7 +319,7 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
     let fields = cursor.fields(&OUTBOUND, &SCHEMA)?;
     Some(DraftRule {
         from: fields
-            .need(
+            .required(
                 "from",
                 "the sources that may go out",
                 "add `from: PREFIX`, such as `from: 10.0.0.0/24`",
@@ -331,20 +331,20 @@ fn rule(cursor: &Cursor<'_>) -> Option<DraftRule> {
                 .some_items(MAX_DESTINATIONS, "prefixes")
                 .and_then(|items| all_located(&items, network::prefix)),
         },
-        balance: fields.value("balance", values::word).unwrap_or(OutboundRule::DEFAULT_BALANCE),
-        uplinks: wish(&fields, "uplinks", |list| {
-            let items = list.some_items(Uplink::MOST, "uplinks")?;
-            all_or_none(
+        hash_by: fields.value("hash_by", values::word).unwrap_or(OutboundRule::DEFAULT_HASH_BY),
+        uplinks: unresolved(&fields, "uplinks", |list| {
+            let items = list.some_items(Uplink::MAX, "uplinks")?;
+            collect_all(
                 items.iter().map(|item| located(item, |item| item.text(values::label))).collect(),
             )
         }),
     })
 }
 
-fn exemption(cursor: &Cursor<'_>) -> Option<Exemption> {
+fn no_nat_rule(cursor: &Cursor<'_>) -> Option<NoNatRule> {
     let fields = cursor.fields(&EXEMPT, &SCHEMA)?;
     let protocol = match fields.get("protocol") {
-        None => Some(Exemption::DEFAULT_PROTOCOL),
+        None => Some(NoNatRule::DEFAULT_PROTOCOL),
         Some(protocol) => protocol.value(values::word),
     };
     let ports = fields.get("port").map_or(Some(PortRange::ALL), |port| match protocol {
@@ -352,7 +352,7 @@ fn exemption(cursor: &Cursor<'_>) -> Option<Exemption> {
             port.value(network::ports)
         }
         Some(ForwardProtocol::Icmp | ForwardProtocol::Any) => {
-            port.refuse(
+            port.reject(
                 "no port without a protocol that has them",
                 "add `protocol: tcp` (or udp, tcp+udp)",
             );
@@ -360,13 +360,13 @@ fn exemption(cursor: &Cursor<'_>) -> Option<Exemption> {
         }
     });
     let to = fields
-        .need(
+        .required(
             "to",
             "the destinations that are not translated",
             "add `to: PREFIX`, such as `to: 192.0.2.0/24`",
         )
         .and_then(|to| to.value(network::prefix));
-    Some(Exemption { to: to?, protocol: protocol?, ports: ports? })
+    Some(NoNatRule { to: to?, protocol: protocol?, ports: ports? })
 }
 
 fn nat(fields: &Fields<'_>) -> Nat {
@@ -375,16 +375,16 @@ fn nat(fields: &Fields<'_>) -> Nat {
     Nat {
         mapping,
         filtering: fields.value("filtering", values::word).unwrap_or(default.filtering),
-        hairpin: fields.truth("hairpin").unwrap_or(default.hairpin),
+        hairpin: fields.bool("hairpin").unwrap_or(default.hairpin),
         ports: fields.value("ports", network::ports).unwrap_or(default.ports),
         mss_clamp: fields.value("mss_clamp", values::mss_clamp).unwrap_or(default.mss_clamp),
         address_pooling: fields
             .value("address_pooling", values::word)
             .unwrap_or(default.address_pooling),
-        port_parity: fields.truth("port_parity").unwrap_or(default.port_parity),
+        port_parity: fields.bool("port_parity").unwrap_or(default.port_parity),
         port_overlapping: port_overlapping(fields, mapping).unwrap_or(default.port_overlapping),
-        inbound_refresh: fields.truth("inbound_refresh").unwrap_or(default.inbound_refresh),
-        refusal: fields.value("refusal", values::word).unwrap_or(default.refusal),
+        inbound_refresh: fields.bool("inbound_refresh").unwrap_or(default.inbound_refresh),
+        reject_with: fields.value("reject_with", values::word).unwrap_or(default.reject_with),
         unsolicited_syn: fields
             .value("unsolicited_syn", values::word)
             .unwrap_or(default.unsolicited_syn),
@@ -392,11 +392,11 @@ fn nat(fields: &Fields<'_>) -> Nat {
 }
 
 /// One external port for several mappings can work only where the remote endpoint tells them apart.
-fn port_overlapping(fields: &Fields<'_>, mapping: Dependence) -> Option<bool> {
-    let wished = fields.truth("port_overlapping")?;
-    if wished && mapping == Dependence::EndpointIndependent {
+fn port_overlapping(fields: &Fields<'_>, mapping: EndpointDependence) -> Option<bool> {
+    let wished = fields.bool("port_overlapping")?;
+    if wished && mapping == EndpointDependence::EndpointIndependent {
         let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";
-        fields.get("port_overlapping")?.refuse("false with endpoint-independent mapping", advice);
+        fields.get("port_overlapping")?.reject("false with endpoint-independent mapping", advice);
         return None;
     }
     Some(wished)
@@ -405,7 +405,7 @@ fn port_overlapping(fields: &Fields<'_>, mapping: Dependence) -> Option<bool> {
 fn timeouts(fields: &Fields<'_>) -> Timeouts {
     let default = Timeouts::default();
     let timeout = |key, default| {
-        let range = Duration::from_secs(1)..=Timeouts::LONGEST;
+        let range = Duration::from_secs(1)..=Timeouts::MAX;
         fields.value(key, values::duration(range)).unwrap_or(default)
     };
     Timeouts {
@@ -416,9 +416,9 @@ fn timeouts(fields: &Fields<'_>) -> Timeouts {
         udp_dns: timeout("udp_dns", default.udp_dns),
         icmp: timeout("icmp", default.icmp),
         fragment: timeout("fragment", default.fragment),
-        port_rest: fields
-            .value("port_rest", values::duration(Duration::ZERO..=Timeouts::LONGEST))
-            .unwrap_or(default.port_rest),
+        port_reuse_delay: fields
+            .value("port_reuse_delay", values::duration(Duration::ZERO..=Timeouts::MAX))
+            .unwrap_or(default.port_reuse_delay),
     }
 }
 
@@ -427,7 +427,7 @@ fn limits(fields: &Fields<'_>) -> Limits {
     let count = |key, least, most, default| {
         fields.value(key, values::count(least..=most)).unwrap_or(default)
     };
-    let most = Limits::MOST_SESSIONS;
+    let most = Limits::MAX_SESSIONS;
     Limits {
         sessions: count("sessions", 1, most, default.sessions),
         sessions_per_host: count("sessions_per_host", 0, most, default.sessions_per_host),
@@ -437,8 +437,8 @@ fn limits(fields: &Fields<'_>) -> Limits {
             most,
             default.new_sessions_per_host,
         ),
-        fragments: count("fragments", 1, Limits::MOST_FRAGMENTS, default.fragments),
-        resting_ports: count("resting_ports", 0, Limits::MOST_PORTS, default.resting_ports),
+        fragments: count("fragments", 1, Limits::MAX_FRAGMENTS, default.fragments),
+        delayed_ports: count("delayed_ports", 0, Limits::MAX_PORTS, default.delayed_ports),
         icmp_errors_per_host: count(
             "icmp_errors_per_host",
             0,
@@ -463,7 +463,7 @@ fn log(fields: &Fields<'_>) -> Log {
     Log {
         level: fields.value("level", values::word).unwrap_or(default.level),
         format: fields.value("format", values::word).unwrap_or(default.format),
-        mappings: fields.truth("mappings").unwrap_or(default.mappings),
+        mappings: fields.bool("mappings").unwrap_or(default.mappings),
     }
 }
 
@@ -474,7 +474,7 @@ fn items<'t>(file: &Fields<'t>, key: &str, most: usize) -> Vec<Cursor<'t>> {
 
 pub(super) fn interface(fields: &Fields<'_>, wanted: &str) -> Option<Located<String>> {
     let field =
-        fields.need("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
+        fields.required("interface", wanted, "add `interface: NAME`; `ip link` lists the names")?;
     located(&field, |field| field.text(network::interface))
 }
 
@@ -488,24 +488,24 @@ pub(super) fn located<T>(
 /// All values of a list, or None after naming each that could not be read.
 pub(super) fn all_located<T>(
     items: &[Cursor<'_>],
-    read: impl Fn(&str) -> Result<T, values::Misfit>,
+    read: impl Fn(&str) -> Result<T, values::ValueError>,
 ) -> Option<Vec<Located<T>>> {
-    all_or_none(items.iter().map(|item| located(item, |item| item.value(&read))).collect())
+    collect_all(items.iter().map(|item| located(item, |item| item.value(&read))).collect())
 }
 
 /// Takes a list that was read to its end, so that every item has named its problem.
-pub(super) fn all_or_none<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
+pub(super) fn collect_all<T>(items: Vec<Option<T>>) -> Option<Vec<T>> {
     items.into_iter().collect()
 }
 
-pub(super) fn wish<T>(
+pub(super) fn unresolved<T>(
     fields: &Fields<'_>,
     key: &str,
     read: impl FnOnce(&Cursor<'_>) -> Option<T>,
-) -> Wish<T> {
+) -> Unresolved<T> {
     match fields.get(key) {
-        None => Wish::Absent,
-        Some(cursor) => located(&cursor, read).map_or(Wish::Unreadable, Wish::Given),
+        None => Unresolved::Absent,
+        Some(cursor) => located(&cursor, read).map_or(Unresolved::Unreadable, Unresolved::Given),
     }
 }
 
@@ -513,6 +513,6 @@ pub(super) fn wish<T>(
 const MAX_FORWARDS: usize = 4096;
 const MAX_RULES: usize = 1024;
 /// Each is compared with every packet that has no session, and is a rule of the kernel.
-const MAX_EXEMPTIONS: usize = 64;
+const MAX_NO_NAT: usize = 64;
 const MAX_PREFIXES: usize = 256;
 const MAX_DESTINATIONS: usize = 256;

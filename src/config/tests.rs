@@ -53,7 +53,7 @@ fn a_short_file_gets_every_documented_default() {
         (uplink.name.as_str(), uplink.weight, uplink.gateway, &uplink.health),
         ("wan0", 1, None, &None)
     );
-    assert!(config.forwards.is_empty() && config.outbound.is_empty() && config.exempt.is_empty());
+    assert!(config.forwards.is_empty() && config.outbound.is_empty() && config.no_nat.is_empty());
 }
 
 #[test]
@@ -69,16 +69,16 @@ fn the_reference_file_holds_the_defaults() {
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
-    short.exempt = reference.exempt.clone();
+    short.no_nat = reference.no_nat.clone();
     short.dns = Some(dns::tests::with_defaults(reference.dns.clone().unwrap()));
     short.uplinks[0].health = Some(Health {
         ping: vec![[203, 0, 113, 254].into()],
         tcp: vec![SocketAddrV4::new([192, 0, 2, 53].into(), 53)],
         http: vec![WebTarget("https://example.org/".parse().expect("an address"))],
-        need: Health::DEFAULT_NEED,
+        quorum: Health::DEFAULT_QUORUM,
         interval: Health::DEFAULT_INTERVAL,
-        lose: Health::DEFAULT_LOSE,
-        win: Health::DEFAULT_WIN,
+        fall: Health::DEFAULT_FALL,
+        rise: Health::DEFAULT_RISE,
     });
     assert_eq!(reference, short);
 }
@@ -86,9 +86,9 @@ fn the_reference_file_holds_the_defaults() {
 #[test]
 fn every_key_of_the_schema_stands_in_the_reference_file_and_in_what_is_printed() {
     for text in [REFERENCE, &to_yaml(&accepted(REFERENCE)), &to_json(&accepted(REFERENCE))] {
-        let sink = Sink::new("f.yaml");
+        let diagnostics = Diagnostics::new("f.yaml");
         let mut keys = Vec::new();
-        collect_keys(&tree::read(text, &sink).unwrap(), "", &mut keys);
+        collect_keys(&tree::read(text, &diagnostics).unwrap(), "", &mut keys);
         for Section { path, keys: wanted } in sections::SCHEMA {
             for key in *wanted {
                 let separator = if path.is_empty() { "" } else { "." };
@@ -184,8 +184,8 @@ fn an_address_that_follows_its_interface_is_filled_in_later() {
     assert_eq!(accepted(&to_yaml(&written)), written);
     assert!(to_yaml(&written).contains("- interface"));
     let found =
-        Whereabouts { address: [203, 0, 113, 7].into(), gateway: Some([203, 0, 113, 1].into()) };
-    let config = written.at(&[Some(found), None, None]);
+        DynamicAddress { address: [203, 0, 113, 7].into(), gateway: Some([203, 0, 113, 1].into()) };
+    let config = written.resolve(&[Some(found), None, None]);
     assert_eq!(config.uplinks[0].addresses, [found.address]);
     assert_eq!(config.uplinks[0].gateway, found.gateway);
     assert_eq!(config.uplinks[1].addresses, [] as [std::net::Ipv4Addr; 0]);
@@ -197,7 +197,7 @@ fn an_address_that_follows_its_interface_is_filled_in_later() {
         [(0, found.address), (2, [192, 0, 2, 1].into())],
         "b publishes nothing now"
     );
-    assert_eq!(written.at(&config.whereabouts()), config);
+    assert_eq!(written.resolve(&config.dynamic_addresses()), config);
 }
 
 /// Adds lines to [`SHORT`]; they begin in line 3.
@@ -228,7 +228,7 @@ fn a_box_has_at_most_31_uplinks() {
         let uplinks: String = (1..=number).map(uplink).collect();
         format!("inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}\nuplinks:\n{uplinks}")
     };
-    assert_eq!(accepted(&with(31)).uplinks.len(), Uplink::MOST);
+    assert_eq!(accepted(&with(31)).uplinks.len(), Uplink::MAX);
     assert_eq!(
         refused(&with(32)),
         "f.yaml:3:3: uplinks: found 32 items, wanted at most 31 uplinks; leave some out"
@@ -241,7 +241,7 @@ fn bad_files_are_refused_with_these_words() {
         // The text as such.
         ("".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
         ("# nothing\n".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
-        ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `exempt`, `nat`, `timeouts`, `limits`, `host`, `admin`, ..."]),
+        ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ..."]),
         ("name: a\u{0}b\n".into(), &["f.yaml:1:8: found the control character U+0000, wanted text; take it out; is this a YAML file?"]),
         (with("tun:\n\tname: nb0"), &["f.yaml:4:2: found broken YAML (tabs disallowed within this context (block indentation)), wanted YAML; indent with spaces, not with tabs"]),
         (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one box per file and take out the `---`"]),
@@ -252,10 +252,10 @@ fn bad_files_are_refused_with_these_words() {
         (with("tunn: {}\nnat: { hair_pin: true, mss: 1400 }\ntun: { mss_clamp: off }\nhairpin: true\nzebra: 1"), &[
             "f.yaml:3:1: tunn: found an unknown key, wanted one that natbox knows; did you mean `tun`?",
             "f.yaml:4:8: nat.hair_pin: found an unknown key, wanted one that natbox knows; did you mean `hairpin`?",
-            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `refusal`, `unsolicited_syn`",
+            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
             "f.yaml:5:8: tun.mss_clamp: found an unknown key, wanted one that natbox knows; `mss_clamp` belongs under `nat`",
             "f.yaml:6:1: hairpin: found an unknown key, wanted one that natbox knows; `hairpin` belongs under `nat`",
-            "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `exempt`, `nat`, `timeouts`, `limits`, `host`, `admin`, ...",
+            "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ...",
         ]),
         (with("host: { manage: true, manage: false }\ninside: {}"), &[
             "f.yaml:3:23: host.manage: found this key again (first in line 3), wanted it once; join the two or take one out",
@@ -274,7 +274,7 @@ fn bad_files_are_refused_with_these_words() {
         // Types.
         (with("tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"true\" }"), &[
             "f.yaml:3:1: tun: found nothing, wanted a mapping; its keys are `name`, `workers`, `io`, `offload`, `busy_poll`",
-            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `refusal`, `unsolicited_syn`",
+            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
             "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`, without quotes",
             "f.yaml:6:15: log.level: found a list, wanted one of `error`, `warn`, `info`, `debug`, `trace`; write a single value",
             "f.yaml:7:7: name: found `5`, wanted text; put it in quotes if it is meant: \"5\"",
@@ -359,12 +359,12 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:10:11: forwards[4].name: found a second forward `d` (the first is forwards[3]), wanted one of each name on an uplink; give this one another `name`",
         ]),
         // Exempt.
-        (with("exempt:\n- { to: 192.0.2.1/24 }\n- { protocol: tcp, port: 0 }\n- { to: 192.0.2.0/24, port: 80 }\n- { to: 192.0.2.0/24, protocol: icmp, port: 7 }"), &[
-            "f.yaml:4:9: exempt[0].to: found `192.0.2.1/24`, wanted a prefix whose bits after the length are zero; write 192.0.2.0/24 for the network, or 192.0.2.1/32 for the one host",
-            "f.yaml:5:3: exempt[1].to: found no such key, wanted the destinations that are not translated; add `to: PREFIX`, such as `to: 192.0.2.0/24`",
-            "f.yaml:5:26: exempt[1].port: found `0`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
-            "f.yaml:6:29: exempt[2].port: found `80`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
-            "f.yaml:7:45: exempt[3].port: found `7`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
+        (with("no_nat:\n- { to: 192.0.2.1/24 }\n- { protocol: tcp, port: 0 }\n- { to: 192.0.2.0/24, port: 80 }\n- { to: 192.0.2.0/24, protocol: icmp, port: 7 }"), &[
+            "f.yaml:4:9: no_nat[0].to: found `192.0.2.1/24`, wanted a prefix whose bits after the length are zero; write 192.0.2.0/24 for the network, or 192.0.2.1/32 for the one host",
+            "f.yaml:5:3: no_nat[1].to: found no such key, wanted the destinations that are not translated; add `to: PREFIX`, such as `to: 192.0.2.0/24`",
+            "f.yaml:5:26: no_nat[1].port: found `0`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
+            "f.yaml:6:29: no_nat[2].port: found `80`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
+            "f.yaml:7:45: no_nat[3].port: found `7`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
         ]),
         // Health, and addresses that follow their interface.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { interval: 10ms, tcp: ['192.0.2.1', 192.0.2.1:1-2], http: [ftp://a/, 'http://[::1]/', 'https://u:p@a/'] }, on_failure: die"), &[
@@ -392,8 +392,8 @@ fn bad_files_are_refused_with_these_words() {
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: {}"), &[
             "f.yaml:2:65: uplinks[0].health: found a mapping, wanted whom to ask: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address that the line leads to",
         ]),
-        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, need: 2 }"), &[
-            "f.yaml:2:90: uplinks[0].health.need: found `2`, wanted a number of answers from 1 to 1, as many as are asked; lower it, or ask more",
+        (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, quorum: 2 }"), &[
+            "f.yaml:2:92: uplinks[0].health.quorum: found `2`, wanted a number of answers from 1 to 1, as many as are asked; lower it, or ask more",
         ]),
         (with("forwards: [{ protocol: tcp, port: 80, address: 203.0.113.10, to: 10.0.0.5 }]").replace("[203.0.113.10]", "interface"), &[
             "f.yaml:3:48: forwards[0].address: found 203.0.113.10, wanted an address of an uplink; leave it out: the uplink has the address of its interface",

@@ -6,7 +6,7 @@
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use super::MAX_BYTES;
-use super::problem::{Place, Position, Sink, quoted};
+use super::problem::{Diagnostics, Location, Position, quoted};
 
 /// A value and where it begins.
 #[derive(Debug)]
@@ -56,12 +56,12 @@ impl Node {
     }
 }
 
-/// Reads the text into a tree; None after a problem, which is then in the sink.
+/// Reads the text into a tree; None after a problem, which is then in the diagnostics.
 ///
 /// The tree of an empty file is an empty mapping. At most [`MAX_DEPTH`] levels deep, so that recursion over it is safe.
-pub(super) fn read(text: &str, sink: &Sink) -> Option<Node> {
+pub(super) fn read(text: &str, diagnostics: &Diagnostics) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !acceptable_text(text, sink) {
+    if !acceptable_text(text, diagnostics) {
         return None;
     }
     let mut builder = Builder::default();
@@ -73,8 +73,8 @@ pub(super) fn read(text: &str, sink: &Sink) -> Option<Node> {
             Some(Err(error)) => Err(Refusal::syntax(&error, text)),
         };
         if let Err(Refusal { position, found, wanted, advice }) = outcome {
-            sink.report(
-                &Place { position: Some(position), key: String::new() },
+            diagnostics.report(
+                &Location { position: Some(position), key: String::new() },
                 found,
                 wanted,
                 advice,
@@ -91,11 +91,11 @@ pub(super) fn read(text: &str, sink: &Sink) -> Option<Node> {
 
 /// Refuses texts that are too long or hold characters that YAML does not allow (the parser would take a NUL for the
 /// end of the file).
-fn acceptable_text(text: &str, sink: &Sink) -> bool {
+fn acceptable_text(text: &str, diagnostics: &Diagnostics) -> bool {
     if text.len() > MAX_BYTES {
         let wanted = format!("at most {MAX_BYTES} bytes");
-        sink.report(
-            &Place::file(),
+        diagnostics.report(
+            &Location::file(),
             "a larger file",
             wanted,
             "check that this is natbox's configuration",
@@ -110,9 +110,9 @@ fn acceptable_text(text: &str, sink: &Sink) -> bool {
     else {
         return true;
     };
-    let place = Place { position: Some(Position::after(&text[..offset])), key: String::new() };
+    let place = Location { position: Some(Position::after(&text[..offset])), key: String::new() };
     let found = format!("the control character U+{:04X}", u32::from(character));
-    sink.report(&place, found, "text", "take it out; is this a YAML file?");
+    diagnostics.report(&place, found, "text", "take it out; is this a YAML file?");
     false
 }
 

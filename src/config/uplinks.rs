@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{Health, Uplink, WebTarget};
 use super::network;
-use super::problem::Place;
+use super::problem::Location;
 use super::sections::{self, DraftUplink, SCHEMA};
-use super::values::{self, Misfit};
+use super::values::{self, ValueError};
 
 pub(super) static UPLINK: Section = Section {
     path: "uplinks[]",
@@ -25,7 +25,7 @@ pub(super) static UPLINK: Section = Section {
 };
 pub(super) static HEALTH: Section = Section {
     path: "uplinks[].health",
-    keys: &["ping", "tcp", "http", "need", "interval", "lose", "win"],
+    keys: &["ping", "tcp", "http", "quorum", "interval", "fall", "rise"],
 };
 
 /// In the place of an address: the interface's own, whatever it is. Who gives it one is not natbox's affair, so both words
@@ -35,16 +35,17 @@ const FOLLOWED: [&str; 2] = ["interface", "dhcp"];
 /// Reads all of them.
 pub(super) fn uplinks(file: &Fields<'_>) -> Option<Vec<DraftUplink>> {
     let advice = "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values";
-    let list = file.need("uplinks", "at least one line: its interface and addresses", advice)?;
-    let items = list.items(Uplink::MOST, "uplinks")?;
+    let list =
+        file.required("uplinks", "at least one line: its interface and addresses", advice)?;
+    let items = list.items(Uplink::MAX, "uplinks")?;
     if items.is_empty() {
-        list.refuse(
+        list.reject(
             "at least one uplink",
             "add `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         );
         return None;
     }
-    sections::all_or_none(items.iter().map(uplink).collect())
+    sections::collect_all(items.iter().map(uplink).collect())
 }
 
 fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
@@ -56,7 +57,7 @@ fn uplink(cursor: &Cursor<'_>) -> Option<DraftUplink> {
     };
     let advice = "add `addresses: [203.0.113.10]` with your own";
     let items = fields
-        .need("addresses", "the line's external addresses", advice)
+        .required("addresses", "the line's external addresses", advice)
         .and_then(|list| list.some_items(Uplink::MAX_ADDRESSES, "addresses"));
     let follows_interface = matches!(items.as_deref(), Some([only]) if only.word().is_some_and(|word| FOLLOWED.contains(&word)));
     let addresses = items.and_then(|items| match follows_interface {
@@ -90,13 +91,13 @@ fn health(cursor: &Cursor<'_>) -> Option<(Health, Vec<Located<Ipv4Addr>>)> {
     let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
     let interval =
         fields.value("interval", values::duration(interval)).unwrap_or(Health::DEFAULT_INTERVAL);
-    let lose = fields.value("lose", values::number(1..=1000)).unwrap_or(Health::DEFAULT_LOSE);
-    let win = fields.value("win", values::number(1..=1000)).unwrap_or(Health::DEFAULT_WIN);
-    let need = fields
-        .value("need", values::number(1..=Health::MOST_TARGETS))
-        .unwrap_or(Health::DEFAULT_NEED);
+    let fall = fields.value("fall", values::number(1..=1000)).unwrap_or(Health::DEFAULT_FALL);
+    let rise = fields.value("rise", values::number(1..=1000)).unwrap_or(Health::DEFAULT_RISE);
+    let quorum = fields
+        .value("quorum", values::number(1..=Health::MAX_TARGETS))
+        .unwrap_or(Health::DEFAULT_QUORUM);
     let (ping, tcp, http) = (ping?, tcp?, http?);
-    let at = |place: &Place, address| Located { value: address, place: place.clone() };
+    let at = |place: &Location, address| Located { value: address, place: place.clone() };
     let asked = ping
         .iter()
         .map(|target| at(&target.place, target.value))
@@ -107,22 +108,22 @@ fn health(cursor: &Cursor<'_>) -> Option<(Health, Vec<Located<Ipv4Addr>>)> {
         ping: values_of(ping),
         tcp: values_of(tcp),
         http: values_of(http),
-        need,
+        quorum,
         interval,
-        lose,
-        win,
+        fall,
+        rise,
     };
     match health.targets() {
         0 => {
-            cursor.refuse(
+            cursor.reject(
                 "whom to ask: `ping`, `tcp` or `http`",
                 "add `ping: [203.0.113.254]` with an address that the line leads to",
             );
             None
         }
-        targets if (targets as u32) < need => {
+        targets if (targets as u32) < quorum => {
             let wanted = format!("a number of answers from 1 to {targets}, as many as are asked");
-            fields.get("need")?.refuse(&wanted, "lower it, or ask more");
+            fields.get("quorum")?.reject(&wanted, "lower it, or ask more");
             None
         }
         _ => Some((health, asked)),
@@ -138,10 +139,10 @@ fn targets<T>(
     fields: &Fields<'_>,
     key: &str,
     what: &str,
-    read: impl Fn(&str) -> Result<T, Misfit>,
+    read: impl Fn(&str) -> Result<T, ValueError>,
 ) -> Option<Vec<Located<T>>> {
     let Some(list) = fields.get(key) else { return Some(Vec::new()) };
-    let items = list.some_items(Health::MOST_TARGETS as usize, what)?;
+    let items = list.some_items(Health::MAX_TARGETS as usize, what)?;
     sections::all_located(&items, read)
 }
 
@@ -151,29 +152,29 @@ fn literal(WebTarget(page): &WebTarget) -> Option<Ipv4Addr> {
 }
 
 /// A page, by `http` or `https`.
-fn web_target(text: &str) -> Result<WebTarget, Misfit> {
+fn web_target(text: &str) -> Result<WebTarget, ValueError> {
     const WANTED: &str =
         "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
-    let misfit = |advice| Misfit::new(WANTED, advice);
-    let url: reqwest::Url =
-        text.parse().map_err(|_| misfit("begin it with http:// or https://"))?;
+    let error = |advice| ValueError::new(WANTED, advice);
+    let url: reqwest::Url = text.parse().map_err(|_| error("begin it with http:// or https://"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(misfit("begin it with http:// or https://"));
+        return Err(error("begin it with http:// or https://"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(misfit("leave out the user and the password"));
+        return Err(error("leave out the user and the password"));
     }
     match url.host_str() {
         Some(host) if host.starts_with('[') => {
-            Err(misfit("natbox's lines are IPv4: take a name or an IPv4 address"))
+            Err(error("natbox's lines are IPv4: take a name or an IPv4 address"))
         }
-        Some("localhost") => Err(misfit("name a host that the line leads to")),
+        Some("localhost") => Err(error("name a host that the line leads to")),
         // The reader of pages has made four plain numbers of whatever stands for an address.
         Some(host) if host.parse::<Ipv4Addr>().is_ok() => {
-            network::address(host).map_err(|Misfit { advice, .. }| Misfit::new(WANTED, advice))?;
+            network::address(host)
+                .map_err(|ValueError { advice, .. }| ValueError::new(WANTED, advice))?;
             Ok(WebTarget(url))
         }
         Some(_) => Ok(WebTarget(url)),
-        None => Err(misfit("name the host")),
+        None => Err(error("name the host")),
     }
 }

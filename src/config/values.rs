@@ -10,25 +10,25 @@ use std::time::Duration;
 
 use super::model::{MssClamp, Workers};
 use super::nearest;
-use super::words::Words;
+use super::words::ConfigEnum;
 
 /// What a value should have been.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit {
+pub(super) struct ValueError {
     /// What is wanted.
     pub wanted: String,
     /// What to do.
     pub advice: String,
 }
 
-impl Misfit {
+impl ValueError {
     pub fn new(wanted: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { wanted: wanted.into(), advice: advice.into() }
     }
 }
 
 /// One of an enum's words.
-pub(super) fn word<W: Words>(text: &str) -> Result<W, Misfit> {
+pub(super) fn word<W: ConfigEnum>(text: &str) -> Result<W, ValueError> {
     let words = W::ALL.iter().map(|value| value.word());
     let wanted = || format!("one of {}", nearest::list(words.clone()));
     W::ALL.iter().copied().find(|value| value.word() == text).ok_or_else(|| {
@@ -36,18 +36,18 @@ pub(super) fn word<W: Words>(text: &str) -> Result<W, Misfit> {
             || "choose one of them".into(),
             |candidate| format!("did you mean `{candidate}`?"),
         );
-        Misfit::new(wanted(), advice)
+        ValueError::new(wanted(), advice)
     })
 }
 
 /// A whole number within the range.
-pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, Misfit> {
+pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, ValueError> {
     move |text| {
         let wanted = || format!("a whole number from {} to {}", range.start(), range.end());
         let number =
-            digits(text).ok_or_else(|| Misfit::new(wanted(), "write decimal digits only"))?;
+            digits(text).ok_or_else(|| ValueError::new(wanted(), "write decimal digits only"))?;
         u32::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Misfit::new(
+            ValueError::new(
                 wanted(),
                 if number > u64::from(*range.end()) { "lower it" } else { "raise it" },
             )
@@ -56,7 +56,7 @@ pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32,
 }
 
 /// A count such as `4096`, `64k` or `4M` within the range.
-pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, Misfit> {
+pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, ValueError> {
     move |text| {
         let wanted = || {
             format!("a count from {} to {}, such as 4096, 64k or 4M", range.start(), range.end())
@@ -73,10 +73,10 @@ pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, 
                 } else {
                     "write digits, then k or M"
                 };
-                Misfit::new(wanted(), advice)
+                ValueError::new(wanted(), advice)
             })?;
         u32::try_from(number).ok().filter(|number| range.contains(number)).ok_or_else(|| {
-            Misfit::new(
+            ValueError::new(
                 wanted(),
                 if number > u64::from(*range.end()) { "lower it" } else { "raise it" },
             )
@@ -87,7 +87,7 @@ pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, 
 /// A duration within the range.
 pub(super) fn duration(
     range: RangeInclusive<Duration>,
-) -> impl Fn(&str) -> Result<Duration, Misfit> {
+) -> impl Fn(&str) -> Result<Duration, ValueError> {
     move |text| {
         let wanted = || {
             format!(
@@ -96,11 +96,11 @@ pub(super) fn duration(
                 Span(*range.end())
             )
         };
-        let duration = any_duration(text).map_err(|advice| Misfit::new(wanted(), advice))?;
+        let duration = any_duration(text).map_err(|advice| ValueError::new(wanted(), advice))?;
         if range.contains(&duration) {
             return Ok(duration);
         }
-        Err(Misfit::new(
+        Err(ValueError::new(
             wanted(),
             if duration > *range.end() { "shorten it" } else { "lengthen it" },
         ))
@@ -158,35 +158,35 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// `auto` or 1 to 256.
-pub(super) fn workers(text: &str) -> Result<Workers, Misfit> {
+pub(super) fn workers(text: &str) -> Result<Workers, ValueError> {
     if text == "auto" {
         return Ok(Workers::Auto);
     }
     match number(1..=256)(text) {
         Ok(number) => Ok(Workers::Count(number as u16)),
-        Err(misfit) => {
-            Err(Misfit::new("`auto` or a number of threads from 1 to 256", misfit.advice))
+        Err(error) => {
+            Err(ValueError::new("`auto` or a number of threads from 1 to 256", error.advice))
         }
     }
 }
 
 /// `auto`, `off` or 88 to 65495 bytes.
-pub(super) fn mss_clamp(text: &str) -> Result<MssClamp, Misfit> {
+pub(super) fn mss_clamp(text: &str) -> Result<MssClamp, ValueError> {
     match text {
         "auto" => Ok(MssClamp::Auto),
         "off" => Ok(MssClamp::Off),
         _ => match number(88..=65495)(text) {
             Ok(number) => Ok(MssClamp::To(number as u16)),
-            Err(misfit) => Err(Misfit::new(
+            Err(error) => Err(ValueError::new(
                 "`auto`, `off` or a number of bytes from 88 to 65495",
-                misfit.advice,
+                error.advice,
             )),
         },
     }
 }
 
 /// The box's name, which becomes part of file names.
-pub(super) fn box_name(text: &str) -> Result<String, Misfit> {
+pub(super) fn box_name(text: &str) -> Result<String, ValueError> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if (1..=MAX_NAME).contains(&text.len())
         && text.chars().all(plain)
@@ -197,11 +197,11 @@ pub(super) fn box_name(text: &str) -> Result<String, Misfit> {
     let wanted = format!(
         "a name of 1 to {MAX_NAME} letters, digits, `-`, `_`, `.`, beginning with a letter or digit"
     );
-    Err(Misfit::new(wanted, "choose another name"))
+    Err(ValueError::new(wanted, "choose another name"))
 }
 
 /// The name of an uplink or a forward, for listings.
-pub(super) fn label(text: &str) -> Result<String, Misfit> {
+pub(super) fn label(text: &str) -> Result<String, ValueError> {
     // The separators of lines and paragraphs break lines, though Unicode does not count them as control characters.
     let breaks_listings =
         |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
@@ -212,20 +212,20 @@ pub(super) fn label(text: &str) -> Result<String, Misfit> {
         return Ok(text.into());
     }
     let wanted = format!("a name of 1 to {MAX_NAME} bytes in one line");
-    Err(Misfit::new(wanted, "shorten it, without blanks at its ends"))
+    Err(ValueError::new(wanted, "shorten it, without blanks at its ends"))
 }
 
 /// An absolute path that fits a Unix socket's address.
-pub(super) fn socket_path(text: &str) -> Result<PathBuf, Misfit> {
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
     let wanted = || format!("an absolute path of at most {MAX_SOCKET_PATH} bytes");
     if !text.starts_with('/') || text.ends_with('/') || text.contains(char::is_control) {
-        return Err(Misfit::new(
+        return Err(ValueError::new(
             wanted(),
             "write it from the root, such as /run/natbox/natbox1.sock",
         ));
     }
     if text.len() > MAX_SOCKET_PATH {
-        return Err(Misfit::new(wanted(), "choose a shorter directory or name"));
+        return Err(ValueError::new(wanted(), "choose a shorter directory or name"));
     }
     Ok(text.into())
 }

@@ -5,12 +5,12 @@ use std::fmt;
 use crate::dns::{Algorithm, Scope};
 
 use super::model::{
-    AddressPooling, Balance, Dependence, Failback, ForwardProtocol, IoBackend, LogFormat, LogLevel,
-    OffloadLimit, OnFailure, Refusal, UnsolicitedSyn,
+    AddressPooling, EndpointDependence, Failback, ForwardProtocol, HashBy, IoBackend, LogFormat,
+    LogLevel, OffloadLimit, OnFailure, RejectWith, UnsolicitedSyn,
 };
 
 /// An enum whose values are words in the file.
-pub trait Words: Copy + 'static {
+pub trait ConfigEnum: Copy + 'static {
     /// Every value.
     const ALL: &'static [Self];
 
@@ -20,7 +20,7 @@ pub trait Words: Copy + 'static {
 
 macro_rules! words {
     ($type:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
-        impl Words for $type {
+        impl ConfigEnum for $type {
             const ALL: &'static [Self] = &[$(Self::$variant),+];
 
             fn word(self) -> &'static str {
@@ -42,16 +42,16 @@ words!(IoBackend { Auto = "auto", Uring = "uring", Poll = "poll" });
 words!(OffloadLimit { Auto = "auto", TsoUso = "tso+uso", Tso = "tso", Checksum = "checksum", None = "none" });
 words!(ForwardProtocol { Tcp = "tcp", Udp = "udp", TcpUdp = "tcp+udp", Icmp = "icmp", Any = "any" });
 words!(OnFailure { Keep = "keep", Drain = "drain", Reset = "reset" });
-words!(Failback { NewOnly = "new-only", Move = "move" });
-words!(Balance { Endpoint = "endpoint", Host = "host" });
-words!(Dependence {
+words!(Failback { NewSessions = "new-sessions", Reset = "reset" });
+words!(HashBy { SourcePort = "source-port", SourceAddress = "source-address" });
+words!(EndpointDependence {
     EndpointIndependent = "endpoint-independent",
     AddressDependent = "address-dependent",
     AddressAndPortDependent = "address-and-port-dependent",
 });
-words!(AddressPooling { Strict = "strict", Soft = "soft" });
-words!(Refusal { AdminProhibited = "admin-prohibited", HostUnreachable = "host-unreachable", None = "none" });
-words!(UnsolicitedSyn { Silent = "silent", LateError = "late-error" });
+words!(AddressPooling { Paired = "paired", PairedSoft = "paired-soft" });
+words!(RejectWith { AdminProhibited = "admin-prohibited", HostUnreachable = "host-unreachable", None = "none" });
+words!(UnsolicitedSyn { Drop = "drop", DelayedReject = "delayed-reject" });
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
 words!(Algorithm { HmacSha256 = "hmac-sha256", HmacSha512 = "hmac-sha512" });
 words!(Scope { All = "all", Own = "own" });

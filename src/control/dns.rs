@@ -193,7 +193,7 @@ fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> 
         server: update.server,
         over_lines: !is_near,
         zone: update.zone.clone(),
-        scope: update.records,
+        scope: update.replace,
         memory: Some(memory(config)),
         key: dns::Key {
             name: update.key.clone(),

@@ -61,7 +61,7 @@ impl Failover {
             }
         });
         self.settle();
-        if turn == Turn::Up && settings.failback == Failback::Move {
+        if turn == Turn::Up && settings.failback == Failback::Reset {
             let lines = Rc::clone(&self.lines);
             self.sweep(
                 TeardownScope::FailbackTo(uplink as u8),
@@ -83,7 +83,7 @@ impl Failover {
                 uplink
                     .health
                     .as_ref()
-                    .map_or(LINK_DELAY, |health| health.interval * (health.win + 1))
+                    .map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))
             },
         };
         let nat = self.nat.load();

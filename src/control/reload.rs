@@ -19,7 +19,7 @@ use crate::time::Tick;
 
 use super::events::{Events, News};
 use super::settings;
-use crate::config::{self, Config, Loaded, Problems, Whereabouts};
+use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 
 /// What a reload did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,13 +67,13 @@ pub(super) struct Reloader {
 /// What is known of the host.
 #[derive(Clone)]
 struct Host {
-    whereabouts: Vec<Option<Whereabouts>>,
+    whereabouts: Vec<Option<DynamicAddress>>,
     facts: Facts,
 }
 
 impl Host {
     fn new(config: &Config, facts: &Facts) -> Self {
-        Self { whereabouts: config.whereabouts(), facts: facts.clone() }
+        Self { whereabouts: config.dynamic_addresses(), facts: facts.clone() }
     }
 }
 
@@ -107,7 +107,11 @@ impl Reloader {
         let before = self.host.replace(host.clone());
         // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
         let settings = |host: &Host| {
-            settings::settings(&self.written.borrow().at(&host.whereabouts), &host.facts, &self.dns)
+            settings::settings(
+                &self.written.borrow().resolve(&host.whereabouts),
+                &host.facts,
+                &self.dns,
+            )
         };
         match settings(&before) == settings(&host) {
             true => 0,
@@ -131,7 +135,7 @@ impl Reloader {
 
     /// What it lives by, with the addresses that its interfaces have.
     pub(super) fn config(&self) -> Config {
-        self.written.borrow().at(&self.host.borrow().whereabouts)
+        self.written.borrow().resolve(&self.host.borrow().whereabouts)
     }
 
     /// The numbers of its tables and rules.
@@ -163,7 +167,7 @@ impl Reloader {
         let mut sessions_ended = 0;
         if !changed.is_empty() {
             let host = self.host.borrow();
-            sessions_ended = self.live_by(&new.at(&host.whereabouts), &host.facts);
+            sessions_ended = self.live_by(&new.resolve(&host.whereabouts), &host.facts);
             *written = new;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
@@ -199,8 +203,14 @@ fn compare(path: &str, before: &Value, after: &Value, paths: &mut Vec<String>) {
 }
 
 /// What a running box can change.
-const CHANGEABLE: [&str; 6] =
-    ["forwards", "outbound", "nat.hairpin", "nat.mss_clamp", "nat.refusal", "nat.unsolicited_syn"];
+const CHANGEABLE: [&str; 6] = [
+    "forwards",
+    "outbound",
+    "nat.hairpin",
+    "nat.mss_clamp",
+    "nat.reject_with",
+    "nat.unsolicited_syn",
+];
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@ use crate::host::Facts;
 use crate::nat;
 
 use crate::config::{
-    AddressPooling, Balance, Config, Dependence, Dns, ForwardProtocol, MssClamp, PortRange,
-    Refusal, UnsolicitedSyn,
+    AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange,
+    RejectWith, UnsolicitedSyn,
 };
 
 /// The translator's settings. `dns`: for each uplink the port of the name server at the box's own endpoint, if it waits there.
@@ -61,14 +61,14 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
                 from: rule.from,
                 to: rule.to.clone(),
                 uplinks: rule.uplinks.iter().copied().map(index).collect(),
-                hash_by: match rule.balance {
-                    Balance::Endpoint => nat::HashBy::SourcePort,
-                    Balance::Host => nat::HashBy::SourceAddress,
+                hash_by: match rule.hash_by {
+                    HashBy::SourcePort => nat::HashBy::SourcePort,
+                    HashBy::SourceAddress => nat::HashBy::SourceAddress,
                 },
             })
             .collect(),
         no_nat: config
-            .exempt
+            .no_nat
             .iter()
             .map(|exemption| nat::NoNatRule {
                 to: exemption.to,
@@ -85,16 +85,16 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
             MssClamp::Off => nat::MssClamp::Off,
             MssClamp::To(bytes) => nat::MssClamp::To(bytes),
         },
-        paired_soft: config.nat.address_pooling == AddressPooling::Soft,
+        paired_soft: config.nat.address_pooling == AddressPooling::PairedSoft,
         port_parity: config.nat.port_parity,
         port_overlapping: config.nat.port_overlapping,
         inbound_refresh: config.nat.inbound_refresh,
-        reject_with: match config.nat.refusal {
-            Refusal::AdminProhibited => Some(13),
-            Refusal::HostUnreachable => Some(1),
-            Refusal::None => None,
+        reject_with: match config.nat.reject_with {
+            RejectWith::AdminProhibited => Some(13),
+            RejectWith::HostUnreachable => Some(1),
+            RejectWith::None => None,
         },
-        delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::LateError,
+        delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::DelayedReject,
         timeouts: nat::Timeouts {
             tcp_established: config.timeouts.tcp_established.into(),
             tcp_transitory: config.timeouts.tcp_transitory.into(),
@@ -103,13 +103,13 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
             udp_dns: config.timeouts.udp_dns.into(),
             icmp: config.timeouts.icmp.into(),
             fragment: config.timeouts.fragment.into(),
-            port_reuse_delay: config.timeouts.port_rest.into(),
+            port_reuse_delay: config.timeouts.port_reuse_delay.into(),
         },
         sessions: config.limits.sessions,
         sessions_per_host: config.limits.sessions_per_host,
         new_sessions_per_host: config.limits.new_sessions_per_host,
         fragments: config.limits.fragments,
-        delayed_ports: config.limits.resting_ports,
+        delayed_ports: config.limits.delayed_ports,
         icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
 }
@@ -157,10 +157,12 @@ fn index(uplink: usize) -> u8 {
     u8::try_from(uplink).expect("the configuration allows far fewer")
 }
 
-fn dependence(dependence: Dependence) -> nat::EndpointDependence {
+fn dependence(dependence: EndpointDependence) -> nat::EndpointDependence {
     match dependence {
-        Dependence::EndpointIndependent => nat::EndpointDependence::EndpointIndependent,
-        Dependence::AddressDependent => nat::EndpointDependence::AddressDependent,
-        Dependence::AddressAndPortDependent => nat::EndpointDependence::AddressAndPortDependent,
+        EndpointDependence::EndpointIndependent => nat::EndpointDependence::EndpointIndependent,
+        EndpointDependence::AddressDependent => nat::EndpointDependence::AddressDependent,
+        EndpointDependence::AddressAndPortDependent => {
+            nat::EndpointDependence::AddressAndPortDependent
+        }
     }
 }

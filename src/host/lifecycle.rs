@@ -55,7 +55,7 @@ async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostE
     }
     let snapshot = kernel.snapshot().await?;
     let written = config;
-    let config = &written.at(&snapshot.whereabouts(written));
+    let config = &written.resolve(&snapshot.whereabouts(written));
     let choose = |owned| match config.host.manage {
         true => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Foreign),
         // Somebody has run the plan's commands, perhaps.
@@ -204,7 +204,7 @@ impl Applied {
     /// When the kernel cannot be asked, or the journal not be written.
     pub async fn follow(&mut self) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
-        let config = self.written.at(&snapshot.whereabouts(&self.written));
+        let config = self.written.resolve(&snapshot.whereabouts(&self.written));
         let (mut facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
         if !self.numbers.know_owned() {
             // It takes rules before the local one, for which there was no room.

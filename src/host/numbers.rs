@@ -208,7 +208,7 @@ pub(super) enum Ours {
 }
 
 const _: () = assert!(Numbers::MAX_UPLINKS < 1 << (32 - OWN_PREFIX));
-const _: () = assert!(Uplink::MOST <= Numbers::MAX_UPLINKS);
+const _: () = assert!(Uplink::MAX <= Numbers::MAX_UPLINKS);
 
 fn digits_at_the_end(name: &str) -> Option<u32> {
     let start = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();

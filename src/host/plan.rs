@@ -217,7 +217,7 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         Some(snapshot) => snapshot.whereabouts(config),
         None => vec![None; config.uplinks.len()],
     };
-    let config = &config.at(&whereabouts);
+    let config = &config.resolve(&whereabouts);
     let looked = snapshot.map(|snapshot| {
         let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
         let looked = Facts::collect(config, snapshot, choose)?;

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::config::{Config, Uplink, Whereabouts};
+use crate::config::{Config, DynamicAddress, Uplink};
 
 use super::facts::DefaultRoute;
 use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
@@ -133,7 +133,7 @@ impl Snapshot {
 
     /// Where the interfaces of the uplinks are at the moment, for those that follow them. An address that cannot be a line's
     /// is none: of the private network, link-local (RFC 3927), or already that of another line.
-    pub(super) fn whereabouts(&self, config: &Config) -> Vec<Option<Whereabouts>> {
+    pub(super) fn whereabouts(&self, config: &Config) -> Vec<Option<DynamicAddress>> {
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         for uplink in config.uplinks.iter().filter(|uplink| !uplink.follows_interface) {
             taken.extend(&uplink.addresses);
@@ -146,7 +146,7 @@ impl Snapshot {
                 return None;
             }
             taken.push(address);
-            Some(Whereabouts {
+            Some(DynamicAddress {
                 address,
                 gateway: self.default_through(link).and_then(|route| route.via),
             })

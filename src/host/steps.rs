@@ -407,7 +407,7 @@ impl View<'_> {
         let action = RuleAction::Lookup(self.numbers.errors_table());
         let mut rules = Vec::new();
         for source in
-            Ipv4Net::aggregate(&self.config.exempt.iter().map(|exemption| exemption.to).collect())
+            Ipv4Net::aggregate(&self.config.no_nat.iter().map(|exemption| exemption.to).collect())
         {
             for prefix in &self.config.inside.prefixes {
                 rules.push(Rule {

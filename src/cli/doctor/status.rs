@@ -115,7 +115,7 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
         }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
-            "add external addresses, widen nat.ports, or set nat.address_pooling: soft"
+            "add external addresses, widen nat.ports, or set nat.address_pooling: paired-soft"
         }
         DropReason::HostSessionLimit => {
             "raise limits.sessions_per_host, or see what that host does: natbox sessions"

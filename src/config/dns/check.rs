@@ -7,23 +7,23 @@ use std::net::Ipv4Addr;
 use super::super::checks::uplink_index;
 use super::super::cursor::Located;
 use super::super::model::{Forward, ForwardProtocol};
-use super::super::problem::{Place, Sink};
-use super::super::sections::{DraftUplink, Wish};
+use super::super::problem::{Diagnostics, Location};
+use super::super::sections::{DraftUplink, Unresolved};
 use super::read::{DraftDns, DraftServer, DraftUpdate};
 use super::{Dns, DnsName, DnsServer, DnsUpdate};
 use crate::dns::Name;
 
-/// Checks the draft; None if the sink holds the reason.
+/// Checks the draft; None if the diagnostics holds the reason.
 pub(in super::super) fn check(
     draft: DraftDns,
     uplinks: &[DraftUplink],
     forwards: &[Forward],
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<Dns> {
     let zone = draft.zone.as_ref();
-    let mut seen: HashMap<Name, Place> = HashMap::new();
+    let mut seen: HashMap<Name, Location> = HashMap::new();
     let mut absolute = |name: &Option<Located<Name>>| {
-        let absolute = within(name.as_ref()?, zone?, sink)?;
+        let absolute = within(name.as_ref()?, zone?, diagnostics)?;
         match seen.entry(absolute.clone()) {
             Entry::Vacant(vacant) => {
                 vacant.insert(name.as_ref()?.place.clone());
@@ -31,7 +31,7 @@ pub(in super::super) fn check(
             }
             Entry::Occupied(first) => {
                 let found = format!("{} again (first in {})", shown(&absolute), first.get().key);
-                sink.report(
+                diagnostics.report(
                     &name.as_ref()?.place,
                     found,
                     "each name once",
@@ -45,7 +45,7 @@ pub(in super::super) fn check(
         let names: Vec<_> = names
             .iter()
             .map(|draft| {
-                let uplinks = chosen_uplinks(&draft.uplinks, uplinks, sink);
+                let uplinks = chosen_uplinks(&draft.uplinks, uplinks, diagnostics);
                 Some(DnsName { name: absolute(&draft.name)?, uplinks: uplinks? })
             })
             .collect();
@@ -61,28 +61,29 @@ pub(in super::super) fn check(
             .collect();
         servers.into_iter().collect()
     });
-    warn_of_one_address(draft.name_servers.as_deref().unwrap_or_default(), sink);
+    warn_of_one_address(draft.name_servers.as_deref().unwrap_or_default(), diagnostics);
     if draft.listen {
-        check_listening(&draft, uplinks, forwards, sink);
+        check_listening(&draft, uplinks, forwards, diagnostics);
     } else if draft.update.is_none() && draft.hook.is_none() {
         let found = "`false`, and neither `update` nor `hook`";
-        sink.report(
+        diagnostics.report(
             &draft.listen_place,
             found,
             "something to do",
             "add one of them, or take `dns` out",
         );
     }
-    let update =
-        draft.update.map(|update| update.and_then(|update| check_update(update, zone, sink)));
+    let update = draft
+        .update
+        .map(|update| update.and_then(|update| check_update(update, zone, diagnostics)));
     let zone = draft.zone?.value;
     Some(Dns {
         names: names?,
         name_servers: name_servers?,
         mailbox: match draft.mailbox {
-            Wish::Absent => zone.prepend_label("hostmaster").unwrap_or_else(|_| zone.clone()),
-            Wish::Unreadable => return None,
-            Wish::Given(mailbox) => mailbox.value,
+            Unresolved::Absent => zone.prepend_label("hostmaster").unwrap_or_else(|_| zone.clone()),
+            Unresolved::Unreadable => return None,
+            Unresolved::Given(mailbox) => mailbox.value,
         },
         zone,
         ttl: draft.ttl,
@@ -101,12 +102,12 @@ pub(in super::super) fn check(
 }
 
 /// The absolute name.
-fn within(name: &Located<Name>, zone: &Located<Name>, sink: &Sink) -> Option<Name> {
+fn within(name: &Located<Name>, zone: &Located<Name>, diagnostics: &Diagnostics) -> Option<Name> {
     let mut as_absolute = name.value.clone();
     as_absolute.set_fqdn(true);
     if name.value.num_labels() > 0 && zone.value.zone_of(&as_absolute) {
         let wanted = format!("a name within {}, without it", shown(&zone.value));
-        sink.report(
+        diagnostics.report(
             &name.place,
             shown(&as_absolute),
             wanted,
@@ -117,26 +118,26 @@ fn within(name: &Located<Name>, zone: &Located<Name>, sink: &Sink) -> Option<Nam
     let absolute = name.value.clone().append_domain(&zone.value);
     if absolute.is_err() {
         let found = format!("a name that makes more than 255 bytes with {}", shown(&zone.value));
-        sink.report(&name.place, found, "a shorter name", "shorten it");
+        diagnostics.report(&name.place, found, "a shorter name", "shorten it");
     }
     absolute.ok()
 }
 
 fn chosen_uplinks(
-    wish: &Wish<Vec<Located<String>>>,
+    wish: &Unresolved<Vec<Located<String>>>,
     uplinks: &[DraftUplink],
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<Vec<usize>> {
     let names = match wish {
-        Wish::Unreadable => return None,
-        Wish::Absent => return Some((0..uplinks.len()).collect()),
-        Wish::Given(names) => &names.value,
+        Unresolved::Unreadable => return None,
+        Unresolved::Absent => return Some((0..uplinks.len()).collect()),
+        Unresolved::Given(names) => &names.value,
     };
     let mut chosen: Vec<usize> = Vec::new();
     for name in names {
-        let Some(index) = uplink_index(name, uplinks, sink) else { continue };
+        let Some(index) = uplink_index(name, uplinks, diagnostics) else { continue };
         if chosen.contains(&index) {
-            sink.report(
+            diagnostics.report(
                 &name.place,
                 format!("`{}` again", name.value),
                 "each uplink once",
@@ -150,13 +151,18 @@ fn chosen_uplinks(
 }
 
 /// Two names of one server die together.
-fn warn_of_one_address(servers: &[DraftServer], sink: &Sink) {
-    let mut seen: HashMap<Ipv4Addr, &Place> = HashMap::new();
+fn warn_of_one_address(servers: &[DraftServer], diagnostics: &Diagnostics) {
+    let mut seen: HashMap<Ipv4Addr, &Location> = HashMap::new();
     for address in servers.iter().filter_map(|server| server.address.as_ref()) {
         if let Some(first) = seen.get(&address.value) {
             let found = format!("{} again (first in {})", address.value, first.key);
             let advice = "write that of another line, so that they do not fail together";
-            sink.warn(&address.place, found, "an address of its own for each name server", advice);
+            diagnostics.warn(
+                &address.place,
+                found,
+                "an address of its own for each name server",
+                advice,
+            );
         } else {
             seen.insert(address.value, &address.place);
         }
@@ -164,10 +170,15 @@ fn warn_of_one_address(servers: &[DraftServer], sink: &Sink) {
 }
 
 /// The box's own name server must be reachable, and somebody must be sent to it.
-fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forward], sink: &Sink) {
+fn check_listening(
+    draft: &DraftDns,
+    uplinks: &[DraftUplink],
+    forwards: &[Forward],
+    diagnostics: &Diagnostics,
+) {
     if draft.name_servers.as_ref().is_some_and(Vec::is_empty) {
         let advice = "add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each line, or `listen: false`";
-        sink.report(
+        diagnostics.report(
             &draft.place.field("name_servers"),
             "no such key",
             "who answers for the zone",
@@ -199,7 +210,7 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
                 forward.name
             );
             let advice = "take that port out of the forward, or set `listen: false`";
-            sink.report(&draft.listen_place, found, "a port of its own", advice);
+            diagnostics.report(&draft.listen_place, found, "a port of its own", advice);
         }
     }
     let is_own = |server: &DraftServer| {
@@ -211,22 +222,22 @@ fn check_listening(draft: &DraftDns, uplinks: &[DraftUplink], forwards: &[Forwar
     if known && !own.is_empty() && !servers.is_empty() && !servers.iter().any(is_own) {
         let found = "no first address of an uplink";
         let advice = "without it nobody asks this box; add the name server that it is";
-        sink.warn(&draft.place.field("name_servers"), found, "this box among them", advice);
+        diagnostics.warn(&draft.place.field("name_servers"), found, "this box among them", advice);
     }
 }
 
 fn check_update(
     draft: DraftUpdate,
     zone: Option<&Located<Name>>,
-    sink: &Sink,
+    diagnostics: &Diagnostics,
 ) -> Option<DnsUpdate> {
     let update_zone = match draft.zone {
-        Wish::Absent => zone?.value.clone(),
-        Wish::Unreadable => return None,
-        Wish::Given(given) => {
+        Unresolved::Absent => zone?.value.clone(),
+        Unresolved::Unreadable => return None,
+        Unresolved::Given(given) => {
             if !given.value.zone_of(&zone?.value) {
                 let wanted = format!("{} or a zone above it", shown(&zone?.value));
-                sink.report(
+                diagnostics.report(
                     &given.place,
                     shown(&given.value),
                     wanted,
@@ -242,7 +253,7 @@ fn check_update(
         key: draft.key?,
         algorithm: draft.algorithm,
         secret_file: draft.secret_file?,
-        records: draft.records,
+        replace: draft.replace,
     })
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::model::Uplink;
 use super::super::values::Span;
-use super::super::words::Words as _;
+use super::super::words::ConfigEnum as _;
 use super::check::shown;
 use super::{Dns, DnsUpdate};
 use crate::dns::Name;
@@ -48,7 +48,7 @@ struct UpdateForm {
     key: String,
     algorithm: &'static str,
     secret_file: String,
-    records: &'static str,
+    replace: &'static str,
 }
 
 impl<'c> DnsForm<'c> {
@@ -84,7 +84,7 @@ impl From<&DnsUpdate> for UpdateForm {
             key: shown(&update.key),
             algorithm: update.algorithm.word(),
             secret_file: update.secret_file.display().to_string(),
-            records: update.records.word(),
+            replace: update.replace.word(),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::super::cursor::{Cursor, Fields, Located, Section};
 use super::super::model::Uplink;
 use super::super::network;
-use super::super::problem::Place;
-use super::super::sections::{SCHEMA, Wish, all_or_none, located, wish};
-use super::super::values::{self, Misfit};
+use super::super::problem::Location;
+use super::super::sections::{SCHEMA, Unresolved, collect_all, located, unresolved};
+use super::super::values::{self, ValueError};
 use super::{Dns, DnsUpdate};
 use crate::dns::{Algorithm, Name, Scope};
 
@@ -34,24 +34,24 @@ pub(in super::super) static DNS_SERVER: Section =
     Section { path: "dns.name_servers[]", keys: &["name", "address"] };
 pub(in super::super) static DNS_UPDATE: Section = Section {
     path: "dns.update",
-    keys: &["server", "zone", "key", "algorithm", "secret_file", "records"],
+    keys: &["server", "zone", "key", "algorithm", "secret_file", "replace"],
 };
 
 /// `dns`.
 #[derive(Debug)]
 pub(in super::super) struct DraftDns {
-    pub place: Place,
+    pub place: Location,
     pub zone: Option<Located<Name>>,
     /// None: some could not be read at all.
     pub names: Option<Vec<DraftName>>,
     pub name_servers: Option<Vec<DraftServer>>,
-    pub mailbox: Wish<Name>,
+    pub mailbox: Unresolved<Name>,
     pub ttl: Duration,
     pub negative_ttl: Duration,
     pub answers_per_second: u32,
     pub listen: bool,
     /// Where `listen` stands, or would.
-    pub listen_place: Place,
+    pub listen_place: Location,
     /// None: absent; `Some(None)`: not readable.
     pub update: Option<Option<DraftUpdate>>,
     /// Like `update`.
@@ -62,7 +62,7 @@ pub(in super::super) struct DraftDns {
 #[derive(Debug)]
 pub(in super::super) struct DraftName {
     pub name: Option<Located<Name>>,
-    pub uplinks: Wish<Vec<Located<String>>>,
+    pub uplinks: Unresolved<Vec<Located<String>>>,
 }
 
 /// One of `name_servers`.
@@ -76,11 +76,11 @@ pub(in super::super) struct DraftServer {
 #[derive(Debug)]
 pub(in super::super) struct DraftUpdate {
     pub server: Option<SocketAddr>,
-    pub zone: Wish<Name>,
+    pub zone: Unresolved<Name>,
     pub key: Option<Name>,
     pub algorithm: Algorithm,
     pub secret_file: Option<PathBuf>,
-    pub records: Scope,
+    pub replace: Scope,
 }
 
 /// Reads the section; None if it is not even a mapping.
@@ -90,25 +90,25 @@ pub(in super::super) fn read(cursor: &Cursor<'_>) -> Option<DraftDns> {
     Some(DraftDns {
         place: fields.place().clone(),
         zone: fields
-            .need("zone", "the zone to answer for", "add `zone: example.org` with your own")
+            .required("zone", "the zone to answer for", "add `zone: example.org` with your own")
             .and_then(|zone| located(&zone, |zone| zone.text(domain))),
         names: fields
-            .need("names", "the names to publish", "add `names: [{ name: www }]` with your own")
+            .required("names", "the names to publish", "add `names: [{ name: www }]` with your own")
             .and_then(|list| list.some_items(MAX_NAMES, "names"))
-            .and_then(|items| all_or_none(items.iter().map(published).collect())),
+            .and_then(|items| collect_all(items.iter().map(published).collect())),
         name_servers: match fields.get("name_servers") {
             None => Some(Vec::new()),
             Some(list) => list
                 .some_items(MAX_NAME_SERVERS, "name servers")
-                .and_then(|items| all_or_none(items.iter().map(name_server).collect())),
+                .and_then(|items| collect_all(items.iter().map(name_server).collect())),
         },
-        mailbox: wish(&fields, "mailbox", |mailbox| mailbox.text(self::mailbox)),
+        mailbox: unresolved(&fields, "mailbox", |mailbox| mailbox.text(self::mailbox)),
         ttl: seconds("ttl", Dns::DEFAULT_TTL),
         negative_ttl: seconds("negative_ttl", Dns::DEFAULT_NEGATIVE_TTL),
         answers_per_second: fields
             .value("answers_per_second", values::count(1..=1_000_000))
             .unwrap_or(Dns::DEFAULT_ANSWERS_PER_SECOND),
-        listen: fields.truth("listen").unwrap_or(Dns::DEFAULT_LISTEN),
+        listen: fields.bool("listen").unwrap_or(Dns::DEFAULT_LISTEN),
         listen_place: fields
             .get("listen")
             .map_or_else(|| fields.place().field("listen"), |listen| listen.place().clone()),
@@ -121,9 +121,9 @@ fn published(cursor: &Cursor<'_>) -> Option<DraftName> {
     let fields = cursor.fields(&DNS_NAME, &SCHEMA)?;
     Some(DraftName {
         name: relative_name(&fields, "add `name: www`, or `name: \"@\"` for the zone itself"),
-        uplinks: wish(&fields, "uplinks", |list| {
-            let items = list.some_items(Uplink::MOST, "uplinks")?;
-            all_or_none(
+        uplinks: unresolved(&fields, "uplinks", |list| {
+            let items = list.some_items(Uplink::MAX, "uplinks")?;
+            collect_all(
                 items.iter().map(|item| located(item, |item| item.text(values::label))).collect(),
             )
         }),
@@ -135,7 +135,7 @@ fn name_server(cursor: &Cursor<'_>) -> Option<DraftServer> {
     Some(DraftServer {
         name: relative_name(&fields, "add `name: ns1` with your own"),
         address: fields
-            .need(
+            .required(
                 "address",
                 "the name server's address",
                 "add `address: 203.0.113.10` with your own",
@@ -145,7 +145,7 @@ fn name_server(cursor: &Cursor<'_>) -> Option<DraftServer> {
 }
 
 fn relative_name(fields: &Fields<'_>, advice: &str) -> Option<Located<Name>> {
-    let name = fields.need("name", "a name within the zone", advice)?;
+    let name = fields.required("name", "a name within the zone", advice)?;
     located(&name, |name| name.text(relative))
 }
 
@@ -155,29 +155,29 @@ fn update(cursor: &Cursor<'_>) -> Option<DraftUpdate> {
     let secret_advice = "add `secret_file: /etc/natbox/dns.secret` with your own";
     Some(DraftUpdate {
         server: fields
-            .need(
+            .required(
                 "server",
                 "the server that takes updates",
                 "add `server: 192.0.2.53` with your own",
             )
             .and_then(|server| server.value(self::server)),
-        zone: wish(&fields, "zone", |zone| zone.text(domain)),
-        key: fields.need("key", "the key's name", key_advice).and_then(|key| key.text(domain)),
+        zone: unresolved(&fields, "zone", |zone| zone.text(domain)),
+        key: fields.required("key", "the key's name", key_advice).and_then(|key| key.text(domain)),
         algorithm: fields.value("algorithm", values::word).unwrap_or(DnsUpdate::DEFAULT_ALGORITHM),
         secret_file: fields
-            .need("secret_file", "the file with the key's secret", secret_advice)
+            .required("secret_file", "the file with the key's secret", secret_advice)
             .and_then(|path| path.text(absolute_path)),
-        records: fields.value("records", values::word).unwrap_or(DnsUpdate::DEFAULT_RECORDS),
+        replace: fields.value("replace", values::word).unwrap_or(DnsUpdate::DEFAULT_REPLACE),
     })
 }
 
 /// A domain name; it is absolute, whether it ends in a dot or not.
-fn domain(text: &str) -> Result<Name, Misfit> {
+fn domain(text: &str) -> Result<Name, ValueError> {
     let labels = labels(text.strip_suffix('.').unwrap_or(text))?;
     if labels.iter().all(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
-        return Err(Misfit::new(WANTED_DOMAIN, "numbers alone are no name"));
+        return Err(ValueError::new(WANTED_DOMAIN, "numbers alone are no name"));
     }
-    let too_long = |_| Misfit::new(WANTED_DOMAIN, "a name has at most 255 bytes");
+    let too_long = |_| ValueError::new(WANTED_DOMAIN, "a name has at most 255 bytes");
     let mut name =
         Name::from_labels(labels.iter().map(|label| label.as_bytes())).map_err(too_long)?;
     name.set_fqdn(true);
@@ -185,24 +185,24 @@ fn domain(text: &str) -> Result<Name, Misfit> {
 }
 
 /// A name within a zone whose own name is left out, or `@` for that itself.
-fn relative(text: &str) -> Result<Name, Misfit> {
+fn relative(text: &str) -> Result<Name, ValueError> {
     if text == "@" {
         return Ok(Name::new());
     }
     if text.ends_with('.') {
-        return Err(Misfit::new(
+        return Err(ValueError::new(
             "a name within the zone, without the zone's own",
             "take out the last dot",
         ));
     }
-    let too_long = |_| Misfit::new(WANTED_DOMAIN, "a name has at most 255 bytes");
+    let too_long = |_| ValueError::new(WANTED_DOMAIN, "a name has at most 255 bytes");
     let mut name =
         Name::from_labels(labels(text)?.iter().map(|label| label.as_bytes())).map_err(too_long)?;
     name.set_fqdn(false);
     Ok(name)
 }
 
-fn labels(text: &str) -> Result<Vec<String>, Misfit> {
+fn labels(text: &str) -> Result<Vec<String>, ValueError> {
     let fits = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
@@ -220,11 +220,11 @@ fn labels(text: &str) -> Result<Vec<String>, Misfit> {
     } else {
         "each part has 1 to 63 letters, digits, `-` or `_`"
     };
-    Err(Misfit::new(WANTED_DOMAIN, advice))
+    Err(ValueError::new(WANTED_DOMAIN, advice))
 }
 
 /// A mail address as the SOA record has it: the part before the `@` is one label (RFC 1035 section 8).
-fn mailbox(text: &str) -> Result<Name, Misfit> {
+fn mailbox(text: &str) -> Result<Name, ValueError> {
     const WANTED: &str = "a mail address such as hostmaster@example.org";
     let fits = |part: &str| {
         let plain = |letter: char| {
@@ -235,22 +235,22 @@ fn mailbox(text: &str) -> Result<Name, Misfit> {
     let (part, domain) = text
         .split_once('@')
         .filter(|(part, _)| fits(part))
-        .ok_or_else(|| Misfit::new(WANTED, "write NAME@DOMAIN, the name in plain letters"))?;
-    let domain = self::domain(domain).map_err(|misfit| Misfit::new(WANTED, misfit.advice))?;
+        .ok_or_else(|| ValueError::new(WANTED, "write NAME@DOMAIN, the name in plain letters"))?;
+    let domain = self::domain(domain).map_err(|error| ValueError::new(WANTED, error.advice))?;
     domain
         .prepend_label(part.as_bytes())
-        .map_err(|_| Misfit::new(WANTED, "it has at most 255 bytes in all"))
+        .map_err(|_| ValueError::new(WANTED, "it has at most 255 bytes in all"))
 }
 
 /// An address, with a port or without.
-fn server(text: &str) -> Result<SocketAddr, Misfit> {
+fn server(text: &str) -> Result<SocketAddr, ValueError> {
     let address = text
         .parse()
         .ok()
         .or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, Dns::PORT)));
     address.filter(|address| address.port() > 0 && !address.ip().is_unspecified()).ok_or_else(
         || {
-            Misfit::new(
+            ValueError::new(
                 "ADDRESS or ADDRESS:PORT such as 192.0.2.53",
                 "write the address itself: names cannot be looked up before there is DNS",
             )
@@ -258,15 +258,15 @@ fn server(text: &str) -> Result<SocketAddr, Misfit> {
     )
 }
 
-fn whole_seconds(text: &str) -> Result<Duration, Misfit> {
+fn whole_seconds(text: &str) -> Result<Duration, ValueError> {
     let duration = values::duration(Duration::from_secs(1)..=LONGEST_TTL)(text)?;
     if duration.subsec_nanos() == 0 {
         return Ok(duration);
     }
-    Err(Misfit::new("whole seconds", "leave out the milliseconds"))
+    Err(ValueError::new("whole seconds", "leave out the milliseconds"))
 }
 
-fn absolute_path(text: &str) -> Result<PathBuf, Misfit> {
+fn absolute_path(text: &str) -> Result<PathBuf, ValueError> {
     if text.starts_with('/')
         && !text.ends_with('/')
         && !text.contains(char::is_control)
@@ -274,7 +274,10 @@ fn absolute_path(text: &str) -> Result<PathBuf, Misfit> {
     {
         return Ok(text.into());
     }
-    Err(Misfit::new("the absolute path of a file", "write it from the root, with a leading `/`"))
+    Err(ValueError::new(
+        "the absolute path of a file",
+        "write it from the root, with a leading `/`",
+    ))
 }
 
 const WANTED_DOMAIN: &str = "a domain name such as example.org";

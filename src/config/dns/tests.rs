@@ -1,6 +1,6 @@
 //! The section in whole files.
 
-use super::super::words::Words as _;
+use super::super::words::ConfigEnum as _;
 use super::super::{Uplink, parse};
 use super::*;
 
@@ -47,7 +47,7 @@ pub(in super::super) fn with_defaults(dns: Dns) -> Dns {
         update: dns.update.map(|update| DnsUpdate {
             zone: dns.zone.clone(),
             algorithm: DnsUpdate::DEFAULT_ALGORITHM,
-            records: DnsUpdate::DEFAULT_RECORDS,
+            replace: DnsUpdate::DEFAULT_REPLACE,
             ..update
         }),
         ..dns
@@ -82,7 +82,7 @@ pub(in super::super) fn any(uplinks: &[Uplink], number: usize, text: &str, small
             key: name(&label),
             algorithm: Algorithm::ALL[number % 2],
             secret_file: format!("/etc/{text}").into(),
-            records: Scope::ALL[usize::from(small) % 2],
+            replace: Scope::ALL[usize::from(small) % 2],
         })
         .filter(|update| {
             update.zone.num_labels() > 0 && !label.bytes().all(|byte| byte.is_ascii_digit())
@@ -113,7 +113,7 @@ fn names_belong_to_uplinks() {
         "dns:\n  zone: Example.org.\n  listen: false\n  hook: /usr/local/bin/line-changed\n  names:\n  \
          - { name: \"@\", uplinks: [isp2] }\n  - { name: a.B, uplinks: [isp2, isp1] }\n  \
          mailbox: dns.admin@example.net\n  update: { server: 192.0.2.53:5353, zone: org, key: natbox, \
-         algorithm: hmac-sha512, secret_file: /etc/natbox/dns.secret, records: own }",
+         algorithm: hmac-sha512, secret_file: /etc/natbox/dns.secret, replace: own }",
     ));
     assert_eq!(
         dns.names,
@@ -125,7 +125,7 @@ fn names_belong_to_uplinks() {
     assert_eq!(dns.mailbox.to_ascii(), "dns\\.admin.example.net.");
     let update = dns.update.unwrap();
     assert_eq!((update.server, update.zone), (([192, 0, 2, 53], 5353).into(), name("org")));
-    assert_eq!((update.algorithm, update.records), (Algorithm::HmacSha512, Scope::Own));
+    assert_eq!((update.algorithm, update.replace), (Algorithm::HmacSha512, Scope::Own));
 }
 
 #[test]
@@ -212,14 +212,14 @@ fn bad_sections_are_refused_with_these_words() {
             ],
         ),
         (
-            "dns: { zone: example.org, names: [{ name: www }], listen: false, update: { server: ns.example.org, zone: www.example.org, key: 5, algorithm: hmac-md5, records: mine } }",
+            "dns: { zone: example.org, names: [{ name: www }], listen: false, update: { server: ns.example.org, zone: www.example.org, key: 5, algorithm: hmac-md5, replace: mine } }",
             &[
                 "f.yaml:5:74: dns.update.secret_file: found no such key, wanted the file with the key's secret; add `secret_file: /etc/natbox/dns.secret` with your own",
                 "f.yaml:5:84: dns.update.server: found `ns.example.org`, wanted ADDRESS or ADDRESS:PORT such as 192.0.2.53; write the address itself: names cannot be looked up before there is DNS",
                 "f.yaml:5:106: dns.update.zone: found www.example.org, wanted example.org or a zone above it; the published names must lie in it",
                 "f.yaml:5:128: dns.update.key: found `5`, wanted text; put it in quotes if it is meant: \"5\"",
                 "f.yaml:5:142: dns.update.algorithm: found `hmac-md5`, wanted one of `hmac-sha256`, `hmac-sha512`; choose one of them",
-                "f.yaml:5:161: dns.update.records: found `mine`, wanted one of `all`, `own`; choose one of them",
+                "f.yaml:5:161: dns.update.replace: found `mine`, wanted one of `all`, `own`; choose one of them",
             ],
         ),
         (

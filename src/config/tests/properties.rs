@@ -159,16 +159,16 @@ fn config() -> impl Strategy<Value = Config> {
                 weight,
                 on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
                 failback: Failback::ALL[weight as usize % Failback::ALL.len()],
-                health: health.map(|(interval, lose, win)| Health {
+                health: health.map(|(interval, fall, rise)| Health {
                     ping: vec![address(254), address(253)],
-                    tcp: (0..lose % 3)
+                    tcp: (0..fall % 3)
                         .map(|port| SocketAddrV4::new(address(252), 1 + port as u16))
                         .collect(),
-                    http: (0..win % 3).map(web_page).collect(),
-                    need: 1 + lose % 2,
+                    http: (0..rise % 3).map(web_page).collect(),
+                    quorum: 1 + fall % 2,
                     interval,
-                    lose,
-                    win,
+                    fall,
+                    rise,
                 }),
             }
         };
@@ -208,7 +208,7 @@ fn config() -> impl Strategy<Value = Config> {
             (words, numbers, limits, timeouts),
             (name, socket, (hairpin, manage, keep), http),
         )| {
-            fn pick<W: Words>(number: usize) -> W {
+            fn pick<W: ConfigEnum>(number: usize) -> W {
                 W::ALL[number % W::ALL.len()]
             }
             let forward = |(index, (name, uplink, address, protocol, length, to_port)): (
@@ -240,11 +240,11 @@ fn config() -> impl Strategy<Value = Config> {
                     .rev()
                     .take(1 + usize::from(octet) % uplinks.len())
                     .collect(),
-                balance: pick(usize::from(octet)),
+                hash_by: pick(usize::from(octet)),
             };
             let exemption = |octet: u8| {
                 let protocol = pick(usize::from(octet));
-                Exemption {
+                NoNatRule {
                     to: ipnet::Ipv4Net::new_assert([octet, 0, 0, 0].into(), 8 + octet % 25),
                     protocol,
                     ports: match protocol {
@@ -272,7 +272,7 @@ fn config() -> impl Strategy<Value = Config> {
                     prefixes: vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/24".parse().unwrap()],
                 },
                 forwards: forwards.into_iter().enumerate().map(forward).collect(),
-                exempt: rules.iter().map(|octet| exemption(*octet)).collect(),
+                no_nat: rules.iter().map(|octet| exemption(*octet)).collect(),
                 outbound: rules.into_iter().map(rule).collect(),
                 uplinks,
                 nat: Nat {
@@ -290,11 +290,11 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                     address_pooling: pick(words.0),
                     port_parity: keep,
-                    port_overlapping: pick::<Dependence>(words.2)
-                        != Dependence::EndpointIndependent
+                    port_overlapping: pick::<EndpointDependence>(words.2)
+                        != EndpointDependence::EndpointIndependent
                         && manage,
                     inbound_refresh: hairpin,
-                    refusal: pick(words.1),
+                    reject_with: pick(words.1),
                     unsolicited_syn: pick(words.3),
                 },
                 timeouts: Timeouts {
@@ -305,14 +305,14 @@ fn config() -> impl Strategy<Value = Config> {
                     udp_dns: timeouts.4,
                     icmp: timeouts.5,
                     fragment: timeouts.6,
-                    port_rest: timeouts.3 - Duration::from_secs(1),
+                    port_reuse_delay: timeouts.3 - Duration::from_secs(1),
                 },
                 limits: Limits {
                     sessions: limits.0,
                     sessions_per_host: limits.1,
                     new_sessions_per_host: limits.2,
                     fragments: limits.3,
-                    resting_ports: limits.1 % (Limits::MOST_PORTS + 1),
+                    delayed_ports: limits.1 % (Limits::MAX_PORTS + 1),
                     icmp_errors_per_host: limits.2 % 1_000_001,
                 },
                 host: Host { manage },

@@ -1,10 +1,10 @@
 //! What is known of one line: a pure state machine, told the time and what the probes find.
 //!
 //! ```text
-//!            `lose` intervals without a good round, or no carrier
+//!            `fall` intervals without a good round, or no carrier
 //!   healthy ──────────────────────────────────────────────────────▶ failed
 //!      ▲                                                               │
-//!      └───────────────── `win` good rounds in a row ◀─────────────────┘
+//!      └───────────────── `rise` good rounds in a row ◀─────────────────┘
 //! ```
 //!
 //! A line begins healthy: nothing speaks against it yet.
@@ -27,9 +27,9 @@ pub(in crate::control) struct Line {
 #[derive(Debug)]
 struct Check {
     interval: Duration,
-    lose: u32,
-    win: u32,
-    need: u32,
+    fall: u32,
+    rise: u32,
+    quorum: u32,
     /// The last ones, oldest first.
     rounds: VecDeque<Round>,
     next_round: u64,
@@ -74,9 +74,9 @@ impl Line {
     pub(super) fn new(health: Option<&Health>, carrier: bool, now: Instant) -> Self {
         let check = health.map(|health| Check {
             interval: health.interval,
-            lose: health.lose,
-            win: health.win,
-            need: health.need,
+            fall: health.fall,
+            rise: health.rise,
+            quorum: health.quorum,
             rounds: VecDeque::new(),
             next_round: 0,
             last_good: now,
@@ -118,7 +118,7 @@ impl Line {
     /// When the line fails if nothing good comes until then.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let check = self.check.as_ref().filter(|_| self.healthy)?;
-        Some(check.last_good + check.interval * check.lose + GRACE)
+        Some(check.last_good + check.interval * check.fall + GRACE)
     }
 
     /// Begins a round; its number.
@@ -147,12 +147,12 @@ impl Line {
         let round = check.rounds.iter_mut().find(|known| known.number == round)?;
         let number = round.number;
         round.answers += 1;
-        if round.answers != check.need {
+        if round.answers != check.quorum {
             return None;
         }
         check.last_good = check.last_good.max(round.began);
         check.win(number);
-        let recovers = self.carrier && !self.healthy && check.wins >= check.win;
+        let recovers = self.carrier && !self.healthy && check.wins >= check.rise;
         recovers.then(|| self.turn(Turn::Up, now))
     }
 
@@ -227,8 +227,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const QUICK: Duration = Duration::from_millis(20);
 
-    fn health(need: u32, lose: u32, win: u32) -> Health {
-        Health { ping: vec![], tcp: vec![], http: vec![], need, interval: SECOND, lose, win }
+    fn health(quorum: u32, fall: u32, rise: u32) -> Health {
+        Health { ping: vec![], tcp: vec![], http: vec![], quorum, interval: SECOND, fall, rise }
     }
 
     /// Rounds of a second each, in which so many targets answer at once; what came of it, with the second.

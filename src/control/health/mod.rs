@@ -89,7 +89,7 @@ impl Health {
             watched.push(Watched {
                 uplink: place,
                 interval: health.interval,
-                patience: (health.interval * health.lose).clamp(LEAST_PATIENCE, MOST_PATIENCE),
+                patience: (health.interval * health.fall).clamp(LEAST_PATIENCE, MOST_PATIENCE),
                 next: now,
                 targets: probes::targets(health).into(),
                 prober: Prober::new(*own, raw.take(place), health)?,

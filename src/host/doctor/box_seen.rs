@@ -75,7 +75,7 @@ pub(super) async fn look_at(
 ) -> Result<Result<BoxSeen, HostError>, HostError> {
     let kernel = Kernel::connect()?;
     let mut snapshot = kernel.snapshot().await?;
-    let config = written.at(&snapshot.whereabouts(written));
+    let config = written.resolve(&snapshot.whereabouts(written));
     let choose = |owned| match running {
         Some(numbers) => Ok(numbers),
         None => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
@@ -208,7 +208,7 @@ fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
 /// An address of the Internet that nothing is known of: neither here nor in the configuration.
 pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
     let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
-    known.extend(config.exempt.iter().map(|exemption| exemption.to));
+    known.extend(config.no_nat.iter().map(|exemption| exemption.to));
     // Two halves of everything are a VPN, and no network.
     let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));
     known.extend(networks.filter(|network| network.prefix_len() > 1));

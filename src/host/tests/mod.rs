@@ -345,9 +345,9 @@ fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
 #[test]
 fn exempt_destinations_reach_the_inside_through_the_tun() {
     let exemption =
-        |to| Exemption { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
-    let rules = |exempt| {
-        let commands = commands(&Config { exempt, ..natbox1() }, &host());
+        |to| NoNatRule { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
+    let rules = |no_nat| {
+        let commands = commands(&Config { no_nat, ..natbox1() }, &host());
         commands
             .lines()
             .filter(|line| line.starts_with("ip rule add") && line.contains("iif wan0"))
@@ -415,7 +415,7 @@ fn natbox1() -> Config {
         uplinks: vec![uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254")],
         forwards: vec![forward("web", 0, "203.0.113.10", 80, "10.0.0.101")],
         outbound: Vec::new(),
-        exempt: Vec::new(),
+        no_nat: Vec::new(),
         nat: Nat::default(),
         timeouts: Timeouts::default(),
         limits: Limits::default(),

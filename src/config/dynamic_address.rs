@@ -6,7 +6,7 @@ use super::model::{Config, Uplink};
 
 /// Where an interface that is followed is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Whereabouts {
+pub struct DynamicAddress {
     /// Its own address.
     pub address: Ipv4Addr,
     /// The next hop of the default route through it.
@@ -15,17 +15,17 @@ pub struct Whereabouts {
 
 impl Config {
     /// Where the interfaces that are followed are, by [`Self::at`].
-    pub fn whereabouts(&self) -> Vec<Option<Whereabouts>> {
+    pub fn dynamic_addresses(&self) -> Vec<Option<DynamicAddress>> {
         let of = |uplink: &Uplink| {
             let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;
-            Some(Whereabouts { address: *address, gateway: uplink.gateway })
+            Some(DynamicAddress { address: *address, gateway: uplink.gateway })
         };
         self.uplinks.iter().map(of).collect()
     }
 
     /// The same with the addresses of interfaces that are followed filled in. `whereabouts`: one for each uplink; None: it has
     /// no address at the moment, and publishes nothing.
-    pub fn at(&self, whereabouts: &[Option<Whereabouts>]) -> Self {
+    pub fn resolve(&self, whereabouts: &[Option<DynamicAddress>]) -> Self {
         let mut config = self.clone();
         for (uplink, found) in config.uplinks.iter_mut().zip(whereabouts) {
             if uplink.follows_interface {

@@ -1,6 +1,6 @@
 //! Keys that this version accepts and does not act on. Setting one gives a warning, never silence.
 
-use super::problem::{Place, Sink};
+use super::problem::{Diagnostics, Location};
 use super::tree::{Node, Value};
 
 /// A key without effect so far.
@@ -19,28 +19,34 @@ const NOT_YET: [NotYet; 2] = [
 ];
 
 /// Warns of every such key in the file.
-pub(super) fn warn(root: &Node, sink: &Sink) {
+pub(super) fn warn(root: &Node, diagnostics: &Diagnostics) {
     for entry in &NOT_YET {
         visit(
             root,
-            &Place { position: Some(root.position), key: String::new() },
+            &Location { position: Some(root.position), key: String::new() },
             entry.path,
             entry,
-            sink,
+            diagnostics,
         );
     }
 }
 
-fn visit(node: &Node, place: &Place, path: &str, not_yet: &NotYet, sink: &Sink) {
+fn visit(
+    node: &Node,
+    place: &Location,
+    path: &str,
+    unimplemented_keys: &NotYet,
+    diagnostics: &Diagnostics,
+) {
     if path.is_empty() {
-        let concerned = match (&node.value, not_yet.only) {
+        let concerned = match (&node.value, unimplemented_keys.only) {
             (_, None) => true,
             (Value::Plain(text), Some(only)) => text.eq_ignore_ascii_case(only),
             (Value::Null | Value::Quoted(_) | Value::List(_) | Value::Mapping(_), Some(_)) => false,
         };
         if concerned {
-            let advice = format!("this version does not act on it: {}", not_yet.instead);
-            sink.warn(place, node.describe(), "nothing yet", advice);
+            let advice = format!("this version does not act on it: {}", unimplemented_keys.instead);
+            diagnostics.warn(place, node.describe(), "nothing yet", advice);
         }
         return;
     }
@@ -48,15 +54,15 @@ fn visit(node: &Node, place: &Place, path: &str, not_yet: &NotYet, sink: &Sink) 
     let key = segment.trim_end_matches("[]");
     let Value::Mapping(entries) = &node.value else { return };
     for entry in entries.iter().filter(|entry| entry.key == key) {
-        let place = Place { position: Some(entry.position), ..place.field(key) };
+        let place = Location { position: Some(entry.position), ..place.field(key) };
         match &entry.value.value {
             Value::List(items) if segment.ends_with("[]") => {
                 for (index, item) in items.iter().enumerate() {
-                    let place = Place {
+                    let place = Location {
                         position: Some(item.position),
                         key: format!("{}[{index}]", place.key),
                     };
-                    visit(item, &place, rest, not_yet, sink);
+                    visit(item, &place, rest, unimplemented_keys, diagnostics);
                 }
             }
             Value::Null
@@ -64,7 +70,7 @@ fn visit(node: &Node, place: &Place, path: &str, not_yet: &NotYet, sink: &Sink) 
             | Value::Quoted(_)
             | Value::List(_)
             | Value::Mapping(_) => {
-                visit(&entry.value, &place, rest, not_yet, sink);
+                visit(&entry.value, &place, rest, unimplemented_keys, diagnostics);
             }
         }
     }
