@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use natbox::cli::demo::boxes::NatBox;
 use natbox::cli::demo::topology::Legs;
-use natbox::control::{Event, News};
+use natbox::control::{Event, EventKind};
 use rustix::process::Signal;
 
 use crate::failover::set_carrier;
@@ -34,11 +34,11 @@ impl Follower {
         Ok(Follower { process, lines })
     }
 
-    fn next(&mut self) -> Result<News> {
+    fn next(&mut self) -> Result<EventKind> {
         let mut line = String::new();
         self.lines.read_line(&mut line)?;
         let event: Event = serde_json::from_str(&line).with_context(|| format!("{line:?}"))?;
-        Ok(event.news)
+        Ok(event.kind)
     }
 }
 
@@ -48,26 +48,26 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     let mut natbox = site.start(0, &site.three_legged_config())?;
     let name = natbox.status()?.name;
     let mut follower = Follower::start(&natbox)?;
-    ensure!(follower.next()? == News::Ready { name: name.clone() }, "the past comes first");
+    ensure!(follower.next()? == EventKind::Ready { name: name.clone() }, "the past comes first");
 
     let (uplink, interface) = ("isp2".to_owned(), site.line(1).interface.clone());
     set_carrier(site.line(1), false)?;
-    ensure!(follower.next()? == News::InterfaceDown { interface: interface.clone() });
+    ensure!(follower.next()? == EventKind::InterfaceDown { interface: interface.clone() });
     let failed = follower.next()?;
     ensure!(
-        matches!(&failed, News::LineFailed { uplink: line, .. } if *line == uplink),
+        matches!(&failed, EventKind::UplinkFailed { uplink: line, .. } if *line == uplink),
         "{failed:?}"
     );
     set_carrier(site.line(1), true)?;
-    ensure!(follower.next()? == News::InterfaceUp { interface });
-    ensure!(follower.next()? == News::LineHealthy { uplink });
+    ensure!(follower.next()? == EventKind::InterfaceUp { interface });
+    ensure!(follower.next()? == EventKind::UplinkHealthy { uplink });
 
     output({
         let mut reload = Command::new(NATBOX);
         reload.arg("reload").arg("--socket").arg(natbox.socket());
         reload
     })?;
-    ensure!(follower.next()? == News::Reloaded { changed: Vec::new(), sessions_ended: 0 });
+    ensure!(follower.next()? == EventKind::Reloaded { changed: Vec::new(), sessions_ended: 0 });
 
     let past = output(events(&natbox, &["--past"]))?;
     let told: Vec<&str> = past.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
@@ -76,7 +76,7 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     ensure!(told[2].starts_with("line isp2 has failed: no carrier"), "{past}");
 
     natbox.process().signal(Signal::TERM)?;
-    ensure!(follower.next()? == News::Stopping { signal: "TERM".to_owned() });
+    ensure!(follower.next()? == EventKind::Stopping { signal: "TERM".to_owned() });
     let ended = Instant::now();
     let status =
         wait_for("the follower to end with its box", || Ok(follower.process.try_wait()?))?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use natbox::cli::demo::lab::{Child, Namespace};
 use natbox::control::admin::{self, Request};
-use natbox::control::{Place, Reloaded, SessionPage, SessionView, Status};
+use natbox::control::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
 use rustix::process::Signal;
 
 use super::{Config, NATBOX, SingleBox, eventually, seconds};
@@ -66,7 +66,7 @@ impl RunningBox {
 
     /// All its sessions.
     pub fn sessions(&self) -> Vec<SessionView> {
-        let (mut sessions, mut next) = (Vec::new(), Some(Place::default()));
+        let (mut sessions, mut next) = (Vec::new(), Some(SessionCursor::default()));
         while let Some(from) = next {
             let page: SessionPage =
                 admin::request(&self.socket, &Request::Sessions { from }).unwrap();

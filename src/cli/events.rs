@@ -50,5 +50,5 @@ fn text(event: &Event, json: bool) -> Result<String, Failure> {
     if json {
         return serde_json::to_string(event).context("printing JSON").map_err(Failure::bug);
     }
-    Ok(format!("{} {}", event.at, event.news))
+    Ok(format!("{} {}", event.at, event.kind))
 }

@@ -54,7 +54,7 @@ enum Command {
     /// Run one box until TERM or INT
     Run(run::Arguments),
     /// Run the DNS hook of a box
-    #[command(name = crate::dns::HELPER, hide = true)]
+    #[command(name = crate::dns::RUNNER_COMMAND, hide = true)]
     RunHooks(run_hooks::Arguments),
     /// Check a configuration file; name every problem at once
     Check(check::Arguments),

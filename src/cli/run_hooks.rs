@@ -22,7 +22,7 @@ pub struct Arguments {
 /// # Errors
 /// A bug when the two processes do not understand each other.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    dns::help(&arguments.hook, io::stdin(), io::stdout().lock())
+    dns::run_events(&arguments.hook, io::stdin(), io::stdout().lock())
         .context("running DNS hooks")
         .map(|()| ExitCode::SUCCESS)
         .map_err(Failure::bug)

@@ -9,7 +9,7 @@ use clap::Args;
 use super::target::Target;
 use super::{Failure, print};
 use crate::control::admin::Request;
-use crate::control::{Place, SessionPage, SessionView};
+use crate::control::{SessionCursor, SessionPage, SessionView};
 
 /// Arguments of `sessions`.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub struct Arguments {
 /// # Errors
 /// The environment's when no box answers; the user's when several run and none is named.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mut next = Some(Place::default());
+    let mut next = Some(SessionCursor::default());
     let mut separator = "[";
     while let Some(from) = next {
         let page: SessionPage = arguments.target.ask(&Request::Sessions { from })?;

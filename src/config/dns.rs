@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::dns::{Algorithm, Name, Scope};
+use crate::dns::{Algorithm, Name, Replace};
 
 pub(super) use check::check;
 pub(super) use emit::DnsForm;
@@ -71,7 +71,7 @@ pub struct DnsUpdate {
     /// File with its secret in base64: an absolute path.
     pub secret_file: PathBuf,
     /// What an update replaces; default all addresses of a name.
-    pub replace: Scope,
+    pub replace: Replace,
 }
 
 impl Dns {
@@ -91,7 +91,7 @@ impl DnsUpdate {
     /// [`DnsUpdate::algorithm`] if the file gives none.
     pub const DEFAULT_ALGORITHM: Algorithm = Algorithm::HmacSha256;
     /// [`DnsUpdate::records`] if the file gives none.
-    pub const DEFAULT_REPLACE: Scope = Scope::All;
+    pub const DEFAULT_REPLACE: Replace = Replace::All;
 }
 
 #[cfg(test)]

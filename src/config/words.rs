@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::dns::{Algorithm, Scope};
+use crate::dns::{Algorithm, Replace};
 
 use super::model::{
     AddressPooling, EndpointDependence, Failback, ForwardProtocol, HashBy, IoBackend, LogFormat,
@@ -54,5 +54,5 @@ words!(RejectWith { AdminProhibited = "admin-prohibited", HostUnreachable = "hos
 words!(UnsolicitedSyn { Drop = "drop", DelayedReject = "delayed-reject" });
 words!(LogLevel { Error = "error", Warn = "warn", Info = "info", Debug = "debug", Trace = "trace" });
 words!(Algorithm { HmacSha256 = "hmac-sha256", HmacSha512 = "hmac-sha512" });
-words!(Scope { All = "all", Own = "own" });
+words!(Replace { All = "all", Own = "own" });
 words!(LogFormat { Text = "text", Json = "json" });

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dns::{self, DnsError, Line, Lines, Prepared, Service};
+use crate::dns::{self, DnsError, Prepared, Service, UplinkState, Uplinks};
 use crate::host::Facts;
 
 use super::health;
@@ -16,7 +16,7 @@ use crate::config::{Config, Dns, DnsUpdate, Uplink};
 
 /// A name server and the lines that it follows.
 pub(super) struct Running {
-    lines: Lines,
+    lines: Uplinks,
     /// Whether there is a name server, too.
     listens: bool,
     service: RefCell<Option<Service>>,
@@ -50,7 +50,7 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
     let helper = dns.hook.as_ref().map(|hook| {
         // The running program itself, also where its file has been replaced since.
         let mut command = Command::new("/proc/self/exe");
-        command.arg(dns::HELPER).arg(hook);
+        command.arg(dns::RUNNER_COMMAND).arg(hook);
         command
     });
     let settings = dns::Settings {
@@ -99,9 +99,10 @@ impl Running {
         prepared: Option<Prepared>,
         config: &Config,
         facts: &Facts,
-        health: &health::Lines,
+        health: &health::UplinkHealths,
     ) -> Result<Self, DnsError> {
-        let healthy: Vec<bool> = health.borrow().iter().map(health::Line::is_healthy).collect();
+        let healthy: Vec<bool> =
+            health.borrow().iter().map(health::UplinkHealth::is_healthy).collect();
         let lines = lines(config, &facts.own_endpoints, &healthy);
         let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
         if service.is_some() {
@@ -119,9 +120,9 @@ impl Running {
     }
 
     /// Leads nobody to a line that is not healthy.
-    pub(super) fn follow(&self, lines: &health::Lines) {
+    pub(super) fn follow(&self, lines: &health::UplinkHealths) {
         for (number, line) in lines.borrow().iter().enumerate() {
-            self.lines.set_usable(number, line.is_healthy());
+            self.lines.set_up(number, line.is_healthy());
         }
     }
 
@@ -139,7 +140,7 @@ impl Running {
         let addresses = lines.iter().filter_map(|line| line.address).filter(|_| self.listens);
         Some(DnsStatus {
             listening: addresses.map(|address| (address, Dns::PORT).into()).collect(),
-            usable: lines.iter().filter(|line| line.usable).map(|line| line.name.clone()).collect(),
+            usable: lines.iter().filter(|line| line.up).map(|line| line.name.clone()).collect(),
             counters: service.counters().values(),
             update_error: service.update_error(),
             hook_error: service.hook_error(),
@@ -154,19 +155,19 @@ fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
 }
 
 /// One line for each uplink, in the same order; `own`: the box's endpoints on them.
-fn lines(config: &Config, own: &[Option<Ipv4Addr>], healthy: &[bool]) -> Lines {
-    let line = |((uplink, own), healthy): ((&Uplink, &Option<Ipv4Addr>), &bool)| Line {
+fn lines(config: &Config, own: &[Option<Ipv4Addr>], healthy: &[bool]) -> Uplinks {
+    let line = |((uplink, own), healthy): ((&Uplink, &Option<Ipv4Addr>), &bool)| UplinkState {
         name: uplink.name.clone(),
         address: uplink.addresses.first().copied(),
         source: *own,
         weight: uplink.weight,
-        usable: *healthy,
+        up: *healthy,
     };
-    Lines::new(config.uplinks.iter().zip(own).zip(healthy).map(line).collect())
+    Uplinks::new(config.uplinks.iter().zip(own).zip(healthy).map(line).collect())
 }
 
 fn zone(dns: &Dns) -> dns::Zone {
-    let published = dns.names.iter().map(|published| dns::Published {
+    let published = dns.names.iter().map(|published| dns::PublishedName {
         name: published.name.clone(),
         lines: published.uplinks.clone(),
     });
@@ -193,8 +194,8 @@ fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> 
         server: update.server,
         over_lines: !is_near,
         zone: update.zone.clone(),
-        scope: update.replace,
-        memory: Some(memory(config)),
+        replace: update.replace,
+        announced: Some(memory(config)),
         key: dns::Key {
             name: update.key.clone(),
             algorithm: update.algorithm,
@@ -230,8 +231,8 @@ mod tests {
             .borrow()
             .lines
             .iter()
-            .map(|Line { name, address, source, weight, usable }| {
-                format!("{name} {address:?} {source:?} {weight} {usable}")
+            .map(|UplinkState { name, address, source, weight, up }| {
+                format!("{name} {address:?} {source:?} {weight} {up}")
             })
             .collect();
         assert_eq!(

@@ -19,13 +19,13 @@ pub struct Event {
     pub at: String,
     /// What.
     #[serde(flatten)]
-    pub news: News,
+    pub kind: EventKind,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
-pub enum News {
+pub enum EventKind {
     /// The box translates.
     Ready {
         /// Its name.
@@ -37,14 +37,14 @@ pub enum News {
         signal: String,
     },
     /// A line is not healthy any more.
-    LineFailed {
+    UplinkFailed {
         /// Its name.
         uplink: String,
         /// Why.
         reason: String,
     },
     /// A line is healthy again.
-    LineHealthy {
+    UplinkHealthy {
         /// Its name.
         uplink: String,
     },
@@ -56,7 +56,7 @@ pub enum News {
         sessions: usize,
     },
     /// A line's external address is that of its interface, which has another one or another gateway now.
-    AddressFollowed {
+    AddressChanged {
         /// The line.
         uplink: String,
         /// The address, if it has one.
@@ -65,7 +65,7 @@ pub enum News {
         sessions_ended: usize,
     },
     /// The interface of a leg does not exist any more.
-    InterfaceGone {
+    InterfaceRemoved {
         /// Its name.
         interface: String,
     },
@@ -104,12 +104,12 @@ pub enum News {
         sessions_ended: usize,
     },
     /// The configuration was read again and refused.
-    NotReloaded {
+    ReloadFailed {
         /// Why.
         error: String,
     },
     /// Something has run out.
-    Dropping {
+    ResourceExhausted {
         /// The reason, as `natbox status` names it.
         reason: String,
         /// Packets dropped since it was told last.
@@ -118,35 +118,37 @@ pub enum News {
         why: String,
     },
     /// Who follows did not read in time.
-    Missed {
+    EventsLost {
         /// How many events are missing here.
         events: u64,
     },
 }
 
-impl fmt::Display for News {
+impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ready { name } => write!(f, "{name} is ready"),
             Self::Stopping { signal } => write!(f, "stopping ({signal})"),
-            Self::LineFailed { uplink, reason } => write!(f, "line {uplink} has failed: {reason}"),
-            Self::LineHealthy { uplink } => write!(f, "line {uplink} is healthy"),
+            Self::UplinkFailed { uplink, reason } => {
+                write!(f, "line {uplink} has failed: {reason}")
+            }
+            Self::UplinkHealthy { uplink } => write!(f, "line {uplink} is healthy"),
             Self::SessionsEnded { uplink, sessions } => {
                 write!(
                     f,
                     "line {uplink}: {sessions} sessions ended, so that they begin again elsewhere"
                 )
             }
-            Self::AddressFollowed { uplink, address: Some(address), sessions_ended } => {
+            Self::AddressChanged { uplink, address: Some(address), sessions_ended } => {
                 write!(
                     f,
                     "line {uplink} has the address {address}; {sessions_ended} sessions ended"
                 )
             }
-            Self::AddressFollowed { uplink, address: None, sessions_ended } => {
+            Self::AddressChanged { uplink, address: None, sessions_ended } => {
                 write!(f, "line {uplink} has no address; {sessions_ended} sessions ended")
             }
-            Self::InterfaceGone { interface } => write!(f, "interface {interface} is gone"),
+            Self::InterfaceRemoved { interface } => write!(f, "interface {interface} is gone"),
             Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
             Self::InterfaceUp { interface } => write!(f, "interface {interface} is up"),
             Self::MtuChanged { interface, mtu } => {
@@ -164,11 +166,11 @@ impl fmt::Display for News {
                     "configuration read again; changed: {changed}; {sessions_ended} sessions ended"
                 )
             }
-            Self::NotReloaded { error } => write!(f, "configuration refused: {error}"),
-            Self::Dropping { reason, packets, why } => {
+            Self::ReloadFailed { error } => write!(f, "configuration refused: {error}"),
+            Self::ResourceExhausted { reason, packets, why } => {
                 write!(f, "{packets} packets dropped, {reason}: {why}")
             }
-            Self::Missed { events } => write!(f, "{events} events were not read in time"),
+            Self::EventsLost { events } => write!(f, "{events} events were not read in time"),
         }
     }
 }
@@ -181,16 +183,16 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn new() -> Self {
-        Self { past: RefCell::default(), followers: broadcast::Sender::new(ROOM) }
+        Self { past: RefCell::default(), followers: broadcast::Sender::new(CAPACITY) }
     }
 
     /// Writes it into the log and tells the followers.
-    pub(super) fn tell(&self, news: News) {
-        log(&news);
+    pub(super) fn emit(&self, kind: EventKind) {
+        log(&kind);
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-        let event = Event { at, news };
+        let event = Event { at, kind };
         let mut past = self.past.borrow_mut();
-        if past.len() == ROOM {
+        if past.len() == CAPACITY {
             past.pop_front();
         }
         past.push_back(event.clone());
@@ -215,65 +217,67 @@ impl Follower {
             Ok(event) => Some(event),
             Err(broadcast::error::RecvError::Lagged(events)) => {
                 let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-                Some(Event { at, news: News::Missed { events } })
+                Some(Event { at, kind: EventKind::EventsLost { events } })
             }
             Err(broadcast::error::RecvError::Closed) => None,
         }
     }
 }
 
-fn log(news: &News) {
+fn log(news: &EventKind) {
     match news {
-        News::Ready { name } => tracing::info!(%name, "ready"),
-        News::Stopping { signal } => tracing::info!(%signal, "stopping"),
-        News::LineFailed { uplink, reason } => tracing::warn!(%uplink, reason, "line has failed"),
-        News::LineHealthy { uplink } => tracing::info!(%uplink, "line is healthy"),
-        News::SessionsEnded { uplink, sessions } => {
+        EventKind::Ready { name } => tracing::info!(%name, "ready"),
+        EventKind::Stopping { signal } => tracing::info!(%signal, "stopping"),
+        EventKind::UplinkFailed { uplink, reason } => {
+            tracing::warn!(%uplink, reason, "line has failed")
+        }
+        EventKind::UplinkHealthy { uplink } => tracing::info!(%uplink, "line is healthy"),
+        EventKind::SessionsEnded { uplink, sessions } => {
             tracing::info!(%uplink, sessions, "sessions ended, so that they begin again elsewhere");
         }
-        News::AddressFollowed { uplink, address, sessions_ended } => {
+        EventKind::AddressChanged { uplink, address, sessions_ended } => {
             let address = address.map_or("none".to_owned(), |address| address.to_string());
             tracing::info!(%uplink, %address, sessions_ended, "address followed");
         }
-        News::InterfaceGone { interface } => {
+        EventKind::InterfaceRemoved { interface } => {
             tracing::warn!(%interface, "interface is gone; its packets are lost until it returns");
         }
-        News::InterfaceDown { interface } => tracing::warn!(%interface, "interface is down"),
-        News::InterfaceUp { interface } => tracing::info!(%interface, "interface is up"),
-        News::MtuChanged { interface, mtu } => tracing::info!(%interface, mtu, "MTU changed"),
-        News::TunDown { tun } => tracing::warn!(
+        EventKind::InterfaceDown { interface } => tracing::warn!(%interface, "interface is down"),
+        EventKind::InterfaceUp { interface } => tracing::info!(%interface, "interface is up"),
+        EventKind::MtuChanged { interface, mtu } => tracing::info!(%interface, mtu, "MTU changed"),
+        EventKind::TunDown { tun } => tracing::warn!(
             %tun, "the TUN is down; nothing is translated until it is up (ip link set {tun} up)"
         ),
-        News::TunUp { tun } => tracing::info!(%tun, "the TUN is up again"),
-        News::Reloaded { changed, sessions_ended } => {
+        EventKind::TunUp { tun } => tracing::info!(%tun, "the TUN is up again"),
+        EventKind::Reloaded { changed, sessions_ended } => {
             tracing::info!(changed = %changed.join(", "), sessions_ended, "configuration reloaded");
         }
-        News::NotReloaded { error } => tracing::error!("not reloaded: {error}"),
-        News::Dropping { reason, packets, why } => {
+        EventKind::ReloadFailed { error } => tracing::error!("not reloaded: {error}"),
+        EventKind::ResourceExhausted { reason, packets, why } => {
             tracing::warn!(reason, packets, why, "packets are being dropped");
         }
-        News::Missed { events } => tracing::debug!(events, "events missed"),
+        EventKind::EventsLost { events } => tracing::debug!(events, "events missed"),
     }
 }
 
 /// Events that are remembered, and that may wait for a follower.
-const ROOM: usize = 1000;
+const CAPACITY: usize = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn failed(number: usize) -> News {
-        News::LineFailed { uplink: number.to_string(), reason: "no answer".to_owned() }
+    fn failed(number: usize) -> EventKind {
+        EventKind::UplinkFailed { uplink: number.to_string(), reason: "no answer".to_owned() }
     }
 
     #[test]
     fn an_event_is_one_flat_object_and_reads_back() {
-        let event = Event { at: "2026-11-25T15:00:00.000Z".to_owned(), news: failed(1) };
+        let event = Event { at: "2026-11-25T15:00:00.000Z".to_owned(), kind: failed(1) };
         let text = serde_json::to_string(&event).unwrap();
         assert_eq!(
             text,
-            r#"{"at":"2026-11-25T15:00:00.000Z","event":"line-failed","uplink":"1","reason":"no answer"}"#
+            r#"{"at":"2026-11-25T15:00:00.000Z","event":"uplink-failed","uplink":"1","reason":"no answer"}"#
         );
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
     }
@@ -281,23 +285,23 @@ mod tests {
     #[tokio::test]
     async fn a_follower_gets_the_past_and_what_comes_and_is_told_what_it_missed() {
         let events = Events::new();
-        (0..ROOM + 5).for_each(|number| events.tell(failed(number)));
+        (0..CAPACITY + 5).for_each(|number| events.emit(failed(number)));
         let (past, mut follower) = events.follow();
-        assert_eq!((past.len(), &past[0].news), (ROOM, &failed(5)), "the oldest give way");
-        events.tell(failed(7));
-        assert_eq!(follower.next().await.map(|event| event.news), Some(failed(7)));
+        assert_eq!((past.len(), &past[0].kind), (CAPACITY, &failed(5)), "the oldest give way");
+        events.emit(failed(7));
+        assert_eq!(follower.next().await.map(|event| event.kind), Some(failed(7)));
 
         // The channel rounds its room up.
-        let sent = 2 * ROOM.next_power_of_two();
-        (0..sent).for_each(|number| events.tell(failed(number)));
-        let missed = follower.next().await.map(|event| event.news);
-        let Some(News::Missed { events: missed }) = missed else { panic!("{missed:?}") };
-        let first = follower.next().await.map(|event| event.news);
+        let sent = 2 * CAPACITY.next_power_of_two();
+        (0..sent).for_each(|number| events.emit(failed(number)));
+        let missed = follower.next().await.map(|event| event.kind);
+        let Some(EventKind::EventsLost { events: missed }) = missed else { panic!("{missed:?}") };
+        let first = follower.next().await.map(|event| event.kind);
         assert_eq!(first, Some(failed(missed as usize)));
         drop(events);
         let mut last = None;
         while let Some(event) = follower.next().await {
-            last = Some(event.news);
+            last = Some(event.kind);
         }
         assert_eq!(last, Some(failed(sent - 1)));
     }

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::events::{Events, News};
-use super::health::{Line, LineTurn, Lines, Reason, Turn};
+use super::events::{EventKind, Events};
+use super::health::{DownReason, UplinkEvent, UplinkHealth, UplinkHealths, UplinkTransition};
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::nat::{AdmitNew, TableCursor, TeardownScope, Translator};
 use crate::time::Tick;
@@ -20,7 +20,7 @@ use crate::time::Tick;
 /// Acts on turns of the lines.
 pub(super) struct Failover {
     uplinks: Vec<Uplink>,
-    lines: Lines,
+    lines: UplinkHealths,
     nat: Arc<ArcSwap<Translator>>,
     events: Rc<Events>,
     /// Whether any line was healthy when it was looked at last.
@@ -32,7 +32,7 @@ pub(super) struct Failover {
 impl Failover {
     pub(super) fn new(
         config: &Config,
-        lines: Lines,
+        lines: UplinkHealths,
         nat: Arc<ArcSwap<Translator>>,
         events: Rc<Events>,
     ) -> Self {
@@ -44,24 +44,24 @@ impl Failover {
     }
 
     /// Tells of a turn, and acts on it. `error`: what the last probe without an answer met with. Must run in a `LocalSet`.
-    pub(super) fn act(&self, LineTurn { uplink, turn }: LineTurn, error: &str) {
+    pub(super) fn act(&self, UplinkTransition { uplink, turn }: UplinkTransition, error: &str) {
         let settings = &self.uplinks[uplink];
         let name = settings.name.clone();
-        self.events.tell(match turn {
-            Turn::Up => News::LineHealthy { uplink: name },
-            Turn::Down(Reason::NoCarrier) => News::LineFailed {
+        self.events.emit(match turn {
+            UplinkEvent::Up => EventKind::UplinkHealthy { uplink: name },
+            UplinkEvent::Down(DownReason::NoCarrier) => EventKind::UplinkFailed {
                 uplink: name,
                 reason: "no carrier, no address or no next hop".to_owned(),
             },
-            Turn::Down(Reason::NoAnswer) if error.is_empty() => {
-                News::LineFailed { uplink: name, reason: "no answer".to_owned() }
+            UplinkEvent::Down(DownReason::NoAnswer) if error.is_empty() => {
+                EventKind::UplinkFailed { uplink: name, reason: "no answer".to_owned() }
             }
-            Turn::Down(Reason::NoAnswer) => {
-                News::LineFailed { uplink: name, reason: format!("no answer ({error})") }
+            UplinkEvent::Down(DownReason::NoAnswer) => {
+                EventKind::UplinkFailed { uplink: name, reason: format!("no answer ({error})") }
             }
         });
         self.settle();
-        if turn == Turn::Up && settings.failback == Failback::Reset {
+        if turn == UplinkEvent::Up && settings.failback == Failback::Reset {
             let lines = Rc::clone(&self.lines);
             self.sweep(
                 TeardownScope::FailbackTo(uplink as u8),
@@ -74,7 +74,7 @@ impl Failover {
 
     /// Makes the translator do as the lines are.
     fn settle(&self) {
-        let healthy: Vec<bool> = self.lines.borrow().iter().map(Line::is_healthy).collect();
+        let healthy: Vec<bool> = self.lines.borrow().iter().map(UplinkHealth::is_healthy).collect();
         let any = healthy.contains(&true);
         // Lines that failed together come back together, but one of them is the first. The others get a moment, too.
         let delay = match self.any_healthy.replace(any) {
@@ -130,19 +130,19 @@ impl Failover {
                 place = next;
                 // The rest of the control thread has a turn, and the workers one if there is much to say.
                 match nat.load().notifications() {
-                    0..MANY => tokio::task::yield_now().await,
-                    MANY.. => tokio::time::sleep(PAUSE).await,
+                    0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,
+                    MAX_QUEUED_NOTIFICATIONS.. => tokio::time::sleep(PAUSE).await,
                 }
             }
             if ended != 0 {
-                events.tell(News::SessionsEnded { uplink: name, sessions: ended });
+                events.emit(EventKind::SessionsEnded { uplink: name, sessions: ended });
             }
         });
     }
 }
 
 /// NotificationQueue that may wait before a sweep does.
-const MANY: usize = 4096;
+const MAX_QUEUED_NOTIFICATIONS: usize = 4096;
 const PAUSE: Duration = Duration::from_millis(1);
 /// For interfaces that are up again at the same time.
 const LINK_DELAY: Duration = Duration::from_secs(1);

@@ -26,12 +26,12 @@ use crate::time::Tick;
 
 use super::admin::{Server, SocketError};
 use super::dns::{self, Running};
-use super::events::{Events, News};
+use super::events::{EventKind, Events};
+use super::exhaustion::{self, ExhaustionWatch};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
-use super::shortages::{self, Shortages};
-use super::status::{Source, TunStatus};
+use super::status::{InstanceHandle, TunStatus};
 use super::{mapping_log, sandbox, settings};
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 
@@ -188,7 +188,7 @@ async fn run_box(
         }
     };
     let published = engine.shared_counters();
-    let source = Rc::new(Source {
+    let source = Rc::new(InstanceHandle {
         name: config.name.clone(),
         started: Instant::now(),
         tun: tun_status,
@@ -204,43 +204,43 @@ async fn run_box(
         return Err(error.into());
     }
     tracing::info!(socket = %config.admin.socket.display(), "asked there, the box answers");
-    events.tell(News::Ready { name: config.name.clone() });
+    events.emit(EventKind::Ready { name: config.name.clone() });
     let ended = {
         let serve = socket.serve(Rc::clone(&source));
         tokio::pin!(serve);
-        let mut shortages = Shortages::default();
-        let mut looks = tokio::time::interval(shortages::INTERVAL);
+        let mut exhaustion = ExhaustionWatch::default();
+        let mut looks = tokio::time::interval(exhaustion::INTERVAL);
         let mut listeners = tokio::time::interval(LISTENERS_INTERVAL);
-        let mut tun_link = TunLink::default();
+        let mut tun_link = TunState::default();
         loop {
             tokio::select! {
                 () = &mut serve => unreachable!("the admin socket serves for ever"),
                 wanted = signals.next() => match wanted {
-                    Wanted::Stop(name) => {
-                        events.tell(News::Stopping { signal: name.to_owned() });
+                    SignalAction::Stop(name) => {
+                        events.emit(EventKind::Stopping { signal: name.to_owned() });
                         break Ok(());
                     }
-                    Wanted::Report => report(&source),
+                    SignalAction::Report => log_counters(&source),
                     // Who sent a signal has the outcome from the log.
-                    Wanted::Reload => drop(source.reloader.reload()),
+                    SignalAction::Reload => drop(source.reloader.reload()),
                 },
-                now = looks.tick() => shortages.look(&source.totals().drops, now.into_std(), &events),
+                now = looks.tick() => exhaustion.check(&source.totals().drops, now.into_std(), &events),
                 _ = listeners.tick() => match applied.facts().listening_ports() {
                     Ok(ports) => nat.load().exclude_ports(&ports),
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },
                 event = engine_events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
-                    Change::Addresses => follow(&mut applied, &source, &mut health).await,
+                    Change::Addresses => reconcile_host(&mut applied, &source, &mut health).await,
                     Change::Link(change) if change.interface == tun.name => {
                         if tun_link.change(config, change.event, &events) {
-                            follow(&mut applied, &source, &mut health).await;
+                            reconcile_host(&mut applied, &source, &mut health).await;
                         }
                     }
                     Change::Link(change) => {
-                        on_link_change(config, &nat.load(), &mut health, &change, &events);
+                        apply_link_event(config, &nat.load(), &mut health, &change, &events);
                         if change.event == LinkEvent::Up {
-                            follow(&mut applied, &source, &mut health).await;
+                            reconcile_host(&mut applied, &source, &mut health).await;
                         }
                     }
                 },
@@ -268,7 +268,7 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
         Workers::Count(count) => count,
         Workers::Auto => {
             let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            cores.div_ceil(2).min(usize::from(MOST_AUTO_WORKERS)) as u16
+            cores.div_ceil(2).min(usize::from(MAX_AUTO_WORKERS)) as u16
         }
     };
     let ceiling = match config.tun.offload {
@@ -339,7 +339,7 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
 }
 
 /// Takes in how the host is now. Only sessions over addresses that are gone end.
-async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
+async fn reconcile_host(applied: &mut Applied, source: &InstanceHandle, health: &mut Health) {
     let before = applied.config().uplinks.clone();
     if let Err(error) = applied.follow().await {
         tracing::warn!(%error, "the host could not be followed");
@@ -349,7 +349,7 @@ async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
     source.dns.follow_addresses(config);
     for (uplink, _) in config.uplinks.iter().zip(&before).filter(|(now, before)| now != before) {
         let address = uplink.addresses.first().copied();
-        source.events.tell(News::AddressFollowed {
+        source.events.emit(EventKind::AddressChanged {
             uplink: uplink.name.clone(),
             address,
             sessions_ended,
@@ -361,7 +361,7 @@ async fn follow(applied: &mut Applied, source: &Source, health: &mut Health) {
 }
 
 /// Takes in what can be taken in at once; when an interface is up, the host has to be looked at.
-fn on_link_change(
+fn apply_link_event(
     config: &Config,
     nat: &Translator,
     health: &mut Health,
@@ -374,14 +374,14 @@ fn on_link_change(
     let uplinks: Vec<usize> = uplinks.map(|(number, _)| number).collect();
     match change.event {
         LinkEvent::Gone => {
-            events.tell(News::InterfaceGone { interface });
+            events.emit(EventKind::InterfaceRemoved { interface });
             uplinks.iter().for_each(|line| health.set_carrier(*line, false));
         }
         LinkEvent::Down => {
-            events.tell(News::InterfaceDown { interface });
+            events.emit(EventKind::InterfaceDown { interface });
             uplinks.iter().for_each(|line| health.set_carrier(*line, false));
         }
-        LinkEvent::Up => events.tell(News::InterfaceUp { interface }),
+        LinkEvent::Up => events.emit(EventKind::InterfaceUp { interface }),
         LinkEvent::Mtu(bytes) => {
             if config.inside.interface == interface {
                 nat.set_mtu(None, settings::mtu(bytes));
@@ -389,25 +389,25 @@ fn on_link_change(
             uplinks
                 .iter()
                 .for_each(|number| nat.set_mtu(Some(*number as u8), settings::mtu(bytes)));
-            events.tell(News::MtuChanged { interface, mtu: bytes });
+            events.emit(EventKind::MtuChanged { interface, mtu: bytes });
         }
     }
 }
 
 /// The TUN as an interface that anybody may set down and up.
 #[derive(Default)]
-struct TunLink {
+struct TunState {
     down: bool,
 }
 
-impl TunLink {
+impl TunState {
     /// True when it is up again, without what the kernel dropped with it.
     fn change(&mut self, config: &Config, event: LinkEvent, events: &Events) -> bool {
         let tun = config.tun.name.clone();
         match event {
             LinkEvent::Down => {
                 self.down = true;
-                events.tell(News::TunDown { tun });
+                events.emit(EventKind::TunDown { tun });
                 false
             }
             // At the start it comes up for the first time.
@@ -419,7 +419,7 @@ impl TunLink {
                         "the TUN came up without its routes; with host.manage: false, set them as `natbox plan` says"
                     );
                 }
-                events.tell(News::TunUp { tun });
+                events.emit(EventKind::TunUp { tun });
                 true
             }
             // A worker's queue says that it is gone, and the box stops. Its MTU is the kernel's affair alone.
@@ -428,7 +428,7 @@ impl TunLink {
     }
 }
 
-fn report(source: &Source) {
+fn log_counters(source: &InstanceHandle) {
     let totals = source.totals();
     let dropped: u64 = totals.drops.iter().map(|(_, count)| count).sum();
     tracing::info!(
@@ -464,7 +464,7 @@ async fn stop(config: &Config, applied: Applied, engine: Engine) {
 }
 
 /// What a signal asks for.
-enum Wanted {
+enum SignalAction {
     Stop(&'static str),
     Report,
     Reload,
@@ -492,19 +492,19 @@ impl Signals {
     }
 
     /// TERM and INT stop; USR1 logs the counters; HUP has the configuration read again, so a closing terminal ends no box.
-    async fn next(&mut self) -> Wanted {
+    async fn next(&mut self) -> SignalAction {
         tokio::select! {
-            _ = self.terminate.recv() => Wanted::Stop("TERM"),
-            _ = self.interrupt.recv() => Wanted::Stop("INT"),
-            _ = self.report.recv() => Wanted::Report,
-            _ = self.hang_up.recv() => Wanted::Reload,
+            _ = self.terminate.recv() => SignalAction::Stop("TERM"),
+            _ = self.interrupt.recv() => SignalAction::Stop("INT"),
+            _ = self.report.recv() => SignalAction::Report,
+            _ = self.hang_up.recv() => SignalAction::Reload,
         }
     }
 }
 
 /// `workers: auto` is half of the cores, since the kernel's half of the work (receiving, and forwarding into the TUN) runs
 /// beside the workers, and stops here: more queues than this never paid.
-const MOST_AUTO_WORKERS: u16 = 16;
+const MAX_AUTO_WORKERS: u16 = 16;
 /// How often it is looked at which ports the host's own programs wait.
 const LISTENERS_INTERVAL: Duration = Duration::from_secs(2);
 const UNDO_DEADLINE: Duration = Duration::from_secs(10);

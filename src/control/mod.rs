@@ -6,6 +6,7 @@
 pub mod admin;
 mod dns;
 mod events;
+mod exhaustion;
 mod failover;
 mod health;
 pub mod lifecycle;
@@ -15,11 +16,10 @@ mod reload;
 mod sandbox;
 mod sessions;
 mod settings;
-mod shortages;
 mod status;
 
 pub use dns::DnsStatus;
-pub use events::{Event, News};
+pub use events::{Event, EventKind};
 pub use reload::{ReloadError, Reloaded};
-pub use sessions::{Ends, Place, SessionPage, SessionView};
-pub use status::{Setup, Status, UplinkStatus, WorkerStatus};
+pub use sessions::{Ends, SessionCursor, SessionPage, SessionView};
+pub use status::{EffectiveConfig, Status, UplinkStatus, WorkerStatus};

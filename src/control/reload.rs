@@ -17,7 +17,7 @@ use crate::host::{Facts, Numbers, Prepared};
 use crate::nat::{TeardownScope, Translator};
 use crate::time::Tick;
 
-use super::events::{Events, News};
+use super::events::{EventKind, Events};
 use super::settings;
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 
@@ -41,7 +41,7 @@ pub enum ReloadError {
     /// Something changed that a running box cannot change.
     #[error(
         "{path}: {keys} changed, which takes a restart; a running box takes in only {}; nothing was changed",
-        CHANGEABLE.join(", ")
+        RELOADABLE.join(", ")
     )]
     NeedsRestart {
         /// The file.
@@ -55,7 +55,7 @@ pub enum ReloadError {
 pub(super) struct Reloader {
     path: PathBuf,
     /// As the file has it.
-    written: RefCell<Config>,
+    file_config: RefCell<Config>,
     host: RefCell<Host>,
     /// See [`settings::settings`].
     dns: Vec<Option<u16>>,
@@ -91,7 +91,7 @@ impl Reloader {
         let numbers = prepared.numbers();
         Self {
             path: path.to_owned(),
-            written: RefCell::new(written.clone()),
+            file_config: RefCell::new(written.clone()),
             host,
             dns,
             numbers,
@@ -108,18 +108,18 @@ impl Reloader {
         // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
         let settings = |host: &Host| {
             settings::settings(
-                &self.written.borrow().resolve(&host.whereabouts),
+                &self.file_config.borrow().resolve(&host.whereabouts),
                 &host.facts,
                 &self.dns,
             )
         };
         match settings(&before) == settings(&host) {
             true => 0,
-            false => self.live_by(&self.config(), facts),
+            false => self.apply(&self.config(), facts),
         }
     }
 
-    fn live_by(&self, config: &Config, facts: &Facts) -> usize {
+    fn apply(&self, config: &Config, facts: &Facts) -> usize {
         let now =
             Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
         let before = engine::swap_policy(&self.nat, Arc::clone(&now));
@@ -130,36 +130,36 @@ impl Reloader {
 
     /// What it lives by, as the file had it.
     pub(super) fn written(&self) -> Config {
-        self.written.borrow().clone()
+        self.file_config.borrow().clone()
     }
 
     /// What it lives by, with the addresses that its interfaces have.
     pub(super) fn config(&self) -> Config {
-        self.written.borrow().resolve(&self.host.borrow().whereabouts)
+        self.file_config.borrow().resolve(&self.host.borrow().whereabouts)
     }
 
     /// The numbers of its tables and rules.
-    pub(super) fn numbers(&self) -> Numbers {
+    pub(super) fn routing_ids(&self) -> Numbers {
         self.numbers
     }
 
     /// Reads the file again and lives by it.
     pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
         let outcome = self.read_again();
-        self.events.tell(match &outcome {
+        self.events.emit(match &outcome {
             Ok(Reloaded { changed, sessions_ended, .. }) => {
-                News::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
+                EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
             }
-            Err(error) => News::NotReloaded { error: error.to_string() },
+            Err(error) => EventKind::ReloadFailed { error: error.to_string() },
         });
         outcome
     }
 
     fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
-        let mut written = self.written.borrow_mut();
+        let mut written = self.file_config.borrow_mut();
         let changed = differences(&written, &new);
-        let mut stuck = changed.iter().filter(|key| !CHANGEABLE.contains(&key.as_str())).peekable();
+        let mut stuck = changed.iter().filter(|key| !RELOADABLE.contains(&key.as_str())).peekable();
         if stuck.peek().is_some() {
             let keys = stuck.cloned().collect::<Vec<_>>().join(", ");
             return Err(ReloadError::NeedsRestart { path: self.path.display().to_string(), keys });
@@ -167,7 +167,7 @@ impl Reloader {
         let mut sessions_ended = 0;
         if !changed.is_empty() {
             let host = self.host.borrow();
-            sessions_ended = self.live_by(&new.resolve(&host.whereabouts), &host.facts);
+            sessions_ended = self.apply(&new.resolve(&host.whereabouts), &host.facts);
             *written = new;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
@@ -203,7 +203,7 @@ fn compare(path: &str, before: &Value, after: &Value, paths: &mut Vec<String>) {
 }
 
 /// What a running box can change.
-const CHANGEABLE: [&str; 6] = [
+const RELOADABLE: [&str; 6] = [
     "forwards",
     "outbound",
     "nat.hairpin",
@@ -240,7 +240,7 @@ mod tests {
         let reference = include_str!("../../configs/reference.yaml");
         let config = config::parse("reference.yaml", reference).expect("the reference file").config;
         let tree: Value = serde_json::from_str(&config::to_json(&config)).expect("JSON");
-        for path in CHANGEABLE {
+        for path in RELOADABLE {
             assert!(tree.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "{path}");
         }
     }

@@ -37,7 +37,7 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let refused = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let refused = DENIED.iter().map(|call| (*call, Vec::new())).collect();
     let filter = SeccompFilter::new(
         refused,
         SeccompAction::Allow,
@@ -49,7 +49,7 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
 
 /// Calls that run programs, reach into other processes, change what is mounted or change the kernel itself. The list names
 /// what is refused and not what is allowed, so that another C library or kernel does not stop a box.
-const REFUSED: [i64; 31] = [
+const DENIED: [i64; 31] = [
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,

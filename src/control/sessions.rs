@@ -8,7 +8,7 @@ use crate::time::Tick;
 
 /// Where a page begins: a pool of the table and a record in it. The first page begins at the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct SessionCursor {
     pool: usize,
     record: u32,
 }
@@ -19,7 +19,7 @@ pub struct SessionPage {
     /// They, in no particular order; may be none.
     pub sessions: Vec<SessionView>,
     /// Where the next page begins; None: this was the last.
-    pub next: Option<Place>,
+    pub next: Option<SessionCursor>,
 }
 
 /// One session.
@@ -51,14 +51,14 @@ pub struct Ends {
 }
 
 /// The page that begins at a place.
-pub(super) fn page(nat: &Translator, from: Place, now: Tick) -> SessionPage {
+pub(super) fn page(nat: &Translator, from: SessionCursor, now: Tick) -> SessionPage {
     let mut sessions = Vec::new();
     let mut next = Some((from.pool, from.record));
-    for _ in 0..MOST_SLICES {
+    for _ in 0..MAX_SLICES {
         let Some(place) = next.filter(|_| sessions.len() < PAGE) else { break };
         next = nat.table().list(place, SLICE, |listed| sessions.push(view(nat, &listed, now)));
     }
-    SessionPage { sessions, next: next.map(|(pool, record)| Place { pool, record }) }
+    SessionPage { sessions, next: next.map(|(pool, record)| SessionCursor { pool, record }) }
 }
 
 fn view(nat: &Translator, listed: &SessionInfo, now: Tick) -> SessionView {
@@ -83,4 +83,4 @@ const PAGE: usize = 512;
 /// Records looked at under one lock.
 const SLICE: u32 = 1024;
 /// In a large and empty table a page ends without any session, so that the control thread has time for others.
-const MOST_SLICES: usize = 256;
+const MAX_SLICES: usize = 256;

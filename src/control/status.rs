@@ -16,10 +16,10 @@ use crate::time::Tick;
 
 use super::dns::{DnsStatus, Running};
 use super::events::Events;
-use super::health::{Line, Lines};
+use super::health::{UplinkHealth, UplinkHealths};
 use super::logging;
 use super::reload::Reloader;
-use super::sessions::{self, Place, SessionPage};
+use super::sessions::{self, SessionCursor, SessionPage};
 use crate::config::{self, Uplink};
 
 /// A box at one moment.
@@ -56,7 +56,7 @@ pub struct Status {
 
 /// What a box lives by: enough to tell what its host should look like.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Setup {
+pub struct EffectiveConfig {
     /// The configuration as a file, with all defaults.
     pub configuration: String,
     /// The numbers of its tables and rules.
@@ -123,11 +123,11 @@ pub struct WorkerStatus {
 }
 
 /// Where a status comes from.
-pub(super) struct Source {
+pub(super) struct InstanceHandle {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
-    pub(super) lines: Lines,
+    pub(super) lines: UplinkHealths,
     pub(super) nat: Arc<ArcSwap<Translator>>,
     pub(super) reloader: Reloader,
     pub(super) published: Vec<Arc<SharedCounters>>,
@@ -135,7 +135,7 @@ pub(super) struct Source {
     pub(super) events: Rc<Events>,
 }
 
-impl Source {
+impl InstanceHandle {
     /// Sums of all workers.
     pub(super) fn totals(&self) -> Counters {
         let mut totals = Counters::default();
@@ -146,14 +146,14 @@ impl Source {
     }
 
     /// A page of the sessions.
-    pub(super) fn sessions(&self, from: Place) -> SessionPage {
+    pub(super) fn sessions(&self, from: SessionCursor) -> SessionPage {
         sessions::page(&self.nat.load(), from, Tick::now())
     }
 
-    pub(super) fn setup(&self) -> Setup {
-        Setup {
+    pub(super) fn setup(&self) -> EffectiveConfig {
+        EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.written()),
-            numbers: self.reloader.numbers(),
+            numbers: self.reloader.routing_ids(),
         }
     }
 
@@ -201,7 +201,7 @@ impl Source {
     }
 }
 
-fn uplink((settings, line): (&Uplink, &Line)) -> UplinkStatus {
+fn uplink((settings, line): (&Uplink, &UplinkHealth)) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),

@@ -1,4 +1,4 @@
-//! What the zone answers to a question: a function of zone, lines, question and luck.
+//! What the zone answers to a question: a function of zone, lines, question and rng_value.
 //!
 //! | the question                          | the answer                                                              |
 //! |---------------------------------------|-------------------------------------------------------------------------|
@@ -6,7 +6,7 @@
 //! | AXFR, IXFR                            | REFUSED                                                                 |
 //! | no such name                          | NXDOMAIN, SOA as authority                                              |
 //! | a name without such records           | NOERROR, SOA as authority (NODATA)                                      |
-//! | A of a published name                 | its usable lines, at most [`MOST_ADDRESSES`], in an order of luck       |
+//! | A of a published name                 | its usable lines, at most [`MOST_ADDRESSES`], in an order of rng_value       |
 //! | A of a name server                    | its address                                                             |
 //! | NS of the apex                        | the name servers, with their addresses as additional records            |
 //! | SOA of the apex                       | it                                                                      |
@@ -20,11 +20,11 @@ use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, HINFO, NS, SOA};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
-use super::lines::{Line, Snapshot};
+use super::uplinks::{UplinkState, UplinkStates};
 use super::zone::{NameServer, Node, Zone};
 
 /// Addresses in one answer. More would not make a client more likely to find one that works.
-pub const MOST_ADDRESSES: usize = 8;
+pub const MAX_ADDRESSES: usize = 8;
 
 /// What is answered.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,9 +41,9 @@ pub struct Answer {
     pub additional: Vec<Record>,
 }
 
-/// Answers a question. `luck` decides the order of the addresses; over all its values, a line's address comes first in
+/// Answers a question. `rng_value` decides the order of the addresses; over all its values, a line's address comes first in
 /// proportion to its weight.
-pub fn answer(zone: &Zone, lines: &Snapshot, question: &Query, luck: u64) -> Answer {
+pub fn answer(zone: &Zone, lines: &UplinkStates, question: &Query, rng_value: u64) -> Answer {
     let name = question.name();
     if question.query_class() != DNSClass::IN || !zone.origin.zone_of(name) {
         return Answer { code: ResponseCode::Refused, ..Answer::default() };
@@ -59,7 +59,7 @@ pub fn answer(zone: &Zone, lines: &Snapshot, question: &Query, luck: u64) -> Ans
         return name_servers(zone, name);
     }
     let answers = if kind == RecordType::A {
-        addresses(zone, lines, node, name, luck)
+        addresses(zone, lines, node, name, rng_value)
     } else if kind == RecordType::SOA && node.is_apex {
         vec![start_of_authority(zone, lines, name)]
     } else if kind == RecordType::ANY {
@@ -90,13 +90,13 @@ fn name_servers(zone: &Zone, owner: &Name) -> Answer {
 }
 
 /// NODATA.
-fn nothing(zone: &Zone, lines: &Snapshot) -> Answer {
+fn nothing(zone: &Zone, lines: &UplinkStates) -> Answer {
     let authority = vec![start_of_authority(zone, lines, &zone.origin)];
     Answer { authoritative: true, authority, ..Answer::default() }
 }
 
 /// RFC 2308 section 3: its TTL is that of the negative answer.
-fn start_of_authority(zone: &Zone, lines: &Snapshot, owner: &Name) -> Record {
+fn start_of_authority(zone: &Zone, lines: &UplinkStates, owner: &Name) -> Record {
     let primary =
         zone.name_servers.first().map_or_else(|| zone.origin.clone(), |server| server.name.clone());
     let soa = SOA::new(
@@ -113,10 +113,10 @@ fn start_of_authority(zone: &Zone, lines: &Snapshot, owner: &Name) -> Record {
 
 fn addresses(
     zone: &Zone,
-    lines: &Snapshot,
+    lines: &UplinkStates,
     node: Node<'_>,
     owner: &Name,
-    luck: u64,
+    rng_value: u64,
 ) -> Vec<Record> {
     if let Some(server) = node.name_server {
         return vec![Record::from_rdata(
@@ -126,21 +126,21 @@ fn addresses(
         )];
     }
     let Some(published) = node.published else { return Vec::new() };
-    let mut order = by_weight(lines.answerable(&published.lines), luck);
-    order.truncate(MOST_ADDRESSES);
+    let mut order = by_weight(lines.addresses_to_serve(&published.lines), rng_value);
+    order.truncate(MAX_ADDRESSES);
     let record = |address| Record::from_rdata(owner.clone(), zone.ttl, RData::A(A(address)));
     order.into_iter().map(record).collect()
 }
 
 /// Draws the lines one after the other, each time by the weights of those that are left.
-fn by_weight(mut lines: Vec<(&Line, Ipv4Addr)>, luck: u64) -> Vec<Ipv4Addr> {
-    let mut luck = luck;
+fn by_weight(mut lines: Vec<(&UplinkState, Ipv4Addr)>, rng_value: u64) -> Vec<Ipv4Addr> {
+    let mut rng_value = rng_value;
     let mut order = Vec::with_capacity(lines.len());
     while !lines.is_empty() {
         let total: u64 = lines.iter().map(|(line, _)| u64::from(line.weight)).sum();
-        luck = mixed(luck);
+        rng_value = mixed(rng_value);
         // The high half of a product of 128 bits: a number below `total` without the bias of a remainder.
-        let mut drawn = ((u128::from(luck) * u128::from(total)) >> 64) as u64;
+        let mut drawn = ((u128::from(rng_value) * u128::from(total)) >> 64) as u64;
         let place = lines.iter().position(|(line, _)| {
             let weight = u64::from(line.weight);
             let hit = drawn < weight;
@@ -177,7 +177,7 @@ mod tests {
     use super::super::testing::{lines, name, zone};
     use super::*;
 
-    fn ask(lines: &Snapshot, text: &str, kind: RecordType) -> Answer {
+    fn ask(lines: &UplinkStates, text: &str, kind: RecordType) -> Answer {
         answer(&zone(), lines, &Query::query(name(text), kind), 7)
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let mut found = octets(&answer);
         found.sort_unstable();
         assert_eq!(found, [1, 2, 3]);
-        snapshot.lines[1].usable = false;
+        snapshot.lines[1].up = false;
         let mut found = octets(&ask(&snapshot, "www.example.org", RecordType::A));
         found.sort_unstable();
         assert_eq!(found, [1, 3]);
@@ -217,7 +217,7 @@ mod tests {
             [1],
             "the apex has one line"
         );
-        snapshot.lines[0].usable = false;
+        snapshot.lines[0].up = false;
         assert_eq!(
             octets(&ask(&snapshot, "example.org", RecordType::A)),
             [1],
@@ -324,9 +324,10 @@ mod tests {
         let question = Query::query(name("www.example.org"), RecordType::A);
         let mut first = BTreeMap::<u8, f64>::new();
         let rounds = 20_000;
-        for luck in 0..rounds {
-            *first.entry(octets(&answer(&zone(), &snapshot, &question, luck))[0]).or_default() +=
-                1.0;
+        for rng_value in 0..rounds {
+            *first
+                .entry(octets(&answer(&zone(), &snapshot, &question, rng_value))[0])
+                .or_default() += 1.0;
         }
         for (octet, share) in [(1, 0.1), (2, 0.6), (3, 0.3)] {
             let found = first[&octet] / rounds as f64;
@@ -337,30 +338,30 @@ mod tests {
     proptest! {
         #[test]
         fn every_usable_line_is_answered_once_whatever_the_luck(
-            luck: u64,
+            rng_value: u64,
             weights in prop::collection::vec((1..=1000u32, any::<bool>()), 1..12),
         ) {
-            let line = |(number, &(weight, usable)): (usize, &(u32, bool))| Line {
+            let line = |(number, &(weight, up)): (usize, &(u32, bool))| UplinkState {
                 name: number.to_string(),
                 address: Some(Ipv4Addr::new(192, 0, 2, number as u8)),
                 source: None,
                 weight,
-                usable,
+                up,
             };
-            let snapshot = Snapshot { lines: weights.iter().enumerate().map(line).collect(), serial: 1 };
+            let snapshot = UplinkStates { lines: weights.iter().enumerate().map(line).collect(), serial: 1 };
             let mut zone = zone();
             zone.published[0].lines = (0..weights.len()).collect();
             let wanted: Vec<u8> = snapshot
-                .answerable(&zone.published[0].lines)
+                .addresses_to_serve(&zone.published[0].lines)
                 .iter()
                 .map(|(_, address)| address.octets()[3])
                 .collect();
             let question = Query::query(zone.published[0].name.clone(), RecordType::A);
-            let mut found = octets(&answer(&zone, &snapshot, &question, luck));
-            prop_assert_eq!(found.len(), wanted.len().min(MOST_ADDRESSES));
+            let mut found = octets(&answer(&zone, &snapshot, &question, rng_value));
+            prop_assert_eq!(found.len(), wanted.len().min(MAX_ADDRESSES));
             found.sort_unstable();
             found.dedup();
-            prop_assert_eq!(found.len(), wanted.len().min(MOST_ADDRESSES));
+            prop_assert_eq!(found.len(), wanted.len().min(MAX_ADDRESSES));
             prop_assert!(found.iter().all(|octet| wanted.contains(octet)));
         }
     }

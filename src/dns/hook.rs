@@ -28,11 +28,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
-use super::lines::{Line, Snapshot};
-use super::troubles::{Trouble, Troubles};
+use super::last_errors::{LastError, LastErrors};
+use super::uplinks::{UplinkState, UplinkStates};
 
 /// The command of `natbox` that makes a process the helper; its argument is the hook.
-pub const HELPER: &str = "run-hooks";
+pub const RUNNER_COMMAND: &str = "run-hooks";
 
 /// Why a program cannot be a hook.
 #[derive(Debug, thiserror::Error)]
@@ -81,13 +81,13 @@ enum Outcome {
 
 /// The helper, seen from the box.
 #[derive(Debug)]
-pub(super) struct Helper {
+pub(super) struct HookRunner {
     process: Child,
     events: OwnedFd,
     outcomes: OwnedFd,
 }
 
-impl Helper {
+impl HookRunner {
     /// Starts it: `command` is natbox itself, with [`HELPER`] and the hook as arguments.
     pub fn start(mut command: Command) -> io::Result<Self> {
         // Signals that a terminal sends to the box's group are none of its business: it ends by the pipe.
@@ -100,13 +100,13 @@ impl Helper {
 
     /// Tells it how each line is, then every change, for ever; ends when the helper is gone. Nobody may start another one
     /// by then: the process runs no programs.
-    pub async fn follow(self, mut lines: watch::Receiver<Snapshot>, troubles: Arc<Troubles>) {
+    pub async fn follow(self, mut lines: watch::Receiver<UplinkStates>, troubles: Arc<LastErrors>) {
         let Self { mut process, events, outcomes } = self;
         if let Err(error) = tell(events, outcomes, &mut lines, &troubles.hook).await {
             tracing::error!(%error, "the process that runs the hook is gone: it is run no more; restart natbox");
             troubles
                 .hook
-                .begin("the process that runs it is gone: it is run no more; restart natbox");
+                .set("the process that runs it is gone: it is run no more; restart natbox");
         }
         // Its pipes are closed, so it ends; it is waited for, so that it does not stay a zombie.
         while matches!(process.try_wait(), Ok(None)) {
@@ -118,14 +118,14 @@ impl Helper {
 async fn tell(
     events: OwnedFd,
     outcomes: OwnedFd,
-    lines: &mut watch::Receiver<Snapshot>,
-    trouble: &Trouble,
+    lines: &mut watch::Receiver<UplinkStates>,
+    trouble: &LastError,
 ) -> io::Result<()> {
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
-    let mut told: Vec<Option<Told>> = Vec::new();
+    let mut told: Vec<Option<Sent>> = Vec::new();
     loop {
-        let news = news(&told, &lines.borrow_and_update());
+        let news = next_event(&told, &lines.borrow_and_update());
         let Some((number, event)) = news else {
             tokio::select! {
                 changed = lines.changed() => match changed {
@@ -145,7 +145,7 @@ async fn tell(
         }
         let (line, state) = (&event.line, state(event.usable));
         let outcome = serde_json::from_str(&answer)?;
-        trouble.end();
+        trouble.clear();
         match outcome {
             Outcome::Done => tracing::info!(line, state, "hook run"),
             Outcome::Failed(status) => tracing::warn!(line, state, status, "the hook failed"),
@@ -159,7 +159,7 @@ async fn tell(
             }
             Outcome::NotStarted(error) => {
                 tracing::error!(line, state, error, "the hook cannot be run");
-                trouble.begin(format!("it cannot be run: {error}"));
+                trouble.set(format!("it cannot be run: {error}"));
             }
         }
         told.resize(told.len().max(number + 1), None);
@@ -168,20 +168,20 @@ async fn tell(
 }
 
 /// Whether a line was usable, and its address.
-type Told = (bool, Option<Ipv4Addr>);
+type Sent = (bool, Option<Ipv4Addr>);
 
 /// The first line of which something else was told last.
-fn news(told: &[Option<Told>], now: &Snapshot) -> Option<(usize, Event)> {
+fn next_event(told: &[Option<Sent>], now: &UplinkStates) -> Option<(usize, Event)> {
     let told = |number: usize| told.get(number).copied().flatten();
     let is_news =
-        |(number, line): &(usize, &Line)| told(*number) != Some((line.usable, line.address));
+        |(number, line): &(usize, &UplinkState)| told(*number) != Some((line.up, line.address));
     let (number, line) = now.lines.iter().enumerate().find(is_news)?;
-    let usable = now.lines.iter().filter(|line| line.usable);
+    let usable = now.lines.iter().filter(|line| line.up);
     let usable = usable.filter_map(|line| Some((line.name.clone(), line.address?)));
     let event = Event {
         line: line.name.clone(),
         address: line.address,
-        usable: line.usable,
+        usable: line.up,
         all_usable: usable.collect(),
     };
     Some((number, event))
@@ -195,7 +195,11 @@ fn state(usable: bool) -> &'static str {
 ///
 /// # Errors
 /// When the box does not speak as it should, or does not listen.
-pub fn help(hook: &Path, events: impl Read + AsFd, mut outcomes: impl Write) -> io::Result<()> {
+pub fn run_events(
+    hook: &Path,
+    events: impl Read + AsFd,
+    mut outcomes: impl Write,
+) -> io::Result<()> {
     let mut events = BufReader::new(events);
     let mut text = String::new();
     loop {
@@ -218,7 +222,7 @@ fn run(hook: &Path, event: &Event, events: impl AsFd) -> io::Result<Option<Outco
         event.all_usable.iter().map(|(name, address)| (name.as_str(), address.to_string())).unzip();
     let mut command = Command::new(hook);
     command
-        .env("NATBOX_LINE", &event.line)
+        .env("NATBOX_UPLINK", &event.line)
         .env("NATBOX_ADDRESS", event.address.map_or(String::new(), |address| address.to_string()))
         .env("NATBOX_STATE", state(event.usable))
         // Names may hold blanks and commas, but no line breaks.

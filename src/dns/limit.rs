@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ruling {
+pub(super) enum RateLimitAction {
     /// It is sent.
     Answer,
     /// Only the question is sent back, marked as truncated.
@@ -52,7 +52,7 @@ impl<S: BuildHasher> Limiter<S> {
     }
 
     /// Rules on the next answer to a client.
-    pub fn rule(&mut self, client: IpAddr, now: Instant) -> Ruling {
+    pub fn check(&mut self, client: IpAddr, now: Instant) -> RateLimitAction {
         let now = now.saturating_duration_since(self.start) + Duration::from_nanos(1);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let full = u64::from(self.rate) * TOKEN;
@@ -76,10 +76,10 @@ impl<S: BuildHasher> Limiter<S> {
         bucket.seen = now;
         if let Some(left) = bucket.tokens.checked_sub(TOKEN) {
             bucket.tokens = left;
-            return Ruling::Answer;
+            return RateLimitAction::Answer;
         }
         bucket.truncated = !bucket.truncated;
-        if bucket.truncated { Ruling::Truncate } else { Ruling::Drop }
+        if bucket.truncated { RateLimitAction::Truncate } else { RateLimitAction::Drop }
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
     ) -> [u32; 3] {
         let mut found = [0; 3];
         for _ in 0..times {
-            found[limiter.rule(client, now) as usize] += 1;
+            found[limiter.check(client, now) as usize] += 1;
         }
         found
     }
@@ -156,8 +156,8 @@ mod tests {
         for number in 0..200_000u32 {
             // Each second question names the victim, the others sources of all kinds.
             let now = start + Duration::from_micros(u64::from(number) * 5);
-            limiter.rule(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))), now);
-            answered += u32::from(limiter.rule(VICTIM, now) == Ruling::Answer);
+            limiter.check(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))), now);
+            answered += u32::from(limiter.check(VICTIM, now) == RateLimitAction::Answer);
         }
         assert!(answered <= 41, "{answered} answers in a second");
     }
@@ -188,9 +188,9 @@ mod tests {
         for number in 0..1000u32 {
             // All of it inside of a millisecond, and more others than the set has places.
             let now = |step: u32| start + Duration::from_nanos(u64::from(number * 4 + step) * 200);
-            answered += u32::from(limiter.rule(VICTIM, now(0)) == Ruling::Answer);
+            answered += u32::from(limiter.check(VICTIM, now(0)) == RateLimitAction::Answer);
             for other in 1..4 {
-                limiter.rule(IpAddr::V4(Ipv4Addr::from((number * 4 + other) << 8)), now(other));
+                limiter.check(IpAddr::V4(Ipv4Addr::from((number * 4 + other) << 8)), now(other));
             }
         }
         assert_eq!(answered, 20);

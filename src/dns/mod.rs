@@ -17,12 +17,12 @@
 mod answer;
 mod counters;
 mod hook;
+mod last_errors;
 mod limit;
-mod lines;
 mod responder;
 mod server;
-mod troubles;
 mod update;
+mod uplinks;
 mod zone;
 
 #[cfg(test)]
@@ -36,18 +36,18 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
-pub use answer::{Answer, MOST_ADDRESSES, answer};
+pub use answer::{Answer, MAX_ADDRESSES, answer};
 pub use counters::Counters;
 pub use hickory_proto::rr::Name;
-pub use hook::{HELPER, HookError, check_hook, help};
-pub use lines::{Line, Lines, Snapshot};
-pub use update::{Algorithm, Key, Scope, SecretError, Update, read_secret};
-pub use zone::{NameServer, Published, Zone};
+pub use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
+pub use update::{Algorithm, Key, Replace, SecretError, Update, read_secret};
+pub use uplinks::{UplinkState, UplinkStates, Uplinks};
+pub use zone::{NameServer, PublishedName, Zone};
 
-use hook::Helper;
+use hook::HookRunner;
+use last_errors::LastErrors;
 use responder::Responder;
 use server::Sockets;
-use troubles::Troubles;
 
 /// What is wanted.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ pub struct Prepared {
     sockets: Vec<Sockets>,
     answers_per_second: u32,
     update: Option<Update>,
-    helper: Option<Helper>,
+    helper: Option<HookRunner>,
 }
 
 impl Prepared {
@@ -111,7 +111,7 @@ impl Prepared {
         let bind =
             |address| Sockets::bind(address).map_err(|source| DnsError::Bind { address, source });
         let sockets = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
-        let helper = helper.map(Helper::start).transpose().map_err(DnsError::Helper)?;
+        let helper = helper.map(HookRunner::start).transpose().map_err(DnsError::Helper)?;
         Ok(Self { zone, sockets, answers_per_second, update, helper })
     }
 
@@ -133,12 +133,12 @@ impl Prepared {
     ///
     /// # Errors
     /// [`DnsError::Thread`], also when the system has no descriptors left for it.
-    pub fn start(self, lines: &Lines) -> Result<Service, DnsError> {
+    pub fn start(self, lines: &Uplinks) -> Result<Service, DnsError> {
         let counters = Arc::new(Counters::default());
         let listening = self.sockets.iter().filter_map(|sockets| sockets.address().ok()).collect();
         let responder = Responder::new(self.zone.clone(), lines.watch(), Arc::clone(&counters));
         let (update_lines, helper_lines) = (lines.watch(), lines.watch());
-        let troubles = Arc::new(Troubles::default());
+        let troubles = Arc::new(LastErrors::default());
         let (update_troubles, helper_troubles) = (Arc::clone(&troubles), Arc::clone(&troubles));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -179,7 +179,7 @@ impl Prepared {
 pub struct Service {
     listening: Vec<SocketAddr>,
     counters: Arc<Counters>,
-    troubles: Arc<Troubles>,
+    troubles: Arc<LastErrors>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }

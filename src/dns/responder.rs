@@ -27,14 +27,14 @@ use tokio::sync::watch;
 
 use super::answer::{Answer, answer};
 use super::counters::Counters;
-use super::lines::Snapshot;
+use super::uplinks::UplinkStates;
 use super::zone::Zone;
 
 /// Answers what a zone has to say.
 #[derive(Debug)]
 pub(super) struct Responder {
     zone: Zone,
-    lines: watch::Receiver<Snapshot>,
+    lines: watch::Receiver<UplinkStates>,
     pub counters: Arc<Counters>,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Response {
 
 impl Responder {
     /// Answers for `zone`, each time by what `lines` has to say then.
-    pub fn new(zone: Zone, lines: watch::Receiver<Snapshot>, counters: Arc<Counters>) -> Self {
+    pub fn new(zone: Zone, lines: watch::Receiver<UplinkStates>, counters: Arc<Counters>) -> Self {
         Self { zone, lines, counters }
     }
 
@@ -192,7 +192,7 @@ impl ResponseHandler for Reply {
 }
 
 /// Whether a message is no question at all, so that nothing goes back for it.
-pub(super) fn asks_nothing(message: &[u8]) -> bool {
+pub(super) fn is_not_a_query(message: &[u8]) -> bool {
     matches!(first_look(message), Look::Ignore)
 }
 
@@ -250,13 +250,13 @@ fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
 fn edns(request: &Request) -> Option<Edns> {
     let asked = request.edns.as_ref()?;
     let mut edns = Edns::new();
-    edns.set_version(0).set_max_payload(MOST_BY_UDP).set_dnssec_ok(asked.flags().dnssec_ok);
+    edns.set_version(0).set_max_payload(MAX_UDP_ANSWER).set_dnssec_ok(asked.flags().dnssec_ok);
     Some(edns)
 }
 
 /// Bytes of a datagram that answers a request of `asked` bytes whose sender takes `payload`.
 fn most_by_udp(asked: usize, payload: u16) -> u16 {
-    let most = asked.saturating_mul(MOST_GAIN).min(usize::from(MOST_BY_UDP));
+    let most = asked.saturating_mul(MAX_AMPLIFICATION).min(usize::from(MAX_UDP_ANSWER));
     payload.min(most as u16)
 }
 
@@ -271,11 +271,11 @@ fn sent(request: &Request, result: Result<ResponseInfo, NetError>) -> ResponseIn
 }
 
 /// Largest datagram, in bytes: it is not fragmented on any usual path (DNS flag day 2020).
-const MOST_BY_UDP: u16 = 1232;
+const MAX_UDP_ANSWER: u16 = 1232;
 
 /// A datagram is at most so many times as long as the one that it answers, so that a forged source makes nobody's
 /// flood larger than this: what does not fit goes by TCP.
-const MOST_GAIN: usize = 6;
+const MAX_AMPLIFICATION: usize = 6;
 
 #[cfg(test)]
 mod tests;

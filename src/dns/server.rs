@@ -19,8 +19,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::limit::{Limiter, Ruling, network};
-use super::responder::{Responder, Response, asks_nothing};
+use super::limit::{Limiter, RateLimitAction, network};
+use super::responder::{Responder, Response, is_not_a_query};
 
 /// The sockets at one address.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub(super) fn serve(sockets: Vec<Sockets>, responder: Responder, rate: u32) -> i
     let responder = Arc::new(responder);
     // All sockets share one: a source that asks at several lines is still one source.
     let limiter = Arc::new(Mutex::new(Limiter::new(rate, RandomState::new(), Instant::now())));
-    let places = Arc::new(Places::default());
+    let places = Arc::new(ConnectionSlots::default());
     for Sockets { datagrams, connections } in sockets {
         let datagrams = tokio::net::UdpSocket::from_std(datagrams)?;
         let connections = tokio::net::TcpListener::from_std(connections)?;
@@ -98,7 +98,7 @@ async fn answer_datagrams(
     limiter: Arc<Mutex<Limiter<RandomState>>>,
 ) {
     let counters = &responder.counters;
-    let mut buffer = vec![0; LONGEST_QUESTION];
+    let mut buffer = vec![0; MAX_QUERY];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
@@ -110,15 +110,15 @@ async fn answer_datagrams(
         };
         counters.queries.count();
         // Whoever has no port, or asks nothing, gets no answer that would count against anybody.
-        if client.port() == 0 || asks_nothing(&buffer[..length]) {
+        if client.port() == 0 || is_not_a_query(&buffer[..length]) {
             counters.ignored.count();
             continue;
         }
-        let ruling = limiter.lock().rule(client.ip(), Instant::now());
+        let ruling = limiter.lock().check(client.ip(), Instant::now());
         let cut = match ruling {
-            Ruling::Answer => false,
-            Ruling::Truncate => true,
-            Ruling::Drop => {
+            RateLimitAction::Answer => false,
+            RateLimitAction::Truncate => true,
+            RateLimitAction::Drop => {
                 counters.limited_dropped.count();
                 continue;
             }
@@ -146,7 +146,7 @@ async fn answer_datagrams(
 async fn take_connections(
     listener: tokio::net::TcpListener,
     responder: Arc<Responder>,
-    places: Arc<Places>,
+    places: Arc<ConnectionSlots>,
 ) {
     loop {
         let (stream, client) = match listener.accept().await {
@@ -158,7 +158,7 @@ async fn take_connections(
                 continue;
             }
         };
-        let Some(place) = Places::take(&places, client) else {
+        let Some(place) = ConnectionSlots::take(&places, client) else {
             responder.counters.connections_refused.count();
             continue;
         };
@@ -185,7 +185,7 @@ async fn converse(
     loop {
         let read = async {
             let length = usize::from(stream.read_u16().await?);
-            if !(LEAST_MESSAGE..=LONGEST_QUESTION).contains(&length) {
+            if !(MIN_MESSAGE..=MAX_QUERY).contains(&length) {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             message.resize(length, 0);
@@ -215,32 +215,32 @@ async fn converse(
 
 /// The connections that there may be at one time.
 #[derive(Debug, Default)]
-struct Places(Mutex<HashMap<u64, usize>>);
+struct ConnectionSlots(Mutex<HashMap<u64, usize>>);
 
 /// One of them, until it is dropped.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct ConnectionSlot {
+    places: Arc<ConnectionSlots>,
     network: u64,
 }
 
-impl Places {
-    fn take(this: &Arc<Self>, client: SocketAddr) -> Option<Place> {
+impl ConnectionSlots {
+    fn take(this: &Arc<Self>, client: SocketAddr) -> Option<ConnectionSlot> {
         let mut taken = this.0.lock();
-        if taken.values().sum::<usize>() >= MOST_CONNECTIONS {
+        if taken.values().sum::<usize>() >= MAX_CONNECTIONS {
             return None;
         }
         let network = network(client.ip());
         let by_network = taken.entry(network).or_default();
-        if *by_network >= MOST_CONNECTIONS_OF_ONE_NETWORK {
+        if *by_network >= MAX_CONNECTIONS_PER_NETWORK {
             return None;
         }
         *by_network += 1;
-        Some(Place { places: Arc::clone(this), network })
+        Some(ConnectionSlot { places: Arc::clone(this), network })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock();
         if let Some(number) = taken.get_mut(&self.network) {
@@ -253,16 +253,16 @@ impl Drop for Place {
 }
 
 /// Bytes of a message's header.
-const LEAST_MESSAGE: usize = 12;
+const MIN_MESSAGE: usize = 12;
 /// Bytes of a message that is read: a question with its options is far shorter.
-const LONGEST_QUESTION: usize = 4096;
+const MAX_QUERY: usize = 4096;
 /// How long a connection may be silent.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long a connection may last.
 const LIFETIME: Duration = Duration::from_secs(60);
 /// Connections at one time.
-const MOST_CONNECTIONS: usize = 256;
-const MOST_CONNECTIONS_OF_ONE_NETWORK: usize = 32;
+const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS_PER_NETWORK: usize = 32;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// Attempts to find a port that is free for both protocols.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use hickory_proto::rr::Name;
 
-use super::{Line, NameServer, Published, Snapshot, Zone};
+use super::{NameServer, PublishedName, UplinkState, UplinkStates, Zone};
 
 /// An absolute name.
 pub(super) fn name(text: &str) -> Name {
@@ -15,7 +15,8 @@ pub(super) fn name(text: &str) -> Name {
 
 /// `www`, the apex and `a.b`, with two name servers.
 pub(super) fn zone() -> Zone {
-    let published = |text, lines: &[usize]| Published { name: name(text), lines: lines.to_vec() };
+    let published =
+        |text, lines: &[usize]| PublishedName { name: name(text), lines: lines.to_vec() };
     Zone {
         origin: name("example.org"),
         published: vec![
@@ -34,13 +35,13 @@ pub(super) fn zone() -> Zone {
 }
 
 /// Three usable lines.
-pub(super) fn lines() -> Snapshot {
-    let line = |number: u8| Line {
+pub(super) fn lines() -> UplinkStates {
+    let line = |number: u8| UplinkState {
         name: format!("isp{number}"),
         address: Some(Ipv4Addr::new(203, 0, 113, number)),
         source: None,
         weight: 1,
-        usable: true,
+        up: true,
     };
-    Snapshot { lines: vec![line(1), line(2), line(3)], serial: 77 }
+    UplinkStates { lines: vec![line(1), line(2), line(3)], serial: 77 }
 }

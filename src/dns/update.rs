@@ -8,8 +8,8 @@
 //! | `exchange.rs` | one update sent over a line, and answered |
 //! | `memory.rs`   | what this box has put into the zone      |
 
+mod announced;
 mod exchange;
-mod memory;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -24,11 +24,11 @@ use hickory_proto::rr::rdata::A;
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::sync::watch;
 
-use super::lines::Snapshot;
-use super::troubles::Troubles;
-use super::zone::{Published, Zone};
+use super::last_errors::LastErrors;
+use super::uplinks::UplinkStates;
+use super::zone::{PublishedName, Zone};
 
-use memory::Memory;
+use announced::AnnouncedRecords;
 
 /// Whom to tell, and how.
 #[derive(Clone, Debug)]
@@ -40,16 +40,16 @@ pub struct Update {
     /// The zone there that holds the published names.
     pub zone: Name,
     /// What is replaced.
-    pub scope: Scope,
+    pub replace: Replace,
     /// File that remembers what this box has told, where only that is replaced; none: nothing outlives the process.
-    pub memory: Option<PathBuf>,
+    pub announced: Option<PathBuf>,
     /// The key that both know.
     pub key: Key,
 }
 
 /// Which records an update replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum Replace {
     /// All addresses of a name: this box alone publishes it. If no line is usable, all are told.
     All,
     /// Those of this box's lines: other boxes publish the name, too. If no line is usable, none is told.
@@ -122,12 +122,13 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
 pub(super) async fn follow(
     zone: Zone,
     update: Update,
-    mut lines: watch::Receiver<Snapshot>,
-    troubles: Arc<Troubles>,
+    mut lines: watch::Receiver<UplinkStates>,
+    troubles: Arc<LastErrors>,
 ) {
     let mut pause = FIRST_PAUSE;
     let mut told: Option<Vec<Record>> = None;
-    let mut memory = Memory::open(update.memory.clone().filter(|_| update.scope == Scope::Own));
+    let mut memory =
+        AnnouncedRecords::open(update.announced.clone().filter(|_| update.replace == Replace::Own));
     loop {
         let now = lines.borrow_and_update().clone();
         let own = own_records(&zone, &now);
@@ -149,10 +150,10 @@ pub(super) async fn follow(
             match sent {
                 Ok(way) => {
                     let usable =
-                        now.lines.iter().filter(|line| line.usable).map(|line| line.name.as_str());
+                        now.lines.iter().filter(|line| line.up).map(|line| line.name.as_str());
                     let usable = usable.collect::<Vec<_>>().join(", ");
                     tracing::info!(server = %update.server, way, usable, "DNS updated");
-                    troubles.update.end();
+                    troubles.update.clear();
                     memory.keep(own);
                     told = Some(wanted);
                     pause = FIRST_PAUSE;
@@ -163,14 +164,14 @@ pub(super) async fn follow(
                     again = true;
                     let seconds = pause.as_secs();
                     tracing::warn!(server = %update.server, error, "DNS not updated; tried again in {seconds} s");
-                    troubles.update.begin(error);
+                    troubles.update.set(error);
                 }
             }
         }
         let changed = tokio::select! {
             changed = lines.changed() => changed,
             () = tokio::time::sleep(pause), if again => {
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = (pause * 2).min(MAX_PAUSE);
                 Ok(())
             }
         };
@@ -181,8 +182,8 @@ pub(super) async fn follow(
 }
 
 /// Every name with every address that this box may give it now.
-fn own_records(zone: &Zone, lines: &Snapshot) -> BTreeSet<(Name, Ipv4Addr)> {
-    let of = |published: &Published| -> Vec<_> {
+fn own_records(zone: &Zone, lines: &UplinkStates) -> BTreeSet<(Name, Ipv4Addr)> {
+    let of = |published: &PublishedName| -> Vec<_> {
         let own = published.lines.iter().filter_map(|number| lines.lines.get(*number)?.address);
         own.map(|address| (published.name.clone(), address)).collect()
     };
@@ -193,7 +194,7 @@ fn own_records(zone: &Zone, lines: &Snapshot) -> BTreeSet<(Name, Ipv4Addr)> {
 fn records(
     zone: &Zone,
     update: &Update,
-    lines: &Snapshot,
+    lines: &UplinkStates,
     past: &BTreeSet<(Name, Ipv4Addr)>,
 ) -> Vec<Record> {
     let record = |name: &Name, address, class, ttl| {
@@ -201,27 +202,27 @@ fn records(
         record.dns_class = class;
         record
     };
-    match update.scope {
-        Scope::All => {
-            let replaced = |published: &Published| {
+    match update.replace {
+        Replace::All => {
+            let replaced = |published: &PublishedName| {
                 // RFC 2136 section 2.5.2: deletes the set.
                 let mut all = Record::update0(published.name.clone(), 0, RecordType::A);
                 all.dns_class = DNSClass::ANY;
-                let usable = lines.answerable(&published.lines).into_iter();
+                let usable = lines.addresses_to_serve(&published.lines).into_iter();
                 let added = usable
                     .map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl));
                 std::iter::once(all).chain(added).collect::<Vec<_>>()
             };
             zone.published.iter().flat_map(replaced).collect()
         }
-        Scope::Own => {
+        Replace::Own => {
             // RFC 2136 section 2.5.4: deletes one record. All of them, so that a changed TTL takes effect. A name of another
             // zone, which may have been told before, would have all of it refused (section 3.4.1.3).
             let past = past.iter().filter(|(name, _)| update.zone.zone_of(name));
             let deleted = past.map(|(name, address)| record(name, *address, DNSClass::NONE, 0));
             let added = zone.published.iter().flat_map(|published| {
                 let own = published.lines.iter().filter_map(|number| lines.lines.get(*number));
-                let usable = own.filter(|line| line.usable).filter_map(|line| line.address);
+                let usable = own.filter(|line| line.up).filter_map(|line| line.address);
                 usable
                     .map(|address| record(&published.name, address, DNSClass::IN, zone.ttl))
                     .collect::<Vec<_>>()
@@ -233,7 +234,7 @@ fn records(
 
 /// Between attempts: doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -255,19 +256,20 @@ mod tests {
             .collect()
     }
 
-    fn update(scope: Scope) -> Update {
+    fn update(replace: Replace) -> Update {
         let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
         let server = ([192, 0, 2, 53], 53).into();
-        Update { server, over_lines: true, zone: zone().origin, scope, memory: None, key }
+        Update { server, over_lines: true, zone: zone().origin, replace, announced: None, key }
     }
 
     #[test]
     fn an_update_replaces_the_addresses_of_each_name_by_the_usable_ones() {
         let (mut zone, mut lines) = (zone(), lines());
         zone.published.truncate(2);
-        lines.lines[1].usable = false;
-        let all =
-            |lines: &Snapshot| shown(&records(&zone, &update(Scope::All), lines, &BTreeSet::new()));
+        lines.lines[1].up = false;
+        let all = |lines: &UplinkStates| {
+            shown(&records(&zone, &update(Replace::All), lines, &BTreeSet::new()))
+        };
         assert_eq!(
             all(&lines),
             [
@@ -278,7 +280,7 @@ mod tests {
                 "IN example.org. 203.0.113.1",
             ]
         );
-        lines.lines[0].usable = false;
+        lines.lines[0].up = false;
         let last = all(&lines).pop();
         assert_eq!(
             last.as_deref(),
@@ -290,11 +292,12 @@ mod tests {
     #[test]
     fn an_update_of_its_own_records_leaves_those_of_other_boxes_alone() {
         let (mut zone, mut lines) = (zone(), lines());
-        zone.published = vec![Published { name: name("www.example.org"), lines: vec![0, 1] }];
-        lines.lines[1].usable = false;
+        zone.published = vec![PublishedName { name: name("www.example.org"), lines: vec![0, 1] }];
+        lines.lines[1].up = false;
         let mut past = own_records(&zone, &lines);
-        let own =
-            |lines: &Snapshot, past: &_| shown(&records(&zone, &update(Scope::Own), lines, past));
+        let own = |lines: &UplinkStates, past: &_| {
+            shown(&records(&zone, &update(Replace::Own), lines, past))
+        };
         let deleted = ["NONE www.example.org. 203.0.113.1", "NONE www.example.org. 203.0.113.2"];
         let found = own(&lines, &past);
         assert_eq!(found[..2], deleted);
@@ -312,7 +315,7 @@ mod tests {
             found[3..],
             ["NONE www.example.org. 203.0.113.7", "IN www.example.org. 203.0.113.7"]
         );
-        lines.lines[0].usable = false;
+        lines.lines[0].up = false;
         assert_eq!(own(&lines, &past).len(), 4, "nothing is added");
     }
 

@@ -10,7 +10,7 @@ pub struct Zone {
     /// The apex.
     pub origin: Name,
     /// Names that lead to lines, each once.
-    pub published: Vec<Published>,
+    pub published: Vec<PublishedName>,
     /// The zone's name servers, the first of which stands in the SOA record. Their names are not published ones.
     pub name_servers: Vec<NameServer>,
     /// Where the zone's owner gets mail, as the SOA record writes it.
@@ -23,7 +23,7 @@ pub struct Zone {
 
 /// A name that leads to lines.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Published {
+pub struct PublishedName {
     /// The name.
     pub name: Name,
     /// Its lines, by their numbers, at least one.
@@ -45,7 +45,7 @@ pub(super) struct Node<'z> {
     /// Whether it is the apex.
     pub is_apex: bool,
     /// The lines that it leads to.
-    pub published: Option<&'z Published>,
+    pub published: Option<&'z PublishedName>,
     /// The name server of this name.
     pub name_server: Option<&'z NameServer>,
 }

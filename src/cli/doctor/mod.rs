@@ -13,7 +13,7 @@ use super::target::{self, Target};
 use super::{ConfigFile, Failure, print};
 use crate::config::{self, Config};
 use crate::control::admin::{ClientError, Request};
-use crate::control::{Setup, Status};
+use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
 use report::Report;
 
@@ -107,7 +107,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
     };
     let (config, numbers) = match asked {
         Some((status, setup)) => {
-            let Setup { configuration, numbers } = setup;
+            let EffectiveConfig { configuration, numbers } = setup;
             let lived_by = config::parse("the box's own configuration", &configuration)
                 .map_err(Failure::bug)?
                 .config;

@@ -11,7 +11,7 @@ use super::super::problem::Location;
 use super::super::sections::{SCHEMA, Unresolved, collect_all, located, unresolved};
 use super::super::values::{self, ValueError};
 use super::{Dns, DnsUpdate};
-use crate::dns::{Algorithm, Name, Scope};
+use crate::dns::{Algorithm, Name, Replace};
 
 pub(in super::super) static DNS: Section = Section {
     path: "dns",
@@ -80,7 +80,7 @@ pub(in super::super) struct DraftUpdate {
     pub key: Option<Name>,
     pub algorithm: Algorithm,
     pub secret_file: Option<PathBuf>,
-    pub replace: Scope,
+    pub replace: Replace,
 }
 
 /// Reads the section; None if it is not even a mapping.

@@ -82,7 +82,7 @@ pub(in super::super) fn any(uplinks: &[Uplink], number: usize, text: &str, small
             key: name(&label),
             algorithm: Algorithm::ALL[number % 2],
             secret_file: format!("/etc/{text}").into(),
-            replace: Scope::ALL[usize::from(small) % 2],
+            replace: Replace::ALL[usize::from(small) % 2],
         })
         .filter(|update| {
             update.zone.num_labels() > 0 && !label.bytes().all(|byte| byte.is_ascii_digit())
@@ -125,7 +125,7 @@ fn names_belong_to_uplinks() {
     assert_eq!(dns.mailbox.to_ascii(), "dns\\.admin.example.net.");
     let update = dns.update.unwrap();
     assert_eq!((update.server, update.zone), (([192, 0, 2, 53], 5353).into(), name("org")));
-    assert_eq!((update.algorithm, update.replace), (Algorithm::HmacSha512, Scope::Own));
+    assert_eq!((update.algorithm, update.replace), (Algorithm::HmacSha512, Replace::Own));
 }
 
 #[test]

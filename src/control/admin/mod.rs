@@ -12,7 +12,7 @@ pub use server::SocketError;
 
 use serde::{Deserialize, Serialize};
 
-use super::Place;
+use super::SessionCursor;
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +24,7 @@ pub enum Request {
     Sessions {
         /// Where it begins.
         #[serde(default)]
-        from: Place,
+        from: SessionCursor,
     },
     /// Asks for [`super::Setup`].
     Setup,

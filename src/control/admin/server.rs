@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::super::status::Source;
+use super::super::status::InstanceHandle;
 use super::{MAX_REQUEST, Refusal, Request};
 
 /// Why the socket cannot be had.
@@ -88,7 +88,7 @@ impl Server {
     }
 
     /// Serves one connection after the other, each in a task of its own. Never returns; must run in a `LocalSet`.
-    pub(in super::super) async fn serve(&self, source: Rc<Source>) {
+    pub(in super::super) async fn serve(&self, source: Rc<InstanceHandle>) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
@@ -131,7 +131,7 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-async fn converse(stream: UnixStream, source: &Source) -> io::Result<()> {
+async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -165,7 +165,7 @@ async fn converse(stream: UnixStream, source: &Source) -> io::Result<()> {
 async fn tell_events(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    source: &Source,
+    source: &InstanceHandle,
     follow: bool,
 ) -> io::Result<()> {
     let (past, mut follower) = source.events.follow();

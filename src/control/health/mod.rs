@@ -6,9 +6,9 @@
 //! | `probes.rs` | asking one target over one line                               |
 //! | `names.rs`  | names of targets, also when the host cannot look them up      |
 
-mod line;
 mod names;
 mod probes;
+mod uplink;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -21,36 +21,36 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 
-pub(super) use line::{Line, Reason, Turn};
 pub(super) use probes::RawSockets;
+pub(super) use uplink::{DownReason, UplinkEvent, UplinkHealth};
 
 use probes::{Prober, Target};
 
 /// All lines, in the order of the configuration; the status shows them.
-pub(super) type Lines = Rc<RefCell<Vec<Line>>>;
+pub(super) type UplinkHealths = Rc<RefCell<Vec<UplinkHealth>>>;
 
 /// A line has turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LineTurn {
+pub(super) struct UplinkTransition {
     /// Its number.
     pub(super) uplink: usize,
     /// How.
-    pub(super) turn: Turn,
+    pub(super) turn: UplinkEvent,
 }
 
 /// Watches all lines.
 pub(super) struct Health {
-    lines: Lines,
-    watched: Vec<Watched>,
-    findings: mpsc::UnboundedReceiver<Finding>,
-    report: mpsc::UnboundedSender<Finding>,
-    turns: VecDeque<LineTurn>,
+    lines: UplinkHealths,
+    watched: Vec<Probe>,
+    findings: mpsc::UnboundedReceiver<ProbeResult>,
+    report: mpsc::UnboundedSender<ProbeResult>,
+    turns: VecDeque<UplinkTransition>,
     /// By uplink: what the last probe without an answer met with.
     errors: Vec<String>,
 }
 
 /// A line that is asked.
-struct Watched {
+struct Probe {
     uplink: usize,
     interval: Duration,
     patience: Duration,
@@ -60,7 +60,7 @@ struct Watched {
 }
 
 /// What a probe found: how long the answer took, or why there is none.
-struct Finding {
+struct ProbeResult {
     uplink: usize,
     round: u64,
     answer: Result<Duration, String>,
@@ -81,15 +81,15 @@ impl Health {
         let now = Instant::now();
         let lines = config.uplinks.iter().zip(carriers);
         let lines = lines
-            .map(|(uplink, carrier)| Line::new(uplink.health.as_ref(), carrier, now))
+            .map(|(uplink, carrier)| UplinkHealth::new(uplink.health.as_ref(), carrier, now))
             .collect();
         let mut watched = Vec::new();
         for (place, (uplink, own)) in config.uplinks.iter().zip(own).enumerate() {
             let (Some(health), Some(own)) = (&uplink.health, own) else { continue };
-            watched.push(Watched {
+            watched.push(Probe {
                 uplink: place,
                 interval: health.interval,
-                patience: (health.interval * health.fall).clamp(LEAST_PATIENCE, MOST_PATIENCE),
+                patience: (health.interval * health.fall).clamp(MIN_TIMEOUT, MAX_TIMEOUT),
                 next: now,
                 targets: probes::targets(health).into(),
                 prober: Prober::new(*own, raw.take(place), health)?,
@@ -102,7 +102,7 @@ impl Health {
     }
 
     /// The lines as they are.
-    pub(super) fn lines(&self) -> Lines {
+    pub(super) fn lines(&self) -> UplinkHealths {
         Rc::clone(&self.lines)
     }
 
@@ -114,24 +114,24 @@ impl Health {
     /// Takes in whether packets can leave by a line.
     pub(super) fn set_carrier(&mut self, uplink: usize, carrier: bool) {
         let turn = self.lines.borrow_mut()[uplink].set_carrier(carrier, Instant::now());
-        self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
+        self.turns.extend(turn.map(|turn| UplinkTransition { uplink, turn }));
     }
 
     /// Waits for the next line to turn. May be dropped and called again. Must run in a `LocalSet`.
-    pub(super) async fn next(&mut self) -> LineTurn {
+    pub(super) async fn next(&mut self) -> UplinkTransition {
         loop {
             if let Some(turn) = self.turns.pop_front() {
                 return turn;
             }
             self.ask();
-            let deadlines = self.lines.borrow().iter().filter_map(Line::deadline).min();
+            let deadlines = self.lines.borrow().iter().filter_map(UplinkHealth::deadline).min();
             let due = self.watched.iter().map(|watched| watched.next).chain(deadlines).min();
             tokio::select! {
-                finding = self.findings.recv() => self.take_in(finding),
+                finding = self.findings.recv() => self.record(finding),
                 () = sleep_until(due) => {
                     // After a pause of the whole machine a line is not to blame for answers that nobody asked for.
                     self.ask();
-                    self.look_at_the_clock();
+                    self.expire_deadlines();
                 }
             }
         }
@@ -152,14 +152,14 @@ impl Health {
                     let answer = prober.ask(&targets[target], patience).await;
                     let answer = answer.map_err(|reason| format!("{}: {reason}", targets[target]));
                     // Fails only when the box has stopped.
-                    let _ = report.send(Finding { uplink, round, answer });
+                    let _ = report.send(ProbeResult { uplink, round, answer });
                 });
             }
         }
     }
 
-    fn take_in(&mut self, finding: Option<Finding>) {
-        let Some(Finding { uplink, round, answer }) = finding else { return };
+    fn record(&mut self, finding: Option<ProbeResult>) {
+        let Some(ProbeResult { uplink, round, answer }) = finding else { return };
         let mut lines = self.lines.borrow_mut();
         let turn = match answer {
             Ok(latency) => lines[uplink].answered(round, latency, Instant::now()),
@@ -170,13 +170,13 @@ impl Health {
                 None
             }
         };
-        self.turns.extend(turn.map(|turn| LineTurn { uplink, turn }));
+        self.turns.extend(turn.map(|turn| UplinkTransition { uplink, turn }));
     }
 
-    fn look_at_the_clock(&mut self) {
+    fn expire_deadlines(&mut self) {
         let now = Instant::now();
         for (uplink, line) in self.lines.borrow_mut().iter_mut().enumerate() {
-            self.turns.extend(line.tick(now).map(|turn| LineTurn { uplink, turn }));
+            self.turns.extend(line.tick(now).map(|turn| UplinkTransition { uplink, turn }));
         }
     }
 }
@@ -189,5 +189,5 @@ async fn sleep_until(moment: Option<Instant>) {
 }
 
 /// How long an answer is waited for, at least and at most.
-const LEAST_PATIENCE: Duration = Duration::from_secs(1);
-const MOST_PATIENCE: Duration = Duration::from_secs(10);
+const MIN_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
-use super::super::Lines;
+use super::super::Uplinks;
 use super::super::testing::lines;
 use super::*;
 
@@ -30,7 +30,7 @@ impl Scene {
         let (events, to_helper) = io::pipe().unwrap();
         let (from_helper, outcomes) = io::pipe().unwrap();
         let hook = self.hook.clone();
-        let helper = thread::spawn(move || help(&hook, events, outcomes));
+        let helper = thread::spawn(move || run_events(&hook, events, outcomes));
         (to_helper.into(), from_helper.into(), helper)
     }
 
@@ -53,7 +53,7 @@ impl Scene {
 
 /// Sends one event by hand and reads its outcome.
 fn tell_one(events: &OwnedFd, outcomes: &OwnedFd) -> Outcome {
-    let (_, event) = news(&[], &lines()).unwrap();
+    let (_, event) = next_event(&[], &lines()).unwrap();
     let mut events = fs::File::from(events.try_clone().unwrap());
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
@@ -64,25 +64,25 @@ fn tell_one(events: &OwnedFd, outcomes: &OwnedFd) -> Outcome {
 #[test]
 fn a_hook_runs_for_every_line_at_the_start_and_at_each_change() {
     let scene = Scene::new(
-        "echo \"$NATBOX_LINE $NATBOX_ADDRESS $NATBOX_STATE\" $NATBOX_USABLE \"/ $NATBOX_USABLE_ADDRESSES\" >>log\n\
+        "echo \"$NATBOX_UPLINK $NATBOX_ADDRESS $NATBOX_STATE\" $NATBOX_USABLE \"/ $NATBOX_USABLE_ADDRESSES\" >>log\n\
          echo noise\n",
     );
     let (events, outcomes, helper) = scene.help();
-    let lines = Lines::new(lines().lines);
+    let lines = Uplinks::new(lines().lines);
     let mut listener = lines.watch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let teller = thread::spawn(move || {
-        runtime.block_on(tell(events, outcomes, &mut listener, &Trouble::default()))
+        runtime.block_on(tell(events, outcomes, &mut listener, &LastError::default()))
     });
     let all = "isp1 isp2 isp3 / 203.0.113.1 203.0.113.2 203.0.113.3";
     let start = format!(
         "isp1 203.0.113.1 up {all}\nisp2 203.0.113.2 up {all}\nisp3 203.0.113.3 up {all}\n"
     );
     scene.wait_for("log", &start);
-    lines.set_usable(1, false);
+    lines.set_up(1, false);
     let down = format!("{start}isp2 203.0.113.2 down isp1 isp3 / 203.0.113.1 203.0.113.3\n");
     scene.wait_for("log", &down);
-    lines.set_usable(1, true);
+    lines.set_up(1, true);
     scene.wait_for("log", &format!("{down}isp2 203.0.113.2 up {all}\n"));
     drop(lines);
     teller.join().unwrap().unwrap();
@@ -124,7 +124,7 @@ fn a_hook_that_hangs_is_ended_with_all_that_it_started() {
 fn the_end_of_the_box_is_the_end_of_a_running_hook() {
     let scene = Scene::new("sleep 600 &\necho $! >sleeper\nwait");
     let (events, _outcomes, helper) = scene.help();
-    let (_, event) = news(&[], &lines()).unwrap();
+    let (_, event) = next_event(&[], &lines()).unwrap();
     let mut pipe = fs::File::from(events);
     writeln!(pipe, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -155,7 +155,7 @@ fn assert_sleeper_ends(scene: &Scene) {
 #[test]
 fn what_changed_back_before_it_could_be_told_is_not_told() {
     let mut now = lines();
-    let told = |last| -> Vec<Option<Told>> {
+    let told = |last| -> Vec<Option<Sent>> {
         let usable = [true, true, last];
         lines()
             .lines
@@ -164,14 +164,14 @@ fn what_changed_back_before_it_could_be_told_is_not_told() {
             .map(|(line, usable)| Some((usable, line.address)))
             .collect()
     };
-    assert_eq!(news(&told(true), &now), None);
-    now.lines[2].usable = false;
-    let (number, event) = news(&told(true), &now).unwrap();
+    assert_eq!(next_event(&told(true), &now), None);
+    now.lines[2].up = false;
+    let (number, event) = next_event(&told(true), &now).unwrap();
     assert_eq!((number, event.line.as_str(), event.usable), (2, "isp3", false));
     assert_eq!(event.all_usable.len(), 2);
-    assert_eq!(news(&told(false), &now), None);
+    assert_eq!(next_event(&told(false), &now), None);
     now.lines[0].address = None;
-    assert_eq!(news(&told(false), &now).unwrap().0, 0, "another address is news, too");
+    assert_eq!(next_event(&told(false), &now).unwrap().0, 0, "another address is news, too");
 }
 
 /// A helper that somebody kills may be missed for hours, until a line changes.
@@ -179,11 +179,11 @@ fn what_changed_back_before_it_could_be_told_is_not_told() {
 fn the_end_of_the_helper_is_noticed_at_once() {
     let mut command = Command::new("sleep");
     command.arg("600");
-    let helper = Helper::start(command).unwrap();
+    let helper = HookRunner::start(command).unwrap();
     let group = Pid::from_raw(i32::try_from(helper.process.id()).unwrap()).unwrap();
     // No line, so there is nothing to tell.
-    let lines = Lines::new(Vec::new());
-    let troubles = Arc::new(Troubles::default());
+    let lines = Uplinks::new(Vec::new());
+    let troubles = Arc::new(LastErrors::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (listener, told) = (lines.watch(), Arc::clone(&troubles));
     let follower = thread::spawn(move || runtime.block_on(helper.follow(listener, told)));
@@ -200,14 +200,14 @@ fn the_end_of_the_helper_is_noticed_at_once() {
 
 #[test]
 fn a_hook_that_cannot_be_run_is_a_trouble_until_it_can() {
-    let scene = Scene::new("echo $NATBOX_LINE $NATBOX_STATE >>log");
+    let scene = Scene::new("echo $NATBOX_UPLINK $NATBOX_STATE >>log");
     let away = scene.directory.path().join("away");
     fs::rename(&scene.hook, &away).unwrap();
     let (events, outcomes, helper) = scene.help();
     let mut only = lines().lines;
     only.truncate(1);
-    let lines = Lines::new(only);
-    let (mut listener, troubles) = (lines.watch(), Arc::new(Troubles::default()));
+    let lines = Uplinks::new(only);
+    let (mut listener, troubles) = (lines.watch(), Arc::new(LastErrors::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let told = Arc::clone(&troubles);
     let teller =
@@ -221,7 +221,7 @@ fn a_hook_that_cannot_be_run_is_a_trouble_until_it_can() {
     };
     wait_for(&|text| text.is_some_and(|text| text.contains("No such file")));
     fs::rename(&away, &scene.hook).unwrap();
-    lines.set_usable(0, false);
+    lines.set_up(0, false);
     wait_for(&|text| text.is_none());
     drop(lines);
     teller.join().unwrap().unwrap();

@@ -8,13 +8,19 @@ use hickory_proto::rr::{RecordType, TSigner};
 use proptest::prelude::*;
 
 use super::super::testing::{lines, name, zone};
-use super::super::{Line, Lines, NameServer, Published};
+use super::super::{NameServer, PublishedName, UplinkState, Uplinks};
 use super::*;
 
 const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 
-fn respond(zone: Zone, lines: Snapshot, message: &[u8], protocol: Protocol, cut: bool) -> Response {
-    let lines = Lines::new(lines.lines);
+fn respond(
+    zone: Zone,
+    lines: UplinkStates,
+    message: &[u8],
+    protocol: Protocol,
+    cut: bool,
+) -> Response {
+    let lines = Uplinks::new(lines.lines);
     let responder = Responder::new(zone, lines.watch(), Arc::default());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(responder.respond(message, CLIENT.into(), protocol, cut))
@@ -118,21 +124,21 @@ fn what_is_no_proper_question_is_refused_or_ignored() {
 }
 
 /// A zone with as much in it as the longest answers need.
-fn large(name_servers: u8, published: u8, label: &str) -> (Zone, Snapshot) {
+fn large(name_servers: u8, published: u8, label: &str) -> (Zone, UplinkStates) {
     let mut zone = zone();
     let long = |number: u8| name(&format!("{label}{number}.example.org"));
     zone.name_servers = (1..=name_servers)
         .map(|number| NameServer { name: long(number), address: Ipv4Addr::new(192, 0, 2, number) })
         .collect();
-    let line = |number: u8| Line {
+    let line = |number: u8| UplinkState {
         name: number.to_string(),
         address: Some(Ipv4Addr::new(198, 51, 100, number)),
         source: None,
         weight: 1,
-        usable: true,
+        up: true,
     };
-    let lines = Snapshot { lines: (0..published).map(line).collect(), serial: 1 };
-    zone.published = vec![Published {
+    let lines = UplinkStates { lines: (0..published).map(line).collect(), serial: 1 };
+    zone.published = vec![PublishedName {
         name: name("www.example.org"),
         lines: (0..usize::from(published)).collect(),
     }];
@@ -191,7 +197,7 @@ fn the_most_addresses_that_are_answered_fit_into_a_datagram() {
         let answer =
             respond(zone.clone(), lines.clone(), &message.to_vec().unwrap(), Protocol::Udp, false);
         assert!(matches!(answer, Response::Full(_)));
-        assert_eq!(read(&answer).answers.len(), crate::dns::MOST_ADDRESSES);
+        assert_eq!(read(&answer).answers.len(), crate::dns::MAX_ADDRESSES);
     }
 }
 

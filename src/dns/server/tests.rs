@@ -7,12 +7,12 @@ use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::RecordType;
 
 use super::super::testing::{lines, name, zone};
-use super::super::{Lines, Prepared, Service, Settings};
+use super::super::{Prepared, Service, Settings, Uplinks};
 use super::*;
 
 struct Scene {
     service: Service,
-    lines: Lines,
+    lines: Uplinks,
     server: SocketAddr,
 }
 
@@ -25,7 +25,7 @@ fn start(rate: u32) -> Scene {
         helper: None,
     };
     let prepared = Prepared::new(settings).unwrap();
-    let lines = Lines::new(lines().lines);
+    let lines = Uplinks::new(lines().lines);
     let service = prepared.start(&lines).unwrap();
     let server = service.listening()[0];
     Scene { service, lines, server }
@@ -78,7 +78,7 @@ fn is_closed(mut stream: TcpStream) -> bool {
 fn datagrams_are_answered_and_follow_the_lines() {
     let scene = start(1000);
     assert_eq!(scene.ask("www.example.org").unwrap().answers.len(), 3);
-    scene.lines.set_usable(1, false);
+    scene.lines.set_up(1, false);
     assert_eq!(scene.ask("www.example.org").unwrap().answers.len(), 2);
     assert_eq!(scene.ask("x.example.org").unwrap().metadata.response_code, ResponseCode::NXDomain);
     assert_eq!(
@@ -124,7 +124,7 @@ fn a_silent_connection_is_closed() {
 fn one_network_does_not_take_all_connections() {
     let scene = start(1);
     let connections: Vec<TcpStream> =
-        (0..MOST_CONNECTIONS_OF_ONE_NETWORK).map(|_| scene.connect()).collect();
+        (0..MAX_CONNECTIONS_PER_NETWORK).map(|_| scene.connect()).collect();
     assert!(is_closed(scene.connect()));
     assert_eq!(scene.count("connections_refused"), 1);
     drop(connections);
@@ -143,15 +143,15 @@ fn one_network_does_not_take_all_connections() {
 
 #[test]
 fn all_places_together_are_limited() {
-    let places = Arc::new(Places::default());
+    let places = Arc::new(ConnectionSlots::default());
     let client =
         |number: usize| SocketAddr::from(([10, (number / 256) as u8, number as u8, 1], 5000));
-    let taken: Vec<Place> = (0..MOST_CONNECTIONS)
-        .map(|number| Places::take(&places, client(number)).unwrap())
+    let taken: Vec<ConnectionSlot> = (0..MAX_CONNECTIONS)
+        .map(|number| ConnectionSlots::take(&places, client(number)).unwrap())
         .collect();
-    assert!(Places::take(&places, client(MOST_CONNECTIONS)).is_none());
+    assert!(ConnectionSlots::take(&places, client(MAX_CONNECTIONS)).is_none());
     drop(taken);
-    assert!(Places::take(&places, client(0)).is_some());
+    assert!(ConnectionSlots::take(&places, client(0)).is_some());
     assert!(places.0.lock().is_empty(), "what is not used is not remembered");
 }
 

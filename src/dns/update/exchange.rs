@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::super::lines::{Line, Snapshot};
+use super::super::uplinks::{UplinkState, UplinkStates};
 use super::{Algorithm, Update};
 
 /// By what an update leaves.
@@ -85,7 +85,7 @@ impl UpdateError {
 pub(super) async fn send(
     update: &Update,
     records: &[Record],
-    lines: &Snapshot,
+    lines: &UplinkStates,
 ) -> Result<String, String> {
     let mut errors = Vec::new();
     for Way { name, source } in ways(update, lines) {
@@ -104,15 +104,15 @@ pub(super) async fn send(
 }
 
 /// The ways to the server, the best first: usable lines, the others (nobody is sure that they are dead), the host's route.
-fn ways(update: &Update, lines: &Snapshot) -> Vec<Way> {
+fn ways(update: &Update, lines: &UplinkStates) -> Vec<Way> {
     let own_route = Way { name: "by the host's own route".to_owned(), source: None };
     // Lines are IPv4.
     if !update.over_lines || update.server.is_ipv6() {
         return vec![own_route];
     }
-    let (usable, others): (Vec<&Line>, Vec<&Line>) =
-        lines.lines.iter().partition(|line| line.usable);
-    let over = |line: &Line| {
+    let (usable, others): (Vec<&UplinkState>, Vec<&UplinkState>) =
+        lines.lines.iter().partition(|line| line.up);
+    let over = |line: &UplinkState| {
         let source = line.source.filter(|_| line.address.is_some())?;
         Some(Way { name: format!("over {}", line.name), source: Some(source) })
     };

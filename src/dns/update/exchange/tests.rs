@@ -8,16 +8,23 @@ use hickory_proto::op::Metadata;
 use hickory_proto::rr::TSigResponseContext;
 
 use super::super::super::testing::{lines, name, zone};
-use super::super::{Key, Scope};
+use super::super::{Key, Replace};
 use super::*;
 
 fn update(server: SocketAddr) -> Update {
     let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
-    Update { server, over_lines: true, zone: zone().origin, scope: Scope::All, memory: None, key }
+    Update {
+        server,
+        over_lines: true,
+        zone: zone().origin,
+        replace: Replace::All,
+        announced: None,
+        key,
+    }
 }
 
 /// Three lines with addresses of this host, so that each is a way to a server on it.
-fn sourced() -> Snapshot {
+fn sourced() -> UplinkStates {
     let mut lines = lines();
     for (line, last) in lines.lines.iter_mut().zip(1..) {
         line.source = Some(Ipv4Addr::new(127, 72, 0, last));
@@ -25,7 +32,7 @@ fn sourced() -> Snapshot {
     lines
 }
 
-fn names(update: &Update, lines: &Snapshot) -> Vec<String> {
+fn names(update: &Update, lines: &UplinkStates) -> Vec<String> {
     ways(update, lines).into_iter().map(|way| way.name).collect()
 }
 
@@ -33,7 +40,7 @@ fn names(update: &Update, lines: &Snapshot) -> Vec<String> {
 fn usable_lines_come_first_and_the_hosts_own_route_last() {
     let mut update = update(([192, 0, 2, 53], 53).into());
     let mut lines = sourced();
-    lines.lines[0].usable = false;
+    lines.lines[0].up = false;
     assert_eq!(
         names(&update, &lines),
         ["over isp2", "over isp3", "over isp1", "by the host's own route"]

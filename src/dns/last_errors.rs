@@ -4,23 +4,23 @@ use parking_lot::Mutex;
 
 /// Troubles of whoever tells others.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
+pub(super) struct LastErrors {
     /// Why the zone elsewhere does not know how the lines are.
-    pub update: Trouble,
+    pub update: LastError,
     /// Why the hook is not run.
-    pub hook: Trouble,
+    pub hook: LastError,
 }
 
 /// One trouble as a sentence, while it lasts.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<String>>);
+pub(super) struct LastError(Mutex<Option<String>>);
 
-impl Trouble {
-    pub fn begin(&self, text: impl Into<String>) {
+impl LastError {
+    pub fn set(&self, text: impl Into<String>) {
         *self.0.lock() = Some(text.into());
     }
 
-    pub fn end(&self) {
+    pub fn clear(&self) {
         *self.0.lock() = None;
     }
 

@@ -5,25 +5,25 @@ use std::time::{Duration, Instant};
 
 use crate::nat::{DropReason, Drops};
 
-use super::events::{Events, News};
+use super::events::{EventKind, Events};
 
 /// What was told, and when.
 #[derive(Default)]
-pub(super) struct Shortages {
-    told: HashMap<DropReason, Told>,
+pub(super) struct ExhaustionWatch {
+    told: HashMap<DropReason, Reported>,
 }
 
-struct Told {
+struct Reported {
     count: u64,
     at: Instant,
 }
 
-impl Shortages {
+impl ExhaustionWatch {
     /// Looks at the drops so far. What has grown since it was told last is told, at most once in [`PAUSE`] for each reason.
-    pub(super) fn look(&mut self, drops: &Drops, now: Instant, events: &Events) {
+    pub(super) fn check(&mut self, drops: &Drops, now: Instant, events: &Events) {
         for (reason, packets) in self.news(drops, now) {
             let (reason, why) = (reason.name().to_owned(), reason.explanation().trim().to_owned());
-            events.tell(News::Dropping { reason, packets, why });
+            events.emit(EventKind::ResourceExhausted { reason, packets, why });
         }
     }
 
@@ -37,7 +37,7 @@ impl Shortages {
             let new = count - before.map_or(0, |told| told.count);
             if new != 0 && before.is_none_or(|told| now - told.at >= PAUSE) {
                 news.push((reason, new));
-                self.told.insert(reason, Told { count, at: now });
+                self.told.insert(reason, Reported { count, at: now });
             }
         }
         news
@@ -55,18 +55,18 @@ mod tests {
 
     #[test]
     fn a_shortage_is_told_at_once_and_then_once_a_minute_while_it_lasts() {
-        let (mut shortages, mut drops, start) =
-            (Shortages::default(), Drops::default(), Instant::now());
-        assert_eq!(shortages.news(&drops, start), []);
+        let (mut exhaustion, mut drops, start) =
+            (ExhaustionWatch::default(), Drops::default(), Instant::now());
+        assert_eq!(exhaustion.news(&drops, start), []);
         drops.count(DropReason::TableFull, 7);
         drops.count(DropReason::NoMapping, 7);
-        assert_eq!(shortages.news(&drops, start), [(DropReason::TableFull, 7)]);
+        assert_eq!(exhaustion.news(&drops, start), [(DropReason::TableFull, 7)]);
         drops.count(DropReason::TableFull, 5);
-        assert_eq!(shortages.news(&drops, start + Duration::from_secs(59)), []);
+        assert_eq!(exhaustion.news(&drops, start + Duration::from_secs(59)), []);
         drops.count(DropReason::PortsExhausted, 1);
-        let at_once = shortages.news(&drops, start + Duration::from_secs(59));
+        let at_once = exhaustion.news(&drops, start + Duration::from_secs(59));
         assert_eq!(at_once, [(DropReason::PortsExhausted, 1)], "each reason for itself");
-        assert_eq!(shortages.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
-        assert_eq!(shortages.news(&drops, start + 3 * PAUSE), [], "nothing new");
+        assert_eq!(exhaustion.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
+        assert_eq!(exhaustion.news(&drops, start + 3 * PAUSE), [], "nothing new");
     }
 }

@@ -16,7 +16,7 @@ use crate::config::Health;
 
 /// One line.
 #[derive(Debug)]
-pub(in crate::control) struct Line {
+pub(in crate::control) struct UplinkHealth {
     check: Option<Check>,
     carrier: bool,
     healthy: bool,
@@ -53,23 +53,23 @@ struct Round {
 
 /// A line has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::control) enum Turn {
+pub(in crate::control) enum UplinkEvent {
     /// It is healthy again.
     Up,
     /// It has failed, for this reason.
-    Down(Reason),
+    Down(DownReason),
 }
 
 /// Why a line has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::control) enum Reason {
+pub(in crate::control) enum DownReason {
     /// Its interface is down or gone, or has no address.
     NoCarrier,
     /// Too few targets answered for too long.
     NoAnswer,
 }
 
-impl Line {
+impl UplinkHealth {
     /// A line, watched from now on.
     pub(super) fn new(health: Option<&Health>, carrier: bool, now: Instant) -> Self {
         let check = health.map(|health| Check {
@@ -140,7 +140,12 @@ impl Line {
     }
 
     /// Takes in that a target has answered in a round.
-    pub(super) fn answered(&mut self, round: u64, latency: Duration, now: Instant) -> Option<Turn> {
+    pub(super) fn answered(
+        &mut self,
+        round: u64,
+        latency: Duration,
+        now: Instant,
+    ) -> Option<UplinkEvent> {
         let check = self.check.as_mut()?;
         check.note(true);
         check.latency = Some(check.latency.map_or(latency, |known| (known * 7 + latency) / 8));
@@ -151,9 +156,9 @@ impl Line {
             return None;
         }
         check.last_good = check.last_good.max(round.began);
-        check.win(number);
+        check.count_good_round(number);
         let recovers = self.carrier && !self.healthy && check.wins >= check.rise;
-        recovers.then(|| self.turn(Turn::Up, now))
+        recovers.then(|| self.turn(UplinkEvent::Up, now))
     }
 
     /// Takes in that a target has not answered.
@@ -164,14 +169,14 @@ impl Line {
     }
 
     /// Looks at the clock.
-    pub(super) fn tick(&mut self, now: Instant) -> Option<Turn> {
+    pub(super) fn tick(&mut self, now: Instant) -> Option<UplinkEvent> {
         self.deadline()
             .is_some_and(|deadline| now >= deadline)
-            .then(|| self.turn(Turn::Down(Reason::NoAnswer), now))
+            .then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer), now))
     }
 
     /// Takes in whether packets can leave by it. A line that is checked must prove itself afterwards.
-    pub(super) fn set_carrier(&mut self, carrier: bool, now: Instant) -> Option<Turn> {
+    pub(super) fn set_carrier(&mut self, carrier: bool, now: Instant) -> Option<UplinkEvent> {
         if std::mem::replace(&mut self.carrier, carrier) == carrier {
             return None;
         }
@@ -179,13 +184,13 @@ impl Line {
             check.wins = 0;
         }
         if !carrier {
-            return self.healthy.then(|| self.turn(Turn::Down(Reason::NoCarrier), now));
+            return self.healthy.then(|| self.turn(UplinkEvent::Down(DownReason::NoCarrier), now));
         }
-        (self.check.is_none() && !self.healthy).then(|| self.turn(Turn::Up, now))
+        (self.check.is_none() && !self.healthy).then(|| self.turn(UplinkEvent::Up, now))
     }
 
-    fn turn(&mut self, turn: Turn, now: Instant) -> Turn {
-        self.healthy = turn == Turn::Up;
+    fn turn(&mut self, turn: UplinkEvent, now: Instant) -> UplinkEvent {
+        self.healthy = turn == UplinkEvent::Up;
         self.since = now;
         if let Some(check) = &mut self.check {
             check.wins = 0;
@@ -197,7 +202,7 @@ impl Line {
 impl Check {
     /// Takes in a good round. An answer may take longer than the rounds are apart, so one that is still under way is not lost;
     /// one that a later round has overtaken is.
-    fn win(&mut self, number: u64) {
+    fn count_good_round(&mut self, number: u64) {
         let in_a_row = self.last_won.is_some_and(|last| last + 1 == number);
         if self.last_won.is_none_or(|last| last < number) {
             self.wins = if in_a_row { self.wins.saturating_add(1) } else { 1 };
@@ -232,7 +237,7 @@ mod tests {
     }
 
     /// Rounds of a second each, in which so many targets answer at once; what came of it, with the second.
-    fn play(line: &mut Line, start: Instant, answers: &[u32]) -> Vec<(u128, Turn)> {
+    fn play(line: &mut UplinkHealth, start: Instant, answers: &[u32]) -> Vec<(u128, UplinkEvent)> {
         let mut turns = Vec::new();
         for (second, count) in answers.iter().enumerate() {
             let began = start + SECOND * second as u32;
@@ -253,15 +258,18 @@ mod tests {
     #[test]
     fn it_fails_within_the_intervals_and_a_tenth_of_a_second_and_comes_back_after_wins() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 3)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
         let turns = play(&mut line, start, &[1, 1, 0, 0, 0, 0, 1, 1, 0, 1, 1, 1, 1]);
-        assert_eq!(turns, [(4090, Turn::Down(Reason::NoAnswer)), (11_020, Turn::Up)]);
+        assert_eq!(
+            turns,
+            [(4090, UplinkEvent::Down(DownReason::NoAnswer)), (11_020, UplinkEvent::Up)]
+        );
     }
 
     #[test]
     fn single_losses_do_no_harm() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 2, 1)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 2, 1)), true, start);
         assert_eq!(play(&mut line, start, &[1, 0, 1, 0, 1, 0, 1]), []);
         assert_eq!(line.latency(), Some(QUICK));
     }
@@ -269,15 +277,18 @@ mod tests {
     #[test]
     fn so_many_of_the_targets_must_answer_in_one_round() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(2, 1, 2)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(2, 1, 2)), true, start);
         let turns = play(&mut line, start, &[2, 1, 1, 3, 2, 2]);
-        assert_eq!(turns, [(1090, Turn::Down(Reason::NoAnswer)), (4020, Turn::Up)]);
+        assert_eq!(
+            turns,
+            [(1090, UplinkEvent::Down(DownReason::NoAnswer)), (4020, UplinkEvent::Up)]
+        );
     }
 
     #[test]
     fn answers_slower_than_the_interval_keep_a_line_up() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 3)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
         for second in 0..20 {
             let began = start + SECOND * second;
             let round = line.begin_round(began);
@@ -291,8 +302,11 @@ mod tests {
     #[test]
     fn a_failed_line_with_answers_slower_than_the_interval_comes_back() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 2)), true, start);
-        assert_eq!(play(&mut line, start, &[0, 0, 0, 0]), [(3090, Turn::Down(Reason::NoAnswer))]);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
+        assert_eq!(
+            play(&mut line, start, &[0, 0, 0, 0]),
+            [(3090, UplinkEvent::Down(DownReason::NoAnswer))]
+        );
         let mut turns = Vec::new();
         for second in 4..10 {
             let began = start + SECOND * second;
@@ -305,20 +319,20 @@ mod tests {
                 );
             }
         }
-        assert_eq!(turns, [(8, Turn::Up)], "won: 4, then 6 and 7 in a row");
+        assert_eq!(turns, [(8, UplinkEvent::Up)], "won: 4, then 6 and 7 in a row");
     }
 
     #[test]
     fn a_pause_of_the_whole_machine_is_not_the_fault_of_a_line() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 2)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
         assert_eq!(play(&mut line, start, &[1, 1]), []);
         let later = start + SECOND * 60;
         line.begin_round(later);
         assert_eq!(line.tick(later + QUICK), None);
         assert_eq!(
             line.tick(later + SECOND * 3),
-            Some(Turn::Down(Reason::NoAnswer)),
+            Some(UplinkEvent::Down(DownReason::NoAnswer)),
             "and from then on it is"
         );
     }
@@ -326,10 +340,10 @@ mod tests {
     #[test]
     fn without_carrier_it_fails_at_once_and_must_prove_itself_again() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 2)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 2)), true, start);
         assert_eq!(play(&mut line, start, &[1, 1]), []);
         let later = start + SECOND * 2;
-        assert_eq!(line.set_carrier(false, later), Some(Turn::Down(Reason::NoCarrier)));
+        assert_eq!(line.set_carrier(false, later), Some(UplinkEvent::Down(DownReason::NoCarrier)));
         assert_eq!(line.set_carrier(false, later), None);
         assert_eq!(
             play(&mut line, later, &[1, 1, 1]),
@@ -337,24 +351,24 @@ mod tests {
             "an answer without a carrier is an old one"
         );
         assert_eq!(line.set_carrier(true, later + SECOND * 3), None);
-        assert_eq!(play(&mut line, later + SECOND * 3, &[1, 1]), [(1020, Turn::Up)]);
+        assert_eq!(play(&mut line, later + SECOND * 3, &[1, 1]), [(1020, UplinkEvent::Up)]);
     }
 
     #[test]
     fn an_unchecked_line_follows_its_interface() {
         let start = Instant::now();
-        let mut line = Line::new(None, false, start);
+        let mut line = UplinkHealth::new(None, false, start);
         assert!(!line.is_healthy());
-        assert_eq!(line.set_carrier(true, start), Some(Turn::Up));
+        assert_eq!(line.set_carrier(true, start), Some(UplinkEvent::Up));
         assert_eq!(line.set_carrier(true, start), None);
-        assert_eq!(line.set_carrier(false, start), Some(Turn::Down(Reason::NoCarrier)));
+        assert_eq!(line.set_carrier(false, start), Some(UplinkEvent::Down(DownReason::NoCarrier)));
         assert_eq!((line.deadline(), line.loss()), (None, None));
     }
 
     #[test]
     fn the_loss_is_that_of_the_last_hundred() {
         let start = Instant::now();
-        let mut line = Line::new(Some(&health(1, 3, 3)), true, start);
+        let mut line = UplinkHealth::new(Some(&health(1, 3, 3)), true, start);
         (0..100).for_each(|_| line.unanswered());
         let round = line.begin_round(start);
         for _ in 0..25 {

@@ -17,13 +17,13 @@ pub(super) type Record = (Name, Ipv4Addr);
 
 /// What may be in the zone because of this box.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct AnnouncedRecords {
     /// None: it ends with the process.
     path: Option<PathBuf>,
     records: BTreeSet<Record>,
 }
 
-impl Memory {
+impl AnnouncedRecords {
     /// Reads what the last process left.
     pub fn open(path: Option<PathBuf>) -> Self {
         let text = match path.as_ref().map(fs::read_to_string) {
@@ -95,22 +95,25 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("box.announced");
         let record = |text, last| (name(text), Ipv4Addr::new(203, 0, 113, last));
-        let mut memory = Memory::open(Some(path.clone()));
+        let mut memory = AnnouncedRecords::open(Some(path.clone()));
         assert!(memory.records().is_empty());
         memory.add([record("www.example.org", 1), record("a.example.org", 2)].into_iter());
         memory.add([record("www.example.org", 3)].into_iter());
-        let reopened = Memory::open(Some(path.clone()));
+        let reopened = AnnouncedRecords::open(Some(path.clone()));
         assert_eq!(reopened.records(), memory.records());
         assert_eq!(reopened.records().len(), 3);
         memory.keep([record("www.example.org", 3)].into());
         assert_eq!(
-            Memory::open(Some(path.clone())).records(),
+            AnnouncedRecords::open(Some(path.clone())).records(),
             &[record("www.example.org", 3)].into()
         );
         // What is no record is passed over, and a file that cannot be written stops nothing.
         fs::write(&path, "www.example.org. 203.0.113.9\nnonsense\n\n. x\n").unwrap();
-        assert_eq!(Memory::open(Some(path)).records(), &[record("www.example.org", 9)].into());
-        let mut nowhere = Memory::open(Some("/nowhere/box.announced".into()));
+        assert_eq!(
+            AnnouncedRecords::open(Some(path)).records(),
+            &[record("www.example.org", 9)].into()
+        );
+        let mut nowhere = AnnouncedRecords::open(Some("/nowhere/box.announced".into()));
         nowhere.add([record("www.example.org", 1)].into_iter());
         assert_eq!(nowhere.records().len(), 1);
     }
