@@ -133,7 +133,7 @@ fn pieces_pass_in_every_order() {
 /// The state of a connection follows segments in pieces, too.
 #[test]
 fn a_connection_that_ends_in_pieces_ends() {
-    let _proof = proves(&["UDP-14", "UPD-2"]);
+    let _proof = proves(&["UDP-14", "RFC7857-2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     for mut connection in

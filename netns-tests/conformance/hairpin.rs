@@ -103,7 +103,7 @@ fn forwards_are_reached_from_inside_and_by_their_own_server() {
 
 #[test]
 fn echo_reaches_the_host_behind_an_external_address() {
-    let _proof = proves(&["ICMP-7q", "UPD-12"]);
+    let _proof = proves(&["ICMP-7q", "RFC7857-12"]);
     let whole = "name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12";
     let probe = Probe::start(Setup::new().pool().forward(whole));
     probe.inside.send(&craft::echo(S1, G2, QueryKind::EchoRequest, 5, 1, b"ping"));

@@ -77,20 +77,22 @@ pub fn measure(
     namespace.sysctl("net/ipv4/tcp_rmem", &format!("4096 {RECEIVE_BUFFER} {RECEIVE_BUFFER}"))?;
     // All connect before the first begins: a SYN behind a full queue would delay the rest.
     let mut connections = Vec::new();
-    for (line, target) in targets.iter().enumerate() {
+    for (uplink, target) in targets.iter().enumerate() {
         for client in clients.iter().cycle().take(CONNECTIONS) {
             interrupt.check()?;
-            connections.push((line, *client, *target, open(namespace, *client, *target)?));
+            connections.push((uplink, *client, *target, open(namespace, *client, *target)?));
         }
     }
     let downloads = connections
         .into_iter()
-        .map(|(line, client, target, connection)| Download::start(line, client, target, connection))
+        .map(|(uplink, client, target, connection)| {
+            Download::start(uplink, client, target, connection)
+        })
         .collect::<Result<Vec<_>, _>>()?;
 
     let received = || {
         let mut sums = vec![0; targets.len()];
-        downloads.iter().for_each(|download| sums[download.line] += download.received());
+        downloads.iter().for_each(|download| sums[download.uplink] += download.received());
         sums
     };
     interrupt.pause(WARM_UP)?;
@@ -137,7 +139,7 @@ fn open(
 
 /// An endless download on a thread of its own; ends when dropped.
 struct Download {
-    line: usize,
+    uplink: usize,
     client: Ipv4Addr,
     target: SocketAddrV4,
     shared: Arc<Shared>,
@@ -153,7 +155,7 @@ struct Shared {
 
 impl Download {
     fn start(
-        line: usize,
+        uplink: usize,
         client: Ipv4Addr,
         target: SocketAddrV4,
         connection: Connection,
@@ -164,7 +166,7 @@ impl Download {
         let thread = thread
             .spawn(move || download(connection, &theirs))
             .map_err(|source| LoadError::Download { target, client, source })?;
-        Ok(Download { line, client, target, shared, thread: Some(thread) })
+        Ok(Download { uplink, client, target, shared, thread: Some(thread) })
     }
 
     fn received(&self) -> u64 {

@@ -6,8 +6,9 @@ use crate::nat::DropReason;
 
 /// Findings of a box's own state. `up`: the interfaces that are up.
 pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
-    let lines = status.uplinks.iter().map(|uplink| line(uplink, up.contains(&uplink.interface)));
-    let mut findings: Vec<Finding> = lines.collect();
+    let uplinks =
+        status.uplinks.iter().map(|uplink| uplink_row(uplink, up.contains(&uplink.interface)));
+    let mut findings: Vec<Finding> = uplinks.collect();
     findings.push(table(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     let told = status.drops.iter().filter_map(|(name, count)| {
@@ -34,13 +35,13 @@ pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
     findings
 }
 
-fn line(uplink: &UplinkStatus, up: bool) -> Finding {
+fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
     let UplinkStatus { name, interface, since_seconds, .. } = uplink;
     match (uplink.healthy, uplink.carrier) {
-        (true, _) => Finding::ok("line", format!("{name} by {interface} is healthy")),
+        (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
         // A line whose address follows its interface is down without one.
         (false, false) if up => Finding::error(
-            "line",
+            "uplink",
             format!("{name} has failed {since_seconds} s ago: {interface} is up and has no address"),
             "nothing goes by this line",
         )
@@ -48,14 +49,14 @@ fn line(uplink: &UplinkStatus, up: bool) -> Finding {
             "see to its DHCP client, or whatever gives it one: ip address show dev {interface}; networkctl status {interface}"
         )),
         (false, false) => Finding::error(
-            "line",
+            "uplink",
             format!("{name} has failed {since_seconds} s ago: {interface} is down"),
             "nothing goes by this line",
         )
         .mend([format!("ip link set {interface} up")])
         .advice("if it is up already, see to its cable"),
         (false, true) => Finding::error(
-            "line",
+            "uplink",
             format!(
                 "{name} by {interface} has failed {since_seconds} s ago: its health check gets no answer"
             ),
@@ -179,7 +180,7 @@ mod tests {
         let findings = judge(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
         assert_eq!(
-            (of("line").severity, of("line").mend.as_slice()),
+            (of("uplink").severity, of("uplink").mend.as_slice()),
             (Severity::Error, &["ip link set wan0 up".to_owned()][..])
         );
         for id in ["sessions", "drops", "log"] {

@@ -12,7 +12,7 @@ const OTHER_PORT: u16 = 4001;
 
 #[test]
 fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
-    let _proof = crate::conformance::proves(&["CGN-6"]);
+    let _proof = crate::conformance::proves(&["RFC6888-6"]);
     for kind in [Published::OnLink, Published::Owned] {
         let scene = SingleBox::new(kind);
         scene.net.route("10.0.0.0/24", scene.outside).unwrap();

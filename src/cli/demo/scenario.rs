@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 
 use super::lab::{Lab, LabError};
-use super::report::{self, LineReport};
+use super::report::{self, UplinkReport};
 use super::topology::{Legs, Plan, Private, Topology, own_interface};
 
 /// A story other than that of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
-pub enum Story {
+pub enum Scenario {
     /// One box with two lines: the server has one address and needs no policy routing
     ThreeLegged,
     /// The same box watches its lines: one dies, and only what went over it notices
@@ -17,7 +17,7 @@ pub enum Story {
 
 /// How a story is set up and told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Script {
+pub(super) struct ScenarioSpec {
     /// Name in the JSON report; the story of two boxes has none.
     pub(super) name: Option<&'static str>,
     /// First line of what is shown.
@@ -31,11 +31,11 @@ pub(super) struct Script {
     /// Whether a line dies after the measurements.
     pub(super) fails: bool,
     /// The picture of what is set up.
-    pub(super) diagram: fn(&[LineReport], u32, &[Ipv4Addr]) -> String,
+    pub(super) diagram: fn(&[UplinkReport], u32, &[Ipv4Addr]) -> String,
 }
 
 /// Two lines, two boxes.
-const TWO_BOXES: Script = Script {
+const TWO_BOXES: ScenarioSpec = ScenarioSpec {
     name: None,
     title: "natbox demo: one server on two unrelated lines, in network namespaces on this machine",
     boxes: &[
@@ -44,16 +44,16 @@ const TWO_BOXES: Script = Script {
     ],
     copies: "copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own",
     build: |lab, mbit| {
-        Topology::two_lines(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
+        Topology::two_uplinks(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
     },
     fails: false,
     diagram: report::two_boxes,
 };
 
 /// Two lines, one box.
-const THREE_LEGGED: Script = Script {
+const THREE_LEGGED: ScenarioSpec = ScenarioSpec {
     name: Some("three-legged"),
-    title: "natbox demo three-legged: one server behind one box with two unrelated lines, in network namespaces on \
+    title: "natbox demo three-legged: one server behind one box with two unrelated uplinks, in network namespaces on \
             this machine",
     boxes: &[("three-legged", include_str!("../../../configs/three-legged.yaml"))],
     copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
@@ -63,7 +63,7 @@ const THREE_LEGGED: Script = Script {
 };
 
 /// Two lines, one box that watches them.
-const FAILOVER: Script = Script {
+const FAILOVER: ScenarioSpec = ScenarioSpec {
     name: Some("failover"),
     title: "natbox demo failover: one box with two lines, of which one dies, in network namespaces on this machine",
     boxes: &[("failover", include_str!("../../../configs/failover.yaml"))],
@@ -74,17 +74,17 @@ const FAILOVER: Script = Script {
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
-    let legs = Legs { lines: 2, servers: 1, mbit: Some(mbit), one_network: false };
+    let legs = Legs { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
     Topology::three_legged(lab, legs, own_interface)
 }
 
-impl Script {
+impl ScenarioSpec {
     /// The script of a story; without one that of two boxes.
-    pub(super) fn of(story: Option<Story>) -> &'static Script {
-        match story {
+    pub(super) fn of(scenario: Option<Scenario>) -> &'static ScenarioSpec {
+        match scenario {
             None => &TWO_BOXES,
-            Some(Story::ThreeLegged) => &THREE_LEGGED,
-            Some(Story::Failover) => &FAILOVER,
+            Some(Scenario::ThreeLegged) => &THREE_LEGGED,
+            Some(Scenario::Failover) => &FAILOVER,
         }
     }
 }
