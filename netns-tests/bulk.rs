@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 use serde_json::Value;
 
 use crate::lab::{PATIENCE, Site, require, wait_for};

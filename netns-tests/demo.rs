@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::lab::Lab;
+use natbox::lab::Lab;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::Legs;
 use natbox::control::{Event, News};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::Legs;
 use rustix::process::Signal;
 
 use crate::failover::set_carrier;

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::http::{Connection, Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Uplink};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::http::{Connection, Server, connect};
+use natbox::lab::topology::{CLIENTS, Legs, Uplink};
 
 use crate::lab::{BoxConfig, Echo, Nginx, PATIENCE, Site, datagrams, listen, wait_for};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use natbox::cli::demo::capture::Capture;
-use natbox::cli::demo::http;
+use natbox::lab::capture::Capture;
+use natbox::lab::http;
 use rustix::process::Signal;
 
 use crate::single_box::{

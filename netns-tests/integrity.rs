@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Nginx, Site, output, require};
 

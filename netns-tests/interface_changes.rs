@@ -4,11 +4,11 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Uplink};
 use natbox::control::Reloaded;
 use natbox::control::admin::{self, Request};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::{CLIENTS, Legs, Uplink};
 
 use crate::lab::{BoxConfig, PATIENCE, Site, listen, wait_for};
 

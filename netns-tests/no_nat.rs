@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use rustix::process::Signal;
 
 use crate::single_box::{CLIENT, Published, SERVER, SingleBox, eventually, seconds};

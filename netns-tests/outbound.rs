@@ -1,8 +1,8 @@
 //! The servers' own connections: which line they leave by is the server's choice of source address.
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::Server;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::Server;
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::{Pattern, connect};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Pattern, connect};
+use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::lab::{Nginx, PATIENCE, Site};

@@ -1,7 +1,7 @@
 //! Echo requests, in and out.
 
 use anyhow::Result;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, ping};
 

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Answer, Handler, Request, Server};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddrV4;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Nginx, Site, curl, wait_for};
 

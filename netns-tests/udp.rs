@@ -1,7 +1,7 @@
 //! UDP through a forward, there and back.
 
 use anyhow::{Context, Result};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Echo, Site, datagrams, exchange};
 

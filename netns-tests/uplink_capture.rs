@@ -4,8 +4,8 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, listen, wait_for};
 

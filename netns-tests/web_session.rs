@@ -6,8 +6,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Answer, Handler, Request, Server};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Private};
+use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::topology::{CLIENTS, Legs, Private};
 
 use crate::lab::{Site, curl, listen};
 

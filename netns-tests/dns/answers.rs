@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::lab::Namespace;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::Namespace;
+use natbox::lab::topology::{CLIENTS, Private};
 
 use super::programs::{dig, short};
 use super::{Address, ZONE, start};

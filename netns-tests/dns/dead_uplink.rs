@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::http;
-use natbox::cli::demo::lab::Namespace;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::Namespace;
+use natbox::lab::http;
+use natbox::lab::topology::{CLIENTS, Private};
 
 use super::programs::{ServedZone, StubResolver, authority, dig, resolver, short};
 use super::{Address, ZONE, start};

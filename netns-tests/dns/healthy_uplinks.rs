@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::Legs;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::Legs;
 
 use super::programs::short;
 use super::start_box;

@@ -22,9 +22,9 @@ mod updates;
 use std::path::Path;
 
 use anyhow::Result;
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::{Lab, Namespace};
 
 use crate::lab::{NATBOX, Site};
 

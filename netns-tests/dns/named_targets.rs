@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, Legs};
 
 use super::programs::{ServedZone, StubResolver, authority};
 use crate::failover::{health, set_router};

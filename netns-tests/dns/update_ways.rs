@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, Legs};
 
 use super::programs::{SECRET_256, key, served, short};
 use super::start_box;

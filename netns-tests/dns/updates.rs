@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::{CLIENTS, Private};
 use natbox::control::DnsStatus;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::programs::{SECRET_256, Server, key, served, short};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::topology::{Legs, Private};
 use natbox::host::doctor::Severity;
+use natbox::lab::topology::{Legs, Private};
 
 use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};

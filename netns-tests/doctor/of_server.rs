@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::{Legs, Private};
 use natbox::host::doctor::Severity;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::{Legs, Private};
 
 use crate::doctor::{assert_named_and_mended, broken, examine};
 use crate::lab::{Site, datagrams, listen};

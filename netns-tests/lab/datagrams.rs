@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 

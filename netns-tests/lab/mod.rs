@@ -1,6 +1,6 @@
 //! What the tests share: a site with two lines, boxes on it, real programs in it, and waiting without sleeping blindly.
 //!
-//! The namespaces themselves are those of the demo ([`natbox::cli::demo::lab`], [`natbox::cli::demo::topology`]).
+//! The namespaces themselves are those of the demo ([`natbox::lab`], [`natbox::lab::topology`]).
 
 mod datagrams;
 mod programs;
@@ -12,13 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::capture::{Expected, UplinkCapture};
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::lab::{Lab, LabError, Namespace};
-use natbox::cli::demo::topology::{
-    Attachment, Legs, Plan, Private, Topology, Uplink, own_interface,
-};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::capture::{Expected, UplinkCapture};
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::topology::{Attachment, Legs, Plan, Private, Topology, Uplink, own_interface};
+use natbox::lab::{Lab, LabError, Namespace};
 
 pub use datagrams::{Echo, datagrams, exchange};
 pub use programs::{Nginx, curl, hops, output, ping, require};

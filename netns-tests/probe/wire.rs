@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use natbox::packet::{ChecksumMode, craft};
 use tun_tap::{Iface, Mode};
 

@@ -31,8 +31,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 
-use natbox::cli::demo::http;
-use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::lab::http;
+use natbox::lab::{Lab, Namespace};
 
 /// The program under test.
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::connect_from;
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::http::connect_from;
+use natbox::lab::topology::CLIENTS;
 use rustix::net::sockopt::set_socket_reuseaddr;
 
 use super::{ECHO, WEB, legs, services};

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, legs, services};
 use crate::lab::{Echo, Site, datagrams};

@@ -23,7 +23,7 @@ use std::fs;
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, Legs};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, curl, datagrams, exchange, ping};
 

@@ -1,8 +1,8 @@
 //! What the box's host itself says over its lines: its answers at published addresses that are its own, and its errors.
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, legs, serve_page, services};
 use crate::lab::{Echo, PATIENCE, Site, curl, hops, listen, ping};

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange, ping};

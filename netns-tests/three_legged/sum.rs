@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::Server;
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::load;
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::http::Server;
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::load;
+use natbox::lab::topology::{CLIENTS, Legs};
 
 use super::{WEB, services};
 use crate::lab::{Site, listen};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::capture::{Capture, TCP};
-use natbox::cli::demo::lab::{Lab, LabError, Namespace, hardware_address};
-use natbox::cli::demo::topology::{Attachment, CLIENTS, Legs};
+use natbox::lab::capture::{Capture, TCP};
+use natbox::lab::topology::{Attachment, CLIENTS, Legs};
+use natbox::lab::{Lab, LabError, Namespace, hardware_address};
 use parking_lot::Mutex;
 
 use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};

@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::boxes::{BoxError, NatBox};
-use super::http::{self, Connection, connect};
-use super::interrupt::Interrupt;
-use super::lab::{LabError, Namespace};
-use super::topology::{CLIENTS, Topology, Uplink};
 use super::{DemoError, PORT, Screen};
 use crate::control::Status;
+use crate::lab::boxes::{BoxError, NatBox};
+use crate::lab::http::{self, Connection, connect};
+use crate::lab::interrupt::Interrupt;
+use crate::lab::topology::{CLIENTS, Topology, Uplink};
+use crate::lab::{LabError, Namespace};
 
 /// What came of it; the field names are keys of `--json`.
 #[derive(Clone, Debug, Default, Serialize)]

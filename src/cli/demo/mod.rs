@@ -1,32 +1,18 @@
-//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report. A story tells with
-//! which boxes.
+//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report.
+//! A scenario says with which boxes. Namespaces, servers, downloads and captures are those of [`crate::lab`].
 //!
 //! ```text
-//! interrupt   Ctrl-C and SIGTERM as a return value
-//! lab         namespaces and processes that clean up after themselves
-//! topology    lines, boxes and servers built out of them (the pictures are there)
-//! story       what the stories differ in
-//! boxes       `natbox run` and its admin socket
-//! http        the web server and the clients
-//! load        downloads and their goodput
-//! failover    a line that dies and comes back
-//! capture     what leaves by which line
+//! scenario    in what the scenarios differ
+//! failover    an uplink that fails and comes back
 //! report      the findings
 //! ```
 //!
 //! Everything but the boxes runs in this process. The boxes are real `natbox run` processes with copies of the
 //! published configuration files.
 
-pub mod boxes;
-pub mod capture;
 pub mod failover;
-pub mod http;
-pub mod interrupt;
-pub mod lab;
-pub mod load;
 pub mod report;
 mod scenario;
-pub mod topology;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -37,16 +23,16 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use crate::lab::boxes::{BoxError, NatBox};
+use crate::lab::capture::{Expected, SETTLE, UplinkCapture};
+use crate::lab::interrupt::{Interrupt, Interrupted};
+use crate::lab::load::{self, LoadError};
+use crate::lab::topology::{CLIENTS, Topology, Uplink};
+use crate::lab::{Lab, LabError, http};
 use anyhow::anyhow;
-use boxes::{BoxError, NatBox};
-use capture::{Expected, SETTLE, UplinkCapture};
 use failover::Failover;
-use interrupt::{Interrupt, Interrupted};
-use lab::{Lab, LabError};
-use load::LoadError;
 use report::{Report, ScenarioReport, UplinkReport};
 use scenario::{Scenario, ScenarioSpec};
-use topology::{CLIENTS, Topology, Uplink};
 
 use super::{Failure, warn};
 
@@ -144,7 +130,7 @@ impl From<LoadError> for DemoError {
 /// behind in any case.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (options, spec) = (&arguments.options, ScenarioSpec::of(arguments.scenario));
-    lab::check_host().map_err(Failure::environment)?;
+    crate::lab::check_host().map_err(Failure::environment)?;
     let interrupt = Interrupt::listen().map_err(Failure::environment)?;
     let screen = Screen { errors: options.json, line_open: Cell::new(false) };
     // The program's own hook ends the process at once, which would leave the namespaces to the next start.

@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::lab::{Lab, LabError};
 use super::report::{self, UplinkReport};
-use super::topology::{Legs, Plan, Private, Topology, own_interface};
+use crate::lab::topology::{Legs, Plan, Private, Topology, own_interface};
+use crate::lab::{Lab, LabError};
 
 /// A story other than that of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::http::{Connection, Pattern, connect};
 use super::interrupt::{Interrupt, Interrupted};
-use super::lab::{LabError, Namespace, QUEUE_BYTES};
+use super::{LabError, Namespace, QUEUE_BYTES};
 
 /// Connections at one time on each line.
 pub const CONNECTIONS: usize = 12;

@@ -21,8 +21,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::lab::{Lab, LabError, Namespace, hardware_address};
 use super::{Server, Topology, Uplink, address, clients, name_and_network};
+use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// Most servers that the address plan has room for.
 pub const MAX_SERVERS: u8 = 5;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::interrupt::{Interrupt, Interrupted};
-use super::lab::{Child, LabError, Namespace};
+use super::{Child, LabError, Namespace};
 use crate::control::Status;
 use crate::control::admin::{self, ClientError, Request};
 

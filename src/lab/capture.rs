@@ -16,7 +16,7 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, eth, recv, socket_with, sockopt,
 };
 
-use super::lab::{LabError, Namespace};
+use super::{LabError, Namespace};
 
 /// Bytes kept of each frame: all headers, no more.
 const SNAP: usize = 192;

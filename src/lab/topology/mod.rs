@@ -6,7 +6,7 @@ mod two_uplinks;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::lab::{Lab, LabError, Namespace};
+use crate::lab::{Lab, LabError, Namespace};
 
 pub use three_legged::{Attachment, Legs, own_interface};
 pub use two_uplinks::{MAX_SERVERS, Plan, Private};

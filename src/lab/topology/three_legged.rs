@@ -23,8 +23,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::super::lab::{Lab, LabError, Namespace, hardware_address};
 use super::{Server, Topology, Uplink, address, clients, name_and_network};
+use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
