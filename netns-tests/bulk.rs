@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use natbox::lab::topology::{CLIENTS, Private};
 use serde_json::Value;
 
-use crate::lab::{PATIENCE, Site, require, wait_for};
+use crate::lab::{Site, TIMEOUT, require, wait_for};
 
 #[test]
-fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> {
+fn uploads_downloads_and_datagrams_flow_over_both_uplinks_at_once() -> Result<()> {
     require("iperf3")?;
     let site = Site::new(Private::Shared, 1)?;
     let (mut boxes, mut servers) = (Vec::new(), Vec::new());
@@ -57,7 +57,7 @@ fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> 
             );
         }
         for client in &mut clients {
-            let status = client.wait(PATIENCE)?;
+            let status = client.wait(TIMEOUT)?;
             ensure!(
                 status.is_some_and(|status| status.success()),
                 "{kind}: {status:?}\n{}",

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use natbox::control::{Event, News};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::topology::Legs;
+use natbox::lab::topology::ThreeLeggedPlan;
 use rustix::process::Signal;
 
 use crate::failover::set_carrier;
@@ -44,7 +44,12 @@ impl Follower {
 
 #[test]
 fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let mut natbox = site.start(0, &site.three_legged_config())?;
     let name = natbox.status()?.name;
     let mut follower = Follower::start(&natbox)?;
@@ -87,7 +92,12 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
 /// `natbox events --follow | head -1`, and a follower that never reads.
 #[test]
 fn followers_that_do_not_read_stop_nothing() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let natbox = site.start(0, &site.three_legged_config())?;
     let mut gone = Follower::start(&natbox)?;
     gone.next()?;

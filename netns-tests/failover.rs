@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::http::{Connection, Server, connect};
-use natbox::lab::topology::{CLIENTS, Legs, Uplink};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
 
-use crate::lab::{BoxConfig, Echo, Nginx, PATIENCE, Site, datagrams, listen, wait_for};
+use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
 
 /// Where the Internet tells whom it sees.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
@@ -29,7 +29,12 @@ pub const LOSE: u32 = 3;
 pub const SLACK: Duration = Duration::from_millis(600);
 
 fn site() -> Result<(Site, Server)> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let outside = Server::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
     Ok((site, outside))
 }
@@ -47,7 +52,7 @@ struct Talk {
 
 impl Talk {
     fn new(site: &Site) -> Result<Talk> {
-        let mut connection = site.server().enter(|| connect(None, OUTSIDE, PATIENCE))??;
+        let mut connection = site.server().enter(|| connect(None, OUTSIDE, TIMEOUT))??;
         let external = seen(&mut connection)?;
         Ok(Talk { connection, external })
     }
@@ -106,7 +111,7 @@ fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
 
 /// Every kind of probe; the line that stays is asked by others than the one that dies.
 #[test]
-fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
+fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.uplink(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
         [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| {
@@ -184,7 +189,7 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
 
 /// Without health checks, too. Nobody on the other line misses a datagram, and with `keep` the sessions of the line go on.
 #[test]
-fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
+fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
     let (site, _outside) = site()?;
     let config = site.three_legged_config().forward("udp", ECHO, site.server_address(0), ECHO);
     let natbox = site.start(0, &config)?;
@@ -233,7 +238,7 @@ fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()
 
 /// The line works, and only its target is silent: what is under way shows that it may go on.
 #[test]
-fn a_drained_line_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
+fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
     let (site, _outside) = site()?;
     let target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
     let config = site
@@ -254,7 +259,8 @@ fn a_drained_line_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
 }
 
 #[test]
-fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_own() -> Result<()> {
+fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_its_own()
+-> Result<()> {
     let (site, _outside) = site()?;
     let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
     let target: TcpListener = open()?;
@@ -312,8 +318,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
     let natbox = site.start(0, &config)?;
     let fetch = |address: Ipv4Addr| -> Result<()> {
         let to = SocketAddrV4::new(address, WEB);
-        let answer =
-            site.client().enter(|| connect(Some(CLIENTS[1]), to, PATIENCE)?.get("/"))??;
+        let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, TIMEOUT)?.get("/"))??;
         ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
         Ok(())
     };
@@ -350,7 +355,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 }
 
 #[test]
-fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
+fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =
@@ -364,7 +369,7 @@ fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
     let first = Talk::new(&site)?.external;
     for _ in 0..20 {
         ensure!(Talk::new(&site)?.external == first, "the host's connections are on one line");
-        let mut connection = site.server().enter(|| connect(None, elsewhere, PATIENCE))??;
+        let mut connection = site.server().enter(|| connect(None, elsewhere, TIMEOUT))??;
         ensure!(seen(&mut connection)? == site.uplink(1).published);
     }
     Ok(())

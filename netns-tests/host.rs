@@ -162,7 +162,7 @@ fn traffic_comes_back_with_a_link_that_went_down() {
 }
 
 #[test]
-fn a_smaller_mtu_of_the_line_is_told_to_senders_at_once() {
+fn a_smaller_mtu_of_the_uplink_is_told_to_senders_at_once() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());
     let sink = Sink::listen(&scene.net, CLIENT, 9000);

@@ -149,7 +149,7 @@ fn no_mapping_takes_a_port_at_which_the_host_waits() {
 }
 
 #[test]
-fn a_killed_box_that_owned_the_address_is_mended_by_the_next() {
+fn the_next_start_recovers_from_a_killed_box_that_had_the_address() {
     let scene = SingleBox::new(Published::Owned);
     let _server = scene.serve();
     let before = scene.host_state();

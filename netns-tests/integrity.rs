@@ -27,13 +27,13 @@ const LADDER: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn a_download_over_both_lines_at_once_is_intact_with_interface_offloads() -> Result<()> {
+fn a_download_over_both_uplinks_at_once_is_intact_with_interface_offloads() -> Result<()> {
     let _proof = crate::conformance::proves(&["CSUM-5"]);
     downloads_are_intact(true)
 }
 
 #[test]
-fn a_download_over_both_lines_at_once_is_intact_without_interface_offloads() -> Result<()> {
+fn a_download_over_both_uplinks_at_once_is_intact_without_interface_offloads() -> Result<()> {
     let _proof = crate::conformance::proves(&["CSUM-5"]);
     downloads_are_intact(false)
 }

@@ -8,16 +8,21 @@ use natbox::control::Reloaded;
 use natbox::control::admin::{self, Request};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::http::{Server, connect};
-use natbox::lab::topology::{CLIENTS, Legs, Uplink};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
 
-use crate::lab::{BoxConfig, PATIENCE, Site, listen, wait_for};
+use crate::lab::{BoxConfig, Site, TIMEOUT, listen, wait_for};
 
 /// Published port of the web server.
 const WEB: u16 = 80;
 
 /// Two lines, with the web server published on both.
 fn site() -> Result<(Site, Server, BoxConfig)> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     Ok((site, server, config))
@@ -25,8 +30,8 @@ fn site() -> Result<(Site, Server, BoxConfig)> {
 
 fn fetch(site: &Site, address: Ipv4Addr, port: u16) -> Result<()> {
     let to = SocketAddrV4::new(address, port);
-    let patience = PATIENCE / 10;
-    let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, patience)?.get("/"))??;
+    let timeout = TIMEOUT / 10;
+    let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, timeout)?.get("/"))??;
     ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
     Ok(())
 }
@@ -56,7 +61,7 @@ fn way_out(uplink: &Uplink) -> Result<String> {
 }
 
 #[test]
-fn a_line_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
+fn an_uplink_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
     let (site, _web, config) = site()?;
     let natbox = site.start(0, &config)?;
     let (first, second) = (site.uplink(0), site.uplink(1));
@@ -74,7 +79,7 @@ fn a_line_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
 
 /// Its packets must not leave by the line that the main table knows, with an address that the provider there does not.
 #[test]
-fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
+fn an_uplink_without_routes_leaves_by_no_other() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     let gateway = first.gateway.to_string();
@@ -94,7 +99,7 @@ fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
 }
 
 #[test]
-fn a_box_begins_while_a_line_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
+fn a_box_begins_while_an_uplink_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
     let (site, _web, config) = site()?;
     let second = site.uplink(1);
     set(second, "down")?;
@@ -146,7 +151,7 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
 }
 
 #[test]
-fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_last_reload()
+fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_last_reload()
 -> Result<()> {
     let (site, _web, config) = site()?;
     let config = config.followed(1);
@@ -184,7 +189,7 @@ fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_las
 
 /// As PPP leaves it: the address of the other end, and a default route without a next hop.
 #[test]
-fn a_line_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
+fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     ip(second, "route flush table main type unicast default").ok();

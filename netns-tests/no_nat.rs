@@ -11,7 +11,7 @@ const EXEMPT_PORT: u16 = 4000;
 const OTHER_PORT: u16 = 4001;
 
 #[test]
-fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
+fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
     let _proof = crate::conformance::proves(&["RFC6888-6"]);
     for kind in [Published::OnLink, Published::Owned] {
         let scene = SingleBox::new(kind);

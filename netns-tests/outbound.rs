@@ -7,12 +7,12 @@ use natbox::lab::topology::{CLIENTS, Private};
 use crate::lab::{Site, curl, listen};
 
 #[test]
-fn the_server_goes_out_over_each_line_of_a_shared_network() -> Result<()> {
+fn the_server_goes_out_over_each_uplink_of_a_shared_network() -> Result<()> {
     the_internet_sees_the_published_address_of_each_uplink(Private::Shared)
 }
 
 #[test]
-fn the_server_goes_out_over_each_line_of_separate_networks() -> Result<()> {
+fn the_server_goes_out_over_each_uplink_of_separate_networks() -> Result<()> {
     the_internet_sees_the_published_address_of_each_uplink(Private::Separate)
 }
 

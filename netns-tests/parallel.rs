@@ -8,7 +8,7 @@ use natbox::lab::http::{Pattern, connect};
 use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lab::{Nginx, PATIENCE, Site};
+use crate::lab::{Nginx, Site, TIMEOUT};
 
 /// Connections on each of the two lines.
 const EACH: usize = 500;
@@ -40,7 +40,7 @@ fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
             .zip(uplinks)
             .take(2 * EACH)
             .map(|(client, uplink)| {
-                connect(Some(*client), site.uplink(*uplink).endpoint(80), PATIENCE)
+                connect(Some(*client), site.uplink(*uplink).endpoint(80), TIMEOUT)
             })
             .collect::<std::io::Result<Vec<_>>>()
     })??;

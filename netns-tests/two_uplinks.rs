@@ -10,28 +10,28 @@ use natbox::lab::topology::{CLIENTS, Private};
 use crate::lab::{Nginx, Site, curl, wait_for};
 
 #[test]
-fn two_lines_on_one_shared_private_network() -> Result<()> {
-    both_lines_serve_every_client(Private::Shared, "auto")
+fn two_uplinks_on_one_shared_private_network() -> Result<()> {
+    both_uplinks_serve_every_client(Private::Shared, "auto")
 }
 
 #[test]
-fn two_lines_on_separate_private_networks() -> Result<()> {
-    both_lines_serve_every_client(Private::Separate, "auto")
+fn two_uplinks_on_separate_private_networks() -> Result<()> {
+    both_uplinks_serve_every_client(Private::Separate, "auto")
 }
 
 #[test]
 fn boxes_with_one_worker() -> Result<()> {
-    both_lines_serve_every_client(Private::Shared, "1")
+    both_uplinks_serve_every_client(Private::Shared, "1")
 }
 
 #[test]
 fn boxes_with_two_workers() -> Result<()> {
-    both_lines_serve_every_client(Private::Shared, "2")
+    both_uplinks_serve_every_client(Private::Shared, "2")
 }
 
 /// Every client fetches a page over each line; replies leave by the line that the request came in on, and nginx sees
 /// the clients by their own addresses.
-fn both_lines_serve_every_client(private: Private, workers: &str) -> Result<()> {
+fn both_uplinks_serve_every_client(private: Private, workers: &str) -> Result<()> {
     let site = Site::new(private, 1)?;
     let page = "x".repeat(300_000);
     fs::write(site.lab.directory().join("page"), &page)?;

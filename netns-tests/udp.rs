@@ -9,7 +9,7 @@ use crate::lab::{Echo, Site, datagrams, exchange};
 const LARGEST: usize = 1500 - 20 - 8;
 
 #[test]
-fn udp_is_echoed_over_both_lines_at_every_size() -> Result<()> {
+fn udp_is_echoed_over_both_uplinks_at_every_size() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let mut kept = Vec::new();
     for uplink in [0, 1] {

@@ -10,7 +10,7 @@ use natbox::lab::topology::{CLIENTS, Private};
 use crate::lab::{Site, listen, wait_for};
 
 #[test]
-fn packets_from_an_address_of_the_other_line_are_counted() -> Result<()> {
+fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let uplink = site.uplink(0);
     let stray = site.uplink(1).published;
@@ -52,9 +52,9 @@ fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     site.server().ip(&["route", "replace", "default", "via", &wrong, "table", "102"])?;
     let watch = site.watch(0)?;
 
-    let patience = Duration::from_secs(1);
+    let timeout = Duration::from_secs(1);
     let attempt =
-        site.client().enter(|| connect(Some(CLIENTS[0]), site.uplink(1).endpoint(80), patience))?;
+        site.client().enter(|| connect(Some(CLIENTS[0]), site.uplink(1).endpoint(80), timeout))?;
     ensure!(attempt.is_err(), "a reply by the wrong line cannot open a connection");
     let counts = watch.finish();
     ensure!(counts.wrong >= 1 && counts.replies == 0, "{counts:?}");

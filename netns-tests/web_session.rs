@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
 use natbox::lab::http::{Answer, Handler, Request, Server};
-use natbox::lab::topology::{CLIENTS, Legs, Private};
+use natbox::lab::topology::{CLIENTS, Private, ThreeLeggedPlan};
 
 use crate::lab::{Site, curl, listen};
 
@@ -19,8 +19,13 @@ fn a_session_bound_to_the_client_address_survives_alternating_uplinks() -> Resul
 }
 
 #[test]
-fn it_survives_behind_one_box_with_both_lines_too() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+fn it_survives_behind_one_box_with_both_uplinks_too() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let server = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, server, 80))?;
     assert_a_session_survives(&site, &[server])

@@ -108,7 +108,7 @@ fn an_unsolicited_syn_is_met_with_silence() {
 }
 
 #[test]
-fn a_late_error_answers_a_syn_that_nobody_meets() {
+fn a_delayed_reject_answers_a_syn_without_counterpart() {
     let _proof = proves(&["TCP-4"]);
     let probe = Probe::start(Setup::new().nat("unsolicited_syn: late-error"));
     let mapped = probe.connect_out(at(S1, 5000), at(E1, 80)).external;

@@ -172,11 +172,11 @@ fn hairpin_ends_and_carries_fragments() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
         let mut whole = long.clone();
         craft::set_identification(&mut whole, 100 + order[0] as u16);
-        let pieces = craft::fragments(&whole, 40);
+        let fragments = craft::fragments(&whole, 40);
         for number in order {
-            probe.inside.send(&pieces[number]);
+            probe.inside.send(&fragments[number]);
         }
-        let mut payload: Vec<_> = probe.inside.expect_all(3, "the pieces");
+        let mut payload: Vec<_> = probe.inside.expect_all(3, "the fragments");
         assert!(
             payload
                 .iter()

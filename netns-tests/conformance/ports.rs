@@ -95,7 +95,7 @@ fn ports_cannot_be_foreseen() {
 }
 
 #[test]
-fn a_freed_port_rests_for_others() {
+fn a_freed_port_is_not_reused_by_others_during_the_delay() {
     let _proof = proves(&["RFC6888-8"]);
     // By default filtering knows every remote endpoint, which exempts; here anyone may answer, so ports rest.
     let setup = Setup::new()

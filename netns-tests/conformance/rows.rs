@@ -363,7 +363,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["FRAG-2"],
                 "MUST (P)",
-                "Incomplete datagrams are forgotten; late pieces join no new one",
+                "Incomplete datagrams are forgotten; late fragments join no new one",
             ),
             row(&["FRAG-3"], "MUST (P)", "Pieces that different workers read meet"),
         ],

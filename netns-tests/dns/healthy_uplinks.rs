@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::topology::Legs;
+use natbox::lab::topology::ThreeLeggedPlan;
 
 use super::programs::short;
 use super::start_box;
 use crate::failover::{INTERVAL, LOSE, SLACK, health, set_router};
 use crate::lab::{BoxConfig, Site, wait_for};
 
-const LEGS: Legs = Legs { uplinks: 2, servers: 1, mbit: None, one_network: false };
+const LEGS: ThreeLeggedPlan =
+    ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false };
 
 fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
     let servers = "name_servers: [{ name: ns1, address: 203.0.113.10 }]";
@@ -34,7 +35,7 @@ fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
 }
 
 #[test]
-fn new_clients_are_led_past_a_dead_line_as_soon_as_it_has_failed() -> Result<()> {
+fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
     let (stays, dies) = (site.uplink(0), site.uplink(1));
     let config = site

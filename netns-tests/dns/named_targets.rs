@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use natbox::lab::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use super::programs::{ServedZone, StubResolver, authority};
 use crate::failover::{health, set_router};
@@ -16,7 +16,12 @@ const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
 fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let page = SocketAddrV4::new(CLIENTS[4], 8081);
     let zone = ServedZone {
         name: "example.org.",

@@ -194,7 +194,7 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
         ensure!(fs::read_to_string(process.join("cmdline"))?.contains("run-hooks"), "{helper}");
         natbox.process().signal(signal)?;
         wait_for("the helper's end", || Ok((!process.exists()).then_some(())))?;
-        natbox.process().wait(crate::lab::PATIENCE)?.context("the box does not end")?;
+        natbox.process().wait(crate::lab::TIMEOUT)?.context("the box does not end")?;
         if signal == Signal::TERM {
             fs::remove_file(&log)?;
             natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;

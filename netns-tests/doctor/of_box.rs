@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use natbox::host::doctor::Severity;
-use natbox::lab::topology::{Legs, Private};
+use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};
@@ -152,7 +152,12 @@ fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result
 
 #[test]
 fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let config = site.three_legged_config().forward("tcp", 80, site.server_address(0), 80);
     let mut natbox = site.start(0, &config)?;
     let host = &site.uplink(0).natbox;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, ensure};
 use natbox::host::doctor::Severity;
 use natbox::lab::boxes::NatBox;
-use natbox::lab::topology::{Legs, Private};
+use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::doctor::{assert_named_and_mended, broken, examine};
 use crate::lab::{Site, datagrams, listen};
@@ -127,7 +127,12 @@ fn services_that_wait_elsewhere_or_everywhere_are_told_apart() -> Result<()> {
 
 #[test]
 fn behind_a_three_legged_box_one_address_and_a_default_route_are_looked_for() -> Result<()> {
-    let site = Site::three_legged(Legs { uplinks: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let address = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, address, 80))?;
     let _tcp = listen(site.server(), [0, 0, 0, 0].into(), 80)?;

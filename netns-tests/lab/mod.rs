@@ -15,7 +15,9 @@ use anyhow::{Context, Result, bail};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::capture::{Expected, UplinkCapture};
 use natbox::lab::interrupt::Interrupt;
-use natbox::lab::topology::{Attachment, Legs, Plan, Private, Topology, Uplink, own_interface};
+use natbox::lab::topology::{
+    Attachment, Private, ThreeLeggedPlan, Topology, TwoBoxPlan, Uplink, own_interface,
+};
 use natbox::lab::{Lab, LabError, Namespace};
 
 pub use datagrams::{Echo, datagrams, exchange};
@@ -25,7 +27,7 @@ pub use programs::{Nginx, curl, hops, output, ping, require};
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
 /// How long anything in a test may take that should be quick.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -40,18 +42,18 @@ impl Site {
     /// Builds a site whose lines are as fast as the machine.
     pub fn new(private: Private, servers: u8) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
-        let topology = Topology::two_uplinks(&lab, Plan { private, servers, mbit: None })?;
+        let topology = Topology::two_uplinks(&lab, TwoBoxPlan { private, servers, mbit: None })?;
         Ok(Site { topology, lab })
     }
 
     /// Builds a site whose lines all lead to one box.
-    pub fn three_legged(legs: Legs) -> Result<Site> {
+    pub fn three_legged(legs: ThreeLeggedPlan) -> Result<Site> {
         Site::three_legged_by(legs, own_interface)
     }
 
     /// The same with lines that are joined to the box in a way of the test's own.
     pub fn three_legged_by(
-        legs: Legs,
+        legs: ThreeLeggedPlan,
         attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
@@ -238,13 +240,13 @@ pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Tcp
 
 /// Looks until `condition` has a value.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
         if Instant::now() >= deadline {
-            bail!("waited {} s in vain for {what}", PATIENCE.as_secs());
+            bail!("waited {} s in vain for {what}", TIMEOUT.as_secs());
         }
         thread::sleep(POLL);
     }

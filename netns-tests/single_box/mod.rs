@@ -186,8 +186,8 @@ impl SingleBox {
     }
 
     /// Connects to the published web server.
-    pub fn connect(&self, patience: std::time::Duration) -> std::io::Result<http::Connection> {
-        self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), patience)).unwrap()
+    pub fn connect(&self, timeout: std::time::Duration) -> std::io::Result<http::Connection> {
+        self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), timeout)).unwrap()
     }
 
     /// The forward and the private side's way out work.

@@ -12,7 +12,7 @@ use natbox::lab::topology::CLIENTS;
 use rustix::net::sockopt::set_socket_reuseaddr;
 
 use super::{ECHO, WEB, legs, services};
-use crate::lab::{Echo, PATIENCE, Site, datagrams, listen};
+use crate::lab::{Echo, Site, TIMEOUT, datagrams, listen};
 
 /// Every line is in conflict with the two others.
 const UPLINKS: usize = 3;
@@ -24,7 +24,7 @@ const PORTS: std::ops::Range<u16> = 40_000..40_008;
 const BYTES: usize = 200_000;
 
 #[test]
-fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result<()> {
+fn connections_from_one_endpoint_over_all_uplinks_carry_their_own_data() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
         let site = Site::three_legged(legs(UPLINKS as u8))?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
@@ -63,7 +63,7 @@ fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result
 }
 
 #[test]
-fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Result<()> {
+fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> Result<()> {
     let site = Site::three_legged(legs(UPLINKS as u8))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
@@ -117,7 +117,7 @@ fn data([uplink, high, low]: [u8; 3]) -> Vec<u8> {
 fn connect(site: &Site, uplink: usize, port: u16) -> Result<TcpStream> {
     let from = SocketAddrV4::new(CLIENTS[0], port);
     let to = site.uplink(uplink).endpoint(WEB);
-    let connection = site.client().enter(|| connect_from(Some(from), to, PATIENCE))?;
+    let connection = site.client().enter(|| connect_from(Some(from), to, TIMEOUT))?;
     Ok(connection.with_context(|| format!("from {from} to {to}"))?.stream_ref().try_clone()?)
 }
 
@@ -140,7 +140,7 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
         let mut waiting = Vec::new();
         for _ in 0..count {
             let (mut stream, peer) = listener.accept()?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             waiting.push(scope.spawn(move || -> Result<_> {
                 let (mut tag, mut received) = ([0; 3], vec![0; BYTES]);
                 stream.read_exact(&mut tag)?;

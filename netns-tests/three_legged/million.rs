@@ -16,7 +16,7 @@ use crate::probe::spray;
 const REQUESTS: u64 = 1_000_000;
 
 /// Clients at work at one time.
-const CLIENTS_AT_ONCE: usize = 2;
+const PARALLEL_CLIENTS: usize = 2;
 
 /// Sockets that a client has open at one time, each with a session on each line.
 const SOCKETS: usize = 64;
@@ -35,9 +35,9 @@ fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
     let watches = [site.watch_ports(0, &[ECHO])?, site.watch_ports(1, &[ECHO])?];
     let before = [site.uplink(0).frames()?, site.uplink(1).frames()?];
 
-    let generations = REQUESTS / (CLIENTS_AT_ONCE as u64 * 2 * SOCKETS as u64 * ROUNDS) + 1;
+    let generations = REQUESTS / (PARALLEL_CLIENTS as u64 * 2 * SOCKETS as u64 * ROUNDS) + 1;
     let answers: u64 = thread::scope(|scope| {
-        let clients: Vec<_> = CLIENTS[..CLIENTS_AT_ONCE]
+        let clients: Vec<_> = CLIENTS[..PARALLEL_CLIENTS]
             .iter()
             .map(|client| {
                 let site = &site;

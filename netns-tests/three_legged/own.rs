@@ -5,13 +5,13 @@ use natbox::lab::http::{Server, connect};
 use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, legs, serve_page, services};
-use crate::lab::{Echo, PATIENCE, Site, curl, hops, listen, ping};
+use crate::lab::{Echo, Site, TIMEOUT, curl, hops, listen, ping};
 
 /// Port of the host's own program.
 const OWN: u16 = 2222;
 
 #[test]
-fn the_host_answers_at_its_own_addresses_by_the_line_that_was_asked() -> Result<()> {
+fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     for uplink in &site.topology.uplinks {
         uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
@@ -33,7 +33,7 @@ fn the_host_answers_at_its_own_addresses_by_the_line_that_was_asked() -> Result<
         ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", uplink.name);
         ping(site.client(), client, uplink.published, 2).context(uplink.name)?;
         let connect =
-            || connect(Some(client), uplink.endpoint(OWN), PATIENCE)?.get("/bytes/1000000");
+            || connect(Some(client), uplink.endpoint(OWN), TIMEOUT)?.get("/bytes/1000000");
         ensure!(site.client().enter(connect)?.context(uplink.name)?.body.len() == 1_000_000);
         // Nobody is asked for this one.
         ping(site.client(), client, uplink.outside, 2).context(uplink.name)?;
@@ -46,7 +46,7 @@ fn the_host_answers_at_its_own_addresses_by_the_line_that_was_asked() -> Result<
 }
 
 #[test]
-fn the_hosts_errors_leave_by_the_line_of_what_they_are_about() -> Result<()> {
+fn the_hosts_errors_leave_by_the_uplink_of_what_they_are_about() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;

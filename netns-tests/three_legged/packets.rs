@@ -37,7 +37,7 @@ fn open_both(probe: &Probe) -> [Endpoint; 2] {
 }
 
 #[test]
-fn answers_find_line_and_port_of_their_questions() {
+fn answers_find_uplink_and_port_of_their_questions() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for _ in 0..3 {
@@ -117,12 +117,12 @@ fn errors_from_either_side_are_about_the_right_session() {
 }
 
 #[test]
-fn pieces_follow_their_session_in_both_directions_and_every_order() {
+fn fragments_follow_their_session_in_both_directions_and_every_order() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         // Of both lines with one number, and mixed.
-        let pieces = uplinks(&probe).map(|(_, published)| {
+        let fragments = uplinks(&probe).map(|(_, published)| {
             let mut question = craft::udp(
                 tuple(Protocol::UDP, CLIENT, published),
                 &[published.address.octets()[3]; 100],
@@ -131,11 +131,11 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
             craft::fragments(&question, 40)
         });
         for number in order {
-            for ((uplink, _), pieces) in uplinks(&probe).into_iter().zip(&pieces) {
-                uplink.send(&pieces[number]);
+            for ((uplink, _), fragments) in uplinks(&probe).into_iter().zip(&fragments) {
+                uplink.send(&fragments[number]);
             }
         }
-        let arrived = probe.inside.expect_all(6, "the pieces");
+        let arrived = probe.inside.expect_all(6, "the fragments");
         let mut numbers: Vec<u16> = arrived.iter().map(Seen::identification).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -147,11 +147,11 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
 
         for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
             let answer = craft::udp(tuple(Protocol::UDP, F_TARGET, peer), &[9; 100]);
-            let pieces = craft::fragments(&answer, 40);
+            let fragments = craft::fragments(&answer, 40);
             for number in order {
-                probe.inside.send(&pieces[number]);
+                probe.inside.send(&fragments[number]);
             }
-            let arrived = uplink.expect_all(3, "the pieces of the answer");
+            let arrived = uplink.expect_all(3, "the fragments of the answer");
             assert!(arrived.iter().all(|seen| (seen.source().address, seen.destination().address)
                 == (published.address, E1)));
             assert_eq!(join(&arrived, |_| true)[8..], [9; 100]);
@@ -161,20 +161,20 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
 }
 
 /// Identification of the datagram from this peer.
-fn peers_number(pieces: &[Seen], peer: Endpoint) -> u16 {
-    let first = pieces.iter().find(|seen| seen.fragment().0 == 0 && seen.source() == peer);
-    first.expect("a first piece of each peer").identification()
+fn peers_number(fragments: &[Seen], peer: Endpoint) -> u16 {
+    let first = fragments.iter().find(|seen| seen.fragment().0 == 0 && seen.source() == peer);
+    first.expect("a first fragment of each peer").identification()
 }
 
-/// The pieces' bodies in their order.
-fn join(pieces: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
-    let mut pieces: Vec<&Seen> = pieces.iter().filter(|seen| belongs(seen)).collect();
-    pieces.sort_by_key(|seen| seen.fragment().0);
-    pieces.iter().flat_map(|seen| seen.body().to_vec()).collect()
+/// The fragments' bodies in their order.
+fn join(fragments: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
+    let mut fragments: Vec<&Seen> = fragments.iter().filter(|seen| belongs(seen)).collect();
+    fragments.sort_by_key(|seen| seen.fragment().0);
+    fragments.iter().flat_map(|seen| seen.body().to_vec()).collect()
 }
 
 #[test]
-fn inside_hosts_reach_what_is_published_on_either_line_under_its_address() {
+fn inside_hosts_reach_what_is_published_on_either_uplink_under_its_address() {
     let probe = start(Setup::new());
     for host in [S2, S1] {
         let peers = uplinks(&probe).map(|(_, published)| {
@@ -194,7 +194,7 @@ fn inside_hosts_reach_what_is_published_on_either_line_under_its_address() {
 }
 
 #[test]
-fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
+fn what_does_not_fit_is_judged_by_the_uplink_that_it_would_leave_by() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     let answer = |peer, size: usize| {

@@ -6,27 +6,27 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use natbox::lab::topology::CLIENTS;
 
-use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange, ping};
 use crate::single_box::ErrorWatch;
 
 #[test]
-fn replies_leave_by_the_line_of_their_request_with_offloads() -> Result<()> {
+fn replies_leave_by_the_uplink_of_their_request_with_offloads() -> Result<()> {
     let site = Site::three_legged(legs(3))?;
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
-fn replies_leave_by_the_line_of_their_request_without_offloads() -> Result<()> {
+fn replies_leave_by_the_uplink_of_their_request_without_offloads() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let mut config = services(&site);
     (config.offload, config.io) = ("none", "poll");
-    assert_every_line_answers_for_itself(&site, &config)
+    assert_every_uplink_answers_for_itself(&site, &config)
 }
 
 /// Fragmentation needed, by a router behind each line; port unreachable, by the server itself.
 #[test]
-fn errors_reach_who_sent_over_the_line_and_bear_its_address() -> Result<()> {
+fn errors_reach_who_sent_over_the_uplink_and_bear_its_address() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let (_nginx, page) = serve_page(&site)?;
     let _natbox = site.start(0, &services(&site))?;

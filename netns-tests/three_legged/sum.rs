@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use natbox::lab::http::Server;
 use natbox::lab::interrupt::Interrupt;
 use natbox::lab::load;
-use natbox::lab::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use super::{WEB, services};
 use crate::lab::{Site, listen};
@@ -24,10 +24,14 @@ const WANTED: f64 = 0.97;
 const ATTEMPTS: usize = 3;
 
 #[test]
-fn two_three_and_four_lines_add_up() -> Result<()> {
+fn two_three_and_four_uplinks_add_up() -> Result<()> {
     for uplinks in 2..=4 {
-        let site =
-            Site::three_legged(Legs { uplinks, servers: 1, mbit: Some(MBIT), one_network: false })?;
+        let site = Site::three_legged(ThreeLeggedPlan {
+            uplinks,
+            servers: 1,
+            mbit: Some(MBIT),
+            one_network: false,
+        })?;
         let _server =
             Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
         let _natbox = site.start(0, &services(&site))?;

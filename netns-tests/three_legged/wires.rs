@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::capture::{Capture, TCP};
-use natbox::lab::topology::{Attachment, CLIENTS, Legs};
+use natbox::lab::topology::{Attachment, CLIENTS, ThreeLeggedPlan};
 use natbox::lab::{Lab, LabError, Namespace, hardware_address};
 use parking_lot::Mutex;
 
-use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange};
 
 /// Number of the pair of interfaces by which the box reaches a segment.
@@ -22,16 +22,16 @@ fn two_gateways_on_one_segment_are_two_uplinks() -> Result<()> {
         connect_provider(lab, number, provider, segment)?;
         Ok(Attachment { interface: "wan0".into(), sender: hardware_address(TRUNK, 1) })
     };
-    let site = Site::three_legged_by(Legs { one_network: true, ..legs(2) }, attach)?;
+    let site = Site::three_legged_by(ThreeLeggedPlan { one_network: true, ..legs(2) }, attach)?;
     let [one, two] = [site.uplink(0), site.uplink(1)];
     ensure!(
         one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway
     );
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
-fn interfaces_of_one_parent_are_lines_of_their_own() -> Result<()> {
+fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
     let mut segment = None;
     let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
         let segment = join_segment(lab, &mut segment, natbox, "trunk")?;
@@ -41,12 +41,12 @@ fn interfaces_of_one_parent_are_lines_of_their_own() -> Result<()> {
     };
     let site = Site::three_legged_by(legs(2), attach)?;
     ensure!(site.uplink(0).interface != site.uplink(1).interface);
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 /// Line 2 takes 1280 bytes at most.
 #[test]
-fn each_line_has_an_mtu_of_its_own() -> Result<()> {
+fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
         let site = Site::three_legged(legs(2))?;
         for (end, interface) in

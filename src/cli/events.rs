@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, output, warn};
 use crate::control::Event;
 use crate::control::admin::Request;
@@ -15,7 +15,7 @@ use crate::control::admin::Request;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// After the recent events (the last 1,000), go on with new ones until the box ends
     #[arg(short = 'f', long)]
     follow: bool,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, print};
 use crate::control::admin::Request;
 use crate::control::{DnsStatus, Status, UplinkStatus};
@@ -16,7 +16,7 @@ use crate::nat::DropReason;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -203,7 +203,7 @@ pub struct ReplyCounts {
 }
 
 impl ReplyCounts {
-    fn judge(&mut self, expected: &Expected, frame: &Frame<'_>) {
+    fn count(&mut self, expected: &Expected, frame: &Frame<'_>) {
         if frame.sender() != expected.sender {
             return;
         }
@@ -215,7 +215,7 @@ impl ReplyCounts {
         }
         let from_published = source == expected.published
             && match packet.protocol() {
-                // A later piece of a datagram has no port.
+                // A later fragment of a datagram has no port.
                 TCP | UDP => packet.ports().is_none_or(|(port, _)| expected.ports.contains(&port)),
                 // About a session of this line.
                 ICMP => true,
@@ -251,7 +251,7 @@ impl UplinkCapture {
     pub fn start(provider: &Namespace, expected: Expected) -> Result<UplinkCapture, LabError> {
         let counts = Arc::new(Mutex::new(ReplyCounts::default()));
         let shared = counts.clone();
-        let capture = Capture::start(provider, move |frame| shared.lock().judge(&expected, frame))?;
+        let capture = Capture::start(provider, move |frame| shared.lock().count(&expected, frame))?;
         Ok(UplinkCapture { counts, capture })
     }
 
@@ -284,7 +284,7 @@ mod tests {
     fn counts(frames: &[Vec<u8>]) -> ReplyCounts {
         let mut counts = ReplyCounts::default();
         for bytes in frames {
-            counts.judge(&EXPECTED, &Frame { bytes, length: bytes.len() });
+            counts.count(&EXPECTED, &Frame { bytes, length: bytes.len() });
         }
         counts
     }

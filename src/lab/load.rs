@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 const DRAIN: Duration = Duration::from_millis(300);
 
 /// How long a connection may take to open, or be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,7 @@ pub fn seen_address(
     target: SocketAddrV4,
 ) -> Result<Ipv4Addr, LoadError> {
     let ask = || {
-        let response = connect(Some(client), target, PATIENCE)?.get("/")?;
+        let response = connect(Some(client), target, DOWNLOAD_TIMEOUT)?.get("/")?;
         response.text().trim().parse().map_err(io::Error::other)
     };
     namespace.enter(ask)?.map_err(|source| LoadError::Download { target, client, source })
@@ -133,7 +133,7 @@ fn open(
     target: SocketAddrV4,
 ) -> Result<Connection, LoadError> {
     namespace
-        .enter(|| connect(Some(client), target, PATIENCE))?
+        .enter(|| connect(Some(client), target, DOWNLOAD_TIMEOUT))?
         .map_err(|source| LoadError::Download { target, client, source })
 }
 
@@ -142,12 +142,12 @@ struct Download {
     uplink: usize,
     client: Ipv4Addr,
     target: SocketAddrV4,
-    shared: Arc<Shared>,
+    shared: Arc<Progress>,
     thread: Option<JoinHandle<io::Result<u16>>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct Progress {
     received: AtomicU64,
     stop: AtomicBool,
     corrupted: AtomicBool,
@@ -160,7 +160,7 @@ impl Download {
         target: SocketAddrV4,
         connection: Connection,
     ) -> Result<Download, LoadError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Progress::default());
         let theirs = shared.clone();
         let thread = thread::Builder::new().name("download".into());
         let thread = thread
@@ -204,7 +204,7 @@ impl Drop for Download {
     }
 }
 
-fn download(mut connection: Connection, shared: &Shared) -> io::Result<u16> {
+fn download(mut connection: Connection, shared: &Progress) -> io::Result<u16> {
     let mut pattern = Pattern::new();
     connection.stream(&format!("/bytes/{}", u64::MAX), |bytes| {
         // Relaxed: see received() and stop().

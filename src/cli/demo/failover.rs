@@ -95,7 +95,7 @@ pub(super) fn play(
     interrupt: &Interrupt,
     screen: &Screen,
 ) -> Result<Failover, DemoError> {
-    let [stays, dies] = &topology.uplinks[..] else { unreachable!("the story has two lines") };
+    let [stays, dies] = &topology.uplinks[..] else { unreachable!("the scenario has two lines") };
     let stop = AtomicBool::new(false);
     let server = &topology.servers[0];
     let echo = bind_udp(&server.namespace, server.addresses[0])?;
@@ -120,16 +120,16 @@ pub(super) fn play(
         let died = Instant::now();
         screen.show("uplink 2 dies ... ");
         let on_new_uplink = loop {
-            interrupt.pause(LOOK)?;
-            if inside.is_finished() || died.elapsed() > LONGEST {
+            interrupt.pause(POLL_INTERVAL)?;
+            if inside.is_finished() || died.elapsed() > RECOVERY_TIMEOUT {
                 break join(inside)??;
             }
         };
         screen.show("mended ... ");
         dies.provider.address("box0", dies.gateway, 24)?;
         let mended = Instant::now();
-        while !is_healthy(natbox, 1)? && mended.elapsed() < LONGEST {
-            interrupt.pause(LOOK)?;
+        while !is_healthy(natbox, 1)? && mended.elapsed() < RECOVERY_TIMEOUT {
+            interrupt.pause(POLL_INTERVAL)?;
         }
         let back = mended.elapsed();
         interrupt.pause(WARM_UP)?;
@@ -144,8 +144,8 @@ pub(super) fn play(
             failed_requests_on_surviving_uplink: failed,
             requests_on_surviving_uplink: made,
             seconds_to_new_uplink: on_new_uplink
-                .map_or(LONGEST.as_secs_f64(), |when| (when - died).as_secs_f64()),
-            seconds_wanted: WANTED.as_secs_f64(),
+                .map_or(RECOVERY_TIMEOUT.as_secs_f64(), |when| (when - died).as_secs_f64()),
+            seconds_wanted: SWITCH_LIMIT.as_secs_f64(),
             seconds_until_back: back.as_secs_f64(),
         })
     })
@@ -171,7 +171,7 @@ fn gateway(uplink: &Uplink) -> String {
 fn bind_udp(namespace: &Namespace, address: Ipv4Addr) -> Result<UdpSocket, LabError> {
     let failed = || LabError::system("open a socket for datagrams");
     let socket = namespace.enter(|| UdpSocket::bind((address, PORT)))?.map_err(failed())?;
-    socket.set_read_timeout(Some(LOOK)).map_err(failed())?;
+    socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed())?;
     Ok(socket)
 }
 
@@ -214,7 +214,7 @@ fn send_steadily(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
 fn count_answers(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
     let (mut seen, mut buffer) = (HashSet::new(), [0; 64]);
     let mut last = Instant::now();
-    while !stop.load(Ordering::Relaxed) || last.elapsed() < LATEST_ANSWER {
+    while !stop.load(Ordering::Relaxed) || last.elapsed() < REPLY_TIMEOUT {
         if socket.recv(&mut buffer).is_ok_and(|length| length == 8) {
             seen.insert(buffer[..8].to_vec());
             last = Instant::now();
@@ -227,7 +227,7 @@ fn count_answers(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
 fn ask_steadily(uplink: &Uplink, stop: &AtomicBool) -> (u64, u64) {
     let (mut made, mut failed) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
-        let answer = connect(Some(CLIENTS[2]), uplink.endpoint(PORT), PATIENCE)
+        let answer = connect(Some(CLIENTS[2]), uplink.endpoint(PORT), REQUEST_TIMEOUT)
             .and_then(|mut connection| connection.get("/"));
         made += 1;
         failed += u64::from(!answer.is_ok_and(|answer| answer.status == 200));
@@ -245,12 +245,12 @@ fn talk(
 ) -> Result<Option<Instant>, DemoError> {
     let mut connection = connect_over(dies, interrupt)?;
     let begun = Instant::now();
-    while begun.elapsed() < WARM_UP + LONGEST {
+    while begun.elapsed() < WARM_UP + RECOVERY_TIMEOUT {
         interrupt.check()?;
         match over(&mut connection) {
             Ok(address) if address == stays.published => return Ok(Some(Instant::now())),
             Ok(_) => thread::sleep(REQUEST_INTERVAL),
-            Err(_) => match connect(None, outside(), PATIENCE) {
+            Err(_) => match connect(None, outside(), REQUEST_TIMEOUT) {
                 Ok(next) => connection = next,
                 Err(_) => thread::sleep(REQUEST_INTERVAL),
             },
@@ -264,7 +264,7 @@ fn connect_over(uplink: &Uplink, interrupt: &Interrupt) -> Result<Connection, De
     let failed = || LabError::system("reach the Internet from inside");
     loop {
         interrupt.check()?;
-        let mut connection = connect(None, outside(), PATIENCE).map_err(failed())?;
+        let mut connection = connect(None, outside(), REQUEST_TIMEOUT).map_err(failed())?;
         if over(&mut connection).map_err(failed())? == uplink.published {
             return Ok(connection);
         }
@@ -285,16 +285,16 @@ const OUTSIDE_PORT: u16 = 8080;
 /// Before the line dies, and after it is back.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How often it is looked whether anything has happened.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const DATAGRAM_INTERVAL: Duration = Duration::from_millis(2);
 const REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 /// After the last datagram its answer is waited for so long.
-const LATEST_ANSWER: Duration = Duration::from_millis(500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// For a connection, and for each answer over it: longer than any line takes to be given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What takes longer has failed.
-const LONGEST: Duration = Duration::from_secs(20);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval times `lose` of configs/failover.yaml, and a tenth of a second.
-const WANTED: Duration = Duration::from_millis(3100);
+const SWITCH_LIMIT: Duration = Duration::from_millis(3100);
 /// For the machine: threads that find no core, a handshake.
 const SLACK: f64 = 0.4;

@@ -31,7 +31,7 @@ use crate::lab::topology::{CLIENTS, Topology, Uplink};
 use crate::lab::{Lab, LabError, http};
 use anyhow::anyhow;
 use failover::Failover;
-use report::{Report, ScenarioReport, UplinkReport};
+use report::{DemoReport, ScenarioReport, UplinkReport};
 use scenario::{Scenario, ScenarioSpec};
 
 use super::{Failure, warn};
@@ -47,12 +47,12 @@ const KEEP_POLL: Duration = Duration::from_millis(100);
 pub struct Arguments {
     #[command(flatten)]
     options: DemoOptions,
-    /// Another story than that of two boxes
+    /// Another scenario than that of two boxes
     #[command(subcommand)]
     scenario: Option<Scenario>,
 }
 
-/// Options of every story; they may stand before or behind its name.
+/// Options of every scenario; they may stand before or behind its name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
     /// Print the report as JSON (progress goes to standard error)
@@ -175,7 +175,7 @@ fn show(
 
 fn print_report(
     spec: &ScenarioSpec,
-    report: &Report,
+    report: &DemoReport,
     failover: Option<&Failover>,
     json: bool,
 ) -> io::Result<()> {
@@ -279,7 +279,7 @@ impl Stage {
         options: &DemoOptions,
         interrupt: &Interrupt,
         screen: &Screen,
-    ) -> Result<Report, DemoError> {
+    ) -> Result<DemoReport, DemoError> {
         let uplinks = &self.topology.uplinks;
         let watches = uplinks
             .iter()
@@ -332,7 +332,7 @@ impl Stage {
                 ..blank(&self.topology, number, &uplinks[number])
             });
         }
-        let report = Report {
+        let report = DemoReport {
             uplinks: reports,
             client_addresses: CLIENTS.into(),
             // Both what it told each client and whom it has served since.

@@ -16,18 +16,18 @@ const BUSY_SHARE: f64 = 0.85;
 
 /// The findings; the field names are the keys of `--json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DemoReport {
     /// The lines, in order.
     #[serde(rename = "lines")]
     pub uplinks: Vec<UplinkReport>,
     /// Goodput of all lines at once, in Mbit/s.
     pub together_mbit: f64,
-    /// [`Report::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
+    /// [`DemoReport::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
     pub ratio: f64,
     /// Packets seen on a line that were no replies from that line's published endpoint.
     #[serde(rename = "wrong_line_replies")]
     pub wrong_uplink_replies: u64,
-    /// Whether each client was seen by its own address; [`Report::finish`] also compares the two sets.
+    /// Whether each client was seen by its own address; [`DemoReport::finish`] also compares the two sets.
     pub client_addresses_preserved: bool,
     /// Addresses that the clients have.
     pub client_addresses: BTreeSet<Ipv4Addr>,
@@ -47,21 +47,21 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// The report of a story that has a name, with what tells it from others.
+/// The report of a scenario that has a name, with what tells it from others.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScenarioReport<'a> {
-    /// Name of the story.
+    /// Name of the scenario.
     #[serde(rename = "story")]
     pub scenario: &'a str,
     /// How many lines there are.
     #[serde(rename = "lines_count")]
     pub uplinks_count: usize,
-    /// What came of a line's failure, if the story has one.
+    /// What came of a line's failure, if the scenario has one.
     #[serde(flatten)]
     pub failover: Option<&'a Failover>,
     /// The findings.
     #[serde(flatten)]
-    pub report: &'a Report,
+    pub report: &'a DemoReport,
 }
 
 /// One line.
@@ -86,16 +86,16 @@ pub struct UplinkReport {
     pub sessions: Option<u64>,
     /// Reply packets (and super-packets) seen on the line.
     pub replies: u64,
-    /// See [`Report::wrong_uplink_replies`].
+    /// See [`DemoReport::wrong_uplink_replies`].
     #[serde(rename = "wrong_line_replies")]
     pub wrong_uplink_replies: u64,
     /// The first of those, described.
     pub first_wrong: Option<String>,
 }
 
-impl Report {
+impl DemoReport {
     /// Draws the conclusions from the figures.
-    pub fn finish(mut self) -> Report {
+    pub fn finish(mut self) -> DemoReport {
         let alone: f64 = self.uplinks.iter().map(|uplink| uplink.alone_mbit).sum();
         let mean = alone / self.uplinks.len() as f64;
         self.together_mbit = self.uplinks.iter().map(|uplink| uplink.together_mbit).sum();
@@ -308,7 +308,7 @@ fn middle(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report(together: [f64; 2]) -> Report {
+    fn report(together: [f64; 2]) -> DemoReport {
         let uplink = |number: u8, together_mbit| UplinkReport {
             name: format!("uplink {number}"),
             published: SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, number), 80),
@@ -323,7 +323,7 @@ mod tests {
             first_wrong: None,
         };
         let clients = BTreeSet::from([Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)]);
-        Report {
+        DemoReport {
             uplinks: vec![uplink(1, together[0]), uplink(2, together[1])],
             together_mbit: 0.0,
             ratio: 0.0,
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn two_full_lines_pass() {
+    fn two_full_uplinks_pass() {
         let report = report([95.0, 94.0]).finish();
         assert!(report.passed, "{:?}", report.problems);
         assert!((report.ratio - 189.0 / 95.0).abs() < 1e-9);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_story_with_a_name_says_it_beside_the_findings() {
+    fn a_scenario_with_a_name_says_it_beside_the_findings() {
         let mut report = report([95.0, 95.0]).finish();
         report.uplinks.iter_mut().for_each(|uplink| uplink.sessions = None);
         let told = ScenarioReport {

@@ -1,12 +1,12 @@
-//! What the stories of the demo differ in.
+//! What the scenarios of the demo differ in.
 
 use std::net::Ipv4Addr;
 
 use super::report::{self, UplinkReport};
-use crate::lab::topology::{Legs, Plan, Private, Topology, own_interface};
+use crate::lab::topology::{Private, ThreeLeggedPlan, Topology, TwoBoxPlan, own_interface};
 use crate::lab::{Lab, LabError};
 
-/// A story other than that of two boxes.
+/// A scenario other than that of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Scenario {
     /// One box with two lines: the server has one address and needs no policy routing
@@ -15,10 +15,10 @@ pub enum Scenario {
     Failover,
 }
 
-/// How a story is set up and told.
+/// How a scenario is set up and told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScenarioSpec {
-    /// Name in the JSON report; the story of two boxes has none.
+    /// Name in the JSON report; the scenario of two boxes has none.
     pub(super) name: Option<&'static str>,
     /// First line of what is shown.
     pub(super) title: &'static str,
@@ -44,7 +44,10 @@ const TWO_BOXES: ScenarioSpec = ScenarioSpec {
     ],
     copies: "copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own",
     build: |lab, mbit| {
-        Topology::two_uplinks(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
+        Topology::two_uplinks(
+            lab,
+            TwoBoxPlan { private: Private::Shared, servers: 1, mbit: Some(mbit) },
+        )
     },
     fails: false,
     diagram: report::two_boxes,
@@ -74,12 +77,12 @@ const FAILOVER: ScenarioSpec = ScenarioSpec {
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
-    let legs = Legs { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
+    let legs = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
     Topology::three_legged(lab, legs, own_interface)
 }
 
 impl ScenarioSpec {
-    /// The script of a story; without one that of two boxes.
+    /// The script of a scenario; without one that of two boxes.
     pub(super) fn of(scenario: Option<Scenario>) -> &'static ScenarioSpec {
         match scenario {
             None => &TWO_BOXES,

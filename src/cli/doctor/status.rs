@@ -5,7 +5,7 @@ use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
 /// Findings of a box's own state. `up`: the interfaces that are up.
-pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
+pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
     let uplinks =
         status.uplinks.iter().map(|uplink| uplink_row(uplink, up.contains(&uplink.interface)));
     let mut findings: Vec<Finding> = uplinks.collect();
@@ -128,7 +128,7 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
             "see the log; tun.offload: none gets round a kernel that does not do what it offers"
         }
         DropReason::FragmentsFull => {
-            "raise limits.fragments and restart, if the pieces are not an attack"
+            "raise limits.fragments and restart, if the fragments are not an attack"
         }
         DropReason::NotIpv4
         | DropReason::Ipv6
@@ -164,20 +164,20 @@ mod tests {
     use crate::host::doctor::Severity;
 
     #[test]
-    fn what_a_box_says_of_itself_is_judged() {
+    fn each_part_of_the_status_is_evaluated() {
         let good = status();
-        let judge = |status: &Status| judge(status, &[]);
+        let evaluate = |status: &Status| evaluate(status, &[]);
         assert!(
-            judge(&good).iter().all(|finding| finding.severity == Severity::Ok),
+            evaluate(&good).iter().all(|finding| finding.severity == Severity::Ok),
             "{:?}",
-            judge(&good)
+            evaluate(&good)
         );
         let mut bad = good.clone();
         (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
         bad.sessions.now = 900;
         bad.drops = BTreeMap::from([("source-not-inside".into(), 3), ("no-mapping".into(), 9)]);
         bad.log_lost = 1;
-        let findings = judge(&bad);
+        let findings = evaluate(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
         assert_eq!(
             (of("uplink").severity, of("uplink").mend.as_slice()),
@@ -193,14 +193,16 @@ mod tests {
             "strangers' packets are nobody's fault"
         );
         bad.uplinks[0].carrier = true;
-        assert!(judge(&bad)[0].mend.is_empty() && judge(&bad)[0].found.contains("health check"));
+        assert!(
+            evaluate(&bad)[0].mend.is_empty() && evaluate(&bad)[0].found.contains("health check")
+        );
     }
 
     #[test]
-    fn a_line_that_is_up_and_has_no_address_is_not_said_to_be_down() {
+    fn an_uplink_that_is_up_and_has_no_address_is_not_said_to_be_down() {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].carrier) = (false, false);
-        let findings = judge(&status, &["wan0".into()]);
+        let findings = evaluate(&status, &["wan0".into()]);
         assert!(
             findings[0].found.contains("has no address") && findings[0].mend.is_empty(),
             "{findings:?}"
@@ -212,7 +214,7 @@ mod tests {
         let mut status = status();
         let dns = r#"{ "listening": [], "usable": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
         status.dns = Some(serde_json::from_str(dns).unwrap());
-        let findings = judge(&status, &[]);
+        let findings = evaluate(&status, &[]);
         let errors = findings
             .iter()
             .filter(|finding| (finding.severity, finding.id.as_str()) == (Severity::Error, "dns"));

@@ -8,8 +8,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::lab::{Lab, LabError, Namespace};
 
-pub use three_legged::{Attachment, Legs, own_interface};
-pub use two_uplinks::{MAX_SERVERS, Plan, Private};
+pub use three_legged::{Attachment, ThreeLeggedPlan, own_interface};
+pub use two_uplinks::{MAX_SERVERS, Private, TwoBoxPlan};
 
 /// Client addresses on the Internet side.
 pub const CLIENTS: [Ipv4Addr; 6] = [
@@ -32,7 +32,7 @@ pub struct Topology {
     /// The lines, in order.
     pub uplinks: Vec<Uplink>,
     /// The servers, in order.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerHost>,
     /// The private networks: one, or one for each line.
     pub lans: Vec<Namespace>,
 }
@@ -64,7 +64,7 @@ pub struct Uplink {
 
 /// One server.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerHost {
     /// Its namespace.
     pub namespace: Namespace,
     /// Its private address for each line; one and the same behind a three-legged box.

@@ -23,12 +23,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Server, Topology, Uplink, address, clients, name_and_network};
+use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
 use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Legs {
+pub struct ThreeLeggedPlan {
     /// Number of lines, 1 to [`super::MAX_UPLINKS`].
     pub uplinks: u8,
     /// Number of servers, 1 to [`super::MAX_SERVERS`].
@@ -75,7 +75,7 @@ impl Topology {
     /// A command of iproute2 failed.
     pub fn three_legged(
         lab: &Lab,
-        legs: Legs,
+        legs: ThreeLeggedPlan,
         mut attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Topology, LabError> {
         let client = clients(lab)?;
@@ -145,11 +145,11 @@ fn build_server(
     lan: &Namespace,
     number: u8,
     uplinks: usize,
-) -> Result<Server, LabError> {
+) -> Result<ServerHost, LabError> {
     let namespace = lab.namespace(&format!("srv{}", number + 1))?;
     lab.veth(30 + number, (&namespace, "eth0"), (lan, &format!("srv{}", number + 1)))?;
     let address = address([10, 0, 0], 101 + 10 * number);
     namespace.address("eth0", address, 24)?;
     namespace.route("default", INSIDE)?;
-    Ok(Server { namespace, addresses: vec![address; uplinks] })
+    Ok(ServerHost { namespace, addresses: vec![address; uplinks] })
 }

@@ -21,7 +21,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Server, Topology, Uplink, address, clients, name_and_network};
+use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
 use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// Most servers that the address plan has room for.
@@ -29,7 +29,7 @@ pub const MAX_SERVERS: u8 = 5;
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct TwoBoxPlan {
     /// How the private side is laid out.
     pub private: Private,
     /// Number of servers, 1 to [`MAX_SERVERS`].
@@ -82,7 +82,7 @@ impl Topology {
     ///
     /// # Errors
     /// A command of iproute2 failed.
-    pub fn two_uplinks(lab: &Lab, plan: Plan) -> Result<Topology, LabError> {
+    pub fn two_uplinks(lab: &Lab, plan: TwoBoxPlan) -> Result<Topology, LabError> {
         let client = clients(lab)?;
         let uplinks =
             vec![build_uplink(lab, plan, &client, 0)?, build_uplink(lab, plan, &client, 1)?];
@@ -114,7 +114,12 @@ impl Topology {
     }
 }
 
-fn build_uplink(lab: &Lab, plan: Plan, client: &Namespace, number: u8) -> Result<Uplink, LabError> {
+fn build_uplink(
+    lab: &Lab,
+    plan: TwoBoxPlan,
+    client: &Namespace,
+    number: u8,
+) -> Result<Uplink, LabError> {
     let figures = Figures::of(number, plan.private);
     let natbox = lab.namespace(&format!("box{}", number + 1))?;
     let provider = lab.namespace(&format!("isp{}", number + 1))?;
@@ -146,7 +151,7 @@ fn build_server(
     uplinks: &[Uplink],
     lans: &[Namespace],
     number: u8,
-) -> Result<Server, LabError> {
+) -> Result<ServerHost, LabError> {
     let namespace = lab.namespace(&format!("srv{}", number + 1))?;
     for (interface, lan) in lans.iter().enumerate() {
         let index = 30 + 2 * number + u8::from(interface > 0);
@@ -167,7 +172,7 @@ fn build_server(
         namespace.source_route(address, through.inside, FIRST_TABLE + u32::from(uplink))?;
         addresses.push(address);
     }
-    Ok(Server { namespace, addresses })
+    Ok(ServerHost { namespace, addresses })
 }
 
 #[cfg(test)]
