@@ -3,19 +3,21 @@
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 use serde_json::Value;
 
-use crate::lab::{PATIENCE, Site, require, wait_for};
+use crate::lab::{Site, TIMEOUT, require, wait_for};
 
 #[test]
-fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> {
+fn uploads_downloads_and_datagrams_flow_over_both_uplinks_at_once() -> Result<()> {
     require("iperf3")?;
     let site = Site::new(Private::Shared, 1)?;
     let (mut boxes, mut servers) = (Vec::new(), Vec::new());
-    for (line, port) in [(0, 5201), (1, 5202)] {
-        let address = site.server_address(line);
-        boxes.push(site.start(line, &site.config(line).forward("tcp+udp", port, address, port))?);
+    for (uplink, port) in [(0, 5201), (1, 5202)] {
+        let address = site.server_address(uplink);
+        boxes.push(
+            site.start(uplink, &site.config(uplink).forward("tcp+udp", port, address, port))?,
+        );
         let mut command = site.server().command("iperf3");
         command.args([
             "--server",
@@ -25,7 +27,7 @@ fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> 
             "--port",
             &port.to_string(),
         ]);
-        let mut server = site.server().spawn(&format!("iperf3-server-{line}"), command)?;
+        let mut server = site.server().spawn(&format!("iperf3-server-{uplink}"), command)?;
         wait_for("iperf3 to listen", || {
             if let Some(status) = server.ended()? {
                 bail!("iperf3 ended ({status}):\n{}", server.log());
@@ -42,20 +44,20 @@ fn uploads_downloads_and_datagrams_flow_over_both_lines_at_once() -> Result<()> 
     ];
     for (kind, arguments) in kinds {
         let mut clients = Vec::new();
-        for (line, port) in [(0, 5201), (1, 5202)] {
-            let target: SocketAddrV4 = site.line(line).endpoint(port);
+        for (uplink, port) in [(0, 5201), (1, 5202)] {
+            let target: SocketAddrV4 = site.uplink(uplink).endpoint(port);
             let mut command = site.client().command("iperf3");
-            command.args(["--json", "--time", "1", "--bind", &CLIENTS[line].to_string()]);
+            command.args(["--json", "--time", "1", "--bind", &CLIENTS[uplink].to_string()]);
             command
                 .args(["--client", &target.ip().to_string(), "--port", &port.to_string()])
                 .args(arguments);
             clients.push(
                 site.client()
-                    .spawn(&format!("iperf3-{}-{line}", kind.replace(' ', "-")), command)?,
+                    .spawn(&format!("iperf3-{}-{uplink}", kind.replace(' ', "-")), command)?,
             );
         }
         for client in &mut clients {
-            let status = client.wait(PATIENCE)?;
+            let status = client.wait(TIMEOUT)?;
             ensure!(
                 status.is_some_and(|status| status.success()),
                 "{kind}: {status:?}\n{}",

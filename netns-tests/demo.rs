@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::lab::Lab;
+use natbox::lab::Lab;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -55,7 +55,7 @@ fn send(process: &Child, signal: Signal) -> Result<()> {
 }
 
 #[test]
-fn the_demo_reports_that_two_lines_add_up() -> Result<()> {
+fn the_demo_reports_that_two_uplinks_add_up() -> Result<()> {
     let demo = demo(&["--json", "--rate", "40", "--seconds", "2"])?;
     let pid = demo.id();
     let output = demo.wait_with_output()?;
@@ -94,7 +94,7 @@ fn the_demo_reports_that_two_lines_add_up() -> Result<()> {
 }
 
 #[test]
-fn the_demo_of_the_three_legged_box_reports_that_its_lines_add_up() -> Result<()> {
+fn the_demo_of_the_three_legged_box_reports_that_its_uplinks_add_up() -> Result<()> {
     // Options before the word and behind it.
     let demo = demo(&["--json", "three-legged", "--rate", "40", "--seconds", "2"])?;
     let pid = demo.id();
@@ -123,7 +123,7 @@ fn the_demo_of_the_three_legged_box_reports_that_its_lines_add_up() -> Result<()
 }
 
 #[test]
-fn the_demo_of_a_failing_line_reports_that_only_its_own_sessions_noticed() -> Result<()> {
+fn the_demo_of_a_failing_uplink_reports_that_only_its_own_sessions_noticed() -> Result<()> {
     let demo = demo(&["failover", "--json", "--rate", "20", "--seconds", "1"])?;
     let pid = demo.id();
     let output = demo.wait_with_output()?;

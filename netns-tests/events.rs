@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::Legs;
 use natbox::control::{Event, EventKind};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::ThreeLeggedPlan;
 use rustix::process::Signal;
 
 use crate::failover::set_carrier;
@@ -28,7 +28,7 @@ struct Follower {
 
 impl Follower {
     fn start(natbox: &NatBox) -> Result<Follower> {
-        let mut command = events(natbox, &["--json"]);
+        let mut command = events(natbox, &["--follow", "--json"]);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let lines = BufReader::new(process.stdout.take().context("its output")?);
         Ok(Follower { process, lines })
@@ -43,22 +43,30 @@ impl Follower {
 }
 
 #[test]
-fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let mut natbox = site.start(0, &site.three_legged_config())?;
     let name = natbox.status()?.name;
     let mut follower = Follower::start(&natbox)?;
-    ensure!(follower.next()? == EventKind::Ready { name: name.clone() }, "the past comes first");
+    ensure!(
+        follower.next()? == EventKind::Ready { name: name.clone() },
+        "recent events come first"
+    );
 
-    let (uplink, interface) = ("isp2".to_owned(), site.line(1).interface.clone());
-    set_carrier(site.line(1), false)?;
+    let (uplink, interface) = ("isp2".to_owned(), site.uplink(1).interface.clone());
+    set_carrier(site.uplink(1), false)?;
     ensure!(follower.next()? == EventKind::InterfaceDown { interface: interface.clone() });
     let failed = follower.next()?;
     ensure!(
         matches!(&failed, EventKind::UplinkFailed { uplink: line, .. } if *line == uplink),
         "{failed:?}"
     );
-    set_carrier(site.line(1), true)?;
+    set_carrier(site.uplink(1), true)?;
     ensure!(follower.next()? == EventKind::InterfaceUp { interface });
     ensure!(follower.next()? == EventKind::UplinkHealthy { uplink });
 
@@ -69,11 +77,11 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     })?;
     ensure!(follower.next()? == EventKind::Reloaded { changed: Vec::new(), sessions_ended: 0 });
 
-    let past = output(events(&natbox, &["--past"]))?;
-    let told: Vec<&str> = past.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
-    ensure!(told.len() == 6, "{past}");
-    ensure!(told[0] == format!("{name} is ready") && told[4] == "line isp2 is healthy", "{past}");
-    ensure!(told[2].starts_with("line isp2 has failed: no carrier"), "{past}");
+    let recent = output(events(&natbox, &[]))?;
+    let told: Vec<&str> = recent.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    ensure!(told.len() == 6, "{recent}");
+    ensure!(told[0] == format!("{name} is ready") && told[4] == "line isp2 is healthy", "{recent}");
+    ensure!(told[2].starts_with("line isp2 has failed: no carrier"), "{recent}");
 
     natbox.process().signal(Signal::TERM)?;
     ensure!(follower.next()? == EventKind::Stopping { signal: "TERM".to_owned() });
@@ -84,10 +92,15 @@ fn what_happens_is_told_to_who_follows_and_to_who_comes_later() -> Result<()> {
     Ok(())
 }
 
-/// `natbox events | head -1`, and a follower that never reads.
+/// `natbox events --follow | head -1`, and a follower that never reads.
 #[test]
 fn followers_that_do_not_read_stop_nothing() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let natbox = site.start(0, &site.three_legged_config())?;
     let mut gone = Follower::start(&natbox)?;
     gone.next()?;
@@ -103,7 +116,7 @@ fn followers_that_do_not_read_stop_nothing() -> Result<()> {
     }
     let ended = wait_for("the end of the one without a reader", || Ok(process.try_wait()?))?;
     ensure!(ended.success(), "{ended}");
-    ensure!(output(events(&natbox, &["--past"]))?.lines().count() == 1000);
+    ensure!(output(events(&natbox, &[]))?.lines().count() == 1000);
     idle.process.kill()?;
     idle.process.wait()?;
     Ok(())

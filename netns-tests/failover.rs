@@ -6,11 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::http::{Connection, Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Line};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::http::{Connection, Server, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
 
-use crate::lab::{BoxConfig, Echo, Nginx, PATIENCE, Site, datagrams, listen, wait_for};
+use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
 
 /// Where the Internet tells whom it sees.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
@@ -29,7 +29,12 @@ pub const LOSE: u32 = 3;
 pub const SLACK: Duration = Duration::from_millis(600);
 
 fn site() -> Result<(Site, Server)> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let outside = Server::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
     Ok((site, outside))
 }
@@ -47,7 +52,7 @@ struct Talk {
 
 impl Talk {
     fn new(site: &Site) -> Result<Talk> {
-        let mut connection = site.server().enter(|| connect(None, OUTSIDE, PATIENCE))??;
+        let mut connection = site.server().enter(|| connect(None, OUTSIDE, TIMEOUT))??;
         let external = seen(&mut connection)?;
         Ok(Talk { connection, external })
     }
@@ -57,14 +62,14 @@ impl Talk {
         let mut talks = Vec::new();
         wait_for("connections over both lines", || {
             talks.push(Talk::new(site)?);
-            let over = |line: &Line| talks.iter().any(|talk| talk.over(line));
-            Ok((talks.len() >= 8 && site.topology.lines.iter().all(over)).then_some(()))
+            let over = |uplink: &Uplink| talks.iter().any(|talk| talk.over(uplink));
+            Ok((talks.len() >= 8 && site.topology.uplinks.iter().all(over)).then_some(()))
         })?;
         Ok(talks)
     }
 
-    fn over(&self, line: &Line) -> bool {
-        self.external == line.published
+    fn over(&self, uplink: &Uplink) -> bool {
+        self.external == uplink.published
     }
 
     fn goes_on(&mut self) -> Result<()> {
@@ -78,36 +83,36 @@ fn seen(connection: &mut Connection) -> Result<Ipv4Addr> {
     Ok(connection.get("/")?.text().trim().parse()?)
 }
 
-fn wait_until_healthy(natbox: &NatBox, line: usize, healthy: bool) -> Result<()> {
+fn wait_until_healthy(natbox: &NatBox, uplink: usize, healthy: bool) -> Result<()> {
     wait_for("the line's state", || {
-        Ok((natbox.status()?.uplinks[line].healthy == healthy).then_some(()))
+        Ok((natbox.status()?.uplinks[uplink].healthy == healthy).then_some(()))
     })
 }
 
 /// The router at the other end dies without a word, or is mended.
-pub fn set_router(line: &Line, alive: bool) -> Result<()> {
-    let gateway = format!("{}/24", line.gateway);
-    line.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
+pub fn set_router(uplink: &Uplink, alive: bool) -> Result<()> {
+    let gateway = format!("{}/24", uplink.gateway);
+    uplink.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
     Ok(())
 }
 
-pub fn set_carrier(line: &Line, up: bool) -> Result<()> {
-    Ok(line.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
+pub fn set_carrier(uplink: &Uplink, up: bool) -> Result<()> {
+    Ok(uplink.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
 }
 
 /// All new connections go over this line.
-fn assert_new_ones_go_over(site: &Site, line: usize) -> Result<()> {
+fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
     for _ in 0..12 {
         let talk = Talk::new(site)?;
-        ensure!(talk.over(site.line(line)), "a new connection over {}", talk.external);
+        ensure!(talk.over(site.uplink(uplink)), "a new connection over {}", talk.external);
     }
     Ok(())
 }
 
 /// Every kind of probe; the line that stays is asked by others than the one that dies.
 #[test]
-fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
-    let ping = |site: &Site| format!("ping: {}", site.line(1).gateway);
+fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
+    let ping = |site: &Site| format!("ping: {}", site.uplink(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
         [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| {
             format!("http: \"http://{TARGET}/alive\"")
@@ -117,7 +122,7 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
         std::fs::write(site.lab.directory().join("alive"), "")?;
         let _nginx =
             Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
-        let (stays, dies) = (site.line(0), site.line(1));
+        let (stays, dies) = (site.uplink(0), site.uplink(1));
         let config = site
             .three_legged_config()
             .uplink(
@@ -184,15 +189,15 @@ fn a_dead_line_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Resu
 
 /// Without health checks, too. Nobody on the other line misses a datagram, and with `keep` the sessions of the line go on.
 #[test]
-fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
+fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
     let (site, _outside) = site()?;
     let config = site.three_legged_config().forward("udp", ECHO, site.server_address(0), ECHO);
     let natbox = site.start(0, &config)?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let (mut on_other, mut on_this): (Vec<Talk>, Vec<Talk>) =
-        Talk::several(&site)?.into_iter().partition(|talk| talk.over(site.line(0)));
+        Talk::several(&site)?.into_iter().partition(|talk| talk.over(site.uplink(0)));
     let socket = datagrams(site.client(), CLIENTS[1], 0)?;
-    socket.connect(site.line(0).endpoint(ECHO))?;
+    socket.connect(site.uplink(0).endpoint(ECHO))?;
     let stop = AtomicBool::new(false);
     let (sent, received) = thread::scope(|scope| {
         let stream = scope.spawn(|| {
@@ -206,9 +211,9 @@ fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()
         });
         let flaps = (|| {
             for _ in 0..100 {
-                set_carrier(site.line(1), false)?;
+                set_carrier(site.uplink(1), false)?;
                 thread::sleep(Duration::from_millis(10));
-                set_carrier(site.line(1), true)?;
+                set_carrier(site.uplink(1), true)?;
                 thread::sleep(Duration::from_millis(10));
             }
             anyhow::Ok(())
@@ -223,7 +228,7 @@ fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()
         talk.goes_on()?;
     }
 
-    set_carrier(site.line(1), false)?;
+    set_carrier(site.uplink(1), false)?;
     let down = Instant::now();
     wait_until_healthy(&natbox, 1, false)?;
     ensure!(down.elapsed() < SLACK, "noticed after {:?}", down.elapsed());
@@ -233,12 +238,12 @@ fn a_line_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()
 
 /// The line works, and only its target is silent: what is under way shows that it may go on.
 #[test]
-fn a_drained_line_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
+fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
     let (site, _outside) = site()?;
     let target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
     let config = site
         .three_legged_config()
-        .uplink(0, &health(&format!("ping: {}", site.line(0).gateway)))
+        .uplink(0, &health(&format!("ping: {}", site.uplink(0).gateway)))
         .uplink(1, &format!("{}, on_failure: drain", health(&format!("tcp: \"{TARGET}\""))));
     let natbox = site.start(0, &config)?;
     let mut talks = Talk::several(&site)?;
@@ -254,7 +259,8 @@ fn a_drained_line_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
 }
 
 #[test]
-fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_own() -> Result<()> {
+fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_its_own()
+-> Result<()> {
     let (site, _outside) = site()?;
     let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
     let target: TcpListener = open()?;
@@ -279,21 +285,21 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
     ensure!(!natbox.status()?.uplinks[0].healthy, "the test is to see the moment between");
     wait_until_healthy(&natbox, 0, true)?;
     thread::sleep(INTERVAL);
-    for talk in talks.iter_mut().filter(|talk| talk.over(site.line(1))) {
+    for talk in talks.iter_mut().filter(|talk| talk.over(site.uplink(1))) {
         talk.goes_on().context("over the line that was back first")?;
     }
     let kept = talks
         .iter_mut()
-        .filter(|talk| talk.over(site.line(0)))
+        .filter(|talk| talk.over(site.uplink(0)))
         .filter_map(|talk| talk.goes_on().ok());
     ensure!(kept.count() > 0, "those that belong on the line that was the last to be back");
 
     // Down alone, and back: what begins meanwhile on line 1 and belongs to line 2 moves there.
-    set_carrier(site.line(1), false)?;
+    set_carrier(site.uplink(1), false)?;
     wait_until_healthy(&natbox, 1, false)?;
     let mut moved: Vec<Talk> = (0..16).map(|_| Talk::new(&site)).collect::<Result<_>>()?;
-    ensure!(moved.iter().all(|talk| talk.over(site.line(0))));
-    set_carrier(site.line(1), true)?;
+    ensure!(moved.iter().all(|talk| talk.over(site.uplink(0))));
+    set_carrier(site.uplink(1), true)?;
     wait_until_healthy(&natbox, 1, true)?;
     wait_for("some of them to be told", || {
         let stay = moved.iter_mut().filter_map(|talk| talk.goes_on().ok()).count();
@@ -305,40 +311,39 @@ fn nothing_ends_while_no_line_is_healthy_and_a_line_that_is_back_may_take_its_ow
 fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()>
 {
     let (site, _outside) = site()?;
-    let line = site.line(1);
+    let uplink = site.uplink(1);
     let _web = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config =
         site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
     let natbox = site.start(0, &config)?;
     let fetch = |address: Ipv4Addr| -> Result<()> {
         let to = SocketAddrV4::new(address, WEB);
-        let answer =
-            site.client().enter(|| connect(Some(CLIENTS[1]), to, PATIENCE)?.get("/"))??;
+        let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, TIMEOUT)?.get("/"))??;
         ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
         Ok(())
     };
-    fetch(line.outside)?;
+    fetch(uplink.outside)?;
     let mut talks = Vec::new();
     wait_for("a connection over each line", || {
         talks.push(Talk::new(&site)?);
-        Ok((talks.iter().any(|talk| talk.external == line.outside)
-            && talks.iter().any(|talk| talk.over(site.line(0))))
+        Ok((talks.iter().any(|talk| talk.external == uplink.outside)
+            && talks.iter().any(|talk| talk.over(site.uplink(0))))
         .then_some(()))
     })?;
-    let [a, b, c, last] = line.outside.octets();
+    let [a, b, c, last] = uplink.outside.octets();
     let next = Ipv4Addr::new(a, b, c, last + 6);
     let address = |verb: &str, address: Ipv4Addr| {
-        line.natbox.ip(&["address", verb, &format!("{address}/24"), "dev", &line.interface])
+        uplink.natbox.ip(&["address", verb, &format!("{address}/24"), "dev", &uplink.interface])
     };
-    address("del", line.outside)?;
+    address("del", uplink.outside)?;
     wait_until_healthy(&natbox, 1, false)?;
     assert_new_ones_go_over(&site, 0)?;
     address("add", next)?;
     wait_until_healthy(&natbox, 1, true)?;
     fetch(next)?;
-    fetch(site.line(0).published)?;
+    fetch(site.uplink(0).published)?;
     for mut talk in talks {
-        match talk.over(site.line(0)) {
+        match talk.over(site.uplink(0)) {
             true => talk.goes_on()?,
             false => ensure!(talk.goes_on().is_err(), "its address is gone"),
         }
@@ -350,12 +355,12 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 }
 
 #[test]
-fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
+fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =
         Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
-    let prefix = &site.line(0).prefix;
+    let prefix = &site.uplink(0).prefix;
     let config = site
         .three_legged_config()
         .outbound(&format!("from: {prefix}, hash_by: source-address"))
@@ -364,8 +369,8 @@ fn rules_choose_lines_by_destination_and_keep_hosts_together() -> Result<()> {
     let first = Talk::new(&site)?.external;
     for _ in 0..20 {
         ensure!(Talk::new(&site)?.external == first, "the host's connections are on one line");
-        let mut connection = site.server().enter(|| connect(None, elsewhere, PATIENCE))??;
-        ensure!(seen(&mut connection)? == site.line(1).published);
+        let mut connection = site.server().enter(|| connect(None, elsewhere, TIMEOUT))??;
+        ensure!(seen(&mut connection)? == site.uplink(1).published);
     }
     Ok(())
 }

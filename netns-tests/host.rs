@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use natbox::cli::demo::capture::Capture;
-use natbox::cli::demo::http;
+use natbox::lab::capture::Capture;
+use natbox::lab::http;
 use rustix::process::Signal;
 
 use crate::single_box::{
@@ -162,7 +162,7 @@ fn traffic_comes_back_with_a_link_that_went_down() {
 }
 
 #[test]
-fn a_smaller_mtu_of_the_line_is_told_to_senders_at_once() {
+fn a_smaller_mtu_of_the_uplink_is_told_to_senders_at_once() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());
     let sink = Sink::listen(&scene.net, CLIENT, 9000);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Nginx, Site, output, require};
 
@@ -27,13 +27,13 @@ const LADDER: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn a_download_over_both_lines_at_once_is_intact_with_interface_offloads() -> Result<()> {
+fn a_download_over_both_uplinks_at_once_is_intact_with_interface_offloads() -> Result<()> {
     let _proof = crate::conformance::proves(&["CSUM-5"]);
     downloads_are_intact(true)
 }
 
 #[test]
-fn a_download_over_both_lines_at_once_is_intact_without_interface_offloads() -> Result<()> {
+fn a_download_over_both_uplinks_at_once_is_intact_without_interface_offloads() -> Result<()> {
     let _proof = crate::conformance::proves(&["CSUM-5"]);
     downloads_are_intact(false)
 }
@@ -51,15 +51,15 @@ fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
     let original = files.path().join("original");
     write_noise(&original)?;
     let wanted = sha256(&[&original])?;
-    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));
     let _nginx = Nginx::start(&site.lab, site.server(), "nginx", files.path(), &listen)?;
 
     for (offload, rung) in LADDER {
         let mut boxes = Vec::new();
-        for line in [0, 1] {
-            let mut config = site.web_config(line);
+        for uplink in [0, 1] {
+            let mut config = site.web_config(uplink);
             config.offload = offload;
-            boxes.push(site.start(line, &config)?);
+            boxes.push(site.start(uplink, &config)?);
         }
         let found = boxes[0].status()?.tun.offload;
         ensure!(found == rung, "asked for {offload}, wanted {rung}, found {found}");
@@ -67,19 +67,19 @@ fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
         let halves = [files.path().join("first"), files.path().join("second")];
         let ranges = [format!("0-{}", SIZE / 2 - 1), format!("{}-", SIZE / 2)];
         let mut downloads = Vec::new();
-        for line in [0, 1] {
+        for uplink in [0, 1] {
             let mut curl = site.client().command("curl");
             curl.args([
                 "-sS",
                 "--fail",
                 "--interface",
-                &CLIENTS[line].to_string(),
+                &CLIENTS[uplink].to_string(),
                 "--range",
-                &ranges[line],
+                &ranges[uplink],
             ]);
-            curl.arg("-o").arg(&halves[line]);
-            curl.arg(format!("http://{}/original", site.line(line).endpoint(80)));
-            downloads.push(site.client().spawn(&format!("curl-{offload}-{line}"), curl)?);
+            curl.arg("-o").arg(&halves[uplink]);
+            curl.arg(format!("http://{}/original", site.uplink(uplink).endpoint(80)));
+            downloads.push(site.client().spawn(&format!("curl-{offload}-{uplink}"), curl)?);
         }
         for download in &mut downloads {
             match download.wait(LIMIT)? {
@@ -104,13 +104,13 @@ fn switch_offloads_off(site: &Site) -> Result<()> {
     require("ethtool")?;
     let topology = &site.topology;
     let mut ends = vec![(&topology.servers[0].namespace, "eth0"), (&topology.lans[0], "srv1")];
-    for (line, leg, port) in [(0, "isp1", "box1"), (1, "isp2", "box2")] {
+    for (uplink, leg, port) in [(0, "isp1", "box1"), (1, "isp2", "box2")] {
         ends.extend([
             (&topology.client, leg),
-            (&topology.lines[line].provider, "net0"),
-            (&topology.lines[line].provider, "box0"),
-            (&topology.lines[line].natbox, "wan0"),
-            (&topology.lines[line].natbox, "lan0"),
+            (&topology.uplinks[uplink].provider, "net0"),
+            (&topology.uplinks[uplink].provider, "box0"),
+            (&topology.uplinks[uplink].natbox, "wan0"),
+            (&topology.uplinks[uplink].natbox, "lan0"),
             (&topology.lans[0], port),
         ]);
     }

@@ -4,8 +4,8 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use natbox::cli::demo::http;
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
+use natbox::lab::http;
 use natbox::packet::{Protocol, builder};
 
 use crate::lab::hops;

@@ -4,11 +4,11 @@ use std::fs;
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::{Pattern, connect};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Pattern, connect};
+use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::lab::{Nginx, PATIENCE, Site};
+use crate::lab::{Nginx, Site, TIMEOUT};
 
 /// Connections on each of the two lines.
 const EACH: usize = 500;
@@ -29,17 +29,19 @@ fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
         page.extend_from_slice(pattern.next(SIZE - page.len()));
     }
     fs::write(site.lab.directory().join("page"), &page)?;
-    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));
     let _nginx = Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?;
     let boxes = site.start_web_boxes()?;
 
     let mut connections = site.client().enter(|| {
         let clients = CLIENTS.iter().cycle();
-        let lines = [0, 1].iter().cycle();
+        let uplinks = [0, 1].iter().cycle();
         clients
-            .zip(lines)
+            .zip(uplinks)
             .take(2 * EACH)
-            .map(|(client, line)| connect(Some(*client), site.line(*line).endpoint(80), PATIENCE))
+            .map(|(client, uplink)| {
+                connect(Some(*client), site.uplink(*uplink).endpoint(80), TIMEOUT)
+            })
             .collect::<std::io::Result<Vec<_>>>()
     })??;
     for natbox in &boxes {

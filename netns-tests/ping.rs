@@ -1,7 +1,7 @@
 //! Echo requests, in and out.
 
 use anyhow::Result;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, ping};
 
@@ -9,25 +9,26 @@ use crate::lab::{Site, ping};
 fn clients_ping_the_server_through_an_icmp_forward() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let mut boxes = Vec::new();
-    for line in [0, 1] {
-        boxes.push(
-            site.start(line, &site.config(line).forward("icmp", 0, site.server_address(line), 0))?,
-        );
+    for uplink in [0, 1] {
+        boxes.push(site.start(
+            uplink,
+            &site.config(uplink).forward("icmp", 0, site.server_address(uplink), 0),
+        )?);
     }
-    for line in [0, 1] {
+    for uplink in [0, 1] {
         // Two clients: their identifiers may be the same.
-        ping(site.client(), CLIENTS[0], site.line(line).published, 3)?;
-        ping(site.client(), CLIENTS[1], site.line(line).published, 3)?;
+        ping(site.client(), CLIENTS[0], site.uplink(uplink).published, 3)?;
+        ping(site.client(), CLIENTS[1], site.uplink(uplink).published, 3)?;
     }
     Ok(())
 }
 
 #[test]
-fn the_server_pings_the_internet_over_each_line() -> Result<()> {
+fn the_server_pings_the_internet_over_each_uplink() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let _boxes = [site.start(0, &site.config(0))?, site.start(1, &site.config(1))?];
-    for line in [0, 1] {
-        ping(site.server(), site.server_address(line), CLIENTS[0], 3)?;
+    for uplink in [0, 1] {
+        ping(site.server(), site.server_address(uplink), CLIENTS[0], 3)?;
     }
     Ok(())
 }

@@ -4,23 +4,23 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Answer, Handler, Request, Server};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
 
 #[test]
 fn several_servers_behind_both_boxes_on_one_private_network() -> Result<()> {
-    each_server_answers_on_both_lines(Private::Shared)
+    each_server_answers_on_both_uplinks(Private::Shared)
 }
 
 #[test]
 fn several_servers_behind_both_boxes_on_separate_private_networks() -> Result<()> {
-    each_server_answers_on_both_lines(Private::Separate)
+    each_server_answers_on_both_uplinks(Private::Separate)
 }
 
 /// Three servers on ports 80, 81, 82 of each line's one published address.
-fn each_server_answers_on_both_lines(private: Private) -> Result<()> {
+fn each_server_answers_on_both_uplinks(private: Private) -> Result<()> {
     let site = Site::new(private, 3)?;
     let mut servers = Vec::new();
     for (number, server) in site.topology.servers.iter().enumerate() {
@@ -35,29 +35,29 @@ fn each_server_answers_on_both_lines(private: Private) -> Result<()> {
         servers.push(Server::start(listeners, Some(handler))?);
     }
     let mut boxes = Vec::new();
-    for line in [0, 1] {
+    for uplink in [0, 1] {
         let config = site
             .topology
             .servers
             .iter()
             .zip(80..)
-            .fold(site.config(line), |config, (server, port)| {
-                config.forward("tcp", port, server.addresses[line], 80)
+            .fold(site.config(uplink), |config, (server, port)| {
+                config.forward("tcp", port, server.addresses[uplink], 80)
             });
-        boxes.push(site.start(line, &config)?);
+        boxes.push(site.start(uplink, &config)?);
     }
 
-    for line in [0, 1] {
+    for uplink in [0, 1] {
         for (number, port) in (0..servers.len()).zip(80..) {
             for client in &CLIENTS[..2] {
                 let answer = curl(
                     site.client(),
                     *client,
-                    &[&format!("http://{}/", site.line(line).endpoint(port))],
+                    &[&format!("http://{}/", site.uplink(uplink).endpoint(port))],
                 )?;
                 ensure!(
                     answer == format!("server {number} to {client}"),
-                    "line {line} port {port}: {answer}"
+                    "uplink {uplink} port {port}: {answer}"
                 );
             }
         }

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 
 use crate::conformance::proves;
 use crate::lab::require;

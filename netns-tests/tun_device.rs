@@ -3,8 +3,8 @@
 use std::net::{SocketAddrV4, UdpSocket};
 use std::ops::ControlFlow;
 
-use natbox::cli::demo::http::{self, Pattern};
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
+use natbox::lab::http::{self, Pattern};
 use natbox::nat::DropReason;
 use natbox::packet::{Protocol, builder};
 use rustix::process::Signal;

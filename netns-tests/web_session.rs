@@ -6,21 +6,26 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Answer, Handler, Request, Server};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Private};
+use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::topology::{CLIENTS, Private, ThreeLeggedPlan};
 
 use crate::lab::{Site, curl, listen};
 
 #[test]
-fn a_session_bound_to_the_client_address_survives_alternating_lines() -> Result<()> {
+fn a_session_bound_to_the_client_address_survives_alternating_uplinks() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let _boxes = site.start_web_boxes()?;
     assert_a_session_survives(&site, &[site.server_address(0), site.server_address(1)])
 }
 
 #[test]
-fn it_survives_behind_one_box_with_both_lines_too() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+fn it_survives_behind_one_box_with_both_uplinks_too() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let server = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, server, 80))?;
     assert_a_session_survives(&site, &[server])
@@ -36,8 +41,8 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
 
     let jar = site.lab.directory().join("cookies").display().to_string();
     // One name for both lines, as DNS would give it; the address decides on the line.
-    let visit = |client: Ipv4Addr, line: usize, path: &str| {
-        let resolve = format!("site.example:80:{}", site.line(line).published);
+    let visit = |client: Ipv4Addr, uplink: usize, path: &str| {
+        let resolve = format!("site.example:80:{}", site.uplink(uplink).published);
         let url = format!("http://site.example{path}");
         curl(site.client(), client, &["--resolve", &resolve, "-c", &jar, "-b", &jar, &url])
     };
@@ -47,8 +52,8 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
         ensure!(answer == format!("welcome back, {}", CLIENTS[0]), "round {round}: {answer}");
     }
     // The binding is real: the same cookie from another address is refused, on each line.
-    for line in [0, 1] {
-        let refused = visit(CLIENTS[1], line, "/private");
+    for uplink in [0, 1] {
+        let refused = visit(CLIENTS[1], uplink, "/private");
         ensure!(
             refused.is_err_and(|error| error.to_string().contains("403")),
             "a stolen cookie was accepted"

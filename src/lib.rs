@@ -13,6 +13,7 @@
 //! | [`config`]  | the configuration file: read, checked, printed                             | none                   |
 //! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | config        |
 //! | [`control`] | lifecycle, logging, admin socket                            | everything above       |
+//! | [`lab`]     | network namespaces, HTTP, captures: for the demo and the tests              | control                |
 //! | [`cli`]     | the command line and the demo                                              | everything above       |
 //!
 //! Deliberately absent: `packet` knows nothing of sessions, `nat` reads no clock and does no I/O, nothing on a
@@ -25,6 +26,7 @@ pub mod dns;
 pub mod engine;
 pub mod host;
 pub mod io;
+pub mod lab;
 pub mod nat;
 pub mod packet;
 pub mod time;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may name of ours, besides itself. A path allows everything below it.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("io", &[]),
     ("packet", &[]),
     ("dns", &[]),
@@ -18,7 +18,8 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("config", &["dns"]),
     ("host", &["config"]),
     ("control", &["io", "packet", "dns", "time", "nat", "engine", "config", "host"]),
-    ("cli", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "control"]),
+    ("lab", &["control"]),
+    ("cli", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "control", "lab"]),
 ];
 
 /// The files that may contain unsafe code.

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::lab::{Child, Lab, Namespace};
+use natbox::lab::{Child, Lab, Namespace};
 use serde_json::Value;
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use natbox::packet::{Protocol, builder};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use serde_json::Value;
 
 use crate::scene::{CAPACITY, CLIENT, Device, HTTP, IPERF, SERVER, Scene, UDP, run, wait_for};

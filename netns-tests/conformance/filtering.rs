@@ -51,7 +51,7 @@ fn filtering_is_as_set() {
 
 #[test]
 fn a_mapping_admits_its_own_protocol_only() {
-    let _proof = proves(&["UPD-6"]);
+    let _proof = proves(&["RFC7857-6"]);
     let probe = Probe::start(Setup::new().nat("filtering: endpoint-independent"));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     probe.assert_udp_in(at(E2, 9), external, at(S1, 5000));
@@ -65,7 +65,7 @@ fn a_mapping_admits_its_own_protocol_only() {
 
 #[test]
 fn a_filtered_packet_changes_nothing() {
-    let _proof = proves(&["FILT-1", "UPD-7"]);
+    let _proof = proves(&["FILT-1", "RFC7857-7"]);
     let probe = Probe::start(Setup::new().timeouts("udp: 2s"));
     probe.assert_alive();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -108,7 +108,7 @@ fn an_unsolicited_syn_is_met_with_silence() {
 }
 
 #[test]
-fn a_late_error_answers_a_syn_that_nobody_meets() {
+fn a_delayed_reject_answers_a_syn_without_counterpart() {
     let _proof = proves(&["TCP-4"]);
     let probe = Probe::start(Setup::new().nat("unsolicited_syn: delayed-reject"));
     let mapped = probe.connect_out(at(S1, 5000), at(E1, 80)).external;

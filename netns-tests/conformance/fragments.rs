@@ -1,4 +1,4 @@
-//! Datagrams in pieces.
+//! Datagrams in fragments.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -23,21 +23,25 @@ fn numbered(mut packet: Vec<u8>, identification: u16) -> Vec<u8> {
     packet
 }
 
-/// The datagram that pieces make, whatever their order; its checksums are recomputed.
+/// The datagram that fragments make, whatever their order; its checksums are recomputed.
 #[track_caller]
-fn joined(pieces: &[Seen]) -> Seen {
-    let mut pieces = pieces.to_vec();
-    pieces.sort_by_key(|piece| piece.fragment().0);
-    let header = pieces[0].header_length();
-    let mut whole = pieces[0].0[..header].to_vec();
-    for (number, piece) in pieces.iter().enumerate() {
-        assert_eq!(piece.identification(), pieces[0].identification(), "one datagram, one number");
+fn joined(fragments: &[Seen]) -> Seen {
+    let mut fragments = fragments.to_vec();
+    fragments.sort_by_key(|fragment| fragment.fragment().0);
+    let header = fragments[0].header_length();
+    let mut whole = fragments[0].0[..header].to_vec();
+    for (number, fragment) in fragments.iter().enumerate() {
         assert_eq!(
-            piece.fragment(),
-            (whole.len() - header, number + 1 < pieces.len()),
-            "{pieces:?}"
+            fragment.identification(),
+            fragments[0].identification(),
+            "one datagram, one number"
         );
-        whole.extend(piece.body());
+        assert_eq!(
+            fragment.fragment(),
+            (whole.len() - header, number + 1 < fragments.len()),
+            "{fragments:?}"
+        );
+        whole.extend(fragment.body());
     }
     let length = whole.len() as u16;
     whole[2..4].copy_from_slice(&length.to_be_bytes());
@@ -49,9 +53,9 @@ fn joined(pieces: &[Seen]) -> Seen {
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// A datagram in three pieces passes in every order, as the datagram that `original` is after translation.
+/// A datagram in three fragments passes in every order, as the datagram that `original` is after translation.
 #[track_caller]
-fn assert_passes_in_pieces(
+fn assert_passes_in_fragments(
     probe: &Probe,
     from_inside: bool,
     original: &[u8],
@@ -62,40 +66,52 @@ fn assert_passes_in_pieces(
         if from_inside { (&probe.inside, &probe.outside) } else { (&probe.outside, &probe.inside) };
     for (number, order) in ORDERS.into_iter().enumerate() {
         let whole = numbered(original.to_vec(), 700 + number as u16);
-        let pieces = builder::fragments(&whole, 1000);
-        assert_eq!(pieces.len(), 3);
-        for piece in order {
-            from.send(&pieces[piece]);
+        let fragments = builder::fragments(&whole, 1000);
+        assert_eq!(fragments.len(), 3);
+        for fragment in order {
+            from.send(&fragments[fragment]);
         }
-        let seen = joined(&to.expect_all(3, &format!("pieces in the order {order:?}")));
+        let seen = joined(&to.expect_all(3, &format!("fragments in the order {order:?}")));
         assert_eq!((seen.source(), seen.destination()), (source, destination), "{order:?}");
         assert_eq!(seen.payload(), Seen(whole).payload(), "{order:?}");
     }
 }
 
 #[test]
-fn pieces_pass_in_every_order() {
+fn fragments_pass_in_every_order() {
     let _proof = proves(&["UDP-14"]);
     let probe =
         Probe::start(Setup::new().forward("protocol: icmp, address: 192.0.2.1, to: 10.0.0.13"));
     // Out and back over a mapping.
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
     let external = probe.open_udp(inside, remote);
-    assert_passes_in_pieces(&probe, true, &udp(inside, remote, &text(PAYLOAD)), external, remote);
-    assert_passes_in_pieces(&probe, false, &udp(remote, external, &text(PAYLOAD)), remote, inside);
+    assert_passes_in_fragments(
+        &probe,
+        true,
+        &udp(inside, remote, &text(PAYLOAD)),
+        external,
+        remote,
+    );
+    assert_passes_in_fragments(
+        &probe,
+        false,
+        &udp(remote, external, &text(PAYLOAD)),
+        remote,
+        inside,
+    );
     // In over a forward, and its answer.
     let client = at(E1, 4444);
-    assert_passes_in_pieces(&probe, false, &udp(client, F, &text(PAYLOAD)), client, F_TARGET);
-    assert_passes_in_pieces(&probe, true, &udp(F_TARGET, client, &text(PAYLOAD)), F, client);
+    assert_passes_in_fragments(&probe, false, &udp(client, F, &text(PAYLOAD)), client, F_TARGET);
+    assert_passes_in_fragments(&probe, true, &udp(F_TARGET, client, &text(PAYLOAD)), F, client);
     // TCP, both ways.
     for connection in
         [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
     {
         let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
         let out = connection.by_inside(data, &text(PAYLOAD));
-        assert_passes_in_pieces(&probe, true, &out, connection.external, connection.outside);
+        assert_passes_in_fragments(&probe, true, &out, connection.external, connection.outside);
         let back = connection.by_outside(data, &text(PAYLOAD));
-        assert_passes_in_pieces(&probe, false, &back, connection.inside_peer, connection.inside);
+        assert_passes_in_fragments(&probe, false, &back, connection.inside_peer, connection.inside);
     }
     // A SYN with data opens a connection as a whole one does.
     let syn = |from, to| {
@@ -110,9 +126,9 @@ fn pieces_pass_in_every_order() {
     };
     let external = probe.syn_out(at(S1, 6001), at(E2, 80)).source();
     let out = syn((S1, 6001), (E1, 80));
-    assert_passes_in_pieces(&probe, true, &out, external, at(E1, 80));
+    assert_passes_in_fragments(&probe, true, &out, external, at(E1, 80));
     probe.tcp_in(&segment(at(E1, 80), external, SYN_ACK, 7000, 1001));
-    assert_passes_in_pieces(
+    assert_passes_in_fragments(
         &probe,
         false,
         &syn((E1, 6001), (F.address, F.port)),
@@ -120,55 +136,55 @@ fn pieces_pass_in_every_order() {
         F_TARGET,
     );
     assert_eq!(probe.tcp_out(&segment(F_TARGET, at(E1, 6001), SYN_ACK, 7000, 1001)).source(), F);
-    // Echo: a request opens its session even if its first piece comes last.
+    // Echo: a request opens its session even if its first fragment comes last.
     let request = builder::echo(S1, E1, QueryKind::EchoRequest, 77, 1, &text(PAYLOAD));
-    assert_passes_in_pieces(&probe, true, &request, at(G, 0), at(E1, 0));
+    assert_passes_in_fragments(&probe, true, &request, at(G, 0), at(E1, 0));
     let identifier = probe.open_ping(at(S1, 77), E1);
     let reply = builder::echo(E1, G, QueryKind::EchoReply, identifier.port, 1, &text(PAYLOAD));
-    assert_passes_in_pieces(&probe, false, &reply, at(E1, 0), at(S1, 0));
+    assert_passes_in_fragments(&probe, false, &reply, at(E1, 0), at(S1, 0));
     let request = builder::echo(E1, G, QueryKind::EchoRequest, 78, 1, &text(PAYLOAD));
-    assert_passes_in_pieces(&probe, false, &request, at(E1, 0), at(S3, 0));
+    assert_passes_in_fragments(&probe, false, &request, at(E1, 0), at(S3, 0));
 }
 
-/// The state of a connection follows segments in pieces, too.
+/// The state of a connection follows segments in fragments, too.
 #[test]
-fn a_connection_that_ends_in_pieces_ends() {
-    let _proof = proves(&["UDP-14", "UPD-2"]);
+fn a_connection_that_ends_in_fragments_ends() {
+    let _proof = proves(&["UDP-14", "RFC7857-2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     for mut connection in
         [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
     {
         let out = builder::fragments(&numbered(connection.by_inside(fin, &text(PAYLOAD)), 1), 1000);
-        out.iter().for_each(|piece| probe.inside.send(piece));
-        probe.outside.expect_all(out.len(), "pieces");
+        out.iter().for_each(|fragment| probe.inside.send(fragment));
+        probe.outside.expect_all(out.len(), "fragments");
         connection.inside_next += PAYLOAD as u32 + 1;
         let back =
             builder::fragments(&numbered(connection.by_outside(fin, &text(PAYLOAD)), 2), 1000);
-        back.iter().for_each(|piece| probe.outside.send(piece));
-        probe.inside.expect_all(back.len(), "pieces");
+        back.iter().for_each(|fragment| probe.outside.send(fragment));
+        probe.inside.expect_all(back.len(), "fragments");
     }
     wait_until("closed connections end", || probe.sessions() == 0);
 }
 
 #[test]
-fn what_is_too_long_without_df_leaves_in_pieces() {
+fn what_is_too_long_without_df_leaves_in_fragments() {
     let _proof = proves(&["UDP-13a"]);
     let probe = Probe::start(Setup::new().mtu(1280, 1500));
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
     let long = udp(inside, remote, &text(1472));
     probe.inside.send(&long);
-    let pieces = probe.outside.expect_all(2, "pieces");
-    assert_eq!(pieces[0].fragment(), (0, true), "in order");
-    assert!(pieces.iter().all(|piece| piece.0.len() <= 1280 && !piece.dont_fragment()));
-    let whole = joined(&pieces);
+    let fragments = probe.outside.expect_all(2, "fragments");
+    assert_eq!(fragments[0].fragment(), (0, true), "in order");
+    assert!(fragments.iter().all(|fragment| fragment.0.len() <= 1280 && !fragment.dont_fragment()));
+    let whole = joined(&fragments);
     assert_eq!((whole.destination(), whole.payload()), (remote, Seen(long).payload()));
     let probe = Probe::start(Setup::new().mtu(1500, 1280));
     let long = udp(remote, F, &text(1472));
     probe.outside.send(&long);
-    let pieces = probe.inside.expect_all(2, "pieces");
-    assert_eq!(pieces[0].fragment(), (0, true), "in order");
-    let whole = joined(&pieces);
+    let fragments = probe.inside.expect_all(2, "fragments");
+    assert_eq!(fragments[0].fragment(), (0, true), "in order");
+    let whole = joined(&fragments);
     assert_eq!((whole.destination(), whole.payload()), (F_TARGET, Seen(long).payload()));
 }
 
@@ -179,18 +195,20 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     let remote = at(E1, 53);
     // Two hosts with one number each, interleaved.
     let whole = [S1, S2].map(|host| numbered(udp(at(host, 5000), remote, &text(PAYLOAD)), 7));
-    let pieces = whole.clone().map(|whole| builder::fragments(&whole, 1000));
-    for (one, other) in pieces[0].iter().zip(&pieces[1]) {
+    let fragments = whole.clone().map(|whole| builder::fragments(&whole, 1000));
+    for (one, other) in fragments[0].iter().zip(&fragments[1]) {
         probe.inside.send(one);
         probe.inside.send(other);
     }
-    let seen = probe.outside.expect_all(6, "pieces");
-    let (one, other): (Vec<_>, Vec<_>) =
-        seen.iter().cloned().partition(|piece| piece.identification() == seen[0].identification());
+    let seen = probe.outside.expect_all(6, "fragments");
+    let (one, other): (Vec<_>, Vec<_>) = seen
+        .iter()
+        .cloned()
+        .partition(|fragment| fragment.identification() == seen[0].identification());
     assert_eq!((one.len(), other.len()), (3, 3));
     assert_eq!(joined(&one).payload(), Seen(whole[0].clone()).payload());
     assert_eq!(joined(&other).payload(), Seen(whole[1].clone()).payload());
-    // An error about a piece shows the sender its own number.
+    // An error about a fragment shows the sender its own number.
     probe.outside.send(&builder::icmp_error(11, 1, E1, G, &one[0].0[..200]));
     assert_eq!(probe.inside.expect("the error").quote().unwrap().identification(), 7);
     // What is not atomic has a number that no other has; what is atomic keeps its own, and DF.
@@ -211,58 +229,61 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
 }
 
 #[test]
-fn a_flood_of_pieces_harms_nothing_else() {
+fn a_flood_of_fragments_harms_nothing_else() {
     let _proof = proves(&["UDP-14a"]);
     let probe = Probe::start(Setup::new().limits("fragments: 512"));
     let mut connection = probe.connect_in(at(E1, 4444), F);
     let mut before = 0;
     for round in 0..40_u32 {
-        // Later pieces of datagrams that have no first one, each from an address of its own.
+        // Later fragments of datagrams that have no first one, each from an address of its own.
         for number in 0..500_u32 {
             let source = Ipv4Addr::from(0x0b00_0000 + round * 500 + number);
             let whole = numbered(udp(at(source, 1), F, &text(PAYLOAD)), number as u16);
             probe.outside.send(&builder::fragments(&whole, 1000)[1]);
         }
         probe.assert_open(&mut connection);
-        // Another host's datagram in pieces.
+        // Another host's datagram in fragments.
         let whole = numbered(udp(at(E2, 9), F, &text(PAYLOAD)), round as u16);
-        for piece in builder::fragments(&whole, 1000) {
-            probe.outside.send(&piece);
+        for fragment in builder::fragments(&whole, 1000) {
+            probe.outside.send(&fragment);
         }
-        assert_eq!(joined(&probe.inside.expect_all(3, "pieces")).payload(), Seen(whole).payload());
+        assert_eq!(
+            joined(&probe.inside.expect_all(3, "fragments")).payload(),
+            Seen(whole).payload()
+        );
         if round == 5 {
             before = probe.resident();
         }
     }
     let grown = probe.resident().saturating_sub(before);
     assert!(grown < 8 * 1024, "{grown} KiB more after the flood");
-    wait_until("given up pieces are counted", || probe.dropped("fragment-table-full") > 10_000);
+    wait_until("given up fragments are counted", || probe.dropped("fragment-table-full") > 10_000);
 }
 
 #[test]
-fn hostile_pieces_are_refused() {
+fn hostile_fragments_are_refused() {
     let _proof = proves(&["FRAG-1"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
     let whole =
         |number| builder::fragments(&numbered(udp(client, F, &text(PAYLOAD)), number), 1000);
-    // Another piece that begins within one that passed, or ends behind the datagram's end.
+    // Another fragment that begins within one that passed, or ends behind the datagram's end.
     let overlapping = {
-        let mut piece = whole(1)[1].clone();
-        piece[6..8].copy_from_slice(&(0x2000_u16 | (1000 / 8 - 2)).to_be_bytes());
-        builder::refresh_header_checksum(&mut piece);
-        piece
+        let mut fragment = whole(1)[1].clone();
+        fragment[6..8].copy_from_slice(&(0x2000_u16 | (1000 / 8 - 2)).to_be_bytes());
+        builder::refresh_header_checksum(&mut fragment);
+        fragment
     };
     probe.outside.send(&whole(1)[0]);
-    probe.inside.expect("the first piece");
+    probe.inside.expect("the first fragment");
     probe.outside.send(&overlapping);
     probe.outside.send(&whole(1)[1]);
     probe.outside.send(&whole(1)[2]);
     probe.silence();
     assert_eq!(probe.dropped("fragment-overlap"), 3, "the overlap ends its datagram");
     // Twice the same: once is enough.
-    for piece in [0, 0, 1, 1, 1, 2] {
-        probe.outside.send(&whole(2)[piece]);
+    for fragment in [0, 0, 1, 1, 1, 2] {
+        probe.outside.send(&whole(2)[fragment]);
     }
     joined(&probe.inside.expect_all(3, "each once"));
     probe.silence();
@@ -276,35 +297,35 @@ fn hostile_pieces_are_refused() {
         &[],
         &[7; 64],
     );
-    let piece = |packet: &[u8], flags: u16, body: std::ops::Range<usize>| {
-        let mut piece = [&packet[..20], &packet[20..][body]].concat();
-        let length = piece.len() as u16;
-        piece[2..4].copy_from_slice(&length.to_be_bytes());
-        piece[6..8].copy_from_slice(&flags.to_be_bytes());
-        builder::refresh_header_checksum(&mut piece);
-        piece
+    let fragment = |packet: &[u8], flags: u16, body: std::ops::Range<usize>| {
+        let mut fragment = [&packet[..20], &packet[20..][body]].concat();
+        let length = fragment.len() as u16;
+        fragment[2..4].copy_from_slice(&length.to_be_bytes());
+        fragment[6..8].copy_from_slice(&flags.to_be_bytes());
+        builder::refresh_header_checksum(&mut fragment);
+        fragment
     };
     let before = probe.dropped("bad-fragment");
     let hostile = [
-        piece(&segment, 0x0001, 8..64), // TCP at offset 8: behind the ports, over the flags (RFC 3128)
-        piece(&segment, 0x2000, 0..8),  // a first piece without the flags (RFC 1858)
-        piece(&segment, 0x2000, 0..30), // not a multiple of 8, and more to come
-        piece(&segment, 0x2010, 0..0),  // nothing at all
-        piece(&segment, 0x1fff, 0..64), // past 65,535
+        fragment(&segment, 0x0001, 8..64), // TCP at offset 8: behind the ports, over the flags (RFC 3128)
+        fragment(&segment, 0x2000, 0..8),  // a first fragment without the flags (RFC 1858)
+        fragment(&segment, 0x2000, 0..30), // not a multiple of 8, and more to come
+        fragment(&segment, 0x2010, 0..0),  // nothing at all
+        fragment(&segment, 0x1fff, 0..64), // past 65,535
     ];
     for packet in &hostile {
         probe.outside.send(packet);
     }
     probe.silence();
     assert_eq!(probe.dropped("bad-fragment") - before, hostile.len() as u64);
-    // A last piece of one byte is legal.
+    // A last fragment of one byte is legal.
     let odd = numbered(udp(client, F, &text(993)), 9);
-    let pieces = builder::fragments(&odd, 1000);
-    assert_eq!(pieces[1].len(), 21);
-    for piece in &pieces {
-        probe.outside.send(piece);
+    let fragments = builder::fragments(&odd, 1000);
+    assert_eq!(fragments[1].len(), 21);
+    for fragment in &fragments {
+        probe.outside.send(fragment);
     }
-    assert_eq!(joined(&probe.inside.expect_all(2, "pieces")).payload(), Seen(odd).payload());
+    assert_eq!(joined(&probe.inside.expect_all(2, "fragments")).payload(), Seen(odd).payload());
 }
 
 #[test]
@@ -320,30 +341,30 @@ fn incomplete_datagrams_are_forgotten() {
     assert_eq!((probe.outside.drain(), probe.inside.drain()), (vec![], vec![]));
     // The number again, for another datagram: nothing of the old one comes along.
     let new = numbered(udp(client, F, &text(1800)), 1);
-    for piece in builder::fragments(&new, 1000) {
-        probe.outside.send(&piece);
+    for fragment in builder::fragments(&new, 1000) {
+        probe.outside.send(&fragment);
     }
-    assert_eq!(joined(&probe.inside.expect_all(2, "pieces")).payload(), Seen(new).payload());
-    // A late piece of a datagram that is over waits for a first one again, in vain.
+    assert_eq!(joined(&probe.inside.expect_all(2, "fragments")).payload(), Seen(new).payload());
+    // A late fragment of a datagram that is over waits for a first one again, in vain.
     probe.outside.send(&old[0]);
-    probe.inside.expect("a first piece");
+    probe.inside.expect("a first fragment");
     std::thread::sleep(Duration::from_millis(2500));
     probe.outside.send(&old[1]);
     probe.silence();
 }
 
 #[test]
-fn pieces_that_different_workers_read_meet() {
+fn fragments_that_different_workers_read_meet() {
     let _proof = proves(&["FRAG-3"]);
     let probe = Probe::start(Setup::new().workers(4));
     spray(probe.status().pid);
     let whole = |number: u16| numbered(udp(at(E1, 4444), F, &text(PAYLOAD)), number);
     for number in 0..1500 {
-        let pieces = builder::fragments(&whole(number), 1000);
-        for piece in ORDERS[usize::from(number) % 6] {
-            probe.outside.send(&pieces[piece]);
+        let fragments = builder::fragments(&whole(number), 1000);
+        for fragment in ORDERS[usize::from(number) % 6] {
+            probe.outside.send(&fragments[fragment]);
         }
-        let seen = joined(&probe.inside.expect_all(3, &format!("pieces of datagram {number}")));
+        let seen = joined(&probe.inside.expect_all(3, &format!("fragments of datagram {number}")));
         assert_eq!(seen.payload(), Seen(whole(number)).payload());
     }
     let read: Vec<u64> =

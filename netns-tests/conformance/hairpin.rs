@@ -103,7 +103,7 @@ fn forwards_are_reached_from_inside_and_by_their_own_server() {
 
 #[test]
 fn echo_reaches_the_host_behind_an_external_address() {
-    let _proof = proves(&["ICMP-7q", "UPD-12"]);
+    let _proof = proves(&["ICMP-7q", "RFC7857-12"]);
     let whole = "name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12";
     let probe = Probe::start(Setup::new().pool().forward(whole));
     probe.inside.send(&builder::echo(S1, G2, QueryKind::EchoRequest, 5, 1, b"ping"));
@@ -172,11 +172,11 @@ fn hairpin_ends_and_carries_fragments() {
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
         let mut whole = long.clone();
         builder::set_identification(&mut whole, 100 + order[0] as u16);
-        let pieces = builder::fragments(&whole, 40);
+        let fragments = builder::fragments(&whole, 40);
         for number in order {
-            probe.inside.send(&pieces[number]);
+            probe.inside.send(&fragments[number]);
         }
-        let mut payload: Vec<_> = probe.inside.expect_all(3, "the pieces");
+        let mut payload: Vec<_> = probe.inside.expect_all(3, "the fragments");
         assert!(
             payload
                 .iter()

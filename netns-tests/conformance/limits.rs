@@ -11,7 +11,7 @@ use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at, 
 
 #[test]
 fn a_host_has_so_many_sessions_and_gets_them_back() {
-    let _proof = proves(&["CGN-4", "CGN-4B", "CGN-4C", "CGN-5"]);
+    let _proof = proves(&["RFC6888-4", "RFC6888-4B", "RFC6888-4C", "RFC6888-5"]);
     let setup =
         Setup::new().nat("reject_with: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
     let probe = Probe::start(setup);
@@ -65,7 +65,7 @@ fn fill(probe: &Probe) -> (Vec<Connection>, Vec<(Endpoint, Endpoint)>) {
 
 #[test]
 fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
-    let _proof = proves(&["CGN-11", "ICMP-8"]);
+    let _proof = proves(&["RFC6888-11", "ICMP-8"]);
     for (refusal, code) in
         [("admin-prohibited", Some(13)), ("host-unreachable", Some(1)), ("none", None)]
     {
@@ -158,7 +158,7 @@ fn a_long_lived_session_never_blocks_the_place_of_ended_ones() {
 
 #[test]
 fn counters_can_be_read_while_packets_flow() {
-    let _proof = proves(&["CGN-1", "CGN-10"]);
+    let _proof = proves(&["RFC6888-1", "RFC6888-10"]);
     let probe = Probe::start(Setup::new().nat("reject_with: none"));
     let mut reads = 0;
     let mut last = 0;

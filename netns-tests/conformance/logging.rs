@@ -54,7 +54,7 @@ fn holder(records: &[Record], protocol: &str, external: &str, at: SystemTime) ->
 
 #[test]
 fn the_log_tells_who_had_an_endpoint_and_no_destinations() {
-    let _proof = proves(&["LOG-1", "CGN-12"]);
+    let _proof = proves(&["LOG-1", "RFC6888-12"]);
     let setup =
         Setup::new().no_forwards().nat("ports: 40000-40019, reject_with: none, port_parity: false");
     let setup = setup.timeouts("udp: 1s").log("mappings: true, format: json");

@@ -30,7 +30,7 @@ fn one_mapping_towards_every_destination() {
 
 #[test]
 fn protocols_have_mappings_of_their_own() {
-    let _proof = proves(&["UPD-5"]);
+    let _proof = proves(&["RFC7857-5"]);
     // Of every protocol there are two ports: numbers must coincide, and exhausting one protocol leaves the others.
     let probe = Probe::start(Setup::new().nat("ports: 40000-40001, reject_with: none"));
     let mut connections = Vec::new();
@@ -52,7 +52,7 @@ fn protocols_have_mappings_of_their_own() {
 
 #[test]
 fn a_host_keeps_one_external_address() {
-    let _proof = proves(&["UDP-2", "CGN-2"]);
+    let _proof = proves(&["UDP-2", "RFC6888-2"]);
     let probe = Probe::start(Setup::new().pool());
     let mut used = HashSet::new();
     for host in 20..120 {
@@ -73,7 +73,7 @@ fn a_host_keeps_one_external_address() {
 /// What is published of a host is part of what it is known by.
 #[test]
 fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
-    let _proof = proves(&["UDP-2", "CGN-2"]);
+    let _proof = proves(&["UDP-2", "RFC6888-2"]);
     let mut setup = Setup::new().pool().no_forwards();
     for host in 20..40 {
         let address = if host % 2 == 0 { G } else { G2 };
@@ -94,7 +94,7 @@ fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
 
 #[test]
 fn a_full_address_refuses_or_gives_way_as_set() {
-    let _proof = proves(&["UPD-4"]);
+    let _proof = proves(&["RFC7857-4"]);
     for soft in [false, true] {
         let pooling = if soft { "address_pooling: paired-soft" } else { "address_pooling: paired" };
         let setup = Setup::new().pool().nat("ports: 40000-40003, reject_with: none").nat(pooling);
@@ -118,7 +118,7 @@ fn a_full_address_refuses_or_gives_way_as_set() {
 
 #[test]
 fn a_pool_need_not_be_contiguous() {
-    let _proof = proves(&["CGN-3"]);
+    let _proof = proves(&["RFC6888-3"]);
     let probe = Probe::start(Setup::new().addresses("192.0.2.1, 192.0.2.77, 192.0.2.80/30"));
     let mut used = std::collections::BTreeSet::new();
     for host in 20..120 {

@@ -54,7 +54,7 @@ fn ports_keep_their_class_while_the_range_allows() {
 
 #[test]
 fn udp_ports_keep_their_parity_unless_told_not_to() {
-    let _proof = proves(&["UDP-4", "UPD-8"]);
+    let _proof = proves(&["UDP-4", "RFC7857-8"]);
     let probe = Probe::plain();
     for number in 0..500 {
         let port = 5000 + number;
@@ -71,7 +71,7 @@ fn udp_ports_keep_their_parity_unless_told_not_to() {
 
 #[test]
 fn ports_cannot_be_foreseen() {
-    let _proof = proves(&["UPD-9", "SEC-4"]);
+    let _proof = proves(&["RFC7857-9", "SEC-4"]);
     let take = || {
         let probe = Probe::plain();
         let ports: Vec<i64> = (0..1000)
@@ -95,8 +95,8 @@ fn ports_cannot_be_foreseen() {
 }
 
 #[test]
-fn a_freed_port_rests_for_others() {
-    let _proof = proves(&["CGN-8"]);
+fn a_freed_port_is_not_reused_by_others_during_the_delay() {
+    let _proof = proves(&["RFC6888-8"]);
     // By default filtering knows every remote endpoint, which exempts; here anyone may answer, so ports rest.
     let setup = Setup::new()
         .nat("ports: 40000-40001, filtering: endpoint-independent, port_parity: false, reject_with: none")
@@ -193,7 +193,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
 
 #[test]
 fn ports_overlap_where_the_mode_allows() {
-    let _proof = proves(&["UPD-3", "CGN-13"]);
+    let _proof = proves(&["RFC7857-3", "RFC6888-13"]);
     let setup = Setup::new().nat("ports: 40000-40001, port_parity: false");
     let setup = setup.nat("mapping: address-and-port-dependent, port_overlapping: true");
     let probe = Probe::start(setup);

@@ -1,5 +1,5 @@
 //! Every behaviour of the conformance table, in our own words. Ids name the requirement: UDP-n RFC 4787 REQ-n, TCP-n RFC
-//! 5382, ICMP-n RFC 5508, UPD-n RFC 7857 section n, CGN-n RFC 6888; others are this project's.
+//! 5382, ICMP-n RFC 5508, RFC7857-n section n of that RFC, RFC6888-n REQ-n of that one; others are this project's.
 
 /// How binding a row is: as its RFC has it; `must` and `should` in small letters are this project's own.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -11,20 +11,20 @@ pub struct Row {
     /// What is asked for.
     pub text: &'static str,
     /// Why natbox deliberately does not do it, or not all of it.
-    pub left: Option<&'static str>,
+    pub deliberate: Option<&'static str>,
 }
 
 const fn row(ids: &'static [&'static str], level: &'static str, text: &'static str) -> Row {
-    Row { ids, level, text, left: None }
+    Row { ids, level, text, deliberate: None }
 }
 
-const fn left(
+const fn deliberate(
     ids: &'static [&'static str],
     level: &'static str,
     text: &'static str,
     reason: &'static str,
 ) -> Row {
-    Row { ids, level, text, left: Some(reason) }
+    Row { ids, level, text, deliberate: Some(reason) }
 }
 
 /// Rows by chapter.
@@ -38,14 +38,18 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "An inside endpoint keeps one external endpoint towards every destination",
             ),
             row(&["ICMP-1a"], "SHOULD", "An echo identifier is mapped alike for every host pinged"),
-            row(&["UPD-5"], "MUST", "Mappings of TCP, UDP and ICMP are independent of each other"),
             row(
-                &["UDP-2", "CGN-2"],
+                &["RFC7857-5"],
+                "MUST",
+                "Mappings of TCP, UDP and ICMP are independent of each other",
+            ),
+            row(
+                &["UDP-2", "RFC6888-2"],
                 "MUST",
                 "An inside host keeps one external address for all its mappings",
             ),
             row(
-                &["UPD-4"],
+                &["RFC7857-4"],
                 "SHOULD",
                 "A host whose external address has no port left is refused; in soft mode it moves",
             ),
@@ -84,7 +88,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD (P)",
                 "Forwarded connections survive a killed and restarted box",
             ),
-            left(
+            deliberate(
                 &["FWD-5 on the host's own address"],
                 "SHOULD (P)",
                 "The same while the box is stopped in good order, where the published address is the host's own",
@@ -95,19 +99,19 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST",
                 "A whole-address forward carries every port, query and protocol, both ways",
             ),
-            left(
+            deliberate(
                 &["FWD-7"],
                 "MAY (P)",
                 "Double rewrite, for servers whose default route leads elsewhere",
                 "the client's address would be lost; policy routing or the three-legged box do it without",
             ),
             row(
-                &["CGN-6", "CGN-3"],
+                &["RFC6888-6", "RFC6888-3"],
                 "MUST",
                 "Translation can be switched off for destinations; pools need not be contiguous",
             ),
-            left(
-                &["CGN-3 at run time"],
+            deliberate(
+                &["RFC6888-3 at run time"],
                 "SHOULD",
                 "Pools grow and shrink while the box runs",
                 "external addresses are part of the host's routes; changing them takes a restart, which forwards survive",
@@ -134,12 +138,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Ports from 1024 up never leave below 1024; below it while the range allows",
             ),
             row(
-                &["UDP-4", "UPD-8"],
+                &["UDP-4", "RFC7857-8"],
                 "SHOULD",
                 "UDP ports keep their parity; this can be switched off",
             ),
-            row(&["UPD-9"], "SHOULD", "External ports cannot be foreseen and cover the range"),
-            row(&["CGN-8"], "SHOULD", "A freed port rests before another endpoint may have it"),
+            row(&["RFC7857-9"], "SHOULD", "External ports cannot be foreseen and cover the range"),
+            row(&["RFC6888-8"], "SHOULD", "A freed port rests before another endpoint may have it"),
             row(
                 &["PORT-1"],
                 "MUST (P)",
@@ -152,11 +156,11 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             ),
             row(&["PORT-3"], "MUST (P)", "No client shadows a port that the box itself uses"),
             row(
-                &["UPD-3", "CGN-13"],
+                &["RFC7857-3", "RFC6888-13"],
                 "SHOULD",
                 "Ports may overlap for different destinations, where the mode allows",
             ),
-            left(
+            deliberate(
                 &["DET-1"],
                 "MAY",
                 "Deterministic port blocks",
@@ -172,7 +176,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD",
                 "Filtering is endpoint-independent, address-dependent or address-and-port-dependent, as set",
             ),
-            row(&["UPD-6"], "MUST", "A mapping of one protocol admits no other"),
+            row(&["RFC7857-6"], "MUST", "A mapping of one protocol admits no other"),
             row(&["FILT-1"], "MUST (P)", "A filtered packet changes nothing"),
             row(
                 &["TCP-4"],
@@ -180,7 +184,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "An unsolicited SYN gets no answer for 6 s; then one, if set so and nobody dialled",
             ),
             row(&["FILT-2"], "MUST (P)", "TCP without SYN opens no long-lived session"),
-            left(
+            deliberate(
                 &["FILT-3"],
                 "MAY",
                 "Allow-lists of clients on a forward",
@@ -202,7 +206,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Hairpin to a forward, from another host and from the server itself",
             ),
             row(
-                &["ICMP-7q", "UPD-12"],
+                &["ICMP-7q", "RFC7857-12"],
                 "MUST",
                 "Echo to an external address that belongs to an inside host reaches it",
             ),
@@ -223,19 +227,19 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "UDP lives at least 120 s, by default 300 s; only DNS may be shorter",
             ),
             row(&["UDP-6", "UDP-6a"], "MUST", "Outbound packets refresh; inbound ones as set"),
-            row(&["UPD-7"], "SHOULD", "A filtered packet does not refresh"),
+            row(&["RFC7857-7"], "SHOULD", "A filtered packet does not refresh"),
             row(
-                &["UPD-7.1"],
+                &["RFC7857-7.1"],
                 "SHOULD",
                 "Errors and resets that the inside answers with do not refresh",
             ),
             row(&["TCP-5e"], "MUST", "Established connections live at least 2 h 4 min idle"),
             row(
-                &["TCP-5t", "UPD-2.1"],
+                &["TCP-5t", "RFC7857-2.1"],
                 "MUST",
                 "Opening and closing connections have timers of their own",
             ),
-            row(&["ICMP-2", "UPD-11"], "MUST", "Queries live at least 60 s, as set"),
+            row(&["ICMP-2", "RFC7857-11"], "MUST", "Queries live at least 60 s, as set"),
             row(&["TIM-1"], "MUST (P)", "Both directions of a session live and die together"),
             row(&["TIM-2"], "MUST (P)", "The first packet after the end opens a new session"),
         ],
@@ -246,12 +250,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(&["TCP-2"], "MUST", "Every legal order of segments passes"),
             row(&["TCP-2a"], "MUST", "Simultaneous open works"),
             row(
-                &["UPD-2"],
+                &["RFC7857-2"],
                 "SHOULD",
                 "Connections are tracked through their states; one SYN alone reopens nothing",
             ),
             row(
-                &["UPD-2.2"],
+                &["RFC7857-2.2"],
                 "MUST",
                 "A reset passes, and its session ends only if nothing follows",
             ),
@@ -359,7 +363,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["FRAG-2"],
                 "MUST (P)",
-                "Incomplete datagrams are forgotten; late pieces join no new one",
+                "Incomplete datagrams are forgotten; late fragments join no new one",
             ),
             row(&["FRAG-3"], "MUST (P)", "Pieces that different workers read meet"),
         ],
@@ -426,12 +430,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "Limits",
         &[
             row(
-                &["CGN-4", "CGN-4B", "CGN-4C", "CGN-5"],
+                &["RFC6888-4", "RFC6888-4B", "RFC6888-4C", "RFC6888-5"],
                 "MUST",
                 "Sessions of one host are limited, in number and rate; what ends is given back",
             ),
             row(
-                &["CGN-11", "ICMP-8"],
+                &["RFC6888-11", "ICMP-8"],
                 "MUST",
                 "A refusal drops, tells the sender as set, and evicts no live session",
             ),
@@ -445,26 +449,26 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "MUST (P)",
                 "A long-lived session never blocks the place of ended ones",
             ),
-            row(&["CGN-1", "CGN-10"], "MUST", "Counters can be read while packets flow"),
+            row(&["RFC6888-1", "RFC6888-10"], "MUST", "Counters can be read while packets flow"),
         ],
     ),
     (
         "Logging and management",
         &[
-            row(&["CGN-12"], "SHOULD", "Destinations are not logged"),
+            row(&["RFC6888-12"], "SHOULD", "Destinations are not logged"),
             row(
                 &["LOG-1"],
                 "SHOULD",
                 "The mapping log answers who had an external endpoint at a time",
             ),
-            left(
+            deliberate(
                 &["LOG-2"],
                 "SHOULD",
                 "IPFIX",
                 "asked for only where offered; the log is JSON lines",
             ),
-            left(
-                &["CGN-14"],
+            deliberate(
+                &["RFC6888-14"],
                 "SHOULD",
                 "Logs by port block",
                 "mappings are logged one by one, and only if asked for",
@@ -481,7 +485,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "Security",
         &[
             row(&["SEC-1"], "MUST (P)", "Only inside sources go out, and nothing private leaks"),
-            left(
+            deliberate(
                 &["SEC-1 for the kernel's own errors"],
                 "MUST (P)",
                 "Nor does the kernel report, from the private leg's address, on what it drops itself of a spoofed inside source",
@@ -509,13 +513,13 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
     (
         "Control protocols",
         &[
-            left(
-                &["CGN-9", "PCP-1", "PCP-2", "PCP-3", "PCP-4"],
+            deliberate(
+                &["RFC6888-9", "PCP-1", "PCP-2", "PCP-3", "PCP-4"],
                 "MAY for us",
                 "PCP",
                 "servers are published by configuration",
             ),
-            left(&["NPMP-1"], "MAY", "NAT-PMP", "as PCP"),
+            deliberate(&["NPMP-1"], "MAY", "NAT-PMP", "as PCP"),
             row(
                 &["STUN-1"],
                 "SHOULD (P)",
@@ -535,7 +539,12 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
         "IPv6",
         &[
             row(&["V6-1"], "MUST (P)", "IPv6 is dropped and counted, never read as IPv4"),
-            left(&["NPT-1", "V6-2", "N64-1"], "MUST if offered", "NPTv6, NAT64", "not offered"),
+            deliberate(
+                &["NPT-1", "V6-2", "N64-1"],
+                "MUST if offered",
+                "NPTv6, NAT64",
+                "not offered",
+            ),
         ],
     ),
 ];

@@ -65,10 +65,10 @@ fn read(directory: &Path) -> Proofs {
     proofs
 }
 
-/// The table, and the rows that are neither proven nor left.
+/// The table, and the rows that are neither proven nor deliberate.
 fn table(proofs: &Proofs) -> (String, Vec<String>) {
     let mut chapters = String::new();
-    let (mut proven, mut left, mut open) = (0, 0, Vec::new());
+    let (mut proven, mut deliberate, mut open) = (0, 0, Vec::new());
     for (title, rows) in CHAPTERS {
         let _ = write!(
             chapters,
@@ -78,7 +78,7 @@ fn table(proofs: &Proofs) -> (String, Vec<String>) {
             let (status, tests) = status(row, proofs);
             match status.as_str() {
                 "pass" => proven += 1,
-                _ if row.left.is_some() => left += 1,
+                _ if row.deliberate.is_some() => deliberate += 1,
                 _ => open.push(format!("{}: {status}", row.ids.join(", "))),
             }
             let _ = writeln!(
@@ -94,9 +94,9 @@ fn table(proofs: &Proofs) -> (String, Vec<String>) {
         "# Conformance\n\n\
          What a correct NAT does, row by row, and the tests that show natbox doing it: on the real process, over a real TUN\n\
          device, with offload on and two workers and with offload off and one worker. UDP-n is RFC 4787 REQ-n, TCP-n RFC 5382,\n\
-         ICMP-n RFC 5508, UPD-n RFC 7857 section n, CGN-n RFC 6888; `(P)` marks rows of this project's own.\n\n\
+         ICMP-n RFC 5508, RFC7857-n section n of that RFC, RFC6888-n REQ-n; `(P)` marks rows of this project's own.\n\n\
          `netns-tests/run --conformance` runs the tests and writes this file; `netns-tests/run` fails when it is stale.\n\n\
-         {proven} rows pass, {left} are left on purpose, {} are open.\n{chapters}",
+         {proven} rows pass, {deliberate} deliberately do not, {} are open.\n{chapters}",
         open.len()
     );
     (text, open)
@@ -117,9 +117,9 @@ fn status(row: &Row, proofs: &Proofs) -> (String, String) {
         .keys()
         .map(|name| format!("`{}`", name.trim_start_matches("conformance::")))
         .collect();
-    let status = match row.left {
+    let status = match row.deliberate {
         _ if tests.values().any(|passed| !passed) => "fail".to_owned(),
-        Some(reason) => format!("left: {reason}"),
+        Some(reason) => format!("deliberate: {reason}"),
         None if unproven.is_empty() => "pass".to_owned(),
         None => format!("missing: {}", unproven.join(", ")),
     };

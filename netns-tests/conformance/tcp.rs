@@ -121,7 +121,7 @@ fn both_ends_may_open_at_once() {
 
 #[test]
 fn one_syn_alone_reopens_nothing() {
-    let _proof = proves(&["UPD-2"]);
+    let _proof = proves(&["RFC7857-2"]);
     let probe = Probe::start(
         Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s, tcp_established: 60s"),
     );
@@ -144,7 +144,7 @@ fn one_syn_alone_reopens_nothing() {
 
 #[test]
 fn a_reset_ends_only_what_stays_silent() {
-    let _proof = proves(&["UPD-2.2"]);
+    let _proof = proves(&["RFC7857-2.2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s"));
     let [mut alive, dead] = connections(&probe, 5000);
     for connection in [alive, dead] {
@@ -245,7 +245,7 @@ fn a_closed_tuple_is_open_again_at_once() {
 /// the old numbers, so that the FINs counted for nothing and the session stayed for two hours.
 #[test]
 fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
-    let _proof = proves(&["UPD-2", "TCP-5t", "TCP-TW"]);
+    let _proof = proves(&["RFC7857-2", "TCP-5t", "TCP-TW"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     for opening in connections(&probe, 5000) {
         let Connection { inside, inside_peer, outside, external, .. } = opening;
@@ -270,7 +270,7 @@ fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
 /// A connection that closes just after a restart of the box leaves nothing behind, whoever is heard first.
 #[test]
 fn connections_that_close_after_a_restart_do_not_linger() {
-    let _proof = proves(&["UPD-2", "TCP-5t", "FWD-5"]);
+    let _proof = proves(&["RFC7857-2", "TCP-5t", "FWD-5"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let mut all: Vec<_> = (0..3).map(|number| probe.connect_in(at(E1, 4444 + number), F)).collect();
     probe.kill();

@@ -129,7 +129,7 @@ fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
 
 #[test]
 fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
-    let _proof = proves(&["UPD-7.1"]);
+    let _proof = proves(&["RFC7857-7.1"]);
     let setup = Setup::new()
         .nat("inbound_refresh: false")
         .timeouts("udp: 2s, tcp_transitory: 2s, tcp_established: 2s");
@@ -184,7 +184,7 @@ fn established_connections_live_for_two_hours() {
 
 #[test]
 fn opening_and_closing_have_timers_of_their_own() {
-    let _proof = proves(&["TCP-5t", "UPD-2.1"]);
+    let _proof = proves(&["TCP-5t", "RFC7857-2.1"]);
     assert_eq!(
         (default_of("tcp_transitory"), default_of("tcp_syn")),
         ("4m".to_owned(), "30s".to_owned())
@@ -208,7 +208,7 @@ fn opening_and_closing_have_timers_of_their_own() {
 
 #[test]
 fn queries_live_as_long_as_set() {
-    let _proof = proves(&["ICMP-2", "UPD-11"]);
+    let _proof = proves(&["ICMP-2", "RFC7857-11"]);
     assert_eq!(default_of("icmp"), "1m");
     let probe = Probe::start(Setup::new().timeouts("icmp: 3s"));
     let external = probe.open_ping(at(S1, 5), E1);

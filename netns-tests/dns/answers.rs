@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::lab::Namespace;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::Namespace;
+use natbox::lab::topology::{CLIENTS, Private};
 
 use super::programs::{dig, short};
 use super::{Address, ZONE, start};
@@ -43,7 +43,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let names = "names: [{ name: www }, { name: \"@\" }, { name: a.deep }]";
     let natbox = start(&site, 0, address, &format!("{ZONE}, {names}, answers_per_second: 1000"))?;
-    let server = site.line(0).published;
+    let server = site.uplink(0).published;
     let ask = |arguments: &[&str]| dig(site.client(), server, arguments);
     let soa = "example.org.\t\t30\tIN\tSOA\tns1.example.org. hostmaster.example.org. ";
 
@@ -98,7 +98,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     let dns = natbox.status()?.dns.context("no DNS in the status")?;
     ensure!(dns.listening == [(server, 53).into()] && dns.usable == ["isp1"], "{dns:?}");
     ensure!(dns.counters["queries"] >= 20 && dns.counters["connections"] >= 2, "{dns:?}");
-    let mut command = site.line(0).natbox.command(NATBOX);
+    let mut command = site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     let text = output(command)?;
     ensure!(text.contains(&format!("dns       {} queries, ", dns.counters["queries"])), "{text}");
@@ -115,7 +115,7 @@ fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Res
         Address::Owned,
         &format!("{ZONE}, names: [{{ name: www }}], answers_per_second: 20"),
     )?;
-    let server = site.line(0).published;
+    let server = site.uplink(0).published;
     let (sent, received) = flood(site.client(), server, 4000)?;
     let dns = natbox.status()?.dns.context("no DNS in the status")?;
     let count = |name: &str| dns.counters[name];
@@ -137,7 +137,7 @@ fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Res
         flooding.join().expect("the flood does not panic")?;
         let answer = answer?;
         // Beside it stands what dig says of attempts that were dropped.
-        ensure!(answer.iter().any(|line| line == "203.0.113.10"), "{answer:?}");
+        ensure!(answer.iter().any(|uplink| uplink == "203.0.113.10"), "{answer:?}");
         Ok(())
     })?;
     Ok(())

@@ -4,16 +4,16 @@
 //! | file        | behaviour                                                                                    |
 //! |-------------|----------------------------------------------------------------------------------------------|
 //! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
-//! | `dead_line` | two boxes, one line dies: who is led where, and when                                           |
-//! | `healthy_lines` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
+//! | `dead_uplink` | two boxes, one line dies: who is led where, and when                                           |
+//! | `healthy_uplinks` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
 //! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
 //! | `update_ways` | an update leaves by a line that is alive                                                     |
 //! | `programs`  | helpers: dig, unbound, named                                                                   |
 
 mod answers;
-mod dead_line;
-mod healthy_lines;
+mod dead_uplink;
+mod healthy_uplinks;
 mod named_targets;
 pub mod programs;
 mod update_ways;
@@ -22,9 +22,9 @@ mod updates;
 use std::path::Path;
 
 use anyhow::Result;
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::{Lab, Namespace};
 
 use crate::lab::{NATBOX, Site};
 
@@ -41,13 +41,13 @@ pub enum Address {
 }
 
 /// Starts the box of a line with a `dns` section.
-pub fn start(site: &Site, line: usize, address: Address, dns: &str) -> Result<NatBox> {
-    let host = &site.line(line).natbox;
+pub fn start(site: &Site, uplink: usize, address: Address, dns: &str) -> Result<NatBox> {
+    let host = &site.uplink(uplink).natbox;
     if address == Address::Owned {
-        host.address("wan0", site.line(line).published, 24)?;
+        host.address("wan0", site.uplink(uplink).published, 24)?;
     }
-    let text = format!("{}dns: {{ {dns} }}\n", site.web_config(line).text());
-    start_box(&site.lab, host, &format!("natbox{}", line + 1), &text)
+    let text = format!("{}dns: {{ {dns} }}\n", site.web_config(uplink).text());
+    start_box(&site.lab, host, &format!("natbox{}", uplink + 1), &text)
 }
 
 pub fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {

@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use super::programs::{ServedZone, StubResolver, authority};
 use crate::failover::{health, set_router};
@@ -15,8 +15,13 @@ use crate::lab::{Nginx, Site, wait_for};
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_line_whose_target_has_a_name_outlives_the_hosts_own_line() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let page = SocketAddrV4::new(CLIENTS[4], 8081);
     let zone = ServedZone {
         name: "example.org.",
@@ -26,21 +31,21 @@ fn a_line_whose_target_has_a_name_outlives_the_hosts_own_line() -> Result<()> {
     let _named = authority(&site.lab, site.client(), "named", CLIENTS[3], "", &[zone])?;
     fs::write(site.lab.directory().join("alive"), "")?;
     let _nginx = Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[page])?;
-    let (dies, stays) = (site.line(0), site.line(1));
+    let (dies, stays) = (site.uplink(0), site.uplink(1));
     let _stub = StubResolver::new(&dies.natbox, CLIENTS[3])?;
     let keys = health(&format!("http: \"http://alive.example.org:{}/alive\"", page.port()));
     let natbox = site.start(0, &site.three_legged_config().uplink(0, &keys).uplink(1, &keys))?;
     wait_for("an answer over each line", || {
         let answered =
-            natbox.status()?.uplinks.iter().all(|line| line.latency_milliseconds.is_some());
+            natbox.status()?.uplinks.iter().all(|uplink| uplink.latency_milliseconds.is_some());
         Ok(answered.then_some(()))
     })?;
     set_router(dies, false)?;
     wait_for("the line to fail", || Ok((!natbox.status()?.uplinks[0].healthy).then_some(())))?;
     let failed = Instant::now();
     while failed.elapsed() < WATCHED {
-        let line = &natbox.status()?.uplinks[1];
-        ensure!(line.healthy, "{} failed, too, after {:?}", stays.name, failed.elapsed());
+        let uplink = &natbox.status()?.uplinks[1];
+        ensure!(uplink.healthy, "{} failed, too, after {:?}", stays.name, failed.elapsed());
         std::thread::sleep(Duration::from_millis(100));
     }
     set_router(dies, true)?;

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use natbox::cli::demo::lab::{Child, Lab, Namespace};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::topology::CLIENTS;
+use natbox::lab::{Child, Lab, Namespace};
 
 use crate::lab::{output, require, wait_for};
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use super::programs::{SECRET_256, key, served, short};
 use super::start_box;
@@ -11,9 +11,14 @@ use crate::failover::{health, set_router};
 use crate::lab::{Site, wait_for};
 
 #[test]
-fn an_update_leaves_by_a_healthy_line_when_the_hosts_own_one_is_dead() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
-    let (dies, stays) = (site.line(0), site.line(1));
+fn an_update_leaves_by_a_healthy_uplink_when_the_hosts_own_one_is_dead() -> Result<()> {
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
+    let (dies, stays) = (site.uplink(0), site.uplink(1));
     let secret = site.lab.directory().join("secret");
     fs::write(&secret, format!("{SECRET_256}\n"))?;
     let named =

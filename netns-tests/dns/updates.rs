@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::{CLIENTS, Private};
 use natbox::control::DnsStatus;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::programs::{SECRET_256, Server, key, served, short};
@@ -26,7 +26,7 @@ struct Scene {
 impl Scene {
     fn new() -> Result<Self> {
         let site = Site::new(Private::Shared, 1)?;
-        let host = &site.line(0).natbox;
+        let host = &site.uplink(0).natbox;
         let nowhere = site.lab.namespace("nowhere")?;
         site.lab.veth(50, (host, "wan1"), (&nowhere, "end"))?;
         host.address("wan1", [198, 51, 100, 1].into(), 24)?;
@@ -53,12 +53,12 @@ impl Scene {
              - {{ name: isp 2, interface: wan1, addresses: [{second}], gateway: 198.51.100.254 }}\n\
              dns: {{ zone: example.org, names: [{{ name: www }}, {{ name: one, uplinks: [isp1] }}], listen: false, {dns} }}\n"
         );
-        start_box(&self.site.lab, &self.site.line(0).natbox, "natbox1", &text)
+        start_box(&self.site.lab, &self.site.uplink(0).natbox, "natbox1", &text)
     }
 
     /// The second line's interface.
-    fn set_line(&self, state: &str) -> Result<()> {
-        Ok(self.site.line(0).natbox.ip(&["link", "set", "wan1", state])?)
+    fn set_uplink(&self, state: &str) -> Result<()> {
+        Ok(self.site.uplink(0).natbox.ip(&["link", "set", "wan1", state])?)
     }
 
     /// A server that takes updates with the keys `k256` and `k512`.
@@ -78,7 +78,7 @@ impl Scene {
 }
 
 #[test]
-fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
+fn a_zone_elsewhere_follows_the_uplinks() -> Result<()> {
     let scene = Scene::new()?;
     let secret = |name: &str| scene.directory().join(name).display().to_string();
     let update = |key: &str, records: &str| {
@@ -103,9 +103,9 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
         wait_for("the end of the trouble", || {
             Ok(dns(&natbox)?.update_error.is_none().then_some(()))
         })?;
-        scene.set_line("down")?;
+        scene.set_uplink("down")?;
         scene.wait_for("www", &["203.0.113.10"])?;
-        scene.set_line("up")?;
+        scene.set_uplink("up")?;
         scene.wait_for("www", &both)?;
         let text = short(scene.site.client(), CLIENTS[3], &["www.example.org", "TXT"])?;
         ensure!(text == ["\"stays\""], "{text:?}");
@@ -118,9 +118,9 @@ fn a_zone_elsewhere_follows_the_lines() -> Result<()> {
             Ok((natbox.process().log().matches("DNS updated").count() > updates).then_some(()))
         })?;
         named_takes(&scene, "update add www.example.org 60 A 192.0.2.77")?;
-        scene.set_line("down")?;
+        scene.set_uplink("down")?;
         scene.wait_for("www", &["192.0.2.77", "203.0.113.10"])?;
-        scene.set_line("up")?;
+        scene.set_uplink("up")?;
         scene.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])?;
         drop(natbox);
 
@@ -146,7 +146,7 @@ fn dns(natbox: &NatBox) -> Result<DnsStatus> {
 
 /// What `natbox status` prints.
 fn status_text(scene: &Scene, natbox: &NatBox) -> Result<String> {
-    let mut command = scene.site.line(0).natbox.command(NATBOX);
+    let mut command = scene.site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     output(command)
 }
@@ -178,13 +178,13 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
     let mut wanted =
         "isp1 up 203.0.113.10 198.51.100.10\nisp 2 up 203.0.113.10 198.51.100.10\n".to_owned();
     wait_for_text(&log, &wanted)?;
-    scene.set_line("down")?;
+    scene.set_uplink("down")?;
     wanted.push_str("isp 2 down 203.0.113.10\n");
     wait_for_text(&log, &wanted)?;
     wait_for("the hook's failure in the log", || {
         Ok(natbox.process().log().contains("the hook failed").then_some(()))
     })?;
-    scene.set_line("up")?;
+    scene.set_uplink("up")?;
     wanted.push_str("isp 2 up 203.0.113.10 198.51.100.10\n");
     wait_for_text(&log, &wanted)?;
 
@@ -194,7 +194,7 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
         ensure!(fs::read_to_string(process.join("cmdline"))?.contains("run-hooks"), "{helper}");
         natbox.process().signal(signal)?;
         wait_for("the helper's end", || Ok((!process.exists()).then_some(())))?;
-        natbox.process().wait(crate::lab::PATIENCE)?.context("the box does not end")?;
+        natbox.process().wait(crate::lab::TIMEOUT)?.context("the box does not end")?;
         if signal == Signal::TERM {
             fs::remove_file(&log)?;
             natbox = scene.start(&format!("hook: \"{}\"", hook.display()))?;

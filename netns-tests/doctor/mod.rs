@@ -13,8 +13,8 @@ use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::lab::{Namespace, command_line};
 use natbox::host::doctor::{Finding, Severity};
+use natbox::lab::{Namespace, command_line};
 use serde::Deserialize;
 
 use crate::lab::{NATBOX, output};

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::topology::{Legs, Private};
 use natbox::host::doctor::Severity;
+use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};
@@ -15,12 +15,12 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let natbox = site.start(0, &site.web_config(0))?;
     let arguments = [Path::new("--socket"), natbox.socket()];
-    let host = &site.line(0).natbox;
+    let host = &site.uplink(0).natbox;
     let healthy = examine(host, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
     for id in [
         "box",
-        "line",
+        "uplink",
         "host",
         "path",
         "gateway",
@@ -32,7 +32,7 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     ] {
         ensure!(!healthy.of(Severity::Ok, id).is_empty(), "{id} in {healthy:#?}");
     }
-    let published = site.line(0).published;
+    let published = site.uplink(0).published;
     let all = [
         broken("ip rule del priority 1012", "rules", "iif lan0"),
         broken("ip rule del priority 1009", "rules", "blackhole"),
@@ -111,11 +111,11 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     ensure!(beside.len() == 1 && beside[0].mend.is_empty() && report.healthy, "{report:#?}");
 
     // Another machine on the line's segment.
-    shell(&site.line(0).provider, &format!("ip address add {published}/32 dev box0"))?;
+    shell(&site.uplink(0).provider, &format!("ip address add {published}/32 dev box0"))?;
     let report = examine(host, &[], &arguments)?;
     let taken = report.of(Severity::Error, "duplicate-address");
     ensure!(taken.len() == 1 && taken[0].found.contains(&published.to_string()), "{report:#?}");
-    shell(&site.line(0).provider, &format!("ip address del {published}/32 dev box0"))?;
+    shell(&site.uplink(0).provider, &format!("ip address del {published}/32 dev box0"))?;
     let report = examine(host, &[], &arguments)?;
     ensure!(
         report.healthy && !report.of(Severity::Ok, "duplicate-address").is_empty(),
@@ -133,7 +133,7 @@ fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result
         let zone = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }], \
                     names: [{ name: www }]";
         let natbox = dns::start(&site, 0, address, zone)?;
-        let (host, published) = (&site.line(0).natbox, site.line(0).published);
+        let (host, published) = (&site.uplink(0).natbox, site.uplink(0).published);
         let arguments = [Path::new("--socket"), natbox.socket()];
         let broken = broken(
             format!(
@@ -152,23 +152,28 @@ fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result
 
 #[test]
 fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let config = site.three_legged_config().forward("tcp", 80, site.server_address(0), 80);
     let mut natbox = site.start(0, &config)?;
-    let host = &site.line(0).natbox;
+    let host = &site.uplink(0).natbox;
     let file = site.lab.directory().join("natbox1.yaml");
     let by_file = [Path::new("--config"), file.as_path()];
     let healthy = examine(host, &[], &by_file)?;
     ensure!(healthy.healthy && healthy.of(Severity::Ok, "gateway").len() == 2, "{healthy:#?}");
 
-    let gateway = site.line(1).gateway;
-    shell(&site.line(1).provider, &format!("ip address del {gateway}/24 dev box0"))?;
+    let gateway = site.uplink(1).gateway;
+    shell(&site.uplink(1).provider, &format!("ip address del {gateway}/24 dev box0"))?;
     // It was there once; the kernel would not ask again until there is something to send.
     shell(host, &format!("ip neighbour change {gateway} dev wan1 nud stale"))?;
     let report = examine(host, &[], &by_file)?;
     let errors = report.errors();
     ensure!(errors.len() == 1 && errors[0].found.contains(&gateway.to_string()), "{report:#?}");
-    shell(&site.line(1).provider, &format!("ip address add {gateway}/24 dev box0"))?;
+    shell(&site.uplink(1).provider, &format!("ip address add {gateway}/24 dev box0"))?;
 
     // What the file says and the box does not know.
     let written = std::fs::read_to_string(&file)?;

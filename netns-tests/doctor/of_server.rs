@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::{Legs, Private};
 use natbox::host::doctor::Severity;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::doctor::{assert_named_and_mended, broken, examine};
 use crate::lab::{Site, datagrams, listen};
@@ -13,11 +13,11 @@ use crate::lab::{Site, datagrams, listen};
 /// Two boxes that publish a TCP and a UDP port of one server, and the arguments that doctor takes there.
 fn two_boxes(private: Private) -> Result<(Site, [NatBox; 2], Vec<PathBuf>)> {
     let site = Site::new(private, 1)?;
-    let start = |line: usize| {
-        let server = site.server_address(line);
+    let start = |uplink: usize| {
+        let server = site.server_address(uplink);
         site.start(
-            line,
-            &site.config(line).forward("tcp", 80, server, 80).forward("udp", 7, server, 7),
+            uplink,
+            &site.config(uplink).forward("tcp", 80, server, 80).forward("udp", 7, server, 7),
         )
     };
     let boxes = [start(0)?, start(1)?];
@@ -37,13 +37,13 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
     let healthy = examine(server, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
     let proven = healthy.of(Severity::Ok, "replies");
-    for (finding, line) in proven.iter().zip(0..) {
-        let died = format!("lives for one hop died at {}", site.line(line).inside);
+    for (finding, uplink) in proven.iter().zip(0..) {
+        let died = format!("lives for one hop died at {}", site.uplink(uplink).inside);
         ensure!(finding.found.contains(&died), "{died:?} in {healthy:#?}");
     }
     ensure!(proven.len() == 2 && healthy.of(Severity::Ok, "service").len() == 4, "{healthy:#?}");
 
-    let other = site.line(1).inside;
+    let other = site.uplink(1).inside;
     let all = [
         broken("ip address del 10.0.0.202/24 dev eth0", "address", "10.0.0.202 is missing"),
         broken(
@@ -127,7 +127,12 @@ fn services_that_wait_elsewhere_or_everywhere_are_told_apart() -> Result<()> {
 
 #[test]
 fn behind_a_three_legged_box_one_address_and_a_default_route_are_looked_for() -> Result<()> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let address = site.server_address(0);
     let _natbox = site.start(0, &site.three_legged_config().forward("tcp", 80, address, 80))?;
     let _tcp = listen(site.server(), [0, 0, 0, 0].into(), 80)?;

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
@@ -22,7 +22,7 @@ const BUFFER: usize = 8 << 20;
 const STOP_POLL: Duration = Duration::from_millis(20);
 
 /// How long an answer may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sends every datagram back to where it came from; stops when dropped.
 pub struct Echo {
@@ -73,7 +73,7 @@ pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<
         .enter(|| UdpSocket::bind((address, port)))?
         .with_context(|| format!("bind {address}:{port}"))?;
     set_socket_recv_buffer_size_force(&socket, BUFFER)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(TIMEOUT))?;
     Ok(socket)
 }
 

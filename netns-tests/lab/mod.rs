@@ -1,6 +1,6 @@
 //! What the tests share: a site with two lines, boxes on it, real programs in it, and waiting without sleeping blindly.
 //!
-//! The namespaces themselves are those of the demo ([`natbox::cli::demo::lab`], [`natbox::cli::demo::topology`]).
+//! The namespaces themselves are those of the demo ([`natbox::lab`], [`natbox::lab::topology`]).
 
 mod datagrams;
 mod programs;
@@ -12,11 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::capture::{Expected, LineWatch};
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::lab::{Lab, LabError, Namespace};
-use natbox::cli::demo::topology::{Attachment, Legs, Line, Plan, Private, Topology, own_interface};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::capture::{Expected, UplinkCapture};
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::topology::{
+    Attachment, Private, ThreeLeggedPlan, Topology, TwoBoxPlan, Uplink, own_interface,
+};
+use natbox::lab::{Lab, LabError, Namespace};
 
 pub use datagrams::{Echo, datagrams, exchange};
 pub use programs::{Nginx, curl, hops, output, ping, require};
@@ -25,7 +27,7 @@ pub use programs::{Nginx, curl, hops, output, ping, require};
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
 /// How long anything in a test may take that should be quick.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(10);
@@ -40,18 +42,18 @@ impl Site {
     /// Builds a site whose lines are as fast as the machine.
     pub fn new(private: Private, servers: u8) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
-        let topology = Topology::two_lines(&lab, Plan { private, servers, mbit: None })?;
+        let topology = Topology::two_uplinks(&lab, TwoBoxPlan { private, servers, mbit: None })?;
         Ok(Site { topology, lab })
     }
 
     /// Builds a site whose lines all lead to one box.
-    pub fn three_legged(legs: Legs) -> Result<Site> {
+    pub fn three_legged(legs: ThreeLeggedPlan) -> Result<Site> {
         Site::three_legged_by(legs, own_interface)
     }
 
     /// The same with lines that are joined to the box in a way of the test's own.
     pub fn three_legged_by(
-        legs: Legs,
+        legs: ThreeLeggedPlan,
         attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
@@ -59,8 +61,8 @@ impl Site {
         Ok(Site { topology, lab })
     }
 
-    pub fn line(&self, number: usize) -> &Line {
-        &self.topology.lines[number]
+    pub fn uplink(&self, number: usize) -> &Uplink {
+        &self.topology.uplinks[number]
     }
 
     pub fn client(&self) -> &Namespace {
@@ -73,50 +75,50 @@ impl Site {
     }
 
     /// The first server's address for a line.
-    pub fn server_address(&self, line: usize) -> Ipv4Addr {
-        self.topology.servers[0].addresses[line]
+    pub fn server_address(&self, uplink: usize) -> Ipv4Addr {
+        self.topology.servers[0].addresses[uplink]
     }
 
     /// A configuration for the box of a line, without forwards.
-    pub fn config(&self, line: usize) -> BoxConfig {
-        self.config_of(line..line + 1)
+    pub fn config(&self, uplink: usize) -> BoxConfig {
+        self.config_of(uplink..uplink + 1)
     }
 
     /// A configuration for the one box of all lines, without forwards.
     pub fn three_legged_config(&self) -> BoxConfig {
-        self.config_of(0..self.topology.lines.len())
+        self.config_of(0..self.topology.uplinks.len())
     }
 
-    fn config_of(&self, lines: Range<usize>) -> BoxConfig {
+    fn config_of(&self, uplinks: Range<usize>) -> BoxConfig {
         let uplink = |number: usize| {
-            let Line { interface, published, gateway, .. } = self.line(number);
+            let Uplink { interface, published, gateway, .. } = self.uplink(number);
             let name = number + 1;
             format!(
                 "{{ name: isp{name}, interface: {interface}, addresses: [{published}], gateway: {gateway} }}"
             )
         };
         BoxConfig {
-            number: lines.start + 1,
+            number: uplinks.start + 1,
             workers: "auto".into(),
             offload: "auto",
             io: "auto",
-            inside: self.line(lines.start).inside,
-            prefix: self.line(lines.start).prefix.clone(),
-            uplinks: lines.map(uplink).collect(),
+            inside: self.uplink(uplinks.start).inside,
+            prefix: self.uplink(uplinks.start).prefix.clone(),
+            uplinks: uplinks.map(uplink).collect(),
             forwards: Vec::new(),
             outbound: String::new(),
         }
     }
 
     /// A configuration that publishes port 80 of the first server.
-    pub fn web_config(&self, line: usize) -> BoxConfig {
-        self.config(line).forward("tcp", 80, self.server_address(line), 80)
+    pub fn web_config(&self, uplink: usize) -> BoxConfig {
+        self.config(uplink).forward("tcp", 80, self.server_address(uplink), 80)
     }
 
     /// Starts the box of a line and waits until it is ready.
-    pub fn start(&self, line: usize, config: &BoxConfig) -> Result<NatBox> {
+    pub fn start(&self, uplink: usize, config: &BoxConfig) -> Result<NatBox> {
         let name = format!("natbox{}", config.number);
-        let namespace = &self.line(line).natbox;
+        let namespace = &self.uplink(uplink).natbox;
         let mut natbox = NatBox::start(
             Path::new(NATBOX),
             namespace,
@@ -134,16 +136,20 @@ impl Site {
     }
 
     /// Watches a line for packets that are no replies from its published port 80.
-    pub fn watch(&self, line: usize) -> Result<LineWatch> {
-        self.watch_ports(line, &[80])
+    pub fn watch(&self, uplink: usize) -> Result<UplinkCapture> {
+        self.watch_ports(uplink, &[80])
     }
 
     /// The same for other ports.
-    pub fn watch_ports(&self, line: usize, ports: &'static [u16]) -> Result<LineWatch> {
-        let line = self.line(line);
-        let expected =
-            Expected { sender: line.sender, own: line.outside, published: line.published, ports };
-        Ok(LineWatch::start(&line.provider, expected)?)
+    pub fn watch_ports(&self, uplink: usize, ports: &'static [u16]) -> Result<UplinkCapture> {
+        let uplink = self.uplink(uplink);
+        let expected = Expected {
+            sender: uplink.sender,
+            own: uplink.outside,
+            published: uplink.published,
+            ports,
+        };
+        Ok(UplinkCapture::start(&uplink.provider, expected)?)
     }
 }
 
@@ -175,24 +181,26 @@ impl BoxConfig {
     }
 
     /// Adds keys to the uplink of a line, as in the file.
-    pub fn uplink(mut self, line: usize, keys: &str) -> BoxConfig {
-        self.uplinks[line] = self.uplinks[line].replace(" }", &format!(", {keys} }}"));
+    pub fn uplink(mut self, uplink: usize, keys: &str) -> BoxConfig {
+        self.uplinks[uplink] = self.uplinks[uplink].replace(" }", &format!(", {keys} }}"));
         self
     }
 
     /// Has the uplink of a line follow the address of its interface.
-    pub fn followed(mut self, line: usize) -> BoxConfig {
-        let (head, tail) = self.uplinks[line].split_once("addresses: [").expect("written so above");
+    pub fn followed(mut self, uplink: usize) -> BoxConfig {
+        let (head, tail) =
+            self.uplinks[uplink].split_once("addresses: [").expect("written so above");
         let (_, tail) = tail.split_once(']').expect("written so above");
-        self.uplinks[line] = format!("{head}addresses: interface{tail}");
+        self.uplinks[uplink] = format!("{head}addresses: interface{tail}");
         self
     }
 
     /// Leaves the next hop of a line to its interface.
-    pub fn without_gateway(mut self, line: usize) -> BoxConfig {
-        let (head, tail) = self.uplinks[line].split_once(", gateway: ").expect("written so above");
+    pub fn without_gateway(mut self, uplink: usize) -> BoxConfig {
+        let (head, tail) =
+            self.uplinks[uplink].split_once(", gateway: ").expect("written so above");
         let end = tail.find([',', ' ']).expect("more follows");
-        self.uplinks[line] = format!("{head}{}", &tail[end..]);
+        self.uplinks[uplink] = format!("{head}{}", &tail[end..]);
         self
     }
 
@@ -232,13 +240,13 @@ pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Tcp
 
 /// Looks until `condition` has a value.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
         if Instant::now() >= deadline {
-            bail!("waited {} s in vain for {what}", PATIENCE.as_secs());
+            bail!("waited {} s in vain for {what}", TIMEOUT.as_secs());
         }
         thread::sleep(POLL);
     }

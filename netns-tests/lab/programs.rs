@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::cli::demo::lab::{Child, Lab, Namespace, command_line};
+use natbox::lab::{Child, Lab, Namespace, command_line};
 
 use super::wait_for;
 

@@ -33,8 +33,8 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use natbox::cli::demo::lab::{Lab, Namespace};
 use natbox::control::Status;
+use natbox::lab::{Lab, Namespace};
 use natbox::packet::{Endpoint, Protocol, builder};
 
 use crate::single_box::RunningBox;

@@ -74,7 +74,7 @@ impl Setup {
     }
 
     /// A second line of its own MTU with G2, on which F's server is published, too. The inside goes out over the first.
-    pub fn second_line(self, mtu: u16) -> Setup {
+    pub fn second_uplink(self, mtu: u16) -> Setup {
         let setup = Setup { second: Some(mtu), ..self };
         setup
             .forward(

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use natbox::packet::{ChecksumMode, builder};
 use tun_tap::{Iface, Mode};
 
@@ -84,12 +84,12 @@ impl Wire {
     /// The next packet from the box.
     #[track_caller]
     pub fn expect(&self, what: &str) -> Seen {
-        self.within(PATIENCE).unwrap_or_else(|| panic!("{} never came {}", what, self.place()))
+        self.within(TIMEOUT).unwrap_or_else(|| panic!("{} never came {}", what, self.place()))
     }
 
     /// The next packet from the box, if it comes in time.
-    pub fn within(&self, patience: Duration) -> Option<Seen> {
-        let deadline = Instant::now() + patience;
+    pub fn within(&self, timeout: Duration) -> Option<Seen> {
+        let deadline = Instant::now() + timeout;
         loop {
             if let Some(seen) = self.poll() {
                 return Some(seen);
@@ -172,6 +172,6 @@ impl Wire {
 }
 
 /// How long a packet may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing must come for a silence.
 const QUIET: Duration = Duration::from_millis(200);

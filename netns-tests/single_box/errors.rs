@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use natbox::cli::demo::capture::{Capture, ICMP, Ipv4Packet};
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
+use natbox::lab::capture::{Capture, ICMP, Ipv4Packet};
 use parking_lot::Mutex;
 
 use super::eventually;

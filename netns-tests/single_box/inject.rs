@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::cli::demo::lab::hardware_address;
+use natbox::lab::hardware_address;
 use tun_tap::{Iface, Mode};
 
 use super::{PROVIDER, SingleBox};

@@ -31,8 +31,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::path::{Path, PathBuf};
 
-use natbox::cli::demo::http;
-use natbox::cli::demo::lab::{Lab, Namespace};
+use natbox::lab::http;
+use natbox::lab::{Lab, Namespace};
 
 /// The program under test.
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
@@ -186,8 +186,8 @@ impl SingleBox {
     }
 
     /// Connects to the published web server.
-    pub fn connect(&self, patience: std::time::Duration) -> std::io::Result<http::Connection> {
-        self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), patience)).unwrap()
+    pub fn connect(&self, timeout: std::time::Duration) -> std::io::Result<http::Connection> {
+        self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), timeout)).unwrap()
     }
 
     /// The forward and the private side's way out work.

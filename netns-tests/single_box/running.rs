@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Instant;
 
-use natbox::cli::demo::lab::{Child, Namespace};
 use natbox::control::admin::{self, Request};
 use natbox::control::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
+use natbox::lab::{Child, Namespace};
 use rustix::process::Signal;
 
 use super::{Config, NATBOX, SingleBox, eventually, seconds};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 
 /// A duration.
 pub fn seconds(count: u64) -> Duration {

@@ -7,15 +7,15 @@ use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::connect_from;
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::http::connect_from;
+use natbox::lab::topology::CLIENTS;
 use rustix::net::sockopt::set_socket_reuseaddr;
 
 use super::{ECHO, WEB, legs, services};
-use crate::lab::{Echo, PATIENCE, Site, datagrams, listen};
+use crate::lab::{Echo, Site, TIMEOUT, datagrams, listen};
 
 /// Every line is in conflict with the two others.
-const LINES: usize = 3;
+const UPLINKS: usize = 3;
 
 /// Client ports in conflict.
 const PORTS: std::ops::Range<u16> = 40_000..40_008;
@@ -24,19 +24,19 @@ const PORTS: std::ops::Range<u16> = 40_000..40_008;
 const BYTES: usize = 200_000;
 
 #[test]
-fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result<()> {
+fn connections_from_one_endpoint_over_all_uplinks_carry_their_own_data() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
-        let site = Site::three_legged(legs(LINES as u8))?;
+        let site = Site::three_legged(legs(UPLINKS as u8))?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
         let mut config = services(&site);
         (config.offload, config.io) = (offload, io);
         let natbox = site.start(0, &config)?;
-        let watches = (0..LINES).map(|line| site.watch(line)).collect::<Result<Vec<_>>>()?;
+        let watches = (0..UPLINKS).map(|uplink| site.watch(uplink)).collect::<Result<Vec<_>>>()?;
 
         let mut connections = Vec::new();
         for port in PORTS {
-            for line in 0..LINES {
-                connections.push((tag(line, port), connect(&site, line, port)?));
+            for uplink in 0..UPLINKS {
+                connections.push((tag(uplink, port), connect(&site, uplink, port)?));
             }
         }
         let count = connections.len();
@@ -55,36 +55,36 @@ fn connections_from_one_endpoint_over_all_lines_carry_their_own_data() -> Result
         let sessions = natbox.status()?.sessions.created;
         ensure!(sessions == count as u64, "{sessions} sessions for {count} connections");
         for watch in watches {
-            let tally = watch.finish();
-            ensure!(tally.wrong == 0 && tally.replies >= 100, "{tally:?}");
+            let counts = watch.finish();
+            ensure!(counts.wrong == 0 && counts.replies >= 100, "{counts:?}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Result<()> {
-    let site = Site::three_legged(legs(LINES as u8))?;
+fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> Result<()> {
+    let site = Site::three_legged(legs(UPLINKS as u8))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
     let watches =
-        (0..LINES).map(|line| site.watch_ports(line, &[ECHO])).collect::<Result<Vec<_>>>()?;
+        (0..UPLINKS).map(|uplink| site.watch_ports(uplink, &[ECHO])).collect::<Result<Vec<_>>>()?;
     let mut wanted = 0;
     for port in PORTS {
         let socket = datagrams(site.client(), CLIENTS[0], port)?;
         for size in [2, 1400, 4000, 30_000] {
-            let data = |line| [tag(line, port).as_slice(), &vec![line as u8; size]].concat();
-            for line in 0..LINES {
-                socket.send_to(&data(line), site.line(line).endpoint(ECHO))?;
+            let data = |uplink| [tag(uplink, port).as_slice(), &vec![uplink as u8; size]].concat();
+            for uplink in 0..UPLINKS {
+                socket.send_to(&data(uplink), site.uplink(uplink).endpoint(ECHO))?;
             }
             let mut answers = BTreeMap::new();
-            for _ in 0..LINES {
+            for _ in 0..UPLINKS {
                 let mut buffer = vec![0; 1 << 16];
                 let (length, from) = socket.recv_from(&mut buffer).context("an answer")?;
                 answers.insert(from, buffer[..length].to_vec());
             }
-            let expected =
-                (0..LINES).map(|line| (site.line(line).endpoint(ECHO).into(), data(line)));
+            let expected = (0..UPLINKS)
+                .map(|uplink| (site.uplink(uplink).endpoint(ECHO).into(), data(uplink)));
             ensure!(
                 answers == expected.collect(),
                 "an answer from the wrong line, port {port}, {size} bytes"
@@ -93,31 +93,31 @@ fn datagrams_from_one_socket_over_all_lines_are_answered_by_each_of_them() -> Re
         }
     }
     assert_told_apart(
-        echo.seen().into_iter().map(|(peer, line)| (peer, usize::from(line))).collect(),
+        echo.seen().into_iter().map(|(peer, uplink)| (peer, usize::from(uplink))).collect(),
     )?;
     for watch in watches {
-        let tally = watch.finish();
-        ensure!(tally.wrong == 0 && tally.replies >= wanted, "{tally:?}");
+        let counts = watch.finish();
+        ensure!(counts.wrong == 0 && counts.replies >= wanted, "{counts:?}");
     }
     Ok(())
 }
 
 /// Line and client port, as they stand in front of all data.
-fn tag(line: usize, port: u16) -> [u8; 3] {
+fn tag(uplink: usize, port: u16) -> [u8; 3] {
     let [high, low] = port.to_be_bytes();
-    [line as u8, high, low]
+    [uplink as u8, high, low]
 }
 
 /// The data of a connection: of no other one the same.
-fn data([line, high, low]: [u8; 3]) -> Vec<u8> {
-    let start = usize::from(line) * 7 + usize::from(low) * 31 + usize::from(high);
+fn data([uplink, high, low]: [u8; 3]) -> Vec<u8> {
+    let start = usize::from(uplink) * 7 + usize::from(low) * 31 + usize::from(high);
     (start..start + BYTES).map(|number| (number * number / 3).to_le_bytes()[0]).collect()
 }
 
-fn connect(site: &Site, line: usize, port: u16) -> Result<TcpStream> {
+fn connect(site: &Site, uplink: usize, port: u16) -> Result<TcpStream> {
     let from = SocketAddrV4::new(CLIENTS[0], port);
-    let to = site.line(line).endpoint(WEB);
-    let connection = site.client().enter(|| connect_from(Some(from), to, PATIENCE))?;
+    let to = site.uplink(uplink).endpoint(WEB);
+    let connection = site.client().enter(|| connect_from(Some(from), to, TIMEOUT))?;
     Ok(connection.with_context(|| format!("from {from} to {to}"))?.stream_ref().try_clone()?)
 }
 
@@ -140,7 +140,7 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
         let mut waiting = Vec::new();
         for _ in 0..count {
             let (mut stream, peer) = listener.accept()?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(TIMEOUT))?;
             waiting.push(scope.spawn(move || -> Result<_> {
                 let (mut tag, mut received) = ([0; 3], vec![0; BYTES]);
                 stream.read_exact(&mut tag)?;
@@ -162,7 +162,7 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
 fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
     let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
     ensure!(
-        seen.len() == PORTS.len() * LINES && peers.len() == seen.len(),
+        seen.len() == PORTS.len() * UPLINKS && peers.len() == seen.len(),
         "the server saw {seen:?}"
     );
     ensure!(peers.iter().all(|peer| peer.ip() == CLIENTS[0]), "another address: {peers:?}");

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, legs, services};
 use crate::lab::{Echo, Site, datagrams};
@@ -16,7 +16,7 @@ use crate::probe::spray;
 const REQUESTS: u64 = 1_000_000;
 
 /// Clients at work at one time.
-const CLIENTS_AT_ONCE: usize = 2;
+const PARALLEL_CLIENTS: usize = 2;
 
 /// Sockets that a client has open at one time, each with a session on each line.
 const SOCKETS: usize = 64;
@@ -25,7 +25,7 @@ const SOCKETS: usize = 64;
 const ROUNDS: u64 = 50;
 
 #[test]
-fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
+fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let mut config = services(&site);
@@ -33,11 +33,11 @@ fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
     let natbox = site.start(0, &config)?;
     spray(natbox.status()?.pid);
     let watches = [site.watch_ports(0, &[ECHO])?, site.watch_ports(1, &[ECHO])?];
-    let before = [site.line(0).frames()?, site.line(1).frames()?];
+    let before = [site.uplink(0).frames()?, site.uplink(1).frames()?];
 
-    let generations = REQUESTS / (CLIENTS_AT_ONCE as u64 * 2 * SOCKETS as u64 * ROUNDS) + 1;
+    let generations = REQUESTS / (PARALLEL_CLIENTS as u64 * 2 * SOCKETS as u64 * ROUNDS) + 1;
     let answers: u64 = thread::scope(|scope| {
-        let clients: Vec<_> = CLIENTS[..CLIENTS_AT_ONCE]
+        let clients: Vec<_> = CLIENTS[..PARALLEL_CLIENTS]
             .iter()
             .map(|client| {
                 let site = &site;
@@ -62,12 +62,16 @@ fn of_a_million_answers_none_leaves_by_the_wrong_line() -> Result<()> {
     ensure!(peers.len() as u64 == sessions, "{} peers in {sessions} sessions", peers.len());
     ensure!(sessions >= generations * SOCKETS as u64, "only {sessions} sessions");
     let mut replies = 0;
-    for ((line, watch), before) in site.topology.lines.iter().zip(watches).zip(before) {
-        let crossed = line.frames()? - before;
-        let tally = watch.finish();
-        ensure!(crossed <= tally.frames, "{crossed} frames crossed {}, seen: {tally:?}", line.name);
-        ensure!(tally.wrong == 0, "{tally:?}");
-        replies += tally.replies;
+    for ((uplink, watch), before) in site.topology.uplinks.iter().zip(watches).zip(before) {
+        let crossed = uplink.frames()? - before;
+        let counts = watch.finish();
+        ensure!(
+            crossed <= counts.frames,
+            "{crossed} frames crossed {}, seen: {counts:?}",
+            uplink.name
+        );
+        ensure!(counts.wrong == 0, "{counts:?}");
+        replies += counts.replies;
     }
     ensure!(replies == answers, "{replies} answers on the lines, {answers} at the clients");
     Ok(())
@@ -78,25 +82,25 @@ fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
     let sockets =
         (0..SOCKETS).map(|_| datagrams(site.client(), client, 0)).collect::<Result<Vec<_>>>()?;
     let targets =
-        [0_u8, 1].map(|line| SocketAddr::from(site.line(usize::from(line)).endpoint(ECHO)));
+        [0_u8, 1].map(|uplink| SocketAddr::from(site.uplink(usize::from(uplink)).endpoint(ECHO)));
     for round in 0..ROUNDS {
         for (number, socket) in (0_u8..).zip(&sockets) {
-            for (line, target) in (0_u8..).zip(targets) {
-                socket.send_to(&[line, number, round as u8], target)?;
+            for (uplink, target) in (0_u8..).zip(targets) {
+                socket.send_to(&[uplink, number, round as u8], target)?;
             }
         }
         for (number, socket) in (0_u8..).zip(&sockets) {
-            let mut lines = [false; 2];
+            let mut uplinks = [false; 2];
             for _ in targets {
                 let mut answer = [0; 4];
                 let (length, from) =
                     socket.recv_from(&mut answer).context("an answer is missing")?;
-                let [line, ..] = answer;
+                let [uplink, ..] = answer;
                 let is_right = length == 3 && answer[1..3] == [number, round as u8];
-                ensure!(is_right && from == targets[usize::from(line)], "{answer:?} from {from}");
-                lines[usize::from(line)] = true;
+                ensure!(is_right && from == targets[usize::from(uplink)], "{answer:?} from {from}");
+                uplinks[usize::from(uplink)] = true;
             }
-            ensure!(lines == [true; 2], "two answers by one line");
+            ensure!(uplinks == [true; 2], "two answers by one line");
         }
     }
     Ok(ROUNDS * 2 * SOCKETS as u64)

@@ -3,12 +3,12 @@
 //!
 //! | file        | behaviour                                                                                        |
 //! |-------------|--------------------------------------------------------------------------------------------------|
-//! | `replies`   | TCP, UDP, ping, pieces, errors and hairpin over real kernels, whatever is offloaded              |
+//! | `replies`   | TCP, UDP, ping, fragments, errors and hairpin over real kernels, whatever is offloaded              |
 //! | `conflicts` | one client endpoint talks to the same server port over several lines at once                     |
 //! | `million`   | a million requests, half of them in conflict, each packet read by a random worker                |
 //! | `sum`       | two, three and four shaped lines add up                                                          |
 //! | `wires`     | lines that share an interface, lines of one parent interface, lines of different MTU             |
-//! | `packets`   | the same packet by packet: errors, pieces, hairpin, MTUs, a full table                           |
+//! | `packets`   | the same packet by packet: errors, fragments, hairpin, MTUs, a full table                           |
 //! | `own`       | published addresses that are the host's own: the host, too, answers by the right line            |
 
 mod conflicts;
@@ -23,7 +23,7 @@ use std::fs;
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, curl, datagrams, exchange, ping};
 
@@ -32,8 +32,8 @@ const WEB: u16 = 80;
 const ECHO: u16 = 7;
 
 /// This many lines as fast as the machine, and an inside host beside the server.
-const fn legs(lines: u8) -> Legs {
-    Legs { lines, servers: 2, mbit: None, one_network: false }
+const fn legs(uplinks: u8) -> ThreeLeggedPlan {
+    ThreeLeggedPlan { uplinks, servers: 2, mbit: None, one_network: false }
 }
 
 /// A configuration that publishes the server's services on every line.
@@ -53,34 +53,34 @@ fn serve_page(site: &Site) -> Result<(Nginx, String)> {
     Ok((Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?, page))
 }
 
-/// Clients talk to the server over every line, by TCP, UDP (in pieces, too) and ping: all is answered, and nothing but the
+/// Clients talk to the server over every line, by TCP, UDP (in fragments, too) and ping: all is answered, and nothing but the
 /// answers of each line is seen on it.
-fn assert_every_line_answers_for_itself(site: &Site, config: &BoxConfig) -> Result<()> {
+fn assert_every_uplink_answers_for_itself(site: &Site, config: &BoxConfig) -> Result<()> {
     let (_nginx, page) = serve_page(site)?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, config)?;
-    let lines = 0..site.topology.lines.len();
-    let watches = lines
+    let uplinks = 0..site.topology.uplinks.len();
+    let watches = uplinks
         .clone()
-        .map(|line| site.watch_ports(line, &[WEB, ECHO]))
+        .map(|uplink| site.watch_ports(uplink, &[WEB, ECHO]))
         .collect::<Result<Vec<_>>>()?;
     for client in &CLIENTS[..3] {
-        for line in lines.clone() {
-            let place = || format!("{client} over line {}", line + 1);
-            let url = format!("http://{}/page", site.line(line).endpoint(WEB));
+        for uplink in uplinks.clone() {
+            let place = || format!("{client} over uplink {}", uplink + 1);
+            let url = format!("http://{}/page", site.uplink(uplink).endpoint(WEB));
             let found = curl(site.client(), *client, &[&url]).with_context(place)?;
             ensure!(found == page, "{}: another page", place());
             let socket = datagrams(site.client(), *client, 0)?;
-            socket.connect(site.line(line).endpoint(ECHO))?;
+            socket.connect(site.uplink(uplink).endpoint(ECHO))?;
             for size in crate::fragments::SIZES {
                 exchange(&socket, size).with_context(place)?;
             }
-            ping(site.client(), *client, site.line(line).published, 2).with_context(place)?;
+            ping(site.client(), *client, site.uplink(uplink).published, 2).with_context(place)?;
         }
     }
     for watch in watches {
-        let tally = watch.finish();
-        ensure!(tally.wrong == 0 && tally.replies >= 30, "{tally:?}");
+        let counts = watch.finish();
+        ensure!(counts.wrong == 0 && counts.replies >= 30, "{counts:?}");
     }
     Ok(())
 }

@@ -1,62 +1,63 @@
 //! What the box's host itself says over its lines: its answers at published addresses that are its own, and its errors.
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, legs, serve_page, services};
-use crate::lab::{Echo, PATIENCE, Site, curl, hops, listen, ping};
+use crate::lab::{Echo, Site, TIMEOUT, curl, hops, listen, ping};
 
 /// Port of the host's own program.
 const OWN: u16 = 2222;
 
 #[test]
-fn the_host_answers_at_its_own_addresses_by_the_line_that_was_asked() -> Result<()> {
+fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
-    for line in &site.topology.lines {
-        line.natbox.address(&line.interface, line.published, 32)?;
+    for uplink in &site.topology.uplinks {
+        uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
     }
     let (_nginx, page) = serve_page(&site)?;
     let own = site
         .topology
-        .lines
+        .uplinks
         .iter()
-        .map(|line| listen(&line.natbox, line.published, OWN))
+        .map(|uplink| listen(&uplink.natbox, uplink.published, OWN))
         .collect::<Result<Vec<_>>>()?;
     let _own = Server::start(own, None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     let _natbox = site.start(0, &config)?;
     let watches = [site.watch_ports(0, &[WEB, OWN])?, site.watch_ports(1, &[WEB, OWN])?];
-    for line in &site.topology.lines {
+    for uplink in &site.topology.uplinks {
         let client = CLIENTS[1];
-        let url = format!("http://{}/page", line.endpoint(WEB));
-        ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", line.name);
-        ping(site.client(), client, line.published, 2).context(line.name)?;
-        let connect = || connect(Some(client), line.endpoint(OWN), PATIENCE)?.get("/bytes/1000000");
-        ensure!(site.client().enter(connect)?.context(line.name)?.body.len() == 1_000_000);
+        let url = format!("http://{}/page", uplink.endpoint(WEB));
+        ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", uplink.name);
+        ping(site.client(), client, uplink.published, 2).context(uplink.name)?;
+        let connect =
+            || connect(Some(client), uplink.endpoint(OWN), TIMEOUT)?.get("/bytes/1000000");
+        ensure!(site.client().enter(connect)?.context(uplink.name)?.body.len() == 1_000_000);
         // Nobody is asked for this one.
-        ping(site.client(), client, line.outside, 2).context(line.name)?;
+        ping(site.client(), client, uplink.outside, 2).context(uplink.name)?;
     }
     for watch in watches {
-        let tally = watch.finish();
-        ensure!(tally.wrong == 0 && tally.replies >= 10, "{tally:?}");
+        let counts = watch.finish();
+        ensure!(counts.wrong == 0 && counts.replies >= 10, "{counts:?}");
     }
     Ok(())
 }
 
 #[test]
-fn the_hosts_errors_leave_by_the_line_of_what_they_are_about() -> Result<()> {
+fn the_hosts_errors_leave_by_the_uplink_of_what_they_are_about() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
     let watches = [site.watch_ports(0, &[ECHO])?, site.watch_ports(1, &[ECHO])?];
-    for line in &site.topology.lines {
-        let found = hops(site.client(), &["-U", "-p", "7"], line.published)?;
-        ensure!(found[1..] == [line.outside, line.published], "{found:?} over {}", line.name);
+    for uplink in &site.topology.uplinks {
+        let found = hops(site.client(), &["-U", "-p", "7"], uplink.published)?;
+        ensure!(found[1..] == [uplink.outside, uplink.published], "{found:?} over {}", uplink.name);
     }
     for watch in watches {
-        let tally = watch.finish();
-        ensure!(tally.wrong == 0 && tally.replies >= 1, "{tally:?}");
+        let counts = watch.finish();
+        ensure!(counts.wrong == 0 && counts.replies >= 1, "{counts:?}");
     }
     Ok(())
 }

@@ -14,19 +14,19 @@ const F2: Endpoint = at(G2, 8080);
 const CLIENT: Endpoint = at(E1, 5000);
 
 fn start(setup: Setup) -> Probe {
-    Probe::start(setup.second_line(1280))
+    Probe::start(setup.second_uplink(1280))
 }
 
 /// The two lines, each with what is published on it.
-fn lines(probe: &Probe) -> [(&Wire, Endpoint); 2] {
+fn uplinks(probe: &Probe) -> [(&Wire, Endpoint); 2] {
     [(&probe.outside, F), (probe.second(), F2)]
 }
 
 /// Opens a UDP session over each line; as whom the server knows the client on each.
 fn open_both(probe: &Probe) -> [Endpoint; 2] {
-    let peers = lines(probe).map(|(line, published)| {
+    let peers = uplinks(probe).map(|(uplink, published)| {
         let question = udp(CLIENT, published, b"question");
-        line.send(&question);
+        uplink.send(&question);
         let seen = probe.inside.expect("the question");
         assert_carried(&question, &seen, seen.source(), F_TARGET);
         seen.source()
@@ -37,16 +37,16 @@ fn open_both(probe: &Probe) -> [Endpoint; 2] {
 }
 
 #[test]
-fn answers_find_line_and_port_of_their_questions() {
+fn answers_find_uplink_and_port_of_their_questions() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for _ in 0..3 {
-        for ((line, published), peer) in lines(&probe).into_iter().zip(peers) {
+        for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
             let answer = udp(F_TARGET, peer, b"answer");
             probe.inside.send(&answer);
-            assert_carried(&answer, &line.expect("the answer"), published, CLIENT);
+            assert_carried(&answer, &uplink.expect("the answer"), published, CLIENT);
             let again = udp(CLIENT, published, b"again");
-            line.send(&again);
+            uplink.send(&again);
             assert_carried(&again, &probe.inside.expect("the next question"), peer, F_TARGET);
         }
     }
@@ -57,29 +57,29 @@ fn answers_find_line_and_port_of_their_questions() {
 fn connections_and_pings_from_one_endpoint_are_told_apart() {
     let whole = "name: ping, protocol: icmp, to: 10.0.0.11";
     let probe = start(Setup::new().forward(whole));
-    let peers = lines(&probe).map(|(line, published)| {
-        line.send(&segment(CLIENT, published, TcpFlags::SYN, 1000, 0));
+    let peers = uplinks(&probe).map(|(uplink, published)| {
+        uplink.send(&segment(CLIENT, published, TcpFlags::SYN, 1000, 0));
         let seen = probe.inside.expect("a SYN");
         assert_eq!((seen.source().address, seen.destination()), (E1, F_TARGET));
         seen.source()
     });
     assert_ne!(peers[0], peers[1]);
-    for ((line, published), peer) in lines(&probe).into_iter().zip(peers) {
+    for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
         let answer = segment(F_TARGET, peer, SYN_ACK, 500, 1001);
         probe.inside.send(&answer);
-        assert_carried(&answer, &line.expect("its answer"), published, CLIENT);
+        assert_carried(&answer, &uplink.expect("its answer"), published, CLIENT);
         let end = segment(CLIENT, published, TcpFlags::ACK, 1001, 501);
-        line.send(&end);
+        uplink.send(&end);
         assert_carried(&end, &probe.inside.expect("the end of the handshake"), peer, F_TARGET);
     }
-    let identifiers = lines(&probe).map(|(line, published)| {
-        line.send(&builder::echo(E1, published.address, QueryKind::EchoRequest, 77, 1, b"ping"));
+    let identifiers = uplinks(&probe).map(|(uplink, published)| {
+        uplink.send(&builder::echo(E1, published.address, QueryKind::EchoRequest, 77, 1, b"ping"));
         probe.inside.expect("an echo request").identifier()
     });
     assert_ne!(identifiers[0], identifiers[1]);
-    for ((line, published), identifier) in lines(&probe).into_iter().zip(identifiers) {
+    for ((uplink, published), identifier) in uplinks(&probe).into_iter().zip(identifiers) {
         probe.inside.send(&builder::echo(S1, E1, QueryKind::EchoReply, identifier, 1, b"ping"));
-        let seen = line.expect("the reply");
+        let seen = uplink.expect("the reply");
         assert_eq!((seen.source().address, seen.destination().address), (published.address, E1));
         assert_eq!(seen.identifier(), 77);
     }
@@ -90,13 +90,13 @@ fn connections_and_pings_from_one_endpoint_are_told_apart() {
 fn errors_from_either_side_are_about_the_right_session() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
-    for ((line, published), peer) in lines(&probe).into_iter().zip(peers) {
+    for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
         // By the server, about a question.
         let question = udp(CLIENT, published, b"question");
-        line.send(&question);
+        uplink.send(&question);
         let arrived = probe.inside.expect("the question");
         probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &arrived.0));
-        let error = line.expect("the error");
+        let error = uplink.expect("the error");
         let ends = (error.source().address, error.destination().address);
         assert_eq!((error.icmp(), ends), (Some((3, 3)), (published.address, E1)));
         let quote = error.quote().expect("a quote");
@@ -106,8 +106,8 @@ fn errors_from_either_side_are_about_the_right_session() {
         // By a router outside, about an answer.
         let answer = udp(F_TARGET, peer, b"answer");
         probe.inside.send(&answer);
-        let arrived = line.expect("the answer");
-        line.send(&builder::icmp_error(11, 0, RX, published.address, &arrived.0));
+        let arrived = uplink.expect("the answer");
+        uplink.send(&builder::icmp_error(11, 0, RX, published.address, &arrived.0));
         let error = probe.inside.expect("the error");
         assert_eq!((error.source().address, error.destination().address), (RX, S1));
         let quote = error.quote().expect("a quote");
@@ -117,12 +117,12 @@ fn errors_from_either_side_are_about_the_right_session() {
 }
 
 #[test]
-fn pieces_follow_their_session_in_both_directions_and_every_order() {
+fn fragments_follow_their_session_in_both_directions_and_every_order() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         // Of both lines with one number, and mixed.
-        let pieces = lines(&probe).map(|(_, published)| {
+        let fragments = uplinks(&probe).map(|(_, published)| {
             let mut question = builder::udp(
                 tuple(Protocol::UDP, CLIENT, published),
                 &[published.address.octets()[3]; 100],
@@ -131,27 +131,27 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
             builder::fragments(&question, 40)
         });
         for number in order {
-            for ((line, _), pieces) in lines(&probe).into_iter().zip(&pieces) {
-                line.send(&pieces[number]);
+            for ((uplink, _), fragments) in uplinks(&probe).into_iter().zip(&fragments) {
+                uplink.send(&fragments[number]);
             }
         }
-        let arrived = probe.inside.expect_all(6, "the pieces");
+        let arrived = probe.inside.expect_all(6, "the fragments");
         let mut numbers: Vec<u16> = arrived.iter().map(Seen::identification).collect();
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 2, "two datagrams, never mixed: {arrived:?}");
-        for (line, peer) in [(1, peers[0]), (2, peers[1])] {
+        for (uplink, peer) in [(1, peers[0]), (2, peers[1])] {
             let body = join(&arrived, |seen| peers_number(&arrived, peer) == seen.identification());
-            assert_eq!(body[8..], [line; 100], "{peer}");
+            assert_eq!(body[8..], [uplink; 100], "{peer}");
         }
 
-        for ((line, published), peer) in lines(&probe).into_iter().zip(peers) {
+        for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
             let answer = builder::udp(tuple(Protocol::UDP, F_TARGET, peer), &[9; 100]);
-            let pieces = builder::fragments(&answer, 40);
+            let fragments = builder::fragments(&answer, 40);
             for number in order {
-                probe.inside.send(&pieces[number]);
+                probe.inside.send(&fragments[number]);
             }
-            let arrived = line.expect_all(3, "the pieces of the answer");
+            let arrived = uplink.expect_all(3, "the fragments of the answer");
             assert!(arrived.iter().all(|seen| (seen.source().address, seen.destination().address)
                 == (published.address, E1)));
             assert_eq!(join(&arrived, |_| true)[8..], [9; 100]);
@@ -161,30 +161,30 @@ fn pieces_follow_their_session_in_both_directions_and_every_order() {
 }
 
 /// Identification of the datagram from this peer.
-fn peers_number(pieces: &[Seen], peer: Endpoint) -> u16 {
-    let first = pieces.iter().find(|seen| seen.fragment().0 == 0 && seen.source() == peer);
-    first.expect("a first piece of each peer").identification()
+fn peers_number(fragments: &[Seen], peer: Endpoint) -> u16 {
+    let first = fragments.iter().find(|seen| seen.fragment().0 == 0 && seen.source() == peer);
+    first.expect("a first fragment of each peer").identification()
 }
 
-/// The pieces' bodies in their order.
-fn join(pieces: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
-    let mut pieces: Vec<&Seen> = pieces.iter().filter(|seen| belongs(seen)).collect();
-    pieces.sort_by_key(|seen| seen.fragment().0);
-    pieces.iter().flat_map(|seen| seen.body().to_vec()).collect()
+/// The fragments' bodies in their order.
+fn join(fragments: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
+    let mut fragments: Vec<&Seen> = fragments.iter().filter(|seen| belongs(seen)).collect();
+    fragments.sort_by_key(|seen| seen.fragment().0);
+    fragments.iter().flat_map(|seen| seen.body().to_vec()).collect()
 }
 
 #[test]
-fn inside_hosts_reach_what_is_published_on_either_line_under_its_address() {
+fn inside_hosts_reach_what_is_published_on_either_uplink_under_its_address() {
     let probe = start(Setup::new());
     for host in [S2, S1] {
-        let peers = lines(&probe).map(|(_, published)| {
+        let peers = uplinks(&probe).map(|(_, published)| {
             let question = udp(at(host, 5000), published, b"question");
             probe.inside.send(&question);
             let seen = probe.inside.expect("the question");
             assert_carried(&question, &seen, at(published.address, seen.source().port), F_TARGET);
             seen.source()
         });
-        for ((_, published), peer) in lines(&probe).into_iter().zip(peers) {
+        for ((_, published), peer) in uplinks(&probe).into_iter().zip(peers) {
             let answer = udp(F_TARGET, peer, b"answer");
             probe.inside.send(&answer);
             assert_carried(&answer, &probe.inside.expect("the answer"), published, at(host, 5000));
@@ -194,7 +194,7 @@ fn inside_hosts_reach_what_is_published_on_either_line_under_its_address() {
 }
 
 #[test]
-fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
+fn what_does_not_fit_is_judged_by_the_uplink_that_it_would_leave_by() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     let answer = |peer, size: usize| {
@@ -202,11 +202,11 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
         builder::set_dont_fragment(&mut packet, true);
         packet
     };
-    for ((line, mtu), peer) in
+    for ((uplink, mtu), peer) in
         [(&probe.outside, 1500), (probe.second(), 1280)].into_iter().zip(peers)
     {
         probe.inside.send(&answer(peer, mtu));
-        assert_eq!(line.expect("an answer that fits").0.len(), mtu);
+        assert_eq!(uplink.expect("an answer that fits").0.len(), mtu);
         let too_big = answer(peer, mtu + 1);
         if mtu == 1280 {
             probe.inside.send(&too_big);
@@ -218,18 +218,18 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
         }
     }
     // Segment sizes, offered and answered, by the line.
-    for (number, ((line, published), mtu)) in
-        lines(&probe).into_iter().zip([1500, 1280]).enumerate()
+    for (number, ((uplink, published), mtu)) in
+        uplinks(&probe).into_iter().zip([1500, 1280]).enumerate()
     {
         let client = at(E1, 6000 + number as u16);
         let syn = |from, to, flags| {
             builder::tcp(tuple(Protocol::TCP, from, to), flags, 1, 2, &[2, 4, 5, 180], b"")
         };
         let mss = |seen: Seen| u16::from_be_bytes([seen.body()[22], seen.body()[23]]);
-        line.send(&syn(client, published, TcpFlags::SYN));
+        uplink.send(&syn(client, published, TcpFlags::SYN));
         assert_eq!(mss(probe.inside.expect("a SYN")), mtu - 40);
         probe.inside.send(&syn(F_TARGET, client, SYN_ACK));
-        assert_eq!(mss(line.expect("its answer")), mtu - 40);
+        assert_eq!(mss(uplink.expect("its answer")), mtu - 40);
     }
     probe.silence();
 }
@@ -237,7 +237,7 @@ fn what_does_not_fit_is_judged_by_the_line_that_it_would_leave_by() {
 /// Without room for a session the box cannot know the line of an answer: nothing may go out by a guess, and nobody may
 /// be taken for somebody else.
 #[test]
-fn a_full_table_sends_nothing_by_the_wrong_line() {
+fn a_full_table_sends_nothing_by_the_wrong_uplink() {
     let probe = start(Setup::new().limits("sessions: 1"));
     // One that is not given up for others.
     let open = probe.connect_in(CLIENT, F);
@@ -251,8 +251,8 @@ fn a_full_table_sends_nothing_by_the_wrong_line() {
     // Somebody else gets in, and the answer waits for room rather than go astray.
     let other = at(E1, 6000);
     for published in [F2, F] {
-        let line = if published == F { &probe.outside } else { probe.second() };
-        line.send(&udp(other, published, b"question"));
+        let uplink = if published == F { &probe.outside } else { probe.second() };
+        uplink.send(&udp(other, published, b"question"));
         assert_eq!(probe.inside.expect("a question").destination(), F_TARGET);
         probe.inside.send(&udp(F_TARGET, other, b"answer"));
         probe.silence();

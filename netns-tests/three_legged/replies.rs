@@ -4,53 +4,53 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::topology::CLIENTS;
+use natbox::lab::topology::CLIENTS;
 
-use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange, ping};
 use crate::single_box::ErrorWatch;
 
 #[test]
-fn replies_leave_by_the_line_of_their_request_with_offloads() -> Result<()> {
+fn replies_leave_by_the_uplink_of_their_request_with_offloads() -> Result<()> {
     let site = Site::three_legged(legs(3))?;
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
-fn replies_leave_by_the_line_of_their_request_without_offloads() -> Result<()> {
+fn replies_leave_by_the_uplink_of_their_request_without_offloads() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let mut config = services(&site);
     (config.offload, config.io) = ("none", "poll");
-    assert_every_line_answers_for_itself(&site, &config)
+    assert_every_uplink_answers_for_itself(&site, &config)
 }
 
 /// Fragmentation needed, by a router behind each line; port unreachable, by the server itself.
 #[test]
-fn errors_reach_who_sent_over_the_line_and_bear_its_address() -> Result<()> {
+fn errors_reach_who_sent_over_the_uplink_and_bear_its_address() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let (_nginx, page) = serve_page(&site)?;
     let _natbox = site.start(0, &services(&site))?;
     let server = site.server_address(0);
     let inside = ErrorWatch::start(site.server());
     let outside = ErrorWatch::start(site.client());
-    for (line, mtu) in [(0, 1400), (1, 1300)] {
-        let (line, client) = (site.line(line), CLIENTS[line]);
-        line.provider.ip(&["link", "set", "net0", "mtu", &mtu.to_string()])?;
-        let url = format!("http://{}/page", line.endpoint(WEB));
-        ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", line.name);
+    for (uplink, mtu) in [(0, 1400), (1, 1300)] {
+        let (uplink, client) = (site.uplink(uplink), CLIENTS[uplink]);
+        uplink.provider.ip(&["link", "set", "net0", "mtu", &mtu.to_string()])?;
+        let url = format!("http://{}/page", uplink.endpoint(WEB));
+        ensure!(curl(site.client(), client, &[&url])? == page, "another page over {}", uplink.name);
         let seen =
             inside.wait_for("fragmentation needed", |error| error.code == 4 && error.mtu == mtu);
-        ensure!((seen.source, seen.quoted) == (line.gateway, (server, client)), "{seen:?}");
+        ensure!((seen.source, seen.quoted) == (uplink.gateway, (server, client)), "{seen:?}");
 
         let socket = datagrams(site.client(), client, 0)?;
-        socket.connect(line.endpoint(ECHO))?;
+        socket.connect(uplink.endpoint(ECHO))?;
         socket.send(b"anybody there")?;
         // The kernel hands an error to the socket only if the quoted packet is the one that was sent.
         let error = socket.recv(&mut [0; 64]).err().context("an answer where nobody listens")?;
-        ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error} over {}", line.name);
-        let seen = outside.wait_for("port unreachable", |error| error.source == line.published);
+        ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error} over {}", uplink.name);
+        let seen = outside.wait_for("port unreachable", |error| error.source == uplink.published);
         ensure!(
-            (seen.kind, seen.code, seen.quoted) == (3, 3, (client, line.published)),
+            (seen.kind, seen.code, seen.quoted) == (3, 3, (client, uplink.published)),
             "{seen:?}"
         );
     }
@@ -67,28 +67,28 @@ fn inside_hosts_and_the_server_itself_reach_every_published_address() -> Result<
     let watches = [site.watch(0)?, site.watch(1)?];
     for (number, host) in site.topology.servers.iter().enumerate() {
         let from = host.addresses[0];
-        for line in &site.topology.lines {
-            let place = || format!("from inside host {number} to {}", line.published);
-            let url = format!("http://{}/page", line.endpoint(WEB));
+        for uplink in &site.topology.uplinks {
+            let place = || format!("from inside host {number} to {}", uplink.published);
+            let url = format!("http://{}/page", uplink.endpoint(WEB));
             ensure!(
                 curl(&host.namespace, from, &[&url]).with_context(place)? == page,
                 "{}",
                 place()
             );
             let socket = datagrams(&host.namespace, from, 0)?;
-            socket.connect(line.endpoint(ECHO))?;
+            socket.connect(uplink.endpoint(ECHO))?;
             for size in [100, 4000] {
                 exchange(&socket, size).with_context(place)?;
             }
-            ping(&host.namespace, from, line.published, 2).with_context(place)?;
+            ping(&host.namespace, from, uplink.published, 2).with_context(place)?;
         }
     }
     let seen: Vec<Ipv4Addr> = nginx.requests()?.into_iter().map(|(client, _)| client).collect();
-    let wanted: Vec<Ipv4Addr> = [0, 1, 0, 1].map(|line| site.line(line).published).into();
+    let wanted: Vec<Ipv4Addr> = [0, 1, 0, 1].map(|uplink| site.uplink(uplink).published).into();
     ensure!(seen == wanted, "nginx saw {seen:?}");
     for watch in watches {
-        let tally = watch.finish();
-        ensure!(tally.wrong == 0 && tally.replies == 0, "{tally:?}");
+        let counts = watch.finish();
+        ensure!(counts.wrong == 0 && counts.replies == 0, "{counts:?}");
     }
     Ok(())
 }

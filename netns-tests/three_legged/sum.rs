@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::Server;
-use natbox::cli::demo::interrupt::Interrupt;
-use natbox::cli::demo::load;
-use natbox::cli::demo::topology::{CLIENTS, Legs};
+use natbox::lab::http::Server;
+use natbox::lab::interrupt::Interrupt;
+use natbox::lab::load;
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use super::{WEB, services};
 use crate::lab::{Site, listen};
@@ -24,14 +24,19 @@ const WANTED: f64 = 0.97;
 const ATTEMPTS: usize = 3;
 
 #[test]
-fn two_three_and_four_lines_add_up() -> Result<()> {
-    for lines in 2..=4 {
-        let site =
-            Site::three_legged(Legs { lines, servers: 1, mbit: Some(MBIT), one_network: false })?;
+fn two_three_and_four_uplinks_add_up() -> Result<()> {
+    for uplinks in 2..=4 {
+        let site = Site::three_legged(ThreeLeggedPlan {
+            uplinks,
+            servers: 1,
+            mbit: Some(MBIT),
+            one_network: false,
+        })?;
         let _server =
             Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
         let _natbox = site.start(0, &services(&site))?;
-        let targets: Vec<_> = site.topology.lines.iter().map(|line| line.endpoint(WEB)).collect();
+        let targets: Vec<_> =
+            site.topology.uplinks.iter().map(|uplink| uplink.endpoint(WEB)).collect();
         let (mut attempts, mut add_up) = (Vec::new(), false);
         while !add_up && attempts.len() < ATTEMPTS {
             let window = Duration::from_secs(1);
@@ -42,13 +47,13 @@ fn two_three_and_four_lines_add_up() -> Result<()> {
             // No line can give more than it has: a share far above one would be a shaper that does not shape.
             ensure!(
                 shares.iter().all(|share| *share < 1.1),
-                "{lines} lines, shares of their rates {shares:?}"
+                "{uplinks} lines, shares of their rates {shares:?}"
             );
             // Each has its share, and so has their sum.
             add_up = shares.iter().all(|share| *share >= WANTED);
             attempts.push(shares);
         }
-        ensure!(add_up, "{lines} lines, shares of their rates {attempts:?}");
+        ensure!(add_up, "{uplinks} lines, shares of their rates {attempts:?}");
     }
     Ok(())
 }

@@ -3,35 +3,35 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::capture::{Capture, TCP};
-use natbox::cli::demo::lab::{Lab, LabError, Namespace, hardware_address};
-use natbox::cli::demo::topology::{Attachment, CLIENTS, Legs};
+use natbox::lab::capture::{Capture, TCP};
+use natbox::lab::topology::{Attachment, CLIENTS, ThreeLeggedPlan};
+use natbox::lab::{Lab, LabError, Namespace, hardware_address};
 use parking_lot::Mutex;
 
-use super::{ECHO, WEB, assert_every_line_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange};
 
 /// Number of the pair of interfaces by which the box reaches a segment.
 const TRUNK: u8 = 40;
 
 #[test]
-fn two_gateways_on_one_segment_are_two_lines() -> Result<()> {
+fn two_gateways_on_one_segment_are_two_uplinks() -> Result<()> {
     let mut segment = None;
     let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
         let segment = join_segment(lab, &mut segment, natbox, "wan0")?;
         connect_provider(lab, number, provider, segment)?;
         Ok(Attachment { interface: "wan0".into(), sender: hardware_address(TRUNK, 1) })
     };
-    let site = Site::three_legged_by(Legs { one_network: true, ..legs(2) }, attach)?;
-    let [one, two] = [site.line(0), site.line(1)];
+    let site = Site::three_legged_by(ThreeLeggedPlan { one_network: true, ..legs(2) }, attach)?;
+    let [one, two] = [site.uplink(0), site.uplink(1)];
     ensure!(
         one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway
     );
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
-fn interfaces_of_one_parent_are_lines_of_their_own() -> Result<()> {
+fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
     let mut segment = None;
     let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
         let segment = join_segment(lab, &mut segment, natbox, "trunk")?;
@@ -40,16 +40,18 @@ fn interfaces_of_one_parent_are_lines_of_their_own() -> Result<()> {
         Ok(Attachment { interface, sender })
     };
     let site = Site::three_legged_by(legs(2), attach)?;
-    ensure!(site.line(0).interface != site.line(1).interface);
-    assert_every_line_answers_for_itself(&site, &services(&site))
+    ensure!(site.uplink(0).interface != site.uplink(1).interface);
+    assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 /// Line 2 takes 1280 bytes at most.
 #[test]
-fn each_line_has_an_mtu_of_its_own() -> Result<()> {
+fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
         let site = Site::three_legged(legs(2))?;
-        for (end, interface) in [(&site.line(1).natbox, "wan1"), (&site.line(1).provider, "box0")] {
+        for (end, interface) in
+            [(&site.uplink(1).natbox, "wan1"), (&site.uplink(1).provider, "box0")]
+        {
             end.ip(&["link", "set", interface, "mtu", "1280"])?;
         }
         let (_nginx, page) = serve_page(&site)?;
@@ -59,20 +61,20 @@ fn each_line_has_an_mtu_of_its_own() -> Result<()> {
         let offered = [SegmentSizes::start(site.server())?, SegmentSizes::start(site.client())?];
         // Clients of their own: what a kernel has learned of one path it takes for granted on the other.
         for (number, mtu) in [(0, 1500), (1, 1280)] {
-            let (line, client) = (site.line(number), CLIENTS[number]);
+            let (uplink, client) = (site.uplink(number), CLIENTS[number]);
             offered.iter().for_each(SegmentSizes::forget);
-            let url = format!("http://{}/page", line.endpoint(WEB));
+            let url = format!("http://{}/page", uplink.endpoint(WEB));
             ensure!(
                 curl(site.client(), client, &[&url])? == page,
                 "another page over {}",
-                line.name
+                uplink.name
             );
             for sizes in &offered {
                 let seen = sizes.seen();
                 ensure!(
                     seen == [mtu - 40],
                     "segment sizes {seen:?} over {}, offload {offload}",
-                    line.name
+                    uplink.name
                 );
             }
         }
@@ -81,11 +83,11 @@ fn each_line_has_an_mtu_of_its_own() -> Result<()> {
             end.sysctl("net/ipv4/ip_no_pmtu_disc", "1")?;
         }
         let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
-        for (line, client) in site.topology.lines.iter().zip(CLIENTS) {
+        for (uplink, client) in site.topology.uplinks.iter().zip(CLIENTS) {
             let socket = datagrams(site.client(), client, 0)?;
-            socket.connect(line.endpoint(ECHO))?;
+            socket.connect(uplink.endpoint(ECHO))?;
             for size in [1200, 1253, 1400, 1472, 1473, 9000] {
-                exchange(&socket, size).with_context(|| format!("over {}", line.name))?;
+                exchange(&socket, size).with_context(|| format!("over {}", uplink.name))?;
             }
         }
     }

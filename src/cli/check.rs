@@ -27,7 +27,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let outcome = configuration::load(path);
     if arguments.json {
         let code = if outcome.is_ok() { exit::DONE } else { exit::USER };
-        let report = Report::from(outcome.as_ref());
+        let report = CheckReport::from(outcome.as_ref());
         print(&serde_json::to_string_pretty(&report).map_err(Failure::bug)?)?;
         return Ok(ExitCode::from(code));
     }
@@ -38,13 +38,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 #[derive(Serialize)]
-struct Report<'o> {
+struct CheckReport<'o> {
     ok: bool,
     problems: Vec<&'o Problem>,
     warnings: Vec<&'o Problem>,
 }
 
-impl<'o> From<Result<&'o Loaded, &'o Problems>> for Report<'o> {
+impl<'o> From<Result<&'o Loaded, &'o Problems>> for CheckReport<'o> {
     fn from(outcome: Result<&'o Loaded, &'o Problems>) -> Self {
         match outcome {
             Ok(loaded) => {

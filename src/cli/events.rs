@@ -1,4 +1,4 @@
-//! `natbox events`: what happened to a running box, and what happens.
+//! `natbox events`: prints the recent events of a running box, and follows new ones.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, output, warn};
 use crate::control::Event;
 use crate::control::admin::Request;
@@ -15,21 +15,21 @@ use crate::control::admin::Request;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
-    /// End after what the box remembers (its last 1,000 events), instead of going on
-    #[arg(long)]
-    past: bool,
+    target: InstanceSelector,
+    /// After the recent events (the last 1,000), go on with new ones until the box ends
+    #[arg(short = 'f', long)]
+    follow: bool,
     /// Print JSON: an object a line
     #[arg(long)]
     json: bool,
 }
 
-/// Prints events until the box has ended, or nobody reads any more.
+/// Prints the recent events; with `--follow` goes on until the box has ended, or nobody reads any more.
 ///
 /// # Errors
 /// The environment's when no box answers; the user's when several run and none is named.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let follow = !arguments.past;
+    let follow = arguments.follow;
     let ended =
         arguments.target.follow(&Request::Events { follow }, |event: Event| {
             match text(&event, arguments.json).and_then(|text| output::offer(&text)) {

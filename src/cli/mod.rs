@@ -70,7 +70,7 @@ enum Command {
     Doctor(doctor::Arguments),
     /// List the sessions of a running box
     Sessions(sessions::Arguments),
-    /// Tell what happened to a running box, and go on with what happens: lines that fail and return, reloads, shortages
+    /// Show recent events of a running box (uplinks that fail and return, reloads, shortages), and follow new ones
     Events(events::Arguments),
     /// Have a running box read its configuration file again; sessions that the new one allows live on
     Reload(reload::Arguments),

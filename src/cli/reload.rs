@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, print, warn};
 use crate::control::Reloaded;
 use crate::control::admin::Request;
@@ -14,7 +14,7 @@ use crate::control::admin::Request;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, print};
 use crate::control::admin::Request;
 use crate::control::{SessionCursor, SessionPage, SessionView};
@@ -15,7 +15,7 @@ use crate::control::{SessionCursor, SessionPage, SessionView};
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// Print JSON: one list, an entry a line
     #[arg(long)]
     json: bool,

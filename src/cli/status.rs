@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::target::Target;
+use super::target::InstanceSelector;
 use super::{Failure, print};
 use crate::control::admin::Request;
 use crate::control::{DnsStatus, Status, UplinkStatus};
@@ -16,7 +16,7 @@ use crate::nat::DropReason;
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -42,7 +42,7 @@ fn text(status: &Status) -> String {
     let mut text = String::new();
     let total = |name: &str| status.totals.get(name).copied().unwrap_or(0);
     let sessions = &status.sessions;
-    let mut lines = vec![
+    let mut rows = vec![
         (
             "box",
             format!(
@@ -83,20 +83,26 @@ fn text(status: &Status) -> String {
             ),
         ),
         ("bytes", format!("{} in, {} out", total("bytes_in"), total("bytes_out"))),
+        ("host", format!("{} passed to the host", total("passed_to_host"))),
         (
-            "other",
+            "bypass",
             format!(
-                "{} stateless, {} exempt, {} handed back to the host, {} ICMP errors translated, {} answered",
-                total("forwarded_stateless"),
+                "{} not translated (no_nat), {} forwarded stateless",
                 total("bypassed"),
-                total("passed_to_host"),
+                total("forwarded_stateless")
+            ),
+        ),
+        (
+            "icmp",
+            format!(
+                "{} errors translated, {} errors sent",
                 total("icmp_errors_translated"),
                 total("icmp_errors_sent")
             ),
         ),
     ];
-    lines.splice(2..2, status.uplinks.iter().map(|uplink| ("line", line(uplink))));
-    for (name, value) in lines {
+    rows.splice(2..2, status.uplinks.iter().map(|uplink| ("uplink", uplink_row(uplink))));
+    for (name, value) in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<10}{value}");
     }
@@ -109,8 +115,7 @@ fn text(status: &Status) -> String {
         }
     }
     if status.log_lost != 0 {
-        let _ =
-            writeln!(text, "{:<10}{} lines lost, nobody read them in time", "log", status.log_lost);
+        let _ = writeln!(text, "{:<10}{} log lines dropped: slow reader", "log", status.log_lost);
     }
     if status.drops.is_empty() {
         let _ = writeln!(text, "{:<10}none", "drops");
@@ -127,7 +132,7 @@ fn text(status: &Status) -> String {
     text
 }
 
-fn line(uplink: &UplinkStatus) -> String {
+fn uplink_row(uplink: &UplinkStatus) -> String {
     let state = match (uplink.healthy, uplink.carrier, uplink.address) {
         (true, ..) => "healthy",
         (false, true, _) => "failed",
@@ -136,7 +141,7 @@ fn line(uplink: &UplinkStatus) -> String {
     };
     let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
     let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
-        (false, ..) => "not asked".to_owned(),
+        (false, ..) => "no health check".to_owned(),
         (true, None, _) => "no answer yet".to_owned(),
         (true, Some(latency), loss) => {
             format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0))
@@ -147,13 +152,14 @@ fn line(uplink: &UplinkStatus) -> String {
 }
 
 fn dns_text(dns: &DnsStatus) -> String {
-    let lines = if dns.usable.is_empty() { "no line".to_owned() } else { dns.usable.join(", ") };
+    let uplinks =
+        if dns.usable.is_empty() { "no uplink".to_owned() } else { dns.usable.join(", ") };
     if dns.listening.is_empty() {
-        return format!("no name server; usable: {lines}");
+        return format!("no name server; usable: {uplinks}");
     }
     let count = |name: &str| dns.counters.get(name).copied().unwrap_or(0);
     format!(
-        "{} queries, {} answers, {} cut for their size; above the limit: {} truncated, {} dropped; usable: {lines}",
+        "{} queries, {} answers, {} cut for their size; above the limit: {} truncated, {} dropped; usable: {uplinks}",
         count("queries"),
         count("answers"),
         count("oversized"),

@@ -11,7 +11,7 @@ use crate::control::admin::{self, Request};
 
 /// A running box; with one running, nothing need be said.
 #[derive(Debug, Args)]
-pub struct Target {
+pub struct InstanceSelector {
     /// Name of the box (its configuration's `name`)
     #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     name: Option<String>,
@@ -20,7 +20,7 @@ pub struct Target {
     socket: Option<PathBuf>,
 }
 
-impl Target {
+impl InstanceSelector {
     /// Whether a box is named.
     pub fn is_named(&self) -> bool {
         self.name.is_some() || self.socket.is_some()
@@ -37,7 +37,7 @@ impl Target {
     /// Asks the box for an answer of many lines; `take` has each as it comes, until it breaks off or the box has ended.
     ///
     /// # Errors
-    /// As of [`Target::ask`].
+    /// As of [`InstanceSelector::ask`].
     pub fn follow<Answer: DeserializeOwned, Break>(
         &self,
         request: &Request,

@@ -15,27 +15,32 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::boxes::{BoxError, NatBox};
-use super::http::{self, Connection, connect};
-use super::interrupt::Interrupt;
-use super::lab::{LabError, Namespace};
-use super::topology::{CLIENTS, Line, Topology};
 use super::{DemoError, PORT, Screen};
 use crate::control::Status;
+use crate::lab::boxes::{BoxError, NatBox};
+use crate::lab::http::{self, Connection, connect};
+use crate::lab::interrupt::Interrupt;
+use crate::lab::topology::{CLIENTS, Topology, Uplink};
+use crate::lab::{LabError, Namespace};
 
 /// What came of it; the field names are keys of `--json`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Failover {
     /// Datagrams over the line that stayed, there and back, that were lost.
-    pub lost_on_other_lines: u64,
+    #[serde(rename = "lost_on_other_lines")]
+    pub lost_on_other_uplinks: u64,
     /// How many were sent.
-    pub datagrams_on_other_lines: u64,
+    #[serde(rename = "datagrams_on_other_lines")]
+    pub datagrams_on_other_uplinks: u64,
     /// Requests over the line that stayed that failed.
-    pub failed_requests_on_surviving_line: u64,
+    #[serde(rename = "failed_requests_on_surviving_line")]
+    pub failed_requests_on_surviving_uplink: u64,
     /// How many were made, each on a connection of its own.
-    pub requests_on_surviving_line: u64,
+    #[serde(rename = "requests_on_surviving_line")]
+    pub requests_on_surviving_uplink: u64,
     /// From the death of the line until an inside host that talked over it had an answer over the other one.
-    pub seconds_to_new_line: f64,
+    #[serde(rename = "seconds_to_new_line")]
+    pub seconds_to_new_uplink: f64,
     /// As many as that may be: interval times `lose` of the configuration, and a tenth of a second.
     pub seconds_wanted: f64,
     /// From the mending of the line until the box used it again.
@@ -46,22 +51,22 @@ impl Failover {
     /// What is not as it should be, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
-        if self.lost_on_other_lines > 0 {
+        if self.lost_on_other_uplinks > 0 {
             problems.push(format!(
                 "{} datagrams were lost on the line that stayed",
-                self.lost_on_other_lines
+                self.lost_on_other_uplinks
             ));
         }
-        if self.failed_requests_on_surviving_line > 0 {
+        if self.failed_requests_on_surviving_uplink > 0 {
             problems.push(format!(
                 "{} requests failed on the line that stayed",
-                self.failed_requests_on_surviving_line
+                self.failed_requests_on_surviving_uplink
             ));
         }
-        if self.seconds_to_new_line > self.seconds_wanted + SLACK {
+        if self.seconds_to_new_uplink > self.seconds_wanted + SLACK {
             problems.push(format!(
                 "it took {:.2} s until the inside was on the other line; {:.2} s are allowed",
-                self.seconds_to_new_line, self.seconds_wanted
+                self.seconds_to_new_uplink, self.seconds_wanted
             ));
         }
         problems
@@ -70,15 +75,15 @@ impl Failover {
     /// The findings for people.
     pub fn text(&self) -> String {
         format!(
-            "  line 2 died:   the inside was on line 1 after {:.2} s ({:.2} s allowed), and line 2 was back {:.2} s after its mending\n\
-             \x20 line 1 stayed: {} of {} datagrams lost, {} of {} requests failed\n",
-            self.seconds_to_new_line,
+            "  uplink 2 died:   the inside was on uplink 1 after {:.2} s ({:.2} s allowed), and uplink 2 was back {:.2} s after its mending\n\
+             \x20 uplink 1 stayed: {} of {} datagrams lost, {} of {} requests failed\n",
+            self.seconds_to_new_uplink,
             self.seconds_wanted,
             self.seconds_until_back,
-            self.lost_on_other_lines,
-            self.datagrams_on_other_lines,
-            self.failed_requests_on_surviving_line,
-            self.requests_on_surviving_line
+            self.lost_on_other_uplinks,
+            self.datagrams_on_other_uplinks,
+            self.failed_requests_on_surviving_uplink,
+            self.requests_on_surviving_uplink
         )
     }
 }
@@ -90,7 +95,7 @@ pub(super) fn play(
     interrupt: &Interrupt,
     screen: &Screen,
 ) -> Result<Failover, DemoError> {
-    let [stays, dies] = &topology.lines[..] else { unreachable!("the story has two lines") };
+    let [stays, dies] = &topology.uplinks[..] else { unreachable!("the scenario has two lines") };
     let stop = AtomicBool::new(false);
     let server = &topology.servers[0];
     let echo = bind_udp(&server.namespace, server.addresses[0])?;
@@ -109,22 +114,22 @@ pub(super) fn play(
         let requests = scope.spawn(|| topology.client.enter(|| ask_steadily(stays, &stop)));
         let inside = scope.spawn(|| server.namespace.enter(|| talk(stays, dies, interrupt)));
 
-        screen.show("  everybody talks, an inside host over line 2 ... ");
+        screen.show("  everybody talks, an inside host over uplink 2 ... ");
         interrupt.pause(WARM_UP)?;
         dies.provider.ip(&["address", "del", &gateway(dies), "dev", "box0"])?;
         let died = Instant::now();
-        screen.show("line 2 dies ... ");
-        let on_new_line = loop {
-            interrupt.pause(LOOK)?;
-            if inside.is_finished() || died.elapsed() > LONGEST {
+        screen.show("uplink 2 dies ... ");
+        let on_new_uplink = loop {
+            interrupt.pause(POLL_INTERVAL)?;
+            if inside.is_finished() || died.elapsed() > RECOVERY_TIMEOUT {
                 break join(inside)??;
             }
         };
         screen.show("mended ... ");
         dies.provider.address("box0", dies.gateway, 24)?;
         let mended = Instant::now();
-        while !is_healthy(natbox, 1)? && mended.elapsed() < LONGEST {
-            interrupt.pause(LOOK)?;
+        while !is_healthy(natbox, 1)? && mended.elapsed() < RECOVERY_TIMEOUT {
+            interrupt.pause(POLL_INTERVAL)?;
         }
         let back = mended.elapsed();
         interrupt.pause(WARM_UP)?;
@@ -134,13 +139,13 @@ pub(super) fn play(
         let sent = join(datagrams);
         let (made, failed) = join(requests)?;
         Ok(Failover {
-            lost_on_other_lines: sent - join(arrivals),
-            datagrams_on_other_lines: sent,
-            failed_requests_on_surviving_line: failed,
-            requests_on_surviving_line: made,
-            seconds_to_new_line: on_new_line
-                .map_or(LONGEST.as_secs_f64(), |when| (when - died).as_secs_f64()),
-            seconds_wanted: WANTED.as_secs_f64(),
+            lost_on_other_uplinks: sent - join(arrivals),
+            datagrams_on_other_uplinks: sent,
+            failed_requests_on_surviving_uplink: failed,
+            requests_on_surviving_uplink: made,
+            seconds_to_new_uplink: on_new_uplink
+                .map_or(RECOVERY_TIMEOUT.as_secs_f64(), |when| (when - died).as_secs_f64()),
+            seconds_wanted: SWITCH_LIMIT.as_secs_f64(),
             seconds_until_back: back.as_secs_f64(),
         })
     })
@@ -159,14 +164,14 @@ fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn gateway(line: &Line) -> String {
-    format!("{}/24", line.gateway)
+fn gateway(uplink: &Uplink) -> String {
+    format!("{}/24", uplink.gateway)
 }
 
 fn bind_udp(namespace: &Namespace, address: Ipv4Addr) -> Result<UdpSocket, LabError> {
     let failed = || LabError::system("open a socket for datagrams");
     let socket = namespace.enter(|| UdpSocket::bind((address, PORT)))?.map_err(failed())?;
-    socket.set_read_timeout(Some(LOOK)).map_err(failed())?;
+    socket.set_read_timeout(Some(POLL_INTERVAL)).map_err(failed())?;
     Ok(socket)
 }
 
@@ -178,9 +183,9 @@ fn outside_server(client: &Namespace) -> Result<http::Server, LabError> {
     http::Server::start(vec![listener], None).map_err(failed())
 }
 
-fn is_healthy(natbox: &NatBox, line: usize) -> Result<bool, DemoError> {
+fn is_healthy(natbox: &NatBox, uplink: usize) -> Result<bool, DemoError> {
     let status: Status = natbox.status().map_err(BoxError::from)?;
-    Ok(status.uplinks.get(line).is_some_and(|uplink| uplink.healthy))
+    Ok(status.uplinks.get(uplink).is_some_and(|uplink| uplink.healthy))
 }
 
 fn send_back(socket: &UdpSocket, stop: &AtomicBool) {
@@ -209,7 +214,7 @@ fn send_steadily(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
 fn count_answers(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
     let (mut seen, mut buffer) = (HashSet::new(), [0; 64]);
     let mut last = Instant::now();
-    while !stop.load(Ordering::Relaxed) || last.elapsed() < LATEST_ANSWER {
+    while !stop.load(Ordering::Relaxed) || last.elapsed() < REPLY_TIMEOUT {
         if socket.recv(&mut buffer).is_ok_and(|length| length == 8) {
             seen.insert(buffer[..8].to_vec());
             last = Instant::now();
@@ -219,10 +224,10 @@ fn count_answers(socket: &UdpSocket, stop: &AtomicBool) -> u64 {
 }
 
 /// Makes requests over a line; how many, and how many of them failed.
-fn ask_steadily(line: &Line, stop: &AtomicBool) -> (u64, u64) {
+fn ask_steadily(uplink: &Uplink, stop: &AtomicBool) -> (u64, u64) {
     let (mut made, mut failed) = (0, 0);
     while !stop.load(Ordering::Relaxed) {
-        let answer = connect(Some(CLIENTS[2]), line.endpoint(PORT), PATIENCE)
+        let answer = connect(Some(CLIENTS[2]), uplink.endpoint(PORT), REQUEST_TIMEOUT)
             .and_then(|mut connection| connection.get("/"));
         made += 1;
         failed += u64::from(!answer.is_ok_and(|answer| answer.status == 200));
@@ -233,15 +238,19 @@ fn ask_steadily(line: &Line, stop: &AtomicBool) -> (u64, u64) {
 
 /// An inside host's requests to the Internet, over a connection that begins on the line that dies and begins again when it
 /// is told so; when the first answer came over the line that stays. None: never.
-fn talk(stays: &Line, dies: &Line, interrupt: &Interrupt) -> Result<Option<Instant>, DemoError> {
+fn talk(
+    stays: &Uplink,
+    dies: &Uplink,
+    interrupt: &Interrupt,
+) -> Result<Option<Instant>, DemoError> {
     let mut connection = connect_over(dies, interrupt)?;
     let begun = Instant::now();
-    while begun.elapsed() < WARM_UP + LONGEST {
+    while begun.elapsed() < WARM_UP + RECOVERY_TIMEOUT {
         interrupt.check()?;
         match over(&mut connection) {
             Ok(address) if address == stays.published => return Ok(Some(Instant::now())),
             Ok(_) => thread::sleep(REQUEST_INTERVAL),
-            Err(_) => match connect(None, outside(), PATIENCE) {
+            Err(_) => match connect(None, outside(), REQUEST_TIMEOUT) {
                 Ok(next) => connection = next,
                 Err(_) => thread::sleep(REQUEST_INTERVAL),
             },
@@ -251,12 +260,12 @@ fn talk(stays: &Line, dies: &Line, interrupt: &Interrupt) -> Result<Option<Insta
 }
 
 /// A connection from inside that goes out by this line: each has a port of its own, and the box spreads them.
-fn connect_over(line: &Line, interrupt: &Interrupt) -> Result<Connection, DemoError> {
+fn connect_over(uplink: &Uplink, interrupt: &Interrupt) -> Result<Connection, DemoError> {
     let failed = || LabError::system("reach the Internet from inside");
     loop {
         interrupt.check()?;
-        let mut connection = connect(None, outside(), PATIENCE).map_err(failed())?;
-        if over(&mut connection).map_err(failed())? == line.published {
+        let mut connection = connect(None, outside(), REQUEST_TIMEOUT).map_err(failed())?;
+        if over(&mut connection).map_err(failed())? == uplink.published {
             return Ok(connection);
         }
     }
@@ -276,16 +285,16 @@ const OUTSIDE_PORT: u16 = 8080;
 /// Before the line dies, and after it is back.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// How often it is looked whether anything has happened.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const DATAGRAM_INTERVAL: Duration = Duration::from_millis(2);
 const REQUEST_INTERVAL: Duration = Duration::from_millis(20);
 /// After the last datagram its answer is waited for so long.
-const LATEST_ANSWER: Duration = Duration::from_millis(500);
+const REPLY_TIMEOUT: Duration = Duration::from_millis(500);
 /// For a connection, and for each answer over it: longer than any line takes to be given up.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What takes longer has failed.
-const LONGEST: Duration = Duration::from_secs(20);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval times `lose` of configs/failover.yaml, and a tenth of a second.
-const WANTED: Duration = Duration::from_millis(3100);
+const SWITCH_LIMIT: Duration = Duration::from_millis(3100);
 /// For the machine: threads that find no core, a handshake.
 const SLACK: f64 = 0.4;

@@ -1,32 +1,18 @@
-//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report. A story tells with
-//! which boxes.
+//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report.
+//! A scenario says with which boxes. Namespaces, servers, downloads and captures are those of [`crate::lab`].
 //!
 //! ```text
-//! interrupt   Ctrl-C and SIGTERM as a return value
-//! lab         namespaces and processes that clean up after themselves
-//! topology    lines, boxes and servers built out of them (the pictures are there)
-//! story       what the stories differ in
-//! boxes       `natbox run` and its admin socket
-//! http        the web server and the clients
-//! load        downloads and their goodput
-//! failover    a line that dies and comes back
-//! capture     what leaves by which line
+//! scenario    in what the scenarios differ
+//! failover    an uplink that fails and comes back
 //! report      the findings
 //! ```
 //!
 //! Everything but the boxes runs in this process. The boxes are real `natbox run` processes with copies of the
 //! published configuration files.
 
-pub mod boxes;
-pub mod capture;
 pub mod failover;
-pub mod http;
-pub mod interrupt;
-pub mod lab;
-pub mod load;
 pub mod report;
-mod story;
-pub mod topology;
+mod scenario;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -37,16 +23,16 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use crate::lab::boxes::{BoxError, NatBox};
+use crate::lab::capture::{Expected, SETTLE, UplinkCapture};
+use crate::lab::interrupt::{Interrupt, Interrupted};
+use crate::lab::load::{self, LoadError};
+use crate::lab::topology::{CLIENTS, Topology, Uplink};
+use crate::lab::{Lab, LabError, http};
 use anyhow::anyhow;
-use boxes::{BoxError, NatBox};
-use capture::{Expected, LineWatch, SETTLE};
 use failover::Failover;
-use interrupt::{Interrupt, Interrupted};
-use lab::{Lab, LabError};
-use load::LoadError;
-use report::{LineReport, Report, Told};
-use story::{Script, Story};
-use topology::{CLIENTS, Line, Topology};
+use report::{DemoReport, ScenarioReport, UplinkReport};
+use scenario::{Scenario, ScenarioSpec};
 
 use super::{Failure, warn};
 
@@ -61,12 +47,12 @@ const KEEP_POLL: Duration = Duration::from_millis(100);
 pub struct Arguments {
     #[command(flatten)]
     options: DemoOptions,
-    /// Another story than that of two boxes
+    /// Another scenario than that of two boxes
     #[command(subcommand)]
-    story: Option<Story>,
+    scenario: Option<Scenario>,
 }
 
-/// Options of every story; they may stand before or behind its name.
+/// Options of every scenario; they may stand before or behind its name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
     /// Print the report as JSON (progress goes to standard error)
@@ -143,8 +129,8 @@ impl From<LoadError> for DemoError {
 /// The environment's for what the machine lacks or does wrong; a bug when the demo itself panicked. Nothing is left
 /// behind in any case.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let (options, script) = (&arguments.options, Script::of(arguments.story));
-    lab::check_host().map_err(Failure::environment)?;
+    let (options, spec) = (&arguments.options, ScenarioSpec::of(arguments.scenario));
+    crate::lab::check_host().map_err(Failure::environment)?;
     let interrupt = Interrupt::listen().map_err(Failure::environment)?;
     let screen = Screen { errors: options.json, line_open: Cell::new(false) };
     // The program's own hook ends the process at once, which would leave the namespaces to the next start.
@@ -152,7 +138,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         warn(&format!("natbox: a bug, please report it: {panic}"))
     }));
     let outcome =
-        std::panic::catch_unwind(AssertUnwindSafe(|| show(script, options, &interrupt, &screen)));
+        std::panic::catch_unwind(AssertUnwindSafe(|| show(spec, options, &interrupt, &screen)));
     // The last message begins a line of its own.
     screen.end_line();
     match outcome {
@@ -168,19 +154,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// [`run`], up to and including the clean-up.
 fn show(
-    script: &Script,
+    spec: &ScenarioSpec,
     options: &DemoOptions,
     interrupt: &Interrupt,
     screen: &Screen,
 ) -> Result<ExitCode, DemoError> {
-    let stage = Stage::set(script, options, interrupt, screen)?;
+    let stage = Stage::set(spec, options, interrupt, screen)?;
     let mut report = stage.perform(options, interrupt, screen)?;
-    let failover = match script.fails {
+    let failover = match spec.fails {
         false => None,
         true => Some(failover::play(&stage.topology, &stage.boxes[0], interrupt, screen)?),
     };
     report.add_problems(failover.iter().flat_map(Failover::problems));
-    print_report(script, &report, failover.as_ref(), options.json).map_err(DemoError::Output)?;
+    print_report(spec, &report, failover.as_ref(), options.json).map_err(DemoError::Output)?;
     if options.keep {
         stage.keep(interrupt, screen)?;
     }
@@ -188,16 +174,17 @@ fn show(
 }
 
 fn print_report(
-    script: &Script,
-    report: &Report,
+    spec: &ScenarioSpec,
+    report: &DemoReport,
     failover: Option<&Failover>,
     json: bool,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match (json, script.name) {
+    match (json, spec.name) {
         (true, None) => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
-        (true, Some(story)) => {
-            let told = Told { story, lines_count: report.lines.len(), failover, report };
+        (true, Some(scenario)) => {
+            let told =
+                ScenarioReport { scenario, uplinks_count: report.uplinks.len(), failover, report };
             writeln!(out, "{}", serde_json::to_string_pretty(&told)?)
         }
         (false, _) => {
@@ -244,18 +231,22 @@ struct Stage {
 
 impl Stage {
     fn set(
-        script: &Script,
+        spec: &ScenarioSpec,
         options: &DemoOptions,
         interrupt: &Interrupt,
         screen: &Screen,
     ) -> Result<Stage, DemoError> {
-        screen.show(&format!("{}\n\n", script.title));
+        screen.show(&format!("{}\n\n", spec.title));
         let lab = Lab::new("nbdemo")?;
-        let topology = (script.build)(&lab, options.rate)?;
+        let topology = (spec.build)(&lab, options.rate)?;
         interrupt.check()?;
-        let blank: Vec<_> =
-            topology.lines.iter().enumerate().map(|(n, line)| blank(&topology, n, line)).collect();
-        screen.show(&format!("{}\n", (script.diagram)(&blank, options.rate, &CLIENTS)));
+        let blank: Vec<_> = topology
+            .uplinks
+            .iter()
+            .enumerate()
+            .map(|(n, uplink)| blank(&topology, n, uplink))
+            .collect();
+        screen.show(&format!("{}\n", (spec.diagram)(&blank, options.rate, &CLIENTS)));
 
         let host = &topology.servers[0];
         let listeners = host.namespace.enter(|| {
@@ -270,13 +261,13 @@ impl Stage {
         let program =
             std::env::current_exe().map_err(LabError::system("find this program's own file"))?;
         let mut boxes = Vec::new();
-        for (line, (name, configuration)) in topology.lines.iter().zip(script.boxes) {
+        for (uplink, (name, configuration)) in topology.uplinks.iter().zip(spec.boxes) {
             let started =
-                NatBox::start(&program, &line.natbox, lab.directory(), name, configuration)?;
+                NatBox::start(&program, &uplink.natbox, lab.directory(), name, configuration)?;
             screen.show(&format!("  $ {}\n", started.command()));
             boxes.push(started);
         }
-        screen.show(&format!("    ({})\n\n", script.copies));
+        screen.show(&format!("    ({})\n\n", spec.copies));
         for started in &mut boxes {
             started.wait_ready(interrupt)?;
         }
@@ -288,19 +279,19 @@ impl Stage {
         options: &DemoOptions,
         interrupt: &Interrupt,
         screen: &Screen,
-    ) -> Result<Report, DemoError> {
-        let lines = &self.topology.lines;
-        let watches = lines
+    ) -> Result<DemoReport, DemoError> {
+        let uplinks = &self.topology.uplinks;
+        let watches = uplinks
             .iter()
-            .map(|line| LineWatch::start(&line.provider, expected(line)))
+            .map(|uplink| UplinkCapture::start(&uplink.provider, expected(uplink)))
             .collect::<Result<Vec<_>, _>>()?;
-        let frames_before = frames(lines)?;
+        let frames_before = frames(uplinks)?;
 
         screen.show("  every client asks for its own address over each line ... ");
         let (seen, each_its_own) = self.seen_addresses(interrupt)?;
         screen.show(&format!("{} addresses seen\n", seen.len()));
 
-        let targets: Vec<_> = lines.iter().map(|line| line.endpoint(PORT)).collect();
+        let targets: Vec<_> = uplinks.iter().map(|uplink| uplink.endpoint(PORT)).collect();
         let download = |what: &str, targets: &[SocketAddrV4]| -> Result<Vec<f64>, DemoError> {
             screen.show(&format!("  downloads over {what} for {} s ... ", options.seconds));
             let window = Duration::from_secs(options.seconds.into());
@@ -309,13 +300,13 @@ impl Stage {
             Ok(rates)
         };
         let mut alone = Vec::new();
-        for (line, target) in lines.iter().zip(&targets) {
-            alone.extend(download(&format!("{} alone", line.name), &[*target])?);
+        for (uplink, target) in uplinks.iter().zip(&targets) {
+            alone.extend(download(&format!("{} alone", uplink.name), &[*target])?);
         }
         let together = download("both lines", &targets)?;
 
         interrupt.pause(SETTLE)?;
-        let frames_after = frames(lines)?;
+        let frames_after = frames(uplinks)?;
         let mut capture_missed = 0;
         let statuses = self
             .boxes
@@ -326,23 +317,23 @@ impl Stage {
         let created: Vec<u64> = statuses.iter().map(|status| status.sessions.created).collect();
         let mut reports = Vec::new();
         for (number, watch) in watches.into_iter().enumerate() {
-            let tally = watch.finish();
+            let counts = watch.finish();
             // Frames that arrived between the counter's reading and the end of the capture make no negative miss.
             capture_missed +=
-                (frames_after[number] - frames_before[number]).saturating_sub(tally.frames);
-            reports.push(LineReport {
+                (frames_after[number] - frames_before[number]).saturating_sub(counts.frames);
+            reports.push(UplinkReport {
                 alone_mbit: alone[number],
                 together_mbit: together[number],
                 // A box of several lines counts them together.
-                sessions: created.get(number).copied().filter(|_| created.len() == lines.len()),
-                replies: tally.replies,
-                wrong_line_replies: tally.wrong,
-                first_wrong: tally.first_wrong,
-                ..blank(&self.topology, number, &lines[number])
+                sessions: created.get(number).copied().filter(|_| created.len() == uplinks.len()),
+                replies: counts.replies,
+                wrong_uplink_replies: counts.wrong,
+                first_wrong: counts.first_wrong,
+                ..blank(&self.topology, number, &uplinks[number])
             });
         }
-        let report = Report {
-            lines: reports,
+        let report = DemoReport {
+            uplinks: reports,
             client_addresses: CLIENTS.into(),
             // Both what it told each client and whom it has served since.
             client_addresses_seen: &seen | &self.server.peers(),
@@ -351,13 +342,13 @@ impl Stage {
             seconds: options.seconds,
             together_mbit: 0.0,
             ratio: 0.0,
-            wrong_line_replies: 0,
+            wrong_uplink_replies: 0,
             client_addresses_preserved: each_its_own,
             sessions: created.iter().sum(),
             passed: false,
             problems: Vec::new(),
         };
-        Ok(report.conclude())
+        Ok(report.finish())
     }
 
     /// What the server tells each client, over each line, about where it comes from, and whether each was told its
@@ -367,10 +358,11 @@ impl Stage {
         interrupt: &Interrupt,
     ) -> Result<(BTreeSet<Ipv4Addr>, bool), DemoError> {
         let (mut all, mut each_its_own) = (BTreeSet::new(), true);
-        for line in &self.topology.lines {
+        for uplink in &self.topology.uplinks {
             for client in CLIENTS {
                 interrupt.check()?;
-                let seen = load::seen_address(&self.topology.client, client, line.endpoint(PORT))?;
+                let seen =
+                    load::seen_address(&self.topology.client, client, uplink.endpoint(PORT))?;
                 each_its_own &= seen == client;
                 all.insert(seen);
             }
@@ -380,17 +372,17 @@ impl Stage {
 
     /// Leaves everything as it is until Enter or a signal, which is how this is meant to end and no failure.
     fn keep(&self, interrupt: &Interrupt, screen: &Screen) -> Result<(), DemoError> {
-        let Topology { client, lines, servers, .. } = &self.topology;
+        let Topology { client, uplinks, servers, .. } = &self.topology;
         screen.show("\nLeft running. To look around, in another shell:\n");
         screen.show(&format!(
             "  ip netns exec {} curl http://{}/\n",
             client.name(),
-            lines[0].endpoint(PORT)
+            uplinks[0].endpoint(PORT)
         ));
         screen.show(&format!("  ip netns exec {} ip rule\n", servers[0].namespace.name()));
-        for (line, started) in lines.iter().zip(&self.boxes) {
+        for (uplink, started) in uplinks.iter().zip(&self.boxes) {
             screen.show(&format!("  natbox status --socket {}\n", started.socket().display()));
-            screen.show(&format!("  ip netns exec {} bash\n", line.natbox.name()));
+            screen.show(&format!("  ip netns exec {} bash\n", uplink.natbox.name()));
         }
         screen.show("Enter or Ctrl-C removes it all. ");
         let (sender, enter) = crossbeam_channel::bounded(1);
@@ -410,30 +402,35 @@ impl Stage {
 }
 
 /// A report on a line of which nothing is measured yet.
-fn blank(topology: &Topology, number: usize, line: &Line) -> LineReport {
-    LineReport {
-        name: line.name.to_owned(),
-        published: line.endpoint(PORT),
+fn blank(topology: &Topology, number: usize, uplink: &Uplink) -> UplinkReport {
+    UplinkReport {
+        name: uplink.name.to_owned(),
+        published: uplink.endpoint(PORT),
         server: topology.servers[0].addresses[number],
-        inside: line.inside,
+        inside: uplink.inside,
         alone_mbit: 0.0,
         together_mbit: 0.0,
         share_together: 0.0,
         sessions: None,
         replies: 0,
-        wrong_line_replies: 0,
+        wrong_uplink_replies: 0,
         first_wrong: None,
     }
 }
 
 /// What the demo's boxes may send to their line: replies from the published web server, and nothing else.
-fn expected(line: &Line) -> Expected {
-    Expected { sender: line.sender, own: line.outside, published: line.published, ports: &[PORT] }
+fn expected(uplink: &Uplink) -> Expected {
+    Expected {
+        sender: uplink.sender,
+        own: uplink.outside,
+        published: uplink.published,
+        ports: &[PORT],
+    }
 }
 
 /// Frames that the providers have received from the boxes.
-fn frames(lines: &[Line]) -> Result<Vec<u64>, LabError> {
-    lines.iter().map(Line::frames).collect()
+fn frames(uplinks: &[Uplink]) -> Result<Vec<u64>, LabError> {
+    uplinks.iter().map(Uplink::frames).collect()
 }
 
 #[cfg(test)]

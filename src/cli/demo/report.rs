@@ -16,16 +16,18 @@ const BUSY_SHARE: f64 = 0.85;
 
 /// The findings; the field names are the keys of `--json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DemoReport {
     /// The lines, in order.
-    pub lines: Vec<LineReport>,
+    #[serde(rename = "lines")]
+    pub uplinks: Vec<UplinkReport>,
     /// Goodput of all lines at once, in Mbit/s.
     pub together_mbit: f64,
-    /// [`Report::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
+    /// [`DemoReport::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
     pub ratio: f64,
     /// Packets seen on a line that were no replies from that line's published endpoint.
-    pub wrong_line_replies: u64,
-    /// Whether each client was seen by its own address; [`Report::conclude`] also compares the two sets.
+    #[serde(rename = "wrong_line_replies")]
+    pub wrong_uplink_replies: u64,
+    /// Whether each client was seen by its own address; [`DemoReport::finish`] also compares the two sets.
     pub client_addresses_preserved: bool,
     /// Addresses that the clients have.
     pub client_addresses: BTreeSet<Ipv4Addr>,
@@ -45,25 +47,27 @@ pub struct Report {
     pub problems: Vec<String>,
 }
 
-/// The report of a story that has a name, with what tells it from others.
+/// The report of a scenario that has a name, with what tells it from others.
 #[derive(Clone, Debug, Serialize)]
-pub struct Told<'a> {
-    /// Name of the story.
-    pub story: &'a str,
+pub struct ScenarioReport<'a> {
+    /// Name of the scenario.
+    #[serde(rename = "story")]
+    pub scenario: &'a str,
     /// How many lines there are.
-    pub lines_count: usize,
-    /// What came of a line's failure, if the story has one.
+    #[serde(rename = "lines_count")]
+    pub uplinks_count: usize,
+    /// What came of a line's failure, if the scenario has one.
     #[serde(flatten)]
     pub failover: Option<&'a Failover>,
     /// The findings.
     #[serde(flatten)]
-    pub report: &'a Report,
+    pub report: &'a DemoReport,
 }
 
 /// One line.
 #[derive(Clone, Debug, Serialize)]
-pub struct LineReport {
-    /// `line 1`, ...
+pub struct UplinkReport {
+    /// `uplink 1`, ...
     pub name: String,
     /// Published endpoint.
     pub published: SocketAddrV4,
@@ -75,32 +79,34 @@ pub struct LineReport {
     pub alone_mbit: f64,
     /// Goodput while all lines were busy, in Mbit/s.
     pub together_mbit: f64,
-    /// [`LineReport::together_mbit`] over the sum of all lines, 0 to 1.
+    /// [`UplinkReport::together_mbit`] over the sum of all lines, 0 to 1.
     pub share_together: f64,
     /// Sessions that the line's box made, if it is the line's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
     /// Reply packets (and super-packets) seen on the line.
     pub replies: u64,
-    /// See [`Report::wrong_line_replies`].
-    pub wrong_line_replies: u64,
+    /// See [`DemoReport::wrong_uplink_replies`].
+    #[serde(rename = "wrong_line_replies")]
+    pub wrong_uplink_replies: u64,
     /// The first of those, described.
     pub first_wrong: Option<String>,
 }
 
-impl Report {
+impl DemoReport {
     /// Draws the conclusions from the figures.
-    pub fn conclude(mut self) -> Report {
-        let alone: f64 = self.lines.iter().map(|line| line.alone_mbit).sum();
-        let mean = alone / self.lines.len() as f64;
-        self.together_mbit = self.lines.iter().map(|line| line.together_mbit).sum();
+    pub fn finish(mut self) -> DemoReport {
+        let alone: f64 = self.uplinks.iter().map(|uplink| uplink.alone_mbit).sum();
+        let mean = alone / self.uplinks.len() as f64;
+        self.together_mbit = self.uplinks.iter().map(|uplink| uplink.together_mbit).sum();
         // Nothing arrived at all: 0 rather than not-a-number.
         let quotient = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         self.ratio = quotient(self.together_mbit, mean);
-        for line in &mut self.lines {
-            line.share_together = quotient(line.together_mbit, self.together_mbit);
+        for uplink in &mut self.uplinks {
+            uplink.share_together = quotient(uplink.together_mbit, self.together_mbit);
         }
-        self.wrong_line_replies = self.lines.iter().map(|line| line.wrong_line_replies).sum();
+        self.wrong_uplink_replies =
+            self.uplinks.iter().map(|uplink| uplink.wrong_uplink_replies).sum();
         self.client_addresses_preserved &= self.client_addresses == self.client_addresses_seen;
         self.problems = self.find_problems(mean);
         self.passed = self.problems.is_empty();
@@ -121,8 +127,10 @@ impl Report {
                 "the lines together carried {:.2} times one line; at least {RATIO_WANTED} is wanted",
                 self.ratio
             );
-            let saturated =
-                self.lines.iter().all(|line| line.together_mbit >= BUSY_SHARE * line.alone_mbit);
+            let saturated = self
+                .uplinks
+                .iter()
+                .all(|uplink| uplink.together_mbit >= BUSY_SHARE * uplink.alone_mbit);
             if mean < BUSY_SHARE * f64::from(self.rate_mbit) || !saturated {
                 text.push_str(
                     " (if this machine rather than the lines is the limit, a lower --rate shows more)",
@@ -130,20 +138,23 @@ impl Report {
             }
             problems.push(text);
         }
-        if self.wrong_line_replies > 0 {
-            let example =
-                self.lines.iter().find_map(|line| line.first_wrong.as_deref()).unwrap_or("unknown");
+        if self.wrong_uplink_replies > 0 {
+            let example = self
+                .uplinks
+                .iter()
+                .find_map(|uplink| uplink.first_wrong.as_deref())
+                .unwrap_or("unknown");
             problems.push(format!(
                 "{} packets left by a line they do not belong to, first {example}",
-                self.wrong_line_replies
+                self.wrong_uplink_replies
             ));
         }
-        if let Some(line) = self.lines.iter().find(|line| line.replies == 0) {
-            problems.push(format!("the capture saw no reply at all on {}", line.name));
+        if let Some(uplink) = self.uplinks.iter().find(|uplink| uplink.replies == 0) {
+            problems.push(format!("the capture saw no reply at all on {}", uplink.name));
         }
         if self.capture_missed > 0 {
             problems.push(format!(
-                "the capture missed {} frames, so its count of replies on the wrong line proves nothing; a lower \
+                "the capture missed {} frames, so its count of replies on the wrong uplink proves nothing; a lower \
                  --rate leaves it more time",
                 self.capture_missed
             ));
@@ -170,13 +181,13 @@ impl Report {
         if self.passed {
             let _ = write!(
                 text,
-                "{} Together the lines carried {:.2} times one line ({:.1} Mbit/s; {:.1} would be perfect).\n\
-                 Every reply left by the line that its request had come in on, and the server saw all {} clients by \
+                "{} Together the uplinks carried {:.2} times one uplink ({:.1} Mbit/s; {:.1} would be perfect).\n\
+                 Every reply left by the uplink that its request had come in on, and the server saw all {} clients by \
                  their own addresses.\n",
                 paint("1;32", "It works."),
                 self.ratio,
                 self.together_mbit,
-                self.lines.iter().map(|line| line.alone_mbit).sum::<f64>(),
+                self.uplinks.iter().map(|uplink| uplink.alone_mbit).sum::<f64>(),
                 self.client_addresses.len(),
             );
         } else {
@@ -193,17 +204,17 @@ impl Report {
             "  {:8} {:>14} {:>16} {:>8} {:>9} {:>9} {:>11}",
             "", "alone", "together", "share", "sessions", "replies", "wrong line"
         )?;
-        for line in &self.lines {
+        for uplink in &self.uplinks {
             writeln!(
                 text,
                 "  {:8} {:>7.1} Mbit/s {:>9.1} Mbit/s {:>6.1} % {:>9} {:>9} {:>11}",
-                line.name,
-                line.alone_mbit,
-                line.together_mbit,
-                line.share_together * 100.0,
-                line.sessions.map_or_else(|| "-".to_owned(), |sessions| sessions.to_string()),
-                line.replies,
-                line.wrong_line_replies
+                uplink.name,
+                uplink.alone_mbit,
+                uplink.together_mbit,
+                uplink.share_together * 100.0,
+                uplink.sessions.map_or_else(|| "-".to_owned(), |sessions| sessions.to_string()),
+                uplink.replies,
+                uplink.wrong_uplink_replies
             )?;
         }
         writeln!(
@@ -214,15 +225,15 @@ impl Report {
             self.together_mbit,
             format!("x {:.2}", self.ratio),
             self.sessions,
-            self.lines.iter().map(|line| line.replies).sum::<u64>(),
-            self.wrong_line_replies
+            self.uplinks.iter().map(|uplink| uplink.replies).sum::<u64>(),
+            self.wrong_uplink_replies
         )?;
         let bar =
             |mbit: f64| "█".repeat((mbit / f64::from(self.rate_mbit) * BAR_WIDTH).round() as usize);
-        for line in &self.lines {
-            writeln!(text, "  {:8} {}", line.name, bar(line.alone_mbit))?;
+        for uplink in &self.uplinks {
+            writeln!(text, "  {:8} {}", uplink.name, bar(uplink.alone_mbit))?;
         }
-        let both: Vec<_> = self.lines.iter().map(|line| bar(line.together_mbit)).collect();
+        let both: Vec<_> = self.uplinks.iter().map(|uplink| bar(uplink.together_mbit)).collect();
         writeln!(text, "  {:8} {}\n", "both", both.join("▏"))
     }
 }
@@ -235,8 +246,8 @@ fn list(addresses: &BTreeSet<Ipv4Addr>) -> String {
 }
 
 /// The picture of two lines with a box each.
-pub fn two_boxes(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
-    let [one, two] = lines else { return String::new() };
+pub fn two_boxes(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+    let [one, two] = uplinks else { return String::new() };
     [
         upper_half(one, two, rate_mbit, clients),
         row("natbox1", "natbox2"),
@@ -249,8 +260,8 @@ pub fn two_boxes(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> 
 }
 
 /// The picture of two lines with one box.
-pub fn three_legged(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
-    let [one, two] = lines else { return String::new() };
+pub fn three_legged(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+    let [one, two] = uplinks else { return String::new() };
     [
         upper_half(one, two, rate_mbit, clients),
         format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
@@ -264,7 +275,12 @@ pub fn three_legged(lines: &[LineReport], rate_mbit: u32, clients: &[Ipv4Addr]) 
 }
 
 /// From the clients down to the published endpoints.
-fn upper_half(one: &LineReport, two: &LineReport, rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+fn upper_half(
+    one: &UplinkReport,
+    two: &UplinkReport,
+    rate_mbit: u32,
+    clients: &[Ipv4Addr],
+) -> String {
     let ends = match clients {
         [first, .., last] => format!("clients {first} ... {last}"),
         _ => "clients".to_owned(),
@@ -292,9 +308,9 @@ fn middle(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn report(together: [f64; 2]) -> Report {
-        let line = |number: u8, together_mbit| LineReport {
-            name: format!("line {number}"),
+    fn report(together: [f64; 2]) -> DemoReport {
+        let uplink = |number: u8, together_mbit| UplinkReport {
+            name: format!("uplink {number}"),
             published: SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, number), 80),
             server: Ipv4Addr::new(10, 0, 0, 100 + number),
             inside: Ipv4Addr::new(10, 0, 0, number),
@@ -303,15 +319,15 @@ mod tests {
             share_together: 0.0,
             sessions: Some(20),
             replies: 1000,
-            wrong_line_replies: 0,
+            wrong_uplink_replies: 0,
             first_wrong: None,
         };
         let clients = BTreeSet::from([Ipv4Addr::new(192, 0, 2, 11), Ipv4Addr::new(192, 0, 2, 12)]);
-        Report {
-            lines: vec![line(1, together[0]), line(2, together[1])],
+        DemoReport {
+            uplinks: vec![uplink(1, together[0]), uplink(2, together[1])],
             together_mbit: 0.0,
             ratio: 0.0,
-            wrong_line_replies: 0,
+            wrong_uplink_replies: 0,
             client_addresses_preserved: true,
             client_addresses: clients.clone(),
             client_addresses_seen: clients,
@@ -325,18 +341,19 @@ mod tests {
     }
 
     #[test]
-    fn two_full_lines_pass() {
-        let report = report([95.0, 94.0]).conclude();
+    fn two_full_uplinks_pass() {
+        let report = report([95.0, 94.0]).finish();
         assert!(report.passed, "{:?}", report.problems);
         assert!((report.ratio - 189.0 / 95.0).abs() < 1e-9);
         assert!(
-            (report.lines.iter().map(|line| line.share_together).sum::<f64>() - 1.0).abs() < 1e-9
+            (report.uplinks.iter().map(|uplink| uplink.share_together).sum::<f64>() - 1.0).abs()
+                < 1e-9
         );
     }
 
     #[test]
     fn a_low_ratio_is_a_problem_with_a_hint_when_the_machine_may_be_the_limit() {
-        let report = report([70.0, 60.0]).conclude();
+        let report = report([70.0, 60.0]).finish();
         assert_eq!(report.problems.len(), 1);
         assert!(report.problems[0].contains("1.37 times") && report.problems[0].contains("--rate"));
     }
@@ -344,27 +361,27 @@ mod tests {
     #[test]
     fn nothing_at_all_is_a_low_ratio_and_no_nonsense() {
         let mut report = report([0.0, 0.0]);
-        report.lines.iter_mut().for_each(|line| line.alone_mbit = 0.0);
-        let report = report.conclude();
+        report.uplinks.iter_mut().for_each(|uplink| uplink.alone_mbit = 0.0);
+        let report = report.finish();
         assert_eq!((report.ratio, report.passed), (0.0, false));
     }
 
     #[test]
     fn wrong_replies_lost_frames_a_blind_capture_and_foreign_addresses_are_problems() {
         let mut report = report([95.0, 95.0]);
-        report.lines[1].wrong_line_replies = 3;
-        report.lines[1].first_wrong = Some("10.0.0.101 > 192.0.2.11 protocol 6".into());
-        report.lines[0].replies = 0;
+        report.uplinks[1].wrong_uplink_replies = 3;
+        report.uplinks[1].first_wrong = Some("10.0.0.101 > 192.0.2.11 protocol 6".into());
+        report.uplinks[0].replies = 0;
         report.capture_missed = 1;
         report.client_addresses_seen = BTreeSet::from([Ipv4Addr::new(10, 0, 0, 100)]);
-        let report = report.conclude();
+        let report = report.finish();
         assert_eq!((report.problems.len(), report.passed), (4, false));
         assert!(report.problems[0].contains("10.0.0.101 > 192.0.2.11"));
     }
 
     #[test]
     fn plain_text_has_no_control_codes_and_json_has_the_agreed_keys() {
-        let report = report([95.0, 95.0]).conclude();
+        let report = report([95.0, 95.0]).finish();
         assert!(!report.text(false).contains('\x1b') && report.text(true).contains('\x1b'));
         let json = serde_json::to_value(&report).unwrap();
         for key in [
@@ -382,12 +399,12 @@ mod tests {
     }
 
     #[test]
-    fn a_story_with_a_name_says_it_beside_the_findings() {
-        let mut report = report([95.0, 95.0]).conclude();
-        report.lines.iter_mut().for_each(|line| line.sessions = None);
-        let told = Told {
-            story: "three-legged",
-            lines_count: report.lines.len(),
+    fn a_scenario_with_a_name_says_it_beside_the_findings() {
+        let mut report = report([95.0, 95.0]).finish();
+        report.uplinks.iter_mut().for_each(|uplink| uplink.sessions = None);
+        let told = ScenarioReport {
+            scenario: "three-legged",
+            uplinks_count: report.uplinks.len(),
             failover: None,
             report: &report,
         };

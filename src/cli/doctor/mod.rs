@@ -9,22 +9,22 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
-use super::target::{self, Target};
+use super::target::{self, InstanceSelector};
 use super::{ConfigFile, Failure, print};
 use crate::config::{self, Config};
 use crate::control::admin::{ClientError, Request};
 use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
-use report::Report;
+use report::DoctorReport;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
     #[command(subcommand)]
-    what: Option<What>,
+    what: Option<Subject>,
     #[command(flatten)]
-    target: Target,
+    target: InstanceSelector,
     /// The configuration file that the box should live by; without it, it is asked
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -34,14 +34,14 @@ pub struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-enum What {
+enum Subject {
     /// Look at this machine as a server behind these boxes
-    Server(Server),
+    Server(ServerArguments),
 }
 
 /// Arguments of `doctor server`.
 #[derive(Debug, Args)]
-struct Server {
+struct ServerArguments {
     /// The configuration files of the box, or of all boxes that publish this server
     #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
@@ -59,7 +59,7 @@ struct Server {
 /// The environment's when no box answers, or runs elsewhere; the user's when a configuration is wrong.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
-        Some(What::Server(server)) => {
+        Some(Subject::Server(server)) => {
             let configs = super::load_all(&server.paths)?;
             let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
             let title = format!("server behind {}", names.join(", "));
@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             (format!("box {name}"), findings, arguments.json)
         }
     };
-    let report = Report::new(findings);
+    let report = DoctorReport::new(findings);
     print(&if json {
         serde_json::to_string_pretty(&report).context("printing JSON").map_err(Failure::bug)?
     } else {
@@ -114,7 +114,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
             same_namespace(&status)?;
             findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
             let up = doctor::interfaces_up().map_err(Failure::environment)?;
-            findings.extend(status::judge(&status, &up));
+            findings.extend(status::evaluate(&status, &up));
             findings.extend(file.as_ref().and_then(|file| drift(file, &lived_by)));
             (file.unwrap_or(lived_by), Some(numbers))
         }

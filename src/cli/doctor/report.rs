@@ -8,14 +8,14 @@ use crate::host::doctor::{Finding, Severity};
 
 /// All that was found.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct DoctorReport {
     /// No finding is an error.
     pub(super) healthy: bool,
     /// The worst first.
     findings: Vec<Finding>,
 }
 
-impl Report {
+impl DoctorReport {
     pub(super) fn new(mut findings: Vec<Finding>) -> Self {
         // Stable: within a severity it is the order of the look.
         findings.sort_by_key(|finding| finding.severity);
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_worst_comes_first_with_what_mends_it() {
-        let report = Report::new(vec![
+        let report = DoctorReport::new(vec![
             Finding::ok("path", "all ways are right"),
             Finding::warning("mtu", "wan0 has MTU 900", "small").advice("think"),
             Finding::error("rules", "one is missing", "lost").mend(["ip rule add x".into()]),
@@ -82,6 +82,6 @@ mod tests {
 
     #[test]
     fn warnings_leave_it_healthy() {
-        assert!(Report::new(vec![Finding::warning("mtu", "small", "slow")]).healthy);
+        assert!(DoctorReport::new(vec![Finding::warning("mtu", "small", "slow")]).healthy);
     }
 }

@@ -5,9 +5,10 @@ use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
 /// Findings of a box's own state. `up`: the interfaces that are up.
-pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
-    let lines = status.uplinks.iter().map(|uplink| line(uplink, up.contains(&uplink.interface)));
-    let mut findings: Vec<Finding> = lines.collect();
+pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
+    let uplinks =
+        status.uplinks.iter().map(|uplink| uplink_row(uplink, up.contains(&uplink.interface)));
+    let mut findings: Vec<Finding> = uplinks.collect();
     findings.push(table(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     let told = status.drops.iter().filter_map(|(name, count)| {
@@ -34,13 +35,13 @@ pub(super) fn judge(status: &Status, up: &[String]) -> Vec<Finding> {
     findings
 }
 
-fn line(uplink: &UplinkStatus, up: bool) -> Finding {
+fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
     let UplinkStatus { name, interface, since_seconds, .. } = uplink;
     match (uplink.healthy, uplink.carrier) {
-        (true, _) => Finding::ok("line", format!("{name} by {interface} is healthy")),
+        (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
         // A line whose address follows its interface is down without one.
         (false, false) if up => Finding::error(
-            "line",
+            "uplink",
             format!("{name} has failed {since_seconds} s ago: {interface} is up and has no address"),
             "nothing goes by this line",
         )
@@ -48,14 +49,14 @@ fn line(uplink: &UplinkStatus, up: bool) -> Finding {
             "see to its DHCP client, or whatever gives it one: ip address show dev {interface}; networkctl status {interface}"
         )),
         (false, false) => Finding::error(
-            "line",
+            "uplink",
             format!("{name} has failed {since_seconds} s ago: {interface} is down"),
             "nothing goes by this line",
         )
         .mend([format!("ip link set {interface} up")])
         .advice("if it is up already, see to its cable"),
         (false, true) => Finding::error(
-            "line",
+            "uplink",
             format!(
                 "{name} by {interface} has failed {since_seconds} s ago: its health check gets no answer"
             ),
@@ -127,7 +128,7 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
             "see the log; tun.offload: none gets round a kernel that does not do what it offers"
         }
         DropReason::FragmentTableFull => {
-            "raise limits.fragments and restart, if the pieces are not an attack"
+            "raise limits.fragments and restart, if the fragments are not an attack"
         }
         DropReason::NotIpv4
         | DropReason::Ipv6
@@ -163,23 +164,23 @@ mod tests {
     use crate::host::doctor::Severity;
 
     #[test]
-    fn what_a_box_says_of_itself_is_judged() {
+    fn each_part_of_the_status_is_evaluated() {
         let good = status();
-        let judge = |status: &Status| judge(status, &[]);
+        let evaluate = |status: &Status| evaluate(status, &[]);
         assert!(
-            judge(&good).iter().all(|finding| finding.severity == Severity::Ok),
+            evaluate(&good).iter().all(|finding| finding.severity == Severity::Ok),
             "{:?}",
-            judge(&good)
+            evaluate(&good)
         );
         let mut bad = good.clone();
         (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
         bad.sessions.now = 900;
         bad.drops = BTreeMap::from([("source-not-allowed".into(), 3), ("no-mapping".into(), 9)]);
         bad.log_lost = 1;
-        let findings = judge(&bad);
+        let findings = evaluate(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
         assert_eq!(
-            (of("line").severity, of("line").mend.as_slice()),
+            (of("uplink").severity, of("uplink").mend.as_slice()),
             (Severity::Error, &["ip link set wan0 up".to_owned()][..])
         );
         for id in ["sessions", "drops", "log"] {
@@ -192,14 +193,16 @@ mod tests {
             "strangers' packets are nobody's fault"
         );
         bad.uplinks[0].carrier = true;
-        assert!(judge(&bad)[0].mend.is_empty() && judge(&bad)[0].found.contains("health check"));
+        assert!(
+            evaluate(&bad)[0].mend.is_empty() && evaluate(&bad)[0].found.contains("health check")
+        );
     }
 
     #[test]
-    fn a_line_that_is_up_and_has_no_address_is_not_said_to_be_down() {
+    fn an_uplink_that_is_up_and_has_no_address_is_not_said_to_be_down() {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].carrier) = (false, false);
-        let findings = judge(&status, &["wan0".into()]);
+        let findings = evaluate(&status, &["wan0".into()]);
         assert!(
             findings[0].found.contains("has no address") && findings[0].mend.is_empty(),
             "{findings:?}"
@@ -211,7 +214,7 @@ mod tests {
         let mut status = status();
         let dns = r#"{ "listening": [], "usable": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
         status.dns = Some(serde_json::from_str(dns).unwrap());
-        let findings = judge(&status, &[]);
+        let findings = evaluate(&status, &[]);
         let errors = findings
             .iter()
             .filter(|finding| (finding.severity, finding.id.as_str()) == (Severity::Error, "dns"));

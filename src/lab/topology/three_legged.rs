@@ -23,15 +23,15 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::super::lab::{Lab, LabError, Namespace, hardware_address};
-use super::{Line, Server, Topology, address, clients, name_and_network};
+use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
+use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Legs {
-    /// Number of lines, 1 to [`super::LINES_LIMIT`].
-    pub lines: u8,
-    /// Number of servers, 1 to [`super::SERVERS_LIMIT`].
+pub struct ThreeLeggedPlan {
+    /// Number of lines, 1 to [`super::MAX_UPLINKS`].
+    pub uplinks: u8,
+    /// Number of servers, 1 to [`super::MAX_SERVERS`].
     pub servers: u8,
     /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine. Lines that share an interface are
     /// not shaped.
@@ -75,57 +75,58 @@ impl Topology {
     /// A command of iproute2 failed.
     pub fn three_legged(
         lab: &Lab,
-        legs: Legs,
+        legs: ThreeLeggedPlan,
         mut attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Topology, LabError> {
         let client = clients(lab)?;
         let natbox = lab.namespace("box")?;
-        let mut lines: Vec<Line> = Vec::new();
-        for number in 0..legs.lines {
+        let mut uplinks: Vec<Uplink> = Vec::new();
+        for number in 0..legs.uplinks {
             let provider = lab.namespace(&format!("isp{}", number + 1))?;
             let Attachment { interface, sender } = attach(lab, number, &natbox, &provider)?;
-            let line = line(number, legs.one_network, natbox.clone(), provider, interface, sender);
-            let is_known = lines.iter().any(|other| other.outside == line.outside);
-            let is_shared = lines.iter().any(|other| other.interface == line.interface);
+            let uplink =
+                uplink(number, legs.one_network, natbox.clone(), provider, interface, sender);
+            let is_known = uplinks.iter().any(|other| other.outside == uplink.outside);
+            let is_shared = uplinks.iter().any(|other| other.interface == uplink.interface);
             if !is_known {
-                natbox.address(&line.interface, line.outside, 24)?;
+                natbox.address(&uplink.interface, uplink.outside, 24)?;
             }
             let reached = if legs.one_network { 32 } else { 24 };
-            let Ok(destination) = Ipv4Net::new(line.published, reached) else {
+            let Ok(destination) = Ipv4Net::new(uplink.published, reached) else {
                 unreachable!("a length of 24 or 32 is one")
             };
-            line.provide(lab, &client, number, &destination.trunc().to_string())?;
+            uplink.provide(lab, &client, number, &destination.trunc().to_string())?;
             if let Some(mbit) = legs.mbit.filter(|_| !is_shared) {
-                line.shape(mbit)?;
+                uplink.shape(mbit)?;
             }
-            lines.push(line);
+            uplinks.push(uplink);
         }
-        natbox.route("default", lines[0].gateway)?;
+        natbox.route("default", uplinks[0].gateway)?;
 
         let lan = lab.namespace("lan")?;
         lab.veth(20, (&natbox, "lan0"), (&lan, "box1"))?;
         natbox.address("lan0", INSIDE, 24)?;
         let servers = (0..legs.servers)
-            .map(|number| build_server(lab, &lan, number, lines.len()))
+            .map(|number| build_server(lab, &lan, number, uplinks.len()))
             .collect::<Result<Vec<_>, _>>()?;
         let ports: Vec<String> = (1..=legs.servers).map(|number| format!("srv{number}")).collect();
         lan.bridge("br0", &ports.iter().map(String::as_str).chain(["box1"]).collect::<Vec<_>>())?;
-        Ok(Topology { client, lines, servers, lans: vec![lan] })
+        Ok(Topology { client, uplinks, servers, lans: vec![lan] })
     }
 }
 
-fn line(
+fn uplink(
     number: u8,
     one_network: bool,
     natbox: Namespace,
     provider: Namespace,
     interface: String,
     sender: [u8; 6],
-) -> Line {
+) -> Uplink {
     let (name, own_network) = name_and_network(number);
     let (network, apart) =
         if one_network { (name_and_network(0).1, number) } else { (own_network, 0) };
-    Line {
+    Uplink {
         name,
         published: address(network, 10 + apart),
         outside: address(network, 1),
@@ -139,11 +140,16 @@ fn line(
     }
 }
 
-fn build_server(lab: &Lab, lan: &Namespace, number: u8, lines: usize) -> Result<Server, LabError> {
+fn build_server(
+    lab: &Lab,
+    lan: &Namespace,
+    number: u8,
+    uplinks: usize,
+) -> Result<ServerHost, LabError> {
     let namespace = lab.namespace(&format!("srv{}", number + 1))?;
     lab.veth(30 + number, (&namespace, "eth0"), (lan, &format!("srv{}", number + 1)))?;
     let address = address([10, 0, 0], 101 + 10 * number);
     namespace.address("eth0", address, 24)?;
     namespace.route("default", INSIDE)?;
-    Ok(Server { namespace, addresses: vec![address; lines] })
+    Ok(ServerHost { namespace, addresses: vec![address; uplinks] })
 }

@@ -1,24 +1,24 @@
-//! What the stories of the demo differ in.
+//! What the scenarios of the demo differ in.
 
 use std::net::Ipv4Addr;
 
-use super::lab::{Lab, LabError};
-use super::report::{self, LineReport};
-use super::topology::{Legs, Plan, Private, Topology, own_interface};
+use super::report::{self, UplinkReport};
+use crate::lab::topology::{Private, ThreeLeggedPlan, Topology, TwoBoxPlan, own_interface};
+use crate::lab::{Lab, LabError};
 
-/// A story other than that of two boxes.
+/// A scenario other than that of two boxes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
-pub enum Story {
+pub enum Scenario {
     /// One box with two lines: the server has one address and needs no policy routing
     ThreeLegged,
     /// The same box watches its lines: one dies, and only what went over it notices
     Failover,
 }
 
-/// How a story is set up and told.
+/// How a scenario is set up and told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Script {
-    /// Name in the JSON report; the story of two boxes has none.
+pub(super) struct ScenarioSpec {
+    /// Name in the JSON report; the scenario of two boxes has none.
     pub(super) name: Option<&'static str>,
     /// First line of what is shown.
     pub(super) title: &'static str,
@@ -31,11 +31,11 @@ pub(super) struct Script {
     /// Whether a line dies after the measurements.
     pub(super) fails: bool,
     /// The picture of what is set up.
-    pub(super) diagram: fn(&[LineReport], u32, &[Ipv4Addr]) -> String,
+    pub(super) diagram: fn(&[UplinkReport], u32, &[Ipv4Addr]) -> String,
 }
 
 /// Two lines, two boxes.
-const TWO_BOXES: Script = Script {
+const TWO_BOXES: ScenarioSpec = ScenarioSpec {
     name: None,
     title: "natbox demo: one server on two unrelated lines, in network namespaces on this machine",
     boxes: &[
@@ -44,16 +44,19 @@ const TWO_BOXES: Script = Script {
     ],
     copies: "copies of configs/natbox1.yaml and natbox2.yaml with an admin.socket of their own",
     build: |lab, mbit| {
-        Topology::two_lines(lab, Plan { private: Private::Shared, servers: 1, mbit: Some(mbit) })
+        Topology::two_uplinks(
+            lab,
+            TwoBoxPlan { private: Private::Shared, servers: 1, mbit: Some(mbit) },
+        )
     },
     fails: false,
     diagram: report::two_boxes,
 };
 
 /// Two lines, one box.
-const THREE_LEGGED: Script = Script {
+const THREE_LEGGED: ScenarioSpec = ScenarioSpec {
     name: Some("three-legged"),
-    title: "natbox demo three-legged: one server behind one box with two unrelated lines, in network namespaces on \
+    title: "natbox demo three-legged: one server behind one box with two unrelated uplinks, in network namespaces on \
             this machine",
     boxes: &[("three-legged", include_str!("../../../configs/three-legged.yaml"))],
     copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
@@ -63,7 +66,7 @@ const THREE_LEGGED: Script = Script {
 };
 
 /// Two lines, one box that watches them.
-const FAILOVER: Script = Script {
+const FAILOVER: ScenarioSpec = ScenarioSpec {
     name: Some("failover"),
     title: "natbox demo failover: one box with two lines, of which one dies, in network namespaces on this machine",
     boxes: &[("failover", include_str!("../../../configs/failover.yaml"))],
@@ -74,17 +77,17 @@ const FAILOVER: Script = Script {
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
-    let legs = Legs { lines: 2, servers: 1, mbit: Some(mbit), one_network: false };
+    let legs = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
     Topology::three_legged(lab, legs, own_interface)
 }
 
-impl Script {
-    /// The script of a story; without one that of two boxes.
-    pub(super) fn of(story: Option<Story>) -> &'static Script {
-        match story {
+impl ScenarioSpec {
+    /// The script of a scenario; without one that of two boxes.
+    pub(super) fn of(scenario: Option<Scenario>) -> &'static ScenarioSpec {
+        match scenario {
             None => &TWO_BOXES,
-            Some(Story::ThreeLegged) => &THREE_LEGGED,
-            Some(Story::Failover) => &FAILOVER,
+            Some(Scenario::ThreeLegged) => &THREE_LEGGED,
+            Some(Scenario::Failover) => &FAILOVER,
         }
     }
 }

@@ -41,27 +41,27 @@ impl Response {
     }
 }
 
-/// Connects to `to`, from one of the machine's addresses if `from` names one. `patience` bounds connecting and each
+/// Connects to `to`, from one of the machine's addresses if `from` names one. `timeout` bounds connecting and each
 /// later read and write.
 ///
 /// # Errors
-/// As the system says; `TimedOut` after `patience`.
+/// As the system says; `TimedOut` after `timeout`.
 pub fn connect(
     from: Option<Ipv4Addr>,
     to: SocketAddrV4,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Connection> {
-    connect_from(from.map(|address| SocketAddrV4::new(address, 0)), to, patience)
+    connect_from(from.map(|address| SocketAddrV4::new(address, 0)), to, timeout)
 }
 
 /// [`connect`] from an endpoint, which connections to other places may have as well.
 ///
 /// # Errors
-/// As the system says; `TimedOut` after `patience`.
+/// As the system says; `TimedOut` after `timeout`.
 pub fn connect_from(
     from: Option<SocketAddrV4>,
     to: SocketAddrV4,
-    patience: Duration,
+    timeout: Duration,
 ) -> io::Result<Connection> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::STREAM, flags, None)?;
@@ -72,7 +72,7 @@ pub fn connect_from(
     match start_connecting(&socket, &to) {
         Ok(()) => {}
         Err(rustix::io::Errno::INPROGRESS) => {
-            let limit = Timespec::try_from(patience).map_err(io::Error::other)?;
+            let limit = Timespec::try_from(timeout).map_err(io::Error::other)?;
             let ready = rustix::io::retry_on_intr(|| {
                 poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&limit))
             })?;
@@ -89,8 +89,8 @@ pub fn connect_from(
     let stream = TcpStream::from(socket);
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     Ok(Connection { reader: BufReader::with_capacity(CHUNK, stream), host: to })
 }
 

@@ -16,7 +16,7 @@ use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SocketFlags, SocketType, eth, recv, socket_with, sockopt,
 };
 
-use super::lab::{LabError, Namespace};
+use super::{LabError, Namespace};
 
 /// Bytes kept of each frame: all headers, no more.
 const SNAP: usize = 192;
@@ -191,7 +191,7 @@ pub struct Expected {
 
 /// What was seen of a box on its line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct ReplyCounts {
     /// Replies from the published endpoint of this line.
     pub replies: u64,
     /// Packets that this line should not have seen.
@@ -202,8 +202,8 @@ pub struct Tally {
     pub first_wrong: Option<String>,
 }
 
-impl Tally {
-    fn judge(&mut self, expected: &Expected, frame: &Frame<'_>) {
+impl ReplyCounts {
+    fn count(&mut self, expected: &Expected, frame: &Frame<'_>) {
         if frame.sender() != expected.sender {
             return;
         }
@@ -215,7 +215,7 @@ impl Tally {
         }
         let from_published = source == expected.published
             && match packet.protocol() {
-                // A later piece of a datagram has no port.
+                // A later fragment of a datagram has no port.
                 TCP | UDP => packet.ports().is_none_or(|(port, _)| expected.ports.contains(&port)),
                 // About a session of this line.
                 ICMP => true,
@@ -238,32 +238,32 @@ impl Tally {
 
 /// Watches what a box sends to its line, from the provider's end.
 #[derive(Debug)]
-pub struct LineWatch {
-    tally: Arc<Mutex<Tally>>,
+pub struct UplinkCapture {
+    counts: Arc<Mutex<ReplyCounts>>,
     capture: Capture,
 }
 
-impl LineWatch {
+impl UplinkCapture {
     /// Starts watching in the provider's namespace.
     ///
     /// # Errors
     /// The capture cannot be started.
-    pub fn start(provider: &Namespace, expected: Expected) -> Result<LineWatch, LabError> {
-        let tally = Arc::new(Mutex::new(Tally::default()));
-        let shared = tally.clone();
-        let capture = Capture::start(provider, move |frame| shared.lock().judge(&expected, frame))?;
-        Ok(LineWatch { tally, capture })
+    pub fn start(provider: &Namespace, expected: Expected) -> Result<UplinkCapture, LabError> {
+        let counts = Arc::new(Mutex::new(ReplyCounts::default()));
+        let shared = counts.clone();
+        let capture = Capture::start(provider, move |frame| shared.lock().count(&expected, frame))?;
+        Ok(UplinkCapture { counts, capture })
     }
 
     /// What was seen so far.
-    pub fn tally(&self) -> Tally {
-        self.tally.lock().clone()
+    pub fn counts(&self) -> ReplyCounts {
+        self.counts.lock().clone()
     }
 
     /// Stops; what arrived before is counted.
-    pub fn finish(self) -> Tally {
+    pub fn finish(self) -> ReplyCounts {
         drop(self.capture);
-        self.tally.lock().clone()
+        self.counts.lock().clone()
     }
 }
 
@@ -281,12 +281,12 @@ mod tests {
         ports: &[80],
     };
 
-    fn tally(frames: &[Vec<u8>]) -> Tally {
-        let mut tally = Tally::default();
+    fn counts(frames: &[Vec<u8>]) -> ReplyCounts {
+        let mut counts = ReplyCounts::default();
         for bytes in frames {
-            tally.judge(&EXPECTED, &Frame { bytes, length: bytes.len() });
+            counts.count(&EXPECTED, &Frame { bytes, length: bytes.len() });
         }
-        tally
+        counts
     }
 
     fn tcp(sender: [u8; 6], source: [u8; 4], port: u16) -> Vec<u8> {
@@ -301,13 +301,13 @@ mod tests {
 
     #[test]
     fn replies_from_the_published_endpoint_are_right() {
-        let seen = tally(&[tcp(EXPECTED.sender, [203, 0, 113, 10], 80)]);
-        assert_eq!(seen, Tally { replies: 1, frames: 1, ..Tally::default() });
+        let seen = counts(&[tcp(EXPECTED.sender, [203, 0, 113, 10], 80)]);
+        assert_eq!(seen, ReplyCounts { replies: 1, frames: 1, ..ReplyCounts::default() });
     }
 
     #[test]
     fn another_source_or_port_is_wrong() {
-        let seen = tally(&[
+        let seen = counts(&[
             tcp(EXPECTED.sender, [198, 51, 100, 10], 80),
             tcp(EXPECTED.sender, [10, 0, 0, 202], 80),
             tcp(EXPECTED.sender, [203, 0, 113, 10], 31_234),
@@ -321,18 +321,18 @@ mod tests {
 
     #[test]
     fn the_box_itself_and_other_senders_are_not_judged() {
-        let seen = tally(&[
+        let seen = counts(&[
             tcp(EXPECTED.sender, [203, 0, 113, 1], 22),
             tcp([2, 0, 0, 0, 9, 1], [198, 51, 100, 10], 80),
         ]);
-        assert_eq!(seen, Tally { frames: 1, ..Tally::default() });
+        assert_eq!(seen, ReplyCounts { frames: 1, ..ReplyCounts::default() });
     }
 
     #[test]
     fn cut_off_frames_are_counted_but_not_judged() {
         let whole = tcp(EXPECTED.sender, [10, 0, 0, 202], 80);
         for length in ETHERNET..ETHERNET + 20 {
-            assert_eq!(tally(&[whole[..length].to_vec()]).wrong, 0);
+            assert_eq!(counts(&[whole[..length].to_vec()]).wrong, 0);
         }
     }
 }

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::interrupt::{Interrupt, Interrupted};
-use super::lab::{Child, LabError, Namespace};
+use super::{Child, LabError, Namespace};
 use crate::control::Status;
 use crate::control::admin::{self, ClientError, Request};
 
 /// How long a box may take until it answers.
-const READY_LIMIT: Duration = Duration::from_secs(15);
+const READY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often it is asked until then.
-const READY_POLL: Duration = Duration::from_millis(20);
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Lines of a box's log that an error message shows.
 const LOG_LINES: usize = 12;
@@ -45,7 +45,7 @@ pub enum BoxError {
         log: String,
     },
     /// It did not answer in time.
-    #[error("{name} did not answer on its admin socket within {} s ({last}); `{command}` said:\n{log}", READY_LIMIT.as_secs())]
+    #[error("{name} did not answer on its admin socket within {} s ({last}); `{command}` said:\n{log}", READY_TIMEOUT.as_secs())]
     Silent {
         /// Name of the box.
         name: String,
@@ -116,7 +116,7 @@ impl NatBox {
     /// # Errors
     /// [`BoxError::Ended`] or [`BoxError::Silent`], with the end of its log.
     pub fn wait_ready(&mut self, interrupt: &Interrupt) -> Result<(), BoxError> {
-        let deadline = Instant::now() + READY_LIMIT;
+        let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             let (name, command) = (self.name.clone(), self.process.command().to_owned());
             let ended =
@@ -137,7 +137,7 @@ impl NatBox {
                     log: self.process.log_tail(LOG_LINES),
                 });
             }
-            interrupt.pause(READY_POLL)?;
+            interrupt.pause(READY_POLL_INTERVAL)?;
         }
     }
 

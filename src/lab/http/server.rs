@@ -17,10 +17,10 @@ use super::{CHUNK, Pattern, header, read_head};
 const STOP_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// How long a peer may neither read nor write before its connection is given up.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause after a failed accept (out of descriptors, for example), so that the thread does not spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One request.
 #[derive(Debug)]
@@ -63,12 +63,12 @@ pub type Handler = Arc<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
 /// A running server; dropping it closes its listeners and connections.
 #[derive(Debug)]
 pub struct Server {
-    shared: Arc<Shared>,
+    shared: Arc<ServerState>,
     acceptors: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ServerState {
     stop: AtomicBool,
     next_connection: AtomicU64,
     /// Open connections, so that they can be shut down from outside.
@@ -114,7 +114,7 @@ impl Drop for Server {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>, handler: Option<&Handler>) {
+fn accept(listener: &TcpListener, shared: &Arc<ServerState>, handler: Option<&Handler>) {
     // Acquire: pairs with the store in Server::drop.
     while !shared.stop.load(Ordering::Acquire) {
         match listener.accept() {
@@ -136,7 +136,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, handler: Option<&Handler
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&STOP_POLL));
             }
-            Err(_) => thread::sleep(ACCEPT_PAUSE),
+            Err(_) => thread::sleep(ACCEPT_RETRY_INTERVAL),
         }
     }
 }
@@ -145,13 +145,13 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, handler: Option<&Handler
 fn converse(
     stream: &TcpStream,
     peer: Ipv4Addr,
-    shared: &Shared,
+    shared: &ServerState,
     handler: Option<&Handler>,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(IDLE_LIMIT))?;
-    stream.set_write_timeout(Some(IDLE_LIMIT))?;
+    stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
+    stream.set_write_timeout(Some(IDLE_TIMEOUT))?;
     let mut reader = BufReader::new(stream);
     while let Some(head) = read_head(&mut reader)? {
         shared.peers.lock().insert(peer);
@@ -188,7 +188,7 @@ fn write_answer(mut stream: &TcpStream, answer: &Answer, close: bool) -> io::Res
     for (name, value) in &answer.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    // In one piece: one segment.
+    // In one write: one segment.
     stream.write_all(format!("{text}\r\n{}", answer.body).as_bytes())
 }
 
@@ -197,9 +197,9 @@ fn write_pattern(mut stream: &TcpStream, length: u64, close: bool) -> io::Result
     let mut pattern = Pattern::new();
     let mut left = length;
     while left > 0 {
-        let piece = pattern.next(usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
-        stream.write_all(piece)?;
-        left -= piece.len() as u64;
+        let chunk = pattern.next(usize::try_from(left).unwrap_or(CHUNK).min(CHUNK));
+        stream.write_all(chunk)?;
+        left -= chunk.len() as u64;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ fn assert_all_works(scene: &SingleBox) {
         scope.spawn(|| {
             // The host's own service, for a client outside.
             let to = scene.endpoint(8022);
-            let connect = || natbox::cli::demo::http::connect(Some(CLIENT), to, seconds(3));
+            let connect = || natbox::lab::http::connect(Some(CLIENT), to, seconds(3));
             let mut connection = scene.net.enter(connect).unwrap().unwrap();
             assert_eq!(connection.get("/").unwrap().text().trim(), CLIENT.to_string());
             let answer = connection.get("/bytes/3000000").unwrap();
@@ -26,7 +26,7 @@ fn assert_all_works(scene: &SingleBox) {
         scope.spawn(|| {
             // The host's own connection outwards.
             let to = SocketAddrV4::new(CLIENT, 8080);
-            let connect = || natbox::cli::demo::http::connect(None, to, seconds(3));
+            let connect = || natbox::lab::http::connect(None, to, seconds(3));
             let mut connection = scene.natbox.enter(connect).unwrap().unwrap();
             assert_eq!(connection.get("/").unwrap().text().trim(), scene.published.to_string());
             assert_eq!(
@@ -49,7 +49,7 @@ fn assert_all_works(scene: &SingleBox) {
         scope.spawn(|| {
             let to = SocketAddrV4::new(CLIENT, 8080);
             for _ in 0..5 {
-                let connect = || natbox::cli::demo::http::connect(None, to, seconds(3));
+                let connect = || natbox::lab::http::connect(None, to, seconds(3));
                 let mut connection = scene.server.enter(connect).unwrap().unwrap();
                 assert_eq!(connection.get("/").unwrap().text().trim(), scene.published.to_string());
             }
@@ -84,7 +84,7 @@ fn assert_all_works(scene: &SingleBox) {
     drop((own, outside));
 }
 
-fn bind(namespace: &natbox::cli::demo::lab::Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
+fn bind(namespace: &natbox::lab::Namespace, address: Ipv4Addr, port: u16) -> UdpSocket {
     let socket = namespace.enter(|| UdpSocket::bind((address, port))).unwrap().unwrap();
     socket.set_read_timeout(Some(seconds(3))).unwrap();
     socket
@@ -149,7 +149,7 @@ fn no_mapping_takes_a_port_at_which_the_host_waits() {
 }
 
 #[test]
-fn a_killed_box_that_owned_the_address_is_mended_by_the_next() {
+fn the_next_start_recovers_from_a_killed_box_that_had_the_address() {
     let scene = SingleBox::new(Published::Owned);
     let _server = scene.serve();
     let before = scene.host_state();
@@ -215,7 +215,7 @@ fn a_private_host_reaches_the_published_service_and_the_hosts_own() {
     for port in [crate::single_box::WEB, 8022] {
         let to = scene.endpoint(port);
         let answer = eventually(&format!("{to} from inside"), || {
-            let connect = || natbox::cli::demo::http::connect(None, to, seconds(1));
+            let connect = || natbox::lab::http::connect(None, to, seconds(1));
             let mut connection = scene.server.enter(connect).unwrap().ok()?;
             Some(
                 connection

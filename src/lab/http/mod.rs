@@ -14,7 +14,7 @@ pub use pattern::Pattern;
 pub use server::{Answer, Handler, Request, Server};
 
 /// Longest head (request or status line and headers) that is accepted, in bytes.
-const HEAD_LIMIT: u64 = 16 * 1024;
+const MAX_HEAD: u64 = 16 * 1024;
 
 /// Unit of reading and writing bodies, in bytes.
 const CHUNK: usize = 64 * 1024;
@@ -24,7 +24,7 @@ use std::io::{self, BufRead, Read as _};
 /// Reads a head up to its empty line; `None` when the peer closes before the first byte.
 fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Vec<String>>> {
     let mut lines = Vec::new();
-    let mut limited = reader.take(HEAD_LIMIT);
+    let mut limited = reader.take(MAX_HEAD);
     loop {
         let mut line = String::new();
         if limited.read_line(&mut line)? == 0 && lines.is_empty() {
@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn serve(handler: Option<Handler>) -> (Server, SocketAddrV4) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -72,7 +72,7 @@ mod tests {
     fn root_answers_with_the_address_of_the_peer() {
         let (server, address) = serve(None);
         let from = Ipv4Addr::new(127, 0, 0, 9);
-        let mut connection = connect(Some(from), address, PATIENCE).unwrap();
+        let mut connection = connect(Some(from), address, TIMEOUT).unwrap();
         assert_eq!(connection.get("/").unwrap().text(), "127.0.0.9\n");
         assert_eq!(server.peers().into_iter().collect::<Vec<_>>(), [from]);
     }
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn one_connection_carries_several_requests() {
         let (_server, address) = serve(None);
-        let mut connection = connect(None, address, PATIENCE).unwrap();
+        let mut connection = connect(None, address, TIMEOUT).unwrap();
         for length in [0, 1, 70_000, 200_000] {
             let mut pattern = Pattern::new();
             let mut total = 0;
@@ -98,11 +98,11 @@ mod tests {
     #[test]
     fn a_client_may_leave_in_the_middle_of_a_body() {
         let (_server, address) = serve(None);
-        let mut connection = connect(None, address, PATIENCE).unwrap();
+        let mut connection = connect(None, address, TIMEOUT).unwrap();
         connection.stream(&format!("/bytes/{}", u64::MAX), |_| ControlFlow::Break(())).unwrap();
         assert!(connection.get("/").is_err(), "the rest of the body is still on its way");
         drop(connection);
-        let mut next = connect(None, address, PATIENCE).unwrap();
+        let mut next = connect(None, address, TIMEOUT).unwrap();
         assert_eq!(next.get("/").unwrap().status, 200);
     }
 
@@ -113,7 +113,7 @@ mod tests {
                 .then(|| Answer::text(418, request.header("x-leaf").unwrap_or("none")))
         });
         let (_server, address) = serve(Some(handler));
-        let mut connection = connect(None, address, PATIENCE).unwrap();
+        let mut connection = connect(None, address, TIMEOUT).unwrap();
         assert_eq!(connection.get("/nothing").unwrap().status, 404);
         assert_eq!(connection.get("/bytes/x").unwrap().status, 404);
         let response = connection.get_with("/teapot", &[("X-Leaf", "green")]).unwrap();
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn dropping_the_server_ends_open_connections() {
         let (server, address) = serve(None);
-        let mut connection = connect(None, address, PATIENCE).unwrap();
+        let mut connection = connect(None, address, TIMEOUT).unwrap();
         assert_eq!(connection.get("/").unwrap().status, 200);
         drop(server);
         assert!(connection.get("/").is_err());
@@ -136,7 +136,7 @@ mod tests {
             unreachable!("bound to IPv4")
         };
         drop(listener);
-        let error = connect(None, address, PATIENCE).unwrap_err();
+        let error = connect(None, address, TIMEOUT).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use natbox::cli::demo::http;
-use natbox::cli::demo::lab::Namespace;
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::Namespace;
+use natbox::lab::http;
+use natbox::lab::topology::{CLIENTS, Private};
 
 use super::programs::{ServedZone, StubResolver, authority, dig, resolver, short};
 use super::{Address, ZONE, start};
@@ -26,10 +26,10 @@ const RETRY: Duration = Duration::from_secs(6);
 const CONNECT: &str = "1";
 
 #[test]
-fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {
+fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     fs::write(site.lab.directory().join("page"), "the page")?;
-    let listen = [0, 1].map(|line| SocketAddrV4::new(site.server_address(line), 80));
+    let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));
     let _nginx = Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?;
     // More names than one, so that the resolver has to ask often.
     let names: Vec<String> = (1..=12).map(|number| format!("w{number}.example.org")).collect();
@@ -48,7 +48,7 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
     let resolve = |name: &str| short(site.client(), recursive, &["+recurse", name, "A"]);
 
     // Both name servers are asked, and each leads to its own line.
-    let addresses = [0, 1].map(|line| site.line(line).published.to_string());
+    let addresses = [0, 1].map(|uplink| site.uplink(uplink).published.to_string());
     let mut seen = BTreeSet::new();
     wait_for("the resolver to ask both name servers", || {
         for name in &names {
@@ -82,7 +82,7 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
     let stop = AtomicBool::new(false);
     let (took, visits) = std::thread::scope(|scope| {
         let surviving = scope.spawn(|| visit_by_address(&site, 1, &stop));
-        site.line(0).provider.sysctl("net/ipv4/ip_forward", "0")?;
+        site.uplink(0).provider.sysctl("net/ipv4/ip_forward", "0")?;
         let died = Instant::now();
         let mut failures = Vec::new();
         let back = wait_for("the client to reach the site again", || {
@@ -122,8 +122,8 @@ fn clients_of_a_dead_line_find_the_other_and_nobody_there_is_disturbed() -> Resu
     );
 
     // The line comes back, and its name server with it. When a resolver asks that again is the resolver's affair.
-    site.line(0).provider.sysctl("net/ipv4/ip_forward", "1")?;
-    let again = short(site.client(), site.line(0).published, &[host, "A"])?;
+    site.uplink(0).provider.sysctl("net/ipv4/ip_forward", "1")?;
+    let again = short(site.client(), site.uplink(0).published, &[host, "A"])?;
     ensure!(again == addresses[..1], "{again:?}");
     Ok(())
 }
@@ -143,8 +143,8 @@ struct Visits {
 }
 
 /// One request after the other, each on a connection of its own.
-fn visit_by_address(site: &Site, line: usize, stop: &AtomicBool) -> Result<Visits> {
-    let to = site.line(line).endpoint(80);
+fn visit_by_address(site: &Site, uplink: usize, stop: &AtomicBool) -> Result<Visits> {
+    let to = site.uplink(uplink).endpoint(80);
     site.client().enter(|| {
         let mut visits = Visits { done: 0, failed: Vec::new() };
         // Relaxed: nothing else hangs on it.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::http::{Connection, Pattern, connect};
 use super::interrupt::{Interrupt, Interrupted};
-use super::lab::{LabError, Namespace, QUEUE_BYTES};
+use super::{LabError, Namespace, QUEUE_BYTES};
 
 /// Connections at one time on each line.
 pub const CONNECTIONS: usize = 12;
@@ -29,7 +29,7 @@ const WARM_UP: Duration = Duration::from_millis(1500);
 const DRAIN: Duration = Duration::from_millis(300);
 
 /// How long a connection may take to open, or be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,20 +77,22 @@ pub fn measure(
     namespace.sysctl("net/ipv4/tcp_rmem", &format!("4096 {RECEIVE_BUFFER} {RECEIVE_BUFFER}"))?;
     // All connect before the first begins: a SYN behind a full queue would delay the rest.
     let mut connections = Vec::new();
-    for (line, target) in targets.iter().enumerate() {
+    for (uplink, target) in targets.iter().enumerate() {
         for client in clients.iter().cycle().take(CONNECTIONS) {
             interrupt.check()?;
-            connections.push((line, *client, *target, open(namespace, *client, *target)?));
+            connections.push((uplink, *client, *target, open(namespace, *client, *target)?));
         }
     }
     let downloads = connections
         .into_iter()
-        .map(|(line, client, target, connection)| Download::start(line, client, target, connection))
+        .map(|(uplink, client, target, connection)| {
+            Download::start(uplink, client, target, connection)
+        })
         .collect::<Result<Vec<_>, _>>()?;
 
     let received = || {
         let mut sums = vec![0; targets.len()];
-        downloads.iter().for_each(|download| sums[download.line] += download.received());
+        downloads.iter().for_each(|download| sums[download.uplink] += download.received());
         sums
     };
     interrupt.pause(WARM_UP)?;
@@ -119,7 +121,7 @@ pub fn seen_address(
     target: SocketAddrV4,
 ) -> Result<Ipv4Addr, LoadError> {
     let ask = || {
-        let response = connect(Some(client), target, PATIENCE)?.get("/")?;
+        let response = connect(Some(client), target, DOWNLOAD_TIMEOUT)?.get("/")?;
         response.text().trim().parse().map_err(io::Error::other)
     };
     namespace.enter(ask)?.map_err(|source| LoadError::Download { target, client, source })
@@ -131,21 +133,21 @@ fn open(
     target: SocketAddrV4,
 ) -> Result<Connection, LoadError> {
     namespace
-        .enter(|| connect(Some(client), target, PATIENCE))?
+        .enter(|| connect(Some(client), target, DOWNLOAD_TIMEOUT))?
         .map_err(|source| LoadError::Download { target, client, source })
 }
 
 /// An endless download on a thread of its own; ends when dropped.
 struct Download {
-    line: usize,
+    uplink: usize,
     client: Ipv4Addr,
     target: SocketAddrV4,
-    shared: Arc<Shared>,
+    shared: Arc<Progress>,
     thread: Option<JoinHandle<io::Result<u16>>>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct Progress {
     received: AtomicU64,
     stop: AtomicBool,
     corrupted: AtomicBool,
@@ -153,18 +155,18 @@ struct Shared {
 
 impl Download {
     fn start(
-        line: usize,
+        uplink: usize,
         client: Ipv4Addr,
         target: SocketAddrV4,
         connection: Connection,
     ) -> Result<Download, LoadError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Progress::default());
         let theirs = shared.clone();
         let thread = thread::Builder::new().name("download".into());
         let thread = thread
             .spawn(move || download(connection, &theirs))
             .map_err(|source| LoadError::Download { target, client, source })?;
-        Ok(Download { line, client, target, shared, thread: Some(thread) })
+        Ok(Download { uplink, client, target, shared, thread: Some(thread) })
     }
 
     fn received(&self) -> u64 {
@@ -202,7 +204,7 @@ impl Drop for Download {
     }
 }
 
-fn download(mut connection: Connection, shared: &Shared) -> io::Result<u16> {
+fn download(mut connection: Connection, shared: &Progress) -> io::Result<u16> {
     let mut pattern = Pattern::new();
     connection.stream(&format!("/bytes/{}", u64::MAX), |bytes| {
         // Relaxed: see received() and stop().

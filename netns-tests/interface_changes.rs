@@ -4,20 +4,25 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Legs, Line};
 use natbox::control::Reloaded;
 use natbox::control::admin::{self, Request};
+use natbox::lab::boxes::NatBox;
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
 
-use crate::lab::{BoxConfig, PATIENCE, Site, listen, wait_for};
+use crate::lab::{BoxConfig, Site, TIMEOUT, listen, wait_for};
 
 /// Published port of the web server.
 const WEB: u16 = 80;
 
 /// Two lines, with the web server published on both.
 fn site() -> Result<(Site, Server, BoxConfig)> {
-    let site = Site::three_legged(Legs { lines: 2, servers: 1, mbit: None, one_network: false })?;
+    let site = Site::three_legged(ThreeLeggedPlan {
+        uplinks: 2,
+        servers: 1,
+        mbit: None,
+        one_network: false,
+    })?;
     let server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     Ok((site, server, config))
@@ -25,8 +30,8 @@ fn site() -> Result<(Site, Server, BoxConfig)> {
 
 fn fetch(site: &Site, address: Ipv4Addr, port: u16) -> Result<()> {
     let to = SocketAddrV4::new(address, port);
-    let patience = PATIENCE / 10;
-    let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, patience)?.get("/"))??;
+    let timeout = TIMEOUT / 10;
+    let answer = site.client().enter(|| connect(Some(CLIENTS[1]), to, timeout)?.get("/"))??;
     ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
     Ok(())
 }
@@ -35,31 +40,31 @@ fn wait_to_fetch(site: &Site, address: Ipv4Addr) -> Result<()> {
     wait_for(&format!("the page at {address}"), || Ok(fetch(site, address, WEB).ok()))
 }
 
-fn ip(line: &Line, arguments: &str) -> Result<()> {
-    Ok(line.natbox.ip(&arguments.split(' ').collect::<Vec<_>>())?)
+fn ip(uplink: &Uplink, arguments: &str) -> Result<()> {
+    Ok(uplink.natbox.ip(&arguments.split(' ').collect::<Vec<_>>())?)
 }
 
 /// Sets the box's interface of a line, whose routes and addresses stay, if it is not to be deleted.
-fn set(line: &Line, state: &str) -> Result<()> {
-    ip(line, &format!("link set {} {state}", line.interface))
+fn set(uplink: &Uplink, state: &str) -> Result<()> {
+    ip(uplink, &format!("link set {} {state}", uplink.interface))
 }
 
-fn is_healthy(natbox: &NatBox, line: usize) -> Result<bool> {
-    Ok(natbox.status()?.uplinks[line].healthy)
+fn is_healthy(natbox: &NatBox, uplink: usize) -> Result<bool> {
+    Ok(natbox.status()?.uplinks[uplink].healthy)
 }
 
 /// A packet of the line's address that comes out of the TUN, by the kernel's word.
-fn way_out(line: &Line) -> Result<String> {
-    let (client, from) = (CLIENTS[0].to_string(), line.published.to_string());
-    let way = line.natbox.ip_output(&["route", "get", &client, "from", &from, "iif", "nb1"]);
+fn way_out(uplink: &Uplink) -> Result<String> {
+    let (client, from) = (CLIENTS[0].to_string(), uplink.published.to_string());
+    let way = uplink.natbox.ip_output(&["route", "get", &client, "from", &from, "iif", "nb1"]);
     Ok(way.unwrap_or_else(|error| error.to_string()))
 }
 
 #[test]
-fn a_line_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
+fn an_uplink_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
     let (site, _web, config) = site()?;
     let natbox = site.start(0, &config)?;
-    let (first, second) = (site.line(0), site.line(1));
+    let (first, second) = (site.uplink(0), site.uplink(1));
     set(first, "down")?;
     set(second, "down")?;
     wait_for("both lines to fail", || {
@@ -74,9 +79,9 @@ fn a_line_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
 
 /// Its packets must not leave by the line that the main table knows, with an address that the provider there does not.
 #[test]
-fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
+fn an_uplink_without_routes_leaves_by_no_other() -> Result<()> {
     let (site, _web, config) = site()?;
-    let (first, second) = (site.line(0), site.line(1));
+    let (first, second) = (site.uplink(0), site.uplink(1));
     let gateway = first.gateway.to_string();
     let _ =
         first.natbox.ip(&["route", "replace", "default", "via", &gateway, "dev", &first.interface]);
@@ -94,12 +99,12 @@ fn a_line_without_routes_leaves_by_no_other() -> Result<()> {
 }
 
 #[test]
-fn a_box_begins_while_a_line_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
+fn a_box_begins_while_an_uplink_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
     let (site, _web, config) = site()?;
-    let second = site.line(1);
+    let second = site.uplink(1);
     set(second, "down")?;
     let natbox = site.start(0, &config).context("with the interface down")?;
-    wait_to_fetch(&site, site.line(0).published)?;
+    wait_to_fetch(&site, site.uplink(0).published)?;
     ensure!(!is_healthy(&natbox, 1)?);
     set(second, "up")?;
     wait_to_fetch(&site, second.published)?;
@@ -107,7 +112,7 @@ fn a_box_begins_while_a_line_is_down_or_not_there_and_takes_it_when_it_comes() -
 
     ip(second, &format!("link set {} down name elsewhere", second.interface))?;
     let natbox = site.start(0, &config).context("without the interface")?;
-    wait_to_fetch(&site, site.line(0).published)?;
+    wait_to_fetch(&site, site.uplink(0).published)?;
     ensure!(!is_healthy(&natbox, 1)?);
     ip(second, &format!("link set elsewhere name {} up", second.interface))?;
     wait_to_fetch(&site, second.published)
@@ -118,7 +123,7 @@ fn a_box_begins_while_a_line_is_down_or_not_there_and_takes_it_when_it_comes() -
 fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
     let (site, _web, config) = site()?;
     let natbox = site.start(0, &config)?;
-    let second = site.line(1);
+    let second = site.uplink(1);
     let own = format!("{}/24 dev {}", second.outside, second.interface);
     wait_to_fetch(&site, second.published)?;
     for pause in [0, 300] {
@@ -135,7 +140,7 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
         Ok((!rules.starts_with("0:")).then_some(()))
     })?;
     wait_to_fetch(&site, second.published)?;
-    wait_to_fetch(&site, site.line(0).published)?;
+    wait_to_fetch(&site, site.uplink(0).published)?;
     ip(second, &format!("address del {published}"))?;
     wait_to_fetch(&site, second.published)?;
     ensure!(is_healthy(&natbox, 1)?);
@@ -146,12 +151,12 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
 }
 
 #[test]
-fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_last_reload()
+fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_last_reload()
 -> Result<()> {
     let (site, _web, config) = site()?;
     let config = config.followed(1);
     let natbox = site.start(0, &config)?;
-    let (first, second) = (site.line(0), site.line(1));
+    let (first, second) = (site.uplink(0), site.uplink(1));
     fetch(&site, second.outside, WEB)?;
 
     let file = site.lab.directory().join("natbox1.yaml");
@@ -184,9 +189,9 @@ fn an_address_is_followed_while_another_line_is_down_and_by_the_rules_of_the_las
 
 /// As PPP leaves it: the address of the other end, and a default route without a next hop.
 #[test]
-fn a_line_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
+fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
     let (site, _web, config) = site()?;
-    let (first, second) = (site.line(0), site.line(1));
+    let (first, second) = (site.uplink(0), site.uplink(1));
     ip(second, "route flush table main type unicast default").ok();
     ip(
         second,
@@ -221,9 +226,9 @@ fn a_line_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
 
 /// Two modems of one kind give the same address; one of them can be used.
 #[test]
-fn two_lines_with_one_address_are_one_line() -> Result<()> {
+fn two_uplinks_with_one_address_are_one_uplink() -> Result<()> {
     let (site, _web, config) = site()?;
-    let (first, second) = (site.line(0), site.line(1));
+    let (first, second) = (site.uplink(0), site.uplink(1));
     ip(second, &format!("address flush dev {}", second.interface))?;
     ip(second, &format!("address add {}/24 dev {}", first.outside, second.interface))?;
     let before = second.natbox.ip_output(&["rule", "show"])?;

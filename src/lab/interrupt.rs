@@ -18,10 +18,10 @@ pub struct Interrupted {
 
 /// Remembers the first signal that asks the program to end; a cheap handle.
 #[derive(Clone, Debug, Default)]
-pub struct Interrupt(Arc<State>);
+pub struct Interrupt(Arc<SignalState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct SignalState {
     first: Mutex<Option<Interrupted>>,
     arrived: Condvar,
 }

@@ -4,15 +4,16 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::boxes::NatBox;
-use natbox::cli::demo::topology::Legs;
+use natbox::lab::boxes::NatBox;
+use natbox::lab::topology::ThreeLeggedPlan;
 
 use super::programs::short;
 use super::start_box;
 use crate::failover::{INTERVAL, LOSE, SLACK, health, set_router};
 use crate::lab::{BoxConfig, Site, wait_for};
 
-const LEGS: Legs = Legs { lines: 2, servers: 1, mbit: None, one_network: false };
+const LEGS: ThreeLeggedPlan =
+    ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false };
 
 fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
     let servers = "name_servers: [{ name: ns1, address: 203.0.113.10 }]";
@@ -20,7 +21,7 @@ fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
         "dns: {{ zone: example.org, names: [{{ name: www }}], {servers}, answers_per_second: 1000 }}\n"
     );
     let text = format!("{}{dns}", config.text());
-    start_box(&site.lab, &site.line(0).natbox, "natbox1", &text)
+    start_box(&site.lab, &site.uplink(0).natbox, "natbox1", &text)
 }
 
 /// Where a name server leads clients.
@@ -34,21 +35,21 @@ fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
 }
 
 #[test]
-fn new_clients_are_led_past_a_dead_line_as_soon_as_it_has_failed() -> Result<()> {
+fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
-    let (stays, dies) = (site.line(0), site.line(1));
+    let (stays, dies) = (site.uplink(0), site.uplink(1));
     let config = site
         .three_legged_config()
         .uplink(0, &health(&format!("ping: {}", stays.gateway)))
         .uplink(1, &health(&format!("ping: {}", dies.gateway)));
     let _natbox = start(&site, &config)?;
     // Each line has the name server, and it knows of both.
-    for line in [stays, dies] {
-        let found = led_to(&site, line.published)?;
+    for uplink in [stays, dies] {
+        let found = led_to(&site, uplink.published)?;
         ensure!(
             is(&found, vec![stays.published, dies.published]),
             "{} leads to {found:?}",
-            line.name
+            uplink.name
         );
     }
     std::thread::sleep(INTERVAL * 2);
@@ -69,7 +70,7 @@ fn new_clients_are_led_past_a_dead_line_as_soon_as_it_has_failed() -> Result<()>
 #[test]
 fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
-    let (fixed, follows) = (site.line(0), site.line(1));
+    let (fixed, follows) = (site.uplink(0), site.uplink(1));
     let _natbox = start(&site, &site.three_legged_config().followed(1))?;
     let found = led_to(&site, follows.outside)?;
     ensure!(is(&found, vec![fixed.published, follows.outside]), "{found:?}");

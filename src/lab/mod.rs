@@ -1,4 +1,16 @@
-//! Network namespaces for the demo and the tests.
+//! Network namespaces for the demo and the tests, and what runs in them.
+//!
+//! ```text
+//! mod         namespaces and the links between them
+//! child       processes that run in a namespace
+//! registry    what killed labs have left, found and removed
+//! topology    uplinks, boxes and servers built out of them (the pictures are there)
+//! boxes       `natbox run` and its admin socket
+//! http        a web server and its clients
+//! load        downloads and their goodput
+//! capture     what leaves by which uplink
+//! interrupt   Ctrl-C and SIGTERM as a return value
+//! ```
 //!
 //! A [`Lab`] owns everything that it makes: namespaces (with the links, addresses, routes and rules in them), child
 //! processes, one directory. All of it goes when the last handle goes ([`Lab`], [`Namespace`] and [`Child`] are
@@ -12,8 +24,14 @@
 //! Names: `PREFIX-PID-N-ROLE` for a namespace, where N counts the labs of this process. Interfaces are made inside
 //! the namespaces, never in the host's own.
 
+pub mod boxes;
+pub mod capture;
 mod child;
+pub mod http;
+pub mod interrupt;
+pub mod load;
 mod registry;
+pub mod topology;
 
 pub use child::Child;
 

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use natbox::cli::demo::lab::Namespace;
+use natbox::lab::Namespace;
 use rustix::process::Signal;
 
 use crate::single_box::{CLIENT, Published, SERVER, SingleBox, eventually, seconds};
@@ -11,8 +11,8 @@ const EXEMPT_PORT: u16 = 4000;
 const OTHER_PORT: u16 = 4001;
 
 #[test]
-fn an_exempt_destination_and_the_inside_see_each_others_own_addresses() {
-    let _proof = crate::conformance::proves(&["CGN-6"]);
+fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
+    let _proof = crate::conformance::proves(&["RFC6888-6"]);
     for kind in [Published::OnLink, Published::Owned] {
         let scene = SingleBox::new(kind);
         scene.net.route("10.0.0.0/24", scene.outside).unwrap();

@@ -1,15 +1,15 @@
-//! Lines, boxes and servers as namespaces: what every scene shares. The pictures are in [`two_lines`] and
+//! Lines, boxes and servers as namespaces: what every scene shares. The pictures are in [`two_uplinks`] and
 //! [`three_legged`].
 
 mod three_legged;
-mod two_lines;
+mod two_uplinks;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::lab::{Lab, LabError, Namespace};
+use crate::lab::{Lab, LabError, Namespace};
 
-pub use three_legged::{Attachment, Legs, own_interface};
-pub use two_lines::{Plan, Private, SERVERS_LIMIT};
+pub use three_legged::{Attachment, ThreeLeggedPlan, own_interface};
+pub use two_uplinks::{MAX_SERVERS, Private, TwoBoxPlan};
 
 /// Client addresses on the Internet side.
 pub const CLIENTS: [Ipv4Addr; 6] = [
@@ -22,7 +22,7 @@ pub const CLIENTS: [Ipv4Addr; 6] = [
 ];
 
 /// Most lines that the address plan has room for.
-pub const LINES_LIMIT: u8 = 4;
+pub const MAX_UPLINKS: u8 = 4;
 
 /// What was built.
 #[derive(Clone, Debug)]
@@ -30,19 +30,19 @@ pub struct Topology {
     /// Where the clients are.
     pub client: Namespace,
     /// The lines, in order.
-    pub lines: Vec<Line>,
+    pub uplinks: Vec<Uplink>,
     /// The servers, in order.
-    pub servers: Vec<Server>,
+    pub servers: Vec<ServerHost>,
     /// The private networks: one, or one for each line.
     pub lans: Vec<Namespace>,
 }
 
 /// One line with its box.
 #[derive(Clone, Debug)]
-pub struct Line {
-    /// `line 1`, ...
+pub struct Uplink {
+    /// `uplink 1`, ...
     pub name: &'static str,
-    /// Namespace of the box: `lan0` inside, [`Line::interface`] outside, a default route, and nothing else set up.
+    /// Namespace of the box: `lan0` inside, [`Uplink::interface`] outside, a default route, and nothing else set up.
     pub natbox: Namespace,
     /// The box's interface to the line.
     pub interface: String,
@@ -58,20 +58,20 @@ pub struct Line {
     pub inside: Ipv4Addr,
     /// The private network, as `a.b.c.d/24`.
     pub prefix: String,
-    /// Hardware address of [`Line::interface`].
+    /// Hardware address of [`Uplink::interface`].
     pub sender: [u8; 6],
 }
 
 /// One server.
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerHost {
     /// Its namespace.
     pub namespace: Namespace,
     /// Its private address for each line; one and the same behind a three-legged box.
     pub addresses: Vec<Ipv4Addr>,
 }
 
-impl Line {
+impl Uplink {
     /// A published endpoint.
     pub fn endpoint(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.published, port)
@@ -121,12 +121,12 @@ fn clients(lab: &Lab) -> Result<Namespace, LabError> {
 }
 
 /// Name of a line and the first three octets of its network.
-fn name_and_network(line: u8) -> (&'static str, [u8; 3]) {
-    match line {
-        0 => ("line 1", [203, 0, 113]),
-        1 => ("line 2", [198, 51, 100]),
-        2 => ("line 3", [198, 18, 3]),
-        _ => ("line 4", [198, 18, 4]),
+fn name_and_network(uplink: u8) -> (&'static str, [u8; 3]) {
+    match uplink {
+        0 => ("uplink 1", [203, 0, 113]),
+        1 => ("uplink 2", [198, 51, 100]),
+        2 => ("uplink 3", [198, 18, 3]),
+        _ => ("uplink 4", [198, 18, 4]),
     }
 }
 

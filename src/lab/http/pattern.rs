@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 /// goes unnoticed.
 const PERIOD: usize = 65_521;
 
-/// Twice the period: from any place within the first, a whole period can be had in one piece.
+/// Twice the period: from any place within the first, a whole period can be had in one chunk.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     // xorshift32; any fixed sequence without short repetitions will do.
     let mut state = 0x6e61_7462_u32;
@@ -34,7 +34,7 @@ impl Pattern {
         Pattern::default()
     }
 
-    /// The next bytes in one piece, at least one and at most `limit`, which is positive; moves on past them.
+    /// The next bytes in one chunk, at least one and at most `limit`, which is positive; moves on past them.
     pub fn next(&mut self, limit: usize) -> &'static [u8] {
         let start = self.position;
         let length = limit.min(PERIOD);
@@ -44,7 +44,7 @@ impl Pattern {
 
     /// Whether `bytes` are the next ones; moves on past them.
     pub fn matches(&mut self, bytes: &[u8]) -> bool {
-        bytes.chunks(PERIOD).all(|piece| self.next(piece.len()) == piece)
+        bytes.chunks(PERIOD).all(|chunk| self.next(chunk.len()) == chunk)
     }
 }
 
@@ -53,18 +53,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_of_any_size_make_the_same_stream() {
+    fn chunks_of_any_size_make_the_same_stream() {
         let (mut writer, mut reader) = (Pattern::new(), Pattern::new());
         let mut stream = Vec::new();
         for size in [1, 1448, 65_521, 7, 65_536, 3000] {
             let mut left = size;
             while left > 0 {
-                let piece = writer.next(left);
-                stream.extend_from_slice(piece);
-                left -= piece.len();
+                let chunk = writer.next(left);
+                stream.extend_from_slice(chunk);
+                left -= chunk.len();
             }
         }
-        assert!(stream.chunks(4096).all(|piece| reader.matches(piece)));
+        assert!(stream.chunks(4096).all(|chunk| reader.matches(chunk)));
     }
 
     #[test]

@@ -21,18 +21,18 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::lab::{Lab, LabError, Namespace, hardware_address};
-use super::{Line, Server, Topology, address, clients, name_and_network};
+use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
+use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
 /// Most servers that the address plan has room for.
-pub const SERVERS_LIMIT: u8 = 5;
+pub const MAX_SERVERS: u8 = 5;
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct TwoBoxPlan {
     /// How the private side is laid out.
     pub private: Private,
-    /// Number of servers, 1 to [`SERVERS_LIMIT`].
+    /// Number of servers, 1 to [`MAX_SERVERS`].
     pub servers: u8,
     /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine.
     pub mbit: Option<u32>,
@@ -54,7 +54,7 @@ const FIRST_TABLE: u32 = 101;
 struct Figures {
     name: &'static str,
     /// First three octets of the line's network.
-    line: [u8; 3],
+    uplink: [u8; 3],
     /// First three octets of the private network.
     private: [u8; 3],
     /// Last octet of the box's private address; the servers' follow it.
@@ -62,18 +62,18 @@ struct Figures {
 }
 
 impl Figures {
-    fn of(line: u8, private: Private) -> Figures {
-        let (name, octets) = name_and_network(line);
+    fn of(uplink: u8, private: Private) -> Figures {
+        let (name, octets) = name_and_network(uplink);
         let private = match private {
             Private::Shared => [10, 0, 0],
-            Private::Separate => [10, line + 1, 0],
+            Private::Separate => [10, uplink + 1, 0],
         };
-        Figures { name, line: octets, private, inside: 100 * (line + 1) }
+        Figures { name, uplink: octets, private, inside: 100 * (uplink + 1) }
     }
 
     /// Address of a server on this line's private network.
-    fn server(&self, line: u8, server: u8) -> Ipv4Addr {
-        address(self.private, self.inside + 1 + line + 10 * server)
+    fn server(&self, uplink: u8, server: u8) -> Ipv4Addr {
+        address(self.private, self.inside + 1 + uplink + 10 * server)
     }
 }
 
@@ -82,9 +82,10 @@ impl Topology {
     ///
     /// # Errors
     /// A command of iproute2 failed.
-    pub fn two_lines(lab: &Lab, plan: Plan) -> Result<Topology, LabError> {
+    pub fn two_uplinks(lab: &Lab, plan: TwoBoxPlan) -> Result<Topology, LabError> {
         let client = clients(lab)?;
-        let lines = vec![build_line(lab, plan, &client, 0)?, build_line(lab, plan, &client, 1)?];
+        let uplinks =
+            vec![build_uplink(lab, plan, &client, 0)?, build_uplink(lab, plan, &client, 1)?];
 
         let lan_names: &[&str] = match plan.private {
             Private::Shared => &["lan"],
@@ -93,12 +94,12 @@ impl Topology {
         let lans =
             lan_names.iter().map(|name| lab.namespace(name)).collect::<Result<Vec<_>, _>>()?;
         let servers = (0..plan.servers)
-            .map(|server| build_server(lab, plan.private, &lines, &lans, server))
+            .map(|server| build_server(lab, plan.private, &uplinks, &lans, server))
             .collect::<Result<Vec<_>, _>>()?;
-        for (number, line) in (0_u8..).zip(&lines) {
+        for (number, uplink) in (0_u8..).zip(&uplinks) {
             let lan = &lans[usize::from(number).min(lans.len() - 1)];
-            lab.veth(20 + number, (&line.natbox, "lan0"), (lan, &format!("box{}", number + 1)))?;
-            line.natbox.address("lan0", line.inside, 24)?;
+            lab.veth(20 + number, (&uplink.natbox, "lan0"), (lan, &format!("box{}", number + 1)))?;
+            uplink.natbox.address("lan0", uplink.inside, 24)?;
         }
         for (number, lan) in lans.iter().enumerate() {
             let boxes = match plan.private {
@@ -109,19 +110,24 @@ impl Topology {
                 boxes.into_iter().chain((1..=plan.servers).map(|n| format!("srv{n}"))).collect();
             lan.bridge("br0", &ports.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
-        Ok(Topology { client, lines, servers, lans })
+        Ok(Topology { client, uplinks, servers, lans })
     }
 }
 
-fn build_line(lab: &Lab, plan: Plan, client: &Namespace, number: u8) -> Result<Line, LabError> {
+fn build_uplink(
+    lab: &Lab,
+    plan: TwoBoxPlan,
+    client: &Namespace,
+    number: u8,
+) -> Result<Uplink, LabError> {
     let figures = Figures::of(number, plan.private);
     let natbox = lab.namespace(&format!("box{}", number + 1))?;
     let provider = lab.namespace(&format!("isp{}", number + 1))?;
-    let line = Line {
+    let uplink = Uplink {
         name: figures.name,
-        published: address(figures.line, 10),
-        outside: address(figures.line, 1),
-        gateway: address(figures.line, 254),
+        published: address(figures.uplink, 10),
+        outside: address(figures.uplink, 1),
+        gateway: address(figures.uplink, 254),
         inside: address(figures.private, figures.inside),
         prefix: format!("{}/24", address(figures.private, 0)),
         sender: hardware_address(number, 1),
@@ -129,23 +135,23 @@ fn build_line(lab: &Lab, plan: Plan, client: &Namespace, number: u8) -> Result<L
         interface: "wan0".into(),
         provider,
     };
-    lab.veth(number, (&line.natbox, "wan0"), (&line.provider, "box0"))?;
-    line.natbox.address("wan0", line.outside, 24)?;
-    line.natbox.route("default", line.gateway)?;
-    line.provide(lab, client, number, &format!("{}/24", address(figures.line, 0)))?;
+    lab.veth(number, (&uplink.natbox, "wan0"), (&uplink.provider, "box0"))?;
+    uplink.natbox.address("wan0", uplink.outside, 24)?;
+    uplink.natbox.route("default", uplink.gateway)?;
+    uplink.provide(lab, client, number, &format!("{}/24", address(figures.uplink, 0)))?;
     if let Some(mbit) = plan.mbit {
-        line.shape(mbit)?;
+        uplink.shape(mbit)?;
     }
-    Ok(line)
+    Ok(uplink)
 }
 
 fn build_server(
     lab: &Lab,
     private: Private,
-    lines: &[Line],
+    uplinks: &[Uplink],
     lans: &[Namespace],
     number: u8,
-) -> Result<Server, LabError> {
+) -> Result<ServerHost, LabError> {
     let namespace = lab.namespace(&format!("srv{}", number + 1))?;
     for (interface, lan) in lans.iter().enumerate() {
         let index = 30 + 2 * number + u8::from(interface > 0);
@@ -156,17 +162,17 @@ fn build_server(
         )?;
     }
     let mut addresses = Vec::new();
-    for (line, through) in (0_u8..).zip(lines) {
-        let address = Figures::of(line, private).server(line, number);
+    for (uplink, through) in (0_u8..).zip(uplinks) {
+        let address = Figures::of(uplink, private).server(uplink, number);
         let interface = match private {
             Private::Shared => "eth0",
-            Private::Separate => ["eth0", "eth1"][usize::from(line)],
+            Private::Separate => ["eth0", "eth1"][usize::from(uplink)],
         };
         namespace.address(interface, address, 24)?;
-        namespace.source_route(address, through.inside, FIRST_TABLE + u32::from(line))?;
+        namespace.source_route(address, through.inside, FIRST_TABLE + u32::from(uplink))?;
         addresses.push(address);
     }
-    Ok(Server { namespace, addresses })
+    Ok(ServerHost { namespace, addresses })
 }
 
 #[cfg(test)]
@@ -178,7 +184,7 @@ mod tests {
         let (one, two) = (Figures::of(0, Private::Shared), Figures::of(1, Private::Shared));
         assert_eq!(one.server(0, 0), Ipv4Addr::new(10, 0, 0, 101));
         assert_eq!(two.server(1, 0), Ipv4Addr::new(10, 0, 0, 202));
-        assert_eq!(two.server(1, SERVERS_LIMIT - 1), Ipv4Addr::new(10, 0, 0, 242));
+        assert_eq!(two.server(1, MAX_SERVERS - 1), Ipv4Addr::new(10, 0, 0, 242));
         let separate = Figures::of(1, Private::Separate);
         assert_eq!(separate.server(1, 1), Ipv4Addr::new(10, 2, 0, 212));
     }

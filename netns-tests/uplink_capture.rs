@@ -4,38 +4,38 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::cli::demo::http::{Server, connect};
-use natbox::cli::demo::topology::{CLIENTS, Private};
+use natbox::lab::http::{Server, connect};
+use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, listen, wait_for};
 
 #[test]
-fn packets_from_an_address_of_the_other_line_are_counted() -> Result<()> {
+fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
-    let line = site.line(0);
-    let stray = site.line(1).published;
-    line.natbox.address("lo", stray, 32)?;
+    let uplink = site.uplink(0);
+    let stray = site.uplink(1).published;
+    uplink.natbox.address("lo", stray, 32)?;
     let watch = site.watch(0)?;
-    let frames = line.provider.received_frames("box0")?;
+    let frames = uplink.provider.received_frames("box0")?;
 
     // No box runs: its host itself sends, first as it may, then with the other line's address.
     let send = |from| {
-        line.natbox.enter(|| {
+        uplink.natbox.enter(|| {
             UdpSocket::bind((from, 80)).and_then(|socket| socket.send_to(b"x", (CLIENTS[0], 9)))
         })
     };
-    send(line.outside)??;
+    send(uplink.outside)??;
     for _ in 0..5 {
         send(stray)??;
     }
-    let tally = wait_for("the strays to be counted", || {
-        Ok(Some(watch.tally()).filter(|tally| tally.wrong >= 5))
+    let counts = wait_for("the strays to be counted", || {
+        Ok(Some(watch.counts()).filter(|counts| counts.wrong >= 5))
     })?;
-    ensure!(tally.wrong == 5 && tally.replies == 0, "{tally:?}");
-    let described = tally.first_wrong.unwrap_or_default();
+    ensure!(counts.wrong == 5 && counts.replies == 0, "{counts:?}");
+    let described = counts.first_wrong.unwrap_or_default();
     ensure!(described.starts_with(&format!("{stray} > {}", CLIENTS[0])), "{described}");
 
-    let crossed = line.provider.received_frames("box0")? - frames;
+    let crossed = uplink.provider.received_frames("box0")? - frames;
     let seen = watch.finish().frames;
     ensure!(crossed == seen, "{crossed} frames crossed the line, the capture saw {seen}");
     Ok(())
@@ -47,21 +47,21 @@ fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     let _natbox = site.start(1, &site.web_config(1))?;
     let _web = Server::start(vec![listen(site.server(), site.server_address(1), 80)?], None)?;
     // The host of box 1 is a plain router here, and the server's table for line 2 names it.
-    site.line(0).natbox.sysctl("net/ipv4/ip_forward", "1")?;
-    let wrong = site.line(0).inside.to_string();
+    site.uplink(0).natbox.sysctl("net/ipv4/ip_forward", "1")?;
+    let wrong = site.uplink(0).inside.to_string();
     site.server().ip(&["route", "replace", "default", "via", &wrong, "table", "102"])?;
     let watch = site.watch(0)?;
 
-    let patience = Duration::from_secs(1);
+    let timeout = Duration::from_secs(1);
     let attempt =
-        site.client().enter(|| connect(Some(CLIENTS[0]), site.line(1).endpoint(80), patience))?;
+        site.client().enter(|| connect(Some(CLIENTS[0]), site.uplink(1).endpoint(80), timeout))?;
     ensure!(attempt.is_err(), "a reply by the wrong line cannot open a connection");
-    let tally = watch.finish();
-    ensure!(tally.wrong >= 1 && tally.replies == 0, "{tally:?}");
+    let counts = watch.finish();
+    ensure!(counts.wrong >= 1 && counts.replies == 0, "{counts:?}");
     let wanted = format!("{} > {} protocol 6 ports 80 >", site.server_address(1), CLIENTS[0]);
     ensure!(
-        tally.first_wrong.as_ref().is_some_and(|first| first.starts_with(&wanted)),
-        "{tally:?}"
+        counts.first_wrong.as_ref().is_some_and(|first| first.starts_with(&wanted)),
+        "{counts:?}"
     );
     Ok(())
 }
