@@ -1,7 +1,6 @@
 //! Counters of one worker: plain integers, published by the engine once per batch.
 
-use super::verdict::DropReason;
-
+use crate::nat::verdict::DropReason;
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $field:ident,)+) => {
         /// What a worker has counted since it started.

@@ -1,0 +1,586 @@
+//! Fragments: every piece of a datagram goes where its first piece went (RFC 4787 REQ-14).
+//!
+//! Only the first piece has ports. So a datagram's *fate* is decided when the first piece comes, by the ordinary
+//! paths; later pieces get its addresses and its new identification, and pieces that come before it are held until it
+//! does. Nothing is reassembled.
+//!
+//! ```text
+//!   piece ─▶ overlaps another? ─ yes ─▶ the whole datagram is refused (RFC 1858; RFC 5722 for the reason)
+//!              │ no
+//!              ├─ first piece ─▶ ordinary path ─▶ fate ─▶ settle: held pieces are released
+//!              ├─ fate known ──▶ the same addresses
+//!              └─ fate unknown ─▶ held
+//! ```
+//!
+//! A datagram is forgotten once all its pieces have passed, so that its name is free for the next one; what is kept
+//! for ICMP errors about it is the number that it had come with ([`Fragments::original`]).
+//!
+//! Two workers may have pieces of one datagram at once. A piece is either entered before the fate is written down, and
+//! then released by the worker with the first piece, or after that, and then goes on by itself: none is lost between.
+//!
+//! Bounds: `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held pieces at one time, one [`SHARE`]th of each for
+//! one source, [`MAX_FRAGMENTS`] pieces a datagram, `timeouts.fragment` for each from its first arrival. Where room is
+//! short, the newcomer is let in and another goes: of the source that has its share, or of all when the store is full.
+//! Datagrams whose first piece was not sent on go first, then the others, each kind by age. So a source hurts itself
+//! alone; spoofed ones together cost another's datagram only if its pieces lie further apart than the flood needs to
+//! fill the store, and one that comes in order not even then unless the flood is of first pieces that pass. All of it
+//! sits behind one lock that packets in one piece never touch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::RandomState;
+use std::net::Ipv4Addr;
+
+use parking_lot::Mutex;
+
+use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
+use crate::nat::fragments::original_ids::OriginalIds;
+use crate::nat::verdict::DropReason;
+use crate::time::{Span, Tick};
+
+/// What became of a datagram's first piece, and so becomes of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    /// Sent on under this name.
+    Translated { to: DatagramId, inside: bool },
+    /// Handed back to the host.
+    PassedToHost,
+    /// Dropped.
+    Dropped(DropReason),
+}
+
+/// What to do with a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admit {
+    /// It is the first piece: find out its fate, then [`Fragments::settle`].
+    First,
+    /// The same as with the first piece.
+    Known(Disposition),
+    /// It is held until the first piece comes.
+    Held,
+    /// Drop it.
+    Refused(DropReason),
+}
+
+/// Held pieces that were given up, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LostFragments {
+    /// Their first piece did not come in time.
+    pub(crate) expired: u64,
+    /// They had to make room.
+    pub(crate) evicted: u64,
+    /// Another piece of their datagram contradicted one of them.
+    pub(crate) refused: u64,
+}
+
+/// The store.
+pub(crate) struct Fragments(Mutex<Store>);
+
+struct Store {
+    datagrams: HashMap<DatagramId, Datagram, RandomState>,
+    /// Every datagram, in the order in which they go when room is needed.
+    turns: BTreeMap<EvictionOrder, DatagramId>,
+    /// The same by source.
+    turns_of: BTreeSet<(Ipv4Addr, EvictionOrder)>,
+    holdings: HashMap<Ipv4Addr, SourceUsage, RandomState>,
+    originals: OriginalIds,
+    arrivals: u64,
+    held_bytes: usize,
+    capacity: usize,
+    lifetime: Span,
+    lost: LostFragments,
+}
+
+/// When it is a datagram's turn to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct EvictionOrder {
+    /// Its first piece was sent on.
+    sent_on: bool,
+    /// Number of its first arrival.
+    number: u64,
+}
+
+/// What one source has in the store.
+#[derive(Clone, Copy, Debug, Default)]
+struct SourceUsage {
+    datagrams: usize,
+    held_bytes: usize,
+}
+
+struct Datagram {
+    turn: EvictionOrder,
+    since: Tick,
+    pieces: Vec<FragmentRange>,
+    fate: Option<Disposition>,
+    refused: bool,
+    held: Vec<Box<[u8]>>,
+}
+
+impl Fragments {
+    /// Room for `capacity` datagrams, each for at most `lifetime`.
+    pub(crate) fn new(capacity: u32, lifetime: Span) -> Self {
+        let capacity = capacity.max(1) as usize;
+        Self(Mutex::new(Store {
+            datagrams: HashMap::default(),
+            turns: BTreeMap::new(),
+            turns_of: BTreeSet::new(),
+            holdings: HashMap::default(),
+            originals: OriginalIds::new(capacity, lifetime),
+            arrivals: 0,
+            held_bytes: 0,
+            capacity,
+            lifetime,
+            lost: LostFragments::default(),
+        }))
+    }
+
+    /// Takes note of a piece; `bytes` is the packet, kept if it must wait.
+    pub(crate) fn admit(
+        &self,
+        name: DatagramId,
+        piece: FragmentRange,
+        bytes: &[u8],
+        now: Tick,
+    ) -> Admit {
+        let mut store = self.0.lock();
+        store.forget_expired(now);
+        if !store.datagrams.contains_key(&name) {
+            store.make_room(name.source);
+            store.enter(name, now);
+        }
+        let datagram = store.datagrams.get_mut(&name).expect("it was found or entered just above");
+        if datagram.refused {
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        if datagram.pieces.contains(&piece) {
+            // The same piece twice does no harm, and once is enough.
+            return Admit::Refused(DropReason::FragmentDuplicate);
+        }
+        if datagram.pieces.len() == MAX_FRAGMENTS || datagram.contradicts(piece) {
+            datagram.refused = true;
+            store.lost.refused += store.take_held(name).len() as u64;
+            return Admit::Refused(DropReason::FragmentOverlap);
+        }
+        datagram.pieces.push(piece);
+        if piece.start == 0 {
+            return Admit::First;
+        }
+        if let Some(fate) = datagram.fate {
+            if datagram.is_complete() {
+                store.remove(name);
+            }
+            return Admit::Known(fate);
+        }
+        store.hold(name, bytes.into());
+        Admit::Held
+    }
+
+    /// Writes down a datagram's fate; returns the pieces that waited for it.
+    pub(crate) fn resolve(&self, name: DatagramId, fate: Disposition, now: Tick) -> Vec<Box<[u8]>> {
+        let mut store = self.0.lock();
+        if let Disposition::Translated { to, .. } = fate {
+            store.originals.note(to, name.identification, now);
+        }
+        let Some(datagram) = store.datagrams.get_mut(&name) else { return Vec::new() };
+        datagram.fate = Some(fate);
+        let (complete, turn) = (datagram.is_complete(), datagram.turn);
+        datagram.turn.sent_on = !matches!(fate, Disposition::Dropped(_));
+        let later = datagram.turn;
+        store.turns.remove(&turn);
+        store.turns.insert(later, name);
+        store.turns_of.remove(&(name.source, turn));
+        store.turns_of.insert((name.source, later));
+        let held = store.take_held(name);
+        if complete {
+            store.remove(name);
+        }
+        held
+    }
+
+    /// The identification that a datagram had come with which was sent on under this name, if that is still known.
+    pub(crate) fn original(&self, name: DatagramId) -> Option<u16> {
+        self.0.lock().originals.of(name)
+    }
+
+    /// Forgets what is too old, and tells which held pieces were lost since the last call.
+    pub(crate) fn expire(&self, now: Tick) -> LostFragments {
+        let mut store = self.0.lock();
+        store.forget_expired(now);
+        std::mem::take(&mut store.lost)
+    }
+}
+
+impl Store {
+    fn enter(&mut self, name: DatagramId, now: Tick) {
+        self.arrivals += 1;
+        let turn = EvictionOrder { sent_on: false, number: self.arrivals };
+        let datagram = Datagram {
+            turn,
+            since: now,
+            pieces: Vec::new(),
+            fate: None,
+            refused: false,
+            held: Vec::new(),
+        };
+        self.datagrams.insert(name, datagram);
+        self.turns.insert(turn, name);
+        self.turns_of.insert((name.source, turn));
+        self.holdings.entry(name.source).or_default().datagrams += 1;
+    }
+
+    fn forget_expired(&mut self, now: Tick) {
+        for sent_on in [false, true] {
+            while let Some((_, name)) =
+                self.turns.range(EvictionOrder { sent_on, number: 0 }..).next()
+            {
+                let (name, datagram) = (*name, &self.datagrams[name]);
+                if datagram.turn.sent_on != sent_on
+                    || !now.reached(datagram.since.after(self.lifetime))
+                {
+                    break;
+                }
+                self.lost.expired += self.remove(name).held.len() as u64;
+            }
+        }
+    }
+
+    /// Makes room for one more datagram of `source`.
+    fn make_room(&mut self, source: Ipv4Addr) {
+        let share = (self.capacity / SHARE).max(MIN_SOURCE_SHARE);
+        if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
+            let (_, turn) = self
+                .turns_of
+                .range((source, FIRST_EVICTION_ORDER)..)
+                .next()
+                .expect("it has its share");
+            self.evict(*turn);
+        }
+        while self.datagrams.len() >= self.capacity {
+            let (turn, _) = self.turns.first_key_value().expect("as many as there are datagrams");
+            self.evict(*turn);
+        }
+    }
+
+    /// Keeps a piece until its datagram's fate is known; others that wait make room for it.
+    fn hold(&mut self, name: DatagramId, bytes: Box<[u8]>) {
+        let own = self.datagrams[&name].turn;
+        let length = bytes.len();
+        while self.holdings[&name.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
+            let mut others =
+                self.turns_of.range((name.source, FIRST_EVICTION_ORDER)..).map(|(_, turn)| *turn);
+            self.evict(
+                others.find(|turn| *turn != own).expect("one datagram has less than a share"),
+            );
+        }
+        while self.held_bytes + length > MAX_HELD_BYTES {
+            let mut others = self.turns.keys().copied();
+            self.evict(others.find(|turn| *turn != own).expect("one datagram has less than all"));
+        }
+        self.held_bytes += length;
+        self.holdings.entry(name.source).or_default().held_bytes += length;
+        self.datagrams.get_mut(&name).expect("its own turn has not come").held.push(bytes);
+    }
+
+    fn evict(&mut self, turn: EvictionOrder) {
+        let name = self.turns[&turn];
+        self.lost.evicted += self.remove(name).held.len() as u64;
+    }
+
+    fn remove(&mut self, name: DatagramId) -> Datagram {
+        let held = self.take_held(name);
+        let mut datagram = self.datagrams.remove(&name).expect("the caller found it");
+        self.turns.remove(&datagram.turn);
+        self.turns_of.remove(&(name.source, datagram.turn));
+        let holding = self.holdings.get_mut(&name.source).expect("it held this datagram");
+        holding.datagrams -= 1;
+        if holding.datagrams == 0 {
+            self.holdings.remove(&name.source);
+        }
+        datagram.held = held;
+        datagram
+    }
+
+    fn take_held(&mut self, name: DatagramId) -> Vec<Box<[u8]>> {
+        let datagram = self.datagrams.get_mut(&name).expect("the caller found it");
+        let held = std::mem::take(&mut datagram.held);
+        let bytes: usize = held.iter().map(|piece| piece.len()).sum();
+        self.held_bytes -= bytes;
+        self.holdings.get_mut(&name.source).expect("it holds this datagram").held_bytes -= bytes;
+        held
+    }
+}
+
+impl Datagram {
+    /// Whether a piece overlaps another, or disagrees about where the datagram ends.
+    fn contradicts(&self, piece: FragmentRange) -> bool {
+        self.pieces.iter().any(|other| {
+            let overlaps = piece.start < other.end && other.start < piece.end;
+            let beyond = |last: &FragmentRange, any: &FragmentRange| {
+                !last.more && (any.end > last.end || !any.more)
+            };
+            overlaps || beyond(other, &piece) || beyond(&piece, other)
+        })
+    }
+
+    /// Whether every byte has been seen; pieces never overlap, so lengths tell.
+    fn is_complete(&self) -> bool {
+        let last = self.pieces.iter().find(|piece| !piece.more);
+        last.is_some_and(|last| {
+            self.pieces.iter().map(|piece| piece.end - piece.start).sum::<u32>() == last.end
+        })
+    }
+}
+
+/// Bytes of pieces that wait for their first one, over all datagrams.
+const MAX_HELD_BYTES: usize = 4 << 20;
+/// Pieces of one datagram: 64 KiB in pieces of 512 bytes.
+const MAX_FRAGMENTS: usize = 128;
+/// One source has at most this part of the datagrams and of the held bytes.
+const SHARE: usize = 8;
+/// Datagrams that a source may have however small the store is, if there is room.
+const MIN_SOURCE_SHARE: usize = 16;
+const FIRST_EVICTION_ORDER: EvictionOrder = EvictionOrder { sent_on: false, number: 0 };
+
+/// The pieces of one datagram do not overlap and end by 65,535; each comes with a header of at most 60 bytes. With one
+/// more, of any length, they still fit.
+const _: () = assert!(2 * 65_535 + MAX_FRAGMENTS * 60 <= MAX_HELD_BYTES / SHARE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::Protocol;
+
+    const NOW: Tick = Tick(1000);
+    const FATE: Disposition = Disposition::PassedToHost;
+
+    fn name(identification: u16) -> DatagramId {
+        let address = Ipv4Addr::new(192, 0, 2, 1);
+        DatagramId {
+            source: address,
+            destination: address,
+            protocol: Protocol::UDP,
+            identification,
+        }
+    }
+
+    fn store(capacity: u32) -> Fragments {
+        Fragments::new(capacity, Span::seconds(15))
+    }
+
+    fn piece(start: u32, end: u32, more: bool) -> FragmentRange {
+        FragmentRange { start, end, more }
+    }
+
+    const PIECES: [(u32, u32, bool); 3] = [(0, 8, true), (8, 16, true), (16, 20, false)];
+
+    #[test]
+    fn pieces_in_any_order_share_the_fate_of_the_first_and_leave_nothing_behind() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let store = store(10);
+            let mut passed = 0;
+            for index in order {
+                let (start, end, more) = PIECES[index];
+                match store.admit(name(1), piece(start, end, more), &[index as u8], NOW) {
+                    Admit::First => passed += 1 + store.resolve(name(1), FATE, NOW).len(),
+                    Admit::Known(FATE) => passed += 1,
+                    Admit::Held => {}
+                    other @ (Admit::Known(_) | Admit::Refused(_)) => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(passed, 3, "{order:?}");
+            let inner = store.0.lock();
+            assert_eq!(
+                (inner.datagrams.len(), inner.held_bytes, inner.lost),
+                (0, 0, LostFragments::default())
+            );
+            assert!(
+                inner.turns.is_empty() && inner.turns_of.is_empty() && inner.holdings.is_empty()
+            );
+        }
+    }
+
+    #[test]
+    fn an_overlap_refuses_the_whole_datagram_and_a_repeat_only_itself() {
+        for bad in
+            [piece(12, 24, true), piece(0, 16, true), piece(8, 12, true), piece(24, 32, false)]
+        {
+            let store = store(10);
+            store.admit(name(1), piece(8, 16, true), b"a", NOW);
+            store.admit(name(1), piece(16, 20, false), b"b", NOW);
+            assert_eq!(
+                store.admit(name(1), piece(8, 16, true), b"a", NOW),
+                Admit::Refused(DropReason::FragmentDuplicate)
+            );
+            assert_eq!(
+                store.admit(name(1), bad, b"c", NOW),
+                Admit::Refused(DropReason::FragmentOverlap),
+                "{bad:?}"
+            );
+            assert_eq!(
+                store.admit(name(1), piece(0, 8, true), b"d", NOW),
+                Admit::Refused(DropReason::FragmentOverlap)
+            );
+            assert_eq!(store.0.lock().held_bytes, 0);
+            assert_eq!(store.expire(NOW), LostFragments { refused: 2, ..LostFragments::default() });
+        }
+    }
+
+    #[test]
+    fn incomplete_datagrams_end_with_their_time_and_their_name_is_free_again() {
+        let store = store(10);
+        store.admit(name(1), piece(8, 16, true), b"a", NOW);
+        assert_eq!(store.expire(NOW.after(Span(14_999))), LostFragments::default());
+        assert_eq!(
+            store.expire(NOW.after(Span(15_000))),
+            LostFragments { expired: 1, ..LostFragments::default() }
+        );
+        assert_eq!(
+            store.admit(name(1), piece(0, 12, true), b"b", NOW.after(Span(15_001))),
+            Admit::First
+        );
+    }
+
+    #[test]
+    fn a_late_piece_does_not_join_a_datagram_whose_time_is_over() {
+        let store = store(10);
+        store.admit(name(1), piece(0, 8, true), b"a", NOW);
+        store.resolve(name(1), FATE, NOW);
+        assert_eq!(store.admit(name(1), piece(8, 16, true), b"b", NOW), Admit::Known(FATE));
+        let later = NOW.after(Span(15_000));
+        assert_eq!(store.admit(name(1), piece(16, 20, false), b"c", later), Admit::Held);
+    }
+
+    #[test]
+    fn a_name_is_free_for_the_next_datagram_once_all_pieces_have_passed() {
+        let store = store(10);
+        for _ in 0..3 {
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+            store.resolve(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
+        }
+    }
+
+    fn of_source(number: u32, identification: u16) -> DatagramId {
+        DatagramId { source: Ipv4Addr::from_bits(0xc633_6400 + number), ..name(identification) }
+    }
+
+    fn assert_consistent(store: &Fragments) {
+        let inner = store.0.lock();
+        let (count, bytes) = inner
+            .holdings
+            .values()
+            .fold((0, 0), |sum, holding| (sum.0 + holding.datagrams, sum.1 + holding.held_bytes));
+        let live = inner.datagrams.len();
+        assert!(live <= inner.capacity && inner.held_bytes <= MAX_HELD_BYTES);
+        assert_eq!((count, inner.turns.len(), inner.turns_of.len()), (live, live, live));
+        assert_eq!(bytes, inner.held_bytes);
+        for (name, datagram) in &inner.datagrams {
+            assert_eq!(inner.turns.get(&datagram.turn), Some(name));
+        }
+    }
+
+    /// UDP-14a: later pieces, first pieces that pass, and first pieces that are dropped, of one source.
+    #[test]
+    fn a_source_that_never_completes_its_datagrams_hurts_itself_alone() {
+        for kind in 0..3 {
+            let store = store(1000);
+            // Of another host: one in order, one of which a later piece came first.
+            assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+            store.resolve(name(1), FATE, NOW);
+            assert_eq!(store.admit(name(2), piece(8, 9, false), b"b", NOW), Admit::Held);
+            for number in 0..10_000 {
+                let flood = of_source(1, number);
+                if kind == 0 {
+                    assert_eq!(
+                        store.admit(flood, piece(8, 1448, true), &[0; 1460], NOW),
+                        Admit::Held
+                    );
+                } else {
+                    store.admit(flood, piece(0, 1440, true), &[0; 1460], NOW);
+                    let fate =
+                        if kind == 1 { FATE } else { Disposition::Dropped(DropReason::NoMapping) };
+                    store.resolve(flood, fate, NOW);
+                }
+            }
+            assert_consistent(&store);
+            assert!(store.0.lock().datagrams.len() <= 2 + 125);
+            assert_eq!(store.admit(name(1), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
+            assert_eq!(store.admit(name(2), piece(0, 8, true), b"a", NOW), Admit::First);
+            assert_eq!(store.resolve(name(2), FATE, NOW).len(), 1);
+        }
+    }
+
+    #[test]
+    fn spoofed_sources_take_no_room_from_datagrams_that_come_in_order() {
+        let store = store(100);
+        for round in 0..1000u16 {
+            store.admit(name(round), piece(0, 8, true), b"a", NOW);
+            store.resolve(name(round), FATE, NOW);
+            for number in 0..50 {
+                let flood = of_source(u32::from(round) * 50 + number, 7);
+                store.admit(flood, piece(8, 65_448, true), &[0; 65_460], NOW);
+                store.admit(of_source(1_000_000 + number, round), piece(0, 8, true), b"a", NOW);
+            }
+            assert_eq!(store.admit(name(round), piece(8, 9, false), b"b", NOW), Admit::Known(FATE));
+        }
+        assert_consistent(&store);
+        assert!(store.expire(NOW).evicted > 40_000);
+    }
+
+    #[test]
+    fn held_bytes_are_shared_out_too() {
+        let store = store(4096);
+        store.admit(name(1), piece(8, 9, false), b"b", NOW);
+        for number in 0..200 {
+            store.admit(of_source(1, number), piece(8, 65_448, true), &[0; 65_460], NOW);
+            assert!(store.0.lock().held_bytes <= MAX_HELD_BYTES / SHARE + 1);
+        }
+        assert_consistent(&store);
+        assert_eq!(store.admit(name(1), piece(0, 8, true), b"a", NOW), Admit::First);
+        assert_eq!(store.resolve(name(1), FATE, NOW).len(), 1);
+    }
+
+    #[test]
+    fn a_datagram_in_too_many_pieces_is_refused() {
+        let store = store(10);
+        store.admit(name(1), piece(0, 8, true), b"a", NOW);
+        for number in 1..MAX_FRAGMENTS as u32 {
+            store.admit(name(1), piece(number * 8, number * 8 + 8, true), b"a", NOW);
+        }
+        let more = piece(MAX_FRAGMENTS as u32 * 8, MAX_FRAGMENTS as u32 * 8 + 8, true);
+        assert_eq!(
+            store.admit(name(1), more, b"a", NOW),
+            Admit::Refused(DropReason::FragmentOverlap)
+        );
+    }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Accounts stay right whatever comes, and no piece is both held and gone.
+        #[test]
+        fn any_sequence_of_pieces_leaves_the_accounts_right(
+            arrivals in proptest::collection::vec((0..4u32, 0..6u16, 0..6u32, 1..4u32, any::<bool>(), 0..4000u32), 0..300),
+        ) {
+            let store = store(20);
+            let mut now = NOW;
+            let (mut held, mut released) = (0, 0);
+            for (source, identification, start, units, more, wait) in arrivals {
+                now = now.after(Span(wait));
+                let name = of_source(source, identification);
+                match store.admit(name, piece(start * 8, (start + units) * 8, more), &[0; 20_000], now) {
+                    Admit::First => {
+                        let fate = if source == 3 { Disposition::Dropped(DropReason::NoMapping) } else { FATE };
+                        released += store.resolve(name, fate, now).len() as u64;
+                    }
+                    Admit::Held => held += 1,
+                    Admit::Known(_) | Admit::Refused(_) => {}
+                }
+                assert_consistent(&store);
+            }
+            let lost = store.expire(now.after(Span(15_000)));
+            prop_assert_eq!(held, released + lost.expired + lost.evicted + lost.refused);
+            let inner = store.0.lock();
+            prop_assert!(inner.datagrams.is_empty() && inner.holdings.is_empty() && inner.held_bytes == 0);
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! FRAG-3: pieces of one datagram on several workers at once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Barrier};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::nat::policy::settings::{EndpointDependence, Forward, ForwardProtocol, Settings};
+use crate::nat::table::smp_tests::settings;
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::Translator;
+use crate::nat::verdict::Verdict;
+use crate::packet::{ChecksumMode, Payload, Protocol, builder, parse};
+use crate::time::Tick;
+
+const WORKERS: usize = 4;
+/// Datagrams whose pieces all workers have in hand at one time: below a source's share of the store.
+const AT_ONCE: u16 = 100;
+const ROUNDS: u16 = 60;
+const NOW: Tick = Tick(1000);
+
+#[test]
+fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
+    let published = [203, 0, 113, 10];
+    let settings = Settings {
+        forwards: vec![Forward {
+            name: "test".into(),
+            uplink: 0,
+            protocol: ForwardProtocol::Udp,
+            address: published.into(),
+            ports: (53, 53),
+            to_address: [10, 0, 0, 5].into(),
+            to_port: 53,
+        }],
+        fragments: 4096,
+        ..settings((1024, 65535), EndpointDependence::AddressAndPortDependent)
+    };
+    let nat = Arc::new(Translator::new(settings, WORKERS, NOW).expect("memory"));
+    let barrier = Arc::new(Barrier::new(WORKERS));
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|worker| {
+            let (nat, barrier) = (Arc::clone(&nat), Arc::clone(&barrier));
+            std::thread::spawn(move || {
+                let mut lane = nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
+                let mut passed = Vec::new();
+                for round in 0..ROUNDS {
+                    barrier.wait();
+                    for number in 0..AT_ONCE {
+                        // The first pieces take turns on the workers, and so do the others.
+                        let index = (worker + usize::from(number)) % WORKERS;
+                        let mut piece =
+                            datagram(round * AT_ONCE + number, published).swap_remove(index);
+                        let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
+                        let length = piece.len();
+                        piece.resize(2048, 0);
+                        let packet =
+                            Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
+                        match nat.translate_fragment(&mut lane, packet, NOW) {
+                            Verdict::Translated => passed.push(piece[..length].to_vec()),
+                            Verdict::Held => {}
+                            other @ (Verdict::PassToHost
+                            | Verdict::Answer(..)
+                            | Verdict::Drop(_)) => {
+                                panic!("{other:?}")
+                            }
+                        }
+                        passed.extend(lane.outbox.drain(..).map(Vec::from));
+                    }
+                }
+                passed
+            })
+        })
+        .collect();
+    let mut payloads: HashMap<u16, Vec<(u16, Vec<u8>)>> = HashMap::new();
+    for piece in workers.into_iter().flat_map(|worker| worker.join().expect("no panic")) {
+        let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
+        let Payload::Fragment { offset, identification, .. } = parsed.payload() else {
+            panic!("a fragment")
+        };
+        payloads.entry(identification).or_default().push((offset, piece[20..].to_vec()));
+    }
+    assert_eq!(payloads.len(), usize::from(ROUNDS * AT_ONCE), "datagrams");
+    for mut pieces in payloads.into_values() {
+        pieces.sort();
+        let number = u16::from_be_bytes([pieces[0].1[8], pieces[0].1[9]]);
+        let offsets: Vec<u16> = pieces.iter().map(|(offset, _)| *offset).collect();
+        assert_eq!(offsets, [0, 16, 32, 48]);
+        let payload: Vec<u8> = pieces.into_iter().flat_map(|(_, payload)| payload).collect();
+        assert_eq!(payload[8..], number.to_be_bytes().repeat(28));
+    }
+}
+
+/// A datagram in as many pieces as there are workers; its number fills it.
+fn datagram(number: u16, to: [u8; 4]) -> Vec<Vec<u8>> {
+    let tuple = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], 4444), (to, 53));
+    let mut packet = builder::udp(tuple, &number.to_be_bytes().repeat(28));
+    builder::set_identification(&mut packet, number);
+    builder::fragments(&packet, 16)
+}

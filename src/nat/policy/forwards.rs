@@ -1,0 +1,86 @@
+//! Static forwards: published endpoint to server endpoint, and back. Read-only while packets flow.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use crate::nat::policy::settings::{Forward, ForwardProtocol, Settings};
+use crate::packet::{Endpoint, Protocol};
+
+/// The forwards of a box, by either end.
+pub(crate) struct Forwards {
+    by_external: HashMap<Ipv4Addr, Vec<Forward>>,
+    by_inside: HashMap<Ipv4Addr, Vec<Forward>>,
+}
+
+impl Forwards {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let mut by_external: HashMap<_, Vec<_>> = HashMap::new();
+        let mut by_inside: HashMap<_, Vec<_>> = HashMap::new();
+        for forward in &settings.forwards {
+            by_external.entry(forward.address).or_default().push(forward.clone());
+            by_inside.entry(forward.to_address).or_default().push(forward.clone());
+        }
+        // A whole-address forward yields to a narrower one on the same address.
+        for list in by_external.values_mut().chain(by_inside.values_mut()) {
+            list.sort_by_key(|forward| forward.protocol == ForwardProtocol::Any);
+        }
+        Self { by_external, by_inside }
+    }
+
+    /// The server endpoint behind a published one.
+    pub(crate) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
+        self.by_external.get(&external.address)?.iter().find_map(|forward| {
+            let (first, last) = forward.ports;
+            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port)).then(
+                || Endpoint::new(forward.to_address, forward.to_port + (external.port - first)),
+            )
+        })
+    }
+
+    /// Whether anything is forwarded to this inside host.
+    pub(crate) fn has_server(&self, host: Ipv4Addr) -> bool {
+        self.by_inside.contains_key(&host)
+    }
+
+    /// An address of an uplink at which something of this inside host is published.
+    pub(crate) fn address_of(&self, host: Ipv4Addr, uplink: u8) -> Option<Ipv4Addr> {
+        self.by_inside
+            .get(&host)?
+            .iter()
+            .find(|forward| forward.uplink == uplink)
+            .map(|forward| forward.address)
+    }
+
+    /// Whether a server endpoint is published in more than one place.
+    pub(crate) fn published_more_than_once(&self, protocol: Protocol, inside: Endpoint) -> bool {
+        self.published_endpoints(protocol, inside).nth(1).is_some()
+    }
+
+    /// The published endpoint of a server endpoint; over `uplink` if it is published there, else over any.
+    pub(crate) fn published(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+        uplink: Option<u8>,
+    ) -> Option<(u8, Endpoint)> {
+        let mut published_endpoints = self.published_endpoints(protocol, inside).peekable();
+        let first = published_endpoints.peek().copied();
+        published_endpoints
+            .find(|(number, _)| uplink.is_none_or(|uplink| uplink == *number))
+            .or(first)
+    }
+
+    /// Where a server endpoint is published: uplink and endpoint.
+    fn published_endpoints(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+    ) -> impl Iterator<Item = (u8, Endpoint)> {
+        self.by_inside.get(&inside.address).into_iter().flatten().filter_map(move |forward| {
+            let (first, last) = forward.ports;
+            let distance = inside.port.checked_sub(forward.to_port)?;
+            (forward.protocol.covers(protocol) && distance <= last - first)
+                .then(|| (forward.uplink, Endpoint::new(forward.address, first + distance)))
+        })
+    }
+}

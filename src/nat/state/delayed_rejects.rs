@@ -1,0 +1,48 @@
+//! SYNs from outside that wait for their rejection (RFC 5382 REQ-4).
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+
+use crate::packet::{ChecksumMode, Tuple};
+use crate::time::Tick;
+
+/// SYNs that wait, oldest first; at most [`MAX_WAITING`]. When there is no room, newcomers are met with silence.
+#[derive(Default)]
+pub(crate) struct DelayedRejects(Mutex<VecDeque<DelayedReject>>);
+
+/// A SYN that waits.
+pub(crate) struct DelayedReject {
+    /// When it is rejected.
+    pub(crate) due: Tick,
+    /// Its tuple.
+    pub(crate) tuple: Tuple,
+    /// The whole packet.
+    pub(crate) packet: Box<[u8]>,
+    /// How its checksum stands.
+    pub(crate) checksum: ChecksumMode,
+}
+
+impl DelayedRejects {
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+
+    /// Adds one; drops it when [`MAX_WAITING`] wait already.
+    pub(crate) fn push(&self, reject: DelayedReject) {
+        let mut waiting = self.0.lock();
+        if waiting.len() < MAX_WAITING {
+            waiting.push_back(reject);
+        }
+    }
+
+    /// Takes one whose time has come.
+    pub(crate) fn due(&self, now: Tick) -> Option<DelayedReject> {
+        let mut waiting = self.0.lock();
+        if now.reached(waiting.front()?.due) { waiting.pop_front() } else { None }
+    }
+}
+
+/// SYNs kept at one time.
+const MAX_WAITING: usize = 1024;

@@ -1,0 +1,115 @@
+//! ICMP errors of the box's own: to whom, from whom, and not too many.
+//!
+//! Every receiver has a bucket of tokens (RFC 1812 section 4.3.2.8): as many errors a second as are allowed, and one
+//! second's worth at once. Buckets are picked by a keyed hash of the receiver and each error costs a little more or
+//! less by chance, so that nobody can read off a budget what somebody else was told (RFC 6056's concern; CVE-2020-25705).
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::time::Tick;
+
+/// The buckets.
+pub(crate) struct IcmpErrorLimiter {
+    hasher: RandomState,
+    /// Time of the last answer in the upper half, tokens left then in the lower. Relaxed: a bucket is nothing else.
+    buckets: Box<[AtomicU64]>,
+    /// Errors a second, and at once; 0: no limit.
+    rate: u32,
+}
+
+impl IcmpErrorLimiter {
+    pub(crate) fn new(rate: u32, now: Tick) -> Self {
+        let full = pack(now, capacity(rate));
+        let buckets =
+            (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
+        Self { hasher: RandomState::new(), buckets, rate }
+    }
+
+    /// Whether `receiver` may be told something now, at this price; counts it.
+    pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
+        self.admit_at(receiver, TOKEN - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD), now)
+    }
+
+    fn admit_at(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {
+        if self.rate == 0 {
+            return true;
+        }
+        let bucket = &self.buckets[self.hasher.hash_one(receiver) as usize % BUCKETS];
+        let taken = bucket.fetch_update(Relaxed, Relaxed, |packed| {
+            let (last, left) = ((packed >> 32) as u32, packed as u32);
+            // A worker's clock may be behind another's by a batch.
+            let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
+            // So many errors a second are as many thousandths a millisecond.
+            let grown = u64::from(left) + u64::from(passed) * u64::from(self.rate);
+            let tokens = grown.min(u64::from(capacity(self.rate))) as u32;
+            tokens.checked_sub(cost).map(|rest| pack(now, rest))
+        });
+        taken.is_ok()
+    }
+}
+
+/// One second's worth, the last one of it at any price.
+fn capacity(rate: u32) -> u32 {
+    rate * TOKEN + COST_SPREAD / 2
+}
+
+fn pack(time: Tick, tokens: u32) -> u64 {
+    u64::from(time.0) << 32 | u64::from(tokens)
+}
+
+/// What one error costs, on average.
+const TOKEN: u32 = 1000;
+/// Between the cheapest and the dearest.
+const COST_SPREAD: u32 = 500;
+/// Buckets, 8 bytes each.
+const BUCKETS: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 6);
+
+    fn admitted(limits: &IcmpErrorLimiter, host: Ipv4Addr, now: Tick) -> usize {
+        (0..1000).filter(|_| limits.admit_at(host, TOKEN, now)).count()
+    }
+
+    #[test]
+    fn a_host_is_told_one_seconds_worth_at_once_and_then_so_many_a_second() {
+        let start = Tick(u32::MAX - 1500);
+        let limits = IcmpErrorLimiter::new(20, start);
+        assert_eq!(admitted(&limits, HOST, start), 20);
+        assert_eq!(admitted(&limits, HOST, start.after(crate::time::Span(100))), 2);
+        assert_eq!(admitted(&limits, OTHER, start), 20, "each host has its own");
+        assert_eq!(
+            admitted(&limits, HOST, start.after(crate::time::Span(3000))),
+            20,
+            "also when the clock wraps"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_adds_nothing() {
+        let limits = IcmpErrorLimiter::new(5, Tick(1000));
+        assert_eq!(admitted(&limits, HOST, Tick(1000)), 5);
+        assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
+    }
+
+    /// With one error a second the dearer half of first errors was refused.
+    #[test]
+    fn the_first_error_is_told_at_any_price() {
+        let dearest = TOKEN + COST_SPREAD / 2;
+        assert!(IcmpErrorLimiter::new(1, Tick(0)).admit_at(HOST, dearest, Tick(0)));
+    }
+
+    #[test]
+    fn no_limit_is_none() {
+        assert_eq!(admitted(&IcmpErrorLimiter::new(0, Tick(0)), HOST, Tick(0)), 1000);
+    }
+}

@@ -1,0 +1,6 @@
+//! State that the workers share beside sessions, mappings and fragments.
+
+pub(crate) mod delayed_rejects;
+pub(crate) mod icmp_errors;
+pub(crate) mod notifications;
+pub(crate) mod uplink_states;

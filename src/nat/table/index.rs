@@ -1,0 +1,326 @@
+//! The index: from the hash of a key to the ids of records, lock-sharded, of fixed size.
+//!
+//! A bucket is one cache line: eight 16-bit tags, eight ids, and a count of the entries that wanted this bucket but
+//! sit in a later one because it was full. A look-up reads the home bucket and goes on to the next only while that
+//! count is not zero, so there are no tombstones, and an entry is found at any fill up to the last slot.
+//!
+//! ```text
+//!   bucket (64 bytes)   | tags 8 x u16 | ids 8 x u32 | passed u32 | spare |
+//!   shard               bucket bucket bucket ... bucket      one lock; probing wraps inside the shard
+//!   index               shard shard shard ... shard          upper half of the hash picks bucket and thereby shard
+//! ```
+//!
+//! The lock of a shard guards its buckets, and keeps every record alive that they name: whoever frees a record must
+//! first take its entries out. The tag of an empty slot is zero.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::nat::table::key::KeyHash;
+use crate::nat::table::region::Region;
+
+/// What an entry points at: a record's id and which of its two tuples was hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(pub(crate) u32);
+
+/// One cache line of the index. Fields are guarded by the shard's lock; reads without it only guide prefetching.
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    tags: [AtomicU64; 2],
+    entries: [AtomicU32; SLOTS],
+    overflow: AtomicU32,
+    spare: [AtomicU32; 3],
+}
+
+const SLOTS: usize = 8;
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+/// The index. See the module doc.
+pub(crate) struct Index {
+    buckets: Region<Bucket>,
+    shards: Box<[Shard]>,
+    /// Buckets per shard are a power of two.
+    shard_shift: u32,
+}
+
+#[repr(align(64))]
+struct Shard(Mutex<()>);
+
+/// Holds a shard, or the two shards of a session's keys.
+pub(crate) struct Locked<'a> {
+    index: &'a Index,
+    _first: MutexGuard<'a, ()>,
+    _second: Option<MutexGuard<'a, ()>>,
+}
+
+/// No slot is left in the shard.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ShardFull;
+
+impl Index {
+    /// Room for `entries` entries at half fill, so that a shard is full only when chance is out of the question;
+    /// small indexes have one shard, which is full only when all are.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub(crate) fn new(entries: usize) -> io::Result<Self> {
+        let wanted = (entries * 2).div_ceil(SLOTS).max(1);
+        let shard_buckets =
+            wanted.div_ceil(MAX_SHARDS).max(MIN_SHARD_BUCKETS.min(wanted)).next_power_of_two();
+        let shards = wanted.div_ceil(shard_buckets);
+        Ok(Self {
+            buckets: Region::map(shards * shard_buckets)?,
+            shards: (0..shards).map(|_| Shard(Mutex::new(()))).collect(),
+            shard_shift: shard_buckets.trailing_zeros(),
+        })
+    }
+
+    /// Fetches the home bucket of `hash` into the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        self.buckets.prefetch(self.home_bucket(hash));
+    }
+
+    /// The first entry in the home bucket whose tag fits: most likely the one that a look-up will find. Reads
+    /// without the lock, so it is a hint and nothing else.
+    #[inline]
+    pub(crate) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
+        let bucket = &self.buckets[self.home_bucket(hash)];
+        bucket
+            .matching_slots(tag(hash))
+            .next()
+            .map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
+    }
+
+    /// Locks the shard of a key.
+    #[inline]
+    pub(crate) fn lock(&self, hash: KeyHash) -> Locked<'_> {
+        let shard = self.shard_of(self.home_bucket(hash));
+        Locked { index: self, _first: self.shards[shard].0.lock(), _second: None }
+    }
+
+    /// Locks the shards of two keys, in ascending order, so that two workers cannot wait for each other.
+    pub(crate) fn lock_both(&self, one: KeyHash, other: KeyHash) -> Locked<'_> {
+        let (one, other) =
+            (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
+        let first = self.shards[one.min(other)].0.lock();
+        let second = (one != other).then(|| self.shards[one.max(other)].0.lock());
+        Locked { index: self, _first: first, _second: second }
+    }
+
+    /// Buckets that entries passed over, as many times as they did: 0 if every entry lies in the bucket that it wants.
+    #[cfg(test)]
+    pub(crate) fn displacement(&self) -> u32 {
+        (0..self.buckets.len()).map(|bucket| self.buckets[bucket].overflow.load(Relaxed)).sum()
+    }
+
+    #[inline]
+    fn home_bucket(&self, hash: KeyHash) -> usize {
+        (((hash.0 >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn shard_of(&self, bucket: usize) -> usize {
+        bucket >> self.shard_shift
+    }
+
+    /// The bucket after `bucket` in its shard's ring.
+    #[inline]
+    fn next_bucket(&self, bucket: usize) -> usize {
+        let mask = (1 << self.shard_shift) - 1;
+        (bucket & !mask) | ((bucket + 1) & mask)
+    }
+}
+
+impl Locked<'_> {
+    /// Finds the entry of `hash` that `is_it` accepts. The key must belong to a locked shard.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        hash: KeyHash,
+        mut is_it: impl FnMut(Entry) -> bool,
+    ) -> Option<Entry> {
+        let tag = tag(hash);
+        let mut bucket = self.index.home_bucket(hash);
+        for _ in 0..1usize << self.index.shard_shift {
+            let line = &self.index.buckets[bucket];
+            for slot in line.matching_slots(tag) {
+                let entry = Entry(line.entries[slot].load(Relaxed));
+                if is_it(entry) {
+                    return Some(entry);
+                }
+            }
+            if line.overflow.load(Relaxed) == 0 {
+                return None;
+            }
+            bucket = self.index.next_bucket(bucket);
+        }
+        None
+    }
+
+    /// Adds an entry. The key must belong to a locked shard.
+    pub(crate) fn insert(&self, hash: KeyHash, entry: Entry) -> Result<(), ShardFull> {
+        let home = self.index.home_bucket(hash);
+        let mut bucket = home;
+        for _ in 0..1usize << self.index.shard_shift {
+            let line = &self.index.buckets[bucket];
+            if let Some(slot) = line.matching_slots(EMPTY).next() {
+                line.entries[slot].store(entry.0, Relaxed);
+                line.set_tag(slot, tag(hash));
+                self.change_overflow(home, bucket, 1);
+                return Ok(());
+            }
+            bucket = self.index.next_bucket(bucket);
+        }
+        Err(ShardFull)
+    }
+
+    /// Takes an entry out; false when it is not there. The key must belong to a locked shard.
+    pub(crate) fn remove(&self, hash: KeyHash, entry: Entry) -> bool {
+        let tag = tag(hash);
+        let home = self.index.home_bucket(hash);
+        let mut bucket = home;
+        for _ in 0..1usize << self.index.shard_shift {
+            let line = &self.index.buckets[bucket];
+            let found =
+                line.matching_slots(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
+            if let Some(slot) = found {
+                line.set_tag(slot, EMPTY);
+                self.change_overflow(home, bucket, -1);
+                return true;
+            }
+            if line.overflow.load(Relaxed) == 0 {
+                return false;
+            }
+            bucket = self.index.next_bucket(bucket);
+        }
+        false
+    }
+
+    /// Counts an entry of `home` that sits in `last` in, or out of, every bucket it passed over.
+    fn change_overflow(&self, home: usize, last: usize, by: i32) {
+        let mut bucket = home;
+        while bucket != last {
+            let passed = &self.index.buckets[bucket].overflow;
+            passed.store(passed.load(Relaxed).wrapping_add_signed(by), Relaxed);
+            bucket = self.index.next_bucket(bucket);
+        }
+    }
+}
+
+impl Bucket {
+    /// Slots whose tag is `tag`, lowest first.
+    #[inline]
+    fn matching_slots(&self, tag: u16) -> impl Iterator<Item = usize> + use<> {
+        let words = [self.tags[0].load(Relaxed), self.tags[1].load(Relaxed)];
+        let mut candidates = equal_lanes(words[0], tag) | equal_lanes(words[1], tag) << 4;
+        std::iter::from_fn(move || {
+            (candidates != 0).then(|| {
+                let slot = candidates.trailing_zeros() as usize;
+                candidates &= candidates - 1;
+                slot
+            })
+        })
+    }
+
+    fn set_tag(&self, slot: usize, tag: u16) {
+        let word = &self.tags[slot / 4];
+        let shift = slot % 4 * 16;
+        word.store(word.load(Relaxed) & !(0xffff << shift) | u64::from(tag) << shift, Relaxed);
+    }
+}
+
+/// A bit for each of the four 16-bit lanes of `word` that equals `tag`; exact, no false lanes.
+#[inline]
+fn equal_lanes(word: u64, tag: u16) -> u32 {
+    const LOW: u64 = 0x7fff_7fff_7fff_7fff;
+    let difference = word ^ (u64::from(tag) * 0x0001_0001_0001_0001);
+    // The top bit of a lane ends up clear only when all 16 bits of the difference are.
+    let unequal = ((difference & LOW) + LOW) | difference;
+    let equal = !unequal & !LOW;
+    (equal.wrapping_mul(0x0000_2000_4000_8001) >> 60) as u32
+}
+
+#[inline]
+fn tag(hash: KeyHash) -> u16 {
+    (hash.0 as u16).max(1)
+}
+
+const EMPTY: u16 = 0;
+const MAX_SHARDS: usize = 1024;
+const MIN_SHARD_BUCKETS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn equal_lanes_finds_exactly_the_equal_ones() {
+        let samples = [0u16, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
+        for tag in samples {
+            for mask in 0..4096usize {
+                let lanes = [0, 1, 2, 3].map(|lane| samples[mask >> (3 * lane) & 7]);
+                let word =
+                    lanes.iter().rev().fold(0u64, |word, lane| word << 16 | u64::from(*lane));
+                let expected = (0..4)
+                    .filter(|lane| lanes[*lane] == tag)
+                    .fold(0, |bits, lane| bits | 1 << lane);
+                assert_eq!(equal_lanes(word, tag), expected, "{lanes:x?} {tag:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_index_takes_every_slot_even_when_all_keys_want_one_bucket() {
+        let index = Index::new(100).expect("memory");
+        let slots = index.buckets.len() * SLOTS;
+        let hash = KeyHash(0x1234);
+        let locked = index.lock(hash);
+        for id in 0..slots as u32 {
+            locked.insert(hash, Entry(id)).expect("there is room");
+        }
+        assert_eq!(locked.insert(hash, Entry(0)), Err(ShardFull));
+        for id in 0..slots as u32 {
+            assert_eq!(locked.find(hash, |entry| entry.0 == id), Some(Entry(id)));
+        }
+        for id in (0..slots as u32).rev() {
+            assert!(locked.remove(hash, Entry(id)));
+            assert!(!locked.remove(hash, Entry(id)));
+        }
+        assert!(index.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set_of_pairs(
+            entries in 1usize..200,
+            operations in prop::collection::vec((0u64..40, 0u32..6, prop::bool::weighted(0.6)), 1..600),
+        ) {
+            let index = Index::new(entries).expect("memory");
+            let room = index.buckets.len() * SLOTS;
+            let mut model = HashSet::new();
+            for (number, id, add) in operations {
+                // Few buckets and few tags, so that chains and equal tags are the rule; every entry has one hash.
+                let hash = KeyHash(((number % 7) << 61) | ((number % 3) << 40) | (number % 4));
+                let entry = Entry(number as u32 * 8 + id);
+                let locked = index.lock(hash);
+                prop_assert_eq!(locked.find(hash, |other| other == entry).is_some(), model.contains(&entry.0));
+                let present = model.contains(&entry.0);
+                if add && !present && locked.insert(hash, entry).is_ok() {
+                    model.insert(entry.0);
+                } else if add && !present {
+                    prop_assert!(index.shards.len() > 1 || model.len() == room);
+                } else if !add {
+                    prop_assert_eq!(locked.remove(hash, entry), present);
+                    model.remove(&entry.0);
+                }
+            }
+        }
+    }
+}

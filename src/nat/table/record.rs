@@ -1,0 +1,172 @@
+//! The session record: 64 bytes of plain data, one cache line.
+//!
+//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival. A packet that matches
+//! one is rewritten to the mirror image of the other. Forwards, outbound sessions and hairpin differ only in the
+//! tuples.
+//!
+//! Who may touch what:
+//! * tuples, protocol, origin and uplink are written before the record's keys enter the index and never while they
+//!   are in it, so whoever holds the shard of either key reads them freely;
+//! * state, last-seen and TCP fields are written by whoever holds the shard of the packet's own key. The two
+//!   directions may run on two workers at once: each field is then simply the later writer's, which costs at most a
+//!   refresh or a window edge, never a wrong translation;
+//! * the links and the slot belong to the record's pool and are guarded by its lock.
+//!
+//! All accesses are relaxed: the shard's and the pool's locks order them.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use crate::nat::table::key::Key;
+use crate::nat::table::session::{NewSession, SessionKind};
+use crate::nat::tracking::direction::Direction;
+use crate::nat::tracking::state::{IdleTimeouts, State};
+use crate::nat::tracking::tcp_state::{SequenceCheck, TcpState};
+use crate::nat::tracking::tcp_window::{Segment, TcpFields};
+use crate::time::Tick;
+
+/// One session. See the module doc.
+#[repr(C, align(64))]
+pub(crate) struct Record {
+    original_addresses: AtomicU64,
+    reply_addresses: AtomicU64,
+    original_ports: AtomicU32,
+    reply_ports: AtomicU32,
+    protocol: AtomicU8,
+    origin: AtomicU8,
+    uplink: AtomicU8,
+    state: AtomicU8,
+    last_seen: AtomicU32,
+    /// Window of each direction; see [`crate::nat::tracking::tcp_window`].
+    pub(crate) tcp: TcpFields,
+    /// Next and previous record in the pool's list.
+    pub(crate) next: AtomicU32,
+    pub(crate) previous: AtomicU32,
+    /// Slot of the wheel that the record hangs in.
+    pub(crate) slot: AtomicU16,
+}
+
+const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
+
+impl Record {
+    /// Fills a free record. The caller holds the pool's lock and has not yet entered it into the index.
+    pub(crate) fn fill(&self, new: &NewSession, now: Tick) {
+        self.original_addresses.store(new.original.addresses, Relaxed);
+        self.original_ports.store(new.original.ports, Relaxed);
+        self.reply_addresses.store(new.reply.addresses, Relaxed);
+        self.reply_ports.store(new.reply.ports, Relaxed);
+        self.protocol.store(new.original.protocol, Relaxed);
+        self.origin.store(new.origin.number(), Relaxed);
+        self.uplink.store(new.uplink, Relaxed);
+        self.state.store(new.state.number(), Relaxed);
+        self.last_seen.store(now.0.wrapping_sub(new.idle.0), Relaxed);
+        self.tcp.reset();
+    }
+
+    /// The tuple of a direction, as its packets arrive.
+    #[inline]
+    pub(crate) fn key(&self, direction: Direction) -> Key {
+        let (addresses, ports) = match direction {
+            Direction::Original => (&self.original_addresses, &self.original_ports),
+            Direction::Reply => (&self.reply_addresses, &self.reply_ports),
+        };
+        Key {
+            addresses: addresses.load(Relaxed),
+            ports: ports.load(Relaxed),
+            protocol: self.protocol.load(Relaxed),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn origin(&self) -> SessionKind {
+        SessionKind::from_number(self.origin.load(Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn uplink(&self) -> u8 {
+        self.uplink.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> State {
+        State::from_number(self.state.load(Relaxed))
+    }
+
+    /// The moment at which the session ends if nothing more comes.
+    #[inline]
+    pub(crate) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {
+        Tick(self.last_seen.load(Relaxed)).after(idle_timeouts.of(self.state()))
+    }
+
+    /// Counts a packet in: refreshes the session and moves its state. True when the session now ends earlier than
+    /// its state before allowed, so that its place in the wheel is too late.
+    #[inline]
+    pub(crate) fn track(
+        &self,
+        direction: Direction,
+        segment: Option<&Segment>,
+        now: Tick,
+        idle_timeouts: &IdleTimeouts,
+    ) -> bool {
+        let before = self.state();
+        let mut refreshes = true;
+        let after = match (before, segment) {
+            (State::Tcp(state), Some(segment)) => {
+                let placement = self.tcp.check(direction, segment);
+                let next = state.after(direction, segment.flags, placement);
+                let anew = placement == SequenceCheck::Reopened
+                    || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
+                let believed = if segment.flags.syn() && state.is_opening() {
+                    // Another attempt has other numbers, and an answer to an old one had wrong ones.
+                    self.tcp.reset_direction(direction);
+                    SequenceCheck::InWindow
+                } else if next != state && anew {
+                    self.tcp.reset();
+                    SequenceCheck::InWindow
+                } else {
+                    placement
+                };
+                self.tcp.advance(direction, segment, believed);
+                // A reset that changes nothing is a guess, or an answer to a stray segment (RFC 7857 section 7.1).
+                refreshes = !segment.flags.rst() || next != state;
+                State::Tcp(next)
+            }
+            (State::Udp | State::DnsReplied | State::Tentative, _) => {
+                refreshes = idle_timeouts.inbound_refresh
+                    || !self.origin().is_inbound_over_mapping(direction);
+                match direction {
+                    Direction::Reply if self.original_ports.load(Relaxed) & 0xffff == DNS_PORT => {
+                        State::DnsReplied
+                    }
+                    Direction::Original if before == State::Tentative => State::Tentative,
+                    Direction::Original | Direction::Reply => State::Udp,
+                }
+            }
+            (state @ (State::Tcp(_) | State::Icmp | State::Other), _) => state,
+        };
+        if refreshes {
+            self.last_seen.store(now.0, Relaxed);
+        }
+        if after == before {
+            return false;
+        }
+        self.state.store(after.number(), Relaxed);
+        idle_timeouts.of(after) < idle_timeouts.of(before)
+    }
+}
+
+const DNS_PORT: u32 = 53;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_origins_survive_their_numbers() {
+        for number in 0..State::COUNT as u8 {
+            assert_eq!(State::from_number(number).number(), number);
+        }
+        for number in 0..16 {
+            assert_eq!(SessionKind::from_number(number).number(), number);
+        }
+    }
+}

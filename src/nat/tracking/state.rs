@@ -1,0 +1,112 @@
+//! The state of a session of any protocol, and how long each may idle.
+
+use crate::nat::policy::settings::Timeouts;
+use crate::nat::tracking::tcp_state::TcpState;
+use crate::time::Span;
+
+/// State of a session of any protocol; indexes [`IdleTimeouts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// TCP.
+    Tcp(TcpState),
+    /// UDP.
+    Udp,
+    /// UDP to port 53 whose last packet was an answer.
+    DnsReplied,
+    /// ICMP query.
+    Icmp,
+    /// Any other protocol, tracked by addresses.
+    Other,
+    /// UDP from a server that is published in several places, until somebody answers: where it belongs is a guess.
+    Tentative,
+}
+
+impl State {
+    /// Number of distinct states.
+    pub const COUNT: usize = TcpState::ALL.len() + 5;
+
+    #[inline]
+    pub(crate) fn number(self) -> u8 {
+        let base = TcpState::ALL.len() as u8;
+        match self {
+            Self::Tcp(state) => state as u8,
+            Self::Udp => base,
+            Self::DnsReplied => base + 1,
+            Self::Icmp => base + 2,
+            Self::Other => base + 3,
+            Self::Tentative => base + 4,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn from_number(number: u8) -> Self {
+        match number.checked_sub(TcpState::ALL.len() as u8) {
+            None => Self::Tcp(TcpState::ALL[number as usize]),
+            Some(0) => Self::Udp,
+            Some(1) => Self::DnsReplied,
+            Some(2) => Self::Icmp,
+            Some(3) => Self::Other,
+            Some(_) => Self::Tentative,
+        }
+    }
+
+    /// Word for listings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp(TcpState::SynOriginal | TcpState::SynReply) => "syn",
+            Self::Tcp(TcpState::SynBoth) => "syn-recv",
+            Self::Tcp(TcpState::Midstream | TcpState::MidstreamFin) => "midstream",
+            Self::Tcp(TcpState::Established) => "established",
+            Self::Tcp(TcpState::FinOriginal | TcpState::FinReply) => "half-closed",
+            Self::Tcp(TcpState::FinBoth) => "closed",
+            Self::Tcp(TcpState::Reset) => "reset",
+            Self::Udp => "udp",
+            Self::DnsReplied => "dns-replied",
+            Self::Icmp => "icmp",
+            Self::Other => "other",
+            Self::Tentative => "tentative",
+        }
+    }
+}
+
+/// Idle timeout of every state.
+#[derive(Clone, Copy, Debug)]
+pub struct IdleTimeouts {
+    spans: [Span; State::COUNT],
+    pub(crate) inbound_refresh: bool,
+}
+
+impl IdleTimeouts {
+    /// The timeouts of the configuration, spread over the states.
+    pub fn new(timeouts: &Timeouts) -> Self {
+        let mut spans = [timeouts.udp; State::COUNT];
+        for state in TcpState::ALL {
+            spans[state as usize] = match state {
+                TcpState::SynOriginal | TcpState::SynReply => timeouts.tcp_syn,
+                TcpState::SynBoth
+                | TcpState::Midstream
+                | TcpState::MidstreamFin
+                | TcpState::FinBoth
+                | TcpState::Reset => timeouts.tcp_transitory,
+                TcpState::Established | TcpState::FinOriginal | TcpState::FinReply => {
+                    timeouts.tcp_established
+                }
+            };
+        }
+        spans[State::DnsReplied.number() as usize] = timeouts.udp_dns;
+        spans[State::Icmp.number() as usize] = timeouts.icmp;
+        spans[State::Other.number() as usize] = timeouts.udp;
+        Self { spans, inbound_refresh: true }
+    }
+
+    /// Whether packets from outside keep dynamic UDP sessions alive (RFC 4787 REQ-6a).
+    pub fn with_inbound_refresh(self, inbound_refresh: bool) -> Self {
+        Self { inbound_refresh, ..self }
+    }
+
+    /// How long a session in `state` may idle.
+    #[inline]
+    pub fn of(&self, state: State) -> Span {
+        self.spans[usize::from(state.number())]
+    }
+}

@@ -1,0 +1,435 @@
+//! Window tracking: where a segment lies relative to what both sides have said.
+//!
+//! Kept per direction D: the sequence number after the last byte D sent, the highest acknowledgement D sent, and the
+//! largest window D advertised. A segment of D is *exact* when its sequence number is what the other side
+//! acknowledged last or what D itself would send next; it is *in the window* when it lies no further than one window
+//! before or after the other side's acknowledgement. But for SYN and RST it must acknowledge what the other side sent,
+//! give or take a window (RFC 5961 section 5), the first time and with a FIN not less; and a FIN must come after all that D
+//! has sent. Nothing is ever dropped on this ground (see [`crate::nat::tracking::tcp_state`]), so the window may be generous: what it
+//! must keep out is a guess from off the path.
+//!
+//! A SYN outside the window is remembered: if the other side answers just that one, both begin anew, and a segment is
+//! *anew*. A host that still has the old connection answers with a plain ACK (RFC 5961 section 4.2).
+//!
+//! The window word of a record holds, for each direction, a nibble of scale (15: nothing heard of that direction
+//! yet), a nibble for the logarithm of the largest window, and a bit that says whether it has acknowledged anything;
+//! then, of the last SYN outside the window, the direction and the low 13 bits of the number after it.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::nat::tracking::direction::Direction;
+use crate::nat::tracking::tcp_state::SequenceCheck;
+use crate::packet::TcpFlags;
+
+/// TCP fields of a record, indexed by [`Direction::number`].
+#[repr(C)]
+pub(crate) struct TcpFields {
+    /// Sequence number after the last byte that the direction sent.
+    pub(crate) next_sequence: [AtomicU32; 2],
+    /// Highest acknowledgement that the direction sent.
+    pub(crate) acknowledged: [AtomicU32; 2],
+    /// Scale shifts, largest windows, and who has acknowledged; see [`crate::nat::tracking::tcp_window`].
+    pub(crate) window: AtomicU32,
+}
+
+/// What tracking needs of a TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    /// Flags.
+    pub flags: TcpFlags,
+    /// First sequence number.
+    pub sequence: u32,
+    /// Acknowledgement number; meaningful when the ACK flag is set.
+    pub acknowledgement: u32,
+    /// Window as written in the header, unscaled.
+    pub window: u16,
+    /// Bytes of payload.
+    pub payload: u32,
+    /// Window scale option of a SYN.
+    pub scale: Option<u8>,
+}
+
+impl Segment {
+    /// Sequence number after the segment; SYN and FIN take one each.
+    fn end(&self) -> u32 {
+        let controls = u32::from(self.flags.syn()) + u32::from(self.flags.fin());
+        self.sequence.wrapping_add(self.payload).wrapping_add(controls)
+    }
+}
+
+/// What is known of a connection's numbers, by [`Direction::number`]; None: nothing yet.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpSequences {
+    /// Sequence number after the last byte that the direction sent.
+    pub next: [Option<u32>; 2],
+    /// Highest acknowledgement that the direction sent.
+    pub acknowledged: [Option<u32>; 2],
+}
+
+impl TcpFields {
+    /// What is known.
+    pub(crate) fn snapshot(&self) -> TcpSequences {
+        let window = self.window.load(Relaxed);
+        let next =
+            |own| (scale(window, own) != UNSEEN).then(|| self.next_sequence[own].load(Relaxed));
+        let acknowledged =
+            |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
+        TcpSequences { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
+    }
+
+    /// Forgets both directions.
+    pub(crate) fn reset(&self) {
+        for number in 0..2 {
+            self.next_sequence[number].store(0, Relaxed);
+            self.acknowledged[number].store(0, Relaxed);
+        }
+        self.window.store(UNSEEN | UNSEEN << 4, Relaxed);
+    }
+
+    /// Forgets what a direction said, and that it was acknowledged: it begins again.
+    pub(crate) fn reset_direction(&self, direction: Direction) {
+        let (own, other) = (direction.number(), direction.opposite().number());
+        let window = self.window.load(Relaxed) & !(1 << (16 + other));
+        self.window.store(window | UNSEEN << (4 * own), Relaxed);
+    }
+
+    /// Where a segment of `direction` lies.
+    #[inline]
+    pub(crate) fn check(&self, direction: Direction, segment: &Segment) -> SequenceCheck {
+        let window = self.window.load(Relaxed);
+        let (own, other) = (direction.number(), direction.opposite().number());
+        let own_heard = scale(window, own) != UNSEEN;
+        let own_next = self.next_sequence[own].load(Relaxed);
+        if !segment.flags.syn() && !segment.flags.rst() {
+            let is_late_fin = segment.flags.fin() && own_heard && later(own_next, segment.end());
+            if is_late_fin || !self.is_acknowledgement(window, direction, segment) {
+                return SequenceCheck::OutOfWindow;
+            }
+        }
+        let other_acknowledged = has_acknowledged(window, other);
+        let acknowledged = self.acknowledged[other].load(Relaxed);
+        if own_heard && segment.sequence == own_next
+            || other_acknowledged && segment.sequence == acknowledged
+        {
+            return SequenceCheck::NextExpected;
+        }
+        let (edge, reach) = match (other_acknowledged, own_heard) {
+            (true, _) => (acknowledged, largest_window(window, other)),
+            (false, true) => (own_next, LEAST_WINDOW),
+            (false, false) => return SequenceCheck::InWindow,
+        };
+        let distance = segment.sequence.wrapping_sub(edge) as i32;
+        if distance.unsigned_abs() <= reach {
+            SequenceCheck::InWindow
+        } else if segment.flags.syn()
+            && segment.flags.ack()
+            && window >> SYN_MARK == mark(direction.opposite(), segment.acknowledgement)
+        {
+            SequenceCheck::Reopened
+        } else {
+            SequenceCheck::OutOfWindow
+        }
+    }
+
+    /// Whether a segment acknowledges what the other side may have sent. Old acknowledgements are overtaken now and then, but
+    /// not by the first one or by a FIN.
+    fn is_acknowledgement(&self, window: u32, direction: Direction, segment: &Segment) -> bool {
+        let (own, other) = (direction.number(), direction.opposite().number());
+        if !segment.flags.ack() || scale(window, other) == UNSEEN {
+            return segment.flags.ack();
+        }
+        let reach = largest_window(window, own);
+        let old = if segment.flags.fin() || !has_acknowledged(window, own) { 0 } else { reach };
+        let least = self.acknowledged[own].load(Relaxed).wrapping_sub(old);
+        let most = self.next_sequence[other].load(Relaxed).wrapping_add(reach);
+        !later(least, segment.acknowledgement) && !later(segment.acknowledgement, most)
+    }
+
+    /// Takes in what a segment of `direction` says that lies at `placement`, unless that is outside the window.
+    #[inline]
+    pub(crate) fn advance(
+        &self,
+        direction: Direction,
+        segment: &Segment,
+        placement: SequenceCheck,
+    ) {
+        if segment.flags.rst() {
+            return;
+        }
+        let window = self.window.load(Relaxed);
+        if placement == SequenceCheck::OutOfWindow {
+            if segment.flags.syn() && !segment.flags.ack() {
+                let others = window & ((1 << SYN_MARK) - 1);
+                self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
+            }
+            return;
+        }
+        let own = direction.number();
+        let heard = scale(window, own) != UNSEEN;
+        let end = segment.end();
+        let next = &self.next_sequence[own];
+        if !heard || later(end, next.load(Relaxed)) {
+            next.store(end, Relaxed);
+        }
+        let other = direction.opposite().number();
+        if !heard && !has_acknowledged(window, other) {
+            // The least that the other side will acknowledge; in mid-stream it may be behind by a window.
+            let unseen = if segment.flags.syn() { 0 } else { LEAST_WINDOW };
+            let first = segment.sequence.wrapping_add(u32::from(segment.flags.syn()));
+            self.acknowledged[other].store(first.wrapping_sub(unseen), Relaxed);
+        }
+        let acknowledged = &self.acknowledged[own];
+        let known = has_acknowledged(window, own);
+        if segment.flags.ack()
+            && (!known || later(segment.acknowledgement, acknowledged.load(Relaxed)))
+        {
+            acknowledged.store(segment.acknowledgement, Relaxed);
+        }
+        let updated = updated_window(window, own, heard, segment);
+        if updated != window {
+            self.window.store(updated, Relaxed);
+        }
+    }
+}
+
+fn later(one: u32, other: u32) -> bool {
+    (one.wrapping_sub(other) as i32) > 0
+}
+
+#[inline]
+fn scale(window: u32, number: usize) -> u32 {
+    window >> (4 * number) & 15
+}
+
+#[inline]
+fn has_acknowledged(window: u32, number: usize) -> bool {
+    window >> (16 + number) & 1 != 0
+}
+
+/// The largest window that a direction advertised, rounded up to a power of two, at least [`LEAST_WINDOW`].
+#[inline]
+fn largest_window(window: u32, number: usize) -> u32 {
+    LEAST_WINDOW << (window >> (8 + 4 * number) & 15)
+}
+
+fn updated_window(window: u32, number: usize, heard: bool, segment: &Segment) -> u32 {
+    let known = scale(window, number);
+    let shift = if segment.flags.syn() {
+        u32::from(segment.scale.unwrap_or(0).min(14))
+    } else if heard {
+        known
+    } else {
+        // Picked up in mid-stream: the SYN with the option was missed. 14 errs on the generous side.
+        14
+    };
+    // The window of a SYN is never scaled (RFC 7323 section 2.2).
+    let applied = if segment.flags.syn() { 0 } else { shift };
+    let bytes = u32::from(segment.window) << applied;
+    let magnitude =
+        (bytes.div_ceil(LEAST_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
+    let largest = (window >> (8 + 4 * number) & 15).max(magnitude);
+    let cleared = window & !(15 << (4 * number)) & !(15 << (8 + 4 * number));
+    let acknowledged = u32::from(segment.flags.ack()) << (16 + number);
+    cleared | shift << (4 * number) | largest << (8 + 4 * number) | acknowledged
+}
+
+/// What is remembered of a SYN of `direction` with this number after it.
+fn mark(direction: Direction, next: u32) -> u32 {
+    (direction.number() as u32) << 13 | next & 0x1fff
+}
+
+/// Where in the window word the remembered SYN begins.
+const SYN_MARK: u32 = 18;
+/// Marks a direction of which nothing was heard; shifts end at 14 (RFC 7323 section 2.3).
+const UNSEEN: u32 = 15;
+/// No window is taken to be smaller than this, so that retransmissions and probes around a closed window pass.
+const LEAST_WINDOW: u32 = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::Direction::{Original, Reply};
+    use super::*;
+
+    fn fields() -> TcpFields {
+        let fields = TcpFields {
+            next_sequence: [AtomicU32::new(7), AtomicU32::new(7)],
+            acknowledged: [AtomicU32::new(7), AtomicU32::new(7)],
+            window: AtomicU32::new(7),
+        };
+        fields.reset();
+        fields
+    }
+
+    fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload: u32) -> Segment {
+        let scale = (flags & 2 != 0).then_some(7);
+        Segment { flags: TcpFlags(flags), sequence, acknowledgement, window: 500, payload, scale }
+    }
+
+    /// Places a segment and takes it in, as the packet path does.
+    fn advance(fields: &TcpFields, direction: Direction, segment: &Segment) {
+        fields.advance(direction, segment, fields.check(direction, segment));
+    }
+
+    /// A connection after its handshake, with sequence numbers that wrap soon.
+    fn open(client: u32, server: u32) -> TcpFields {
+        let fields = fields();
+        advance(&fields, Original, &segment(0x02, client, 0, 0));
+        advance(&fields, Reply, &segment(0x12, server, client.wrapping_add(1), 0));
+        advance(
+            &fields,
+            Original,
+            &segment(0x10, client.wrapping_add(1), server.wrapping_add(1), 0),
+        );
+        fields
+    }
+
+    #[test]
+    fn the_next_byte_is_exact_across_the_wrap() {
+        let (client, server) = (u32::MAX - 1000, u32::MAX);
+        let fields = open(client, server);
+        let mut sequence = client.wrapping_add(1);
+        for _ in 0..100 {
+            let data = segment(0x18, sequence, server.wrapping_add(1), 1448);
+            assert_eq!(fields.check(Original, &data), SequenceCheck::NextExpected);
+            advance(&fields, Original, &data);
+            sequence = sequence.wrapping_add(1448);
+        }
+        assert_eq!(
+            fields.check(Original, &segment(0x04, sequence, 0, 0)),
+            SequenceCheck::NextExpected
+        );
+        // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
+        assert_eq!(
+            fields.check(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
+            SequenceCheck::NextExpected
+        );
+    }
+
+    #[test]
+    fn guesses_from_off_the_path_are_hardly_ever_inside_and_never_exact() {
+        let fields = open(1_000_000, 2_000_000);
+        let mut inside = 0;
+        for step in 0..64u32 {
+            let guess = segment(0x04, step.wrapping_mul(1 << 26).wrapping_add(12_345), 0, 0);
+            match fields.check(Original, &guess) {
+                SequenceCheck::NextExpected => panic!("a blind guess is exact"),
+                SequenceCheck::InWindow => inside += 1,
+                SequenceCheck::OutOfWindow | SequenceCheck::Reopened => {}
+            }
+        }
+        assert!(inside <= 1);
+    }
+
+    /// From off the path one may know the tuple, and by and by guess a sequence number in the window; not both numbers.
+    #[test]
+    fn what_acknowledges_nothing_that_was_sent_is_outside() {
+        let fields = open(1_000_000, 2_000_000);
+        for flags in [0x10, 0x11] {
+            assert_eq!(
+                fields.check(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                SequenceCheck::NextExpected
+            );
+            for guess in [0, 500_000, 2_100_001, u32::MAX] {
+                assert_eq!(
+                    fields.check(Original, &segment(flags, 1_000_001, guess, 0)),
+                    SequenceCheck::OutOfWindow,
+                    "{guess}"
+                );
+            }
+        }
+        for flags in [0x00, 0x01, 0x08] {
+            assert_eq!(
+                fields.check(Original, &segment(flags, 1_000_001, 2_000_001, 0)),
+                SequenceCheck::OutOfWindow
+            );
+        }
+        // A FIN before what was sent is nobody's last word; the same FIN again is.
+        advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
+        assert_eq!(
+            fields.check(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
+            SequenceCheck::OutOfWindow
+        );
+        let fin = segment(0x11, 1_005_001, 2_000_001, 0);
+        for _ in 0..2 {
+            assert_ne!(fields.check(Original, &fin), SequenceCheck::OutOfWindow);
+            advance(&fields, Original, &fin);
+        }
+    }
+
+    #[test]
+    fn keep_alives_window_probes_and_old_retransmissions_are_inside() {
+        let fields = open(1_000_000, 2_000_000);
+        advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 30_000));
+        advance(&fields, Reply, &segment(0x10, 2_000_001, 1_030_001, 0));
+        for sequence in [1_030_000, 1_000_001, 1_030_001] {
+            assert_ne!(
+                fields.check(Original, &segment(0x10, sequence, 2_000_001, 1)),
+                SequenceCheck::OutOfWindow
+            );
+        }
+    }
+
+    #[test]
+    fn a_segment_outside_the_window_does_not_move_it() {
+        let fields = open(1_000_000, 2_000_000);
+        advance(
+            &fields,
+            Original,
+            &segment(0x18, 1_000_000 + (1 << 30), 2_000_001 + (1 << 30), 1000),
+        );
+        assert_eq!(
+            fields.check(Original, &segment(0x04, 1_000_001, 0, 0)),
+            SequenceCheck::NextExpected
+        );
+    }
+
+    #[test]
+    fn a_syn_from_elsewhere_begins_anew_once_the_other_side_answers_that_very_one() {
+        let fields = open(1_000_000, 2_000_000);
+        let (syn, syn_ack) = (0x02, 0x12);
+        let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
+        assert_eq!(
+            fields.check(Reply, &answer(3_000_000_001)),
+            SequenceCheck::OutOfWindow,
+            "no SYN was seen"
+        );
+        advance(&fields, Original, &segment(syn, 3_000_000_000, 0, 0));
+        assert_eq!(fields.check(Reply, &answer(3_000_000_002)), SequenceCheck::OutOfWindow);
+        assert_eq!(
+            fields.check(Original, &answer(3_000_000_001)),
+            SequenceCheck::OutOfWindow,
+            "its own side"
+        );
+        assert_eq!(fields.check(Reply, &answer(3_000_000_001)), SequenceCheck::Reopened);
+        // Until then the old connection goes on.
+        assert_eq!(
+            fields.check(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
+            SequenceCheck::NextExpected
+        );
+        assert_eq!(
+            fields.check(Reply, &segment(0x10, 2_000_001, 1_000_001, 0)),
+            SequenceCheck::NextExpected
+        );
+    }
+
+    #[test]
+    fn a_scaled_window_reaches_as_far_as_it_was_advertised() {
+        let fields = open(1_000_000, 2_000_000);
+        // 65535 << 7 is 8 MiB less a little.
+        advance(
+            &fields,
+            Reply,
+            &Segment { window: 65535, ..segment(0x10, 2_000_001, 1_000_001, 0) },
+        );
+        assert_eq!(
+            fields.check(Original, &segment(0x11, 1_000_001 + 8_000_000, 2_000_001, 0)),
+            SequenceCheck::InWindow
+        );
+        assert_eq!(
+            fields.check(Original, &segment(0x11, 1_000_001 + 9_000_000, 2_000_001, 0)),
+            SequenceCheck::OutOfWindow
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! What sessions hold beside their record (a mapping, a permit, a place in their host's account), and how it comes back.
+
+use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
+use crate::nat::table::session::EndpointKind;
+use crate::nat::table::{EndedSession, SessionId};
+use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::verdict::DropReason;
+use crate::packet::{Endpoint, Protocol, Tuple};
+use crate::time::Tick;
+
+/// An external endpoint for a session from inside, and what the session must give back.
+pub(crate) struct Binding {
+    /// The endpoint.
+    pub(crate) external: Endpoint,
+    /// What kind of one it is.
+    pub(crate) from: EndpointKind,
+    /// The mapping, where it is one.
+    mapping: Option<MappingKey>,
+    /// The other inside host's mapping, if the session goes to one.
+    pub(crate) target: Option<MappingKey>,
+}
+
+impl Translator {
+    /// An external endpoint for a session that `tuple` opens from inside, and a place in its host's account.
+    pub(crate) fn bind(
+        &self,
+        lane: &mut WorkerContext,
+        tuple: Tuple,
+        uplink: u8,
+        now: Tick,
+    ) -> Result<Binding, DropReason> {
+        self.hosts.try_acquire(tuple.source.address, now)?;
+        if let Some((published_uplink, external)) =
+            self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
+            && published_uplink == uplink
+        {
+            return Ok(Binding {
+                external,
+                from: EndpointKind::Forward,
+                mapping: None,
+                target: None,
+            });
+        }
+        if !has_ports(tuple.protocol) {
+            // Address-only: the reply tuple's place in the table is the whole reservation.
+            let address = self.external_address(uplink, tuple.source.address);
+            let external = Endpoint::new(address, 0);
+            return Ok(Binding {
+                external,
+                from: EndpointKind::Address,
+                mapping: None,
+                target: None,
+            });
+        }
+        let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
+        let addresses = self.external_addresses(uplink, tuple.source.address);
+        match self.mappings.acquire(key, addresses, &mut lane.random, now) {
+            Ok(external) => {
+                // Before the session is in the table, where another worker could end it at once.
+                self.mappings.add_peer(tuple.protocol, external, tuple.destination);
+                Ok(Binding {
+                    external,
+                    from: EndpointKind::Mapping,
+                    mapping: Some(key),
+                    target: None,
+                })
+            }
+            Err(_) => {
+                self.hosts.release(tuple.source.address);
+                Err(DropReason::PortsExhausted)
+            }
+        }
+    }
+
+    /// Gives back the lease of a session that `tuple` did not open after all.
+    pub(crate) fn release_binding(&self, tuple: Tuple, lease: &Binding, now: Tick) {
+        if let Some(mapping) = lease.mapping {
+            self.mappings.remove_peer(tuple.protocol, lease.external, tuple.destination);
+            self.mappings.release(mapping, now);
+        }
+        if let Some(mapping) = lease.target {
+            self.release_borrowed(tuple, lease.external, mapping, now);
+        }
+        self.hosts.release(tuple.source.address);
+    }
+
+    /// The mapping at an external endpoint, held for a new session, if filtering lets `remote` in.
+    pub(crate) fn borrow_mapping(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+        now: Tick,
+    ) -> Result<BorrowedMapping, DropReason> {
+        let mut adopted =
+            self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
+        if self.settings.inbound_refresh || protocol != Protocol::UDP {
+            adopted.refreshed = now;
+        }
+        // Its sessions are over and not yet buried: strangers must not keep what is left of it (RFC 4787 REQ-6a).
+        let is_over = now.reached(adopted.refreshed.after(self.settings.timeouts.udp));
+        if !is_over && self.mappings.allows(protocol, external, remote, now) {
+            // Whoever is let in may be answered, and what the inside answers is what permits.
+            self.mappings.add_peer(protocol, external, remote);
+            return Ok(adopted);
+        }
+        self.mappings.release(adopted.mapping, now);
+        Err(if is_over { DropReason::NoMapping } else { DropReason::Filtered })
+    }
+
+    /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
+    pub(crate) fn release_borrowed(
+        &self,
+        tuple: Tuple,
+        remote: Endpoint,
+        mapping: MappingKey,
+        now: Tick,
+    ) {
+        self.mappings.remove_peer(tuple.protocol, tuple.destination, remote);
+        self.mappings.release(mapping, now);
+    }
+
+    /// Notes that the inside sent over a mapping, where that alone keeps it alive.
+    #[cold]
+    pub(crate) fn refresh_mapping(&self, tuple: Tuple, uplink: u8, now: Tick) {
+        if tuple.protocol == Protocol::UDP {
+            self.mappings.refresh(
+                self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination),
+                now,
+            );
+        }
+    }
+
+    /// Ends a session whose time is over, unless another packet was faster.
+    pub(crate) fn reap(&self, lane: &mut WorkerContext, session: SessionId, now: Tick) {
+        if let Some(ended) = self.table.reap_if_expired(session, now) {
+            lane.counters.sessions_expired += 1;
+            self.release(&ended, now);
+        }
+    }
+
+    /// Gives back what an ended session held.
+    pub(crate) fn release(&self, ended: &EndedSession, now: Tick) {
+        let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
+        let Tuple { protocol, source, destination } = original;
+        // As whom the sender of the first packet is known to the other end.
+        let seen = reply.destination;
+        if ended.origin.initiator.is_inside() {
+            self.hosts.release(source.address);
+        }
+        if ended.origin.initiator == EndpointKind::Mapping {
+            self.mappings.remove_peer(protocol, seen, destination);
+            self.mappings
+                .release(self.mappings.key(protocol, ended.uplink, source, destination), now);
+        }
+        if ended.origin.responder == EndpointKind::Mapping {
+            self.mappings.remove_peer(protocol, destination, seen);
+            self.mappings.release_external(protocol, destination, seen, now);
+        }
+    }
+}
+
+/// Protocols whose sessions are told apart by ports or identifiers.
+pub(crate) fn has_ports(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::ICMP)
+}

@@ -1,0 +1,78 @@
+//! Destinations that inside hosts reach without translation (RFC 6888 REQ-6): packets to them, and theirs to inside
+//! hosts, pass as they are.
+//!
+//! There is no session and no filtering: whoever may send from such a destination's addresses reaches the inside. A
+//! packet of an existing session is translated all the same, so a client there that talks to a published address is
+//! answered from it; only where the box has no session for it (see [`crate::nat::counters::Counters::stateless`]) does its
+//! server's answer count as one to an exempt destination.
+
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::verdict::Verdict;
+use crate::packet::{Endpoint, IcmpError, Protocol, Tuple};
+
+impl Translator {
+    /// Passes a packet of no session untranslated if its remote end is exempt.
+    pub(crate) fn bypass(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        tuple: Tuple,
+    ) -> Option<Verdict> {
+        self.inside_end_of_bypass(tuple)?;
+        packet.parsed.rewrite(packet.buffer, tuple, true);
+        lane.counters.bypassed += 1;
+        Some(Verdict::Translated)
+    }
+
+    /// Passes an ICMP error about such a packet. The host's own kernel reports under the TUN's address, which is
+    /// nobody's business: its errors bear the address that the packet was for, or the box's inside one.
+    pub(crate) fn bypass_error(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        error: IcmpError,
+    ) -> Option<Verdict> {
+        let (sender, receiver) = (error.quoted.source.address, error.quoted.destination.address);
+        let inside = self.inside_end_of_bypass(error.quoted)?;
+        if packet.parsed.destination() != sender {
+            return None;
+        }
+        let source = match packet.parsed.source() {
+            own if self.settings.tun_address == Some(own) => match self.settings.inside_address {
+                Some(address) if inside.address == sender => address,
+                Some(_) | None => receiver,
+            },
+            reporter => reporter,
+        };
+        packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, true);
+        lane.counters.bypassed += 1;
+        Some(Verdict::Translated)
+    }
+
+    /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
+    fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
+        if self.settings.no_nat.is_empty() {
+            return None;
+        }
+        let (source, destination) = (tuple.source, tuple.destination);
+        let (inside, remote) =
+            match (self.is_inside(source.address), self.is_inside(destination.address)) {
+                (true, false) => (source, destination),
+                (false, true) => (destination, source),
+                (true, true) | (false, false) => return None,
+            };
+        let exempt =
+            self.external(remote.address).is_none() && self.is_bypassed(tuple.protocol, remote);
+        exempt.then_some(inside)
+    }
+
+    fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
+        self.settings.no_nat.iter().any(|exemption| {
+            let (first, last) = exemption.ports;
+            exemption.to.contains(&remote.address)
+                && exemption.protocol.covers(protocol)
+                && (first..=last).contains(&remote.port)
+        })
+    }
+}

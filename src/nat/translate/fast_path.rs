@@ -1,0 +1,143 @@
+//! The hit path: look up, track, rewrite. What is not a hit goes to [`crate::nat::translate::slow_path`].
+
+use crate::nat::policy::settings::MssClamp;
+use crate::nat::table::key::{Key, KeyHash};
+use crate::nat::table::{Lookup, Match};
+use crate::nat::tracking::tcp_window::Segment;
+use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Tuple};
+use crate::time::Tick;
+
+/// A parsed packet in its buffer.
+pub struct Packet<'a> {
+    /// Its headers.
+    pub parsed: &'a Parsed,
+    /// The packet is at the front; at least 2048 bytes.
+    pub buffer: &'a mut [u8],
+    /// Its length on the wire, IP header included: for a super-packet that of one full segment.
+    pub wire_length: usize,
+}
+
+impl Translator {
+    /// Translates a packet that has a tuple; `key` and `hash` are its tuple's.
+    #[inline]
+    pub fn translate(
+        &self,
+        lane: &mut WorkerContext,
+        mut packet: Packet<'_>,
+        key: Key,
+        hash: KeyHash,
+        now: Tick,
+    ) -> Verdict {
+        let segment = segment(&packet);
+        match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
+            Lookup::Hit(hit) => {
+                if !self.settings.inbound_refresh
+                    && !hit.origin.is_inbound_over_mapping(hit.direction)
+                {
+                    self.refresh_mapping(key.tuple(), hit.uplink, now);
+                }
+                self.forward_match(lane, &mut packet, &hit, now)
+            }
+            Lookup::Expired(session) => {
+                self.reap(lane, session, now);
+                self.open_session(lane, packet, key, segment.as_ref(), now)
+            }
+            Lookup::Miss => self.open_session(lane, packet, key, segment.as_ref(), now),
+        }
+    }
+
+    /// Rewrites a packet of a session.
+    #[inline]
+    pub(crate) fn forward_match(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        hit: &Match,
+        now: Tick,
+    ) -> Verdict {
+        if let Some(session) = hit.reschedule {
+            self.table.reschedule(session, now);
+        }
+        let inside = hit.origin.is_inbound(hit.direction);
+        self.rewrite_and_count(lane, packet, hit.to, inside, hit.uplink, now)
+    }
+
+    /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
+    #[inline]
+    pub(crate) fn rewrite_and_count(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        to: Tuple,
+        inside: bool,
+        uplink: u8,
+        now: Tick,
+    ) -> Verdict {
+        let mtu = self.egress_mtu(inside, uplink);
+        if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
+            // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
+            // 5508 section 7.1.1).
+            return self.reply_with_error(
+                lane,
+                packet,
+                IcmpErrorKind::FragmentationNeeded { mtu },
+                DropReason::MtuExceeded,
+                now,
+            );
+        }
+        if let Payload::Tcp(tcp) = packet.parsed.payload()
+            && tcp.flags.syn()
+        {
+            self.clamp(packet, uplink);
+        }
+        packet.parsed.rewrite(packet.buffer, to, true);
+        if !packet.parsed.is_atomic() || packet.parsed.has_options() {
+            self.disguise(packet, to, inside);
+        }
+        if inside {
+            lane.counters.translated_inbound += 1;
+        } else {
+            lane.counters.translated_outbound += 1;
+        }
+        Verdict::Translated
+    }
+
+    #[inline]
+    fn egress_mtu(&self, inside: bool, uplink: u8) -> u16 {
+        if inside { self.uplink_states.inside_mtu() } else { self.uplink_states.uplink_mtu(uplink) }
+    }
+
+    #[cold]
+    fn clamp(&self, packet: &mut Packet<'_>, uplink: u8) {
+        let maximum = match self.settings.mss_clamp {
+            MssClamp::Off => return,
+            MssClamp::To(bytes) => bytes,
+            MssClamp::Auto => self
+                .uplink_states
+                .inside_mtu()
+                .min(self.uplink_states.uplink_mtu(uplink))
+                .saturating_sub(IP_AND_TCP),
+        };
+        packet.parsed.clamp_mss(packet.buffer, maximum);
+    }
+}
+
+#[inline]
+fn segment(packet: &Packet<'_>) -> Option<Segment> {
+    let Tcp { flags, sequence, acknowledgement, window, payload_length } =
+        packet.parsed.tcp(packet.buffer)?;
+    let scale = if flags.syn() { packet.parsed.window_scale(packet.buffer) } else { None };
+    Some(Segment {
+        flags,
+        sequence,
+        acknowledgement,
+        window,
+        payload: u32::from(payload_length),
+        scale,
+    })
+}
+
+/// Bytes of an IPv4 and a TCP header without options.
+const IP_AND_TCP: u16 = 40;

@@ -1,0 +1,65 @@
+//! ICMP errors that the translator itself sends.
+
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{IcmpErrorKind, icmp_error};
+use crate::time::Tick;
+
+impl Translator {
+    /// The answer to a packet that was dropped for `reason` and still stands in its buffer as its sender wrote it: from
+    /// the box's inside address to inside hosts, from the address they talk to to outside ones.
+    #[cold]
+    pub(crate) fn reply_with_error(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        answer: IcmpErrorKind,
+        reason: DropReason,
+        now: Tick,
+    ) -> Verdict {
+        let sender = packet.parsed.source();
+        let to_inside = self.is_inside(sender);
+        let source = match self.settings.inside_address {
+            Some(address) if to_inside => address,
+            Some(_) | None => packet.parsed.destination(),
+        };
+        if !self.icmp_errors.admit(sender, &mut lane.random, now) {
+            lane.counters.icmp_errors_rate_limited += 1;
+            return Verdict::Drop(reason);
+        }
+        if !to_inside && packet.parsed.has_options() {
+            // The kernel has recorded its own way to us.
+            self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
+        }
+        match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
+            Some(length) => Verdict::Answer(length, reason),
+            None => Verdict::Drop(reason),
+        }
+    }
+
+    /// What an inside host is told whose packet opens no session, if it is to be told anything (RFC 5508 REQ-8).
+    pub(crate) fn reject(
+        &self,
+        lane: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        reason: DropReason,
+        now: Tick,
+    ) -> Verdict {
+        let is_rejected = matches!(
+            reason,
+            DropReason::NoOutboundRule
+                | DropReason::HairpinDisabled
+                | DropReason::AddressConflict
+                | DropReason::TableFull
+                | DropReason::PortsExhausted
+                | DropReason::HostSessionLimit
+                | DropReason::HostSessionRate
+        );
+        match self.settings.reject_with {
+            Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => self
+                .reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now),
+            Some(_) | None => Verdict::Drop(reason),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What a packet still tells of the inside when its addresses and ports have been rewritten, and what is done about it:
+//! its IP identification (see [`crate::nat::fragments::identification`]) and recorded routes.
+
+use std::net::Ipv4Addr;
+
+use crate::nat::fragments::datagram::DatagramId;
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::Translator;
+use crate::packet::{Endpoint, IcmpError, Parsed, Payload, Protocol, Tuple};
+
+impl Translator {
+    /// Finishes a packet, parsed before it was rewritten to the addresses of `to`, that is not atomic or has options.
+    ///
+    /// From inside, whatever is not atomic gets a new identification. From outside only pieces of datagrams do: those
+    /// of one client may reach one server through several external addresses, numbered apart by the client, and only
+    /// then share source and destination.
+    #[inline(never)]
+    pub(crate) fn disguise(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
+        let parsed = packet.parsed;
+        let own_name = to.source.address == parsed.source();
+        if parsed.is_fragment() || !(own_name || parsed.is_atomic()) {
+            let (source, destination) = (to.source.address, to.destination.address);
+            let number = self.identifications.take(
+                source,
+                destination,
+                parsed.protocol(),
+                packet.segments(),
+            );
+            parsed.set_identification(packet.buffer, number);
+        }
+        if !(own_name || inside) {
+            self.strip_recorded_addresses(parsed, packet.buffer, to.source.address);
+        }
+    }
+
+    /// Finishes an ICMP error that was translated to these addresses.
+    pub(crate) fn scrub_error(
+        &self,
+        packet: &mut Packet<'_>,
+        error: IcmpError,
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        inside: bool,
+    ) {
+        let (source, destination) = (Endpoint::new(source, 0), Endpoint::new(destination, 0));
+        self.disguise(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
+        let Packet { parsed, buffer, .. } = packet;
+        let Some(identification) = parsed.quoted_identification(buffer) else { return };
+        let quoted = DatagramId {
+            source: error.quoted.source.address,
+            destination: error.quoted.destination.address,
+            protocol: error.quoted.protocol,
+            identification,
+        };
+        if let Some(original) = self.fragments.original(quoted) {
+            parsed.set_quoted_identification(buffer, original);
+        }
+    }
+
+    /// Takes out of a packet for the outside the addresses that only the inside and this host know.
+    pub(crate) fn strip_recorded_addresses(
+        &self,
+        parsed: &Parsed,
+        buffer: &mut [u8],
+        instead: Ipv4Addr,
+    ) {
+        let is_private = |address: Ipv4Addr| {
+            self.is_inside(address)
+                || address.is_link_local()
+                || self.settings.tun_address == Some(address)
+        };
+        parsed.strip_recorded_addresses(buffer, is_private, instead);
+    }
+}
+
+impl Packet<'_> {
+    /// Packets that it becomes on the wire: 1, or the segments of a super-packet.
+    fn segments(&self) -> u16 {
+        let length = self.parsed.length();
+        if self.wire_length >= length {
+            return 1;
+        }
+        let headers = match self.parsed.payload() {
+            Payload::Tcp(tcp) => length - usize::from(tcp.payload_length),
+            Payload::Udp => self.parsed.header_length() + UDP_HEADER,
+            Payload::IcmpQuery(_)
+            | Payload::IcmpError(_)
+            | Payload::IcmpOther { .. }
+            | Payload::Fragment { .. }
+            | Payload::Other => return 1,
+        };
+        (length - headers).div_ceil(self.wire_length.saturating_sub(headers).max(1)) as u16
+    }
+}
+
+const UDP_HEADER: usize = 8;

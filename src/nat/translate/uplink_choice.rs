@@ -1,0 +1,267 @@
+//! Lines: which one something new takes, and what each can carry now.
+//!
+//! Each inside endpoint draws a random number for every line, by a keyed hash, bent by the line's weight; of the lines that
+//! it may take the best number wins (rendezvous hashing). So the choice is spread by weight and always the same, and when
+//! a line fails, only those move that were on it.
+
+use std::net::Ipv4Addr;
+
+use crate::nat::policy::settings::{HashBy, OutboundRule};
+use crate::nat::state::uplink_states::AdmitNew;
+use crate::nat::translate::binding::has_ports;
+use crate::nat::translator::Translator;
+use crate::packet::{Endpoint, Tuple};
+
+impl Translator {
+    /// Takes in a new MTU of the inside leg (None) or of an uplink.
+    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+        self.uplink_states.set_mtu(uplink, mtu);
+    }
+
+    /// Takes in what an uplink takes on from now on.
+    pub fn set_admission(&self, uplink: u8, admission: AdmitNew) {
+        self.uplink_states.set_admission(uplink, admission);
+    }
+
+    /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a mapping, else the best of
+    /// the open ones, else (none is) the best of all.
+    pub(crate) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
+        if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
+            return Some(own).filter(|own| self.has_address(*own));
+        }
+        let rule = self.outbound_rule(tuple.source.address, tuple.destination.address)?;
+        if let [only] = rule.uplinks[..] {
+            return Some(only).filter(|only| self.has_address(*only));
+        }
+        let admission = |uplink: &u8| self.uplink_states.admission(*uplink);
+        let all_closed = !rule.uplinks.iter().any(|uplink| admission(uplink) == AdmitNew::All);
+        let has_mapping = |uplink: &u8| {
+            let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
+            has_ports(tuple.protocol) && self.mappings.contains(key)
+        };
+        let goes_on = |uplink: &u8| {
+            (all_closed || admission(uplink) != AdmitNew::None) && has_mapping(uplink)
+        };
+        let begins = |uplink: &u8| all_closed || admission(uplink) == AdmitNew::All;
+        let endpoint = match rule.hash_by {
+            HashBy::SourcePort if has_ports(tuple.protocol) => tuple.source,
+            HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
+        };
+        self.highest_score(rule, endpoint, goes_on)
+            .or_else(|| self.highest_score(rule, endpoint, begins))
+    }
+
+    /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
+    /// taken, were open, too.
+    pub(crate) fn preferred_uplink(
+        &self,
+        rule: &OutboundRule,
+        inside: Endpoint,
+        own: u8,
+    ) -> Option<u8> {
+        let endpoint = match rule.hash_by {
+            HashBy::SourcePort => inside,
+            HashBy::SourceAddress => Endpoint::new(inside.address, 0),
+        };
+        self.highest_score(rule, endpoint, |uplink| {
+            *uplink == own || self.uplink_states.admission(*uplink) == AdmitNew::All
+        })
+    }
+
+    /// Whether something new could begin by a rule over another line than this one.
+    pub(crate) fn has_alternative(&self, rule: &OutboundRule, uplink: u8) -> bool {
+        rule.uplinks
+            .iter()
+            .any(|other| *other != uplink && self.uplink_states.admission(*other) == AdmitNew::All)
+    }
+
+    /// Whether any line but this one is open.
+    pub(crate) fn has_other_open_uplink(&self, uplink: u8) -> bool {
+        let lines = 0..self.uplink_states.len() as u8;
+        lines
+            .into_iter()
+            .any(|other| other != uplink && self.uplink_states.admission(other) == AdmitNew::All)
+    }
+
+    /// Whether a line has any external address; one that follows its interface may have none.
+    fn has_address(&self, uplink: u8) -> bool {
+        !self.dynamic[usize::from(uplink)].is_empty()
+    }
+
+    fn highest_score(
+        &self,
+        rule: &OutboundRule,
+        endpoint: Endpoint,
+        may_take: impl Fn(&u8) -> bool,
+    ) -> Option<u8> {
+        let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
+        let lines = rule.uplinks.iter().copied().filter(may_take);
+        lines.min_by(|one, other| {
+            self.rendezvous_score(endpoint, *one)
+                .total_cmp(&self.rendezvous_score(endpoint, *other))
+        })
+    }
+
+    /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
+    /// proportion to the weights.
+    fn rendezvous_score(&self, endpoint: Endpoint, uplink: u8) -> f64 {
+        let seed = u64::from(endpoint.address.to_bits()) << 24
+            | u64::from(endpoint.port) << 8
+            | u64::from(uplink);
+        // In (0, 1].
+        let uniform = ((self.mix64(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        -uniform.ln() / f64::from(self.settings.uplinks[usize::from(uplink)].weight.max(1))
+    }
+
+    /// The rule by which an inside host may reach a destination: the longest source prefix first, then the longest
+    /// destination.
+    pub(crate) fn outbound_rule(
+        &self,
+        host: Ipv4Addr,
+        destination: Ipv4Addr,
+    ) -> Option<&OutboundRule> {
+        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
+        let reaching = rules.filter_map(|rule| {
+            let to = rule.to.iter().filter(|prefix| prefix.contains(&destination));
+            let length = to.map(ipnet::Ipv4Net::prefix_len).max();
+            let length = if rule.to.is_empty() { Some(0) } else { length };
+            length.map(|length| ((rule.from.prefix_len(), length), rule))
+        });
+        reaching.max_by_key(|(lengths, _)| *lengths).map(|(_, rule)| rule)
+    }
+
+    /// The line whose own endpoint on the box has this address.
+    pub(crate) fn uplink_of_probe_address(&self, address: Ipv4Addr) -> Option<u8> {
+        if !address.is_link_local() {
+            return None;
+        }
+        self.settings
+            .uplinks
+            .iter()
+            .position(|uplink| uplink.probe_address == Some(address))
+            .map(|line| line as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::packet::{Protocol, builder};
+    use crate::time::Tick;
+
+    use super::*;
+    use crate::nat::policy::settings::Settings;
+
+    const INSIDE: [u8; 4] = [10, 0, 0, 0];
+
+    fn box_with(weights: &[u32], change: impl FnOnce(&mut Settings)) -> Translator {
+        let inside = ipnet::Ipv4Net::new_assert(INSIDE.into(), 8);
+        let mut settings = Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 1));
+        let first = settings.uplinks.remove(0);
+        for (number, weight) in weights.iter().enumerate() {
+            let mut line = first.clone();
+            line.weight = *weight;
+            line.addresses[0].address = Ipv4Addr::new(203, 0, 113, number as u8 + 1);
+            settings.uplinks.push(line);
+        }
+        settings.outbound[0].uplinks = (0..weights.len() as u8).collect();
+        change(&mut settings);
+        Translator::new(settings, 1, Tick(0)).expect("memory")
+    }
+
+    fn choices(nat: &Translator) -> Vec<u8> {
+        let endpoints =
+            (0..20_000u32).map(|n| ([10, 1, (n >> 8) as u8, n as u8], 1024 + (n % 7) as u16));
+        endpoints.map(|source| choose(nat, source).expect("a rule")).collect()
+    }
+
+    fn choose(nat: &Translator, source: ([u8; 4], u16)) -> Option<u8> {
+        nat.select_uplink(&builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
+    }
+
+    fn share(choices: &[u8], line: u8) -> f64 {
+        choices.iter().filter(|choice| **choice == line).count() as f64 / choices.len() as f64
+    }
+
+    #[test]
+    fn endpoints_are_spread_by_weight_and_always_alike() {
+        let nat = box_with(&[1, 3, 6], |_| {});
+        let chosen = choices(&nat);
+        for (line, wanted) in [(0, 0.1), (1, 0.3), (2, 0.6)] {
+            let share = share(&chosen, line);
+            assert!((share - wanted).abs() < 0.02, "line {line}: {share}");
+        }
+        assert_eq!(choices(&nat), chosen);
+    }
+
+    #[test]
+    fn only_those_on_a_failed_line_move_and_they_by_weight() {
+        let nat = box_with(&[1, 3, 6], |_| {});
+        let before = choices(&nat);
+        for admission in [AdmitNew::KnownEndpoints, AdmitNew::None] {
+            nat.set_admission(2, admission);
+            let after = choices(&nat);
+            let moved: Vec<u8> = before
+                .iter()
+                .zip(&after)
+                .filter(|(one, _)| **one == 2)
+                .map(|(_, other)| *other)
+                .collect();
+            assert!(before.iter().zip(&after).all(|(one, other)| *one == 2 || one == other));
+            assert!((share(&moved, 1) - 0.75).abs() < 0.03 && !moved.contains(&2));
+        }
+        nat.set_admission(2, AdmitNew::All);
+        assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn without_any_open_line_the_choice_is_as_if_all_were() {
+        let nat = box_with(&[1, 1], |_| {});
+        let before = choices(&nat);
+        nat.set_admission(0, AdmitNew::None);
+        nat.set_admission(1, AdmitNew::KnownEndpoints);
+        assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn a_host_keeps_to_one_line_if_asked() {
+        let nat =
+            box_with(&[1, 1], |settings| settings.outbound[0].hash_by = HashBy::SourceAddress);
+        let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
+        let mut both = std::collections::HashSet::new();
+        for host in 0..100 {
+            let first = choose(&nat, ([10, 0, 0, host], 1));
+            both.insert(first);
+            assert!(lines(host).all(|source| choose(&nat, source) == first));
+        }
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn the_longest_source_and_then_the_longest_destination_decide() {
+        let net = |text: &str| text.parse::<ipnet::Ipv4Net>().expect("a prefix");
+        let rule = |from: &str, to: &[&str], uplink: u8| OutboundRule {
+            from: net(from),
+            to: to.iter().map(|to| net(to)).collect(),
+            uplinks: vec![uplink],
+            hash_by: HashBy::SourcePort,
+        };
+        let nat = box_with(&[1, 1, 1, 1], |settings| {
+            settings.outbound = vec![
+                rule("10.0.0.0/8", &["192.0.2.0/24", "198.51.100.0/25"], 0),
+                rule("10.0.0.0/8", &["192.0.2.128/25"], 1),
+                rule("10.0.0.0/8", &[], 2),
+                rule("10.9.0.0/16", &["192.0.2.0/24"], 3),
+            ];
+        });
+        let line = |source: [u8; 4], destination: [u8; 4]| {
+            nat.select_uplink(&builder::tuple(Protocol::TCP, (source, 1), (destination, 80)))
+        };
+        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
+        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));
+        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 129]), Some(1));
+        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 128]), Some(2));
+        assert_eq!(line([10, 9, 0, 1], [192, 0, 2, 129]), Some(3));
+        assert_eq!(line([10, 9, 0, 1], [8, 8, 8, 8]), Some(2));
+        assert_eq!(line([11, 0, 0, 1], [8, 8, 8, 8]), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! The translator: its parts, its construction, and what its workers bring along.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::nat::counters::Counters;
+use crate::nat::fragments::identification::Identifications;
+use crate::nat::fragments::store::Fragments;
+use crate::nat::mapping::events::MappingEvents;
+use crate::nat::mapping::host_limits::HostLimiter;
+use crate::nat::mapping::mappings::Mappings;
+use crate::nat::policy::forwards::Forwards;
+use crate::nat::policy::settings::{ExternalAddress, Forward, ForwardProtocol, Settings, Uplink};
+use crate::nat::state::delayed_rejects::DelayedRejects;
+use crate::nat::state::icmp_errors::IcmpErrorLimiter;
+use crate::nat::state::notifications::NotificationQueue;
+use crate::nat::state::uplink_states::UplinkStates;
+use crate::nat::table::{EndedSession, Table};
+use crate::nat::tracking::state::IdleTimeouts;
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::time::{Span, Tick};
+
+/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_rules`] makes another
+/// one that remembers the same.
+pub struct Translator {
+    pub(super) table: Arc<Table>,
+    pub(super) mappings: Arc<Mappings>,
+    pub(super) hosts: Arc<HostLimiter>,
+    pub(super) fragments: Arc<Fragments>,
+    pub(super) identifications: Arc<Identifications>,
+    pub(super) uplink_states: Arc<UplinkStates>,
+    pub(super) icmp_errors: Arc<IcmpErrorLimiter>,
+    pub(super) delayed_rejects: Arc<DelayedRejects>,
+    pub(super) notifications: Arc<NotificationQueue>,
+    pub(super) settings: Settings,
+    pub(super) forwards: Forwards,
+    pub(super) externals: HashMap<Ipv4Addr, External>,
+    /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
+    pub(super) dynamic: Box<[Box<[Ipv4Addr]>]>,
+    /// Secret that spreads inside hosts over uplinks and external addresses.
+    pub(super) hash_seed: u64,
+}
+
+/// An external address as the packet path sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct External {
+    pub(super) uplink: u8,
+    pub(super) owned: bool,
+}
+
+/// What a worker brings along: counters, randomness, its number.
+pub struct WorkerContext {
+    /// Its counters.
+    pub counters: Counters,
+    pub(super) worker: usize,
+    pub(super) random: StdRng,
+    pub(super) ended: Vec<EndedSession>,
+    /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
+    pub outbox: Vec<Box<[u8]>>,
+    pub(super) last_sweep: Tick,
+}
+
+impl Translator {
+    /// A translator with room for `settings.sessions`, for this many workers.
+    ///
+    /// # Errors
+    /// When the memory for the sessions cannot be mapped.
+    pub fn new(settings: Settings, workers: usize, now: Tick) -> io::Result<Self> {
+        // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
+        let mut random = rand::rng();
+        let secret = std::array::from_fn(|_| random.random());
+        let idle_timeouts =
+            IdleTimeouts::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
+        let table = Table::new(settings.sessions, workers, idle_timeouts, secret, now)?;
+        let forwards = Forwards::new(&settings);
+        Ok(Self {
+            table: Arc::new(table),
+            mappings: Arc::new(Mappings::new(&settings, &forwards)),
+            hosts: Arc::new(HostLimiter::new(
+                settings.sessions_per_host,
+                settings.new_sessions_per_host,
+            )),
+            fragments: Arc::new(Fragments::new(settings.fragments, settings.timeouts.fragment)),
+            identifications: Arc::new(Identifications::new()),
+            uplink_states: Arc::new(UplinkStates::new(&settings)),
+            icmp_errors: Arc::new(IcmpErrorLimiter::new(settings.icmp_errors_per_host, now)),
+            delayed_rejects: Arc::default(),
+            notifications: Arc::default(),
+            externals: externals(&settings),
+            dynamic: dynamic_addresses(&settings),
+            hash_seed: random.random(),
+            forwards,
+            settings,
+        })
+    }
+
+    /// The lane of a worker.
+    pub fn worker(&self, worker: usize) -> WorkerContext {
+        self.worker_with_rng(worker, StdRng::from_rng(&mut rand::rng()))
+    }
+
+    /// The lane of a worker with a given source of randomness, for tests and benches.
+    pub fn worker_with_rng(&self, worker: usize, random: StdRng) -> WorkerContext {
+        WorkerContext {
+            counters: Counters::default(),
+            worker,
+            random,
+            ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
+            outbox: Vec::new(),
+            last_sweep: Tick(0),
+        }
+    }
+
+    /// The session table, for batched look-ups and listings.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Has beginnings and ends of mappings told from now on, with room for so many unread events. Call this before any
+    /// packet has come; a second call replaces the first.
+    ///
+    /// # Panics
+    /// If another translator shares these mappings already ([`Self::with_rules`]).
+    pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
+        Arc::get_mut(&mut self.mappings)
+            .expect("a translator at the start of its life shares nothing")
+            .log(room)
+    }
+
+    /// Events of [`Self::log_mappings`] that found no room.
+    pub fn mapping_events_lost(&self) -> u64 {
+        self.mappings.events_lost()
+    }
+
+    /// Number of dynamic mappings.
+    pub fn mappings(&self) -> usize {
+        self.mappings.len()
+    }
+
+    /// What the box was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
+    pub fn expire(&self, lane: &mut WorkerContext, now: Tick) -> bool {
+        // What has no wheel of its own is swept now and then; one worker does it for all.
+        if lane.worker == 0 && now.since(lane.last_sweep) >= SWEEP_INTERVAL {
+            lane.last_sweep = now;
+            self.expire_fragments(lane, now);
+            self.mappings.expire_pinholes(now);
+            self.hosts.prune_idle(now);
+        }
+        self.send_due(lane, now);
+        self.send_notifications(lane);
+        let mut ended = std::mem::take(&mut lane.ended);
+        let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
+        lane.counters.sessions_expired += ended.len() as u64;
+        for session in ended.drain(..) {
+            self.release(&session, now);
+        }
+        lane.ended = ended;
+        done
+    }
+
+    /// Whether nothing here waits for its time to come.
+    pub fn is_idle(&self) -> bool {
+        // SYNs that other workers take are answered late by the first one, which must not sleep over them.
+        self.table.is_empty()
+            && self.delayed_rejects.is_empty()
+            && !self.settings.delayed_reject
+            && self.notifications.is_empty()
+    }
+
+    /// Takes in at which ports programs of the host wait: no mapping gets one of them on an address of the host's own.
+    pub fn exclude_ports(&self, ports: &[u16]) {
+        self.mappings.exclude(ports);
+    }
+
+    /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
+    /// when the address is its own.
+    pub fn untranslated_verdict(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
+        match self.external(destination) {
+            Some(External { owned: true, .. }) => Verdict::PassToHost,
+            Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
+        }
+    }
+
+    pub(super) fn external(&self, address: Ipv4Addr) -> Option<External> {
+        self.externals.get(&address).copied()
+    }
+
+    pub(super) fn is_inside(&self, address: Ipv4Addr) -> bool {
+        self.settings.inside.iter().any(|prefix| prefix.contains(&address))
+    }
+
+    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
+    /// published of it.
+    pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
+        let addresses = &self.dynamic[usize::from(uplink)];
+        if let Some(published) =
+            self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
+        {
+            return published;
+        }
+        addresses[(self.host_hash(host) >> 32) as usize % addresses.len()]
+    }
+
+    /// The external addresses on which a mapping of an inside host may be made, best first.
+    pub(super) fn external_addresses(
+        &self,
+        uplink: u8,
+        host: Ipv4Addr,
+    ) -> impl Iterator<Item = Ipv4Addr> {
+        let addresses = &self.dynamic[usize::from(uplink)];
+        let own = self.external_address(uplink, host);
+        let others = if self.settings.paired_soft { &addresses[..] } else { &[] };
+        std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
+    }
+
+    pub(super) fn host_hash(&self, host: Ipv4Addr) -> u64 {
+        self.mix64(u64::from(host.to_bits()))
+    }
+
+    /// A hash that nobody outside can foresee.
+    pub(super) fn mix64(&self, seed: u64) -> u64 {
+        let mixed = (seed ^ self.hash_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        mixed ^ mixed >> 32
+    }
+}
+
+/// Every external address of the box.
+pub(super) fn externals(settings: &Settings) -> HashMap<Ipv4Addr, External> {
+    let of_uplink = |(number, uplink): (usize, &Uplink)| {
+        let external = |external: &ExternalAddress| {
+            (external.address, External { uplink: number as u8, owned: external.assigned_to_host })
+        };
+        uplink.addresses.iter().map(external).collect::<Vec<_>>()
+    };
+    settings.uplinks.iter().enumerate().flat_map(of_uplink).collect()
+}
+
+/// The addresses of each uplink that mappings may use: those of which a forward has not taken every port. All of them when
+/// there is none on any uplink, so that it is said that ports have run out.
+pub(super) fn dynamic_addresses(settings: &Settings) -> Box<[Box<[Ipv4Addr]>]> {
+    let whole = |address: &Ipv4Addr| {
+        let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
+        settings.forwards.iter().filter(any).any(|forward| forward.address == *address)
+    };
+    let of_uplinks = |may: &dyn Fn(&Ipv4Addr) -> bool| -> Box<[Box<[Ipv4Addr]>]> {
+        let of = |uplink: &Uplink| {
+            uplink.addresses.iter().map(|external| external.address).filter(may).collect()
+        };
+        settings.uplinks.iter().map(of).collect()
+    };
+    let dynamic = of_uplinks(&|address| !whole(address));
+    if dynamic.iter().all(|addresses| addresses.is_empty()) {
+        of_uplinks(&|_| true)
+    } else {
+        dynamic
+    }
+}
+
+impl WorkerContext {
+    /// A random unprivileged port.
+    pub(super) fn random_unprivileged_port(&mut self) -> u16 {
+        self.random.random_range(1024..=u16::MAX)
+    }
+}
+
+/// Steps of the wheel that one batch pays for; a step that ends a session costs some hundred nanoseconds.
+const EXPIRY_BUDGET: u32 = 256;
+const SWEEP_INTERVAL: Span = Span(100);
