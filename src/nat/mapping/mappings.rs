@@ -15,7 +15,6 @@
 //! a pool or shard of the table.
 
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -29,7 +28,10 @@ use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
 use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::{EndpointDependence, ExternalAddress, Settings, Timeouts};
+use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{ExternalAddress, Policy};
+use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
@@ -46,20 +48,20 @@ pub(crate) struct PortsExhaustedOn;
 
 /// The mappings of a box.
 pub(crate) struct Mappings {
-    by_inside: DashMap<MappingKey, Mapping, RandomState>,
-    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
+    by_inside: DashMap<MappingKey, Mapping, HashKey>,
+    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     allocators: ArcSwap<PortAllocators>,
     /// Of what a new supply is made.
-    ports: (u16, u16),
+    ports: PortRange,
     /// Freed UDP ports that rest on each address; None: they are free at once.
     delayed_ports: Option<u32>,
     /// None: every port serves one mapping.
-    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
+    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
     /// With address-dependent filtering: how many sessions a mapping has with a remote address.
-    peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
+    peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, HashKey>,
     /// An inside host spoke from its external endpoint to another mapping, which did not let it in. A host outside would
     /// have been free to answer now; so is this one, until then. At most [`MAX_PINHOLES`].
-    hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
+    hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
     timeouts: Timeouts,
     mapping: EndpointDependence,
     filtering: EndpointDependence,
@@ -78,51 +80,51 @@ struct PortAllocator {
 }
 
 impl Mappings {
-    pub(crate) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let anyone_may_send = settings.filtering == EndpointDependence::EndpointIndependent;
+    pub(crate) fn new(limits: &Limits, policy: &Policy, forwards: &Forwards, key: HashKey) -> Self {
+        let anyone_may_send = limits.filtering == EndpointDependence::EndpointIndependent;
         let rests = anyone_may_send
-            && !settings.port_overlapping
-            && settings.timeouts.port_reuse_delay.0 != 0;
-        let delayed_ports = rests.then_some(settings.delayed_ports);
+            && !limits.port_overlapping
+            && limits.timeouts.port_reuse_delay.is_some();
+        let delayed_ports = rests.then_some(limits.delayed_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
         let supply = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
                 external,
-                settings.ports,
+                limits.ports,
                 delayed_ports,
-                settings.timeouts,
+                limits.timeouts,
                 is_published,
             )
         };
-        let supplies = supplies(settings, supply);
+        let supplies = supplies(policy, supply);
         let free = supplies.values().map(|supply| supply.ports.free() as usize);
-        let room = free.sum::<usize>().min(settings.sessions as usize);
-        let map = || RandomState::new();
+        let room = free.sum::<usize>().min(limits.sessions as usize);
+        let map = || key;
         Self {
             by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
             by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
             allocators: ArcSwap::from_pointee(supplies),
-            ports: settings.ports,
+            ports: limits.ports,
             delayed_ports,
-            overlap_counts: settings
+            overlap_counts: limits
                 .port_overlapping
                 .then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
             peers: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
             hairpin_pinholes: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            timeouts: settings.timeouts,
-            mapping: settings.mapping,
-            filtering: settings.filtering,
-            keeps_parity: settings.port_parity,
+            timeouts: limits.timeouts,
+            mapping: limits.mapping,
+            filtering: limits.filtering,
+            keeps_parity: limits.port_parity,
             log: None,
         }
     }
 
     /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
     /// forwards are for [`Self::reserve`].
-    pub(crate) fn set_addresses(&self, settings: &Settings) {
+    pub(crate) fn set_addresses(&self, policy: &Policy) {
         let before = self.allocators.load();
-        self.allocators.store(Arc::new(supplies(settings, |protocol, external| {
+        self.allocators.store(Arc::new(supplies(policy, |protocol, external| {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
@@ -447,11 +449,11 @@ impl Mappings {
 
 /// A supply for each protocol with ports on each external address.
 fn supplies(
-    settings: &Settings,
+    policy: &Policy,
     supply: impl Fn(Protocol, &ExternalAddress) -> Arc<PortAllocator>,
 ) -> PortAllocators {
     let mut supplies = HashMap::new();
-    for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+    for external in policy.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
             supplies.insert((protocol, external.address), supply(protocol, external));
         }
@@ -463,20 +465,21 @@ impl PortAllocator {
     fn new(
         protocol: Protocol,
         external: &ExternalAddress,
-        ports: (u16, u16),
+        ports: PortRange,
         resting: Option<u32>,
         timeouts: Timeouts,
         is_published: impl Fn(Protocol, Endpoint) -> bool,
     ) -> Arc<Self> {
         // Query identifiers are nobody's service: all of them are dynamic.
         let has_services = protocol != Protocol::ICMP;
-        let (first, last) = if has_services { ports } else { (0, u16::MAX) };
+        let ports = if has_services { ports } else { PortRange::ALL };
         let hosts = if has_services { &external.reserved[..] } else { &[] };
-        let ports = PortPool::new(first, last, hosts, |port| {
+        let ports = PortPool::new(ports, hosts, |port| {
             has_services && is_published(protocol, Endpoint::new(external.address, port))
         });
         let resting = resting.filter(|_| protocol == Protocol::UDP);
-        let resting = resting.map(|most| ReuseDelay::new(timeouts.port_reuse_delay, most));
+        let resting = resting.zip(timeouts.port_reuse_delay);
+        let resting = resting.map(|(most, delay)| ReuseDelay::new(delay, most));
         Arc::new(Self { ports, resting })
     }
 

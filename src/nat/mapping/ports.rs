@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::nat::policy::port_range::PortRange;
+
 /// Ports of one protocol on one external address.
 pub(crate) struct PortPool {
     /// A set bit is a port that cannot be had.
@@ -21,7 +23,7 @@ pub(crate) struct PortPool {
     first: u16,
     last: u16,
     /// What the host itself uses; never given away.
-    hosts: Box<[(u16, u16)]>,
+    hosts: Box<[PortRange]>,
     /// Where programs of the host wait at the moment; None if the address is not the host's own.
     excluded: Option<Box<[AtomicU64; WORDS]>>,
 }
@@ -46,21 +48,21 @@ struct Candidates {
 }
 
 impl PortPool {
-    /// A pool of `first..=last`, less the host's own ports and what `is_reserved` claims.
+    /// A pool of `range`, less the host's own ports and what `is_reserved` claims.
     pub(crate) fn new(
-        first: u16,
-        last: u16,
-        hosts: &[(u16, u16)],
+        range: PortRange,
+        hosts: &[PortRange],
         is_reserved: impl Fn(u16) -> bool,
     ) -> Self {
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
         let mut free = 0;
-        for port in (first..=last).filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
+        for port in range.iter().filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
             let word = &taken[usize::from(port / 64)];
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
         let excluded = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+        let PortRange { first, last } = range;
         Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
     }
 
@@ -211,8 +213,8 @@ impl PortPool {
     }
 }
 
-fn is_within(ranges: &[(u16, u16)], port: u16) -> bool {
-    ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
+fn is_within(ranges: &[PortRange], port: u16) -> bool {
+    ranges.iter().any(|range| range.contains(port))
 }
 
 /// The position of a random set bit; `bits` is not zero.
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn where_the_host_waits_nobody_else_gets_a_port() {
-        let pool = PortPool::new(1000, 1003, &[(40_000, 50_000)], |_| false);
+        let pool = PortPool::new((1000..=1003).into(), &[(40_000..=50_000).into()], |_| false);
         let mut random = StdRng::seed_from_u64(1);
         let mut take = || pool.take(PortPreference::None, &mut random);
         pool.bar(&[1001, 1002, 7]);
@@ -267,7 +269,7 @@ mod tests {
     #[test]
     fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserved_ones() {
         let mut random = StdRng::seed_from_u64(1);
-        let pool = PortPool::new(1000, 1999, &[], |port| (1500..1600).contains(&port));
+        let pool = PortPool::new((1000..=1999).into(), &[], |port| (1500..1600).contains(&port));
         let mut seen = HashSet::new();
         while let Some(port) = pool.take(PortPreference::None, &mut random) {
             assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
@@ -287,7 +289,7 @@ mod tests {
     fn the_edges_of_the_port_space_can_be_had() {
         let mut random = StdRng::seed_from_u64(2);
         for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
-            let pool = PortPool::new(first, last, &[], |_| false);
+            let pool = PortPool::new((first..=last).into(), &[], |_| false);
             let mut seen = HashSet::new();
             while let Some(port) = pool.take(PortPreference::None, &mut random) {
                 seen.insert(port);
@@ -299,7 +301,7 @@ mod tests {
     #[test]
     fn parity_is_kept_while_it_can_be() {
         let mut random = StdRng::seed_from_u64(3);
-        let pool = PortPool::new(1024, 65535, &[], |_| false);
+        let pool = PortPool::new((1024..=65535).into(), &[], |_| false);
         for model in 0..2000 {
             let port =
                 pool.take(PortPreference::ClassAndParity(model), &mut random).expect("free ports");
@@ -310,7 +312,7 @@ mod tests {
     #[test]
     fn high_ports_never_go_low_and_low_ones_go_high_only_when_no_low_one_is_left() {
         let mut random = StdRng::seed_from_u64(5);
-        let pool = PortPool::new(1000, 1099, &[], |_| false);
+        let pool = PortPool::new((1000..=1099).into(), &[], |_| false);
         let mut take = |likeness| pool.take(likeness, &mut random);
         let low: Vec<u16> =
             (0..24).map_while(|port| take(PortPreference::ClassAndParity(port))).collect();
@@ -332,7 +334,7 @@ mod tests {
     fn a_range_without_the_class_serves_all() {
         let mut random = StdRng::seed_from_u64(6);
         for (only, model) in [(80, 5000), (5000, 80)] {
-            let pool = PortPool::new(only, only, &[], |_| false);
+            let pool = PortPool::new((only..=only).into(), &[], |_| false);
             assert_eq!(pool.take(PortPreference::Class(model), &mut random), Some(only));
         }
     }
@@ -340,10 +342,10 @@ mod tests {
     #[test]
     fn what_may_be_shared_is_of_the_right_class_and_bounded() {
         let mut random = StdRng::seed_from_u64(7);
-        let pool = PortPool::new(1000, 65_535, &[], |_| false);
+        let pool = PortPool::new((1000..=65_535).into(), &[], |_| false);
         let high: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
         assert!(high.len() == SHARED_TRIES as usize && high.iter().all(|port| *port >= 1024));
-        let pool = PortPool::new(2000, 2002, &[], |_| false);
+        let pool = PortPool::new((2000..=2002).into(), &[], |_| false);
         let mut all: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
         all.sort_unstable();
         assert_eq!(all, [2000, 2001, 2002]);
@@ -352,7 +354,7 @@ mod tests {
     #[test]
     fn ports_show_no_step_and_cover_the_range() {
         let mut random = StdRng::seed_from_u64(4);
-        let pool = PortPool::new(1024, 65535, &[], |_| false);
+        let pool = PortPool::new((1024..=65535).into(), &[], |_| false);
         let ports: Vec<i32> = (0..2000)
             .map(|_| i32::from(pool.take(PortPreference::None, &mut random).expect("free ports")))
             .collect();
@@ -363,7 +365,7 @@ mod tests {
 
     #[test]
     fn two_threads_never_get_the_same_port() {
-        let pool = PortPool::new(1, 60_000, &[], |_| false);
+        let pool = PortPool::new((1..=60_000).into(), &[], |_| false);
         let taken: Vec<u16> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|seed| {

@@ -5,7 +5,6 @@
 //! admit the old one's peers, and TCP is followed to its end; REQ-8 exempts both.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
 
 use parking_lot::Mutex;
 
@@ -21,7 +20,7 @@ pub(crate) struct ReuseDelay {
 
 #[derive(Default)]
 struct Inner {
-    by_holder: HashMap<MappingKey, Delayed, RandomState>,
+    by_holder: HashMap<MappingKey, Delayed>,
     /// In the order of their ends. An entry whose port was fetched since then is stale, and skipped.
     queue: VecDeque<(Delayed, MappingKey)>,
 }
@@ -98,15 +97,17 @@ mod tests {
     use super::*;
     use crate::nat::mapping::mappings::Mappings;
     use crate::nat::policy::forwards::Forwards;
-    use crate::nat::policy::settings::EndpointDependence;
+    use crate::nat::policy::limits::EndpointDependence;
+    use crate::nat::seed::HashKey;
     use crate::nat::table::smp_tests::settings;
     use crate::packet::{Endpoint, Protocol};
 
     const NOBODY: [u16; 0] = [];
 
     fn holder(port: u16) -> MappingKey {
-        let settings = settings((40_000, 40_007), EndpointDependence::EndpointIndependent);
-        let mappings = Mappings::new(&settings, &Forwards::new(&settings));
+        let (limits, policy) = settings(40_000..=40_007, EndpointDependence::EndpointIndependent);
+        let forwards = Forwards::new(&policy.forwards);
+        let mappings = Mappings::new(&limits, &policy, &forwards, HashKey::of(1));
         let inside = Endpoint::new([10, 0, 0, 5].into(), port);
         mappings.key(Protocol::UDP, 0, inside, inside)
     }

@@ -204,7 +204,7 @@ mod tests {
     use crate::packet::{Protocol, builder};
 
     use super::*;
-    use crate::nat::policy::settings::Timeouts;
+    use crate::nat::policy::limits::Timeouts;
     use crate::nat::table::key::Key;
     use crate::nat::table::session::{NewSession, SessionKind};
     use crate::nat::tracking::state::State;
@@ -222,7 +222,7 @@ mod tests {
             udp_dns: second,
             icmp: second,
             fragment: second,
-            port_reuse_delay: Span(0),
+            port_reuse_delay: None,
         });
         let records = Region::map(1).expect("memory");
         let start = Tick(u32::MAX - 500);
