@@ -5,21 +5,21 @@ use crate::Family;
 
 /// "from > to", or the path of a file that is in no folder of the table yet.
 pub(crate) const UPWARD_IMPORTS: &[&str] = &[
+    "src/host/compare.rs",
     "src/host/error.rs",
     "src/host/facts.rs",
     "src/host/journal.rs",
     "src/host/lifecycle.rs",
     "src/host/listeners.rs",
-    "src/host/look.rs",
     "src/host/netlink.rs",
-    "src/host/numbers.rs",
     "src/host/plan.rs",
     "src/host/plan_server.rs",
+    "src/host/route_lookup.rs",
+    "src/host/routing_ids.rs",
     "src/host/snapshot.rs",
     "src/host/steps.rs",
     "src/host/sysctl.rs",
     "src/host/watch.rs",
-    "src/host/ways.rs",
 ];
 
 /// The files of a circle, sorted.
@@ -57,23 +57,23 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/dns/update/exchange.rs",
     "src/engine/mod.rs \
      src/engine/worker.rs",
-    "src/host/doctor/box_firewall.rs \
-     src/host/doctor/box_judged.rs \
-     src/host/doctor/box_seen.rs \
+    "src/host/compare.rs \
+     src/host/netlink.rs \
+     src/host/plan.rs",
+    "src/host/doctor/box_checks.rs \
+     src/host/doctor/box_facts.rs \
+     src/host/doctor/box_firewall.rs \
      src/host/doctor/conntrack.rs \
      src/host/doctor/filters.rs \
      src/host/doctor/legs.rs \
      src/host/doctor/mod.rs \
      src/host/doctor/rules.rs \
-     src/host/doctor/server_judged.rs \
-     src/host/doctor/server_seen.rs",
+     src/host/doctor/server_checks.rs \
+     src/host/doctor/server_facts.rs",
     "src/host/facts.rs \
-     src/host/numbers.rs \
+     src/host/routing_ids.rs \
      src/host/snapshot.rs \
      src/host/steps.rs",
-    "src/host/look.rs \
-     src/host/netlink.rs \
-     src/host/plan.rs",
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
@@ -89,7 +89,7 @@ pub(crate) const LONG_FILES: &[&str] = &[
     "src/config/model.rs",
     "src/config/sections.rs",
     "src/control/lifecycle.rs",
-    "src/host/doctor/server_judged.rs",
+    "src/host/doctor/server_checks.rs",
     "src/host/netlink.rs",
     "src/host/steps.rs",
     "src/lab/mod.rs",
@@ -98,6 +98,9 @@ pub(crate) const LONG_FILES: &[&str] = &[
 
 /// File and function.
 pub(crate) const LONG_FUNCTIONS: &[&str] = &[
+    "benches/comparison/main.rs main",
+    "benches/comparison/report.rs picture",
+    "benches/engine.rs engine",
     "src/cli/demo/failover.rs play",
     "src/cli/demo/mod.rs perform",
     "src/cli/status.rs text",
@@ -107,15 +110,15 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "src/control/lifecycle.rs run_box",
     "src/control/settings.rs settings",
     "src/dns/update.rs follow",
+    "src/host/compare.rs compare",
+    "src/host/doctor/box_checks.rs passages",
+    "src/host/doctor/box_facts.rs collect",
     "src/host/doctor/box_firewall.rs own",
-    "src/host/doctor/box_judged.rs passages",
-    "src/host/doctor/server_judged.rs replies",
-    "src/host/doctor/server_judged.rs firewall",
+    "src/host/doctor/server_checks.rs firewall",
+    "src/host/doctor/server_checks.rs replies",
     "src/host/facts.rs look_for_trouble",
-    "src/host/numbers.rs free_on",
-    "benches/comparison/main.rs main",
-    "benches/comparison/report.rs picture",
-    "benches/engine.rs engine",
+    "src/host/plan.rs plan_box",
+    "src/host/routing_ids.rs allocate",
 ];
 
 /// File and the function around the `select!`.
@@ -124,11 +127,10 @@ pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
 /// Type and the top-level modules that define one of this name.
 pub(crate) const SHARED_NAMES: &[&str] = &[
     "Answer dns lab",
-    "Entry config host nat",
+    "Entry config nat",
     "Event control engine",
     "Failover cli control",
     "Fields config packet",
-    "Found host host",
     "Frame io lab",
     "Header host packet",
     "Health config control",
@@ -136,7 +138,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Key dns nat",
     "Node config dns",
     "Packet host nat",
-    "Prepared dns host",
     "Record dns nat",
     "Request control lab",
     "Response dns lab",
@@ -148,7 +149,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Tun config io",
     "Uplink config lab nat",
     "UplinkStates dns nat",
-    "Verdict host nat",
 ];
 
 pub(crate) const FAMILIES: &[Family] = &[
