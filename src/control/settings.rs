@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use crate::host::Facts;
+use crate::host::HostFacts;
 use crate::nat;
 use crate::time::Span;
 
@@ -44,9 +44,13 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
 
 /// The rules of the translator. `dns`: for each uplink the port of the name server at its probe address, if the name
 /// server listens there.
-pub(super) fn policy(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> nat::Policy {
-    let uplinks =
-        config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
+pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
+    let uplinks = config
+        .uplinks
+        .iter()
+        .zip(&facts.uplinks)
+        .zip(&facts.assigned_to_host)
+        .zip(&facts.probe_addresses);
     nat::Policy {
         inside_address: facts.inside.address,
         inside_routers: facts.inside.next_hops.clone(),
@@ -128,10 +132,10 @@ pub(super) fn policy(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> nat
 /// What leads to the box's own name server.
 fn name_servers<'c>(
     config: &'c Config,
-    facts: &'c Facts,
+    facts: &'c HostFacts,
     dns: &'c [Option<u16>],
 ) -> impl Iterator<Item = nat::Forward> + 'c {
-    let uplinks = config.uplinks.iter().zip(&facts.own_endpoints).zip(dns).enumerate();
+    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).zip(dns).enumerate();
     uplinks.filter_map(|(number, ((uplink, own), port))| {
         Some(nat::Forward {
             name: "name server".to_owned(),

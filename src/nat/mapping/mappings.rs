@@ -121,7 +121,7 @@ impl Mappings {
     }
 
     /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
-    /// forwards are for [`Self::reserve`].
+    /// forwards are for [`Self::claim_for_forward`].
     pub(crate) fn set_addresses(&self, policy: &Policy) {
         let before = self.allocators.load();
         self.allocators.store(Arc::new(supplies(policy, |protocol, external| {
@@ -408,7 +408,7 @@ impl Mappings {
         }
     }
 
-    /// Takes back one [`Self::permit`].
+    /// Takes back one [`Self::add_peer`].
     pub(crate) fn remove_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
         if self.filtering == EndpointDependence::AddressDependent {
             self.peers.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {
