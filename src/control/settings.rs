@@ -1,5 +1,6 @@
 //! From the configuration and the host's facts to what the translator is told.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 
 use crate::host::HostFacts;
@@ -45,39 +46,12 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
 /// The rules of the translator. `dns`: for each uplink the port of the name server at its probe address, if the name
 /// server listens there.
 pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
-    let uplinks = config
-        .uplinks
-        .iter()
-        .zip(&facts.uplinks)
-        .zip(&facts.assigned_to_host)
-        .zip(&facts.probe_addresses);
     nat::Policy {
         inside_address: facts.inside.address,
         inside_routers: facts.inside.next_hops.clone(),
         inside_mtu: mtu(facts.inside.mtu),
         tun_address: Some(facts.tun_address),
-        uplinks: uplinks
-            .map(|(((uplink, leg), owned), own)| nat::Uplink {
-                probe_address: *own,
-                name: uplink.name.clone(),
-                mtu: mtu(leg.mtu),
-                weight: uplink.weight,
-                addresses: uplink
-                    .addresses
-                    .iter()
-                    .zip(owned)
-                    .map(|(address, owned)| nat::ExternalAddress {
-                        address: *address,
-                        assigned_to_host: *owned,
-                        reserved: if *owned {
-                            vec![ports(facts.ephemeral_ports)]
-                        } else {
-                            Vec::new()
-                        },
-                    })
-                    .collect(),
-            })
-            .collect(),
+        uplinks: uplinks(config, facts),
         forwards: config
             .forwards
             .iter()
@@ -92,19 +66,7 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
             })
             .chain(name_servers(config, facts, dns))
             .collect(),
-        outbound: config
-            .outbound
-            .iter()
-            .map(|rule| nat::OutboundRule {
-                from: rule.from,
-                to: rule.to.clone(),
-                uplinks: rule.uplinks.iter().copied().map(index).collect(),
-                hash_by: match rule.hash_by {
-                    HashBy::SourcePort => nat::HashBy::SourcePort,
-                    HashBy::SourceAddress => nat::HashBy::SourceAddress,
-                },
-            })
-            .collect(),
+        outbound: outbound(config),
         no_nat: config
             .no_nat
             .iter()
@@ -127,6 +89,47 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         },
         delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::DelayedReject,
     }
+}
+
+fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
+    let probe_addresses = facts.assigned_to_host.iter().zip(&facts.probe_addresses);
+    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(probe_addresses);
+    let address = |address: &Ipv4Addr, assigned_to_host: bool| nat::ExternalAddress {
+        address: *address,
+        assigned_to_host,
+        reserved: Some(ports(facts.ephemeral_ports))
+            .filter(|_| assigned_to_host)
+            .into_iter()
+            .collect(),
+    };
+    uplinks
+        .map(|((uplink, interface), (assigned, probe_address))| nat::Uplink {
+            probe_address: *probe_address,
+            name: uplink.name.clone(),
+            mtu: mtu(interface.mtu),
+            weight: uplink.weight,
+            addresses: uplink
+                .addresses
+                .iter()
+                .zip(assigned)
+                .map(|(external, assigned)| address(external, *assigned))
+                .collect(),
+        })
+        .collect()
+}
+
+fn outbound(config: &Config) -> Vec<nat::OutboundRule> {
+    let hash_by = |hash_by| match hash_by {
+        HashBy::SourcePort => nat::HashBy::SourcePort,
+        HashBy::SourceAddress => nat::HashBy::SourceAddress,
+    };
+    let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
+        from: rule.from,
+        to: rule.to.clone(),
+        uplinks: rule.uplinks.iter().copied().map(index).collect(),
+        hash_by: hash_by(rule.hash_by),
+    });
+    rules.collect()
 }
 
 /// What leads to the box's own name server.
