@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each room may name of ours, besides itself. A path allows everything below it.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("io", &[]),
     ("packet", &[]),
     ("dns", &[]),
@@ -17,9 +17,16 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("engine", &["io", "packet", "nat", "time"]),
     ("config", &["dns"]),
     ("host", &["config"]),
-    ("control", &["io", "packet", "dns", "time", "nat", "engine", "config", "host"]),
-    ("lab", &["control"]),
-    ("cli", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "control", "lab"]),
+    ("api", &["config", "host"]),
+    ("control", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "api"]),
+    ("lab", &["api"]),
+    (
+        "cli",
+        &[
+            "io", "packet", "dns", "time", "nat", "engine", "config", "host", "api", "control",
+            "lab",
+        ],
+    ),
 ];
 
 /// The files that may contain unsafe code.
