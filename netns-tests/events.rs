@@ -80,7 +80,10 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     let recent = output(events(&natbox, &[]))?;
     let told: Vec<&str> = recent.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
     ensure!(told.len() == 6, "{recent}");
-    ensure!(told[0] == format!("{name} is ready") && told[4] == "uplink isp2 is healthy", "{recent}");
+    ensure!(
+        told[0] == format!("{name} is ready") && told[4] == "uplink isp2 is healthy",
+        "{recent}"
+    );
     ensure!(told[2].starts_with("uplink isp2 failed: no carrier"), "{recent}");
 
     natbox.process().signal(Signal::TERM)?;
