@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::host::Numbers;
+use crate::host::RoutingIds;
 
 /// An instance at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -121,8 +121,8 @@ pub struct DnsStatus {
 pub struct EffectiveConfig {
     /// Configuration as YAML, with all defaults.
     pub configuration: String,
-    /// Numbers of the instance's routing tables, rules and probe addresses.
-    pub routing_ids: Numbers,
+    /// RoutingIds of the instance's routing tables, rules and probe addresses.
+    pub routing_ids: RoutingIds,
 }
 
 /// The result of a reload.

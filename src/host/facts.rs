@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::error::HostError;
 use super::listeners;
-use super::numbers::Numbers;
+use super::routing_ids::RoutingIds;
 use super::snapshot::Snapshot;
 use super::sysctl;
 use crate::config::{Config, PortRange};
@@ -18,13 +18,13 @@ const EPHEMERAL_DEFAULT: PortRange = PortRange { first: 32768, last: 60999 };
 
 /// What was found on the host.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Facts {
+pub struct HostFacts {
     /// The private leg.
-    pub inside: LegFacts,
+    pub inside: InterfaceFacts,
     /// The public legs, in the order of the configuration.
-    pub uplinks: Vec<LegFacts>,
+    pub uplinks: Vec<InterfaceFacts>,
     /// For each uplink and each of its addresses: it is also an address of the host itself (of whatever interface).
-    pub owned: Vec<Vec<bool>>,
+    pub assigned_to_host: Vec<Vec<bool>>,
     /// For each uplink and each of its addresses: it lies in a network of the uplink's interface and is not owned.
     pub on_link: Vec<Vec<bool>>,
     /// The address of some uplink follows its interface.
@@ -35,7 +35,7 @@ pub struct Facts {
     /// with it, and nothing else does.
     pub tun_address: Ipv4Addr,
     /// For each uplink the address of the box's own endpoint on it, on the TUN, if it needs one.
-    pub own_endpoints: Vec<Option<Ipv4Addr>>,
+    pub probe_addresses: Vec<Option<Ipv4Addr>>,
     /// Things a person should look at, as sentences.
     pub warnings: Vec<String>,
     /// `net.ipv4.conf.all.rp_filter`.
@@ -46,7 +46,7 @@ pub struct Facts {
 
 /// What was found about one leg.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LegFacts {
+pub struct InterfaceFacts {
     /// Interface name.
     pub interface: String,
     /// Interface index; 0 when assumed.
@@ -56,7 +56,7 @@ pub struct LegFacts {
     /// First address that is good as a source.
     pub address: Option<Ipv4Addr>,
     /// Whether packets can pass it.
-    pub state: LegState,
+    pub state: InterfaceState,
     /// Networks reached without a next hop.
     pub on_link: Vec<Ipv4Net>,
     /// Routers through which other networks are reached.
@@ -67,13 +67,13 @@ pub struct LegFacts {
     pub(super) default: Option<DefaultRoute>,
     /// Forwarding is on in general, but off for this interface.
     pub(super) forwarding_off: bool,
-    /// Nobody looked: `plan` without the interface at hand.
+    /// Nobody probed: `plan` without the interface at hand.
     pub(super) assumed: bool,
 }
 
 /// Whether packets can pass a leg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LegState {
+pub enum InterfaceState {
     /// There is no such interface.
     Missing,
     /// Administratively down.
@@ -93,7 +93,7 @@ pub(super) struct DefaultRoute {
     pub(super) best: bool,
 }
 
-impl Facts {
+impl HostFacts {
     /// Looks at everything that the configuration names. `numbers`: asked whether an external address is, or may become, the
     /// host's own.
     ///
@@ -102,13 +102,15 @@ impl Facts {
     pub(super) fn collect(
         config: &Config,
         snapshot: &Snapshot,
-        numbers: impl Fn(bool) -> Result<Numbers, HostError>,
-    ) -> Result<(Self, Numbers), HostError> {
-        let inside = LegFacts::collect(&config.inside.interface, snapshot)?;
-        let uplinks =
-            config.uplinks.iter().map(|uplink| LegFacts::collect(&uplink.interface, snapshot));
-        let uplinks = uplinks.collect::<Result<Vec<LegFacts>, HostError>>()?;
-        let flags = |test: &dyn Fn(&LegFacts, Ipv4Addr) -> bool| {
+        ids: impl Fn(bool) -> Result<RoutingIds, HostError>,
+    ) -> Result<(Self, RoutingIds), HostError> {
+        let inside = InterfaceFacts::collect(&config.inside.interface, snapshot)?;
+        let uplinks = config
+            .uplinks
+            .iter()
+            .map(|uplink| InterfaceFacts::collect(&uplink.interface, snapshot));
+        let uplinks = uplinks.collect::<Result<Vec<InterfaceFacts>, HostError>>()?;
+        let flags = |test: &dyn Fn(&InterfaceFacts, Ipv4Addr) -> bool| {
             let pairs = config.uplinks.iter().zip(&uplinks);
             pairs
                 .map(|(uplink, leg)| {
@@ -116,53 +118,55 @@ impl Facts {
                 })
                 .collect::<Vec<Vec<bool>>>()
         };
-        let owned = flags(&|_, address| snapshot.owns(address));
-        let on_link = flags(&|leg, address| !snapshot.owns(address) && leg.reaches(address));
+        let assigned_to_host = flags(&|_, address| snapshot.has_address(address));
+        let on_link = flags(&|leg, address| !snapshot.has_address(address) && leg.reaches(address));
         let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
-        let any_owned = follows_interfaces || owned.iter().flatten().any(|owned| *owned);
+        let any_assigned_to_host = follows_interfaces
+            || assigned_to_host.iter().flatten().any(|assigned_to_host| *assigned_to_host);
         // An address may come to the host while the box runs; without free numbers for that it can only be told.
-        let numbers = match numbers(true) {
-            Err(_) if !any_owned => numbers(false)?,
-            numbers => numbers?,
+        let ids = match ids(true) {
+            Err(_) if !any_assigned_to_host => ids(false)?,
+            ids => ids?,
         };
         let mut facts = Self {
             inside,
             uplinks,
-            owned,
+            assigned_to_host,
             on_link,
             follows_interfaces,
             ephemeral_ports: ephemeral_ports()?,
-            tun_address: numbers.tun_address,
-            own_endpoints: own_endpoints(config, &numbers),
+            tun_address: ids.tun_address,
+            probe_addresses: probe_addresses(config, &ids),
             warnings: Vec::new(),
             rp_filter_all: number("net/ipv4/conf/all/rp_filter")?,
             forwarding_off_by_default: forwarding_off("default")?,
         };
         facts.warnings = facts.look_for_trouble(config, snapshot);
-        Ok((facts, numbers))
+        Ok((facts, ids))
     }
 
     /// Plain facts for `plan`, where the interfaces are not at hand: nothing is the host's own, external addresses
     /// are on the segment (an entry too many does no harm there), every interface speaks ARP, filters are strict.
-    pub(super) fn assumed(config: &Config) -> (Self, Numbers) {
-        let numbers = Numbers::preferred(&config.tun.name, true);
-        let uplinks = config.uplinks.iter().map(|uplink| LegFacts::assumed(&uplink.interface));
+    pub(super) fn assumed(config: &Config) -> (Self, RoutingIds) {
+        let ids = RoutingIds::default_ids(&config.tun.name, true);
+        let uplinks =
+            config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
         let flags =
             |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
         let facts = Self {
-            inside: LegFacts::assumed(&config.inside.interface),
+            inside: InterfaceFacts::assumed(&config.inside.interface),
             uplinks: uplinks.collect(),
-            owned: flags(false),
+            assigned_to_host: flags(false),
             on_link: flags(true),
             follows_interfaces: false,
             ephemeral_ports: EPHEMERAL_DEFAULT,
-            tun_address: numbers.tun_address,
-            own_endpoints: own_endpoints(config, &numbers),
+            tun_address: ids.tun_address,
+            probe_addresses: probe_addresses(config, &ids),
             warnings: Vec::new(),
             rp_filter_all: 1,
             forwarding_off_by_default: false,
         };
-        (facts, numbers)
+        (facts, ids)
     }
 
     /// The ports at which the host's own programs wait now; empty if no address is owned.
@@ -170,12 +174,13 @@ impl Facts {
     /// # Errors
     /// The kernel's tables of sockets cannot be read.
     pub fn listening_ports(&self) -> Result<Vec<u16>, HostError> {
-        if self.any_owned() { listeners::ports() } else { Ok(Vec::new()) }
+        if self.any_assigned_to_host() { listeners::ports() } else { Ok(Vec::new()) }
     }
 
     /// Whether some external address is also the host's own, or may be so any moment.
-    pub fn any_owned(&self) -> bool {
-        self.follows_interfaces || self.owned.iter().flatten().any(|owned| *owned)
+    pub fn any_assigned_to_host(&self) -> bool {
+        self.follows_interfaces
+            || self.assigned_to_host.iter().flatten().any(|assigned_to_host| *assigned_to_host)
     }
 
     /// Whether a box can begin like this: with its inside, and with a line. The others may come later, and so may an interface
@@ -183,7 +188,11 @@ impl Facts {
     ///
     /// # Errors
     /// The interface that is missing or down.
-    pub(super) fn check_legs(&self, config: &Config, snapshot: &Snapshot) -> Result<(), HostError> {
+    pub(super) fn check_interfaces(
+        &self,
+        config: &Config,
+        snapshot: &Snapshot,
+    ) -> Result<(), HostError> {
         self.inside.usable("inside.interface", snapshot)?;
         let mut lines =
             config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, leg))| {
@@ -210,12 +219,14 @@ impl Facts {
     pub fn is_ready(&self, config: &Config, line: usize) -> bool {
         let (uplink, leg) = (&config.uplinks[line], &self.uplinks[line]);
         let leads_on = config.uplinks.len() == 1 || uplink.gateway.is_some() || leg.is_direct();
-        leg.state == LegState::Up && !uplink.addresses.is_empty() && leads_on
+        leg.state == InterfaceState::Up && !uplink.addresses.is_empty() && leads_on
     }
 
     fn look_for_trouble(&self, config: &Config, snapshot: &Snapshot) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(address) = config.inside.address.filter(|address| !snapshot.owns(*address)) {
+        if let Some(address) =
+            config.inside.address.filter(|address| !snapshot.has_address(*address))
+        {
             warnings.push(format!(
                 "inside.address: {address} is not an address of this host ({} has {}), so nobody answers for the servers' next \
                  hop; correct the key, or: ip address add {address}/{} dev {}",
@@ -234,19 +245,21 @@ impl Facts {
         for (place, (uplink, leg)) in config.uplinks.iter().zip(&self.uplinks).enumerate() {
             let waits = "the line has failed until it is";
             let what = match leg.state {
-                LegState::Missing => {
+                InterfaceState::Missing => {
                     format!("there is no interface {}; {waits} there", leg.interface)
                 }
-                LegState::Down => {
+                InterfaceState::Down => {
                     format!("{} is down; {waits} up (ip link set {0} up)", leg.interface)
                 }
-                LegState::NoCarrier => format!("{} has no carrier at the moment", leg.interface),
-                LegState::Up => String::new(),
+                InterfaceState::NoCarrier => {
+                    format!("{} has no carrier at the moment", leg.interface)
+                }
+                InterfaceState::Up => String::new(),
             };
             if !what.is_empty() {
                 warnings.push(format!("uplinks[{place}].interface: {what}"));
             }
-            if matches!(leg.state, LegState::Missing | LegState::Down) {
+            if matches!(leg.state, InterfaceState::Missing | InterfaceState::Down) {
                 continue;
             }
             if let (true, [], Some(found)) =
@@ -281,11 +294,11 @@ impl Facts {
     }
 }
 
-impl LegFacts {
+impl InterfaceFacts {
     fn collect(name: &str, snapshot: &Snapshot) -> Result<Self, HostError> {
         let Some(link) = snapshot.link(name) else {
             return Ok(Self {
-                state: LegState::Missing,
+                state: InterfaceState::Missing,
                 arp: false,
                 assumed: false,
                 ..Self::assumed(name)
@@ -297,9 +310,9 @@ impl LegFacts {
             mtu: link.mtu,
             address: snapshot.primary(link),
             state: match (link.up, link.carrier) {
-                (false, _) => LegState::Down,
-                (true, false) => LegState::NoCarrier,
-                (true, true) => LegState::Up,
+                (false, _) => InterfaceState::Down,
+                (true, false) => InterfaceState::NoCarrier,
+                (true, true) => InterfaceState::Up,
             },
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
@@ -313,17 +326,17 @@ impl LegFacts {
     fn usable(&self, key: &str, snapshot: &Snapshot) -> Result<(), HostError> {
         let (key, name) = (key.to_owned(), self.interface.clone());
         match self.state {
-            LegState::Missing => {
+            InterfaceState::Missing => {
                 Err(HostError::MissingInterface { key, name, present: snapshot.link_names() })
             }
-            LegState::Down => Err(HostError::InterfaceDown { key, name }),
-            LegState::NoCarrier | LegState::Up => Ok(()),
+            InterfaceState::Down => Err(HostError::InterfaceDown { key, name }),
+            InterfaceState::NoCarrier | InterfaceState::Up => Ok(()),
         }
     }
 
     /// Whether the kernel takes routes through it.
     pub(super) fn takes_routes(&self) -> bool {
-        matches!(self.state, LegState::NoCarrier | LegState::Up)
+        matches!(self.state, InterfaceState::NoCarrier | InterfaceState::Up)
     }
 
     /// Whether everybody is reached through it without a next hop.
@@ -338,7 +351,7 @@ impl LegFacts {
             index: 0,
             mtu: 1500,
             address: None,
-            state: LegState::Up,
+            state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),
             arp: true,
@@ -354,12 +367,12 @@ impl LegFacts {
     }
 }
 
-fn own_endpoints(config: &Config, numbers: &Numbers) -> Vec<Option<Ipv4Addr>> {
+fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
     let serves = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
     uplinks
         .map(|(place, uplink)| {
-            (serves || uplink.has_own_endpoint()).then(|| numbers.own_endpoint(place))
+            (serves || uplink.has_own_endpoint()).then(|| ids.probe_address(place))
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! What was changed, on disk, so that it can be taken back by whoever comes next.
 //!
 //! One file per process and TUN, `/run/natbox/host-<netns inode>-<tun>.jsonl`: a [`Header`] line, then one
-//! [`Entry`] line before each change. Nothing is synced to disk: a machine that loses power loses the changes, too.
+//! [`JournalEntry`] line before each change. Nothing is synced to disk: a machine that loses power loses the changes, too.
 //! The process is named by pid and start time, since pids come round again.
 //!
 //! Namespace inodes come round again as well. A journal counts as one of this namespace only if its first change, a
@@ -46,7 +46,7 @@ pub(super) struct Header {
 
 /// A change that was made or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct JournalEntry {
     pub(super) step: Step,
     /// Sysctls to write back, in order: the one that was set, then what it dragged along.
     pub(super) restore: Vec<(String, String)>,
@@ -54,10 +54,10 @@ pub(super) struct Entry {
 
 /// A journal found on disk.
 #[derive(Clone, Debug)]
-pub(super) struct Found {
+pub(super) struct JournalFile {
     pub(super) path: PathBuf,
     pub(super) header: Header,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<JournalEntry>,
 }
 
 /// The journal of this process.
@@ -83,7 +83,7 @@ impl Journal {
     pub(super) fn replace(
         directory: &Path,
         header: &Header,
-        entries: &[Entry],
+        entries: &[JournalEntry],
     ) -> Result<Self, HostError> {
         let name = Self::name(header);
         let (path, new) = (directory.join(&name), directory.join(format!("{name}.new")));
@@ -106,7 +106,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written; the change must not be made then.
-    pub(super) fn append(&mut self, entry: &Entry) -> Result<(), HostError> {
+    pub(super) fn append(&mut self, entry: &JournalEntry) -> Result<(), HostError> {
         self.line(entry)
     }
 
@@ -158,7 +158,7 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), HostError> {
 
 /// Reads all journals, of this namespace or not. Unreadable ones are skipped; a last line that a killed process did
 /// not get to finish belongs to a change that was not made.
-pub(super) fn read_all(directory: &Path) -> Vec<Found> {
+pub(super) fn read_all(directory: &Path) -> Vec<JournalFile> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -172,7 +172,7 @@ pub(super) fn read_all(directory: &Path) -> Vec<Found> {
             continue;
         };
         let entries = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
-        found.push(Found { path, header, entries });
+        found.push(JournalFile { path, header, entries });
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     found
@@ -251,9 +251,9 @@ mod tests {
         Header::of_this_process("nb7", vec!["lan0".into(), "wan0".into()]).unwrap()
     }
 
-    fn entry(value: &str) -> Entry {
+    fn entry(value: &str) -> JournalEntry {
         let path = "net/ipv4/ip_forward".to_owned();
-        Entry {
+        JournalEntry {
             step: Step::Sysctl { path: path.clone(), value: value.into(), optional: false },
             restore: vec![(path, "0".into())],
         }

@@ -1,10 +1,10 @@
 //! Preparing, applying and taking back, in that order.
 //!
 //! ```text
-//!   prepare ── lock, clean up after dead processes, look ──▶ Prepared
-//!   Prepared::apply ── journal, change; journal, change; … ── unlock ──▶ Applied
-//!   Applied::follow ── look again; set what is missing, take back what is obsolete
-//!   Applied::undo ── lock, take back in reverse, forget the journal
+//!   prepare ── lock, clean up after dead processes, look ──▶ PlannedHost
+//!   PlannedHost::apply ── journal, change; journal, change; … ── unlock ──▶ ManagedHost
+//!   ManagedHost::reconcile ── look again; set what is missing, take back what is obsolete
+//!   ManagedHost::restore ── lock, take back in reverse, forget the journal
 //! ```
 //!
 //! Two things are shared by all boxes of a namespace: sysctls, and the place of the local rule. A box that finds one
@@ -15,14 +15,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::compare::{StepStatus, compare, is_shared};
 use super::error::HostError;
-use super::facts::Facts;
-use super::journal::{self, Entry, Found, Header, Journal, Lock};
-use super::look::{Look, is_shared, look};
+use super::facts::HostFacts;
+use super::journal::{self, Header, Journal, JournalEntry, JournalFile, Lock};
 use super::netlink::{Indices, Kernel};
-use super::numbers::{Numbers, Ours};
+use super::routing_ids::{RoutingIds, RuleOwner};
 use super::snapshot::Snapshot;
-use super::steps::{self, PROTOCOL, Step};
+use super::steps::{self, RTPROT_NATBOX, Step};
 use super::sysctl;
 use crate::config::Config;
 
@@ -34,74 +34,84 @@ use crate::config::Config;
 /// # Errors
 /// When the inside or every line is missing or down, an interface is in use by another natbox, privilege is lacking, or no
 /// numbers are free.
-pub async fn prepare(config: &Config) -> Result<Prepared, HostError> {
+pub async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     prepare_in(config, Path::new(journal::DIRECTORY)).await
 }
 
-async fn prepare_in(config: &Config, directory: &Path) -> Result<Prepared, HostError> {
+async fn prepare_in(config: &Config, directory: &Path) -> Result<PlannedHost, HostError> {
     let kernel = Kernel::connect()?;
     let header = Header::of_this_process(&config.tun.name, interfaces(config))?;
     let mut lock = None;
     if config.host.manage {
         // A missing interface is said before anything is touched.
         let snapshot = kernel.snapshot().await?;
-        let (facts, _) = Facts::collect(config, &snapshot, |owned| {
-            Ok(Numbers::preferred(&config.tun.name, owned))
+        let (facts, _) = HostFacts::collect(config, &snapshot, |assigned_to_host| {
+            Ok(RoutingIds::default_ids(&config.tun.name, assigned_to_host))
         })?;
-        facts.check_legs(config, &snapshot)?;
+        facts.check_interfaces(config, &snapshot)?;
         journal::make_directory(directory)?;
         lock = Some(Lock::take().await?);
         clean_up(&kernel, directory, &header).await?;
     }
     let snapshot = kernel.snapshot().await?;
-    let written = config;
-    let config = &written.resolve(&snapshot.whereabouts(written));
-    let choose = |owned| match config.host.manage {
-        true => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Foreign),
+    let file_config = config;
+    let config = &file_config.resolve(&snapshot.dynamic_addresses(file_config));
+    let choose = |assigned_to_host| match config.host.manage {
+        true => RoutingIds::allocate(
+            &snapshot,
+            &config.tun.name,
+            assigned_to_host,
+            RuleOwner::OtherInstance,
+        ),
         // Somebody has run the plan's commands, perhaps.
-        false => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
+        false => RoutingIds::allocate(
+            &snapshot,
+            &config.tun.name,
+            assigned_to_host,
+            RuleOwner::ThisInstance,
+        ),
     };
-    let (mut facts, numbers) = Facts::collect(config, &snapshot, choose)?;
-    facts.check_legs(config, &snapshot)?;
+    let (mut facts, ids) = HostFacts::collect(config, &snapshot, choose)?;
+    facts.check_interfaces(config, &snapshot)?;
     if config.host.manage
         && live_journals(directory, header.netns).is_empty()
         && snapshot.our_rules().next().is_some()
     {
         facts.warnings.push(format!(
-            "there are rules with protocol {PROTOCOL} of a natbox that left no journal in {}; if they are not yours: \
-             ip rule add priority 0 lookup local; ip rule flush protocol {PROTOCOL}",
+            "there are rules with protocol {RTPROT_NATBOX} of a natbox that left no journal in {}; if they are not yours: \
+             ip rule add priority 0 lookup local; ip rule flush protocol {RTPROT_NATBOX}",
             directory.display()
         ));
     }
-    let steps = steps::steps(config, &facts, &numbers);
+    let steps = steps::steps(config, &facts, &ids);
     let directory = directory.to_owned();
-    let (written, config) = (written.clone(), config.clone());
-    Ok(Prepared { written, config, kernel, steps, facts, numbers, header, directory, lock })
+    let (file_config, config) = (file_config.clone(), config.clone());
+    Ok(PlannedHost { file_config, config, kernel, steps, facts, ids, header, directory, lock })
 }
 
 /// Everything is known, nothing is changed.
-pub struct Prepared {
-    written: Config,
+pub struct PlannedHost {
+    file_config: Config,
     config: Config,
     kernel: Kernel,
     steps: Vec<Step>,
-    facts: Facts,
-    numbers: Numbers,
+    facts: HostFacts,
+    ids: RoutingIds,
     header: Header,
     directory: PathBuf,
     /// Nothing with `host.manage: false`.
     lock: Option<Lock>,
 }
 
-impl Prepared {
+impl PlannedHost {
     /// What was found on the host.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &HostFacts {
         &self.facts
     }
 
     /// The numbers of its tables and rules.
-    pub fn numbers(&self) -> Numbers {
-        self.numbers
+    pub fn routing_ids(&self) -> RoutingIds {
+        self.ids
     }
 
     /// The configuration with the addresses that its interfaces have now.
@@ -116,42 +126,42 @@ impl Prepared {
     ///
     /// # Errors
     /// When the kernel refuses a change or something foreign is in the way.
-    pub async fn apply(self, tun_index: u32) -> Result<Applied, HostError> {
-        let Self { written, config, kernel, steps, facts, numbers, header, directory, lock } = self;
+    pub async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
+        let Self { file_config, config, kernel, steps, facts, ids, header, directory, lock } = self;
         let manage = lock.is_some();
         let tun = config.tun.name.clone();
         let (done, journal) = (Vec::new(), None);
-        let mut applied = Applied {
-            written,
+        let mut managed = ManagedHost {
+            file_config,
             config,
             kernel,
             steps,
             facts,
-            numbers,
+            ids,
             done,
             journal,
             header,
             directory,
         };
         if !manage {
-            applied.steps.clear();
-            return Ok(applied);
+            managed.steps.clear();
+            return Ok(managed);
         }
-        let links = applied.kernel.links().await?;
+        let links = managed.kernel.links().await?;
         let found = links.iter().find(|link| link.name == tun).map(|link| link.index);
         if found != Some(tun_index) {
             let found = found.map_or("missing".into(), |index| index.to_string());
             return Err(HostError::WrongTun { name: tun, found, opened: tun_index });
         }
-        applied.journal = Some(Journal::create(&applied.directory, &applied.header)?);
-        match applied.run_steps(Insist::AtOnce).await {
+        managed.journal = Some(Journal::create(&managed.directory, &managed.header)?);
+        match managed.run_steps(Insist::AtOnce).await {
             Ok(_) => {
                 drop(lock);
-                Ok(applied)
+                Ok(managed)
             }
             Err(error) => {
                 // The first error is the one to tell; the journal stays if something could not be taken back.
-                applied.take_back().await;
+                managed.take_back().await;
                 Err(error)
             }
         }
@@ -168,23 +178,23 @@ enum Insist {
 }
 
 /// What was set. Dropping it takes nothing back.
-pub struct Applied {
-    written: Config,
+pub struct ManagedHost {
+    file_config: Config,
     config: Config,
     kernel: Kernel,
     steps: Vec<Step>,
-    facts: Facts,
-    numbers: Numbers,
-    done: Vec<Entry>,
+    facts: HostFacts,
+    ids: RoutingIds,
+    done: Vec<JournalEntry>,
     /// Nothing with `host.manage: false`.
     journal: Option<Journal>,
     header: Header,
     directory: PathBuf,
 }
 
-impl Applied {
+impl ManagedHost {
     /// What was found on the host before.
-    pub fn facts(&self) -> &Facts {
+    pub fn facts(&self) -> &HostFacts {
         &self.facts
     }
 
@@ -202,13 +212,17 @@ impl Applied {
     ///
     /// # Errors
     /// When the kernel cannot be asked, or the journal not be written.
-    pub async fn follow(&mut self) -> Result<(), HostError> {
+    pub async fn reconcile(&mut self) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
-        let config = self.written.resolve(&snapshot.whereabouts(&self.written));
-        let (mut facts, _) = Facts::collect(&config, &snapshot, |_| Ok(self.numbers))?;
-        if !self.numbers.know_owned() {
+        let config = self.file_config.resolve(&snapshot.dynamic_addresses(&self.file_config));
+        let (mut facts, _) = HostFacts::collect(&config, &snapshot, |_| Ok(self.ids))?;
+        if !self.ids.may_precede_local() {
             // It takes rules before the local one, for which there was no room.
-            facts.owned.iter_mut().flatten().for_each(|owned| *owned = false);
+            facts
+                .assigned_to_host
+                .iter_mut()
+                .flatten()
+                .for_each(|assigned_to_host| *assigned_to_host = false);
         }
         for warning in
             facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning))
@@ -218,7 +232,7 @@ impl Applied {
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
             let _lock = Lock::take().await?;
-            let steps = steps::steps(&self.config, &self.facts, &self.numbers);
+            let steps = steps::steps(&self.config, &self.facts, &self.ids);
             if steps != self.steps {
                 self.steps = steps;
                 self.take_back_obsolete().await?;
@@ -244,7 +258,7 @@ impl Applied {
 
     /// Takes back everything in reverse order. A failure does not stop the rest; all of them are returned. The
     /// journal is kept if there was one, so that the next start tries again.
-    pub async fn undo(mut self) -> Vec<HostError> {
+    pub async fn restore(mut self) -> Vec<HostError> {
         if self.journal.is_none() {
             return Vec::new();
         }
@@ -280,16 +294,16 @@ impl Applied {
         step: &Step,
         snapshot: &Snapshot,
         indices: &Indices,
-        others: &[Found],
+        others: &[JournalFile],
     ) -> Result<(), HostError> {
-        let (there, restore) = match look(step, snapshot, others)? {
-            Look::Missing(restore) => (false, restore),
-            Look::Shared(restore) => (true, restore),
-            Look::Equal => return Ok(()),
+        let (there, restore) = match compare(step, snapshot, others)? {
+            StepStatus::Missing(restore) => (false, restore),
+            StepStatus::Shared(restore) => (true, restore),
+            StepStatus::InPlace => return Ok(()),
         };
         let is_new = !self.done.iter().any(|entry| entry.step == *step);
         if is_new {
-            let entry = Entry { step: step.clone(), restore };
+            let entry = JournalEntry { step: step.clone(), restore };
             if let Some(journal) = &mut self.journal {
                 journal.append(&entry)?;
             }
@@ -300,12 +314,12 @@ impl Applied {
         }
         let result = match step {
             Step::Sysctl { path, value, .. } => sysctl::write(path, value),
-            Step::TunUp { .. }
+            Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::DropFirstLocalRule => self.kernel.add(step, indices).await,
+            | Step::RemoveDefaultLocalRule => self.kernel.add(step, indices).await,
         };
         if result.is_err() && is_new {
             // It was not made, so it is not to be taken back.
@@ -343,7 +357,11 @@ pub async fn wait_until_gone(name: &str) {
 }
 
 /// Takes back, last first. `others`: journals of boxes that still run.
-async fn take_back(kernel: &Kernel, entries: &[Entry], others: &[Found]) -> Vec<HostError> {
+async fn take_back(
+    kernel: &Kernel,
+    entries: &[JournalEntry],
+    others: &[JournalFile],
+) -> Vec<HostError> {
     let mut errors = Vec::new();
     // Some devices may be gone, and indices are looked up anew; without any, only rules and sysctls can be.
     let links = kernel.links().await.unwrap_or_else(|error| {
@@ -351,19 +369,19 @@ async fn take_back(kernel: &Kernel, entries: &[Entry], others: &[Found]) -> Vec<
         Vec::new()
     });
     let indices = Indices::new(&links);
-    for Entry { step, restore } in entries.iter().rev() {
-        let held = |other: &Found| other.entries.iter().any(|entry| entry.step == *step);
+    for JournalEntry { step, restore } in entries.iter().rev() {
+        let held = |other: &JournalFile| other.entries.iter().any(|entry| entry.step == *step);
         if is_shared(step) && others.iter().any(held) {
             continue;
         }
         let result = match step {
             Step::Sysctl { path, value, .. } => put_back(path, value, restore),
-            Step::TunUp { .. }
+            Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::DropFirstLocalRule => kernel.remove(step, &indices).await,
+            | Step::RemoveDefaultLocalRule => kernel.remove(step, &indices).await,
         };
         errors.extend(result.err());
     }
@@ -384,7 +402,7 @@ fn put_back(path: &str, ours: &str, restore: &[(String, String)]) -> Result<(), 
 }
 
 /// Journals of other natbox processes that run in this namespace.
-fn live_journals(directory: &Path, netns: u64) -> Vec<Found> {
+fn live_journals(directory: &Path, netns: u64) -> Vec<JournalFile> {
     let mut journals = journal::read_all(directory);
     journals.retain(|found| {
         found.header.netns == netns
@@ -412,14 +430,14 @@ async fn clean_up(kernel: &Kernel, directory: &Path, header: &Header) -> Result<
             let is_of_this_namespace =
                 found.entries.first().is_some_and(|entry| match &entry.step {
                     Step::Rule(rule) => {
-                        snapshot.rule(rule).is_some_and(|rule| rule.protocol == PROTOCOL)
+                        snapshot.rule(rule).is_some_and(|rule| rule.protocol == RTPROT_NATBOX)
                     }
-                    Step::TunUp { .. }
+                    Step::BringUpTun { .. }
                     | Step::Address { .. }
                     | Step::Sysctl { .. }
                     | Step::Route(_)
                     | Step::ProxyNeighbour { .. }
-                    | Step::DropFirstLocalRule => false,
+                    | Step::RemoveDefaultLocalRule => false,
                 });
             if is_of_this_namespace {
                 tracing::info!(

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use super::error::HostError;
 use super::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
 use super::steps::{
-    PROTOCOL, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH,
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH,
 };
 
 /// `RTPROT_KERNEL`: who the first local rule belongs to.
@@ -103,7 +103,7 @@ impl Kernel {
     /// What the kernel answers; also that something equal is there.
     pub(super) async fn add(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
         let result = match step {
-            Step::TunUp { device } => {
+            Step::BringUpTun { device } => {
                 let message = LinkUnspec::new_with_index(indices.of(device)?)
                     .mtu(TUN_MTU)
                     .txqueuelen(TUN_QUEUE_LENGTH)
@@ -120,14 +120,14 @@ impl Kernel {
                 let message = route_message(route, indices)?;
                 self.handle.route().add(message).execute().await
             }
-            Step::Rule(rule) => self.add_rule(rule, PROTOCOL).await,
+            Step::Rule(rule) => self.add_rule(rule, RTPROT_NATBOX).await,
             Step::ProxyNeighbour { address, device } => {
                 let neighbours = self.handle.neighbours();
                 let request = neighbours.add(indices.of(device)?, IpAddr::V4(*address));
                 request.flags(NeighbourFlags::Proxy).execute().await
             }
-            Step::DropFirstLocalRule => {
-                self.handle.rule().del(rule_message(&first_local_rule(), None)).execute().await
+            Step::RemoveDefaultLocalRule => {
+                self.handle.rule().del(rule_message(&default_local_rule(), None)).execute().await
             }
             Step::Sysctl { .. } => unreachable!("sysctls are written by their own module"),
         };
@@ -144,7 +144,7 @@ impl Kernel {
             return Ok(());
         }
         let result = match step {
-            Step::TunUp { .. } => Ok(()),
+            Step::BringUpTun { .. } => Ok(()),
             Step::Address { device, address } => {
                 let message = address_message(*address, indices.of(device)?);
                 self.handle.address().del(message).execute().await
@@ -154,7 +154,7 @@ impl Kernel {
                 self.handle.route().del(message).execute().await
             }
             Step::Rule(rule) => {
-                self.handle.rule().del(rule_message(rule, Some(PROTOCOL))).execute().await
+                self.handle.rule().del(rule_message(rule, Some(RTPROT_NATBOX))).execute().await
             }
             Step::ProxyNeighbour { address, device } => {
                 let mut message = NeighbourMessage::default();
@@ -167,10 +167,12 @@ impl Kernel {
                     .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(*address)));
                 self.handle.neighbours().del(message).execute().await
             }
-            Step::DropFirstLocalRule => match self.add_rule(&first_local_rule(), KERNEL).await {
-                Err(error) if code(&error) == Some(libc::EEXIST) => Ok(()),
-                result => result,
-            },
+            Step::RemoveDefaultLocalRule => {
+                match self.add_rule(&default_local_rule(), KERNEL).await {
+                    Err(error) if code(&error) == Some(libc::EEXIST) => Ok(()),
+                    result => result,
+                }
+            }
             Step::Sysctl { .. } => unreachable!("sysctls are written by their own module"),
         };
         match result {
@@ -210,18 +212,18 @@ impl Step {
     /// Interfaces that must exist for the change to exist. Rules are not bound to theirs.
     fn devices(&self) -> impl Iterator<Item = &str> {
         let device = match self {
-            Step::TunUp { device }
+            Step::BringUpTun { device }
             | Step::Address { device, .. }
             | Step::ProxyNeighbour { device, .. } => Some(device),
             Step::Route(route) => route.device.as_ref(),
-            Step::Sysctl { .. } | Step::Rule(_) | Step::DropFirstLocalRule => None,
+            Step::Sysctl { .. } | Step::Rule(_) | Step::RemoveDefaultLocalRule => None,
         };
         device.into_iter().map(String::as_str)
     }
 }
 
 /// The rule with which the kernel begins (net/ipv4/fib_rules.c).
-pub(super) fn first_local_rule() -> Rule {
+pub(super) fn default_local_rule() -> Rule {
     let action = RuleAction::Lookup(TABLE_LOCAL);
     Rule { priority: 0, iif: None, from: None, to: None, udp: None, action }
 }
@@ -266,7 +268,7 @@ fn route_message(route: &Route, indices: &Indices) -> Result<RouteMessage, HostE
         .table_id(route.table)
         .kind(kind)
         .scope(scope)
-        .protocol(RouteProtocol::from(PROTOCOL));
+        .protocol(RouteProtocol::from(RTPROT_NATBOX));
     if route.to.prefix_len() > 0 {
         builder = builder.destination_prefix(route.to.network(), route.to.prefix_len());
     }

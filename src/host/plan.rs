@@ -9,16 +9,16 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
+use super::compare::is_shared;
 use super::error::HostError;
-use super::facts::Facts;
-use super::look::is_shared;
+use super::facts::HostFacts;
 use super::netlink::Kernel;
-use super::numbers::{Numbers, Ours};
 use super::plan_server::{self, ServerPlan};
+use super::routing_ids::{RoutingIds, RuleOwner};
 use super::snapshot::Snapshot;
 use super::steps::{
-    self, PROTOCOL, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
-    TUN_QUEUE_LENGTH,
+    self, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN,
+    TUN_MTU, TUN_QUEUE_LENGTH,
 };
 use crate::config::Config;
 
@@ -41,7 +41,7 @@ pub struct BoxPlan {
     /// Its TUN, which natbox makes itself.
     pub tun: String,
     /// The interfaces were looked at on this machine; else plain facts were assumed.
-    pub looked: bool,
+    pub probed: bool,
     /// The box's address on the private network, if the configuration has it or the interface is at hand.
     pub inside_address: Option<Ipv4Addr>,
     /// Things to know, as sentences.
@@ -53,7 +53,7 @@ pub struct BoxPlan {
 /// Makes the plan for boxes that may be on this machine or on others. Needs no privilege; what cannot be looked at is
 /// assumed, and the plan says so.
 pub fn render(configs: &[Config]) -> Plan {
-    let snapshot = look_around();
+    let snapshot = probe_host();
     let likeness: Vec<Likeness> =
         configs.iter().map(|config| likeness(config, snapshot.as_ref())).collect();
     // The same interface names on several machines: only one of them can be this one, the one that fits best.
@@ -123,7 +123,7 @@ impl Plan {
 fn commands(step: &Step, managed: bool) -> Vec<String> {
     let command = command(step);
     let or_not = |command: &str| format!("{command} 2>/dev/null || true");
-    let is_rule = matches!(step, Step::Rule(_) | Step::DropFirstLocalRule);
+    let is_rule = matches!(step, Step::Rule(_) | Step::RemoveDefaultLocalRule);
     match (is_rule && !managed, is_shared(step)) {
         (false, _) => vec![command],
         // At no moment is there no rule for the host's own addresses.
@@ -135,7 +135,7 @@ fn commands(step: &Step, managed: bool) -> Vec<String> {
 /// A step as one command.
 pub(super) fn command(step: &Step) -> String {
     match step {
-        Step::TunUp { device } => {
+        Step::BringUpTun { device } => {
             format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
         }
         Step::Address { device, address } => {
@@ -146,12 +146,14 @@ pub(super) fn command(step: &Step) -> String {
             let key = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
             format!("sysctl -q{} -w {key}={value}", if *optional { " -e" } else { "" })
         }
-        Step::Route(route) => format!("ip route replace {} proto {PROTOCOL}", route_words(route)),
+        Step::Route(route) => {
+            format!("ip route replace {} proto {RTPROT_NATBOX}", route_words(route))
+        }
         Step::Rule(rule) => rule_command(rule),
         Step::ProxyNeighbour { address, device } => {
             format!("ip neighbour replace proxy {address} dev {device}")
         }
-        Step::DropFirstLocalRule => "ip rule del priority 0 from all lookup local".into(),
+        Step::RemoveDefaultLocalRule => "ip rule del priority 0 from all lookup local".into(),
     }
 }
 
@@ -177,7 +179,7 @@ pub(super) fn route_words(route: &Route) -> String {
 
 fn rule_command(rule: &Rule) -> String {
     let (selectors, action) = rule_parts(rule);
-    format!("ip rule add priority {} {selectors} protocol {PROTOCOL} {action}", rule.priority)
+    format!("ip rule add priority {} {selectors} protocol {RTPROT_NATBOX} {action}", rule.priority)
 }
 
 /// A rule as `ip` writes it, without its priority and who set it.
@@ -213,15 +215,22 @@ fn prefix(prefix: Ipv4Net) -> String {
 }
 
 fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
-    let whereabouts = match snapshot {
-        Some(snapshot) => snapshot.whereabouts(config),
+    let dynamic_addresses = match snapshot {
+        Some(snapshot) => snapshot.dynamic_addresses(config),
         None => vec![None; config.uplinks.len()],
     };
-    let config = &config.resolve(&whereabouts);
+    let config = &config.resolve(&dynamic_addresses);
     let looked = snapshot.map(|snapshot| {
-        let choose = |owned| Numbers::free_on(snapshot, &config.tun.name, owned, Ours::Same);
-        let looked = Facts::collect(config, snapshot, choose)?;
-        looked.0.check_legs(config, snapshot).map(|()| looked)
+        let choose = |assigned_to_host| {
+            RoutingIds::allocate(
+                snapshot,
+                &config.tun.name,
+                assigned_to_host,
+                RuleOwner::ThisInstance,
+            )
+        };
+        let looked = HostFacts::collect(config, snapshot, choose)?;
+        looked.0.check_interfaces(config, snapshot).map(|()| looked)
     });
     let tun = config.tun.name.clone();
     let mut notes = vec![match config.host.manage {
@@ -237,13 +246,13 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
     let looked =
         looked.and_then(|looked| looked.inspect_err(|error| notes.push(error.to_string())).ok());
     let was_looked = looked.is_some();
-    let (facts, numbers) = looked.unwrap_or_else(|| {
+    let (facts, ids) = looked.unwrap_or_else(|| {
         notes.push(
             "The interfaces are not at hand here, so this is assumed: external addresses are on the segment of \
              their uplink and none is the host's own; gateways are reachable. Run `natbox plan` on the box to know."
                 .into(),
         );
-        Facts::assumed(config)
+        HostFacts::assumed(config)
     });
     notes.extend(config.uplinks.iter().filter(|uplink| uplink.follows_interface).map(|uplink| {
         let known = uplink
@@ -256,17 +265,17 @@ fn plan_box(config: &Config, snapshot: Option<&Snapshot>) -> BoxPlan {
         )
     }));
     notes.extend(facts.warnings.iter().cloned());
-    if facts.any_owned() {
+    if facts.any_assigned_to_host() {
         notes.push(
             "An external address is also the host's own: the rule of the host's own addresses moves behind natbox's."
                 .into(),
         );
     }
-    let steps = steps::steps(config, &facts, &numbers);
+    let steps = steps::steps(config, &facts, &ids);
     BoxPlan {
         name: config.name.clone(),
         tun,
-        looked: was_looked,
+        probed: was_looked,
         inside_address: config.inside.address.or(facts.inside.address),
         notes,
         commands: steps.iter().flat_map(|step| commands(step, config.host.manage)).collect(),
@@ -308,7 +317,7 @@ fn likeness(config: &Config, snapshot: Option<&Snapshot>) -> Likeness {
 }
 
 /// Reads what there is on this machine, from a thread of its own, since the caller may be in a runtime or not.
-fn look_around() -> Option<Snapshot> {
+fn probe_host() -> Option<Snapshot> {
     let look = || -> Option<Snapshot> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let snapshot: Result<Snapshot, HostError> =

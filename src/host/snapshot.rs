@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use crate::config::{Config, DynamicAddress, Uplink};
 
 use super::facts::DefaultRoute;
-use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
+use super::steps::{RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
 
 /// Interfaces, addresses, routes, rules and proxied neighbours of the network namespace.
 #[derive(Clone, Debug, Default)]
@@ -75,7 +75,7 @@ impl Snapshot {
         self.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
-    pub(super) fn owns(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn has_address(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|found| found.address == address)
     }
 
@@ -133,7 +133,7 @@ impl Snapshot {
 
     /// Where the interfaces of the uplinks are at the moment, for those that follow them. An address that cannot be a line's
     /// is none: of the private network, link-local (RFC 3927), or already that of another line.
-    pub(super) fn whereabouts(&self, config: &Config) -> Vec<Option<DynamicAddress>> {
+    pub(super) fn dynamic_addresses(&self, config: &Config) -> Vec<Option<DynamicAddress>> {
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         for uplink in config.uplinks.iter().filter(|uplink| !uplink.follows_interface) {
             taken.extend(&uplink.addresses);
@@ -187,7 +187,7 @@ impl Snapshot {
 
     /// Rules of this program, whichever process set them.
     pub(super) fn our_rules(&self) -> impl Iterator<Item = &FoundRule> {
-        self.rules.iter().filter(|found| found.protocol == PROTOCOL)
+        self.rules.iter().filter(|found| found.protocol == RTPROT_NATBOX)
     }
 }
 

@@ -30,13 +30,13 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Facts, LegState};
-use super::numbers::Numbers;
+use super::facts::{HostFacts, InterfaceState};
+use super::routing_ids::RoutingIds;
 use crate::config::Config;
 
 /// Protocol number in our routes and rules (`rtm_protocol`, `FRA_PROTOCOL`), so that leftovers can be told from what
 /// others set. Not in iproute2's `rt_protos`, and above the kernel's own range (`RTPROT_STATIC`).
-pub const PROTOCOL: u8 = 110;
+pub const RTPROT_NATBOX: u8 = 110;
 
 /// The kernel's main table.
 pub const TABLE_MAIN: u32 = 254;
@@ -52,7 +52,7 @@ pub const TUN_QUEUE_LENGTH: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// Sets MTU and queue length of the TUN and brings it up. Goes with the device; there is nothing to take back.
-    TunUp {
+    BringUpTun {
         /// Interface.
         device: String,
     },
@@ -76,7 +76,7 @@ pub enum Step {
     Route(Route),
     /// Adds a policy rule.
     Rule(Rule),
-    /// Answers ARP for an address on an interface.
+    /// NeighbourState ARP for an address on an interface.
     ProxyNeighbour {
         /// Address to answer for.
         address: Ipv4Addr,
@@ -85,7 +85,7 @@ pub enum Step {
     },
     /// Deletes the kernel's `local` rule at priority 0. Another one has been added after our rules by then, so at no
     /// moment is there none.
-    DropFirstLocalRule,
+    RemoveDefaultLocalRule,
 }
 
 /// An IPv4 route.
@@ -152,10 +152,10 @@ pub enum RuleAction {
 ///
 /// # Panics
 /// Never for facts that were collected for this configuration.
-pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
-    let view = View { config, facts, numbers, tun: &config.tun.name };
+pub fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec<Step> {
+    let view = View { config, facts, ids, tun: &config.tun.name };
     let mut steps = vec![Step::Rule(view.errors_rule())];
-    steps.extend(view.own_endpoints());
+    steps.extend(view.probe_addresses());
     steps.extend(view.tun());
     steps.extend(view.tables());
     steps.extend(view.main_table());
@@ -181,8 +181,8 @@ pub fn steps(config: &Config, facts: &Facts, numbers: &Numbers) -> Vec<Step> {
 /// The arguments of [`steps`].
 struct View<'a> {
     config: &'a Config,
-    facts: &'a Facts,
-    numbers: &'a Numbers,
+    facts: &'a HostFacts,
+    ids: &'a RoutingIds,
     tun: &'a str,
 }
 
@@ -190,27 +190,27 @@ impl View<'_> {
     /// An ICMP error that the kernel writes about a packet that came out of the TUN has the TUN's address as its
     /// source (`icmp_errors_use_inbound_ifaddr`), and the kernel asks for a route from that source.
     fn errors_rule(&self) -> Rule {
-        self.rule_to_tun(host(self.numbers.tun_address))
+        self.rule_to_tun(host(self.ids.tun_address))
     }
 
     /// What the host itself sends from these addresses goes into the TUN.
     fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
         // The same whether an address is the host's own or not, which may change: by it the namespace is recognised.
-        let priority = match self.numbers.know_owned() {
-            true => self.numbers.before_local(),
-            false => self.numbers.after_local(0),
+        let priority = match self.ids.may_precede_local() {
+            true => self.ids.before_local(),
+            false => self.ids.after_local(0),
         };
         Rule {
             iif: Some("lo".into()),
             from: Some(from),
-            ..rule(priority, RuleAction::Lookup(self.numbers.errors_table()))
+            ..rule(priority, RuleAction::Lookup(self.ids.errors_table()))
         }
     }
 
     /// The way of what the box itself says over a line, from an address that tells natbox the line.
-    fn own_endpoints(&self) -> Vec<Step> {
-        let needs_any = self.facts.own_endpoints.iter().any(Option::is_some);
-        let rule = needs_any.then(|| Step::Rule(self.rule_to_tun(self.numbers.own_endpoints())));
+    fn probe_addresses(&self) -> Vec<Step> {
+        let needs_any = self.facts.probe_addresses.iter().any(Option::is_some);
+        let rule = needs_any.then(|| Step::Rule(self.rule_to_tun(self.ids.probe_block())));
         rule.into_iter().collect()
     }
 
@@ -218,7 +218,8 @@ impl View<'_> {
         let conf = |key: &str| format!("net/ipv4/conf/{}/{key}", self.tun);
         // Packets of any source come out of the TUN. The kernel takes the greater of `all` and the device's value,
         // and 1 (strict) would refuse what goes back to the host; 0 saves a look-up per packet where it is enough.
-        let rp_filter = if self.any_owned() || self.facts.rp_filter_all != 0 { 2 } else { 0 };
+        let rp_filter =
+            if self.any_assigned_to_host() || self.facts.rp_filter_all != 0 { 2 } else { 0 };
         let mut steps = vec![
             Step::Sysctl {
                 path: format!("net/ipv6/conf/{}/disable_ipv6", self.tun),
@@ -228,10 +229,10 @@ impl View<'_> {
             // What natbox and the kernel send from the host's own addresses comes out of the TUN, too.
             sysctl(conf("accept_local"), 1),
             sysctl(conf("rp_filter"), rp_filter),
-            Step::TunUp { device: self.tun.into() },
-            Step::Address { device: self.tun.into(), address: self.numbers.tun_address },
+            Step::BringUpTun { device: self.tun.into() },
+            Step::Address { device: self.tun.into(), address: self.ids.tun_address },
         ];
-        let own = self.facts.own_endpoints.iter().flatten();
+        let own = self.facts.probe_addresses.iter().flatten();
         steps.extend(
             own.map(|address| Step::Address { device: self.tun.into(), address: *address }),
         );
@@ -247,21 +248,21 @@ impl View<'_> {
             let prefixes = &self.config.inside.prefixes;
             prefixes.iter().map(move |prefix| route(table, RouteKind::Throw, *prefix))
         };
-        let mut routes = vec![to_tun(self.numbers.errors_table(), everywhere())];
-        routes.extend(throw_inside(self.numbers.inside_table()));
-        routes.push(to_tun(self.numbers.inside_table(), everywhere()));
+        let mut routes = vec![to_tun(self.ids.errors_table(), everywhere())];
+        routes.extend(throw_inside(self.ids.inside_table()));
+        routes.push(to_tun(self.ids.inside_table(), everywhere()));
         for (place, (_, uplinks)) in self.outside_interfaces().iter().enumerate() {
-            let table = self.numbers.outside_table(place);
+            let table = self.ids.outside_table(place);
             for address in uplinks.iter().flat_map(|uplink| &self.config.uplinks[*uplink].addresses)
             {
                 routes.push(to_tun(table, host(*address)));
             }
             // Should natbox die, its TUN goes and the route with it; the host must still be reached then.
-            let owned = uplinks.iter().flat_map(|uplink| {
+            let assigned_to_host = uplinks.iter().flat_map(|uplink| {
                 let addresses = self.config.uplinks[*uplink].addresses.iter();
-                addresses.filter(|address| self.owned(*uplink, **address))
+                addresses.filter(|address| self.assigned_to_host(*uplink, **address))
             });
-            for address in owned {
+            for address in assigned_to_host {
                 routes.push(Route {
                     metric: u32::MAX,
                     ..route(table, RouteKind::Throw, host(*address))
@@ -270,7 +271,7 @@ impl View<'_> {
             routes.push(route(table, RouteKind::Blackhole, everywhere()));
         }
         for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
-            let table = self.numbers.uplink_table(place);
+            let table = self.ids.uplink_table(place);
             let (uplink, leg) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
             let by = |to| Route {
                 device: Some(uplink.interface.clone()),
@@ -317,7 +318,7 @@ impl View<'_> {
             });
         }
         for (place, address) in
-            self.addresses().filter(|(place, address)| !self.owned(*place, *address))
+            self.addresses().filter(|(place, address)| !self.assigned_to_host(*place, *address))
         {
             steps.push(Route {
                 device: Some(self.tun.into()),
@@ -333,7 +334,7 @@ impl View<'_> {
     fn interface_sysctls(&self) -> Vec<Step> {
         let legs = std::iter::once(&self.facts.inside).chain(&self.facts.uplinks);
         let mut interfaces: Vec<&str> = Vec::new();
-        for leg in legs.filter(|leg| leg.state != LegState::Missing) {
+        for leg in legs.filter(|leg| leg.state != InterfaceState::Missing) {
             if !interfaces.contains(&leg.interface.as_str()) {
                 interfaces.push(&leg.interface);
             }
@@ -347,7 +348,7 @@ impl View<'_> {
             let iif = Some(interface.to_string());
             for prefix in &self.config.inside.prefixes {
                 let from = Some(*prefix);
-                let priority = self.numbers.after_local(1);
+                let priority = self.ids.after_local(1);
                 rules.push(Rule {
                     iif: iif.clone(),
                     from,
@@ -355,29 +356,29 @@ impl View<'_> {
                 });
             }
             rules.extend(self.exempt_rules(iif.as_ref()));
-            let action = RuleAction::Lookup(self.numbers.outside_table(place));
-            rules.push(Rule { iif, ..rule(self.numbers.after_local(3), action) });
+            let action = RuleAction::Lookup(self.ids.outside_table(place));
+            rules.push(Rule { iif, ..rule(self.ids.after_local(3), action) });
         }
         rules.push(Rule {
             iif: Some(self.config.inside.interface.clone()),
-            ..rule(self.numbers.after_local(4), RuleAction::Lookup(self.numbers.inside_table()))
+            ..rule(self.ids.after_local(4), RuleAction::Lookup(self.ids.inside_table()))
         });
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             if !self.has_table(place) {
                 continue;
             }
-            let action = RuleAction::Lookup(self.numbers.uplink_table(place));
+            let action = RuleAction::Lookup(self.ids.uplink_table(place));
             // As few rules as possible: each is asked for every packet.
             for prefix in Ipv4Net::aggregate(&uplink.addresses.iter().map(|a| host(*a)).collect()) {
                 let (iif, from) = (Some(self.tun.into()), Some(prefix));
-                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(5), action) });
+                rules.push(Rule { iif, from, ..rule(self.ids.after_local(5), action) });
             }
         }
         rules.extend(self.rules_of_the_host());
         rules.into_iter().map(Step::Rule).collect()
     }
 
-    /// With several lines the main table's default route leads to one of them. Answers of the host at its own addresses, and
+    /// With several lines the main table's default route leads to one of them. NeighbourState of the host at its own addresses, and
     /// the kernel's errors about packets that have just come in, belong to the others as well.
     fn rules_of_the_host(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
@@ -385,17 +386,20 @@ impl View<'_> {
             if self.config.uplinks.len() < 2 {
                 continue;
             }
-            let owned =
-                uplink.addresses.iter().copied().filter(|address| self.owned(place, *address));
-            for address in owned.chain(self.facts.uplinks[place].address) {
+            let assigned_to_host = uplink
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| self.assigned_to_host(place, *address));
+            for address in assigned_to_host.chain(self.facts.uplinks[place].address) {
                 let from = Some(host(address));
                 // Lines that share an interface share its address, which goes with the first of them.
                 if rules.iter().any(|rule| rule.from == from) {
                     continue;
                 }
-                let action = RuleAction::Lookup(self.numbers.uplink_table(place));
+                let action = RuleAction::Lookup(self.ids.uplink_table(place));
                 let iif = Some("lo".into());
-                rules.push(Rule { iif, from, ..rule(self.numbers.after_local(6), action) });
+                rules.push(Rule { iif, from, ..rule(self.ids.after_local(6), action) });
             }
         }
         rules
@@ -404,7 +408,7 @@ impl View<'_> {
     /// Packets of exempt destinations come for inside addresses themselves. The errors table, which leads everywhere
     /// through the TUN, is the one that takes them to natbox; protocols and ports are for natbox to look at.
     fn exempt_rules(&self, iif: Option<&String>) -> Vec<Rule> {
-        let action = RuleAction::Lookup(self.numbers.errors_table());
+        let action = RuleAction::Lookup(self.ids.errors_table());
         let mut rules = Vec::new();
         for source in
             Ipv4Net::aggregate(&self.config.no_nat.iter().map(|exemption| exemption.to).collect())
@@ -415,7 +419,7 @@ impl View<'_> {
                     // The kernel knows a selector of length zero as none.
                     from: (source.prefix_len() > 0).then_some(source),
                     to: Some(*prefix),
-                    ..rule(self.numbers.after_local(2), action)
+                    ..rule(self.ids.after_local(2), action)
                 });
             }
         }
@@ -444,7 +448,7 @@ impl View<'_> {
             let leg = &self.facts.uplinks[place];
             if leg.takes_routes()
                 && leg.arp
-                && (self.owned(place, address) || self.on_link(place, address))
+                && (self.assigned_to_host(place, address) || self.on_link(place, address))
             {
                 // Else the kernel answers after a random time of up to 0.8 s.
                 let path = format!("net/ipv4/neigh/{}/proxy_delay", leg.interface);
@@ -460,19 +464,19 @@ impl View<'_> {
     /// Where `G` is the host's own: natbox first. What it has no use for comes back out of the TUN unchanged and
     /// reaches the host then, since these rules do not match the TUN.
     fn before_the_host(&self) -> Vec<Step> {
-        if !self.any_owned() {
+        if !self.any_assigned_to_host() {
             return Vec::new();
         }
         // Early demux gives a packet of one of the host's connections to its socket before routing, and the kernel
         // drops a packet that has a socket when it is to be forwarded (into the TUN).
         let mut steps = vec![sysctl("net/ipv4/ip_early_demux", 0)];
-        if let Some(priority) = self.numbers.local_rule {
+        if let Some(priority) = self.ids.local_rule {
             steps.push(Step::Rule(rule(priority, RuleAction::Lookup(TABLE_LOCAL))));
         }
-        let priority = |offset| self.numbers.before_local() + offset;
+        let priority = |offset| self.ids.before_local() + offset;
         let outside = self.outside_interfaces();
         for (place, address) in
-            self.addresses().filter(|(place, address)| self.owned(*place, *address))
+            self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address))
         {
             let interface = &self.config.uplinks[place].interface;
             let to_address =
@@ -491,17 +495,17 @@ impl View<'_> {
             let table = outside
                 .iter()
                 .position(|(name, _)| name == interface)
-                .map(|place| self.numbers.outside_table(place))
+                .map(|place| self.ids.outside_table(place))
                 .expect("outside_interfaces lists the interface of every uplink");
             steps.push(Step::Rule(to_address(rule(priority(3), RuleAction::Lookup(table)))));
             steps.push(Step::Rule(Rule {
                 iif: Some(self.config.inside.interface.clone()),
                 to: Some(host(address)),
-                ..rule(priority(3), RuleAction::Lookup(self.numbers.inside_table()))
+                ..rule(priority(3), RuleAction::Lookup(self.ids.inside_table()))
             }));
         }
-        if self.numbers.local_rule.is_some() {
-            steps.push(Step::DropFirstLocalRule);
+        if self.ids.local_rule.is_some() {
+            steps.push(Step::RemoveDefaultLocalRule);
         }
         steps
     }
@@ -538,16 +542,16 @@ impl View<'_> {
         addresses.iter().position(|a| *a == address).is_some_and(|place| flags[uplink][place])
     }
 
-    fn owned(&self, uplink: usize, address: Ipv4Addr) -> bool {
-        self.flag(&self.facts.owned, uplink, address)
+    fn assigned_to_host(&self, uplink: usize, address: Ipv4Addr) -> bool {
+        self.flag(&self.facts.assigned_to_host, uplink, address)
     }
 
     fn on_link(&self, uplink: usize, address: Ipv4Addr) -> bool {
         self.flag(&self.facts.on_link, uplink, address)
     }
 
-    fn any_owned(&self) -> bool {
-        self.facts.any_owned()
+    fn any_assigned_to_host(&self) -> bool {
+        self.facts.any_assigned_to_host()
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) fn write(path: &str, value: &str) -> Result<(), HostError> {
 ///
 /// `ip_forward` sets `forwarding` of every interface and turns `accept_redirects` of `all` around
 /// (net/ipv4/devinet.c, inet_forward_change), so switching it off again is not enough to get the old state back.
-pub(super) fn dragged_along(path: &str) -> Result<Vec<(String, String)>, HostError> {
+pub(super) fn side_effects(path: &str) -> Result<Vec<(String, String)>, HostError> {
     let mut found = Vec::new();
     if path != IP_FORWARD {
         return Ok(found);

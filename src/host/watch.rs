@@ -18,7 +18,7 @@ use crate::config::Config;
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum HostChange {
     /// Of a watched interface.
     Link(LinkChange),
     /// Of addresses; and of default routes, where an uplink follows its interface.
@@ -38,7 +38,7 @@ pub struct LinkChange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// The interface was deleted, renamed or moved to another namespace.
-    Gone,
+    Removed,
     /// Administratively down, or the other end is not there.
     Down,
     /// Up with carrier; also when it has just been made. Routes may have to be set again.
@@ -84,7 +84,7 @@ enum Note {
     /// A default route came or went.
     Default,
     /// Messages were lost: look at everything again.
-    Lost,
+    Overrun,
     Other,
 }
 
@@ -128,16 +128,16 @@ impl LinkWatch {
 
     /// Waits for the next change. Never returns if the kernel's end of the subscription is gone, which happens only
     /// when the process ends.
-    pub async fn next(&mut self) -> Change {
+    pub async fn next(&mut self) -> HostChange {
         loop {
             if let Some(change) = self.pending.pop_front() {
-                return Change::Link(change);
+                return HostChange::Link(change);
             }
             let message = tokio::select! {
                 message = self.messages.next() => message,
                 () = sleep_until(self.settled) => {
                     self.settled = None;
-                    return Change::Addresses;
+                    return HostChange::Addresses;
                 }
             };
             match message {
@@ -147,7 +147,7 @@ impl LinkWatch {
                 }
                 Some(Note::New(link)) => self.compare(&link),
                 Some(Note::Deleted(index)) => self.deleted(index),
-                Some(Note::Lost) => {
+                Some(Note::Overrun) => {
                     self.settled.get_or_insert(Instant::now() + SETTLE);
                     match self.kernel.links().await {
                         Ok(links) => self.compare_all(&links),
@@ -182,7 +182,7 @@ impl LinkWatch {
                 watched.state = None;
                 self.pending.push_back(LinkChange {
                     interface: watched.name.clone(),
-                    event: LinkEvent::Gone,
+                    event: LinkEvent::Removed,
                 });
             }
         }
@@ -195,7 +195,7 @@ impl LinkWatch {
             };
             if watched.name != link.name {
                 if watched.state.is_some_and(|(index, _, _)| index == link.index) {
-                    tell(LinkEvent::Gone);
+                    tell(LinkEvent::Removed);
                     watched.state = None;
                 }
                 continue;
@@ -255,7 +255,7 @@ fn note(payload: NetlinkPayload<RouteNetlinkMessage>) -> Note {
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
         ) if route.header.destination_prefix_length == 0 => Note::Default,
-        NetlinkPayload::Overrun(_) => Note::Lost,
+        NetlinkPayload::Overrun(_) => Note::Overrun,
         _ => Note::Other,
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use super::Finding;
-use super::box_seen::{BoxSeen, protocols};
-use super::filters::{Fate, Packet, no_obstacle};
+use super::box_facts::{BoxFacts, protocols};
+use super::filters::{FilterOutcome, Packet, no_obstacle};
 use crate::config::Uplink;
 
 /// Rules of others that keep packets from passing, or change them.
-pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
+pub(super) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let mut doubts = BTreeSet::new();
     let mut packets = forwarded(seen);
@@ -23,16 +23,16 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
             for (chain, fate) in seen.filters.ask(hook, &packet, &mut doubts) {
                 let name = format!("{} {} {}", chain.family, chain.table, chain.name);
                 let (text, why) = match fate {
-                    Fate::Passes => continue,
-                    Fate::Dropped => (
+                    FilterOutcome::Passes => continue,
+                    FilterOutcome::Dropped => (
                         "drops",
                         "what the host's filter drops never reaches natbox, or never leaves it",
                     ),
-                    Fate::Rewritten => (
+                    FilterOutcome::Rewritten => (
                         "rewrites the addresses of",
                         "natbox has translated already: a second translation breaks replies",
                     ),
-                    Fate::Unsure => (
+                    FilterOutcome::Unsure => (
                         "may drop or rewrite",
                         "what the host's filter drops never reaches natbox, or never leaves it",
                     ),
@@ -42,14 +42,15 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
                 if let Some(known) =
                     findings.iter_mut().find(|known| known.found.contains(&format!("`{name}`")))
                 {
-                    if !known.mend.contains(&command) {
-                        known.mend.push(command);
+                    if !known.fix.contains(&command) {
+                        known.fix.push(command);
                     }
                     continue;
                 }
                 let found = format!("the chain `{name}` {text} {what}");
-                let make = if fate == Fate::Unsure { Finding::warning } else { Finding::error };
-                findings.push(make("firewall", found, why.to_owned()).mend([command]));
+                let make =
+                    if fate == FilterOutcome::Unsure { Finding::warning } else { Finding::error };
+                findings.push(make("firewall", found, why.to_owned()).fix([command]));
             }
         }
     }
@@ -60,7 +61,7 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
 }
 
 /// What a rule has to ask for, to let a packet pass and as few others as possible.
-fn selector(seen: &BoxSeen, hook: &str, packet: &Packet<'_>) -> String {
+fn selector(seen: &BoxFacts, hook: &str, packet: &Packet<'_>) -> String {
     let tun = seen.config.tun.name.as_str();
     match (packet.iif, packet.oif) {
         (Some(iif), _) if iif == tun && hook != "egress" => format!("iifname \"{tun}\""),
@@ -96,7 +97,7 @@ fn through(packet: Packet<'_>, what: String) -> Passing<'_> {
 }
 
 /// Of those outside and inside.
-fn forwarded(seen: &BoxSeen) -> Vec<Passing<'_>> {
+fn forwarded(seen: &BoxFacts) -> Vec<Passing<'_>> {
     let (tun, inside) = (seen.config.tun.name.as_str(), seen.config.inside.interface.as_str());
     let mut all = Vec::new();
     for forward in &seen.config.forwards {
@@ -145,16 +146,21 @@ fn forwarded(seen: &BoxSeen) -> Vec<Passing<'_>> {
 }
 
 /// Of the box itself: questions to its name server come back out of the TUN for the host, and so do answers to its health checks.
-fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
+fn own(seen: &BoxFacts) -> Vec<Passing<'_>> {
     let tun = seen.config.tun.name.as_str();
     let to_host = |packet, what| Passing { packet, hooks: TO_HOST, what };
     let from_host = |packet, what| Passing { packet, hooks: FROM_HOST, what };
     let comes = |to: Ipv4Addr| Packet { iif: Some(tun), to: Some(to), ..Packet::default() };
     let goes = |from: Ipv4Addr| Packet { oif: Some(tun), from: Some(from), ..Packet::default() };
     let listens = seen.config.dns.as_ref().is_some_and(|dns| dns.listen);
-    let lines = seen.config.uplinks.iter().zip(&seen.facts.own_endpoints).zip(&seen.facts.owned);
+    let lines = seen
+        .config
+        .uplinks
+        .iter()
+        .zip(&seen.facts.probe_addresses)
+        .zip(&seen.facts.assigned_to_host);
     let mut all = Vec::new();
-    for ((uplink, endpoint), owned) in lines {
+    for ((uplink, endpoint), assigned_to_host) in lines {
         let (line, name) = (uplink.interface.as_str(), &uplink.name);
         let asks = endpoint
             .iter()
@@ -168,7 +174,7 @@ fn own(seen: &BoxSeen) -> Vec<Passing<'_>> {
         let Some(address) = uplink.addresses.first().copied().filter(|_| listens) else { continue };
         // Where the address is the host's own for good, the name server waits there; else at an endpoint, at a port that the
         // kernel has chosen: one stands for all of them.
-        let is_owned = owned.first() == Some(&true) && !uplink.follows_interface;
+        let is_owned = assigned_to_host.first() == Some(&true) && !uplink.follows_interface;
         let chosen = seen.facts.ephemeral_ports.last;
         let place = if is_owned {
             Some((address, DNS))

@@ -7,18 +7,18 @@
 use std::net::Ipv4Addr;
 
 use super::Finding;
-use super::box_seen::{BoxSeen, STRANGERS};
-use super::filters::{Filters, Followed, Packet};
+use super::box_facts::{BoxFacts, OUTSIDE_SAMPLES};
+use super::filters::{Filters, Packet, Tracking};
 
 /// Beside a box.
-pub(super) fn of_box(seen: &BoxSeen) -> Finding {
+pub(super) fn of_box(seen: &BoxFacts) -> Finding {
     let filters = &seen.filters;
     let Some((count, most)) = filters.conntrack else { return not_loaded() };
     let (tracks, asks) = filters.tracking();
     let unseen = filters.not_looked.is_some() || filters.legacy;
     let exempt = is_exempt(seen);
     // An address of the host's own is also that of its other connections, which may be translated.
-    let commands = match unseen || asks || exempt || seen.facts.any_owned() {
+    let commands = match unseen || asks || exempt || seen.facts.any_assigned_to_host() {
         true => Vec::new(),
         false => untrack(seen),
     };
@@ -52,7 +52,7 @@ pub(super) fn of_box(seen: &BoxSeen) -> Finding {
         "every packet is tracked twice beside natbox, and when that table is full, packets are dropped",
     );
     match commands.is_empty() {
-        false => finding.mend(commands),
+        false => finding.fix(commands),
         true => finding.advice(format!(
             "see that net.netfilter.nf_conntrack_max is well above what natbox may open; or exempt natbox's packets by hand: first accept in \
              all chains what comes or goes by {}, in front of the rules that ask for states, then notrack what passes natbox",
@@ -88,16 +88,16 @@ fn full(count: u64, most: u64, untrack: Vec<String>) -> Finding {
         format!("nf_conntrack follows {count} connections, of {most} that it has room for"),
         "when its table is full, the kernel drops the packets of new connections before they get anywhere",
     )
-    .mend(std::iter::once(larger).chain(untrack))
+    .fix(std::iter::once(larger).chain(untrack))
 }
 
 /// Whether rules take all of natbox's packets out of it.
-fn is_exempt(seen: &BoxSeen) -> bool {
+fn is_exempt(seen: &BoxFacts) -> bool {
     let by = |iif| Packet { iif: Some(iif), ..Packet::default() };
-    let is_out = |packet: &Packet<'_>| seen.filters.followed(packet) == Followed::No;
+    let is_out = |packet: &Packet<'_>| seen.filters.followed(packet) == Tracking::Untracked;
     let prefixes = &seen.config.inside.prefixes;
     let stranger =
-        STRANGERS.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
+        OUTSIDE_SAMPLES.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
     let requests = seen.config.uplinks.iter().all(|uplink| {
         let mut each = uplink.addresses.iter();
         each.all(|to| is_out(&Packet { to: Some(*to), ..by(&uplink.interface) }))
@@ -108,7 +108,7 @@ fn is_exempt(seen: &BoxSeen) -> bool {
 }
 
 /// Commands that take natbox's packets out of it.
-fn untrack(seen: &BoxSeen) -> Vec<String> {
+fn untrack(seen: &BoxFacts) -> Vec<String> {
     let prefixes = &seen.config.inside.prefixes;
     // What the inside wants of the host itself may be translated by others.
     let own = seen.facts.uplinks.iter().filter_map(|leg| leg.address);

@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::Finding;
-use super::rules::{End, Truth, Verdict, uses_tracking, verdicts};
+use super::rules::{End, MatchResult, RuleVerdict, uses_tracking, verdicts};
 
 /// What was found of filters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,21 +66,21 @@ pub(super) struct Packet<'a> {
     pub(super) source_port: Option<u16>,
     /// It belongs to a connection that the other side has begun.
     pub(super) reply: bool,
-    pub(super) followed: Followed,
+    pub(super) followed: Tracking,
 }
 
 /// Whether connection tracking follows a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Followed {
+pub(super) enum Tracking {
     #[default]
-    Yes,
-    No,
-    CannotTell,
+    Tracked,
+    Untracked,
+    Unknown,
 }
 
 /// What becomes of a packet in one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum FilterOutcome {
     Passes,
     Dropped,
     /// Its address is rewritten.
@@ -132,25 +132,25 @@ impl Filters {
         hook: &str,
         packet: &Packet<'_>,
         doubts: &mut BTreeSet<usize>,
-    ) -> Vec<(&Chain, Fate)> {
+    ) -> Vec<(&Chain, FilterOutcome)> {
         let mut obstacles = Vec::new();
         let late = self.followed(packet);
         for chain in self.at(hook) {
             // Before that priority nothing is known of connections yet.
             let early =
                 chain.priority <= CONNECTION_TRACKING || ["ingress", "egress"].contains(&hook);
-            let followed = if early { Followed::CannotTell } else { late };
+            let followed = if early { Tracking::Unknown } else { late };
             // What is not tracked is not translated, and an answer does not begin a connection.
-            if chain.nat && (packet.reply || followed == Followed::No) {
+            if chain.nat && (packet.reply || followed == Tracking::Untracked) {
                 continue;
             }
             let Some(is_there) = chain.is_at(hook, packet) else { continue };
             match self.fate(chain, &Packet { followed, ..packet.clone() }, doubts) {
-                Fate::Passes => {}
-                _ if !is_there => obstacles.push((chain, Fate::Unsure)),
-                fate @ (Fate::Dropped | Fate::Rewritten | Fate::Unsure) => {
-                    obstacles.push((chain, fate))
-                }
+                FilterOutcome::Passes => {}
+                _ if !is_there => obstacles.push((chain, FilterOutcome::Unsure)),
+                fate @ (FilterOutcome::Dropped
+                | FilterOutcome::Rewritten
+                | FilterOutcome::Unsure) => obstacles.push((chain, fate)),
             }
         }
         obstacles
@@ -164,57 +164,64 @@ impl Filters {
     }
 
     /// Whether the connection that a packet belongs to is tracked, if anything is.
-    pub(super) fn followed(&self, packet: &Packet<'_>) -> Followed {
+    pub(super) fn followed(&self, packet: &Packet<'_>) -> Tracking {
         let (hook, packet) = match packet.iif {
             Some(_) => ("prerouting", Packet { oif: None, ..packet.clone() }),
             None => ("output", packet.clone()),
         };
-        let packet = Packet { followed: Followed::CannotTell, ..packet };
-        let mut followed = Followed::Yes;
+        let packet = Packet { followed: Tracking::Unknown, ..packet };
+        let mut followed = Tracking::Tracked;
         for chain in self.at(hook).filter(|chain| chain.priority < CONNECTION_TRACKING) {
             match self.walk(chain, &packet, 0).untracked {
-                Truth::Yes => return Followed::No,
-                Truth::Maybe => followed = Followed::CannotTell,
-                Truth::No => {}
+                MatchResult::Yes => return Tracking::Untracked,
+                MatchResult::Maybe => followed = Tracking::Unknown,
+                MatchResult::No => {}
             }
         }
         followed
     }
 
-    fn fate(&self, chain: &Chain, packet: &Packet<'_>, doubts: &mut BTreeSet<usize>) -> Fate {
+    fn fate(
+        &self,
+        chain: &Chain,
+        packet: &Packet<'_>,
+        doubts: &mut BTreeSet<usize>,
+    ) -> FilterOutcome {
         let walked = self.walk(chain, packet, 0);
         let fate = match walked.end {
-            Some(End::Rewrite) => Fate::Rewritten,
-            Some(End::Drop) if walked.unsure => Fate::Unsure,
-            Some(End::Drop) => Fate::Dropped,
-            None if chain.drops && walked.unsure => Fate::Unsure,
-            None if chain.drops => Fate::Dropped,
-            Some(End::Accept) | None if walked.grave => Fate::Unsure,
-            Some(End::Accept) | None => Fate::Passes,
+            Some(End::Rewrite) => FilterOutcome::Rewritten,
+            Some(End::Drop) if walked.unsure => FilterOutcome::Unsure,
+            Some(End::Drop) => FilterOutcome::Dropped,
+            None if chain.drops && walked.unsure => FilterOutcome::Unsure,
+            None if chain.drops => FilterOutcome::Dropped,
+            Some(End::Accept) | None if walked.grave => FilterOutcome::Unsure,
+            Some(End::Accept) | None => FilterOutcome::Passes,
         };
-        if fate == Fate::Passes {
+        if fate == FilterOutcome::Passes {
             doubts.extend(walked.may_drop);
         }
         fate
     }
 
-    fn walk(&self, chain: &Chain, packet: &Packet<'_>, depth: usize) -> Walked {
-        let mut walked = Walked::default();
+    fn walk(&self, chain: &Chain, packet: &Packet<'_>, depth: usize) -> ChainOutcome {
+        let mut walked = ChainOutcome::default();
         // The kernel allows 16 jumps.
         if depth > 16 {
-            return Walked { unsure: true, grave: true, ..walked };
+            return ChainOutcome { unsure: true, grave: true, ..walked };
         }
         for rule in &chain.rules {
             for (verdict, truth) in verdicts(&rule.expressions, packet) {
                 match (verdict, truth) {
-                    (_, Truth::No) => {}
-                    (Verdict::Untrack, _) => walked.untrack(truth),
-                    (Verdict::Unknown, _) => (walked.unsure, walked.grave) = (true, true),
-                    (Verdict::Return, Truth::Yes) => return walked,
-                    (Verdict::Return, Truth::Maybe) => walked.unsure = true,
-                    (Verdict::End(end), Truth::Yes) => return Walked { end: Some(end), ..walked },
-                    (Verdict::End(end), Truth::Maybe) => walked.perhaps(end, rule.number),
-                    (Verdict::To { name, back }, _) => {
+                    (_, MatchResult::No) => {}
+                    (RuleVerdict::Untrack, _) => walked.untrack(truth),
+                    (RuleVerdict::Unknown, _) => (walked.unsure, walked.grave) = (true, true),
+                    (RuleVerdict::Return, MatchResult::Yes) => return walked,
+                    (RuleVerdict::Return, MatchResult::Maybe) => walked.unsure = true,
+                    (RuleVerdict::End(end), MatchResult::Yes) => {
+                        return ChainOutcome { end: Some(end), ..walked };
+                    }
+                    (RuleVerdict::End(end), MatchResult::Maybe) => walked.perhaps(end, rule.number),
+                    (RuleVerdict::To { name, back }, _) => {
                         let below = self
                             .target(chain, name)
                             .map(|target| self.walk(target, packet, depth + 1));
@@ -223,15 +230,15 @@ impl Filters {
                         walked.grave |= below.grave;
                         walked.may_drop.extend(below.may_drop.iter().copied());
                         match below.untracked {
-                            Truth::Yes => walked.untrack(truth),
-                            Truth::Maybe => walked.untrack(Truth::Maybe),
-                            Truth::No => {}
+                            MatchResult::Yes => walked.untrack(truth),
+                            MatchResult::Maybe => walked.untrack(MatchResult::Maybe),
+                            MatchResult::No => {}
                         }
                         match (truth, below.end) {
-                            (Truth::Yes, end) if end.is_some() || !back => {
-                                return Walked { end, ..walked };
+                            (MatchResult::Yes, end) if end.is_some() || !back => {
+                                return ChainOutcome { end, ..walked };
                             }
-                            (Truth::Maybe, Some(end)) => walked.perhaps(end, rule.number),
+                            (MatchResult::Maybe, Some(end)) => walked.perhaps(end, rule.number),
                             (_, _) => {}
                         }
                     }
@@ -280,18 +287,18 @@ const CONNECTION_TRACKING: i64 = -200;
 
 /// What has come of a chain.
 #[derive(Clone, Debug, Default)]
-struct Walked {
+struct ChainOutcome {
     end: Option<End>,
     /// A rule may have ended it earlier.
     unsure: bool,
     /// A rule may have rewritten it, or done what nobody knows.
     grave: bool,
-    /// Numbers of the rules that may have dropped it.
+    /// RoutingIds of the rules that may have dropped it.
     may_drop: BTreeSet<usize>,
-    untracked: Truth,
+    untracked: MatchResult,
 }
 
-impl Walked {
+impl ChainOutcome {
     fn perhaps(&mut self, end: End, rule: usize) {
         self.unsure = true;
         match end {
@@ -301,9 +308,9 @@ impl Walked {
         }
     }
 
-    fn untrack(&mut self, truth: Truth) {
-        let truth = if self.unsure { Truth::Maybe } else { truth };
-        if self.untracked != Truth::Yes {
+    fn untrack(&mut self, truth: MatchResult) {
+        let truth = if self.unsure { MatchResult::Maybe } else { truth };
+        if self.untracked != MatchResult::Yes {
             self.untracked = truth;
         }
     }

@@ -26,7 +26,7 @@ pub(super) enum FirstHop {
 
 /// What came of all probes from an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct HopProbe {
     pub(super) first_hop: FirstHop,
     /// Bytes of the largest packet that gets there, where one of the size that was wanted does not.
     pub(super) no_more_than: Option<u32>,
@@ -34,7 +34,7 @@ pub(super) struct Found {
 
 /// Asks from each of these addresses of the host, with small packets and with packets of so many bytes. Takes a few seconds
 /// where somebody is silent.
-pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<Found> {
+pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<HopProbe> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let errors =
         rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));
@@ -44,13 +44,13 @@ pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<Found> {
         }
         Err(error) => {
             let why = format!("no raw socket ({})", io::Error::from(error));
-            let found = Found { first_hop: FirstHop::NotAsked(why), no_more_than: None };
+            let found = HopProbe { first_hop: FirstHop::NotAsked(why), no_more_than: None };
             vec![found; from.len()]
         }
     }
 }
 
-fn all_sizes(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, wanted: u32) -> Found {
+fn all_sizes(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, wanted: u32) -> HopProbe {
     let one = |size| one(errors, from, to, size);
     let first_hop = one(SMALLEST).unwrap_or_else(|error| FirstHop::NotAsked(error.to_string()));
     let gets_there = |size: &u32| !matches!(one(*size), Ok(FirstHop::Silent));
@@ -60,7 +60,7 @@ fn all_sizes(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, wanted: u32) -> Fou
         }
         FirstHop::Is(_) | FirstHop::Silent | FirstHop::NotAsked(_) => None,
     };
-    Found { first_hop, no_more_than }
+    HopProbe { first_hop, no_more_than }
 }
 
 /// Asks with packets of `size` bytes in one piece.

@@ -83,7 +83,7 @@ impl Offloads {
 }
 
 /// What is thought of the offloads. `forwards`: packets are forwarded between the interfaces.
-pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
+pub(super) fn offload_checks(legs: &[Leg], forwards: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for Leg { interface, offloads, card, .. } in legs {
         if let Some(why) = &offloads.not_looked {
@@ -105,7 +105,7 @@ pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
                     format!("{interface} has large receive offload (LRO) on"),
                     why,
                 )
-                .mend([format!("ethtool -K {interface} lro off")]),
+                .fix([format!("ethtool -K {interface} lro off")]),
             );
         }
         let slow: Vec<&str> = [("gro", offloads.gro), ("tso", offloads.tso)]
@@ -121,7 +121,7 @@ pub(super) fn judge_offloads(legs: &[Leg], forwards: bool) -> Vec<Finding> {
                     format!("{interface} has {} off", slow.join(" and ")),
                     why,
                 )
-                .mend(commands),
+                .fix(commands),
             );
         }
     }

@@ -8,11 +8,11 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use super::filters::{Followed, Packet};
+use super::filters::{Packet, Tracking};
 
 /// What a rule does in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict<'a> {
+pub(super) enum RuleVerdict<'a> {
     Return,
     End(End),
     /// Another chain goes on.
@@ -35,14 +35,14 @@ pub(super) enum End {
 
 /// Whether a rule does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Truth {
+pub(super) enum MatchResult {
     Yes,
     #[default]
     No,
     Maybe,
 }
 
-impl From<Option<bool>> for Truth {
+impl From<Option<bool>> for MatchResult {
     fn from(known: Option<bool>) -> Self {
         match known {
             Some(true) => Self::Yes,
@@ -53,39 +53,42 @@ impl From<Option<bool>> for Truth {
 }
 
 /// What a rule does with a packet, in order; with a map of verdicts that cannot be told, each of them perhaps.
-pub(super) fn verdicts<'a>(rule: &'a [Value], packet: &Packet<'_>) -> Vec<(Verdict<'a>, Truth)> {
+pub(super) fn verdicts<'a>(
+    rule: &'a [Value],
+    packet: &Packet<'_>,
+) -> Vec<(RuleVerdict<'a>, MatchResult)> {
     let mut all = Vec::new();
-    let mut truth = Truth::Yes;
+    let mut truth = MatchResult::Yes;
     for expression in rule {
         let Some((word, value)) = expression.as_object().and_then(|object| object.iter().next())
         else {
-            all.push((Verdict::Unknown, truth));
-            truth = Truth::Maybe;
+            all.push((RuleVerdict::Unknown, truth));
+            truth = MatchResult::Maybe;
             continue;
         };
         match asks(word, value, packet) {
-            Some(Truth::Yes) => continue,
-            Some(Truth::Maybe) => {
-                truth = Truth::Maybe;
+            Some(MatchResult::Yes) => continue,
+            Some(MatchResult::Maybe) => {
+                truth = MatchResult::Maybe;
                 continue;
             }
-            Some(Truth::No) => return all,
+            Some(MatchResult::No) => return all,
             None => {}
         }
         if word == "vmap" {
             let (found, which) = of_map(value, packet);
-            let truth = if which == Truth::Yes { truth } else { which };
+            let truth = if which == MatchResult::Yes { truth } else { which };
             all.extend(found.into_iter().map(|verdict| (verdict, truth)));
             return all;
         }
         if let Some(verdict) = verdict(word, value) {
             // What the old iptables calls CT untracks or does something else.
-            let perhaps = verdict == Verdict::Untrack && word == "xt";
-            all.push((verdict, if perhaps { Truth::Maybe } else { truth }));
+            let perhaps = verdict == RuleVerdict::Untrack && word == "xt";
+            all.push((verdict, if perhaps { MatchResult::Maybe } else { truth }));
             match verdict {
-                Verdict::Unknown => truth = Truth::Maybe,
-                Verdict::Return | Verdict::End(_) | Verdict::To { .. } => return all,
-                Verdict::Untrack => {}
+                RuleVerdict::Unknown => truth = MatchResult::Maybe,
+                RuleVerdict::Return | RuleVerdict::End(_) | RuleVerdict::To { .. } => return all,
+                RuleVerdict::Untrack => {}
             }
         }
     }
@@ -93,34 +96,34 @@ pub(super) fn verdicts<'a>(rule: &'a [Value], packet: &Packet<'_>) -> Vec<(Verdi
 }
 
 /// The answer of an expression that asks; None: it does not.
-fn asks(word: &str, value: &Value, packet: &Packet<'_>) -> Option<Truth> {
+fn asks(word: &str, value: &Value, packet: &Packet<'_>) -> Option<MatchResult> {
     match word {
         "match" => Some(matches(value, packet)),
         // A set that takes the packet may be full.
-        "limit" | "quota" | "ct count" | "meter" | "set" | "map" => Some(Truth::Maybe),
+        "limit" | "quota" | "ct count" | "meter" | "set" | "map" => Some(MatchResult::Maybe),
         "xt" if value["type"] == "match" => {
-            Some(if value["name"] == "comment" { Truth::Yes } else { Truth::Maybe })
+            Some(if value["name"] == "comment" { MatchResult::Yes } else { MatchResult::Maybe })
         }
         _ => None,
     }
 }
 
 /// What an expression does to the packet; None: nothing that matters.
-fn verdict<'a>(word: &str, value: &'a Value) -> Option<Verdict<'a>> {
+fn verdict<'a>(word: &str, value: &'a Value) -> Option<RuleVerdict<'a>> {
     let target = || value.get("target").and_then(Value::as_str).unwrap_or_default();
     Some(match word {
-        "accept" => Verdict::End(End::Accept),
-        "drop" | "reject" => Verdict::End(End::Drop),
-        "masquerade" | "snat" | "dnat" | "redirect" => Verdict::End(End::Rewrite),
-        "return" => Verdict::Return,
-        "jump" => Verdict::To { name: target(), back: true },
-        "goto" => Verdict::To { name: target(), back: false },
-        "notrack" => Verdict::Untrack,
-        "mangle" if changes_address(value) => Verdict::End(End::Rewrite),
+        "accept" => RuleVerdict::End(End::Accept),
+        "drop" | "reject" => RuleVerdict::End(End::Drop),
+        "masquerade" | "snat" | "dnat" | "redirect" => RuleVerdict::End(End::Rewrite),
+        "return" => RuleVerdict::Return,
+        "jump" => RuleVerdict::To { name: target(), back: true },
+        "goto" => RuleVerdict::To { name: target(), back: false },
+        "notrack" => RuleVerdict::Untrack,
+        "mangle" if changes_address(value) => RuleVerdict::End(End::Rewrite),
         "continue" | "counter" | "log" | "mangle" | "ct helper" | "ct timeout"
         | "ct expectation" | "flow" | "dup" | "last" | "secmark" => return None,
         "xt" => return of_iptables(value.get("name").and_then(Value::as_str)),
-        _ => Verdict::Unknown,
+        _ => RuleVerdict::Unknown,
     })
 }
 
@@ -130,26 +133,28 @@ fn changes_address(mangle: &Value) -> bool {
 }
 
 /// Targets that iptables-nft leaves in its own words (iptables-extensions(8)).
-fn of_iptables(target: Option<&str>) -> Option<Verdict<'static>> {
+fn of_iptables(target: Option<&str>) -> Option<RuleVerdict<'static>> {
     Some(match target {
-        Some("ACCEPT") => Verdict::End(End::Accept),
-        Some("DROP" | "REJECT") => Verdict::End(End::Drop),
-        Some("RETURN") => Verdict::Return,
-        Some("MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP") => Verdict::End(End::Rewrite),
-        Some("CT" | "NOTRACK") => Verdict::Untrack,
+        Some("ACCEPT") => RuleVerdict::End(End::Accept),
+        Some("DROP" | "REJECT") => RuleVerdict::End(End::Drop),
+        Some("RETURN") => RuleVerdict::Return,
+        Some("MASQUERADE" | "SNAT" | "DNAT" | "REDIRECT" | "NETMAP") => {
+            RuleVerdict::End(End::Rewrite)
+        }
+        Some("CT" | "NOTRACK") => RuleVerdict::Untrack,
         Some(
             "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "SECMARK" | "CONNSECMARK" | "TCPMSS"
             | "CHECKSUM" | "CLASSIFY" | "TOS" | "DSCP" | "TRACE" | "AUDIT" | "SET" | "TEE" | "LED"
             | "RATEEST" | "IDLETIMER" | "HMARK",
         ) => return None,
-        Some(_) | None => Verdict::Unknown,
+        Some(_) | None => RuleVerdict::Unknown,
     })
 }
 
 /// The verdict of a map for a packet, or all of them if it cannot be told which.
-fn of_map<'a>(map: &'a Value, packet: &Packet<'_>) -> (Vec<Verdict<'a>>, Truth) {
+fn of_map<'a>(map: &'a Value, packet: &Packet<'_>) -> (Vec<RuleVerdict<'a>>, MatchResult) {
     let Some(pairs) = map["data"]["set"].as_array() else {
-        return (vec![Verdict::Unknown], Truth::Maybe);
+        return (vec![RuleVerdict::Unknown], MatchResult::Maybe);
     };
     let of = |pair: &'a Value| {
         let (word, value) = pair[1].as_object().and_then(|object| object.iter().next())?;
@@ -157,29 +162,29 @@ fn of_map<'a>(map: &'a Value, packet: &Packet<'_>) -> (Vec<Verdict<'a>>, Truth) 
     };
     match depends(&map["key"], packet) {
         Some(true) => {}
-        Some(false) => return (Vec::new(), Truth::No),
-        None => return (pairs.iter().filter_map(of).collect(), Truth::Maybe),
+        Some(false) => return (Vec::new(), MatchResult::No),
+        None => return (pairs.iter().filter_map(of).collect(), MatchResult::Maybe),
     }
     let mut unsure = false;
     // What fits nothing else fits the star.
     for pair in pairs.iter().filter(|pair| pair[0] != "*") {
         match fits(&map["key"], &pair[0], packet) {
-            Some(true) => return (of(pair).into_iter().collect(), Truth::Yes),
+            Some(true) => return (of(pair).into_iter().collect(), MatchResult::Yes),
             Some(false) => {}
             None => unsure = true,
         }
     }
     if unsure {
-        return (pairs.iter().filter_map(of).collect(), Truth::Maybe);
+        return (pairs.iter().filter_map(of).collect(), MatchResult::Maybe);
     }
-    (pairs.iter().filter(|pair| pair[0] == "*").filter_map(of).collect(), Truth::Yes)
+    (pairs.iter().filter(|pair| pair[0] == "*").filter_map(of).collect(), MatchResult::Yes)
 }
 
-fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
+fn matches(one: &Value, packet: &Packet<'_>) -> MatchResult {
     let (left, right) = (&one["left"], &one["right"]);
     let depends = depends(left, packet);
     if depends == Some(false) {
-        return Truth::No;
+        return MatchResult::No;
     }
     let operator = one["op"].as_str().unwrap_or("==");
     if let Some(flags) = flags(left, packet) {
@@ -196,7 +201,7 @@ fn matches(one: &Value, packet: &Packet<'_>) -> Truth {
             .and_then(|(port, wanted)| compare(operator, port.into(), wanted)),
     };
     // A protocol that is not known may be another one.
-    if depends.is_none() && known == Some(true) { Truth::Maybe } else { known.into() }
+    if depends.is_none() && known == Some(true) { MatchResult::Maybe } else { known.into() }
 }
 
 /// Whether the packet has what is asked about; None: cannot be told.
@@ -269,12 +274,12 @@ fn fits(left: &Value, value: &Value, packet: &Packet<'_>) -> Option<bool> {
             is_port(value, port(left, packet)?)
         }
         (.., Some("state")) => is_word(match packet.followed {
-            Followed::Yes if packet.reply => "established",
-            Followed::Yes => "new",
-            Followed::No => "untracked",
-            Followed::CannotTell => return None,
+            Tracking::Tracked if packet.reply => "established",
+            Tracking::Tracked => "new",
+            Tracking::Untracked => "untracked",
+            Tracking::Unknown => return None,
         }),
-        (.., Some("direction")) if packet.followed == Followed::Yes => {
+        (.., Some("direction")) if packet.followed == Tracking::Tracked => {
             is_word(if packet.reply { "reply" } else { "original" })
         }
         _ => None,

@@ -175,7 +175,7 @@ fn a_plan_from_elsewhere_says_what_it_assumes() {
     let mut config = natbox1();
     config.inside.interface = "nosuch0".into();
     let plan = plan::render(&[config]);
-    assert!(!plan.boxes[0].looked);
+    assert!(!plan.boxes[0].probed);
     assert!(plan.boxes[0].notes.iter().any(|note| note.contains("this is assumed")));
     assert!(plan.text().contains("# ==== box natbox1, run as root ===="));
 }

@@ -8,25 +8,25 @@ use ipnet::Ipv4Net;
 use super::filters::Filters;
 use super::legs::Leg;
 use crate::config::{Config, Forward, ForwardProtocol};
+use crate::host::compare::{StepStatus, compare};
 use crate::host::error::HostError;
-use crate::host::facts::Facts;
-use crate::host::look::{Look, look};
+use crate::host::facts::HostFacts;
 use crate::host::netlink::Kernel;
-use crate::host::numbers::{Numbers, Ours};
+use crate::host::route_lookup::{Neighbour, NeighbourState, RouteQuery, RouteResult, rouse};
+use crate::host::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::snapshot::{FoundRule, Snapshot, is_local};
-use crate::host::steps::{self, PROTOCOL, Step};
+use crate::host::steps::{self, RTPROT_NATBOX, Step};
 use crate::host::sysctl;
-use crate::host::ways::{Answers, Neighbour, Question, Way, rouse};
 
 /// What was found.
-pub(super) struct BoxSeen {
+pub(super) struct BoxFacts {
     /// With the addresses that its interfaces have now.
     pub(super) config: Config,
-    pub(super) facts: Facts,
+    pub(super) facts: HostFacts,
     /// Whether a box runs, so that its steps should be in place.
     pub(super) runs: bool,
     /// External addresses that became the host's own after the box started.
-    pub(super) owned_since: Vec<Ipv4Addr>,
+    pub(super) assigned_since_start: Vec<Ipv4Addr>,
     pub(super) steps: Vec<(Step, State)>,
     /// Rules of others that are asked before the main table.
     pub(super) foreign: Vec<FoundRule>,
@@ -35,7 +35,7 @@ pub(super) struct BoxSeen {
     pub(super) legs: Vec<Leg>,
     pub(super) filters: Filters,
     /// Of each uplink: its gateway, if it has one on the segment.
-    pub(super) gateways: Vec<Option<(Ipv4Addr, Option<Answers>)>>,
+    pub(super) gateways: Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>,
     /// External addresses for which natbox answers ARP and that were asked for: each with the interface, and whether somebody else
     /// answers, too.
     pub(super) taken: Vec<(Ipv4Addr, String, bool)>,
@@ -58,43 +58,52 @@ pub(super) enum State {
 pub(super) struct Passage {
     /// For people.
     pub(super) what: &'static str,
-    pub(super) question: Question,
+    pub(super) question: RouteQuery,
     pub(super) device: String,
     /// The next hop; None: any.
     pub(super) via: Option<Ipv4Addr>,
-    pub(super) way: Way,
+    pub(super) way: RouteResult,
 }
 
 /// Looks; the inner error: an interface is missing or down.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(super) async fn look_at(
+pub(super) async fn collect(
     written: &Config,
-    running: Option<Numbers>,
-) -> Result<Result<BoxSeen, HostError>, HostError> {
+    running: Option<RoutingIds>,
+) -> Result<Result<BoxFacts, HostError>, HostError> {
     let kernel = Kernel::connect()?;
     let mut snapshot = kernel.snapshot().await?;
-    let config = written.resolve(&snapshot.whereabouts(written));
-    let choose = |owned| match running {
-        Some(numbers) => Ok(numbers),
-        None => Numbers::free_on(&snapshot, &config.tun.name, owned, Ours::Same),
+    let config = written.resolve(&snapshot.dynamic_addresses(written));
+    let choose = |assigned_to_host| match running {
+        Some(ids) => Ok(ids),
+        None => RoutingIds::allocate(
+            &snapshot,
+            &config.tun.name,
+            assigned_to_host,
+            RuleOwner::ThisInstance,
+        ),
     };
-    let (mut facts, numbers) = Facts::collect(&config, &snapshot, choose)?;
-    if let Err(error) = facts.check_legs(&config, &snapshot) {
+    let (mut facts, ids) = HostFacts::collect(&config, &snapshot, choose)?;
+    if let Err(error) = facts.check_interfaces(&config, &snapshot) {
         return Ok(Err(error));
     }
-    let mut owned_since = Vec::new();
-    if facts.any_owned() && !numbers.know_owned() {
-        let pairs = config.uplinks.iter().zip(&mut facts.owned);
-        for (uplink, owned) in pairs {
-            let now = uplink.addresses.iter().zip(owned.iter()).filter(|(_, owned)| **owned);
-            owned_since.extend(now.map(|(address, _)| *address));
-            owned.iter_mut().for_each(|owned| *owned = false);
+    let mut assigned_since_start = Vec::new();
+    if facts.any_assigned_to_host() && !ids.may_precede_local() {
+        let pairs = config.uplinks.iter().zip(&mut facts.assigned_to_host);
+        for (uplink, assigned_to_host) in pairs {
+            let now = uplink
+                .addresses
+                .iter()
+                .zip(assigned_to_host.iter())
+                .filter(|(_, assigned_to_host)| **assigned_to_host);
+            assigned_since_start.extend(now.map(|(address, _)| *address));
+            assigned_to_host.iter_mut().for_each(|assigned_to_host| *assigned_to_host = false);
         }
     }
     let runs = running.is_some();
-    let wanted = if runs { steps::steps(&config, &facts, &numbers) } else { Vec::new() };
+    let wanted = if runs { steps::steps(&config, &facts, &ids) } else { Vec::new() };
     let steps = wanted
         .into_iter()
         .map(|step| (state(&step, &snapshot), step))
@@ -108,14 +117,14 @@ pub(super) async fn look_at(
     let taken = taken(&kernel, &config, &facts).await?;
     snapshot.links.retain(|link| link.up);
     let legs = legs(&config, &snapshot);
-    Ok(Ok(BoxSeen {
+    Ok(Ok(BoxFacts {
         foreign: foreign(&snapshot),
         taken,
         filters: Filters::look(),
         config,
         facts,
         runs,
-        owned_since,
+        assigned_since_start,
         steps,
         passages,
         legs,
@@ -124,16 +133,16 @@ pub(super) async fn look_at(
 }
 
 fn state(step: &Step, snapshot: &Snapshot) -> State {
-    match look(step, snapshot, &[]) {
-        Ok(Look::Equal | Look::Shared(_)) => State::InPlace,
-        Ok(Look::Missing(_)) => State::Missing(match step {
+    match compare(step, snapshot, &[]) {
+        Ok(StepStatus::InPlace | StepStatus::Shared(_)) => State::InPlace,
+        Ok(StepStatus::Missing(_)) => State::Missing(match step {
             Step::Sysctl { path, .. } => sysctl::read(path).ok().flatten(),
-            Step::TunUp { .. }
+            Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::DropFirstLocalRule => None,
+            | Step::RemoveDefaultLocalRule => None,
         }),
         Err(HostError::Conflict { found, .. }) => State::InTheWay(found),
         Err(error) => State::Unknown(error.to_string()),
@@ -145,7 +154,7 @@ fn foreign(snapshot: &Snapshot) -> Vec<FoundRule> {
     let before = snapshot
         .rules
         .iter()
-        .filter(|found| found.protocol != PROTOCOL && found.rule.priority < MAIN);
+        .filter(|found| found.protocol != RTPROT_NATBOX && found.rule.priority < MAIN);
     before.filter(|found| !is_local(found)).cloned().collect()
 }
 
@@ -155,13 +164,13 @@ const MAIN: u32 = 32766;
 /// Every way through the box, for the first address of each line and each server behind it.
 fn passages(config: &Config, snapshot: &Snapshot) -> Vec<Passage> {
     let (tun, inside) = (&config.tun.name, &config.inside.interface);
-    let Some(client) = somebody_outside(config, snapshot) else { return Vec::new() };
+    let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
     let passage = |what, from, to, by: &str, device: &str, via| Passage {
         what,
-        question: Question { from, to, by: Some(by.into()) },
+        question: RouteQuery { from, to, by: Some(by.into()) },
         device: device.into(),
         via,
-        way: Way::Refused("nobody asked".into()),
+        way: RouteResult::Dropped("nobody asked".into()),
     };
     let mut all: Vec<Passage> = Vec::new();
     let mut once = |passage: Passage| {
@@ -206,17 +215,19 @@ fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
 }
 
 /// An address of the Internet that nothing is known of: neither here nor in the configuration.
-pub(super) fn somebody_outside(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+pub(super) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
     let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
     known.extend(config.no_nat.iter().map(|exemption| exemption.to));
     // Two halves of everything are a VPN, and no network.
     let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));
     known.extend(networks.filter(|network| network.prefix_len() > 1));
-    STRANGERS.into_iter().find(|address| !known.iter().any(|network| network.contains(address)))
+    OUTSIDE_SAMPLES
+        .into_iter()
+        .find(|address| !known.iter().any(|network| network.contains(address)))
 }
 
 /// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
-pub(super) const STRANGERS: [Ipv4Addr; 5] = [
+pub(super) const OUTSIDE_SAMPLES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(192, 0, 2, 1),
     Ipv4Addr::new(198, 51, 100, 1),
     Ipv4Addr::new(203, 0, 113, 1),
@@ -239,8 +250,8 @@ fn legs(config: &Config, snapshot: &Snapshot) -> Vec<Leg> {
 async fn gateways(
     kernel: &Kernel,
     config: &Config,
-    facts: &Facts,
-) -> Result<Vec<Option<(Ipv4Addr, Option<Answers>)>>, HostError> {
+    facts: &HostFacts,
+) -> Result<Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>, HostError> {
     let on_segment = config.uplinks.iter().zip(&facts.uplinks).map(|(uplink, leg)| {
         let gateway = uplink.gateway.filter(|gateway| leg.arp && leg.reaches(*gateway))?;
         Some((gateway, leg.index))
@@ -274,7 +285,10 @@ pub(super) async fn neighbours_when_settled(
     let until = Instant::now() + patience;
     while Instant::now() < until {
         let waiting = |(address, index): &(Ipv4Addr, u32)| {
-            !matches!(answer(&neighbours, *address, *index), Some(Answers::Yes | Answers::No))
+            !matches!(
+                answer(&neighbours, *address, *index),
+                Some(NeighbourState::Reachable | NeighbourState::Failed)
+            )
         };
         if !asked.iter().any(waiting) {
             break;
@@ -286,7 +300,11 @@ pub(super) async fn neighbours_when_settled(
 }
 
 /// What the table says of a neighbour.
-pub(super) fn answer(neighbours: &[Neighbour], address: Ipv4Addr, index: u32) -> Option<Answers> {
+pub(super) fn answer(
+    neighbours: &[Neighbour],
+    address: Ipv4Addr,
+    index: u32,
+) -> Option<NeighbourState> {
     let found = neighbours.iter().find(|found| (found.address, found.index) == (address, index));
     found.map(|found| found.answers)
 }
@@ -302,7 +320,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 async fn taken(
     kernel: &Kernel,
     config: &Config,
-    facts: &Facts,
+    facts: &HostFacts,
 ) -> Result<Vec<(Ipv4Addr, String, bool)>, HostError> {
     let mut asked = Vec::new();
     for ((uplink, leg), on_link) in config.uplinks.iter().zip(&facts.uplinks).zip(&facts.on_link) {
@@ -318,7 +336,7 @@ async fn taken(
         asked.iter().map(|(address, index, _)| (*address, *index)).collect();
     let neighbours = neighbours_when_settled(kernel, &whom, SHORT_PATIENCE).await?;
     let found = asked.into_iter().map(|(address, index, interface)| {
-        (address, interface, answer(&neighbours, address, index) == Some(Answers::Yes))
+        (address, interface, answer(&neighbours, address, index) == Some(NeighbourState::Reachable))
     });
     Ok(found.collect())
 }

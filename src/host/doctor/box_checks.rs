@@ -2,29 +2,29 @@
 
 use std::net::Ipv4Addr;
 
-use super::box_seen::{BoxSeen, Passage, State};
+use super::box_facts::{BoxFacts, Passage, State};
 use super::filters::not_looked_at;
-use super::legs::{Leg, judge_offloads};
+use super::legs::{Leg, offload_checks};
 use super::{Finding, Severity, box_firewall, conntrack};
 use crate::config::MssClamp;
 use crate::host::error::HostError;
 use crate::host::plan::{command, rule_words};
+use crate::host::route_lookup::{NeighbourState, RouteResult};
 use crate::host::snapshot::FoundRule;
 use crate::host::steps::{Rule, Step};
-use crate::host::ways::{Answers, Way};
 
 /// An interface is missing or down, so nothing else was looked at.
-pub(super) fn no_leg(error: &HostError) -> Finding {
+pub(super) fn missing_interface(error: &HostError) -> Finding {
     let why = "without it nothing passes, and nothing else was looked at";
     let finding = Finding::error("interface", error.to_string(), why);
     if let HostError::InterfaceDown { name, .. } = error {
-        finding.mend([format!("ip link set {name} up")])
+        finding.fix([format!("ip link set {name} up")])
     } else {
         finding
     }
 }
 
-pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
+pub(super) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
     let mut findings = configuration(seen);
     let bare = bare_lines(seen);
     // The settings that fit such a line are others than those that fit it with its address.
@@ -41,22 +41,22 @@ pub(super) fn judge(seen: &BoxSeen) -> Vec<Finding> {
                 format!("all {} settings of the host are in place", seen.steps.len()),
             ));
         }
-        findings.extend(owned_since(seen));
+        findings.extend(assigned_since_start(seen));
         // A leg without its address explains wrong ways, too.
         findings.extend(passages(seen, sound && complete));
     }
     findings.extend(mtu(seen));
-    findings.extend(judge_offloads(&seen.legs, true));
+    findings.extend(offload_checks(&seen.legs, true));
     findings.push(conntrack::of_box(seen));
     findings.extend(not_looked_at(&seen.filters));
-    findings.extend(box_firewall::judge(seen));
+    findings.extend(box_firewall::evaluate(seen));
     findings.extend(gateways(seen));
     findings.extend(taken(seen));
     findings
 }
 
 /// What is missing, a finding for each kind.
-fn steps(seen: &BoxSeen) -> Vec<Finding> {
+fn steps(seen: &BoxFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     for kind in KINDS {
         let of_kind: Vec<&(Step, State)> =
@@ -92,7 +92,7 @@ fn steps(seen: &BoxSeen) -> Vec<Finding> {
         let make = if severe { Finding::error } else { Finding::warning };
         findings.push(
             make(kind.id(), text, kind.why().to_owned())
-                .mend(wrong.iter().map(|(step, _)| command(step))),
+                .fix(wrong.iter().map(|(step, _)| command(step))),
         );
     }
     findings
@@ -115,10 +115,10 @@ const MOST_SHOWN: usize = 3;
 impl Kind {
     fn of(step: &Step) -> Self {
         match step {
-            Step::TunUp { .. } | Step::Address { .. } => Self::Tun,
+            Step::BringUpTun { .. } | Step::Address { .. } => Self::Tun,
             Step::Sysctl { .. } => Self::Sysctl,
             Step::Route(_) => Self::Route,
-            Step::Rule(_) | Step::DropFirstLocalRule => Self::Rule,
+            Step::Rule(_) | Step::RemoveDefaultLocalRule => Self::Rule,
             Step::ProxyNeighbour { .. } => Self::Proxy,
         }
     }
@@ -165,7 +165,7 @@ impl Kind {
 }
 
 /// A filter of sources that is off is as good as a loose one, and what counts is the greater of two values.
-fn is_good(seen: &BoxSeen, step: &Step, state: &State) -> bool {
+fn is_good(seen: &BoxFacts, step: &Step, state: &State) -> bool {
     match (step, state) {
         (_, State::InPlace) => true,
         (Step::Sysctl { path, .. }, State::Missing(Some(found)))
@@ -183,12 +183,12 @@ pub(super) const STRICT: u8 = 1;
 fn is_severe(step: &Step) -> bool {
     match step {
         Step::Sysctl { path, optional, .. } => !optional && !path.ends_with("/proxy_delay"),
-        Step::TunUp { .. }
+        Step::BringUpTun { .. }
         | Step::Address { .. }
         | Step::Route(_)
         | Step::Rule(_)
         | Step::ProxyNeighbour { .. }
-        | Step::DropFirstLocalRule => true,
+        | Step::RemoveDefaultLocalRule => true,
     }
 }
 
@@ -197,7 +197,7 @@ fn found(step: &Step, state: &State) -> String {
         (Step::Sysctl { path, value, .. }, State::Missing(found)) => {
             format!("{} is {}, not {value}", path, found.as_deref().unwrap_or("not there"))
         }
-        (Step::DropFirstLocalRule, _) => {
+        (Step::RemoveDefaultLocalRule, _) => {
             "the kernel's rule of local addresses is asked first".into()
         }
         (_, State::InTheWay(other)) => {
@@ -207,9 +207,10 @@ fn found(step: &Step, state: &State) -> String {
     }
 }
 
-fn owned_since(seen: &BoxSeen) -> Option<Finding> {
-    (!seen.owned_since.is_empty()).then(|| {
-        let addresses: Vec<String> = seen.owned_since.iter().map(Ipv4Addr::to_string).collect();
+fn assigned_since_start(seen: &BoxFacts) -> Option<Finding> {
+    (!seen.assigned_since_start.is_empty()).then(|| {
+        let addresses: Vec<String> =
+            seen.assigned_since_start.iter().map(Ipv4Addr::to_string).collect();
         Finding::error(
             "owned-address",
             format!("{} became the host's own after natbox had started", addresses.join(", ")),
@@ -223,7 +224,7 @@ fn owned_since(seen: &BoxSeen) -> Option<Finding> {
 }
 
 /// Ways that differ though every setting is in place.
-fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
+fn passages(seen: &BoxFacts, sound: bool) -> Vec<Finding> {
     let wrong: Vec<&Passage> =
         seen.passages.iter().filter(|passage| !goes_right(passage)).collect();
     if wrong.is_empty() {
@@ -255,12 +256,12 @@ fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
     }
     let last = seen.steps.iter().filter_map(|(step, _)| match step {
         Step::Rule(rule) => Some(rule.priority),
-        Step::TunUp { .. }
+        Step::BringUpTun { .. }
         | Step::Address { .. }
         | Step::Sysctl { .. }
         | Step::Route(_)
         | Step::ProxyNeighbour { .. }
-        | Step::DropFirstLocalRule => None,
+        | Step::RemoveDefaultLocalRule => None,
     });
     let behind = last.max().unwrap_or(0) + 1;
     let rules: Vec<String> = seen.foreign.iter().map(|found| words(&found.rule)).collect();
@@ -283,15 +284,15 @@ fn passages(seen: &BoxSeen, sound: bool) -> Vec<Finding> {
         "rules of others are asked first ({}); they have to spare natbox's interfaces",
         rules.join("; ")
     );
-    vec![finding.advice(advice).mend(commands)]
+    vec![finding.advice(advice).fix(commands)]
 }
 
 fn goes_right(passage: &Passage) -> bool {
     match &passage.way {
-        Way::By { device, via } => {
+        RouteResult::Unicast { device, via } => {
             *device == passage.device && passage.via.is_none_or(|wanted| *via == Some(wanted))
         }
-        Way::Local | Way::Refused(_) => false,
+        RouteResult::Local | RouteResult::Dropped(_) => false,
     }
 }
 
@@ -305,7 +306,7 @@ fn moved(found: &FoundRule, behind: u32) -> [String; 2] {
     [format!("ip rule add {}", words(&moved)), format!("ip rule del {}", words(&found.rule))]
 }
 
-fn mtu(seen: &BoxSeen) -> Vec<Finding> {
+fn mtu(seen: &BoxFacts) -> Vec<Finding> {
     let Some((inside, outside)) = seen.legs.split_first() else { return Vec::new() };
     let smaller: Vec<&Leg> = outside.iter().filter(|leg| leg.mtu < inside.mtu).collect();
     let tiny: Vec<&Leg> = seen.legs.iter().filter(|leg| leg.mtu < SMALLEST_MTU).collect();
@@ -321,7 +322,7 @@ fn mtu(seen: &BoxSeen) -> Vec<Finding> {
             "less than {SMALLEST_MTU} is hardly ever meant: much of the Internet does not cope with it"
         );
         let commands = tiny.iter().map(|leg| format!("ip link set dev {} mtu 1500", leg.interface));
-        findings.push(Finding::warning("mtu", text(&tiny), why).mend(commands));
+        findings.push(Finding::warning("mtu", text(&tiny), why).fix(commands));
     }
     let clamp = match seen.config.nat.mss_clamp {
         MssClamp::Off => outside.iter().map(|leg| leg.mtu).min().filter(|mtu| *mtu < inside.mtu),
@@ -353,7 +354,7 @@ pub(super) const SMALLEST_MTU: u32 = 1280;
 /// Of IPv4 and TCP without options.
 pub(super) const TCP_HEADERS: u32 = 40;
 
-fn gateways(seen: &BoxSeen) -> Vec<Finding> {
+fn gateways(seen: &BoxFacts) -> Vec<Finding> {
     let lines = seen.config.uplinks.iter().zip(&seen.gateways);
     let mut findings = Vec::new();
     for (uplink, gateway) in lines {
@@ -363,14 +364,14 @@ fn gateways(seen: &BoxSeen) -> Vec<Finding> {
             "is the line's router on, its cable in, and uplinks.gateway its address? See: ip neighbour show dev {interface}"
         );
         findings.push(match answers {
-            Some(Answers::Yes) => Finding::ok("gateway", format!("{name}: {gateway} answers on {interface}")),
-            Some(Answers::No) | None => Finding::error(
+            Some(NeighbourState::Reachable) => Finding::ok("gateway", format!("{name}: {gateway} answers on {interface}")),
+            Some(NeighbourState::Failed) | None => Finding::error(
                 "gateway",
                 format!("{name}: nobody answers for the gateway {gateway} on {interface}"),
                 "nothing leaves by this line",
             )
             .advice(see),
-            Some(Answers::Asked) => Finding::warning(
+            Some(NeighbourState::Unconfirmed) => Finding::warning(
                 "gateway",
                 format!("{name}: whether the gateway {gateway} answers on {interface} cannot be told: it is still being asked"),
                 "if it does not, nothing leaves by this line",
@@ -381,7 +382,7 @@ fn gateways(seen: &BoxSeen) -> Vec<Finding> {
     findings
 }
 
-fn taken(seen: &BoxSeen) -> Vec<Finding> {
+fn taken(seen: &BoxFacts) -> Vec<Finding> {
     let theirs =
         seen.taken.iter().filter(|(.., somebody)| *somebody).map(|(address, interface, _)| {
             Finding::error(
@@ -404,7 +405,7 @@ fn taken(seen: &BoxSeen) -> Vec<Finding> {
 }
 
 /// What was seen of the configuration; without its inside address nothing works at all.
-fn configuration(seen: &BoxSeen) -> Vec<Finding> {
+fn configuration(seen: &BoxFacts) -> Vec<Finding> {
     let each = seen.facts.warnings.iter().map(|warning| {
         if !warning.starts_with("inside.") {
             let why = "what the configuration wants and what the host has do not go together";
@@ -416,7 +417,7 @@ fn configuration(seen: &BoxSeen) -> Vec<Finding> {
         match inside.address {
             Some(address) => {
                 let length = inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
-                finding.mend([format!("ip address add {address}/{length} dev {}", inside.interface)])
+                finding.fix([format!("ip address add {address}/{length} dev {}", inside.interface)])
             }
             None => finding.advice(format!(
                 "give it the address that the servers have as their next hop: ip address add ADDRESS/LENGTH dev {}",
@@ -428,17 +429,20 @@ fn configuration(seen: &BoxSeen) -> Vec<Finding> {
 }
 
 /// An interface that has lost the address which the file gives it. Where the address follows the interface, the line tells.
-fn bare_lines(seen: &BoxSeen) -> Vec<Finding> {
-    let legs = seen.facts.uplinks.iter().zip(&seen.facts.owned).zip(&seen.facts.on_link);
+fn bare_lines(seen: &BoxFacts) -> Vec<Finding> {
+    let legs = seen.facts.uplinks.iter().zip(&seen.facts.assigned_to_host).zip(&seen.facts.on_link);
     let lines = seen.config.uplinks.iter().zip(legs);
     let mut findings = Vec::new();
-    for (uplink, ((leg, owned), on_link)) in lines {
+    for (uplink, ((leg, assigned_to_host), on_link)) in lines {
         let is_bare = leg.takes_routes()
             && leg.arp
             && !leg.assumed
             && leg.address.is_none()
             && !uplink.follows_interface;
-        let here = owned.iter().zip(on_link).map(|(owned, on_link)| *owned || *on_link);
+        let here = assigned_to_host
+            .iter()
+            .zip(on_link)
+            .map(|(assigned_to_host, on_link)| *assigned_to_host || *on_link);
         let missing: Vec<String> = uplink
             .addresses
             .iter()

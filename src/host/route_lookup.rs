@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState as Nud};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
 use super::error::HostError;
@@ -12,7 +12,7 @@ use super::snapshot::Snapshot;
 
 /// A packet to be routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
+pub(super) struct RouteQuery {
     /// Its source; the host's own if it comes in by no interface.
     pub(super) from: Ipv4Addr,
     pub(super) to: Ipv4Addr,
@@ -22,9 +22,9 @@ pub(super) struct Question {
 
 /// What becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum RouteResult {
     /// It leaves.
-    By {
+    Unicast {
         /// Interface.
         device: String,
         /// Next hop, if it is not the destination itself.
@@ -33,18 +33,20 @@ pub(super) enum Way {
     /// The host takes it for itself.
     Local,
     /// It is dropped, for this reason.
-    Refused(String),
+    Dropped(String),
 }
 
-impl std::fmt::Display for Way {
+impl std::fmt::Display for RouteResult {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Way::By { device, via: Some(via) } => write!(formatter, "goes to {via} by {device}"),
-            Way::By { device, via: None } => {
+            RouteResult::Unicast { device, via: Some(via) } => {
+                write!(formatter, "goes to {via} by {device}")
+            }
+            RouteResult::Unicast { device, via: None } => {
                 write!(formatter, "goes out by {device} without a next hop")
             }
-            Way::Local => write!(formatter, "is taken for the host itself"),
-            Way::Refused(why) => write!(formatter, "is dropped: {why}"),
+            RouteResult::Local => write!(formatter, "is taken for the host itself"),
+            RouteResult::Dropped(why) => write!(formatter, "is dropped: {why}"),
         }
     }
 }
@@ -54,19 +56,19 @@ impl std::fmt::Display for Way {
 pub(super) struct Neighbour {
     pub(super) address: Ipv4Addr,
     pub(super) index: u32,
-    pub(super) answers: Answers,
+    pub(super) answers: NeighbourState,
     /// Its hardware address was learned from an answer, some time ago, and nobody is asking now.
     pub(super) learned: bool,
 }
 
 /// Whether a neighbour answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answers {
-    Yes,
+pub(super) enum NeighbourState {
+    Reachable,
     /// It was asked and does not.
-    No,
+    Failed,
     /// It is being asked, or has to be.
-    Asked,
+    Unconfirmed,
 }
 
 impl Kernel {
@@ -76,9 +78,9 @@ impl Kernel {
     /// When the kernel does not answer.
     pub(super) async fn way(
         &self,
-        question: &Question,
+        question: &RouteQuery,
         snapshot: &Snapshot,
-    ) -> Result<Way, HostError> {
+    ) -> Result<RouteResult, HostError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
@@ -87,7 +89,7 @@ impl Kernel {
         message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(question.from)));
         if let Some(name) = &question.by {
             let Some(link) = snapshot.link(name) else {
-                return Ok(Way::Refused(format!("there is no interface {name}")));
+                return Ok(RouteResult::Dropped(format!("there is no interface {name}")));
             };
             message.attributes.push(RouteAttribute::Iif(link.index));
         }
@@ -95,10 +97,10 @@ impl Kernel {
         match futures_util::StreamExt::next(&mut stream).await {
             Some(Ok(answer)) => Ok(way(&answer, snapshot)),
             Some(Err(error)) => match code(&error) {
-                Some(number) => Ok(Way::Refused(reason(number))),
+                Some(number) => Ok(RouteResult::Dropped(reason(number))),
                 None => Err(HostError::netlink("asking for a route", error)),
             },
-            None => Ok(Way::Refused("the kernel says nothing".into())),
+            None => Ok(RouteResult::Dropped("the kernel says nothing".into())),
         }
     }
 
@@ -116,10 +118,7 @@ impl Kernel {
     /// What goes there meanwhile goes where it went.
     pub(super) async fn ask_again(&self, known: &Neighbour) {
         let neighbours = self.handle().neighbours();
-        let request = neighbours
-            .add(known.index, known.address.into())
-            .state(NeighbourState::Probe)
-            .replace();
+        let request = neighbours.add(known.index, known.address.into()).state(Nud::Probe).replace();
         // Without the privilege the table shows later what becomes of it.
         let _ = request.execute().await;
     }
@@ -127,12 +126,12 @@ impl Kernel {
     /// Has the kernel ask on an interface who has an address, whatever the routes say of it; whether it could.
     pub(super) async fn ask_for(&self, address: Ipv4Addr, index: u32) -> bool {
         let neighbours = self.handle().neighbours();
-        let request = neighbours.add(index, address.into()).state(NeighbourState::None);
+        let request = neighbours.add(index, address.into()).state(Nud::None);
         request.flags(NeighbourFlags::Use).replace().execute().await.is_ok()
     }
 }
 
-fn way(answer: &RouteMessage, snapshot: &Snapshot) -> Way {
+fn way(answer: &RouteMessage, snapshot: &Snapshot) -> RouteResult {
     let (mut device, mut via) = (None, None);
     for attribute in &answer.attributes {
         if let RouteAttribute::Oif(index) = attribute {
@@ -146,9 +145,9 @@ fn way(answer: &RouteMessage, snapshot: &Snapshot) -> Way {
         }
     }
     match (answer.header.kind == RouteType::Unicast, device) {
-        (true, Some(device)) => Way::By { device, via },
-        (true, None) => Way::Refused("no interface".into()),
-        (false, _) => Way::Local,
+        (true, Some(device)) => RouteResult::Unicast { device, via },
+        (true, None) => RouteResult::Dropped("no interface".into()),
+        (false, _) => RouteResult::Local,
     }
 }
 
@@ -168,21 +167,16 @@ fn reason(number: i32) -> String {
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let address = neighbour_address(message)?;
     let state = message.header.state;
-    let is_one_of = |states: &[NeighbourState]| states.contains(&state);
-    let answers = if is_one_of(&[NeighbourState::Failed, NeighbourState::None]) {
-        Answers::No
-    } else if is_one_of(&[
-        NeighbourState::Reachable,
-        NeighbourState::Permanent,
-        NeighbourState::Noarp,
-    ]) {
-        Answers::Yes
+    let is_one_of = |states: &[Nud]| states.contains(&state);
+    let answers = if is_one_of(&[Nud::Failed, Nud::None]) {
+        NeighbourState::Failed
+    } else if is_one_of(&[Nud::Reachable, Nud::Permanent, Nud::Noarp]) {
+        NeighbourState::Reachable
     } else {
         // Incomplete: never heard of. Stale, delay, probe: not for a while, so that it may be long dead.
-        Answers::Asked
+        NeighbourState::Unconfirmed
     };
-    let learned =
-        is_one_of(&[NeighbourState::Reachable, NeighbourState::Stale, NeighbourState::Delay]);
+    let learned = is_one_of(&[Nud::Reachable, Nud::Stale, Nud::Delay]);
     Some(Neighbour { address, index: message.header.ifindex, answers, learned })
 }
 
@@ -212,16 +206,16 @@ mod tests {
             let found = neighbour(&message).unwrap();
             (found.answers, found.learned)
         };
-        assert_eq!(of(NeighbourState::Reachable), (Answers::Yes, true));
+        assert_eq!(of(Nud::Reachable), (NeighbourState::Reachable, true));
         assert_eq!(
-            of(NeighbourState::Permanent),
-            (Answers::Yes, false),
+            of(Nud::Permanent),
+            (NeighbourState::Reachable, false),
             "asking would make it forget"
         );
-        assert_eq!(of(NeighbourState::Stale), (Answers::Asked, true));
-        assert_eq!(of(NeighbourState::Delay), (Answers::Asked, true));
-        assert_eq!(of(NeighbourState::Probe), (Answers::Asked, false));
-        assert_eq!(of(NeighbourState::Incomplete), (Answers::Asked, false));
-        assert_eq!(of(NeighbourState::Failed), (Answers::No, false));
+        assert_eq!(of(Nud::Stale), (NeighbourState::Unconfirmed, true));
+        assert_eq!(of(Nud::Delay), (NeighbourState::Unconfirmed, true));
+        assert_eq!(of(Nud::Probe), (NeighbourState::Unconfirmed, false));
+        assert_eq!(of(Nud::Incomplete), (NeighbourState::Unconfirmed, false));
+        assert_eq!(of(Nud::Failed), (NeighbourState::Failed, false));
     }
 }

@@ -13,7 +13,7 @@ use crate::config::Uplink;
 
 use super::error::HostError;
 use super::snapshot::{Snapshot, is_local};
-use super::steps::{PROTOCOL, RuleAction, TABLE_LOCAL};
+use super::steps::{RTPROT_NATBOX, RuleAction, TABLE_LOCAL};
 
 /// First table of the first block.
 const TABLES: u32 = 7100;
@@ -33,13 +33,13 @@ const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
 const OWN_ENDPOINTS: [u8; 4] = [169, 254, 72, 0];
 /// Length of such a block's prefix.
 const OWN_PREFIX: u8 = 27;
-/// Numbers are tried up to here, exclusive; the last octet of the TUN's address bounds them.
+/// RoutingIds are tried up to here, exclusive; the last octet of the TUN's address bounds them.
 const BOXES: u32 = 240;
 
 /// The numbers of one box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Numbers {
-    k: u32,
+pub struct RoutingIds {
+    instance_index: u32,
     /// Address of the TUN, the source of the kernel's own ICMP errors about translated packets.
     pub tun_address: Ipv4Addr,
     /// Where the local rule moves if an external address is the host's own; nothing if someone has moved it already.
@@ -48,10 +48,10 @@ pub struct Numbers {
     before_local: Option<u32>,
 }
 
-impl Numbers {
+impl RoutingIds {
     /// The numbers of a box on a host of which nothing is known.
-    pub(super) fn preferred(tun: &str, owned: bool) -> Self {
-        Self::free_on(&Snapshot::default(), tun, owned, Ours::Foreign)
+    pub(super) fn default_ids(tun: &str, assigned_to_host: bool) -> Self {
+        Self::allocate(&Snapshot::default(), tun, assigned_to_host, RuleOwner::OtherInstance)
             .expect("nothing is in the way in an empty snapshot")
     }
 
@@ -59,23 +59,23 @@ impl Numbers {
     ///
     /// # Errors
     /// When no block is free.
-    pub(super) fn free_on(
+    pub(super) fn allocate(
         snapshot: &Snapshot,
         tun: &str,
-        owned: bool,
-        ours: Ours,
+        assigned_to_host: bool,
+        ours: RuleOwner,
     ) -> Result<Self, HostError> {
         let rules = || {
             snapshot
                 .rules
                 .iter()
-                .filter(|found| ours == Ours::Foreign || found.protocol != PROTOCOL)
+                .filter(|found| ours == RuleOwner::OtherInstance || found.protocol != RTPROT_NATBOX)
         };
         // Rules of others stay after the local rule when it moves.
         let lowest_foreign = snapshot
             .rules
             .iter()
-            .filter(|found| found.protocol != PROTOCOL && found.rule.priority > 0)
+            .filter(|found| found.protocol != RTPROT_NATBOX && found.rule.priority > 0)
             .map(|found| found.rule.priority)
             .min();
         let first_local = snapshot.local_rules().any(|found| found.rule.priority == 0);
@@ -85,20 +85,21 @@ impl Numbers {
         };
         let below_foreign =
             lowest_foreign.map_or(MOVED_LOCAL, |lowest| (lowest - 1).min(MOVED_LOCAL));
-        let (local_rule, ceiling) = match (moved(|p| p == PROTOCOL), moved(|p| p != PROTOCOL)) {
-            // Another box's, shared.
-            (Some(priority), _) => (Some(priority), priority),
-            (None, Some(_)) if !first_local => (None, below_foreign + 1),
-            (None, _) => (Some(below_foreign), below_foreign),
-        };
-        let wanted_k = digits_at_the_end(tun).filter(|k| *k < BOXES).unwrap_or(0);
-        let free = |k: &u32| {
-            let numbers = Self::of(*k, owned.then_some(ceiling), local_rule);
-            let Some(numbers) = numbers else { return false };
-            let tables = numbers.inside_table()..numbers.inside_table() + TABLES_PER_BOX;
-            let after = numbers.after_local(0)..numbers.after_local(AFTER_LOCAL_PER_BOX);
-            let before =
-                numbers.before_local.map_or(0..0, |first| first..first + BEFORE_LOCAL_PER_BOX);
+        let (local_rule, ceiling) =
+            match (moved(|p| p == RTPROT_NATBOX), moved(|p| p != RTPROT_NATBOX)) {
+                // Another box's, shared.
+                (Some(priority), _) => (Some(priority), priority),
+                (None, Some(_)) if !first_local => (None, below_foreign + 1),
+                (None, _) => (Some(below_foreign), below_foreign),
+            };
+        let preferred =
+            digits_at_the_end(tun).filter(|instance_index| *instance_index < BOXES).unwrap_or(0);
+        let free = |instance_index: &u32| {
+            let ids = Self::of(*instance_index, assigned_to_host.then_some(ceiling), local_rule);
+            let Some(ids) = ids else { return false };
+            let tables = ids.inside_table()..ids.inside_table() + TABLES_PER_BOX;
+            let after = ids.after_local(0)..ids.after_local(AFTER_LOCAL_PER_BOX);
+            let before = ids.before_local.map_or(0..0, |first| first..first + BEFORE_LOCAL_PER_BOX);
             let rule_in_the_way = rules().filter(|found| !is_local(found)).any(|found| {
                 let table = match found.rule.action {
                     RuleAction::Lookup(table) => table,
@@ -109,19 +110,20 @@ impl Numbers {
             });
             let route_in_the_way = snapshot.routes.iter().any(|found| {
                 tables.contains(&found.route.table)
-                    && (ours == Ours::Foreign || found.protocol != PROTOCOL)
+                    && (ours == RuleOwner::OtherInstance || found.protocol != RTPROT_NATBOX)
             });
             // In front of everything, `plan` looks at the device of a running box.
-            let address_taken = ours == Ours::Foreign && snapshot.owns(numbers.tun_address);
+            let address_taken =
+                ours == RuleOwner::OtherInstance && snapshot.has_address(ids.tun_address);
             !rule_in_the_way && !route_in_the_way && !address_taken
         };
-        let k = std::iter::once(wanted_k).chain(0..BOXES).find(free);
-        k.and_then(|k| Self::of(k, owned.then_some(ceiling), local_rule)).ok_or_else(|| HostError::NoNumbers {
+        let instance_index = std::iter::once(preferred).chain(0..BOXES).find(free);
+        instance_index.and_then(|instance_index| Self::of(instance_index, assigned_to_host.then_some(ceiling), local_rule)).ok_or_else(|| HostError::NoFreeIds {
             found: match lowest_foreign {
                 Some(lowest) => format!("the lowest rule of others has priority {lowest}"),
                 None => "every block is in use".into(),
             },
-            wanted: match owned {
+            wanted: match assigned_to_host {
                 true => format!(
                     "{} priorities below every other rule, because an external address is the host's own, and \
                      {AFTER_LOCAL_PER_BOX} from {AFTER_LOCAL} on",
@@ -132,27 +134,34 @@ impl Numbers {
         })
     }
 
-    fn of(k: u32, ceiling: Option<u32>, local_rule: Option<u32>) -> Option<Self> {
+    fn of(instance_index: u32, ceiling: Option<u32>, local_rule: Option<u32>) -> Option<Self> {
         let [a, b, c] = TUN_ADDRESSES;
         let before_local = match ceiling {
             Some(ceiling) => Some(
-                ceiling.checked_sub(BEFORE_LOCAL_PER_BOX * (k + 1)).filter(|first| *first > 0)?,
+                ceiling
+                    .checked_sub(BEFORE_LOCAL_PER_BOX * (instance_index + 1))
+                    .filter(|first| *first > 0)?,
             ),
             None => None,
         };
-        let last = u8::try_from(k + 1).ok()?;
+        let last = u8::try_from(instance_index + 1).ok()?;
         let local_rule = before_local.and(local_rule);
-        Some(Self { k, tun_address: Ipv4Addr::new(a, b, c, last), local_rule, before_local })
+        Some(Self {
+            instance_index,
+            tun_address: Ipv4Addr::new(a, b, c, last),
+            local_rule,
+            before_local,
+        })
     }
 
     /// Whether they were chosen for a host that owns an external address.
-    pub(super) fn know_owned(&self) -> bool {
+    pub(super) fn may_precede_local(&self) -> bool {
         self.before_local.is_some()
     }
 
     /// Table asked for what comes from the inside.
     pub(super) fn inside_table(&self) -> u32 {
-        TABLES + TABLES_PER_BOX * self.k
+        TABLES + TABLES_PER_BOX * self.instance_index
     }
 
     /// Table asked for the kernel's own ICMP errors.
@@ -171,14 +180,14 @@ impl Numbers {
     }
 
     /// The block of the box's own endpoints.
-    pub(super) fn own_endpoints(&self) -> Ipv4Net {
-        let first = u32::from_be_bytes(OWN_ENDPOINTS) + (self.k << (32 - OWN_PREFIX));
+    pub(super) fn probe_block(&self) -> Ipv4Net {
+        let first = u32::from_be_bytes(OWN_ENDPOINTS) + (self.instance_index << (32 - OWN_PREFIX));
         Ipv4Net::new_assert(Ipv4Addr::from_bits(first), OWN_PREFIX)
     }
 
     /// Address of the box's own endpoint on the `place`-th uplink.
-    pub(super) fn own_endpoint(&self, place: usize) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.own_endpoints().addr().to_bits() + 1 + place as u32)
+    pub(super) fn probe_address(&self, place: usize) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.probe_block().addr().to_bits() + 1 + place as u32)
     }
 
     /// How many uplinks the block of tables has room for.
@@ -186,7 +195,7 @@ impl Numbers {
 
     /// Priority after the local rule.
     pub(super) fn after_local(&self, offset: u32) -> u32 {
-        AFTER_LOCAL + AFTER_LOCAL_PER_BOX * self.k + offset
+        AFTER_LOCAL + AFTER_LOCAL_PER_BOX * self.instance_index + offset
     }
 
     /// First priority before the moved local rule.
@@ -200,15 +209,15 @@ impl Numbers {
 
 /// What to think of rules and routes that carry our protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ours {
+pub(super) enum RuleOwner {
     /// They belong to another box that runs.
-    Foreign,
+    OtherInstance,
     /// They belong to the box in question: `plan` prints what a running box has set.
-    Same,
+    ThisInstance,
 }
 
-const _: () = assert!(Numbers::MAX_UPLINKS < 1 << (32 - OWN_PREFIX));
-const _: () = assert!(Uplink::MAX <= Numbers::MAX_UPLINKS);
+const _: () = assert!(RoutingIds::MAX_UPLINKS < 1 << (32 - OWN_PREFIX));
+const _: () = assert!(Uplink::MAX <= RoutingIds::MAX_UPLINKS);
 
 fn digits_at_the_end(name: &str) -> Option<u32> {
     let start = name.trim_end_matches(|c: char| c.is_ascii_digit()).len();

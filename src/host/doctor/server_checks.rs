@@ -5,24 +5,24 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::box_judged::{SMALLEST_MTU, TCP_HEADERS};
-use super::box_seen::protocols;
-use super::filters::{Fate, Packet, no_obstacle, not_looked_at};
+use super::box_checks::{SMALLEST_MTU, TCP_HEADERS};
+use super::box_facts::protocols;
+use super::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at};
 use super::first_hop::FirstHop;
-use super::legs::judge_offloads;
-use super::server_seen::{Line, ServerSeen};
+use super::legs::offload_checks;
+use super::server_facts::{Line, ServerFacts};
 use super::{Finding, conntrack};
 use crate::config::{Config, Forward, MssClamp};
 use crate::host::listeners::Listener;
 use crate::host::plan_server::server_table;
+use crate::host::route_lookup::{NeighbourState, RouteResult};
 use crate::host::snapshot::FoundRule;
 use crate::host::steps::{RouteKind, RuleAction, TABLE_LOCAL, TABLE_MAIN};
-use crate::host::ways::{Answers, Way};
 
 /// `default` of rt_tables, the last table that the kernel asks.
 const TABLE_DEFAULT: u32 = 253;
 
-pub(super) fn judge(seen: &ServerSeen) -> Vec<Finding> {
+pub(super) fn evaluate(seen: &ServerFacts) -> Vec<Finding> {
     if seen.lines.is_empty() {
         return vec![no_server(seen)];
     }
@@ -43,13 +43,13 @@ pub(super) fn judge(seen: &ServerSeen) -> Vec<Finding> {
         findings.extend(no_obstacle(&seen.filters, &doubts));
     }
     findings.extend(mtu(seen));
-    findings.extend(judge_offloads(&seen.legs, false));
+    findings.extend(offload_checks(&seen.legs, false));
     findings.push(conntrack::of_server(&seen.filters));
     findings.extend(not_looked_at(&seen.filters));
     findings
 }
 
-fn no_server(seen: &ServerSeen) -> Finding {
+fn no_server(seen: &ServerFacts) -> Finding {
     let addresses: Vec<String> = seen.servers.iter().map(Ipv4Addr::to_string).collect();
     let found = match addresses.is_empty() {
         true => "the configurations forward to nobody".to_owned(),
@@ -61,7 +61,7 @@ fn no_server(seen: &ServerSeen) -> Finding {
         .advice("run it on the server, with the configurations of all its boxes")
 }
 
-impl ServerSeen {
+impl ServerFacts {
     fn through(&self, line: &Line) -> &Config {
         &self.configs[line.through]
     }
@@ -100,7 +100,7 @@ impl ServerSeen {
     }
 }
 
-fn shared(seen: &ServerSeen, line: &Line) -> Option<Finding> {
+fn shared(seen: &ServerFacts, line: &Line) -> Option<Finding> {
     let others: Vec<&str> =
         line.also.iter().map(|place| seen.configs[*place].name.as_str()).collect();
     (!others.is_empty()).then(|| {
@@ -120,20 +120,20 @@ fn shared(seen: &ServerSeen, line: &Line) -> Option<Finding> {
     })
 }
 
-fn address(seen: &ServerSeen, line: &Line) -> Finding {
+fn address(seen: &ServerFacts, line: &Line) -> Finding {
     let (address, name) = (line.address, &seen.through(line).name);
     let why = format!("{name} sends its clients' requests there");
     match &line.interface {
         None => {
             let length = seen.network(line).prefix_len();
-            Finding::error("address", format!("{address} is missing"), why).mend([format!(
+            Finding::error("address", format!("{address} is missing"), why).fix([format!(
                 "ip address replace {address}/{length} dev {}",
                 seen.interface(line)
             )])
         }
         Some(interface) if !line.up => {
             Finding::error("address", format!("{address} is on {interface}, which is down"), why)
-                .mend([format!("ip link set {interface} up")])
+                .fix([format!("ip link set {interface} up")])
                 .advice("if it is up already, see to its cable")
         }
         Some(interface) => {
@@ -143,15 +143,15 @@ fn address(seen: &ServerSeen, line: &Line) -> Finding {
 }
 
 /// Whether what is sent from the address goes to its box: by the kernel's word, and by a packet.
-fn replies(seen: &ServerSeen, line: &Line) -> Finding {
+fn replies(seen: &ServerFacts, line: &Line) -> Finding {
     let (address, name, stranger) = (line.address, &seen.through(line).name, seen.stranger);
     let why = format!(
         "replies from {address} have to leave through {name}, whose line the client knows; by another they come from a stranger"
     );
     let Some(way) = &line.way else { unreachable!("asked only for lines with a way") };
     let via = match way {
-        Way::By { via, .. } => *via,
-        Way::Local | Way::Refused(_) => None,
+        RouteResult::Unicast { via, .. } => *via,
+        RouteResult::Local | RouteResult::Dropped(_) => None,
     };
     let expected = seen.expected(line);
     let first_hop = line.first_hop.as_ref().map(|found| &found.first_hop);
@@ -168,7 +168,7 @@ fn replies(seen: &ServerSeen, line: &Line) -> Finding {
     }
     let same = seen.lines.iter().find(|other| {
         other.through != line.through
-            && matches!(&other.way, Some(Way::By { via: theirs, .. }) if *theirs == via)
+            && matches!(&other.way, Some(RouteResult::Unicast { via: theirs, .. }) if *theirs == via)
     });
     if let (None, Some(other)) = (expected, same) {
         let found = format!(
@@ -219,7 +219,7 @@ fn replies(seen: &ServerSeen, line: &Line) -> Finding {
 }
 
 /// The commands that lead an address to its box.
-fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
+fn route(seen: &ServerFacts, line: &Line, finding: Finding) -> Finding {
     let name = &seen.through(line).name;
     let gateway = match seen.expected(line) {
         Some(address) => address.to_string(),
@@ -227,7 +227,7 @@ fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
     };
     let device = seen.interface(line);
     if !seen.policy_routing() {
-        return finding.mend([format!("ip route replace default via {gateway} dev {device}")]);
+        return finding.fix([format!("ip route replace default via {gateway} dev {device}")]);
     }
     let rule = rule_of(seen, line.address);
     let table = rule.map_or(server_table(line.through), |(_, table)| table);
@@ -269,11 +269,11 @@ fn route(seen: &ServerSeen, line: &Line, finding: Finding) -> Finding {
         )),
         Some(_) => {}
     }
-    finding.mend(commands)
+    finding.fix(commands)
 }
 
 /// The rule for what is sent from exactly this address, and its table, which serves no other rule: a route in it may be replaced.
-fn rule_of(seen: &ServerSeen, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
+fn rule_of(seen: &ServerFacts, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
     let rules = &seen.snapshot.rules;
     rules.iter().find_map(|found| {
         let rule = &found.rule;
@@ -290,17 +290,17 @@ fn rule_of(seen: &ServerSeen, address: Ipv4Addr) -> Option<(&FoundRule, u32)> {
     })
 }
 
-fn next_hop(seen: &ServerSeen, line: &Line) -> Option<Finding> {
-    let Some(Way::By { device, via: Some(via) }) = &line.way else { return None };
+fn next_hop(seen: &ServerFacts, line: &Line) -> Option<Finding> {
+    let Some(RouteResult::Unicast { device, via: Some(via) }) = &line.way else { return None };
     let of = line.address;
     let finding = match line.answers {
-        Some(Answers::Yes) => return None,
-        Some(Answers::No) | None => Finding::error(
+        Some(NeighbourState::Reachable) => return None,
+        Some(NeighbourState::Failed) | None => Finding::error(
             "next-hop",
             format!("nobody answers for {via} on {device}, the next hop of {of}"),
             "replies get lost on the private network",
         ),
-        Some(Answers::Asked) => Finding::warning(
+        Some(NeighbourState::Unconfirmed) => Finding::warning(
             "next-hop",
             format!(
                 "whether {via} answers on {device}, the next hop of {of}, cannot be told: it is still being asked"
@@ -314,8 +314,9 @@ fn next_hop(seen: &ServerSeen, line: &Line) -> Option<Finding> {
     )))
 }
 
-fn arrival(seen: &ServerSeen, line: &Line) -> Option<Finding> {
-    let (interface, Some(Way::Refused(reason))) = (line.interface.as_ref()?, &line.arrival) else {
+fn arrival(seen: &ServerFacts, line: &Line) -> Option<Finding> {
+    let (interface, Some(RouteResult::Dropped(reason))) = (line.interface.as_ref()?, &line.arrival)
+    else {
         return None;
     };
     let found = format!(
@@ -328,15 +329,15 @@ fn arrival(seen: &ServerSeen, line: &Line) -> Option<Finding> {
         "the kernel drops the clients' requests before any program sees them",
     );
     let leg = seen.legs.iter().find(|leg| leg.interface == *interface);
-    let strict = leg.is_some_and(|leg| leg.rp_filter == super::box_judged::STRICT);
+    let strict = leg.is_some_and(|leg| leg.rp_filter == super::box_checks::STRICT);
     Some(match strict {
-        true => finding.mend([format!("sysctl -w net/ipv4/conf/{interface}/rp_filter=2")]),
+        true => finding.fix([format!("sysctl -w net/ipv4/conf/{interface}/rp_filter=2")]),
         false => finding.advice("there is no way back to where it comes from: mend the replies"),
     })
 }
 
 /// Whether somebody waits at each port that is forwarded to.
-fn services(seen: &ServerSeen, line: &Line) -> Vec<Finding> {
+fn services(seen: &ServerFacts, line: &Line) -> Vec<Finding> {
     let address = line.address;
     let mut findings = Vec::new();
     for forward in seen.forwards(address) {
@@ -347,7 +348,7 @@ fn services(seen: &ServerSeen, line: &Line) -> Vec<Finding> {
     findings
 }
 
-fn service(seen: &ServerSeen, address: Ipv4Addr, forward: &Forward, protocol: &str) -> Finding {
+fn service(seen: &ServerFacts, address: Ipv4Addr, forward: &Forward, protocol: &str) -> Finding {
     let count = forward.ports.last - forward.ports.first;
     let ports = forward.to_port..=forward.to_port.saturating_add(count);
     let udp = protocol == "udp";
@@ -391,7 +392,7 @@ fn service(seen: &ServerSeen, address: Ipv4Addr, forward: &Forward, protocol: &s
     Finding::ok("service", format!("{name}: somebody waits at {shown} ({protocol})"))
 }
 
-fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec<Finding> {
+fn firewall(seen: &ServerFacts, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let interface = line.interface.as_deref();
     for forward in seen.forwards(line.address) {
@@ -424,12 +425,16 @@ fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec
                 for (chain, fate) in seen.filters.ask(hook, packet, doubts) {
                     let name = format!("{} {} {}", chain.family, chain.table, chain.name);
                     let (text, make): (_, fn(&str, String, &'static str) -> Finding) = match fate {
-                        Fate::Passes => continue,
-                        Fate::Dropped => ("drops", |id, found, why| Finding::error(id, found, why)),
-                        Fate::Rewritten => ("rewrites the addresses of", |id, found, why| {
-                            Finding::error(id, found, why)
-                        }),
-                        Fate::Unsure => ("may drop or rewrite", |id, found, why| {
+                        FilterOutcome::Passes => continue,
+                        FilterOutcome::Dropped => {
+                            ("drops", |id, found, why| Finding::error(id, found, why))
+                        }
+                        FilterOutcome::Rewritten => {
+                            ("rewrites the addresses of", |id, found, why| {
+                                Finding::error(id, found, why)
+                            })
+                        }
+                        FilterOutcome::Unsure => ("may drop or rewrite", |id, found, why| {
                             Finding::warning(id, found, why)
                         }),
                     };
@@ -450,7 +455,7 @@ fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec
                     let why = "clients get no answer, or one that they do not take for one";
                     findings.push(
                         make("firewall", found, why)
-                            .mend([format!("nft 'insert rule {name} {selector} accept'")]),
+                            .fix([format!("nft 'insert rule {name} {selector} accept'")]),
                     );
                 }
             }
@@ -459,7 +464,7 @@ fn firewall(seen: &ServerSeen, line: &Line, doubts: &mut BTreeSet<usize>) -> Vec
     findings
 }
 
-fn mtu(seen: &ServerSeen) -> Vec<Finding> {
+fn mtu(seen: &ServerFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for leg in &seen.legs {
         let (interface, mtu) = (&leg.interface, leg.mtu);
@@ -470,7 +475,7 @@ fn mtu(seen: &ServerSeen) -> Vec<Finding> {
                     format!("{interface} has MTU {mtu}"),
                     format!("less than {SMALLEST_MTU} is hardly ever meant, and what the boxes send in larger packets gets lost"),
                 )
-                .mend([format!("ip link set dev {interface} mtu 1500")]),
+                .fix([format!("ip link set dev {interface} mtu 1500")]),
             );
         }
         let clamp = seen.configs.iter().filter_map(|config| match config.nat.mss_clamp {
@@ -492,7 +497,7 @@ fn mtu(seen: &ServerSeen) -> Vec<Finding> {
     for line in &seen.lines {
         let lost =
             line.first_hop.as_ref().and_then(|found| Some((&found.first_hop, found.no_more_than?)));
-        if let (Some(Way::By { device, .. }), Some((FirstHop::Is(router), size))) =
+        if let (Some(RouteResult::Unicast { device, .. }), Some((FirstHop::Is(router), size))) =
             (&line.way, lost)
         {
             let mtu = seen.snapshot.link(device).map_or(0, |link| link.mtu);
@@ -502,7 +507,7 @@ fn mtu(seen: &ServerSeen) -> Vec<Finding> {
                     format!("{device} has MTU {mtu}, and a packet of that size from {} does not get to {router}; one of {size} bytes does", line.address),
                     "large replies vanish without a word: connections open, and hang as soon as a page is sent",
                 )
-                .mend([format!("ip link set dev {device} mtu {size}")])
+                .fix([format!("ip link set dev {device} mtu {size}")])
                 .advice(format!("if {device} is right, raise the MTU of what lies between, and of {router}")),
             );
         }

@@ -2,20 +2,20 @@
 
 use std::net::Ipv4Addr;
 
-use super::box_seen::{PATIENCE, answer, neighbours_when_settled, somebody_outside};
+use super::box_facts::{PATIENCE, answer, neighbours_when_settled, sample_outside_address};
 use super::filters::Filters;
-use super::first_hop::{self, Found};
+use super::first_hop::{self, HopProbe};
 use super::legs::Leg;
 use crate::config::{Config, Forward};
 use crate::host::error::HostError;
 use crate::host::listeners::{self, Listener};
 use crate::host::netlink::Kernel;
 use crate::host::plan_server;
+use crate::host::route_lookup::{NeighbourState, RouteQuery, RouteResult, rouse};
 use crate::host::snapshot::Snapshot;
-use crate::host::ways::{Answers, Question, Way, rouse};
 
 /// What was found.
-pub(super) struct ServerSeen {
+pub(super) struct ServerFacts {
     pub(super) configs: Vec<Config>,
     /// An address of the Internet.
     pub(super) stranger: Ipv4Addr,
@@ -41,31 +41,31 @@ pub(super) struct Line {
     /// That is up.
     pub(super) up: bool,
     /// Way of what is sent from it.
-    pub(super) way: Option<Way>,
+    pub(super) way: Option<RouteResult>,
     /// What becomes of a request to it.
-    pub(super) arrival: Option<Way>,
+    pub(super) arrival: Option<RouteResult>,
     /// What the next hop says to ARP.
-    pub(super) answers: Option<Answers>,
+    pub(super) answers: Option<NeighbourState>,
     /// Who really gets it, and in which sizes.
-    pub(super) first_hop: Option<Found>,
+    pub(super) first_hop: Option<HopProbe>,
 }
 
 /// Looks.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSeen, HostError> {
+pub(super) async fn collect(configs: &[Config], probe: bool) -> Result<ServerFacts, HostError> {
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
     let all = plan_server::servers(configs);
     let here = |server: &&Vec<(Ipv4Addr, Vec<usize>)>| {
-        server.iter().any(|(address, _)| snapshot.owns(*address))
+        server.iter().any(|(address, _)| snapshot.has_address(*address))
     };
     // With one server there is no doubt which it is, even without a single address.
     let this = all.iter().find(here).or(all.first().filter(|_| all.len() == 1));
     let stranger = configs
         .iter()
-        .find_map(|config| somebody_outside(config, &snapshot))
+        .find_map(|config| sample_outside_address(config, &snapshot))
         .unwrap_or(Ipv4Addr::new(9, 9, 9, 9));
     let mut lines = Vec::new();
     for (address, boxes) in this.into_iter().flatten() {
@@ -88,7 +88,7 @@ pub(super) async fn look_at(configs: &[Config], probe: bool) -> Result<ServerSee
             legs.push(Leg::look(&link.name, link.mtu));
         }
     }
-    Ok(ServerSeen {
+    Ok(ServerFacts {
         configs: configs.to_vec(),
         stranger,
         lines,
@@ -111,12 +111,13 @@ async fn line(
         snapshot.addresses.iter().find(|found| found.address == address).map(|found| found.index);
     let link = snapshot.links.iter().find(|link| Some(link.index) == index);
     let up = link.is_some_and(|link| link.carrier);
-    let question = Question { from: address, to: stranger, by: None };
+    let question = RouteQuery { from: address, to: stranger, by: None };
     let way = match up {
         true => Some(kernel.way(&question, snapshot).await?),
         false => None,
     };
-    let request = Question { from: stranger, to: address, by: link.map(|link| link.name.clone()) };
+    let request =
+        RouteQuery { from: stranger, to: address, by: link.map(|link| link.name.clone()) };
     let arrival = match up {
         true => Some(kernel.way(&request, snapshot).await?),
         false => None,
@@ -137,8 +138,13 @@ async fn line(
 /// Has the next hops asked for.
 async fn hops(kernel: &Kernel, snapshot: &Snapshot, lines: &mut [Line]) -> Result<(), HostError> {
     let hop = |line: &Line| match &line.way {
-        Some(Way::By { device, via: Some(via) }) => Some((*via, snapshot.link(device)?.index)),
-        Some(Way::By { via: None, .. } | Way::Local | Way::Refused(_)) | None => None,
+        Some(RouteResult::Unicast { device, via: Some(via) }) => {
+            Some((*via, snapshot.link(device)?.index))
+        }
+        Some(
+            RouteResult::Unicast { via: None, .. } | RouteResult::Local | RouteResult::Dropped(_),
+        )
+        | None => None,
     };
     let asked: Vec<(Ipv4Addr, u32)> = lines.iter().filter_map(hop).collect();
     asked.iter().for_each(|(address, _)| rouse(*address));
@@ -153,14 +159,14 @@ impl Line {
     /// Bytes of the largest packet that the way of its replies lets out, if there is a way.
     fn largest(&self, snapshot: &Snapshot) -> Option<u32> {
         let device = match self.way.as_ref()? {
-            Way::By { device, .. } => Some(device),
-            Way::Local | Way::Refused(_) => self.interface.as_ref(),
+            RouteResult::Unicast { device, .. } => Some(device),
+            RouteResult::Local | RouteResult::Dropped(_) => self.interface.as_ref(),
         };
         Some(snapshot.link(device?)?.mtu)
     }
 }
 
-impl ServerSeen {
+impl ServerFacts {
     /// The forwards of all boxes that lead to an address, each once for its ports.
     pub(super) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
         let mut found: Vec<&Forward> = Vec::new();
