@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Refusal, Request};
+use super::request::{Refusal, Request};
 use crate::config::Admin;
 
 /// Why a request has no answer.

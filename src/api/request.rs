@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::SessionCursor;
+use super::sessions::SessionCursor;
 
 /// Version of the admin protocol. It grows when an existing request or answer changes its meaning.
 pub const VERSION: u64 = 1;
