@@ -1,12 +1,16 @@
-//! External ports: which are free, and a random one of them.
+//! External ports: which are free, and the choice of a random one.
 //!
-//! One bitmap per external address and protocol; setting a bit that was clear *is* the reservation, so two workers
-//! cannot win the same port. Ports that a forward owns are set from the start and never handed out. Choice is
-//! random (RFC 6056 section 3.3.2 in spirit): a few random probes, then, in a crowded range, a random free bit of the
-//! first word with any, walking from a random place; so the work is bounded at any fill.
+//! There is one bitmap per external address and protocol. Setting a bit that was clear *is* the
+//! reservation, so two workers cannot win the same port. The bits of ports that a forward owns are set
+//! from the start.
 //!
-//! Ports below 1024 are a class of their own (RFC 4787 REQ-3a): an inside port from there gets one from there while one
-//! is free, and one from 1024 up never does, unless the range has no others.
+//! The choice is random (RFC 6056 section 3.3.2 in spirit): a few random probes first. In a crowded
+//! range the pool then walks the words from a random one on and takes a random free bit of the first
+//! word that has any. So the work is bounded at any fill.
+//!
+//! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets an
+//! external port of that class while one is free. An inside port from 1024 up never gets one, unless
+//! the range has no others.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -15,21 +19,22 @@ use rand::rngs::StdRng;
 
 /// Ports of one protocol on one external address.
 pub(crate) struct PortPool {
-    /// A set bit is a port that cannot be had.
+    /// A set bit is a port that is not free.
     taken: Box<[AtomicU64; WORDS]>,
     free: AtomicU32,
     first: u16,
     last: u16,
-    /// What the host itself uses; never given away.
+    /// Ranges that the host itself uses, inclusive; never handed out.
     hosts: Box<[(u16, u16)]>,
-    /// Where programs of the host wait at the moment; None if the address is not the host's own.
+    /// Ports at which programs of the host listen at the moment; None if the address is not assigned
+    /// to the host.
     excluded: Option<Box<[AtomicU64; WORDS]>>,
 }
 
-/// What an external port should have in common with the inside one.
+/// Property of the inside port that the external port should share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortPreference {
-    /// Nothing: the identifiers of queries.
+    /// No property: the identifiers of queries.
     None,
     /// The class of this port (RFC 4787 REQ-3a).
     Class(u16),
@@ -46,7 +51,7 @@ struct Candidates {
 }
 
 impl PortPool {
-    /// A pool of `first..=last`, less the host's own ports and what `is_reserved` claims.
+    /// Makes a pool of `first..=last`, less the host's own ports and those that `is_reserved` claims.
     pub(crate) fn new(
         first: u16,
         last: u16,
@@ -64,8 +69,9 @@ impl PortPool {
         Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
     }
 
-    /// Gives none of these ports away from now on, and again those that were barred before. A mapping that has one keeps it.
-    pub(crate) fn bar(&self, ports: &[u16]) {
+    /// Hands out none of these ports from now on, and again those that were excluded before. A mapping
+    /// that has an excluded port keeps the port.
+    pub(crate) fn exclude(&self, ports: &[u16]) {
         let Some(excluded) = &self.excluded else { return };
         let mut words = [0; WORDS];
         ports.iter().for_each(|port| words[usize::from(port / 64)] |= 1 << (port % 64));
@@ -74,7 +80,7 @@ impl PortPool {
         }
     }
 
-    /// Whether a program of the host waits at a port.
+    /// Whether a program of the host listens at a port.
     pub(crate) fn is_excluded(&self, port: u16) -> bool {
         self.excluded_in(usize::from(port / 64)) & 1 << (port % 64) != 0
     }
@@ -83,41 +89,41 @@ impl PortPool {
         self.excluded.as_ref().map_or(0, |excluded| excluded[word].load(Relaxed))
     }
 
-    /// How many ports are free.
+    /// Number of free ports.
     pub(crate) fn free(&self) -> u32 {
         self.free.load(Relaxed)
     }
 
-    /// Takes a random free port that is like the inside one. None when there is none.
-    pub(crate) fn take(&self, likeness: PortPreference, random: &mut StdRng) -> Option<u16> {
+    /// Takes a random free port by preference. None when no port is free.
+    pub(crate) fn take(&self, preference: PortPreference, random: &mut StdRng) -> Option<u16> {
         if self.free() == 0 {
             return None;
         }
-        self.choices(likeness)
+        self.choices(preference)
             .into_iter()
             .flatten()
             .find_map(|choice| self.take_from(choice, random))
     }
 
-    /// Ports in use of the right class, from a random one on: those that mappings towards different destinations may
-    /// share. At most [`SHARED_TRIES`].
+    /// Ports in use of the right class, from a random one on, which mappings towards different
+    /// destinations may share. At most [`SHARED_TRIES`].
     pub(crate) fn candidates(
         &self,
-        likeness: PortPreference,
+        preference: PortPreference,
         random: &mut StdRng,
     ) -> impl Iterator<Item = u16> {
-        let [.., last_choice] = self.choices(likeness);
+        let [.., last_choice] = self.choices(preference);
         let Candidates { first, last, .. } = last_choice.expect("the last choice is always there");
         let count = u32::from(last - first) + 1;
         let start = random.random_range(0..count);
         (0..count.min(SHARED_TRIES)).map(move |step| first + ((start + step) % count) as u16)
     }
 
-    /// Where to look, best first; the last is always there.
-    fn choices(&self, likeness: PortPreference) -> [Option<Candidates>; 3] {
+    /// Candidates, best first; the last is always there.
+    fn choices(&self, preference: PortPreference) -> [Option<Candidates>; 3] {
         let any = |(first, last)| Candidates { first, last, mask: u64::MAX };
         let all = (self.first, self.last);
-        let (model, keeps_parity) = match likeness {
+        let (model, keeps_parity) = match preference {
             PortPreference::None => return [None, None, Some(any(all))],
             PortPreference::Class(model) => (model, false),
             PortPreference::ClassAndParity(model) => (model, true),
@@ -156,7 +162,8 @@ impl PortPool {
                 return Some(port);
             }
         }
-        // Bits of ports outside the pool's range are set for ever, and classes meet between two words.
+        // Bits of ports outside the pool's range stay set, and the border of the classes lies between two
+        // words.
         let (from, to) = (usize::from(first / 64), usize::from(last / 64));
         let start = random.random_range(from..=to);
         for number in (start..=to).chain(from..start) {
@@ -176,7 +183,7 @@ impl PortPool {
 
     fn reserve(&self, port: u16) -> bool {
         let bit = 1 << (port % 64);
-        // Relaxed: the bit is the whole reservation; what belongs to the port is published by the tables' locks.
+        // Relaxed: the bit is the whole reservation; the locks of the maps publish the rest.
         let won = self.taken[usize::from(port / 64)].fetch_or(bit, Relaxed) & bit == 0;
         if won {
             self.free.fetch_sub(1, Relaxed);
@@ -184,25 +191,25 @@ impl PortPool {
         won
     }
 
-    /// Takes a port out of the pool for a forward; false while a mapping has it. A port that the pool does not have is out
-    /// of it already.
+    /// Takes a port out of the pool for a forward; false while a mapping has the port. A port that the
+    /// pool does not hand out needs no claim: true.
     pub(crate) fn claim(&self, port: u16) -> bool {
         !self.has(port) || self.reserve(port)
     }
 
-    /// Takes a port in that a forward had.
+    /// Takes back a port that a forward had.
     pub(crate) fn give_back(&self, port: u16) {
         if self.has(port) {
             self.release(port);
         }
     }
 
-    /// Whether a port is the pool's to hand out, now or later.
+    /// Whether the pool may hand out a port, now or later.
     fn has(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port) && !is_within(&self.hosts, port)
     }
 
-    /// Gives a taken port back.
+    /// Frees a taken port.
     pub(crate) fn release(&self, port: u16) {
         let bit = 1 << (port % 64);
         let before = self.taken[usize::from(port / 64)].fetch_and(!bit, Relaxed);
@@ -217,18 +224,18 @@ fn is_within(ranges: &[(u16, u16)], port: u16) -> bool {
 
 /// The position of a random set bit; `bits` is not zero.
 fn random_bit(bits: u64, random: &mut StdRng) -> u16 {
-    let mut rest = bits;
+    let mut remaining = bits;
     for _ in 0..random.random_range(0..bits.count_ones()) {
-        rest &= rest - 1;
+        remaining &= remaining - 1;
     }
-    rest.trailing_zeros() as u16
+    remaining.trailing_zeros() as u16
 }
 
 const WORDS: usize = 65536 / 64;
 const RANDOM_PROBES: usize = 8;
-/// Ports looked at for one that can be shared.
+/// Ports examined for one that can be shared.
 const SHARED_TRIES: u32 = 64;
-/// The first port that needs no privilege.
+/// First port that needs no privilege.
 const UNPRIVILEGED: u16 = 1024;
 /// The even ports of a word.
 const EVEN: u64 = 0x5555_5555_5555_5555;

@@ -1,37 +1,57 @@
-//! The index: from the hash of a key to the ids of records, lock-sharded, of fixed size.
+//! The index: from the hash of a key to the slots of records, lock-sharded, of fixed size.
 //!
-//! A bucket is one cache line: eight 16-bit tags, eight ids, and a count of the entries that wanted this bucket but
-//! sit in a later one because it was full. A look-up reads the home bucket and goes on to the next only while that
-//! count is not zero, so there are no tombstones, and an entry is found at any fill up to the last slot.
+//! A bucket is one cache line: eight 16-bit tags, eight entries, and an overflow count. The overflow
+//! count says how many entries belong to this bucket and lie in a later one because this one was
+//! full. A lookup reads the home bucket and continues with the next bucket only while that count is
+//! not zero. So there are no tombstones, and a lookup finds an entry at any fill up to the last slot.
 //!
 //! ```text
-//!   bucket (64 bytes)   | tags 8 x u16 | ids 8 x u32 | passed u32 | spare |
+//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | spare |
 //!   shard               bucket bucket bucket ... bucket      one lock; probing wraps inside the shard
-//!   index               shard shard shard ... shard          upper half of the hash picks bucket and thereby shard
+//!   index               shard shard shard ... shard          upper half of the hash picks bucket and shard
 //! ```
 //!
-//! The lock of a shard guards its buckets, and keeps every record alive that they name: whoever frees a record must
-//! first take its entries out. The tag of an empty slot is zero.
+//! The lock of a shard guards the shard's buckets and keeps every record alive that the buckets name:
+//! before a worker frees a record, the worker removes the record's entries. The tag of an empty slot
+//! is zero.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::nat::table::key::KeyHash;
-use crate::nat::table::region::Region;
+use crate::nat::table::hash::KeyHash;
+use crate::nat::table::region::{Region, plain};
+use crate::nat::tracking::direction::Direction;
 
-/// What an entry points at: a record's id and which of its two tuples was hashed.
+/// What an entry points at: a record's slot and which of the record's two tuples was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry(pub(crate) u32);
 
-/// One cache line of the index. Fields are guarded by the shard's lock; reads without it only guide prefetching.
-#[repr(C, align(64))]
-pub(crate) struct Bucket {
-    tags: [AtomicU64; 2],
-    entries: [AtomicU32; SLOTS],
-    overflow: AtomicU32,
-    spare: [AtomicU32; 3],
+impl Entry {
+    /// Packs a record's slot and a direction.
+    #[inline]
+    pub(crate) fn new(slot: u32, direction: Direction) -> Self {
+        Self(slot << 1 | direction.number() as u32)
+    }
+
+    /// Unpacks the record's slot and the direction.
+    #[inline]
+    pub(crate) fn split(self) -> (u32, Direction) {
+        (self.0 >> 1, if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply })
+    }
+}
+
+plain! {
+    /// One cache line of the index. The shard's lock guards the fields; a read without the lock
+    /// only guides prefetching.
+    #[repr(C, align(64))]
+    pub(crate) struct Bucket {
+        tags: [AtomicU64; 2],
+        entries: [AtomicU32; SLOTS],
+        overflow: AtomicU32,
+        spare: [AtomicU32; 3],
+    }
 }
 
 const SLOTS: usize = 8;

@@ -1,4 +1,4 @@
-//! Keys of the index: tuples packed for comparison, and the keyed hash over them.
+//! Keys of the index: tuples packed for comparison.
 
 use std::net::Ipv4Addr;
 
@@ -44,41 +44,19 @@ impl Key {
     }
 }
 
-/// Hash of a [`Key`]: the upper half names the bucket, the lowest 16 bits are the tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyHash(pub u64);
-
-/// The keyed hash.
-///
-/// Outsiders choose their ports, so the hash depends on a key drawn at start: two rounds of a 64 x 64 -> 128 bit
-/// multiplication folded by exclusive or, each round mixing in secret words. Not a cryptographic MAC; what it must
-/// resist is filling one bucket without seeing any output, and its outputs are never shown.
-#[derive(Clone, Debug)]
-pub struct KeyHasher {
-    secret: [u64; 4],
-}
-
-impl KeyHasher {
-    /// A hasher with this secret. The words should come from the system's random source.
-    pub fn new(secret: [u64; 4]) -> Self {
-        Self { secret: secret.map(|word| word | 1 << 63 | 1) }
-    }
-
-    /// Hashes a key.
-    #[inline]
-    pub fn hash(&self, key: Key) -> KeyHash {
-        let [a, b, c, d] = self.secret;
-        let second = u64::from(key.ports) << 8 | u64::from(key.protocol);
-        let round = folded_multiply(key.addresses ^ a, second ^ b);
-        KeyHash(folded_multiply(round ^ c, d.wrapping_add(key.addresses.rotate_left(23))))
-    }
-}
-
-#[inline]
-fn folded_multiply(left: u64, right: u64) -> u64 {
-    let product = u128::from(left) * u128::from(right);
-    product as u64 ^ (product >> 64) as u64
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_unpacks_to_its_tuple() {
+        for index in [0, 1, 59_999, 60_000] {
+            let tuple = Tuple {
+                protocol: Protocol::TCP,
+                source: Endpoint::new(Ipv4Addr::from_bits(0xc633_6400 + index), index as u16),
+                destination: Endpoint::new(Ipv4Addr::new(203, 0, 113, 10), 80),
+            };
+            assert_eq!(Key::of(tuple).tuple(), tuple);
+        }
+    }
+}

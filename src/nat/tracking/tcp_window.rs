@@ -28,7 +28,7 @@ pub(crate) struct TcpFields {
     pub(crate) next_sequence: [AtomicU32; 2],
     /// Highest acknowledgement that the direction sent.
     pub(crate) acknowledged: [AtomicU32; 2],
-    /// Scale shifts, largest windows, and who has acknowledged; see [`crate::nat::tracking::tcp_window`].
+    /// Window word; see [`crate::nat::tracking::tcp_window`].
     pub(crate) window: AtomicU32,
 }
 

@@ -5,23 +5,23 @@ use rand::SeedableRng;
 use super::*;
 
 #[test]
-fn where_the_host_waits_nobody_else_gets_a_port() {
+fn no_mapping_gets_a_port_at_which_a_program_of_the_host_listens() {
     let pool = PortPool::new(1000, 1003, &[(40_000, 50_000)], |_| false);
     let mut random = StdRng::seed_from_u64(1);
     let mut take = || pool.take(PortPreference::None, &mut random);
-    pool.bar(&[1001, 1002, 7]);
+    pool.exclude(&[1001, 1002, 7]);
     let taken = [take(), take(), take()];
     assert!(
         taken.contains(&Some(1000)) && taken.contains(&Some(1003)) && taken[2].is_none(),
         "{taken:?}"
     );
-    pool.bar(&[1002]);
+    pool.exclude(&[1002]);
     assert_eq!([take(), take()], [Some(1001), None]);
     // Nothing was lost.
     for port in [1000, 1001, 1003] {
         pool.release(port);
     }
-    pool.bar(&[]);
+    pool.exclude(&[]);
     assert_eq!((0..5).filter_map(|_| take()).count(), 4);
 }
 
@@ -45,7 +45,7 @@ fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserve
 }
 
 #[test]
-fn the_edges_of_the_port_space_can_be_had() {
+fn the_edges_of_the_port_space_are_handed_out() {
     let mut random = StdRng::seed_from_u64(2);
     for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
         let pool = PortPool::new(first, last, &[], |_| false);
@@ -72,7 +72,7 @@ fn parity_is_kept_while_it_can_be() {
 fn high_ports_never_go_low_and_low_ones_go_high_only_when_no_low_one_is_left() {
     let mut random = StdRng::seed_from_u64(5);
     let pool = PortPool::new(1000, 1099, &[], |_| false);
-    let mut take = |likeness| pool.take(likeness, &mut random);
+    let mut take = |preference| pool.take(preference, &mut random);
     let low: Vec<u16> =
         (0..24).map_while(|port| take(PortPreference::ClassAndParity(port))).collect();
     assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
@@ -99,7 +99,7 @@ fn a_range_without_the_class_serves_all() {
 }
 
 #[test]
-fn what_may_be_shared_is_of_the_right_class_and_bounded() {
+fn candidates_for_sharing_are_of_the_right_class_and_bounded() {
     let mut random = StdRng::seed_from_u64(7);
     let pool = PortPool::new(1000, 65_535, &[], |_| false);
     let high: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
