@@ -26,7 +26,7 @@ pub enum Request {
         #[serde(default)]
         from: SessionCursor,
     },
-    /// Asks for [`super::Setup`].
+    /// Asks for [`super::EffectiveConfig`].
     Setup,
     /// Asks for what happened and what will: an answer of many lines, each a [`super::Event`], after which the connection ends.
     Events {
