@@ -77,8 +77,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
-    "src/nat/table/index.rs \
-     src/nat/table/region.rs",
     "src/packet/icmp.rs \
      src/packet/parse.rs \
      src/packet/tcp.rs",
@@ -93,7 +91,6 @@ pub(crate) const LONG_FILES: &[&str] = &[
     "src/host/netlink.rs",
     "src/host/steps.rs",
     "src/lab/mod.rs",
-    "src/nat/mapping/mappings.rs",
 ];
 
 /// File and function.
