@@ -18,29 +18,30 @@ impl Table {
         self.end_if(id, |record| now.reached(record.deadline(&self.idle_timeouts)))
     }
 
-    /// Ends the session of this original tuple at this place, whatever its time. Returns None if
-    /// there is no such session.
-    pub fn end(&self, id: SessionId, original: Key) -> Option<EndedSession> {
-        self.end_if(id, |record| record.key(Direction::Original) == original)
+    /// Ends a session, whatever its time. Returns None if there is no such session.
+    pub fn end(&self, id: SessionId) -> Option<EndedSession> {
+        self.end_if(id, |_| true)
     }
 
     /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
     /// there is no such session.
     pub fn end_tentative(&self, original: Key) -> Option<EndedSession> {
         let hash = self.hash(original);
-        let found = self.index.lock(hash).find(hash, |entry| self.has_key(entry, original))?;
-        self.end_if(SessionId(found.split().0), |record| {
-            record.key(Direction::Original) == original && record.state() == State::Tentative
-        })
+        let shard = self.index.lock(hash);
+        let (slot, direction) = shard.find(hash, |entry| self.has_key(entry, original))?.split();
+        let id = self.records[slot as usize].id(slot);
+        drop(shard);
+        if direction == Direction::Reply {
+            return None;
+        }
+        self.end_if(id, |record| record.state() == State::Tentative)
     }
 
     fn end_if(&self, id: SessionId, due: impl Fn(&Record) -> bool) -> Option<EndedSession> {
-        let (pool, mut locked) = self.lock_pool_of(id);
-        let SessionId(slot) = id;
-        let ends = locked.slab.is_live(&self.records, slot) && due(&self.records[slot as usize]);
-        ends.then(|| {
-            locked.wheel.cancel(&self.records, slot);
-            self.free(pool, &mut locked, slot)
+        let (pool, mut locked) = self.lock_pool_of(id)?;
+        due(&self.records[id.slot() as usize]).then(|| {
+            locked.wheel.cancel(&self.records, id.slot());
+            self.free(pool, &mut locked, id.slot())
         })
     }
 
@@ -48,15 +49,11 @@ impl Table {
     ///
     /// [`Match::reschedule`]: crate::nat::table::lookup::Match::reschedule
     pub fn reschedule(&self, id: SessionId, now: Tick) {
-        let (_, mut locked) = self.lock_pool_of(id);
-        let SessionId(slot) = id;
-        // Between the lookup and here the session may have ended, and another one may have the
-        // record; then this move is idle work.
-        if locked.slab.is_live(&self.records, slot) {
-            locked.wheel.cancel(&self.records, slot);
-            let deadline = self.records[slot as usize].deadline(&self.idle_timeouts);
-            locked.wheel.schedule(&self.records, slot, deadline, now);
-        }
+        // Between the lookup and here another worker may have ended the session.
+        let Some((_, mut locked)) = self.lock_pool_of(id) else { return };
+        locked.wheel.cancel(&self.records, id.slot());
+        let deadline = self.records[id.slot() as usize].deadline(&self.idle_timeouts);
+        locked.wheel.schedule(&self.records, id.slot(), deadline, now);
     }
 
     /// Takes at most `budget` steps of the wheel of `worker`'s pool and appends the sessions that

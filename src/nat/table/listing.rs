@@ -1,6 +1,6 @@
 //! Listings of sessions, in slices.
 
-use crate::nat::table::session::{SessionId, SessionInfo};
+use crate::nat::table::session::SessionInfo;
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 
@@ -19,7 +19,7 @@ impl Table {
         let locked = self.pools.get(number)?.lock();
         let next = locked.slab.visit(&self.records, offset, limit, |slot, record| {
             visit(SessionInfo {
-                id: SessionId(slot),
+                id: record.id(slot),
                 original: record.key(Direction::Original).tuple(),
                 reply: record.key(Direction::Reply).tuple(),
                 origin: record.origin(),

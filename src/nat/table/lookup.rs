@@ -54,11 +54,11 @@ impl Table {
         let (slot, direction) = entry.split();
         let record = &self.records[slot as usize];
         if now.reached(record.deadline(&self.idle_timeouts)) {
-            return Lookup::Expired(SessionId(slot));
+            return Lookup::Expired(record.id(slot));
         }
         let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
         Lookup::Hit(Match {
-            reschedule: ends_sooner.then_some(SessionId(slot)),
+            reschedule: ends_sooner.then(|| record.id(slot)),
             ..matched(record, direction)
         })
     }

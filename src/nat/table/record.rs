@@ -11,6 +11,8 @@
 //!   key. The two directions may run on two workers at once. Then the later write of a field wins, which
 //!   costs at most a refresh or a window edge, never a wrong translation.
 //! * The links and the wheel slot belong to the record's pool; the pool's lock guards them.
+//! * The generation changes under the pool's lock while the record is free and not in the index. A worker
+//!   that holds the pool or the shard of either key reads it freely.
 //!
 //! All accesses are relaxed: the locks of shard and pool order them.
 
@@ -18,7 +20,7 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 
 use crate::nat::table::key::Key;
 use crate::nat::table::region::plain;
-use crate::nat::table::session::{NewSession, SessionKind};
+use crate::nat::table::session::{NewSession, SessionId, SessionKind};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::{SequenceCheck, TcpState};
@@ -45,6 +47,8 @@ plain! {
         pub(crate) previous: AtomicU32,
         /// Slot of the wheel that the record is linked into; [`FREE`] when the record is free.
         pub(crate) wheel_slot: AtomicU16,
+        /// Number of the sessions that had the record so far, modulo 65,535; 0: none.
+        generation: AtomicU16,
     }
 }
 
@@ -64,6 +68,19 @@ impl Record {
         self.state.store(new.state.number(), Relaxed);
         self.last_seen.store(now.0.wrapping_sub(new.idle.0), Relaxed);
         self.tcp.reset();
+    }
+
+    /// Starts the next generation. The caller holds the pool's lock, and the record is free.
+    pub(crate) fn renew(&self) {
+        let next = self.generation.load(Relaxed).checked_add(1).unwrap_or(1);
+        self.generation.store(next, Relaxed);
+    }
+
+    /// Identifier of the session that has the record in `slot`. The caller holds the pool's lock or
+    /// the shard of one of the record's keys.
+    #[inline]
+    pub(crate) fn id(&self, slot: u32) -> SessionId {
+        SessionId::new(slot, self.generation.load(Relaxed))
     }
 
     /// Tuple of a direction, as its packets arrive.

@@ -1,5 +1,7 @@
 //! Sessions as values: two tuples, the kinds of their endpoints, an uplink and a state.
 
+use std::num::NonZeroU16;
+
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
@@ -112,9 +114,40 @@ pub struct NewSession {
     pub idle: Span,
 }
 
-/// Names a record, live or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionId(pub(super) u32);
+/// Identifies one session of a table: the slot of its record and the record's generation.
+///
+/// When the session ends, the identifier becomes stale: the next session in the same record has
+/// another generation. A stale identifier names no session until 65,535 more sessions had the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    slot: u32,
+    generation: NonZeroU16,
+}
+
+impl SessionId {
+    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was used.
+    #[inline]
+    pub(crate) fn new(slot: u32, generation: u16) -> Self {
+        Self { slot, generation: NonZeroU16::new(generation).unwrap_or(NonZeroU16::MIN) }
+    }
+
+    /// Slot of the session's record.
+    #[inline]
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// The identifier as one number, for output; see [`Self::from_bits`].
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+    }
+
+    /// The identifier of a number that [`Self::to_bits`] made; None for any other number.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        let generation = NonZeroU16::new(u16::try_from(bits >> 32).ok()?)?;
+        Some(Self { slot: bits as u32, generation })
+    }
+}
 
 /// A session that has ended, with all that is needed to release its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

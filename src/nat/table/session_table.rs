@@ -112,7 +112,7 @@ impl Table {
     }
 
     /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the segment
-    /// that opens the session.
+    /// that opens the session. Another worker may end the session before this call returns.
     ///
     /// # Errors
     /// See [`InsertError`]; the table has not changed then.
@@ -122,7 +122,7 @@ impl Table {
         new: &NewSession,
         first: Option<&Segment>,
         now: Tick,
-    ) -> Result<(), InsertError> {
+    ) -> Result<SessionId, InsertError> {
         let pools = self.pools.len();
         for step in 0..pools {
             let pool = &self.pools[(worker + step) % pools];
@@ -140,7 +140,7 @@ impl Table {
             let deadline = record.deadline(&self.idle_timeouts);
             locked.wheel.schedule(&self.records, slot, deadline, now);
             pool.count_in();
-            return Ok(());
+            return Ok(record.id(slot));
         }
         Err(InsertError::Full)
     }
@@ -187,13 +187,14 @@ impl Table {
         ended
     }
 
-    /// Locks the pool that a record belongs to.
+    /// Locks the pool of a session. None if the identifier is stale or from another table.
     pub(super) fn lock_pool_of(
         &self,
-        SessionId(slot): SessionId,
-    ) -> (&Pool, MutexGuard<'_, PoolContents>) {
-        let pool = &self.pools[(slot / self.pool_size) as usize];
-        (pool, pool.lock())
+        id: SessionId,
+    ) -> Option<(&Pool, MutexGuard<'_, PoolContents>)> {
+        let pool = self.pools.get((id.slot() / self.pool_size) as usize)?;
+        let locked = pool.lock();
+        locked.slab.has(&self.records, id).then_some((pool, locked))
     }
 
     /// Whether an entry names a record with this key.

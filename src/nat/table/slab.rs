@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::nat::table::record::{FREE, NONE, Record};
 use crate::nat::table::region::Region;
+use crate::nat::table::session::SessionId;
 
 /// A range of slots with a list of the free ones; guarded by the pool's lock.
 pub(crate) struct Slab {
@@ -24,17 +25,20 @@ impl Slab {
         Self { first, count, used: 0, free: NONE, clock_hand: 0 }
     }
 
-    /// Takes a free slot.
+    /// Takes a free slot and starts the next generation of its record.
     pub(crate) fn take(&mut self, records: &Region<Record>) -> Option<u32> {
-        if self.free != NONE {
+        let slot = if self.free != NONE {
             let slot = self.free;
             self.free = records[slot as usize].next.load(Relaxed);
-            return Some(slot);
-        }
-        (self.used < self.count).then(|| {
+            slot
+        } else if self.used < self.count {
             self.used += 1;
             self.first + self.used - 1
-        })
+        } else {
+            return None;
+        };
+        records[slot as usize].renew();
+        Some(slot)
     }
 
     /// Takes back a slot that is in no list of the wheel.
@@ -45,8 +49,13 @@ impl Slab {
         self.free = slot;
     }
 
+    /// Whether an identifier names a live session of this slab.
+    pub(crate) fn has(&self, records: &Region<Record>, id: SessionId) -> bool {
+        self.is_live(records, id.slot()) && records[id.slot() as usize].id(id.slot()) == id
+    }
+
     /// Whether a slot of this slab is in use.
-    pub(crate) fn is_live(&self, records: &Region<Record>, slot: u32) -> bool {
+    fn is_live(&self, records: &Region<Record>, slot: u32) -> bool {
         slot - self.first < self.used && records[slot as usize].wheel_slot.load(Relaxed) != FREE
     }
 
