@@ -55,7 +55,8 @@ pub use policy::rules::{
 };
 pub use seed::Seed;
 pub use state::uplink_states::AdmitNew;
-pub use table::key::{Key, KeyHash};
+pub use table::hash::KeyHash;
+pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{EndedSession, InsertError, Lookup, Match, SessionId, SessionInfo, Table};
 pub use tracking::direction::Direction;
