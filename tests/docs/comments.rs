@@ -74,8 +74,5 @@ fn doc_comments_use_none_of_the_words_that_the_rules_exclude() {
 #[test]
 fn doc_comments_are_read_without_code_and_with_their_lines() {
     let source = "//! Module.\n//! More.\nuse x;\n/// One.\n/// ```\n/// nobody\n/// ```\n// nobody\n//// nobody\nfn f() {}\n";
-    assert_eq!(
-        doc_comments(source),
-        [(1, "Module. More.".to_owned()), (4, "One. ```".to_owned())]
-    );
+    assert_eq!(doc_comments(source), [(1, "Module. More.".to_owned()), (4, "One. ```".to_owned())]);
 }

@@ -30,7 +30,8 @@ fn relative_links_lead_to_files_and_headings_that_exist() {
             let Block::Prose { line, text } = block else { continue };
             for target in link_targets(&text).into_iter().filter(|target| !target.contains("://")) {
                 let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-                let path = if file.is_empty() { root().join(&document.path) } else { folder.join(file) };
+                let path =
+                    if file.is_empty() { root().join(&document.path) } else { folder.join(file) };
                 let leads = path.exists()
                     && (heading.is_empty()
                         || has_heading(&fs::read_to_string(&path).unwrap(), heading));
@@ -58,7 +59,10 @@ fn every_page_of_docs_can_be_reached_from_the_readme() {
 
 #[test]
 fn anchors_are_those_of_the_forge() {
-    assert_eq!(anchor("DNS that follows the `uplinks`, again"), "dns-that-follows-the-uplinks-again");
+    assert_eq!(
+        anchor("DNS that follows the `uplinks`, again"),
+        "dns-that-follows-the-uplinks-again"
+    );
     assert!(has_heading("# One\n\n## Two words\n", "two-words"));
     assert!(!has_heading("text two-words\n", "two-words"));
 }

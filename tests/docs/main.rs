@@ -39,10 +39,7 @@ pub fn documents() -> Vec<Document> {
     files.push(root().join("benches/README.md"));
     let documents: Vec<Document> = files
         .iter()
-        .map(|file| Document {
-            path: relative(file),
-            text: fs::read_to_string(file).unwrap(),
-        })
+        .map(|file| Document { path: relative(file), text: fs::read_to_string(file).unwrap() })
         .collect();
     assert!(documents.iter().any(|document| document.path == "README.md"));
     assert!(documents.iter().any(|document| document.path.starts_with("docs/guide/")));

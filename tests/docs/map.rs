@@ -16,7 +16,9 @@ struct Row {
 
 fn rows() -> Vec<Row> {
     let text = fs::read_to_string(root().join("TESTING.md")).unwrap();
-    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    // The first table names commands.
+    let is_path = |line: &&str| code_spans(line)[0].contains('/') && !line.starts_with("| `just");
+    let rows = text.lines().filter(|line| line.starts_with("| `")).filter(is_path);
     rows.map(|line| {
         let cells: Vec<&str> = cells(line).collect();
         let spans = |cell: &str| code_spans(cell).into_iter().map(str::to_owned).collect();
@@ -90,6 +92,35 @@ fn the_map_of_tests_names_every_folder_and_every_file_of_tests() {
         complaints.push(format!("TESTING.md names `{}`, which does not exist", row.path));
     }
     fail_with(&complaints);
+}
+
+/// Names in the first column of the tables of ARCHITECTURE.md below a heading.
+fn architecture_names() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let (_, modules) = text.split_once("## Modules").unwrap();
+    let (modules, _) = modules.split_once("\n## ").unwrap();
+    let rows = modules.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| code_spans(line)[0].to_owned()).collect()
+}
+
+#[test]
+fn the_map_of_modules_names_every_module_and_its_folders() {
+    let source = root().join("src");
+    let mut present: BTreeSet<String> = files_in(&source, "rs")
+        .iter()
+        .map(|file| file.file_stem().unwrap().to_str().unwrap().to_owned())
+        .filter(|name| name != "lib" && name != "main")
+        .collect();
+    for folder in code_folders() {
+        let folder = folder.trim_start_matches("src/").trim_end_matches('/').to_owned();
+        let depth = folder.split('/').count();
+        // The order of the folders inside these two is part of the architecture.
+        let is_ordered = folder.starts_with("nat/") || folder.starts_with("host/");
+        if !folder.is_empty() && (depth == 1 || depth == 2 && is_ordered) {
+            present.insert(folder);
+        }
+    }
+    assert_eq!(architecture_names(), present);
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn no_sentence_begins_as_a_riddle() {
             let Block::Prose { line, text } = block else { continue };
             for sentence in sentences(&text) {
                 let asks = sentence.trim().ends_with('?');
-                let riddle = ["What ", "Who ", "Whose "].iter().any(|word| sentence.starts_with(word));
+                let riddle =
+                    ["What ", "Who ", "Whose "].iter().any(|word| sentence.starts_with(word));
                 // A heading or a table's head such as "What it does" has no verb to wait for.
                 if riddle && !asks && count(&sentence) > 6 {
                     complaints.push(format!("{}:{line}: {sentence}", document.path));
