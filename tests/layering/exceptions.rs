@@ -51,8 +51,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
-    "src/nat/table/index.rs \
-     src/nat/table/region.rs",
     "src/packet/icmp.rs \
      src/packet/parse.rs \
      src/packet/tcp.rs",
@@ -67,7 +65,6 @@ pub(crate) const LONG_FILES: &[&str] = &[
     "src/config/sections.rs",
     "src/control/lifecycle.rs",
     "src/lab/mod.rs",
-    "src/nat/mapping/mappings.rs",
 ];
 
 /// File and function.
