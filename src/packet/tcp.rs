@@ -1,8 +1,8 @@
 //! TCP: the header fields that session tracking needs, and the options of a SYN.
 
 use super::checksum::ChecksumDelta;
+use super::ipv4::options;
 use super::malformed::Malformed;
-use super::options;
 use super::parse::{ChecksumMode, Parsed, Payload};
 use super::tuple::Protocol;
 use std::ops::{BitOr, Range};

@@ -79,7 +79,7 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/lab/registry.rs",
     "src/nat/table/index.rs \
      src/nat/table/region.rs",
-    "src/packet/icmp.rs \
+    "src/packet/icmp/message.rs \
      src/packet/parse.rs \
      src/packet/tcp.rs",
 ];
