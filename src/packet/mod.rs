@@ -26,6 +26,7 @@ mod malformed;
 mod parse;
 mod rewrite;
 mod tcp;
+mod tcp_options;
 mod testing;
 mod tuple;
 mod udp;

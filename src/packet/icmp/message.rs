@@ -3,8 +3,7 @@
 use crate::packet::checksum;
 use crate::packet::ipv4;
 use crate::packet::malformed::Malformed;
-use crate::packet::parse::Fields;
-use crate::packet::tuple::{Protocol, Tuple};
+use crate::packet::tuple::{PortFields, Protocol, Tuple};
 
 /// Bytes of the header, and of what stands before a quote.
 pub(crate) const HEADER: usize = 8;
@@ -70,6 +69,11 @@ impl QueryKind {
         }
     }
 
+    /// The transport fields of this query.
+    pub(crate) const fn port_fields(self) -> PortFields {
+        if self.is_request() { PortFields::Request } else { PortFields::Reply }
+    }
+
     /// Source and destination port: the identifier where [`crate::packet::Endpoint`] says it belongs.
     #[inline]
     pub(crate) fn ports(self, identifier: u16) -> (u16, u16) {
@@ -96,13 +100,13 @@ pub(crate) struct Quote {
     /// Bytes of the quoted transport header that are there, at most [`Quote::ENOUGH`].
     pub(crate) transport_length: u8,
     /// What stands in them.
-    pub(crate) fields: Fields,
+    pub(crate) fields: PortFields,
 }
 
 impl Quote {
     /// In a packet that is no ICMP error.
     pub(crate) const NONE: Self =
-        Self { header_length: 0, transport_length: 0, fields: Fields::Addresses };
+        Self { header_length: 0, transport_length: 0, fields: PortFields::None };
     /// No rewritable field of any protocol stands behind these.
     const ENOUGH: usize = 20;
 }
@@ -154,12 +158,12 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
         None => Err(Malformed::QuoteTruncated),
     };
     let (ports, fields) = match header.protocol {
-        Protocol::TCP => ((word(0)?, word(2)?), Fields::Tcp),
-        Protocol::UDP => ((word(0)?, word(2)?), Fields::Udp),
+        Protocol::TCP => ((word(0)?, word(2)?), PortFields::Tcp),
+        Protocol::UDP => ((word(0)?, word(2)?), PortFields::Udp),
         Protocol::ICMP => {
             let kind = *transport.first().ok_or(Malformed::QuoteTruncated)?;
             match (QueryKind::of(kind), kind) {
-                (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.into()),
+                (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.port_fields()),
                 (None, SOURCE_QUENCH | REDIRECT) => return Err(Malformed::QuoteIcmpError),
                 (None, kind) if is_translatable_error(kind) => {
                     return Err(Malformed::QuoteIcmpError);
@@ -167,7 +171,7 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
                 (None, _) => return Err(Malformed::QuoteIcmpOther),
             }
         }
-        _ => ((0, 0), Fields::Addresses),
+        _ => ((0, 0), PortFields::None),
     };
     let quote = Quote {
         header_length: header.header_length as u8,
