@@ -23,28 +23,18 @@
 //! Every change is written to a [`journal`] before it is made, so that the next start can take back what a killed
 //! process left.
 
-mod compare;
+mod apply;
 pub mod doctor;
 mod error;
-mod facts;
-mod journal;
-mod lifecycle;
-mod listeners;
-mod netlink;
-pub mod plan;
-mod plan_server;
-mod route_lookup;
-mod routing_ids;
-mod snapshot;
-pub mod steps;
-mod sysctl;
-mod watch;
+mod kernel;
+mod model;
+pub mod render;
 
+pub use apply::lifecycle::{ManagedHost, PlannedHost, prepare, wait_until_gone};
 pub use error::HostError;
-pub use facts::{HostFacts, InterfaceFacts, InterfaceState};
-pub use lifecycle::{ManagedHost, PlannedHost, prepare, wait_until_gone};
-pub use routing_ids::RoutingIds;
-pub use watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
+pub use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
+pub use model::facts::{HostFacts, InterfaceFacts, InterfaceState};
+pub use model::routing_ids::RoutingIds;
 
 #[cfg(test)]
 mod tests;

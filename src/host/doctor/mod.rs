@@ -9,23 +9,18 @@
 //!   Configs ─▶ server_facts ─▶ ServerFacts ─▶ server_checks ─┘
 //! ```
 
-mod box_checks;
-mod box_facts;
-mod box_firewall;
-mod conntrack;
-mod filters;
-mod first_hop;
-mod legs;
-mod rules;
-mod server_checks;
-mod server_facts;
+mod checks;
+mod facts;
+mod nft;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::HostError;
-use super::netlink::Kernel;
-use super::routing_ids::RoutingIds;
 use crate::config::Config;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::model::routing_ids::RoutingIds;
+use checks::{box_checks, server_checks};
+use facts::{box_facts, server_facts};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

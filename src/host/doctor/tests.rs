@@ -7,17 +7,17 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::filters::Filters;
-use super::first_hop::{FirstHop, HopProbe};
-use super::legs::{Leg, Offloads, offload_checks};
-use super::server_checks;
-use super::server_facts::{Line, ServerFacts};
 use super::{Finding, Severity};
 use crate::config::{self, Config};
-use crate::host::listeners::Listener;
-use crate::host::route_lookup::{NeighbourState, RouteResult};
-use crate::host::snapshot::{FoundRule, Snapshot};
-use crate::host::steps::{Rule, RuleAction};
+use crate::host::doctor::checks::server_checks;
+use crate::host::doctor::facts::first_hop::{FirstHop, HopProbe};
+use crate::host::doctor::facts::links::{Leg, Offloads, offload_checks};
+use crate::host::doctor::facts::server_facts::{Line, ServerFacts};
+use crate::host::doctor::nft::filters::Filters;
+use crate::host::kernel::listeners::Listener;
+use crate::host::kernel::route_lookup::{NeighbourState, RouteResult};
+use crate::host::model::snapshot::{FoundRule, Snapshot};
+use crate::host::model::steps::{Rule, RuleAction};
 
 #[test]
 fn offloads_are_judged_by_what_is_forwarded() {

@@ -6,14 +6,14 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::facts::HostFacts;
-use super::plan::command;
-use super::routing_ids::{RoutingIds, RuleOwner};
-use super::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
-use super::steps::{
+use crate::config::*;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
+use crate::host::model::steps::{
     RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN, steps,
 };
-use crate::config::*;
+use crate::host::render::plan::command;
 
 #[test]
 fn one_uplink_on_the_segment_with_a_gateway() {

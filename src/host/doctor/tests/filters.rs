@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::host::doctor::conntrack;
-use crate::host::doctor::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at, parse};
-use crate::host::facts::HostFacts;
+use crate::host::doctor::checks::conntrack;
+use crate::host::doctor::nft::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at, parse};
+use crate::host::model::facts::HostFacts;
 
 fn ruleset(items: &str) -> Filters {
     let text = format!(r#"{{ "nftables": [ {{ "metainfo": {{}} }}, {items} ] }}"#);

@@ -1,14 +1,14 @@
 //! Of a box.
 
 use super::*;
-use crate::host::doctor::box_checks::evaluate;
-use crate::host::doctor::box_facts::{BoxFacts, Passage, State};
-use crate::host::facts::HostFacts;
-use crate::host::route_lookup::RouteQuery;
-use crate::host::steps::{Step, steps};
+use crate::host::doctor::checks::box_checks::evaluate;
+use crate::host::doctor::facts::box_facts::{BoxFacts, Passage, State};
+use crate::host::kernel::route_lookup::RouteQuery;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::steps::{Step, steps};
 
 /// A box with which nothing is wrong.
-pub(super) fn seen() -> BoxFacts {
+pub(crate) fn seen() -> BoxFacts {
     let config = natbox(1, FIRST, Some(100));
     let (facts, ids) = HostFacts::assumed(&config);
     let leg = |name: &str| Leg {
@@ -41,7 +41,7 @@ fn set(seen: &mut BoxFacts, is: impl Fn(&Step) -> bool, state: State) {
     *found = state;
 }
 
-pub(super) fn errors(seen: &BoxFacts) -> Vec<Finding> {
+pub(crate) fn errors(seen: &BoxFacts) -> Vec<Finding> {
     evaluate(seen).into_iter().filter(|finding| finding.severity == Severity::Error).collect()
 }
 

@@ -6,23 +6,23 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState as Nud};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use super::error::HostError;
-use super::netlink::{Kernel, code, dump, neighbour_address};
-use super::snapshot::Snapshot;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::{Kernel, code, dump, neighbour_address};
+use crate::host::model::snapshot::Snapshot;
 
 /// A packet to be routed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct RouteQuery {
+pub(crate) struct RouteQuery {
     /// Its source; the host's own if it comes in by no interface.
-    pub(super) from: Ipv4Addr,
-    pub(super) to: Ipv4Addr,
+    pub(crate) from: Ipv4Addr,
+    pub(crate) to: Ipv4Addr,
     /// Interface by which it comes in.
-    pub(super) by: Option<String>,
+    pub(crate) by: Option<String>,
 }
 
 /// What becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RouteResult {
+pub(crate) enum RouteResult {
     /// It leaves.
     Unicast {
         /// Interface.
@@ -53,17 +53,17 @@ impl std::fmt::Display for RouteResult {
 
 /// An entry of the neighbour table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Neighbour {
-    pub(super) address: Ipv4Addr,
-    pub(super) index: u32,
-    pub(super) answers: NeighbourState,
+pub(crate) struct Neighbour {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) index: u32,
+    pub(crate) answers: NeighbourState,
     /// Its hardware address was learned from an answer, some time ago, and nobody is asking now.
-    pub(super) learned: bool,
+    pub(crate) learned: bool,
 }
 
 /// Whether a neighbour answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NeighbourState {
+pub(crate) enum NeighbourState {
     Reachable,
     /// It was asked and does not.
     Failed,
@@ -76,7 +76,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub(super) async fn way(
+    pub(crate) async fn way(
         &self,
         question: &RouteQuery,
         snapshot: &Snapshot,
@@ -108,7 +108,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses the dump.
-    pub(super) async fn neighbours(&self) -> Result<Vec<Neighbour>, HostError> {
+    pub(crate) async fn neighbours(&self) -> Result<Vec<Neighbour>, HostError> {
         let all =
             self.handle().neighbours().get().set_address_family(AddressFamily::Inet).execute();
         Ok(dump("listing neighbours", all).await?.iter().filter_map(neighbour).collect())
@@ -116,7 +116,7 @@ impl Kernel {
 
     /// Has the kernel ask a known neighbour at once whether it is still there; by itself it takes its time and a packet to send.
     /// What goes there meanwhile goes where it went.
-    pub(super) async fn ask_again(&self, known: &Neighbour) {
+    pub(crate) async fn ask_again(&self, known: &Neighbour) {
         let neighbours = self.handle().neighbours();
         let request = neighbours.add(known.index, known.address.into()).state(Nud::Probe).replace();
         // Without the privilege the table shows later what becomes of it.
@@ -124,7 +124,7 @@ impl Kernel {
     }
 
     /// Has the kernel ask on an interface who has an address, whatever the routes say of it; whether it could.
-    pub(super) async fn ask_for(&self, address: Ipv4Addr, index: u32) -> bool {
+    pub(crate) async fn ask_for(&self, address: Ipv4Addr, index: u32) -> bool {
         let neighbours = self.handle().neighbours();
         let request = neighbours.add(index, address.into()).state(Nud::None);
         request.flags(NeighbourFlags::Use).replace().execute().await.is_ok()
@@ -181,7 +181,7 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
 }
 
 /// Has the kernel ask for a neighbour, by a datagram to its discard port.
-pub(super) fn rouse(address: Ipv4Addr) {
+pub(crate) fn rouse(address: Ipv4Addr) {
     // Whether it can be sent shows in the neighbour table.
     let _ = std::net::UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
         .and_then(|socket| socket.send_to(&[], (address, DISCARD)));

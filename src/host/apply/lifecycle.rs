@@ -15,16 +15,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::compare::{StepStatus, compare, is_shared};
-use super::error::HostError;
-use super::facts::HostFacts;
-use super::journal::{self, Header, Journal, JournalEntry, JournalFile, Lock};
-use super::netlink::{Indices, Kernel};
-use super::routing_ids::{RoutingIds, RuleOwner};
-use super::snapshot::Snapshot;
-use super::steps::{self, RTPROT_NATBOX, Step};
-use super::sysctl;
 use crate::config::Config;
+use crate::host::apply::compare::{StepStatus, compare, is_shared};
+use crate::host::apply::journal::{self, Header, Journal, JournalEntry, JournalFile, Lock};
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::{Indices, Kernel};
+use crate::host::kernel::sysctl;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::Snapshot;
+use crate::host::model::steps::{self, RTPROT_NATBOX, Step};
 
 /// Checks the interfaces, takes back what killed predecessors left in this network namespace, and looks at the host.
 /// Nothing of ours is set yet, and no TUN needs to exist.

@@ -5,24 +5,25 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::box_checks::{SMALLEST_MTU, TCP_HEADERS};
-use super::box_facts::protocols;
-use super::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at};
-use super::first_hop::FirstHop;
-use super::legs::offload_checks;
-use super::server_facts::{Line, ServerFacts};
-use super::{Finding, conntrack};
+use super::conntrack;
 use crate::config::{Config, Forward, MssClamp};
-use crate::host::listeners::Listener;
-use crate::host::plan_server::server_table;
-use crate::host::route_lookup::{NeighbourState, RouteResult};
-use crate::host::snapshot::FoundRule;
-use crate::host::steps::{RouteKind, RuleAction, TABLE_LOCAL, TABLE_MAIN};
+use crate::host::doctor::Finding;
+use crate::host::doctor::checks::box_checks::{SMALLEST_MTU, TCP_HEADERS};
+use crate::host::doctor::facts::box_facts::protocols;
+use crate::host::doctor::facts::first_hop::FirstHop;
+use crate::host::doctor::facts::links::offload_checks;
+use crate::host::doctor::facts::server_facts::{Line, ServerFacts};
+use crate::host::doctor::nft::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at};
+use crate::host::kernel::listeners::Listener;
+use crate::host::kernel::route_lookup::{NeighbourState, RouteResult};
+use crate::host::model::snapshot::FoundRule;
+use crate::host::model::steps::{RouteKind, RuleAction, TABLE_LOCAL, TABLE_MAIN};
+use crate::host::render::server_plan::server_table;
 
 /// `default` of rt_tables, the last table that the kernel asks.
 const TABLE_DEFAULT: u32 = 253;
 
-pub(super) fn evaluate(seen: &ServerFacts) -> Vec<Finding> {
+pub(crate) fn evaluate(seen: &ServerFacts) -> Vec<Finding> {
     if seen.lines.is_empty() {
         return vec![no_server(seen)];
     }
@@ -329,7 +330,8 @@ fn arrival(seen: &ServerFacts, line: &Line) -> Option<Finding> {
         "the kernel drops the clients' requests before any program sees them",
     );
     let leg = seen.legs.iter().find(|leg| leg.interface == *interface);
-    let strict = leg.is_some_and(|leg| leg.rp_filter == super::box_checks::STRICT);
+    let strict =
+        leg.is_some_and(|leg| leg.rp_filter == crate::host::doctor::checks::box_checks::STRICT);
     Some(match strict {
         true => finding.fix([format!("sysctl -w net/ipv4/conf/{interface}/rp_filter=2")]),
         false => finding.advice("there is no way back to where it comes from: mend the replies"),

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::HostError;
-use super::steps::Step;
+use crate::host::error::HostError;
+use crate::host::model::steps::Step;
 
 /// Where journals live unless a test says otherwise.
-pub(super) const DIRECTORY: &str = "/run/natbox";
+pub(crate) const DIRECTORY: &str = "/run/natbox";
 /// The network namespace of the calling process.
 const NAMESPACE: &str = "/proc/self/ns/net";
 /// How long to wait for another natbox that is starting or stopping in this namespace.
@@ -29,40 +29,40 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The first line: whose journal it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(crate) struct Header {
     /// Process.
-    pub(super) pid: u32,
+    pub(crate) pid: u32,
     /// Its start time, clock ticks after boot (`/proc/PID/stat`, field 22).
-    pub(super) started: u64,
+    pub(crate) started: u64,
     /// `/proc/sys/kernel/random/boot_id`.
-    pub(super) boot: String,
+    pub(crate) boot: String,
     /// Inode of its network namespace.
-    pub(super) netns: u64,
+    pub(crate) netns: u64,
     /// Its TUN.
-    pub(super) tun: String,
+    pub(crate) tun: String,
     /// Its legs.
-    pub(super) interfaces: Vec<String>,
+    pub(crate) interfaces: Vec<String>,
 }
 
 /// A change that was made or was about to be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct JournalEntry {
-    pub(super) step: Step,
+pub(crate) struct JournalEntry {
+    pub(crate) step: Step,
     /// Sysctls to write back, in order: the one that was set, then what it dragged along.
-    pub(super) restore: Vec<(String, String)>,
+    pub(crate) restore: Vec<(String, String)>,
 }
 
 /// A journal found on disk.
 #[derive(Clone, Debug)]
-pub(super) struct JournalFile {
-    pub(super) path: PathBuf,
-    pub(super) header: Header,
-    pub(super) entries: Vec<JournalEntry>,
+pub(crate) struct JournalFile {
+    pub(crate) path: PathBuf,
+    pub(crate) header: Header,
+    pub(crate) entries: Vec<JournalEntry>,
 }
 
 /// The journal of this process.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
 }
@@ -72,7 +72,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn create(directory: &Path, header: &Header) -> Result<Self, HostError> {
+    pub(crate) fn create(directory: &Path, header: &Header) -> Result<Self, HostError> {
         Self::replace(directory, header, &[])
     }
 
@@ -80,7 +80,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written; the old one is in its place then.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         directory: &Path,
         header: &Header,
         entries: &[JournalEntry],
@@ -106,7 +106,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be written; the change must not be made then.
-    pub(super) fn append(&mut self, entry: &JournalEntry) -> Result<(), HostError> {
+    pub(crate) fn append(&mut self, entry: &JournalEntry) -> Result<(), HostError> {
         self.line(entry)
     }
 
@@ -114,7 +114,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub(super) fn remove(self) -> Result<(), HostError> {
+    pub(crate) fn remove(self) -> Result<(), HostError> {
         fs::remove_file(&self.path).map_err(|error| HostError::journal(&self.path, error))
     }
 
@@ -130,7 +130,7 @@ impl Header {
     ///
     /// # Errors
     /// When `/proc` is not readable.
-    pub(super) fn of_this_process(tun: &str, interfaces: Vec<String>) -> Result<Self, HostError> {
+    pub(crate) fn of_this_process(tun: &str, interfaces: Vec<String>) -> Result<Self, HostError> {
         let pid = std::process::id();
         let unreadable = |path: &str| HostError::Journal {
             path: path.into(),
@@ -141,7 +141,7 @@ impl Header {
     }
 
     /// Whether the process still runs.
-    pub(super) fn alive(&self) -> bool {
+    pub(crate) fn alive(&self) -> bool {
         self.boot == boot() && started(self.pid) == Some(self.started)
     }
 }
@@ -150,7 +150,7 @@ impl Header {
 ///
 /// # Errors
 /// When it cannot be made.
-pub(super) fn make_directory(directory: &Path) -> Result<(), HostError> {
+pub(crate) fn make_directory(directory: &Path) -> Result<(), HostError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(directory).map_err(|error| HostError::journal(directory, error))
@@ -158,7 +158,7 @@ pub(super) fn make_directory(directory: &Path) -> Result<(), HostError> {
 
 /// Reads all journals, of this namespace or not. Unreadable ones are skipped; a last line that a killed process did
 /// not get to finish belongs to a change that was not made.
-pub(super) fn read_all(directory: &Path) -> Vec<JournalFile> {
+pub(crate) fn read_all(directory: &Path) -> Vec<JournalFile> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -182,13 +182,13 @@ pub(super) fn read_all(directory: &Path) -> Vec<JournalFile> {
 ///
 /// # Errors
 /// When `/proc` is not readable.
-pub(super) fn netns() -> Result<u64, HostError> {
+pub(crate) fn netns() -> Result<u64, HostError> {
     let path = Path::new(NAMESPACE);
     fs::metadata(path).map(|data| data.ino()).map_err(|error| HostError::journal(path, error))
 }
 
 /// Whether a namespace has neither a process nor a name any more, as far as can be seen from here.
-pub(super) fn namespace_is_gone(inode: u64) -> bool {
+pub(crate) fn namespace_is_gone(inode: u64) -> bool {
     let name = format!("net:[{inode}]");
     let named =
         fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name));
@@ -202,7 +202,7 @@ pub(super) fn namespace_is_gone(inode: u64) -> bool {
 /// Held while a natbox of this namespace reads what is there and changes it. The lock is on the namespace itself, so
 /// that it leaves no file behind and boxes of different namespaces do not wait for one another.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -211,7 +211,7 @@ impl Lock {
     ///
     /// # Errors
     /// When another process keeps it for too long.
-    pub(super) async fn take() -> Result<Self, HostError> {
+    pub(crate) async fn take() -> Result<Self, HostError> {
         let path = Path::new(NAMESPACE);
         let file = File::open(path).map_err(|error| HostError::journal(path, error))?;
         let start = Instant::now();

@@ -11,10 +11,10 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::JoinHandle;
 
-use super::error::HostError;
-use super::netlink::{Kernel, address_of, link_of};
-use super::snapshot::{Address, Link};
 use crate::config::Config;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::{Kernel, address_of, link_of};
+use crate::host::model::snapshot::{Address, Link};
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The steps as `ip` and `sysctl` commands, and what the servers behind the boxes need.
 //!
-//! Nothing here decides what is set on a box: that is [`super::steps`], whose list is printed as it is.
+//! Nothing here decides what is set on a box: that is [`crate::host::model::steps`], whose list is printed as it is.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,18 +9,18 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::Serialize;
 
-use super::compare::is_shared;
-use super::error::HostError;
-use super::facts::HostFacts;
-use super::netlink::Kernel;
-use super::plan_server::{self, ServerPlan};
-use super::routing_ids::{RoutingIds, RuleOwner};
-use super::snapshot::Snapshot;
-use super::steps::{
+use crate::config::Config;
+use crate::host::apply::compare::is_shared;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::Snapshot;
+use crate::host::model::steps::{
     self, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN,
     TUN_MTU, TUN_QUEUE_LENGTH,
 };
-use crate::config::Config;
+use crate::host::render::server_plan::{self, ServerPlan};
 
 /// What to do by hand, on every machine concerned.
 #[derive(Clone, Debug, Serialize)]
@@ -70,7 +70,7 @@ pub fn render(configs: &[Config]) -> Plan {
         .map(|(config, own)| plan_box(config, snapshot.as_ref().filter(|_| is_here((config, own)))))
         .collect();
     let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
-    let (servers, warnings) = plan_server::render(configs, &inside);
+    let (servers, warnings) = server_plan::render(configs, &inside);
     let mut warnings = warnings;
     warnings.extend(addresses_published_twice(configs));
     Plan { boxes, servers, warnings }
@@ -133,7 +133,7 @@ fn commands(step: &Step, managed: bool) -> Vec<String> {
 }
 
 /// A step as one command.
-pub(super) fn command(step: &Step) -> String {
+pub(crate) fn command(step: &Step) -> String {
     match step {
         Step::BringUpTun { device } => {
             format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
@@ -158,7 +158,7 @@ pub(super) fn command(step: &Step) -> String {
 }
 
 /// A route as `ip` writes it, without who set it.
-pub(super) fn route_words(route: &Route) -> String {
+pub(crate) fn route_words(route: &Route) -> String {
     let Route { table, kind, to, device, via, onlink, source, metric } = route;
     let mut words = Vec::new();
     match kind {
@@ -183,7 +183,7 @@ fn rule_command(rule: &Rule) -> String {
 }
 
 /// A rule as `ip` writes it, without its priority and who set it.
-pub(super) fn rule_words(rule: &Rule) -> String {
+pub(crate) fn rule_words(rule: &Rule) -> String {
     let (selectors, action) = rule_parts(rule);
     format!("{selectors} {action}")
 }

@@ -5,45 +5,47 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 
-use super::filters::Filters;
-use super::legs::Leg;
 use crate::config::{Config, Forward, ForwardProtocol};
-use crate::host::compare::{StepStatus, compare};
+use crate::host::apply::compare::{StepStatus, compare};
+use crate::host::doctor::facts::links::Leg;
+use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
-use crate::host::facts::HostFacts;
-use crate::host::netlink::Kernel;
-use crate::host::route_lookup::{Neighbour, NeighbourState, RouteQuery, RouteResult, rouse};
-use crate::host::routing_ids::{RoutingIds, RuleOwner};
-use crate::host::snapshot::{FoundRule, Snapshot, is_local};
-use crate::host::steps::{self, RTPROT_NATBOX, Step};
-use crate::host::sysctl;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::route_lookup::{
+    Neighbour, NeighbourState, RouteQuery, RouteResult, rouse,
+};
+use crate::host::kernel::sysctl;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::{FoundRule, Snapshot, is_local};
+use crate::host::model::steps::{self, RTPROT_NATBOX, Step};
 
 /// What was found.
-pub(super) struct BoxFacts {
+pub(crate) struct BoxFacts {
     /// With the addresses that its interfaces have now.
-    pub(super) config: Config,
-    pub(super) facts: HostFacts,
+    pub(crate) config: Config,
+    pub(crate) facts: HostFacts,
     /// Whether a box runs, so that its steps should be in place.
-    pub(super) runs: bool,
+    pub(crate) runs: bool,
     /// External addresses that became the host's own after the box started.
-    pub(super) assigned_since_start: Vec<Ipv4Addr>,
-    pub(super) steps: Vec<(Step, State)>,
+    pub(crate) assigned_since_start: Vec<Ipv4Addr>,
+    pub(crate) steps: Vec<(Step, State)>,
     /// Rules of others that are asked before the main table.
-    pub(super) foreign: Vec<FoundRule>,
-    pub(super) passages: Vec<Passage>,
+    pub(crate) foreign: Vec<FoundRule>,
+    pub(crate) passages: Vec<Passage>,
     /// The inside first; interfaces without repeats.
-    pub(super) legs: Vec<Leg>,
-    pub(super) filters: Filters,
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) filters: Filters,
     /// Of each uplink: its gateway, if it has one on the segment.
-    pub(super) gateways: Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>,
+    pub(crate) gateways: Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>,
     /// External addresses for which natbox answers ARP and that were asked for: each with the interface, and whether somebody else
     /// answers, too.
-    pub(super) taken: Vec<(Ipv4Addr, String, bool)>,
+    pub(crate) taken: Vec<(Ipv4Addr, String, bool)>,
 }
 
 /// How a step is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(crate) enum State {
     InPlace,
     /// With the value that was found, of a sysctl.
     Missing(Option<String>),
@@ -55,21 +57,21 @@ pub(super) enum State {
 
 /// A way that a packet has to take through the box.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Passage {
+pub(crate) struct Passage {
     /// For people.
-    pub(super) what: &'static str,
-    pub(super) question: RouteQuery,
-    pub(super) device: String,
+    pub(crate) what: &'static str,
+    pub(crate) question: RouteQuery,
+    pub(crate) device: String,
     /// The next hop; None: any.
-    pub(super) via: Option<Ipv4Addr>,
-    pub(super) way: RouteResult,
+    pub(crate) via: Option<Ipv4Addr>,
+    pub(crate) way: RouteResult,
 }
 
 /// Looks; the inner error: an interface is missing or down.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(super) async fn collect(
+pub(crate) async fn collect(
     written: &Config,
     running: Option<RoutingIds>,
 ) -> Result<Result<BoxFacts, HostError>, HostError> {
@@ -215,7 +217,7 @@ fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
 }
 
 /// An address of the Internet that nothing is known of: neither here nor in the configuration.
-pub(super) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
+pub(crate) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
     let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
     known.extend(config.no_nat.iter().map(|exemption| exemption.to));
     // Two halves of everything are a VPN, and no network.
@@ -227,7 +229,7 @@ pub(super) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Op
 }
 
 /// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
-pub(super) const OUTSIDE_SAMPLES: [Ipv4Addr; 5] = [
+pub(crate) const OUTSIDE_SAMPLES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(192, 0, 2, 1),
     Ipv4Addr::new(198, 51, 100, 1),
     Ipv4Addr::new(203, 0, 113, 1),
@@ -271,7 +273,7 @@ async fn gateways(
 }
 
 /// Asks those who were known long ago anew; the neighbour table when everybody who was asked has answered, or has had the time to.
-pub(super) async fn neighbours_when_settled(
+pub(crate) async fn neighbours_when_settled(
     kernel: &Kernel,
     asked: &[(Ipv4Addr, u32)],
     patience: Duration,
@@ -300,7 +302,7 @@ pub(super) async fn neighbours_when_settled(
 }
 
 /// What the table says of a neighbour.
-pub(super) fn answer(
+pub(crate) fn answer(
     neighbours: &[Neighbour],
     address: Ipv4Addr,
     index: u32,
@@ -310,7 +312,7 @@ pub(super) fn answer(
 }
 
 /// The kernel asks three times, a second apart, before it gives up; without the privilege to have it ask at once, 5 s later.
-pub(super) const PATIENCE: Duration = Duration::from_secs(9);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
 /// For those who are better not there (RFC 5227 waits as long between its probes).
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -345,7 +347,7 @@ async fn taken(
 const MOST_ASKED: usize = 64;
 
 /// The transport of a forward that rules of filters may ask for.
-pub(super) fn protocols(forward: &Forward) -> &'static [&'static str] {
+pub(crate) fn protocols(forward: &Forward) -> &'static [&'static str] {
     match forward.protocol {
         ForwardProtocol::Tcp => &["tcp"],
         ForwardProtocol::Udp => &["udp"],

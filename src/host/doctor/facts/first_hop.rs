@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto};
 
 /// What came of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum FirstHop {
+pub(crate) enum FirstHop {
     /// The router that a packet reached.
     Is(Ipv4Addr),
     /// Nobody said anything.
@@ -26,15 +26,15 @@ pub(super) enum FirstHop {
 
 /// What came of all probes from an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HopProbe {
-    pub(super) first_hop: FirstHop,
+pub(crate) struct HopProbe {
+    pub(crate) first_hop: FirstHop,
     /// Bytes of the largest packet that gets there, where one of the size that was wanted does not.
-    pub(super) no_more_than: Option<u32>,
+    pub(crate) no_more_than: Option<u32>,
 }
 
 /// Asks from each of these addresses of the host, with small packets and with packets of so many bytes. Takes a few seconds
 /// where somebody is silent.
-pub(super) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<HopProbe> {
+pub(crate) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<HopProbe> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let errors =
         rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));

@@ -1,14 +1,16 @@
 //! How a step compares with what the host has: the same look for setting it and for diagnosing it.
 
-use super::error::HostError;
-use super::journal::JournalFile;
-use super::netlink::default_local_rule;
-use super::snapshot::Snapshot;
-use super::steps::{RTPROT_NATBOX, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH};
-use super::sysctl;
+use crate::host::apply::journal::JournalFile;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::default_local_rule;
+use crate::host::kernel::sysctl;
+use crate::host::model::snapshot::Snapshot;
+use crate::host::model::steps::{
+    RTPROT_NATBOX, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH,
+};
 
 /// What a step finds when it is about to be made.
-pub(super) enum StepStatus {
+pub(crate) enum StepStatus {
     /// To be done, with the sysctls to restore afterwards.
     Missing(Vec<(String, String)>),
     /// It is there because another box that runs has put it there.
@@ -21,7 +23,7 @@ pub(super) enum StepStatus {
 ///
 /// # Errors
 /// Something foreign is where the step has to go, or a setting cannot be read.
-pub(super) fn compare(
+pub(crate) fn compare(
     step: &Step,
     snapshot: &Snapshot,
     others: &[JournalFile],
@@ -63,8 +65,8 @@ pub(super) fn compare(
             None => match snapshot.route_in_the_way(route) {
                 Some(found) => {
                     return Err(HostError::Conflict {
-                        found: super::plan::route_words(&found.route),
-                        wanted: super::plan::route_words(route),
+                        found: crate::host::render::plan::route_words(&found.route),
+                        wanted: crate::host::render::plan::route_words(route),
                     });
                 }
                 None => false,
@@ -93,7 +95,7 @@ pub(super) fn compare(
 }
 
 /// Whether boxes of one namespace have the step in common.
-pub(super) fn is_shared(step: &Step) -> bool {
+pub(crate) fn is_shared(step: &Step) -> bool {
     match step {
         Step::Sysctl { .. } | Step::RemoveDefaultLocalRule => true,
         Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),

@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 
-use super::error::HostError;
+use crate::host::error::HostError;
 
 /// A socket at which a program waits: listening TCP, or UDP without a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Listener {
-    pub(super) udp: bool,
+pub(crate) struct Listener {
+    pub(crate) udp: bool,
     /// None: whatever address; also that of IPv6, which takes IPv4 with it unless the program says otherwise.
-    pub(super) address: Option<Ipv4Addr>,
-    pub(super) port: u16,
+    pub(crate) address: Option<Ipv4Addr>,
+    pub(crate) port: u16,
 }
 
 /// The ports of listening TCP sockets and unconnected UDP sockets, whatever address they are bound to.
-pub(super) fn ports() -> Result<Vec<u16>, HostError> {
+pub(crate) fn ports() -> Result<Vec<u16>, HostError> {
     let mut ports = BTreeSet::new();
     lines(|_, line, waiting| ports.extend(port_of(line, waiting)))?;
     Ok(ports.into_iter().collect())
@@ -26,7 +26,7 @@ pub(super) fn ports() -> Result<Vec<u16>, HostError> {
 ///
 /// # Errors
 /// The kernel's tables of sockets cannot be read.
-pub(super) fn listeners() -> Result<Vec<Listener>, HostError> {
+pub(crate) fn listeners() -> Result<Vec<Listener>, HostError> {
     let mut found = Vec::new();
     lines(|table, line, waiting| {
         let local =

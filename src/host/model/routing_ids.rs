@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Uplink;
 
-use super::error::HostError;
-use super::snapshot::{Snapshot, is_local};
-use super::steps::{RTPROT_NATBOX, RuleAction, TABLE_LOCAL};
+use crate::host::error::HostError;
+use crate::host::model::snapshot::{Snapshot, is_local};
+use crate::host::model::steps::{RTPROT_NATBOX, RuleAction, TABLE_LOCAL};
 
 /// First table of the first block.
 const TABLES: u32 = 7100;
@@ -43,14 +43,14 @@ pub struct RoutingIds {
     /// Address of the TUN, the source of the kernel's own ICMP errors about translated packets.
     pub tun_address: Ipv4Addr,
     /// Where the local rule moves if an external address is the host's own; nothing if someone has moved it already.
-    pub(super) local_rule: Option<u32>,
+    pub(crate) local_rule: Option<u32>,
     /// First priority before the local rule; nothing if no external address is the host's own.
     before_local: Option<u32>,
 }
 
 impl RoutingIds {
     /// The numbers of a box on a host of which nothing is known.
-    pub(super) fn default_ids(tun: &str, assigned_to_host: bool) -> Self {
+    pub(crate) fn default_ids(tun: &str, assigned_to_host: bool) -> Self {
         Self::allocate(&Snapshot::default(), tun, assigned_to_host, RuleOwner::OtherInstance)
             .expect("nothing is in the way in an empty snapshot")
     }
@@ -59,7 +59,7 @@ impl RoutingIds {
     ///
     /// # Errors
     /// When no block is free.
-    pub(super) fn allocate(
+    pub(crate) fn allocate(
         snapshot: &Snapshot,
         tun: &str,
         assigned_to_host: bool,
@@ -155,46 +155,46 @@ impl RoutingIds {
     }
 
     /// Whether they were chosen for a host that owns an external address.
-    pub(super) fn may_precede_local(&self) -> bool {
+    pub(crate) fn may_precede_local(&self) -> bool {
         self.before_local.is_some()
     }
 
     /// Table asked for what comes from the inside.
-    pub(super) fn inside_table(&self) -> u32 {
+    pub(crate) fn inside_table(&self) -> u32 {
         TABLES + TABLES_PER_BOX * self.instance_index
     }
 
     /// Table asked for the kernel's own ICMP errors.
-    pub(super) fn errors_table(&self) -> u32 {
+    pub(crate) fn errors_table(&self) -> u32 {
         self.inside_table() + 1
     }
 
     /// Table asked for what comes in by the `place`-th outside interface.
-    pub(super) fn outside_table(&self, place: usize) -> u32 {
+    pub(crate) fn outside_table(&self, place: usize) -> u32 {
         self.inside_table() + 2 + 2 * place as u32
     }
 
     /// Table asked for what leaves by the `place`-th uplink.
-    pub(super) fn uplink_table(&self, place: usize) -> u32 {
+    pub(crate) fn uplink_table(&self, place: usize) -> u32 {
         self.inside_table() + 3 + 2 * place as u32
     }
 
     /// The block of the box's own endpoints.
-    pub(super) fn probe_block(&self) -> Ipv4Net {
+    pub(crate) fn probe_block(&self) -> Ipv4Net {
         let first = u32::from_be_bytes(OWN_ENDPOINTS) + (self.instance_index << (32 - OWN_PREFIX));
         Ipv4Net::new_assert(Ipv4Addr::from_bits(first), OWN_PREFIX)
     }
 
     /// Address of the box's own endpoint on the `place`-th uplink.
-    pub(super) fn probe_address(&self, place: usize) -> Ipv4Addr {
+    pub(crate) fn probe_address(&self, place: usize) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.probe_block().addr().to_bits() + 1 + place as u32)
     }
 
     /// How many uplinks the block of tables has room for.
-    pub(super) const MAX_UPLINKS: usize = (TABLES_PER_BOX as usize - 2) / 2;
+    pub(crate) const MAX_UPLINKS: usize = (TABLES_PER_BOX as usize - 2) / 2;
 
     /// Priority after the local rule.
-    pub(super) fn after_local(&self, offset: u32) -> u32 {
+    pub(crate) fn after_local(&self, offset: u32) -> u32 {
         AFTER_LOCAL + AFTER_LOCAL_PER_BOX * self.instance_index + offset
     }
 
@@ -202,14 +202,14 @@ impl RoutingIds {
     ///
     /// # Panics
     /// When the numbers were chosen for a host that owns no external address.
-    pub(super) fn before_local(&self) -> u32 {
+    pub(crate) fn before_local(&self) -> u32 {
         self.before_local.expect("chosen with the facts that say an address is the host's own")
     }
 }
 
 /// What to think of rules and routes that carry our protocol number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RuleOwner {
+pub(crate) enum RuleOwner {
     /// They belong to another box that runs.
     OtherInstance,
     /// They belong to the box in question: `plan` prints what a running box has set.

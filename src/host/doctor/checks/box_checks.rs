@@ -2,19 +2,20 @@
 
 use std::net::Ipv4Addr;
 
-use super::box_facts::{BoxFacts, Passage, State};
-use super::filters::not_looked_at;
-use super::legs::{Leg, offload_checks};
-use super::{Finding, Severity, box_firewall, conntrack};
+use super::{box_firewall, conntrack};
 use crate::config::MssClamp;
+use crate::host::doctor::facts::box_facts::{BoxFacts, Passage, State};
+use crate::host::doctor::facts::links::{Leg, offload_checks};
+use crate::host::doctor::nft::filters::not_looked_at;
+use crate::host::doctor::{Finding, Severity};
 use crate::host::error::HostError;
-use crate::host::plan::{command, rule_words};
-use crate::host::route_lookup::{NeighbourState, RouteResult};
-use crate::host::snapshot::FoundRule;
-use crate::host::steps::{Rule, Step};
+use crate::host::kernel::route_lookup::{NeighbourState, RouteResult};
+use crate::host::model::snapshot::FoundRule;
+use crate::host::model::steps::{Rule, Step};
+use crate::host::render::plan::{command, rule_words};
 
 /// An interface is missing or down, so nothing else was looked at.
-pub(super) fn missing_interface(error: &HostError) -> Finding {
+pub(crate) fn missing_interface(error: &HostError) -> Finding {
     let why = "without it nothing passes, and nothing else was looked at";
     let finding = Finding::error("interface", error.to_string(), why);
     if let HostError::InterfaceDown { name, .. } = error {
@@ -24,7 +25,7 @@ pub(super) fn missing_interface(error: &HostError) -> Finding {
     }
 }
 
-pub(super) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
+pub(crate) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
     let mut findings = configuration(seen);
     let bare = bare_lines(seen);
     // The settings that fit such a line are others than those that fit it with its address.
@@ -178,7 +179,7 @@ fn is_good(seen: &BoxFacts, step: &Step, state: &State) -> bool {
 }
 
 /// Value of rp_filter: a source must be reached by the interface that the packet came in by.
-pub(super) const STRICT: u8 = 1;
+pub(crate) const STRICT: u8 = 1;
 
 fn is_severe(step: &Step) -> bool {
     match step {
@@ -350,9 +351,9 @@ fn mtu(seen: &BoxFacts) -> Vec<Finding> {
 }
 
 /// What every IPv6 link carries (RFC 8200), and every IPv4 one in practice.
-pub(super) const SMALLEST_MTU: u32 = 1280;
+pub(crate) const SMALLEST_MTU: u32 = 1280;
 /// Of IPv4 and TCP without options.
-pub(super) const TCP_HEADERS: u32 = 40;
+pub(crate) const TCP_HEADERS: u32 = 40;
 
 fn gateways(seen: &BoxFacts) -> Vec<Finding> {
     let lines = seen.config.uplinks.iter().zip(&seen.gateways);

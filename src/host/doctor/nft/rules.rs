@@ -8,11 +8,11 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use super::filters::{Packet, Tracking};
+use crate::host::doctor::nft::filters::{Packet, Tracking};
 
 /// What a rule does in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RuleVerdict<'a> {
+pub(crate) enum RuleVerdict<'a> {
     Return,
     End(End),
     /// Another chain goes on.
@@ -27,7 +27,7 @@ pub(super) enum RuleVerdict<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     Accept,
     Drop,
     Rewrite,
@@ -35,7 +35,7 @@ pub(super) enum End {
 
 /// Whether a rule does it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum MatchResult {
+pub(crate) enum MatchResult {
     Yes,
     #[default]
     No,
@@ -53,7 +53,7 @@ impl From<Option<bool>> for MatchResult {
 }
 
 /// What a rule does with a packet, in order; with a map of verdicts that cannot be told, each of them perhaps.
-pub(super) fn verdicts<'a>(
+pub(crate) fn verdicts<'a>(
     rule: &'a [Value],
     packet: &Packet<'_>,
 ) -> Vec<(RuleVerdict<'a>, MatchResult)> {
@@ -366,7 +366,7 @@ fn compare(operator: &str, found: u64, wanted: u64) -> Option<bool> {
 }
 
 /// Whether an expression needs connections to be tracked, or may.
-pub(super) fn uses_tracking(expression: &Value) -> bool {
+pub(crate) fn uses_tracking(expression: &Value) -> bool {
     let Some((word, value)) = expression.as_object().and_then(|object| object.iter().next()) else {
         return true;
     };

@@ -6,12 +6,12 @@
 
 use std::net::Ipv4Addr;
 
-use super::Finding;
-use super::box_facts::{BoxFacts, OUTSIDE_SAMPLES};
-use super::filters::{Filters, Packet, Tracking};
+use crate::host::doctor::Finding;
+use crate::host::doctor::facts::box_facts::{BoxFacts, OUTSIDE_SAMPLES};
+use crate::host::doctor::nft::filters::{Filters, Packet, Tracking};
 
 /// Beside a box.
-pub(super) fn of_box(seen: &BoxFacts) -> Finding {
+pub(crate) fn of_box(seen: &BoxFacts) -> Finding {
     let filters = &seen.filters;
     let Some((count, most)) = filters.conntrack else { return not_loaded() };
     let (tracks, asks) = filters.tracking();
@@ -62,7 +62,7 @@ pub(super) fn of_box(seen: &BoxFacts) -> Finding {
 }
 
 /// Beside a server, which wants it more often than not.
-pub(super) fn of_server(filters: &Filters) -> Finding {
+pub(crate) fn of_server(filters: &Filters) -> Finding {
     match filters.conntrack {
         None => not_loaded(),
         Some((count, most)) if is_full(count, most) => full(count, most, Vec::new()),

@@ -1,7 +1,7 @@
 //! What the host's own filters do with a packet: nftables (iptables-nft is the same), as far as its rules tell.
 //!
 //! Rules are followed for the first packet of a connection, or for the first answer. What cannot be told (a set by name, a limit, a match
-//! that is not known here) makes the outcome unsure. [`super::rules`] knows what a single rule says.
+//! that is not known here) makes the outcome unsure. [`crate::host::doctor::nft::rules`] knows what a single rule says.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,68 +10,68 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::Finding;
-use super::rules::{End, MatchResult, RuleVerdict, uses_tracking, verdicts};
+use crate::host::doctor::Finding;
+use crate::host::doctor::nft::rules::{End, MatchResult, RuleVerdict, uses_tracking, verdicts};
 
 /// What was found of filters.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Filters {
-    pub(super) chains: Vec<Chain>,
+pub(crate) struct Filters {
+    pub(crate) chains: Vec<Chain>,
     /// Why nftables could not be looked at.
-    pub(super) not_looked: Option<String>,
+    pub(crate) not_looked: Option<String>,
     /// The old iptables, whose rules are not looked at, has tables.
-    pub(super) legacy: bool,
+    pub(crate) legacy: bool,
     /// Connections that nf_conntrack follows in this namespace, and its limit; None: it is not there.
-    pub(super) conntrack: Option<(u64, u64)>,
+    pub(crate) conntrack: Option<(u64, u64)>,
 }
 
 /// A chain of nftables.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Chain {
-    pub(super) family: String,
-    pub(super) table: String,
-    pub(super) name: String,
+pub(crate) struct Chain {
+    pub(crate) family: String,
+    pub(crate) table: String,
+    pub(crate) name: String,
     /// Its rules are asked only for what begins a connection.
-    pub(super) nat: bool,
+    pub(crate) nat: bool,
     /// Where packets come from; None: from other chains.
-    pub(super) hook: Option<String>,
+    pub(crate) hook: Option<String>,
     /// Lower comes first.
-    pub(super) priority: i64,
+    pub(crate) priority: i64,
     /// Of the hooks of devices; None: it is not said.
-    pub(super) devices: Option<Vec<String>>,
+    pub(crate) devices: Option<Vec<String>>,
     /// What is not decided is dropped.
-    pub(super) drops: bool,
-    pub(super) rules: Vec<Rule>,
+    pub(crate) drops: bool,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// A rule of a chain.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// In the whole ruleset.
     number: usize,
-    pub(super) expressions: Vec<Value>,
+    pub(crate) expressions: Vec<Value>,
 }
 
 /// A packet as far as rules may ask.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Packet<'a> {
-    pub(super) iif: Option<&'a str>,
-    pub(super) oif: Option<&'a str>,
-    pub(super) from: Option<Ipv4Addr>,
-    pub(super) to: Option<Ipv4Addr>,
+pub(crate) struct Packet<'a> {
+    pub(crate) iif: Option<&'a str>,
+    pub(crate) oif: Option<&'a str>,
+    pub(crate) from: Option<Ipv4Addr>,
+    pub(crate) to: Option<Ipv4Addr>,
     /// `tcp`, `udp` or `icmp`.
-    pub(super) protocol: Option<&'a str>,
+    pub(crate) protocol: Option<&'a str>,
     /// At the destination.
-    pub(super) port: Option<u16>,
-    pub(super) source_port: Option<u16>,
+    pub(crate) port: Option<u16>,
+    pub(crate) source_port: Option<u16>,
     /// It belongs to a connection that the other side has begun.
-    pub(super) reply: bool,
-    pub(super) followed: Tracking,
+    pub(crate) reply: bool,
+    pub(crate) followed: Tracking,
 }
 
 /// Whether connection tracking follows a packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Tracking {
+pub(crate) enum Tracking {
     #[default]
     Tracked,
     Untracked,
@@ -80,7 +80,7 @@ pub(super) enum Tracking {
 
 /// What becomes of a packet in one chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FilterOutcome {
+pub(crate) enum FilterOutcome {
     Passes,
     Dropped,
     /// Its address is rewritten.
@@ -91,7 +91,7 @@ pub(super) enum FilterOutcome {
 
 impl Filters {
     /// Looks; needs root for most of it.
-    pub(super) fn look() -> Self {
+    pub(crate) fn look() -> Self {
         let number = |name: &str| {
             fs::read_to_string(format!("/proc/sys/net/netfilter/{name}"))
                 .ok()?
@@ -127,7 +127,7 @@ impl Filters {
 
     /// The chains at a hook that do not simply let a packet pass. `doubts` takes the numbers of rules that may drop it, by what cannot
     /// be told here.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &self,
         hook: &str,
         packet: &Packet<'_>,
@@ -164,7 +164,7 @@ impl Filters {
     }
 
     /// Whether the connection that a packet belongs to is tracked, if anything is.
-    pub(super) fn followed(&self, packet: &Packet<'_>) -> Tracking {
+    pub(crate) fn followed(&self, packet: &Packet<'_>) -> Tracking {
         let (hook, packet) = match packet.iif {
             Some(_) => ("prerouting", Packet { oif: None, ..packet.clone() }),
             None => ("output", packet.clone()),
@@ -255,7 +255,7 @@ impl Filters {
     }
 
     /// Whether rules have connections tracked, and whether some rule asks about them.
-    pub(super) fn tracking(&self) -> (bool, bool) {
+    pub(crate) fn tracking(&self) -> (bool, bool) {
         let of_ip =
             || self.chains.iter().filter(|chain| ["ip", "inet"].contains(&chain.family.as_str()));
         let mut expressions =
@@ -317,7 +317,7 @@ impl ChainOutcome {
 }
 
 /// What is thought of rules that could not be looked at.
-pub(super) fn not_looked_at(filters: &Filters) -> Vec<Finding> {
+pub(crate) fn not_looked_at(filters: &Filters) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(why) = &filters.not_looked {
         findings.push(
@@ -343,7 +343,7 @@ pub(super) fn not_looked_at(filters: &Filters) -> Vec<Finding> {
 }
 
 /// What is said where no rule is an obstacle. `doubts`: the rules of which it cannot be told.
-pub(super) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option<Finding> {
+pub(crate) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option<Finding> {
     if filters.not_looked.is_some() {
         return None;
     }
@@ -358,7 +358,7 @@ pub(super) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option
 }
 
 /// The chains in what `nft -j list ruleset` prints.
-pub(super) fn parse(text: &str) -> Option<Vec<Chain>> {
+pub(crate) fn parse(text: &str) -> Option<Vec<Chain>> {
     let whole: Value = serde_json::from_str(text).ok()?;
     let text_of =
         |value: &Value, key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);

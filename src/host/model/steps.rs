@@ -1,7 +1,7 @@
 //! The one list of what is set on the host.
 //!
 //! Order matters twice. The first step is a rule, so that a namespace in which anything was changed can be
-//! recognised by it (see [`super::journal`]). Forwarding is switched on only after the rules that keep the outside
+//! recognised by it (see [`crate::host::apply::journal`]). Forwarding is switched on only after the rules that keep the outside
 //! from the inside are there, and where an external address is also the host's own, the change that puts natbox
 //! before the host comes last of all.
 //!
@@ -30,9 +30,9 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{HostFacts, InterfaceState};
-use super::routing_ids::RoutingIds;
 use crate::config::Config;
+use crate::host::model::facts::{HostFacts, InterfaceState};
+use crate::host::model::routing_ids::RoutingIds;
 
 /// Protocol number in our routes and rules (`rtm_protocol`, `FRA_PROTOCOL`), so that leftovers can be told from what
 /// others set. Not in iproute2's `rt_protos`, and above the kernel's own range (`RTPROT_STATIC`).

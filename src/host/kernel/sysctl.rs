@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use super::error::HostError;
+use crate::host::error::HostError;
 
 /// Where the kernel shows its settings.
 const ROOT: &str = "/proc/sys";
@@ -15,7 +15,7 @@ const IP_FORWARD: &str = "net/ipv4/ip_forward";
 ///
 /// # Errors
 /// When the file is there but cannot be read.
-pub(super) fn read(path: &str) -> Result<Option<String>, HostError> {
+pub(crate) fn read(path: &str) -> Result<Option<String>, HostError> {
     let file = file(path);
     match fs::read_to_string(&file) {
         Ok(text) => Ok(Some(text.trim().to_owned())),
@@ -28,7 +28,7 @@ pub(super) fn read(path: &str) -> Result<Option<String>, HostError> {
 ///
 /// # Errors
 /// When the file is missing, read-only or not ours to write, or the kernel dislikes the value.
-pub(super) fn write(path: &str, value: &str) -> Result<(), HostError> {
+pub(crate) fn write(path: &str, value: &str) -> Result<(), HostError> {
     let file = file(path);
     fs::write(&file, value).map_err(|error| HostError::sysctl(&file, value, error))
 }
@@ -37,7 +37,7 @@ pub(super) fn write(path: &str, value: &str) -> Result<(), HostError> {
 ///
 /// `ip_forward` sets `forwarding` of every interface and turns `accept_redirects` of `all` around
 /// (net/ipv4/devinet.c, inet_forward_change), so switching it off again is not enough to get the old state back.
-pub(super) fn side_effects(path: &str) -> Result<Vec<(String, String)>, HostError> {
+pub(crate) fn side_effects(path: &str) -> Result<Vec<(String, String)>, HostError> {
     let mut found = Vec::new();
     if path != IP_FORWARD {
         return Ok(found);

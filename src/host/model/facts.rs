@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::error::HostError;
-use super::listeners;
-use super::routing_ids::RoutingIds;
-use super::snapshot::Snapshot;
-use super::sysctl;
 use crate::config::{Config, PortRange};
+use crate::host::error::HostError;
+use crate::host::kernel::listeners;
+use crate::host::kernel::sysctl;
+use crate::host::model::routing_ids::RoutingIds;
+use crate::host::model::snapshot::Snapshot;
 
 /// Where the kernel shows the ports that the host's own connections take.
 const EPHEMERAL: &str = "net/ipv4/ip_local_port_range";
@@ -28,7 +28,7 @@ pub struct HostFacts {
     /// For each uplink and each of its addresses: it lies in a network of the uplink's interface and is not owned.
     pub on_link: Vec<Vec<bool>>,
     /// The address of some uplink follows its interface.
-    pub(super) follows_interfaces: bool,
+    pub(crate) follows_interfaces: bool,
     /// Ports that the host's own connections from an owned address take.
     pub ephemeral_ports: PortRange,
     /// Source of the ICMP errors that the kernel writes about translated packets. They come out of the TUN's queues
@@ -39,9 +39,9 @@ pub struct HostFacts {
     /// Things a person should look at, as sentences.
     pub warnings: Vec<String>,
     /// `net.ipv4.conf.all.rp_filter`.
-    pub(super) rp_filter_all: u8,
+    pub(crate) rp_filter_all: u8,
     /// Forwarding is on, but off for interfaces that are made now.
-    pub(super) forwarding_off_by_default: bool,
+    pub(crate) forwarding_off_by_default: bool,
 }
 
 /// What was found about one leg.
@@ -62,13 +62,13 @@ pub struct InterfaceFacts {
     /// Routers through which other networks are reached.
     pub next_hops: Vec<Ipv4Addr>,
     /// Speaks ARP: proxy entries make sense.
-    pub(super) arp: bool,
+    pub(crate) arp: bool,
     /// The host's own default route through it, if there is one.
-    pub(super) default: Option<DefaultRoute>,
+    pub(crate) default: Option<DefaultRoute>,
     /// Forwarding is on in general, but off for this interface.
-    pub(super) forwarding_off: bool,
+    pub(crate) forwarding_off: bool,
     /// Nobody probed: `plan` without the interface at hand.
-    pub(super) assumed: bool,
+    pub(crate) assumed: bool,
 }
 
 /// Whether packets can pass a leg.
@@ -86,11 +86,11 @@ pub enum InterfaceState {
 
 /// A default route of the main table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DefaultRoute {
+pub(crate) struct DefaultRoute {
     /// The next hop; None: everybody is reached directly (PPP).
-    pub(super) via: Option<Ipv4Addr>,
+    pub(crate) via: Option<Ipv4Addr>,
     /// It is the one that the kernel prefers.
-    pub(super) best: bool,
+    pub(crate) best: bool,
 }
 
 impl HostFacts {
@@ -99,7 +99,7 @@ impl HostFacts {
     ///
     /// # Errors
     /// When no numbers are free, or a setting cannot be read.
-    pub(super) fn collect(
+    pub(crate) fn collect(
         config: &Config,
         snapshot: &Snapshot,
         ids: impl Fn(bool) -> Result<RoutingIds, HostError>,
@@ -147,7 +147,7 @@ impl HostFacts {
 
     /// Plain facts for `plan`, where the interfaces are not at hand: nothing is the host's own, external addresses
     /// are on the segment (an entry too many does no harm there), every interface speaks ARP, filters are strict.
-    pub(super) fn assumed(config: &Config) -> (Self, RoutingIds) {
+    pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
         let ids = RoutingIds::default_ids(&config.tun.name, true);
         let uplinks =
             config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
@@ -188,7 +188,7 @@ impl HostFacts {
     ///
     /// # Errors
     /// The interface that is missing or down.
-    pub(super) fn check_interfaces(
+    pub(crate) fn check_interfaces(
         &self,
         config: &Config,
         snapshot: &Snapshot,
@@ -335,12 +335,12 @@ impl InterfaceFacts {
     }
 
     /// Whether the kernel takes routes through it.
-    pub(super) fn takes_routes(&self) -> bool {
+    pub(crate) fn takes_routes(&self) -> bool {
         matches!(self.state, InterfaceState::NoCarrier | InterfaceState::Up)
     }
 
     /// Whether everybody is reached through it without a next hop.
-    pub(super) fn is_direct(&self) -> bool {
+    pub(crate) fn is_direct(&self) -> bool {
         let point_to_point = self.takes_routes() && !self.arp;
         point_to_point || self.default.is_some_and(|route| route.via.is_none())
     }
@@ -362,7 +362,7 @@ impl InterfaceFacts {
     }
 
     /// Whether an address is reached without a next hop.
-    pub(super) fn reaches(&self, address: Ipv4Addr) -> bool {
+    pub(crate) fn reaches(&self, address: Ipv4Addr) -> bool {
         self.assumed || self.on_link.iter().any(|prefix| prefix.contains(&address))
     }
 }

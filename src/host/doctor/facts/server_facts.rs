@@ -2,62 +2,64 @@
 
 use std::net::Ipv4Addr;
 
-use super::box_facts::{PATIENCE, answer, neighbours_when_settled, sample_outside_address};
-use super::filters::Filters;
-use super::first_hop::{self, HopProbe};
-use super::legs::Leg;
 use crate::config::{Config, Forward};
+use crate::host::doctor::facts::box_facts::{
+    PATIENCE, answer, neighbours_when_settled, sample_outside_address,
+};
+use crate::host::doctor::facts::first_hop::{self, HopProbe};
+use crate::host::doctor::facts::links::Leg;
+use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
-use crate::host::listeners::{self, Listener};
-use crate::host::netlink::Kernel;
-use crate::host::plan_server;
-use crate::host::route_lookup::{NeighbourState, RouteQuery, RouteResult, rouse};
-use crate::host::snapshot::Snapshot;
+use crate::host::kernel::listeners::{self, Listener};
+use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::route_lookup::{NeighbourState, RouteQuery, RouteResult, rouse};
+use crate::host::model::snapshot::Snapshot;
+use crate::host::render::server_plan;
 
 /// What was found.
-pub(super) struct ServerFacts {
-    pub(super) configs: Vec<Config>,
+pub(crate) struct ServerFacts {
+    pub(crate) configs: Vec<Config>,
     /// An address of the Internet.
-    pub(super) stranger: Ipv4Addr,
+    pub(crate) stranger: Ipv4Addr,
     /// Addresses of the server that this machine is, as far as can be told; none: it is none of the servers.
-    pub(super) lines: Vec<Line>,
+    pub(crate) lines: Vec<Line>,
     /// Addresses of all servers, for the message when it is none.
-    pub(super) servers: Vec<Ipv4Addr>,
-    pub(super) snapshot: Snapshot,
-    pub(super) legs: Vec<Leg>,
-    pub(super) listeners: Vec<Listener>,
-    pub(super) filters: Filters,
+    pub(crate) servers: Vec<Ipv4Addr>,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) legs: Vec<Leg>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) filters: Filters,
 }
 
 /// One address of the server, and the box that forwards to it.
-pub(super) struct Line {
-    pub(super) address: Ipv4Addr,
+pub(crate) struct Line {
+    pub(crate) address: Ipv4Addr,
     /// Place of the box in the configurations; the first, should there be several.
-    pub(super) through: usize,
+    pub(crate) through: usize,
     /// Others that forward to the same address.
-    pub(super) also: Vec<usize>,
+    pub(crate) also: Vec<usize>,
     /// Interface that has the address.
-    pub(super) interface: Option<String>,
+    pub(crate) interface: Option<String>,
     /// That is up.
-    pub(super) up: bool,
+    pub(crate) up: bool,
     /// Way of what is sent from it.
-    pub(super) way: Option<RouteResult>,
+    pub(crate) way: Option<RouteResult>,
     /// What becomes of a request to it.
-    pub(super) arrival: Option<RouteResult>,
+    pub(crate) arrival: Option<RouteResult>,
     /// What the next hop says to ARP.
-    pub(super) answers: Option<NeighbourState>,
+    pub(crate) answers: Option<NeighbourState>,
     /// Who really gets it, and in which sizes.
-    pub(super) first_hop: Option<HopProbe>,
+    pub(crate) first_hop: Option<HopProbe>,
 }
 
 /// Looks.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(super) async fn collect(configs: &[Config], probe: bool) -> Result<ServerFacts, HostError> {
+pub(crate) async fn collect(configs: &[Config], probe: bool) -> Result<ServerFacts, HostError> {
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
-    let all = plan_server::servers(configs);
+    let all = server_plan::servers(configs);
     let here = |server: &&Vec<(Ipv4Addr, Vec<usize>)>| {
         server.iter().any(|(address, _)| snapshot.has_address(*address))
     };
@@ -168,7 +170,7 @@ impl Line {
 
 impl ServerFacts {
     /// The forwards of all boxes that lead to an address, each once for its ports.
-    pub(super) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
+    pub(crate) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
         let mut found: Vec<&Forward> = Vec::new();
         for forward in self.configs.iter().flat_map(|config| &config.forwards) {
             let same = |known: &&Forward| {

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use super::Finding;
-use super::box_facts::{BoxFacts, protocols};
-use super::filters::{FilterOutcome, Packet, no_obstacle};
 use crate::config::Uplink;
+use crate::host::doctor::Finding;
+use crate::host::doctor::facts::box_facts::{BoxFacts, protocols};
+use crate::host::doctor::nft::filters::{FilterOutcome, Packet, no_obstacle};
 
 /// Rules of others that keep packets from passing, or change them.
-pub(super) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
+pub(crate) fn evaluate(seen: &BoxFacts) -> Vec<Finding> {
     let mut findings: Vec<Finding> = Vec::new();
     let mut doubts = BTreeSet::new();
     let mut packets = forwarded(seen);

@@ -23,9 +23,9 @@ use rtnetlink::packet_route::rule::{
 use rtnetlink::{AddressMessageBuilder, Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
-use super::error::HostError;
-use super::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
-use super::steps::{
+use crate::host::error::HostError;
+use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
+use crate::host::model::steps::{
     RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH,
 };
 
@@ -36,7 +36,7 @@ const GONE: [i32; 6] =
     [libc::ENOENT, libc::ESRCH, libc::ENXIO, libc::ENODEV, libc::ENETDOWN, libc::EADDRNOTAVAIL];
 
 /// A netlink socket of the calling process's network namespace.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     handle: Handle,
     connection: JoinHandle<()>,
 }
@@ -52,7 +52,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel grants no netlink socket.
-    pub(super) fn connect() -> Result<Self, HostError> {
+    pub(crate) fn connect() -> Result<Self, HostError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(|source| {
             HostError::Netlink { doing: "opening a netlink socket".into(), source }
         })?;
@@ -60,7 +60,7 @@ impl Kernel {
     }
 
     /// For requests of other modules.
-    pub(super) fn handle(&self) -> &Handle {
+    pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
 
@@ -68,7 +68,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses a dump.
-    pub(super) async fn snapshot(&self) -> Result<Snapshot, HostError> {
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, HostError> {
         let links = self.links().await?;
         let names: HashMap<u32, &str> =
             links.iter().map(|link| (link.index, link.name.as_str())).collect();
@@ -92,7 +92,7 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses the dump.
-    pub(super) async fn links(&self) -> Result<Vec<Link>, HostError> {
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, HostError> {
         let links = dump("listing interfaces", self.handle.link().get().execute()).await?;
         Ok(links.iter().filter_map(link).collect())
     }
@@ -101,7 +101,7 @@ impl Kernel {
     ///
     /// # Errors
     /// What the kernel answers; also that something equal is there.
-    pub(super) async fn add(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
+    pub(crate) async fn add(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
         let result = match step {
             Step::BringUpTun { device } => {
                 let message = LinkUnspec::new_with_index(indices.of(device)?)
@@ -131,14 +131,14 @@ impl Kernel {
             }
             Step::Sysctl { .. } => unreachable!("sysctls are written by their own module"),
         };
-        result.map_err(|error| HostError::netlink(super::plan::command(step), error))
+        result.map_err(|error| HostError::netlink(crate::host::render::plan::command(step), error))
     }
 
     /// Takes back the change of a step that is not a sysctl. What is gone already is as good as taken back.
     ///
     /// # Errors
     /// What the kernel answers.
-    pub(super) async fn remove(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
+    pub(crate) async fn remove(&self, step: &Step, indices: &Indices) -> Result<(), HostError> {
         // Everything that hangs on a device goes with it.
         if step.devices().any(|device| indices.of(device).is_err()) {
             return Ok(());
@@ -178,7 +178,7 @@ impl Kernel {
         match result {
             Err(error) if code(&error).is_some_and(|code| GONE.contains(&code)) => Ok(()),
             Err(error) => Err(HostError::netlink(
-                format!("taking back `{}`", super::plan::command(step)),
+                format!("taking back `{}`", crate::host::render::plan::command(step)),
                 error,
             )),
             Ok(()) => Ok(()),
@@ -193,14 +193,14 @@ impl Kernel {
 }
 
 /// Interface indices by name, of one moment.
-pub(super) struct Indices(HashMap<String, u32>);
+pub(crate) struct Indices(HashMap<String, u32>);
 
 impl Indices {
-    pub(super) fn new(links: &[Link]) -> Self {
+    pub(crate) fn new(links: &[Link]) -> Self {
         Self(links.iter().map(|link| (link.name.clone(), link.index)).collect())
     }
 
-    pub(super) fn of(&self, name: &str) -> Result<u32, HostError> {
+    pub(crate) fn of(&self, name: &str) -> Result<u32, HostError> {
         self.0.get(name).copied().ok_or_else(|| HostError::Netlink {
             doing: format!("finding interface {name}"),
             source: std::io::Error::from_raw_os_error(libc::ENODEV),
@@ -223,12 +223,12 @@ impl Step {
 }
 
 /// The rule with which the kernel begins (net/ipv4/fib_rules.c).
-pub(super) fn default_local_rule() -> Rule {
+pub(crate) fn default_local_rule() -> Rule {
     let action = RuleAction::Lookup(TABLE_LOCAL);
     Rule { priority: 0, iif: None, from: None, to: None, udp: None, action }
 }
 
-pub(super) async fn dump<T>(
+pub(crate) async fn dump<T>(
     doing: &str,
     stream: impl Stream<Item = Result<T, rtnetlink::Error>>,
 ) -> Result<Vec<T>, HostError> {
@@ -241,7 +241,7 @@ pub(super) async fn dump<T>(
 }
 
 /// The kernel's error number, positive.
-pub(super) fn code(error: &rtnetlink::Error) -> Option<i32> {
+pub(crate) fn code(error: &rtnetlink::Error) -> Option<i32> {
     if let rtnetlink::Error::NetlinkError(message) = error {
         Some(-message.raw_code())
     } else {
@@ -350,12 +350,12 @@ fn link(message: &LinkMessage) -> Option<Link> {
 }
 
 /// [`link`] for a message that was sent unasked.
-pub(super) fn link_of(message: &LinkMessage) -> Option<Link> {
+pub(crate) fn link_of(message: &LinkMessage) -> Option<Link> {
     link(message)
 }
 
 /// The address of a message, asked for or not.
-pub(super) fn address_of(message: &AddressMessage) -> Option<Address> {
+pub(crate) fn address_of(message: &AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut other_end = None;
     for attribute in &message.attributes {
@@ -377,7 +377,7 @@ pub(super) fn address_of(message: &AddressMessage) -> Option<Address> {
 }
 
 /// Whose neighbour entry it is.
-pub(super) fn neighbour_address(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+pub(crate) fn neighbour_address(message: &NeighbourMessage) -> Option<Ipv4Addr> {
     message.attributes.iter().find_map(|attribute| {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
             Some(*address)

@@ -54,7 +54,7 @@ pub struct Snippet {
 }
 
 /// Plans all servers. `inside`: the boxes' own inside addresses, where known.
-pub(super) fn render(
+pub(crate) fn render(
     configs: &[Config],
     inside: &[Option<Ipv4Addr>],
 ) -> (Vec<ServerPlan>, Vec<String>) {
@@ -82,7 +82,7 @@ pub(super) fn render(
 
 impl ServerPlan {
     /// Appends the plan for people.
-    pub(super) fn write(&self, text: &mut String) {
+    pub(crate) fn write(&self, text: &mut String) {
         let addresses: Vec<String> = self.addresses.iter().map(|a| a.address.to_string()).collect();
         let _ = writeln!(
             text,
@@ -130,7 +130,7 @@ struct Target {
 }
 
 /// The servers, each with its addresses in order and with the places of the boxes that forward to them.
-pub(super) fn servers(configs: &[Config]) -> Vec<Vec<(Ipv4Addr, Vec<usize>)>> {
+pub(crate) fn servers(configs: &[Config]) -> Vec<Vec<(Ipv4Addr, Vec<usize>)>> {
     let targets = targets(configs);
     let with_boxes =
         |address: &Ipv4Addr| (*address, targets[address].boxes.iter().copied().collect());
@@ -138,7 +138,7 @@ pub(super) fn servers(configs: &[Config]) -> Vec<Vec<(Ipv4Addr, Vec<usize>)>> {
 }
 
 /// The table on a server for the box at this place, also the priority of its rule.
-pub(super) fn server_table(place: usize) -> u32 {
+pub(crate) fn server_table(place: usize) -> u32 {
     SERVER_TABLES + place as u32
 }
 

@@ -2,34 +2,34 @@
 
 use std::process::Command;
 
-use super::Finding;
-use crate::host::sysctl;
+use crate::host::doctor::Finding;
+use crate::host::kernel::sysctl;
 
 /// What was found on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Leg {
-    pub(super) interface: String,
+pub(crate) struct Leg {
+    pub(crate) interface: String,
     /// Bytes of the largest IP packet.
-    pub(super) mtu: u32,
+    pub(crate) mtu: u32,
     /// The greater of its own value and that of `all`: 0 off, 1 strict, 2 loose.
-    pub(super) rp_filter: u8,
-    pub(super) offloads: Offloads,
+    pub(crate) rp_filter: u8,
+    pub(crate) offloads: Offloads,
     /// It is a network card, real or emulated; between namespaces whole super-packets pass whatever is set.
-    pub(super) card: bool,
+    pub(crate) card: bool,
 }
 
 /// Of `ethtool -k`; None: it does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Offloads {
-    pub(super) lro: Option<bool>,
-    pub(super) gro: Option<bool>,
-    pub(super) tso: Option<bool>,
+pub(crate) struct Offloads {
+    pub(crate) lro: Option<bool>,
+    pub(crate) gro: Option<bool>,
+    pub(crate) tso: Option<bool>,
     /// Why it could not be asked.
-    pub(super) not_looked: Option<String>,
+    pub(crate) not_looked: Option<String>,
 }
 
 impl Leg {
-    pub(super) fn look(interface: &str, mtu: u32) -> Self {
+    pub(crate) fn look(interface: &str, mtu: u32) -> Self {
         Self {
             interface: interface.into(),
             mtu,
@@ -41,7 +41,7 @@ impl Leg {
 }
 
 /// The value that counts on an interface (Documentation/networking/ip-sysctl.rst).
-pub(super) fn rp_filter(interface: &str) -> u8 {
+pub(crate) fn rp_filter(interface: &str) -> u8 {
     let of = |name: &str| {
         let value = sysctl::read(&format!("net/ipv4/conf/{name}/rp_filter")).ok().flatten();
         value.and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -67,7 +67,7 @@ impl Offloads {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         let of = |name: &str| {
             let value =
                 text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "))?;
@@ -83,7 +83,7 @@ impl Offloads {
 }
 
 /// What is thought of the offloads. `forwards`: packets are forwarded between the interfaces.
-pub(super) fn offload_checks(legs: &[Leg], forwards: bool) -> Vec<Finding> {
+pub(crate) fn offload_checks(legs: &[Leg], forwards: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for Leg { interface, offloads, card, .. } in legs {
         if let Some(why) = &offloads.not_looked {
