@@ -41,8 +41,6 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/config/uplinks.rs \
      src/config/values.rs \
      src/config/words.rs",
-    "src/control/admin/client.rs \
-     src/control/admin/mod.rs",
     "src/dns/update.rs \
      src/dns/update/exchange.rs",
     "src/engine/mod.rs \
@@ -67,8 +65,6 @@ pub(crate) const CIRCLES: &[&str] = &[
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
-    "src/nat/table/index.rs \
-     src/nat/table/region.rs",
 ];
 
 /// Files with too many lines.
@@ -80,7 +76,6 @@ pub(crate) const LONG_FILES: &[&str] = &[
     "src/host/kernel/netlink.rs",
     "src/host/model/steps.rs",
     "src/lab/mod.rs",
-    "src/nat/mapping/mappings.rs",
 ];
 
 /// File and function.
@@ -115,7 +110,7 @@ pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
 pub(crate) const SHARED_NAMES: &[&str] = &[
     "Answer dns lab",
     "Entry config nat",
-    "Event control engine",
+    "Event api engine",
     "Failover cli control",
     "Frame io lab",
     "Header host packet",
@@ -125,10 +120,9 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Node config dns",
     "Packet host nat",
     "Record dns nat",
-    "Request control lab",
+    "Request api lab",
     "Response dns lab",
     "Rule host host",
-    "Server control lab",
     "Settings dns nat",
     "Span config time",
     "State config host nat",

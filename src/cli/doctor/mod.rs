@@ -11,9 +11,10 @@ use clap::{Args, Subcommand};
 
 use super::target::{self, InstanceSelector};
 use super::{ConfigFile, Failure, print};
+use crate::api::Request;
+use crate::api::client::ClientError;
+use crate::api::{EffectiveConfig, Status};
 use crate::config::{self, Config};
-use crate::control::admin::{ClientError, Request};
-use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
 use report::DoctorReport;
 
@@ -92,7 +93,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
         Some(file) if !arguments.target.is_named() => {
             let socket = &file.admin.socket;
             match target::ask_at(socket, &Request::Status)
-                .and_then(|status| Ok((status, target::ask_at(socket, &Request::Setup)?)))
+                .and_then(|status| Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?)))
             {
                 Ok(answers) => Some(answers),
                 Err(error) => {
@@ -101,9 +102,10 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
                 }
             }
         }
-        Some(_) | None => {
-            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::Setup)?))
-        }
+        Some(_) | None => Some((
+            arguments.target.ask(&Request::Status)?,
+            arguments.target.ask(&Request::EffectiveConfig)?,
+        )),
     };
     let (config, routing_ids) = match asked {
         Some((status, setup)) => {
