@@ -3,13 +3,14 @@
 //!
 //! The control thread sweeps the table in slices; what is to be said waits in `NotificationQueue` until a worker sends it.
 
+use crate::nat::context::WorkerContext;
 use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::nat::tracking::tcp_window::TcpSequences;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::packet::{ChecksumMode, IcmpErrorKind, TcpFlags, Tuple, builder, icmp_error, parse};
 use crate::time::Tick;
 
@@ -74,13 +75,13 @@ impl Translator {
     }
 
     /// Leaves some of what waits in [`WorkerContext::outbox`]. One worker does it for all.
-    pub(crate) fn send_notifications(&self, lane: &mut WorkerContext) {
-        if lane.worker != 0 || self.notifications.is_empty() {
+    pub(crate) fn send_notifications(&self, context: &mut WorkerContext) {
+        if context.worker != 0 || self.notifications.is_empty() {
             return;
         }
         let packets = self.notifications.take(BATCH_SIZE);
-        lane.counters.failover_notifications += packets.len() as u64;
-        lane.outbox.extend(packets);
+        context.counters.failover_notifications += packets.len() as u64;
+        context.outbox.extend(packets);
     }
 
     fn is_in_scope(&self, affected: TeardownScope, session: &SessionInfo) -> bool {
