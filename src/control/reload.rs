@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::engine;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
-use crate::nat::{TeardownScope, Translator};
+use crate::nat::{EndReason, Filter, TableCursor, Translator};
 use crate::time::Tick;
 
 use super::events::Events;
@@ -112,8 +112,13 @@ impl Reloader {
         let now =
             Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
         let before = engine::swap_policy(&self.nat, Arc::clone(&now));
-        // The inside is told of those that lost their address.
-        let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
+        // First the sessions that lost their address, because their inside hosts are notified.
+        let (filter, reason) = (Filter::address_removed(), EndReason::AddressRemoved);
+        let (mut ended, mut next) = (0, Some(TableCursor::default()));
+        while let Some(from) = next {
+            let slice = now.end_matching(&filter, reason, from, Tick::now());
+            (ended, next) = (ended + slice.ended, slice.next);
+        }
         ended + now.enforce(&before, Tick::now())
     }
 

@@ -29,11 +29,16 @@ impl Forwards {
 
     /// The server endpoint behind a published one.
     pub(crate) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
-        self.by_external.get(&external.address)?.iter().find_map(|forward| {
+        let forward = self.forward_at(protocol, external)?;
+        let distance = external.port - forward.ports.0;
+        Some(Endpoint::new(forward.to_address, forward.to_port + distance))
+    }
+
+    /// The forward that publishes an external endpoint.
+    pub(crate) fn forward_at(&self, protocol: Protocol, external: Endpoint) -> Option<&Forward> {
+        self.by_external.get(&external.address)?.iter().find(|forward| {
             let (first, last) = forward.ports;
-            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port)).then(
-                || Endpoint::new(forward.to_address, forward.to_port + (external.port - first)),
-            )
+            forward.protocol.covers(protocol) && (first..=last).contains(&external.port)
         })
     }
 

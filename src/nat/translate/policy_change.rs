@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::settings::Settings;
 use crate::nat::table::session::{EndpointKind, SessionKind};
-use crate::nat::table::{SessionId, SessionInfo};
+use crate::nat::table::{EndReason, Filter, SessionInfo, TableCursor};
 use crate::nat::translator::{Translator, dynamic_addresses, externals};
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
@@ -62,27 +62,17 @@ impl Translator {
 
     /// Ends every session that the rules do not allow.
     fn end_disallowed(&self, now: Tick) -> usize {
-        let mut doomed: Vec<SessionId> = Vec::new();
-        let mut ended = 0;
-        let mut place = Some((0, 0));
-        while let Some(from) = place {
-            place = self.table.list(from, SLICE, |session| {
-                if !self.permits(&session) {
-                    doomed.push(session.id);
-                }
-            });
-            for id in doomed.drain(..) {
-                if let Some(session) = self.table.end(id) {
-                    self.release(&session, now);
-                    ended += 1;
-                }
-            }
+        let (filter, reason) = (Filter::disallowed(), EndReason::PolicyChanged);
+        let (mut ended, mut next) = (0, Some(TableCursor::default()));
+        while let Some(from) = next {
+            let slice = self.end_matching(&filter, reason, from, now);
+            (ended, next) = (ended + slice.ended, slice.next);
         }
         ended
     }
 
     /// Whether a session could begin, as it is, by the rules.
-    fn permits(&self, session: &SessionInfo) -> bool {
+    pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;
         }
@@ -138,5 +128,3 @@ fn published_ports(settings: &Settings) -> HashSet<(Protocol, Endpoint)> {
 
 /// Each fails only when a mapping wins the port in a moment's race. If all do, the forward still wins every packet.
 const RESERVE_TRIES: usize = 16;
-/// Records looked at under one lock.
-const SLICE: u32 = 1024;
