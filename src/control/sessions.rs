@@ -18,7 +18,7 @@ fn view(nat: &Translator, session: &SessionInfo, now: Tick) -> SessionView {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),
     };
-    let uplink = nat.settings().uplinks.get(usize::from(session.uplink));
+    let uplink = nat.policy().uplinks.get(usize::from(session.uplink));
     SessionView {
         protocol: session.original.protocol.to_string(),
         state: session.state.name().to_owned(),

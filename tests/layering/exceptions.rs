@@ -88,7 +88,6 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "src/config/emit.rs from",
     "src/config/forwards.rs published_endpoints",
     "src/control/lifecycle.rs run_box",
-    "src/control/settings.rs settings",
     "src/dns/update.rs follow",
 ];
 
@@ -113,7 +112,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Request api lab",
     "Response dns lab",
     "Rule host host",
-    "Settings dns nat",
     "Span config time",
     "State config host nat",
     "Tun config io",
@@ -130,9 +128,11 @@ pub(crate) const FAMILIES: &[Family] = &[
             "Forward",
             "ForwardProtocol",
             "HashBy",
+            "Limits",
             "MssClamp",
             "NoNatRule",
             "OutboundRule",
+            "PortRange",
             "Timeouts",
         ],
     },

@@ -62,14 +62,24 @@ impl Translator {
         from: TableCursor,
         now: Tick,
     ) -> EndedSlice {
+        self.end_first_match(&[(filter.clone(), reason)], from, now)
+    }
+
+    /// Ends the sessions that match any filter among the next slice of the table, for the reason of the
+    /// first one that they match.
+    pub(crate) fn end_first_match(
+        &self,
+        filters: &[(Filter, EndReason)],
+        from: TableCursor,
+        now: Tick,
+    ) -> EndedSlice {
         let mut doomed = Vec::new();
         let next = self.table.list(from, SLICE, |session| {
-            if self.matches(filter, &session) {
-                doomed.push(session);
-            }
+            let reason = filters.iter().find(|(filter, _)| self.matches(filter, &session));
+            doomed.extend(reason.map(|(_, reason)| (session, *reason)));
         });
-        let ended = doomed.iter().filter(|session| self.end_one(session, reason, now)).count();
-        EndedSlice { ended, next }
+        let ends = |(session, reason): &&(_, _)| self.end_one(session, *reason, now);
+        EndedSlice { ended: doomed.iter().filter(ends).count(), next }
     }
 
     /// Ends a session and releases its resources; false if the session has ended in the meantime.
@@ -161,3 +171,6 @@ const SLICE: u32 = 1024;
 /// Slices of a page. A page of a large and empty table ends without any session, so that the caller
 /// can do other work.
 const MAX_SLICES: usize = 256;
+
+#[cfg(test)]
+mod tests;
