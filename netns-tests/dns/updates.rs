@@ -169,7 +169,7 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
     // What the box itself may not do any more, its hook may.
     let text = format!(
         "#!/bin/sh\necho $PPID >{log}.helper\n\
-         echo \"$NATBOX_UPLINK $NATBOX_STATE $NATBOX_USABLE_ADDRESSES\" >>{log}\n[ \"$NATBOX_STATE\" = up ] || exit 7\n",
+         echo \"$NATBOX_UPLINK $NATBOX_STATE $NATBOX_UP_ADDRESSES\" >>{log}\n[ \"$NATBOX_STATE\" = up ] || exit 7\n",
         log = log.display()
     );
     fs::write(&hook, text)?;

@@ -46,7 +46,7 @@ pub struct Status {
     /// Packets dropped, by reason; reasons that never occurred are left out.
     pub drops: BTreeMap<String, u64>,
     /// Lines of the log, the mapping log's included, that were lost because nobody read them in time.
-    pub log_lost: u64,
+    pub log_lines_dropped: u64,
     /// Each worker on its own.
     pub workers: Vec<WorkerStatus>,
     /// The name server, if the box has one.
@@ -60,7 +60,7 @@ pub struct EffectiveConfig {
     /// The configuration as a file, with all defaults.
     pub configuration: String,
     /// The numbers of its tables and rules.
-    pub numbers: Numbers,
+    pub routing_ids: Numbers,
 }
 
 /// The TUN device of a box.
@@ -87,11 +87,11 @@ pub struct UplinkStatus {
     /// Whether it is used for what begins.
     pub healthy: bool,
     /// Seconds since it has been so, or not.
-    pub since_seconds: u64,
+    pub state_seconds: u64,
     /// Whether packets can leave by it: its interface is up, has an address, and somebody to give them to.
-    pub carrier: bool,
+    pub link_ready: bool,
     /// Whether it is asked for its health, and not only its interface watched.
-    pub checked: bool,
+    pub health_check: bool,
     /// Smoothed time of an answer; null: there was none yet.
     pub latency_milliseconds: Option<f64>,
     /// Of the last 100 probes; null: there was none yet.
@@ -150,10 +150,10 @@ impl InstanceHandle {
         sessions::page(&self.nat.load(), from, Tick::now())
     }
 
-    pub(super) fn setup(&self) -> EffectiveConfig {
+    pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.written()),
-            numbers: self.reloader.routing_ids(),
+            routing_ids: self.reloader.routing_ids(),
         }
     }
 
@@ -188,7 +188,7 @@ impl InstanceHandle {
             mappings: nat.mappings(),
             totals: by_name(&totals),
             drops: drops(&totals),
-            log_lost: nat.mapping_events_lost() + logging::lost_lines(),
+            log_lines_dropped: nat.mapping_events_lost() + logging::lost_lines(),
             workers: workers
                 .iter()
                 .map(|counters| WorkerStatus {
@@ -207,9 +207,9 @@ fn uplink((settings, line): (&Uplink, &UplinkHealth)) -> UplinkStatus {
         interface: settings.interface.clone(),
         address: settings.addresses.first().copied(),
         healthy: line.is_healthy(),
-        since_seconds: line.since().elapsed().as_secs(),
-        carrier: line.has_carrier(),
-        checked: settings.health.is_some(),
+        state_seconds: line.since().elapsed().as_secs(),
+        link_ready: line.has_carrier(),
+        health_check: settings.health.is_some(),
         latency_milliseconds: line.latency().map(|latency| latency.as_secs_f64() * 1000.0),
         loss_percent: line.loss().map(|share| share * 100.0),
     }

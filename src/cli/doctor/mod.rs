@@ -92,7 +92,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
         Some(file) if !arguments.target.is_named() => {
             let socket = &file.admin.socket;
             match target::ask_at(socket, &Request::Status)
-                .and_then(|status| Ok((status, target::ask_at(socket, &Request::Setup)?)))
+                .and_then(|status| Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?)))
             {
                 Ok(answers) => Some(answers),
                 Err(error) => {
@@ -102,12 +102,12 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
             }
         }
         Some(_) | None => {
-            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::Setup)?))
+            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::EffectiveConfig)?))
         }
     };
     let (config, numbers) = match asked {
         Some((status, setup)) => {
-            let EffectiveConfig { configuration, numbers } = setup;
+            let EffectiveConfig { configuration, routing_ids } = setup;
             let lived_by = config::parse("the box's own configuration", &configuration)
                 .map_err(Failure::bug)?
                 .config;
@@ -116,7 +116,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
             let up = doctor::interfaces_up().map_err(Failure::environment)?;
             findings.extend(status::evaluate(&status, &up));
             findings.extend(file.as_ref().and_then(|file| drift(file, &lived_by)));
-            (file.unwrap_or(lived_by), Some(numbers))
+            (file.unwrap_or(lived_by), Some(routing_ids))
         }
         None => (file.unwrap_or_else(|| unreachable!("without a file a box has answered")), None),
     };

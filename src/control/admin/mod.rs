@@ -26,8 +26,8 @@ pub enum Request {
         #[serde(default)]
         from: SessionCursor,
     },
-    /// Asks for [`super::Setup`].
-    Setup,
+    /// Asks for [`super::EffectiveConfig`].
+    EffectiveConfig,
     /// Asks for what happened and what will: an answer of many lines, each a [`super::Event`], after which the connection ends.
     Events {
         /// Whether to go on with what will happen, until the box ends.

@@ -147,7 +147,7 @@ async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()>
         let answer = match serde_json::from_slice(&line) {
             Ok(Request::Status) => to_json(&source.status()),
             Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
-            Ok(Request::Setup) => to_json(&source.setup()),
+            Ok(Request::EffectiveConfig) => to_json(&source.effective_config()),
             Ok(Request::Events { follow }) => {
                 return tell_events(reader, writer, source, follow).await;
             }
