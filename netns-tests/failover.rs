@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Connection, Server, connect};
-use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
+use natbox::lab::http::{Connection, HttpServer, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
 
@@ -28,14 +28,15 @@ pub const LOSE: u32 = 3;
 /// What a busy machine may add to a time that is measured.
 pub const SLACK: Duration = Duration::from_millis(600);
 
-fn site() -> Result<(Site, Server)> {
+fn site() -> Result<(Site, HttpServer)> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
         mbit: None,
         one_network: false,
     })?;
-    let outside = Server::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
+    let outside =
+        HttpServer::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
     Ok((site, outside))
 }
 
@@ -62,13 +63,13 @@ impl Talk {
         let mut talks = Vec::new();
         wait_for("connections over both lines", || {
             talks.push(Talk::new(site)?);
-            let over = |uplink: &Uplink| talks.iter().any(|talk| talk.over(uplink));
+            let over = |uplink: &TopologyUplink| talks.iter().any(|talk| talk.over(uplink));
             Ok((talks.len() >= 8 && site.topology.uplinks.iter().all(over)).then_some(()))
         })?;
         Ok(talks)
     }
 
-    fn over(&self, uplink: &Uplink) -> bool {
+    fn over(&self, uplink: &TopologyUplink) -> bool {
         self.external == uplink.published
     }
 
@@ -90,13 +91,13 @@ fn wait_until_healthy(natbox: &NatBox, uplink: usize, healthy: bool) -> Result<(
 }
 
 /// The router at the other end dies without a word, or is mended.
-pub fn set_router(uplink: &Uplink, alive: bool) -> Result<()> {
+pub fn set_router(uplink: &TopologyUplink, alive: bool) -> Result<()> {
     let gateway = format!("{}/24", uplink.gateway);
     uplink.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
     Ok(())
 }
 
-pub fn set_carrier(uplink: &Uplink, up: bool) -> Result<()> {
+pub fn set_carrier(uplink: &TopologyUplink, up: bool) -> Result<()> {
     Ok(uplink.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
 }
 
@@ -312,7 +313,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 {
     let (site, _outside) = site()?;
     let uplink = site.uplink(1);
-    let _web = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let _web = HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config =
         site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
     let natbox = site.start(0, &config)?;
@@ -359,7 +360,7 @@ fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =
-        Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
+        HttpServer::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
     let prefix = &site.uplink(0).prefix;
     let config = site
         .three_legged_config()

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use natbox::control::Reloaded;
 use natbox::control::admin::{self, Request};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Server, connect};
-use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
+use natbox::lab::http::{HttpServer, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Site, TIMEOUT, listen, wait_for};
 
@@ -16,14 +16,15 @@ use crate::lab::{BoxConfig, Site, TIMEOUT, listen, wait_for};
 const WEB: u16 = 80;
 
 /// Two lines, with the web server published on both.
-fn site() -> Result<(Site, Server, BoxConfig)> {
+fn site() -> Result<(Site, HttpServer, BoxConfig)> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
         mbit: None,
         one_network: false,
     })?;
-    let server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let server =
+        HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     Ok((site, server, config))
 }
@@ -40,12 +41,12 @@ fn wait_to_fetch(site: &Site, address: Ipv4Addr) -> Result<()> {
     wait_for(&format!("the page at {address}"), || Ok(fetch(site, address, WEB).ok()))
 }
 
-fn ip(uplink: &Uplink, arguments: &str) -> Result<()> {
+fn ip(uplink: &TopologyUplink, arguments: &str) -> Result<()> {
     Ok(uplink.natbox.ip(&arguments.split(' ').collect::<Vec<_>>())?)
 }
 
 /// Sets the box's interface of a line, whose routes and addresses stay, if it is not to be deleted.
-fn set(uplink: &Uplink, state: &str) -> Result<()> {
+fn set(uplink: &TopologyUplink, state: &str) -> Result<()> {
     ip(uplink, &format!("link set {} {state}", uplink.interface))
 }
 
@@ -54,7 +55,7 @@ fn is_healthy(natbox: &NatBox, uplink: usize) -> Result<bool> {
 }
 
 /// A packet of the line's address that comes out of the TUN, by the kernel's word.
-fn way_out(uplink: &Uplink) -> Result<String> {
+fn way_out(uplink: &TopologyUplink) -> Result<String> {
     let (client, from) = (CLIENTS[0].to_string(), uplink.published.to_string());
     let way = uplink.natbox.ip_output(&["route", "get", &client, "from", &from, "iif", "nb1"]);
     Ok(way.unwrap_or_else(|error| error.to_string()))

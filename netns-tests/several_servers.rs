@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpRequest, HttpServer};
 use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
@@ -29,10 +29,10 @@ fn each_server_answers_on_both_uplinks(private: Private) -> Result<()> {
             .iter()
             .map(|address| listen(&server.namespace, *address, 80))
             .collect::<Result<_>>()?;
-        let handler: Handler = Arc::new(move |request: &Request| {
-            Some(Answer::text(200, format!("server {number} to {}", request.peer)))
+        let handler: HttpHandler = Arc::new(move |request: &HttpRequest| {
+            Some(HttpAnswer::text(200, format!("server {number} to {}", request.peer)))
         });
-        servers.push(Server::start(listeners, Some(handler))?);
+        servers.push(HttpServer::start(listeners, Some(handler))?);
     }
     let mut boxes = Vec::new();
     for uplink in [0, 1] {

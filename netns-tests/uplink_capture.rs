@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Server, connect};
+use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, listen, wait_for};
@@ -45,7 +45,7 @@ fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
 fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let _natbox = site.start(1, &site.web_config(1))?;
-    let _web = Server::start(vec![listen(site.server(), site.server_address(1), 80)?], None)?;
+    let _web = HttpServer::start(vec![listen(site.server(), site.server_address(1), 80)?], None)?;
     // The host of box 1 is a plain router here, and the server's table for line 2 names it.
     site.uplink(0).natbox.sysctl("net/ipv4/ip_forward", "1")?;
     let wrong = site.uplink(0).inside.to_string();

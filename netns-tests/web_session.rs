@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpRequest, HttpServer};
 use natbox::lab::topology::{CLIENTS, Private, ThreeLeggedPlan};
 
 use crate::lab::{Site, curl, listen};
@@ -37,7 +37,7 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
         .iter()
         .map(|address| listen(site.server(), *address, 80))
         .collect::<Result<_>>()?;
-    let _server = Server::start(listeners, Some(login_handler()))?;
+    let _server = HttpServer::start(listeners, Some(login_handler()))?;
 
     let jar = site.lab.directory().join("cookies").display().to_string();
     // One name for both lines, as DNS would give it; the address decides on the line.
@@ -63,24 +63,24 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
 }
 
 /// `/login` hands out a cookie that is bound to the address it was handed to; `/private` wants both.
-fn login_handler() -> Handler {
+fn login_handler() -> HttpHandler {
     let sessions: Mutex<HashMap<String, Ipv4Addr>> = Mutex::default();
-    Arc::new(move |request: &Request| {
+    Arc::new(move |request: &HttpRequest| {
         let mut sessions = sessions.lock().ok()?;
         match request.path.as_str() {
             "/login" => {
                 let id = format!("{:04}", sessions.len());
                 let cookie = ("Set-Cookie".to_owned(), format!("id={id}"));
                 sessions.insert(id, request.peer);
-                Some(Answer { headers: vec![cookie], ..Answer::text(200, "hello") })
+                Some(HttpAnswer { headers: vec![cookie], ..HttpAnswer::text(200, "hello") })
             }
             "/private" => {
                 let id = request.header("cookie").and_then(|cookie| cookie.strip_prefix("id="));
                 match id.and_then(|id| sessions.get(id)) {
                     Some(owner) if *owner == request.peer => {
-                        Some(Answer::text(200, format!("welcome back, {owner}")))
+                        Some(HttpAnswer::text(200, format!("welcome back, {owner}")))
                     }
-                    Some(_) | None => Some(Answer::text(403, "not your session")),
+                    Some(_) | None => Some(HttpAnswer::text(403, "not your session")),
                 }
             }
             _ => None,

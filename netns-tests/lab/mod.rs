@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::capture::{Expected, UplinkCapture};
+use natbox::lab::capture::{ExpectedReplies, UplinkCapture};
 use natbox::lab::interrupt::Interrupt;
 use natbox::lab::topology::{
-    Attachment, Private, ThreeLeggedPlan, Topology, TwoBoxPlan, Uplink, own_interface,
+    Attachment, Private, ThreeLeggedPlan, Topology, TopologyUplink, TwoBoxPlan, own_interface,
 };
 use natbox::lab::{Lab, LabError, Namespace};
 
@@ -61,7 +61,7 @@ impl Site {
         Ok(Site { topology, lab })
     }
 
-    pub fn uplink(&self, number: usize) -> &Uplink {
+    pub fn uplink(&self, number: usize) -> &TopologyUplink {
         &self.topology.uplinks[number]
     }
 
@@ -91,7 +91,7 @@ impl Site {
 
     fn config_of(&self, uplinks: Range<usize>) -> BoxConfig {
         let uplink = |number: usize| {
-            let Uplink { interface, published, gateway, .. } = self.uplink(number);
+            let TopologyUplink { interface, published, gateway, .. } = self.uplink(number);
             let name = number + 1;
             format!(
                 "{{ name: isp{name}, interface: {interface}, addresses: [{published}], gateway: {gateway} }}"
@@ -143,7 +143,7 @@ impl Site {
     /// The same for other ports.
     pub fn watch_ports(&self, uplink: usize, ports: &'static [u16]) -> Result<UplinkCapture> {
         let uplink = self.uplink(uplink);
-        let expected = Expected {
+        let expected = ExpectedReplies {
             sender: uplink.sender,
             own: uplink.outside,
             published: uplink.published,

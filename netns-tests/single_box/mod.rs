@@ -175,7 +175,7 @@ impl SingleBox {
     }
 
     /// The built-in web server on [`SERVER`].
-    pub fn serve(&self) -> http::Server {
+    pub fn serve(&self) -> http::HttpServer {
         serve(&self.server, SERVER, WEB)
     }
 
@@ -212,9 +212,9 @@ impl SingleBox {
 }
 
 /// The built-in web server on an address of a namespace.
-pub fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::Server {
+pub fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::HttpServer {
     let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
-    http::Server::start(vec![listener], None).unwrap()
+    http::HttpServer::start(vec![listener], None).unwrap()
 }
 
 /// A configuration; its `Display` is the YAML.

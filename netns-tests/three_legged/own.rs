@@ -1,7 +1,7 @@
 //! What the box's host itself says over its lines: its answers at published addresses that are its own, and its errors.
 
 use anyhow::{Context, Result, ensure};
-use natbox::lab::http::{Server, connect};
+use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, legs, serve_page, services};
@@ -23,7 +23,7 @@ fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Resul
         .iter()
         .map(|uplink| listen(&uplink.natbox, uplink.published, OWN))
         .collect::<Result<Vec<_>>>()?;
-    let _own = Server::start(own, None)?;
+    let _own = HttpServer::start(own, None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     let _natbox = site.start(0, &config)?;
     let watches = [site.watch_ports(0, &[WEB, OWN])?, site.watch_ports(1, &[WEB, OWN])?];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::Server;
+use natbox::lab::http::HttpServer;
 use natbox::lab::interrupt::Interrupt;
 use natbox::lab::load;
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
@@ -33,7 +33,7 @@ fn two_three_and_four_uplinks_add_up() -> Result<()> {
             one_network: false,
         })?;
         let _server =
-            Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+            HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
         let _natbox = site.start(0, &services(&site))?;
         let targets: Vec<_> =
             site.topology.uplinks.iter().map(|uplink| uplink.endpoint(WEB)).collect();

@@ -1,5 +1,6 @@
-//! `natbox demo`: one server on two lines, in network namespaces on this machine, with a measured report.
-//! A scenario says with which boxes. Namespaces, servers, downloads and captures are those of [`crate::lab`].
+//! `natbox demo`: one server on two uplinks, in network namespaces on this machine, with a measured
+//! report. A scenario chooses the instances. [`crate::lab`] provides namespaces, servers, downloads
+//! and captures.
 //!
 //! ```text
 //! scenario    in what the scenarios differ
@@ -7,8 +8,8 @@
 //! report      the findings
 //! ```
 //!
-//! Everything but the boxes runs in this process. The boxes are real `natbox run` processes with copies of the
-//! published configuration files.
+//! Everything except the instances runs in this process. The instances are `natbox run` processes
+//! with copies of the published configuration files.
 
 pub mod failover;
 pub mod report;
@@ -24,13 +25,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::lab::boxes::{BoxError, NatBox};
-use crate::lab::capture::{Expected, SETTLE, UplinkCapture};
+use crate::lab::capture::{ExpectedReplies, SETTLE, UplinkCapture};
 use crate::lab::interrupt::{Interrupt, Interrupted};
 use crate::lab::load::{self, LoadError};
-use crate::lab::topology::{CLIENTS, Topology, Uplink};
+use crate::lab::topology::{CLIENTS, Topology, TopologyUplink};
 use crate::lab::{Lab, LabError, http};
 use anyhow::anyhow;
-use failover::Failover;
+use failover::FailoverReport;
 use report::{DemoReport, ScenarioReport, UplinkReport};
 use scenario::{Scenario, ScenarioSpec};
 
@@ -39,43 +40,43 @@ use super::{Failure, warn};
 /// Port of the web server, outside and inside.
 const PORT: u16 = 80;
 
-/// How often the demo looks for Enter while it is kept running.
+/// Interval at which the demo checks for Enter while everything keeps running.
 const KEEP_POLL: Duration = Duration::from_millis(100);
 
 /// Arguments of `natbox demo`.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
+pub struct DemoArguments {
     #[command(flatten)]
     options: DemoOptions,
-    /// Another scenario than that of two boxes
+    /// Scenario other than that of two instances
     #[command(subcommand)]
     scenario: Option<Scenario>,
 }
 
-/// Options of every scenario; they may stand before or behind its name.
+/// Options of every scenario. They may precede or follow its name.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoOptions {
     /// Print the report as JSON (progress goes to standard error)
     #[arg(long, global = true)]
     pub json: bool,
-    /// Rate that each line is shaped to, in Mbit/s, both directions
+    /// Rate limit of each uplink in both directions, in Mbit/s
     #[arg(long, global = true, value_name = "MBIT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(5..=1000))]
     pub rate: u32,
     /// Length of each of the three measurements, in seconds
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub seconds: u32,
-    /// Leave everything running afterwards to look around, until Enter or Ctrl-C
+    /// Keep everything running after the report, until Enter or Ctrl-C
     #[arg(long, global = true)]
     pub keep: bool,
 }
 
-/// Why the demo could not be shown.
+/// The reason why the demo could not run.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     /// The namespaces could not be built.
     #[error(transparent)]
     Lab(LabError),
-    /// A box did not start or answer.
+    /// An instance did not start or answer.
     #[error(transparent)]
     Box(BoxError),
     /// A download failed.
@@ -84,7 +85,7 @@ enum DemoError {
     /// The report could not be printed.
     #[error("cannot print the report")]
     Output(#[source] io::Error),
-    /// A signal ended it.
+    /// A signal ended the demo.
     #[error(transparent)]
     Interrupted(Interrupted),
 }
@@ -101,7 +102,7 @@ impl From<Interrupted> for DemoError {
     }
 }
 
-// A signal is a signal, wherever it was noticed.
+// A signal stays a signal, whichever layer noticed the signal.
 impl From<BoxError> for DemoError {
     fn from(error: BoxError) -> DemoError {
         if let BoxError::Interrupted(signal) = error {
@@ -122,37 +123,40 @@ impl From<LoadError> for DemoError {
     }
 }
 
-/// Shows the demo. Exit code 0: the lines add up, no reply on the wrong line, client addresses preserved; 1: not so,
-/// and the report says what; 128 and the signal's number after a signal, as shells do.
+/// Runs the demo. Exit code 0: the bandwidths add up, every reply used its own uplink, and the
+/// server saw the clients' addresses. Exit code 1: an expectation failed, and the report says
+/// which. After a signal the exit code is 128 and the signal's number, as in shells.
 ///
 /// # Errors
-/// The environment's for what the machine lacks or does wrong; a bug when the demo itself panicked. Nothing is left
-/// behind in any case.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// An environment error when the machine lacks something or fails. A bug when the demo panicked.
+/// The demo removes everything in each case.
+pub fn run(arguments: &DemoArguments) -> Result<ExitCode, Failure> {
     let (options, spec) = (&arguments.options, ScenarioSpec::of(arguments.scenario));
     crate::lab::check_host().map_err(Failure::environment)?;
     let interrupt = Interrupt::listen().map_err(Failure::environment)?;
-    let screen = Screen { errors: options.json, line_open: Cell::new(false) };
-    // The program's own hook ends the process at once, which would leave the namespaces to the next start.
+    let screen = Screen { errors: options.json, unfinished: Cell::new(false) };
+    // The program's own hook would end the process at once and leave the namespaces behind.
     std::panic::set_hook(Box::new(|panic| {
-        warn(&format!("natbox: a bug, please report it: {panic}"))
+        warn(&format!("natbox: bug, please report it: {panic}"))
     }));
     let outcome =
         std::panic::catch_unwind(AssertUnwindSafe(|| show(spec, options, &interrupt, &screen)));
-    // The last message begins a line of its own.
+    // The last message begins on a line of its own.
     screen.end_line();
     match outcome {
         Ok(Ok(code)) => Ok(code),
         Ok(Err(DemoError::Interrupted(signal))) => {
-            warn(&format!("natbox: {signal}; everything that the demo had set up is removed"));
+            warn(&format!("natbox: {signal}; the demo has removed everything that it had set up"));
             Ok(ExitCode::from(128 + signal.number))
         }
         Ok(Err(error)) => Err(Failure::environment(error)),
-        Err(_) => Err(Failure::bug(anyhow!("the demo panicked; what it had set up is removed"))),
+        Err(_) => Err(Failure::bug(anyhow!(
+            "the demo panicked; it has removed everything that it had set up"
+        ))),
     }
 }
 
-/// [`run`], up to and including the clean-up.
+/// Runs the demo up to and including the clean-up.
 fn show(
     spec: &ScenarioSpec,
     options: &DemoOptions,
@@ -165,7 +169,7 @@ fn show(
         false => None,
         true => Some(failover::play(&stage.topology, &stage.boxes[0], interrupt, screen)?),
     };
-    report.add_problems(failover.iter().flat_map(Failover::problems));
+    report.add_problems(failover.iter().flat_map(FailoverReport::problems));
     print_report(spec, &report, failover.as_ref(), options.json).map_err(DemoError::Output)?;
     if options.keep {
         stage.keep(interrupt, screen)?;
@@ -176,16 +180,16 @@ fn show(
 fn print_report(
     spec: &ScenarioSpec,
     report: &DemoReport,
-    failover: Option<&Failover>,
+    failover: Option<&FailoverReport>,
     json: bool,
 ) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match (json, spec.name) {
         (true, None) => writeln!(out, "{}", serde_json::to_string_pretty(report)?),
         (true, Some(scenario)) => {
-            let told =
+            let report =
                 ScenarioReport { scenario, uplinks_count: report.uplinks.len(), failover, report };
-            writeln!(out, "{}", serde_json::to_string_pretty(&told)?)
+            writeln!(out, "{}", serde_json::to_string_pretty(&report)?)
         }
         (false, _) => {
             let more =
@@ -195,18 +199,18 @@ fn print_report(
     }
 }
 
-/// Where progress is shown.
+/// The place where progress is shown.
 struct Screen {
-    /// On standard error, because standard output is for a program.
+    /// True: standard error, because another program reads standard output.
     errors: bool,
     /// Whether the last text did not end its line.
-    line_open: Cell<bool>,
+    unfinished: Cell<bool>,
 }
 
 impl Screen {
-    /// Shows text as it is. Progress that cannot be shown is no reason to stop.
+    /// Shows text as it is. A failure to show progress does not stop the demo.
     fn show(&self, text: &str) {
-        self.line_open.set(!text.ends_with('\n'));
+        self.unfinished.set(!text.ends_with('\n'));
         let _ = match self.errors {
             true => io::stderr().write_all(text.as_bytes()),
             false => io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()),
@@ -214,18 +218,19 @@ impl Screen {
     }
 
     fn end_line(&self) {
-        if self.line_open.get() {
+        if self.unfinished.get() {
             self.show("\n");
         }
     }
 }
 
-/// Everything that is set up. Fields are dropped in this order: nothing outlives what it uses.
+/// Everything that is set up. The fields are dropped in this order, so that nothing outlives what
+/// it uses.
 struct Stage {
     boxes: Vec<NatBox>,
-    server: http::Server,
+    server: http::HttpServer,
     topology: Topology,
-    /// Kept for its directory.
+    /// Keeps the directory.
     _lab: Lab,
 }
 
@@ -255,7 +260,7 @@ impl Stage {
             listeners.collect::<io::Result<Vec<_>>>()
         })?;
         let listeners = listeners.map_err(LabError::system("listen on the server's addresses"))?;
-        let server = http::Server::start(listeners, None)
+        let server = http::HttpServer::start(listeners, None)
             .map_err(LabError::system("start the web server"))?;
 
         let program =
@@ -287,7 +292,7 @@ impl Stage {
             .collect::<Result<Vec<_>, _>>()?;
         let frames_before = frames(uplinks)?;
 
-        screen.show("  every client asks for its own address over each line ... ");
+        screen.show("  each client asks for its own address over each uplink ... ");
         let (seen, each_its_own) = self.seen_addresses(interrupt)?;
         screen.show(&format!("{} addresses seen\n", seen.len()));
 
@@ -303,7 +308,7 @@ impl Stage {
         for (uplink, target) in uplinks.iter().zip(&targets) {
             alone.extend(download(&format!("{} alone", uplink.name), &[*target])?);
         }
-        let together = download("both lines", &targets)?;
+        let together = download("both uplinks", &targets)?;
 
         interrupt.pause(SETTLE)?;
         let frames_after = frames(uplinks)?;
@@ -318,13 +323,14 @@ impl Stage {
         let mut reports = Vec::new();
         for (number, watch) in watches.into_iter().enumerate() {
             let counts = watch.finish();
-            // Frames that arrived between the counter's reading and the end of the capture make no negative miss.
+            // Frames that arrive between the reading of the counter and the end of the capture make
+            // no negative count.
             capture_missed +=
                 (frames_after[number] - frames_before[number]).saturating_sub(counts.frames);
             reports.push(UplinkReport {
                 alone_mbit: alone[number],
                 together_mbit: together[number],
-                // A box of several lines counts them together.
+                // An instance with several uplinks counts their sessions together.
                 sessions: created.get(number).copied().filter(|_| created.len() == uplinks.len()),
                 replies: counts.replies,
                 wrong_uplink_replies: counts.wrong,
@@ -335,7 +341,8 @@ impl Stage {
         let report = DemoReport {
             uplinks: reports,
             client_addresses: CLIENTS.into(),
-            // Both what it told each client and whom it has served since.
+            // The addresses that the server reported to clients, and those that it has served
+            // since.
             client_addresses_seen: &seen | &self.server.peers(),
             capture_missed,
             rate_mbit: options.rate,
@@ -351,8 +358,8 @@ impl Stage {
         Ok(report.finish())
     }
 
-    /// What the server tells each client, over each line, about where it comes from, and whether each was told its
-    /// own address.
+    /// Asks the server from each client over each uplink for the client's address. Returns all
+    /// reported addresses, and whether each client was told its own.
     fn seen_addresses(
         &self,
         interrupt: &Interrupt,
@@ -370,10 +377,10 @@ impl Stage {
         Ok((all, each_its_own))
     }
 
-    /// Leaves everything as it is until Enter or a signal, which is how this is meant to end and no failure.
+    /// Keeps everything running until Enter or a signal. Both are the regular end.
     fn keep(&self, interrupt: &Interrupt, screen: &Screen) -> Result<(), DemoError> {
         let Topology { client, uplinks, servers, .. } = &self.topology;
-        screen.show("\nLeft running. To look around, in another shell:\n");
+        screen.show("\nEverything keeps running. Commands to try in another shell:\n");
         screen.show(&format!(
             "  ip netns exec {} curl http://{}/\n",
             client.name(),
@@ -384,11 +391,11 @@ impl Stage {
             screen.show(&format!("  natbox status --socket {}\n", started.socket().display()));
             screen.show(&format!("  ip netns exec {} bash\n", uplink.natbox.name()));
         }
-        screen.show("Enter or Ctrl-C removes it all. ");
+        screen.show("Enter or Ctrl-C removes everything. ");
         let (sender, enter) = crossbeam_channel::bounded(1);
-        // Never joined: it waits for a line that may not come, and ends with the process.
+        // Never joined: the thread waits for a line that may not come, and ends with the process.
         let reader = thread::Builder::new().spawn(move || {
-            // End of input is not Enter: with no terminal there is only the signal.
+            // End of input is not Enter. Without a terminal only a signal ends the demo.
             if io::stdin().lock().read_line(&mut String::new()).is_ok_and(|length| length > 0) {
                 let _ = sender.send(());
             } else {
@@ -401,8 +408,8 @@ impl Stage {
     }
 }
 
-/// A report on a line of which nothing is measured yet.
-fn blank(topology: &Topology, number: usize, uplink: &Uplink) -> UplinkReport {
+/// Makes a report on an uplink without measurements.
+fn blank(topology: &Topology, number: usize, uplink: &TopologyUplink) -> UplinkReport {
     UplinkReport {
         name: uplink.name.to_owned(),
         published: uplink.endpoint(PORT),
@@ -418,9 +425,9 @@ fn blank(topology: &Topology, number: usize, uplink: &Uplink) -> UplinkReport {
     }
 }
 
-/// What the demo's boxes may send to their line: replies from the published web server, and nothing else.
-fn expected(uplink: &Uplink) -> Expected {
-    Expected {
+/// Returns what an instance may send to its uplink: replies of the published web server only.
+fn expected(uplink: &TopologyUplink) -> ExpectedReplies {
+    ExpectedReplies {
         sender: uplink.sender,
         own: uplink.outside,
         published: uplink.published,
@@ -428,9 +435,9 @@ fn expected(uplink: &Uplink) -> Expected {
     }
 }
 
-/// Frames that the providers have received from the boxes.
-fn frames(uplinks: &[Uplink]) -> Result<Vec<u64>, LabError> {
-    uplinks.iter().map(Uplink::frames).collect()
+/// Returns the number of frames that each provider has received from its box.
+fn frames(uplinks: &[TopologyUplink]) -> Result<Vec<u64>, LabError> {
+    uplinks.iter().map(TopologyUplink::frames).collect()
 }
 
 #[cfg(test)]
@@ -438,7 +445,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_noticed_anywhere_is_an_interruption() {
+    fn signal_from_every_layer_is_an_interruption() {
         let signal = Interrupted { number: 15 };
         for error in
             [DemoError::from(BoxError::from(signal)), LoadError::from(signal).into(), signal.into()]

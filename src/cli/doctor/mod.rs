@@ -20,7 +20,7 @@ use report::DoctorReport;
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
+pub struct DoctorArguments {
     #[command(subcommand)]
     what: Option<Subject>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ struct ServerArguments {
 ///
 /// # Errors
 /// The environment's when no box answers, or runs elsewhere; the user's when a configuration is wrong.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {
             let configs = super::load_all(&server.paths)?;
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if report.healthy { super::DONE } else { super::USER }))
 }
 
-fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure> {
+fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Failure> {
     let file = arguments
         .config
         .as_ref()
@@ -101,9 +101,10 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
                 }
             }
         }
-        Some(_) | None => {
-            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::EffectiveConfig)?))
-        }
+        Some(_) | None => Some((
+            arguments.target.ask(&Request::Status)?,
+            arguments.target.ask(&Request::EffectiveConfig)?,
+        )),
     };
     let (config, numbers) = match asked {
         Some((status, setup)) => {
