@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Failure, output};
-use crate::host::plan;
+use crate::host::render;
 
 /// Arguments of `natbox plan`.
 #[derive(Debug, Args)]
@@ -25,6 +25,6 @@ pub struct PlanArguments {
 /// A user error when a configuration is wrong, after all files have been read.
 pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
     let configs = super::load_all(&arguments.paths)?;
-    output::show(arguments.json, &plan::render(&configs), |plan| plan.text())?;
+    output::show(arguments.json, &render::plan(&configs), |plan| plan.text())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -90,7 +90,7 @@ impl Dns {
 impl DnsUpdate {
     /// [`DnsUpdate::algorithm`] if the file gives none.
     pub const DEFAULT_ALGORITHM: Algorithm = Algorithm::HmacSha256;
-    /// [`DnsUpdate::records`] if the file gives none.
+    /// [`DnsUpdate::replace`] if the file gives none.
     pub const DEFAULT_REPLACE: Replace = Replace::All;
 }
 

@@ -116,7 +116,7 @@ pub struct Uplink {
     /// Interface towards the line; never the inside interface.
     pub interface: String,
     /// External addresses, at least one, at most 1024, none inside an inside prefix, none shared between uplinks. Where they
-    /// follow the interface: what it had when it was looked at last, [`Config::at`]; before that `0.0.0.0`.
+    /// follow the interface: what it had when it was looked at last, [`Config::resolve`]; before that `0.0.0.0`.
     pub addresses: Vec<Ipv4Addr>,
     /// The address is the interface's own, whatever it is at the moment.
     pub follows_interface: bool,
@@ -128,7 +128,7 @@ pub struct Uplink {
     pub health: Option<Health>,
     /// What becomes of its sessions when it fails while another line is healthy; default [`OnFailure::Keep`].
     pub on_failure: OnFailure,
-    /// What becomes of sessions that went elsewhere when it is back; default [`Failback::NewOnly`].
+    /// What becomes of sessions that went elsewhere when it is back; default [`Failback::NewSessions`].
     pub failback: Failback,
 }
 
@@ -174,7 +174,7 @@ pub enum Failback {
     /// `new-sessions`: what begins from now on may take it.
     #[default]
     NewSessions,
-    /// `move`: sessions from inside that would take it end as with [`OnFailure::Reset`], so that they begin again on it.
+    /// `reset`: sessions from inside that would take it end as with [`OnFailure::Reset`], so that they begin again on it.
     Reset,
 }
 
@@ -232,16 +232,16 @@ pub struct OutboundRule {
     pub to: Vec<Ipv4Net>,
     /// Indices into [`Config::uplinks`], at least one, no repeats.
     pub uplinks: Vec<usize>,
-    /// What is spread over them; default [`Balance::Endpoint`].
+    /// What is spread over them; default [`HashBy::SourcePort`].
     pub hash_by: HashBy,
 }
 
 /// What is spread over the uplinks of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashBy {
-    /// `endpoint`: each inside address and port by itself.
+    /// `source-port`: each inside address and port by itself.
     SourcePort,
-    /// `host`: each inside address with all its ports.
+    /// `source-address`: each inside address with all its ports.
     SourceAddress,
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use crate::dns::{self, DnsError, Prepared, Service, UplinkState, Uplinks};
-use crate::host::Facts;
+use crate::host::HostFacts;
 
 use super::health;
 use crate::config::{Config, Dns, DnsUpdate, Uplink};
@@ -71,13 +71,14 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
 pub(super) fn listen_at_endpoints(
     prepared: Option<&mut Prepared>,
     config: &Config,
-    facts: &Facts,
+    facts: &HostFacts,
 ) -> Result<Vec<Option<u16>>, DnsError> {
     let mut ports = vec![None; config.uplinks.len()];
     let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else {
         return Ok(ports);
     };
-    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints).enumerate();
+    let uplinks =
+        config.uplinks.iter().zip(&facts.assigned_to_host).zip(&facts.probe_addresses).enumerate();
     for (port, (line, ((uplink, owned), own))) in ports.iter_mut().zip(uplinks) {
         // There nothing needs to be translated, and no session is taken for a question.
         let is_owned = owned.first() == Some(&true)
@@ -98,12 +99,12 @@ impl Running {
     pub(super) fn start(
         prepared: Option<Prepared>,
         config: &Config,
-        facts: &Facts,
+        facts: &HostFacts,
         health: &health::UplinkHealths,
     ) -> Result<Self, DnsError> {
         let healthy: Vec<bool> =
             health.borrow().iter().map(health::UplinkHealth::is_healthy).collect();
-        let lines = lines(config, &facts.own_endpoints, &healthy);
+        let lines = lines(config, &facts.probe_addresses, &healthy);
         let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
         if service.is_some() {
             tracing::info!("DNS follows the lines");

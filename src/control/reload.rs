@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine;
-use crate::host::{Facts, Numbers, Prepared};
+use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::{TeardownScope, Translator};
 use crate::time::Tick;
 
@@ -59,7 +59,7 @@ pub(super) struct Reloader {
     host: RefCell<Host>,
     /// See [`settings::settings`].
     dns: Vec<Option<u16>>,
-    numbers: Numbers,
+    routing_ids: RoutingIds,
     nat: Arc<ArcSwap<Translator>>,
     events: Rc<Events>,
 }
@@ -68,11 +68,11 @@ pub(super) struct Reloader {
 #[derive(Clone)]
 struct Host {
     whereabouts: Vec<Option<DynamicAddress>>,
-    facts: Facts,
+    facts: HostFacts,
 }
 
 impl Host {
-    fn new(config: &Config, facts: &Facts) -> Self {
+    fn new(config: &Config, facts: &HostFacts) -> Self {
         Self { whereabouts: config.dynamic_addresses(), facts: facts.clone() }
     }
 }
@@ -82,19 +82,19 @@ impl Reloader {
     pub(super) fn new(
         path: &Path,
         written: &Config,
-        prepared: &Prepared,
+        prepared: &PlannedHost,
         dns: Vec<Option<u16>>,
         nat: Arc<ArcSwap<Translator>>,
         events: Rc<Events>,
     ) -> Self {
         let host = RefCell::new(Host::new(prepared.config(), prepared.facts()));
-        let numbers = prepared.numbers();
+        let routing_ids = prepared.routing_ids();
         Self {
             path: path.to_owned(),
             file_config: RefCell::new(written.clone()),
             host,
             dns,
-            numbers,
+            routing_ids,
             nat,
             events,
         }
@@ -102,7 +102,7 @@ impl Reloader {
 
     /// Lives by what is known of the host now. `at`: a configuration with the addresses that its interfaces have. Returns how
     /// many sessions ended.
-    pub(super) fn follow(&self, at: &Config, facts: &Facts) -> usize {
+    pub(super) fn follow(&self, at: &Config, facts: &HostFacts) -> usize {
         let host = Host::new(at, facts);
         let before = self.host.replace(host.clone());
         // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
@@ -119,7 +119,7 @@ impl Reloader {
         }
     }
 
-    fn apply(&self, config: &Config, facts: &Facts) -> usize {
+    fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
         let now =
             Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
         let before = engine::swap_policy(&self.nat, Arc::clone(&now));
@@ -139,8 +139,8 @@ impl Reloader {
     }
 
     /// The numbers of its tables and rules.
-    pub(super) fn routing_ids(&self) -> Numbers {
-        self.numbers
+    pub(super) fn routing_ids(&self) -> RoutingIds {
+        self.routing_ids
     }
 
     /// Reads the file again and lives by it.

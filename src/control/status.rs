@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::SharedCounters;
-use crate::host::Numbers;
+use crate::host::RoutingIds;
 use crate::nat::{Counters, Translator};
 use crate::time::Tick;
 
@@ -60,7 +60,7 @@ pub struct EffectiveConfig {
     /// The configuration as a file, with all defaults.
     pub configuration: String,
     /// The numbers of its tables and rules.
-    pub routing_ids: Numbers,
+    pub routing_ids: RoutingIds,
 }
 
 /// The TUN device of a box.

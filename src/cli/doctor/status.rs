@@ -53,7 +53,7 @@ fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
             format!("{name} has failed {state_seconds} s ago: {interface} is down"),
             "nothing goes by this line",
         )
-        .mend([format!("ip link set {interface} up")])
+        .fix([format!("ip link set {interface} up")])
         .advice("if it is up already, see to its cable"),
         (false, true) => Finding::error(
             "uplink",
@@ -180,7 +180,7 @@ mod tests {
         let findings = evaluate(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
         assert_eq!(
-            (of("uplink").severity, of("uplink").mend.as_slice()),
+            (of("uplink").severity, of("uplink").fix.as_slice()),
             (Severity::Error, &["ip link set wan0 up".to_owned()][..])
         );
         for id in ["sessions", "drops", "log"] {
@@ -194,7 +194,7 @@ mod tests {
         );
         bad.uplinks[0].link_ready = true;
         assert!(
-            evaluate(&bad)[0].mend.is_empty() && evaluate(&bad)[0].found.contains("health check")
+            evaluate(&bad)[0].fix.is_empty() && evaluate(&bad)[0].found.contains("health check")
         );
     }
 
@@ -204,7 +204,7 @@ mod tests {
         (status.uplinks[0].healthy, status.uplinks[0].link_ready) = (false, false);
         let findings = evaluate(&status, &["wan0".into()]);
         assert!(
-            findings[0].found.contains("has no address") && findings[0].mend.is_empty(),
+            findings[0].found.contains("has no address") && findings[0].fix.is_empty(),
             "{findings:?}"
         );
     }

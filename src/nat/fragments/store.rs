@@ -51,7 +51,7 @@ pub(crate) enum Disposition {
 /// What to do with a piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admit {
-    /// It is the first piece: find out its fate, then [`Fragments::settle`].
+    /// It is the first piece: find out its fate, then [`Fragments::resolve`].
     First,
     /// The same as with the first piece.
     Known(Disposition),

@@ -119,7 +119,7 @@ impl Mappings {
     }
 
     /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
-    /// forwards are for [`Self::reserve`].
+    /// forwards are for [`Self::claim_for_forward`].
     pub(crate) fn set_addresses(&self, settings: &Settings) {
         let before = self.allocators.load();
         self.allocators.store(Arc::new(supplies(settings, |protocol, external| {
@@ -406,7 +406,7 @@ impl Mappings {
         }
     }
 
-    /// Takes back one [`Self::permit`].
+    /// Takes back one [`Self::add_peer`].
     pub(crate) fn remove_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
         if self.filtering == EndpointDependence::AddressDependent {
             self.peers.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {

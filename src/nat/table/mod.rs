@@ -325,7 +325,7 @@ impl Table {
         })
     }
 
-    /// Moves a session to its right place in the wheel after [`Hit::reschedule`].
+    /// Moves a session to its right place in the wheel after [`Match::reschedule`].
     pub fn reschedule(&self, SessionId(id): SessionId, now: Tick) {
         let (_, mut pool) = self.lock_pool_of(id);
         // Between the look-up and here the record may have ended, and even been used anew; then this is idle work.

@@ -20,7 +20,7 @@ use crate::time::Tick;
 
 impl Translator {
     /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
-    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
+    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::enforce`] once it is at work.
     pub fn with_policy(&self, settings: Settings) -> Self {
         self.mappings.set_addresses(&settings);
         Self {

@@ -1,7 +1,7 @@
 //! Ending the sessions of a failed line, and telling the inside at once: TCP is reset, UDP gets an ICMP error, so that
 //! whoever talked over it can begin again over another line.
 //!
-//! The control thread sweeps the table in slices; what is to be said waits in [`NotificationQueue`] until a worker sends it.
+//! The control thread sweeps the table in slices; what is to be said waits in `NotificationQueue` until a worker sends it.
 
 use crate::nat::table::key::Key;
 use crate::nat::table::session::EndpointKind;
@@ -78,7 +78,7 @@ impl Translator {
         self.notifications.len()
     }
 
-    /// Leaves some of what waits in [`WorkerContext::released`]. One worker does it for all.
+    /// Leaves some of what waits in [`WorkerContext::outbox`]. One worker does it for all.
     pub(crate) fn send_notifications(&self, lane: &mut WorkerContext) {
         if lane.worker != 0 || self.notifications.is_empty() {
             return;
