@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigFile, Failure, exit, output, print};
+use super::config_file::ConfigFile;
+use super::exit::{self, Failure};
+use super::output::{self, print};
 use crate::config::{self as configuration, Config, Loaded, Problem, Problems};
 
 /// Arguments of `natbox check`.

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::config_file::ConfigFile;
+use super::exit::Failure;
+use super::output::print;
 use crate::config::{to_json, to_yaml};
 
 /// Arguments of `natbox config`.

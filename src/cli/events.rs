@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::exit::Failure;
+use super::output;
+use super::stderr::warn;
 use super::target::InstanceQuery;
-use super::{Failure, output, warn};
 use crate::control::Event;
 use crate::control::admin::Request;
 

@@ -3,7 +3,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
 
-use super::output::warn;
+use super::stderr::warn;
 use crate::config::Problems;
 use crate::engine::WORKER_THREAD;
 

@@ -2,13 +2,15 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `exit` | exit codes, [`Failure`], the panic hook |
-//! | `output` | standard output and standard error, text or JSON |
+//! | `config_file` | the option `--config` |
+//! | `exit` | exit codes, `Failure`, the panic hook |
+//! | `output`, `stderr` | standard output as text or JSON, and standard error |
 //! | `target` | the choice of a running instance, and requests to it |
 //! | `reference` | docs/reference/cli.md, made from the arguments |
 
 mod check;
 mod config;
+mod config_file;
 pub mod demo;
 mod doctor;
 mod events;
@@ -22,21 +24,18 @@ mod run;
 mod run_hooks;
 mod sessions;
 mod status;
+mod stderr;
 mod target;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{self as configuration, Loaded, Problem};
-
-pub use exit::{BUG, DONE, ENVIRONMENT, Failure, USER};
-pub use output::{print, warn};
+use exit::Failure;
 
 /// Runs the program: parses the arguments and runs the subcommand.
 ///
-/// The exit code of a failed subcommand is that of its [`Failure`]. Wrong arguments are a user error.
+/// The exit code of a failed subcommand is that of its `Failure`. Wrong arguments are a user error.
 /// `--help` and `--version` succeed.
 pub fn main() -> ExitCode {
     exit::install_panic_hook();
@@ -110,53 +109,6 @@ impl Command {
             Self::Check(arguments) => check::run(&arguments),
             Self::Config(arguments) => config::run(&arguments),
         }
-    }
-}
-
-/// The option `--config FILE`, common to every subcommand that reads one file.
-#[derive(Debug, Args)]
-pub struct ConfigFile {
-    /// Configuration file of the instance (YAML)
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub path: PathBuf,
-}
-
-impl ConfigFile {
-    /// Loads the file and prints its warnings to standard error.
-    ///
-    /// # Errors
-    /// A user error that holds [`configuration::Problems`].
-    pub fn load(&self) -> Result<configuration::Config, Failure> {
-        let Loaded { config, warnings } = configuration::load(&self.path).map_err(Failure::user)?;
-        show_warnings(&warnings);
-        Ok(config)
-    }
-}
-
-/// Loads several files. Reads all of them before it reports that one is wrong.
-///
-/// # Errors
-/// A user error with the problems of the last wrong file; the problems of earlier files are printed.
-fn load_all(paths: &[PathBuf]) -> Result<Vec<configuration::Config>, Failure> {
-    let mut configs = Vec::new();
-    let mut failed = None;
-    for path in paths {
-        match (ConfigFile { path: path.clone() }).load() {
-            Ok(config) => configs.push(config),
-            Err(failure) => {
-                // The caller reports the last one.
-                if let Some(earlier) = failed.replace(failure) {
-                    Failure::report(&earlier);
-                }
-            }
-        }
-    }
-    failed.map_or(Ok(configs), Err)
-}
-
-fn show_warnings(warnings: &[Problem]) {
-    for warning in warnings {
-        warn(&format!("warning: {warning}"));
     }
 }
 

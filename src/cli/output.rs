@@ -1,11 +1,11 @@
-//! Standard output and standard error.
+//! Standard output.
 
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
 use serde::Serialize;
 
-use super::Failure;
+use super::exit::Failure;
 
 /// Prints a text and a line end to standard output. A closed reader (`| head`) is no error.
 ///
@@ -55,11 +55,6 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
 /// A bug: the types that natbox prints always serialise.
 pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
     serde_json::to_string(value).context(PRINTING).map_err(Failure::bug)
-}
-
-/// Prints a text and a line end to standard error. If that fails, the text is lost.
-pub fn warn(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
 }
 
 const PRINTING: &str = "printing JSON";

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{Failure, output};
+use super::config_file::load_all;
+use super::exit::Failure;
+use super::output;
 use crate::host::render;
 
 /// Arguments of `natbox plan`.
@@ -24,7 +26,7 @@ pub struct PlanArguments {
 /// # Errors
 /// A user error when a configuration is wrong, after all files have been read.
 pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
-    let configs = super::load_all(&arguments.paths)?;
+    let configs = load_all(&arguments.paths)?;
     output::show(arguments.json, &render::plan(&configs), |plan| plan.text())?;
     Ok(ExitCode::SUCCESS)
 }

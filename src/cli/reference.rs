@@ -8,7 +8,8 @@ use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{BUG, Cli, DONE, ENVIRONMENT, USER};
+use super::Cli;
+use super::exit::{BUG, DONE, ENVIRONMENT, USER};
 
 const FILE: &str = "docs/reference/cli.md";
 

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure};
+use super::config_file::ConfigFile;
+use super::exit::Failure;
 use crate::config::{self, Loaded};
 use crate::control::admin::SocketError;
 use crate::control::lifecycle::{self, RunError};

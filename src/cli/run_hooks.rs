@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::Failure;
+use super::exit::Failure;
 use crate::dns;
 
 /// Arguments of `natbox run-hooks`.

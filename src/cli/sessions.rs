@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::exit::Failure;
+use super::output::{self, print};
 use super::target::InstanceQuery;
-use super::{Failure, output, print};
 use crate::control::admin::Request;
 use crate::control::{SessionCursor, SessionPage, SessionView};
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Failure;
+use super::exit::Failure;
 use super::target::InstanceQuery;
 use crate::control::admin::Request;
 use crate::control::{DnsStatus, Status, UplinkStatus};

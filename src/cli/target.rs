@@ -7,7 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Failure, output};
+use super::exit::Failure;
+use super::output;
 use crate::control::admin::{self, Request};
 
 /// The running instance that a command means. When only one runs, the options can be left out.

@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::error::LabError;
+use super::owner::LabOwner;
 use super::registry::GRACE;
-use super::{Lab, LabError, command_line};
+use super::tool::command_line;
 
 /// Interval between two checks whether a child has ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -22,12 +25,16 @@ pub struct Child {
     command: String,
     log: PathBuf,
     /// Keeps the namespaces until the process has ended.
-    _lab: Lab,
+    _owner: Arc<LabOwner>,
 }
 
 impl Child {
-    pub(super) fn spawn(lab: Lab, label: &str, mut command: Command) -> Result<Child, LabError> {
-        let log = lab.directory().join(format!("{label}.log"));
+    pub(super) fn spawn(
+        owner: Arc<LabOwner>,
+        label: &str,
+        mut command: Command,
+    ) -> Result<Child, LabError> {
+        let log = owner.directory.join(format!("{label}.log"));
         // Appends: an instance that starts again under the same label keeps its history.
         let output = File::options()
             .create(true)
@@ -41,8 +48,8 @@ impl Child {
             package: "iproute2",
             source,
         })?;
-        let child = Child { process, command: command_line(&command), log, _lab: lab.clone() };
-        lab.0.journal.lock().child(child.pid())?;
+        let child = Child { process, command: command_line(&command), log, _owner: owner.clone() };
+        owner.journal.lock().child(child.pid())?;
         Ok(child)
     }
 

@@ -11,12 +11,15 @@ use std::thread;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Child, Lab, LabError, own_group, run_tool};
+use super::child::Child;
+use super::error::LabError;
+use super::owner::LabOwner;
+use super::tool::{own_group, run_tool};
 
 /// A network namespace. A clone is a handle to the same namespace.
 #[derive(Clone, Debug)]
 pub struct Namespace {
-    pub(super) lab: Lab,
+    pub(super) owner: Arc<LabOwner>,
     pub(super) name: Arc<str>,
     pub(super) file: Arc<File>,
 }
@@ -194,7 +197,7 @@ impl Namespace {
     /// # Errors
     /// The log cannot be made, or the program cannot be started.
     pub fn spawn(&self, label: &str, command: Command) -> Result<Child, LabError> {
-        Child::spawn(self.lab.clone(), label, command)
+        Child::spawn(self.owner.clone(), label, command)
     }
 }
 

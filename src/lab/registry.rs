@@ -18,7 +18,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{LabError, NETNS_DIRECTORY, run_tool};
+use super::error::LabError;
+use super::tool::run_tool;
+
+/// Directory in which `ip netns add` shows namespaces.
+pub(super) const NETNS_DIRECTORY: &str = "/run/netns";
 
 /// Directory of journals and lab directories. A reboot empties it, and removes the namespaces.
 const DIRECTORY: &str = "/run/natbox";

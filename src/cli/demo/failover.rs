@@ -2,9 +2,9 @@
 //! until inside hosts use the other uplink.
 //!
 //! ```text
-//!   client ── datagrams, one every 2 ms, and a request every 20 ms ── line 1 ──▶ server      may not lose anything
-//!   server ── requests over one connection that begins on line 2 ───────────────▶ client     is reset, goes on over line 1
-//!   provider 2: its router dies without a word (the address of the gateway is gone), and is repaired later
+//! client ── datagrams every 2 ms, requests every 20 ms ── uplink 1 ─▶ server   must lose nothing
+//! server ── requests over one connection ──────────────── uplink 2 ─▶ client   reset, then uplink 1
+//! provider 2: the gateway's address is removed, and later restored
 //! ```
 
 use std::collections::HashSet;
@@ -14,83 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::{DemoError, PORT, Screen};
+use super::error::DemoError;
+use super::failover_report::FailoverReport;
+use super::screen::Screen;
+use super::stage::PORT;
 use crate::control::Status;
 use crate::lab::boxes::{BoxError, NatBox};
 use crate::lab::http::{self, Connection, connect};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::topology::{CLIENTS, Topology, TopologyUplink};
 use crate::lab::{LabError, Namespace};
-
-/// The results. The field names are keys of `--json`.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct FailoverReport {
-    /// Datagrams that were lost on the way there or back over the surviving uplink.
-    #[serde(rename = "lost_on_other_lines")]
-    pub lost_on_other_uplinks: u64,
-    /// Datagrams sent over the surviving uplink.
-    #[serde(rename = "datagrams_on_other_lines")]
-    pub datagrams_on_other_uplinks: u64,
-    /// Failed requests over the surviving uplink.
-    #[serde(rename = "failed_requests_on_surviving_line")]
-    pub failed_requests_on_surviving_uplink: u64,
-    /// Requests over the surviving uplink, each on a connection of its own.
-    #[serde(rename = "requests_on_surviving_line")]
-    pub requests_on_surviving_uplink: u64,
-    /// Seconds from the failure of the uplink until an inside host that used the uplink got a reply
-    /// over the other.
-    #[serde(rename = "seconds_to_new_line")]
-    pub seconds_to_new_uplink: f64,
-    /// Longest accepted value in seconds: interval times `fall` of the configuration, and a tenth
-    /// of a second.
-    pub seconds_wanted: f64,
-    /// Seconds from the repair of the uplink until the instance used the uplink again.
-    pub seconds_until_back: f64,
-}
-
-impl FailoverReport {
-    /// Describes each unmet expectation in one sentence.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.lost_on_other_uplinks > 0 {
-            problems.push(format!(
-                "{} datagrams were lost on the surviving uplink",
-                self.lost_on_other_uplinks
-            ));
-        }
-        if self.failed_requests_on_surviving_uplink > 0 {
-            problems.push(format!(
-                "{} requests failed on the surviving uplink",
-                self.failed_requests_on_surviving_uplink
-            ));
-        }
-        if self.seconds_to_new_uplink > self.seconds_wanted + SLACK {
-            problems.push(format!(
-                "an inside host used the other uplink after {:.2} s; at most {:.2} s are allowed",
-                self.seconds_to_new_uplink, self.seconds_wanted
-            ));
-        }
-        problems
-    }
-
-    /// Formats the results as text.
-    pub fn text(&self) -> String {
-        format!(
-            "  uplink 2 failed:   inside hosts used uplink 1 after {:.2} s ({:.2} s allowed); \
-             uplink 2 was in use {:.2} s after it recovered\n\
-             \x20 uplink 1 survived: {} of {} datagrams lost, {} of {} requests failed\n",
-            self.seconds_to_new_uplink,
-            self.seconds_wanted,
-            self.seconds_until_back,
-            self.lost_on_other_uplinks,
-            self.datagrams_on_other_uplinks,
-            self.failed_requests_on_surviving_uplink,
-            self.requests_on_surviving_uplink
-        )
-    }
-}
 
 /// Runs the failure on a box with two uplinks.
 pub(super) fn play(
@@ -122,8 +55,7 @@ pub(super) fn play(
 
         screen.show("  clients use uplink 1, an inside host uses uplink 2 ... ");
         interrupt.pause(WARM_UP)?;
-        failing.provider.ip(&["address", "del", &gateway(failing), "dev", "box0"])?;
-        let failed_at = Instant::now();
+        let failed_at = fail(failing)?;
         screen.show("uplink 2 fails ... ");
         let on_new_uplink = loop {
             interrupt.pause(POLL_INTERVAL)?;
@@ -132,12 +64,7 @@ pub(super) fn play(
             }
         };
         screen.show("repaired ... ");
-        failing.provider.address("box0", failing.gateway, 24)?;
-        let repaired = Instant::now();
-        while !is_healthy(natbox, 1)? && repaired.elapsed() < RECOVERY_TIMEOUT {
-            interrupt.pause(POLL_INTERVAL)?;
-        }
-        let back = repaired.elapsed();
+        let back = repair(failing, natbox, interrupt)?;
         interrupt.pause(WARM_UP)?;
         screen.show("done\n");
 
@@ -157,6 +84,27 @@ pub(super) fn play(
     })
 }
 
+/// Removes the gateway's address, as if its router had died. Returns the time.
+fn fail(uplink: &TopologyUplink) -> Result<Instant, LabError> {
+    let gateway = format!("{}/24", uplink.gateway);
+    uplink.provider.ip(&["address", "del", &gateway, "dev", "box0"])?;
+    Ok(Instant::now())
+}
+
+/// Restores the gateway's address. Returns the time until the instance uses the uplink again.
+fn repair(
+    uplink: &TopologyUplink,
+    natbox: &NatBox,
+    interrupt: &Interrupt,
+) -> Result<Duration, DemoError> {
+    uplink.provider.address("box0", uplink.gateway, 24)?;
+    let repaired = Instant::now();
+    while !is_healthy(natbox, 1)? && repaired.elapsed() < RECOVERY_TIMEOUT {
+        interrupt.pause(POLL_INTERVAL)?;
+    }
+    Ok(repaired.elapsed())
+}
+
 /// Sets a flag when dropped.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
@@ -168,10 +116,6 @@ impl Drop for SetOnDrop<'_> {
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-fn gateway(uplink: &TopologyUplink) -> String {
-    format!("{}/24", uplink.gateway)
 }
 
 fn bind_udp(namespace: &Namespace, address: Ipv4Addr) -> Result<UdpSocket, LabError> {
@@ -305,5 +249,3 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Interval times `fall` of configs/failover.yaml, and a tenth of a second.
 const SWITCH_LIMIT: Duration = Duration::from_millis(3100);
-/// Allowance in seconds for the machine: threads that wait for a core, a handshake.
-const SLACK: f64 = 0.4;

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::report::{self, UplinkReport};
+use super::diagram;
+use super::report::UplinkReport;
 use crate::lab::topology::{Private, ThreeLeggedPlan, Topology, TwoBoxPlan, own_interface};
 use crate::lab::{Lab, LabError};
 
@@ -50,7 +51,7 @@ const TWO_BOXES: ScenarioSpec = ScenarioSpec {
         )
     },
     fails: false,
-    diagram: report::two_boxes,
+    diagram: diagram::two_boxes,
 };
 
 /// Two uplinks, one instance.
@@ -61,7 +62,7 @@ const THREE_LEGGED: ScenarioSpec = ScenarioSpec {
     copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
     build: build_three_legged,
     fails: false,
-    diagram: report::three_legged,
+    diagram: diagram::three_legged,
 };
 
 /// Two uplinks, one instance with health checks.
@@ -72,7 +73,7 @@ const FAILOVER: ScenarioSpec = ScenarioSpec {
     copies: "a copy of configs/failover.yaml with an admin.socket of its own",
     build: build_three_legged,
     fails: true,
-    diagram: report::three_legged,
+    diagram: diagram::three_legged,
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {

@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
+use super::config_file::{ConfigFile, load_all};
+use super::exit::{self, Failure};
+use super::output::print;
 use super::target::{self, InstanceSelector};
-use super::{ConfigFile, Failure, print};
 use crate::config::{self, Config};
 use crate::control::admin::{ClientError, Request};
 use crate::control::{EffectiveConfig, Status};
@@ -60,7 +62,7 @@ struct ServerArguments {
 pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {
-            let configs = super::load_all(&server.paths)?;
+            let configs = load_all(&server.paths)?;
             let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
             let title = format!("server behind {}", names.join(", "));
             let findings =
@@ -78,7 +80,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     } else {
         report.text(&title)
     })?;
-    Ok(ExitCode::from(if report.healthy { super::DONE } else { super::USER }))
+    Ok(ExitCode::from(if report.healthy { exit::DONE } else { exit::USER }))
 }
 
 fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Failure> {
