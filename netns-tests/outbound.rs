@@ -1,4 +1,4 @@
-//! The servers' own connections: which line they leave by is the server's choice of source address.
+//! The servers' own connections: the source address that the server chooses decides the uplink.
 
 use anyhow::{Result, ensure};
 use natbox::lab::http::HttpServer;

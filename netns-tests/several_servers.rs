@@ -1,4 +1,4 @@
-//! Several servers behind both boxes, each with an address for each line.
+//! Several servers behind both boxes, each with an address for each uplink.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn several_servers_behind_both_boxes_on_separate_private_networks() -> Result<()
     each_server_answers_on_both_uplinks(Private::Separate)
 }
 
-/// Three servers on ports 80, 81, 82 of each line's one published address.
+/// Three servers on ports 80, 81 and 82 of each uplink's one published address.
 fn each_server_answers_on_both_uplinks(private: Private) -> Result<()> {
     let site = Site::new(private, 3)?;
     let mut servers = Vec::new();

@@ -1,5 +1,5 @@
-//! Does session keeping by IP address break when a client changes lines? No: the server sees the same client address on
-//! every line.
+//! A web session that is bound to the client's IP address survives a change of the uplink, because
+//! the server sees the same client address on every uplink.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -31,7 +31,7 @@ fn it_survives_behind_one_box_with_both_uplinks_too() -> Result<()> {
     assert_a_session_survives(&site, &[server])
 }
 
-/// The server has these addresses.
+/// Asserts that a session survives on a server with these addresses.
 fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> {
     let listeners = addresses
         .iter()
@@ -40,7 +40,7 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
     let _server = HttpServer::start(listeners, Some(login_handler()))?;
 
     let jar = site.lab.directory().join("cookies").display().to_string();
-    // One name for both lines, as DNS would give it; the address decides on the line.
+    // One name for both uplinks, as DNS would give it. The address decides the uplink.
     let visit = |client: Ipv4Addr, uplink: usize, path: &str| {
         let resolve = format!("site.example:80:{}", site.uplink(uplink).published);
         let url = format!("http://site.example{path}");
@@ -51,7 +51,8 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
         let answer = visit(CLIENTS[0], round % 2, "/private")?;
         ensure!(answer == format!("welcome back, {}", CLIENTS[0]), "round {round}: {answer}");
     }
-    // The binding is real: the same cookie from another address is refused, on each line.
+    // The binding is effective: on each uplink the server rejects the same cookie from another
+    // address.
     for uplink in [0, 1] {
         let refused = visit(CLIENTS[1], uplink, "/private");
         ensure!(
@@ -62,7 +63,7 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
     Ok(())
 }
 
-/// `/login` hands out a cookie that is bound to the address it was handed to; `/private` wants both.
+/// `/login` returns a cookie that is bound to the client's address. `/private` requires both.
 fn login_handler() -> HttpHandler {
     let sessions: Mutex<HashMap<String, Ipv4Addr>> = Mutex::default();
     Arc::new(move |request: &HttpRequest| {

@@ -1,4 +1,5 @@
-//! What the box's host itself says over its lines: its answers at published addresses that are its own, and its errors.
+//! Packets of the box's host itself on its uplinks: replies from published addresses that it owns,
+//! and its errors.
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::http::{HttpServer, connect};
@@ -35,7 +36,7 @@ fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Resul
         let connect =
             || connect(Some(client), uplink.endpoint(OWN), TIMEOUT)?.get("/bytes/1000000");
         ensure!(site.client().enter(connect)?.context(uplink.name)?.body.len() == 1_000_000);
-        // Nobody is asked for this one.
+        // This address is not published.
         ping(site.client(), client, uplink.outside, 2).context(uplink.name)?;
     }
     for watch in watches {
