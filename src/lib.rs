@@ -12,6 +12,7 @@
 //! | [`dns`]     | an authoritative name server, updates and a hook that follow the lines     | none                   |
 //! | [`config`]  | the configuration file: read, checked, printed                             | none                   |
 //! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | config        |
+//! | [`api`]     | the admin protocol as types, and its client                                | config, host           |
 //! | [`control`] | lifecycle, logging, admin socket                            | everything above       |
 //! | [`lab`]     | network namespaces, HTTP, captures: for the demo and the tests              | control                |
 //! | [`cli`]     | the command line and the demo                                              | everything above       |
@@ -19,6 +20,7 @@
 //! Deliberately absent: `packet` knows nothing of sessions, `nat` reads no clock and does no I/O, nothing on a
 //! worker thread logs, allocates on the hit path, or takes a lock of the control plane.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod control;

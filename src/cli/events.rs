@@ -9,8 +9,7 @@ use super::exit::Failure;
 use super::output;
 use super::stderr::warn;
 use super::target::InstanceQuery;
-use crate::control::Event;
-use crate::control::admin::Request;
+use crate::api::{Event, Request};
 
 /// Arguments of `natbox events`.
 #[derive(Debug, Args)]

@@ -8,8 +8,7 @@ use super::exit::Failure;
 use super::output;
 use super::stderr::warn;
 use super::target::InstanceQuery;
-use crate::control::Reloaded;
-use crate::control::admin::Request;
+use crate::api::{Reloaded, Request};
 
 /// Arguments of `natbox reload`.
 #[derive(Debug, Args)]

@@ -7,8 +7,7 @@ use clap::Args;
 use super::exit::Failure;
 use super::output::{self, print};
 use super::target::InstanceQuery;
-use crate::control::admin::Request;
-use crate::control::{SessionCursor, SessionPage, SessionView};
+use crate::api::{Request, SessionCursor, SessionPage, SessionView};
 
 /// Arguments of `natbox sessions`.
 #[derive(Debug, Args)]

@@ -6,8 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::control::admin::Request;
-use crate::control::{DnsStatus, Status, UplinkStatus};
+use crate::api::{DnsStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.

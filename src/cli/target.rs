@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::exit::Failure;
 use super::output;
-use crate::control::admin::{self, Request};
+use crate::api::{Request, client};
 
 /// The running instance that a command means. When only one runs, the options can be left out.
 #[derive(Debug, Args)]
@@ -34,7 +34,7 @@ impl InstanceSelector {
     /// An environment error when no instance answers. A user error when several instances run and none is named,
     /// or when the instance rejects the request.
     pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
-        admin::request(&self.socket()?, request).map_err(failure)
+        client::request(&self.socket()?, request).map_err(failure)
     }
 
     /// Sends a request whose answer has many lines. Passes each to `take` until `take` breaks off or the instance
@@ -47,11 +47,11 @@ impl InstanceSelector {
         request: &Request,
         take: impl FnMut(Answer) -> ControlFlow<Break>,
     ) -> Result<ControlFlow<Break>, Failure> {
-        admin::follow(&self.socket()?, request, take).map_err(failure)
+        client::follow(&self.socket()?, request, take).map_err(failure)
     }
 
     fn socket(&self) -> Result<PathBuf, Failure> {
-        admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
+        client::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
     }
 }
 
@@ -86,15 +86,17 @@ impl InstanceQuery {
 pub fn ask_at<Answer: DeserializeOwned>(
     socket: &Path,
     request: &Request,
-) -> Result<Answer, admin::ClientError> {
-    admin::request(socket, request)
+) -> Result<Answer, client::ClientError> {
+    client::request(socket, request)
 }
 
-fn failure(error: admin::ClientError) -> Failure {
+fn failure(error: client::ClientError) -> Failure {
     match error {
-        admin::ClientError::Several { .. } | admin::ClientError::Refused(_) => Failure::user(error),
-        admin::ClientError::NoneRunning { .. }
-        | admin::ClientError::Silent { .. }
-        | admin::ClientError::Strange { .. } => Failure::environment(error),
+        client::ClientError::Several { .. } | client::ClientError::Refused(_) => {
+            Failure::user(error)
+        }
+        client::ClientError::NoneRunning { .. }
+        | client::ClientError::Silent { .. }
+        | client::ClientError::Strange { .. } => Failure::environment(error),
     }
 }

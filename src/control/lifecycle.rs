@@ -24,15 +24,17 @@ use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
 use crate::nat::Translator;
 use crate::time::Tick;
 
-use super::admin::{Server, SocketError};
+use super::admin::{AdminSocket, SocketError};
 use super::dns::{self, Running};
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::exhaustion::{self, ExhaustionWatch};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
-use super::status::{InstanceHandle, TunStatus};
+use super::status::InstanceHandle;
 use super::{mapping_log, sandbox, settings};
+use crate::api::EventKind;
+use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 
 /// Why a box did not start, or did not go on.
@@ -137,7 +139,7 @@ async fn run_box(
 ) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
-    let mut socket = Server::bind(&config.admin.socket)?;
+    let mut socket = AdminSocket::bind(&config.admin.socket)?;
     let prepared = host::prepare(config).await?;
     let written = config;
     let config = &prepared.config().clone();

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::engine;
@@ -17,20 +16,10 @@ use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::{TeardownScope, Translator};
 use crate::time::Tick;
 
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::settings;
+use crate::api::{EventKind, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
-
-/// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// Key paths that differ from before; none: nothing was to do.
-    pub changed: Vec<String>,
-    /// Sessions that the new rules do not allow, and that were ended.
-    pub sessions_ended: usize,
-    /// Warnings of the new configuration.
-    pub warnings: Vec<String>,
-}
 
 /// Why the box goes on by its old rules.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::{Child, LabError, Namespace};
-use crate::control::Status;
-use crate::control::admin::{self, ClientError, Request};
+use crate::api::client::{self, ClientError};
+use crate::api::{Request, Status};
 
 /// Longest time from the start of an instance to its first answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -146,7 +146,7 @@ impl NatBox {
     /// # Errors
     /// No process answers on the admin socket.
     pub fn status(&self) -> Result<Status, ClientError> {
-        admin::request(&self.socket, &Request::Status)
+        client::request(&self.socket, &Request::Status)
     }
 }
 

@@ -18,7 +18,7 @@ use super::error::DemoError;
 use super::failover_report::FailoverReport;
 use super::screen::Screen;
 use super::stage::PORT;
-use crate::control::Status;
+use crate::api::Status;
 use crate::lab::boxes::{BoxError, NatBox};
 use crate::lab::http::{self, Connection, connect};
 use crate::lab::interrupt::Interrupt;

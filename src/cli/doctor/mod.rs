@@ -13,9 +13,10 @@ use super::config_file::{ConfigFile, load_all};
 use super::exit::{self, Failure};
 use super::output::print;
 use super::target::{self, InstanceSelector};
+use crate::api::Request;
+use crate::api::client::ClientError;
+use crate::api::{EffectiveConfig, Status};
 use crate::config::{self, Config};
-use crate::control::admin::{ClientError, Request};
-use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
 use report::DoctorReport;
 

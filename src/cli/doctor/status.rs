@@ -1,6 +1,6 @@
 //! What is thought of what a box says of itself.
 
-use crate::control::{DnsStatus, Status, UplinkStatus};
+use crate::api::{DnsStatus, Status, UplinkStatus};
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::settings::Settings;
-use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::translator::{Translator, dynamic_addresses, externals};
@@ -63,17 +62,17 @@ impl Translator {
 
     /// Ends every session that the rules do not allow.
     fn end_disallowed(&self, now: Tick) -> usize {
-        let mut doomed: Vec<(SessionId, Key)> = Vec::new();
+        let mut doomed: Vec<SessionId> = Vec::new();
         let mut ended = 0;
         let mut place = Some((0, 0));
         while let Some(from) = place {
             place = self.table.list(from, SLICE, |session| {
                 if !self.permits(&session) {
-                    doomed.push((session.id, Key::of(session.original)));
+                    doomed.push(session.id);
                 }
             });
-            for (id, original) in doomed.drain(..) {
-                if let Some(session) = self.table.end(id, original) {
+            for id in doomed.drain(..) {
+                if let Some(session) = self.table.end(id) {
                     self.release(&session, now);
                     ended += 1;
                 }

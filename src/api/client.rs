@@ -1,4 +1,4 @@
-//! The client's end of the admin socket.
+//! A client of the admin socket.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
@@ -8,55 +8,57 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use super::{Refusal, Request};
+use super::request::{Refusal, Request};
 use crate::config::Admin;
 
-/// Why a box could not be asked.
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No box runs, as far as its default directory tells.
+    /// The default directory has no socket that answers.
     #[error(
-        "no natbox is running here: there is no socket in {directory} that answers; name one with --socket PATH"
+        "no natbox is running: no socket in {directory} answers; name the socket with --socket PATH"
     )]
     NoneRunning {
-        /// Where was looked.
+        /// The default directory.
         directory: PathBuf,
     },
-    /// Several run.
-    #[error("several boxes are running ({names}); choose one with --name NAME or --socket PATH")]
+    /// Several instances run.
+    #[error(
+        "several instances are running ({names}); choose one with --name NAME or --socket PATH"
+    )]
     Several {
-        /// Their names.
+        /// Names of the instances.
         names: String,
     },
-    /// Nobody answers there.
+    /// The socket does not answer.
     #[error(
-        "no natbox answers on {path}: {source}; is the box running, and may this user connect?"
+        "{path}: no natbox answers ({source}); start the instance, or run this command as root"
     )]
     Silent {
         /// The socket.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The answer makes no sense to this version.
+    /// The answer has another form than this version expects.
     #[error(
-        "{path} answered something unexpected ({detail}); are both ends the same version of natbox?"
+        "{path}: unexpected answer ({detail}); use the natbox command of the version that is running"
     )]
     Strange {
         /// The socket.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         detail: String,
     },
-    /// The box refused.
-    #[error("the box refused: {0}")]
+    /// The instance refused the request.
+    #[error("the instance refused: {0}")]
     Refused(String),
 }
 
-/// The socket of the box that is meant: by path, by name, or the only one that runs.
+/// Finds the socket of an instance: by path, by name, or of the only instance that runs.
 ///
 /// # Errors
-/// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither is given.
+/// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither path nor name is given.
 pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, ClientError> {
     if let Some(socket) = socket {
         return Ok(socket.to_owned());
@@ -83,7 +85,7 @@ pub fn find(socket: Option<&Path>, name: Option<&str>) -> Result<PathBuf, Client
     }
 }
 
-/// Asks the box behind a socket.
+/// Sends a request to the instance behind a socket and reads its answer.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -96,7 +98,7 @@ pub fn request<Answer: DeserializeOwned>(
     read(socket, &line)
 }
 
-/// Asks for an answer of many lines, and takes each as it comes, until the box has ended or `take` breaks off.
+/// Sends a request whose answer has many lines. Calls `take` for each line until `take` breaks or the instance ends.
 ///
 /// # Errors
 /// See [`ClientError`].
@@ -107,7 +109,7 @@ pub fn follow<Answer: DeserializeOwned, Break>(
 ) -> Result<ControlFlow<Break>, ClientError> {
     let silent = |source| ClientError::Silent { path: socket.to_owned(), source };
     let mut reader = send(socket, request).map_err(silent)?;
-    // Nothing may happen for days.
+    // The next event can be days away.
     reader.get_ref().set_read_timeout(None).map_err(silent)?;
     loop {
         let mut line = String::new();
@@ -124,9 +126,9 @@ fn send(socket: &Path, request: &Request) -> io::Result<BufReader<UnixStream>> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line)?;
+    let mut line = request.to_json();
+    line.push('\n');
+    stream.write_all(line.as_bytes())?;
     Ok(BufReader::new(stream))
 }
 

@@ -1,4 +1,6 @@
-//! The server's end of the admin socket.
+//! The admin socket of a running instance: serves the requests of [`crate::api`].
+//!
+//! The socket gets its name when the instance is ready. Only root and its group may connect.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -9,8 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::super::status::InstanceHandle;
-use super::{MAX_REQUEST, Refusal, Request};
+use super::status::InstanceHandle;
+use crate::api::{MAX_REQUEST, Refusal, Request};
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +47,13 @@ pub enum SocketError {
 
 /// A bound admin socket, not yet under its final name.
 #[derive(Debug)]
-pub struct Server {
+pub struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
     hidden: Option<PathBuf>,
 }
 
-impl Server {
+impl AdminSocket {
     /// Binds the socket beside its final name. What a dead process left under either name is replaced.
     ///
     /// # Errors
@@ -88,7 +90,7 @@ impl Server {
     }
 
     /// Serves one connection after the other, each in a task of its own. Never returns; must run in a `LocalSet`.
-    pub(in super::super) async fn serve(&self, source: Rc<InstanceHandle>) {
+    pub(super) async fn serve(&self, source: Rc<InstanceHandle>) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
@@ -109,7 +111,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for AdminSocket {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(self.hidden.as_ref().unwrap_or(&self.path));
     }
@@ -144,7 +146,7 @@ async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()>
         if read as u64 == MAX_REQUEST && line.last() != Some(&b'\n') {
             return write(&mut writer, refusal(&"the request is too long")).await;
         }
-        let answer = match serde_json::from_slice(&line) {
+        let answer = match Request::from_json(&line) {
             Ok(Request::Status) => to_json(&source.status()),
             Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
             Ok(Request::EffectiveConfig) => to_json(&source.effective_config()),
@@ -155,7 +157,7 @@ async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()>
                 Ok(reloaded) => to_json(&reloaded),
                 Err(error) => refusal(&error),
             },
-            Err(error) => refusal(&format_args!("not a request: {error}")),
+            Err(error) => refusal(&error),
         };
         write(&mut writer, answer).await?;
     }
