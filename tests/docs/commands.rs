@@ -150,6 +150,44 @@ fn every_recipe_script_and_bench_that_the_documentation_names_exists() {
     fail_with(&complaints);
 }
 
+/// The commands of `natbox plan` with the values that the guides use for its variables.
+fn planned(configs: &[&str]) -> String {
+    let mut natbox = Command::new(env!("CARGO_BIN_EXE_natbox"));
+    natbox.current_dir(root().join("configs")).args(["plan", "--config"]).args(configs);
+    let output = natbox.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let values = [
+        ("\"$BOX_natbox1\"", "10.0.0.100"),
+        ("\"$BOX_natbox2\"", "10.0.0.200"),
+        ("\"$BOX_three_legged\"", "10.0.0.1"),
+        ("\"$DEV_10_0_0_0_24\"", "eth0"),
+    ];
+    let text = String::from_utf8(output.stdout).unwrap();
+    values.iter().fold(text, |text, (variable, value)| text.replace(variable, value))
+}
+
+#[test]
+fn the_servers_commands_in_the_guides_are_those_of_natbox_plan() {
+    let plans = planned(&["natbox1.yaml", "natbox2.yaml"]) + &planned(&["three-legged.yaml"]);
+    let planned: Vec<&str> = plans.lines().map(str::trim).collect();
+    let mentions = mentions();
+    let guides = mentions.iter().filter(|mention| mention.place.starts_with("docs/guide/"));
+    let commands = guides.filter(|mention| {
+        let mut words = mention.command.split_whitespace();
+        words.next() == Some("ip") && words.nth(1).is_some()
+    });
+    let mut complaints = Vec::new();
+    let mut checked = 0;
+    for Mention { place, command } in commands {
+        checked += 1;
+        if !planned.contains(&command.as_str()) {
+            complaints.push(format!("{place}: natbox plan does not print `{command}`"));
+        }
+    }
+    fail_with(&complaints);
+    assert!(checked > 5, "only {checked} commands for servers found in the guides");
+}
+
 #[test]
 fn a_path_that_does_not_exist_is_found() {
     assert!(names_what_exists("netns-tests/run"));
