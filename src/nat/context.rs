@@ -17,16 +17,16 @@ pub struct WorkerContext {
     pub counters: Counters,
     pub(super) worker: usize,
     pub(super) random: StdRng,
-    pub(super) stages: Box<[Stage]>,
+    pub(super) classes: Box<[FrameClass]>,
     pub(super) ended: Vec<EndedSession>,
     /// Packets to send after the one that released them.
     pub(super) outbox: Vec<Box<[u8]>>,
     pub(super) last_sweep: Tick,
 }
 
-/// How far a frame of the batch has come.
+/// What a frame of the batch is, by its headers.
 #[derive(Clone, Copy)]
-pub(crate) enum Stage {
+pub(crate) enum FrameClass {
     Dropped(DropReason),
     Classified {
         parsed: Parsed,
@@ -55,7 +55,7 @@ impl WorkerContext {
             counters: Counters::default(),
             worker,
             random,
-            stages: Box::new([Stage::Dropped(DropReason::NotIpv4); BATCH]),
+            classes: Box::new([FrameClass::Dropped(DropReason::NotIpv4); BATCH]),
             ended: Vec::with_capacity(ended),
             outbox: Vec::new(),
             last_sweep: Tick(0),

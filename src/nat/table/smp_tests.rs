@@ -55,7 +55,7 @@ pub(crate) fn settings(
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(
+pub(in crate::nat) fn send(
     nat: &Translator,
     context: &mut WorkerContext,
     tuple: Tuple,

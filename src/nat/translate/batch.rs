@@ -1,6 +1,6 @@
 //! A batch of frames: parse all, hash all and fetch their buckets, fetch their records, translate each.
 
-use crate::nat::context::{Stage, WorkerContext};
+use crate::nat::context::{FrameClass, WorkerContext};
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
@@ -15,15 +15,15 @@ impl Translator {
     /// `context` say which. `now` never goes back for one context.
     #[inline]
     pub fn process(&self, context: &mut WorkerContext, frames: &mut impl Frames, now: Tick) {
-        let mut stages = std::mem::take(&mut context.stages);
+        let mut classes = std::mem::take(&mut context.classes);
         let count = frames.received();
         let mut first = 0;
         while first < count {
             let length = (count - first).min(BATCH);
-            self.process_from(context, &mut stages[..length], frames, first, now);
+            self.process_from(context, &mut classes[..length], frames, first, now);
             first += length;
         }
-        context.stages = stages;
+        context.classes = classes;
         context.counters.batches += u64::from(count != 0);
     }
 
@@ -55,54 +55,54 @@ impl Translator {
         done
     }
 
-    /// Translates as many frames as there are `stages`, from `first` on.
+    /// Translates as many frames as there are `classes`, from `first` on.
     #[inline]
     fn process_from(
         &self,
         context: &mut WorkerContext,
-        stages: &mut [Stage],
+        classes: &mut [FrameClass],
         frames: &mut impl Frames,
         first: usize,
         now: Tick,
     ) {
-        for (index, stage) in stages.iter_mut().enumerate() {
-            *stage = self.classify(context, &frames.frame(first + index));
+        for (index, class) in classes.iter_mut().enumerate() {
+            *class = self.classify(context, &frames.frame(first + index));
         }
-        for stage in &*stages {
-            if let Stage::Classified { hash, .. } = stage {
+        for class in &*classes {
+            if let FrameClass::Classified { hash, .. } = class {
                 self.table.prefetch_record(*hash);
             }
         }
-        for (index, stage) in stages.iter().enumerate() {
-            self.translate_frame(context, stage, frames, first + index, now);
+        for (index, class) in classes.iter().enumerate() {
+            self.translate_frame(context, class, frames, first + index, now);
         }
     }
 
     #[inline]
-    fn classify(&self, context: &mut WorkerContext, frame: &Frame<'_>) -> Stage {
+    fn classify(&self, context: &mut WorkerContext, frame: &Frame<'_>) -> FrameClass {
         context.counters.packets_in += 1;
         context.counters.bytes_in += frame.length as u64;
         let bytes = &frame.buffer[..frame.length];
         let parsed = match parse(bytes, checksum_mode(frame.offload, bytes)) {
             Ok(parsed) => parsed,
-            Err(malformed) => return Stage::Dropped(malformed.into()),
+            Err(malformed) => return FrameClass::Dropped(malformed.into()),
         };
         match parsed.tuple() {
             Some(tuple) => {
                 let key = Key::of(tuple);
                 let hash = self.table.hash(key);
                 self.table.prefetch_index(hash);
-                Stage::Classified { parsed, key, hash }
+                FrameClass::Classified { parsed, key, hash }
             }
             None => match parsed.payload() {
-                Payload::IcmpError(error) => Stage::Error { parsed, error },
-                Payload::Fragment { .. } => Stage::Fragment { parsed },
+                Payload::IcmpError(error) => FrameClass::Error { parsed, error },
+                Payload::Fragment { .. } => FrameClass::Fragment { parsed },
                 Payload::IcmpOther { .. }
                 | Payload::Tcp(_)
                 | Payload::Udp
                 | Payload::IcmpQuery(_)
                 | Payload::Other => {
-                    Stage::Untranslatable { parsed, reason: DropReason::UnsupportedIcmp }
+                    FrameClass::Untranslatable { parsed, reason: DropReason::UnsupportedIcmp }
                 }
             },
         }
@@ -112,30 +112,30 @@ impl Translator {
     fn translate_frame(
         &self,
         context: &mut WorkerContext,
-        stage: &Stage,
+        class: &FrameClass,
         frames: &mut impl Frames,
         index: usize,
         now: Tick,
     ) {
-        let (parsed, verdict, offload) = match stage {
-            Stage::Dropped(reason) => return context.counters.drops.count(*reason, 1),
-            Stage::Classified { parsed, key, hash } => {
+        let (parsed, verdict, offload) = match class {
+            FrameClass::Dropped(reason) => return context.counters.drops.count(*reason, 1),
+            FrameClass::Classified { parsed, key, hash } => {
                 let frame = frames.frame(index);
                 let wire_length = wire_length(parsed, frame.offload);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length };
                 (parsed, self.translate(context, packet, *key, *hash, now), frame.offload)
             }
-            Stage::Error { parsed, error } => {
+            FrameClass::Error { parsed, error } => {
                 let frame = frames.frame(index);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
                 (parsed, self.translate_error(context, packet, *error, now), frame.offload)
             }
-            Stage::Fragment { parsed } => {
+            FrameClass::Fragment { parsed } => {
                 let frame = frames.frame(index);
                 let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
                 (parsed, self.translate_fragment(context, packet, now), frame.offload)
             }
-            Stage::Untranslatable { parsed, reason } => (
+            FrameClass::Untranslatable { parsed, reason } => (
                 parsed,
                 self.untranslated_verdict(parsed.destination(), *reason),
                 frames.frame(index).offload,
