@@ -184,10 +184,12 @@ impl Translator {
         destination: Ipv4Addr,
         reason: DropReason,
     ) -> Verdict {
-        match self.external(destination) {
-            Some(External { owned: true, .. }) => Verdict::PassToHost,
-            Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
-        }
+        if self.is_assigned(destination) { Verdict::PassToHost } else { Verdict::Drop(reason) }
+    }
+
+    /// Reports whether the host has an external address.
+    pub(super) fn is_assigned(&self, address: Ipv4Addr) -> bool {
+        self.external(address).is_some_and(|external| external.owned)
     }
 
     pub(super) fn external(&self, address: Ipv4Addr) -> Option<External> {

@@ -279,6 +279,27 @@ impl Mappings {
         })
     }
 
+    /// External endpoint of a mapping, if there is such a mapping.
+    pub(crate) fn external(&self, key: MappingKey) -> Option<Endpoint> {
+        self.by_inside.get(&key).map(|mapping| mapping.external)
+    }
+
+    /// Finds the mapping at an external endpoint towards `remote` without holding it.
+    pub(crate) fn peek(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+    ) -> Option<BorrowedMapping> {
+        let key = *self.by_external.get(&self.external_key(protocol, external, remote))?;
+        let mapping = self.by_inside.get(&key)?;
+        (mapping.external == external).then_some(BorrowedMapping {
+            mapping: key,
+            inside: key.inside,
+            refreshed: mapping.refreshed,
+        })
+    }
+
     /// Notes that the inside sent over a mapping, if there is such a mapping.
     pub(crate) fn refresh(&self, key: MappingKey, now: Tick) {
         if let Some(mut mapping) = self.by_inside.get_mut(&key) {
