@@ -6,9 +6,7 @@ use clap::Args;
 
 use super::{ConfigFile, Failure};
 use crate::config::{self, Loaded};
-use crate::control::admin::SocketError;
-use crate::control::lifecycle::{self, RunError};
-use crate::control::logging;
+use crate::control::{self, RunError, SocketError, logging};
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
@@ -32,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    lifecycle::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
+    control::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// What another configuration would mend is the user's; what the host lacks or refuses is the environment's.

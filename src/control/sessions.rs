@@ -1,41 +1,44 @@
-//! The sessions of a running box, page by page: what `natbox sessions` shows and the admin socket answers.
+//! The sessions of a running instance, page by page.
 
 use crate::api::{SessionCursor, SessionPage, SessionView, TupleView};
-use crate::nat::{SessionInfo, Translator};
+use crate::engine::{Handle, ListCursor};
+use crate::nat::SessionInfo;
 use crate::packet::Tuple;
 use crate::time::Tick;
 
-/// The page that begins at a place.
-pub(super) fn page(nat: &Translator, from: SessionCursor, now: Tick) -> SessionPage {
+/// Returns the page that begins at `from`. The control thread does other work between two slices of the table.
+pub(super) async fn page(engine: &Handle, from: SessionCursor) -> SessionPage {
+    let now = Tick::now();
     let mut sessions = Vec::new();
-    let mut next = Some((from.pool, from.record));
+    let mut next = Some(ListCursor { pool: from.pool, record: from.record });
     for _ in 0..MAX_SLICES {
-        let Some(place) = next.filter(|_| sessions.len() < PAGE) else { break };
-        next = nat.table().list(place, SLICE, |listed| sessions.push(view(nat, &listed, now)));
+        let Some(from) = next.filter(|_| sessions.len() < PAGE) else { break };
+        next = engine.list_sessions(from, |session, uplink| {
+            sessions.push(view(session, uplink, now));
+        });
+        tokio::task::yield_now().await;
     }
-    SessionPage { sessions, next: next.map(|(pool, record)| SessionCursor { pool, record }) }
+    let next = next.map(|ListCursor { pool, record }| SessionCursor { pool, record });
+    SessionPage { sessions, next }
 }
 
-fn view(nat: &Translator, listed: &SessionInfo, now: Tick) -> SessionView {
-    let ends = |tuple: &Tuple| TupleView {
+fn view(session: &SessionInfo, uplink: &str, now: Tick) -> SessionView {
+    let tuple = |tuple: &Tuple| TupleView {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),
     };
-    let uplink = nat.settings().uplinks.get(usize::from(listed.uplink));
     SessionView {
-        protocol: listed.original.protocol.to_string(),
-        state: listed.state.name().to_owned(),
-        origin: listed.origin.name().to_owned(),
-        uplink: uplink.map(|uplink| uplink.name.clone()).unwrap_or_default(),
-        original: ends(&listed.original),
-        reply: ends(&listed.reply),
-        expires_in_seconds: listed.deadline.since(now).0.div_ceil(1000),
+        protocol: session.original.protocol.to_string(),
+        state: session.state.name().to_owned(),
+        origin: session.origin.name().to_owned(),
+        uplink: uplink.to_owned(),
+        original: tuple(&session.original),
+        reply: tuple(&session.reply),
+        expires_in_seconds: session.deadline.since(now).0.div_ceil(1000),
     }
 }
 
-/// Sessions of a page, give or take a slice.
+/// Sessions of a page. A page ends with the slice that reaches this number.
 const PAGE: usize = 512;
-/// Records looked at under one lock.
-const SLICE: u32 = 1024;
-/// In a large and empty table a page ends without any session, so that the control thread has time for others.
+/// Slices of a page. In a large and empty table, a page ends without any session.
 const MAX_SLICES: usize = 256;

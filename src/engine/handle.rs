@@ -1,0 +1,179 @@
+//! The door from the control plane to the translator and its workers.
+//!
+//! Nothing here waits for a worker or walks the whole table on the caller's thread: listings and endings take one slice a
+//! call, and a change of policy runs on a thread of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::nat::{
+    AdmitNew, Counters, SessionInfo, Settings, TableCursor, TeardownScope, Translator,
+};
+use crate::time::Tick;
+
+use super::counters::SharedCounters;
+
+/// The running translator, as the control plane sees it. Clones lead to the same translator.
+#[derive(Clone)]
+pub struct Handle {
+    nat: Arc<ArcSwap<Translator>>,
+    counters: Arc<[Arc<SharedCounters>]>,
+    changes: Sender<Change>,
+}
+
+/// A change of policy, and who wants to know its result.
+struct Change {
+    policy: Settings,
+    done: Box<dyn FnOnce(usize) + Send>,
+}
+
+/// How full the translator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sessions in the table.
+    pub sessions: u32,
+    /// Capacity of the table.
+    pub capacity: u32,
+    /// Dynamic mappings.
+    pub mappings: usize,
+    /// Events of the mapping log that were lost because the reader was slow.
+    pub mapping_events_lost: u64,
+}
+
+/// Place in the table where a listing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListCursor {
+    /// Pool of the table.
+    pub pool: usize,
+    /// Record in the pool.
+    pub record: u32,
+}
+
+impl Handle {
+    /// Makes the handle and starts the thread that changes the policy. The thread ends with the last clone.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(super) fn new(
+        nat: Arc<ArcSwap<Translator>>,
+        counters: Vec<Arc<SharedCounters>>,
+    ) -> std::io::Result<Self> {
+        let (changes, queue) = unbounded::<Change>();
+        let translator = Arc::clone(&nat);
+        std::thread::Builder::new().name("natbox-policy".to_owned()).spawn(move || {
+            for Change { policy, done } in queue {
+                done(change_policy(&translator, policy));
+            }
+        })?;
+        Ok(Self { nat, counters: counters.into(), changes })
+    }
+
+    /// Returns the counters of each worker, as of its last batch.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.counters.iter().map(|counters| counters.read()).collect()
+    }
+
+    /// Returns the sums of the counters over all workers.
+    pub fn totals(&self) -> Counters {
+        let mut totals = Counters::default();
+        self.counters().iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// Returns how full the translator is.
+    pub fn occupancy(&self) -> Occupancy {
+        let nat = self.nat.load();
+        Occupancy {
+            sessions: nat.table().len(),
+            capacity: nat.table().capacity(),
+            mappings: nat.mappings(),
+            mapping_events_lost: nat.mapping_events_lost(),
+        }
+    }
+
+    /// Lists one slice of the table: calls `take` with each session and the name of its uplink. Returns where the next slice
+    /// begins; None: this was the last.
+    pub fn list_sessions(
+        &self,
+        from: ListCursor,
+        mut take: impl FnMut(&SessionInfo, &str),
+    ) -> Option<ListCursor> {
+        let nat = self.nat.load();
+        let uplinks = &nat.settings().uplinks;
+        let next = nat.table().list((from.pool, from.record), LIST_SLICE, |session| {
+            let uplink = uplinks.get(usize::from(session.uplink));
+            take(&session, uplink.map_or("", |uplink| uplink.name.as_str()));
+        });
+        next.map(|(pool, record)| ListCursor { pool, record })
+    }
+
+    /// Ends the sessions in scope that one slice of the table holds. Returns how many ended, and where the next slice begins;
+    /// None: this was the last.
+    pub fn end_sessions(
+        &self,
+        scope: TeardownScope,
+        from: TableCursor,
+    ) -> (usize, Option<TableCursor>) {
+        self.nat.load().teardown_slice(scope, from, Tick::now())
+    }
+
+    /// Returns how many packets to clients of ended sessions wait for a worker.
+    pub fn pending_notifications(&self) -> usize {
+        self.nat.load().notifications()
+    }
+
+    /// Sets which new sessions an uplink admits, from the next packet on.
+    pub fn set_admission(&self, uplink: u8, admit: AdmitNew) {
+        self.nat.load().set_admission(uplink, admit);
+    }
+
+    /// Sets the MTU of an uplink, or of the inside (None), in bytes.
+    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+        self.nat.load().set_mtu(uplink, mtu);
+    }
+
+    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an address of the host.
+    pub fn exclude_ports(&self, ports: &[u16]) {
+        self.nat.load().exclude_ports(ports);
+    }
+
+    /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their number on the thread that
+    /// did so. Policies take effect in the order of the calls.
+    pub fn change_policy(&self, policy: Settings, done: impl FnOnce(usize) + Send + 'static) {
+        let change = Change { policy, done: Box::new(done) };
+        self.changes.send(change).expect("the thread runs as long as a handle exists");
+    }
+}
+
+/// Changes the policy at work and returns how many sessions ended.
+fn change_policy(nat: &ArcSwap<Translator>, policy: Settings) -> usize {
+    let new = Arc::new(nat.load().with_policy(policy));
+    let before = swap_policy(nat, Arc::clone(&new));
+    // Clients of sessions that lost their external address are notified, so these sessions end first.
+    let mut ended = 0;
+    let mut cursor = Some(TableCursor::default());
+    while let Some(from) = cursor {
+        let (sessions, next) = new.teardown_slice(TeardownScope::AddressGone, from, Tick::now());
+        (ended, cursor) = (ended + sessions, next);
+    }
+    ended + new.enforce(&before, Tick::now())
+}
+
+/// Puts `new` to work and waits until no worker uses the translator before, so that nothing more happens by its policy.
+/// Returns that translator. A batch takes some microseconds.
+pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) -> Arc<Translator> {
+    let before = nat.swap(new);
+    let deadline = Instant::now() + BATCH_TIMEOUT;
+    while Arc::strong_count(&before) > 1 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    before
+}
+
+/// A worker that has not ended its batch by then is dead, and the process ends with it.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Records of a listing's slice; the slice holds one lock.
+const LIST_SLICE: u32 = 1024;
