@@ -28,9 +28,10 @@ use super::signals::{SignalStreams, Signals};
 use super::status::InstanceHandle;
 use super::subsystem::Subsystems;
 use super::workers::{self, WorkerThreads};
-use crate::api::EventKind;
+use crate::api::{EventKind, TunStatus};
 use crate::config::{Config, Uplink};
 use crate::dns::Prepared;
+use crate::engine::Handle;
 use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
 use crate::uplinks::{UplinkState, Uplinks};
 
@@ -86,65 +87,66 @@ impl Start<'_> {
         let config = host.config().clone();
         let events = Rc::new(Events::new());
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
-        let policy = settings::settings(&config, host.facts(), &dns_ports);
-        let listening_ports = host.facts().listening_ports()?;
 
-        let tun = workers::open_tun(&config)?;
-        let tun_index = tun.index;
-        let workers = WorkerThreads::start(&config, tun, policy)?;
-        let (engine, tun) = (workers.handle(), workers.tun_status());
-        subsystems.start(workers);
-        engine.exclude_ports(&listening_ports);
-
+        let (engine, tun, tun_index) = start_workers(&config, &host, &dns_ports, subsystems)?;
         let reloader =
             Reloader::new(path, file_config, &host, dns_ports, engine.clone(), Rc::clone(&events));
-        let reloader = Rc::new(reloader);
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
-        let monitor = Rc::new(monitor);
         let parts = Parts {
             engine: engine.clone(),
-            reloader: Rc::clone(&reloader),
+            reloader: Rc::new(reloader),
             uplinks: Rc::clone(&uplinks),
-            monitor: Rc::clone(&monitor),
+            monitor: Rc::new(monitor),
             events: Rc::clone(&events),
         };
+        let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
 
+        let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
         subsystems.start(
-            HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw)
+            checks
                 .map_err(|source| RunError::System { doing: "starting health checks", source })?,
         );
-        subsystems.start(Failover::new(
-            &config,
-            engine.clone(),
-            uplinks.watch(),
-            Rc::clone(&events),
-        ));
-        let dns =
-            dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?.map(Rc::new);
+        let states = uplinks.watch();
+        subsystems.start(Failover::new(&config, engine.clone(), states, Rc::clone(&events)));
+        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
+        let dns = dns.map(Rc::new);
         if let Some(dns) = &dns {
             subsystems.start(DnsFollower::new(Rc::clone(dns)));
         }
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
 
-        let instance = Rc::new(InstanceHandle {
-            name: config.name.clone(),
-            started: Instant::now(),
-            tun,
-            uplinks: uplinks.watch(),
-            engine,
-            reloader,
-            dns,
-            events: Rc::clone(&events),
-        });
         socket.publish()?;
         tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
-        events.emit(EventKind::Ready { name: config.name });
+        events.emit(EventKind::Ready { name: config.name.clone() });
+        let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
+        let instance =
+            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+        let instance = Rc::new(instance);
         subsystems.start(AdminServer::new(socket, Rc::clone(&instance)));
         subsystems.start(Signals::new(signals, instance));
         Ok(())
     }
+}
+
+/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of the TUN device and its
+/// interface index.
+fn start_workers(
+    config: &Config,
+    host: &PlannedHost,
+    dns_ports: &[Option<u16>],
+    subsystems: &mut Subsystems,
+) -> Result<(Handle, TunStatus, u32), RunError> {
+    let policy = settings::settings(config, host.facts(), dns_ports);
+    let listening_ports = host.facts().listening_ports()?;
+    let tun = workers::open_tun(config)?;
+    let index = tun.index;
+    let workers = WorkerThreads::start(config, tun, policy)?;
+    let (engine, status) = (workers.handle(), workers.tun_status());
+    subsystems.start(workers);
+    engine.exclude_ports(&listening_ports);
+    Ok((engine, status, index))
 }
 
 /// The uplinks as the host has them: up if packets can leave by them.

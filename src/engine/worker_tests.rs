@@ -128,8 +128,8 @@ fn a_change_of_policy_ends_sessions_without_waiting_on_the_calling_thread() {
     let (done, results) = channel();
     let keep = done.clone();
     handle.change_policy(settings(), move |ended| keep.send(ended).expect("the test listens"));
-    let without_outbound = Settings { outbound: Vec::new(), ..settings() };
-    handle.change_policy(without_outbound, move |ended| {
+    let closed = Settings { outbound: Vec::new(), forwards: Vec::new(), ..settings() };
+    handle.change_policy(closed, move |ended| {
         done.send(ended).expect("the test listens");
     });
     let ended = [results.recv_timeout(DEADLINE), results.recv_timeout(DEADLINE)];
