@@ -11,42 +11,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::error::SocketError;
 use super::status::InstanceHandle;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::{MAX_REQUEST, Refusal, Request};
-
-/// Why the admin socket cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Another process answers on the socket.
-    #[error(
-        "admin.socket: {path} is in use by another natbox; stop that one, or give this instance another name \
-         or another admin.socket"
-    )]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// A file that is not a socket has the name.
-    #[error(
-        "admin.socket: {path} exists and is not a socket; remove the file, or choose another path"
-    )]
-    NotASocket {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error(
-        "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's user, \
-         who may not write to files of other users (run natbox as root)"
-    )]
-    Other {
-        /// The socket or its directory.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
 
 /// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]

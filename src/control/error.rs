@@ -1,8 +1,8 @@
 //! Why an instance does not start, or ends early.
 
 use std::io;
+use std::path::PathBuf;
 
-use super::admin::SocketError;
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
@@ -80,5 +80,38 @@ pub enum RunError {
         worker: usize,
         /// The panic's message.
         message: String,
+    },
+}
+
+/// Why the admin socket cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another process answers on the socket.
+    #[error(
+        "admin.socket: {path} is in use by another natbox; stop that one, or give this instance another name \
+         or another admin.socket"
+    )]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A file that is not a socket has the name.
+    #[error(
+        "admin.socket: {path} exists and is not a socket; remove the file, or choose another path"
+    )]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error(
+        "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's user, \
+         who may not write to files of other users (run natbox as root)"
+    )]
+    Other {
+        /// The socket or its directory.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
     },
 }

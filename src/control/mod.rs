@@ -41,7 +41,6 @@ mod status;
 mod subsystem;
 mod workers;
 
-pub use admin::SocketError;
-pub use error::RunError;
+pub use error::{RunError, SocketError};
 pub use reload::ReloadError;
 pub use run::run;

@@ -16,7 +16,7 @@ use crate::api::{EventKind, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
-use crate::nat::Settings;
+use crate::nat::Policy;
 
 /// Why the instance keeps the configuration before.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,7 @@ pub(super) struct Reloader {
     /// Configuration as the file has it.
     file_config: RefCell<Config>,
     host: RefCell<HostState>,
-    /// See [`settings::settings`].
+    /// See [`settings::policy`].
     dns: Vec<Option<u16>>,
     routing_ids: RoutingIds,
     engine: Handle,
@@ -64,7 +64,7 @@ impl HostState {
 }
 
 impl Reloader {
-    /// `dns`: see [`settings::settings`].
+    /// `dns`: see [`settings::policy`].
     pub(super) fn new(
         path: &Path,
         file_config: &Config,
@@ -142,13 +142,13 @@ impl Reloader {
     }
 
     /// Returns the policy that follows from the configuration and the host in use.
-    fn policy(&self) -> Settings {
-        settings::settings(&self.config(), &self.host.borrow().facts, &self.dns)
+    fn policy(&self) -> Policy {
+        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
     }
 
     /// Puts a policy to work. Waits, without holding up the control thread, until the sessions that the policy does not allow
     /// have ended. Returns their number.
-    async fn change_policy(&self, policy: Settings) -> usize {
+    async fn change_policy(&self, policy: Policy) -> usize {
         let (sender, ended) = oneshot::channel();
         self.engine.change_policy(policy, move |sessions| {
             // Fails only when the instance has stopped.

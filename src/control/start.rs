@@ -138,7 +138,7 @@ fn start_workers(
     dns_ports: &[Option<u16>],
     subsystems: &mut Subsystems,
 ) -> Result<(Handle, TunStatus, u32), RunError> {
-    let policy = settings::settings(config, host.facts(), dns_ports);
+    let policy = settings::policy(config, host.facts(), dns_ports);
     let listening_ports = host.facts().listening_ports()?;
     let tun = workers::open_tun(config)?;
     let index = tun.index;

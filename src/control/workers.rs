@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::error::RunError;
-use super::mapping_log;
 use super::subsystem::{Outcome, Subsystem};
+use super::{mapping_log, settings};
 use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use crate::engine::{Builder, Engine, Handle, Options, WorkerFailure};
 use crate::host;
 use crate::io::{self, OffloadCeiling, PollIo, Tun, TunQueue, UringIo, Waker};
-use crate::nat::Settings;
+use crate::nat::{Policy, Seed};
 use crate::time::Tick;
 
 /// Opens the TUN device with the configured number of queues and the configured offloads.
@@ -52,10 +52,10 @@ impl WorkerThreads {
     ///
     /// # Errors
     /// No memory, no such backend, or no thread.
-    pub(super) fn start(config: &Config, tun: Tun, policy: Settings) -> Result<Self, RunError> {
+    pub(super) fn start(config: &Config, tun: Tun, policy: Policy) -> Result<Self, RunError> {
         let workers = tun.queues.len();
-        let sessions = config.limits.sessions;
-        let mut builder = Builder::new(policy, workers, Tick::now())
+        let (limits, sessions) = (settings::limits(config), config.limits.sessions);
+        let mut builder = Builder::new(limits, policy, workers, Seed::random(), Tick::now())
             .map_err(|source| RunError::Memory { sessions, source })?;
         if config.log.mappings {
             mapping_log::start(&config.name, builder.log_mappings(mapping_log::CAPACITY))

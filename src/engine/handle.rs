@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::nat::{
-    AdmitNew, Counters, SessionInfo, Settings, TableCursor, TeardownScope, Translator,
-};
+use crate::nat::{AdmitNew, Counters, Policy, SessionInfo, TableCursor, TeardownScope, Translator};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -26,7 +24,7 @@ pub struct Handle {
 
 /// A change of policy, and who wants to know its result.
 struct Change {
-    policy: Settings,
+    policy: Policy,
     done: Box<dyn FnOnce(usize) + Send>,
 }
 
@@ -102,7 +100,7 @@ impl Handle {
         mut take: impl FnMut(&SessionInfo, &str),
     ) -> Option<ListCursor> {
         let nat = self.nat.load();
-        let uplinks = &nat.settings().uplinks;
+        let uplinks = &nat.policy().uplinks;
         let next = nat.table().list((from.pool, from.record), LIST_SLICE, |session| {
             let uplink = uplinks.get(usize::from(session.uplink));
             take(&session, uplink.map_or("", |uplink| uplink.name.as_str()));
@@ -142,16 +140,17 @@ impl Handle {
 
     /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their number on the thread that
     /// did so. Policies take effect in the order of the calls.
-    pub fn change_policy(&self, policy: Settings, done: impl FnOnce(usize) + Send + 'static) {
+    pub fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
         let change = Change { policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
     }
 }
 
 /// Changes the policy at work and returns how many sessions ended.
-fn change_policy(nat: &ArcSwap<Translator>, policy: Settings) -> usize {
-    let new = Arc::new(nat.load().with_policy(policy));
-    let before = swap_policy(nat, Arc::clone(&new));
+fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
+    let (new, transition) = nat.load().with_policy(policy);
+    let new = Arc::new(new);
+    swap_policy(nat, Arc::clone(&new));
     // Clients of sessions that lost their external address are notified, so these sessions end first.
     let mut ended = 0;
     let mut cursor = Some(TableCursor::default());
@@ -159,18 +158,17 @@ fn change_policy(nat: &ArcSwap<Translator>, policy: Settings) -> usize {
         let (sessions, next) = new.teardown_slice(TeardownScope::AddressGone, from, Tick::now());
         (ended, cursor) = (ended + sessions, next);
     }
-    ended + new.enforce(&before, Tick::now())
+    ended + new.enforce(transition, Tick::now())
 }
 
 /// Puts `new` to work and waits until no worker uses the translator before, so that nothing more happens by its policy.
-/// Returns that translator. A batch takes some microseconds.
-pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) -> Arc<Translator> {
+/// A batch takes some microseconds.
+pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
     let before = nat.swap(new);
     let deadline = Instant::now() + BATCH_TIMEOUT;
     while Arc::strong_count(&before) > 1 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_micros(100));
     }
-    before
 }
 
 /// A worker that has not ended its batch by then is dead, and the process ends with it.

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::io::{PacketIo, Waker};
-use crate::nat::{Counters, MappingEvents, Settings, Translator};
+use crate::nat::{Counters, Limits, MappingEvents, Policy, Seed, Translator};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -30,8 +30,14 @@ impl Builder {
     ///
     /// # Errors
     /// The memory for the sessions cannot be mapped.
-    pub fn new(settings: Settings, workers: usize, now: Tick) -> std::io::Result<Self> {
-        Ok(Self { nat: Translator::new(settings, workers, now)? })
+    pub fn new(
+        limits: Limits,
+        policy: Policy,
+        workers: usize,
+        seed: Seed,
+        now: Tick,
+    ) -> std::io::Result<Self> {
+        Ok(Self { nat: Translator::new(limits, policy, workers, seed, now)? })
     }
 
     /// Makes the mapping log. The log holds `capacity` unread events.

@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
-use crate::nat::{Settings, Translator};
+use crate::nat::{Policy, Seed, Translator};
 use crate::time::Tick;
 
-use super::scenarios::{E1, G, settings, udp};
+use super::scenarios::{E1, G, Setup, settings, udp};
 use super::{Engine, ListCursor, Options, WorkerFailure};
 
 /// A queue that obeys the test.
@@ -65,7 +65,8 @@ impl PacketIo for Puppet {
 }
 
 fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
-    let nat = Translator::new(settings(), workers, Tick::now()).expect("memory");
+    let Setup { limits, policy } = settings();
+    let nat = Translator::new(limits, policy, workers, Seed::from(1), Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
     let (sent, received) = channel();
     let (orders, queues): (Vec<_>, Vec<_>) = (0..workers)
@@ -127,8 +128,9 @@ fn a_change_of_policy_ends_sessions_without_waiting_on_the_calling_thread() {
 
     let (done, results) = channel();
     let keep = done.clone();
-    handle.change_policy(settings(), move |ended| keep.send(ended).expect("the test listens"));
-    let closed = Settings { outbound: Vec::new(), forwards: Vec::new(), ..settings() };
+    handle
+        .change_policy(settings().policy, move |ended| keep.send(ended).expect("the test listens"));
+    let closed = Policy { outbound: Vec::new(), forwards: Vec::new(), ..settings().policy };
     handle.change_policy(closed, move |ended| {
         done.send(ended).expect("the test listens");
     });
@@ -157,7 +159,7 @@ fn a_handle_lists_every_session_with_its_uplink() {
     let mut next = Some(ListCursor::default());
     while let Some(from) = next {
         next = handle.list_sessions(from, |session, uplink| {
-            assert_eq!(uplink, settings().uplinks[0].name);
+            assert_eq!(uplink, settings().policy.uplinks[0].name);
             ports.push(session.original.source.port);
         });
     }

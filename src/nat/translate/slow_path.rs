@@ -134,7 +134,7 @@ impl Translator {
         {
             return Ok(Verdict::PassToHost);
         }
-        if !self.settings.hairpin {
+        if !self.policy.hairpin {
             return Err(DropReason::HairpinDisabled);
         }
         let state = miss.opening_state()?;
@@ -412,7 +412,7 @@ impl Translator {
         if result.is_ok() {
             lane.counters.sessions_created += 1;
         }
-        result
+        result.map(|_| ())
     }
 }
 

@@ -3,7 +3,6 @@
 //!
 //! The control thread sweeps the table in slices; what is to be said waits in `NotificationQueue` until a worker sends it.
 
-use crate::nat::table::key::Key;
 use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::tracking::direction::Direction;
@@ -42,20 +41,16 @@ impl Translator {
         from: TableCursor,
         now: Tick,
     ) -> (usize, Option<TableCursor>) {
-        let mut doomed: Vec<(SessionId, Key, Packets)> = Vec::new();
+        let mut doomed: Vec<(SessionId, Packets)> = Vec::new();
         let next = self.table.list((from.0, from.1), SLICE, |session| {
             if self.is_in_scope(affected, &session) {
-                doomed.push((
-                    session.id,
-                    Key::of(session.original),
-                    self.notifications_for(&session),
-                ));
+                doomed.push((session.id, self.notifications_for(&session)));
             }
         });
         let mut ended = 0;
-        for (id, original, packets) in doomed {
-            // Another one may have its place by now.
-            let Some(session) = self.table.end(id, original) else { continue };
+        for (id, packets) in doomed {
+            // The session may have ended by now.
+            let Some(session) = self.table.end(id) else { continue };
             self.release(&session, now);
             self.notifications.extend(packets);
             ended += 1;
@@ -157,7 +152,7 @@ impl Translator {
         let mut buffer = [0; BUFFER];
         buffer[..datagram.len()].copy_from_slice(&datagram);
         let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
-        let source = self.settings.inside_address.unwrap_or(sent.destination.address);
+        let source = self.policy.inside_address.unwrap_or(sent.destination.address);
         let answer = IcmpErrorKind::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
         let length = icmp_error(&parsed, &mut buffer, datagram.len(), answer, source)?;
         Some(buffer[..length].into())
