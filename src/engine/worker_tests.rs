@@ -4,7 +4,7 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
+use crate::io::{Flushed, FrameBuffers, MemoryIo, Offload, PacketIo, Waker};
 use crate::nat::Translator;
 use crate::time::Tick;
 
@@ -35,18 +35,6 @@ impl PacketIo for Puppet {
         self.memory.receive(Duration::ZERO)
     }
 
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.memory.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.memory.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.send(packet, offload);
-    }
-
     fn flush(&mut self) -> io::Result<Flushed> {
         let flushed = self.memory.flush()?;
         for (packet, _) in self.memory.sent() {
@@ -55,8 +43,8 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn batch_limit(&self) -> usize {
-        self.memory.batch_limit()
+    fn buffers(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers()
     }
 
     fn bad_vnet_headers(&self) -> u64 {

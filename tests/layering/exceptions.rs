@@ -62,6 +62,8 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/host/model/routing_ids.rs \
      src/host/model/snapshot.rs \
      src/host/model/steps.rs",
+    "src/io/batch.rs \
+     src/io/mod.rs",
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
@@ -126,7 +128,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Settings dns nat",
     "Span config time",
     "State config host nat",
-    "Tun config io",
     "Uplink config lab nat",
     "UplinkStates dns nat",
 ];
