@@ -12,8 +12,14 @@
 //! beyond a packet is touched. The memory is mapped zero pages until then, so 64 KiB buffers cost
 //! nothing without super-packets.
 
-use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Frame, MIN_BUFFER, Offload};
+use super::virtio::{self, HEADER_SIZE, Offload};
+
+/// The largest number of frames in a batch, of any backend.
+pub const BATCH: usize = 64;
+
+/// The smallest length of a frame's buffer, in bytes, whatever the length of its packet. It is
+/// enough to turn any packet into an ICMP error in place.
+pub const MIN_BUFFER: usize = 2048;
 
 /// Length of the longest packet that an IPv4 header can state, in bytes.
 pub(super) const MAX_PACKET: usize = 65_535;
@@ -31,6 +37,19 @@ pub struct FrameBuffers {
     outgoing: Vec<Outgoing>,
     /// Packets that are no frames, each with its header in front.
     extra: Vec<u8>,
+}
+
+/// A received packet in its buffer.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    /// The work that the kernel left undone in this packet. Offsets lie inside `buffer[..length]`.
+    pub offload: Offload,
+    /// Length of the packet, in bytes, 0 to 65535.
+    pub length: usize,
+    /// The packet is `buffer[..length]`. The buffer has at least [`MIN_BUFFER`] and at least
+    /// `length` bytes. The bytes after the packet are left over from earlier packets. That memory
+    /// may be untouched, so writing far behind the packet costs page faults.
+    pub buffer: &'a mut [u8],
 }
 
 struct Received {

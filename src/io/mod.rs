@@ -37,20 +37,13 @@ mod waker;
 
 use std::time::Duration;
 
-pub use batch::FrameBuffers;
+pub use batch::{BATCH, Frame, FrameBuffers, MIN_BUFFER};
 pub use mem::{MemoryIo, ReplayIo};
 pub use poll::PollIo;
 pub use tun::{OffloadLevel, OpenError, TunDevice, TunQueue, open};
 pub use uring::UringIo;
 pub use virtio::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use waker::Waker;
-
-/// The largest number of frames in a batch, of any backend.
-pub const BATCH: usize = 64;
-
-/// The smallest length of a frame's buffer, in bytes, whatever the length of its packet. It is
-/// enough to turn any packet into an ICMP error in place.
-pub const MIN_BUFFER: usize = 2048;
 
 /// One queue of packets, used by one worker.
 ///
@@ -118,19 +111,6 @@ pub trait PacketIo: Send {
     fn send(&mut self, packet: &[u8], offload: Offload) {
         self.buffers().send(packet, offload);
     }
-}
-
-/// A received packet in its buffer.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    /// The work that the kernel left undone in this packet. Offsets lie inside `buffer[..length]`.
-    pub offload: Offload,
-    /// Length of the packet, in bytes, 0 to 65535.
-    pub length: usize,
-    /// The packet is `buffer[..length]`. The buffer has at least [`MIN_BUFFER`] and at least
-    /// `length` bytes. The bytes after the packet are left over from earlier packets. That memory
-    /// may be untouched, so writing far behind the packet costs page faults.
-    pub buffer: &'a mut [u8],
 }
 
 /// The result of one [`PacketIo::flush`].

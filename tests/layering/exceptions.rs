@@ -62,8 +62,6 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/host/model/routing_ids.rs \
      src/host/model/snapshot.rs \
      src/host/model/steps.rs",
-    "src/io/batch.rs \
-     src/io/mod.rs",
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
