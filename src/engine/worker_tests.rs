@@ -4,8 +4,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, FrameBuffers, MemoryIo, Offload, PacketIo, Waker};
+use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
 use crate::nat::{Seed, Translator};
+use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
@@ -43,8 +44,12 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn buffers(&mut self) -> &mut FrameBuffers {
+    fn buffers(&self) -> &FrameBuffers {
         self.memory.buffers()
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers_mut()
     }
 
     fn bad_vnet_headers(&self) -> u64 {

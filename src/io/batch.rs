@@ -12,14 +12,8 @@
 //! beyond a packet is touched. The memory is mapped zero pages until then, so 64 KiB buffers cost
 //! nothing without super-packets.
 
-use super::virtio::{self, HEADER_SIZE, Offload};
-
-/// The largest number of frames in a batch, of any backend.
-pub const BATCH: usize = 64;
-
-/// The smallest length of a frame's buffer, in bytes, whatever the length of its packet. It is
-/// enough to turn any packet into an ICMP error in place.
-pub const MIN_BUFFER: usize = 2048;
+use super::virtio::{self, HEADER_SIZE};
+use crate::packet::{BATCH, Frame, MIN_BUFFER, Offload};
 
 /// Length of the longest packet that an IPv4 header can state, in bytes.
 pub(super) const MAX_PACKET: usize = 65_535;
@@ -37,19 +31,6 @@ pub struct FrameBuffers {
     outgoing: Vec<Outgoing>,
     /// Packets that are no frames, each with its header in front.
     extra: Vec<u8>,
-}
-
-/// A received packet in its buffer.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    /// The work that the kernel left undone in this packet. Offsets lie inside `buffer[..length]`.
-    pub offload: Offload,
-    /// Length of the packet, in bytes, 0 to 65535.
-    pub length: usize,
-    /// The packet is `buffer[..length]`. The buffer has at least [`MIN_BUFFER`] and at least
-    /// `length` bytes. The bytes after the packet are left over from earlier packets. That memory
-    /// may be untouched, so writing far behind the packet costs page faults.
-    pub buffer: &'a mut [u8],
 }
 
 struct Received {
@@ -136,14 +117,14 @@ impl FrameBuffers {
         self.frames.push(Received { slot, length, offload });
     }
 
-    /// See [`PacketIo::frame`](super::PacketIo::frame).
+    /// See [`Frames::frame`](crate::packet::Frames::frame).
     pub(super) fn frame(&mut self, index: usize) -> Frame<'_> {
         let Received { slot, length, offload } = self.frames[index];
         let start = self.start_of(slot);
         Frame { offload, length, buffer: &mut self.memory[start + PACKET_START..start + SLOT_SIZE] }
     }
 
-    /// See [`PacketIo::submit`](super::PacketIo::submit).
+    /// See [`Frames::submit`](crate::packet::Frames::submit).
     pub(super) fn submit(&mut self, index: usize, length: usize, offload: Offload) {
         assert!(index < self.frames.len(), "frame {index} of {} submitted", self.frames.len());
         assert!(length <= BUFFER_SIZE, "{length} bytes submitted of a buffer of {BUFFER_SIZE}");
@@ -151,7 +132,7 @@ impl FrameBuffers {
         self.outgoing.push(Outgoing { start, length, offload });
     }
 
-    /// See [`PacketIo::send`](super::PacketIo::send).
+    /// See [`Frames::send`](crate::packet::Frames::send).
     pub(super) fn send(&mut self, packet: &[u8], offload: Offload) {
         let start = Start::Extra(self.extra.len());
         self.extra.extend_from_slice(&[0; HEADER_SIZE]);

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::batch::{FrameBuffers, MAX_PACKET};
 use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Offload, PacketIo};
+use super::{Flushed, PacketIo};
+use crate::packet::{BATCH, Offload};
 
 /// A queue with the test at its other end: delivers the pushed packets and keeps the sent ones.
 ///
@@ -87,7 +88,11 @@ impl PacketIo for MemoryIo {
         Ok(flushed)
     }
 
-    fn buffers(&mut self) -> &mut FrameBuffers {
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
     }
 
@@ -190,7 +195,11 @@ impl PacketIo for ReplayIo {
         Ok(flushed)
     }
 
-    fn buffers(&mut self) -> &mut FrameBuffers {
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
     }
 
@@ -210,7 +219,7 @@ fn check_limit(limit: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::PartialChecksum;
+    use crate::packet::{Frames, PartialChecksum};
 
     const PARTIAL: Offload = Offload {
         checksum: Some(PartialChecksum { start: 20, offset: 6 }),
@@ -264,7 +273,7 @@ mod tests {
         let mut io = MemoryIo::new();
         io.push(b"tiny", Offload::default());
         io.receive(Duration::ZERO).expect("memory");
-        assert!(io.frame(0).buffer.len() >= crate::io::MIN_BUFFER);
+        assert!(io.frame(0).buffer.len() >= crate::packet::MIN_BUFFER);
         io.submit(0, 576, Offload::default());
         io.flush().expect("memory");
         assert_eq!(io.sent()[0].0.len(), 576);

@@ -12,7 +12,7 @@
 //!
 //! | file         | content                                                                        |
 //! |--------------|--------------------------------------------------------------------------------|
-//! | [`virtio`]   | [`Offload`] and its ten bytes on the wire, validated                           |
+//! | [`virtio`]   | the ten bytes of an [`Offload`] on the wire, validated                         |
 //! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
 //! | `tun.rs`     | opens the device and negotiates the offloads                                   |
 //! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
@@ -37,17 +37,18 @@ mod waker;
 
 use std::time::Duration;
 
-pub use batch::{BATCH, Frame, FrameBuffers, MIN_BUFFER};
+use crate::packet::{BATCH, Frame, Frames, Offload};
+
+pub use batch::FrameBuffers;
 pub use mem::{MemoryIo, ReplayIo};
 pub use poll::PollIo;
 pub use tun::{OffloadLevel, OpenError, TunDevice, TunQueue, open};
 pub use uring::UringIo;
-pub use virtio::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use waker::Waker;
 
 /// One queue of packets, used by one worker.
 ///
-/// Packets leave in the order of [`submit`](Self::submit) and [`send`](Self::send). Submitted
+/// Packets leave in the order of [`submit`](Frames::submit) and [`send`](Frames::send). Submitted
 /// frames must be flushed before the next [`receive`](Self::receive), which takes the buffers back.
 pub trait PacketIo: Send {
     /// Receives a batch and returns the number of frames, at most
@@ -56,7 +57,7 @@ pub trait PacketIo: Send {
     /// Waits at most `wait` for the first packet. If `wait` is zero, looks once and never sleeps.
     /// Returns 0 if the time has passed, if the waker has fired, or (rarely) early without either.
     /// Recycles the frames of the batch before: frames that were submitted but not flushed are
-    /// lost, packets given to [`send`](Self::send) are kept.
+    /// lost, packets given to [`send`](Frames::send) are kept.
     ///
     /// # Errors
     /// The device is gone, or the system call failed for a reason that has nothing to do with a
@@ -70,9 +71,11 @@ pub trait PacketIo: Send {
     /// rejects is no error, see [`Flushed::rejected`].
     fn flush(&mut self) -> std::io::Result<Flushed>;
 
-    /// Returns the buffers of the current batch. Backends implement this; workers use the methods
-    /// below.
-    fn buffers(&mut self) -> &mut FrameBuffers;
+    /// Returns the buffers of the current batch, to which the methods of [`Frames`] apply.
+    fn buffers(&self) -> &FrameBuffers;
+
+    /// Returns the buffers of the current batch.
+    fn buffers_mut(&mut self) -> &mut FrameBuffers;
 
     /// Returns the number of packets dropped since the start because of an invalid offload header,
     /// or one of a kind that natbox has not enabled.
@@ -83,33 +86,27 @@ pub trait PacketIo: Send {
     fn batch_limit(&self) -> usize {
         BATCH
     }
+}
 
-    /// Returns the `index`-th frame of the batch.
-    ///
-    /// # Panics
-    /// `index` is not below the result of [`receive`](Self::receive).
+impl<Q: PacketIo> Frames for Q {
+    #[inline]
+    fn received(&self) -> usize {
+        self.buffers().len()
+    }
+
     #[inline]
     fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.buffers().frame(index)
+        self.buffers_mut().frame(index)
     }
 
-    /// Marks a frame for sending, with this offload header. Its first `length` bytes are the
-    /// packet.
-    ///
-    /// The packet is read at [`flush`](Self::flush). A frame that is submitted twice is sent twice.
-    ///
-    /// # Panics
-    /// There is no such frame, or `length` exceeds its buffer.
     #[inline]
     fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.buffers().submit(index, length, offload);
+        self.buffers_mut().submit(index, length, offload);
     }
 
-    /// Copies an extra packet that is not a received frame (an ICMP error, a released fragment) for
-    /// sending.
     #[inline]
     fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.buffers().send(packet, offload);
+        self.buffers_mut().send(packet, offload);
     }
 }
 

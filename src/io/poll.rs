@@ -10,7 +10,8 @@ use rustix::time::Timespec;
 
 use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::tun::device_is_gone;
-use super::{BATCH, Flushed, PacketIo, TunQueue, Waker};
+use super::{Flushed, PacketIo, TunQueue, Waker};
+use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue, packet by packet.
 pub struct PollIo {
@@ -100,7 +101,11 @@ impl PacketIo for PollIo {
         gone.map_or(Ok(flushed), |errno| Err(errno.into()))
     }
 
-    fn buffers(&mut self) -> &mut FrameBuffers {
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
     }
 
@@ -112,8 +117,8 @@ impl PacketIo for PollIo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::Offload;
     use crate::io::testing::{SUPER, collect, deliver, queue};
+    use crate::packet::{Frames, Offload};
     use std::os::fd::OwnedFd;
     use std::time::Instant;
 

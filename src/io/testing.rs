@@ -5,8 +5,9 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 
+use super::TunQueue;
 use super::virtio::{self, HEADER_SIZE};
-use super::{Offload, PartialChecksum, Segmentation, SegmentationKind, TunQueue};
+use crate::packet::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 
 /// The offload of a TCP super-packet.
 pub(super) const SUPER: Offload = Offload {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::io::BATCH;
 use crate::io::batch::FrameBuffers;
+use crate::packet::BATCH;
 
 /// The slots of a batch, as buffers that a read of the kernel picks from.
 pub(super) struct ProvidedBuffers {

@@ -31,7 +31,8 @@ use self::buffers::ProvidedBuffers;
 use self::ring::{Completion, Ring};
 use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::tun::device_is_gone;
-use super::{BATCH, Flushed, PacketIo, TunQueue, Waker};
+use super::{Flushed, PacketIo, TunQueue, Waker};
+use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue through a ring. The first thread that receives is the only one
 /// that may use it.
@@ -193,7 +194,11 @@ impl PacketIo for UringIo {
         }
     }
 
-    fn buffers(&mut self) -> &mut FrameBuffers {
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
         &mut self.batch
     }
 

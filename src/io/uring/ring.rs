@@ -14,7 +14,8 @@ use rustix::io::Errno;
 
 use super::buffers::ProvidedBuffers;
 use crate::io::batch::FrameBuffers;
-use crate::io::{BATCH, TunQueue, Waker};
+use crate::io::{TunQueue, Waker};
+use crate::packet::BATCH;
 
 /// An io_uring instance that reads and writes one queue and watches the waker.
 pub(super) struct Ring {

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use super::ring::ENTRIES;
 use super::*;
-use crate::io::Offload;
 use crate::io::testing::{SUPER, collect, deliver, queue};
 use crate::io::virtio;
+use crate::packet::{Frames, Offload};
 
 /// Does it with multishot reads, and as on a kernel without them.
 fn both(work: impl Fn(bool)) {
