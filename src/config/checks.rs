@@ -8,12 +8,12 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::cursor::Located;
 use super::dns;
 use super::forwards;
 use super::model::{Config, Inside, OutboundRule, Uplink};
-use super::nearest;
 use super::problem::{Diagnostics, Location};
+use super::reader::cursor::Located;
+use super::reader::nearest;
 use super::sections::{Draft, DraftInside, DraftRule, DraftUplink, Unresolved};
 
 /// Checks the draft as a whole; None if the diagnostics holds the reason.

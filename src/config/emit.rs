@@ -8,8 +8,8 @@ use super::dns::DnsForm;
 use super::model::{
     Config, Forward, ForwardProtocol, Health, MssClamp, PortRange, Uplink, Workers,
 };
-use super::values::Span;
-use super::words::ConfigEnum;
+use super::types::values::Span;
+use super::types::words::ConfigEnum;
 
 /// The effective configuration as a file; [`super::parse`] reads it back to an equal one.
 pub fn to_yaml(config: &Config) -> String {

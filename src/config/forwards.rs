@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use super::checks::uplink_index;
-use super::cursor::Located;
 use super::model::{Forward, ForwardProtocol, PortRange};
-use super::nearest;
 use super::problem::{Diagnostics, Location};
+use super::reader::cursor::Located;
+use super::reader::nearest;
 use super::sections::{DraftForward, DraftInside, DraftUplink, Unresolved};
 
 /// The forwards of the configuration; incomplete if the diagnostics holds a problem.

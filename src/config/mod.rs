@@ -13,22 +13,16 @@
 //! time and memory in [`MAX_BYTES`].
 
 mod checks;
-mod cursor;
 mod dns;
 mod dynamic_address;
 mod emit;
 mod forwards;
 mod model;
-mod nearest;
-mod network;
 mod problem;
-mod renamed;
+mod reader;
 mod sections;
-mod tree;
-mod unimplemented_keys;
+mod types;
 mod uplinks;
-mod values;
-mod words;
 
 use std::fs::File;
 use std::io::Read;
@@ -39,9 +33,10 @@ pub use dynamic_address::DynamicAddress;
 pub use emit::{to_json, to_yaml};
 pub use model::*;
 pub use problem::{Position, Problem, Problems};
-pub use words::ConfigEnum;
+pub use types::words::ConfigEnum;
 
 use problem::{Diagnostics, Location};
+use reader::{tree, unimplemented_keys};
 
 /// Largest file that is read, in bytes; thousands of forwards fit.
 pub const MAX_BYTES: usize = 1 << 20;

@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::cursor::{Cursor, Fields, Located, Section};
 use super::dns::{self, DraftDns};
 use super::model::{
     Admin, EndpointDependence, Failback, ForwardProtocol, HashBy, Health, Host, Limits, Log, Nat,
     NoNatRule, OnFailure, OutboundRule, PortRange, State, Timeouts, Tun, Uplink,
 };
-use super::network;
 use super::problem::{Diagnostics, Location};
-use super::tree::{Node, Value};
+use super::reader::cursor::{Cursor, Fields, Located, Section};
+use super::reader::tree::{Node, Value};
+use super::types::network;
+use super::types::values;
 use super::uplinks;
-use super::values;
 
 /// Every mapping of the file with its keys.
 pub(super) const SCHEMA: [&Section; 19] = [

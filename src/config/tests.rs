@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::cursor::Section;
-use super::tree::{Node, Value};
+use super::reader::cursor::Section;
+use super::reader::tree::{Node, Value};
 use super::*;
 
 const REFERENCE: &str = include_str!("../../configs/reference.yaml");

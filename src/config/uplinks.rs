@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::cursor::{Cursor, Fields, Located, Section};
 use super::model::{Health, Uplink, WebTarget};
-use super::network;
 use super::problem::Location;
+use super::reader::cursor::{Cursor, Fields, Located, Section};
 use super::sections::{self, DraftUplink, SCHEMA};
-use super::values::{self, ValueError};
+use super::types::network;
+use super::types::values::{self, ValueError};
 
 pub(super) static UPLINK: Section = Section {
     path: "uplinks[]",

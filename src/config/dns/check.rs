@@ -5,9 +5,9 @@ use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
 
 use super::super::checks::uplink_index;
-use super::super::cursor::Located;
 use super::super::model::{Forward, ForwardProtocol};
 use super::super::problem::{Diagnostics, Location};
+use super::super::reader::cursor::Located;
 use super::super::sections::{DraftUplink, Unresolved};
 use super::read::{DraftDns, DraftServer, DraftUpdate};
 use super::{Dns, DnsName, DnsServer, DnsUpdate};

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use serde::Serialize;
 
 use super::super::model::Uplink;
-use super::super::values::Span;
-use super::super::words::ConfigEnum as _;
+use super::super::types::values::Span;
+use super::super::types::words::ConfigEnum as _;
 use super::check::shown;
 use super::{Dns, DnsUpdate};
 use crate::dns::Name;

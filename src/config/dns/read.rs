@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::cursor::{Cursor, Fields, Located, Section};
 use super::super::model::Uplink;
-use super::super::network;
 use super::super::problem::Location;
+use super::super::reader::cursor::{Cursor, Fields, Located, Section};
 use super::super::sections::{SCHEMA, Unresolved, collect_all, located, unresolved};
-use super::super::values::{self, ValueError};
+use super::super::types::network;
+use super::super::types::values::{self, ValueError};
 use super::{Dns, DnsUpdate};
 use crate::dns::{Algorithm, Name, Replace};
 

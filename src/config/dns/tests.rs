@@ -1,6 +1,6 @@
 //! The section in whole files.
 
-use super::super::words::ConfigEnum as _;
+use super::super::types::words::ConfigEnum as _;
 use super::super::{Uplink, parse};
 use super::*;
 

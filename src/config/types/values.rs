@@ -8,13 +8,13 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::model::{MssClamp, Workers};
-use super::nearest;
 use super::words::ConfigEnum;
+use crate::config::model::{MssClamp, Workers};
+use crate::config::reader::nearest;
 
 /// What a value should have been.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ValueError {
+pub(in crate::config) struct ValueError {
     /// What is wanted.
     pub wanted: String,
     /// What to do.
@@ -28,7 +28,7 @@ impl ValueError {
 }
 
 /// One of an enum's words.
-pub(super) fn word<W: ConfigEnum>(text: &str) -> Result<W, ValueError> {
+pub(in crate::config) fn word<W: ConfigEnum>(text: &str) -> Result<W, ValueError> {
     let words = W::ALL.iter().map(|value| value.word());
     let wanted = || format!("one of {}", nearest::list(words.clone()));
     W::ALL.iter().copied().find(|value| value.word() == text).ok_or_else(|| {
@@ -41,7 +41,9 @@ pub(super) fn word<W: ConfigEnum>(text: &str) -> Result<W, ValueError> {
 }
 
 /// A whole number within the range.
-pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, ValueError> {
+pub(in crate::config) fn number(
+    range: RangeInclusive<u32>,
+) -> impl Fn(&str) -> Result<u32, ValueError> {
     move |text| {
         let wanted = || format!("a whole number from {} to {}", range.start(), range.end());
         let number =
@@ -56,7 +58,9 @@ pub(super) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32,
 }
 
 /// A count such as `4096`, `64k` or `4M` within the range.
-pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, ValueError> {
+pub(in crate::config) fn count(
+    range: RangeInclusive<u32>,
+) -> impl Fn(&str) -> Result<u32, ValueError> {
     move |text| {
         let wanted = || {
             format!("a count from {} to {}, such as 4096, 64k or 4M", range.start(), range.end())
@@ -85,7 +89,7 @@ pub(super) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, 
 }
 
 /// A duration within the range.
-pub(super) fn duration(
+pub(in crate::config) fn duration(
     range: RangeInclusive<Duration>,
 ) -> impl Fn(&str) -> Result<Duration, ValueError> {
     move |text| {
@@ -109,7 +113,7 @@ pub(super) fn duration(
 
 /// A duration as the file writes it; what is shorter than a microsecond is left out.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span(pub Duration);
+pub(in crate::config) struct Span(pub Duration);
 
 impl fmt::Display for Span {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,7 +162,7 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 /// `auto` or 1 to 256.
-pub(super) fn workers(text: &str) -> Result<Workers, ValueError> {
+pub(in crate::config) fn workers(text: &str) -> Result<Workers, ValueError> {
     if text == "auto" {
         return Ok(Workers::Auto);
     }
@@ -171,7 +175,7 @@ pub(super) fn workers(text: &str) -> Result<Workers, ValueError> {
 }
 
 /// `auto`, `off` or 88 to 65495 bytes.
-pub(super) fn mss_clamp(text: &str) -> Result<MssClamp, ValueError> {
+pub(in crate::config) fn mss_clamp(text: &str) -> Result<MssClamp, ValueError> {
     match text {
         "auto" => Ok(MssClamp::Auto),
         "off" => Ok(MssClamp::Off),
@@ -186,7 +190,7 @@ pub(super) fn mss_clamp(text: &str) -> Result<MssClamp, ValueError> {
 }
 
 /// The box's name, which becomes part of file names.
-pub(super) fn box_name(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn box_name(text: &str) -> Result<String, ValueError> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     if (1..=MAX_NAME).contains(&text.len())
         && text.chars().all(plain)
@@ -201,7 +205,7 @@ pub(super) fn box_name(text: &str) -> Result<String, ValueError> {
 }
 
 /// The name of an uplink or a forward, for listings.
-pub(super) fn label(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn label(text: &str) -> Result<String, ValueError> {
     // The separators of lines and paragraphs break lines, though Unicode does not count them as control characters.
     let breaks_listings =
         |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
@@ -216,7 +220,7 @@ pub(super) fn label(text: &str) -> Result<String, ValueError> {
 }
 
 /// An absolute path that fits a Unix socket's address.
-pub(super) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
+pub(in crate::config) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
     let wanted = || format!("an absolute path of at most {MAX_SOCKET_PATH} bytes");
     if !text.starts_with('/') || text.ends_with('/') || text.contains(char::is_control) {
         return Err(ValueError::new(
@@ -231,7 +235,7 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, ValueError> {
 }
 
 /// A decimal number without sign, of at most 18 digits.
-pub(super) fn digits(text: &str) -> Option<u64> {
+pub(in crate::config) fn digits(text: &str) -> Option<u64> {
     let fits = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     if fits { text.parse().ok() } else { None }
 }
@@ -321,7 +325,7 @@ mod tests {
         #[test]
         fn no_text_makes_a_reader_panic(text in "\\PC{0,24}|[0-9a-z:./%-]{0,24}") {
             let _ = (duration(ANY)(&text), count(0..=9)(&text), box_name(&text), label(&text), socket_path(&text));
-            let _ = (workers(&text), mss_clamp(&text), word::<super::super::LogLevel>(&text));
+            let _ = (workers(&text), mss_clamp(&text), word::<crate::config::LogLevel>(&text));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! "Did you mean": the known word closest to an unknown one.
 
 /// The candidate that takes the fewest single-character edits, if these are few for the word's length.
-pub(super) fn nearest<'c>(
+pub(in crate::config) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
@@ -19,7 +19,7 @@ pub(super) fn nearest<'c>(
 }
 
 /// Advice that names the nearest of the candidates, or else all of them.
-pub(super) fn advise<'c>(
+pub(in crate::config) fn advise<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str> + Clone,
 ) -> String {
@@ -30,7 +30,7 @@ pub(super) fn advise<'c>(
 }
 
 /// The words in backticks, with commas; a long list is cut.
-pub(super) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
+pub(in crate::config) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let mut words = words.into_iter();
     let mut shown: Vec<String> =
         words.by_ref().take(MAX_LISTED).map(|word| format!("`{word}`")).collect();

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
-use super::model::PortRange;
 use super::values::{ValueError, digits};
+use crate::config::model::PortRange;
 
 /// An IPv4 address that one host may have.
-pub(super) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
+pub(in crate::config) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
     const WANTED: &str = "an IPv4 address such as 203.0.113.10";
     let address: Ipv4Addr = text.parse().map_err(|_| {
         let advice = if text.parse::<Ipv6Addr>().is_ok() {
@@ -34,7 +34,9 @@ pub(super) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
 
 /// External addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every address of a block `a.b.c.0/28`; at
 /// most `most`.
-pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, ValueError> {
+pub(in crate::config) fn addresses(
+    most: usize,
+) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, ValueError> {
     const WANTED: &str = "external addresses as 203.0.113.10, 203.0.113.10-20 or 203.0.113.0/28";
     move |text| {
         let (first, last) = if text.contains('/') {
@@ -81,7 +83,7 @@ pub(super) fn addresses(most: usize) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, V
 }
 
 /// A prefix `a.b.c.d/length` without host bits.
-pub(super) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
+pub(in crate::config) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     const WANTED: &str = "an IPv4 prefix such as 10.0.0.0/24";
     let prefix: Ipv4Net = text.parse().map_err(|_| {
         let advice = match text.parse::<Ipv4Addr>() {
@@ -103,7 +105,7 @@ pub(super) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
 }
 
 /// A prefix of private hosts: without host bits, and apart from the ranges that no host may have.
-pub(super) fn unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
+pub(in crate::config) fn unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     let prefix = prefix(text)?;
     let overlaps = |range: &Ipv4Net| range.contains(&prefix) || prefix.contains(range);
     match RESERVED
@@ -132,7 +134,7 @@ fn range(network: Ipv4Addr, length: u8) -> Ipv4Net {
 }
 
 /// A port or an inclusive range of ports, from 1.
-pub(super) fn ports(text: &str) -> Result<PortRange, ValueError> {
+pub(in crate::config) fn ports(text: &str) -> Result<PortRange, ValueError> {
     const WANTED: &str = "a port or a range of ports such as 80 or 8000-8099, from 1 to 65535";
     let port = |text: &str| {
         let number = digits(text).ok_or_else(|| {
@@ -166,7 +168,7 @@ impl fmt::Display for PortRange {
 }
 
 /// The server of a forward, with the port or ports if they are given.
-pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ValueError> {
+pub(in crate::config) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ValueError> {
     const WANTED: &str = "the server as ADDRESS or ADDRESS:PORT, such as 10.0.0.101:80";
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -177,7 +179,7 @@ pub(super) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ValueE
 }
 
 /// A host's address with a port.
-pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
+pub(in crate::config) fn endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
     const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
     let anew = |error: ValueError| ValueError::new(WANTED, error.advice);
     let (host, port) =
@@ -190,7 +192,7 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
 }
 
 /// An interface name as the kernel allows it.
-pub(super) fn interface(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn interface(text: &str) -> Result<String, ValueError> {
     let advice = if text.is_empty() || text.len() > 15 {
         "`ip link` lists the names, which have 1 to 15 bytes"
     } else if matches!(text, "." | "..") || text.contains(['/', ':']) {
@@ -204,7 +206,7 @@ pub(super) fn interface(text: &str) -> Result<String, ValueError> {
 }
 
 /// The name of the TUN device: an interface name in which the kernel finds no pattern to fill in.
-pub(super) fn tun_interface(text: &str) -> Result<String, ValueError> {
+pub(in crate::config) fn tun_interface(text: &str) -> Result<String, ValueError> {
     if text.contains('%') {
         return Err(ValueError::new(
             "an interface name",
@@ -215,7 +217,7 @@ pub(super) fn tun_interface(text: &str) -> Result<String, ValueError> {
 }
 
 /// An address and port to listen on.
-pub(super) fn listener(text: &str) -> Result<SocketAddr, ValueError> {
+pub(in crate::config) fn listener(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
         ValueError::new(
             "ADDRESS:PORT such as 127.0.0.1:9640",

@@ -6,14 +6,14 @@
 use std::ops::Deref;
 
 use super::nearest;
-use super::problem::{Diagnostics, Location, quoted};
 use super::renamed;
 use super::tree::{Entry, Node, Value};
-use super::values::ValueError;
+use crate::config::problem::{Diagnostics, Location, quoted};
+use crate::config::types::values::ValueError;
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Located<T> {
+pub(in crate::config) struct Located<T> {
     /// The value.
     pub value: T,
     /// Where it stands.
@@ -30,7 +30,7 @@ impl<T> Deref for Located<T> {
 
 /// The keys of one kind of mapping.
 #[derive(Debug)]
-pub(super) struct Section {
+pub(in crate::config) struct Section {
     /// Key path without indices; empty for the root.
     pub path: &'static str,
     /// Every key it may hold.
@@ -39,7 +39,7 @@ pub(super) struct Section {
 
 /// A node on the way of decoding.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor<'t> {
+pub(in crate::config) struct Cursor<'t> {
     node: &'t Node,
     place: Location,
     diagnostics: &'t Diagnostics,
@@ -229,7 +229,7 @@ impl<'t> Cursor<'t> {
 
 /// The known fields of a mapping.
 #[derive(Debug)]
-pub(super) struct Fields<'t> {
+pub(in crate::config) struct Fields<'t> {
     place: Location,
     diagnostics: &'t Diagnostics,
     known: Vec<(&'static str, &'t Entry)>,

@@ -1,7 +1,7 @@
 //! Keys that this version accepts and does not act on. Setting one gives a warning, never silence.
 
-use super::problem::{Diagnostics, Location};
 use super::tree::{Node, Value};
+use crate::config::problem::{Diagnostics, Location};
 
 /// A key without effect so far.
 struct NotYet {
@@ -19,7 +19,7 @@ const NOT_YET: [NotYet; 2] = [
 ];
 
 /// Warns of every such key in the file.
-pub(super) fn warn(root: &Node, diagnostics: &Diagnostics) {
+pub(in crate::config) fn warn(root: &Node, diagnostics: &Diagnostics) {
     for entry in &NOT_YET {
         visit(
             root,

@@ -13,12 +13,12 @@ struct Renamed {
 }
 
 /// Finds the present name of a key of a section.
-pub(super) fn key(section: &str, before: &str) -> Option<&'static str> {
+pub(in crate::config) fn key(section: &str, before: &str) -> Option<&'static str> {
     find(section, "", before)
 }
 
 /// Finds the present name of a value of the key at `path`, such as `uplinks[2].failback`.
-pub(super) fn value(path: &str, before: &str) -> Option<&'static str> {
+pub(in crate::config) fn value(path: &str, before: &str) -> Option<&'static str> {
     let path = without_indices(path);
     let (section, key) = path.rsplit_once('.').unwrap_or(("", &path));
     find(section, key, before)

@@ -5,12 +5,12 @@
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
-use super::MAX_BYTES;
-use super::problem::{Diagnostics, Location, Position, quoted};
+use crate::config::MAX_BYTES;
+use crate::config::problem::{Diagnostics, Location, Position, quoted};
 
 /// A value and where it begins.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(in crate::config) struct Node {
     /// First character.
     pub position: Position,
     /// What stands there.
@@ -19,7 +19,7 @@ pub(super) struct Node {
 
 /// A value of the file, its type not yet decided for scalars.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(in crate::config) enum Value {
     /// Nothing, `~` or `null`.
     Null,
     /// A scalar without quotes.
@@ -34,7 +34,7 @@ pub(super) enum Value {
 
 /// A key with its value.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(in crate::config) struct Entry {
     /// The key's text.
     pub key: String,
     /// Where the key begins.
@@ -59,7 +59,7 @@ impl Node {
 /// Reads the text into a tree; None after a problem, which is then in the diagnostics.
 ///
 /// The tree of an empty file is an empty mapping. At most [`MAX_DEPTH`] levels deep, so that recursion over it is safe.
-pub(super) fn read(text: &str, diagnostics: &Diagnostics) -> Option<Node> {
+pub(in crate::config) fn read(text: &str, diagnostics: &Diagnostics) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !acceptable_text(text, diagnostics) {
         return None;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::dns::{Algorithm, Replace};
 
-use super::model::{
+use crate::config::model::{
     AddressPooling, EndpointDependence, Failback, ForwardProtocol, HashBy, IoBackend, LogFormat,
     LogLevel, OffloadLimit, OnFailure, RejectWith, UnsolicitedSyn,
 };
