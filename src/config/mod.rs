@@ -12,31 +12,44 @@
 //! there was none; no text, however hostile, makes this module panic, recurse without bound or take more than linear
 //! time and memory in [`MAX_BYTES`].
 
+mod changes;
 mod checks;
-mod dns;
+mod document;
 mod dynamic_address;
 mod emit;
-mod forwards;
+mod file;
+mod generate;
 mod model;
 mod problem;
 mod reader;
+mod schema;
 mod sections;
 mod types;
-mod uplinks;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub use changes::{Change, changes, reloadable_keys};
 pub use dynamic_address::DynamicAddress;
 pub use emit::{to_json, to_yaml};
-pub use model::*;
+pub use generate::{json_schema, reference};
+pub use model::Config;
 pub use problem::{Position, Problem, Problems};
-pub use types::words::ConfigEnum;
+pub use sections::{
+    AddressPooling, Admin, Dns, DnsName, DnsServer, DnsUpdate, EndpointDependence, Failback,
+    Forward, ForwardProtocol, HashBy, Health, Host, Inside, IoBackend, Limits, Log, LogFormat,
+    LogLevel, MssClamp, Nat, NoNatRule, OffloadLimit, OnFailure, OutboundRule, RejectWith, State,
+    Timeouts, Tun, UnsolicitedSyn, Uplink, WebTarget, Workers,
+};
+pub use types::ConfigEnum;
+pub use types::network::PortRange;
 
 use problem::{Diagnostics, Location};
+use reader::cursor::Cursor;
+use reader::tree::{Node, Value};
 use reader::{tree, unimplemented_keys};
+use schema::Section as _;
 
 /// Largest file that is read, in bytes; thousands of forwards fit.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -99,8 +112,8 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
     let diagnostics = Diagnostics::new(file_name);
     let config = tree::read(text, &diagnostics).and_then(|root| {
         unimplemented_keys::warn(&root, &diagnostics);
-        let draft = sections::decode(&root, file_name, &diagnostics)?;
-        checks::check(draft, &diagnostics)
+        let file = read_file(&root, &diagnostics)?;
+        checks::check(file, &root, file_name, &diagnostics)
     });
     let (problems, warnings) = diagnostics.into_outcome();
     match config {
@@ -108,6 +121,18 @@ pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
         Some(_) | None if !problems.is_empty() => Err(problems),
         Some(_) | None => unreachable!("a configuration was refused without a reason"),
     }
+}
+
+/// Reads the keys of the file; None if the file is not even a mapping.
+fn read_file(root: &Node, diagnostics: &Diagnostics) -> Option<file::File> {
+    let schema = file::section_keys();
+    let cursor = Cursor::root(root, diagnostics, &schema);
+    if matches!(&root.value, Value::Mapping(entries) if entries.is_empty()) {
+        let advice = "begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example";
+        diagnostics.report(cursor.place(), "an empty file", "a configuration", advice);
+        return None;
+    }
+    cursor.fields(file::File::KEYS).map(|fields| file::File::read(&fields))
 }
 
 #[cfg(test)]

@@ -1,15 +1,13 @@
 //! A cursor on a node: knows its key path and where to report, and decodes what stands there.
 //!
-//! Every method that returns an `Option` has reported the reason of a `None`, except [`Fields::get`] and
-//! [`Fields::value`], where the key may also be absent.
+//! Every method that returns an `Option` has reported the reason of a `None`, except [`Fields::get`].
 
 use std::ops::Deref;
 
 use super::nearest;
 use super::renamed;
 use super::tree::{Entry, Node, Value};
-use crate::config::problem::{Diagnostics, Location, quoted};
-use crate::config::types::values::ValueError;
+use crate::config::problem::{Diagnostics, Location, ValueError, quoted};
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
@@ -30,11 +28,18 @@ impl<T> Deref for Located<T> {
 
 /// The keys of one kind of mapping.
 #[derive(Debug)]
-pub(in crate::config) struct Section {
+pub(in crate::config) struct SectionKeys {
     /// Key path without indices; empty for the root.
-    pub path: &'static str,
-    /// Every key it may hold.
-    pub keys: &'static [&'static str],
+    pub path: String,
+    /// Every key that the mapping may hold.
+    pub keys: Vec<&'static str>,
+}
+
+impl<T> Located<T> {
+    /// Makes the located form of a value that was not read from a file.
+    pub fn unplaced(value: T) -> Self {
+        Self { value, place: Location::file() }
+    }
 }
 
 /// A node on the way of decoding.
@@ -43,16 +48,15 @@ pub(in crate::config) struct Cursor<'t> {
     node: &'t Node,
     place: Location,
     diagnostics: &'t Diagnostics,
+    schema: &'t [SectionKeys],
 }
 
 impl<'t> Cursor<'t> {
-    /// The whole file.
-    pub fn root(node: &'t Node, diagnostics: &'t Diagnostics) -> Self {
-        Self {
-            node,
-            place: Location { position: Some(node.position), key: String::new() },
-            diagnostics,
-        }
+    /// Makes the cursor of the whole file. `schema` lists every mapping that a file may hold: advice on a misplaced
+    /// key names the mapping where the key belongs.
+    pub fn root(node: &'t Node, diagnostics: &'t Diagnostics, schema: &'t [SectionKeys]) -> Self {
+        let place = Location { position: Some(node.position), key: String::new() };
+        Self { node, place, diagnostics, schema }
     }
 
     /// Where this node stands.
@@ -65,42 +69,51 @@ impl<'t> Cursor<'t> {
         self.diagnostics.report(&self.place, self.node.describe(), wanted, advice);
     }
 
-    /// The fields of a mapping. Reports keys that are unknown or repeated; `schema` lists the sections where a
-    /// misplaced key may belong.
-    pub fn fields(
-        &self,
-        section: &'static Section,
-        schema: &[&'static Section],
-    ) -> Option<Fields<'t>> {
+    /// Returns the fields of a mapping. Reports keys that are unknown or repeated.
+    pub fn fields(&self, keys: &'static [&'static str]) -> Option<Fields<'t>> {
         let Value::Mapping(entries) = &self.node.value else {
-            let advice = format!("its keys are {}", nearest::list(section.keys.iter().copied()));
+            let advice = format!("its keys are {}", nearest::list(keys.iter().copied()));
             self.reject("a mapping", &advice);
             return None;
         };
-        let mut fields =
-            Fields { place: self.place.clone(), diagnostics: self.diagnostics, known: Vec::new() };
+        let mut fields = Fields {
+            place: self.place.clone(),
+            diagnostics: self.diagnostics,
+            schema: self.schema,
+            known: Vec::new(),
+        };
         // Once nothing more is recorded, an endless list of strange keys need not be looked at.
         for entry in entries.iter().take_while(|_| !self.diagnostics.is_full()) {
             let place = entry_place(&self.place, entry);
-            let Some(key) = section.keys.iter().copied().find(|key| *key == entry.key) else {
-                let advice = unknown_key_advice(&entry.key, section, schema);
+            let Some(key) = keys.iter().copied().find(|key| *key == entry.key) else {
+                let advice = self.unknown_key_advice(&entry.key, keys);
                 self.diagnostics.report(&place, "an unknown key", "one that natbox knows", advice);
                 continue;
             };
             match fields.known.iter().find(|(known, _)| *known == key) {
                 Some((_, first)) => {
                     let found = format!("this key again (first in line {})", first.position.line);
-                    self.diagnostics.report(
-                        &place,
-                        found,
-                        "it once",
-                        "join the two or take one out",
-                    );
+                    let advice = "join the two or take one out";
+                    self.diagnostics.report(&place, found, "it once", advice);
                 }
                 None => fields.known.push((key, entry)),
             }
         }
         Some(fields)
+    }
+
+    fn unknown_key_advice(&self, key: &str, keys: &[&'static str]) -> String {
+        let nearest = || nearest::nearest(key, keys.iter().copied());
+        if let Some(candidate) = renamed::key(&self.place.key, key).or_else(nearest) {
+            return format!("did you mean `{candidate}`?");
+        }
+        match self.schema.iter().find(|section| section.keys.contains(&key)) {
+            Some(section) if section.path.is_empty() => {
+                format!("`{key}` belongs at the top level of the file")
+            }
+            Some(section) => format!("`{key}` belongs under `{}`", section.path),
+            None => format!("the keys here are {}", nearest::list(keys.iter().copied())),
+        }
     }
 
     /// The items of a list of at most `most`.
@@ -122,15 +135,12 @@ impl<'t> Cursor<'t> {
             );
             return None;
         }
-        let item = |(index, node): (usize, &'t Node)| Self {
-            node,
-            place: Location {
-                position: Some(node.position),
-                key: format!("{}[{index}]", self.place.key),
-            },
-            diagnostics: self.diagnostics,
-        };
-        Some(nodes.iter().enumerate().map(item).collect())
+        Some(nodes.iter().enumerate().map(|(index, node)| self.item(index, node)).collect())
+    }
+
+    fn item(&self, index: usize, node: &'t Node) -> Self {
+        let key = format!("{}[{index}]", self.place.key);
+        Self { node, place: Location { position: Some(node.position), key }, ..self.clone() }
     }
 
     /// The items of a list of 1 to `most`; a single scalar counts as a list of itself.
@@ -150,6 +160,19 @@ impl<'t> Cursor<'t> {
             return None;
         }
         Some(items)
+    }
+
+    /// Returns the only item of a list, or the node itself if it is no list.
+    pub fn sole_item(&self) -> Option<Self> {
+        match &self.node.value {
+            Value::List(nodes) => {
+                let [node] = nodes.as_slice() else { return None };
+                Some(self.item(0, node))
+            }
+            Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::Mapping(_) => {
+                Some(self.clone())
+            }
+        }
     }
 
     /// A value read from a scalar's text, quoted or not.
@@ -232,29 +255,26 @@ impl<'t> Cursor<'t> {
 pub(in crate::config) struct Fields<'t> {
     place: Location,
     diagnostics: &'t Diagnostics,
+    schema: &'t [SectionKeys],
     known: Vec<(&'static str, &'t Entry)>,
 }
 
 impl<'t> Fields<'t> {
-    /// The fields of a mapping that is not there.
+    /// Returns the fields of a mapping that is not there.
     pub fn absent(place: Location, diagnostics: &'t Diagnostics) -> Self {
-        Self { place, diagnostics, known: Vec::new() }
+        Self { place, diagnostics, schema: &[], known: Vec::new() }
     }
 
-    /// Where the mapping stands.
-    pub fn place(&self) -> &Location {
-        &self.place
-    }
-
-    /// A field, if present.
+    /// Returns a field, if present.
     pub fn get(&self, key: &str) -> Option<Cursor<'t>> {
         let (_, entry) = self.known.iter().find(|(known, _)| *known == key)?;
-        let mut place = entry_place(&self.place, entry);
-        // An empty value has no character of its own; its key is the place to look at.
-        if !matches!(entry.value.value, Value::Null) {
-            place.position = Some(entry.value.position);
-        }
-        Some(Cursor { node: &entry.value, place, diagnostics: self.diagnostics })
+        let place = value_place(&self.place, entry);
+        Some(Cursor {
+            node: &entry.value,
+            place,
+            diagnostics: self.diagnostics,
+            schema: self.schema,
+        })
     }
 
     /// A field that must be present.
@@ -265,32 +285,6 @@ impl<'t> Fields<'t> {
         }
         field
     }
-
-    /// The value of a field read from its text, if present.
-    pub fn value<T>(
-        &self,
-        key: &str,
-        read: impl FnOnce(&str) -> Result<T, ValueError>,
-    ) -> Option<T> {
-        self.get(key)?.value(read)
-    }
-
-    /// The truth value of a field, if present.
-    pub fn bool(&self, key: &str) -> Option<bool> {
-        self.get(key)?.bool()
-    }
-
-    /// The mapping in a field; one without fields when the key is absent or its value is not a mapping.
-    pub fn section(
-        &self,
-        key: &str,
-        section: &'static Section,
-        schema: &[&'static Section],
-    ) -> Self {
-        self.get(key)
-            .and_then(|field| field.fields(section, schema))
-            .unwrap_or_else(|| Self::absent(self.place.field(key), self.diagnostics))
-    }
 }
 
 fn entry_place(parent: &Location, entry: &Entry) -> Location {
@@ -298,16 +292,42 @@ fn entry_place(parent: &Location, entry: &Entry) -> Location {
     Location { position: Some(entry.position), ..parent.field(&key) }
 }
 
-fn unknown_key_advice(key: &str, section: &Section, schema: &[&Section]) -> String {
-    let nearest = || nearest::nearest(key, section.keys.iter().copied());
-    if let Some(candidate) = renamed::key(section.path, key).or_else(nearest) {
-        return format!("did you mean `{candidate}`?");
+/// The place of an entry's value. An empty value has no character of its own: its key is the place to look at.
+fn value_place(parent: &Location, entry: &Entry) -> Location {
+    let place = entry_place(parent, entry);
+    match entry.value.value {
+        Value::Null => place,
+        Value::Plain(_) | Value::Quoted(_) | Value::List(_) | Value::Mapping(_) => {
+            Location { position: Some(entry.value.position), ..place }
+        }
     }
-    match schema.iter().find(|other| other.keys.contains(&key)) {
-        Some(Section { path: "", .. }) => format!("`{key}` belongs at the top level of the file"),
-        Some(other) => format!("`{key}` belongs under `{}`", other.path),
-        None => format!("the keys here are {}", nearest::list(section.keys.iter().copied())),
+}
+
+/// Finds the place of the value at a key path such as `uplinks[2].health.quorum`. If the file has no such key, the
+/// place is that of the mapping around it, or of the closest mapping above.
+pub(in crate::config) fn place_of(root: &Node, path: &str) -> Location {
+    let mut node = root;
+    let mut place = Location { position: Some(root.position), key: String::new() };
+    for step in path.split('.') {
+        let (key, index) = match step.split_once('[') {
+            Some((key, index)) => (key, index.trim_end_matches(']').parse::<usize>().ok()),
+            None => (step, None),
+        };
+        let found = match &node.value {
+            Value::Mapping(entries) => entries.iter().find(|entry| entry.key == key),
+            Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::List(_) => None,
+        };
+        let Some(entry) = found else { break };
+        place = value_place(&place, entry);
+        node = &entry.value;
+        if let (Some(index), Value::List(items)) = (index, &node.value)
+            && let Some(item) = items.get(index)
+        {
+            node = item;
+            place.position = Some(item.position);
+        }
     }
+    Location { key: path.to_owned(), ..place }
 }
 
 /// Whether YAML 1.2 takes the text for a truth value or a number. What only looks like one, such as `1e999`, which no

@@ -12,9 +12,9 @@ struct Renamed {
     now: &'static str,
 }
 
-/// Finds the present name of a key of a section.
-pub(in crate::config) fn key(section: &str, before: &str) -> Option<&'static str> {
-    find(section, "", before)
+/// Finds the present name of a key of the mapping at a path such as `uplinks[2].health`.
+pub(in crate::config) fn key(path: &str, before: &str) -> Option<&'static str> {
+    find(&without_indices(path), "", before)
 }
 
 /// Finds the present name of a value of the key at `path`, such as `uplinks[2].failback`.

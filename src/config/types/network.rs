@@ -1,15 +1,149 @@
-//! Values of the network: addresses, prefixes, ports, interfaces; read from their text.
+//! Addresses, prefixes, ports and interfaces.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
-use super::values::{ValueError, digits};
-use crate::config::model::PortRange;
+use crate::config::document::Document;
+use crate::config::problem::ValueError;
 
-/// An IPv4 address that one host may have.
-pub(in crate::config) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
+use super::constraint::{any_of, integer, pattern};
+use super::numbers::digits;
+use super::scalar::{Format, shown};
+
+/// An inclusive, non-empty range of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// First port.
+    pub first: u16,
+    /// Last port, at least `first`.
+    pub last: u16,
+}
+
+impl PortRange {
+    /// Every port. Stands for protocols without ports.
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            write!(formatter, "{}", self.first)
+        } else {
+            write!(formatter, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// The server of a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) struct ForwardTarget {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its ports, if the file gives them.
+    pub ports: Option<PortRange>,
+}
+
+impl fmt::Display for ForwardTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            None => write!(formatter, "{}", self.address),
+            Some(ports) => write!(formatter, "{}:{ports}", self.address),
+        }
+    }
+}
+
+macro_rules! octet {
+    () => {
+        "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+    };
+}
+
+macro_rules! ipv4 {
+    () => {
+        concat!(octet!(), "\\.", octet!(), "\\.", octet!(), "\\.", octet!())
+    };
+}
+
+/// Returns the type of an IPv4 address that one host may have.
+pub(in crate::config) fn address() -> Format<Ipv4Addr> {
+    Format::new("IPv4 address", parse_address, || pattern(concat!("^", ipv4!(), "$")))
+}
+
+/// Returns the type of external addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every address of a
+/// block `a.b.c.0/28`; at most [`MAX_ADDRESSES`].
+pub(in crate::config) fn addresses() -> Format<Vec<Ipv4Addr>> {
+    Format {
+        parse: parse_addresses,
+        emit: emit_addresses,
+        name: "`a.b.c.d`, `a.b.c.d-e` or `a.b.c.0/28`",
+        constraint: || {
+            const LAST: &str = concat!("(", ipv4!(), "|", octet!(), ")");
+            pattern(&format!(concat!("^", ipv4!(), "(-{}|/[1-3]?[0-9])?$"), LAST))
+        },
+        free_text: false,
+    }
+}
+
+/// Returns the type of a prefix `a.b.c.d/length` without host bits.
+pub(in crate::config) fn prefix() -> Format<Ipv4Net> {
+    Format::new("IPv4 prefix", parse_prefix, || pattern(PREFIX))
+}
+
+/// Returns the type of a prefix of hosts: without host bits, and apart from the ranges that no host may have.
+pub(in crate::config) fn unicast_prefix() -> Format<Ipv4Net> {
+    Format::new("IPv4 prefix", parse_unicast_prefix, || pattern(PREFIX))
+}
+
+const PREFIX: &str = concat!("^", ipv4!(), "/(3[0-2]|[12]?[0-9])$");
+
+/// Returns the type of a port or an inclusive range of ports, from 1.
+pub(in crate::config) fn ports() -> Format<PortRange> {
+    Format {
+        parse: parse_ports,
+        emit: |range| match range.first == range.last {
+            true => u32::from(range.first).into(),
+            false => shown(range),
+        },
+        name: "port or range of ports from 1 to 65535",
+        constraint: || {
+            any_of([integer(&(1..=u16::MAX.into())), pattern("^[0-9]{1,5}(-[0-9]{1,5})?$")])
+        },
+        free_text: false,
+    }
+}
+
+/// Returns the type of the server of a forward, with the port or ports if they are given.
+pub(in crate::config) fn target() -> Format<ForwardTarget> {
+    let constraint = || pattern(concat!("^", ipv4!(), "(:[0-9]{1,5}(-[0-9]{1,5})?)?$"));
+    Format::new("`ADDRESS` or `ADDRESS:PORT`", parse_target, constraint)
+}
+
+/// Returns the type of a host's address with a port.
+pub(in crate::config) fn endpoint() -> Format<SocketAddrV4> {
+    let constraint = || pattern(concat!("^", ipv4!(), ":[0-9]{1,5}$"));
+    Format::new("`ADDRESS:PORT`", parse_endpoint, constraint)
+}
+
+/// Returns the type of an interface name as the kernel allows it.
+pub(in crate::config) fn interface() -> Format<String> {
+    Format::text("interface name of 1 to 15 bytes", parse_interface, shown)
+        .bounded(|| pattern("^[^/:\\s]{1,15}$"))
+}
+
+/// Returns the type of the TUN device's name: an interface name in which the kernel finds no pattern to fill in.
+pub(in crate::config) fn tun_interface() -> Format<String> {
+    Format::text("interface name of 1 to 15 bytes", parse_tun_interface, shown)
+        .bounded(|| pattern("^[^/:%\\s]{1,15}$"))
+}
+
+/// Returns the type of an address and port to listen on.
+pub(in crate::config) fn listener() -> Format<SocketAddr> {
+    Format::new("`ADDRESS:PORT`", parse_listener, || pattern("^.+:[0-9]{1,5}$"))
+}
+
+fn parse_address(text: &str) -> Result<Ipv4Addr, ValueError> {
     const WANTED: &str = "an IPv4 address such as 203.0.113.10";
     let address: Ipv4Addr = text.parse().map_err(|_| {
         let advice = if text.parse::<Ipv6Addr>().is_ok() {
@@ -32,58 +166,67 @@ pub(in crate::config) fn address(text: &str) -> Result<Ipv4Addr, ValueError> {
     }
 }
 
-/// External addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every address of a block `a.b.c.0/28`; at
-/// most `most`.
-pub(in crate::config) fn addresses(
-    most: usize,
-) -> impl Fn(&str) -> Result<Vec<Ipv4Addr>, ValueError> {
-    const WANTED: &str = "external addresses as 203.0.113.10, 203.0.113.10-20 or 203.0.113.0/28";
-    move |text| {
-        let (first, last) = if text.contains('/') {
-            let block = prefix(text).map_err(|error| ValueError::new(WANTED, error.advice))?;
-            (block.network(), block.broadcast())
-        } else if let Some((first, last)) = text.split_once('-') {
-            let first = address(first).map_err(|error| ValueError::new(WANTED, error.advice))?;
-            let [a, b, c, _] = first.octets();
-            let last = match last.parse::<u8>() {
-                Ok(octet) if digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
-                Ok(_) | Err(_) => {
-                    address(last).map_err(|error| ValueError::new(WANTED, error.advice))?
-                }
-            };
-            if last < first {
-                return Err(ValueError::new(WANTED, "write the lower address first"));
-            }
-            (first, last)
-        } else {
-            let only = address(text).map_err(|error| match error {
-                ValueError { wanted, advice } if text.parse::<Ipv4Addr>().is_ok() => {
-                    ValueError { wanted, advice }
-                }
-                ValueError { advice, .. } => ValueError::new(WANTED, advice),
-            })?;
-            (only, only)
-        };
-        let size = u64::from(u32::from(last) - u32::from(first)) + 1;
-        if size > most as u64 {
-            return Err(ValueError::new(
-                format!("at most {most} addresses"),
-                format!("these are {size}: publish fewer"),
-            ));
-        }
-        let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();
-        match all.iter().find_map(|address| reserved(*address)) {
-            None => Ok(all),
-            Some(kind) => Err(ValueError::new(
-                "addresses that one host may have",
-                format!("the range holds {kind} addresses"),
-            )),
-        }
+fn parse_addresses(text: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
+    let (first, last) = first_and_last(text)?;
+    let size = u64::from(u32::from(last) - u32::from(first)) + 1;
+    if size > MAX_ADDRESSES as u64 {
+        return Err(ValueError::new(
+            format!("at most {MAX_ADDRESSES} addresses"),
+            format!("these are {size}: publish fewer"),
+        ));
+    }
+    let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();
+    match all.iter().find_map(|address| reserved(*address)) {
+        None => Ok(all),
+        Some(kind) => Err(ValueError::new(
+            "addresses that one host may have",
+            format!("the range holds {kind} addresses"),
+        )),
     }
 }
 
-/// A prefix `a.b.c.d/length` without host bits.
-pub(in crate::config) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
+fn first_and_last(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), ValueError> {
+    const WANTED: &str = "external addresses as 203.0.113.10, 203.0.113.10-20 or 203.0.113.0/28";
+    if text.contains('/') {
+        let block = parse_prefix(text).map_err(|error| error.wanting(WANTED))?;
+        return Ok((block.network(), block.broadcast()));
+    }
+    let Some((first, last)) = text.split_once('-') else {
+        let only = parse_address(text).map_err(|error| match text.parse::<Ipv4Addr>() {
+            Ok(_) => error,
+            Err(_) => error.wanting(WANTED),
+        })?;
+        return Ok((only, only));
+    };
+    let first = parse_address(first).map_err(|error| error.wanting(WANTED))?;
+    let [a, b, c, _] = first.octets();
+    let last = match last.parse::<u8>() {
+        Ok(octet) if digits(last).is_some() => Ipv4Addr::new(a, b, c, octet),
+        Ok(_) | Err(_) => parse_address(last).map_err(|error| error.wanting(WANTED))?,
+    };
+    match last < first {
+        true => Err(ValueError::new(WANTED, "write the lower address first")),
+        false => Ok((first, last)),
+    }
+}
+
+fn emit_addresses(addresses: &Vec<Ipv4Addr>) -> Document {
+    match addresses.as_slice() {
+        [first, .., last] => Document::text(format_args!("{first}-{}", last.octets()[3])),
+        some => Document::Text(some.iter().map(Ipv4Addr::to_string).collect()),
+    }
+}
+
+/// Cuts addresses into runs within one last octet, each as [`addresses`] reads it, in their order.
+pub(in crate::config) fn runs(addresses: &[Ipv4Addr]) -> impl Iterator<Item = Vec<Ipv4Addr>> {
+    let follows = |one: &Ipv4Addr, next: &Ipv4Addr| {
+        one.octets()[..3] == next.octets()[..3]
+            && one.octets()[3].checked_add(1) == Some(next.octets()[3])
+    };
+    addresses.chunk_by(follows).map(<[Ipv4Addr]>::to_vec)
+}
+
+fn parse_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     const WANTED: &str = "an IPv4 prefix such as 10.0.0.0/24";
     let prefix: Ipv4Net = text.parse().map_err(|_| {
         let advice = match text.parse::<Ipv4Addr>() {
@@ -104,9 +247,8 @@ pub(in crate::config) fn prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     Ok(prefix)
 }
 
-/// A prefix of private hosts: without host bits, and apart from the ranges that no host may have.
-pub(in crate::config) fn unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
-    let prefix = prefix(text)?;
+fn parse_unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
+    let prefix = parse_prefix(text)?;
     let overlaps = |range: &Ipv4Net| range.contains(&prefix) || prefix.contains(range);
     match RESERVED
         .iter()
@@ -133,8 +275,7 @@ fn range(network: Ipv4Addr, length: u8) -> Ipv4Net {
     Ipv4Net::new_assert(network, length)
 }
 
-/// A port or an inclusive range of ports, from 1.
-pub(in crate::config) fn ports(text: &str) -> Result<PortRange, ValueError> {
+fn parse_ports(text: &str) -> Result<PortRange, ValueError> {
     const WANTED: &str = "a port or a range of ports such as 80 or 8000-8099, from 1 to 65535";
     let port = |text: &str| {
         let number = digits(text).ok_or_else(|| {
@@ -157,42 +298,31 @@ pub(in crate::config) fn ports(text: &str) -> Result<PortRange, ValueError> {
     Ok(PortRange { first, last })
 }
 
-impl fmt::Display for PortRange {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last {
-            write!(formatter, "{}", self.first)
-        } else {
-            write!(formatter, "{}-{}", self.first, self.last)
-        }
-    }
-}
-
-/// The server of a forward, with the port or ports if they are given.
-pub(in crate::config) fn target(text: &str) -> Result<(Ipv4Addr, Option<PortRange>), ValueError> {
+fn parse_target(text: &str) -> Result<ForwardTarget, ValueError> {
     const WANTED: &str = "the server as ADDRESS or ADDRESS:PORT, such as 10.0.0.101:80";
-    let (host, port) = match text.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
+    let (host, ports) = match text.split_once(':') {
+        Some((host, ports)) => (host, Some(ports)),
         None => (text, None),
     };
-    let anew = |error: ValueError| ValueError::new(WANTED, error.advice);
-    Ok((address(host).map_err(anew)?, port.map(ports).transpose().map_err(anew)?))
+    Ok(ForwardTarget {
+        address: parse_address(host).map_err(|error| error.wanting(WANTED))?,
+        ports: ports.map(parse_ports).transpose().map_err(|error| error.wanting(WANTED))?,
+    })
 }
 
-/// A host's address with a port.
-pub(in crate::config) fn endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
+fn parse_endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
     const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
-    let anew = |error: ValueError| ValueError::new(WANTED, error.advice);
+    let anew = |error: ValueError| error.wanting(WANTED);
     let (host, port) =
         text.split_once(':').ok_or_else(|| ValueError::new(WANTED, "add `:` and the port"))?;
-    let range = ports(port).map_err(anew)?;
+    let range = parse_ports(port).map_err(anew)?;
     if range.first != range.last {
         return Err(ValueError::new(WANTED, "choose one port"));
     }
-    Ok(SocketAddrV4::new(address(host).map_err(anew)?, range.first))
+    Ok(SocketAddrV4::new(parse_address(host).map_err(anew)?, range.first))
 }
 
-/// An interface name as the kernel allows it.
-pub(in crate::config) fn interface(text: &str) -> Result<String, ValueError> {
+fn parse_interface(text: &str) -> Result<String, ValueError> {
     let advice = if text.is_empty() || text.len() > 15 {
         "`ip link` lists the names, which have 1 to 15 bytes"
     } else if matches!(text, "." | "..") || text.contains(['/', ':']) {
@@ -205,19 +335,17 @@ pub(in crate::config) fn interface(text: &str) -> Result<String, ValueError> {
     Err(ValueError::new("an interface name", advice))
 }
 
-/// The name of the TUN device: an interface name in which the kernel finds no pattern to fill in.
-pub(in crate::config) fn tun_interface(text: &str) -> Result<String, ValueError> {
+fn parse_tun_interface(text: &str) -> Result<String, ValueError> {
     if text.contains('%') {
         return Err(ValueError::new(
             "an interface name",
             "leave out the `%`: natbox makes the device of exactly this name",
         ));
     }
-    interface(text)
+    parse_interface(text)
 }
 
-/// An address and port to listen on.
-pub(in crate::config) fn listener(text: &str) -> Result<SocketAddr, ValueError> {
+fn parse_listener(text: &str) -> Result<SocketAddr, ValueError> {
     text.parse().ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(|| {
         ValueError::new(
             "ADDRESS:PORT such as 127.0.0.1:9640",
@@ -225,6 +353,9 @@ pub(in crate::config) fn listener(text: &str) -> Result<SocketAddr, ValueError> 
         )
     })
 }
+
+/// Most external addresses of an uplink.
+pub(in crate::config) const MAX_ADDRESSES: usize = 1024;
 
 /// Ranges of addresses that cannot be a host's (RFC 1122 section 3.2.1.3, RFC 1112).
 const RESERVED: [(Ipv4Addr, u8, &str); 4] = [
@@ -235,87 +366,4 @@ const RESERVED: [(Ipv4Addr, u8, &str); 4] = [
 ];
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn addresses_come_as_one_a_range_or_a_block() {
-        let last_octets = |text| {
-            addresses(1024)(text).map(|all| all.iter().map(|a| a.octets()[3]).collect::<Vec<_>>())
-        };
-        assert_eq!(last_octets("203.0.113.10").unwrap(), [10]);
-        assert_eq!(last_octets("203.0.113.10-12").unwrap(), [10, 11, 12]);
-        assert_eq!(last_octets("203.0.113.10-203.0.113.12").unwrap(), [10, 11, 12]);
-        assert_eq!(last_octets("203.0.112.255-203.0.113.1").unwrap(), [255, 0, 1]);
-        assert_eq!(last_octets("203.0.113.4/30").unwrap(), [4, 5, 6, 7]);
-        for text in [
-            "203.0.113.12-10",
-            "203.0.113.5/30",
-            "203.0.113.1-",
-            "203.0.113.1-+5",
-            "203.0.0.0/16",
-            "0.0.0.0/0",
-            "127.0.0.1",
-            "224.0.0.1",
-            "255.255.255.255",
-            "0.0.0.0",
-            "223.255.255.250-224.0.0.3",
-            "::1",
-            "",
-        ] {
-            assert!(last_octets(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn host_bits_are_refused_with_both_readings() {
-        let error = prefix("10.0.0.1/24").unwrap_err();
-        assert_eq!(
-            error.advice,
-            "write 10.0.0.0/24 for the network, or 10.0.0.1/32 for the one host"
-        );
-    }
-
-    #[test]
-    fn inside_prefixes_keep_off_reserved_ranges() {
-        for text in [
-            "0.0.0.0/0",
-            "127.0.0.0/8",
-            "127.1.0.0/16",
-            "224.0.0.0/4",
-            "192.0.0.0/2",
-            "255.255.255.255/32",
-        ] {
-            assert!(unicast_prefix(text).is_err(), "{text:?}");
-        }
-        assert!(unicast_prefix("10.0.0.0/8").is_ok() && unicast_prefix("192.168.1.7/32").is_ok());
-    }
-
-    #[test]
-    fn ports_start_at_one_and_ranges_run_upwards() {
-        assert_eq!(ports("80"), Ok(PortRange { first: 80, last: 80 }));
-        assert_eq!(ports("8000-8099"), Ok(PortRange { first: 8000, last: 8099 }));
-        for text in ["0", "0-10", "65536", "90-80", "80-", "-80", "http", "80-90-99", "+80", ""] {
-            assert!(ports(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn interface_names_are_what_the_kernel_allows() {
-        assert!(interface("wan0.100").is_ok() && interface("a23456789012345").is_ok());
-        for text in ["", "a234567890123456", "a/b", "a b", "a:b", ".", "..", "a\tb", "a\0b"] {
-            assert!(interface(text).is_err(), "{text:?}");
-        }
-        assert!(tun_interface("tun%d").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_a_reader_panic(text in "\\PC{0,24}|[0-9a-z:./%-]{0,24}") {
-            let _ = (addresses(1024)(&text), unicast_prefix(&text), ports(&text), target(&text));
-            let _ = (interface(&text), tun_interface(&text), listener(&text));
-        }
-    }
-}
+mod tests;

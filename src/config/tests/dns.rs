@@ -1,8 +1,10 @@
-//! The section in whole files.
+//! `dns` in whole files.
 
-use super::super::types::words::ConfigEnum as _;
-use super::super::{Uplink, parse};
-use super::*;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::super::{ConfigEnum as _, Dns, DnsName, DnsServer, DnsUpdate, Uplink, parse};
+use crate::dns::{Algorithm, Name, Replace};
 
 /// Two uplinks; `dns` begins in line 5.
 fn with(dns: &str) -> String {
@@ -32,12 +34,12 @@ fn name(text: &str) -> Name {
 }
 
 /// The same with every value that has a default at that.
-pub(in super::super) fn with_defaults(dns: Dns) -> Dns {
+pub(super) fn with_defaults(dns: Dns) -> Dns {
     Dns {
-        ttl: Dns::DEFAULT_TTL,
-        negative_ttl: Dns::DEFAULT_NEGATIVE_TTL,
-        answers_per_second: Dns::DEFAULT_ANSWERS_PER_SECOND,
-        listen: Dns::DEFAULT_LISTEN,
+        ttl: Duration::from_secs(30),
+        negative_ttl: Duration::from_secs(30),
+        answers_per_second: 20,
+        listen: true,
         mailbox: dns.zone.prepend_label("hostmaster").unwrap(),
         names: dns
             .names
@@ -46,8 +48,8 @@ pub(in super::super) fn with_defaults(dns: Dns) -> Dns {
             .collect(),
         update: dns.update.map(|update| DnsUpdate {
             zone: dns.zone.clone(),
-            algorithm: DnsUpdate::DEFAULT_ALGORITHM,
-            replace: DnsUpdate::DEFAULT_REPLACE,
+            algorithm: Algorithm::HmacSha256,
+            replace: Replace::All,
             ..update
         }),
         ..dns
@@ -55,7 +57,7 @@ pub(in super::super) fn with_defaults(dns: Dns) -> Dns {
 }
 
 /// A section that fits to some uplinks, different for different numbers and names of boxes.
-pub(in super::super) fn any(uplinks: &[Uplink], number: usize, text: &str, small: u16) -> Dns {
+pub(super) fn any(uplinks: &[Uplink], number: usize, text: &str, small: u16) -> Dns {
     let zone = name(["example.org", "a.b-c.1e5.x_y", "org"][number % 3]);
     let label = text.to_ascii_lowercase().replace(['.', '-'], "_");
     let seconds = |number: u16| Duration::from_secs(u64::from(number) + 1);
@@ -101,8 +103,8 @@ fn a_short_section_gets_every_documented_default() {
         DnsServer { name: name("ns1.example.org"), address: Ipv4Addr::new(203, 0, 113, 10) };
     assert_eq!(dns.name_servers, [server]);
     assert_eq!(dns.mailbox, name("hostmaster.example.org"));
-    assert_eq!((dns.ttl, dns.negative_ttl), (Dns::DEFAULT_TTL, Dns::DEFAULT_NEGATIVE_TTL));
-    assert_eq!((dns.answers_per_second, dns.listen), (Dns::DEFAULT_ANSWERS_PER_SECOND, true));
+    assert_eq!((dns.ttl, dns.negative_ttl), (Duration::from_secs(30), Duration::from_secs(30)));
+    assert_eq!((dns.answers_per_second, dns.listen), (20, true));
     assert_eq!((dns.update, dns.hook), (None, None));
     assert_eq!(parse("f.yaml", &with("")).unwrap().config.dns, None);
 }
