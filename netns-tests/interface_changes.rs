@@ -4,8 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
-use natbox::control::Reloaded;
-use natbox::control::admin::{self, Request};
+use natbox::api::Reloaded;
+use natbox::api::{Request, client};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::http::{Server, connect};
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
@@ -163,7 +163,7 @@ fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_l
     let text = std::fs::read_to_string(&file)?;
     ensure!(text.contains("port: 80"), "{text}");
     std::fs::write(&file, text.replace("port: 80", "port: 8000"))?;
-    let reloaded: Reloaded = admin::request(natbox.socket(), &Request::Reload)?;
+    let reloaded: Reloaded = client::request(natbox.socket(), &Request::Reload)?;
     ensure!(reloaded.changed == ["forwards"], "{reloaded:?}");
     fetch(&site, second.outside, 8000)?;
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use natbox::control::Status;
+use natbox::api::Status;
 use rustix::process::Signal;
 use serde_json::Value;
 

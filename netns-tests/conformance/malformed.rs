@@ -93,7 +93,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
         }
         probe.silence();
         let after = probe.status();
-        let dropped = |status: &natbox::control::Status| {
+        let dropped = |status: &natbox::api::Status| {
             status.drops.get("bad-transport-header").copied().unwrap_or(0)
         };
         assert_eq!(dropped(&after) - dropped(&before), sent, "{:?}", after.drops);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use natbox::control::DnsStatus;
+use natbox::api::DnsStatus;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Pid, Signal, kill_process};

@@ -121,7 +121,7 @@ fn assert_named_and_mended(
                 // One thing may break others: all that is said, the worst first.
                 let others = report.errors().into_iter().filter(|finding| !named.contains(finding));
                 let commands: Vec<&String> =
-                    named.iter().copied().chain(others).flat_map(|finding| &finding.mend).collect();
+                    named.iter().copied().chain(others).flat_map(|finding| &finding.fix).collect();
                 for command in commands {
                     shell(namespace, command).with_context(|| format!("after `{script}`"))?;
                 }

@@ -108,7 +108,7 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     shell(host, "nft delete table ip natbox")?;
     let report = examine(host, &[], &arguments)?;
     let beside = report.of(Severity::Warning, "conntrack");
-    ensure!(beside.len() == 1 && beside[0].mend.is_empty() && report.healthy, "{report:#?}");
+    ensure!(beside.len() == 1 && beside[0].fix.is_empty() && report.healthy, "{report:#?}");
 
     // Another machine on the line's segment.
     shell(&site.uplink(0).provider, &format!("ip address add {published}/32 dev box0"))?;
@@ -179,10 +179,10 @@ fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
     let written = std::fs::read_to_string(&file)?;
     std::fs::write(&file, written.replace("port: 80", "port: 81"))?;
     let report = examine(host, &[], &by_file)?;
-    let mend: Vec<&String> =
-        report.of(Severity::Warning, "configuration").iter().flat_map(|f| &f.mend).collect();
-    ensure!(report.healthy && mend.len() == 1, "{report:#?}");
-    shell(host, &mend[0].replacen("natbox", NATBOX, 1))?;
+    let fix: Vec<&String> =
+        report.of(Severity::Warning, "configuration").iter().flat_map(|f| &f.fix).collect();
+    ensure!(report.healthy && fix.len() == 1, "{report:#?}");
+    shell(host, &fix[0].replacen("natbox", NATBOX, 1))?;
     let report = examine(host, &[], &by_file)?;
     ensure!(report.of(Severity::Warning, "configuration").is_empty(), "{report:#?}");
 

@@ -33,7 +33,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use natbox::control::Status;
+use natbox::api::Status;
 use natbox::lab::{Lab, Namespace};
 use natbox::packet::{Endpoint, Protocol, builder};
 

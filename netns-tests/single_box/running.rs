@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Instant;
 
-use natbox::control::admin::{self, Request};
-use natbox::control::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
+use natbox::api::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
+use natbox::api::{Request, client};
 use natbox::lab::{Child, Namespace};
 use rustix::process::Signal;
 
@@ -44,7 +44,7 @@ impl RunningBox {
         let process = namespace.spawn(name, command).unwrap();
         let mut running = RunningBox { process, path: path.to_owned(), socket: socket.to_owned() };
         let deadline = Instant::now() + seconds(20);
-        while admin::request::<Status>(&running.socket, &Request::Status).is_err() {
+        while client::request::<Status>(&running.socket, &Request::Status).is_err() {
             let ended = running.process.ended().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
@@ -61,7 +61,7 @@ impl RunningBox {
     }
 
     pub fn status(&self) -> Status {
-        admin::request(&self.socket, &Request::Status).unwrap()
+        client::request(&self.socket, &Request::Status).unwrap()
     }
 
     /// All its sessions.
@@ -69,7 +69,7 @@ impl RunningBox {
         let (mut sessions, mut next) = (Vec::new(), Some(SessionCursor::default()));
         while let Some(from) = next {
             let page: SessionPage =
-                admin::request(&self.socket, &Request::Sessions { from }).unwrap();
+                client::request(&self.socket, &Request::Sessions { from }).unwrap();
             sessions.extend(page.sessions);
             next = page.next;
         }
@@ -82,8 +82,8 @@ impl RunningBox {
     }
 
     /// Has it read its configuration again, which it may refuse.
-    pub fn try_reload(&self) -> Result<Reloaded, admin::ClientError> {
-        admin::request(&self.socket, &Request::Reload)
+    pub fn try_reload(&self) -> Result<Reloaded, client::ClientError> {
+        client::request(&self.socket, &Request::Reload)
     }
 
     /// Packets dropped so far for a reason.

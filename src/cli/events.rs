@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::target::InstanceSelector;
 use super::{Failure, output, warn};
-use crate::control::Event;
-use crate::control::admin::Request;
+use crate::api::Event;
+use crate::api::Request;
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{Failure, print};
-use crate::host::plan;
+use crate::host::render;
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub struct Arguments {
 /// The user's when a configuration is wrong; all files are read before that is said.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let configs = super::load_all(&arguments.paths)?;
-    let plan = plan::render(&configs);
+    let plan = render::plan(&configs);
     if arguments.json {
         print(
             &serde_json::to_string_pretty(&plan).context("printing JSON").map_err(Failure::bug)?,

@@ -7,8 +7,8 @@ use clap::Args;
 
 use super::target::InstanceSelector;
 use super::{Failure, print, warn};
-use crate::control::Reloaded;
-use crate::control::admin::Request;
+use crate::api::Reloaded;
+use crate::api::Request;
 
 /// Arguments of `reload`.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::target::InstanceSelector;
 use super::{Failure, print};
-use crate::control::admin::Request;
-use crate::control::{SessionCursor, SessionPage, SessionView};
+use crate::api::Request;
+use crate::api::{SessionCursor, SessionPage, SessionView};
 
 /// Arguments of `sessions`.
 #[derive(Debug, Args)]

@@ -8,8 +8,8 @@ use clap::Args;
 
 use super::target::InstanceSelector;
 use super::{Failure, print};
-use crate::control::admin::Request;
-use crate::control::{DnsStatus, Status, UplinkStatus};
+use crate::api::Request;
+use crate::api::{DnsStatus, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `status`.
@@ -114,8 +114,12 @@ fn text(status: &Status) -> String {
             }
         }
     }
-    if status.log_lost != 0 {
-        let _ = writeln!(text, "{:<10}{} log lines dropped: slow reader", "log", status.log_lost);
+    if status.log_lines_dropped != 0 {
+        let _ = writeln!(
+            text,
+            "{:<10}{} log lines dropped: slow reader",
+            "log", status.log_lines_dropped
+        );
     }
     if status.drops.is_empty() {
         let _ = writeln!(text, "{:<10}none", "drops");
@@ -133,22 +137,22 @@ fn text(status: &Status) -> String {
 }
 
 fn uplink_row(uplink: &UplinkStatus) -> String {
-    let state = match (uplink.healthy, uplink.carrier, uplink.address) {
+    let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
         (true, ..) => "healthy",
         (false, true, _) => "failed",
         (false, false, None) => "failed (no address)",
         (false, false, Some(_)) => "failed (no carrier)",
     };
     let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
-    let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
+    let asked = match (uplink.health_check, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "no health check".to_owned(),
         (true, None, _) => "no answer yet".to_owned(),
         (true, Some(latency), loss) => {
             format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0))
         }
     };
-    let UplinkStatus { name, interface, since_seconds, .. } = uplink;
-    format!("{name} by {interface}, {address}: {state} for {since_seconds} s, {asked}")
+    let UplinkStatus { name, interface, state_seconds, .. } = uplink;
+    format!("{name} by {interface}, {address}: {state} for {state_seconds} s, {asked}")
 }
 
 fn dns_text(dns: &DnsStatus) -> String {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 
 use super::Failure;
-use crate::control::admin::{self, Request};
+use crate::api::{Request, client};
 
 /// A running box; with one running, nothing need be said.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ impl InstanceSelector {
     /// # Errors
     /// The environment's when no box answers; the user's when several run and none is named, or when the box refuses.
     pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
-        admin::request(&self.socket()?, request).map_err(failure)
+        client::request(&self.socket()?, request).map_err(failure)
     }
 
     /// Asks the box for an answer of many lines; `take` has each as it comes, until it breaks off or the box has ended.
@@ -43,11 +43,11 @@ impl InstanceSelector {
         request: &Request,
         take: impl FnMut(Answer) -> ControlFlow<Break>,
     ) -> Result<ControlFlow<Break>, Failure> {
-        admin::follow(&self.socket()?, request, take).map_err(failure)
+        client::follow(&self.socket()?, request, take).map_err(failure)
     }
 
     fn socket(&self) -> Result<PathBuf, Failure> {
-        admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
+        client::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
     }
 }
 
@@ -58,15 +58,17 @@ impl InstanceSelector {
 pub fn ask_at<Answer: DeserializeOwned>(
     socket: &Path,
     request: &Request,
-) -> Result<Answer, admin::ClientError> {
-    admin::request(socket, request)
+) -> Result<Answer, client::ClientError> {
+    client::request(socket, request)
 }
 
-fn failure(error: admin::ClientError) -> Failure {
+fn failure(error: client::ClientError) -> Failure {
     match error {
-        admin::ClientError::Several { .. } | admin::ClientError::Refused(_) => Failure::user(error),
-        admin::ClientError::NoneRunning { .. }
-        | admin::ClientError::Silent { .. }
-        | admin::ClientError::Strange { .. } => Failure::environment(error),
+        client::ClientError::Several { .. } | client::ClientError::Refused(_) => {
+            Failure::user(error)
+        }
+        client::ClientError::NoneRunning { .. }
+        | client::ClientError::Silent { .. }
+        | client::ClientError::Strange { .. } => Failure::environment(error),
     }
 }

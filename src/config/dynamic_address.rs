@@ -15,7 +15,7 @@ pub struct DynamicAddress {
 }
 
 impl Config {
-    /// Where the interfaces that are followed are, by [`Self::at`].
+    /// Where the interfaces that are followed are, by [`Self::resolve`].
     pub fn dynamic_addresses(&self) -> Vec<Option<DynamicAddress>> {
         let of = |uplink: &Uplink| {
             let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;

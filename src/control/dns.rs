@@ -1,15 +1,13 @@
 //! From the configuration to what the name server is told, and what it has to say in a status.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::{Deserialize, Serialize};
-
+use crate::api::DnsStatus;
 use crate::dns::{self, DnsError, Prepared, Service, UplinkState, Uplinks};
-use crate::host::Facts;
+use crate::host::HostFacts;
 
 use super::health;
 use crate::config::{Config, Dns, DnsUpdate, Uplink};
@@ -20,23 +18,6 @@ pub(super) struct Running {
     /// Whether there is a name server, too.
     listens: bool,
     service: RefCell<Option<Service>>,
-}
-
-/// The name server of a box.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DnsStatus {
-    /// Where it answers; nowhere if there are only updates and a hook.
-    pub listening: Vec<SocketAddr>,
-    /// The lines that it leads clients to.
-    pub usable: Vec<String>,
-    /// Its counters by name.
-    pub counters: BTreeMap<String, u64>,
-    /// Why the zone elsewhere does not know how the lines are: the last update's failure, while it lasts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_error: Option<String>,
-    /// Why the hook cannot be run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook_error: Option<String>,
 }
 
 /// Does what takes privileges, before they are given up; nothing if the configuration wants no DNS.
@@ -71,13 +52,14 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
 pub(super) fn listen_at_endpoints(
     prepared: Option<&mut Prepared>,
     config: &Config,
-    facts: &Facts,
+    facts: &HostFacts,
 ) -> Result<Vec<Option<u16>>, DnsError> {
     let mut ports = vec![None; config.uplinks.len()];
     let (Some(prepared), Some(Dns { listen: true, .. })) = (prepared, &config.dns) else {
         return Ok(ports);
     };
-    let uplinks = config.uplinks.iter().zip(&facts.owned).zip(&facts.own_endpoints).enumerate();
+    let uplinks =
+        config.uplinks.iter().zip(&facts.assigned_to_host).zip(&facts.probe_addresses).enumerate();
     for (port, (line, ((uplink, owned), own))) in ports.iter_mut().zip(uplinks) {
         // There nothing needs to be translated, and no session is taken for a question.
         let is_owned = owned.first() == Some(&true)
@@ -98,12 +80,12 @@ impl Running {
     pub(super) fn start(
         prepared: Option<Prepared>,
         config: &Config,
-        facts: &Facts,
+        facts: &HostFacts,
         health: &health::UplinkHealths,
     ) -> Result<Self, DnsError> {
         let healthy: Vec<bool> =
             health.borrow().iter().map(health::UplinkHealth::is_healthy).collect();
-        let lines = lines(config, &facts.own_endpoints, &healthy);
+        let lines = lines(config, &facts.probe_addresses, &healthy);
         let service = prepared.map(|prepared| prepared.start(&lines)).transpose()?;
         if service.is_some() {
             tracing::info!("DNS follows the lines");

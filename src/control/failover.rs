@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::health::{DownReason, UplinkEvent, UplinkHealth, UplinkHealths, UplinkTransition};
+use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::nat::{AdmitNew, TableCursor, TeardownScope, Translator};
 use crate::time::Tick;

@@ -19,20 +19,22 @@ use tokio::sync::mpsc;
 
 use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
-use crate::host::{self, Applied, Change, HostError, LinkEvent, LinkWatch};
+use crate::host::{self, HostChange, HostError, LinkEvent, LinkWatch, ManagedHost};
 use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
 use crate::nat::Translator;
 use crate::time::Tick;
 
-use super::admin::{Server, SocketError};
+use super::admin::{AdminSocket, SocketError};
 use super::dns::{self, Running};
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::exhaustion::{self, ExhaustionWatch};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
-use super::status::{InstanceHandle, TunStatus};
+use super::status::InstanceHandle;
 use super::{mapping_log, sandbox, settings};
+use crate::api::EventKind;
+use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 
 /// Why a box did not start, or did not go on.
@@ -137,7 +139,7 @@ async fn run_box(
 ) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
-    let mut socket = Server::bind(&config.admin.socket)?;
+    let mut socket = AdminSocket::bind(&config.admin.socket)?;
     let prepared = host::prepare(config).await?;
     let written = config;
     let config = &prepared.config().clone();
@@ -231,13 +233,13 @@ async fn run_box(
                 },
                 event = engine_events.recv() => break Err(failure(event, &tun.name)),
                 change = links.next() => match change {
-                    Change::Addresses => reconcile_host(&mut applied, &source, &mut health).await,
-                    Change::Link(change) if change.interface == tun.name => {
+                    HostChange::Addresses => reconcile_host(&mut applied, &source, &mut health).await,
+                    HostChange::Link(change) if change.interface == tun.name => {
                         if tun_link.change(config, change.event, &events) {
                             reconcile_host(&mut applied, &source, &mut health).await;
                         }
                     }
-                    Change::Link(change) => {
+                    HostChange::Link(change) => {
                         apply_link_event(config, &nat.load(), &mut health, &change, &events);
                         if change.event == LinkEvent::Up {
                             reconcile_host(&mut applied, &source, &mut health).await;
@@ -257,9 +259,13 @@ async fn run_box(
     ended
 }
 
-fn watch_lines(config: &Config, facts: &host::Facts, raw: RawSockets) -> Result<Health, RunError> {
+fn watch_lines(
+    config: &Config,
+    facts: &host::HostFacts,
+    raw: RawSockets,
+) -> Result<Health, RunError> {
     let carriers = (0..config.uplinks.len()).map(|line| facts.is_ready(config, line));
-    Health::start(config, &facts.own_endpoints, carriers, raw)
+    Health::start(config, &facts.probe_addresses, carriers, raw)
         .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
 
@@ -339,9 +345,9 @@ fn failure(event: Option<Event>, tun: &str) -> RunError {
 }
 
 /// Takes in how the host is now. Only sessions over addresses that are gone end.
-async fn reconcile_host(applied: &mut Applied, source: &InstanceHandle, health: &mut Health) {
+async fn reconcile_host(applied: &mut ManagedHost, source: &InstanceHandle, health: &mut Health) {
     let before = applied.config().uplinks.clone();
-    if let Err(error) = applied.follow().await {
+    if let Err(error) = applied.reconcile().await {
         tracing::warn!(%error, "the host could not be followed");
     }
     let (config, facts) = (applied.config(), applied.facts());
@@ -373,7 +379,7 @@ fn apply_link_event(
         config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
     let uplinks: Vec<usize> = uplinks.map(|(number, _)| number).collect();
     match change.event {
-        LinkEvent::Gone => {
+        LinkEvent::Removed => {
             events.emit(EventKind::InterfaceRemoved { interface });
             uplinks.iter().for_each(|line| health.set_carrier(*line, false));
         }
@@ -423,7 +429,7 @@ impl TunState {
                 true
             }
             // A worker's queue says that it is gone, and the box stops. Its MTU is the kernel's affair alone.
-            LinkEvent::Up | LinkEvent::Gone | LinkEvent::Mtu(_) => false,
+            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
         }
     }
 }
@@ -443,8 +449,8 @@ fn log_counters(source: &InstanceHandle) {
 }
 
 /// The host first, so that nothing is routed to workers that are no more.
-async fn stop(config: &Config, applied: Applied, engine: Engine) {
-    match tokio::time::timeout(UNDO_DEADLINE, applied.undo()).await {
+async fn stop(config: &Config, applied: ManagedHost, engine: Engine) {
+    match tokio::time::timeout(UNDO_DEADLINE, applied.restore()).await {
         Ok(errors) => {
             for error in errors {
                 tracing::error!(%error, "could not be taken back on the host");

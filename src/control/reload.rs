@@ -9,27 +9,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde::{Deserialize, Serialize};
 
 use crate::engine;
-use crate::host::{Facts, Numbers, Prepared};
+use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::{TeardownScope, Translator};
 use crate::time::Tick;
 
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::settings;
+use crate::api::{EventKind, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
-
-/// What a reload did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// Key paths that differ from before; none: nothing was to do.
-    pub changed: Vec<String>,
-    /// Sessions that the new rules do not allow, and that were ended.
-    pub sessions_ended: usize,
-    /// Warnings of the new configuration.
-    pub warnings: Vec<String>,
-}
 
 /// Why the box goes on by its old rules.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +47,7 @@ pub(super) struct Reloader {
     host: RefCell<Host>,
     /// See [`settings::settings`].
     dns: Vec<Option<u16>>,
-    numbers: Numbers,
+    routing_ids: RoutingIds,
     nat: Arc<ArcSwap<Translator>>,
     events: Rc<Events>,
 }
@@ -67,11 +56,11 @@ pub(super) struct Reloader {
 #[derive(Clone)]
 struct Host {
     whereabouts: Vec<Option<DynamicAddress>>,
-    facts: Facts,
+    facts: HostFacts,
 }
 
 impl Host {
-    fn new(config: &Config, facts: &Facts) -> Self {
+    fn new(config: &Config, facts: &HostFacts) -> Self {
         Self { whereabouts: config.dynamic_addresses(), facts: facts.clone() }
     }
 }
@@ -81,19 +70,19 @@ impl Reloader {
     pub(super) fn new(
         path: &Path,
         written: &Config,
-        prepared: &Prepared,
+        prepared: &PlannedHost,
         dns: Vec<Option<u16>>,
         nat: Arc<ArcSwap<Translator>>,
         events: Rc<Events>,
     ) -> Self {
         let host = RefCell::new(Host::new(prepared.config(), prepared.facts()));
-        let numbers = prepared.numbers();
+        let routing_ids = prepared.routing_ids();
         Self {
             path: path.to_owned(),
             file_config: RefCell::new(written.clone()),
             host,
             dns,
-            numbers,
+            routing_ids,
             nat,
             events,
         }
@@ -101,7 +90,7 @@ impl Reloader {
 
     /// Lives by what is known of the host now. `at`: a configuration with the addresses that its interfaces have. Returns how
     /// many sessions ended.
-    pub(super) fn follow(&self, at: &Config, facts: &Facts) -> usize {
+    pub(super) fn follow(&self, at: &Config, facts: &HostFacts) -> usize {
         let host = Host::new(at, facts);
         let before = self.host.replace(host.clone());
         // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
@@ -118,7 +107,7 @@ impl Reloader {
         }
     }
 
-    fn apply(&self, config: &Config, facts: &Facts) -> usize {
+    fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
         let now =
             Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
         let before = engine::swap_policy(&self.nat, Arc::clone(&now));
@@ -138,8 +127,8 @@ impl Reloader {
     }
 
     /// The numbers of its tables and rules.
-    pub(super) fn routing_ids(&self) -> Numbers {
-        self.numbers
+    pub(super) fn routing_ids(&self) -> RoutingIds {
+        self.routing_ids
     }
 
     /// Reads the file again and lives by it.

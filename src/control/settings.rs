@@ -1,6 +1,6 @@
 //! From the configuration and the host's facts to what the translator is told.
 
-use crate::host::Facts;
+use crate::host::HostFacts;
 use crate::nat;
 
 use crate::config::{
@@ -9,9 +9,13 @@ use crate::config::{
 };
 
 /// The translator's settings. `dns`: for each uplink the port of the name server at the box's own endpoint, if it waits there.
-pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> nat::Settings {
-    let uplinks =
-        config.uplinks.iter().zip(&facts.uplinks).zip(&facts.owned).zip(&facts.own_endpoints);
+pub(super) fn settings(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Settings {
+    let uplinks = config
+        .uplinks
+        .iter()
+        .zip(&facts.uplinks)
+        .zip(&facts.assigned_to_host)
+        .zip(&facts.probe_addresses);
     nat::Settings {
         inside: config.inside.prefixes.clone(),
         inside_address: facts.inside.address,
@@ -117,10 +121,10 @@ pub(super) fn settings(config: &Config, facts: &Facts, dns: &[Option<u16>]) -> n
 /// What leads to the box's own name server.
 fn name_servers<'c>(
     config: &'c Config,
-    facts: &'c Facts,
+    facts: &'c HostFacts,
     dns: &'c [Option<u16>],
 ) -> impl Iterator<Item = nat::Forward> + 'c {
-    let uplinks = config.uplinks.iter().zip(&facts.own_endpoints).zip(dns).enumerate();
+    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).zip(dns).enumerate();
     uplinks.filter_map(|(number, ((uplink, own), port))| {
         Some(nat::Forward {
             name: "name server".to_owned(),

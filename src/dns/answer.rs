@@ -6,7 +6,7 @@
 //! | AXFR, IXFR                            | REFUSED                                                                 |
 //! | no such name                          | NXDOMAIN, SOA as authority                                              |
 //! | a name without such records           | NOERROR, SOA as authority (NODATA)                                      |
-//! | A of a published name                 | its usable lines, at most [`MOST_ADDRESSES`], in an order of rng_value       |
+//! | A of a published name                 | its usable lines, at most [`MAX_ADDRESSES`], in an order of rng_value       |
 //! | A of a name server                    | its address                                                             |
 //! | NS of the apex                        | the name servers, with their addresses as additional records            |
 //! | SOA of the apex                       | it                                                                      |

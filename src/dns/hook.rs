@@ -88,7 +88,7 @@ pub(super) struct HookRunner {
 }
 
 impl HookRunner {
-    /// Starts it: `command` is natbox itself, with [`HELPER`] and the hook as arguments.
+    /// Starts it: `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as arguments.
     pub fn start(mut command: Command) -> io::Result<Self> {
         // Signals that a terminal sends to the box's group are none of its business: it ends by the pipe.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);

@@ -60,7 +60,7 @@ pub struct Settings {
     pub answers_per_second: u32,
     /// Who is told of changes.
     pub update: Option<Update>,
-    /// The command that starts the hook's helper, see [`HELPER`].
+    /// The command that starts the hook's helper, see [`RUNNER_COMMAND`].
     pub helper: Option<Command>,
 }
 

@@ -45,7 +45,7 @@ impl Uplinks {
         self.change(line, |line| std::mem::replace(&mut line.up, usable) != usable);
     }
 
-    /// Says which address a line has now, like [`Self::set_usable`].
+    /// Says which address a line has now, like [`Self::set_up`].
     pub fn set_address(&self, line: usize, address: Option<Ipv4Addr>) {
         self.change(line, |line| std::mem::replace(&mut line.address, address) != address);
     }

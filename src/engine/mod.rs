@@ -2,7 +2,7 @@
 //!
 //! This is where io, packet and nat are joined. A worker owns its queue and its [`crate::nat::WorkerContext`]; workers share
 //! only the translator. Everything a worker has to say to the rest of the process goes through a bounded channel
-//! ([`Event`]) and through counters that it publishes once per batch ([`Published`]).
+//! ([`Event`]) and through counters that it publishes once per batch ([`SharedCounters`]).
 
 mod counters;
 mod pipeline;

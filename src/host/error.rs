@@ -52,7 +52,7 @@ pub enum HostError {
     #[error(
         "no free numbers for rules: {found}. natbox needs {wanted}; move the rules that are in the way (ip rule show)"
     )]
-    NoNumbers {
+    NoFreeIds {
         /// What is in the way.
         found: String,
         /// What is needed.
@@ -65,7 +65,7 @@ pub enum HostError {
     Conflict {
         /// The foreign thing.
         found: String,
-        /// Ours.
+        /// RuleOwner.
         wanted: String,
     },
     /// The kernel refused for lack of privilege.
@@ -130,7 +130,7 @@ impl HostError {
             HostError::InterfaceDown { .. }
             | HostError::Taken { .. }
             | HostError::Locked { .. }
-            | HostError::NoNumbers { .. }
+            | HostError::NoFreeIds { .. }
             | HostError::Conflict { .. }
             | HostError::Permission { .. }
             | HostError::Netlink { .. }

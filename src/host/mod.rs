@@ -1,10 +1,10 @@
 //! What the kernel must be told so that packets come to the TUN, and go on from it, as the design says.
 //!
 //! There is one description, the list that [`steps::steps`] makes from the configuration, what was found on the
-//! host ([`Facts`]) and which numbers are free ([`numbers::Numbers`]). Everything else works on that list:
+//! host ([`HostFacts`]) and which numbers are free ([`routing_ids::RoutingIds`]). Everything else works on that list:
 //!
 //! ```text
-//!   Config + Facts + Numbers ──▶ steps() ──▶ Vec<Step> ──┬──▶ apply   in order, through netlink and /proc/sys
+//!   Config + HostFacts + RoutingIds ──▶ steps() ──▶ Vec<Step> ──┬──▶ apply   in order, through netlink and /proc/sys
 //!                                                         ├──▶ undo    in reverse, from the journal
 //!                                                         └──▶ plan    as ip and sysctl commands
 //! ```
@@ -23,28 +23,18 @@
 //! Every change is written to a [`journal`] before it is made, so that the next start can take back what a killed
 //! process left.
 
+mod apply;
 pub mod doctor;
 mod error;
-mod facts;
-mod journal;
-mod lifecycle;
-mod listeners;
-mod look;
-mod netlink;
-mod numbers;
-pub mod plan;
-mod plan_server;
-mod snapshot;
-pub mod steps;
-mod sysctl;
-mod watch;
-mod ways;
+mod kernel;
+mod model;
+pub mod render;
 
+pub use apply::lifecycle::{ManagedHost, PlannedHost, prepare, wait_until_gone};
 pub use error::HostError;
-pub use facts::{Facts, LegFacts, LegState};
-pub use lifecycle::{Applied, Prepared, prepare, wait_until_gone};
-pub use numbers::Numbers;
-pub use watch::{Change, LinkChange, LinkEvent, LinkWatch};
+pub use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
+pub use model::facts::{HostFacts, InterfaceFacts, InterfaceState};
+pub use model::routing_ids::RoutingIds;
 
 #[cfg(test)]
 mod tests;

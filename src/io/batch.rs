@@ -112,7 +112,7 @@ impl FrameBuffers {
         self.outgoing.push(Outgoing { place, length, offload });
     }
 
-    /// See [`PacketIo::inject`](super::PacketIo::inject).
+    /// See [`PacketIo::send`](super::PacketIo::send).
     pub(super) fn inject(&mut self, packet: &[u8], offload: Offload) {
         let place = Place::Injected(self.injected.len());
         self.injected.extend_from_slice(&[0; HEADER_SIZE]);

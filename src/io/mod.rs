@@ -47,7 +47,7 @@ pub const MIN_BUFFER: usize = 2048;
 
 /// One queue of packets, used by one worker.
 ///
-/// Packets go out in the order of [`submit`](Self::submit) and [`inject`](Self::inject). What was submitted must be
+/// Packets go out in the order of [`submit`](Self::submit) and [`send`](Self::send). What was submitted must be
 /// flushed before the next [`receive`](Self::receive), which takes the buffers back.
 pub trait PacketIo: Send {
     /// Receives a batch and returns the number of frames, at most [`batch_limit`](Self::batch_limit).
@@ -82,7 +82,7 @@ pub trait PacketIo: Send {
     ///
     /// # Errors
     /// The device is gone; what was not yet sent is lost. A packet that the kernel refuses is no error, see
-    /// [`Flushed::refused`].
+    /// [`Flushed::rejected`].
     fn flush(&mut self) -> std::io::Result<Flushed>;
 
     /// How many frames a batch can hold; constant, from 1 to [`BATCH`].

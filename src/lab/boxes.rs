@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::{Child, LabError, Namespace};
-use crate::control::Status;
-use crate::control::admin::{self, ClientError, Request};
+use crate::api::Request;
+use crate::api::Status;
+use crate::api::client::{self, ClientError};
 
 /// How long a box may take until it answers.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -146,7 +147,7 @@ impl NatBox {
     /// # Errors
     /// Nobody answers on the admin socket.
     pub fn status(&self) -> Result<Status, ClientError> {
-        admin::request(&self.socket, &Request::Status)
+        client::request(&self.socket, &Request::Status)
     }
 }
 

@@ -51,7 +51,8 @@ pub use policy::settings::{
     OutboundRule, Settings, Timeouts, Uplink,
 };
 pub use state::uplink_states::AdmitNew;
-pub use table::key::{Key, KeyHash};
+pub use table::hash::KeyHash;
+pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{EndedSession, InsertError, Lookup, Match, SessionId, SessionInfo, Table};
 pub use tracking::direction::Direction;

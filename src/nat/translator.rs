@@ -25,7 +25,7 @@ use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::time::{Span, Tick};
 
-/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_rules`] makes another
+/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_policy`] makes another
 /// one that remembers the same.
 pub struct Translator {
     pub(super) table: Arc<Table>,
@@ -125,7 +125,7 @@ impl Translator {
     /// packet has come; a second call replaces the first.
     ///
     /// # Panics
-    /// If another translator shares these mappings already ([`Self::with_rules`]).
+    /// If another translator shares these mappings already ([`Self::with_policy`]).
     pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
         Arc::get_mut(&mut self.mappings)
             .expect("a translator at the start of its life shares nothing")

@@ -19,7 +19,7 @@
 //!   HC' = ~(~HC + ~m + m')
 //! ```
 //!
-//! A [`Change`] is the `~m + m'` part for any number of words. It is added to whatever stands in the field; the field
+//! A [`ChecksumDelta`] is the `~m + m'` part for any number of words. It is added to whatever stands in the field; the field
 //! is never computed anew. So a wrong checksum stays wrong by the same amount, and the receiver notices: a
 //! translator that "repairs" checksums hides the damage of the line before it.
 //!

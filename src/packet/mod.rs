@@ -16,7 +16,7 @@
 //! [`Endpoint`]); the *quote* is the start of another packet that an ICMP error carries; a *super-packet* is a TCP or UDP
 //! packet of up to 65,535 bytes that will be segmented later.
 //!
-//! Invariants: nothing here panics on any bytes; nothing here allocates ([`craft`] does, it is not for the hot
+//! Invariants: nothing here panics on any bytes; nothing here allocates ([`builder`] does, it is not for the hot
 //! path); network byte order does not leave this module; nothing else of this crate is known here.
 
 mod build;

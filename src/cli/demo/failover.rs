@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{DemoError, PORT, Screen};
-use crate::control::Status;
+use crate::api::Status;
 use crate::lab::boxes::{BoxError, NatBox};
 use crate::lab::http::{self, Connection, connect};
 use crate::lab::interrupt::Interrupt;

@@ -11,9 +11,10 @@ use clap::{Args, Subcommand};
 
 use super::target::{self, InstanceSelector};
 use super::{ConfigFile, Failure, print};
+use crate::api::Request;
+use crate::api::client::ClientError;
+use crate::api::{EffectiveConfig, Status};
 use crate::config::{self, Config};
-use crate::control::admin::{ClientError, Request};
-use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
 use report::DoctorReport;
 
@@ -35,7 +36,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// Look at this machine as a server behind these boxes
+    /// StepStatus at this machine as a server behind these boxes
     Server(ServerArguments),
 }
 
@@ -92,7 +93,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
         Some(file) if !arguments.target.is_named() => {
             let socket = &file.admin.socket;
             match target::ask_at(socket, &Request::Status)
-                .and_then(|status| Ok((status, target::ask_at(socket, &Request::Setup)?)))
+                .and_then(|status| Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?)))
             {
                 Ok(answers) => Some(answers),
                 Err(error) => {
@@ -101,26 +102,27 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
                 }
             }
         }
-        Some(_) | None => {
-            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::Setup)?))
-        }
+        Some(_) | None => Some((
+            arguments.target.ask(&Request::Status)?,
+            arguments.target.ask(&Request::EffectiveConfig)?,
+        )),
     };
-    let (config, numbers) = match asked {
+    let (config, routing_ids) = match asked {
         Some((status, setup)) => {
-            let EffectiveConfig { configuration, numbers } = setup;
-            let lived_by = config::parse("the box's own configuration", &configuration)
+            let EffectiveConfig { configuration, routing_ids } = setup;
+            let running = config::parse("the box's own configuration", &configuration)
                 .map_err(Failure::bug)?
                 .config;
             same_namespace(&status)?;
             findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
             let up = doctor::interfaces_up().map_err(Failure::environment)?;
             findings.extend(status::evaluate(&status, &up));
-            findings.extend(file.as_ref().and_then(|file| drift(file, &lived_by)));
-            (file.unwrap_or(lived_by), Some(numbers))
+            findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
+            (file.unwrap_or(running), Some(routing_ids))
         }
         None => (file.unwrap_or_else(|| unreachable!("without a file a box has answered")), None),
     };
-    findings.extend(doctor::examine_box(&config, numbers).map_err(Failure::environment)?);
+    findings.extend(doctor::examine_box(&config, routing_ids).map_err(Failure::environment)?);
     Ok((config.name, findings))
 }
 
@@ -140,14 +142,14 @@ fn no_answer(name: &str, error: &ClientError) -> Finding {
 }
 
 /// The file says something else than the box lives by.
-fn drift(file: &Config, lived_by: &Config) -> Option<Finding> {
-    (config::to_json(file) != config::to_json(lived_by)).then(|| {
+fn drift(file: &Config, running: &Config) -> Option<Finding> {
+    (config::to_json(file) != config::to_json(running)).then(|| {
         Finding::warning(
             "configuration",
             format!("{} lives by another configuration than the file's", file.name),
             "what is looked at here is what the file wants",
         )
-        .mend([format!("natbox reload --socket {}", lived_by.admin.socket.display())])
+        .fix([format!("natbox reload --socket {}", running.admin.socket.display())])
         .advice("where that is refused: systemctl restart natbox@NAME")
     })
 }

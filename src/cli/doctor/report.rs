@@ -40,7 +40,7 @@ impl DoctorReport {
                 {
                     let _ = writeln!(text, "  {line}");
                 }
-                for command in &finding.mend {
+                for command in &finding.fix {
                     let _ = writeln!(text, "    {command}");
                 }
             }
@@ -64,7 +64,7 @@ mod tests {
         let report = DoctorReport::new(vec![
             Finding::ok("path", "all ways are right"),
             Finding::warning("mtu", "wan0 has MTU 900", "small").advice("think"),
-            Finding::error("rules", "one is missing", "lost").mend(["ip rule add x".into()]),
+            Finding::error("rules", "one is missing", "lost").fix(["ip rule add x".into()]),
         ]);
         assert!(!report.healthy);
         assert_eq!(

@@ -4,28 +4,23 @@
 //! `*_judged` file makes findings of it and asks nobody. [`filters`], [`rules`], [`conntrack`] and [`legs`] serve both sides.
 //!
 //! ```text
-//!   Config ─▶ box_seen ─▶ BoxSeen ─▶ box_judged ─┐
+//!   Config ─▶ box_facts ─▶ BoxFacts ─▶ box_checks ─┐
 //!                                                ├─▶ Vec<Finding>, the worst first
-//!   Configs ─▶ server_seen ─▶ ServerSeen ─▶ server_judged ─┘
+//!   Configs ─▶ server_facts ─▶ ServerFacts ─▶ server_checks ─┘
 //! ```
 
-mod box_firewall;
-mod box_judged;
-mod box_seen;
-mod conntrack;
-mod filters;
-mod first_hop;
-mod legs;
-mod rules;
-mod server_judged;
-mod server_seen;
+mod checks;
+mod facts;
+mod nft;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::HostError;
-use super::netlink::Kernel;
-use super::numbers::Numbers;
 use crate::config::Config;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::model::routing_ids::RoutingIds;
+use checks::{box_checks, server_checks};
+use facts::{box_facts, server_facts};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +36,7 @@ pub struct Finding {
     /// What a person has to do or look at, where no command does it all.
     pub advice: String,
     /// Commands for a POSIX shell, run as root and in this order, that mend it.
-    pub mend: Vec<String>,
+    pub fix: Vec<String>,
 }
 
 /// How bad a finding is.
@@ -74,7 +69,7 @@ impl Finding {
 
     fn new(id: &str, severity: Severity, found: impl Into<String>, why: impl Into<String>) -> Self {
         let (found, why) = (found.into(), why.into());
-        Self { id: id.into(), severity, found, why, advice: String::new(), mend: Vec::new() }
+        Self { id: id.into(), severity, found, why, advice: String::new(), fix: Vec::new() }
     }
 
     /// The same with what a person has to do.
@@ -85,8 +80,8 @@ impl Finding {
 
     /// The same with what mends it.
     #[must_use]
-    pub fn mend(self, commands: impl IntoIterator<Item = String>) -> Self {
-        Self { mend: commands.into_iter().collect(), ..self }
+    pub fn fix(self, commands: impl IntoIterator<Item = String>) -> Self {
+        Self { fix: commands.into_iter().collect(), ..self }
     }
 }
 
@@ -94,12 +89,12 @@ impl Finding {
 ///
 /// # Errors
 /// When the kernel does not answer at all.
-pub fn examine_box(config: &Config, numbers: Option<Numbers>) -> Result<Vec<Finding>, HostError> {
+pub fn examine_box(config: &Config, ids: Option<RoutingIds>) -> Result<Vec<Finding>, HostError> {
     on_a_runtime(async move {
-        Ok(match box_seen::look_at(config, numbers).await? {
-            Ok(seen) => box_judged::judge(&seen),
+        Ok(match box_facts::collect(config, ids).await? {
+            Ok(seen) => box_checks::evaluate(&seen),
             // Without its interfaces there is nothing more to look at.
-            Err(error) => vec![box_judged::no_leg(&error)],
+            Err(error) => vec![box_checks::missing_interface(&error)],
         })
     })
 }
@@ -120,9 +115,9 @@ pub fn interfaces_up() -> Result<Vec<String>, HostError> {
 /// # Errors
 /// When the kernel does not answer at all.
 pub fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
-    on_a_runtime(
-        async move { Ok(server_judged::judge(&server_seen::look_at(configs, probe).await?)) },
-    )
+    on_a_runtime(async move {
+        Ok(server_checks::evaluate(&server_facts::collect(configs, probe).await?))
+    })
 }
 
 /// The caller may be in a runtime or not.

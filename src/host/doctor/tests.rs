@@ -7,17 +7,17 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::filters::Filters;
-use super::first_hop::{FirstHop, Found};
-use super::legs::{Leg, Offloads, judge_offloads};
-use super::server_judged;
-use super::server_seen::{Line, ServerSeen};
 use super::{Finding, Severity};
 use crate::config::{self, Config};
-use crate::host::listeners::Listener;
-use crate::host::snapshot::{FoundRule, Snapshot};
-use crate::host::steps::{Rule, RuleAction};
-use crate::host::ways::{Answers, Way};
+use crate::host::doctor::checks::server_checks;
+use crate::host::doctor::facts::first_hop::{FirstHop, HopProbe};
+use crate::host::doctor::facts::links::{Leg, Offloads, offload_checks};
+use crate::host::doctor::facts::server_facts::{Line, ServerFacts};
+use crate::host::doctor::nft::filters::Filters;
+use crate::host::kernel::listeners::Listener;
+use crate::host::kernel::route_lookup::{NeighbourState, RouteResult};
+use crate::host::model::snapshot::{FoundRule, Snapshot};
+use crate::host::model::steps::{Rule, RuleAction};
 
 #[test]
 fn offloads_are_judged_by_what_is_forwarded() {
@@ -26,18 +26,18 @@ fn offloads_are_judged_by_what_is_forwarded() {
     let offloads = Offloads::parse(text);
     assert_eq!((offloads.lro, offloads.gro, offloads.tso), (Some(true), Some(true), Some(false)));
     let leg = Leg { interface: "wan0".into(), mtu: 1500, rp_filter: 0, offloads, card: true };
-    let findings = judge_offloads(std::slice::from_ref(&leg), true);
-    assert_eq!(findings[0].mend, ["ethtool -K wan0 lro off"]);
+    let findings = offload_checks(std::slice::from_ref(&leg), true);
+    assert_eq!(findings[0].fix, ["ethtool -K wan0 lro off"]);
     assert_eq!(
-        (findings[1].severity, findings[1].mend.as_slice()),
+        (findings[1].severity, findings[1].fix.as_slice()),
         (Severity::Warning, &["ethtool -K wan0 tso on".to_owned()][..])
     );
     assert_eq!(
-        judge_offloads(std::slice::from_ref(&leg), false).len(),
+        offload_checks(std::slice::from_ref(&leg), false).len(),
         1,
         "LRO does no harm to a server"
     );
-    assert_eq!(judge_offloads(&[Leg { card: false, ..leg }], false)[0].severity, Severity::Ok);
+    assert_eq!(offload_checks(&[Leg { card: false, ..leg }], false)[0].severity, Severity::Ok);
     assert_eq!(Offloads::parse("large-receive-offload: off [fixed]").lro, Some(false));
 }
 
@@ -65,8 +65,8 @@ fn with_more(
     config::parse("f.yaml", &text).expect("a good file").config
 }
 
-fn way(last: u8) -> Way {
-    Way::By { device: "eth0".into(), via: Some(Ipv4Addr::new(10, 0, 0, last)) }
+fn way(last: u8) -> RouteResult {
+    RouteResult::Unicast { device: "eth0".into(), via: Some(Ipv4Addr::new(10, 0, 0, last)) }
 }
 
 fn line(address: Ipv4Addr, through: usize, last: u8) -> Line {
@@ -77,9 +77,9 @@ fn line(address: Ipv4Addr, through: usize, last: u8) -> Line {
         interface: Some("eth0".into()),
         up: true,
         way: Some(way(last)),
-        arrival: Some(Way::Local),
-        answers: Some(Answers::Yes),
-        first_hop: Some(Found {
+        arrival: Some(RouteResult::Local),
+        answers: Some(NeighbourState::Reachable),
+        first_hop: Some(HopProbe {
             first_hop: FirstHop::Is(Ipv4Addr::new(10, 0, 0, last)),
             no_more_than: None,
         }),
@@ -87,9 +87,9 @@ fn line(address: Ipv4Addr, through: usize, last: u8) -> Line {
 }
 
 /// A server behind two boxes with which nothing is wrong.
-fn server() -> ServerSeen {
+fn server() -> ServerFacts {
     let listener = |address, udp| Listener { udp, address: Some(address), port: 80 };
-    ServerSeen {
+    ServerFacts {
         configs: vec![natbox(1, FIRST, Some(100)), natbox(2, SECOND, Some(200))],
         stranger: Ipv4Addr::new(192, 0, 2, 1),
         lines: vec![line(FIRST, 0, 100), line(SECOND, 1, 200)],
@@ -104,15 +104,15 @@ fn server() -> ServerSeen {
     }
 }
 
-fn errors(seen: &ServerSeen) -> Vec<Finding> {
-    let mut findings = server_judged::judge(seen);
+fn errors(seen: &ServerFacts) -> Vec<Finding> {
+    let mut findings = server_checks::evaluate(seen);
     findings.retain(|finding| finding.severity == Severity::Error);
     findings
 }
 
 #[test]
 fn a_server_with_which_nothing_is_wrong_has_no_errors() {
-    let findings = server_judged::judge(&server());
+    let findings = server_checks::evaluate(&server());
     assert!(findings.iter().all(|finding| finding.severity == Severity::Ok), "{findings:#?}");
 }
 
@@ -125,7 +125,7 @@ fn an_address_without_a_rule_gets_one_before_all_others() {
         "ip route replace default via 10.0.0.200 dev eth0 table 7202",
         "ip rule add from 10.0.0.202 lookup 7202 priority 7202",
     ];
-    assert_eq!(errors(&seen)[0].mend, of_plan);
+    assert_eq!(errors(&seen)[0].fix, of_plan);
     let rule = Rule {
         priority: 50,
         iif: None,
@@ -135,7 +135,7 @@ fn an_address_without_a_rule_gets_one_before_all_others() {
         action: RuleAction::Lookup(9),
     };
     seen.snapshot.rules.push(FoundRule { rule, protocol: 3, more: false });
-    assert_eq!(errors(&seen)[0].mend[2], "ip rule add from 10.0.0.202 lookup 7202 priority 49");
+    assert_eq!(errors(&seen)[0].fix[2], "ip rule add from 10.0.0.202 lookup 7202 priority 49");
 }
 
 #[test]
@@ -153,12 +153,12 @@ fn a_rule_for_more_than_one_address_stays_as_it_is() {
     let mut seen = server();
     seen.lines[1].way = Some(way(100));
     seen.snapshot.rules = vec![found(1000, Ipv4Net::new_assert([10, 0, 0, 0].into(), 24))];
-    assert_eq!(errors(&seen)[0].mend, own, "it serves the other line, too");
+    assert_eq!(errors(&seen)[0].fix, own, "it serves the other line, too");
     seen.snapshot.rules = vec![found(1000, FIRST.into()), found(1001, SECOND.into())];
-    assert_eq!(errors(&seen)[0].mend, own, "two rules, one table");
+    assert_eq!(errors(&seen)[0].fix, own, "two rules, one table");
     seen.snapshot.rules.remove(0);
     assert_eq!(
-        errors(&seen)[0].mend,
+        errors(&seen)[0].fix,
         ["ip route replace default via 10.0.0.200 dev eth0 table 100"]
     );
 }
@@ -168,15 +168,15 @@ fn behind_one_box_the_default_route_is_mended() {
     let mut seen = server();
     seen.configs.truncate(1);
     seen.lines.truncate(1);
-    seen.lines[0].way = Some(Way::Refused("there is no route".into()));
-    assert_eq!(errors(&seen)[0].mend, ["ip route replace default via 10.0.0.100 dev eth0"]);
+    seen.lines[0].way = Some(RouteResult::Dropped("there is no route".into()));
+    assert_eq!(errors(&seen)[0].fix, ["ip route replace default via 10.0.0.100 dev eth0"]);
 }
 
 #[test]
 fn a_box_whose_address_nobody_knows_is_told_by_its_next_hop_being_its_own() {
     let mut seen = server();
     seen.configs[1] = natbox(2, SECOND, None);
-    let finding = server_judged::judge(&seen)
+    let finding = server_checks::evaluate(&seen)
         .into_iter()
         .find(|finding| finding.severity == Severity::Warning)
         .unwrap();
@@ -190,7 +190,7 @@ fn a_box_whose_address_nobody_knows_is_told_by_its_next_hop_being_its_own() {
         finding.found.contains("as does what is sent from 10.0.0.101 for natbox1"),
         "{finding:?}"
     );
-    assert!(finding.mend[1].contains("${BOX:?"), "{finding:?}");
+    assert!(finding.fix[1].contains("${BOX:?"), "{finding:?}");
 }
 
 #[test]
@@ -198,8 +198,8 @@ fn a_probe_that_reaches_another_box_is_an_error_and_one_that_nobody_answers_a_wa
     let of = |first_hop: Option<FirstHop>| {
         let mut seen = server();
         seen.lines[0].first_hop =
-            first_hop.map(|first_hop| Found { first_hop, no_more_than: None });
-        server_judged::judge(&seen).into_iter().find(|finding| finding.id == "replies").unwrap()
+            first_hop.map(|first_hop| HopProbe { first_hop, no_more_than: None });
+        server_checks::evaluate(&seen).into_iter().find(|finding| finding.id == "replies").unwrap()
     };
     assert_eq!(of(Some(FirstHop::Is(Ipv4Addr::new(10, 0, 0, 200)))).severity, Severity::Error);
     assert_eq!(of(Some(FirstHop::Is(Ipv4Addr::new(10, 0, 0, 9)))).severity, Severity::Warning);
@@ -215,7 +215,7 @@ fn large_packets_that_get_lost_where_small_ones_do_not_are_an_error() {
     found.no_more_than = Some(1400);
     let errors = errors(&seen);
     assert_eq!((errors.len(), errors[0].id.as_str()), (1, "mtu"), "{errors:?}");
-    assert_eq!(errors[0].mend, ["ip link set dev eth0 mtu 1400"]);
+    assert_eq!(errors[0].fix, ["ip link set dev eth0 mtu 1400"]);
     assert!(
         errors[0].found.contains("of that size from 10.0.0.202 does not get to 10.0.0.200"),
         "{errors:?}"
@@ -227,13 +227,13 @@ fn what_is_missing_down_silent_or_shared_is_named() {
     let mut seen = server();
     seen.lines[0].also = vec![1];
     (seen.lines[1].interface, seen.lines[1].way) = (None, None);
-    seen.lines[0].answers = Some(Answers::No);
+    seen.lines[0].answers = Some(NeighbourState::Failed);
     seen.listeners.retain(|listener| listener.udp);
     let errors = errors(&seen);
     let ids: Vec<&str> = errors.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(ids, ["shared-address", "next-hop", "service", "address", "service"]);
     assert_eq!(
-        errors[3].mend,
+        errors[3].fix,
         ["ip address replace 10.0.0.202/24 dev eth0"],
         "beside the other address"
     );
@@ -243,7 +243,7 @@ fn what_is_missing_down_silent_or_shared_is_named() {
     );
     seen.lines.clear();
     assert!(
-        server_judged::judge(&seen)[0]
+        server_checks::evaluate(&seen)[0]
             .found
             .contains("(10.0.0.101, 10.0.0.202) is on this machine")
     );

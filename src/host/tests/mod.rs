@@ -6,12 +6,14 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::facts::Facts;
-use super::numbers::{Numbers, Ours};
-use super::plan::command;
-use super::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
-use super::steps::{PROTOCOL, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN, steps};
 use crate::config::*;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
+use crate::host::model::steps::{
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN, steps,
+};
+use crate::host::render::plan::command;
 
 #[test]
 fn one_uplink_on_the_segment_with_a_gateway() {
@@ -182,7 +184,7 @@ fn no_way_out_at_all_is_a_warning() {
 fn a_missing_interface_is_named_with_its_key_and_with_those_that_there_are() {
     let mut config = natbox1();
     config.uplinks[0].interface = "eth7".into();
-    let refused = |config: &Config| collect(config, &host()).0.check_legs(config, &host());
+    let refused = |config: &Config| collect(config, &host()).0.check_interfaces(config, &host());
     assert_eq!(
         refused(&config).unwrap_err().to_string(),
         "uplinks[0].interface: there is no interface \"eth7\" here; there are: lo, lan0, wan0, wan1. Correct the \
@@ -219,8 +221,9 @@ fn interfaces_with_dots_are_printed_so_that_sysctl_understands_them() {
 
 #[test]
 fn numbers_follow_the_tun_and_move_on_where_somebody_is() {
-    let choose =
-        |host: &Snapshot, owned| Numbers::free_on(host, "nb3", owned, Ours::Foreign).unwrap();
+    let choose = |host: &Snapshot, assigned_to_host| {
+        RoutingIds::allocate(host, "nb3", assigned_to_host, RuleOwner::OtherInstance).unwrap()
+    };
     assert_eq!(choose(&host(), false).inside_table(), 7100 + 3 * 64);
     assert_eq!(choose(&host(), false).tun_address, ip("169.254.71.4"));
     let mut host = host();
@@ -237,30 +240,31 @@ fn numbers_follow_the_tun_and_move_on_where_somebody_is() {
 fn rules_of_others_stay_behind_the_hosts_own_addresses() {
     let mut host = host();
     host.rules.push(rule(100, 0, RuleAction::Lookup(52)));
-    let numbers = Numbers::free_on(&host, "nb1", true, Ours::Foreign).unwrap();
-    assert_eq!((numbers.local_rule, numbers.before_local()), (Some(99), 91));
+    let ids = RoutingIds::allocate(&host, "nb1", true, RuleOwner::OtherInstance).unwrap();
+    assert_eq!((ids.local_rule, ids.before_local()), (Some(99), 91));
     host.rules.push(rule(4, 0, RuleAction::Lookup(52)));
-    let error = Numbers::free_on(&host, "nb1", true, Ours::Foreign).unwrap_err().to_string();
+    let error =
+        RoutingIds::allocate(&host, "nb1", true, RuleOwner::OtherInstance).unwrap_err().to_string();
     assert!(error.contains("the lowest rule of others has priority 4"), "{error}");
 }
 
 #[test]
 fn a_second_box_shares_the_place_of_the_local_rule() {
     let mut host = host();
-    host.rules[0] = rule(999, PROTOCOL, RuleAction::Lookup(TABLE_LOCAL));
-    host.rules.push(rule(991, PROTOCOL, RuleAction::Blackhole));
-    let numbers = Numbers::free_on(&host, "nb1", true, Ours::Foreign).unwrap();
-    assert_eq!(numbers.local_rule, Some(999));
-    assert_eq!(numbers.before_local(), 995);
+    host.rules[0] = rule(999, RTPROT_NATBOX, RuleAction::Lookup(TABLE_LOCAL));
+    host.rules.push(rule(991, RTPROT_NATBOX, RuleAction::Blackhole));
+    let ids = RoutingIds::allocate(&host, "nb1", true, RuleOwner::OtherInstance).unwrap();
+    assert_eq!(ids.local_rule, Some(999));
+    assert_eq!(ids.before_local(), 995);
 }
 
 #[test]
 fn a_local_rule_that_somebody_moved_is_left_alone() {
     let mut host = host();
     host.rules[0] = rule(500, 0, RuleAction::Lookup(TABLE_LOCAL));
-    let numbers = Numbers::free_on(&host, "nb1", true, Ours::Foreign).unwrap();
-    assert_eq!(numbers.local_rule, None);
-    assert!(numbers.before_local() < 500);
+    let ids = RoutingIds::allocate(&host, "nb1", true, RuleOwner::OtherInstance).unwrap();
+    assert_eq!(ids.local_rule, None);
+    assert!(ids.before_local() < 500);
 }
 
 fn ip(text: &str) -> Ipv4Addr {
@@ -271,20 +275,22 @@ fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
 }
 
-fn collect(config: &Config, host: &Snapshot) -> (Facts, Numbers) {
-    let choose = |owned| Numbers::free_on(host, &config.tun.name, owned, Ours::Foreign);
-    let (mut facts, numbers) = Facts::collect(config, host, choose).unwrap();
+fn collect(config: &Config, host: &Snapshot) -> (HostFacts, RoutingIds) {
+    let choose = |assigned_to_host| {
+        RoutingIds::allocate(host, &config.tun.name, assigned_to_host, RuleOwner::OtherInstance)
+    };
+    let (mut facts, ids) = HostFacts::collect(config, host, choose).unwrap();
     // Not of the machine that runs the test.
     facts.rp_filter_all = 0;
     facts.forwarding_off_by_default = false;
     facts.inside.forwarding_off = false;
     facts.uplinks.iter_mut().for_each(|leg| leg.forwarding_off = false);
-    (facts, numbers)
+    (facts, ids)
 }
 
 fn commands(config: &Config, host: &Snapshot) -> String {
-    let (facts, numbers) = collect(config, host);
-    steps(config, &facts, &numbers).iter().map(|step| command(step) + "\n").collect()
+    let (facts, ids) = collect(config, host);
+    steps(config, &facts, &ids).iter().map(|step| command(step) + "\n").collect()
 }
 
 /// lan0 10.0.0.100/24, wan0 203.0.113.1/24, wan1 198.51.100.1/24, a default route.

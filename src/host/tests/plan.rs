@@ -1,11 +1,11 @@
 //! What `natbox plan` prints for servers, and what it says of its assumptions.
 
 use super::*;
-use crate::host::plan;
+use crate::host::render;
 
 #[test]
 fn the_server_behind_two_boxes_has_an_address_and_a_table_for_each() {
-    let plan = plan::render(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.202")]);
+    let plan = render::plan(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.202")]);
     assert!(plan.warnings.is_empty());
     assert_eq!(plan.servers.len(), 1);
     assert_eq!(
@@ -32,7 +32,7 @@ fn the_server_behind_two_boxes_has_an_address_and_a_table_for_each() {
 
 #[test]
 fn separate_private_networks_are_separate_interfaces_in_every_language() {
-    let plan = plan::render(&[natbox1(), natbox2("10.2.0.0/24", "10.2.0.202")]);
+    let plan = render::plan(&[natbox1(), natbox2("10.2.0.0/24", "10.2.0.202")]);
     let server = &plan.servers[0];
     assert_eq!(
         server.netplan,
@@ -92,7 +92,7 @@ fn servers_are_told_apart_by_the_names_of_their_forwards() {
     two.forwards.push(forward("mail", 0, "198.51.100.10", 25, "10.0.0.212"));
     // A second service of the first server.
     one.forwards.push(forward("dns", 0, "203.0.113.10", 53, "10.0.0.101"));
-    let plan = plan::render(&[one, two]);
+    let plan = render::plan(&[one, two]);
     let servers: Vec<Vec<String>> = plan
         .servers
         .iter()
@@ -112,7 +112,7 @@ fn servers_are_told_apart_by_the_names_of_their_forwards() {
 
 #[test]
 fn behind_one_box_with_several_lines_the_server_needs_a_default_route_only() {
-    let plan = plan::render(&[three_legged()]);
+    let plan = render::plan(&[three_legged()]);
     assert!(!plan.servers[0].policy_routing);
     let commands = plan.servers[0].commands.join("\n");
     assert!(!commands.contains("rule"), "{commands}");
@@ -130,7 +130,7 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
     other.uplinks[0].addresses = vec![ip("192.0.2.10")];
     other.forwards = vec![forward("web", 0, "192.0.2.10", 80, "10.0.0.202")];
     other.inside.address = Some(ip("10.0.0.200"));
-    let plan = plan::render(&[three_legged, other]);
+    let plan = render::plan(&[three_legged, other]);
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     assert_eq!(plan.servers.len(), 1);
     let server = &plan.servers[0];
@@ -155,7 +155,7 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
 
 #[test]
 fn one_server_address_behind_two_boxes_is_a_warning() {
-    let plan = plan::render(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.101")]);
+    let plan = render::plan(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.101")]);
     assert!(
         plan.warnings[0].starts_with("10.0.0.101 is the server address of natbox1 and natbox2")
     );
@@ -165,7 +165,7 @@ fn one_server_address_behind_two_boxes_is_a_warning() {
 fn an_external_address_of_two_boxes_is_warned_of() {
     let mut other = natbox2("10.0.0.0/24", "10.0.0.202");
     other.uplinks[0].addresses = natbox1().uplinks[0].addresses.clone();
-    let warnings = plan::render(&[natbox1(), other]).warnings;
+    let warnings = render::plan(&[natbox1(), other]).warnings;
     let wanted = "203.0.113.10 is an external address of natbox1 and of natbox2";
     assert!(warnings.iter().any(|warning| warning.starts_with(wanted)), "{warnings:?}");
 }
@@ -174,8 +174,8 @@ fn an_external_address_of_two_boxes_is_warned_of() {
 fn a_plan_from_elsewhere_says_what_it_assumes() {
     let mut config = natbox1();
     config.inside.interface = "nosuch0".into();
-    let plan = plan::render(&[config]);
-    assert!(!plan.boxes[0].looked);
+    let plan = render::plan(&[config]);
+    assert!(!plan.boxes[0].probed);
     assert!(plan.boxes[0].notes.iter().any(|note| note.contains("this is assumed")));
     assert!(plan.text().contains("# ==== box natbox1, run as root ===="));
 }
@@ -184,7 +184,7 @@ fn a_plan_from_elsewhere_says_what_it_assumes() {
 fn boxes_with_similar_names_have_variables_of_their_own() {
     let named = |name: &str, config: Config| Config { name: name.into(), ..config };
     let (first, second) = (natbox1(), natbox2("10.0.0.0/24", "10.0.0.202"));
-    let plan = plan::render(&[named("a-b", first), named("a.b", second)]);
+    let plan = render::plan(&[named("a-b", first), named("a.b", second)]);
     let commands = plan.servers[0].commands.join("\n");
     let variables = ["BOX_a_b:?", "BOX_a_b_7202:?"];
     assert!(variables.iter().all(|variable| commands.contains(variable)), "{commands}");

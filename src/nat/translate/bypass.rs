@@ -3,7 +3,7 @@
 //!
 //! There is no session and no filtering: whoever may send from such a destination's addresses reaches the inside. A
 //! packet of an existing session is translated all the same, so a client there that talks to a published address is
-//! answered from it; only where the box has no session for it (see [`crate::nat::counters::Counters::stateless`]) does its
+//! answered from it; only where the box has no session for it (see [`crate::nat::counters::Counters::forwarded_stateless`]) does its
 //! server's answer count as one to an exempt destination.
 
 use crate::nat::translate::fast_path::Packet;

@@ -28,7 +28,7 @@ impl Translator {
         });
     }
 
-    /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::released`]. One worker does it for all.
+    /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::outbox`]. One worker does it for all.
     pub(crate) fn send_due(&self, lane: &mut WorkerContext, now: Tick) {
         if lane.worker != 0 || !self.settings.delayed_reject {
             return;

@@ -1,7 +1,8 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`crate::nat::translate::slow_path`].
 
 use crate::nat::policy::settings::MssClamp;
-use crate::nat::table::key::{Key, KeyHash};
+use crate::nat::table::hash::KeyHash;
+use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translator::{Translator, WorkerContext};

@@ -10,7 +10,7 @@ use crate::packet::{ChecksumMode, Endpoint, Payload, Tuple, parse};
 use crate::time::Tick;
 
 impl Translator {
-    /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::released`].
+    /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::outbox`].
     #[cold]
     pub fn translate_fragment(
         &self,

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::settings::Settings;
-use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::translator::{Translator, dynamic_addresses, externals};
@@ -20,7 +19,7 @@ use crate::time::Tick;
 
 impl Translator {
     /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
-    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::settle`] once it is at work.
+    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::enforce`] once it is at work.
     pub fn with_policy(&self, settings: Settings) -> Self {
         self.mappings.set_addresses(&settings);
         Self {
@@ -63,17 +62,17 @@ impl Translator {
 
     /// Ends every session that the rules do not allow.
     fn end_disallowed(&self, now: Tick) -> usize {
-        let mut doomed: Vec<(SessionId, Key)> = Vec::new();
+        let mut doomed: Vec<SessionId> = Vec::new();
         let mut ended = 0;
         let mut place = Some((0, 0));
         while let Some(from) = place {
             place = self.table.list(from, SLICE, |session| {
                 if !self.permits(&session) {
-                    doomed.push((session.id, Key::of(session.original)));
+                    doomed.push(session.id);
                 }
             });
-            for (id, original) in doomed.drain(..) {
-                if let Some(session) = self.table.end(id, original) {
+            for id in doomed.drain(..) {
+                if let Some(session) = self.table.end(id) {
                     self.release(&session, now);
                     ended += 1;
                 }

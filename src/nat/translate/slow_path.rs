@@ -412,7 +412,7 @@ impl Translator {
         if result.is_ok() {
             lane.counters.sessions_created += 1;
         }
-        result
+        result.map(|_| ())
     }
 }
 

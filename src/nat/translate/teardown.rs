@@ -1,9 +1,8 @@
 //! Ending the sessions of a failed line, and telling the inside at once: TCP is reset, UDP gets an ICMP error, so that
 //! whoever talked over it can begin again over another line.
 //!
-//! The control thread sweeps the table in slices; what is to be said waits in [`NotificationQueue`] until a worker sends it.
+//! The control thread sweeps the table in slices; what is to be said waits in `NotificationQueue` until a worker sends it.
 
-use crate::nat::table::key::Key;
 use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::tracking::direction::Direction;
@@ -42,20 +41,16 @@ impl Translator {
         from: TableCursor,
         now: Tick,
     ) -> (usize, Option<TableCursor>) {
-        let mut doomed: Vec<(SessionId, Key, Packets)> = Vec::new();
+        let mut doomed: Vec<(SessionId, Packets)> = Vec::new();
         let next = self.table.list((from.0, from.1), SLICE, |session| {
             if self.is_in_scope(affected, &session) {
-                doomed.push((
-                    session.id,
-                    Key::of(session.original),
-                    self.notifications_for(&session),
-                ));
+                doomed.push((session.id, self.notifications_for(&session)));
             }
         });
         let mut ended = 0;
-        for (id, original, packets) in doomed {
-            // Another one may have its place by now.
-            let Some(session) = self.table.end(id, original) else { continue };
+        for (id, packets) in doomed {
+            // The session may have ended by now.
+            let Some(session) = self.table.end(id) else { continue };
             self.release(&session, now);
             self.notifications.extend(packets);
             ended += 1;
@@ -78,7 +73,7 @@ impl Translator {
         self.notifications.len()
     }
 
-    /// Leaves some of what waits in [`WorkerContext::released`]. One worker does it for all.
+    /// Leaves some of what waits in [`WorkerContext::outbox`]. One worker does it for all.
     pub(crate) fn send_notifications(&self, lane: &mut WorkerContext) {
         if lane.worker != 0 || self.notifications.is_empty() {
             return;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::host::doctor::conntrack;
-use crate::host::doctor::filters::{Fate, Packet, no_obstacle, not_looked_at, parse};
-use crate::host::facts::Facts;
+use crate::host::doctor::checks::conntrack;
+use crate::host::doctor::nft::filters::{FilterOutcome, Packet, no_obstacle, not_looked_at, parse};
+use crate::host::model::facts::HostFacts;
 
 fn ruleset(items: &str) -> Filters {
     let text = format!(r#"{{ "nftables": [ {{ "metainfo": {{}} }}, {items} ] }}"#);
@@ -26,7 +26,7 @@ fn is(left: &str, right: &str) -> String {
     format!(r#"{{ "match": {{ "op": "==", "left": {left}, "right": {right} }} }}"#)
 }
 
-fn fates(filters: &Filters, hook: &str, packet: &Packet<'_>) -> Vec<Fate> {
+fn fates(filters: &Filters, hook: &str, packet: &Packet<'_>) -> Vec<FilterOutcome> {
     filters.ask(hook, packet, &mut BTreeSet::new()).iter().map(|found| found.1).collect()
 }
 
@@ -52,42 +52,42 @@ fn the_rules_of_a_filter_are_followed_to_their_end() {
         let items =
             [chain("F", FORWARD), chain("sub", "")].into_iter().chain(rules.iter().cloned());
         let filters = ruleset(&items.collect::<Vec<_>>().join(","));
-        fates(&filters, "forward", packet).first().copied().unwrap_or(Fate::Passes)
+        fates(&filters, "forward", packet).first().copied().unwrap_or(FilterOutcome::Passes)
     };
     let accept_if = |condition: String| vec![rule("F", &format!("{condition}, {ACCEPT}"))];
-    assert_eq!(fate(&[], &packet), Fate::Dropped, "the policy");
+    assert_eq!(fate(&[], &packet), FilterOutcome::Dropped, "the policy");
     for (condition, fits) in [
-        (is(IIF, r#""wan0""#), Fate::Passes),
-        (is(IIF, r#""wan*""#), Fate::Passes),
-        (is(IIF, r#"{ "set": ["lan0", "wan0"] }"#), Fate::Passes),
-        (is(IIF, r#""lan0""#), Fate::Dropped),
-        (is(IIF, r#""@legs""#), Fate::Unsure),
-        (is(PORT, "80"), Fate::Passes),
-        (is(PORT, r#"{ "range": [1, 79] }"#), Fate::Dropped),
-        (is(TO, r#"{ "prefix": { "addr": "203.0.113.0", "len": 24 } }"#), Fate::Passes),
-        (is(TO, r#"{ "range": ["203.0.113.11", "203.0.113.20"] }"#), Fate::Dropped),
-        (is(STATE, r#"["established", "related"]"#), Fate::Dropped),
-        (is(STATE, r#"["new"]"#), Fate::Passes),
-        (r#"{ "limit": { "rate": 1 } }"#.into(), Fate::Unsure),
-        (is(r#"{ "meta": { "key": "mark" } }"#, "1"), Fate::Unsure),
+        (is(IIF, r#""wan0""#), FilterOutcome::Passes),
+        (is(IIF, r#""wan*""#), FilterOutcome::Passes),
+        (is(IIF, r#"{ "set": ["lan0", "wan0"] }"#), FilterOutcome::Passes),
+        (is(IIF, r#""lan0""#), FilterOutcome::Dropped),
+        (is(IIF, r#""@legs""#), FilterOutcome::Unsure),
+        (is(PORT, "80"), FilterOutcome::Passes),
+        (is(PORT, r#"{ "range": [1, 79] }"#), FilterOutcome::Dropped),
+        (is(TO, r#"{ "prefix": { "addr": "203.0.113.0", "len": 24 } }"#), FilterOutcome::Passes),
+        (is(TO, r#"{ "range": ["203.0.113.11", "203.0.113.20"] }"#), FilterOutcome::Dropped),
+        (is(STATE, r#"["established", "related"]"#), FilterOutcome::Dropped),
+        (is(STATE, r#"["new"]"#), FilterOutcome::Passes),
+        (r#"{ "limit": { "rate": 1 } }"#.into(), FilterOutcome::Unsure),
+        (is(r#"{ "meta": { "key": "mark" } }"#, "1"), FilterOutcome::Unsure),
     ] {
         assert_eq!(fate(&accept_if(condition.clone()), &packet), fits, "{condition}");
     }
     let established = accept_if(is(STATE, r#"["established"]"#));
-    assert_eq!(fate(&established, &reply), Fate::Passes, "an answer");
+    assert_eq!(fate(&established, &reply), FilterOutcome::Passes, "an answer");
     let not_lan = is(IIF, r#""lan0""#).replace("==", "!=");
-    assert_eq!(fate(&accept_if(not_lan), &packet), Fate::Passes);
+    assert_eq!(fate(&accept_if(not_lan), &packet), FilterOutcome::Passes);
 
     let jump = rule("F", r#"{ "jump": { "target": "sub" } }"#);
     let accepted = rule("sub", &format!("{}, {ACCEPT}", is(IIF, r#""wan0""#)));
-    assert_eq!(fate(&[jump.clone(), accepted], &packet), Fate::Passes);
+    assert_eq!(fate(&[jump.clone(), accepted], &packet), FilterOutcome::Passes);
     let left = rule("sub", r#"{ "return": null }"#);
-    assert_eq!(fate(&[jump, left, rule("F", ACCEPT)], &packet), Fate::Passes);
+    assert_eq!(fate(&[jump, left, rule("F", ACCEPT)], &packet), FilterOutcome::Passes);
     let loops = [
         rule("F", r#"{ "jump": { "target": "sub" } }"#),
         rule("sub", r#"{ "jump": { "target": "sub" } }"#),
     ];
-    assert_eq!(fate(&loops, &packet), Fate::Unsure);
+    assert_eq!(fate(&loops, &packet), FilterOutcome::Unsure);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_second_translation_is_seen_and_answers_do_not_begin_one() {
     let filters = ruleset(&[nat, masquerade].join(","));
     let leaving = Packet { iif: Some("nb0"), oif: Some("wan0"), ..Packet::default() };
     let fates = |packet: &Packet<'_>| fates(&filters, "postrouting", packet);
-    assert_eq!(fates(&leaving), [Fate::Rewritten]);
+    assert_eq!(fates(&leaving), [FilterOutcome::Rewritten]);
     assert_eq!(fates(&Packet { reply: true, ..leaving.clone() }), []);
     assert_eq!(fates(&Packet { oif: Some("lan0"), ..leaving }), []);
     assert!(parse("nonsense").is_none());
@@ -140,11 +140,11 @@ fn answer() -> Packet<'static> {
     }
 }
 
-fn fate(expressions: &str, packet: &Packet<'_>) -> Fate {
+fn fate(expressions: &str, packet: &Packet<'_>) -> FilterOutcome {
     fates(&one_rule("forward", expressions), "forward", packet)
         .first()
         .copied()
-        .unwrap_or(Fate::Passes)
+        .unwrap_or(FilterOutcome::Passes)
 }
 
 fn flags(operator: &str, mask: &str, wanted: &str) -> String {
@@ -159,31 +159,31 @@ fn flags(operator: &str, mask: &str, wanted: &str) -> String {
 #[test]
 fn targets_that_iptables_leaves_in_its_own_words_are_known() {
     for (target, fits) in [
-        ("REJECT", Fate::Dropped),
-        ("DROP", Fate::Dropped),
-        ("MASQUERADE", Fate::Rewritten),
-        ("SNAT", Fate::Rewritten),
-        ("DNAT", Fate::Rewritten),
-        ("REDIRECT", Fate::Rewritten),
-        ("LOG", Fate::Passes),
-        ("TCPMSS", Fate::Passes),
-        ("SYNPROXY", Fate::Unsure),
+        ("REJECT", FilterOutcome::Dropped),
+        ("DROP", FilterOutcome::Dropped),
+        ("MASQUERADE", FilterOutcome::Rewritten),
+        ("SNAT", FilterOutcome::Rewritten),
+        ("DNAT", FilterOutcome::Rewritten),
+        ("REDIRECT", FilterOutcome::Rewritten),
+        ("LOG", FilterOutcome::Passes),
+        ("TCPMSS", FilterOutcome::Passes),
+        ("SYNPROXY", FilterOutcome::Unsure),
     ] {
         let target = format!(
             r#"{{ "counter": {{}} }}, {{ "xt": {{ "type": "target", "name": "{target}" }} }}"#
         );
         assert_eq!(fate(&target, &request()), fits, "{target}");
         let some = format!(r#"{{ "xt": {{ "type": "match", "name": "statistic" }} }}, {target}"#);
-        let perhaps = if fits == Fate::Rewritten { Fate::Unsure } else { fits };
+        let perhaps = if fits == FilterOutcome::Rewritten { FilterOutcome::Unsure } else { fits };
         assert_eq!(
             fate(&some, &request()),
-            if fits == Fate::Dropped { Fate::Passes } else { perhaps },
+            if fits == FilterOutcome::Dropped { FilterOutcome::Passes } else { perhaps },
             "{some}"
         );
     }
     assert_eq!(
         fate(r#"{ "xt": null }"#, &request()),
-        Fate::Unsure,
+        FilterOutcome::Unsure,
         "nft without the words of iptables"
     );
 }
@@ -207,20 +207,20 @@ fn maps_of_verdicts_are_asked_where_their_key_is_known() {
         assert_eq!(fates(&filters, "forward", &request()), [], "{map}");
     }
     let bad = [
-        (vmap(IIF, &pair(r#""wan0""#, "drop")), Fate::Dropped),
+        (vmap(IIF, &pair(r#""wan0""#, "drop")), FilterOutcome::Dropped),
         (
             vmap(IIF, &[pair(r#""lan0""#, "accept"), pair(r#""*""#, "drop")].join(",")),
-            Fate::Dropped,
+            FilterOutcome::Dropped,
         ),
-        (vmap(IIF, &pair(r#""lan0""#, "drop")), Fate::Passes),
-        (vmap(PORT, &pair(r#"{ "range": [90, 100] }"#, "drop")), Fate::Passes),
-        (vmap(r#"{ "meta": { "key": "mark" } }"#, &pair("1", "drop")), Fate::Passes),
+        (vmap(IIF, &pair(r#""lan0""#, "drop")), FilterOutcome::Passes),
+        (vmap(PORT, &pair(r#"{ "range": [90, 100] }"#, "drop")), FilterOutcome::Passes),
+        (vmap(r#"{ "meta": { "key": "mark" } }"#, &pair("1", "drop")), FilterOutcome::Passes),
     ];
     for (map, fits) in bad {
         assert_eq!(fate(&map, &request()), fits, "{map}");
     }
     let by_name = format!(r#"{{ "vmap": {{ "key": {IIF}, "data": "@legs" }} }}"#);
-    assert_eq!(fate(&by_name, &request()), Fate::Unsure);
+    assert_eq!(fate(&by_name, &request()), FilterOutcome::Unsure);
 }
 
 #[test]
@@ -241,10 +241,14 @@ fn what_depends_on_rates_and_counts_is_not_certain() {
     }
     assert_eq!(
         fate(r#"{ "synproxy": { "mss": 1460 } }"#, &request()),
-        Fate::Unsure,
+        FilterOutcome::Unsure,
         "done by the kernel"
     );
-    assert_eq!(fate(r#"{ "queue": { "num": 0 } }"#, &request()), Fate::Unsure, "done by a program");
+    assert_eq!(
+        fate(r#"{ "queue": { "num": 0 } }"#, &request()),
+        FilterOutcome::Unsure,
+        "done by a program"
+    );
     let none = no_obstacle(&Filters::default(), &BTreeSet::new()).unwrap();
     assert_eq!(none.found, "no rule of nftables is in the way");
 }
@@ -259,28 +263,36 @@ fn ports_of_answers_and_flags_of_first_packets_are_known() {
     };
     assert_eq!(
         (fate(&from(80), &answer()), fate(&from(81), &answer())),
-        (Fate::Dropped, Fate::Passes)
+        (FilterOutcome::Dropped, FilterOutcome::Passes)
     );
-    assert_eq!(fate(&from(80), &request()), Fate::Passes, "a client's port may be any");
+    assert_eq!(fate(&from(80), &request()), FilterOutcome::Passes, "a client's port may be any");
     let at_least = format!("{}, {ACCEPT}", is(PORT, "1024").replace("==", ">="));
     let filters = ruleset(&[chain("F", FORWARD), rule("F", &at_least)].join(","));
-    assert_eq!(fates(&filters, "forward", &request()), [Fate::Dropped]);
+    assert_eq!(fates(&filters, "forward", &request()), [FilterOutcome::Dropped]);
     for (expressions, of_request, of_answer) in [
-        (flags("==", r#"["syn", "ack"]"#, r#""syn""#), Fate::Dropped, Fate::Passes),
-        (flags("!=", r#"["fin", "syn", "rst", "ack"]"#, r#""syn""#), Fate::Passes, Fate::Dropped),
-        (flags("in", "", r#""syn""#), Fate::Dropped, Fate::Dropped),
-        (flags("==", "", r#""syn""#), Fate::Dropped, Fate::Passes),
+        (
+            flags("==", r#"["syn", "ack"]"#, r#""syn""#),
+            FilterOutcome::Dropped,
+            FilterOutcome::Passes,
+        ),
+        (
+            flags("!=", r#"["fin", "syn", "rst", "ack"]"#, r#""syn""#),
+            FilterOutcome::Passes,
+            FilterOutcome::Dropped,
+        ),
+        (flags("in", "", r#""syn""#), FilterOutcome::Dropped, FilterOutcome::Dropped),
+        (flags("==", "", r#""syn""#), FilterOutcome::Dropped, FilterOutcome::Passes),
         (
             flags("==", r#"{ "|": ["syn", "ack"] }"#, r#"["syn", "ack"]"#),
-            Fate::Passes,
-            Fate::Dropped,
+            FilterOutcome::Passes,
+            FilterOutcome::Dropped,
         ),
     ] {
         let found = (fate(&expressions, &request()), fate(&expressions, &answer()));
         assert_eq!(found, (of_request, of_answer), "{expressions}");
     }
     let udp = Packet { protocol: Some("udp"), ..request() };
-    assert_eq!(fate(&flags("in", "", r#""syn""#), &udp), Fate::Passes);
+    assert_eq!(fate(&flags("in", "", r#""syn""#), &udp), FilterOutcome::Passes);
 }
 
 #[test]
@@ -299,18 +311,18 @@ fn filters_of_devices_are_asked_too() {
         );
         ruleset(&[chain, rule].join(","))
     };
-    assert_eq!(fates(&at("wan0"), "ingress", &request()), [Fate::Dropped]);
+    assert_eq!(fates(&at("wan0"), "ingress", &request()), [FilterOutcome::Dropped]);
     assert_eq!(fates(&at("lan0"), "ingress", &request()), []);
     assert_eq!(
         fates(&at(""), "ingress", &request()),
-        [Fate::Unsure],
+        [FilterOutcome::Unsure],
         "an old nft does not say which"
     );
     let mut seen = of_box::seen();
     seen.filters = at("wan0");
     let errors = of_box::errors(&seen);
     assert_eq!(
-        errors[0].mend,
+        errors[0].fix,
         [r#"nft 'insert rule netdev t I iifname "wan0" ip daddr 203.0.113.1 accept'"#]
     );
 }
@@ -341,10 +353,10 @@ fn a_rule_that_asks_for_a_state_never_fits_what_is_not_tracked() {
     ];
     assert_eq!(fates(&ruleset(&stateful.join(",")), "forward", &answer()), []);
     let both = ruleset(&[stateful.join(","), notrack()].join(","));
-    assert_eq!(fates(&both, "forward", &answer()), [Fate::Dropped]);
+    assert_eq!(fates(&both, "forward", &answer()), [FilterOutcome::Dropped]);
     let cannot_tell = rule("raw", r#"{ "xt": { "type": "target", "name": "CT" } }"#);
     let perhaps = ruleset(&[stateful.join(","), chain("raw", NEEDED), cannot_tell].join(","));
-    assert_eq!(fates(&perhaps, "forward", &answer()), [Fate::Unsure]);
+    assert_eq!(fates(&perhaps, "forward", &answer()), [FilterOutcome::Unsure]);
     let late = notrack().replace("-300", "-150");
     assert_eq!(
         fates(&ruleset(&[stateful.join(","), late].join(",")), "forward", &answer()),
@@ -370,7 +382,7 @@ fn tracking_beside_a_box_is_judged_by_the_rules_and_no_mend_breaks_one_that_asks
     let beside = of(ruleset(&nat), (0, 1000));
     assert_eq!(beside.severity, Severity::Warning);
     assert_eq!(
-        beside.mend[2..],
+        beside.fix[2..],
         [
             r#"nft 'add rule ip natbox untracked iifname "nb0" notrack'"#,
             r#"nft 'add rule ip natbox untracked iifname "lan0" ip daddr != { 10.0.0.0/24 } notrack'"#,
@@ -380,18 +392,21 @@ fn tracking_beside_a_box_is_judged_by_the_rules_and_no_mend_breaks_one_that_asks
     let exempt = of(ruleset(&[nat.clone(), notrack()].join(",")), (5, 1000));
     assert_eq!(exempt.severity, Severity::Ok, "the commands are in place: {exempt:?}");
     let asked = of(ruleset(&stateful), (5, 1000));
-    assert_eq!((asked.severity, asked.mend.len()), (Severity::Warning, 0), "{asked:?}");
+    assert_eq!((asked.severity, asked.fix.len()), (Severity::Warning, 0), "{asked:?}");
     let by_iptables = rule("P", r#"{ "xt": { "type": "match", "name": "conntrack" } }"#);
-    assert!(of(ruleset(&[nat.clone(), by_iptables].join(",")), (5, 1000)).mend.is_empty());
+    assert!(of(ruleset(&[nat.clone(), by_iptables].join(",")), (5, 1000)).fix.is_empty());
     let full = of(ruleset(&stateful), (950, 1000));
     assert_eq!(
-        (full.severity, full.mend),
+        (full.severity, full.fix),
         (Severity::Error, vec!["sysctl -w net.netfilter.nf_conntrack_max=4000".to_owned()])
     );
-    let mut owned = of_box::seen();
-    owned.facts.owned[0][0] = true;
-    owned.filters = Filters { conntrack: Some((5, 1000)), ..ruleset(&nat) };
-    assert!(conntrack::of_box(&owned).mend.is_empty(), "its other connections may be translated");
+    let mut assigned_to_host = of_box::seen();
+    assigned_to_host.facts.assigned_to_host[0][0] = true;
+    assigned_to_host.filters = Filters { conntrack: Some((5, 1000)), ..ruleset(&nat) };
+    assert!(
+        conntrack::of_box(&assigned_to_host).fix.is_empty(),
+        "its other connections may be translated"
+    );
 
     let server =
         |conntrack| conntrack::of_server(&Filters { conntrack, ..Filters::default() }).severity;
@@ -412,27 +427,27 @@ fn what_the_box_itself_says_and_hears_passes_the_hosts_own_chains() {
     let dns = "dns: { zone: example.org, names: [{ name: '@' }], \
                name_servers: [{ name: ns1, address: 203.0.113.1 }, { name: ns2, address: 198.51.100.1 }] }";
     seen.config = with_more(1, FIRST, Some(100), "", dns);
-    seen.facts = Facts::assumed(&seen.config).0;
-    let mend = [r#"nft 'insert rule ip t I iifname "nb0" accept'"#];
+    seen.facts = HostFacts::assumed(&seen.config).0;
+    let fix = [r#"nft 'insert rule ip t I iifname "nb0" accept'"#];
     seen.filters = drops_dns("53");
     assert_eq!(of_box::errors(&seen), [], "it waits at another port, at an address of its own");
     seen.filters = ruleset(&chain("I", INPUT));
-    assert_eq!(of_box::errors(&seen)[0].mend, mend);
+    assert_eq!(of_box::errors(&seen)[0].fix, fix);
     let open = format!("{}, {ACCEPT}", is(PORT, "53").replace("tcp", "udp"));
     seen.filters = ruleset(&[chain("I", INPUT), rule("I", &open)].join(","));
-    assert_eq!(of_box::errors(&seen)[0].mend, mend, "nor does it help to let that port in");
-    seen.facts.owned[0][0] = true;
+    assert_eq!(of_box::errors(&seen)[0].fix, fix, "nor does it help to let that port in");
+    seen.facts.assigned_to_host[0][0] = true;
     seen.filters = drops_dns("53");
-    assert_eq!(of_box::errors(&seen)[0].mend, mend);
+    assert_eq!(of_box::errors(&seen)[0].fix, fix);
     assert!(
         of_box::errors(&seen)[0]
             .found
             .contains("questions (udp) to the name server at 203.0.113.1")
     );
 
-    // Answers to health checks belong to a connection of the host, unless nothing is tracked.
+    // NeighbourState to health checks belong to a connection of the host, unless nothing is tracked.
     seen.config = with_more(1, FIRST, Some(100), ", health: { ping: [192.0.2.1] }", "");
-    seen.facts = Facts::assumed(&seen.config).0;
+    seen.facts = HostFacts::assumed(&seen.config).0;
     let stateful =
         [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))]
             .join(",");

@@ -1,16 +1,16 @@
 //! Of a box.
 
 use super::*;
-use crate::host::doctor::box_judged::judge;
-use crate::host::doctor::box_seen::{BoxSeen, Passage, State};
-use crate::host::facts::Facts;
-use crate::host::steps::{Step, steps};
-use crate::host::ways::Question;
+use crate::host::doctor::checks::box_checks::evaluate;
+use crate::host::doctor::facts::box_facts::{BoxFacts, Passage, State};
+use crate::host::kernel::route_lookup::RouteQuery;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::steps::{Step, steps};
 
 /// A box with which nothing is wrong.
-pub(super) fn seen() -> BoxSeen {
+pub(crate) fn seen() -> BoxFacts {
     let config = natbox(1, FIRST, Some(100));
-    let (facts, numbers) = Facts::assumed(&config);
+    let (facts, ids) = HostFacts::assumed(&config);
     let leg = |name: &str| Leg {
         interface: name.into(),
         mtu: 1500,
@@ -18,36 +18,36 @@ pub(super) fn seen() -> BoxSeen {
         offloads: Offloads::default(),
         card: true,
     };
-    BoxSeen {
-        steps: steps(&config, &facts, &numbers)
+    BoxFacts {
+        steps: steps(&config, &facts, &ids)
             .into_iter()
             .map(|step| (step, State::InPlace))
             .collect(),
         runs: true,
-        owned_since: Vec::new(),
+        assigned_since_start: Vec::new(),
         foreign: Vec::new(),
         passages: Vec::new(),
         legs: vec![leg("lan0"), leg("wan0")],
         filters: Filters::default(),
-        gateways: vec![Some((Ipv4Addr::new(203, 0, 113, 254), Some(Answers::Yes)))],
+        gateways: vec![Some((Ipv4Addr::new(203, 0, 113, 254), Some(NeighbourState::Reachable)))],
         taken: Vec::new(),
         facts,
         config,
     }
 }
 
-fn set(seen: &mut BoxSeen, is: impl Fn(&Step) -> bool, state: State) {
+fn set(seen: &mut BoxFacts, is: impl Fn(&Step) -> bool, state: State) {
     let (_, found) = seen.steps.iter_mut().find(|(step, _)| is(step)).unwrap();
     *found = state;
 }
 
-pub(super) fn errors(seen: &BoxSeen) -> Vec<Finding> {
-    judge(seen).into_iter().filter(|finding| finding.severity == Severity::Error).collect()
+pub(crate) fn errors(seen: &BoxFacts) -> Vec<Finding> {
+    evaluate(seen).into_iter().filter(|finding| finding.severity == Severity::Error).collect()
 }
 
 #[test]
 fn nothing_is_said_against_a_good_one() {
-    let findings = judge(&seen());
+    let findings = evaluate(&seen());
     assert!(findings.iter().all(|finding| finding.severity == Severity::Ok), "{findings:#?}");
 }
 
@@ -68,17 +68,17 @@ fn what_is_missing_is_a_finding_for_each_kind_with_the_commands_of_the_plan() {
     let found = errors(&seen);
     let ids: Vec<&str> = found.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(ids, ["routes", "rules"]);
-    assert_eq!(found[0].mend, ["ip route replace default dev nb0 table 7101 proto 110"]);
+    assert_eq!(found[0].fix, ["ip route replace default dev nb0 table 7101 proto 110"]);
     assert_eq!(
-        found[1].mend,
+        found[1].fix,
         ["ip rule add priority 1004 from all iif lan0 protocol 110 lookup 7100"]
     );
     assert!(
-        judge(&seen)
+        evaluate(&seen)
             .iter()
             .any(|finding| finding.id == "proxy-arp" && finding.severity == Severity::Warning)
     );
-    assert!(judge(&seen).iter().all(|finding| finding.id != "host"));
+    assert!(evaluate(&seen).iter().all(|finding| finding.id != "host"));
 }
 
 #[test]
@@ -100,10 +100,10 @@ fn a_rule_that_takes_packets_away_is_moved_behind_and_the_way_to_the_inside_spar
     let mut seen = seen();
     let passage = |from, to, by: &str, device: &str| Passage {
         what: "a packet",
-        question: Question { from, to, by: Some(by.into()) },
+        question: RouteQuery { from, to, by: Some(by.into()) },
         device: device.into(),
         via: None,
-        way: Way::By { device: "vpn0".into(), via: None },
+        way: RouteResult::Unicast { device: "vpn0".into(), via: None },
     };
     let client = Ipv4Addr::new(192, 0, 2, 1);
     seen.passages =
@@ -119,7 +119,7 @@ fn a_rule_that_takes_packets_away_is_moved_behind_and_the_way_to_the_inside_spar
     };
     seen.foreign.push(FoundRule { rule, protocol: 3, more: false });
     assert_eq!(
-        errors(&seen)[0].mend,
+        errors(&seen)[0].fix,
         [
             "ip rule add priority 1005 to 10.0.0.0/24 iif nb0 lookup main",
             "ip rule add priority 1015 from all lookup 52",
@@ -140,7 +140,7 @@ fn lines_and_addresses_that_are_not_what_they_should_be_are_named() {
     seen.config.uplinks[0].gateway = Some(Ipv4Addr::new(203, 0, 113, 254));
     seen.gateways = vec![Some((Ipv4Addr::new(203, 0, 113, 254), None))];
     seen.taken = vec![(Ipv4Addr::new(203, 0, 113, 1), "wan0".into(), true)];
-    seen.owned_since = vec![Ipv4Addr::new(203, 0, 113, 1)];
+    seen.assigned_since_start = vec![Ipv4Addr::new(203, 0, 113, 1)];
     let ids: Vec<String> = errors(&seen).into_iter().map(|finding| finding.id).collect();
     assert_eq!(ids, ["owned-address", "gateway", "duplicate-address"]);
 }
@@ -149,8 +149,8 @@ fn lines_and_addresses_that_are_not_what_they_should_be_are_named() {
 fn segments_too_long_for_a_line_are_warned_of_unless_they_are_clamped() {
     let mut seen = seen();
     seen.legs[1].mtu = 1400;
-    let warned = |seen: &BoxSeen| {
-        judge(seen)
+    let warned = |seen: &BoxFacts| {
+        evaluate(seen)
             .iter()
             .any(|finding| finding.id == "mtu" && finding.severity == Severity::Warning)
     };
@@ -166,8 +166,9 @@ fn segments_too_long_for_a_line_are_warned_of_unless_they_are_clamped() {
 #[test]
 fn a_gateway_that_is_still_being_asked_is_not_said_to_answer() {
     let mut seen = seen();
-    seen.gateways = vec![Some((Ipv4Addr::new(203, 0, 113, 254), Some(Answers::Asked)))];
-    let finding = judge(&seen).into_iter().find(|finding| finding.id == "gateway").unwrap();
+    seen.gateways =
+        vec![Some((Ipv4Addr::new(203, 0, 113, 254), Some(NeighbourState::Unconfirmed)))];
+    let finding = evaluate(&seen).into_iter().find(|finding| finding.id == "gateway").unwrap();
     assert_eq!(finding.severity, Severity::Warning, "{finding:?}");
 }
 
@@ -175,7 +176,7 @@ fn a_gateway_that_is_still_being_asked_is_not_said_to_answer() {
 fn an_interface_without_its_address_is_an_error() {
     let mut seen = seen();
     seen.facts.warnings = vec!["inside.address: 10.0.0.100 is not an address of this host".into()];
-    assert_eq!(errors(&seen)[0].mend, ["ip address add 10.0.0.100/24 dev lan0"]);
+    assert_eq!(errors(&seen)[0].fix, ["ip address add 10.0.0.100/24 dev lan0"]);
     seen.config.inside.address = None;
     assert!(errors(&seen)[0].advice.contains("dev lan0"));
     seen.facts.warnings = vec!["uplinks[0].gateway: strange".into()];

@@ -1,0 +1,41 @@
+# Recipes for just (https://just.systems). `just` alone lists them.
+
+set positional-arguments
+
+_default:
+    @just --list --unsorted
+
+# Formatting, clippy, rustdoc and all tests that need no root
+check:
+    cargo fmt --check
+    cargo clippy --locked --all-targets --all-features -- -D warnings
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
+    cargo test --locked
+
+# All tests that need no root; arguments go to cargo test (just test nat::table)
+test *ARGUMENTS:
+    cargo test --locked "$@"
+
+# Tests in network namespaces whose name contains FILTER, such as failover or doctor:: (root)
+netns FILTER:
+    netns-tests/run "$1"
+
+# Rewrites netns-tests/CONFORMANCE.md from the tests behind it (root)
+conformance:
+    netns-tests/run --conformance
+
+# Rewrites the files that are made from the code: docs/reference and configs/reference.yaml
+bless:
+    NATBOX_BLESS=1 cargo test --locked --lib --test docs
+
+# The criterion benches: one target (packet, table, engine, limits), or all of them
+bench *TARGET:
+    cargo bench --locked {{ if TARGET == "" { "--bench packet --bench table --bench engine --bench limits" } else { "--bench " + TARGET } }}
+
+# natbox beside plain forwarding, nftables and haproxy (10 minutes, root)
+compare *ARGUMENTS:
+    benches/compare "$@"
+
+# Everything that must hold before a push; the CI workflow runs the same (root)
+ci:
+    netns-tests/run

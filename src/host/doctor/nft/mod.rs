@@ -1,0 +1,4 @@
+//! Evaluates the rules of nftables for a packet.
+
+pub(crate) mod filters;
+pub(crate) mod rules;

@@ -1,0 +1,270 @@
+//! Checks the structure of the sources: which module may import which, where `unsafe` may be, and
+//! how long files and functions may be.
+//!
+//! The rules are not edited to make a change fit. The checks read the sources as rustfmt lays them
+//! out. Comments and items under `#[cfg(test)]` do not count. The places that do not follow a rule
+//! yet are in [`exceptions`].
+
+mod circles;
+mod exceptions;
+mod paths;
+mod sizes;
+mod source;
+mod types;
+
+use std::collections::BTreeSet;
+
+use paths::{Library, named_paths};
+use source::{BENCHES, LIBRARY, Source};
+
+/// The top-level modules, and what each one may import besides itself. A path allows everything
+/// below it.
+const ROOMS: [(&str, &[&str]); 12] = [
+    ("io", &[]),
+    ("packet", &[]),
+    ("dns", &[]),
+    ("time", &[]),
+    ("nat", &["packet", "time"]),
+    ("engine", &["io", "packet", "nat", "time"]),
+    ("config", &["dns"]),
+    ("host", &["config"]),
+    ("api", &["config", "host"]),
+    ("control", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "api"]),
+    ("lab", &["api"]),
+    (
+        "cli",
+        &[
+            "io", "packet", "dns", "time", "nat", "engine", "config", "host", "api", "control",
+            "lab",
+        ],
+    ),
+];
+
+/// The files and folders inside a top-level module, lowest first. Each one may import the ones
+/// before it. Those in one row may import each other, if that makes no circle. The module's own
+/// file only re-exports and may name all of them.
+const FOLDERS: [(&str, &[&[&str]]); 2] = [
+    (
+        "nat",
+        &[
+            &["verdict", "counters"],
+            &["policy"],
+            &["tracking"],
+            &["table"],
+            &["mapping"],
+            &["fragments"],
+            &["state"],
+            &["translator"],
+            &["translate"],
+        ],
+    ),
+    ("host", &[&["model"], &["kernel"], &["apply"], &["render"], &["doctor"]]),
+];
+
+/// The files that may contain unsafe code, tests included.
+const UNSAFE: [&str; 3] = ["src/io/sys.rs", "src/io/uring.rs", "src/nat/table/region.rs"];
+
+/// Lines of a file outside of tests.
+const MAX_FILE: usize = 500;
+/// Lines of a function.
+const MAX_FUNCTION: usize = 60;
+/// Arms of a `select!`.
+const MAX_SELECT: usize = 4;
+
+#[test]
+fn top_level_modules_import_only_what_the_table_allows() {
+    let mut wrong = Vec::new();
+    for file in LIBRARY.iter() {
+        let Some(room) = file.module.first().filter(|room| *room != "main") else { continue };
+        let row = ROOMS.iter().find(|(name, _)| name == room);
+        let (_, allowed) = row.unwrap_or_else(|| panic!("{}: add its module to ROOMS", file.path));
+        for path in named_paths(file, &file.code) {
+            if !is_allowed(&path.segments.join("::"), room, allowed) {
+                let (line, path) = (file.line_at(path.offset), path.segments.join("::"));
+                wrong.push(format!("{}:{line}: {room} must not import crate::{path}", file.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn is_allowed(path: &str, room: &str, allowed: &[&str]) -> bool {
+    allowed.iter().copied().chain([room]).any(|prefix| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    })
+}
+
+#[test]
+fn folders_import_downwards() {
+    let wrong = upward_imports(&LIBRARY, &FOLDERS);
+    check("folders_import_downwards", wrong, exceptions::UPWARD_IMPORTS);
+}
+
+/// Returns "from > to" for each import that points upwards, and each file that has no place in the
+/// table.
+fn upward_imports(sources: &[Source], folders: &[(&str, &[&[&str]])]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let edges = Library::new(sources).edges();
+    for (room, rows) in folders {
+        let level = |path: &str| {
+            let below = path.strip_prefix("src/")?.strip_prefix(room)?.strip_prefix('/')?;
+            let name = below.split('/').next()?.trim_end_matches(".rs").to_owned();
+            Some((rows.iter().position(|row| row.contains(&&name[..])), name))
+        };
+        for source in sources.iter().filter(|source| source.module[..] != [room.to_owned()]) {
+            match level(&source.path) {
+                Some((None, _)) => wrong.push(source.path.clone()),
+                Some((Some(own), _)) => {
+                    let targets = edges.get(&source.path[..]).into_iter().flatten();
+                    let levels = targets.map(|target| (target, level(target)));
+                    let above = levels.filter(|(_, to)| {
+                        to.as_ref().is_some_and(|(to, _)| to.is_some_and(|to| to > own))
+                    });
+                    wrong.extend(above.map(|(target, _)| format!("{} > {target}", source.path)));
+                }
+                None => {}
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let found = circles::circles(&Library::new(&LIBRARY).edges());
+    let found = found.into_iter().map(|circle| Vec::from_iter(circle).join(" ")).collect();
+    check("no_files_import_each_other_in_a_circle", found, exceptions::CIRCLES);
+}
+
+#[test]
+fn unsafe_code_is_allowed_in_few_files_only() {
+    // The lint in Cargo.toml denies unsafe code wherever this word is not. Tests are no exception.
+    let lifting = LIBRARY.iter().filter(|file| file.masked.contains("unsafe_code"));
+    let lifting: BTreeSet<_> = lifting.map(|file| &file.path[..]).collect();
+    assert_eq!(lifting, UNSAFE.into(), "the list UNSAFE and the sources differ");
+}
+
+#[test]
+fn files_are_short() {
+    let long = LIBRARY
+        .iter()
+        .chain(&*BENCHES)
+        .filter(|file| file.lines > MAX_FILE)
+        .map(|file| file.path.clone());
+    check("files_are_short", long.collect(), exceptions::LONG_FILES);
+}
+
+#[test]
+fn functions_are_short() {
+    let long = measured(sizes::functions, MAX_FUNCTION);
+    check("functions_are_short", long, exceptions::LONG_FUNCTIONS);
+}
+
+#[test]
+fn selects_have_few_arms() {
+    check("selects_have_few_arms", measured(sizes::selects, MAX_SELECT), exceptions::WIDE_SELECTS);
+}
+
+/// Returns "file name" for each piece of code with a size above `max`.
+fn measured(measure: fn(&Source) -> Vec<sizes::Measured>, max: usize) -> Vec<String> {
+    let large = LIBRARY.iter().chain(&*BENCHES).flat_map(|file| {
+        let large = measure(file).into_iter().filter(|found| found.size > max);
+        large.map(|found| format!("{} {}", file.path, found.name))
+    });
+    large.collect()
+}
+
+#[test]
+fn public_types_share_a_name_only_within_a_family() {
+    let found = shared_names(&LIBRARY, exceptions::FAMILIES);
+    check("public_types_share_a_name_only_within_a_family", found, exceptions::SHARED_NAMES);
+}
+
+/// Modules in which types of one name stand for one idea.
+struct Family {
+    idea: &'static str,
+    rooms: &'static [&'static str],
+    names: &'static [&'static str],
+}
+
+/// Returns each name that several public types have outside of a family, with their top-level
+/// modules. Of a family, returns the names that no two types share.
+fn shared_names(sources: &[Source], families: &[Family]) -> Vec<String> {
+    let mut types = types::public_types(sources);
+    let mut wrong = Vec::new();
+    for Family { idea, rooms, names } in families {
+        for name in *names {
+            let found = types.get_mut(*name).filter(|found| found.len() > 1);
+            match found {
+                Some(found) if found.iter().all(|room| rooms.contains(room)) => found.clear(),
+                Some(_) => {}
+                None => wrong.push(format!("{name} is in no need of the family \"{idea}\"")),
+            }
+        }
+    }
+    let shared = types.iter().filter(|(_, rooms)| rooms.len() > 1);
+    wrong.extend(shared.map(|(name, rooms)| format!("{name} {}", rooms.join(" "))));
+    wrong
+}
+
+/// Compares what breaks a rule with the list of exceptions.
+///
+/// # Panics
+/// Code breaks the rule and is not in the list, or an entry of the list is not needed.
+fn check(rule: &str, found: Vec<String>, exceptions: &[&str]) {
+    let problems = compare(&found, exceptions);
+    assert!(problems.is_empty(), "{rule}:\n{}", problems.join("\n"));
+}
+
+fn compare(found: &[String], exceptions: &[&str]) -> Vec<String> {
+    let new = found.iter().filter(|place| !exceptions.contains(&&place[..]));
+    let new = new.map(|place| format!("breaks the rule: {place}"));
+    let old = exceptions.iter().filter(|place| !found.iter().any(|found| found == *place));
+    let old =
+        old.map(|place| format!("follows the rule now, remove it from exceptions.rs: {place}"));
+    new.chain(old).collect()
+}
+
+#[test]
+fn exceptions_must_be_complete_and_needed() {
+    let found = ["a".to_owned(), "b".to_owned()];
+    assert_eq!(compare(&found, &["a", "b"]), [""; 0]);
+    assert_eq!(compare(&found, &["a"]), ["breaks the rule: b"]);
+    let unneeded = "follows the rule now, remove it from exceptions.rs: c";
+    assert_eq!(compare(&found, &["a", "b", "c"]), [unneeded]);
+}
+
+#[test]
+fn a_path_is_allowed_by_whole_names() {
+    assert!(is_allowed("config::Config", "host", &["config"]));
+    assert!(is_allowed("host::plan", "host", &["config"]));
+    for path in ["configuration", "control", "hosts"] {
+        assert!(!is_allowed(path, "host", &["config"]), "{path}");
+    }
+}
+
+#[test]
+fn an_import_that_points_upwards_is_found() {
+    let sources = [
+        Source::new("src/nat/mod.rs", "mod low;\nmod top;\nmod new;\npub use top::Top;\n"),
+        Source::new("src/nat/low/mod.rs", "use super::Top;\nfn f(top: Top) {}\n"),
+        Source::new("src/nat/top.rs", "use super::low::x;\npub struct Top;\n"),
+        Source::new("src/nat/new.rs", ""),
+    ];
+    let wrong = upward_imports(&sources, &[("nat", &[&["low"], &["top"]])]);
+    assert_eq!(wrong, ["src/nat/low/mod.rs > src/nat/top.rs", "src/nat/new.rs"]);
+}
+
+#[test]
+fn a_shared_name_is_found_unless_a_family_has_it() {
+    let sources = [
+        Source::new("src/nat/a.rs", "pub struct Shared;\npub struct Forward;\npub struct One;\n"),
+        Source::new("src/config/a.rs", "pub enum Shared {}\npub struct Forward;\n"),
+    ];
+    let family = |names| Family { idea: "forwards", rooms: &["config", "nat"], names };
+    let found = |families: &[Family]| shared_names(&sources, families);
+    assert_eq!(found(&[]), ["Forward nat config", "Shared nat config"]);
+    assert_eq!(found(&[family(&["Forward"])]), ["Shared nat config"]);
+    let unneeded = "One is in no need of the family \"forwards\"";
+    assert_eq!(found(&[family(&["Forward", "Shared", "One"])]), [unneeded]);
+}
