@@ -43,7 +43,7 @@ fn idle_timeouts() -> IdleTimeouts {
         udp_dns: SHORT,
         icmp: SHORT,
         fragment: SHORT,
-        port_reuse_delay: Span::seconds(0),
+        port_reuse_delay: None,
     })
 }
 

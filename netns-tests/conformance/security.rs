@@ -289,7 +289,7 @@ fn hashes_are_keyed_at_each_start() {
             udp_dns: natbox::time::Span::seconds(10),
             icmp: natbox::time::Span::seconds(10),
             fragment: natbox::time::Span::seconds(10),
-            port_reuse_delay: natbox::time::Span::seconds(0),
+            port_reuse_delay: None,
         };
         let idle_timeouts = natbox::nat::IdleTimeouts::new(&timeouts);
         natbox::nat::Table::new(1000, 1, idle_timeouts, secret, natbox::time::Tick(0)).unwrap()

@@ -21,7 +21,7 @@ use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, HostChange, HostError, LinkEvent, LinkWatch, ManagedHost};
 use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
-use crate::nat::Translator;
+use crate::nat::{Seed, Translator};
 use crate::time::Tick;
 
 use super::admin::{AdminSocket, SocketError};
@@ -150,8 +150,10 @@ async fn run_box(
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
     let mut nat = Translator::new(
-        settings::settings(config, prepared.facts(), &dns_ports),
+        settings::limits(config),
+        settings::policy(config, prepared.facts(), &dns_ports),
         workers,
+        Seed::random(),
         Tick::now(),
     )
     .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;

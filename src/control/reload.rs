@@ -45,7 +45,7 @@ pub(super) struct Reloader {
     /// As the file has it.
     file_config: RefCell<Config>,
     host: RefCell<Host>,
-    /// See [`settings::settings`].
+    /// See [`settings::policy`].
     dns: Vec<Option<u16>>,
     routing_ids: RoutingIds,
     nat: Arc<ArcSwap<Translator>>,
@@ -94,26 +94,27 @@ impl Reloader {
         let host = Host::new(at, facts);
         let before = self.host.replace(host.clone());
         // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
-        let settings = |host: &Host| {
-            settings::settings(
+        let policy = |host: &Host| {
+            settings::policy(
                 &self.file_config.borrow().resolve(&host.whereabouts),
                 &host.facts,
                 &self.dns,
             )
         };
-        match settings(&before) == settings(&host) {
+        match policy(&before) == policy(&host) {
             true => 0,
             false => self.apply(&self.config(), facts),
         }
     }
 
     fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
-        let now =
-            Arc::new(self.nat.load().with_policy(settings::settings(config, facts, &self.dns)));
-        let before = engine::swap_policy(&self.nat, Arc::clone(&now));
+        let policy = settings::policy(config, facts, &self.dns);
+        let (now, transition) = self.nat.load().with_policy(policy);
+        let now = Arc::new(now);
+        engine::swap_policy(&self.nat, Arc::clone(&now));
         // The inside is told of those that lost their address.
         let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
-        ended + now.enforce(&before, Tick::now())
+        ended + now.enforce(transition, Tick::now())
     }
 
     /// What it lives by, as the file had it.

@@ -21,7 +21,7 @@ fn view(nat: &Translator, listed: &SessionInfo, now: Tick) -> SessionView {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),
     };
-    let uplink = nat.settings().uplinks.get(usize::from(listed.uplink));
+    let uplink = nat.policy().uplinks.get(usize::from(listed.uplink));
     SessionView {
         protocol: listed.original.protocol.to_string(),
         state: listed.state.name().to_owned(),

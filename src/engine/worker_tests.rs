@@ -5,10 +5,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
-use crate::nat::Translator;
+use crate::nat::{Seed, Translator};
 use crate::time::Tick;
 
-use super::scenarios::{E1, G, settings, udp};
+use super::scenarios::{E1, G, Setup, settings, udp};
 use super::{Engine, Event, Options};
 
 /// A queue that is fed by orders from outside.
@@ -65,7 +65,8 @@ impl PacketIo for Puppet {
 }
 
 fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
-    let nat = Translator::new(settings(), workers, Tick::now()).expect("memory");
+    let Setup { limits, policy } = settings();
+    let nat = Translator::new(limits, policy, workers, Seed::from(1), Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
     let (sent, received) = channel();
     let (orders, queues): (Vec<_>, Vec<_>) = (0..workers)

@@ -37,6 +37,7 @@ mod counters;
 mod fragments;
 mod mapping;
 mod policy;
+mod seed;
 mod state;
 mod table;
 mod tracking;
@@ -46,10 +47,13 @@ mod verdict;
 
 pub use counters::{Counters, Drops};
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
-pub use policy::settings::{
-    EndpointDependence, ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule,
-    OutboundRule, Settings, Timeouts, Uplink,
+pub use policy::limits::{EndpointDependence, Limits, Timeouts};
+pub use policy::port_range::PortRange;
+pub use policy::rules::{
+    ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule, OutboundRule, Policy,
+    Uplink,
 };
+pub use seed::Seed;
 pub use state::uplink_states::AdmitNew;
 pub use table::hash::KeyHash;
 pub use table::key::Key;
@@ -60,6 +64,7 @@ pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::Segment;
 pub use translate::fast_path::Packet;
+pub use translate::policy_change::Transition;
 pub use translate::teardown::{TableCursor, TeardownScope};
 pub use translator::{Translator, WorkerContext};
 pub use verdict::{DropReason, Verdict};

@@ -5,18 +5,15 @@ use crate::Family;
 
 /// "from > to", or the path of a file that is in no folder of the table yet.
 pub(crate) const UPWARD_IMPORTS: &[&str] = &[
-    "src/host/model/facts.rs > src/host/kernel/sysctl.rs",
-    "src/host/model/facts.rs > src/host/kernel/listeners.rs",
-    "src/host/kernel/netlink.rs > src/host/render/plan.rs",
     "src/host/apply/compare.rs > src/host/render/plan.rs",
     "src/host/error.rs",
+    "src/host/kernel/netlink.rs > src/host/render/plan.rs",
+    "src/host/model/facts.rs > src/host/kernel/listeners.rs",
+    "src/host/model/facts.rs > src/host/kernel/sysctl.rs",
 ];
 
 /// The files of a circle, sorted.
 pub(crate) const CIRCLES: &[&str] = &[
-    "src/host/model/facts.rs src/host/model/routing_ids.rs src/host/model/snapshot.rs src/host/model/steps.rs",
-    "src/host/doctor/checks/box_checks.rs src/host/doctor/checks/box_firewall.rs src/host/doctor/checks/conntrack.rs src/host/doctor/checks/server_checks.rs src/host/doctor/facts/box_facts.rs src/host/doctor/facts/links.rs src/host/doctor/facts/server_facts.rs src/host/doctor/mod.rs src/host/doctor/nft/filters.rs src/host/doctor/nft/rules.rs",
-    "src/host/apply/compare.rs src/host/kernel/netlink.rs src/host/render/plan.rs",
     "src/cli/check.rs \
      src/cli/config.rs \
      src/cli/doctor/mod.rs \
@@ -48,36 +45,41 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/dns/update/exchange.rs",
     "src/engine/mod.rs \
      src/engine/worker.rs",
+    "src/host/apply/compare.rs \
+     src/host/kernel/netlink.rs \
+     src/host/render/plan.rs",
+    "src/host/doctor/checks/box_checks.rs \
+     src/host/doctor/checks/box_firewall.rs \
+     src/host/doctor/checks/conntrack.rs \
+     src/host/doctor/checks/server_checks.rs \
+     src/host/doctor/facts/box_facts.rs \
+     src/host/doctor/facts/links.rs \
+     src/host/doctor/facts/server_facts.rs \
+     src/host/doctor/mod.rs \
+     src/host/doctor/nft/filters.rs \
+     src/host/doctor/nft/rules.rs",
+    "src/host/model/facts.rs \
+     src/host/model/routing_ids.rs \
+     src/host/model/snapshot.rs \
+     src/host/model/steps.rs",
     "src/lab/child.rs \
      src/lab/mod.rs \
      src/lab/registry.rs",
-    "src/packet/icmp.rs \
-     src/packet/parse.rs \
-     src/packet/tcp.rs",
 ];
 
 /// Files with too many lines.
 pub(crate) const LONG_FILES: &[&str] = &[
-    "src/host/model/steps.rs",
-    "src/host/kernel/netlink.rs",
-    "src/host/doctor/checks/server_checks.rs",
     "src/config/model.rs",
     "src/config/sections.rs",
     "src/control/lifecycle.rs",
+    "src/host/doctor/checks/server_checks.rs",
+    "src/host/kernel/netlink.rs",
+    "src/host/model/steps.rs",
     "src/lab/mod.rs",
 ];
 
 /// File and function.
 pub(crate) const LONG_FUNCTIONS: &[&str] = &[
-    "src/host/render/plan.rs plan_box",
-    "src/host/model/routing_ids.rs allocate",
-    "src/host/model/facts.rs look_for_trouble",
-    "src/host/doctor/facts/box_facts.rs collect",
-    "src/host/doctor/checks/server_checks.rs firewall",
-    "src/host/doctor/checks/server_checks.rs replies",
-    "src/host/doctor/checks/box_firewall.rs own",
-    "src/host/doctor/checks/box_checks.rs passages",
-    "src/host/apply/compare.rs compare",
     "benches/comparison/main.rs main",
     "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
@@ -88,8 +90,16 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "src/config/emit.rs from",
     "src/config/forwards.rs published_endpoints",
     "src/control/lifecycle.rs run_box",
-    "src/control/settings.rs settings",
     "src/dns/update.rs follow",
+    "src/host/apply/compare.rs compare",
+    "src/host/doctor/checks/box_checks.rs passages",
+    "src/host/doctor/checks/box_firewall.rs own",
+    "src/host/doctor/checks/server_checks.rs firewall",
+    "src/host/doctor/checks/server_checks.rs replies",
+    "src/host/doctor/facts/box_facts.rs collect",
+    "src/host/model/facts.rs look_for_trouble",
+    "src/host/model/routing_ids.rs allocate",
+    "src/host/render/plan.rs plan_box",
 ];
 
 /// File and the function around the `select!`.
@@ -101,7 +111,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Entry config nat",
     "Event api engine",
     "Failover cli control",
-    "Fields config packet",
     "Frame io lab",
     "Header host packet",
     "Health config control",
@@ -113,7 +122,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Request api lab",
     "Response dns lab",
     "Rule host host",
-    "Settings dns nat",
     "Span config time",
     "State config host nat",
     "Tun config io",
@@ -130,9 +138,11 @@ pub(crate) const FAMILIES: &[Family] = &[
             "Forward",
             "ForwardProtocol",
             "HashBy",
+            "Limits",
             "MssClamp",
             "NoNatRule",
             "OutboundRule",
+            "PortRange",
             "Timeouts",
         ],
     },

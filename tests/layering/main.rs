@@ -47,7 +47,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
     (
         "nat",
         &[
-            &["verdict", "counters"],
+            &["verdict", "counters", "seed"],
             &["policy"],
             &["tracking"],
             &["table"],

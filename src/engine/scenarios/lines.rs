@@ -8,10 +8,10 @@ const OWN: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 1);
 const OWN2: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 2);
 
 /// Two lines over which the inside may go out, each with an endpoint of the box's own.
-fn both_ways() -> Settings {
+fn both_ways() -> Setup {
     let mut settings = two_lines();
-    settings.outbound[0].uplinks = vec![0, 1];
-    for (uplink, own) in settings.uplinks.iter_mut().zip([OWN, OWN2]) {
+    settings.policy.outbound[0].uplinks = vec![0, 1];
+    for (uplink, own) in settings.policy.uplinks.iter_mut().zip([OWN, OWN2]) {
         uplink.probe_address = Some(own);
     }
     settings
@@ -47,11 +47,12 @@ impl Stage {
     }
 
     /// Gives the box other addresses.
-    fn follow(&mut self, settings: Settings) {
-        self.nat = Arc::new(self.nat.with_policy(settings));
-        let before = swap_policy(&self.rules, Arc::clone(&self.nat));
+    fn follow(&mut self, setup: Setup) {
+        let (nat, transition) = self.nat.with_policy(setup.policy);
+        self.nat = Arc::new(nat);
+        swap_policy(&self.rules, Arc::clone(&self.nat));
         self.nat.teardown_all(TeardownScope::AddressGone, self.now);
-        self.nat.enforce(&before, self.now);
+        self.nat.enforce(transition, self.now);
     }
 }
 
@@ -72,8 +73,8 @@ fn connect_out(stage: &mut Stage, wanted: u8) -> u16 {
 #[test]
 fn a_line_whose_address_is_published_whole_takes_no_mappings() {
     let mut settings = both_ways();
-    let whole = forward(ForwardProtocol::Any, (0, 65535), S1, 0);
-    settings.forwards = vec![Forward { address: G2, uplink: 1, ..whole }];
+    let whole = forward(ForwardProtocol::Any, 0..=65535, S1, 0);
+    settings.policy.forwards = vec![Forward { address: G2, uplink: 1, ..whole }];
     let mut stage = Stage::new(settings);
     for port in 5000..5020 {
         assert_eq!(line(&mut stage, port), 0);
@@ -153,7 +154,7 @@ fn a_published_servers_sessions_end_with_their_line_only() {
 #[test]
 fn nothing_ends_that_has_nowhere_to_go() {
     let mut settings = both_ways();
-    settings.outbound[0].uplinks = vec![1];
+    settings.policy.outbound[0].uplinks = vec![1];
     let mut stage = Stage::new(settings);
     stage.pass(&udp((S2, 5000), (E1, 53)));
     stage.nat.set_admission(1, AdmitNew::None);
@@ -236,10 +237,10 @@ fn the_boxs_own_endpoint_speaks_over_its_line_whatever_its_state() {
 #[test]
 fn a_service_of_the_box_is_published_like_a_servers() {
     let mut settings = both_ways();
-    settings.forwards.push(Forward {
+    settings.policy.forwards.push(Forward {
         uplink: 1,
         address: G2,
-        ..forward(ForwardProtocol::Udp, (53, 53), OWN2, 53)
+        ..forward(ForwardProtocol::Udp, 53..=53, OWN2, 53)
     });
     let mut stage = Stage::new(settings);
     assert_eq!(stage.pass(&udp((E1, 999), (G2, 53))).destination.address, OWN2);
@@ -256,8 +257,8 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     const NEW: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 99);
     let moved = || {
         let mut settings = both_ways();
-        settings.uplinks[1].addresses[0].address = NEW;
-        settings.forwards[3].address = NEW;
+        settings.policy.uplinks[1].addresses[0].address = NEW;
+        settings.policy.forwards[3].address = NEW;
         settings
     };
     let mut stage = Stage::new(both_ways());
@@ -282,8 +283,8 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     assert_eq!(stage.pass(&udp((OWN2, 7), (E1, 53))).source.address, NEW);
     assert_eq!(stage.pass(&tcp(SYN, (E1, 7), (NEW, 8080), 1, 0)).destination.address, S1);
     let mut without = moved();
-    without.uplinks[1].addresses.clear();
-    without.forwards.pop();
+    without.policy.uplinks[1].addresses.clear();
+    without.policy.forwards.pop();
     stage.follow(without.clone());
     assert_eq!(
         stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address,
@@ -291,7 +292,7 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
         "no address, no line"
     );
     assert_eq!(stage.refuse(&udp((OWN2, 7), (E1, 53))), DropReason::NoOutboundRule);
-    without.outbound[0].uplinks = vec![1];
+    without.policy.outbound[0].uplinks = vec![1];
     stage.follow(without);
     assert_eq!(stage.refuse(&tcp(SYN, (S2, 7), (E1, 443), 9, 0)), DropReason::NoOutboundRule);
     stage.follow(moved());

@@ -27,13 +27,13 @@
 //! sits behind one lock that packets in one piece never touch.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::RandomState;
 use std::net::Ipv4Addr;
 
 use parking_lot::Mutex;
 
 use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::original_ids::OriginalIds;
+use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
 use crate::time::{Span, Tick};
 
@@ -76,12 +76,12 @@ pub(crate) struct LostFragments {
 pub(crate) struct Fragments(Mutex<Store>);
 
 struct Store {
-    datagrams: HashMap<DatagramId, Datagram, RandomState>,
+    datagrams: HashMap<DatagramId, Datagram, HashKey>,
     /// Every datagram, in the order in which they go when room is needed.
     turns: BTreeMap<EvictionOrder, DatagramId>,
     /// The same by source.
     turns_of: BTreeSet<(Ipv4Addr, EvictionOrder)>,
-    holdings: HashMap<Ipv4Addr, SourceUsage, RandomState>,
+    holdings: HashMap<Ipv4Addr, SourceUsage, HashKey>,
     originals: OriginalIds,
     arrivals: u64,
     held_bytes: usize,
@@ -117,14 +117,14 @@ struct Datagram {
 
 impl Fragments {
     /// Room for `capacity` datagrams, each for at most `lifetime`.
-    pub(crate) fn new(capacity: u32, lifetime: Span) -> Self {
+    pub(crate) fn new(capacity: u32, lifetime: Span, key: HashKey) -> Self {
         let capacity = capacity.max(1) as usize;
         Self(Mutex::new(Store {
-            datagrams: HashMap::default(),
+            datagrams: HashMap::with_hasher(key),
             turns: BTreeMap::new(),
             turns_of: BTreeSet::new(),
-            holdings: HashMap::default(),
-            originals: OriginalIds::new(capacity, lifetime),
+            holdings: HashMap::with_hasher(key),
+            originals: OriginalIds::new(capacity, lifetime, key),
             arrivals: 0,
             held_bytes: 0,
             capacity,

@@ -9,7 +9,9 @@ use rand::rngs::StdRng;
 use crate::nat::mapping::key::MappingKey;
 use crate::nat::mapping::ports::{PortPool, PortPreference};
 use crate::nat::mapping::reuse_delay::ReuseDelay;
-use crate::nat::policy::settings::{ExternalAddress, Settings, Timeouts};
+use crate::nat::policy::limits::Timeouts;
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{ExternalAddress, Policy};
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
@@ -25,11 +27,11 @@ pub(crate) struct PortAllocator {
 
 /// Makes an allocator for each protocol with ports on each external address.
 pub(crate) fn allocators(
-    settings: &Settings,
+    policy: &Policy,
     allocator: impl Fn(Protocol, &ExternalAddress) -> Arc<PortAllocator>,
 ) -> PortAllocators {
     let mut allocators = HashMap::new();
-    for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+    for external in policy.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
             allocators.insert((protocol, external.address), allocator(protocol, external));
         }
@@ -43,20 +45,21 @@ impl PortAllocator {
     pub(crate) fn new(
         protocol: Protocol,
         external: &ExternalAddress,
-        ports: (u16, u16),
+        ports: PortRange,
         delayed_ports: Option<u32>,
         timeouts: Timeouts,
         is_published: impl Fn(Protocol, Endpoint) -> bool,
     ) -> Arc<Self> {
         // No service listens at a query identifier: all identifiers are dynamic.
         let has_services = protocol != Protocol::ICMP;
-        let (first, last) = if has_services { ports } else { (0, u16::MAX) };
+        let ports = if has_services { ports } else { PortRange::ALL };
         let hosts = if has_services { &external.reserved[..] } else { &[] };
-        let ports = PortPool::new(first, last, hosts, |port| {
+        let ports = PortPool::new(ports, hosts, |port| {
             has_services && is_published(protocol, Endpoint::new(external.address, port))
         });
         let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
-        let delay = delayed_ports.map(|most| ReuseDelay::new(timeouts.port_reuse_delay, most));
+        let delay = delayed_ports.zip(timeouts.port_reuse_delay);
+        let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
         Arc::new(Self { ports, delay })
     }
 

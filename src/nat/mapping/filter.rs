@@ -2,7 +2,7 @@
 //! their own.
 
 use crate::nat::mapping::mappings::Mappings;
-use crate::nat::policy::settings::EndpointDependence;
+use crate::nat::policy::limits::EndpointDependence;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 

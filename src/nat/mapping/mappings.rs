@@ -15,7 +15,6 @@
 //! Only a miss in the session table uses these maps. Locks are taken in the order by_inside,
 //! overlap_counts, by_external, and never while a worker holds a pool or a shard of the table.
 
-use std::hash::RandomState;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -29,7 +28,10 @@ use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, Ma
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
 use crate::nat::mapping::ports::PortPreference;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::{EndpointDependence, ExternalAddress, Settings, Timeouts};
+use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{ExternalAddress, Policy};
+use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
@@ -46,22 +48,22 @@ pub(crate) struct PortsExhaustedOn;
 
 /// The mappings of an instance.
 pub(crate) struct Mappings {
-    by_inside: DashMap<MappingKey, Mapping, RandomState>,
-    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
+    by_inside: DashMap<MappingKey, Mapping, HashKey>,
+    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     allocators: ArcSwap<PortAllocators>,
-    /// Dynamic external ports, inclusive, for new allocators.
-    ports: (u16, u16),
+    /// Dynamic external ports for new allocators.
+    ports: PortRange,
     /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at once.
     delayed_ports: Option<u32>,
     /// None: every port serves one mapping.
-    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
+    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
     /// With address-dependent filtering: number of sessions of an external endpoint with a remote
     /// address.
-    pub(super) peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
+    pub(super) peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, HashKey>,
     /// Hairpin pinholes: an inside host sent from its external endpoint to another mapping, and
     /// filtering dropped the packet. Until the stored time that mapping may send to the external
     /// endpoint, as a host outside could.
-    pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
+    pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
     pub(super) timeouts: Timeouts,
     mapping: EndpointDependence,
     pub(super) filtering: EndpointDependence,
@@ -71,51 +73,50 @@ pub(crate) struct Mappings {
 }
 
 impl Mappings {
-    pub(crate) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let anyone_may_send = settings.filtering == EndpointDependence::EndpointIndependent;
+    pub(crate) fn new(limits: &Limits, policy: &Policy, forwards: &Forwards, key: HashKey) -> Self {
+        let anyone_may_send = limits.filtering == EndpointDependence::EndpointIndependent;
         let rests = anyone_may_send
-            && !settings.port_overlapping
-            && settings.timeouts.port_reuse_delay.0 != 0;
-        let delayed_ports = rests.then_some(settings.delayed_ports);
+            && !limits.port_overlapping
+            && limits.timeouts.port_reuse_delay.is_some();
+        let delayed_ports = rests.then_some(limits.delayed_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
         let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
                 external,
-                settings.ports,
+                limits.ports,
                 delayed_ports,
-                settings.timeouts,
+                limits.timeouts,
                 is_published,
             )
         };
-        let allocators = allocators(settings, allocator);
+        let allocators = allocators(policy, allocator);
         let free = allocators.values().map(|allocator| allocator.ports.free() as usize);
-        let room = free.sum::<usize>().min(settings.sessions as usize);
-        let map = || RandomState::new();
+        let room = free.sum::<usize>().min(limits.sessions as usize);
         Self {
-            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
+            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
+            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
             allocators: ArcSwap::from_pointee(allocators),
-            ports: settings.ports,
+            ports: limits.ports,
             delayed_ports,
-            overlap_counts: settings
+            overlap_counts: limits
                 .port_overlapping
-                .then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
-            peers: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            hairpin_pinholes: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            timeouts: settings.timeouts,
-            mapping: settings.mapping,
-            filtering: settings.filtering,
-            keeps_parity: settings.port_parity,
+                .then(|| DashMap::with_hasher_and_shard_amount(key, SHARDS)),
+            peers: DashMap::with_hasher_and_shard_amount(key, SHARDS),
+            hairpin_pinholes: DashMap::with_hasher_and_shard_amount(key, SHARDS),
+            timeouts: limits.timeouts,
+            mapping: limits.mapping,
+            filtering: limits.filtering,
+            keeps_parity: limits.port_parity,
             log: None,
         }
     }
 
     /// Changes the external addresses. An address that stays keeps its ports as they are. A new address
     /// gets all of its ports; [`Self::claim_for_forward`] takes those of forwards.
-    pub(crate) fn set_addresses(&self, settings: &Settings) {
+    pub(crate) fn set_addresses(&self, policy: &Policy) {
         let before = self.allocators.load();
-        self.allocators.store(Arc::new(allocators(settings, |protocol, external| {
+        self.allocators.store(Arc::new(allocators(policy, |protocol, external| {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::nat::policy::port_range::PortRange;
+
 /// Ports of one protocol on one external address.
 pub(crate) struct PortPool {
     /// A set bit is a port that is not free.
@@ -24,8 +26,8 @@ pub(crate) struct PortPool {
     free: AtomicU32,
     first: u16,
     last: u16,
-    /// Ranges that the host itself uses, inclusive; never handed out.
-    hosts: Box<[(u16, u16)]>,
+    /// Ranges that the host itself uses; never handed out.
+    hosts: Box<[PortRange]>,
     /// Ports at which programs of the host listen at the moment; None if the address is not assigned
     /// to the host.
     excluded: Option<Box<[AtomicU64; WORDS]>>,
@@ -51,21 +53,21 @@ struct Candidates {
 }
 
 impl PortPool {
-    /// Makes a pool of `first..=last`, less the host's own ports and those that `is_reserved` claims.
+    /// Makes a pool of `range`, less the host's own ports and those that `is_reserved` claims.
     pub(crate) fn new(
-        first: u16,
-        last: u16,
-        hosts: &[(u16, u16)],
+        range: PortRange,
+        hosts: &[PortRange],
         is_reserved: impl Fn(u16) -> bool,
     ) -> Self {
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
         let mut free = 0;
-        for port in (first..=last).filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
+        for port in range.iter().filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
             let word = &taken[usize::from(port / 64)];
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
             free += 1;
         }
         let excluded = (!hosts.is_empty()).then(|| Box::new([const { AtomicU64::new(0) }; WORDS]));
+        let PortRange { first, last } = range;
         Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
     }
 
@@ -218,8 +220,8 @@ impl PortPool {
     }
 }
 
-fn is_within(ranges: &[(u16, u16)], port: u16) -> bool {
-    ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
+fn is_within(ranges: &[PortRange], port: u16) -> bool {
+    ranges.iter().any(|range| range.contains(port))
 }
 
 /// The position of a random set bit; `bits` is not zero.

@@ -6,7 +6,6 @@
 //! exempts both.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
 
 use parking_lot::Mutex;
 
@@ -22,7 +21,7 @@ pub(crate) struct ReuseDelay {
 
 #[derive(Default)]
 struct Inner {
-    by_holder: HashMap<MappingKey, Delayed, RandomState>,
+    by_holder: HashMap<MappingKey, Delayed>,
     /// In the order of their ends. An entry whose port was reclaimed since then is stale and skipped.
     queue: VecDeque<(Delayed, MappingKey)>,
 }

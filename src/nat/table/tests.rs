@@ -10,7 +10,7 @@ use proptest::sample::Index;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::nat::policy::settings::Settings;
+use crate::nat::policy::limits::Limits;
 use crate::nat::table::key::Key;
 use crate::nat::table::model::{Expected, Known, Model};
 use crate::nat::table::session::{EndpointKind, NewSession, SessionId, SessionKind};
@@ -613,7 +613,7 @@ fn random_session(random: &mut StdRng) -> NewSession {
 /// The usual ones.
 fn idle_timeouts() -> IdleTimeouts {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
-    IdleTimeouts::new(&Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 10)).timeouts)
+    IdleTimeouts::new(&Limits::new(inside).timeouts)
 }
 
 /// Distinct tuples, so few that collisions and taken replies are the rule.

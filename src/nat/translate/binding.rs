@@ -94,11 +94,11 @@ impl Translator {
     ) -> Result<BorrowedMapping, DropReason> {
         let mut adopted =
             self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        if self.settings.inbound_refresh || protocol != Protocol::UDP {
+        if self.limits.inbound_refresh || protocol != Protocol::UDP {
             adopted.refreshed = now;
         }
         // Its sessions are over and not yet buried: strangers must not keep what is left of it (RFC 4787 REQ-6a).
-        let is_over = now.reached(adopted.refreshed.after(self.settings.timeouts.udp));
+        let is_over = now.reached(adopted.refreshed.after(self.limits.timeouts.udp));
         if !is_over && self.mappings.allows(protocol, external, remote, now) {
             // Whoever is let in may be answered, and what the inside answers is what permits.
             self.mappings.add_peer(protocol, external, remote);

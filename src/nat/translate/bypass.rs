@@ -39,7 +39,7 @@ impl Translator {
             return None;
         }
         let source = match packet.parsed.source() {
-            own if self.settings.tun_address == Some(own) => match self.settings.inside_address {
+            own if self.policy.tun_address == Some(own) => match self.policy.inside_address {
                 Some(address) if inside.address == sender => address,
                 Some(_) | None => receiver,
             },
@@ -52,7 +52,7 @@ impl Translator {
 
     /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
     fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
-        if self.settings.no_nat.is_empty() {
+        if self.policy.no_nat.is_empty() {
             return None;
         }
         let (source, destination) = (tuple.source, tuple.destination);
@@ -68,11 +68,10 @@ impl Translator {
     }
 
     fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
-        self.settings.no_nat.iter().any(|exemption| {
-            let (first, last) = exemption.ports;
+        self.policy.no_nat.iter().any(|exemption| {
             exemption.to.contains(&remote.address)
                 && exemption.protocol.covers(protocol)
-                && (first..=last).contains(&remote.port)
+                && exemption.ports.contains(remote.port)
         })
     }
 }

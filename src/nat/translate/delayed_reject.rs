@@ -16,8 +16,7 @@ impl Translator {
     pub(crate) fn defer(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
         let Payload::Tcp(tcp) = packet.parsed.payload() else { return };
         let length = packet.parsed.length();
-        if !self.settings.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > MAX_SYN
-        {
+        if !self.policy.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > MAX_SYN {
             return;
         }
         self.delayed_rejects.push(DelayedReject {
@@ -30,7 +29,7 @@ impl Translator {
 
     /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::outbox`]. One worker does it for all.
     pub(crate) fn send_due(&self, lane: &mut WorkerContext, now: Tick) {
-        if lane.worker != 0 || !self.settings.delayed_reject {
+        if lane.worker != 0 || !self.policy.delayed_reject {
             return;
         }
         while let Some(DelayedReject { tuple, packet, checksum, .. }) =

@@ -1,6 +1,6 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`crate::nat::translate::slow_path`].
 
-use crate::nat::policy::settings::MssClamp;
+use crate::nat::policy::rules::MssClamp;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
@@ -34,7 +34,7 @@ impl Translator {
         let segment = segment(&packet);
         match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
             Lookup::Hit(hit) => {
-                if !self.settings.inbound_refresh
+                if !self.limits.inbound_refresh
                     && !hit.origin.is_inbound_over_mapping(hit.direction)
                 {
                     self.refresh_mapping(key.tuple(), hit.uplink, now);
@@ -112,7 +112,7 @@ impl Translator {
 
     #[cold]
     fn clamp(&self, packet: &mut Packet<'_>, uplink: u8) {
-        let maximum = match self.settings.mss_clamp {
+        let maximum = match self.policy.mss_clamp {
             MssClamp::Off => return,
             MssClamp::To(bytes) => bytes,
             MssClamp::Auto => self

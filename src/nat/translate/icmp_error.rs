@@ -84,9 +84,9 @@ impl Translator {
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
-            || self.settings.inside_address == Some(reporter)
+            || self.policy.inside_address == Some(reporter)
             || self.is_kernels_own(reporter)
-            || self.settings.inside_routers.contains(&reporter)
+            || self.policy.inside_routers.contains(&reporter)
             || match self.is_inside(reporter) {
                 true => {
                     !(of_receivers
@@ -99,8 +99,7 @@ impl Translator {
 
     /// Whether an address is the box's own on the TUN, which its kernel uses.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
-        self.settings.tun_address == Some(address)
-            || self.uplink_of_probe_address(address).is_some()
+        self.policy.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
@@ -109,7 +108,7 @@ impl Translator {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
             // The host's own kernel, about a packet that we handed to it.
-            return match self.settings.inside_address {
+            return match self.policy.inside_address {
                 Some(address) if report.to_inside => address,
                 Some(_) | None => report.sent.destination.address,
             };

@@ -20,7 +20,7 @@ impl Translator {
     ) -> Verdict {
         let sender = packet.parsed.source();
         let to_inside = self.is_inside(sender);
-        let source = match self.settings.inside_address {
+        let source = match self.policy.inside_address {
             Some(address) if to_inside => address,
             Some(_) | None => packet.parsed.destination(),
         };
@@ -56,7 +56,7 @@ impl Translator {
                 | DropReason::HostSessionLimit
                 | DropReason::HostSessionRate
         );
-        match self.settings.reject_with {
+        match self.policy.reject_with {
             Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => self
                 .reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now),
             Some(_) | None => Verdict::Drop(reason),

@@ -10,19 +10,44 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::Settings;
+use crate::nat::policy::rules::Policy;
 use crate::nat::table::session::{EndpointKind, SessionKind};
 use crate::nat::table::{SessionId, SessionInfo};
 use crate::nat::translator::{Translator, dynamic_addresses, externals};
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
+/// What [`Translator::enforce`] has left to do after [`Translator::with_policy`].
+#[derive(Debug)]
+#[must_use = "sessions that the new policy does not allow go on until it is enforced"]
+pub struct Transition {
+    /// Endpoints that a forward has now and none had before.
+    published: Vec<(Protocol, Endpoint)>,
+    /// Endpoints that a forward had before and none has now.
+    withdrawn: Vec<(Protocol, Endpoint)>,
+}
+
 impl Translator {
-    /// A translator with the same memory and other rules: `forwards`, `outbound`, `hairpin`, `mss_clamp`, `refusal`,
-    /// `delayed_reject` and the addresses of the uplinks may differ in `settings`; the rest must be as it was. Call [`Self::enforce`] once it is at work.
-    pub fn with_policy(&self, settings: Settings) -> Self {
-        self.mappings.set_addresses(&settings);
-        Self {
+    /// Makes a translator with the same sessions, mappings and limits, and another policy.
+    ///
+    /// Put the translator to work in place of this one, then pass the transition to [`Self::enforce`]. MTUs stay as
+    /// [`Self::set_mtu`] has set them.
+    ///
+    /// # Panics
+    /// If `policy` has another number of uplinks: sessions name their uplink by its index.
+    pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
+        assert_eq!(
+            policy.uplinks.len(),
+            self.policy.uplinks.len(),
+            "the number of uplinks is fixed"
+        );
+        self.mappings.set_addresses(&policy);
+        let (had, has) = (published_ports(&self.policy), published_ports(&policy));
+        let transition = Transition {
+            published: has.difference(&had).copied().collect(),
+            withdrawn: had.difference(&has).copied().collect(),
+        };
+        let translator = Self {
             table: Arc::clone(&self.table),
             mappings: Arc::clone(&self.mappings),
             hosts: Arc::clone(&self.hosts),
@@ -32,30 +57,34 @@ impl Translator {
             icmp_errors: Arc::clone(&self.icmp_errors),
             delayed_rejects: Arc::clone(&self.delayed_rejects),
             notifications: Arc::clone(&self.notifications),
-            forwards: Forwards::new(&settings),
-            externals: externals(&settings),
-            dynamic: dynamic_addresses(&settings),
+            forwards: Forwards::new(&policy.forwards),
+            externals: externals(&policy),
+            dynamic: dynamic_addresses(&policy),
             hash_seed: self.hash_seed,
-            settings,
-        }
+            worker_seed: self.worker_seed,
+            limits: Arc::clone(&self.limits),
+            policy,
+        };
+        (translator, transition)
     }
 
-    /// Ends what these rules do not allow, and moves ports between dynamic mappings and forwards as they differ from those
-    /// of `before`. A forward wins over a mapping that has its port. Returns how many sessions ended.
-    pub fn enforce(&self, before: &Self, now: Tick) -> usize {
-        let (had, has) = (published_ports(&before.settings), published_ports(&self.settings));
+    /// Ends the sessions that the policy does not allow, and moves ports between dynamic mappings and forwards.
+    ///
+    /// Call it when no worker uses the translator before any more. A forward wins over a mapping that has its port.
+    /// Returns the number of ended sessions.
+    pub fn enforce(&self, transition: Transition, now: Tick) -> usize {
         let mut ended = self.end_disallowed(now);
-        for (protocol, endpoint) in has.difference(&had) {
+        for (protocol, endpoint) in transition.published {
             // A mapping may have got the port between the purge and now, since it was not kept yet.
             for _ in 0..RESERVE_TRIES {
-                if self.mappings.claim_for_forward(*protocol, *endpoint) {
+                if self.mappings.claim_for_forward(protocol, endpoint) {
                     break;
                 }
                 ended += self.end_disallowed(now);
             }
         }
-        for (protocol, endpoint) in had.difference(&has) {
-            self.mappings.return_from_forward(*protocol, *endpoint);
+        for (protocol, endpoint) in transition.withdrawn {
+            self.mappings.return_from_forward(protocol, endpoint);
         }
         ended
     }
@@ -116,21 +145,19 @@ impl Translator {
                 self.forwards.target(protocol, destination) == Some(inside_end)
             }
         };
-        from_is_allowed && to_is_allowed && (self.settings.hairpin || !is_hairpin)
+        from_is_allowed && to_is_allowed && (self.policy.hairpin || !is_hairpin)
     }
 }
 
 /// The ports that forwards own, with the protocols that have ports for services.
-fn published_ports(settings: &Settings) -> HashSet<(Protocol, Endpoint)> {
+fn published_ports(policy: &Policy) -> HashSet<(Protocol, Endpoint)> {
     let mut published = HashSet::new();
-    for forward in &settings.forwards {
+    for forward in &policy.forwards {
         for protocol in
             [Protocol::TCP, Protocol::UDP].into_iter().filter(|one| forward.protocol.covers(*one))
         {
-            let (first, last) = forward.ports;
-            published.extend(
-                (first..=last).map(|port| (protocol, Endpoint::new(forward.address, port))),
-            );
+            let endpoint = |port| (protocol, Endpoint::new(forward.address, port));
+            published.extend(forward.ports.iter().map(endpoint));
         }
     }
     published

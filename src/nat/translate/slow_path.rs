@@ -134,7 +134,7 @@ impl Translator {
         {
             return Ok(Verdict::PassToHost);
         }
-        if !self.settings.hairpin {
+        if !self.policy.hairpin {
             return Err(DropReason::HairpinDisabled);
         }
         let state = miss.opening_state()?;

@@ -152,7 +152,7 @@ impl Translator {
         let mut buffer = [0; BUFFER];
         buffer[..datagram.len()].copy_from_slice(&datagram);
         let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
-        let source = self.settings.inside_address.unwrap_or(sent.destination.address);
+        let source = self.policy.inside_address.unwrap_or(sent.destination.address);
         let answer = IcmpErrorKind::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
         let length = icmp_error(&parsed, &mut buffer, datagram.len(), answer, source)?;
         Some(buffer[..length].into())

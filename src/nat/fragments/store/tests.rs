@@ -10,7 +10,7 @@ fn name(identification: u16) -> DatagramId {
 }
 
 fn store(capacity: u32) -> Fragments {
-    Fragments::new(capacity, Span::seconds(15))
+    Fragments::new(capacity, Span::seconds(15), HashKey::of(1))
 }
 
 fn piece(start: u32, end: u32, more: bool) -> FragmentRange {

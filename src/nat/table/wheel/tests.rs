@@ -1,7 +1,7 @@
 use crate::packet::{Protocol, builder};
 
 use super::*;
-use crate::nat::policy::settings::Timeouts;
+use crate::nat::policy::limits::Timeouts;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{NewSession, SessionKind};
 use crate::nat::table::slab::Slab;
@@ -20,7 +20,7 @@ fn a_session_that_comes_with_an_old_time_ends_in_time() {
         udp_dns: second,
         icmp: second,
         fragment: second,
-        port_reuse_delay: Span(0),
+        port_reuse_delay: None,
     });
     let records = Region::map(1).expect("memory");
     let start = Tick(u32::MAX - 500);

@@ -7,21 +7,21 @@ const NO_OPERATION: u8 = 1;
 
 /// An option's length is below 2 or passes the end of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct InvalidLength;
+pub(crate) struct InvalidLength;
 
 /// Where an option stands in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OptionRef {
+pub(crate) struct OptionRef {
     /// Its kind byte, never one of the single-byte kinds.
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     /// Offset of the kind byte.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// Kind, length and value together: at least 2, and within the list.
-    pub(super) length: usize,
+    pub(crate) length: usize,
 }
 
 /// The first option at or after offset `at`; `None` at the end of the list.
-pub(super) fn next(options: &[u8], mut at: usize) -> Result<Option<OptionRef>, InvalidLength> {
+pub(crate) fn next(options: &[u8], mut at: usize) -> Result<Option<OptionRef>, InvalidLength> {
     loop {
         match options.get(at).copied() {
             None | Some(END) => return Ok(None),

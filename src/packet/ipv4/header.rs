@@ -1,17 +1,17 @@
 //! The IPv4 header.
 
-use super::checksum;
-use super::malformed::Malformed;
-use super::options;
-use super::tuple::{Endpoint, Protocol, Tuple};
+use crate::packet::checksum;
+use crate::packet::ipv4::options;
+use crate::packet::malformed::Malformed;
+use crate::packet::tuple::{Endpoint, Protocol, Tuple};
 use std::net::Ipv4Addr;
 
 /// Bytes of a header without options.
-pub(super) const HEADER: usize = 20;
+pub(crate) const HEADER: usize = 20;
 /// Offset of the total length.
-pub(super) const TOTAL_LENGTH: usize = 2;
+pub(crate) const TOTAL_LENGTH: usize = 2;
 /// Offset of the header checksum.
-pub(super) const CHECKSUM: usize = 10;
+pub(crate) const CHECKSUM: usize = 10;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -23,24 +23,24 @@ const STRICT_SOURCE_ROUTE: u8 = 137;
 /// The fields of a header, in host order. What leaves the hot path takes it by value, so that on the hot path it stays
 /// in registers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
-    pub(super) version: u8,
+pub(crate) struct Header {
+    pub(crate) version: u8,
     /// Bytes, options included.
-    pub(super) header_length: usize,
+    pub(crate) header_length: usize,
     /// Bytes, header included.
-    pub(super) total_length: usize,
-    pub(super) identification: u16,
+    pub(crate) total_length: usize,
+    pub(crate) identification: u16,
     flags_and_offset: u16,
-    pub(super) ttl: u8,
-    pub(super) protocol: Protocol,
-    pub(super) source: Ipv4Addr,
-    pub(super) destination: Ipv4Addr,
+    pub(crate) ttl: u8,
+    pub(crate) protocol: Protocol,
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
 }
 
 impl Header {
     /// Reads the fields and checks nothing.
     #[inline]
-    pub(super) fn read(bytes: &[u8; HEADER]) -> Self {
+    pub(crate) fn read(bytes: &[u8; HEADER]) -> Self {
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         Self {
             version: bytes[0] >> 4,
@@ -58,7 +58,7 @@ impl Header {
     /// Reads and checks the header of a packet that lies at the front of `bytes`: afterwards
     /// `HEADER <= header_length <= total_length <= bytes.len()`.
     #[inline]
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let Some(fixed) = bytes.first_chunk::<HEADER>() else { return Err(too_short(bytes)) };
         let header = Self::read(fixed);
         if header.version != 4 {
@@ -79,7 +79,7 @@ impl Header {
 
     /// The addresses with these ports.
     #[inline]
-    pub(super) fn tuple(&self, source: u16, destination: u16) -> Tuple {
+    pub(crate) fn tuple(&self, source: u16, destination: u16) -> Tuple {
         Tuple {
             protocol: self.protocol,
             source: Endpoint::new(self.source, source),
@@ -89,21 +89,21 @@ impl Header {
 
     /// MF or an offset: any piece of a datagram.
     #[inline]
-    pub(super) fn is_fragment(&self) -> bool {
+    pub(crate) fn is_fragment(&self) -> bool {
         self.flags_and_offset & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
     }
 
     #[inline]
-    pub(super) fn dont_fragment(&self) -> bool {
+    pub(crate) fn dont_fragment(&self) -> bool {
         self.flags_and_offset & DONT_FRAGMENT != 0
     }
 
-    pub(super) fn more_fragments(&self) -> bool {
+    pub(crate) fn more_fragments(&self) -> bool {
         self.flags_and_offset & MORE_FRAGMENTS != 0
     }
 
     /// Bytes, a multiple of 8.
-    pub(super) fn fragment_offset(&self) -> u16 {
+    pub(crate) fn fragment_offset(&self) -> u16 {
         (self.flags_and_offset & FRAGMENT_OFFSET) * 8
     }
 

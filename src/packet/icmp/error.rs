@@ -1,12 +1,12 @@
 //! ICMP errors of our own: the answer to a packet that cannot be sent on.
 
-use super::checksum::{self, ChecksumDelta, udp_nonzero};
-use super::icmp;
-use super::ipv4;
-use super::parse::{ChecksumMode, Parsed, Payload};
-use super::tcp::{self, TcpFlags};
-use super::tuple::Protocol;
-use super::udp;
+use crate::packet::checksum::{self, ChecksumDelta, udp_nonzero};
+use crate::packet::icmp;
+use crate::packet::ipv4;
+use crate::packet::parse::{ChecksumMode, Parsed, Payload};
+use crate::packet::tcp::{self, TcpFlags};
+use crate::packet::tuple::Protocol;
+use crate::packet::udp;
 use etherparse::{Icmpv4Header, Icmpv4Type, IpDscp, IpNumber, Ipv4Header};
 use std::net::Ipv4Addr;
 

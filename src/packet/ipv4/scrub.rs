@@ -1,11 +1,11 @@
 //! What an IP header tells of the inside besides its addresses: its identification, and the addresses that hosts on the
 //! way have recorded in options.
 
-use super::checksum::{self, ChecksumDelta};
-use super::icmp;
-use super::ipv4;
-use super::options;
-use super::parse::{Parsed, Payload};
+use crate::packet::checksum::{self, ChecksumDelta};
+use crate::packet::icmp;
+use crate::packet::ipv4;
+use crate::packet::ipv4::options;
+use crate::packet::parse::{Parsed, Payload};
 use std::net::Ipv4Addr;
 
 const IDENTIFICATION: usize = 4;

@@ -1,26 +1,25 @@
 //! ICMP: queries, and errors with the packet they quote.
 
-use super::checksum;
-use super::ipv4;
-use super::malformed::Malformed;
-use super::parse::Fields;
-use super::tuple::{Protocol, Tuple};
+use crate::packet::checksum;
+use crate::packet::ipv4;
+use crate::packet::malformed::Malformed;
+use crate::packet::tuple::{PortFields, Protocol, Tuple};
 
 /// Bytes of the header, and of what stands before a quote.
-pub(super) const HEADER: usize = 8;
+pub(crate) const HEADER: usize = 8;
 /// Offset of the checksum.
-pub(super) const CHECKSUM: usize = 2;
+pub(crate) const CHECKSUM: usize = 2;
 /// Offset of a query's identifier.
-pub(super) const IDENTIFIER: usize = 4;
+pub(crate) const IDENTIFIER: usize = 4;
 /// Offset of the length of the quote in 32-bit words, 0 if not told (RFC 4884 §4).
 const QUOTE_LENGTH: usize = 5;
 
 const ECHO_REPLY: u8 = 0;
-pub(super) const DESTINATION_UNREACHABLE: u8 = 3;
+pub(crate) const DESTINATION_UNREACHABLE: u8 = 3;
 const SOURCE_QUENCH: u8 = 4;
 const REDIRECT: u8 = 5;
 const ECHO_REQUEST: u8 = 8;
-pub(super) const TIME_EXCEEDED: u8 = 11;
+pub(crate) const TIME_EXCEEDED: u8 = 11;
 const PARAMETER_PROBLEM: u8 = 12;
 const TIMESTAMP_REQUEST: u8 = 13;
 const TIMESTAMP_REPLY: u8 = 14;
@@ -41,7 +40,7 @@ pub enum QueryKind {
 impl QueryKind {
     /// The query of an ICMP type; `None` for types that are no query that is translated.
     #[inline]
-    pub(super) const fn of(kind: u8) -> Option<Self> {
+    pub(crate) const fn of(kind: u8) -> Option<Self> {
         match kind {
             ECHO_REQUEST => Some(Self::EchoRequest),
             ECHO_REPLY => Some(Self::EchoReply),
@@ -70,9 +69,14 @@ impl QueryKind {
         }
     }
 
-    /// Source and destination port: the identifier where [`super::Endpoint`] says it belongs.
+    /// The transport fields of this query.
+    pub(crate) const fn port_fields(self) -> PortFields {
+        if self.is_request() { PortFields::Request } else { PortFields::Reply }
+    }
+
+    /// Source and destination port: the identifier where [`crate::packet::Endpoint`] says it belongs.
     #[inline]
-    pub(super) fn ports(self, identifier: u16) -> (u16, u16) {
+    pub(crate) fn ports(self, identifier: u16) -> (u16, u16) {
         if self.is_request() { (identifier, 0) } else { (0, identifier) }
     }
 }
@@ -90,43 +94,43 @@ pub struct IcmpError {
 
 /// Where the rewritable parts of a quote stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Quote {
+pub(crate) struct Quote {
     /// Bytes of the quoted IP header.
-    pub(super) header_length: u8,
+    pub(crate) header_length: u8,
     /// Bytes of the quoted transport header that are there, at most [`Quote::ENOUGH`].
-    pub(super) transport_length: u8,
+    pub(crate) transport_length: u8,
     /// What stands in them.
-    pub(super) fields: Fields,
+    pub(crate) fields: PortFields,
 }
 
 impl Quote {
     /// In a packet that is no ICMP error.
-    pub(super) const NONE: Self =
-        Self { header_length: 0, transport_length: 0, fields: Fields::Addresses };
+    pub(crate) const NONE: Self =
+        Self { header_length: 0, transport_length: 0, fields: PortFields::None };
     /// No rewritable field of any protocol stands behind these.
     const ENOUGH: usize = 20;
 }
 
 /// The identifier of the query at the front of `icmp`, which has at least [`HEADER`] bytes.
 #[inline]
-pub(super) fn identifier(icmp: &[u8]) -> u16 {
+pub(crate) fn identifier(icmp: &[u8]) -> u16 {
     u16::from_be_bytes([icmp[IDENTIFIER], icmp[IDENTIFIER + 1]])
 }
 
 /// An error type that carries a quote worth translating. Source quench and redirect are errors too, but never cross.
 #[inline]
-pub(super) const fn is_translatable_error(kind: u8) -> bool {
+pub(crate) const fn is_translatable_error(kind: u8) -> bool {
     matches!(kind, DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// RFC 1122 §3.2.2: the types that are errors, so that no error may be sent about them. Types that IANA has not
 /// assigned are taken for errors, as Linux does: they might be.
-pub(super) const fn may_be_error(kind: u8) -> bool {
+pub(crate) const fn may_be_error(kind: u8) -> bool {
     !matches!(kind, 0 | 8 | 9 | 10 | 13..=18)
 }
 
 /// Reads the packet inside an ICMP error; `icmp` is the whole message, at least [`HEADER`] bytes.
-pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
+pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
     if checksum::sum(icmp) != checksum::VALID {
         return Err(Malformed::IcmpChecksum);
     }
@@ -154,12 +158,12 @@ pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
         None => Err(Malformed::QuoteTruncated),
     };
     let (ports, fields) = match header.protocol {
-        Protocol::TCP => ((word(0)?, word(2)?), Fields::Tcp),
-        Protocol::UDP => ((word(0)?, word(2)?), Fields::Udp),
+        Protocol::TCP => ((word(0)?, word(2)?), PortFields::Tcp),
+        Protocol::UDP => ((word(0)?, word(2)?), PortFields::Udp),
         Protocol::ICMP => {
             let kind = *transport.first().ok_or(Malformed::QuoteTruncated)?;
             match (QueryKind::of(kind), kind) {
-                (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.into()),
+                (Some(query), _) => (query.ports(word(IDENTIFIER)?), query.port_fields()),
                 (None, SOURCE_QUENCH | REDIRECT) => return Err(Malformed::QuoteIcmpError),
                 (None, kind) if is_translatable_error(kind) => {
                     return Err(Malformed::QuoteIcmpError);
@@ -167,7 +171,7 @@ pub(super) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
                 (None, _) => return Err(Malformed::QuoteIcmpOther),
             }
         }
-        _ => ((0, 0), Fields::Addresses),
+        _ => ((0, 0), PortFields::None),
     };
     let quote = Quote {
         header_length: header.header_length as u8,

@@ -1,6 +1,10 @@
 //! Properties of the whole room: any bytes, any packet, any rewrite.
 
-use super::*;
+use crate::packet::testing::builder;
+use crate::packet::{
+    ChecksumMode, IcmpErrorKind, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, icmp_error,
+    parse,
+};
 use etherparse::{Icmpv4Slice, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -14,9 +14,9 @@
 //! builder::verify(&bytes, ChecksumMode::Complete).unwrap();
 //! ```
 
-use super::icmp::QueryKind;
-use super::tcp::TcpFlags;
-use super::tuple::{Endpoint, Protocol, Tuple};
+use crate::packet::icmp::QueryKind;
+use crate::packet::tcp::TcpFlags;
+use crate::packet::tuple::{Endpoint, Protocol, Tuple};
 use std::net::Ipv4Addr;
 
 pub use super::verify::verify;
@@ -232,7 +232,7 @@ pub fn fragments(packet: &[u8], payload: usize) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
-/// Turns the checksum of a complete TCP or UDP packet into the NEEDS_CSUM form, [`super::ChecksumMode::Partial`]: the
+/// Turns the checksum of a complete TCP or UDP packet into the NEEDS_CSUM form, [`crate::packet::ChecksumMode::Partial`]: the
 /// plain sum over the pseudo header. Other packets, and fragments, are left alone.
 pub fn make_partial(packet: &mut [u8]) {
     let header_length = usize::from(packet[0] & 15) * 4;

@@ -2,7 +2,7 @@
 //! as the RFCs say it, and has etherparse compute everything a second time.
 
 use super::builder;
-use super::parse::ChecksumMode;
+use crate::packet::parse::ChecksumMode;
 use etherparse::{Ipv4Header, TcpSlice, UdpHeader};
 
 /// Recomputes every checksum of the IPv4 packet at the front of `bytes` and compares: IP header, TCP or UDP, ICMP, and
