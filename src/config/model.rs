@@ -7,20 +7,20 @@ use super::sections::{
     Tun, Uplink,
 };
 
-/// One box.
+/// The configuration of one box.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Name of the box: letters, digits, `-`, `_`, `.`; default: the file's name without its ending.
+    /// Name of the box: letters, digits, `-`, `_`, `.`.
     pub name: String,
     /// The TUN device and its workers.
     pub tun: Tun,
-    /// The private leg.
+    /// The private network behind the box.
     pub inside: Inside,
-    /// The public legs, at least one, names unique.
+    /// The uplinks, at least one, names unique.
     pub uplinks: Vec<Uplink>,
     /// Published services. No two publish the same protocol, address and port.
     pub forwards: Vec<Forward>,
-    /// Who may go out, and through which uplinks; the longest matching prefix decides.
+    /// Rules for sessions from the private network to the outside; the longest matching prefix decides.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6), at most 64.
     pub no_nat: Vec<NoNatRule>,
@@ -30,14 +30,14 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds of memory and of what one host may use.
     pub limits: Limits,
-    /// What natbox may do to the host.
+    /// The host that natbox runs on.
     pub host: Host,
-    /// The admin interfaces.
+    /// Admin interfaces.
     pub admin: Admin,
-    /// Whether sessions outlive the process.
+    /// Session state.
     pub state: State,
     /// Log output.
     pub log: Log,
-    /// DNS that follows the lines; none: it is left alone.
+    /// DNS that follows the uplinks, if the file asks for it.
     pub dns: Option<Dns>,
 }

@@ -5,12 +5,14 @@ mod properties;
 
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use super::problem::Diagnostics;
 use super::reader::cursor::SectionKeys;
-use super::reader::tree::{Node, Value};
+use super::reader::tree::{self, MAX_BYTES, Node, Value};
 use super::*;
 
 const REFERENCE: &str = include_str!("../../configs/reference.yaml");

@@ -294,9 +294,10 @@ fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
     }
 }
 
-/// Reports each forward that publishes what another one, earlier in the file, does too: with the first such one.
+/// Reports each forward that publishes a protocol, address and port of an earlier one, together with the first such
+/// forward.
 ///
-/// A sweep over the ports of each address, which remembers the forwards that have not ended yet.
+/// The search sweeps over the ports of each address and remembers the forwards whose ports have not ended yet.
 fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
     let mut order: Vec<usize> = (0..published.len()).collect();
     order.sort_by_key(|index| {

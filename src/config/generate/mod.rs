@@ -1,4 +1,4 @@
-//! What is made of the declaration of the keys: JSON Schema, reference file, manual.
+//! Makes the JSON Schema, the reference file and the manual of the declaration of the keys.
 
 mod json_schema;
 #[cfg(test)]

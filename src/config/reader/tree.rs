@@ -5,7 +5,6 @@
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
-use crate::config::MAX_BYTES;
 use crate::config::problem::{Diagnostics, Location, Position, quoted};
 
 /// A value and where it begins.
@@ -281,5 +280,8 @@ fn shared(position: Position) -> Refusal {
     )
 }
 
-/// The schema needs five levels.
+/// Largest file that is read, in bytes. Thousands of forwards fit.
+pub(in crate::config) const MAX_BYTES: usize = 1 << 20;
+
+/// Deepest nesting. The schema needs five levels.
 const MAX_DEPTH: usize = 16;

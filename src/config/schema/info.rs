@@ -1,11 +1,11 @@
-//! What the schema tells of keys and types, as values.
+//! Descriptions of keys and types, made from their declarations.
 
 use crate::config::document::Document;
 
 /// A mapping of the file.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct SectionInfo {
-    /// What the mapping is for.
+    /// The purpose of the mapping.
     pub doc: String,
     /// Its keys, in the order of the file.
     pub keys: Vec<KeyInfo>,

@@ -23,25 +23,25 @@ pub(in crate::config) trait ValueType {
 /// Makes keys of types.
 pub(in crate::config) trait ValueTypeExt: ValueType + Sized {
     /// Makes a key that has this value when the file leaves it out.
-    fn default(self, value: Self::Value) -> Key<Self, WithDefault<Self::Value>> {
-        Key::new(self, WithDefault(value))
+    fn default(self, value: Self::Value) -> KeySpec<Self, WithDefault<Self::Value>> {
+        KeySpec::new(self, WithDefault(value))
     }
 
     /// Makes a key that must be there. `wanted` and `advice` are the words of the problem when it is not.
-    fn required(self, wanted: &'static str, advice: &'static str) -> Key<Self, MustStand> {
-        Key::new(self, MustStand { wanted, advice })
+    fn required(self, wanted: &'static str, advice: &'static str) -> KeySpec<Self, MustStand> {
+        KeySpec::new(self, MustStand { wanted, advice })
     }
 
     /// Makes a key that may be left out, with an effect that these words describe.
-    fn optional(self, absent: &'static str) -> Key<Self, MayStand> {
-        Key::new(self, MayStand(absent))
+    fn optional(self, absent: &'static str) -> KeySpec<Self, MayStand> {
+        KeySpec::new(self, MayStand(absent))
     }
 }
 
 impl<T: ValueType> ValueTypeExt for T {}
 
 /// A key of a mapping.
-pub(in crate::config) struct Key<T, P> {
+pub(in crate::config) struct KeySpec<T, P> {
     value_type: T,
     presence: P,
     reloadable: bool,
@@ -95,7 +95,7 @@ impl<T> Unresolved<T> {
     }
 }
 
-/// What a key's absence means, and so what its field is.
+/// The meaning of a key's absence, which determines the field of the section.
 pub(in crate::config) trait Presence<T: ValueType> {
     /// The field of the section.
     type Field;
@@ -174,7 +174,7 @@ impl<T: ValueType> Presence<T> for MayStand {
     }
 }
 
-impl<T, P> Key<T, P> {
+impl<T, P> KeySpec<T, P> {
     fn new(value_type: T, presence: P) -> Self {
         Self { value_type, presence, reloadable: false, example: None }
     }
@@ -190,7 +190,7 @@ impl<T, P> Key<T, P> {
     }
 }
 
-impl<T: ValueType, P: Presence<T>> Key<T, P> {
+impl<T: ValueType, P: Presence<T>> KeySpec<T, P> {
     /// Reads the field of a section.
     pub fn read(&self, fields: &Fields<'_>, name: &str) -> P::Field {
         self.presence.read(&self.value_type, fields, name)

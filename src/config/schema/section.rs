@@ -7,7 +7,7 @@ use crate::config::problem::{Diagnostics, Location};
 use crate::config::reader::cursor::{Cursor, Fields};
 
 use super::info::{SectionInfo, TypeInfo, TypeShape};
-use super::key::{Key, ValueType, ValueTypeExt, WithDefault};
+use super::key::{KeySpec, ValueType, ValueTypeExt, WithDefault};
 
 /// A mapping of the file; implemented by [`section!`].
 pub(in crate::config) trait Section: Sized {
@@ -27,7 +27,7 @@ pub(in crate::config) trait Section: Sized {
 /// Declares a mapping of the file: a struct whose fields are the keys.
 ///
 /// `doc`, then `name: type of the field = key`, where the key says the type of the value, its default and the rest
-/// ([`Key`]). The doc comments are the sentences of the manual.
+/// ([`KeySpec`]). The doc comments are the sentences of the manual.
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])+
@@ -102,7 +102,7 @@ pub(in crate::config) fn mapping<S: Section>() -> Mapping<S> {
 
 impl<S: Section> Mapping<S> {
     /// Makes a key with the default of each key below it, when the file leaves it out.
-    pub fn with_defaults(self) -> Key<Self, WithDefault<S>> {
+    pub fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
         self.default(absent())
     }
 }

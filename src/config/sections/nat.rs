@@ -22,7 +22,7 @@ section! {
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the two interfaces,
         /// less 40. `off` leaves the option alone.
         pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
-        /// What happens to a new session of a host whose external address has no port left (RFC 4787 section 4.1,
+        /// Treatment of a new session of a host whose external address has no port left (RFC 4787 section 4.1,
         /// RFC 7857 section 4).
         pub address_pooling: AddressPooling = word().default(AddressPooling::Paired),
         /// Whether an even UDP port gets an even external port, and an odd one an odd one (RFC 4787 REQ-4).
@@ -58,7 +58,7 @@ config_enum! {
 }
 
 config_enum! {
-    /// What happens to a new session of a host whose external address has no port left.
+    /// Treatment of a new session of a host whose external address has no port left.
     pub enum AddressPooling {
         /// natbox rejects the session.
         Paired = "paired",

@@ -19,7 +19,7 @@ pub struct OutboundRule {
     pub to: Vec<Ipv4Net>,
     /// Indices into [`super::super::Config::uplinks`], at least one, no repeats.
     pub uplinks: Vec<usize>,
-    /// What selects the uplink of a mapping.
+    /// Selector of the uplink of a mapping.
     pub hash_by: HashBy,
 }
 
@@ -44,13 +44,13 @@ section! {
         pub uplinks: Unresolved<Items<String>> = some(names::label(), Uplink::MAX, "uplinks")
             .optional("all")
             .example("[isp1]"),
-        /// What selects the uplink of a new mapping.
+        /// Selector of the uplink of a new mapping.
         pub hash_by: HashBy = word().default(HashBy::SourcePort),
     }
 }
 
 config_enum! {
-    /// What selects the uplink of a mapping.
+    /// Selector of the uplink of a mapping.
     pub enum HashBy {
         /// The inside address and port: the mappings of one host use different uplinks.
         SourcePort = "source-port",

@@ -30,9 +30,9 @@ pub struct Uplink {
     pub weight: u32,
     /// Health check, if any.
     pub health: Option<Health>,
-    /// What happens to its sessions when it fails while another uplink is healthy.
+    /// Treatment of its sessions when it fails while another uplink is healthy.
     pub on_failure: OnFailure,
-    /// What happens when it is healthy again.
+    /// Treatment of outbound sessions when it is healthy again.
     pub failback: Failback,
 }
 
@@ -65,15 +65,15 @@ section! {
         /// Health check.
         pub health: Unresolved<FileHealth> = mapping::<FileHealth>()
             .optional("natbox watches only the state of the interface"),
-        /// What happens to the uplink's sessions when it fails while another uplink is healthy.
+        /// Treatment of the uplink's sessions when it fails while another uplink is healthy.
         pub on_failure: OnFailure = word().default(OnFailure::Keep),
-        /// What happens when the uplink is healthy again.
+        /// Treatment of outbound sessions when the uplink is healthy again.
         pub failback: Failback = word().default(Failback::NewSessions),
     }
 }
 
 config_enum! {
-    /// What happens to the sessions of an uplink that fails.
+    /// Treatment of the sessions of an uplink that fails.
     pub enum OnFailure {
         /// Sessions stay, and inside endpoints with a mapping on the uplink keep using it.
         Keep = "keep",
@@ -85,7 +85,7 @@ config_enum! {
 }
 
 config_enum! {
-    /// What happens when an uplink is healthy again.
+    /// Treatment of outbound sessions when an uplink is healthy again.
     pub enum Failback {
         /// New sessions may use the uplink.
         NewSessions = "new-sessions",
