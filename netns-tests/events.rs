@@ -1,4 +1,4 @@
-//! `natbox events`: what happens to a box is told in order, to whoever follows and to whoever comes later.
+//! `natbox events`: followers and later readers get the events in order.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -20,7 +20,7 @@ fn events(natbox: &NatBox, arguments: &[&str]) -> Command {
     command
 }
 
-/// A follower, and what it prints. It ends with its box.
+/// A process `natbox events --follow` and its output. The process ends with its box.
 struct Follower {
     process: Child,
     lines: BufReader<ChildStdout>,

@@ -4,30 +4,33 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure, print};
+use super::config_file::ConfigFile;
+use super::exit::Failure;
+use super::output::print;
 use crate::config::{json_schema, reference, to_json, to_yaml};
 
 /// Arguments of `natbox config`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ConfigArguments {
     #[command(flatten)]
     file: Option<ConfigFile>,
-    /// Print the configuration as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Print the JSON Schema of the configuration file instead
+    /// Print the JSON Schema of the configuration file; needs no file
     #[arg(long, conflicts_with = "path", required_unless_present_any = ["path", "reference"])]
     schema: bool,
-    /// Print a configuration file with every key, its meaning and its default instead
+    /// Print a configuration file with every key, its meaning and its default; needs no file
     #[arg(long, conflicts_with_all = ["path", "json", "schema"])]
     reference: bool,
 }
 
-/// Prints every value in the file's own schema, the schema itself, or the reference file.
+/// Prints every value in the schema of the configuration file, the schema itself, or the reference
+/// file.
 ///
 /// # Errors
-/// The user's error with all problems of the file.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// A user error with every problem of the file.
+pub fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
     let text = match &arguments.file {
         None if arguments.reference => reference(),
         None => json_schema(),

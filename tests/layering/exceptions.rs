@@ -14,18 +14,6 @@ pub(crate) const UPWARD_IMPORTS: &[&str] = &[
 
 /// The files of a circle, sorted.
 pub(crate) const CIRCLES: &[&str] = &[
-    "src/cli/check.rs \
-     src/cli/config.rs \
-     src/cli/doctor/mod.rs \
-     src/cli/mod.rs \
-     src/cli/plan.rs \
-     src/cli/run.rs",
-    "src/cli/demo/failover.rs \
-     src/cli/demo/mod.rs \
-     src/cli/demo/report.rs \
-     src/cli/demo/scenario.rs",
-    "src/cli/exit.rs \
-     src/cli/output.rs",
     "src/dns/update.rs \
      src/dns/update/exchange.rs",
     "src/engine/mod.rs \
@@ -47,9 +35,6 @@ pub(crate) const CIRCLES: &[&str] = &[
      src/host/model/routing_ids.rs \
      src/host/model/snapshot.rs \
      src/host/model/steps.rs",
-    "src/lab/child.rs \
-     src/lab/mod.rs \
-     src/lab/registry.rs",
 ];
 
 /// Files with too many lines.
@@ -58,7 +43,6 @@ pub(crate) const LONG_FILES: &[&str] = &[
     "src/host/doctor/checks/server_checks.rs",
     "src/host/kernel/netlink.rs",
     "src/host/model/steps.rs",
-    "src/lab/mod.rs",
 ];
 
 /// File and function.
@@ -66,9 +50,6 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "benches/comparison/main.rs main",
     "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
-    "src/cli/demo/failover.rs play",
-    "src/cli/demo/mod.rs perform",
-    "src/cli/status.rs text",
     "src/control/lifecycle.rs run_box",
     "src/dns/update.rs follow",
     "src/host/apply/compare.rs compare",
@@ -87,25 +68,19 @@ pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
 
 /// Type and the top-level modules that define one of this name.
 pub(crate) const SHARED_NAMES: &[&str] = &[
-    "Answer dns lab",
     "Entry config nat",
     "Event api engine",
-    "Failover cli control",
-    "Frame io lab",
     "Header host packet",
     "Health config control",
-    "Journal host lab",
     "Key dns nat",
     "Node config dns",
     "Packet host nat",
     "Record dns nat",
-    "Request api lab",
-    "Response dns lab",
     "Rule host host",
     "Span config time",
     "State config host nat",
     "Tun config io",
-    "Uplink config lab nat",
+    "Uplink config nat",
     "UplinkStates dns nat",
 ];
 
@@ -126,6 +101,5 @@ pub(crate) const FAMILIES: &[Family] = &[
             "Timeouts",
         ],
     },
-    Family { idea: "arguments of a command", rooms: &["cli"], names: &["Arguments"] },
     Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },
 ];
