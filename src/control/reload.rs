@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::engine;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
-use crate::nat::{TeardownScope, Translator};
+use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::events::Events;
@@ -110,12 +110,14 @@ impl Reloader {
 
     fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
         let policy = settings::policy(config, facts, &self.dns);
-        let (now, transition) = self.nat.load().with_policy(policy);
+        let (now, mut transition) = self.nat.load().with_policy(policy);
         let now = Arc::new(now);
         engine::swap_policy(&self.nat, Arc::clone(&now));
-        // The inside is told of those that lost their address.
-        let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
-        ended + now.enforce(transition, Tick::now())
+        let mut ended = 0;
+        while !transition.is_complete() {
+            ended += now.enforce(&mut transition, Tick::now());
+        }
+        ended
     }
 
     /// What it lives by, as the file had it.

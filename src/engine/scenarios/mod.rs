@@ -134,10 +134,14 @@ impl Stage {
 
     /// Gives the box new rules; how many sessions that ended.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
-        let (nat, transition) = self.nat.with_policy(setup.policy);
+        let (nat, mut transition) = self.nat.with_policy(setup.policy);
         self.nat = Arc::new(nat);
         swap_policy(&self.rules, Arc::clone(&self.nat));
-        self.nat.enforce(transition, self.now)
+        let mut ended = 0;
+        while !transition.is_complete() {
+            ended += self.nat.enforce(&mut transition, self.now);
+        }
+        ended
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.

@@ -54,7 +54,7 @@ pub(crate) fn settings(
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(
+pub(in crate::nat) fn send(
     nat: &Translator,
     lane: &mut WorkerContext,
     tuple: Tuple,

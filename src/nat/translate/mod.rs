@@ -9,6 +9,7 @@ pub(crate) mod icmp_error;
 pub(crate) mod icmp_reply;
 pub(crate) mod policy_change;
 pub(crate) mod scrub;
+pub(crate) mod sessions;
 pub(crate) mod slow_path;
 pub(crate) mod teardown;
 pub(crate) mod uplink_choice;
