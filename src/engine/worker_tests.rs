@@ -4,8 +4,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
+use crate::io::{Flushed, MemoryIo, PacketIo, Waker};
 use crate::nat::{Seed, Translator};
+use crate::packet::{Frame, Frames, Offload};
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
@@ -24,15 +25,9 @@ enum Order {
     Panic,
 }
 
-impl PacketIo for Puppet {
-    fn receive(&mut self, wait: Duration) -> io::Result<usize> {
-        match self.orders.recv_timeout(wait.min(Duration::from_millis(20))) {
-            Ok(Order::Receive(packet)) => self.memory.push(&packet, Offload::default()),
-            Ok(Order::Fail) => return Err(io::Error::other("the device is gone")),
-            Ok(Order::Panic) => panic!("lost count"),
-            Err(_) => {}
-        }
-        self.memory.receive(Duration::ZERO)
+impl Frames for Puppet {
+    fn received(&self) -> usize {
+        self.memory.received()
     }
 
     fn frame(&mut self, index: usize) -> Frame<'_> {
@@ -45,6 +40,18 @@ impl PacketIo for Puppet {
 
     fn send(&mut self, packet: &[u8], offload: Offload) {
         self.memory.send(packet, offload);
+    }
+}
+
+impl PacketIo for Puppet {
+    fn receive(&mut self, wait: Duration) -> io::Result<usize> {
+        match self.orders.recv_timeout(wait.min(Duration::from_millis(20))) {
+            Ok(Order::Receive(packet)) => self.memory.push(&packet, Offload::default()),
+            Ok(Order::Fail) => return Err(io::Error::other("the device is gone")),
+            Ok(Order::Panic) => panic!("lost count"),
+            Err(_) => {}
+        }
+        self.memory.receive(Duration::ZERO)
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {

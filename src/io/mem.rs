@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::batch::{FrameBuffers, MAX_PACKET};
 use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Frame, Offload, PacketIo};
+use super::{BATCH, Flushed, Frame, Frames, Offload, PacketIo};
 
 /// A queue whose other end is the test: it delivers what was pushed, and keeps what was sent.
 ///
@@ -61,6 +61,24 @@ impl Default for MemoryIo {
     }
 }
 
+impl Frames for MemoryIo {
+    fn received(&self) -> usize {
+        self.batch.len()
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.batch.frame(index)
+    }
+
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.batch.submit(index, length, offload);
+    }
+
+    fn send(&mut self, packet: &[u8], offload: Offload) {
+        self.batch.inject(packet, offload);
+    }
+}
+
 impl PacketIo for MemoryIo {
     fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
         self.batch.recycle();
@@ -77,18 +95,6 @@ impl PacketIo for MemoryIo {
             }
         }
         Ok(self.batch.len())
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.batch.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.batch.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.batch.inject(packet, offload);
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {
@@ -172,15 +178,9 @@ impl ReplayIo {
     }
 }
 
-impl PacketIo for ReplayIo {
-    fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
-        self.batch.recycle();
-        while self.batch.len() < self.limit {
-            let slot = self.batch.len();
-            let (length, offload) = (self.next)(&mut self.batch.slot(slot)[HEADER_SIZE..]);
-            self.batch.accept(slot, length, offload);
-        }
-        Ok(self.limit)
+impl Frames for ReplayIo {
+    fn received(&self) -> usize {
+        self.batch.len()
     }
 
     fn frame(&mut self, index: usize) -> Frame<'_> {
@@ -193,6 +193,18 @@ impl PacketIo for ReplayIo {
 
     fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
+    }
+}
+
+impl PacketIo for ReplayIo {
+    fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
+        self.batch.recycle();
+        while self.batch.len() < self.limit {
+            let slot = self.batch.len();
+            let (length, offload) = (self.next)(&mut self.batch.slot(slot)[HEADER_SIZE..]);
+            self.batch.accept(slot, length, offload);
+        }
+        Ok(self.limit)
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {
@@ -220,7 +232,7 @@ impl PacketIo for ReplayIo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::PartialChecksum;
+    use crate::packet::PartialChecksum;
 
     const PARTIAL: Offload = Offload {
         checksum: Some(PartialChecksum { start: 20, offset: 6 }),
@@ -274,7 +286,7 @@ mod tests {
         let mut io = MemoryIo::new();
         io.push(b"tiny", Offload::default());
         io.receive(Duration::ZERO).expect("memory");
-        assert!(io.frame(0).buffer.len() >= crate::io::MIN_BUFFER);
+        assert!(io.frame(0).buffer.len() >= crate::packet::MIN_BUFFER);
         io.submit(0, 576, Offload::default());
         io.flush().expect("memory");
         assert_eq!(io.sent()[0].0.len(), 576);

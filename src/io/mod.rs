@@ -36,20 +36,14 @@ pub use mem::{MemoryIo, ReplayIo};
 pub use poll::{PollIo, Waker};
 pub use tun::{OffloadCeiling, OffloadLevel, OpenError, Tun, TunQueue, open};
 pub use uring::UringIo;
-pub use virtio::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 
-/// The most frames a batch of any backend holds.
-pub const BATCH: usize = 64;
-
-/// The least room of a frame's buffer, in bytes, whatever the length of its packet: enough to turn any packet into
-/// an ICMP error in place.
-pub const MIN_BUFFER: usize = 2048;
+use crate::packet::{BATCH, Frame, Frames, MIN_BUFFER, Offload};
 
 /// One queue of packets, used by one worker.
 ///
-/// Packets go out in the order of [`submit`](Self::submit) and [`send`](Self::send). What was submitted must be
+/// Packets go out in the order of [`submit`](Frames::submit) and [`send`](Self::send). What was submitted must be
 /// flushed before the next [`receive`](Self::receive), which takes the buffers back.
-pub trait PacketIo: Send {
+pub trait PacketIo: Frames + Send {
     /// Receives a batch and returns the number of frames, at most [`batch_limit`](Self::batch_limit).
     ///
     /// Waits at most `wait` for the first packet; zero looks once and never sleeps. Returns 0 when the time passed,
@@ -60,23 +54,6 @@ pub trait PacketIo: Send {
     /// The device is gone, or the system call failed in a way that has nothing to do with a packet. Frames that
     /// arrived before the error are handed out first.
     fn receive(&mut self, wait: Duration) -> std::io::Result<usize>;
-
-    /// The `index`-th frame of the batch.
-    ///
-    /// # Panics
-    /// `index` is not below what [`receive`](Self::receive) returned.
-    fn frame(&mut self, index: usize) -> Frame<'_>;
-
-    /// Marks a frame to be sent, its first `length` bytes being the packet, with this offload header.
-    ///
-    /// The packet is read at [`flush`](Self::flush). Submitting a frame twice sends it twice.
-    ///
-    /// # Panics
-    /// There is no such frame, or `length` exceeds its buffer.
-    fn submit(&mut self, index: usize, length: usize, offload: Offload);
-
-    /// Sends an extra packet that is not a received frame (ICMP answers, released fragments); it is copied.
-    fn send(&mut self, packet: &[u8], offload: Offload);
 
     /// Sends what was submitted and injected, in order.
     ///
@@ -90,18 +67,6 @@ pub trait PacketIo: Send {
 
     /// Packets dropped since the start because their offload header was implausible or of a kind never asked for.
     fn bad_vnet_headers(&self) -> u64;
-}
-
-/// A received packet in its buffer.
-#[derive(Debug)]
-pub struct Frame<'a> {
-    /// What the kernel left to be done for this packet; offsets lie inside `buffer[..length]`.
-    pub offload: Offload,
-    /// Length of the packet, in bytes, 0 to 65535.
-    pub length: usize,
-    /// The packet is `buffer[..length]`; at least [`MIN_BUFFER`] and at least `length` bytes. The bytes after the
-    /// packet are left over from earlier packets; memory there may be untouched, so writing far out costs page faults.
-    pub buffer: &'a mut [u8],
 }
 
 /// What became of the packets of one [`PacketIo::flush`].

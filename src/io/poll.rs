@@ -11,7 +11,7 @@ use rustix::time::Timespec;
 
 use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
+use super::{BATCH, Flushed, Frame, Frames, Offload, PacketIo, TunQueue};
 
 /// Ends the waiting of every backend that holds a clone, for good: shutting down is what it is for.
 ///
@@ -109,14 +109,9 @@ impl PollIo {
     }
 }
 
-impl PacketIo for PollIo {
-    fn receive(&mut self, wait: Duration) -> io::Result<usize> {
-        self.batch.recycle();
-        self.fill()?;
-        if self.batch.len() == 0 && !wait.is_zero() && self.sleep(wait)? {
-            self.fill()?;
-        }
-        Ok(self.batch.len())
+impl Frames for PollIo {
+    fn received(&self) -> usize {
+        self.batch.len()
     }
 
     fn frame(&mut self, index: usize) -> Frame<'_> {
@@ -129,6 +124,17 @@ impl PacketIo for PollIo {
 
     fn send(&mut self, packet: &[u8], offload: Offload) {
         self.batch.inject(packet, offload);
+    }
+}
+
+impl PacketIo for PollIo {
+    fn receive(&mut self, wait: Duration) -> io::Result<usize> {
+        self.batch.recycle();
+        self.fill()?;
+        if self.batch.len() == 0 && !wait.is_zero() && self.sleep(wait)? {
+            self.fill()?;
+        }
+        Ok(self.batch.len())
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {
@@ -168,7 +174,7 @@ pub(super) fn device_is_gone(errno: Errno) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{PartialChecksum, Segmentation, SegmentationKind};
+    use crate::packet::{PartialChecksum, Segmentation, SegmentationKind};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
     use std::time::Instant;
 

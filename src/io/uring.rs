@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use super::batch::{BYTE_BUDGET, FrameBuffers};
 use super::poll::{Waker, device_is_gone};
 use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Frame, Offload, PacketIo, TunQueue};
+use super::{BATCH, Flushed, Frame, Frames, Offload, PacketIo, TunQueue};
 
 /// Reads and writes one TUN queue through a ring. Used by one thread: the first one that receives.
 pub struct UringIo {
@@ -189,6 +189,24 @@ impl Inbox {
     }
 }
 
+impl Frames for UringIo {
+    fn received(&self) -> usize {
+        self.batch.len()
+    }
+
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.batch.frame(index)
+    }
+
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.batch.submit(index, length, offload);
+    }
+
+    fn send(&mut self, packet: &[u8], offload: Offload) {
+        self.batch.inject(packet, offload);
+    }
+}
+
 impl PacketIo for UringIo {
     fn receive(&mut self, wait: Duration) -> io::Result<usize> {
         let Self { ring, batch, inbox, queue, .. } = self;
@@ -214,18 +232,6 @@ impl PacketIo for UringIo {
             Some(error) => Err(error),
             None => Ok(batch.len()),
         }
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.batch.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.batch.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.batch.inject(packet, offload);
     }
 
     fn flush(&mut self) -> io::Result<Flushed> {
@@ -476,7 +482,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
-    use crate::io::{PartialChecksum, Segmentation, SegmentationKind};
+    use crate::packet::{PartialChecksum, Segmentation, SegmentationKind};
 
     /// Does it with multishot reads, and as on a kernel without them.
     fn both(work: impl Fn(bool)) {

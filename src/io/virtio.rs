@@ -7,57 +7,10 @@
 //!   0 flags   1 gso_type   2..4 hdr_len   4..6 gso_size   6..8 csum_start   8..10 csum_offset
 //! ```
 
+use crate::packet::{Offload, PartialChecksum, Segmentation, SegmentationKind};
+
 /// Length of the header, in bytes.
 pub const HEADER_SIZE: usize = 10;
-
-/// What was left to be done for a packet, or has been done already, by whoever handed it over.
-///
-/// The default is a packet that is finished: not segmented, checksum in place, nothing said about its validity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Offload {
-    /// The L4 checksum is yet to be completed.
-    pub checksum: Option<PartialChecksum>,
-    /// The packet is a super-packet, to be cut into segments by the last kernel or card that handles it.
-    pub segmentation: Option<Segmentation>,
-    /// The L4 checksum was verified already (`VIRTIO_NET_HDR_F_DATA_VALID`). Only a hint from the kernel; it ignores
-    /// it in packets that it is given.
-    pub valid: bool,
-}
-
-/// Where a checksum is to be completed (`VIRTIO_NET_HDR_F_NEEDS_CSUM`).
-///
-/// The field at `start + offset` holds the plain sum over the pseudo header, not complemented. It lies inside the
-/// packet in every header that was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartialChecksum {
-    /// Where summing starts: bytes from the start of the packet (`csum_start`).
-    pub start: u16,
-    /// Where the checksum goes: bytes from `start` (`csum_offset`).
-    pub offset: u16,
-}
-
-/// How a super-packet is to be cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segmentation {
-    /// By which protocol's rules.
-    pub kind: SegmentationKind,
-    /// Payload bytes of each segment but the last (`gso_size`), never 0.
-    pub size: u16,
-    /// The kernel's hint how many bytes to keep in one piece (`hdr_len`), at most the length of the packet. Often more
-    /// than the headers: do not take it for their length.
-    pub header_length: u16,
-}
-
-/// Whose rules a super-packet is cut by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SegmentationKind {
-    /// TCP over IPv4.
-    Tcp4,
-    /// TCP over IPv4 where only the first segment carries CWR (RFC 3168).
-    Tcp4Ecn,
-    /// UDP datagrams of one flow. The header does not tell IPv4 from IPv6; the packet does.
-    Udp4,
-}
 
 /// Why a received header was not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
