@@ -139,7 +139,7 @@ async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<(
         }
         let answer = match Request::from_json(&line) {
             Ok(Request::Status) => to_json(&instance.status()),
-            Ok(Request::Sessions { from }) => to_json(&instance.sessions(from).await),
+            Ok(Request::Sessions { from }) => to_json(&instance.sessions(from)),
             Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
             Ok(Request::Events { follow }) => {
                 return write_events(reader, writer, instance, follow).await;

@@ -14,7 +14,7 @@ use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::engine::Handle;
-use crate::nat::{AdmitNew, TableCursor, TeardownScope};
+use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
 use crate::uplinks::UplinkStates;
 
 /// Adapts the translator to the states of the uplinks.
@@ -64,7 +64,8 @@ impl Failover {
             {
                 let (uplinks, states) = (Rc::clone(&self.uplinks), self.states.clone());
                 let delay = if all_were_down { recovery_time(settings) } else { Duration::ZERO };
-                self.sweep(TeardownScope::Over(index as u8), index, delay, move || {
+                let doomed = (Filter::movable_from(index as u8), EndReason::UplinkFailed);
+                self.sweep(doomed, index, delay, move || {
                     let up = up(&states.borrow());
                     is_doomed(&uplinks[index], up[index], &up)
                 });
@@ -77,16 +78,18 @@ impl Failover {
         for (index, settings) in self.uplinks.iter().enumerate() {
             if self.up[index] && !before[index] && settings.failback == Failback::Reset {
                 let states = self.states.clone();
-                let scope = TeardownScope::FailbackTo(index as u8);
-                self.sweep(scope, index, Duration::ZERO, move || states.borrow().uplinks[index].up);
+                let returning = (Filter::preferring(index as u8), EndReason::Failback);
+                self.sweep(returning, index, Duration::ZERO, move || {
+                    states.borrow().uplinks[index].up
+                });
             }
         }
     }
 
-    /// Ends the sessions in scope after a delay, slice by slice, as long as `goes_on` says so.
+    /// Ends the sessions that match a filter after `delay`, slice by slice, as long as `goes_on` is true.
     fn sweep(
         &self,
-        scope: TeardownScope,
+        (filter, reason): (Filter, EndReason),
         uplink: usize,
         delay: Duration,
         goes_on: impl Fn() -> bool + 'static,
@@ -100,9 +103,9 @@ impl Failover {
             while let Some(from) = cursor
                 && goes_on()
             {
-                let (ended, next) = engine.end_sessions(scope, from);
-                sessions += ended;
-                cursor = next;
+                let slice = engine.end_matching(&filter, reason, from);
+                sessions += slice.ended;
+                cursor = slice.next;
                 // The rest of the control thread runs between two slices, and the workers send what waits.
                 match engine.pending_notifications() {
                     0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,

@@ -35,8 +35,8 @@ pub(super) struct InstanceHandle {
 
 impl InstanceHandle {
     /// Returns a page of the sessions.
-    pub(super) async fn sessions(&self, from: SessionCursor) -> SessionPage {
-        sessions::page(&self.engine, from).await
+    pub(super) fn sessions(&self, from: SessionCursor) -> SessionPage {
+        sessions::page(&self.engine, from)
     }
 
     /// Returns the configuration in use and the numbers of tables and rules.

@@ -11,7 +11,7 @@ use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use crate::engine::{Builder, Engine, Handle, Options, WorkerFailure};
 use crate::host;
-use crate::io::{self, OffloadCeiling, PollIo, Tun, TunQueue, UringIo, Waker};
+use crate::io::{self, OffloadLevel, PollIo, TunDevice, TunQueue, UringIo, Waker};
 use crate::nat::{Policy, Seed};
 use crate::time::Tick;
 
@@ -19,7 +19,7 @@ use crate::time::Tick;
 ///
 /// # Errors
 /// [`RunError::Tun`].
-pub(super) fn open_tun(config: &Config) -> Result<Tun, RunError> {
+pub(super) fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -27,13 +27,13 @@ pub(super) fn open_tun(config: &Config) -> Result<Tun, RunError> {
             cores.div_ceil(2).min(usize::from(MAX_AUTO_WORKERS)) as u16
         }
     };
-    let ceiling = match config.tun.offload {
-        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadCeiling::TsoUso,
-        OffloadLimit::Tso => OffloadCeiling::Tso,
-        OffloadLimit::Checksum => OffloadCeiling::Checksum,
-        OffloadLimit::None => OffloadCeiling::None,
+    let max_offload = match config.tun.offload {
+        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadLevel::TsoUso,
+        OffloadLimit::Tso => OffloadLevel::Tso,
+        OffloadLimit::Checksum => OffloadLevel::Checksum,
+        OffloadLimit::None => OffloadLevel::None,
     };
-    io::open(&config.tun.name, workers, ceiling)
+    io::open(&config.tun.name, workers, max_offload)
         .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
 }
 
@@ -52,7 +52,7 @@ impl WorkerThreads {
     ///
     /// # Errors
     /// No memory, no such backend, or no thread.
-    pub(super) fn start(config: &Config, tun: Tun, policy: Policy) -> Result<Self, RunError> {
+    pub(super) fn start(config: &Config, tun: TunDevice, policy: Policy) -> Result<Self, RunError> {
         let workers = tun.queues.len();
         let (limits, sessions) = (settings::limits(config), config.limits.sessions);
         let mut builder = Builder::new(limits, policy, workers, Seed::random(), Tick::now())

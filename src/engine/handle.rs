@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::nat::{AdmitNew, Counters, Policy, SessionInfo, TableCursor, TeardownScope, Translator};
+use crate::nat::{
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
+    Translator,
+};
 use crate::time::Tick;
 
 use super::counters::SharedCounters;
@@ -39,15 +42,6 @@ pub struct Occupancy {
     pub mappings: usize,
     /// Events of the mapping log that were lost because the reader was slow.
     pub mapping_events_lost: u64,
-}
-
-/// Place in the table where a listing goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListCursor {
-    /// Pool of the table.
-    pub pool: usize,
-    /// Record in the pool.
-    pub record: u32,
 }
 
 impl Handle {
@@ -92,30 +86,24 @@ impl Handle {
         }
     }
 
-    /// Lists one slice of the table: calls `take` with each session and the name of its uplink. Returns where the next slice
-    /// begins; None: this was the last.
-    pub fn list_sessions(
-        &self,
-        from: ListCursor,
-        mut take: impl FnMut(&SessionInfo, &str),
-    ) -> Option<ListCursor> {
-        let nat = self.nat.load();
-        let uplinks = &nat.policy().uplinks;
-        let next = nat.table().list((from.pool, from.record), LIST_SLICE, |session| {
-            let uplink = uplinks.get(usize::from(session.uplink));
-            take(&session, uplink.map_or("", |uplink| uplink.name.as_str()));
-        });
-        next.map(|(pool, record)| ListCursor { pool, record })
+    /// Returns the sessions that match a filter, page by page. A page of a large table may be empty and still have a next page.
+    pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
+        self.nat.load().sessions(from, filter)
     }
 
-    /// Ends the sessions in scope that one slice of the table holds. Returns how many ended, and where the next slice begins;
-    /// None: this was the last.
-    pub fn end_sessions(
+    /// Returns the names of the uplinks, by [`SessionInfo::uplink`].
+    pub fn uplink_names(&self) -> Vec<String> {
+        self.nat.load().policy().uplinks.iter().map(|uplink| uplink.name.clone()).collect()
+    }
+
+    /// Ends the sessions that match a filter among the next slice of the table.
+    pub fn end_matching(
         &self,
-        scope: TeardownScope,
+        filter: &Filter,
+        reason: EndReason,
         from: TableCursor,
-    ) -> (usize, Option<TableCursor>) {
-        self.nat.load().teardown_slice(scope, from, Tick::now())
+    ) -> EndedSlice {
+        self.nat.load().end_matching(filter, reason, from, Tick::now())
     }
 
     /// Returns how many packets to clients of ended sessions wait for a worker.
@@ -148,17 +136,14 @@ impl Handle {
 
 /// Changes the policy at work and returns how many sessions ended.
 fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
-    let (new, transition) = nat.load().with_policy(policy);
+    let (new, mut transition) = nat.load().with_policy(policy);
     let new = Arc::new(new);
     swap_policy(nat, Arc::clone(&new));
-    // Clients of sessions that lost their external address are notified, so these sessions end first.
     let mut ended = 0;
-    let mut cursor = Some(TableCursor::default());
-    while let Some(from) = cursor {
-        let (sessions, next) = new.teardown_slice(TeardownScope::AddressGone, from, Tick::now());
-        (ended, cursor) = (ended + sessions, next);
+    while !transition.is_complete() {
+        ended += new.enforce(&mut transition, Tick::now());
     }
-    ended + new.enforce(transition, Tick::now())
+    ended
 }
 
 /// Puts `new` to work and waits until no worker uses the translator before, so that nothing more happens by its policy.
@@ -173,5 +158,3 @@ pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
 
 /// A worker that has not ended its batch by then is dead, and the process ends with it.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Records of a listing's slice; the slice holds one lock.
-const LIST_SLICE: u32 = 1024;

@@ -23,7 +23,7 @@ mod worker;
 mod worker_tests;
 
 pub use counters::SharedCounters;
-pub use handle::{Handle, ListCursor, Occupancy};
+pub use handle::{Handle, Occupancy};
 pub use pipeline::Pipeline;
 pub use start::{Builder, Engine, Options, WORKER_THREAD};
 pub use worker::WorkerFailure;

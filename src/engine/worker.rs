@@ -47,7 +47,6 @@ pub enum WorkerFailure {
 pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
-    nat: Arc<ArcSwap<Translator>>,
     pipeline: Pipeline,
     counters: Arc<SharedCounters>,
     stop: Arc<AtomicBool>,
@@ -63,17 +62,18 @@ impl<Q: PacketIo> Worker<Q> {
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let pipeline = Pipeline::new(Arc::clone(&nat), nat.load().worker(number));
-        Self { number, queue, nat, pipeline, counters, stop, options }
+        let context = nat.load().worker(number);
+        let pipeline = Pipeline::new(nat, context);
+        Self { number, queue, pipeline, counters, stop, options }
     }
 
     /// Runs until the stop flag is set.
     fn run(&mut self) -> io::Result<()> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {
-            let frames = self.receive()?;
+            self.receive()?;
             let now = Tick::now();
-            self.pipeline.process(&mut self.queue, frames, now)?;
+            self.pipeline.process(&mut self.queue, now)?;
             self.pipeline.expire(&mut self.queue, now)?;
             self.counters.write(self.pipeline.counters());
         }
@@ -102,12 +102,11 @@ impl<Q: PacketIo> Worker<Q> {
     }
 
     fn sleep(&mut self) -> io::Result<usize> {
-        let max_wait = if self.nat.load().is_idle() { IDLE_WAIT } else { EXPIRY_WAIT };
         loop {
             // Sessions expire in the same small slices while no packet comes.
             let now = Tick::now();
-            let wait =
-                if self.pipeline.expire(&mut self.queue, now)? { max_wait } else { Duration::ZERO };
+            let due = self.pipeline.poll(&mut self.queue, now)?;
+            let wait = due.map_or(IDLE_WAIT, |due| Duration::from_millis(due.since(now).0.into()));
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);
@@ -140,5 +139,3 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 /// Longest sleep of a worker without sessions. A stop does not wait for its end, because the waker ends the sleep.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Longest sleep while sessions may expire.
-const EXPIRY_WAIT: Duration = Duration::from_millis(250);

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
-use crate::nat::{Policy, Seed, Translator};
+use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
+use crate::nat::{Filter, Policy, Seed, TableCursor, Translator};
+use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
-use super::{Engine, ListCursor, Options, WorkerFailure};
+use super::{Engine, Options, WorkerFailure};
 
 /// A queue that obeys the test.
 struct Puppet {
@@ -35,18 +36,6 @@ impl PacketIo for Puppet {
         self.memory.receive(Duration::ZERO)
     }
 
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.memory.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.memory.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.send(packet, offload);
-    }
-
     fn flush(&mut self) -> io::Result<Flushed> {
         let flushed = self.memory.flush()?;
         for (packet, _) in self.memory.sent() {
@@ -55,8 +44,12 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn batch_limit(&self) -> usize {
-        self.memory.batch_limit()
+    fn buffers(&self) -> &FrameBuffers {
+        self.memory.buffers()
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers_mut()
     }
 
     fn bad_vnet_headers(&self) -> u64 {
@@ -156,12 +149,15 @@ fn a_handle_lists_every_session_with_its_uplink() {
     }
     let handle = engine.handle();
     let mut ports = Vec::new();
-    let mut next = Some(ListCursor::default());
+    let mut next = Some(TableCursor::default());
     while let Some(from) = next {
-        next = handle.list_sessions(from, |session, uplink| {
-            assert_eq!(uplink, settings().policy.uplinks[0].name);
+        let page = handle.sessions(from, &Filter::default());
+        let names = handle.uplink_names();
+        for session in page.items {
+            assert_eq!(names[usize::from(session.uplink)], settings().policy.uplinks[0].name);
             ports.push(session.original.source.port);
-        });
+        }
+        next = page.next;
     }
     ports.sort_unstable();
     assert_eq!(ports, (1..=20).collect::<Vec<u16>>());

@@ -3,7 +3,7 @@
 use crate::nat::table::key::Key;
 use crate::nat::table::pool::Pool;
 use crate::nat::table::record::Record;
-use crate::nat::table::session::{EndedSession, SessionId, SessionKind};
+use crate::nat::table::session::{EndReason, EndedSession, SessionId, SessionKind};
 use crate::nat::table::session_table::Table;
 use crate::nat::table::wheel::Due;
 use crate::nat::tracking::direction::Direction;
@@ -15,12 +15,14 @@ impl Table {
     /// Ends a session if its time is over. Returns None if a packet has refreshed the session or
     /// another worker has ended it in the meantime.
     pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession> {
-        self.end_if(id, |record| now.reached(record.deadline(&self.idle_timeouts)))
+        self.end_if(id, EndReason::Expired, |record| {
+            now.reached(record.deadline(&self.idle_timeouts))
+        })
     }
 
     /// Ends a session, whatever its time. Returns None if there is no such session.
-    pub fn end(&self, id: SessionId) -> Option<EndedSession> {
-        self.end_if(id, |_| true)
+    pub fn end(&self, id: SessionId, reason: EndReason) -> Option<EndedSession> {
+        self.end_if(id, reason, |_| true)
     }
 
     /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
@@ -34,14 +36,19 @@ impl Table {
         if direction == Direction::Reply {
             return None;
         }
-        self.end_if(id, |record| record.state() == State::Tentative)
+        self.end_if(id, EndReason::Superseded, |record| record.state() == State::Tentative)
     }
 
-    fn end_if(&self, id: SessionId, due: impl Fn(&Record) -> bool) -> Option<EndedSession> {
+    fn end_if(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        due: impl Fn(&Record) -> bool,
+    ) -> Option<EndedSession> {
         let (pool, mut locked) = self.lock_pool_of(id)?;
         due(&self.records[id.slot() as usize]).then(|| {
             locked.wheel.cancel(&self.records, id.slot());
-            self.free(pool, &mut locked, id.slot())
+            self.free(pool, &mut locked, id.slot(), reason)
         })
     }
 
@@ -69,7 +76,9 @@ impl Table {
         let mut locked = pool.lock();
         for _ in 0..budget {
             match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
-                Due::Ended(slot) => ended.push(self.free(pool, &mut locked, slot)),
+                Due::Ended(slot) => {
+                    ended.push(self.free(pool, &mut locked, slot, EndReason::Expired));
+                }
                 Due::Rescheduled => {}
                 Due::Nothing => return true,
             }
@@ -94,7 +103,9 @@ impl Table {
             .find_victim(&self.records, yields)
             .or_else(|| locked.slab.find_victim(&self.records, is_closing))?;
         locked.wheel.cancel(&self.records, victim);
-        Some(self.free(pool, &mut locked, victim))
+        let overdue = now.reached(self.records[victim as usize].deadline(&self.idle_timeouts));
+        let reason = if overdue { EndReason::Expired } else { EndReason::Evicted };
+        Some(self.free(pool, &mut locked, victim, reason))
     }
 }
 

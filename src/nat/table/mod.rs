@@ -13,6 +13,7 @@
 //! found a record under a shard may use the record until it unlocks the shard.
 
 pub(crate) mod ending;
+pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
 pub(crate) mod key;
@@ -32,6 +33,8 @@ pub(in crate::nat) mod smp_tests;
 mod tests;
 pub(crate) mod wheel;
 
+pub use filter::{EndpointFilter, Filter, PolicyCondition};
+pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};
-pub use session::{EndedSession, SessionId, SessionInfo};
+pub use session::{EndReason, EndedSession, SessionId, SessionInfo};
 pub use session_table::{InsertError, Table};

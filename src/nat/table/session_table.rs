@@ -10,7 +10,7 @@ use crate::nat::table::key::Key;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::Record;
 use crate::nat::table::region::Region;
-use crate::nat::table::session::{EndedSession, NewSession, SessionId};
+use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::tracking::tcp_state::SequenceCheck;
@@ -168,13 +168,20 @@ impl Table {
     }
 
     /// Frees a record that is not in the wheel; the caller holds the record's pool.
-    pub(super) fn free(&self, pool: &Pool, locked: &mut PoolContents, slot: u32) -> EndedSession {
+    pub(super) fn free(
+        &self,
+        pool: &Pool,
+        locked: &mut PoolContents,
+        slot: u32,
+        reason: EndReason,
+    ) -> EndedSession {
         let record = &self.records[slot as usize];
         let ended = EndedSession {
             original: record.key(Direction::Original),
             reply: record.key(Direction::Reply),
             origin: record.origin(),
             uplink: record.uplink(),
+            reason,
         };
         let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
         let [original_entry, reply_entry] = entries(slot);

@@ -14,7 +14,7 @@ use crate::nat::policy::limits::Limits;
 use crate::nat::table::key::Key;
 use crate::nat::table::model::{Expected, Known, Model};
 use crate::nat::table::session::{EndpointKind, NewSession, SessionId, SessionKind};
-use crate::nat::table::{EndedSession, InsertError, Lookup, Table};
+use crate::nat::table::{EndReason, EndedSession, InsertError, Lookup, Table, TableCursor};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
@@ -215,7 +215,7 @@ impl Pair {
 
     fn list(&self, limit: u32) -> Result<(), TestCaseError> {
         let mut listed = HashMap::new();
-        let mut place = Some((0, 0));
+        let mut place = Some(TableCursor::default());
         while let Some(from) = place {
             let mut count = 0;
             place = self.table.list(from, limit, |session| {
@@ -411,9 +411,12 @@ fn a_stale_identifier_names_no_session() {
         let (id, new) = insert();
         assert!(!stale.contains(&id));
         assert_eq!(SessionId::from_bits(id.to_bits()), Some(id));
-        assert!(stale.iter().all(|stale| table.end(*stale).is_none()));
-        assert_eq!(table.end(id).map(|ended| ended.original), Some(new.original));
-        assert_eq!(table.end(id), None);
+        assert!(stale.iter().all(|stale| table.end(*stale, EndReason::Requested).is_none()));
+        assert_eq!(
+            table.end(id, EndReason::Requested).map(|ended| ended.original),
+            Some(new.original)
+        );
+        assert_eq!(table.end(id, EndReason::Requested), None);
         stale.push(id);
     }
     let (_, survivor) = insert();
@@ -426,7 +429,7 @@ fn a_stale_identifier_names_no_session() {
         assert_eq!(SessionId::from_bits(bits), None, "no table makes {bits}");
     }
     let foreign = SessionId::from_bits(1 << 32 | 1_000_000).expect("a well-formed number");
-    assert_eq!(table.end(foreign), None);
+    assert_eq!(table.end(foreign, EndReason::Requested), None);
 }
 
 /// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are
@@ -537,7 +540,7 @@ fn threads_neither_lose_nor_double_a_session() {
 /// Both tuples of every session that the table lists.
 fn keys_of(table: &Table) -> HashSet<Key> {
     let mut keys = HashSet::new();
-    let mut place = Some((0, 0));
+    let mut place = Some(TableCursor::default());
     while let Some(from) = place {
         place = table.list(from, 64, |session| {
             for tuple in [session.original, session.reply] {
