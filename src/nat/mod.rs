@@ -65,9 +65,10 @@ pub use table::{
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
-pub use tracking::tcp_window::Segment;
+pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
 pub use translate::fast_path::Packet;
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
+pub use translate::snapshot::{ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot};
 pub use translator::{Translator, WorkerContext};
 pub use verdict::{DropReason, Verdict};

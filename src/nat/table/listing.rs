@@ -63,6 +63,7 @@ impl Table {
             uplink: record.uplink(),
             state: record.state(),
             tcp: record.tcp.snapshot(),
+            last_seen: record.last_seen(),
             deadline: record.deadline(&self.idle_timeouts),
         }
     }

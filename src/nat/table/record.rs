@@ -112,6 +112,11 @@ impl Record {
         State::from_number(self.state.load(Relaxed))
     }
 
+    /// Time of the last packet that refreshed the session.
+    pub(crate) fn last_seen(&self) -> Tick {
+        Tick(self.last_seen.load(Relaxed))
+    }
+
     /// Moment at which the session ends if no further packet comes.
     #[inline]
     pub(crate) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {

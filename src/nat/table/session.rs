@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
-use crate::nat::tracking::tcp_window::TcpSequences;
+use crate::nat::tracking::tcp_window::TcpSnapshot;
 use crate::packet::{Endpoint, Tuple};
 use crate::time::{Span, Tick};
 
@@ -224,8 +224,10 @@ pub struct SessionInfo {
     pub uplink: u8,
     /// State.
     pub state: State,
-    /// Sequence numbers; meaningful for TCP only.
-    pub tcp: TcpSequences,
+    /// Sequence numbers and windows; meaningful for TCP only.
+    pub tcp: TcpSnapshot,
+    /// Time of the last packet that refreshed the session.
+    pub last_seen: Tick,
     /// Moment at which the session ends if no further packet comes.
     pub deadline: Tick,
 }

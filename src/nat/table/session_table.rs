@@ -12,10 +12,10 @@ use crate::nat::table::record::Record;
 use crate::nat::table::region::Region;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
-use crate::nat::tracking::state::IdleTimeouts;
+use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::SequenceCheck;
-use crate::nat::tracking::tcp_window::Segment;
-use crate::time::Tick;
+use crate::nat::tracking::tcp_window::{Segment, TcpSnapshot};
+use crate::time::{Span, Tick};
 
 /// The session table.
 pub struct Table {
@@ -68,6 +68,11 @@ impl Table {
             capacity,
             idle_timeouts,
         })
+    }
+
+    /// Idle timeout of a state.
+    pub(crate) fn idle_timeout(&self, state: State) -> Span {
+        self.idle_timeouts.of(state)
     }
 
     /// Maximum number of sessions.
@@ -123,6 +128,35 @@ impl Table {
         first: Option<&Segment>,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
+        self.insert_filled(worker, new, now, |record| {
+            if let Some(segment) = first {
+                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
+            }
+        })
+    }
+
+    /// Adds a session that another table has exported, in a pool that the session's hash picks.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table has not changed then.
+    pub(crate) fn restore(
+        &self,
+        new: &NewSession,
+        tcp: &TcpSnapshot,
+        now: Tick,
+    ) -> Result<SessionId, InsertError> {
+        let KeyHash(hash) = self.hash(new.original);
+        self.insert_filled(hash as u32 as usize, new, now, |record| record.tcp.restore(tcp))
+    }
+
+    /// Adds a session whose record `complete` finishes before the index names the record.
+    fn insert_filled(
+        &self,
+        worker: usize,
+        new: &NewSession,
+        now: Tick,
+        complete: impl Fn(&Record),
+    ) -> Result<SessionId, InsertError> {
         let pools = self.pools.len();
         for step in 0..pools {
             let pool = &self.pools[(worker + step) % pools];
@@ -130,9 +164,7 @@ impl Table {
             let Some(slot) = locked.slab.take(&self.records) else { continue };
             let record = &self.records[slot as usize];
             record.fill(new, now);
-            if let Some(segment) = first {
-                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
-            }
+            complete(record);
             if let Err(error) = self.enter(slot, new) {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
