@@ -34,6 +34,7 @@
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
 mod counters;
+mod event_channel;
 mod fragments;
 mod mapping;
 mod policy;
@@ -46,6 +47,7 @@ mod translator;
 mod verdict;
 
 pub use counters::{Counters, Drops};
+pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{EndpointDependence, Limits, Timeouts};
 pub use policy::port_range::PortRange;
@@ -60,7 +62,8 @@ pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
     EndReason, EndedSession, EndpointFilter, Filter, InsertError, Lookup, Match, Page,
-    PolicyCondition, SessionId, SessionInfo, Table, TableCursor,
+    PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId, SessionInfo, Table,
+    TableCursor,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};

@@ -23,6 +23,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
+use crate::nat::event_channel::event_channel;
 use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, allocators};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
@@ -131,7 +132,7 @@ impl Mappings {
 
     /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
     pub(crate) fn log(&mut self, capacity: usize) -> MappingEvents {
-        let (log, events) = MappingLog::new(capacity);
+        let (log, events) = event_channel(capacity);
         self.log = Some(log);
         events
     }
@@ -144,7 +145,7 @@ impl Mappings {
     fn note(&self, change: MappingChange, key: &MappingKey, external: Endpoint, at: Tick) {
         if let Some(log) = &self.log {
             let MappingKey { protocol, inside, .. } = *key;
-            log.note(MappingEvent { change, protocol, inside, external, at });
+            log.send(MappingEvent { change, protocol, inside, external, at });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Lookups: the session of a packet, refreshed by the packet or untouched.
 
+use crate::nat::table::events::SessionChange;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::record::Record;
@@ -56,9 +57,12 @@ impl Table {
         if now.reached(record.deadline(&self.idle_timeouts)) {
             return Lookup::Expired(record.id(slot));
         }
-        let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
+        let tracked = record.track(direction, segment, now, &self.idle_timeouts);
+        if tracked.established && self.subscribers.any() {
+            self.publish(SessionChange::Established, slot, record, now);
+        }
         Lookup::Hit(Match {
-            reschedule: ends_sooner.then(|| record.id(slot)),
+            reschedule: tracked.ends_sooner.then(|| record.id(slot)),
             ..matched(record, direction)
         })
     }

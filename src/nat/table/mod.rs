@@ -13,6 +13,7 @@
 //! found a record under a shard may use the record until it unlocks the shard.
 
 pub(crate) mod ending;
+pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
@@ -33,6 +34,7 @@ pub(in crate::nat) mod smp_tests;
 mod tests;
 pub(crate) mod wheel;
 
+pub use events::{SessionChange, SessionEvent, SessionEvents};
 pub use filter::{EndpointFilter, Filter, PolicyCondition};
 pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};

@@ -210,7 +210,7 @@ pub struct EndedSession {
 }
 
 /// A session in a listing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Identifier.
     pub id: SessionId,

@@ -4,6 +4,7 @@ use std::io;
 
 use parking_lot::MutexGuard;
 
+use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Entry, Index};
 use crate::nat::table::key::Key;
@@ -27,6 +28,7 @@ pub struct Table {
     pool_size: u32,
     capacity: u32,
     pub(super) idle_timeouts: IdleTimeouts,
+    pub(super) subscribers: Subscribers,
 }
 
 /// Why the table cannot add a session.
@@ -67,7 +69,20 @@ impl Table {
             pool_size,
             capacity,
             idle_timeouts,
+            subscribers: Subscribers::new(),
         })
+    }
+
+    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
+    pub fn subscribe(&self, capacity: usize) -> SessionEvents {
+        self.subscribers.add(capacity)
+    }
+
+    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys, so the
+    /// changes of one session, and those of one tuple, keep their order.
+    #[cold]
+    pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &Record, now: Tick) {
+        self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
     }
 
     /// Idle timeout of a state.
@@ -165,7 +180,7 @@ impl Table {
             let record = &self.records[slot as usize];
             record.fill(new, now);
             complete(record);
-            if let Err(error) = self.enter(slot, new) {
+            if let Err(error) = self.enter(slot, new, now) {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
             }
@@ -178,7 +193,7 @@ impl Table {
     }
 
     /// Enters both keys of a filled record into the index.
-    fn enter(&self, slot: u32, new: &NewSession) -> Result<(), InsertError> {
+    fn enter(&self, slot: u32, new: &NewSession, now: Tick) -> Result<(), InsertError> {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);
         if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
@@ -196,6 +211,9 @@ impl Table {
             locked.remove(original, original_entry);
             return Err(InsertError::Full);
         }
+        if self.subscribers.any() {
+            self.publish(SessionChange::Opened, slot, &self.records[slot as usize], now);
+        }
         Ok(())
     }
 
@@ -206,6 +224,7 @@ impl Table {
         locked: &mut PoolContents,
         slot: u32,
         reason: EndReason,
+        now: Tick,
     ) -> EndedSession {
         let record = &self.records[slot as usize];
         let ended = EndedSession {
@@ -218,6 +237,9 @@ impl Table {
         let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
         let [original_entry, reply_entry] = entries(slot);
         let shards = self.index.lock_both(original, reply);
+        if self.subscribers.any() {
+            self.publish(SessionChange::Ended(reason), slot, record, now);
+        }
         let removed = shards.remove(original, original_entry) & shards.remove(reply, reply_entry);
         debug_assert!(removed, "a live record's two entries are in the index");
         drop(shards);

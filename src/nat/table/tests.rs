@@ -411,12 +411,14 @@ fn a_stale_identifier_names_no_session() {
         let (id, new) = insert();
         assert!(!stale.contains(&id));
         assert_eq!(SessionId::from_bits(id.to_bits()), Some(id));
-        assert!(stale.iter().all(|stale| table.end(*stale, EndReason::Requested).is_none()));
+        assert!(
+            stale.iter().all(|stale| table.end(*stale, EndReason::Requested, Tick(0)).is_none())
+        );
         assert_eq!(
-            table.end(id, EndReason::Requested).map(|ended| ended.original),
+            table.end(id, EndReason::Requested, Tick(0)).map(|ended| ended.original),
             Some(new.original)
         );
-        assert_eq!(table.end(id, EndReason::Requested), None);
+        assert_eq!(table.end(id, EndReason::Requested, Tick(0)), None);
         stale.push(id);
     }
     let (_, survivor) = insert();
@@ -429,7 +431,7 @@ fn a_stale_identifier_names_no_session() {
         assert_eq!(SessionId::from_bits(bits), None, "no table makes {bits}");
     }
     let foreign = SessionId::from_bits(1 << 32 | 1_000_000).expect("a well-formed number");
-    assert_eq!(table.end(foreign, EndReason::Requested), None);
+    assert_eq!(table.end(foreign, EndReason::Requested, Tick(0)), None);
 }
 
 /// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are

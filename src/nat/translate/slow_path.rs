@@ -298,7 +298,7 @@ impl Translator {
 
     /// Ends the session that a server began with this tuple, if where it belongs was a guess.
     fn replace_tentative(&self, begun: Key, now: Tick) -> bool {
-        let ended = self.table.end_tentative(begun);
+        let ended = self.table.end_tentative(begun, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 

@@ -197,11 +197,13 @@ impl Instance {
         snapshots
     }
 
-    /// Ends the sessions whose time is over.
+    /// Ends the sessions whose time is over, at once. The wheel would do so a moment later, and that
+    /// moment depends on when it last saw the session.
     fn expire(&mut self) {
-        for worker in 0..2 {
-            let mut context = self.nat.worker(worker);
-            while !self.nat.expire(&mut context, self.now) {}
+        for session in self.sessions() {
+            if let Some(ended) = self.nat.table.reap_if_expired(session.id, self.now) {
+                self.nat.release(&ended, self.now);
+            }
         }
     }
 
