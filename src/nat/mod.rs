@@ -61,9 +61,9 @@ pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
-    EndReason, EndedSession, EndpointFilter, Filter, InsertError, Lookup, Match, Page,
-    PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId, SessionInfo, Table,
-    TableCursor,
+    Accounting, EndReason, EndedSession, EndpointFilter, Filter, FirstPacket, InsertError, Lookup,
+    Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
+    SessionInfo, Table, TableCursor,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
@@ -72,6 +72,8 @@ pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
 pub use translate::fast_path::Packet;
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
-pub use translate::snapshot::{ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot};
+pub use translate::snapshot::{
+    AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
+};
 pub use translator::{Translator, WorkerContext};
 pub use verdict::{DropReason, Verdict};

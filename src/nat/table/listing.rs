@@ -65,6 +65,7 @@ impl Table {
             tcp: record.tcp.snapshot(),
             last_seen: record.last_seen(),
             deadline: record.deadline(&self.idle_timeouts),
+            accounting: self.accounts.as_ref().map(|accounts| accounts.read(slot)),
         }
     }
 }

@@ -39,13 +39,14 @@ pub struct Match {
 
 impl Table {
     /// Looks a packet up. If the packet belongs to a session, refreshes the session and moves its
-    /// state.
+    /// state. `bytes` is the length of the packet, for accounting.
     #[inline]
     pub fn lookup_and_update(
         &self,
         key: Key,
         hash: KeyHash,
         segment: Option<&Segment>,
+        bytes: u32,
         now: Tick,
     ) -> Lookup {
         let locked = self.index.lock(hash);
@@ -56,6 +57,9 @@ impl Table {
         let record = &self.records[slot as usize];
         if now.reached(record.deadline(&self.idle_timeouts)) {
             return Lookup::Expired(record.id(slot));
+        }
+        if let Some(accounts) = &self.accounts {
+            accounts.count(slot, direction, bytes);
         }
         let tracked = record.track(direction, segment, now, &self.idle_timeouts);
         if tracked.established && self.subscribers.any() {

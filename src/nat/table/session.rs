@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU16;
 
+use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
@@ -230,6 +231,8 @@ pub struct SessionInfo {
     pub last_seen: Tick,
     /// Moment at which the session ends if no further packet comes.
     pub deadline: Tick,
+    /// Packets and bytes; None in a table without accounting.
+    pub accounting: Option<Accounting>,
 }
 
 impl SessionInfo {

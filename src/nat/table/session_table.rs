@@ -4,6 +4,7 @@ use std::io;
 
 use parking_lot::MutexGuard;
 
+use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Entry, Index};
@@ -29,6 +30,19 @@ pub struct Table {
     capacity: u32,
     pub(super) idle_timeouts: IdleTimeouts,
     pub(super) subscribers: Subscribers,
+    /// None: no accounting.
+    pub(super) accounts: Option<Accounts>,
+}
+
+/// The packet that opens a session.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstPacket<'a> {
+    /// Its TCP segment, if tracking takes the segment into account.
+    pub segment: Option<&'a Segment>,
+    /// Direction of the packet.
+    pub direction: Direction,
+    /// Length of the packet in bytes, for accounting.
+    pub bytes: u32,
 }
 
 /// Why the table cannot add a session.
@@ -70,7 +84,17 @@ impl Table {
             capacity,
             idle_timeouts,
             subscribers: Subscribers::new(),
+            accounts: None,
         })
+    }
+
+    /// Adds accounting, 64 bytes a session. Call it before the table has sessions.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn with_accounting(self) -> io::Result<Self> {
+        let accounts = Some(Accounts::new(self.capacity as usize)?);
+        Ok(Self { accounts, ..self })
     }
 
     /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
@@ -131,7 +155,7 @@ impl Table {
         }
     }
 
-    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the segment
+    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the packet
     /// that opens the session. Another worker may end the session before this call returns.
     ///
     /// # Errors
@@ -140,12 +164,16 @@ impl Table {
         &self,
         worker: usize,
         new: &NewSession,
-        first: Option<&Segment>,
+        first: Option<FirstPacket<'_>>,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
-        self.insert_filled(worker, new, now, |record| {
-            if let Some(segment) = first {
-                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
+        let mut accounting = Accounting::starting(now);
+        if let Some(FirstPacket { direction, bytes, .. }) = first {
+            accounting.count(direction, bytes);
+        }
+        self.insert_filled(worker, new, &accounting, now, |record| {
+            if let Some(FirstPacket { segment: Some(segment), direction, .. }) = first {
+                record.tcp.advance(direction, segment, SequenceCheck::InWindow);
             }
         })
     }
@@ -158,10 +186,12 @@ impl Table {
         &self,
         new: &NewSession,
         tcp: &TcpSnapshot,
+        accounting: &Accounting,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
         let KeyHash(hash) = self.hash(new.original);
-        self.insert_filled(hash as u32 as usize, new, now, |record| record.tcp.restore(tcp))
+        let worker = hash as u32 as usize;
+        self.insert_filled(worker, new, accounting, now, |record| record.tcp.restore(tcp))
     }
 
     /// Adds a session whose record `complete` finishes before the index names the record.
@@ -169,6 +199,7 @@ impl Table {
         &self,
         worker: usize,
         new: &NewSession,
+        accounting: &Accounting,
         now: Tick,
         complete: impl Fn(&Record),
     ) -> Result<SessionId, InsertError> {
@@ -180,6 +211,9 @@ impl Table {
             let record = &self.records[slot as usize];
             record.fill(new, now);
             complete(record);
+            if let Some(accounts) = &self.accounts {
+                accounts.set(slot, accounting);
+            }
             if let Err(error) = self.enter(slot, new, now) {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
-use crate::nat::table::{InsertError, Lookup, Match};
+use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
@@ -188,7 +188,7 @@ impl Translator {
             Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(lane, &new, miss.first(), miss.now) else {
             return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
         };
         self.release_binding(miss.tuple, &lease, miss.now);
@@ -231,7 +231,7 @@ impl Translator {
             state,
             idle: miss.now.since(adopted.refreshed),
         };
-        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(lane, &new, miss.first(), miss.now) else {
             return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
         };
         self.release_borrowed(tuple, tuple.source, adopted.mapping, miss.now);
@@ -267,7 +267,7 @@ impl Translator {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
             let (original, reply, origin) = (Key::of(tuple), Key::of(reply), SessionKind::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-            match self.insert(lane, &new, miss.segment, miss.now) {
+            match self.insert(lane, &new, miss.first(), miss.now) {
                 Ok(()) => {
                     return Ok(self.forward_match(
                         lane,
@@ -323,7 +323,8 @@ impl Translator {
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let origin = SessionKind::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        Ok(match self.insert(lane, &new, None, miss.now) {
+        let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
+        Ok(match self.insert(lane, &new, first, miss.now) {
             Ok(()) => {
                 let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
                 self.forward_match(lane, &mut miss.packet, &hit, miss.now)
@@ -386,7 +387,8 @@ impl Translator {
     /// Another worker was faster with the very same session: its record serves this packet too.
     fn retry(&self, lane: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
-        match self.table.lookup_and_update(key, self.table.hash(key), miss.segment, miss.now) {
+        let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
+        match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
             Lookup::Hit(hit) => self.forward_match(lane, &mut miss.packet, &hit, miss.now),
             // Gone again already, which takes a whole lifetime; the sender will try again.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
@@ -398,16 +400,16 @@ impl Translator {
         &self,
         lane: &mut WorkerContext,
         new: &NewSession,
-        segment: Option<&Segment>,
+        first: FirstPacket<'_>,
         now: Tick,
     ) -> Result<(), InsertError> {
-        let mut result = self.table.insert(lane.worker, new, segment, now);
+        let mut result = self.table.insert(lane.worker, new, Some(first), now);
         if result == Err(InsertError::Full)
             && let Some(ended) = self.table.evict(lane.worker, now)
         {
             lane.counters.sessions_evicted += 1;
             self.release(&ended, now);
-            result = self.table.insert(lane.worker, new, segment, now);
+            result = self.table.insert(lane.worker, new, Some(first), now);
         }
         if result.is_ok() {
             lane.counters.sessions_created += 1;
@@ -433,6 +435,15 @@ impl Unmatched<'_> {
             Payload::IcmpError(_) | Payload::IcmpOther { .. } => {
                 unreachable!("these have no tuple and never come here")
             }
+        }
+    }
+
+    /// The packet as the opener of a session of which it is the original direction.
+    fn first(&self) -> FirstPacket<'_> {
+        FirstPacket {
+            segment: self.segment,
+            direction: Direction::Original,
+            bytes: self.packet.parsed.length() as u32,
         }
     }
 

@@ -8,6 +8,7 @@
 //! its place in the host's limit. The order in which sessions are imported does not matter.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
+use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
 use crate::nat::table::listing::{Page, TableCursor};
 use crate::nat::table::session::{
@@ -41,6 +42,21 @@ pub struct SessionSnapshot {
     pub idle: Span,
     /// Mappings that the session holds: that of the initiator, that of the responder.
     pub mappings: [Option<MappingSnapshot>; 2],
+    /// Packets and bytes; None if the exporter has no accounting.
+    pub accounting: Option<AccountingSnapshot>,
+}
+
+/// Packets and bytes of a session as plain values, indexed by [`Direction::number`].
+///
+/// [`Direction::number`]: crate::nat::tracking::direction::Direction::number
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountingSnapshot {
+    /// Time since the session began; at most [`Span::MAX`].
+    pub age: Span,
+    /// Packets of each direction.
+    pub packets: [u64; 2],
+    /// Bytes of each direction, IP headers included.
+    pub bytes: [u64; 2],
 }
 
 /// A dynamic mapping as a plain value.
@@ -127,6 +143,9 @@ impl Translator {
             tcp: session.tcp,
             idle: now.since(session.last_seen),
             mappings,
+            accounting: session.accounting.map(|Accounting { start, packets, bytes }| {
+                AccountingSnapshot { age: now.since(start), packets, bytes }
+            }),
         })
     }
 
@@ -160,6 +179,13 @@ impl Translator {
         if kind.initiator.is_inside() {
             self.hosts.restore(original.source.address, now);
         }
+        let accounting = snapshot.accounting.map_or(
+            Accounting::starting(now),
+            |AccountingSnapshot { age, packets, bytes }| {
+                let start = Tick(now.0.wrapping_sub(age.0));
+                Accounting { start, packets, bytes }
+            },
+        );
         for (external, remote) in peers(snapshot) {
             self.mappings.add_peer(original.protocol, external, remote);
         }
@@ -171,7 +197,7 @@ impl Translator {
             state,
             idle,
         };
-        self.table.restore(&new, &snapshot.tcp, now).map_err(|error| {
+        self.table.restore(&new, &snapshot.tcp, &accounting, now).map_err(|error| {
             let (origin, reason) = (kind, EndReason::Requested);
             let ended =
                 EndedSession { original: original_key, reply: reply_key, origin, uplink, reason };
@@ -195,6 +221,7 @@ impl Translator {
             tcp: snapshot.tcp,
             last_seen: now,
             deadline: now,
+            accounting: None,
         };
         let mut external = session.external_endpoints().into_iter().flatten();
         external.all(|end| self.external(end.address).is_some_and(|it| it.uplink == uplink))

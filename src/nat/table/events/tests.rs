@@ -1,11 +1,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
 use super::*;
 use crate::nat::policy::limits::Limits;
 use crate::nat::table::key::Key;
+use crate::nat::table::listing::TableCursor;
 use crate::nat::table::session::{NewSession, SessionId, SessionKind};
-use crate::nat::table::session_table::Table;
+use crate::nat::table::session_table::{FirstPacket, Table};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
@@ -36,14 +40,19 @@ fn segment(flags: u8, sequence: u32, acknowledgement: u32) -> Segment {
     Segment { flags, sequence, acknowledgement, window: 1000, payload: 0, scale: None }
 }
 
+/// A packet that opens a session.
+fn first(segment: &Segment) -> FirstPacket<'_> {
+    FirstPacket { segment: Some(segment), direction: Direction::Original, bytes: 0 }
+}
+
 /// Completes the handshake of a session.
 fn handshake(table: &Table, new: &NewSession, now: Tick) -> SessionId {
-    let id = table.insert(0, new, Some(&segment(0x02, 1000, 0)), now).expect("room");
+    let id = table.insert(0, new, Some(first(&segment(0x02, 1000, 0))), now).expect("room");
     for (key, flags, sequence, acknowledgement) in
         [(new.reply, 0x12, 3000, 1001), (new.original, 0x10, 1001, 3001)]
     {
         let segment = segment(flags, sequence, acknowledgement);
-        table.lookup_and_update(key, table.hash(key), Some(&segment), now);
+        table.lookup_and_update(key, table.hash(key), Some(&segment), 0, now);
     }
     id
 }
@@ -67,7 +76,7 @@ fn a_subscriber_learns_of_beginning_handshake_and_end_once_each() {
     assert_eq!(received(&events), [(id, Opened), (id, Established)]);
     // More data is no news, and neither is a session that is not added.
     let data = segment(0x18, 1001, 3001);
-    table.lookup_and_update(new.original, table.hash(new.original), Some(&data), Tick(6));
+    table.lookup_and_update(new.original, table.hash(new.original), Some(&data), 0, Tick(6));
     assert!(table.insert(0, &new, None, Tick(6)).is_err());
     assert_eq!(received(&events), []);
     table.end(id, EndReason::Requested, Tick(7));
@@ -102,6 +111,14 @@ fn a_slow_subscriber_loses_events_and_knows_how_many() {
     assert!(!table.subscribers.any());
 }
 
+/// A session of one of the two pools.
+fn random_session(table: &Table, random: &mut StdRng) -> Option<SessionId> {
+    let from = TableCursor { pool: random.random_range(0..2), record: random.random_range(0..3) };
+    let mut found = None;
+    table.list(from, 1, |session| found = Some(session.id));
+    found
+}
+
 /// Two workers open, answer and end the same few sessions. Each session's events come in order.
 #[test]
 fn events_of_a_session_keep_their_order_while_workers_race() {
@@ -112,19 +129,29 @@ fn events_of_a_session_keep_their_order_while_workers_race() {
         for worker in 0..2usize {
             let table = &table;
             scope.spawn(move || {
+                let mut random = StdRng::seed_from_u64(worker as u64);
                 for step in 0..40_000u32 {
-                    let new = session((step.wrapping_mul(7 + worker as u32) % 8) as u16 % TUPLES);
+                    let new = session(random.random_range(0..TUPLES));
                     let now = Tick(step);
-                    match step % 5 {
-                        0 => drop(table.insert(worker, &new, Some(&segment(0x02, 1000, 0)), now)),
-                        1 => drop(table.evict(worker, now)),
+                    match random.random_range(0..10) {
+                        0..4 => {
+                            let syn = segment(0x02, 1000, 0);
+                            drop(table.insert(worker, &new, Some(first(&syn)), now));
+                        }
+                        4..8 => {
+                            for (key, segment) in [
+                                (new.reply, segment(0x12, 3000, 1001)),
+                                (new.original, segment(0x10, 1001, 3001)),
+                            ] {
+                                let hash = table.hash(key);
+                                table.lookup_and_update(key, hash, Some(&segment), 0, now);
+                            }
+                        }
+                        8 => drop(table.evict(worker, now)),
                         _ => {
-                            let (key, segment) = if step % 5 == 2 {
-                                (new.reply, segment(0x12, 3000, 1001))
-                            } else {
-                                (new.original, segment(0x10, 1001, 3001))
-                            };
-                            table.lookup_and_update(key, table.hash(key), Some(&segment), now);
+                            if let Some(found) = random_session(table, &mut random) {
+                                table.end(found, EndReason::Requested, now);
+                            }
                         }
                     }
                 }

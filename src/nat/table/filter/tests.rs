@@ -27,6 +27,7 @@ fn session(kind: SessionKind, original: [Endpoint; 2], reply: [Endpoint; 2]) -> 
         tcp: TcpSnapshot::default(),
         last_seen: Tick(0),
         deadline: Tick(0),
+        accounting: None,
     }
 }
 

@@ -56,6 +56,7 @@ fn translator((mapping, filtering, overlapping): Behaviour, seed: u64, now: Tick
             ..Limits::new(inside).timeouts
         },
         sessions: 256,
+        accounting: true,
         sessions_per_host: NonZeroU32::new(100),
         ..Limits::new(inside)
     };
