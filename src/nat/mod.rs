@@ -33,6 +33,7 @@
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
+mod context;
 mod counters;
 mod event_channel;
 mod fragments;
@@ -46,6 +47,7 @@ mod translate;
 mod translator;
 mod verdict;
 
+pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
 pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
@@ -69,11 +71,10 @@ pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
-pub use translate::fast_path::Packet;
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
 };
-pub use translator::{Translator, WorkerContext};
+pub use translator::Translator;
 pub use verdict::{DropReason, Verdict};

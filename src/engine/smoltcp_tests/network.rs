@@ -17,8 +17,8 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use crate::engine::scenarios::{E1, S1, Setup, Stage};
-use crate::io::Offload;
 use crate::nat::{State, TableCursor};
+use crate::packet::Offload;
 use crate::time::Span;
 
 /// What the links do to packets, as probabilities.

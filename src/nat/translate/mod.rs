@@ -1,5 +1,6 @@
 //! What becomes of each packet.
 
+pub(crate) mod batch;
 pub(crate) mod binding;
 pub(crate) mod bypass;
 pub(crate) mod delayed_reject;

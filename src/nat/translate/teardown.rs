@@ -6,12 +6,13 @@
 //!
 //! [`NotificationQueue`]: crate::nat::state::notifications::NotificationQueue
 
+use crate::nat::context::WorkerContext;
 use crate::nat::table::session::SessionInfo;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::nat::tracking::tcp_window::TcpSequences;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::packet::{ChecksumMode, IcmpErrorKind, TcpFlags, Tuple, builder, icmp_error, parse};
 
 /// Whole IPv4 packets.
@@ -24,13 +25,13 @@ impl Translator {
     }
 
     /// Leaves some of what waits in [`WorkerContext::outbox`]. One worker does it for all.
-    pub(crate) fn send_notifications(&self, lane: &mut WorkerContext) {
-        if lane.worker != 0 || self.notifications.is_empty() {
+    pub(crate) fn send_notifications(&self, context: &mut WorkerContext) {
+        if context.worker != 0 || self.notifications.is_empty() {
             return;
         }
         let packets = self.notifications.take(BATCH_SIZE);
-        lane.counters.failover_notifications += packets.len() as u64;
-        lane.outbox.extend(packets);
+        context.counters.failover_notifications += packets.len() as u64;
+        context.outbox.extend(packets);
     }
 
     /// Notifications to the inside endpoint about the end of a session; empty where the protocol has no
