@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::nat::context::WorkerContext;
 use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
 use crate::nat::policy::port_range::PortRange;
 use crate::nat::policy::rules::{
@@ -13,7 +14,6 @@ use crate::nat::policy::rules::{
 use crate::nat::seed::Seed;
 use crate::nat::table::filter::Filter;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::WorkerContext;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, TcpFlags, builder, parse};
 
