@@ -78,13 +78,20 @@ fn tuples(packets: &[Vec<u8>]) -> Vec<Tuple> {
 fn a_capture_of_the_inside_becomes_one_of_the_outside() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("inside.pcap");
-    let question = |port| builder::tuple(Protocol::UDP, ([10, 0, 0, 5], port), ([192, 0, 2, 1], 53));
+    let question =
+        |port| builder::tuple(Protocol::UDP, ([10, 0, 0, 5], port), ([192, 0, 2, 1], 53));
     let packets = [
         (1, builder::udp(question(5000), b"one")),
         (2, builder::udp(question(5000), b"two")),
         // Long after the timeout: the mapping is gone.
         (900, builder::udp(question(5000), b"three")),
-        (901, builder::udp(builder::tuple(Protocol::UDP, ([10, 0, 1, 1], 1), ([192, 0, 2, 1], 1)), b"")),
+        (
+            901,
+            builder::udp(
+                builder::tuple(Protocol::UDP, ([10, 0, 1, 1], 1), ([192, 0, 2, 1], 1)),
+                b"",
+            ),
+        ),
     ];
     write(&input, DataLink::RAW, &packets);
     let (sent, summary) = translate(&input, &["--seed", "1"]);
@@ -102,7 +109,8 @@ fn a_capture_of_the_inside_becomes_one_of_the_outside() {
 fn an_ethernet_capture_of_the_outside_reaches_the_published_server() {
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("outside.pcap");
-    let to = |port| builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 4000), ([203, 0, 113, 10], port));
+    let to =
+        |port| builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 4000), ([203, 0, 113, 10], port));
     let frame = |packet: Vec<u8>, kind: [u8; 2]| [&[0; 12][..], &kind, &packet].concat();
     let syn = |port| builder::tcp(to(port), TcpFlags::SYN, 1, 0, &[], b"");
     let packets = [

@@ -5,9 +5,7 @@ use natbox::nat::{
     Decision, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, PortRange, Query, Seed,
     Translator, WorkerContext,
 };
-use natbox::packet::{
-    ChecksumMode, Protocol, QueryKind, TcpFlags, VecFrames, builder, parse,
-};
+use natbox::packet::{ChecksumMode, Protocol, QueryKind, TcpFlags, VecFrames, builder, parse};
 use natbox::time::{Span, Tick};
 
 /// Hosts inside, external addresses, remote hosts, and addresses that are none of these.
@@ -87,7 +85,11 @@ fn translator(input: &mut Input<'_>, now: Tick) -> Translator {
         policy.forwards.push(Forward {
             name: "server".into(),
             uplink: 0,
-            protocol: if switches & 64 == 0 { ForwardProtocol::TcpUdp } else { ForwardProtocol::Any },
+            protocol: if switches & 64 == 0 {
+                ForwardProtocol::TcpUdp
+            } else {
+                ForwardProtocol::Any
+            },
             address: ADDRESSES[2].into(),
             ports: if switches & 64 == 0 { PortRange::single(40_001) } else { PortRange::ALL },
             to_address: ADDRESSES[0].into(),
@@ -117,7 +119,7 @@ fn packet(input: &mut Input<'_>) -> Vec<u8> {
         }
         4 => {
             let quoted = builder::udp(tuple(Protocol::UDP).reversed(), b"payload");
-            builder::icmp_error(from.0.into(), to.0.into(), (3, input.byte() % 16), &quoted)
+            builder::icmp_error(3, input.byte() % 16, from.0.into(), to.0.into(), &quoted)
         }
         5 => {
             let whole = builder::udp(tuple(Protocol::UDP), &[0; 100]);

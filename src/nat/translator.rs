@@ -73,7 +73,10 @@ impl Translator {
         let maps = secrets.maps;
         let idle_timeouts =
             IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh);
-        let table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        let mut table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        if limits.accounting {
+            table = table.with_accounting()?;
+        }
         let forwards = Forwards::new(&policy.forwards);
         let hosts = HostLimiter::new(limits.sessions_per_host, limits.new_sessions_per_host, maps);
         let fragments = Fragments::new(limits.fragments, limits.timeouts.fragment, maps);
@@ -200,16 +203,17 @@ impl Translator {
         self.limits.inside.iter().any(|prefix| prefix.contains(&address))
     }
 
-    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
-    /// published of it.
-    pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
+    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for its
+    /// forwards. None: forwards publish every address of the uplink whole.
+    pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Option<Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
         if let Some(published) =
             self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
         {
-            return published;
+            return Some(published);
         }
-        addresses[(self.host_hash(host) >> 32) as usize % addresses.len()]
+        let place = ((self.host_hash(host) >> 32) as usize).checked_rem(addresses.len())?;
+        Some(addresses[place])
     }
 
     /// The external addresses on which a mapping of an inside host may be made, best first.
@@ -221,7 +225,7 @@ impl Translator {
         let addresses = &self.dynamic[usize::from(uplink)];
         let own = self.external_address(uplink, host);
         let others = if self.limits.paired_soft { &addresses[..] } else { &[] };
-        std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
+        own.into_iter().chain(others.iter().copied().filter(move |other| Some(*other) != own))
     }
 
     pub(super) fn host_hash(&self, host: Ipv4Addr) -> u64 {

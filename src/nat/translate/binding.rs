@@ -85,7 +85,7 @@ impl Translator {
     ) -> Result<BorrowedMapping, DropReason> {
         let mut adopted =
             self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        adopted.refreshed = self.refreshed(protocol, &adopted, now);
+        adopted.refreshed = self.refreshed(protocol, adopted.refreshed, now);
         match self.admit(protocol, external, remote, adopted.refreshed, now) {
             Ok(()) => {
                 // A remote endpoint that is let in may be answered, and sessions of the inside are what permits.
@@ -100,14 +100,9 @@ impl Translator {
     }
 
     /// The time at which a mapping counts as last refreshed when a packet comes over it now.
-    pub(crate) fn refreshed(
-        &self,
-        protocol: Protocol,
-        mapping: &BorrowedMapping,
-        now: Tick,
-    ) -> Tick {
+    pub(crate) fn refreshed(&self, protocol: Protocol, refreshed: Tick, now: Tick) -> Tick {
         let refreshes = self.limits.inbound_refresh || protocol != Protocol::UDP;
-        if refreshes { now } else { mapping.refreshed }
+        if refreshes { now } else { refreshed }
     }
 
     /// Checks whether filtering lets `remote` in over the mapping at an external endpoint.

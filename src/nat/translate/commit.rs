@@ -3,7 +3,7 @@
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::NewSession;
-use crate::nat::table::{InsertError, Lookup, Match};
+use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::{Decision, Opening, Path};
@@ -99,7 +99,8 @@ impl Translator {
     /// Another worker was faster with the very same session: its record serves this packet as well.
     pub(crate) fn retry(&self, context: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
-        match self.table.lookup_and_update(key, self.table.hash(key), miss.segment, miss.now) {
+        let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
+        match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
             Lookup::Hit(hit) => self.forward_match(context, &mut miss.packet, &hit, miss.now),
             // The session has ended already, which takes a whole lifetime. The sender tries again.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
@@ -111,21 +112,32 @@ impl Translator {
         &self,
         context: &mut WorkerContext,
         new: &NewSession,
-        segment: Option<&Segment>,
+        first: FirstPacket<'_>,
         now: Tick,
     ) -> Result<(), InsertError> {
-        let mut result = self.table.insert(context.worker, new, segment, now);
+        let mut result = self.table.insert(context.worker, new, Some(first), now);
         if result == Err(InsertError::Full)
             && let Some(ended) = self.table.evict(context.worker, now)
         {
             context.counters.sessions_evicted += 1;
             self.release(&ended, now);
-            result = self.table.insert(context.worker, new, segment, now);
+            result = self.table.insert(context.worker, new, Some(first), now);
         }
         if result.is_ok() {
             context.counters.sessions_created += 1;
         }
         result.map(drop)
+    }
+}
+
+impl Unmatched<'_> {
+    /// The packet as the opener of a session of which it is the original direction.
+    pub(crate) fn first(&self) -> FirstPacket<'_> {
+        FirstPacket {
+            segment: self.segment,
+            direction: Direction::Original,
+            bytes: self.packet.parsed.length() as u32,
+        }
     }
 }
 

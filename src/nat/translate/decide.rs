@@ -318,7 +318,7 @@ impl Translator {
         };
         let external = match published {
             Some((_, endpoint)) => ExternalEndpoint::Published(endpoint),
-            None => self.dynamic_endpoint(tuple, uplink),
+            None => self.dynamic_endpoint(tuple, uplink)?,
         };
         Ok(Decision::Open(Opening { tuple, uplink, state, path: Path::Outbound { external } }))
     }
@@ -371,7 +371,7 @@ impl Translator {
             Some((published, endpoint)) if published == uplink => {
                 ExternalEndpoint::Published(endpoint)
             }
-            Some(_) | None => self.dynamic_endpoint(tuple, uplink),
+            Some(_) | None => self.dynamic_endpoint(tuple, uplink)?,
         };
         Ok(Decision::Open(Opening {
             tuple,
@@ -400,10 +400,13 @@ impl Translator {
                 false => DropReason::NoMapping,
             }
         })?;
-        let mapping =
-            self.mappings.peek(protocol, destination, source).ok_or(DropReason::NoMapping)?;
-        self.admit(protocol, destination, source, self.refreshed(protocol, &mapping, now), now)?;
-        let path = Path::Mapping { inside: mapping.inside };
+        let mapping = self
+            .mappings
+            .at_external(protocol, destination, source)
+            .ok_or(DropReason::NoMapping)?;
+        let refreshed = self.refreshed(protocol, mapping.refreshed, now);
+        self.admit(protocol, destination, source, refreshed, now)?;
+        let path = Path::Mapping { inside: mapping.key.inside };
         Ok(Decision::Open(Opening { tuple: query.tuple, uplink: external.uplink, state, path }))
     }
 
@@ -449,12 +452,13 @@ impl Translator {
         }
     }
 
-    fn dynamic_endpoint(&self, tuple: Tuple, uplink: u8) -> ExternalEndpoint {
-        if has_ports(tuple.protocol) {
-            ExternalEndpoint::Mapping
-        } else {
-            ExternalEndpoint::Address(self.external_address(uplink, tuple.source.address))
-        }
+    fn dynamic_endpoint(&self, tuple: Tuple, uplink: u8) -> Result<ExternalEndpoint, DropReason> {
+        let address = self.external_address(uplink, tuple.source.address);
+        let address = address.ok_or(DropReason::PortsExhausted)?;
+        Ok(match has_ports(tuple.protocol) {
+            true => ExternalEndpoint::Mapping,
+            false => ExternalEndpoint::Address(address),
+        })
     }
 
     /// Reports whether the source of a tuple is a server that is published in more than one place.

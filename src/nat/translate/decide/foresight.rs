@@ -42,14 +42,15 @@ impl Translator {
             }
             Path::Hairpin { external, server: None } => {
                 // A new mapping has a port that no filter knows.
-                let remote = self.present_endpoint(opening, external).unwrap_or_else(|| {
-                    Endpoint::new(self.external_address(opening.uplink, tuple.source.address), 0)
-                });
-                let mapping = self.mappings.peek(protocol, tuple.destination, remote);
+                let address = || self.external_address(opening.uplink, tuple.source.address);
+                let unknown_port = || address().map(|address| Endpoint::new(address, 0));
+                let remote = self.present_endpoint(opening, external).or_else(unknown_port);
+                let remote = remote.ok_or(DropReason::PortsExhausted)?;
+                let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
                 let mapping = mapping.ok_or(DropReason::NoMapping)?;
-                let refreshed = self.refreshed(protocol, &mapping, now);
+                let refreshed = self.refreshed(protocol, mapping.refreshed, now);
                 self.admit(protocol, tuple.destination, remote, refreshed, now)?;
-                self.reply_is_free(opening, mapping.inside, external, now)
+                self.reply_is_free(opening, mapping.key.inside, external, now)
             }
             // The source port of a client makes room for another session; other protocols have none.
             Path::Forward { server } if !has_ports(protocol) => {
@@ -89,12 +90,10 @@ impl Translator {
         match external {
             ExternalEndpoint::Published(endpoint) => Some(endpoint),
             ExternalEndpoint::Address(address) => Some(Endpoint::new(address, 0)),
-            ExternalEndpoint::Mapping => self.mappings.external(self.mappings.key(
-                protocol,
-                opening.uplink,
-                source,
-                destination,
-            )),
+            ExternalEndpoint::Mapping => {
+                let key = self.mappings.key(protocol, opening.uplink, source, destination);
+                self.mappings.by_key(key).map(|mapping| mapping.external)
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ impl Translator {
         let reply = Tuple { protocol, source: borrowed.inside, destination: source };
         let idle = miss.now.since(borrowed.refreshed);
         let new = NewSession { idle, ..opening.session(reply) };
-        let Err(error) = self.insert(context, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
@@ -52,7 +52,7 @@ impl Translator {
         for _ in 0..CONFLICT_TRIES {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
             let new = opening.session(reply);
-            match self.insert(context, &new, miss.segment, miss.now) {
+            match self.insert(context, &new, miss.first(), miss.now) {
                 Ok(()) => {
                     let hit = initial_match(&new);
                     return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
@@ -73,7 +73,7 @@ impl Translator {
 
     /// Ends the tentative session that a server has opened with this tuple. Returns false if there is none.
     fn replace_tentative(&self, original: Key, now: Tick) -> bool {
-        let ended = self.table.end_tentative(original);
+        let ended = self.table.end_tentative(original, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 }

@@ -3,7 +3,7 @@
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::NewSession;
-use crate::nat::table::{InsertError, Match};
+use crate::nat::table::{FirstPacket, InsertError, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::translate::binding::Binding;
 use crate::nat::translate::commit::{Unmatched, initial_match};
@@ -56,7 +56,7 @@ impl Translator {
         let protocol = miss.tuple.protocol;
         let new =
             opening.session(Tuple { protocol, source: target, destination: binding.external });
-        let Err(error) = self.insert(context, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
             let hit = initial_match(&new);
             return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
         };
@@ -80,7 +80,8 @@ impl Translator {
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let new = NewSession { original, reply, ..opening.session(miss.tuple) };
-        match self.insert(context, &new, None, miss.now) {
+        let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
+        match self.insert(context, &new, first, miss.now) {
             Ok(()) => {
                 let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
                 self.forward_match(context, &mut miss.packet, &hit, miss.now)
