@@ -1,5 +1,6 @@
 //! Decides about a packet that might come: the miss path's decision, and what its commit would find.
 
+use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::table::key::Key;
 use crate::nat::translate::decide::{
     Decision, ExternalEndpoint, Opening, Path, Query, Rewrite, has_ports,
@@ -48,8 +49,13 @@ impl Translator {
                 let remote = remote.ok_or(DropReason::PortsExhausted)?;
                 let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
                 let mapping = mapping.ok_or(DropReason::NoMapping)?;
-                let refreshed = self.refreshed(protocol, mapping.refreshed, now);
-                self.admit(protocol, tuple.destination, remote, refreshed, now)?;
+                // A host that sends to its own mapping refreshes the mapping, and is a peer of the mapping.
+                let is_own = remote == tuple.destination;
+                let refreshed =
+                    if is_own { now } else { self.refreshed(protocol, mapping.refreshed, now) };
+                if !is_own || self.limits.filtering != EndpointDependence::AddressDependent {
+                    self.admit(protocol, tuple.destination, remote, refreshed, now)?;
+                }
                 self.reply_is_free(opening, mapping.key.inside, external, now)
             }
             // The source port of a client makes room for another session; other protocols have none.

@@ -235,7 +235,7 @@ fn fits(opening: &Opening, out: Tuple) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn a_packet_is_treated_as_it_was_decided(
