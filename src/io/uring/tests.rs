@@ -29,7 +29,11 @@ fn receive(io: &mut UringIo, count: usize) -> Vec<Vec<u8>> {
     let (mut packets, started) = (Vec::new(), Instant::now());
     while packets.len() < count {
         let frames = io.receive(Duration::from_secs(1)).expect("alive");
-        assert!(started.elapsed() < Duration::from_secs(20), "{} of {count} arrived", packets.len());
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{} of {count} arrived",
+            packets.len()
+        );
         let mut bytes = 0;
         for index in 0..frames {
             assert!(bytes < BYTE_BUDGET);
