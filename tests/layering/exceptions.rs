@@ -42,8 +42,6 @@ pub(crate) const LONG_FILES: &[&str] = &[
 
 /// File and function.
 pub(crate) const LONG_FUNCTIONS: &[&str] = &[
-    "benches/comparison/main.rs main",
-    "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
     "src/host/apply/compare.rs compare",
     "src/host/doctor/checks/box_checks.rs passages",
