@@ -157,7 +157,7 @@ async fn run_box(
         mapping_log::start(&config.name, nat.log_mappings(mapping_log::ROOM))
             .map_err(|source| RunError::System { doing: "starting the mapping log", source })?;
     }
-    nat.exclude_ports(&prepared.facts().listening_ports()?);
+    nat.exclude_ports(&host::listening_ports(prepared.facts())?);
     let (engine, io) = start_engine(config, tun.queues, nat)?;
     let tun_status =
         TunStatus { name: tun.name.clone(), io: io.to_owned(), offload: tun.offload.to_string() };
@@ -225,7 +225,7 @@ async fn run_box(
                     SignalAction::Reload => drop(source.reloader.reload()),
                 },
                 now = looks.tick() => exhaustion.check(&source.totals().drops, now.into_std(), &events),
-                _ = listeners.tick() => match applied.facts().listening_ports() {
+                _ = listeners.tick() => match host::listening_ports(applied.facts()) {
                     Ok(ports) => nat.load().exclude_ports(&ports),
                     Err(error) => tracing::warn!(%error, "ports of the host may be given away"),
                 },
