@@ -17,12 +17,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use natbox::engine::Pipeline;
-use natbox::io::BATCH;
-use natbox::nat::Translator;
+use natbox::nat::{Seed, Translator};
+use natbox::packet::BATCH;
 use natbox::packet::TcpFlags;
 use natbox::time::Span;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use support::scene::{
@@ -180,10 +178,11 @@ fn longest_batch() -> Value {
     let mut worst = Vec::new();
     let mut means = Vec::new();
     for _ in 0..5 {
+        let (limits, policy) = settings(ending + beginning);
         let nat =
-            Arc::new(Translator::new(settings(ending + beginning), 1, START).expect("memory"));
-        let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(1));
-        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
+            Arc::new(Translator::new(limits, policy, 1, Seed::from(1), START).expect("memory"));
+        let context = nat.worker(0);
+        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), context);
         let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
         let count = ending.next_multiple_of(BATCH as u32);
         let mut io = replay((0..count).map(syn).collect());

@@ -27,7 +27,7 @@ mod support;
 /// In the second-level cache; far beyond the third.
 const SIZES: [u32; 2] = [10_000, 1_000_000];
 /// Packets looked up together: the engine's batch.
-const BATCH: usize = natbox::io::BATCH;
+const BATCH: usize = natbox::packet::BATCH;
 /// Sessions inserted between two looks at the clock.
 const CHUNK: usize = 4096;
 const START: Tick = Tick(0);
@@ -43,7 +43,7 @@ fn idle_timeouts() -> IdleTimeouts {
         udp_dns: SHORT,
         icmp: SHORT,
         fragment: SHORT,
-        port_reuse_delay: Span::seconds(0),
+        port_reuse_delay: None,
     })
 }
 

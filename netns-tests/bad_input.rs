@@ -1,4 +1,4 @@
-//! What cannot work is refused: one message that says what to do, the right exit code, and the host untouched.
+//! Wrong input: one message that names the remedy, the right exit code, and an unchanged host.
 
 use std::fs;
 
@@ -7,11 +7,12 @@ use tun_tap::{Iface, Mode};
 
 use crate::single_box::{Config, Published, SingleBox, eventually};
 
-/// The user's error, and the environment's trouble (design of the command line).
+/// Exit codes of a user error and of an environment error.
 const USER: i32 = 1;
 const ENVIRONMENT: i32 = 2;
 
-/// Runs with a configuration behind a command; checks code, words and host.
+/// Runs a configuration behind a command. Asserts the exit code, the words of the message, and an
+/// unchanged host.
 #[track_caller]
 fn assert_refused(scene: &SingleBox, before: &[&str], config: &Config, code: i32, words: &[&str]) {
     let state = scene.host_state();
@@ -105,7 +106,7 @@ fn an_interface_that_is_down_is_named_with_the_command_that_mends_it() {
 fn what_another_natbox_has_is_refused_and_it_goes_on() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
-    // Two legs that nobody has yet.
+    // Two further interfaces, free of other instances.
     scene.lab.veth(7, (&scene.natbox, "wan1"), (&scene.net, "eth1")).unwrap();
     scene.lab.veth(8, (&scene.natbox, "lan1"), (&scene.net, "eth2")).unwrap();
     let running = scene.start(&scene.config());
@@ -131,7 +132,7 @@ fn what_another_natbox_has_is_refused_and_it_goes_on() {
         }
         assert_refused(&scene, &[], &config, USER, &[name, "taken by natbox", &pid]);
     }
-    // The one that was there first has not noticed.
+    // The first instance still works.
     scene.assert_traffic();
     running.stop(Signal::TERM);
 }
@@ -139,7 +140,7 @@ fn what_another_natbox_has_is_refused_and_it_goes_on() {
 #[test]
 fn a_name_that_another_program_took_for_its_device_is_refused() {
     let scene = SingleBox::new(Published::OnLink);
-    // A program that is attached to it.
+    // A program attached to the device.
     let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
     assert_refused(
         &scene,
@@ -149,10 +150,11 @@ fn a_name_that_another_program_took_for_its_device_is_refused() {
         &["tun.name", "nb0", "taken", "choose another"],
     );
     drop(foreign);
-    // A device that stays without one; what is not a TUN at all.
+    // A persistent device without a program, and a device that is no TUN.
     for (workers, multi_queue) in [("1", &[] as &[&str]), ("2", &["multi_queue"])] {
         let add = [&["tuntap", "add", "dev", "nb0", "mode", "tun"], multi_queue].concat();
-        // A child that another test started at the wrong moment may still hold the foreign program's file.
+        // A child that another test started at the wrong moment may still hold the foreign
+        // program's file.
         eventually("the name is free again", || scene.natbox.ip(&add).ok());
         let config = Config { workers: workers.into(), ..scene.config() };
         assert_refused(&scene, &[], &config, USER, &["tun.name", "nb0", "taken"]);
@@ -168,7 +170,7 @@ fn without_privilege_the_message_says_which_is_needed() {
     let scene = SingleBox::new(Published::OnLink);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let capability = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
-    // A socket that anybody may make, so that it is not what fails first.
+    // A directory that is writable for everyone, so that the socket does not fail first.
     let open = scene.lab.directory().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
@@ -204,7 +206,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         ENVIRONMENT,
         &["/dev/net/tun is missing", "modprobe tun"],
     );
-    // A node without a driver behind it.
+    // A device node without a driver.
     let script = scene.write(
         "fake",
         "mount -t tmpfs none /dev/net && mknod /dev/net/tun c 10 254 && exec \"$@\"\n",
@@ -222,7 +224,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
 #[test]
 fn an_unusable_socket_path_is_named() {
     let scene = SingleBox::new(Published::OnLink);
-    // Root may write anywhere but where nobody can.
+    // Even root cannot make files there.
     let config = Config { socket: "/proc/natbox.sock".into(), ..scene.config() };
     assert_refused(
         &scene,
@@ -258,7 +260,7 @@ fn an_unwritable_journal_stops_the_start() {
     let scene = SingleBox::new(Published::OnLink);
     let script = scene.write("read-only", "mount -t tmpfs -o ro none /run/natbox && exec \"$@\"\n");
     let read_only = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
-    // The configuration lies below /run/natbox as well.
+    // The lab's own configuration lies below /run/natbox, which the mount hides.
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("natbox.yaml");
     let config = Config { socket: directory.path().join("natbox.sock"), ..scene.config() };

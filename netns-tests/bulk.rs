@@ -1,4 +1,4 @@
-//! iperf3 between clients and servers: much data in either direction, TCP and UDP.
+//! iperf3 between clients and servers: bulk data in both directions, TCP and UDP.
 
 use std::net::SocketAddrV4;
 
@@ -71,7 +71,7 @@ fn uploads_downloads_and_datagrams_flow_over_both_uplinks_at_once() -> Result<()
             };
             let bytes =
                 sum["bytes"].as_u64().with_context(|| format!("{kind}: no sum in {report}"))?;
-            // A tenth of what is asked for at least; the machine may be busy.
+            // At least a tenth of the requested amount, because the machine may be busy.
             ensure!(bytes > 250_000, "{kind}: {bytes} bytes");
             if let Some(lost) = sum["lost_percent"].as_f64() {
                 ensure!(lost < 10.0, "{kind}: {lost} % lost");

@@ -1,5 +1,5 @@
-//! `natbox demo` from the outside. Each demo here has a network namespace list and a `/run/natbox` of its own only by
-//! its unique names, so that these tests may run beside any other.
+//! `natbox demo` as a process. Only the unique names separate the namespaces and files of
+//! concurrent demos, so that these tests can run beside any other.
 
 use std::fs;
 use std::io::Read as _;
@@ -24,7 +24,7 @@ fn demo(arguments: &[&str]) -> Result<Child> {
     command.spawn().context("start natbox demo")
 }
 
-/// What a demo with this pid has set up: its namespaces, journal and directory.
+/// Returns the namespaces, the journal and the directory of the demo with this pid.
 fn traces(pid: u32) -> Vec<PathBuf> {
     let name = format!("nbdemo-{pid}-");
     let directories =
@@ -33,7 +33,7 @@ fn traces(pid: u32) -> Vec<PathBuf> {
     entries.filter(|path| path.to_string_lossy().contains(&name)).collect()
 }
 
-/// Processes whose command line names what this demo has set up.
+/// Returns the processes whose command line names a file of this demo.
 fn processes(pid: u32) -> Vec<u32> {
     let name = format!("/nbdemo-{pid}-");
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -95,7 +95,7 @@ fn the_demo_reports_that_two_uplinks_add_up() -> Result<()> {
 
 #[test]
 fn the_demo_of_the_three_legged_box_reports_that_its_uplinks_add_up() -> Result<()> {
-    // Options before the word and behind it.
+    // Options before and after the scenario's name.
     let demo = demo(&["--json", "three-legged", "--rate", "40", "--seconds", "2"])?;
     let pid = demo.id();
     let output = demo.wait_with_output()?;
@@ -139,7 +139,7 @@ fn the_demo_of_a_failing_uplink_reports_that_only_its_own_sessions_noticed() -> 
     );
     ensure!(number("failed_requests_on_surviving_line")? == 0.0, "{report}");
     ensure!(number("requests_on_surviving_line")? > 100.0, "{report}");
-    // Not before two of the three intervals are over.
+    // Two of the three intervals must pass first.
     let seconds = number("seconds_to_new_line")?;
     ensure!((2.0..number("seconds_wanted")? + 0.4).contains(&seconds), "{report}");
     ensure!(
@@ -171,7 +171,7 @@ fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
     wait_until_boxes_run(pid)?;
     ensure!(!traces(pid).is_empty(), "there must be something to clean up");
     killed.kill()?;
-    // At once: the kernel has not done with the killed one yet.
+    // Starts at once, while the kernel still ends the killed process.
     let mut next = demo(&["--rate", "20", "--seconds", "1"])?;
     killed.wait()?;
     let mut text = String::new();
@@ -181,7 +181,8 @@ fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
     Ok(())
 }
 
-/// A lab that is killed between starting a process and noting it: the process went on in a namespace without a name.
+/// A lab was killed between the start of a process and its journal entry. The process ran on in a
+/// namespace without a name.
 #[test]
 fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -> Result<()> {
     let stem = format!("nbunnoted-{}-0", std::process::id());
@@ -200,7 +201,7 @@ fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -
         format!("{{\"namespace\":\"{namespace}\"}}\n"),
     )?;
     let _lab = Lab::new("nbnext")?;
-    // Another test's lab may be at it just now.
+    // The lab of another test may sweep at the same time.
     wait_for("the sleeper's end", || Ok(sleeper.try_wait()?))?;
     wait_for("the namespace's end", || {
         Ok((!Path::new("/run/netns").join(&namespace).exists()).then_some(()))

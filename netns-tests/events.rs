@@ -1,4 +1,4 @@
-//! `natbox events`: what happens to a box is told in order, to whoever follows and to whoever comes later.
+//! `natbox events`: followers and later readers get the events in order.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use natbox::control::{Event, EventKind};
+use natbox::api::{Event, EventKind};
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::ThreeLeggedPlan;
 use rustix::process::Signal;
@@ -20,7 +20,7 @@ fn events(natbox: &NatBox, arguments: &[&str]) -> Command {
     command
 }
 
-/// A follower, and what it prints. It ends with its box.
+/// A process `natbox events --follow` and its output. The process ends with its box.
 struct Follower {
     process: Child,
     lines: BufReader<ChildStdout>,
@@ -80,8 +80,11 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     let recent = output(events(&natbox, &[]))?;
     let told: Vec<&str> = recent.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
     ensure!(told.len() == 6, "{recent}");
-    ensure!(told[0] == format!("{name} is ready") && told[4] == "line isp2 is healthy", "{recent}");
-    ensure!(told[2].starts_with("line isp2 has failed: no carrier"), "{recent}");
+    ensure!(
+        told[0] == format!("{name} is ready") && told[4] == "uplink isp2 is healthy",
+        "{recent}"
+    );
+    ensure!(told[2].starts_with("uplink isp2 failed: no carrier"), "{recent}");
 
     natbox.process().signal(Signal::TERM)?;
     ensure!(follower.next()? == EventKind::Stopping { signal: "TERM".to_owned() });

@@ -1,4 +1,5 @@
-//! One box with two lines: a line fails, drains, comes back, or changes its address, and only its own sessions notice.
+//! One box with two uplinks: an uplink fails, drains, recovers or changes its address, and only its
+//! sessions notice.
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,44 +8,45 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Connection, Server, connect};
-use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
+use natbox::lab::http::{Connection, HttpServer, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, TIMEOUT, datagrams, listen, wait_for};
 
-/// Where the Internet tells whom it sees.
+/// A web server on the Internet that answers with the client's address.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
-/// Where it can be told to be silent: a target of health checks.
+/// A target of health checks that the test can silence.
 const TARGET: SocketAddrV4 = SocketAddrV4::new(CLIENTS[3], 8081);
-/// Port of a published echo of datagrams.
+/// Port of a published UDP echo.
 const ECHO: u16 = 7;
 /// Published port of a web server.
 const WEB: u16 = 80;
 
-/// Time between rounds of health checks, and how many may be lost.
+/// Interval of health checks, and the number of lost checks that fails an uplink (`fall`).
 pub const INTERVAL: Duration = Duration::from_millis(300);
 pub const LOSE: u32 = 3;
 
-/// What a busy machine may add to a time that is measured.
+/// Allowance for a busy machine in measured times.
 pub const SLACK: Duration = Duration::from_millis(600);
 
-fn site() -> Result<(Site, Server)> {
+fn site() -> Result<(Site, HttpServer)> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
         mbit: None,
         one_network: false,
     })?;
-    let outside = Server::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
+    let outside =
+        HttpServer::start(vec![listen(site.client(), *OUTSIDE.ip(), OUTSIDE.port())?], None)?;
     Ok((site, outside))
 }
 
-/// Keys of a line that asks these targets.
+/// Returns the health keys of an uplink with these targets.
 pub fn health(targets: &str) -> String {
     format!("health: {{ {targets}, interval: {}ms, fall: {LOSE}, rise: 2 }}", INTERVAL.as_millis())
 }
 
-/// An inside connection to the Internet, and the external address that it has there.
+/// An inside connection to the Internet, and its external address.
 struct Talk {
     connection: Connection,
     external: Ipv4Addr,
@@ -57,18 +59,18 @@ impl Talk {
         Ok(Talk { connection, external })
     }
 
-    /// Connections until there is one of each line, and some more.
+    /// Opens connections until each uplink has one, and at least eight.
     fn several(site: &Site) -> Result<Vec<Talk>> {
         let mut talks = Vec::new();
         wait_for("connections over both lines", || {
             talks.push(Talk::new(site)?);
-            let over = |uplink: &Uplink| talks.iter().any(|talk| talk.over(uplink));
+            let over = |uplink: &TopologyUplink| talks.iter().any(|talk| talk.over(uplink));
             Ok((talks.len() >= 8 && site.topology.uplinks.iter().all(over)).then_some(()))
         })?;
         Ok(talks)
     }
 
-    fn over(&self, uplink: &Uplink) -> bool {
+    fn over(&self, uplink: &TopologyUplink) -> bool {
         self.external == uplink.published
     }
 
@@ -89,18 +91,18 @@ fn wait_until_healthy(natbox: &NatBox, uplink: usize, healthy: bool) -> Result<(
     })
 }
 
-/// The router at the other end dies without a word, or is mended.
-pub fn set_router(uplink: &Uplink, alive: bool) -> Result<()> {
+/// Removes or restores the gateway's address, as if the router had died or been repaired.
+pub fn set_router(uplink: &TopologyUplink, alive: bool) -> Result<()> {
     let gateway = format!("{}/24", uplink.gateway);
     uplink.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
     Ok(())
 }
 
-pub fn set_carrier(uplink: &Uplink, up: bool) -> Result<()> {
+pub fn set_carrier(uplink: &TopologyUplink, up: bool) -> Result<()> {
     Ok(uplink.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
 }
 
-/// All new connections go over this line.
+/// Asserts that all new connections use this uplink.
 fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
     for _ in 0..12 {
         let talk = Talk::new(site)?;
@@ -109,7 +111,7 @@ fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
     Ok(())
 }
 
-/// Every kind of probe; the line that stays is asked by others than the one that dies.
+/// Covers every kind of probe. The surviving uplink has other targets than the failing one.
 #[test]
 fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.uplink(1).gateway);
@@ -133,7 +135,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
         let natbox = site.start(0, &config)?;
         let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
             Talk::several(&site)?.into_iter().partition(|talk| talk.over(stays));
-        // Nothing but the health checks has gone on for a while, and they find nothing amiss.
+        // For a while only health checks run, and they succeed.
         thread::sleep(INTERVAL * (LOSE + 1));
         let status = natbox.status()?;
         ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
@@ -177,7 +179,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
         }
         Talk::several(&site).context("both lines again")?;
         let status = natbox.status()?;
-        ensure!(status.uplinks[0].since_seconds >= status.uplinks[1].since_seconds, "{status:?}");
+        ensure!(status.uplinks[0].state_seconds >= status.uplinks[1].state_seconds, "{status:?}");
         ensure!(
             status.uplinks[0].healthy
                 && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0)
@@ -187,7 +189,8 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
     Ok(())
 }
 
-/// Without health checks, too. Nobody on the other line misses a datagram, and with `keep` the sessions of the line go on.
+/// Without health checks the result is the same. The other uplink loses no datagram, and with
+/// `keep` the sessions of the flapping uplink continue.
 #[test]
 fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
     let (site, _outside) = site()?;
@@ -223,7 +226,7 @@ fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result
     })?;
     ensure!(sent == received && sent > 1000, "{sent} sent, {received} came back");
     wait_until_healthy(&natbox, 1, true)?;
-    // The provider's kernel forgot its way to the clients' answers in between? Then nothing would come back.
+    // Fails if the provider's kernel lost its route back to the clients meanwhile.
     for talk in on_other.iter_mut().chain(&mut on_this) {
         talk.goes_on()?;
     }
@@ -232,11 +235,11 @@ fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result
     let down = Instant::now();
     wait_until_healthy(&natbox, 1, false)?;
     ensure!(down.elapsed() < SLACK, "noticed after {:?}", down.elapsed());
-    ensure!(!natbox.status()?.uplinks[1].carrier);
+    ensure!(!natbox.status()?.uplinks[1].link_ready);
     assert_new_ones_go_over(&site, 0)
 }
 
-/// The line works, and only its target is silent: what is under way shows that it may go on.
+/// The uplink works and only its target is silent: the existing sessions continue.
 #[test]
 fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
     let (site, _outside) = site()?;
@@ -278,8 +281,8 @@ fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_i
         talk.goes_on().context("there is nowhere to go")?;
     }
     talks.extend(Talk::several(&site).context("the box goes on with what it has")?);
-    // `failback` may move what began meanwhile; what the second line had, and all of the first, goes on, though that is the
-    // last to be healthy.
+    // `failback` may move sessions that began meanwhile. The second uplink's earlier sessions and
+    // all of the first uplink's continue, although the first uplink recovers last.
     let _target = open()?;
     wait_until_healthy(&natbox, 1, true)?;
     ensure!(!natbox.status()?.uplinks[0].healthy, "the test is to see the moment between");
@@ -294,7 +297,8 @@ fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_i
         .filter_map(|talk| talk.goes_on().ok());
     ensure!(kept.count() > 0, "those that belong on the line that was the last to be back");
 
-    // Down alone, and back: what begins meanwhile on line 1 and belongs to line 2 moves there.
+    // One uplink goes down and up: sessions that began meanwhile on uplink 1 and belong on uplink 2
+    // move there.
     set_carrier(site.uplink(1), false)?;
     wait_until_healthy(&natbox, 1, false)?;
     let mut moved: Vec<Talk> = (0..16).map(|_| Talk::new(&site)).collect::<Result<_>>()?;
@@ -312,7 +316,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 {
     let (site, _outside) = site()?;
     let uplink = site.uplink(1);
-    let _web = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let _web = HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config =
         site.three_legged_config().followed(1).forward("tcp", WEB, site.server_address(0), WEB);
     let natbox = site.start(0, &config)?;
@@ -359,7 +363,7 @@ fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =
-        Server::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
+        HttpServer::start(vec![listen(site.client(), *elsewhere.ip(), elsewhere.port())?], None)?;
     let prefix = &site.uplink(0).prefix;
     let config = site
         .three_legged_config()

@@ -1,11 +1,12 @@
-//! Datagrams larger than the lines' MTU: real kernels cut them up, and put together what comes out of the box.
+//! Datagrams larger than the uplinks' MTU: real kernels fragment them and reassemble the output of
+//! the box.
 
 use std::net::SocketAddrV4;
 
 use crate::lab::{Echo, datagrams, exchange};
 use crate::single_box::{CLIENT, DATAGRAMS, Published, SERVER, SingleBox};
 
-/// In one piece, in two, in many; the largest that IPv4 can carry.
+/// Datagrams of one, two and many fragments, up to the largest that IPv4 can carry.
 pub const SIZES: [usize; 7] = [1472, 1473, 2960, 4000, 9001, 30_000, 65_507];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bulk data arrives bit for bit, whatever is offloaded to whom.
+//! Bulk data arrives bit for bit with every combination of offloads.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -15,10 +15,10 @@ use crate::lab::{Nginx, Site, output, require};
 /// Size of the downloaded file, in bytes.
 const SIZE: u64 = 1 << 30;
 
-/// Longest that one download may take.
+/// Longest time for one download.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Each rung of natbox's own ladder of offloads: as it is asked for, and as the status names it.
+/// Each offload level of natbox, as configured and as shown by the status.
 const LADDER: [(&str, &str); 4] = [
     ("tso+uso", "tso4+uso4+checksum"),
     ("tso", "tso4+checksum"),
@@ -38,8 +38,8 @@ fn a_download_over_both_uplinks_at_once_is_intact_without_interface_offloads() -
     downloads_are_intact(false)
 }
 
-/// For every rung of the ladder, curl fetches the first half over line 1 and the second half over line 2 at the same
-/// time; put together they have the SHA-256 of the original.
+/// At every offload level, curl fetches the first half over uplink 1 and the second half over
+/// uplink 2 at the same time. The joined halves must have the SHA-256 of the original.
 fn downloads_are_intact(interface_offloads: bool) -> Result<()> {
     require("curl")?;
     require("sha256sum")?;
@@ -124,7 +124,7 @@ fn switch_offloads_off(site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// Bytes without any repetition, so that nothing misplaced goes unnoticed.
+/// Writes bytes without repetition, so that a displaced byte is detected.
 fn write_noise(path: &Path) -> Result<()> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
@@ -140,7 +140,7 @@ fn write_noise(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// SHA-256 of files put together, by coreutils.
+/// Returns the SHA-256 of the concatenated files, computed by coreutils.
 fn sha256(parts: &[&Path]) -> Result<String> {
     let mut command = Command::new("sh");
     command.args(["-c", "cat \"$@\" | sha256sum", "sh"]).args(parts);

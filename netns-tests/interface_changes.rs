@@ -1,29 +1,30 @@
-//! The host changes under a running box: interfaces and addresses come and go. Each line is looked at by itself, and comes back
-//! by itself.
+//! Interfaces and addresses come and go while the box runs. The box checks each uplink by itself,
+//! and each uplink recovers by itself.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context, Result, ensure};
-use natbox::control::Reloaded;
-use natbox::control::admin::{self, Request};
+use natbox::api::Reloaded;
+use natbox::api::{Request, client};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::http::{Server, connect};
-use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, Uplink};
+use natbox::lab::http::{HttpServer, connect};
+use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan, TopologyUplink};
 
 use crate::lab::{BoxConfig, Site, TIMEOUT, listen, wait_for};
 
 /// Published port of the web server.
 const WEB: u16 = 80;
 
-/// Two lines, with the web server published on both.
-fn site() -> Result<(Site, Server, BoxConfig)> {
+/// Builds two uplinks, with the web server published on both.
+fn site() -> Result<(Site, HttpServer, BoxConfig)> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
         mbit: None,
         one_network: false,
     })?;
-    let server = Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+    let server =
+        HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     Ok((site, server, config))
 }
@@ -40,12 +41,13 @@ fn wait_to_fetch(site: &Site, address: Ipv4Addr) -> Result<()> {
     wait_for(&format!("the page at {address}"), || Ok(fetch(site, address, WEB).ok()))
 }
 
-fn ip(uplink: &Uplink, arguments: &str) -> Result<()> {
+fn ip(uplink: &TopologyUplink, arguments: &str) -> Result<()> {
     Ok(uplink.natbox.ip(&arguments.split(' ').collect::<Vec<_>>())?)
 }
 
-/// Sets the box's interface of a line, whose routes and addresses stay, if it is not to be deleted.
-fn set(uplink: &Uplink, state: &str) -> Result<()> {
+/// Sets the state of the box's interface of an uplink. Restores routes and addresses unless the
+/// state is a deletion.
+fn set(uplink: &TopologyUplink, state: &str) -> Result<()> {
     ip(uplink, &format!("link set {} {state}", uplink.interface))
 }
 
@@ -53,8 +55,8 @@ fn is_healthy(natbox: &NatBox, uplink: usize) -> Result<bool> {
     Ok(natbox.status()?.uplinks[uplink].healthy)
 }
 
-/// A packet of the line's address that comes out of the TUN, by the kernel's word.
-fn way_out(uplink: &Uplink) -> Result<String> {
+/// Returns the kernel's route for a packet from the uplink's address that leaves the TUN.
+fn way_out(uplink: &TopologyUplink) -> Result<String> {
     let (client, from) = (CLIENTS[0].to_string(), uplink.published.to_string());
     let way = uplink.natbox.ip_output(&["route", "get", &client, "from", &from, "iif", "nb1"]);
     Ok(way.unwrap_or_else(|error| error.to_string()))
@@ -77,7 +79,8 @@ fn an_uplink_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
     wait_to_fetch(&site, first.published)
 }
 
-/// Its packets must not leave by the line that the main table knows, with an address that the provider there does not.
+/// The packets must not leave over the uplink of the main table, whose provider does not know their
+/// source address.
 #[test]
 fn an_uplink_without_routes_leaves_by_no_other() -> Result<()> {
     let (site, _web, config) = site()?;
@@ -118,7 +121,8 @@ fn a_box_begins_while_an_uplink_is_down_or_not_there_and_takes_it_when_it_comes(
     wait_to_fetch(&site, second.published)
 }
 
-/// The kernel drops routes and proxy entries with an interface's last address, also where the published one is not its own.
+/// The kernel drops routes and proxy entries together with an interface's last address, even if the
+/// published address is not the interface's own.
 #[test]
 fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
     let (site, _web, config) = site()?;
@@ -132,7 +136,7 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
         ip(second, &format!("address add {own}"))?;
         wait_to_fetch(&site, second.published).with_context(|| format!("after {pause} ms"))?;
     }
-    // The published address becomes the host's own, and nobody's again.
+    // The published address becomes the host's own, and is removed again.
     let published = format!("{}/24 dev {}", second.published, second.interface);
     ip(second, &format!("address add {published}"))?;
     wait_for("the rules for an address of the host's own", || {
@@ -163,14 +167,14 @@ fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_l
     let text = std::fs::read_to_string(&file)?;
     ensure!(text.contains("port: 80"), "{text}");
     std::fs::write(&file, text.replace("port: 80", "port: 8000"))?;
-    let reloaded: Reloaded = admin::request(natbox.socket(), &Request::Reload)?;
+    let reloaded: Reloaded = client::request(natbox.socket(), &Request::Reload)?;
     ensure!(reloaded.changed == ["forwards"], "{reloaded:?}");
     fetch(&site, second.outside, 8000)?;
 
     set(first, "down")?;
     let [a, b, c, last] = second.outside.octets();
     let next = Ipv4Addr::new(a, b, c, last + 6);
-    // What cannot be a line's address, first.
+    // First, addresses that an uplink cannot have.
     for address in [site.server_address(0), Ipv4Addr::new(169, 254, 9, 9), next] {
         ip(second, &format!("address flush dev {}", second.interface))?;
         ip(second, &format!("address add {address}/24 dev {}", second.interface))?;
@@ -187,7 +191,7 @@ fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_l
     Ok(())
 }
 
-/// As PPP leaves it: the address of the other end, and a default route without a next hop.
+/// A setup as PPP leaves it: the peer's address, and a default route without a next hop.
 #[test]
 fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
     let (site, _web, config) = site()?;
@@ -206,7 +210,7 @@ fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
         ),
     )?;
     ip(second, &format!("route add default dev {} metric 200", second.interface))?;
-    // The provider of such a line answers for everybody.
+    // The provider of such an uplink answers ARP for every address.
     second.provider.sysctl("net/ipv4/conf/box0/proxy_arp", "1")?;
     let natbox = site.start(0, &config.without_gateway(1).followed(1))?;
     ensure!(is_healthy(&natbox, 1)?);
@@ -224,7 +228,7 @@ fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
     Ok(())
 }
 
-/// Two modems of one kind give the same address; one of them can be used.
+/// Two modems of one kind assign the same address. Only one of the uplinks can be used.
 #[test]
 fn two_uplinks_with_one_address_are_one_uplink() -> Result<()> {
     let (site, _web, config) = site()?;

@@ -1,5 +1,5 @@
-//! ICMP errors that kernels write about translated packets, the box's own kernel among them: each reaches the sender of
-//! the packet, with the addresses that the sender knows.
+//! ICMP errors that kernels, including the box's own, write about translated packets. Each reaches
+//! the sender of the packet, with the addresses that the sender knows.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
@@ -23,7 +23,7 @@ const FRAGMENTATION_NEEDED: u8 = 4;
 /// The kinds of address that a box can publish.
 const KINDS: [Published; 3] = [Published::OnLink, Published::Routed, Published::Owned];
 
-/// A scene whose box gives up on a silent neighbour within half a second.
+/// Builds a setup whose box treats a silent neighbour as unreachable after half a second.
 fn impatient(kind: Published) -> SingleBox {
     let scene = SingleBox::new(kind);
     for leg in ["lan0", "wan0"] {
@@ -32,18 +32,20 @@ fn impatient(kind: Published) -> SingleBox {
     scene
 }
 
-/// What a datagram to a destination comes back as.
+/// Sends a datagram and returns the error that comes back.
 fn answer(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (ErrorKind, u16) {
     let socket = namespace.enter(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
     socket.set_read_timeout(Some(seconds(5))).unwrap();
     socket.connect(to).unwrap();
     socket.send(b"anybody there").unwrap();
-    // The kernel hands an error to the socket only if the quoted packet is the one that was sent.
+    // The kernel passes an error to the socket only if the quoted packet is one that the socket has
+    // sent.
     let error = socket.recv(&mut [0; 64]).unwrap_err();
     (error.kind(), socket.local_addr().unwrap().port())
 }
 
-/// Sends a datagram; the port it comes from. Host unreachable is an error that Linux keeps from the socket of a datagram.
+/// Sends a datagram and returns its source port. Linux does not report "host unreachable" to the
+/// socket of a datagram.
 fn knock(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (UdpSocket, u16) {
     let socket = namespace.enter(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
     socket.send_to(b"anybody there", to).unwrap();
@@ -65,7 +67,8 @@ fn a_dead_server_is_reported_to_the_client_by_the_published_address() {
         );
         assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (port, DEAD)));
 
-        // The kernel hands an error to a socket only if the quoted packet is one that it has sent.
+        // The kernel passes an error to a socket only if the quoted packet is one that the socket
+        // has sent.
         let connect = || http::connect(Some(CLIENT), scene.endpoint(DEAD), seconds(5));
         let error = scene.net.enter(connect).unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HostUnreachable, "TCP, {kind:?}");
@@ -213,7 +216,7 @@ fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
     assert_eq!((seen.quoted, seen.ports), ((CLIENT, scene.published), (4000, DATAGRAMS)));
     watch.assert_nothing_private();
 
-    // Without DF the kernel cuts it to size.
+    // Without DF the kernel fragments the packet.
     let inside = scene.server.enter(|| UdpSocket::bind((SERVER, DATAGRAMS))).unwrap().unwrap();
     inside.set_read_timeout(Some(seconds(3))).unwrap();
     injector.send(&builder::udp(tuple, &[5; 1400]));
@@ -225,7 +228,7 @@ fn an_upload_from_outside_fits_a_private_side_that_is_narrower() {
     let scene = SingleBox::new(Published::OnLink);
     scene.natbox.ip(&["link", "set", "lan0", "mtu", "1300"]).unwrap();
     let _natbox = scene.start(&scene.config());
-    // The server does not know, so it offers segments for 1500.
+    // The server does not know the smaller MTU and offers segments for 1500.
     let sink = Sink::listen(&scene.server, SERVER, WEB);
     let mut upload = sink.connect(&scene.net, Some(scene.endpoint(WEB)));
     sink.upload(&mut upload, 1_000_000);

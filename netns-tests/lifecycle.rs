@@ -1,9 +1,9 @@
-//! A box from start to end, seen from outside.
+//! A box from its start to its end, as seen by other processes.
 
 use std::fs;
 use std::time::Duration;
 
-use natbox::control::Status;
+use natbox::api::Status;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -106,7 +106,7 @@ fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
             "{log}"
         );
         before.assert_same(&scene.host_state(), "after the device was deleted");
-        // And it can start again.
+        // The box can start again.
         let natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
@@ -163,7 +163,7 @@ fn a_signal_during_the_start_ends_in_the_same_order() {
         std::thread::sleep(Duration::from_millis(delay));
         let _ = child.signal(Signal::TERM);
         let status = child.wait(seconds(10)).unwrap().expect("it ends");
-        // Before it listens to signals it just dies of them; it has changed nothing by then.
+        // Before the process handles signals, a signal kills it. It has changed nothing by then.
         assert!(status.success() || status.code().is_none(), "{status}: {}", child.log());
         eventually("the kernel has closed what it had open", || {
             scene.natbox.ip(&["link", "show", "nb0"]).is_err().then_some(())
@@ -210,12 +210,12 @@ fn an_idle_box_takes_no_processor_time() {
     let natbox = scene.start(&scene.config());
     // With and without sessions that may expire.
     for round in 0..2 {
-        // What has come to an end just now settles first.
+        // Work that has just ended must settle first.
         std::thread::sleep(Duration::from_millis(300));
         let ticks = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", natbox.process.pid())).unwrap();
             let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-            // utime and stime, fields 14 and 15; the first here is field 3.
+            // utime and stime are fields 14 and 15; the first field here is field 3.
             fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
         };
         let before = ticks();

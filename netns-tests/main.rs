@@ -1,41 +1,42 @@
 //! Tests of the real `natbox` between real kernel stacks and programs, in network namespaces.
 //!
-//! They need root, /dev/net/tun and some Debian packages; `netns-tests/run` installs those and runs everything. What
-//! is missing makes a test fail, never skip. Each test builds namespaces of its own, names them so that others may run
-//! beside it, and removes what it made.
+//! The tests need root, /dev/net/tun and some Debian packages. `netns-tests/run` installs the
+//! packages and runs every test. If something is missing, a test fails and is never skipped. Each
+//! test makes namespaces with unique names and removes them, so that tests can run in parallel.
 //!
-//! | file              | behaviour                                                                                |
-//! |-------------------|------------------------------------------------------------------------------------------|
-//! | `two_uplinks`       | nginx on two lines, one private network or two; replies by their own line; 1 or 2 workers |
-//! | `three_legged`    | one box with several lines: one server address, replies by their own line, conflicts, sums |
-//! | `failover`        | a line fails, drains, comes back, changes its address: only its own sessions notice      |
-//! | `events`          | what happened is told in order, to followers and to latecomers                           |
-//! | `interface_changes`     | interfaces and addresses come and go under a running box; each line comes back by itself |
-//! | `several_servers` | several servers behind both boxes, each with an address for each line                    |
-//! | `integrity`       | a 1 GiB download over both lines at once, bit for bit, at every combination of offloads  |
-//! | `bulk`            | iperf3 in both directions over both lines at once, TCP and UDP                           |
-//! | `parallel`        | 1,000 connections at one time                                                            |
-//! | `udp`             | UDP there and back, all sizes up to the MTU                                              |
-//! | `fragments`       | datagrams larger than the MTU, in pieces, both ways                                      |
-//! | `ping`            | echo to the published address, and out from the servers                                  |
-//! | `no_nat`          | destinations reached without translation, and the routing that this takes                |
-//! | `outbound`        | the servers' own connections leave by the line of their source address                   |
-//! | `web_session`     | a session bound to the client's address survives a change of line                        |
-//! | `host_assigned_address`   | the published address is the host's own: what is not forwarded stays the host's          |
-//! | `host`            | routes, rules, sysctls, proxy ARP: set, kept, taken back; nobody gets past the NAT       |
-//! | `kernel_errors`   | ICMP errors that kernels write: by servers, by routers, by the host behind the box       |
-//! | `malformed`       | broken packets are dropped by name, and nothing stops                                    |
-//! | `tun_device`      | every rung of the offload ladder, with 1 and 2 workers                                   |
-//! | `lifecycle`       | status, signals, logs, a deleted device, an idle box                                     |
-//! | `bad_input`       | one clear message, the right exit code, nothing left behind                              |
-//! | `uplink_capture`      | the capture that counts replies on the wrong line can count                              |
-//! | `demo`            | `natbox demo`: its report, its clean-up                                                  |
-//! | `doctor`          | what is broken on a box or a server is named, and mended by what is said                 |
-//! | `stun`            | what a STUN server finds out about mapping and filtering                                 |
-//! | `dns`             | dig, unbound, BIND and a plain client against DNS that follows the lines                 |
-//! | `conformance`     | what the RFCs ask of a NAT, packet by packet; the table in CONFORMANCE.md                 |
-//! | `probe`           | helpers: a box between two wires that the test holds                                     |
-//! | `lab`             | helpers: sites, programs, snapshots, waiting                                             |
+//! | file | behaviour |
+//! |---|---|
+//! | `two_uplinks` | nginx on two uplinks, one private network or two: each reply uses its own uplink |
+//! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
+//! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
+//! | `events` | events arrive in order, for followers and for later readers |
+//! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
+//! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
+//! | `integrity` | a 1 GiB download over both uplinks at once, bit for bit, with every offload |
+//! | `bulk` | iperf3 in both directions over both uplinks at once, TCP and UDP |
+//! | `parallel` | 1,000 connections at one time |
+//! | `udp` | UDP in both directions, in all sizes up to the MTU |
+//! | `fragments` | datagrams larger than the MTU, in both directions |
+//! | `ping` | echo to the published address, and from the servers to the Internet |
+//! | `no_nat` | destinations without translation, and the routing that they need |
+//! | `outbound` | the servers' own connections use the uplink of their source address |
+//! | `web_session` | a session bound to the client's address survives a change of the uplink |
+//! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
+//! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
+//! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
+//! | `malformed` | malformed packets are dropped and counted, and the box continues |
+//! | `tun_device` | every offload level, with 1 and 2 workers |
+//! | `lifecycle` | status, signals, logs, a deleted device, an idle box |
+//! | `bad_input` | wrong input: one clear message, the right exit code, an unchanged host |
+//! | `uplink_capture` | the capture that counts replies on the wrong uplink works |
+//! | `demo` | `natbox demo`: its report and its clean-up |
+//! | `doctor` | `natbox doctor` names each fault of a box or a server, and its commands fix it |
+//! | `stun` | a STUN client finds the configured mapping and filtering |
+//! | `dns` | dig, unbound, BIND and a plain client against DNS that follows the uplinks |
+//! | `conformance` | the RFCs' requirements, packet by packet; the table is CONFORMANCE.md |
+//! | `probe` | helpers: a box between two wires that the test holds |
+//! | `single_box` | helpers: one box on one uplink, with real kernels around it |
+//! | `lab` | helpers: sites, programs, waiting |
 
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 

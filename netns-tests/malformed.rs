@@ -1,8 +1,8 @@
-//! Packets that no honest sender writes, from the outside segment. Nothing of it may stop the box, grow it, or keep it
-//! from its work.
+//! Malformed packets from the outside segment. None of them may stop the box, make it grow, or
+//! disturb its work.
 //!
-//! The box's own kernel checks IP headers before it routes, so that the worst of them never get to natbox; the checks
-//! of natbox itself are held against them by the tests beside the parser.
+//! The box's kernel checks IP headers before it routes, so that the worst packets never reach
+//! natbox. The tests beside the parser compare natbox's own checks with those of the kernel.
 
 use std::net::Ipv4Addr;
 
@@ -17,7 +17,7 @@ use crate::single_box::{Config, DATAGRAMS, Injector, Published, SingleBox, WEB, 
 
 const STRANGER: Ipv4Addr = Injector::STRANGER;
 
-/// A good packet to a port of the published address.
+/// Makes a correct packet to a port of the published address.
 fn udp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
     builder::udp(builder::tuple(Protocol::UDP, (STRANGER, 4000), (to, port)), payload)
 }
@@ -45,26 +45,26 @@ fn broken_ip_headers_die_in_the_kernel_of_the_box() {
         Vec::new(),
         good[..1].to_vec(),
         good[..19].to_vec(),
-        // Shorter than its total length says.
+        // Shorter than its total length.
         good[..good.len() - 1].to_vec(),
         // Header lengths of 16 and 60 bytes, versions 5 and 6.
         with(good.clone(), &[(0, 0x44)]),
         with(good.clone(), &[(0, 0x4f)]),
         with(good.clone(), &[(0, 0x55)]),
         with(good.clone(), &[(0, 0x65)]),
-        // Total length below the header's.
+        // A total length below the header length.
         with(good.clone(), &[(2, 0), (3, 19)]),
         // A wrong checksum.
         with_raw(&[(10, good[10] ^ 1)]),
-        // From nowhere: loopback, broadcast, multicast, the unspecified address.
+        // Invalid sources: loopback, broadcast, multicast, the unspecified address.
         with(good.clone(), &[(12, 127)]),
         with(good.clone(), &[(12, 255), (13, 255), (14, 255), (15, 255)]),
         with(good.clone(), &[(12, 224)]),
         with(good.clone(), &[(12, 0), (13, 0), (14, 0), (15, 0)]),
-        // Expired on arrival: answered by the kernel.
+        // TTL expired on arrival: the kernel answers.
         with(good.clone(), &[(8, 1)]),
         with(good.clone(), &[(8, 0)]),
-        // Options that run past their end; loose and strict source routes.
+        // Options beyond their end; loose and strict source routes.
         builder::with_ip_options(&good, &[7, 40, 4, 0]),
         builder::with_ip_options(&good, &[131, 7, 4, 10, 0, 0, 101, 0]),
         builder::with_ip_options(&good, &[137, 7, 4, 10, 0, 0, 101, 0]),
@@ -75,7 +75,7 @@ fn broken_ip_headers_die_in_the_kernel_of_the_box() {
     for packet in &broken {
         injector.send(packet);
     }
-    // The link keeps the order: what comes last is there last.
+    // The link keeps the order: the last packet arrives last.
     injector.send(&good);
     eventually("the good packet after them is counted", || {
         (natbox.dropped(DropReason::NoMapping.name()) == 1).then_some(())
@@ -103,18 +103,19 @@ fn broken_transport_headers_are_dropped_by_name() {
     let large = udp(g, 9999, &[0; 100]);
     let fragments = builder::fragments(&large, 64);
     let cases = [
-        // Data offset below 5 words, and past the end.
+        // Data offset below 5 words, and beyond the end.
         (with(tcp(g, WEB, b""), &[(32, 0x40)]), DropReason::BadTransportHeader),
         (with(tcp(g, WEB, b""), &[(32, 0xf0)]), DropReason::BadTransportHeader),
         (cut(tcp(g, WEB, b""), 20), DropReason::BadTransportHeader),
         (cut(tcp(g, WEB, b""), 30), DropReason::BadTransportHeader),
-        // UDP length below 8, and past the end.
+        // UDP length below 8, and beyond the end.
         (with(udp(g, DATAGRAMS, b"payload"), &[(24, 0), (25, 7)]), DropReason::BadTransportHeader),
         (with(udp(g, DATAGRAMS, b"payload"), &[(24, 1), (25, 0)]), DropReason::BadTransportHeader),
         (cut(udp(g, DATAGRAMS, b"payload"), 20), DropReason::BadTransportHeader),
         (cut(udp(g, DATAGRAMS, b"payload"), 27), DropReason::BadTransportHeader),
         (cut(error(&sent), 22), DropReason::BadTransportHeader),
-        // Errors whose quote is too short, broken, or itself an error; with a wrong checksum; about nothing known.
+        // Errors with a quote that is too short, malformed, or itself an error; with a wrong
+        // checksum; about no known session.
         (error(&sent[..20]), DropReason::BadIcmpError),
         (error(&with(sent.clone(), &[(0, 0x44)])), DropReason::BadIcmpError),
         (error(&error(&sent)), DropReason::BadIcmpError),
@@ -124,9 +125,9 @@ fn broken_transport_headers_are_dropped_by_name() {
         (builder::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
         (fragments[0].clone(), DropReason::NoMapping),
         (fragments[1].clone(), DropReason::NoMapping),
-        // Past 65,535 bytes; a first fragment without all of its ports.
+        // Beyond 65,535 bytes; a first fragment without complete ports.
         (with(fragments[1].clone(), &[(6, 0x1f), (7, 0xff)]), DropReason::BadFragment),
-        // From "this network", which the kernel lets through but for the unspecified address.
+        // A source in "this network". The kernel drops only the unspecified address of these.
         (with(udp(g, 9999, b""), &[(12, 0)]), DropReason::Martian),
         (udp(g, 9999, b"nobody's"), DropReason::NoMapping),
         (tcp(g, 9999, b""), DropReason::NoMapping),
@@ -174,7 +175,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let _proof = crate::conformance::proves(&["MAL-6"]);
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
-    // So few sessions that the flood fills the table: from there on nothing may grow.
+    // A small table, so that the flood fills it: from then on memory must not grow.
     let natbox = scene.start(&Config { sessions: "4k".into(), ..scene.config() });
     let injector = Injector::new(&scene);
     let g = scene.published;
@@ -195,7 +196,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             let mut packet = good[random.random_range(0..good.len())].clone();
             for _ in 0..random.random_range(1..6) {
                 let at = random.random_range(0..packet.len());
-                // The destination stays, or it never gets anywhere.
+                // The destination stays, because the packet would be routed elsewhere otherwise.
                 if !(16..20).contains(&at) {
                     packet[at] = random.random();
                 }
@@ -203,7 +204,7 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             if random.random_ratio(1, 8) {
                 packet.truncate(random.random_range(0..packet.len()));
             }
-            // Mostly past the kernel's own checks.
+            // Most packets pass the kernel's own checks.
             if packet.len() >= 20 && random.random_ratio(7, 8) {
                 packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
                 let [high, low] = (packet.len() as u16).to_be_bytes();
@@ -237,7 +238,8 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
             status.drops
         );
     }
-    // Early in the flood there may have been room for the server's own sessions; it makes room again.
+    // Early in the flood the server's own sessions may have found room, which the table frees
+    // again.
     assert_eq!(scene.fetch().unwrap(), crate::single_box::CLIENT.to_string());
     let log = natbox.process.log();
     assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");

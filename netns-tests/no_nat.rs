@@ -1,4 +1,4 @@
-//! Destinations that are reached without translation: what real kernels at both ends see of each other.
+//! Destinations without translation: the view of real kernels at both ends.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
@@ -25,7 +25,7 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
         let other = bind(&scene.net, CLIENT, OTHER_PORT);
         let inside = bind(&scene.server, SERVER, 5000);
         for size in [100, 9000, 60_000] {
-            // Outwards, the answer, and unasked.
+            // Outbound, the reply, and an unsolicited datagram.
             send(&inside, size, SocketAddrV4::new(CLIENT, EXEMPT_PORT));
             let seen = receive(&exempt, size);
             assert_eq!(seen, SocketAddrV4::new(SERVER, 5000), "{size} bytes, {kind:?}");
@@ -38,7 +38,7 @@ fn a_bypassed_destination_and_the_inside_see_each_others_own_addresses() {
             send(&other, size, seen);
             assert_eq!(receive(&inside, size), SocketAddrV4::new(CLIENT, OTHER_PORT));
         }
-        // From there straight to the inside: not exempt, not let in.
+        // From that port directly to the inside: not bypassed, and filtered.
         send(&other, 100, SocketAddrV4::new(SERVER, 5000));
         eventually("the packet is dropped", || {
             (natbox.dropped("source-not-allowed") > 0).then_some(())
@@ -60,7 +60,7 @@ fn send(socket: &UdpSocket, size: usize, to: SocketAddrV4) {
     socket.send_to(&vec![0x5a; size], to).unwrap();
 }
 
-/// Receives one datagram of this size; from whom.
+/// Receives one datagram of this size and returns its sender.
 fn receive(socket: &UdpSocket, size: usize) -> SocketAddrV4 {
     let mut buffer = vec![0; 65_536];
     let (length, peer) =

@@ -1,7 +1,7 @@
-//! The servers' own connections: which line they leave by is the server's choice of source address.
+//! The servers' own connections: the source address that the server chooses decides the uplink.
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::Server;
+use natbox::lab::http::HttpServer;
 use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
@@ -19,7 +19,7 @@ fn the_server_goes_out_over_each_uplink_of_separate_networks() -> Result<()> {
 fn the_internet_sees_the_published_address_of_each_uplink(private: Private) -> Result<()> {
     let site = Site::new(private, 1)?;
     let _boxes = [site.start(0, &site.web_config(0))?, site.start(1, &site.web_config(1))?];
-    let _internet = Server::start(vec![listen(site.client(), CLIENTS[0], 8080)?], None)?;
+    let _internet = HttpServer::start(vec![listen(site.client(), CLIENTS[0], 8080)?], None)?;
     for uplink in [0, 1] {
         let url = format!("http://{}:8080", CLIENTS[0]);
         let seen = curl(site.server(), site.server_address(uplink), &[&url])?;

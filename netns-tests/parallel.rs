@@ -1,4 +1,4 @@
-//! Many connections at one time.
+//! Many concurrent connections.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -10,15 +10,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::lab::{Nginx, Site, TIMEOUT};
 
-/// Connections on each of the two lines.
+/// Connections on each of the two uplinks.
 const EACH: usize = 500;
 
-/// Size of the file that every connection fetches: several super-packets.
+/// Size of the file that every connection fetches, in bytes: several super-packets.
 const SIZE: usize = 200_000;
 
 #[test]
 fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
-    // One descriptor a connection in this process.
+    // This process needs a descriptor per connection.
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .context("raise the limit of open files")?;
@@ -49,7 +49,7 @@ fn a_thousand_connections_at_one_time_all_get_their_data() -> Result<()> {
         ensure!(sessions.now as usize == EACH, "{sessions:?} with {EACH} connections open");
     }
 
-    // Everyone is served while everyone else is connected.
+    // Every connection is served while all others are open.
     std::thread::scope(|scope| {
         let shares: Vec<_> = connections
             .chunks_mut(EACH / 10)

@@ -1,4 +1,4 @@
-//! Echo requests, in and out.
+//! Echo requests in both directions.
 
 use anyhow::Result;
 use natbox::lab::topology::{CLIENTS, Private};
@@ -16,7 +16,7 @@ fn clients_ping_the_server_through_an_icmp_forward() -> Result<()> {
         )?);
     }
     for uplink in [0, 1] {
-        // Two clients: their identifiers may be the same.
+        // Two clients, whose identifiers may be equal.
         ping(site.client(), CLIENTS[0], site.uplink(uplink).published, 3)?;
         ping(site.client(), CLIENTS[1], site.uplink(uplink).published, 3)?;
     }

@@ -1,10 +1,10 @@
-//! Several servers behind both boxes, each with an address for each line.
+//! Several servers behind both boxes, each with an address for each uplink.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpRequest, HttpServer};
 use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, curl, listen};
@@ -19,7 +19,7 @@ fn several_servers_behind_both_boxes_on_separate_private_networks() -> Result<()
     each_server_answers_on_both_uplinks(Private::Separate)
 }
 
-/// Three servers on ports 80, 81, 82 of each line's one published address.
+/// Three servers on ports 80, 81 and 82 of each uplink's one published address.
 fn each_server_answers_on_both_uplinks(private: Private) -> Result<()> {
     let site = Site::new(private, 3)?;
     let mut servers = Vec::new();
@@ -29,10 +29,10 @@ fn each_server_answers_on_both_uplinks(private: Private) -> Result<()> {
             .iter()
             .map(|address| listen(&server.namespace, *address, 80))
             .collect::<Result<_>>()?;
-        let handler: Handler = Arc::new(move |request: &Request| {
-            Some(Answer::text(200, format!("server {number} to {}", request.peer)))
+        let handler: HttpHandler = Arc::new(move |request: &HttpRequest| {
+            Some(HttpAnswer::text(200, format!("server {number} to {}", request.peer)))
         });
-        servers.push(Server::start(listeners, Some(handler))?);
+        servers.push(HttpServer::start(listeners, Some(handler))?);
     }
     let mut boxes = Vec::new();
     for uplink in [0, 1] {

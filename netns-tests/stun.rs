@@ -1,5 +1,5 @@
-//! What a STUN server with two addresses, which knows nothing of natbox, finds out about it (RFC 5780): coturn and its
-//! client.
+//! The mapping and filtering that a STUN server with two addresses detects (RFC 5780). Server and
+//! client are coturn's.
 
 use std::net::Ipv4Addr;
 
@@ -9,7 +9,7 @@ use crate::conformance::proves;
 use crate::lab::require;
 use crate::single_box::{CLIENT, Config, Published, SERVER, SingleBox, eventually};
 
-/// The server's other address.
+/// Second address of the server.
 const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 12);
 
 const KINDS: [(&str, &str); 3] = [
@@ -67,7 +67,8 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     }
 }
 
-/// Runs a client of the server, which may wait for ever for an answer to a datagram that was lost; what it says.
+/// Runs a STUN client and returns its output. The client may wait forever for the reply to a lost
+/// datagram.
 fn ask(namespace: &Namespace, seconds: u32, words: &[&str]) -> String {
     let mut command = namespace.command("timeout");
     command.arg(seconds.to_string()).args(words).arg(CLIENT.to_string());

@@ -1,4 +1,4 @@
-//! Every rung of the offload ladder, with one queue and with several.
+//! Every offload level, with one queue and with several.
 
 use std::net::{SocketAddrV4, UdpSocket};
 use std::ops::ControlFlow;
@@ -18,7 +18,8 @@ use crate::single_box::{
 /// Bytes of each download.
 const LENGTH: usize = 20_000_000;
 
-/// `tun.offload`, what status calls it, and the features that the kernel shows then: checksum, TCP and UDP segmentation.
+/// `tun.offload`, its name in the status, and the features that the kernel shows: checksum, TCP and
+/// UDP segmentation.
 const RUNGS: [(&str, &str, [bool; 3]); 5] = [
     ("auto", "tso4+uso4+checksum", [true, true, true]),
     ("tso+uso", "tso4+uso4+checksum", [true, true, true]),
@@ -60,7 +61,7 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
                     assert!(mean <= 1500, "no super-packets with {what}: {mean} bytes a packet")
                 }
             }
-            // Others may come of the last farewells of connections through the box before.
+            // Other drops may come from the last segments of earlier connections through the box.
             let drops = natbox.status().drops;
             for reason in
                 [DropReason::BadVnetHeader, DropReason::TunWriteError, DropReason::MtuExceeded]
@@ -90,7 +91,7 @@ fn where_io_uring_is_forbidden_auto_does_without_it() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     std::thread::scope(|scope| {
-        // The filter is this thread's and its children's alone.
+        // The filter applies to this thread and its children only.
         scope.spawn(|| {
             forbid_io_uring();
             let natbox = scene.start(&scene.config());
@@ -186,7 +187,8 @@ fn receivers_count_no_wrong_checksum() {
     }
 }
 
-/// Packets that a namespace's own stack has received with a wrong TCP, UDP or ICMP checksum.
+/// Returns the number of packets that a namespace's stack has received with a wrong TCP, UDP or
+/// ICMP checksum.
 fn wrong_checksums(namespace: &Namespace) -> u64 {
     let text =
         namespace.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).unwrap().unwrap();
@@ -211,7 +213,7 @@ fn download(from: &Namespace, to: SocketAddrV4, what: &str) {
     assert_eq!((status.unwrap(), total), (200, LENGTH), "{what}");
 }
 
-/// Whether `ethtool -k` shows a feature of the TUN as on.
+/// Returns whether `ethtool -k` shows a feature of the TUN as on.
 fn is_on(namespace: &Namespace, feature: &str) -> bool {
     let mut command = namespace.command("ethtool");
     command.args(["-k", "nb0"]);

@@ -1,4 +1,4 @@
-//! The story itself, with real programs: nginx behind two boxes, curl in front of them.
+//! The main setup with real programs: nginx behind two boxes, curl in front of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,8 +29,8 @@ fn boxes_with_two_workers() -> Result<()> {
     both_uplinks_serve_every_client(Private::Shared, "2")
 }
 
-/// Every client fetches a page over each line; replies leave by the line that the request came in on, and nginx sees
-/// the clients by their own addresses.
+/// Every client fetches a page over each uplink. Every reply uses the uplink of its request, and
+/// nginx sees the clients by their own addresses.
 fn both_uplinks_serve_every_client(private: Private, workers: &str) -> Result<()> {
     let site = Site::new(private, 1)?;
     let page = "x".repeat(300_000);
@@ -60,7 +60,7 @@ fn both_uplinks_serve_every_client(private: Private, workers: &str) -> Result<()
         }
     }
 
-    // nginx writes its log after the answer.
+    // nginx writes its log after the response.
     let seen = wait_for("nginx to log all requests", || {
         let seen = nginx.requests()?;
         Ok((seen.len() >= wanted.len()).then_some(seen))

@@ -1,4 +1,4 @@
-//! UDP through a forward, there and back.
+//! UDP through a forward, in both directions.
 
 use anyhow::{Context, Result};
 use natbox::lab::topology::{CLIENTS, Private};

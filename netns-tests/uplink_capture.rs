@@ -1,10 +1,10 @@
-//! The capture that finds no reply on the wrong line would find one.
+//! The capture that finds no reply on the wrong uplink would find one.
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Server, connect};
+use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::{CLIENTS, Private};
 
 use crate::lab::{Site, listen, wait_for};
@@ -18,7 +18,8 @@ fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
     let watch = site.watch(0)?;
     let frames = uplink.provider.received_frames("box0")?;
 
-    // No box runs: its host itself sends, first as it may, then with the other line's address.
+    // No box runs. Its host sends packets, first with a correct address and then with the other
+    // uplink's.
     let send = |from| {
         uplink.natbox.enter(|| {
             UdpSocket::bind((from, 80)).and_then(|socket| socket.send_to(b"x", (CLIENTS[0], 9)))
@@ -45,8 +46,8 @@ fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
 fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let _natbox = site.start(1, &site.web_config(1))?;
-    let _web = Server::start(vec![listen(site.server(), site.server_address(1), 80)?], None)?;
-    // The host of box 1 is a plain router here, and the server's table for line 2 names it.
+    let _web = HttpServer::start(vec![listen(site.server(), site.server_address(1), 80)?], None)?;
+    // The host of box 1 is a plain router here, and the server's table for uplink 2 names it.
     site.uplink(0).natbox.sysctl("net/ipv4/ip_forward", "1")?;
     let wrong = site.uplink(0).inside.to_string();
     site.server().ip(&["route", "replace", "default", "via", &wrong, "table", "102"])?;

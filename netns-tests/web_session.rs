@@ -1,12 +1,12 @@
-//! Does session keeping by IP address break when a client changes lines? No: the server sees the same client address on
-//! every line.
+//! A web session that is bound to the client's IP address survives a change of the uplink, because
+//! the server sees the same client address on every uplink.
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::{Answer, Handler, Request, Server};
+use natbox::lab::http::{HttpAnswer, HttpHandler, HttpRequest, HttpServer};
 use natbox::lab::topology::{CLIENTS, Private, ThreeLeggedPlan};
 
 use crate::lab::{Site, curl, listen};
@@ -31,16 +31,16 @@ fn it_survives_behind_one_box_with_both_uplinks_too() -> Result<()> {
     assert_a_session_survives(&site, &[server])
 }
 
-/// The server has these addresses.
+/// Asserts that a session survives on a server with these addresses.
 fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> {
     let listeners = addresses
         .iter()
         .map(|address| listen(site.server(), *address, 80))
         .collect::<Result<_>>()?;
-    let _server = Server::start(listeners, Some(login_handler()))?;
+    let _server = HttpServer::start(listeners, Some(login_handler()))?;
 
     let jar = site.lab.directory().join("cookies").display().to_string();
-    // One name for both lines, as DNS would give it; the address decides on the line.
+    // One name for both uplinks, as DNS would give it. The address decides the uplink.
     let visit = |client: Ipv4Addr, uplink: usize, path: &str| {
         let resolve = format!("site.example:80:{}", site.uplink(uplink).published);
         let url = format!("http://site.example{path}");
@@ -51,7 +51,8 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
         let answer = visit(CLIENTS[0], round % 2, "/private")?;
         ensure!(answer == format!("welcome back, {}", CLIENTS[0]), "round {round}: {answer}");
     }
-    // The binding is real: the same cookie from another address is refused, on each line.
+    // The binding is effective: on each uplink the server rejects the same cookie from another
+    // address.
     for uplink in [0, 1] {
         let refused = visit(CLIENTS[1], uplink, "/private");
         ensure!(
@@ -62,25 +63,25 @@ fn assert_a_session_survives(site: &Site, addresses: &[Ipv4Addr]) -> Result<()> 
     Ok(())
 }
 
-/// `/login` hands out a cookie that is bound to the address it was handed to; `/private` wants both.
-fn login_handler() -> Handler {
+/// `/login` returns a cookie that is bound to the client's address. `/private` requires both.
+fn login_handler() -> HttpHandler {
     let sessions: Mutex<HashMap<String, Ipv4Addr>> = Mutex::default();
-    Arc::new(move |request: &Request| {
+    Arc::new(move |request: &HttpRequest| {
         let mut sessions = sessions.lock().ok()?;
         match request.path.as_str() {
             "/login" => {
                 let id = format!("{:04}", sessions.len());
                 let cookie = ("Set-Cookie".to_owned(), format!("id={id}"));
                 sessions.insert(id, request.peer);
-                Some(Answer { headers: vec![cookie], ..Answer::text(200, "hello") })
+                Some(HttpAnswer { headers: vec![cookie], ..HttpAnswer::text(200, "hello") })
             }
             "/private" => {
                 let id = request.header("cookie").and_then(|cookie| cookie.strip_prefix("id="));
                 match id.and_then(|id| sessions.get(id)) {
                     Some(owner) if *owner == request.peer => {
-                        Some(Answer::text(200, format!("welcome back, {owner}")))
+                        Some(HttpAnswer::text(200, format!("welcome back, {owner}")))
                     }
-                    Some(_) | None => Some(Answer::text(403, "not your session")),
+                    Some(_) | None => Some(HttpAnswer::text(403, "not your session")),
                 }
             }
             _ => None,

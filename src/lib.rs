@@ -1,24 +1,14 @@
 //! natbox: a NAT box in user space.
 //!
-//! Code map, in the order a packet travels (design: io -> packet -> nat -> io):
+//! `ARCHITECTURE.md` has the map of these modules, the life of a packet, the glossary and the
+//! invariants. In the order of a packet: [`io`] receives a batch from a TUN queue, [`packet`] parses
+//! it, [`nat`] translates it, and [`engine`] joins the three, one worker a queue. [`config`],
+//! [`host`], [`api`], [`control`] and [`cli`] are the control side. Nothing on the packet side
+//! imports them.
 //!
-//! | module      | what lives there                                                           | imports of ours        |
-//! |-------------|----------------------------------------------------------------------------|------------------------|
-//! | [`io`]      | `PacketIo`: TUN queues, offload ladder, poll backend, memory backend       | none                   |
-//! | [`packet`]  | parse once, checksums, rewriting, building ICMP                            | none                   |
-//! | [`time`]    | ticks and the clock of a batch                                             | none                   |
-//! | [`nat`]     | tuples, sessions, table, ports, fast and slow path, TCP tracking, verdicts | packet, time           |
-//! | [`engine`]  | workers: one queue, one thread, batch by batch; counters                   | io, packet, nat, time  |
-//! | [`dns`]     | an authoritative name server, updates and a hook that follow the lines     | none                   |
-//! | [`config`]  | the configuration file: read, checked, printed                             | none                   |
-//! | [`host`]    | what the kernel must be told: netlink plumbing, `plan`, `doctor`           | config        |
-//! | [`control`] | lifecycle, logging, admin socket                            | everything above       |
-//! | [`lab`]     | network namespaces, HTTP, captures: for the demo and the tests              | control                |
-//! | [`cli`]     | the command line and the demo                                              | everything above       |
-//!
-//! Deliberately absent: `packet` knows nothing of sessions, `nat` reads no clock and does no I/O, nothing on a
-//! worker thread logs, allocates on the hit path, or takes a lock of the control plane.
+//! Programs that embed the translator start at [`nat`].
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod control;

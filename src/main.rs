@@ -1,4 +1,4 @@
-//! The `natbox` binary: hands over to [`natbox::cli`].
+//! The `natbox` binary: runs [`natbox::cli`].
 
 use std::process::ExitCode;
 

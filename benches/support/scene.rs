@@ -1,15 +1,18 @@
 //! A box with a published server, its clients, and what they say.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use natbox::engine::Pipeline;
-use natbox::io::{Offload, PacketIo, ReplayIo};
-use natbox::nat::{Forward, ForwardProtocol, Settings, Timeouts, Translator};
-use natbox::packet::{Protocol, TcpFlags, Tuple, builder};
+use natbox::io::{PacketIo, ReplayIo};
+use natbox::nat::{
+    Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
+};
+use natbox::packet::{Offload, Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -32,13 +35,14 @@ pub type Small = [u8; SMALL];
 pub const SMALL: usize = 64;
 
 /// Open connections stay for good, those that come and go for [`SHORT`].
-pub fn settings(sessions: u32) -> Settings {
+pub fn settings(sessions: u32) -> (Limits, Policy) {
     settings_of(1, sessions)
 }
 
 /// The same with this many lines, each publishing the server.
-fn settings_of(lines: u32, sessions: u32) -> Settings {
-    let one = Settings::one_line("10.0.0.0/8".parse().expect("a prefix"), PUBLIC);
+fn settings_of(lines: u32, sessions: u32) -> (Limits, Policy) {
+    let inside = "10.0.0.0/8".parse().expect("a prefix");
+    let one = Policy::one_uplink(inside, PUBLIC);
     let uplinks = (0..lines).map(|line| {
         let mut uplink = one.uplinks[0].clone();
         uplink.addresses[0].address = public(line);
@@ -49,13 +53,11 @@ fn settings_of(lines: u32, sessions: u32) -> Settings {
         uplink: line as u8,
         protocol: ForwardProtocol::Tcp,
         address: public(line),
-        ports: (80, 80),
+        ports: PortRange::single(80),
         to_address: SERVER,
         to_port: 80,
     });
-    Settings {
-        uplinks: uplinks.collect(),
-        forwards: forwards.collect(),
+    let limits = Limits {
         timeouts: Timeouts {
             tcp_established: Span::MAX,
             tcp_transitory: Span::MAX,
@@ -64,12 +66,14 @@ fn settings_of(lines: u32, sessions: u32) -> Settings {
             udp_dns: SHORT,
             icmp: SHORT,
             fragment: SHORT,
-            port_reuse_delay: Span::seconds(0),
+            port_reuse_delay: None,
         },
         sessions,
-        sessions_per_host: 64 << 10,
-        ..one
-    }
+        sessions_per_host: NonZeroU32::new(64 << 10),
+        ..Limits::new(inside)
+    };
+    let policy = Policy { uplinks: uplinks.collect(), forwards: forwards.collect(), ..one };
+    (limits, policy)
 }
 
 /// The address that a line publishes.
@@ -112,8 +116,8 @@ pub fn replay(packets: Vec<Small>) -> ReplayIo {
 }
 
 pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
-    let frames = io.receive(Duration::ZERO).expect("memory does not fail");
-    batch.process(io, frames, now).expect("memory does not fail");
+    io.receive(Duration::ZERO).expect("memory does not fail");
+    batch.process(io, now).expect("memory does not fail");
 }
 
 /// The tuple of the `index`-th client's packets, and of their answers.
@@ -137,12 +141,12 @@ pub fn open_box_on(
     more: u32,
     workers: usize,
 ) -> (Vec<Pipeline>, Arc<Translator>) {
-    let nat =
-        Arc::new(Translator::new(settings_of(lines, size + more), workers, START).expect("memory"));
+    let (limits, policy) = settings_of(lines, size + more);
+    let nat = Translator::new(limits, policy, workers, Seed::from(1), START).expect("memory");
+    let nat = Arc::new(nat);
     let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-    let lane = |worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
     let mut batches: Vec<_> =
-        (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), lane(worker))).collect();
+        (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), nat.worker(worker))).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
             ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));

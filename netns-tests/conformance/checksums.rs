@@ -1,14 +1,15 @@
-//! Checksums: kept right where they were, never made right where they were not. The wires recompute all of them.
+//! Checksums: correct ones stay correct, and wrong ones are never corrected. The wires recompute
+//! all of them.
 
 use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
 use crate::probe::{E1, F, F_TARGET, G, Probe, S1, Seen, Setup, assert_carried, at, tuple};
 
-/// Words at which sums turn over.
+/// Words at which sums carry over.
 const CORNERS: [u16; 6] = [0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff];
 
-/// Where a packet of a protocol has its checksum, behind an IP header without options.
+/// Returns the offset of a packet's checksum, behind an IP header without options.
 fn checksum_at(packet: &[u8]) -> usize {
     20 + match Protocol(packet[9]) {
         Protocol::TCP => 16,
@@ -74,7 +75,7 @@ fn no_checksum_stays_none() {
     let seen = probe.inside.expect("in");
     assert_eq!(seen.checksum(), 0);
     assert_carried(&inward, &seen, remote, F_TARGET);
-    // In quotes, both ways.
+    // In quotes, in both directions.
     probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &seen.0));
     let quote = probe.outside.expect("an error").quote().expect("a quote");
     assert_eq!((quote.checksum(), quote.destination()), (0, F));
@@ -91,7 +92,8 @@ fn the_two_zeros_are_kept_apart() {
     let client = at(E1, 4444);
     let identifier = probe.open_ping(at(S1, 77), E1);
     let connection = probe.connect_in(client, F);
-    // Each as a function of the word that makes the sum what is wished, before translation and after.
+    // Each packet as a function of the word that makes its sum the wanted value, before and after
+    // translation.
     let datagram = |to: Endpoint, word: u16| {
         builder::udp(tuple(Protocol::UDP, client, to), &word.to_be_bytes())
     };
@@ -112,7 +114,8 @@ fn the_two_zeros_are_kept_apart() {
     ];
     for (make, published, target, zero) in kinds {
         for view in [published, target] {
-            // The complement of the sum of all else makes the sum all ones, whose complement is zero.
+            // The complement of the sum of everything else makes the sum all ones, whose complement
+            // is zero.
             let word = checksum(&make(view, 0));
             assert_eq!(checksum(&make(view, word)), zero, "the sum is zero before or after");
             probe.outside.send(&make(published, word));
@@ -196,7 +199,7 @@ fn ones_complement_add(one: u16, other: u16) -> u16 {
 #[test]
 fn checksums_survive_a_change_of_nothing() {
     let _proof = proves(&["CSUM-1"]);
-    // A forward to the published port itself and back: only addresses change.
+    // A forward to the published port itself, and back: only addresses change.
     let probe = Probe::start(Setup::new().forward(
         "name: same, protocol: tcp+udp, port: 7777, address: 192.0.2.1, to: '10.0.0.13:7777'",
     ));

@@ -1,4 +1,4 @@
-//! What may come in.
+//! Filtering of inbound packets.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,8 @@ fn filtering_is_as_set() {
                     probe.silence();
                 }
             }
-            // Mapping: one external endpoint for all, for each address, or for each endpoint.
+            // Mapping: one external endpoint for all remotes, for each address, or for each
+            // endpoint.
             let others =
                 [at(E1, 154), at(E2, 153)].map(|to| probe.open_udp(at(S1, 5000), to) == external);
             let wanted = match mapping {
@@ -83,7 +84,7 @@ fn a_filtered_packet_changes_nothing() {
     let after = probe.status();
     assert_eq!(after.totals["sessions_created"], before.totals["sessions_created"]);
     assert_eq!(after.mappings, before.mappings);
-    // The mapping ends when it would have ended without them.
+    // The mapping ends at the time at which it would end without the filtered packets.
     super::ports::wait_until("the mapping ends", || {
         probe.udp_in(at(E2, 1), external);
         probe.status().mappings == 0
@@ -115,7 +116,8 @@ fn a_delayed_reject_answers_a_syn_without_counterpart() {
     let sent = Instant::now();
     probe.syn_in(at(E1, 7), at(G, 33_333));
     probe.syn_in(at(E2, 9), mapped);
-    // Another one is met half-way by the inside dialling out: a simultaneous open, and no word of error ever.
+    // The inside host dials out to the sender of another SYN: a simultaneous open, which must get
+    // no error.
     assert!(probe.outside.within(Duration::from_secs(2)).is_none(), "too early");
     let syn = builder::tcp(
         builder::tuple(Protocol::TCP, (S1, 5000), (E2, 9)),
@@ -149,7 +151,7 @@ fn a_delayed_reject_answers_a_syn_without_counterpart() {
         "one error, and none for the other"
     );
     probe.assert_alive();
-    // A flood of them takes no memory to speak of, and nothing else is harmed.
+    // A flood of such SYNs takes little memory and disturbs nothing else.
     for number in 0..20_000_u32 {
         probe.syn_in(at(E2, (number % 60_000) as u16), at(G, 20_000 + (number % 7000) as u16));
     }
@@ -185,7 +187,8 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
     }
     probe.silence();
     assert_eq!(probe.sessions(), before);
-    // To a forward such a segment passes, since the connection may be older than the box. What it opens is short-lived.
+    // Such a segment passes to a forward, since the connection may be older than the box. Its
+    // session is short-lived.
     let setup = Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s");
     let probe = Probe::start(setup);
     probe.outside.send(&builder::tcp(

@@ -1,4 +1,4 @@
-//! Datagrams in fragments.
+//! Fragmented datagrams.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::probe::{
 
 const PAYLOAD: usize = 2500;
 
-/// Bytes that show where they belong.
+/// Returns bytes that reveal their position.
 fn text(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at / 7) as u8 ^ at as u8).collect()
 }
@@ -23,7 +23,7 @@ fn numbered(mut packet: Vec<u8>, identification: u16) -> Vec<u8> {
     packet
 }
 
-/// The datagram that fragments make, whatever their order; its checksums are recomputed.
+/// Reassembles fragments in any order, with recomputed checksums.
 #[track_caller]
 fn joined(fragments: &[Seen]) -> Seen {
     let mut fragments = fragments.to_vec();
@@ -53,7 +53,8 @@ fn joined(fragments: &[Seen]) -> Seen {
 
 const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
-/// A datagram in three fragments passes in every order, as the datagram that `original` is after translation.
+/// Asserts that a datagram in three fragments passes in every order, as `original` after
+/// translation.
 #[track_caller]
 fn assert_passes_in_fragments(
     probe: &Probe,
@@ -82,7 +83,7 @@ fn fragments_pass_in_every_order() {
     let _proof = proves(&["UDP-14"]);
     let probe =
         Probe::start(Setup::new().forward("protocol: icmp, address: 192.0.2.1, to: 10.0.0.13"));
-    // Out and back over a mapping.
+    // Outbound and back over a mapping.
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
     let external = probe.open_udp(inside, remote);
     assert_passes_in_fragments(
@@ -99,11 +100,11 @@ fn fragments_pass_in_every_order() {
         remote,
         inside,
     );
-    // In over a forward, and its answer.
+    // Inbound over a forward, and its reply.
     let client = at(E1, 4444);
     assert_passes_in_fragments(&probe, false, &udp(client, F, &text(PAYLOAD)), client, F_TARGET);
     assert_passes_in_fragments(&probe, true, &udp(F_TARGET, client, &text(PAYLOAD)), F, client);
-    // TCP, both ways.
+    // TCP, in both directions.
     for connection in
         [probe.connect_out(at(S1, 6000), at(E1, 80)), probe.connect_in(at(E1, 6000), F)]
     {
@@ -113,7 +114,7 @@ fn fragments_pass_in_every_order() {
         let back = connection.by_outside(data, &text(PAYLOAD));
         assert_passes_in_fragments(&probe, false, &back, connection.inside_peer, connection.inside);
     }
-    // A SYN with data opens a connection as a whole one does.
+    // A SYN with data opens a connection, as a whole SYN does.
     let syn = |from, to| {
         builder::tcp(
             builder::tuple(Protocol::TCP, from, to),
@@ -146,7 +147,7 @@ fn fragments_pass_in_every_order() {
     assert_passes_in_fragments(&probe, false, &request, at(E1, 0), at(S3, 0));
 }
 
-/// The state of a connection follows segments in fragments, too.
+/// Fragmented segments also change the state of a connection.
 #[test]
 fn a_connection_that_ends_in_fragments_ends() {
     let _proof = proves(&["UDP-14", "RFC7857-2"]);
@@ -193,7 +194,7 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     let _proof = proves(&["IPID-1"]);
     let probe = Probe::plain();
     let remote = at(E1, 53);
-    // Two hosts with one number each, interleaved.
+    // Two hosts with the same identification, interleaved.
     let whole = [S1, S2].map(|host| numbered(udp(at(host, 5000), remote, &text(PAYLOAD)), 7));
     let fragments = whole.clone().map(|whole| builder::fragments(&whole, 1000));
     for (one, other) in fragments[0].iter().zip(&fragments[1]) {
@@ -208,10 +209,10 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
     assert_eq!((one.len(), other.len()), (3, 3));
     assert_eq!(joined(&one).payload(), Seen(whole[0].clone()).payload());
     assert_eq!(joined(&other).payload(), Seen(whole[1].clone()).payload());
-    // An error about a fragment shows the sender its own number.
+    // The quote in an error about a fragment shows the sender's own identification.
     probe.outside.send(&builder::icmp_error(11, 1, E1, G, &one[0].0[..200]));
     assert_eq!(probe.inside.expect("the error").quote().unwrap().identification(), 7);
-    // What is not atomic has a number that no other has; what is atomic keeps its own, and DF.
+    // A non-atomic packet gets a unique identification. An atomic packet keeps its own, and DF.
     let mut numbers = std::collections::HashSet::new();
     for port in 0..300 {
         let datagram =
@@ -235,14 +236,14 @@ fn a_flood_of_fragments_harms_nothing_else() {
     let mut connection = probe.connect_in(at(E1, 4444), F);
     let mut before = 0;
     for round in 0..40_u32 {
-        // Later fragments of datagrams that have no first one, each from an address of its own.
+        // Later fragments without a first one, each from an address of its own.
         for number in 0..500_u32 {
             let source = Ipv4Addr::from(0x0b00_0000 + round * 500 + number);
             let whole = numbered(udp(at(source, 1), F, &text(PAYLOAD)), number as u16);
             probe.outside.send(&builder::fragments(&whole, 1000)[1]);
         }
         probe.assert_open(&mut connection);
-        // Another host's datagram in fragments.
+        // A fragmented datagram of another host.
         let whole = numbered(udp(at(E2, 9), F, &text(PAYLOAD)), round as u16);
         for fragment in builder::fragments(&whole, 1000) {
             probe.outside.send(&fragment);
@@ -267,7 +268,7 @@ fn hostile_fragments_are_refused() {
     let client = at(E1, 4444);
     let whole =
         |number| builder::fragments(&numbered(udp(client, F, &text(PAYLOAD)), number), 1000);
-    // Another fragment that begins within one that passed, or ends behind the datagram's end.
+    // A fragment that begins within an earlier one, or ends beyond the datagram's end.
     let overlapping = {
         let mut fragment = whole(1)[1].clone();
         fragment[6..8].copy_from_slice(&(0x2000_u16 | (1000 / 8 - 2)).to_be_bytes());
@@ -281,14 +282,14 @@ fn hostile_fragments_are_refused() {
     probe.outside.send(&whole(1)[2]);
     probe.silence();
     assert_eq!(probe.dropped("fragment-overlap"), 3, "the overlap ends its datagram");
-    // Twice the same: once is enough.
+    // A duplicate passes only once.
     for fragment in [0, 0, 1, 1, 1, 2] {
         probe.outside.send(&whole(2)[fragment]);
     }
     joined(&probe.inside.expect_all(3, "each once"));
     probe.silence();
     assert_eq!(probe.dropped("fragment-duplicate"), 3);
-    // Impossible ones, each refused by itself.
+    // Impossible fragments, each dropped by itself.
     let segment = builder::tcp(
         builder::tuple(Protocol::TCP, (E1, 4), (G, 8080)),
         TcpFlags::SYN,
@@ -339,13 +340,13 @@ fn incomplete_datagrams_are_forgotten() {
     probe.silence();
     wait_until("they are given up, without a word", || probe.dropped("fragment-timeout") == 2);
     assert_eq!((probe.outside.drain(), probe.inside.drain()), (vec![], vec![]));
-    // The number again, for another datagram: nothing of the old one comes along.
+    // Another datagram with the same identification: no byte of the old one passes.
     let new = numbered(udp(client, F, &text(1800)), 1);
     for fragment in builder::fragments(&new, 1000) {
         probe.outside.send(&fragment);
     }
     assert_eq!(joined(&probe.inside.expect_all(2, "fragments")).payload(), Seen(new).payload());
-    // A late fragment of a datagram that is over waits for a first one again, in vain.
+    // A late fragment of an ended datagram waits in vain for a first fragment.
     probe.outside.send(&old[0]);
     probe.inside.expect("a first fragment");
     std::thread::sleep(Duration::from_millis(2500));

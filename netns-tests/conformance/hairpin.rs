@@ -1,4 +1,4 @@
-//! Inside hosts that talk to one another through external endpoints.
+//! Inside hosts that use each other's external endpoints.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,8 @@ fn hosts_see_each_others_external_endpoints() {
     probe.inside.send(&segment(other, a, SYN_ACK, 100, 2));
     let seen = probe.inside.expect("its answer");
     assert_eq!((seen.source(), seen.destination()), (b, one));
-    // Filtering holds here as for the outside: who was not spoken to is not let in, and then they are one another's.
+    // Filtering applies as for the outside: an unknown peer is dropped. Once both hosts have sent,
+    // their packets pass.
     for filtering in ["address-and-port-dependent", "address-dependent"] {
         let probe = Probe::start(Setup::new().nat(&format!("filtering: {filtering}")));
         let (a, b) = (probe.open_udp(one, at(E1, 53)), probe.open_udp(other, at(E1, 53)));
@@ -49,8 +50,8 @@ fn hosts_see_each_others_external_endpoints() {
     }
 }
 
-/// The mapping that was spoken to ended after its own time, though both hosts still talked over it, and its port went to
-/// somebody else.
+/// A regression test: the called mapping ended after its own time although both hosts still used
+/// it, and its port went to another host.
 #[test]
 fn hosts_that_talk_keep_both_mappings_alive() {
     let _proof = proves(&["UDP-1", "UDP-3", "UDP-6", "UDP-9", "TIM-1"]);
@@ -119,7 +120,7 @@ fn echo_reaches_the_host_behind_an_external_address() {
         (Some((0, 0)), G2, S1)
     );
     assert_eq!(seen.identifier(), 5);
-    // G belongs to nobody for echo: nobody answers, inside or outside.
+    // No inside host has G for echo: no reply comes, inside or outside.
     probe.inside.send(&builder::echo(S1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
     probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, 5, 1, b"ping"));
     probe.silence();
@@ -144,7 +145,7 @@ fn errors_cross_with_both_ends_rewritten() {
     let quote = error.quote().expect("a quote");
     assert_eq!((quote.source(), quote.destination()), (one, b));
     assert_eq!(quote.checksum(), crate::probe::Seen(question).checksum());
-    // The same towards a forward.
+    // The same with a forward.
     probe.inside.send(&udp(at(S3, 7), F, b"question"));
     let arrived = probe.inside.expect("the question");
     probe.inside.send(&builder::icmp_error(3, 3, S1, G, &arrived.0));
@@ -157,7 +158,7 @@ fn errors_cross_with_both_ends_rewritten() {
 #[test]
 fn hairpin_ends_and_carries_fragments() {
     let _proof = proves(&["HAIR-2"]);
-    // A forward to an external address would be a loop: it is refused before anything runs.
+    // A forward to an external address would be a loop: natbox rejects the configuration.
     let loops = "name: x\ninside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks: [{ interface: wan0, addresses: [192.0.2.1] }]\nforwards: [{ protocol: tcp, port: 1, to: '192.0.2.1:2' }]\n";
     let path = std::env::temp_dir().join(format!("natbox-loop-{}.yaml", std::process::id()));
     std::fs::write(&path, loops).unwrap();

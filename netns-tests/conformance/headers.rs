@@ -14,7 +14,8 @@ fn with_df(mut packet: Vec<u8>) -> Vec<u8> {
     packet
 }
 
-/// What the box says when a packet has used up its TTL: to its sender, about the packet as that wrote it.
+/// Asserts the error for an expired TTL: to the packet's sender, with the packet as the sender
+/// wrote it.
 #[track_caller]
 fn assert_time_exceeded(error: &Seen, sent: &[u8]) {
     assert_eq!(error.icmp(), Some((11, 0)), "{error:?}");
@@ -90,7 +91,7 @@ fn fragmentation_needed_passes_with_any_mtu() {
             assert_eq!((error.source().address, error.destination().address), (RX, S1));
             assert_eq!(error.quote().unwrap().source(), Seen(original.clone()).source());
         }
-        // It is the sender's business, not the box's.
+        // The sender's error, not the box's.
         probe.inside.send(&original);
         probe.outside.expect("as long as before");
         let elsewhere = with_df(udp(at(S1, 5000), at(E2, 53), &[7; 1472]));
@@ -141,7 +142,7 @@ fn the_mss_is_only_lowered_and_only_in_syns() {
     };
     for (clamp, expected) in [("1000", 1000), ("1450", 1400), ("off", 1400), ("auto", 1360)] {
         let probe = Probe::start(Setup::new().mtu(1400, 1500).nat(&format!("mss_clamp: {clamp}")));
-        // MSS 1400, once at an even and once at an odd place.
+        // MSS 1400, once at an even and once at an odd offset.
         for (port, options) in [(1, &[2, 4, 5, 120][..]), (2, &[1, 2, 4, 5, 120, 1, 1, 1][..])] {
             let (inside, remote, client) = (at(S1, 5000 + port), at(E1, 80), at(E1, 6000 + port));
             let send = |flags, source, destination, sequence, acknowledgement| {
@@ -156,11 +157,11 @@ fn the_mss_is_only_lowered_and_only_in_syns() {
             assert_eq!(mss_of(&syn), Some(expected), "{clamp}, {syn:?}");
             let answer = probe.tcp_out(&send(SYN_ACK, F_TARGET, client, 9, 2));
             assert_eq!(mss_of(&answer), Some(expected), "{clamp}, {answer:?}");
-            // Anything but a SYN keeps what it has.
+            // Segments other than SYNs keep their options.
             let data = probe.tcp_in(&send(TcpFlags::ACK, client, F, 2, 10));
             assert_eq!(mss_of(&data), Some(1400));
         }
-        // Where there is none, none is put in.
+        // A SYN without the option gets none.
         let bare = builder::tcp(
             builder::tuple(Protocol::TCP, (S1, 5100), (E1, 80)),
             TcpFlags::SYN,
@@ -220,7 +221,7 @@ fn options_pass_but_for_source_routes_and_tell_nothing() {
         probe.outside.send(&builder::with_ip_options(&udp(at(E1, 7), F, b"options"), options));
         assert_eq!(probe.inside.expect("in over a forward").destination(), F_TARGET);
     }
-    // Loose and strict source routes; lengths of nothing and past the end.
+    // Loose and strict source routes; lengths of zero and beyond the end.
     let refused: [&[u8]; 4] = [
         &[131, 7, 4, 198, 51, 100, 2, 0],
         &[137, 7, 4, 198, 51, 100, 2, 0],
@@ -234,7 +235,8 @@ fn options_pass_but_for_source_routes_and_tell_nothing() {
         assert!(probe.inside.drain().iter().all(|seen| seen.icmp().is_some()), "{options:?}");
         probe.assert_alive();
     }
-    // Record route and timestamps with addresses: what an inside router and this host have entered stays inside.
+    // Record route and timestamps with addresses: the entries of an inside router and host are
+    // removed.
     let mut route = vec![7, 39, 8];
     route.extend([10, 0, 0, 254]);
     route.resize(40, 0);

@@ -1,4 +1,4 @@
-//! Errors about what was translated, from either side, and errors of the box's own.
+//! ICMP errors about translated packets, from either side, and the box's own errors.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -10,13 +10,13 @@ use super::ports::wait_until;
 use super::proves;
 use crate::probe::{BOX, E1, E2, F, G, G2, Probe, RP, RX, S1, S2, Seen, Setup, at, udp};
 
-/// Something that was sent from inside: as its sender wrote it, as it was seen outside, and what would be its answer.
+/// A packet from inside: as its sender wrote it, as it appeared outside, and its reply.
 struct Sent {
     original: Vec<u8>,
     outside: Seen,
 }
 
-/// A datagram, a segment and an echo request from S1 to E1.
+/// Sends a datagram, a segment and an echo request from S1 to E1.
 fn three_kinds(probe: &Probe) -> [Sent; 3] {
     let segment = builder::tcp(
         builder::tuple(Protocol::TCP, (S1, 5000), (E1, 80)),
@@ -46,7 +46,8 @@ fn three_kinds(probe: &Probe) -> [Sent; 3] {
     })
 }
 
-/// The quote shows the packet as its sender wrote it, as far as it goes, but for the TTL and the header checksum.
+/// Asserts that the quote shows the packet as its sender wrote it, except for the TTL and the
+/// header checksum.
 #[track_caller]
 fn assert_quotes(error: &Seen, original: &[u8]) {
     let mut quote = error.quote().expect("a quote").0;
@@ -124,7 +125,8 @@ fn errors_from_inside_leave_under_an_external_address() {
         );
         assert_quotes(&error, &question);
     }
-    // A router that has sessions of its own, such as to a time server, is one all the same where the host knows it as one.
+    // A host that the inside host knows as a router counts as one, even with sessions of its own
+    // such as to a time server.
     probe.open_udp(at(RP, 123), at(E1, 123));
     let expired = builder::icmp_error(11, 0, RP, E1, &arrived.0);
     probe.inside.send(&expired);
@@ -139,7 +141,7 @@ fn errors_from_inside_leave_under_an_external_address() {
         assert_eq!((error.icmp(), error.source().address), (Some((kind, code)), G));
         assert_quotes(&error, &question);
     }
-    // About an answer to what the inside had asked.
+    // About a reply to a request from inside.
     let external = probe.open_udp(at(S2, 5000), at(E1, 53000));
     let answer = udp(at(E1, 53000), external, b"answer");
     probe.outside.send(&answer);
@@ -206,7 +208,8 @@ fn the_quoted_transport_checksum_is_not_judged() {
 fn extensions_pass_untouched() {
     let _proof = proves(&["ICMP-3d"]);
     let probe = Probe::plain();
-    // An MPLS label stack (RFC 4950) behind quotes of 128, 124 and 132 bytes, and behind one whose length is not told.
+    // An MPLS label stack (RFC 4950) behind quotes of 128, 124 and 132 bytes, and behind one of
+    // undeclared length.
     let mut extension = vec![0x20, 0, 0, 0, 0, 8, 1, 1, 0, 1, 2, 0xff];
     let sum: u32 =
         extension.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
@@ -248,7 +251,7 @@ fn errors_about_nothing_known_are_dropped() {
 #[test]
 fn no_icmp_message_touches_a_session() {
     let _proof = proves(&["UDP-12", "TCP-10", "ICMP-6"]);
-    // Nothing but the first packets may keep them; errors of every kind come all the while.
+    // Only the first packets may keep the sessions alive; errors of every kind follow meanwhile.
     let setup = Setup::new()
         .timeouts("udp: 3s, icmp: 3s, tcp_syn: 3s, tcp_established: 3s, tcp_transitory: 3s");
     let probe = Probe::start(setup);
@@ -268,12 +271,12 @@ fn no_icmp_message_touches_a_session() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(errors > 200);
-    // None of them ended or shortened anything ..
+    // No error ended or shortened a session.
     if opened.elapsed() < Duration::from_millis(2800) {
         probe.inside.drain();
         assert_eq!(probe.sessions(), 4);
     }
-    // .. nor kept it alive.
+    // No error kept a session alive.
     wait_until("all of them end", || {
         for sent in sent.iter().map(|sent| &sent.outside).chain([&data]) {
             probe.outside.send(&builder::icmp(RX, G, 3, 1, [0; 4], &sent.0));
@@ -292,30 +295,30 @@ fn quotes_of_any_length() {
     let _proof = proves(&["ERR-TRUNC", "ERR-CSUM"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
-        // Without ports and identifiers there is nothing to go by.
+        // Without ports and identifiers the session is unknown.
         let needed = if sent.outside.icmp().is_some() { 26 } else { 24 };
         for length in 20..needed {
             probe.outside.send(&builder::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
         }
         probe.silence();
-        // A quote that ends in the middle of the checksum: the half of it is worth nothing, and not looked at.
+        // A quote that ends in the middle of the checksum: the half is ignored.
         let halved = if sent.outside.destination().port == 80 { 37 } else { 27 };
         for length in (needed..=sent.outside.0.len()).filter(|length| *length != halved) {
-            // The wires recompute all checksums that the quote has.
+            // The wires recompute all checksums within the quote.
             probe.outside.send(&builder::icmp_error(3, 1, E1, G, &sent.outside.0[..length]));
             let error = probe.inside.expect("the error");
             assert_eq!(error.quote().unwrap().0.len(), length);
             assert_quotes(&error, &sent.original);
         }
     }
-    // The longest: a datagram of the whole MTU, less the error's own headers.
+    // The longest quote: a datagram of the whole MTU, less the headers of the error.
     let mut original = udp(at(S1, 5000), at(E1, 53000), &[7; 1400]);
     builder::set_dont_fragment(&mut original, true);
     probe.inside.send(&original);
     let outside = probe.outside.expect("a long datagram");
     probe.outside.send(&builder::icmp_error(3, 1, E1, G, &outside.0));
     assert_quotes(&probe.inside.expect("the error"), &original);
-    // Of a datagram without checksum the quote has none either.
+    // The quote of a datagram without checksum has none either.
     let original = builder::udp_without_checksum(
         builder::tuple(Protocol::UDP, (S1, 5000), (E1, 53000)),
         b"none",
@@ -338,8 +341,9 @@ fn addresses_and_quote_must_agree() {
     probe.silence();
     probe.outside.send(&builder::icmp_error(3, 3, E1, external.address, &sent));
     probe.inside.expect("the right one");
-    // Another inside host knows what S1 received, and says that it could not be delivered; first as one that is silent
-    // else, then as one with sessions of its own, from which no router's report is believed either.
+    // Another inside host, which knows the packet that S1 received, reports that it could not be
+    // delivered. First the host is silent otherwise; then it has sessions of its own, so that its
+    // reports as a router are not believed either.
     let received = udp(at(E1, 53000), at(S1, 5000), b"answer");
     probe.inside.send(&builder::icmp_error(3, 3, S2, E1, &received));
     probe.silence();
@@ -398,7 +402,7 @@ fn no_error_where_none_is_due() {
     {
         probe.outside.send(&from(source));
     }
-    // Too long with DF: an error is due for the whole datagram, none for an ICMP error of that length.
+    // Too long with DF: the whole datagram gets an error; an ICMP error of that length gets none.
     probe.silence();
     let mut echo = builder::echo(S1, E1, QueryKind::EchoRequest, 5, 1, b"x");
     builder::set_ttl(&mut echo, 1);
@@ -428,14 +432,15 @@ fn errors_are_limited_for_each_receiver() {
     told += probe.inside.drain().len();
     let bound = 60 + 30 * started.elapsed().as_secs() as usize;
     assert!((10..=bound).contains(&told), "{told} errors for 1000 packets");
-    // Another host is told all the same, at once.
+    // Another host still gets its error, at once.
     probe.inside.send(&too_long(S2));
     let error = probe.inside.expect("the error for another host");
     assert_eq!(
         (error.icmp(), error.destination().address, error.icmp_last_word()),
         (Some((3, 4)), S2, 1400)
     );
-    // Errors that the kernel writes: packets of ten thousand strangers do not use up what is due to E1.
+    // Errors that the kernel writes: packets of ten thousand other hosts do not use up the
+    // allowance of E1.
     for number in 0..10_000_u32 {
         let stranger = Ipv4Addr::from(0xc612_0000 + number);
         let mut packet = udp(at(stranger, 5000), F, b"x");
@@ -457,7 +462,7 @@ fn errors_are_limited_for_each_receiver() {
 fn the_boxs_errors_can_be_understood() {
     let _proof = proves(&["RTR-SRC", "PMTU-2", "UDP-13"]);
     let probe = Probe::start(Setup::new().mtu(1400, 1300));
-    // From inside towards the smaller line.
+    // From inside to the uplink with the smaller MTU.
     let mut packet = udp(at(S1, 5000), at(E1, 53000), &[7; 1473 - 28]);
     builder::set_dont_fragment(&mut packet, true);
     builder::set_type_of_service(&mut packet, 0x48);
@@ -468,7 +473,8 @@ fn the_boxs_errors_can_be_understood() {
     assert!(error.0.len() <= 576 && error.0.len() >= 560, "{} bytes", error.0.len());
     assert_eq!(error.type_of_service() & 0xfc, 0x48, "the class of what it answers");
     assert_quotes(&error, &packet);
-    // From outside towards the smaller private leg: by the address that the client talks to.
+    // From outside to the private network with the smaller MTU. The error has the address that the
+    // client uses.
     let mut packet = udp(at(E1, 4444), F, &[7; 1373 - 28]);
     builder::set_dont_fragment(&mut packet, true);
     probe.outside.send(&packet);
@@ -477,7 +483,7 @@ fn the_boxs_errors_can_be_understood() {
     assert_eq!((error.source().address, error.destination().address), (G, E1));
     assert_quotes(&error, &packet);
     assert!(error.0.len() <= 576);
-    // What fits exactly passes.
+    // An exact fit passes.
     for (length, leaves) in [(1400, true), (1401, false)] {
         let mut packet = udp(at(S1, 5000), at(E2, 53000), &vec![7; length - 28]);
         builder::set_dont_fragment(&mut packet, true);
@@ -488,7 +494,7 @@ fn the_boxs_errors_can_be_understood() {
             assert_eq!(probe.inside.expect("an error").icmp_last_word(), 1400);
         }
     }
-    // A refusal bears the box's inside address.
+    // A reject has the box's inside address.
     let probe = Probe::start(Setup::new().outbound(&[]));
     let packet = udp(at(S1, 5000), at(E1, 53000), b"may I?");
     probe.inside.send(&packet);

@@ -1,4 +1,4 @@
-//! Echo and its kin.
+//! Echo and other ICMP queries.
 
 use natbox::packet::{Endpoint, QueryKind, builder};
 
@@ -20,7 +20,8 @@ fn echo_works_and_replies_need_a_query() {
             (S1, identifier, &b"ping"[..])
         );
     }
-    // From another host, with an identifier that nobody has, and a reply that the inside never was asked for.
+    // A reply from another host, one with an unknown identifier, and one that no inside host
+    // requested.
     let live = *externals.iter().next().unwrap();
     probe.pong_in(E2, live);
     let free = (0..=u16::MAX).find(|free| !externals.contains(&Endpoint::new(G, *free))).unwrap();
@@ -88,7 +89,7 @@ fn other_icmp_never_crosses() {
             continue;
         }
         for code in [0, 1, 255] {
-            // Each quotes what would be a live session, were it an error.
+            // Each quotes a packet of a live session, as an error would.
             let sent = builder::udp(
                 builder::tuple(natbox::packet::Protocol::UDP, (G, external.port), (E1, 53)),
                 b"hello",
@@ -102,11 +103,11 @@ fn other_icmp_never_crosses() {
         }
     }
     probe.silence();
-    // Echo to G, which no forward answers: nobody does.
+    // Without a forward for echo, echo to G gets no reply.
     probe.outside.send(&builder::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"x"));
     probe.silence();
     assert!(probe.sessions() <= before + 1, "{} sessions after {before}", probe.sessions());
-    // With a forward of echo its server answers.
+    // With a forward for echo, the server replies.
     let probe = Probe::start(
         Setup::new().forward("name: echo, protocol: icmp, address: 192.0.2.1, to: 10.0.0.12"),
     );

@@ -1,4 +1,4 @@
-//! Limits: what is refused, whom it concerns, and what is never given up.
+//! Limits: the dropped packets, the affected hosts, and the sessions that are never evicted.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn a_host_has_so_many_sessions_and_gets_them_back() {
     probe.open_udp(at(S1, 6000), at(E1, 53));
 }
 
-/// Fills a table of 40 with what must not be given up.
+/// Fills a table of 40 with sessions that must not be evicted.
 fn fill(probe: &Probe) -> (Vec<Connection>, Vec<(Endpoint, Endpoint)>) {
     let mut connections: Vec<_> =
         (0..10).map(|port| probe.connect_out(at(S1, 5000 + port), at(E1, 80))).collect();
@@ -89,7 +89,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
                 }
             }
         }
-        // All that was there still is; and a published server is reached without a session.
+        // All sessions remain, and clients reach a published server without a session.
         for connection in &mut connections {
             probe.assert_open(connection);
         }
@@ -100,7 +100,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
         let status = probe.status();
         assert_eq!((status.sessions.now, status.sessions.evicted), (40, 0));
         assert_eq!(status.drops["table-full"], 3);
-        // The operator is told once.
+        // The log warns once.
         wait_until("a warning", || probe.log().contains("table-full"));
         for port in 2..100 {
             probe.inside.send(&udp(at(S3, port), at(E1, 53), b"hello"));
@@ -121,7 +121,7 @@ fn pressure_takes_what_is_half_open_and_never_what_is_established() {
         probe.inside.expect("a SYN");
     }
     assert_eq!(probe.sessions(), 40);
-    // Newcomers of any kind take the places of the half-open ones.
+    // New sessions of any kind evict half-open ones.
     for port in 0..10 {
         probe.open_udp(at(S1, 6000 + port), at(E1, 53));
         connections.push(probe.connect_in(at(E2, 6000 + port), F));
@@ -130,7 +130,7 @@ fn pressure_takes_what_is_half_open_and_never_what_is_established() {
     for connection in &mut connections {
         probe.assert_open(connection);
     }
-    // Closed ones are next.
+    // Closed sessions are evicted next.
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     let closed = connections[0];
     probe.tcp_in(&closed.by_outside(fin, b""));
@@ -173,7 +173,7 @@ fn counters_can_be_read_while_packets_flow() {
         assert!(packets >= last, "a counter went back");
         last = packets;
         reads += 1;
-        // A listing in the midst of it: nothing twice, nothing of another time.
+        // A listing meanwhile: no session twice, and none of another time.
         let listed = probe.with_box(crate::single_box::RunningBox::sessions);
         assert!(listed.len() as u64 <= 10_000 && listed.len() as u32 >= status.sessions.now);
         let distinct: std::collections::HashSet<_> =
@@ -253,7 +253,7 @@ fn each_drop_raises_its_own_counter() {
             "icmp-error-mismatch",
         ),
     ];
-    // S2 is a host that has sessions of its own, and so no router.
+    // S2 has sessions of its own, and is therefore no router.
     probe.open_udp(at(S2, 5000), at(E1, 53));
     let wires = [(&probe.outside, outside), (&probe.inside, inside)];
     for (wire, (packet, reason)) in

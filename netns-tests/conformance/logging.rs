@@ -1,4 +1,4 @@
-//! The mapping log: who had an external endpoint at a time, and what it may cost.
+//! The mapping log: the holder of an external endpoint at any time, and the cost of the log.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,7 +40,7 @@ fn records(log: &str) -> Vec<Record> {
     log.lines().filter_map(parse).collect()
 }
 
-/// Who had an external endpoint at a time.
+/// Returns the holder of an external endpoint at a time.
 fn holder(records: &[Record], protocol: &str, external: &str, at: SystemTime) -> Option<String> {
     let mut mine =
         records.iter().filter(|record| record.external == external && record.protocol == protocol);
@@ -80,7 +80,7 @@ fn the_log_tells_who_had_an_endpoint_and_no_destinations() {
         assert_eq!(found, Some(inside.to_string()), "{external} at {when:?}");
     }
     assert!(!log.contains(&E1.to_string()), "no destination");
-    // Nor are they told without the log, or of TCP.
+    // Destinations do not appear without the mapping log either, nor for TCP.
     let probe = Probe::plain();
     probe.open_udp(at(S1, 5000), at(E2, 53));
     probe.connect_out(at(S1, 5000), at(E2, 80));
@@ -145,6 +145,6 @@ fn a_log_that_nobody_reads_slows_nothing() {
         assert!(asked.elapsed() < Duration::from_millis(1000), "{:?}", asked.elapsed());
         assert!(status.mappings > usize::from(round) * 900, "{} mappings", status.mappings);
     }
-    let lost = probe.status().log_lost;
+    let lost = probe.status().log_lines_dropped;
     assert!(lost > 1000, "{lost} lines lost: the test must lose some");
 }

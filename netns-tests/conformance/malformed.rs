@@ -1,4 +1,4 @@
-//! Packets that no honest stack sends.
+//! Packets that no correct stack sends.
 
 use std::net::Ipv4Addr;
 
@@ -29,7 +29,7 @@ fn bytes_behind_the_end_are_left_behind() {
     ];
     for (packet, source, destination) in inward {
         probe.outside.send(&[&packet[..], b"0123456789"].concat());
-        // The wires see to it that nothing is behind the end.
+        // The wires check that no byte follows the end.
         assert_carried(&packet, &probe.inside.expect("in"), source, destination);
     }
     probe.outside.send(&[&builder::icmp_error(3, 3, E1, G, &sent)[..], b"0123456789"].concat());
@@ -44,7 +44,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
     let _proof = proves(&["MAL-3"]);
     let probe = Probe::plain();
     let syn = TcpFlags::SYN;
-    // Once as first packets, then into sessions that live.
+    // Once as first packets, then within live sessions.
     for known in [false, true] {
         let (client, inside, remote) = (at(E1, 4444), at(S1, 5000), at(E1, 53));
         if known {
@@ -93,7 +93,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
         }
         probe.silence();
         let after = probe.status();
-        let dropped = |status: &natbox::control::Status| {
+        let dropped = |status: &natbox::api::Status| {
             status.drops.get("bad-transport-header").copied().unwrap_or(0)
         };
         assert_eq!(dropped(&after) - dropped(&before), sent, "{:?}", after.drops);
@@ -115,7 +115,7 @@ fn nonsense_flags_open_nothing() {
             flags.syn() && !flags.ack() && !flags.fin() && !flags.rst(),
             flags.ack() && bits & 0b111 == 0,
         );
-        // Out: a SYN opens, and nothing else does.
+        // Outbound: only a SYN opens a session.
         let before = created();
         probe.inside.send(&segment(at(S2, port), at(E1, 80), flags, 1000, 1));
         assert_eq!(
@@ -127,7 +127,8 @@ fn nonsense_flags_open_nothing() {
             "{bits:#08b}"
         );
         assert_eq!(created() - before, u64::from(opens), "{bits:#08b}");
-        // To a forward: an ACK reveals a connection that is older than the box. All pass, the server being there anyway.
+        // To a forward: an ACK reveals a connection that is older than the box. All segments pass
+        // to the server.
         let before = created();
         probe.outside.send(&segment(at(E1, port), F, flags, 1000, 1));
         let seen = probe.inside.expect("a segment to a forward");
@@ -145,7 +146,7 @@ fn nonsense_flags_open_nothing() {
         assert_eq!(probe.inside.expect("a segment of a session").flags(), flags);
         probe.assert_open(&mut connection);
     }
-    // Nor do they reopen what is over.
+    // They do not reopen a closed session.
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
     probe.tcp_in(&connection.by_outside(fin, b""));
     probe.tcp_out(&connection.by_inside(fin, b""));
@@ -180,12 +181,12 @@ fn impossible_sources_go_nowhere() {
             probe.outside.send(&segment(at(source, to.port), to, TcpFlags::SYN, 1000, 1));
         }
     }
-    // Errors in the box's own name, about what it has sent.
+    // Errors with the box's own address as source, about a packet that the box has sent.
     let sent = udp(external, at(E1, 53), b"hello");
     for (kind, code) in [(3, 3), (3, 1), (11, 0)] {
         probe.outside.send(&builder::icmp_error(kind, code, G, G, &sent));
     }
-    // From inside: the box's own external address, and what belongs to nobody.
+    // From inside: the box's own external address, and addresses of no host.
     for source in [G, Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 1), Ipv4Addr::BROADCAST]
     {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"from nowhere"));
@@ -203,9 +204,9 @@ fn other_protocols_go_by_address_or_not_at_all() {
     // The first bytes look like the ports of a forward.
     let payload = [0x1f, 0x90, 0x1f, 0x90, 0, 8, 0, 0];
     for protocol in (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)) {
-        // In, without a session: nobody's.
+        // Inbound without a session: dropped.
         probe.outside.send(&builder::other(protocol, E2, G, &payload));
-        // Out: the first host to talk to a remote one has it to itself.
+        // Outbound: the first host to use a remote address with a protocol has that pair alone.
         let out = builder::other(protocol, S1, E1, &payload);
         for _ in 0..2 {
             probe.inside.send(&out);
@@ -230,7 +231,7 @@ fn packets_of_ipv6_are_dropped_and_counted() {
     let probe = Probe::plain();
     probe.natbox.sysctl("net/ipv6/conf/nb0/disable_ipv6", "0").unwrap();
     probe.natbox.ip(&["-6", "address", "add", "fd00::1/64", "dev", "nb0", "nodad"]).unwrap();
-    // Pieces, too.
+    // IPv6 fragments.
     probe.natbox.ip(&["-6", "route", "add", "fd00::2/128", "dev", "nb0", "mtu", "1280"]).unwrap();
     let before = probe.dropped("ipv6");
     let sessions = probe.sessions();

@@ -1,4 +1,4 @@
-//! Addressing and mapping.
+//! Addresses and mappings.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -31,7 +31,8 @@ fn one_mapping_towards_every_destination() {
 #[test]
 fn protocols_have_mappings_of_their_own() {
     let _proof = proves(&["RFC7857-5"]);
-    // Of every protocol there are two ports: numbers must coincide, and exhausting one protocol leaves the others.
+    // Each protocol has two ports, so that numbers coincide. Exhausting one protocol leaves the
+    // others.
     let probe = Probe::start(Setup::new().nat("ports: 40000-40001, reject_with: none"));
     let mut connections = Vec::new();
     for port in [5000, 5001] {
@@ -70,7 +71,7 @@ fn a_host_keeps_one_external_address() {
     }
 }
 
-/// What is published of a host is part of what it is known by.
+/// A host uses the address at which it is published.
 #[test]
 fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
     let _proof = proves(&["UDP-2", "RFC6888-2"]);
@@ -127,7 +128,7 @@ fn a_pool_need_not_be_contiguous() {
         probe.assert_udp_in(at(E1, 53), external, inside);
         used.insert(external.address.octets()[3]);
     }
-    // 100 hosts over 6 addresses: that one is left out happens once in 10^7 times.
+    // 100 hosts over 6 addresses: an unused address has a probability of 10^-7.
     assert_eq!(Vec::from_iter(used), [1, 77, 80, 81, 82, 83]);
 }
 
@@ -136,14 +137,14 @@ fn an_outside_host_with_a_private_address_confuses_nothing() {
     let _proof = proves(&["UDP-7"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
-    // Somebody outside who has S1's, or another private, address.
+    // An outside host with S1's address, and one with another private address.
     for source in [S1, S2] {
         probe.udp_in(at(source, 53), external);
         probe.udp_in(at(source, 53), F);
         probe.silence();
     }
     probe.assert_udp_in(at(E1, 53), external, at(S1, 5000));
-    // External addresses within the inside prefixes are refused before anything runs.
+    // natbox rejects external addresses within the inside prefixes.
     let overlapping = "name: x\ninside: { interface: lan0, prefixes: [192.0.2.0/24] }\nuplinks: [{ interface: wan0, addresses: [192.0.2.1] }]\n";
     let path = std::env::temp_dir().join(format!("natbox-overlap-{}.yaml", std::process::id()));
     std::fs::write(&path, overlapping).unwrap();
@@ -238,7 +239,8 @@ fn published_ports_are_never_dynamic() {
     assert_eq!(taken, HashSet::from([9016, 9017]));
     probe.inside.send(&builder::udp(builder::tuple(Protocol::UDP, (S1, 5002), (E1, 53)), b""));
     probe.silence();
-    // A forward of UDP that is added over a mapping wins; TCP's mapping of the same number lives on.
+    // A new UDP forward replaces a mapping of the same port. The TCP mapping of the same number
+    // continues.
     let mut connections: Vec<_> =
         (0..2).map(|port| probe.connect_out(at(S1, 6000 + port), at(E1, 80))).collect();
     probe.write(
@@ -263,7 +265,7 @@ fn forwarded_connections_survive_a_killed_box() {
     let mut second = probe.connect_in(at(E2, 4445), F);
     probe.kill();
     probe.launch();
-    // One goes on from outside, one from inside.
+    // One continues from outside, one from inside.
     let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
     let seen = probe.tcp_in(&first.by_outside(data, b"on"));
     assert_eq!((seen.source(), seen.destination()), (first.outside, F_TARGET));
@@ -280,7 +282,7 @@ fn a_whole_address_carries_everything() {
             .pool()
             .forward("name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12"),
     );
-    // SCTP has no pseudo header: its bytes must not change at all.
+    // SCTP has no pseudo header: its bytes must not change.
     for protocol in [47, 50, 132, 253] {
         let body = [0x12, 0x34, 0x56, 0x78, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
         let inbound = builder::other(Protocol(protocol), E1, G2, &body);
@@ -342,7 +344,7 @@ fn what_is_no_hosts_address_is_never_translated() {
     }
     assert!(probe.inside.drain().iter().all(|seen| seen.destination() != F_TARGET));
     assert_eq!(probe.outside.drain(), []);
-    // The kernel itself answers for some of these.
+    // The kernel itself answers some of these.
     probe.inside.drain();
     probe.assert_alive();
     assert_eq!(probe.sessions(), before);
@@ -361,7 +363,7 @@ fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
     probe.assert_open(&mut published);
     probe.assert_open(&mut outbound);
     assert_eq!(probe.connect_in(at(E1, 1), at(G, 1234)).inside, at(S3, 1234));
-    // Without the forwards, and with nobody allowed out.
+    // Without the forwards, and without outbound rules.
     probe.write(&Setup::new().no_forwards().outbound(&[]).nat("reject_with: none"));
     assert_eq!(probe.with_box(|running| running.reload()).sessions_ended, 3);
     for connection in [&published, &outbound] {
@@ -369,7 +371,7 @@ fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
         probe.outside.send(&connection.by_outside(TcpFlags::ACK, b"on"));
         probe.silence();
     }
-    // A file with a mistake, or with a change that takes a restart, changes nothing.
+    // A wrong file, or a change that needs a restart, changes nothing.
     for bad in [Setup::new().nat("hairpin: perhaps"), Setup::new().limits("sessions: 128k")] {
         probe.write(&bad);
         assert!(probe.with_box(|running| running.try_reload()).is_err());

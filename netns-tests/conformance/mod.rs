@@ -1,8 +1,8 @@
-//! What the RFCs ask of a NAT, each row by a test on the real process.
+//! The RFCs' requirements for a NAT, each row proven by a test on the real process.
 //!
-//! A test begins with [`proves`], which names its rows. Its outcome goes to a file; the target `conformance` makes
-//! CONFORMANCE.md of all of them (`netns-tests/run --conformance`). The same tests run in several variants of offload and workers
-//! (see [`crate::probe::Setup`]).
+//! A test begins with [`proves`], which names its rows, and writes its outcome to a file. The
+//! target `conformance` makes CONFORMANCE.md from all outcomes (`netns-tests/run --conformance`).
+//! The same tests run in several variants of offload and workers (see [`crate::probe::Setup`]).
 
 mod checksums;
 mod filtering;
@@ -27,12 +27,12 @@ use std::path::PathBuf;
 
 use crate::probe::setup;
 
-/// Notes, when it is dropped, whether the test that made it passed.
+/// A record of a test's rows. Its drop writes whether the test passed.
 pub struct Proof {
     ids: &'static [&'static str],
 }
 
-/// Says what the test proves. Keep it until the end of the test.
+/// Names the rows that the test proves. Keep the value until the end of the test.
 #[must_use = "the proof is noted when this is dropped"]
 pub fn proves(ids: &'static [&'static str]) -> Proof {
     for id in ids {
@@ -51,7 +51,7 @@ impl Drop for Proof {
         let file = directory.join(format!("{}.{offload}-{workers}", name.replace("::", ".")));
         let text = format!("{name}\n{outcome}\n{}\n", self.ids.join(" "));
         if let Err(error) = fs::create_dir_all(&directory).and_then(|()| fs::write(&file, text)) {
-            // Not a panic: another one may be under way. The table will miss the proof.
+            // No panic here, because another one may be in progress. The table will miss the proof.
             #[allow(clippy::print_stderr, reason = "libtest shows it with the test")]
             {
                 eprintln!("{}: {error}", file.display());

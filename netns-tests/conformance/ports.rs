@@ -1,4 +1,4 @@
-//! External ports: whose they are, which are chosen, and what happens when there are none left.
+//! External ports: their owners, their choice, and their exhaustion.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -42,7 +42,8 @@ fn ports_keep_their_class_while_the_range_allows() {
         assert!(probe.open_udp(at(S3, port), at(E1, 53)).port >= 1024);
     }
     assert!(probe.syn_out(at(S3, 1024), at(E1, 80)).source().port >= 1024);
-    // Of 1,024 high ports the rest goes, too; then a high port is refused rather than one below 1024 given away.
+    // All of the 1,024 high ports are used. Then a high port is refused, and no port below 1024 is
+    // used instead.
     for port in 2000..2000 + 1024 - 377 {
         assert!(probe.open_udp(at(S2, port), at(E1, 53)).port >= 1024);
     }
@@ -65,7 +66,7 @@ fn udp_ports_keep_their_parity_unless_told_not_to() {
     let odd = (0..200)
         .filter(|number| probe.open_udp(at(S1, 5000 + 2 * number), at(E1, 53)).port % 2 == 1)
         .count();
-    // Of 200 fair coins fewer than 50 or more than 150 heads: one case in 10^12.
+    // Of 200 fair coins, fewer than 50 or more than 150 heads have a probability of 10^-12.
     assert!((50..=150).contains(&odd), "{odd} of 200 even ports became odd");
 }
 
@@ -97,7 +98,8 @@ fn ports_cannot_be_foreseen() {
 #[test]
 fn a_freed_port_is_not_reused_by_others_during_the_delay() {
     let _proof = proves(&["RFC6888-8"]);
-    // By default filtering knows every remote endpoint, which exempts; here anyone may answer, so ports rest.
+    // By default filtering knows every remote endpoint, and no delay is needed. With this filtering
+    // any remote may answer, so that ports are delayed.
     let setup = Setup::new()
         .nat("ports: 40000-40001, filtering: endpoint-independent, port_parity: false, reject_with: none")
         .timeouts("udp: 1s, port_reuse_delay: 4s");
@@ -138,7 +140,7 @@ fn the_edges_of_the_port_space_work() {
         assert!(ports.contains(&external.port.to_string()));
     }
     let probe = Probe::plain();
-    // Port 0 as a source is a port like any other; as a destination nobody has it.
+    // Source port 0 is a port like any other. Destination port 0 is never mapped.
     let external = probe.open_udp(at(S1, 0), at(E1, 53));
     probe.assert_udp_in(at(E1, 53), external, at(S1, 0));
     probe.assert_udp_refused(at(E1, 53), at(G, 0));
@@ -153,7 +155,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
     let probe = Probe::start(setup);
     let kept: Vec<_> = (0..9).map(|port| probe.open_udp(at(S1, 5000 + port), at(E1, 53))).collect();
     let spare = probe.open_udp(at(S1, 5009), at(E1, 53));
-    // A second of new flows as fast as they can be written; those that have a port lose nothing.
+    // One second of new flows at full speed. Hosts that have a port lose nothing.
     let started = Instant::now();
     let mut tried = 0_u32;
     while started.elapsed() < Duration::from_millis(1000) {
@@ -175,7 +177,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
             assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), *external);
         }
     };
-    // The spare one ends; exactly one more mapping can be made.
+    // The spare mapping ends, and exactly one further mapping can be made.
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         keep();
@@ -218,7 +220,7 @@ fn ports_overlap_where_the_mode_allows() {
     probe.silence();
 }
 
-/// Looks until something is so; fails after ten seconds.
+/// Waits until a condition holds. Fails after [`TIMEOUT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! What an attacker outside, or a bad neighbour inside, cannot do. The outside wire examines every packet for private
-//! addresses in all of these.
+//! Attacks by an outside host or an inside neighbour. In all these tests the outside wire checks
+//! every packet for private addresses.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -20,7 +20,7 @@ fn only_inside_sources_go_out_whatever_happens_to_the_box() {
         probe.inside.send(&udp(at(source, 5000), at(E1, 53), b"spoofed"));
         probe.inside.send(&segment(at(source, 5000), at(E1, 80), TcpFlags::SYN, 1, 0));
     }
-    // Nor do errors that the inside writes in the name of others.
+    // Errors that an inside host writes with other source addresses are dropped.
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     probe.assert_udp_in(at(E1, 53), external, at(S1, 5000));
     let answer = udp(at(E1, 53), at(S1, 5000), b"answer");
@@ -29,7 +29,8 @@ fn only_inside_sources_go_out_whatever_happens_to_the_box() {
         probe.inside.send(&builder::icmp_error(11, 0, source.parse().unwrap(), E1, &answer));
     }
     probe.silence();
-    // While it is killed, started and reloaded under load, nothing private is seen outside: the wire would say.
+    // While the box is killed, started and reloaded under load, the wire checks for private
+    // addresses outside.
     let load = || {
         for port in 0..300 {
             probe.inside.send(&udp(at(S1, 5000 + port), at(E1, 53), b"load"));
@@ -94,7 +95,7 @@ fn guesses_end_nothing() {
             probe.inside.drain_now();
         }
     }
-    // To every port: whoever is there, it is not ended.
+    // To every port: a reset ends no session.
     for port in 0..=u16::MAX {
         probe.outside.send(&segment(
             at(E1, 80),
@@ -114,7 +115,8 @@ fn guesses_end_nothing() {
     assert_eq!(probe.syn_out(at(S1, 5000), at(E2, 80)).source(), out.external, "the same mapping");
 }
 
-/// The last word of a half-closed connection must come after what was said, and acknowledge what was heard.
+/// The FIN of a half-closed connection counts only with the expected sequence and acknowledgement
+/// numbers.
 #[test]
 fn a_guessed_fin_closes_no_half_closed_connection() {
     let _proof = proves(&["SEC-3", "TCP-HC"]);
@@ -144,7 +146,7 @@ fn a_guessed_fin_closes_no_half_closed_connection() {
     assert_eq!(probe.tcp_in(&connection.by_outside(TcpFlags::ACK, b"late")).payload(), b"late");
 }
 
-/// Who never saw the server's answer must not have a place in the table for hours.
+/// A client that never saw the server's SYN-ACK must not keep a session for hours.
 #[test]
 fn nobody_is_connected_who_does_not_know_what_the_server_said() {
     let _proof = proves(&["FILT-2", "SEC-5", "TCP-5t"]);
@@ -237,7 +239,7 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
         let unmapped =
             [20_001, 20_001].map(|port| if mapped.contains(&port) { 20_003 } else { port });
         let mut answers = Vec::new();
-        // An attacker for each: the limits are by receiver.
+        // One attacker for each kind, because the limits are per receiver.
         for (attacker, ports) in [(E2, mapped), (RX, unmapped)] {
             for number in 0..50 {
                 let from = at(attacker, 1000 + number);
@@ -264,7 +266,7 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
         if syn == "drop" {
             assert_eq!(answers, []);
         } else {
-            // Its own second's worth for each, give or take the random price of one.
+            // Each gets one second's allowance, give or take the random cost of an error.
             assert!(
                 (4..=7).contains(&told(E2)) && (4..=7).contains(&told(RX)),
                 "{} {}",
@@ -279,7 +281,8 @@ fn whether_a_port_is_mapped_cannot_be_seen() {
 #[test]
 fn hashes_are_keyed_at_each_start() {
     let _proof = proves(&["SEC-8"]);
-    // The table itself, made twice as two starts of a box make it: what falls together in one does not in the other.
+    // Two tables, as two starts of a box make them: keys that collide in one do not collide in the
+    // other.
     let table = |secret: [u64; 4]| {
         let timeouts = natbox::nat::Timeouts {
             tcp_established: natbox::time::Span::seconds(10),
@@ -289,7 +292,7 @@ fn hashes_are_keyed_at_each_start() {
             udp_dns: natbox::time::Span::seconds(10),
             icmp: natbox::time::Span::seconds(10),
             fragment: natbox::time::Span::seconds(10),
-            port_reuse_delay: natbox::time::Span::seconds(0),
+            port_reuse_delay: None,
         };
         let idle_timeouts = natbox::nat::IdleTimeouts::new(&timeouts);
         natbox::nat::Table::new(1000, 1, idle_timeouts, secret, natbox::time::Tick(0)).unwrap()
@@ -300,7 +303,7 @@ fn hashes_are_keyed_at_each_start() {
         (1..1000).map(|port| table.hash(key(port))).collect::<Vec<_>>()
     };
     assert!(places(&one) == places(&same) && places(&one) != places(&other));
-    // And the processes themselves choose differently: the ports of one host's flows do not repeat.
+    // Two processes choose different ports for the same flows.
     let ports = || {
         let probe = Probe::plain();
         (0..20)
@@ -335,7 +338,7 @@ fn no_payload_is_read_or_changed() {
         assert_carried(&data, &probe.outside.expect("a segment"), connection.external, at(E1, 21));
         connection.inside_next += payload.len() as u32;
     }
-    // Nobody was let in by what they said.
+    // No payload opened a mapping or a session.
     for port in [5000, 445, 5060] {
         probe.syn_in(at(E1, 20), at(G, port));
     }

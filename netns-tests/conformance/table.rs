@@ -1,4 +1,4 @@
-//! Makes CONFORMANCE.md of the rows and of what the tests noted.
+//! Makes CONFORMANCE.md of the rows and of the recorded outcomes.
 //!
 //! ```text
 //!   cargo test --features netns --test conformance -- --write    writes the table
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
             }
             if open.is_empty() && found == table { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        // `cargo test` calls every target, without these.
+        // `cargo test` runs every target, without these arguments.
         _ => ExitCode::SUCCESS,
     }
 }
@@ -65,7 +65,7 @@ fn read(directory: &Path) -> Proofs {
     proofs
 }
 
-/// The table, and the rows that are neither proven nor deliberate.
+/// Returns the table, and the rows that are neither proven nor deliberate.
 fn table(proofs: &Proofs) -> (String, Vec<String>) {
     let mut chapters = String::new();
     let (mut proven, mut deliberate, mut open) = (0, 0, Vec::new());

@@ -15,7 +15,8 @@ const SYN: TcpFlags = TcpFlags::SYN;
 const RST: TcpFlags = TcpFlags::RST;
 const FIN: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
 
-/// Closes a connection: who sends the first FIN, and whether both do at one time.
+/// Closes a connection. The arguments choose the sender of the first FIN, and whether both send one
+/// at once.
 fn close(probe: &Probe, connection: &mut Connection, inside_first: bool, at_once: bool) {
     let fin = |probe: &Probe, connection: &mut Connection, inside: bool| {
         if inside {
@@ -44,7 +45,7 @@ fn close(probe: &Probe, connection: &mut Connection, inside_first: bool, at_once
     }
 }
 
-/// A connection each way.
+/// Opens a connection in each direction.
 fn connections(probe: &Probe, port: u16) -> [Connection; 2] {
     [probe.connect_out(at(S1, port), at(E1, 80)), probe.connect_in(at(E1, port), F)]
 }
@@ -61,7 +62,7 @@ fn every_order_of_segments_passes() {
             close(&probe, &mut connection, inside_first, at_once);
         }
     }
-    // A reset in every state passes.
+    // A reset passes in every state.
     let syn = probe.syn_out(at(S1, 6000), at(E1, 80));
     let refused = segment(at(E1, 80), syn.source(), TcpFlags(RST.0 | ACK.0), 0, 1001);
     assert_eq!(probe.tcp_in(&refused).flags(), TcpFlags(RST.0 | ACK.0));
@@ -131,7 +132,7 @@ fn one_syn_alone_reopens_nothing() {
         let again = Connection { inside_next: connection.inside_next - 1, ..connection };
         assert_eq!(probe.tcp_out(&again.by_inside(FIN, b"")).flags(), FIN);
         assert_eq!(probe.tcp_in(&connection.by_outside(ACK, b"")).flags(), ACK);
-        // A SYN of one side, unanswered.
+        // A SYN of one side without an answer.
         if connection.external == F {
             probe.syn_in(connection.outside, F);
             probe.inside.expect("a SYN");
@@ -150,7 +151,7 @@ fn a_reset_ends_only_what_stays_silent() {
     for connection in [alive, dead] {
         assert_eq!(probe.tcp_in(&connection.by_outside(RST, b"")).flags(), RST);
     }
-    // The reset did not come from the peer: the connection goes on, and lives on.
+    // The reset did not come from the peer: the connection continues and stays alive.
     for _ in 0..8 {
         probe.assert_open(&mut alive);
         std::thread::sleep(Duration::from_millis(400));
@@ -169,7 +170,8 @@ fn noise_in_a_handshake_passes() {
     let probe = Probe::start(Setup::new().timeouts("tcp_syn: 3s"));
     let (one, other) = (at(S1, 5000), at(E1, 80));
     let external = probe.syn_out(one, other).source();
-    // Again, since no answer came; then an answer of an older connection, the reset it provokes, and the next SYN.
+    // The SYN again without an answer; then the SYN-ACK of an older connection, the reset that it
+    // provokes, and the next SYN.
     assert_eq!(probe.syn_out(one, other).source(), external);
     assert_eq!(probe.tcp_in(&segment(other, external, ACK, 555, 666)).flags(), ACK);
     assert_eq!(probe.tcp_out(&segment(one, other, RST, 666, 0)).flags(), RST);
@@ -187,7 +189,7 @@ fn noise_in_a_handshake_passes() {
     assert_eq!(probe.tcp_out(&connection.by_inside(ACK, b"")).flags(), ACK);
     std::thread::sleep(Duration::from_millis(3500));
     probe.assert_open(&mut connection);
-    // Inbound: the server's stale answer, challenge and all.
+    // Inbound: the server's stale SYN-ACK and the challenge.
     let client = at(E1, 4444);
     probe.syn_in(client, F);
     probe.inside.expect("a SYN");
@@ -196,7 +198,7 @@ fn noise_in_a_handshake_passes() {
     probe.connect_in(client, F);
 }
 
-/// What was said in attempts that came to nothing does not count when one succeeds.
+/// Segments of failed attempts do not count when an attempt succeeds.
 #[test]
 fn a_connection_is_judged_by_the_numbers_of_the_attempt_that_succeeds() {
     let _proof = proves(&["TCP-HS", "TCP-5e"]);
@@ -230,7 +232,7 @@ fn a_closed_tuple_is_open_again_at_once() {
             probe.assert_open(&mut connection);
         }
     }
-    // After a reset, too.
+    // The same after a reset.
     for connection in connections(&probe, 5001) {
         probe.tcp_out(&connection.by_inside(RST, b""));
     }
@@ -241,8 +243,9 @@ fn a_closed_tuple_is_open_again_at_once() {
     assert_eq!(probe.sessions(), 4, "what was opened again lives past the closing timeout");
 }
 
-/// Both ends have lost a connection that the box takes to be open, and use its tuple again: the box judged what followed by
-/// the old numbers, so that the FINs counted for nothing and the session stayed for two hours.
+/// A regression test: both ends have lost a connection that is open for the box, and reuse its
+/// tuple. The box compared the new segments with the old numbers, ignored the FINs, and kept the
+/// session for two hours.
 #[test]
 fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
     let _proof = proves(&["RFC7857-2", "TCP-5t", "TCP-TW"]);
@@ -267,7 +270,8 @@ fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
     wait_until("closed connections end", || probe.sessions() == 0);
 }
 
-/// A connection that closes just after a restart of the box leaves nothing behind, whoever is heard first.
+/// A connection that closes just after a restart of the box leaves no session, whichever end sends
+/// first.
 #[test]
 fn connections_that_close_after_a_restart_do_not_linger() {
     let _proof = proves(&["RFC7857-2", "TCP-5t", "FWD-5"]);
@@ -275,7 +279,7 @@ fn connections_that_close_after_a_restart_do_not_linger() {
     let mut all: Vec<_> = (0..3).map(|number| probe.connect_in(at(E1, 4444 + number), F)).collect();
     probe.kill();
     probe.launch();
-    // The client speaks and is done before its server says anything.
+    // The client sends and closes before its server sends.
     assert_eq!(probe.tcp_in(&all[0].by_outside(ACK, b"")).flags(), ACK);
     close(&probe, &mut all[0], false, false);
     assert_eq!(probe.tcp_in(&all[1].by_outside(ACK, b"")).flags(), ACK);
@@ -333,7 +337,7 @@ fn fields_and_options_pass_unchanged() {
             &options,
             &payload,
         );
-        // Window, urgent pointer and the reserved bits, with the checksum made right again.
+        // Window, urgent pointer and the reserved bits, with a corrected checksum.
         let (window, urgent) = (random() as u16, random() as u16);
         let mut sum = 0_u32;
         let mut change = |packet: &mut Vec<u8>, at: usize, value: u16| {
@@ -414,7 +418,8 @@ fn windows_never_stop_legal_segments() {
         inward(outside, inside, &block);
         outside = outside.wrapping_add(1400);
         if number % 10 == 0 {
-            // An old retransmission, a keep-alive, a probe of a closed window, a segment far ahead in the window.
+            // An old retransmission, a keep-alive, a probe of a closed window, and a segment far
+            // ahead in the window.
             out(inside.wrapping_sub(28_000), outside, &block);
             out(inside.wrapping_sub(1), outside, b"");
             out(inside, outside, b"!");

@@ -1,4 +1,4 @@
-//! Several workers: the translation must not depend on who reads a packet.
+//! Several workers: the translation must not depend on the worker that reads a packet.
 
 use std::collections::{HashMap, HashSet};
 
@@ -53,8 +53,9 @@ fn translation_does_not_depend_on_the_worker() {
     }
 }
 
-/// What one worker writes, the kernel remembers, and hands it the answers too: two workers seldom wait for each other's cache
-/// lines. Beyond the 4,096 flows that it remembers it spreads by hash, and the tests above hold.
+/// The kernel remembers the worker that writes a flow and gives it the replies, so that two workers
+/// seldom share cache lines. The kernel remembers 4,096 flows and spreads further ones by hash; the
+/// tests above cover that.
 #[test]
 fn both_directions_of_a_connection_meet_on_one_worker() {
     let probe = Probe::start(Setup::new().workers(2));
@@ -114,7 +115,7 @@ fn natbox_source(seen: &crate::probe::Seen) -> (std::net::Ipv4Addr, u16) {
     (seen.source().address, seen.source().port)
 }
 
-/// Within a flow, each datagram has a higher number than the one before.
+/// Asserts that each datagram of a flow has a higher number than the one before.
 fn assert_in_order(last: &mut HashMap<u16, u32>, seen: &crate::probe::Seen) {
     let number = u32::from_be_bytes(seen.payload().try_into().unwrap());
     let before = last.insert(seen.source().port, number);
@@ -139,7 +140,7 @@ fn order_is_kept_and_counters_add_up() {
                 sent += 1;
             }
         }
-        // No more under way than the device's queue holds, however late the workers get their turn.
+        // No more packets in flight than the device's queue holds, however late the workers run.
         let may_be_under_way = 4 * 3 * u32::from(flows);
         loop {
             let must_wait = sent - received > may_be_under_way;

@@ -1,5 +1,5 @@
-//! How long sessions live, and what keeps them alive. Short timeouts stand in for the long ones; the defaults are read from
-//! `natbox config`.
+//! The lifetime of sessions and the packets that refresh them. Short timeouts replace the long
+//! ones; the defaults are read from `natbox config`.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::probe::{E1, E2, F, Probe, S1, S2, SYN_ACK, Setup, at, udp};
 
 const FIN: TcpFlags = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
 
-/// The effective value of a timeout, by the file that the probe would use.
+/// Returns the default of a timeout, as `natbox config` prints it.
 fn default_of(key: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x.yaml");
@@ -26,7 +26,7 @@ fn default_of(key: &str) -> String {
     line.split_once(": ").unwrap().1.to_owned()
 }
 
-/// Waits, with a packet every so often.
+/// Sends at an interval for a while.
 fn keep(span: Duration, mut send: impl FnMut()) {
     let end = Instant::now() + span;
     while Instant::now() < end {
@@ -69,7 +69,8 @@ fn outbound_packets_refresh_and_inbound_ones_as_set() {
             assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53000)), kept);
         });
         probe.assert_udp_in(at(E1, 53000), kept, at(S1, 5000));
-        // Now only the outside speaks. A forwarded server's session is refreshed by its client in any case.
+        // From here on only the outside sends. A forwarded server's session is refreshed by its
+        // client in any case.
         probe.assert_udp_in(at(E2, 9), F, at(S1, 80));
         keep(Duration::from_millis(3500), || {
             probe.udp_in(at(E2, 9), F);
@@ -91,7 +92,7 @@ fn outbound_packets_refresh_and_inbound_ones_as_set() {
     }
 }
 
-/// Each new remote port opened a session that held the mapping for its own time.
+/// A regression test: each new remote port opened a session that held the mapping for its own time.
 #[test]
 fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
     let _proof = proves(&["UDP-6a"]);
@@ -99,7 +100,7 @@ fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
         let nat = format!("inbound_refresh: false, filtering: {filtering}");
         let probe = Probe::start(Setup::new().nat(&nat).timeouts("udp: 2s"));
         let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
-        // What the inside says to one of them keeps the mapping, for all of them.
+        // A packet from inside to one remote keeps the mapping for all of them.
         std::thread::sleep(Duration::from_millis(1000));
         assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53000)), external);
         let opened = Instant::now();
@@ -117,7 +118,7 @@ fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
         }
         assert!(opened.elapsed() >= Duration::from_millis(1900));
         probe.inside.drain();
-        // An answer from inside counts as ever.
+        // A packet from inside refreshes as always.
         let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
         probe.assert_udp_in(at(E1, 7), external, at(S1, 5000));
         keep(Duration::from_millis(3500), || {
@@ -150,7 +151,8 @@ fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
     let opened = Instant::now();
     while probe.status().mappings != 0 {
         assert!(opened.elapsed() < Duration::from_secs(8), "kept alive by resets");
-        // Resets with a number from nowhere: what answers a segment of no connection. They pass, and refresh nothing.
+        // Resets with an unrelated number, as a host sends them for an unknown connection. They
+        // pass and refresh nothing.
         let stray = Tuple {
             protocol: Protocol::TCP,
             source: connection.inside,
@@ -174,7 +176,7 @@ fn established_connections_live_for_two_hours() {
     for connection in &mut connections {
         probe.assert_open(connection);
     }
-    // Half-closed, it lives as long.
+    // A half-closed connection lives as long.
     assert_eq!(probe.tcp_out(&connections[0].by_inside(FIN, b"")).flags(), FIN);
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(probe.tcp_in(&connections[0].by_outside(TcpFlags::ACK, b"late")).payload(), b"late");
@@ -230,7 +232,8 @@ fn both_directions_live_and_die_together() {
             .nat("ports: 40000-40001, reject_with: none, port_parity: false")
             .timeouts("udp: 1s"),
     );
-    // A download: the outside speaks, the inside hardly does; meanwhile another host takes every port it can get.
+    // A download: the outside sends, the inside is almost silent. Meanwhile another host takes
+    // every free port.
     let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
     keep(Duration::from_millis(3500), || {
         probe.udp_in(at(E1, 53000), external);
@@ -246,7 +249,7 @@ fn both_directions_live_and_die_together() {
         );
     });
     assert_eq!(probe.open_udp(at(S1, 5000), at(E1, 53000)), external);
-    // And then it is over for both in one step.
+    // Then both directions end in one step.
     wait_until("it ends", || probe.status().mappings == 0);
     probe.udp_in(at(E1, 53000), external);
     probe.silence();
@@ -264,7 +267,7 @@ fn the_first_packet_after_the_end_passes() {
         probe.open_ping(at(S1, 7), E1);
         probe.connect_out(at(S1, 5000), at(E1, 80));
         probe.connect_in(at(E2, 9), F);
-        // Not yet collected, or collected: in both cases what comes next must pass.
+        // Expired, and collected or not yet collected: in both cases the next packet must pass.
         std::thread::sleep(Duration::from_millis(1030));
     }
     let stale =

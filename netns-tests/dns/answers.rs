@@ -1,4 +1,4 @@
-//! What dig sees of a box's name server.
+//! dig against the name server of a box.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::programs::{dig, short};
 use super::{Address, ZONE, start};
 use crate::lab::{NATBOX, Site, output};
 
-/// The parts of dig's output that tests look at.
+/// The parts of dig's output that the tests check.
 struct Seen<'t>(&'t str);
 
 impl Seen<'_> {
@@ -47,7 +47,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     let ask = |arguments: &[&str]| dig(site.client(), server, arguments);
     let soa = "example.org.\t\t30\tIN\tSOA\tns1.example.org. hostmaster.example.org. ";
 
-    // By UDP and by TCP, with EDNS and without; letters as they were asked.
+    // By UDP and by TCP, with EDNS and without. The answer repeats the letter case of the question.
     for transport in [&["+notcp"][..], &["+tcp"], &["+bufsize=4096"]] {
         let text = ask(&[transport, &["WwW.example.ORG", "A"]].concat())?;
         Seen(&text).status("NOERROR", "qr aa", [1, 0, 1])?;
@@ -55,7 +55,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
         Seen(&text).has("WwW.example.ORG.\t30\tIN\tA\t203.0.113.10")?;
     }
     Seen(&ask(&["+noedns", "www.example.org", "A"])?).status("NOERROR", "qr aa", [1, 0, 0])?;
-    // Recursion is not to be had.
+    // The server offers no recursion.
     Seen(&ask(&["+recurse", "www.example.org", "A"])?).status("NOERROR", "qr aa rd", [1, 0, 1])?;
     Seen(&ask(&["+recurse", "www.example.org", "A"])?)
         .has("recursion requested but not available")?;
@@ -92,7 +92,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     Seen(&ask(&["+opcode=notify", "example.org", "SOA"])?).has("status: NOTIMP")?;
     let text = ask(&["+edns=1", "+noednsnegotiation", "www.example.org", "A"])?;
     Seen(&text).status("BADVERS", "qr", [0, 0, 1])?;
-    // dig itself says so if an answer breaks the rules of the format.
+    // dig prints a warning if an answer breaks the rules of the format.
     ensure!(!text.contains("WARNING: Message"), "{text}");
 
     let dns = natbox.status()?.dns.context("no DNS in the status")?;
@@ -105,7 +105,8 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
     Ok(())
 }
 
-/// One flood, with the victim's address forged as far as the box can tell, and a true client of the same network.
+/// One flood whose source is, for the box, the victim's forged address, and a real client of the
+/// same network.
 #[test]
 fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
@@ -129,21 +130,21 @@ fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Res
             == count("queries"),
         "{dns:?}"
     );
-    // While it goes on, a client is sent to TCP and gets its answer there.
+    // Meanwhile the server sends a real client to TCP and answers there.
     std::thread::scope(|scope| {
         let flooding = scope.spawn(|| flood(site.client(), server, 4000));
         let answer =
             short(site.client(), server, &["+tries=10", "+timeout=1", "www.example.org", "A"]);
         flooding.join().expect("the flood does not panic")?;
         let answer = answer?;
-        // Beside it stands what dig says of attempts that were dropped.
+        // dig also prints a line for each attempt that was dropped.
         ensure!(answer.iter().any(|uplink| uplink == "203.0.113.10"), "{answer:?}");
         Ok(())
     })?;
     Ok(())
 }
 
-/// Sends questions as fast as it can; bytes sent and received.
+/// Sends questions as fast as possible. Returns the bytes sent and received.
 fn flood(client: &Namespace, server: Ipv4Addr, questions: u32) -> Result<(usize, usize)> {
     client.enter(|| {
         let socket = UdpSocket::bind((CLIENTS[2], 0))?;

@@ -1,4 +1,4 @@
-//! Two boxes, one for each line, each its own name server; one line dies, without a word to anybody.
+//! Two boxes with one uplink each, and a name server on each. One uplink fails silently.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,14 +15,14 @@ use super::programs::{ServedZone, StubResolver, authority, dig, resolver, short}
 use super::{Address, ZONE, start};
 use crate::lab::{Nginx, Site, output, require, wait_for};
 
-/// Seconds for which an address may be kept.
+/// TTL of the addresses in seconds.
 const TTL: u64 = 2;
 
-/// What a client and its resolver may take to ask again when nobody answers: the client's attempts to connect, of
-/// [`CONNECT`] each, and the resolver's attempts at the dead name server.
+/// Time that a client and its resolver may take to ask again without an answer: the client's
+/// attempts to connect, of [`CONNECT`] each, and the resolver's attempts at the dead name server.
 const RETRY: Duration = Duration::from_secs(6);
 
-/// How long the client waits for a connection before it tries again.
+/// Seconds that the client waits for a connection before it tries again.
 const CONNECT: &str = "1";
 
 #[test]
@@ -31,7 +31,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
     fs::write(site.lab.directory().join("page"), "the page")?;
     let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));
     let _nginx = Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?;
-    // More names than one, so that the resolver has to ask often.
+    // Several names, so that the resolver asks often.
     let names: Vec<String> = (1..=12).map(|number| format!("w{number}.example.org")).collect();
     let listed: Vec<String> = (1..=12).map(|number| format!("{{ name: w{number} }}")).collect();
     let dns = format!("{ZONE}, ttl: {TTL}s, negative_ttl: {TTL}s, names: [{}]", listed.join(", "));
@@ -47,7 +47,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
     let unbound = resolver(&site.lab, site.client(), recursive, root)?;
     let resolve = |name: &str| short(site.client(), recursive, &["+recurse", name, "A"]);
 
-    // Both name servers are asked, and each leads to its own line.
+    // The resolver asks both name servers, and each returns the address of its own uplink.
     let addresses = [0, 1].map(|uplink| site.uplink(uplink).published.to_string());
     let mut seen = BTreeSet::new();
     wait_for("the resolver to ask both name servers", || {
@@ -66,7 +66,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
     let _stub = StubResolver::new(site.client(), recursive)?;
     ensure!(visit(site.client(), &names[0])? == "the page");
 
-    // The line dies at the moment that hurts most: its address has just been put into the resolver's cache.
+    // The uplink fails at the worst moment: the resolver has just cached its address.
     let fresh = format!("\t{TTL}\tIN\tA\t{}\n", addresses[0]);
     let host = wait_for("a name that has just been answered by the first line", || {
         for name in &names {
@@ -92,7 +92,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
             Ok(visit.ok())
         });
         let took = died.elapsed();
-        // Whoever comes now gets there at the first attempt, or the second.
+        // A later client succeeds at the first or second attempt.
         let later = (|| -> Result<()> {
             back.with_context(|| failures.join("\n"))?;
             for _ in 0..5 {
@@ -102,7 +102,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
             }
             Ok(())
         })();
-        // Relaxed: nothing else hangs on it.
+        // Relaxed: no other value depends on the flag.
         stop.store(true, Ordering::Relaxed);
         let visits = surviving.join().expect("the visitor does not panic")?;
         later.with_context(|| unbound.log())?;
@@ -121,14 +121,15 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
         "the client was back after {took:?}; {done} requests on the surviving line, none failed"
     );
 
-    // The line comes back, and its name server with it. When a resolver asks that again is the resolver's affair.
+    // The uplink recovers together with its name server. The resolver decides when it asks that
+    // server again.
     site.uplink(0).provider.sysctl("net/ipv4/ip_forward", "1")?;
     let again = short(site.client(), site.uplink(0).published, &[host, "A"])?;
     ensure!(again == addresses[..1], "{again:?}");
     Ok(())
 }
 
-/// As a browser does it, by name.
+/// Visits a host by name, as a browser does.
 fn visit(client: &Namespace, host: &str) -> Result<String> {
     require("curl")?;
     let mut command = client.command("curl");
@@ -142,12 +143,12 @@ struct Visits {
     failed: Vec<String>,
 }
 
-/// One request after the other, each on a connection of its own.
+/// Makes one request after the other, each on a connection of its own.
 fn visit_by_address(site: &Site, uplink: usize, stop: &AtomicBool) -> Result<Visits> {
     let to = site.uplink(uplink).endpoint(80);
     site.client().enter(|| {
         let mut visits = Visits { done: 0, failed: Vec::new() };
-        // Relaxed: nothing else hangs on it.
+        // Relaxed: no other value depends on the flag.
         while !stop.load(Ordering::Relaxed) {
             let page = http::connect(Some(CLIENTS[1]), to, Duration::from_secs(5))
                 .and_then(|mut connection| connection.get("/page"));

@@ -1,4 +1,4 @@
-//! One box with two lines leads clients to those that are healthy, at the addresses that they have at the moment.
+//! One box with two uplinks answers with the current addresses of the healthy uplinks.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
     start_box(&site.lab, &site.uplink(0).natbox, "natbox1", &text)
 }
 
-/// Where a name server leads clients.
+/// Returns the addresses that a name server answers with.
 fn led_to(site: &Site, server: Ipv4Addr) -> Result<Vec<String>> {
     short(site.client(), server, &["www.example.org", "A"])
 }
@@ -43,7 +43,7 @@ fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<(
         .uplink(0, &health(&format!("ping: {}", stays.gateway)))
         .uplink(1, &health(&format!("ping: {}", dies.gateway)));
     let _natbox = start(&site, &config)?;
-    // Each line has the name server, and it knows of both.
+    // Each uplink has the name server, which knows both uplinks.
     for uplink in [stays, dies] {
         let found = led_to(&site, uplink.published)?;
         ensure!(

@@ -1,5 +1,5 @@
-//! DNS that follows the lines, seen by dig, by a recursive resolver, by a client that knows nothing of it, and by the
-//! server of a zone that lives elsewhere.
+//! DNS that follows the uplinks, tested with dig, a recursive resolver, a plain client, and the
+//! server of a zone elsewhere.
 //!
 //! | file        | behaviour                                                                                    |
 //! |-------------|----------------------------------------------------------------------------------------------|
@@ -28,19 +28,20 @@ use natbox::lab::{Lab, Namespace};
 
 use crate::lab::{NATBOX, Site};
 
-/// The zone's names for both boxes: each leads to its own line, and each line has its name server.
+/// The names of the zone for both boxes: each leads to its own uplink, and each uplink has a name
+/// server.
 const ZONE: &str = "zone: example.org, name_servers: [{ name: ns1, address: 203.0.113.10 }, { name: ns2, address: 198.51.100.10 }]";
 
-/// Whose the published address is.
+/// The owner of the published address.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Address {
-    /// The host's own: the name server waits at it.
+    /// The host: the name server listens at the address.
     Owned,
-    /// Nobody's: what comes for the name server is translated.
+    /// No host: queries to the name server are translated.
     Nobodys,
 }
 
-/// Starts the box of a line with a `dns` section.
+/// Starts the box of an uplink with a `dns` section.
 pub fn start(site: &Site, uplink: usize, address: Address, dns: &str) -> Result<NatBox> {
     let host = &site.uplink(uplink).natbox;
     if address == Address::Owned {

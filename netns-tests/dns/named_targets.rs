@@ -1,4 +1,5 @@
-//! Lines whose targets have names, when the host's own default route, by which it looks names up, leads over a dead line.
+//! Uplinks whose health targets have names, while the host's own default route, which name
+//! resolution uses, leads over a failed uplink.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -11,7 +12,7 @@ use super::programs::{ServedZone, StubResolver, authority};
 use crate::failover::{health, set_router};
 use crate::lab::{Nginx, Site, wait_for};
 
-/// Several times what it takes for a line to fail.
+/// Several times the detection time of a failed uplink.
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]

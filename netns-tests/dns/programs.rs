@@ -1,4 +1,4 @@
-//! dig, two name servers of others, and who asks them.
+//! dig, two external name servers, and their clients.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use natbox::lab::{Child, Lab, Namespace};
 
 use crate::lab::{output, require, wait_for};
 
-/// Asks a server; what dig prints, question and statistics left out.
+/// Asks a server and returns dig's output without question and statistics.
 pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("dig")?;
     let mut command = namespace.command("dig");
@@ -25,7 +25,7 @@ pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Resul
     output(command)
 }
 
-/// The answers alone, one line each: the data of the records, sorted.
+/// Returns the answers only, one line each: the data of the records, sorted.
 pub fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<Vec<String>> {
     let text = dig(namespace, server, &[&["+short"], arguments].concat())?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -33,7 +33,7 @@ pub fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Res
     Ok(lines)
 }
 
-/// A name server of somebody else's; it ends when this is dropped.
+/// An external name server. A drop ends it.
 pub struct Server(Child);
 
 impl Server {
@@ -42,7 +42,7 @@ impl Server {
     }
 }
 
-/// A recursive resolver (unbound, as it comes) that begins at this root server and knows nothing else.
+/// Starts a recursive resolver (unbound with its defaults) that knows only this root server.
 pub fn resolver(
     lab: &Lab,
     namespace: &Namespace,
@@ -69,7 +69,7 @@ pub fn resolver(
     started(namespace, "unbound", command, address)
 }
 
-/// `/etc/resolv.conf` of a namespace, as `ip netns exec` puts it in place.
+/// `/etc/resolv.conf` of a namespace, which `ip netns exec` mounts.
 pub struct StubResolver(PathBuf);
 
 impl StubResolver {
@@ -85,7 +85,7 @@ impl StubResolver {
 impl Drop for StubResolver {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
-        // Only if nobody else has something there.
+        // Fails if another process has files there.
         let _ = fs::remove_dir("/etc/netns");
     }
 }
@@ -95,11 +95,12 @@ pub struct ServedZone<'t> {
     pub name: &'t str,
     /// Records beside the SOA, as lines of a zone file.
     pub records: &'t str,
-    /// Statements of its `zone` clause.
+    /// Statements of the `zone` clause.
     pub options: &'t str,
 }
 
-/// An authoritative server (BIND) for some zones; `options` stand at the top of its configuration.
+/// Starts an authoritative server (BIND) for some zones. `options` stand at the top of its
+/// configuration.
 pub fn authority(
     lab: &Lab,
     namespace: &Namespace,
@@ -137,13 +138,13 @@ pub fn authority(
 /// 32 bytes, as tsig-keygen makes them.
 pub const SECRET_256: &str = "qz2R0c8lyQJ4KBUeSyYvFhFGwxWZKb4QFj7b+TfOvO0=";
 
-/// A key as [`authority`] takes it among its options.
+/// Formats a key as [`authority`] takes it among its options.
 pub fn key(name: &str, algorithm: &str, secret: &str) -> String {
     format!("key {name} {{ algorithm {algorithm}; secret \"{secret}\"; }};\n")
 }
 
-/// A server of example.org at [`CLIENTS`]`[3]` with some records of others. `keys`: its options; `allowed`: those of them that
-/// may change it.
+/// Starts a server of example.org at [`CLIENTS`]`[3]` with some records of other owners. `keys` are
+/// its options, and the keys in `allowed` may update it.
 pub fn served(lab: &Lab, namespace: &Namespace, keys: &str, allowed: &str) -> Result<Server> {
     let zone = ServedZone {
         name: "example.org.",

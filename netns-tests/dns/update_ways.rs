@@ -1,4 +1,5 @@
-//! How an update gets to its server when the box's own default route leads over a dead line.
+//! The path of an update to its server while the box's own default route leads over a failed
+//! uplink.
 
 use std::fs;
 

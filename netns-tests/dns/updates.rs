@@ -1,11 +1,11 @@
-//! A zone that lives elsewhere is told, and a program of the user's.
+//! Updates of a zone on another server, and the user's hook.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use natbox::control::DnsStatus;
+use natbox::api::DnsStatus;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{CLIENTS, Private};
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,7 +18,7 @@ use crate::lab::{NATBOX, Site, output, wait_for};
 const SECRET_512: &str =
     "pWc0oDkcU1DsDJ1MRhC6Gz1J9GYnXgqq2d7W0l7nKcl8yqRxxyN8cYVQy0bmqS0gF1tZrPpN9Qm1dV8t3kKf3w==";
 
-/// A box with a real line and a second one that is only an interface, which can go down.
+/// A box with a real uplink and a second one that is only an interface, which can go down.
 struct Scene {
     site: Site,
 }
@@ -40,12 +40,12 @@ impl Scene {
         self.site.lab.directory()
     }
 
-    /// Starts the box; `dns` is the rest of its section.
+    /// Starts the box. `dns` is the rest of its section.
     fn start(&self, dns: &str) -> Result<NatBox> {
         self.start_at("198.51.100.10", dns)
     }
 
-    /// The same with another address of the second line.
+    /// Starts the box with another address of the second uplink.
     fn start_at(&self, second: &str, dns: &str) -> Result<NatBox> {
         let text = format!(
             "name: natbox1\ntun: {{ name: nb1 }}\ninside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}\nuplinks:\n\
@@ -56,12 +56,12 @@ impl Scene {
         start_box(&self.site.lab, &self.site.uplink(0).natbox, "natbox1", &text)
     }
 
-    /// The second line's interface.
+    /// Sets the state of the second uplink's interface.
     fn set_uplink(&self, state: &str) -> Result<()> {
         Ok(self.site.uplink(0).natbox.ip(&["link", "set", "wan1", state])?)
     }
 
-    /// A server that takes updates with the keys `k256` and `k512`.
+    /// Starts a server that accepts updates with the keys `k256` and `k512`.
     fn authority(&self) -> Result<Server> {
         let keys = key("k256", "hmac-sha256", SECRET_256) + &key("k512", "hmac-sha512", SECRET_512);
         served(&self.site.lab, self.site.client(), &keys, "key k256; key k512")
@@ -87,7 +87,7 @@ fn a_zone_elsewhere_follows_the_uplinks() -> Result<()> {
             secret(key)
         )
     };
-    // The server is not there yet: it is tried again.
+    // The server does not run yet: the box tries again.
     let mut natbox = scene.start(&update("256", "all"))?;
     wait_for("a first attempt", || {
         Ok(natbox.process().log().contains("DNS not updated").then_some(()))
@@ -124,12 +124,12 @@ fn a_zone_elsewhere_follows_the_uplinks() -> Result<()> {
         scene.wait_for("www", &["192.0.2.77", "198.51.100.10", "203.0.113.10"])?;
         drop(natbox);
 
-        // An address that changes while no box runs does not stay there, and nobody else's is touched.
+        // An address that changes while no box runs is replaced. Records of other owners stay.
         let natbox = scene.start_at("198.51.100.11", &update("512", "own"))?;
         scene.wait_for("www", &["192.0.2.77", "198.51.100.11", "203.0.113.10"])?;
         drop(natbox);
 
-        // A wrong secret is told, and changes nothing.
+        // A wrong secret is reported and changes nothing.
         fs::write(secret("256"), SECRET_512)?;
         let mut natbox = scene.start(&update("256", "all"))?;
         wait_for("the refusal", || {
@@ -144,14 +144,14 @@ fn dns(natbox: &NatBox) -> Result<DnsStatus> {
     natbox.status()?.dns.context("no DNS in the status")
 }
 
-/// What `natbox status` prints.
+/// Returns the output of `natbox status`.
 fn status_text(scene: &Scene, natbox: &NatBox) -> Result<String> {
     let mut command = scene.site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     output(command)
 }
 
-/// Has nsupdate, the server's own program, do something.
+/// Runs a command of nsupdate, the server's own program.
 fn named_takes(scene: &Scene, command: &str) -> Result<()> {
     crate::lab::require("nsupdate")?;
     let script = scene.directory().join("nsupdate.txt");
@@ -166,10 +166,10 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
     let scene = Scene::new()?;
     let hook = scene.directory().join("hook");
     let log = scene.directory().join("hook.log");
-    // What the box itself may not do any more, its hook may.
+    // The hook may do what the box itself may not do any more.
     let text = format!(
         "#!/bin/sh\necho $PPID >{log}.helper\n\
-         echo \"$NATBOX_UPLINK $NATBOX_STATE $NATBOX_USABLE_ADDRESSES\" >>{log}\n[ \"$NATBOX_STATE\" = up ] || exit 7\n",
+         echo \"$NATBOX_UPLINK $NATBOX_STATE $NATBOX_UP_ADDRESSES\" >>{log}\n[ \"$NATBOX_STATE\" = up ] || exit 7\n",
         log = log.display()
     );
     fs::write(&hook, text)?;

@@ -1,4 +1,4 @@
-//! Datagrams that are sent, come back, and are compared.
+//! Echoed datagrams: sent, received and compared.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -12,19 +12,19 @@ use natbox::lab::Namespace;
 use parking_lot::Mutex;
 use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 
-/// Room for the largest datagram that IPv4 can carry.
+/// Size of the largest datagram that IPv4 can carry.
 const LARGEST: usize = 1 << 16;
 
-/// Receive buffer of a socket, in bytes: room for some thousand small datagrams.
+/// Receive buffer of a socket, in bytes: enough for some thousand small datagrams.
 const BUFFER: usize = 8 << 20;
 
-/// How soon an echo notices that it should stop.
+/// Interval at which an echo checks whether it must stop.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// How long an answer may take on a busy machine.
+/// Longest time for a reply on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends every datagram back to where it came from; stops when dropped.
+/// A server that sends every datagram back. A drop stops the server.
 pub struct Echo {
     seen: Arc<Mutex<BTreeSet<(SocketAddr, u8)>>>,
     stop: Arc<AtomicBool>,
@@ -40,11 +40,11 @@ impl Echo {
         let (theirs, flag) = (seen.clone(), stop.clone());
         let thread = thread::spawn(move || {
             let mut buffer = vec![0; LARGEST];
-            // Relaxed: it only has to be seen soon.
+            // Relaxed: the thread only needs to see the flag soon.
             while !flag.load(Ordering::Relaxed) {
                 if let Ok((length, peer)) = socket.recv_from(&mut buffer) {
                     theirs.lock().insert((peer, if length == 0 { 0 } else { buffer[0] }));
-                    // What cannot be sent is what the other side misses.
+                    // The other end misses a datagram that cannot be sent.
                     let _ = socket.send_to(&buffer[..length], peer);
                 }
             }
@@ -52,7 +52,7 @@ impl Echo {
         Ok(Echo { seen, stop, thread: Some(thread) })
     }
 
-    /// Who has sent something, with the first byte of it.
+    /// Returns each sender together with the first byte of its datagram.
     pub fn seen(&self) -> BTreeSet<(SocketAddr, u8)> {
         self.seen.lock().clone()
     }
@@ -67,7 +67,7 @@ impl Drop for Echo {
     }
 }
 
-/// A socket for datagrams in a namespace, with room for many.
+/// Makes a socket for datagrams in a namespace, with a large receive buffer.
 pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
     let socket = namespace
         .enter(|| UdpSocket::bind((address, port)))?
@@ -77,7 +77,7 @@ pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<
     Ok(socket)
 }
 
-/// Sends one datagram over a connected socket and gets the same back.
+/// Sends one datagram over a connected socket and checks that the same datagram comes back.
 pub fn exchange(socket: &UdpSocket, size: usize) -> Result<()> {
     let sent: Vec<u8> = (0..size).map(|at| (at * 31 + size).to_le_bytes()[0]).collect();
     let mut received = vec![0; LARGEST];

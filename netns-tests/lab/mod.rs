@@ -1,6 +1,6 @@
-//! What the tests share: a site with two lines, boxes on it, real programs in it, and waiting without sleeping blindly.
+//! Helpers of the tests: a site with its uplinks, boxes and programs, and waiting for conditions.
 //!
-//! The namespaces themselves are those of the demo ([`natbox::lab`], [`natbox::lab::topology`]).
+//! The namespaces are those of the demo ([`natbox::lab`], [`natbox::lab::topology`]).
 
 mod datagrams;
 mod programs;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use natbox::lab::boxes::NatBox;
-use natbox::lab::capture::{Expected, UplinkCapture};
+use natbox::lab::capture::{ExpectedReplies, UplinkCapture};
 use natbox::lab::interrupt::Interrupt;
 use natbox::lab::topology::{
-    Attachment, Private, ThreeLeggedPlan, Topology, TwoBoxPlan, Uplink, own_interface,
+    Attachment, Private, ThreeLeggedPlan, Topology, TopologyUplink, TwoBoxPlan, own_interface,
 };
 use natbox::lab::{Lab, LabError, Namespace};
 
@@ -26,32 +26,32 @@ pub use programs::{Nginx, curl, hops, output, ping, require};
 /// The program under test.
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
-/// How long anything in a test may take that should be quick.
-pub const TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for a condition, on a busy machine.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at.
+/// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Lines, their boxes' hosts, servers and clients; no box runs yet.
+/// Uplinks, hosts of the boxes, servers and clients. No box runs yet.
 pub struct Site {
     pub topology: Topology,
     pub lab: Lab,
 }
 
 impl Site {
-    /// Builds a site whose lines are as fast as the machine.
+    /// Builds a site with unlimited uplinks and one box for each.
     pub fn new(private: Private, servers: u8) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
         let topology = Topology::two_uplinks(&lab, TwoBoxPlan { private, servers, mbit: None })?;
         Ok(Site { topology, lab })
     }
 
-    /// Builds a site whose lines all lead to one box.
+    /// Builds a site whose uplinks all lead to one box.
     pub fn three_legged(legs: ThreeLeggedPlan) -> Result<Site> {
         Site::three_legged_by(legs, own_interface)
     }
 
-    /// The same with lines that are joined to the box in a way of the test's own.
+    /// Builds the same site with the test's own attachment of the uplinks.
     pub fn three_legged_by(
         legs: ThreeLeggedPlan,
         attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
@@ -61,7 +61,7 @@ impl Site {
         Ok(Site { topology, lab })
     }
 
-    pub fn uplink(&self, number: usize) -> &Uplink {
+    pub fn uplink(&self, number: usize) -> &TopologyUplink {
         &self.topology.uplinks[number]
     }
 
@@ -69,29 +69,29 @@ impl Site {
         &self.topology.client
     }
 
-    /// The first server's namespace.
+    /// Returns the namespace of the first server.
     pub fn server(&self) -> &Namespace {
         &self.topology.servers[0].namespace
     }
 
-    /// The first server's address for a line.
+    /// Returns the first server's address for an uplink.
     pub fn server_address(&self, uplink: usize) -> Ipv4Addr {
         self.topology.servers[0].addresses[uplink]
     }
 
-    /// A configuration for the box of a line, without forwards.
+    /// Returns a configuration for the box of an uplink, without forwards.
     pub fn config(&self, uplink: usize) -> BoxConfig {
         self.config_of(uplink..uplink + 1)
     }
 
-    /// A configuration for the one box of all lines, without forwards.
+    /// Returns a configuration for the one box of all uplinks, without forwards.
     pub fn three_legged_config(&self) -> BoxConfig {
         self.config_of(0..self.topology.uplinks.len())
     }
 
     fn config_of(&self, uplinks: Range<usize>) -> BoxConfig {
         let uplink = |number: usize| {
-            let Uplink { interface, published, gateway, .. } = self.uplink(number);
+            let TopologyUplink { interface, published, gateway, .. } = self.uplink(number);
             let name = number + 1;
             format!(
                 "{{ name: isp{name}, interface: {interface}, addresses: [{published}], gateway: {gateway} }}"
@@ -110,12 +110,12 @@ impl Site {
         }
     }
 
-    /// A configuration that publishes port 80 of the first server.
+    /// Returns a configuration that publishes port 80 of the first server.
     pub fn web_config(&self, uplink: usize) -> BoxConfig {
         self.config(uplink).forward("tcp", 80, self.server_address(uplink), 80)
     }
 
-    /// Starts the box of a line and waits until it is ready.
+    /// Starts the box of an uplink and waits until the box is ready.
     pub fn start(&self, uplink: usize, config: &BoxConfig) -> Result<NatBox> {
         let name = format!("natbox{}", config.number);
         let namespace = &self.uplink(uplink).natbox;
@@ -130,20 +130,20 @@ impl Site {
         Ok(natbox)
     }
 
-    /// Both boxes, publishing port 80 of the first server.
+    /// Starts both boxes, which publish port 80 of the first server.
     pub fn start_web_boxes(&self) -> Result<[NatBox; 2]> {
         Ok([self.start(0, &self.web_config(0))?, self.start(1, &self.web_config(1))?])
     }
 
-    /// Watches a line for packets that are no replies from its published port 80.
+    /// Captures an uplink and counts packets that are no replies from the published port 80.
     pub fn watch(&self, uplink: usize) -> Result<UplinkCapture> {
         self.watch_ports(uplink, &[80])
     }
 
-    /// The same for other ports.
+    /// Does the same for other ports.
     pub fn watch_ports(&self, uplink: usize, ports: &'static [u16]) -> Result<UplinkCapture> {
         let uplink = self.uplink(uplink);
-        let expected = Expected {
+        let expected = ExpectedReplies {
             sender: uplink.sender,
             own: uplink.outside,
             published: uplink.published,
@@ -153,7 +153,7 @@ impl Site {
     }
 }
 
-/// The configuration of one box, as text in the end.
+/// The configuration of one box.
 #[derive(Clone)]
 pub struct BoxConfig {
     pub number: usize,
@@ -168,7 +168,7 @@ pub struct BoxConfig {
 }
 
 impl BoxConfig {
-    /// Publishes a port. `protocol`: as in the file; for `icmp` the ports are not used.
+    /// Publishes a port. `protocol` is as in the file; for `icmp` the ports are ignored.
     pub fn forward(mut self, protocol: &str, port: u16, to: Ipv4Addr, to_port: u16) -> BoxConfig {
         let number = self.forwards.len();
         self.forwards.push(match protocol {
@@ -180,13 +180,13 @@ impl BoxConfig {
         self
     }
 
-    /// Adds keys to the uplink of a line, as in the file.
+    /// Adds keys to an uplink, as in the file.
     pub fn uplink(mut self, uplink: usize, keys: &str) -> BoxConfig {
         self.uplinks[uplink] = self.uplinks[uplink].replace(" }", &format!(", {keys} }}"));
         self
     }
 
-    /// Has the uplink of a line follow the address of its interface.
+    /// Makes an uplink use the address of its interface (`addresses: interface`).
     pub fn followed(mut self, uplink: usize) -> BoxConfig {
         let (head, tail) =
             self.uplinks[uplink].split_once("addresses: [").expect("written so above");
@@ -195,7 +195,7 @@ impl BoxConfig {
         self
     }
 
-    /// Leaves the next hop of a line to its interface.
+    /// Removes the gateway of an uplink, so that the next hop comes from the interface.
     pub fn without_gateway(mut self, uplink: usize) -> BoxConfig {
         let (head, tail) =
             self.uplinks[uplink].split_once(", gateway: ").expect("written so above");
@@ -238,7 +238,7 @@ pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Tcp
         .with_context(|| format!("bind {address}:{port}"))
 }
 
-/// Looks until `condition` has a value.
+/// Waits until `condition` has a value.
 pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + TIMEOUT;
     loop {

@@ -1,4 +1,4 @@
-//! Real programs in a namespace.
+//! External programs in a namespace.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -10,7 +10,7 @@ use natbox::lab::{Child, Lab, Namespace, command_line};
 
 use super::wait_for;
 
-/// Fails with a sentence if a program is not installed.
+/// Fails if a program is not installed.
 pub fn require(program: &str) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     ensure!(
@@ -20,7 +20,7 @@ pub fn require(program: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command to its end; fails with its output unless it succeeds.
+/// Runs a command to its end and returns its output. Fails with the output if the command fails.
 pub fn output(mut command: Command) -> Result<String> {
     let Output { status, stdout, stderr } =
         command.output().with_context(|| format!("start {}", command_line(&command)))?;
@@ -31,7 +31,7 @@ pub fn output(mut command: Command) -> Result<String> {
     Ok(text)
 }
 
-/// Runs curl from one of the namespace's addresses; returns the body. HTTP errors are errors.
+/// Runs curl from an address of the namespace and returns the body. HTTP errors are errors.
 pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("curl")?;
     let mut command = namespace.command("curl");
@@ -41,7 +41,7 @@ pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result
     output(command)
 }
 
-/// Pings from one of the namespace's addresses; fails unless every echo is answered.
+/// Pings from an address of the namespace. Fails unless every echo is answered.
 pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> Result<()> {
     require("ping")?;
     let mut command = namespace.command("ping");
@@ -54,7 +54,7 @@ pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> 
     Ok(())
 }
 
-/// The hops that traceroute sees, one address each; fails if one of them is silent.
+/// Returns the hops that traceroute reports. Fails if a hop does not answer.
 pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<Vec<Ipv4Addr>> {
     require("traceroute")?;
     let mut command = namespace.command("traceroute");
@@ -67,14 +67,15 @@ pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<V
     hops.collect::<Option<_>>().with_context(|| format!("a silent hop:\n{text}"))
 }
 
-/// An nginx of its own: configuration, logs and everything else in one directory.
+/// A running nginx with all its files in one directory.
 pub struct Nginx {
     directory: PathBuf,
     _process: Child,
 }
 
 impl Nginx {
-    /// Serves the files of `root` on each of `listen`; the log has a line `CLIENT SERVER` for each request.
+    /// Serves the files of `root` on each of `addresses`. The log has a line `CLIENT SERVER` for
+    /// each request.
     pub fn start(
         lab: &Lab,
         namespace: &Namespace,
@@ -91,7 +92,8 @@ impl Nginx {
             .iter()
             .map(|kind| format!("  {kind}_temp_path {}/{kind};\n", directory.display()))
             .collect();
-        // Root's workers: the files lie in directories that others may not enter. Debian's modules are left out.
+        // The workers run as root, because only root may enter the directories. Debian's modules
+        // are not loaded.
         let text = format!(
             "user root;\nworker_processes 2;\nworker_rlimit_nofile 8192;\npid {dir}/pid;\nerror_log {dir}/error.log;\n\
              events {{ worker_connections 4096; }}\n\
@@ -115,7 +117,7 @@ impl Nginx {
         Ok(Nginx { directory, _process: process })
     }
 
-    /// The lines `CLIENT SERVER` of the access log so far.
+    /// Returns the lines `CLIENT SERVER` of the access log so far.
     pub fn requests(&self) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
         let text = fs::read_to_string(self.directory.join("access.log"))?;
         text.lines()

@@ -1,11 +1,11 @@
-//! The frame condition: a translated packet differs from the one sent in the endpoints that were translated, in TTL and
-//! checksums, and in nothing else.
+//! The frame condition: translation changes the translated endpoints, the TTL and the checksums of
+//! a packet, and nothing else.
 
 use natbox::packet::{Endpoint, Protocol, builder};
 
 use super::Seen;
 
-/// The packet as it must arrive when its source and destination have become these. Identification: see
+/// Returns the packet as it must arrive with these endpoints. For the identification see
 /// [`assert_carried`].
 fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
     let mut packet = sent.to_vec();
@@ -20,7 +20,7 @@ fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
                 packet[header..header + 2].copy_from_slice(&source.port.to_be_bytes());
                 packet[header + 2..header + 4].copy_from_slice(&destination.port.to_be_bytes());
             }
-            // The identifier stands on the side that asks.
+            // The identifier stands on the side of the query's sender.
             Protocol::ICMP => {
                 let identifier =
                     if packet[header] == 8 || packet[header] == 13 { source } else { destination };
@@ -32,8 +32,9 @@ fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
     packet
 }
 
-/// The packet arrived as sent, but for endpoints, TTL (one less) and checksums. The identification may differ where the
-/// packet is not atomic, which is where RFC 6864 has the box choose it.
+/// Asserts that the packet arrived as sent, except for endpoints, TTL (one less) and checksums. The
+/// identification may differ if the packet is not atomic, because the box then chooses it (RFC
+/// 6864).
 #[track_caller]
 pub fn assert_carried(sent: &[u8], seen: &Seen, source: Endpoint, destination: Endpoint) {
     let mut wanted = expected(sent, source, destination);
@@ -49,7 +50,7 @@ pub fn assert_carried(sent: &[u8], seen: &Seen, source: Endpoint, destination: E
     assert_eq!(Seen(found), Seen(wanted), "not carried as sent: {seen:?}");
 }
 
-/// Fills the checksum fields with zeros: the oracle of the wires judges them.
+/// Zeroes the checksum fields: the oracle of the wires verifies them.
 fn blank_checksums(packet: &mut [u8]) {
     let view = Seen(packet.to_vec());
     packet[10..12].fill(0);
@@ -58,7 +59,7 @@ fn blank_checksums(packet: &mut [u8]) {
     }
     let at = match view.protocol() {
         Protocol::TCP => 16,
-        // No checksum must stay none.
+        // A UDP packet without a checksum must stay without one.
         Protocol::UDP if view.checksum() != 0 => 6,
         Protocol::ICMP => 2,
         _ => return,

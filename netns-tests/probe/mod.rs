@@ -1,4 +1,4 @@
-//! The packet-level probe kit: one real `natbox run` between two wires that the test itself holds.
+//! The packet-level probe: one real `natbox run` between two wires whose other ends the test holds.
 //!
 //! ```text
 //!   outside   E1, E2, Rx: nobody's addresses, the test writes and reads their packets
@@ -8,10 +8,12 @@
 //!   inside    S1, S2, .., the private router Rp: the test's as well
 //! ```
 //!
-//! A setup may have a second line, TAP wan1, 198.18.0.1/24, next hop 198.18.0.254; G2 is its external address then.
+//! A setup may have a second uplink, TAP wan1, 198.18.0.1/24, next hop 198.18.0.254. Its external
+//! address is G2.
 //!
-//! No other kernel is on the wires, so that nobody answers what a test did not answer. Every packet that is read is held
-//! against the oracle (see [`wire`]). A silence is followed by a packet that must pass, so that a dead box never passes.
+//! No other kernel is on the wires, so that every reply comes from the test. The oracle checks
+//! every packet that is read (see [`wire`]). After a silence the test sends a packet that must
+//! pass, so that a stopped box cannot pass a test.
 
 mod carried;
 mod packets;
@@ -33,7 +35,7 @@ use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use natbox::control::Status;
+use natbox::api::Status;
 use natbox::lab::{Lab, Namespace};
 use natbox::packet::{Endpoint, Protocol, builder};
 
@@ -45,7 +47,7 @@ pub const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
 pub const S3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
 /// A private router.
 pub const RP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
-/// The box on the private network.
+/// Address of the box on the private network.
 pub const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// External addresses of the box.
 pub const G: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -56,9 +58,9 @@ pub const E2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// A router on the way to them.
 pub const RX: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
-/// Published to [`S1`]:80, TCP and UDP.
+/// Published endpoint of [`S1`]:80, TCP and UDP.
 pub const F: Endpoint = Endpoint::new(G, 8080);
-/// Where [`F`] leads.
+/// Target of [`F`].
 pub const F_TARGET: Endpoint = Endpoint::new(S1, 80);
 
 /// The box and the wires.
@@ -82,7 +84,7 @@ impl Probe {
         probe
     }
 
-    /// The same with a standard error that is full soon, and that nobody reads.
+    /// Starts the box with a small pipe as standard error that no process reads.
     pub fn start_unread(setup: Setup) -> Probe {
         let probe = Probe::prepare(setup);
         let fifo = probe.lab.directory().join("unread");
@@ -125,28 +127,28 @@ impl Probe {
         probe
     }
 
-    /// The scene with nothing special.
+    /// Starts the box with the default setup.
     pub fn plain() -> Probe {
         Probe::start(Setup::new())
     }
 
-    /// Starts the box that is not running.
+    /// Starts the box again after [`Probe::kill`].
     pub fn launch(&self) {
         let socket = self.lab.directory().join("natbox.sock");
         self.running.set(Some(RunningBox::launch(&self.natbox, "natbox", &self.path, &socket)));
     }
 
-    /// Writes another configuration where the box reads its own.
+    /// Replaces the configuration file of the box.
     pub fn write(&self, setup: &Setup) {
         std::fs::write(&self.path, setup.text(&self.lab.directory().join("natbox.sock"))).unwrap();
     }
 
-    /// Ends the box at once, without any chance to tidy up.
+    /// Kills the box without a clean-up.
     pub fn kill(&self) {
         self.running.take().unwrap().kill();
     }
 
-    /// Does something with the process.
+    /// Runs `work` with the process.
     pub fn with_box<T>(&self, work: impl FnOnce(&RunningBox) -> T) -> T {
         let running = self.running.take().expect("a running box");
         let outcome = work(&running);
@@ -158,40 +160,40 @@ impl Probe {
         self.with_box(RunningBox::status)
     }
 
-    /// Packets dropped so far for a reason.
+    /// Returns the number of packets dropped so far for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
-    /// Sessions alive.
+    /// Returns the number of live sessions.
     pub fn sessions(&self) -> u32 {
         self.status().sessions.now
     }
 
-    /// Kilobytes that the process has in memory.
+    /// Returns the resident memory of the process, in kilobytes.
     pub fn resident(&self) -> u64 {
         self.with_box(RunningBox::resident)
     }
 
-    /// The second line.
+    /// Returns the wire of the second uplink.
     #[track_caller]
     pub fn second(&self) -> &Wire {
         self.second.as_ref().expect("a setup with a second line")
     }
 
-    /// What the box has logged.
+    /// Returns the log of the box.
     pub fn log(&self) -> String {
         self.with_box(|running| running.process.log())
     }
 
-    /// Nothing arrives outside for a while, and the box is well.
+    /// Asserts that nothing arrives outside for a while, and that the box works.
     #[track_caller]
     pub fn silence_outside(&self) {
         self.outside.assert_silent();
         self.assert_alive();
     }
 
-    /// Nothing arrives on either side for a while, and the box is well.
+    /// Asserts that nothing arrives on any side for a while, and that the box works.
     #[track_caller]
     pub fn silence(&self) {
         self.outside.assert_silent();
@@ -200,10 +202,10 @@ impl Probe {
         self.assert_alive();
     }
 
-    /// A packet to the port that every setup publishes arrives, and nothing before it.
+    /// Asserts that a packet to the heartbeat port arrives, and no other packet before it.
     #[track_caller]
     pub fn assert_alive(&self) {
-        // By another client each time, should the table be anything but empty; each leaves no more than a session.
+        // Each heartbeat has another payload and costs at most one session.
         self.beats.set(self.beats.get() + 1);
         let beat = self.beats.get();
         let tuple = builder::tuple(Protocol::UDP, (RX, 7), (G, setup::HEARTBEAT));
@@ -218,7 +220,7 @@ impl Probe {
     }
 }
 
-/// An endpoint.
+/// Makes an endpoint.
 pub const fn at(address: Ipv4Addr, port: u16) -> Endpoint {
     Endpoint::new(address, port)
 }

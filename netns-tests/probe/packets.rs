@@ -1,18 +1,18 @@
-//! Packets that tests send most, by their endpoints.
+//! The packets that tests send most.
 
 use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, builder};
 
-/// A tuple of two endpoints.
+/// Makes a tuple of two endpoints.
 pub fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
     Tuple { protocol, source, destination }
 }
 
-/// A datagram.
+/// Makes a datagram.
 pub fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
     builder::udp(tuple(Protocol::UDP, source, destination), payload)
 }
 
-/// A segment without options and payload.
+/// Makes a segment without options and payload.
 pub fn segment(
     source: Endpoint,
     destination: Endpoint,
@@ -30,12 +30,12 @@ pub fn segment(
     )
 }
 
-/// A SYN without options.
+/// Makes a SYN without options.
 pub fn syn(source: Endpoint, destination: Endpoint) -> Vec<u8> {
     segment(source, destination, TcpFlags::SYN, 1000, 0)
 }
 
-/// The packet with some bytes set and the IP header checksum right.
+/// Sets some bytes of a packet and corrects the IP header checksum.
 pub fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for (at, byte) in changes {
         packet[*at] = *byte;
@@ -44,7 +44,7 @@ pub fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     packet
 }
 
-/// The packet cut off, with a total length that agrees; at most 255 bytes.
+/// Cuts a packet off, with a matching total length. At most 255 bytes remain.
 pub fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
     packet.truncate(length);
     with(packet, &[(2, 0), (3, length as u8)])

@@ -1,4 +1,4 @@
-//! A packet as it was read off a wire, by its fields.
+//! A packet as read from a wire, by its fields.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -46,7 +46,7 @@ impl Seen {
         self.0[6] & 0x40 != 0
     }
 
-    /// Offset in bytes, and whether more fragments follow.
+    /// Returns the fragment offset in bytes, and whether more fragments follow.
     pub fn fragment(&self) -> (usize, bool) {
         (usize::from(self.word(6) & 0x1fff) * 8, self.0[6] & 0x20 != 0)
     }
@@ -55,7 +55,7 @@ impl Seen {
         &self.0[20..self.header_length()]
     }
 
-    /// All behind the IP header.
+    /// Returns everything behind the IP header.
     pub fn body(&self) -> &[u8] {
         &self.0[self.header_length()..]
     }
@@ -66,19 +66,20 @@ impl Seen {
             && self.body().len() >= 4
     }
 
-    /// Address and port; port 0 where there are no ports.
+    /// Returns address and port; port 0 for packets without ports.
     pub fn source(&self) -> Endpoint {
         let port = if self.has_ports() { self.word(self.header_length()) } else { 0 };
         Endpoint::new(self.address(12), port)
     }
 
-    /// Address and port; port 0 where there are no ports.
+    /// Returns address and port; port 0 for packets without ports.
     pub fn destination(&self) -> Endpoint {
         let port = if self.has_ports() { self.word(self.header_length() + 2) } else { 0 };
         Endpoint::new(self.address(16), port)
     }
 
-    /// What TCP or UDP carries; of other protocols, and of later fragments, all behind the IP header.
+    /// Returns the payload of TCP or UDP. For other protocols and later fragments: everything
+    /// behind the IP header.
     pub fn payload(&self) -> &[u8] {
         let body = self.body();
         match self.protocol() {
@@ -89,7 +90,7 @@ impl Seen {
         }
     }
 
-    /// The checksum field of TCP, UDP or ICMP.
+    /// Returns the checksum field of TCP, UDP or ICMP.
     pub fn checksum(&self) -> u16 {
         let at = match self.protocol() {
             Protocol::TCP => 16,
@@ -105,25 +106,26 @@ impl Seen {
         TcpFlags(self.body()[13])
     }
 
-    /// Type and code of an ICMP message.
+    /// Returns type and code of an ICMP message.
     pub fn icmp(&self) -> Option<(u8, u8)> {
         (self.protocol() == Protocol::ICMP && self.fragment().0 == 0)
             .then(|| (self.body()[0], self.body()[1]))
     }
 
-    /// The identifier of an ICMP query.
+    /// Returns the identifier of an ICMP query.
     pub fn identifier(&self) -> u16 {
         assert_eq!(self.protocol(), Protocol::ICMP, "{self:?}");
         self.word(self.header_length() + 4)
     }
 
-    /// The last two bytes of an ICMP header: the MTU of "fragmentation needed", the sequence number of a query.
+    /// Returns the last two bytes of an ICMP header: the MTU of "fragmentation needed", the
+    /// sequence number of a query.
     pub fn icmp_last_word(&self) -> u16 {
         assert_eq!(self.protocol(), Protocol::ICMP, "{self:?}");
         self.word(self.header_length() + 6)
     }
 
-    /// The packet that an ICMP error quotes.
+    /// Returns the packet that an ICMP error quotes.
     pub fn quote(&self) -> Option<Seen> {
         match self.icmp() {
             Some((3 | 5 | 11 | 12, _)) if self.body().len() >= 32 => {

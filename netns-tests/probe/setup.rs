@@ -1,4 +1,4 @@
-//! How the box of a probe is configured.
+//! The configuration of a probe's box.
 
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -6,13 +6,13 @@ use std::path::Path;
 
 /// A port that every setup publishes, for [`super::Probe::assert_alive`].
 pub const HEARTBEAT: u16 = 65_000;
-/// Whom it leads to.
+/// Target of the heartbeat port.
 pub const HEART: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 250);
 
 /// The environment variable that names the variant: offload and workers, such as `none-1`.
 pub const VARIANT: &str = "NATBOX_VARIANT";
 
-/// The variant that tests run in which do not choose one: `auto-2` if the environment says nothing.
+/// Returns the variant for tests that do not choose one; `auto-2` without the environment variable.
 pub fn variant() -> (String, u16) {
     let variant = std::env::var(VARIANT).unwrap_or_else(|_| "auto-2".to_owned());
     let (offload, workers) =
@@ -20,12 +20,12 @@ pub fn variant() -> (String, u16) {
     (offload.to_owned(), workers.parse().expect("NATBOX_VARIANT ends with the number of workers"))
 }
 
-/// A configuration in the making. Sections take the text that stands between the braces in YAML.
+/// A configuration in the making. The methods take text as it stands between the braces in YAML.
 #[derive(Clone)]
 pub struct Setup {
     /// MTU of wan0 and lan0.
     pub mtu: [u16; 2],
-    /// MTU of wan1, if there is a second line.
+    /// MTU of wan1, if there is a second uplink.
     pub second: Option<u16>,
     addresses: &'static str,
     offload: String,
@@ -40,7 +40,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The scene of the conformance table: G; F and FR; everybody may go out.
+    /// Makes the setup of the conformance table: G, the forwards F and FR, and outbound for all
+    /// inside hosts.
     pub fn new() -> Setup {
         let (offload, workers) = variant();
         Setup {
@@ -63,17 +64,18 @@ impl Setup {
         }
     }
 
-    /// G and G2.
+    /// Adds G2.
     pub fn pool(self) -> Setup {
         Setup { addresses: "192.0.2.1-2", ..self }
     }
 
-    /// These external addresses.
+    /// Sets the external addresses.
     pub fn addresses(self, addresses: &'static str) -> Setup {
         Setup { addresses, ..self }
     }
 
-    /// A second line of its own MTU with G2, on which F's server is published, too. The inside goes out over the first.
+    /// Adds a second uplink with its own MTU and G2, which publishes F's server. Outbound sessions
+    /// use the first uplink.
     pub fn second_uplink(self, mtu: u16) -> Setup {
         let setup = Setup { second: Some(mtu), ..self };
         setup
@@ -83,47 +85,47 @@ impl Setup {
             .outbound(&["{ from: 10.0.0.0/24, uplinks: [isp] }"])
     }
 
-    /// MTU of the two legs.
+    /// Sets the MTU of the two interfaces.
     pub fn mtu(self, wan: u16, lan: u16) -> Setup {
         Setup { mtu: [wan, lan], ..self }
     }
 
-    /// A fixed number of workers.
+    /// Sets the number of workers.
     pub fn workers(self, workers: u16) -> Setup {
         Setup { workers, ..self }
     }
 
-    /// One more forward, such as `protocol: any, address: 192.0.2.2, to: 10.0.0.12`.
+    /// Adds a forward, such as `protocol: any, address: 192.0.2.2, to: 10.0.0.12`.
     pub fn forward(mut self, forward: &str) -> Setup {
         self.forwards.push(format!("{{ {forward} }}"));
         self
     }
 
-    /// No forwards but the heartbeat.
+    /// Removes every forward except the heartbeat.
     pub fn no_forwards(mut self) -> Setup {
         self.forwards.clear();
         self
     }
 
-    /// Other outbound rules.
+    /// Replaces the outbound rules.
     pub fn outbound(mut self, rules: &[&'static str]) -> Setup {
         self.outbound = rules.to_vec();
         self
     }
 
-    /// Keys of `nat`.
+    /// Adds keys of `nat`.
     pub fn nat(mut self, keys: &str) -> Setup {
         self.nat.push(keys.to_owned());
         self
     }
 
-    /// Keys of `timeouts`.
+    /// Adds keys of `timeouts`.
     pub fn timeouts(mut self, keys: &str) -> Setup {
         self.timeouts.push(keys.to_owned());
         self
     }
 
-    /// Keys of `limits`; `sessions` first.
+    /// Adds keys of `limits`. `sessions` must come first.
     pub fn limits(mut self, keys: &str) -> Setup {
         if keys.starts_with("sessions:") {
             self.limits.clear();
@@ -132,13 +134,13 @@ impl Setup {
         self
     }
 
-    /// Keys of `log`.
+    /// Adds keys of `log`.
     pub fn log(mut self, keys: &str) -> Setup {
         self.log.push(keys.to_owned());
         self
     }
 
-    /// The file.
+    /// Returns the file's text.
     pub(super) fn text(&self, socket: &Path) -> String {
         let mut text = format!(
             "name: natbox

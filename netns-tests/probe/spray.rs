@@ -1,4 +1,4 @@
-//! Packets to queues at random: the worst that a kernel's flow steering may do.
+//! Packets on random queues: the worst case of the kernel's flow steering.
 
 #![allow(unsafe_code, reason = "BPF and the TUN ioctl that takes it have no safe interface")]
 
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-/// From now on each packet of the TUN device of this box's process is read by a random worker.
+/// Makes a random worker read each packet of the TUN device of this process.
 pub fn spray(pid: u32) {
     let device = tun_of(pid);
     let program = random_queue();
@@ -19,7 +19,7 @@ pub fn spray(pid: u32) {
     assert_eq!(outcome, 0, "TUNSETSTEERINGEBPF: {}", std::io::Error::last_os_error());
 }
 
-/// One of a process's own queues of its TUN device.
+/// Returns a queue of the TUN device that a process owns.
 fn tun_of(pid: u32) -> OwnedFd {
     let is_tun = |entry: &fs::DirEntry| {
         fs::read_link(entry.path()).is_ok_and(|path| path.as_os_str().as_bytes() == b"/dev/net/tun")
@@ -32,7 +32,8 @@ fn tun_of(pid: u32) -> OwnedFd {
         .unwrap()
 }
 
-/// A BPF program that answers with a random number; the kernel takes it modulo the number of queues.
+/// Loads a BPF program that returns a random number. The kernel takes it modulo the number of
+/// queues.
 fn random_queue() -> OwnedFd {
     // struct bpf_insn, two of them: call bpf_get_prandom_u32; exit.
     let code: [[u8; 8]; 2] = [[0x85, 0, 0, 0, 7, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
@@ -44,12 +45,12 @@ fn random_queue() -> OwnedFd {
         rest: [0; 4],
     };
     let size = size_of::<ProgramLoad>();
-    // SAFETY: the kernel reads `size` bytes of a structure that begins like its own, and what that points to; all of it
-    // lives through the call.
+    // SAFETY: the kernel reads `size` bytes of a structure that begins like its own, and the memory
+    // that its pointers name. All of it lives through the call.
     let descriptor =
         unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attributes, size) };
     assert!(descriptor >= 0, "loading a BPF program: {}", std::io::Error::last_os_error());
-    // SAFETY: the call has just made this descriptor for us alone.
+    // SAFETY: the call has just made this descriptor, and no other code has it.
     unsafe { OwnedFd::from_raw_fd(descriptor as i32) }
 }
 

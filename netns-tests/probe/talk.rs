@@ -1,4 +1,4 @@
-//! Conversations over the wires that most tests begin with.
+//! The exchanges over the wires with which most tests begin.
 
 use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
@@ -7,21 +7,21 @@ use super::{Probe, Seen, at, tuple};
 /// SYN and ACK.
 pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 
-/// Options of an ordinary SYN: MSS 1460.
+/// Returns the options of an ordinary SYN: MSS 1460.
 fn syn_options() -> [u8; 4] {
     [2, 4, 5, 180]
 }
 
-/// A connection through the box: who is inside, who is outside, and how each sees the other.
+/// A connection through the box, as each end sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
-    /// The inside end.
+    /// Inside end.
     pub inside: Endpoint,
-    /// Whom the inside end talks to.
+    /// Peer of the inside end.
     pub inside_peer: Endpoint,
-    /// The outside end.
+    /// Outside end.
     pub outside: Endpoint,
-    /// Whom the outside end talks to.
+    /// Peer of the outside end.
     pub external: Endpoint,
     /// Next sequence number of the inside end.
     pub inside_next: u32,
@@ -30,13 +30,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A segment of the inside end with the numbers that it expects.
+    /// Makes a segment of the inside end with the expected numbers.
     pub fn by_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.inside, self.inside_peer);
         builder::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
     }
 
-    /// A segment of the outside end with the numbers that it expects.
+    /// Makes a segment of the outside end with the expected numbers.
     pub fn by_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.outside, self.external);
         builder::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
@@ -44,7 +44,7 @@ impl Connection {
 }
 
 impl Probe {
-    /// Sends a datagram from inside; how it arrives outside.
+    /// Sends a datagram from inside and returns the packet that arrives outside.
     #[track_caller]
     pub fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
         self.inside.send(&builder::udp(tuple(Protocol::UDP, from, to), payload));
@@ -53,7 +53,7 @@ impl Probe {
         seen
     }
 
-    /// Opens a UDP mapping; its external endpoint.
+    /// Opens a UDP mapping and returns its external endpoint.
     #[track_caller]
     pub fn open_udp(&self, from: Endpoint, to: Endpoint) -> Endpoint {
         self.udp_out(from, to, b"hello").source()
@@ -64,7 +64,7 @@ impl Probe {
         self.outside.send(&builder::udp(tuple(Protocol::UDP, from, to), b"answer"));
     }
 
-    /// A datagram from outside reaches an inside endpoint.
+    /// Asserts that a datagram from outside reaches an inside endpoint.
     #[track_caller]
     pub fn assert_udp_in(&self, from: Endpoint, to: Endpoint, inside: Endpoint) {
         self.udp_in(from, to);
@@ -72,35 +72,35 @@ impl Probe {
         assert_eq!((seen.source(), seen.destination()), (from, inside), "{seen:?}");
     }
 
-    /// A datagram from outside goes nowhere, as far as can be told by the one that follows it.
+    /// Asserts that a datagram from outside is dropped: the heartbeat that follows arrives first.
     #[track_caller]
     pub fn assert_udp_refused_at_once(&self, from: Endpoint, to: Endpoint) {
         self.udp_in(from, to);
         self.assert_alive();
     }
 
-    /// A datagram from outside goes nowhere.
+    /// Asserts that a datagram from outside is dropped.
     #[track_caller]
     pub fn assert_udp_refused(&self, from: Endpoint, to: Endpoint) {
         self.udp_in(from, to);
         self.silence();
     }
 
-    /// Sends a segment from inside; how it arrives outside.
+    /// Sends a segment from inside and returns the packet that arrives outside.
     #[track_caller]
     pub fn tcp_out(&self, segment: &[u8]) -> Seen {
         self.inside.send(segment);
         self.outside.expect("a segment from inside")
     }
 
-    /// Sends a segment from outside; how it arrives inside.
+    /// Sends a segment from outside and returns the packet that arrives inside.
     #[track_caller]
     pub fn tcp_in(&self, segment: &[u8]) -> Seen {
         self.outside.send(segment);
         self.inside.expect("a segment from outside")
     }
 
-    /// A SYN from inside; how it arrives outside.
+    /// Sends a SYN from inside and returns the packet that arrives outside.
     #[track_caller]
     pub fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
         self.tcp_out(&builder::tcp(
@@ -113,7 +113,7 @@ impl Probe {
         ))
     }
 
-    /// A SYN from outside.
+    /// Sends a SYN from outside.
     pub fn syn_in(&self, from: Endpoint, to: Endpoint) {
         let syn = builder::tcp(
             tuple(Protocol::TCP, from, to),
@@ -181,7 +181,7 @@ impl Probe {
         connection
     }
 
-    /// Data passes both ways; the numbers move on.
+    /// Asserts that data passes both ways, and advances the sequence numbers.
     #[track_caller]
     pub fn assert_open(&self, connection: &mut Connection) {
         let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
@@ -203,7 +203,7 @@ impl Probe {
         connection.outside_next = connection.outside_next.wrapping_add(12);
     }
 
-    /// Sends an echo request from inside; how it arrives outside.
+    /// Sends an echo request from inside and returns the packet that arrives outside.
     #[track_caller]
     pub fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
         self.inside.send(&builder::echo(
@@ -219,14 +219,14 @@ impl Probe {
         seen
     }
 
-    /// Opens an echo session; its external address and identifier.
+    /// Opens an echo session and returns its external address and identifier.
     #[track_caller]
     pub fn open_ping(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Endpoint {
         let seen = self.ping_out(from, to);
         at(seen.source().address, seen.identifier())
     }
 
-    /// An echo reply from outside.
+    /// Sends an echo reply from outside.
     pub fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
         self.outside.send(&builder::echo(
             from,

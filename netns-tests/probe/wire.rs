@@ -1,7 +1,9 @@
-//! One leg of the box: what is written to it arrives at the box, what the box sends can be read.
+//! One interface of the box: the test writes packets that arrive at the box, and reads those that
+//! the box sends.
 //!
-//! The oracle for every packet read: checksums recomputed in full, lengths that agree; outside no private address
-//! anywhere, quotes included; inside nothing that is still addressed to the box's external address.
+//! The oracle checks every packet that is read. It recomputes all checksums and compares the
+//! lengths. Outside no packet or quote may contain a private address. Inside no packet may have the
+//! box's external address as destination.
 
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -13,17 +15,17 @@ use tun_tap::{Iface, Mode};
 
 use super::{G, G2, Seen};
 
-/// A TAP device in the box's namespace whose other end is the test.
+/// A TAP device in the box's namespace. The test holds the other end.
 pub struct Wire {
     tap: Iface,
     header: [u8; 14],
     is_outside: bool,
-    /// The test sends wrong checksums, or has translation off, and looks for itself.
+    /// Whether the oracle is off, because the test sends wrong checksums or has translation off.
     tolerant: Cell<bool>,
 }
 
 impl Wire {
-    /// `number`: 0 inside, the lines from 1 on.
+    /// `number` is 0 inside, and the number of the uplink from 1 on.
     pub(super) fn new(
         natbox: &Namespace,
         name: &str,
@@ -35,7 +37,7 @@ impl Wire {
         tap.set_non_blocking().unwrap();
         let mac = [2, 0, 0, 0, number, 1];
         let text = mac.map(|byte: u8| format!("{byte:02x}")).join(":");
-        // Without ARP the box sends at once, to whomever.
+        // Without ARP the box sends every packet at once.
         natbox
             .ip(&[
                 "link",
@@ -63,12 +65,12 @@ impl Wire {
         self.tap.send(&[&self.header[..], packet].concat()).unwrap();
     }
 
-    /// From now on the oracle looks away.
+    /// Turns the oracle off.
     pub fn tolerate(&self) {
         self.tolerant.set(true);
     }
 
-    /// What the box has sent and was not read yet.
+    /// Returns the next packet that the box has already sent.
     pub fn poll(&self) -> Option<Seen> {
         let mut frame = vec![0; 70_000];
         while let Ok(length @ 14..) = self.tap.recv(&mut frame) {
@@ -81,13 +83,13 @@ impl Wire {
         None
     }
 
-    /// The next packet from the box.
+    /// Waits for the next packet from the box. Fails after [`TIMEOUT`].
     #[track_caller]
     pub fn expect(&self, what: &str) -> Seen {
         self.within(TIMEOUT).unwrap_or_else(|| panic!("{} never came {}", what, self.place()))
     }
 
-    /// The next packet from the box, if it comes in time.
+    /// Waits for the next packet from the box, at most `timeout`.
     pub fn within(&self, timeout: Duration) -> Option<Seen> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -101,22 +103,22 @@ impl Wire {
         }
     }
 
-    /// Everything that comes until nothing has come for a moment.
+    /// Returns all packets until none has come for [`QUIET`].
     pub fn drain(&self) -> Vec<Seen> {
         std::iter::from_fn(|| self.within(QUIET)).collect()
     }
 
-    /// Everything that has come already.
+    /// Discards all packets that have already come.
     pub fn drain_now(&self) {
         while self.poll().is_some() {}
     }
 
-    /// Everything that comes until nothing has come for a tiny moment: the end of a burst.
+    /// Returns all packets until none has come for 20 ms, which is the end of a burst.
     pub fn drain_until_quiet(&self) -> Vec<Seen> {
         std::iter::from_fn(|| self.within(Duration::from_millis(20))).collect()
     }
 
-    /// So many packets, in their order.
+    /// Waits for a number of packets and returns them in their order.
     #[track_caller]
     pub fn expect_all(&self, count: usize, what: &str) -> Vec<Seen> {
         (0..count)
@@ -124,7 +126,7 @@ impl Wire {
             .collect()
     }
 
-    /// Nothing comes for a while.
+    /// Asserts that no packet comes for [`QUIET`].
     #[track_caller]
     pub(super) fn assert_silent(&self) {
         if let Some(seen) = self.within(QUIET) {
@@ -132,7 +134,7 @@ impl Wire {
         }
     }
 
-    /// Nothing has come.
+    /// Asserts that no packet has come.
     #[track_caller]
     pub(super) fn assert_none(&self) {
         if let Some(seen) = self.poll() {
@@ -171,7 +173,7 @@ impl Wire {
     }
 }
 
-/// How long a packet may take on a busy machine.
+/// Longest time for a packet on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long nothing must come for a silence.
+/// Time without a packet that counts as silence.
 const QUIET: Duration = Duration::from_millis(200);

@@ -1,4 +1,4 @@
-//! ICMP errors, and private addresses where none should be, as they arrive in a namespace.
+//! ICMP errors that arrive in a namespace, and a check for private addresses on the way.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ pub struct IcmpError {
     pub code: u8,
     pub source: Ipv4Addr,
     pub destination: Ipv4Addr,
-    /// Next-hop MTU of fragmentation needed; else 0.
+    /// Next-hop MTU of "fragmentation needed"; otherwise 0.
     pub mtu: u16,
-    /// Source and destination of the packet it is about.
+    /// Source and destination of the quoted packet.
     pub quoted: (Ipv4Addr, Ipv4Addr),
-    /// Its ports.
+    /// Ports of the quoted packet.
     pub ports: (u16, u16),
 }
 
-/// Watches what a namespace receives.
+/// A capture of the ICMP errors that a namespace receives.
 pub struct ErrorWatch {
     seen: Arc<Mutex<Vec<IcmpError>>>,
     private: Arc<Mutex<Vec<String>>>,
@@ -52,19 +52,19 @@ impl ErrorWatch {
         ErrorWatch { seen, private, capture }
     }
 
-    /// Waits for an error.
+    /// Waits for an ICMP error.
     #[track_caller]
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&IcmpError) -> bool) -> IcmpError {
         let found = || self.seen.lock().iter().find(|error| wanted(error)).cloned();
         eventually(&format!("{what}; seen: {:?}", self.seen.lock()), found)
     }
 
-    /// Forgets what was seen.
+    /// Discards the errors captured so far.
     pub fn forget(&self) {
         self.seen.lock().clear();
     }
 
-    /// Stops; nothing that arrived here bore a private address.
+    /// Stops. Fails if a packet that arrived here contained a private address.
     #[track_caller]
     pub fn assert_nothing_private(self) {
         drop(self.capture);

@@ -1,4 +1,4 @@
-//! Frames of any shape on the outside segment.
+//! Frames of any content on the outside segment.
 
 use std::net::Ipv4Addr;
 
@@ -7,15 +7,15 @@ use tun_tap::{Iface, Mode};
 
 use super::{PROVIDER, SingleBox};
 
-/// A TAP device that is bridged with the provider's end of the line: what is written to it arrives at the box's `wan0`, seen
-/// by no IP stack before.
+/// A TAP device that is bridged with the provider's end of the uplink. A frame written here arrives
+/// at the box's `wan0` without passing an IP stack.
 pub struct Injector {
     tap: Iface,
     header: [u8; 14],
 }
 
 impl Injector {
-    /// Puts a bridge in the place of the provider's interface.
+    /// Replaces the provider's interface by a bridge.
     pub fn new(scene: &SingleBox) -> Injector {
         let net = &scene.net;
         let tap = net.enter(|| Iface::without_packet_info("tap0", Mode::Tap)).unwrap().unwrap();
@@ -32,11 +32,11 @@ impl Injector {
         Injector { tap, header }
     }
 
-    /// Sends bytes as the payload of an IPv4 frame to the box.
+    /// Sends bytes to the box as the payload of an IPv4 frame.
     pub fn send(&self, packet: &[u8]) {
         self.tap.send(&[&self.header[..], packet].concat()).unwrap();
     }
 
-    /// A client's address that no kernel owns, so that nobody answers the box's answers.
+    /// A client address that no kernel has, so that no kernel answers the box.
     pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 }

@@ -1,4 +1,4 @@
-//! One box on one line.
+//! One box on one uplink.
 //!
 //! ```text
 //!   far                 further out; only with SingleBox::with_far
@@ -13,7 +13,8 @@
 //!   server
 //! ```
 //!
-//! Everything is this test's own and goes with it. Failures panic: a test that cannot run fails.
+//! A test builds these namespaces for itself and removes them. Failures panic: a test that cannot
+//! run fails.
 
 mod errors;
 mod inject;
@@ -37,34 +38,34 @@ use natbox::lab::{Lab, Namespace};
 /// The program under test.
 pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
-/// A client's address.
+/// Address of the client.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
-/// The provider's router, and the box's next hop.
+/// The provider's router, which is the box's next hop.
 pub const PROVIDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
-/// The box on the private network.
+/// Address of the box on the private network.
 pub const BOX_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-/// The server.
+/// Address of the server.
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
-/// Nobody, on the private network.
+/// An unused address on the private network.
 pub const DEAD_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 199);
-/// A host further out.
+/// Address of a host beyond the provider.
 pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
 /// Published port of [`SERVER`]'s web server (TCP).
 pub const WEB: u16 = 80;
-/// Published port whose server is dead (TCP and UDP).
+/// Published port of the unused address (TCP and UDP).
 pub const DEAD: u16 = 81;
-/// Published port of [`SERVER`] (UDP), on which it listens or not as the test likes.
+/// Published port of [`SERVER`] (UDP). The test decides whether a socket listens there.
 pub const DATAGRAMS: u16 = 7;
 
-/// Whose the published address is.
+/// The owner of the published address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// Nobody's, in the network of the line: the box has to answer ARP for it.
+    /// No host has the address, and it lies in the network of the uplink: the box must answer ARP.
     OnLink,
-    /// Nobody's; the provider routes it to the box.
+    /// No host has the address, and the provider routes it to the box.
     Routed,
-    /// The box's own address on the line.
+    /// The address of the box on the uplink.
     Owned,
 }
 
@@ -75,7 +76,7 @@ pub struct SingleBox {
     pub net: Namespace,
     pub natbox: Namespace,
     pub server: Namespace,
-    /// The published address, `G`.
+    /// Published address, `G`.
     pub published: Ipv4Addr,
     /// Address of the box's `wan0`.
     pub outside: Ipv4Addr,
@@ -97,7 +98,8 @@ impl SingleBox {
         net.address("eth0", PROVIDER, 24).unwrap();
         net.address("lo", CLIENT, 32).unwrap();
         net.sysctl("net/ipv4/ip_forward", "1").unwrap();
-        // The provider's router asks for neighbours in its own name, not in that of a client behind it.
+        // The provider's router uses its own address in ARP requests, not that of a client behind
+        // it.
         net.sysctl("net/ipv4/conf/all/arp_announce", "2").unwrap();
         if kind == Published::Routed {
             net.route(&format!("{published}/32"), outside).unwrap();
@@ -110,8 +112,8 @@ impl SingleBox {
         SingleBox { lab, net, natbox, server, published, outside }
     }
 
-    /// A host further out. The provider's router knows that the link there takes packets of `mtu` bytes at most; the host
-    /// does not.
+    /// Adds a host beyond the provider. Only the provider's router knows that the link to this host
+    /// has an MTU of `mtu` bytes.
     pub fn with_far(&self, mtu: u32) -> Namespace {
         let far = self.lab.namespace("far").unwrap();
         self.lab.veth(2, (&self.net, "far0"), (&far, "eth0")).unwrap();
@@ -122,12 +124,12 @@ impl SingleBox {
         far
     }
 
-    /// A published endpoint.
+    /// Returns a published endpoint.
     pub fn endpoint(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.published, port)
     }
 
-    /// A configuration for this scenario.
+    /// Returns a configuration for these namespaces.
     pub fn config(&self) -> Config {
         Config {
             name: "natbox".to_owned(),
@@ -146,40 +148,40 @@ impl SingleBox {
         }
     }
 
-    /// Writes a configuration beside the logs; the file's path.
+    /// Writes a configuration beside the logs and returns its path.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.lab.directory().join(format!("{name}.yaml"));
         std::fs::write(&path, text).unwrap();
         path
     }
 
-    /// Starts the box and waits until it answers.
+    /// Starts the box and waits until the box answers.
     pub fn start(&self, config: &Config) -> RunningBox {
         RunningBox::start(self, config)
     }
 
-    /// Runs `natbox ARGUMENTS` in the box's namespace to its end, behind a command that prepares things for it (which may
-    /// be empty).
+    /// Runs `natbox ARGUMENTS` to its end in the box's namespace, behind a command that prepares
+    /// the environment and may be empty.
     pub fn natbox(&self, before: &[&str], arguments: &[&str]) -> Ended {
         running::to_its_end(&self.natbox, before, arguments)
     }
 
-    /// Runs a box that must not get ready: the code it ends with and what it says.
+    /// Runs a box that must not get ready. Returns its exit code and output.
     pub fn refused(&self, before: &[&str], config: &Path) -> Ended {
         self.natbox(before, &["run", "--config", config.to_str().unwrap()])
     }
 
-    /// What the box's host looks like.
+    /// Returns the state of the box's host.
     pub fn host_state(&self) -> HostState {
         HostState::of(self)
     }
 
-    /// The built-in web server on [`SERVER`].
-    pub fn serve(&self) -> http::Server {
+    /// Starts the built-in web server on [`SERVER`].
+    pub fn serve(&self) -> http::HttpServer {
         serve(&self.server, SERVER, WEB)
     }
 
-    /// Fetches the client's address, as the server sees it, through the published port.
+    /// Fetches, through the published port, the client's address as the server sees it.
     pub fn fetch(&self) -> std::io::Result<String> {
         let mut connection = self.connect(seconds(2))?;
         Ok(connection.get("/")?.text().trim().to_owned())
@@ -190,13 +192,13 @@ impl SingleBox {
         self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), timeout)).unwrap()
     }
 
-    /// The forward and the private side's way out work.
+    /// Asserts that the forward works and that the server reaches the Internet side.
     pub fn assert_traffic(&self) {
         assert_eq!(self.fetch().unwrap(), CLIENT.to_string(), "through the forward");
         self.assert_outbound();
     }
 
-    /// The server reaches the Internet side under the published address.
+    /// Asserts that the server reaches the Internet side with the published address.
     pub fn assert_outbound(&self) {
         let outside = serve(&self.net, CLIENT, 8080);
         let to = SocketAddrV4::new(CLIENT, 8080);
@@ -211,13 +213,13 @@ impl SingleBox {
     }
 }
 
-/// The built-in web server on an address of a namespace.
-pub fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::Server {
+/// Starts the built-in web server on an address of a namespace.
+pub fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::HttpServer {
     let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
-    http::Server::start(vec![listener], None).unwrap()
+    http::HttpServer::start(vec![listener], None).unwrap()
 }
 
-/// A configuration; its `Display` is the YAML.
+/// A configuration. Its `Display` is the YAML.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub name: String,
@@ -232,7 +234,7 @@ pub struct Config {
     pub sessions: String,
     pub log_format: String,
     pub socket: PathBuf,
-    /// Whole lines that go before `limits`.
+    /// Whole lines that precede `limits`.
     pub extra: String,
 }
 

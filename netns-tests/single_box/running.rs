@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Instant;
 
-use natbox::control::admin::{self, Request};
-use natbox::control::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
+use natbox::api::{Reloaded, SessionCursor, SessionPage, SessionView, Status};
+use natbox::api::{Request, client};
 use natbox::lab::{Child, Namespace};
 use rustix::process::Signal;
 
 use super::{Config, NATBOX, SingleBox, eventually, seconds};
 
-/// A box that has answered on its admin socket; stopped when dropped.
+/// A box that has answered on its admin socket. A drop stops the box.
 #[derive(Debug)]
 pub struct RunningBox {
     pub process: Child,
@@ -25,12 +25,12 @@ impl RunningBox {
         RunningBox::launch(&scene.natbox, &config.name, &path, &config.socket)
     }
 
-    /// Runs a box by a file in a namespace, and waits until it answers.
+    /// Runs a box with a configuration file in a namespace, and waits until the box answers.
     pub fn launch(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> RunningBox {
         RunningBox::launch_behind(&[], namespace, name, path, socket)
     }
 
-    /// The same behind a command that prepares things for it.
+    /// Runs the box behind a command that prepares the environment.
     pub fn launch_behind(
         before: &[&str],
         namespace: &Namespace,
@@ -44,7 +44,7 @@ impl RunningBox {
         let process = namespace.spawn(name, command).unwrap();
         let mut running = RunningBox { process, path: path.to_owned(), socket: socket.to_owned() };
         let deadline = Instant::now() + seconds(20);
-        while admin::request::<Status>(&running.socket, &Request::Status).is_err() {
+        while client::request::<Status>(&running.socket, &Request::Status).is_err() {
             let ended = running.process.ended().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < deadline,
@@ -61,37 +61,37 @@ impl RunningBox {
     }
 
     pub fn status(&self) -> Status {
-        admin::request(&self.socket, &Request::Status).unwrap()
+        client::request(&self.socket, &Request::Status).unwrap()
     }
 
-    /// All its sessions.
+    /// Returns all sessions.
     pub fn sessions(&self) -> Vec<SessionView> {
         let (mut sessions, mut next) = (Vec::new(), Some(SessionCursor::default()));
         while let Some(from) = next {
             let page: SessionPage =
-                admin::request(&self.socket, &Request::Sessions { from }).unwrap();
+                client::request(&self.socket, &Request::Sessions { from }).unwrap();
             sessions.extend(page.sessions);
             next = page.next;
         }
         sessions
     }
 
-    /// Has it read its configuration again.
+    /// Makes the box reload its configuration.
     pub fn reload(&self) -> Reloaded {
         self.try_reload().unwrap()
     }
 
-    /// Has it read its configuration again, which it may refuse.
-    pub fn try_reload(&self) -> Result<Reloaded, admin::ClientError> {
-        admin::request(&self.socket, &Request::Reload)
+    /// Makes the box reload its configuration, which the box may reject.
+    pub fn try_reload(&self) -> Result<Reloaded, client::ClientError> {
+        client::request(&self.socket, &Request::Reload)
     }
 
-    /// Packets dropped so far for a reason.
+    /// Returns the number of packets dropped so far for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
-    /// Kilobytes that the process has in memory.
+    /// Returns the resident memory of the process, in kilobytes.
     pub fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
@@ -99,19 +99,19 @@ impl RunningBox {
         line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// Stops it by a signal: it must end well.
+    /// Stops the box by a signal. The exit code must be 0.
     pub fn stop(mut self, signal: Signal) {
         self.process.signal(signal).unwrap();
         let status = self.process.wait(seconds(10)).unwrap().expect("the box ends after a signal");
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
     }
 
-    /// Ends it at once, without any chance to tidy up.
+    /// Kills the box without a clean-up.
     pub fn kill(mut self) {
         self.process.kill().unwrap();
     }
 
-    /// Waits until the log says something.
+    /// Waits until the log contains `words`.
     pub fn wait_for_log(&self, words: &str) {
         eventually(&format!("the log says {words:?}"), || {
             self.process.log().contains(words).then_some(())
@@ -119,7 +119,7 @@ impl RunningBox {
     }
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Debug)]
 pub struct Ended {
     pub code: Option<i32>,
@@ -128,14 +128,14 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// It ended with this code, and what it said on standard error contains all of these.
+    /// Asserts the exit code, and that standard error contains all of these words in one message.
     #[track_caller]
     pub fn assert_says(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is missing in: {}", self.stderr);
         }
-        // One message: what came before are log lines, which begin with their time.
+        // Log lines begin with their time and are no messages.
         let messages: Vec<_> = self
             .stderr
             .lines()
@@ -147,7 +147,7 @@ impl Ended {
 }
 
 pub(super) fn to_its_end(namespace: &Namespace, before: &[&str], arguments: &[&str]) -> Ended {
-    // Killed rather than waited for, should it run on.
+    // `timeout` kills a process that runs on.
     let mut command = namespace.command("timeout");
     command.args(["--signal=KILL", "15"]).args(before).arg(NATBOX).args(arguments);
     let Output { status, stdout, stderr } = command.output().unwrap();

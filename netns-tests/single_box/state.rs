@@ -1,4 +1,4 @@
-//! What a host looks like, to be compared before and after.
+//! The state of a host, for a comparison before and after.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use super::SingleBox;
 /// Rules, routes, proxy entries, links with addresses, all IPv4 settings, and natbox's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostState {
-    /// By what was asked or read.
+    /// The parts, by command or path.
     parts: BTreeMap<String, String>,
 }
 
@@ -42,7 +42,7 @@ impl HostState {
         HostState { parts }
     }
 
-    /// The same without anything that names an interface.
+    /// Returns the state without the parts that name an interface.
     pub fn without(mut self, interface: &str) -> HostState {
         let in_path = format!("/{interface}/");
         self.parts.retain(|name, _| !name.contains(&in_path));
@@ -56,12 +56,12 @@ impl HostState {
         self
     }
 
-    /// Text of `ip -4 rule`.
+    /// Returns the output of `ip -4 rule`.
     pub fn rules(&self) -> &str {
         &self.parts["ip -4 rule"]
     }
 
-    /// Fails with the differing parts.
+    /// Fails with the parts that differ.
     #[track_caller]
     pub fn assert_same(&self, now: &HostState, when: &str) {
         let names = self
@@ -100,7 +100,7 @@ fn read_all(directory: &Path, parts: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             read_all(&path, parts);
         } else if let Ok(text) = fs::read_to_string(&path) {
-            // The rest (route/flush) can only be written.
+            // The other files (route/flush) can only be written.
             parts.insert(path.to_string_lossy().into_owned(), text);
         }
     }

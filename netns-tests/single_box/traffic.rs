@@ -1,4 +1,4 @@
-//! Waiting, and connections with something to count at their end.
+//! Waiting for conditions, and connections that count received bytes.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 
 use natbox::lab::Namespace;
 
-/// A duration.
+/// Returns a duration in seconds.
 pub fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
-/// Asks until there is an answer; fails after ten seconds.
+/// Waits until `ask` returns a value. Fails after [`TIMEOUT`].
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + seconds(10);
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {} s in vain for: {what}", TIMEOUT.as_secs());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Takes whatever is sent to it over TCP, and counts.
+/// A TCP server that reads and counts everything.
 #[derive(Debug)]
 pub struct Sink {
     address: SocketAddrV4,
@@ -51,7 +51,7 @@ impl Sink {
         Sink { address: SocketAddrV4::new(address, port), received }
     }
 
-    /// Connects to it, or to what is published for it.
+    /// Connects to the server, or to an endpoint that is published for it.
     pub fn connect(&self, from: &Namespace, published: Option<SocketAddrV4>) -> TcpStream {
         let to = published.unwrap_or(self.address).into();
         let stream = from.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
@@ -59,7 +59,7 @@ impl Sink {
         stream
     }
 
-    /// Sends so many bytes and waits until all have come.
+    /// Sends a number of bytes and waits until all have arrived.
     #[track_caller]
     pub fn upload(&self, stream: &mut TcpStream, bytes: usize) {
         let before = self.received.load(Ordering::Relaxed);
@@ -70,3 +70,6 @@ impl Sink {
         });
     }
 }
+
+/// Longest wait for a condition, on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);

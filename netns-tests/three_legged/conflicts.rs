@@ -1,5 +1,5 @@
-//! One client endpoint talks to the same server port over several lines at once: the server must be able to tell the
-//! conversations apart, and each answer must find the line of its question.
+//! One client endpoint uses the same server port over several uplinks at once. The server must be
+//! able to tell the sessions apart, and each reply must use the uplink of its request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
@@ -14,13 +14,13 @@ use rustix::net::sockopt::set_socket_reuseaddr;
 use super::{ECHO, WEB, legs, services};
 use crate::lab::{Echo, Site, TIMEOUT, datagrams, listen};
 
-/// Every line is in conflict with the two others.
+/// Each uplink is in conflict with the two others.
 const UPLINKS: usize = 3;
 
 /// Client ports in conflict.
 const PORTS: std::ops::Range<u16> = 40_000..40_008;
 
-/// Bytes that each TCP connection carries, in each direction.
+/// Bytes that each TCP connection carries in each direction.
 const BYTES: usize = 200_000;
 
 #[test]
@@ -102,13 +102,13 @@ fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> 
     Ok(())
 }
 
-/// Line and client port, as they stand in front of all data.
+/// Returns the uplink and the client port, which precede all data.
 fn tag(uplink: usize, port: u16) -> [u8; 3] {
     let [high, low] = port.to_be_bytes();
     [uplink as u8, high, low]
 }
 
-/// The data of a connection: of no other one the same.
+/// Returns the data of a connection, which differ from those of every other one.
 fn data([uplink, high, low]: [u8; 3]) -> Vec<u8> {
     let start = usize::from(uplink) * 7 + usize::from(low) * 31 + usize::from(high);
     (start..start + BYTES).map(|number| (number * number / 3).to_le_bytes()[0]).collect()
@@ -121,7 +121,7 @@ fn connect(site: &Site, uplink: usize, port: u16) -> Result<TcpStream> {
     Ok(connection.with_context(|| format!("from {from} to {to}"))?.stream_ref().try_clone()?)
 }
 
-/// Sends tag and data, and gets the data back backwards.
+/// Sends tag and data, and receives the data backwards.
 fn talk(tag: [u8; 3], stream: &mut TcpStream) -> Result<()> {
     let mut data = data(tag);
     stream.write_all(&tag)?;
@@ -133,7 +133,8 @@ fn talk(tag: [u8; 3], stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Takes so many connections, each with the data of its tag; who they were, and over which line.
+/// Accepts a number of connections, each with the data of its tag. Returns the peers and their
+/// uplinks.
 fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, usize)>> {
     set_socket_reuseaddr(listener, true)?;
     thread::scope(|scope| {
@@ -158,7 +159,8 @@ fn serve(listener: &TcpListener, count: usize) -> Result<BTreeSet<(SocketAddr, u
     })
 }
 
-/// The server has seen one peer for each port and line, all with the client's address, and of each port one by its own.
+/// Asserts that the server has seen one peer for each port and uplink, all with the client's
+/// address, and for each port one with the client's own port.
 fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
     let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
     ensure!(

@@ -1,5 +1,5 @@
-//! A million requests over two lines, all sessions in conflict with one of the other line, each packet read by a random
-//! worker: the worst that can happen to the answer's line.
+//! A million requests over two uplinks. Every session is in conflict with one of the other uplink,
+//! and a random worker reads each packet, which is the worst case for the uplink of a reply.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,16 +12,17 @@ use super::{ECHO, legs, services};
 use crate::lab::{Echo, Site, datagrams};
 use crate::probe::spray;
 
-/// Requests, each with an answer.
+/// Requests, each with a reply.
 const REQUESTS: u64 = 1_000_000;
 
-/// Clients at work at one time.
+/// Concurrent clients.
 const PARALLEL_CLIENTS: usize = 2;
 
-/// Sockets that a client has open at one time, each with a session on each line.
+/// Open sockets of a client, each with a session on each uplink.
 const SOCKETS: usize = 64;
 
-/// Times that each socket asks on each line before a new one takes its place: sessions come and go all the time.
+/// Requests of a socket on each uplink before a new socket replaces it, so that sessions come and
+/// go all the time.
 const ROUNDS: u64 = 50;
 
 #[test]
@@ -53,8 +54,8 @@ fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
     })?;
     ensure!(answers >= REQUESTS, "only {answers} answers");
 
-    // Every session had a peer of its own, half of them under a port that the client had not chosen. (A port that comes up
-    // again finds its sessions alive.)
+    // Every session had a peer of its own, half of them with a port that the client had not chosen.
+    // (A reused port finds its sessions alive.)
     let seen = echo.seen();
     let peers: BTreeSet<SocketAddr> = seen.iter().map(|(peer, _)| *peer).collect();
     let sessions = natbox.status()?.sessions.created;
@@ -77,7 +78,8 @@ fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
     Ok(())
 }
 
-/// New sockets ask over both lines, all at once, again and again. How many answers came.
+/// Sends requests from new sockets over both uplinks, again and again. Returns the number of
+/// replies.
 fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
     let sockets =
         (0..SOCKETS).map(|_| datagrams(site.client(), client, 0)).collect::<Result<Vec<_>>>()?;

@@ -1,5 +1,5 @@
-//! One box with several lines and one private leg: the server has one address and no policy routing, and every reply leaves
-//! by the line that its request came in on.
+//! One box with several uplinks and one private interface. The server has one address and no policy
+//! routing, and every reply uses the uplink of its request.
 //!
 //! | file        | behaviour                                                                                        |
 //! |-------------|--------------------------------------------------------------------------------------------------|
@@ -27,16 +27,16 @@ use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 
 use crate::lab::{BoxConfig, Echo, Nginx, Site, curl, datagrams, exchange, ping};
 
-/// Published ports: nginx, and an echo of datagrams.
+/// Published ports: nginx, and a UDP echo.
 const WEB: u16 = 80;
 const ECHO: u16 = 7;
 
-/// This many lines as fast as the machine, and an inside host beside the server.
+/// Returns a plan with unlimited uplinks and an inside host beside the server.
 const fn legs(uplinks: u8) -> ThreeLeggedPlan {
     ThreeLeggedPlan { uplinks, servers: 2, mbit: None, one_network: false }
 }
 
-/// A configuration that publishes the server's services on every line.
+/// Returns a configuration that publishes the server's services on every uplink.
 fn services(site: &Site) -> BoxConfig {
     let server = site.server_address(0);
     site.three_legged_config()
@@ -45,7 +45,7 @@ fn services(site: &Site) -> BoxConfig {
         .forward("icmp", 0, server, 0)
 }
 
-/// A page of the server, by nginx.
+/// Serves a page by nginx.
 fn serve_page(site: &Site) -> Result<(Nginx, String)> {
     let page = "x".repeat(300_000);
     fs::write(site.lab.directory().join("page"), &page)?;
@@ -53,8 +53,8 @@ fn serve_page(site: &Site) -> Result<(Nginx, String)> {
     Ok((Nginx::start(&site.lab, site.server(), "nginx", site.lab.directory(), &listen)?, page))
 }
 
-/// Clients talk to the server over every line, by TCP, UDP (in fragments, too) and ping: all is answered, and nothing but the
-/// answers of each line is seen on it.
+/// Clients use the server over every uplink, by TCP, UDP (whole and in fragments) and ping. Every
+/// request gets its reply, and each uplink carries only its own replies.
 fn assert_every_uplink_answers_for_itself(site: &Site, config: &BoxConfig) -> Result<()> {
     let (_nginx, page) = serve_page(site)?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;

@@ -1,7 +1,8 @@
-//! What the box's host itself says over its lines: its answers at published addresses that are its own, and its errors.
+//! Packets of the box's host itself on its uplinks: replies from published addresses that it owns,
+//! and its errors.
 
 use anyhow::{Context, Result, ensure};
-use natbox::lab::http::{Server, connect};
+use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::CLIENTS;
 
 use super::{ECHO, WEB, legs, serve_page, services};
@@ -23,7 +24,7 @@ fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Resul
         .iter()
         .map(|uplink| listen(&uplink.natbox, uplink.published, OWN))
         .collect::<Result<Vec<_>>>()?;
-    let _own = Server::start(own, None)?;
+    let _own = HttpServer::start(own, None)?;
     let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
     let _natbox = site.start(0, &config)?;
     let watches = [site.watch_ports(0, &[WEB, OWN])?, site.watch_ports(1, &[WEB, OWN])?];
@@ -35,7 +36,7 @@ fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Resul
         let connect =
             || connect(Some(client), uplink.endpoint(OWN), TIMEOUT)?.get("/bytes/1000000");
         ensure!(site.client().enter(connect)?.context(uplink.name)?.body.len() == 1_000_000);
-        // Nobody is asked for this one.
+        // This address is not published.
         ping(site.client(), client, uplink.outside, 2).context(uplink.name)?;
     }
     for watch in watches {

@@ -1,4 +1,4 @@
-//! Two lines packet by packet, one client endpoint on both.
+//! Two uplinks packet by packet, with one client endpoint on both.
 
 use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
@@ -7,22 +7,22 @@ use crate::probe::{
     segment, tuple, udp,
 };
 
-/// [`F`] on the second line.
+/// [`F`] on the second uplink.
 const F2: Endpoint = at(G2, 8080);
 
-/// The client endpoint that is on both.
+/// The client endpoint on both uplinks.
 const CLIENT: Endpoint = at(E1, 5000);
 
 fn start(setup: Setup) -> Probe {
     Probe::start(setup.second_uplink(1280))
 }
 
-/// The two lines, each with what is published on it.
+/// Returns the two uplinks, each with its published endpoint.
 fn uplinks(probe: &Probe) -> [(&Wire, Endpoint); 2] {
     [(&probe.outside, F), (probe.second(), F2)]
 }
 
-/// Opens a UDP session over each line; as whom the server knows the client on each.
+/// Opens a UDP session over each uplink. Returns the client endpoint that the server sees on each.
 fn open_both(probe: &Probe) -> [Endpoint; 2] {
     let peers = uplinks(probe).map(|(uplink, published)| {
         let question = udp(CLIENT, published, b"question");
@@ -91,7 +91,7 @@ fn errors_from_either_side_are_about_the_right_session() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
-        // By the server, about a question.
+        // By the server, about a request.
         let question = udp(CLIENT, published, b"question");
         uplink.send(&question);
         let arrived = probe.inside.expect("the question");
@@ -103,7 +103,7 @@ fn errors_from_either_side_are_about_the_right_session() {
         assert_eq!((quote.source(), quote.destination()), (CLIENT, published));
         assert_eq!(quote.checksum(), Seen(question).checksum());
 
-        // By a router outside, about an answer.
+        // By a router outside, about a reply.
         let answer = udp(F_TARGET, peer, b"answer");
         probe.inside.send(&answer);
         let arrived = uplink.expect("the answer");
@@ -121,7 +121,7 @@ fn fragments_follow_their_session_in_both_directions_and_every_order() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
-        // Of both lines with one number, and mixed.
+        // Fragments of both uplinks with one identification, interleaved.
         let fragments = uplinks(&probe).map(|(_, published)| {
             let mut question = builder::udp(
                 tuple(Protocol::UDP, CLIENT, published),
@@ -160,13 +160,13 @@ fn fragments_follow_their_session_in_both_directions_and_every_order() {
     probe.silence();
 }
 
-/// Identification of the datagram from this peer.
+/// Returns the identification of the datagram from this peer.
 fn peers_number(fragments: &[Seen], peer: Endpoint) -> u16 {
     let first = fragments.iter().find(|seen| seen.fragment().0 == 0 && seen.source() == peer);
     first.expect("a first fragment of each peer").identification()
 }
 
-/// The fragments' bodies in their order.
+/// Joins the fragments' bodies in their order.
 fn join(fragments: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
     let mut fragments: Vec<&Seen> = fragments.iter().filter(|seen| belongs(seen)).collect();
     fragments.sort_by_key(|seen| seen.fragment().0);
@@ -217,7 +217,7 @@ fn what_does_not_fit_is_judged_by_the_uplink_that_it_would_leave_by() {
             assert_eq!((quote.source(), quote.destination()), (F_TARGET, peer));
         }
     }
-    // Segment sizes, offered and answered, by the line.
+    // Segment sizes in SYN and SYN-ACK, by the uplink.
     for (number, ((uplink, published), mtu)) in
         uplinks(&probe).into_iter().zip([1500, 1280]).enumerate()
     {
@@ -234,21 +234,22 @@ fn what_does_not_fit_is_judged_by_the_uplink_that_it_would_leave_by() {
     probe.silence();
 }
 
-/// Without room for a session the box cannot know the line of an answer: nothing may go out by a guess, and nobody may
-/// be taken for somebody else.
+/// Without room for a session the box cannot know the uplink of a reply. No packet may leave by a
+/// guess, and no client may be mistaken for another.
 #[test]
 fn a_full_table_sends_nothing_by_the_wrong_uplink() {
     let probe = start(Setup::new().limits("sessions: 1"));
-    // One that is not given up for others.
+    // An established connection, which is never evicted.
     let open = probe.connect_in(CLIENT, F);
-    // From the same endpoint over the other line: the server would take it for the open connection's.
+    // From the same endpoint over the other uplink: the server would take it for the open
+    // connection.
     for flags in
         [TcpFlags::SYN, TcpFlags::ACK, TcpFlags::RST, TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0)]
     {
         probe.second().send(&segment(CLIENT, F2, flags, open.outside_next, open.inside_next));
         probe.silence();
     }
-    // Somebody else gets in, and the answer waits for room rather than go astray.
+    // Another client gets in, and the reply waits for room instead of taking the wrong uplink.
     let other = at(E1, 6000);
     for published in [F2, F] {
         let uplink = if published == F { &probe.outside } else { probe.second() };

@@ -1,4 +1,4 @@
-//! Replies, and errors about them, leave by the line of their request.
+//! Replies, and errors about them, use the uplink of their request.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ fn replies_leave_by_the_uplink_of_their_request_without_offloads() -> Result<()>
     assert_every_uplink_answers_for_itself(&site, &config)
 }
 
-/// Fragmentation needed, by a router behind each line; port unreachable, by the server itself.
+/// Fragmentation needed, by a router behind each uplink; port unreachable, by the server itself.
 #[test]
 fn errors_reach_who_sent_over_the_uplink_and_bear_its_address() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
@@ -45,7 +45,8 @@ fn errors_reach_who_sent_over_the_uplink_and_bear_its_address() -> Result<()> {
         let socket = datagrams(site.client(), client, 0)?;
         socket.connect(uplink.endpoint(ECHO))?;
         socket.send(b"anybody there")?;
-        // The kernel hands an error to the socket only if the quoted packet is the one that was sent.
+        // The kernel passes an error to the socket only if the quoted packet is one that the socket
+        // has sent.
         let error = socket.recv(&mut [0; 64]).err().context("an answer where nobody listens")?;
         ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error} over {}", uplink.name);
         let seen = outside.wait_for("port unreachable", |error| error.source == uplink.published);

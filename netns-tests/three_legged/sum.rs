@@ -1,9 +1,9 @@
-//! What the lines carry adds up.
+//! The bandwidths of the uplinks add up.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use natbox::lab::http::Server;
+use natbox::lab::http::HttpServer;
 use natbox::lab::interrupt::Interrupt;
 use natbox::lab::load;
 use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
@@ -11,16 +11,17 @@ use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 use super::{WEB, services};
 use crate::lab::{Site, listen};
 
-/// Rate of each line, in Mbit/s, link-layer headers included.
+/// Rate of each uplink, in Mbit/s, link-layer headers included.
 const MBIT: u32 = 40;
 
-/// Share of a full segment that is payload, as the shaper counts: Ethernet, IP and TCP header with timestamps around 1,448 bytes.
+/// Payload share of a full segment, as the shaper counts: Ethernet, IP and TCP header with
+/// timestamps around 1,448 bytes.
 const PAYLOAD: f64 = 1448.0 / 1514.0;
 
-/// Least share of its rate that each line reaches while all are busy.
+/// Least share of its rate that each uplink reaches while all are busy.
 const WANTED: f64 = 0.97;
 
-/// A busy machine may spoil a measurement.
+/// Attempts, because a busy machine may spoil a measurement.
 const ATTEMPTS: usize = 3;
 
 #[test]
@@ -33,7 +34,7 @@ fn two_three_and_four_uplinks_add_up() -> Result<()> {
             one_network: false,
         })?;
         let _server =
-            Server::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
+            HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
         let _natbox = site.start(0, &services(&site))?;
         let targets: Vec<_> =
             site.topology.uplinks.iter().map(|uplink| uplink.endpoint(WEB)).collect();
@@ -44,12 +45,13 @@ fn two_three_and_four_uplinks_add_up() -> Result<()> {
                 load::measure(site.client(), &CLIENTS, &targets, window, &Interrupt::default())?;
             let shares: Vec<f64> =
                 rates.iter().map(|rate| rate / PAYLOAD / f64::from(MBIT)).collect();
-            // No line can give more than it has: a share far above one would be a shaper that does not shape.
+            // No uplink can exceed its rate: a share far above one would reveal a shaper without
+            // effect.
             ensure!(
                 shares.iter().all(|share| *share < 1.1),
                 "{uplinks} lines, shares of their rates {shares:?}"
             );
-            // Each has its share, and so has their sum.
+            // Each uplink reaches its share, and so does the sum.
             add_up = shares.iter().all(|share| *share >= WANTED);
             attempts.push(shares);
         }

@@ -1,4 +1,4 @@
-//! Lines that are joined to the box in other ways than by an interface each, and lines of different MTU.
+//! Uplinks without an interface of their own, and uplinks of different MTU.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange};
 
-/// Number of the pair of interfaces by which the box reaches a segment.
+/// Index of the pair of interfaces by which the box reaches a segment.
 const TRUNK: u8 = 40;
 
 #[test]
@@ -44,7 +44,7 @@ fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
     assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
-/// Line 2 takes 1280 bytes at most.
+/// Uplink 2 has an MTU of 1280.
 #[test]
 fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
@@ -59,7 +59,8 @@ fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
         (config.offload, config.io) = (offload, io);
         let _natbox = site.start(0, &config)?;
         let offered = [SegmentSizes::start(site.server())?, SegmentSizes::start(site.client())?];
-        // Clients of their own: what a kernel has learned of one path it takes for granted on the other.
+        // Separate clients, because a kernel applies the MTU that it learned on one path to the
+        // other.
         for (number, mtu) in [(0, 1500), (1, 1280)] {
             let (uplink, client) = (site.uplink(number), CLIENTS[number]);
             offered.iter().for_each(SegmentSizes::forget);
@@ -78,7 +79,7 @@ fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
                 );
             }
         }
-        // Without DF, so that routers cut what is too large for a line.
+        // Without DF, so that routers fragment what is too large for an uplink.
         for end in [site.client(), site.server()] {
             end.sysctl("net/ipv4/ip_no_pmtu_disc", "1")?;
         }
@@ -94,7 +95,7 @@ fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
     Ok(())
 }
 
-/// The segment sizes that a namespace is offered in SYNs.
+/// The segment sizes that a namespace receives in SYNs.
 struct SegmentSizes {
     seen: Arc<Mutex<Vec<u16>>>,
     _capture: Capture,
@@ -127,7 +128,7 @@ impl SegmentSizes {
     }
 }
 
-/// The segment that the box reaches by `interface`; made when it is first asked for.
+/// Returns the segment that the box reaches by `interface`, and makes it at the first call.
 fn join_segment<'a>(
     lab: &Lab,
     segment: &'a mut Option<Namespace>,
@@ -154,8 +155,8 @@ fn connect_provider(
     segment.ip(&["link", "set", &port, "master", "br0"])
 }
 
-/// A line by an interface below `trunk`: of a VLAN where the kernel has them, else a MACVLAN, which is the same to a router
-/// above. Its hardware address.
+/// Makes an uplink of an interface below `trunk`: a VLAN if the kernel has them, otherwise a
+/// MACVLAN, which is the same for a router above. Returns the hardware address.
 fn child_of_trunk(
     natbox: &Namespace,
     interface: &str,
@@ -172,7 +173,7 @@ fn child_of_trunk(
     };
     match add(natbox, "trunk", interface, &["vlan", "id", &vlan]) {
         Ok(()) => {
-            // The provider hangs on the same VLAN of the segment's port, and on nothing else.
+            // The provider is on the same VLAN of the segment's port only.
             let (port, bridge) = (format!("vlan{vlan}"), format!("br{vlan}"));
             segment.ip(&["link", "set", "box1", "nomaster"])?;
             segment

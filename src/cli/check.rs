@@ -1,38 +1,38 @@
-//! `natbox check`: is this file a valid configuration?
+//! `natbox check`: checks a configuration file.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{ConfigFile, Failure, exit, print, show_warnings};
+use super::config_file::ConfigFile;
+use super::exit::{self, Failure};
+use super::output::{self, print};
 use crate::config::{self as configuration, Config, Loaded, Problem, Problems};
 
 /// Arguments of `natbox check`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct CheckArguments {
     #[command(flatten)]
     file: ConfigFile,
-    /// Print the result as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Checks the file and says so.
+/// Checks the file and prints the result.
 ///
 /// # Errors
-/// The user's error with all problems; with `--json` they are printed instead, with the same exit code.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// A user error with every problem of the file. With `--json` the problems are printed instead, and the exit
+/// code is the same.
+pub fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let path = &arguments.file.path;
-    let outcome = configuration::load(path);
     if arguments.json {
-        let code = if outcome.is_ok() { exit::DONE } else { exit::USER };
-        let report = CheckReport::from(outcome.as_ref());
-        print(&serde_json::to_string_pretty(&report).map_err(Failure::bug)?)?;
-        return Ok(ExitCode::from(code));
+        let outcome = configuration::load(path);
+        print(&output::json(&CheckReport::from(outcome.as_ref()))?)?;
+        return Ok(ExitCode::from(if outcome.is_ok() { exit::DONE } else { exit::USER }));
     }
-    let Loaded { config, warnings } = outcome.map_err(Failure::user)?;
-    show_warnings(&warnings);
+    let config = arguments.file.load()?;
     print(&format!("{}: ok\n{}", path.display(), summary(&config)))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -57,7 +57,7 @@ impl<'o> From<Result<&'o Loaded, &'o Problems>> for CheckReport<'o> {
     }
 }
 
-/// The box in one line.
+/// Describes the configuration in one line.
 fn summary(config: &Config) -> String {
     let addresses: usize = config.uplinks.iter().map(|uplink| uplink.addresses.len()).sum();
     format!(
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_summary_counts_what_the_box_has() {
+    fn summary_counts_the_configured_objects() {
         let text = include_str!("../../configs/three-legged.yaml");
         let config = configuration::parse("three-legged.yaml", text).unwrap().config;
         assert_eq!(

@@ -1,45 +1,42 @@
-//! `natbox events`: prints the recent events of a running box, and follows new ones.
+//! `natbox events`: prints the recent events of a running instance and follows new ones.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use super::target::InstanceSelector;
-use super::{Failure, output, warn};
-use crate::control::Event;
-use crate::control::admin::Request;
+use super::exit::Failure;
+use super::output;
+use super::stderr::warn;
+use super::target::InstanceQuery;
+use crate::api::{Event, Request};
 
-/// Arguments of `events`.
+/// Arguments of `natbox events`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct EventsArguments {
     #[command(flatten)]
-    target: InstanceSelector,
-    /// After the recent events (the last 1,000), go on with new ones until the box ends
+    query: InstanceQuery,
+    /// After the recent events (at most 1,000), print new ones until the instance ends
     #[arg(short = 'f', long)]
     follow: bool,
-    /// Print JSON: an object a line
-    #[arg(long)]
-    json: bool,
 }
 
-/// Prints the recent events; with `--follow` goes on until the box has ended, or nobody reads any more.
+/// Prints the recent events. With `--follow` continues until the instance ends or the reader closes its end.
 ///
 /// # Errors
-/// The environment's when no box answers; the user's when several run and none is named.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let follow = arguments.follow;
-    let ended =
-        arguments.target.follow(&Request::Events { follow }, |event: Event| {
-            match text(&event, arguments.json).and_then(|text| output::offer(&text)) {
-                Ok(true) => ControlFlow::Continue(()),
-                Ok(false) => ControlFlow::Break(Ok(())),
-                Err(failure) => ControlFlow::Break(Err(failure)),
-            }
-        })?;
+/// An environment error when no instance answers. A user error when several run and none is named.
+pub fn run(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
+    let EventsArguments { query, follow } = arguments;
+    let request = Request::Events { follow: *follow };
+    let ended = query.instance.follow(&request, |event: Event| {
+        match text(&event, query.json).and_then(|text| output::offer(&text)) {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(Ok(())),
+            Err(failure) => ControlFlow::Break(Err(failure)),
+        }
+    })?;
     match ended {
-        ControlFlow::Continue(()) if follow => warn("the box has ended"),
+        ControlFlow::Continue(()) if *follow => warn("the instance has ended"),
         ControlFlow::Continue(()) => {}
         ControlFlow::Break(outcome) => outcome?,
     }
@@ -47,8 +44,5 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn text(event: &Event, json: bool) -> Result<String, Failure> {
-    if json {
-        return serde_json::to_string(event).context("printing JSON").map_err(Failure::bug);
-    }
-    Ok(format!("{} {}", event.at, event.kind))
+    if json { output::json_line(event) } else { Ok(format!("{} {}", event.at, event.kind)) }
 }

@@ -1,56 +1,57 @@
-//! How the program ends: exit codes, the failure that carries one, and the panic hook.
+//! The end of the program: exit codes, the failure that carries one, and the panic hook.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::process::ExitCode;
 
-use super::output::warn;
+use super::stderr::warn;
 use crate::config::Problems;
 use crate::engine::WORKER_THREAD;
 
 /// Exit code of success.
 pub const DONE: u8 = 0;
-/// Exit code of a user's error.
+/// Exit code of a user error.
 pub const USER: u8 = 1;
-/// Exit code of a trouble of the environment.
+/// Exit code of an environment error.
 pub const ENVIRONMENT: u8 = 2;
 /// Exit code of a bug (`EX_SOFTWARE` of sysexits.h).
 pub const BUG: u8 = 70;
 
-/// Why a command failed; decides the exit code.
+/// The reason why a command failed, which decides the exit code.
 #[derive(Debug)]
 pub enum Failure {
-    /// The user has to change arguments or configuration: [`USER`].
+    /// The arguments or the configuration must change: [`USER`].
     User(anyhow::Error),
-    /// The host lacks or refuses something: [`ENVIRONMENT`].
+    /// The host lacks or rejects something: [`ENVIRONMENT`].
     Environment(anyhow::Error),
-    /// natbox itself is wrong: [`BUG`].
+    /// natbox has a bug: [`BUG`].
     Bug(anyhow::Error),
 }
 
 impl Failure {
-    /// A user's error.
+    /// Makes a user error.
     pub fn user(error: impl Into<anyhow::Error>) -> Self {
         Self::User(error.into())
     }
 
-    /// A trouble of the environment.
+    /// Makes an environment error.
     pub fn environment(error: impl Into<anyhow::Error>) -> Self {
         Self::Environment(error.into())
     }
 
-    /// A bug.
+    /// Makes a bug.
     pub fn bug(error: impl Into<anyhow::Error>) -> Self {
         Self::Bug(error.into())
     }
 
-    /// Prints the error with its causes to standard error; returns the exit code.
+    /// Prints the error and its causes to standard error and returns the exit code.
     pub fn report(&self) -> ExitCode {
         let (error, code) = match self {
             Self::User(error) => (error, USER),
             Self::Environment(error) => (error, ENVIRONMENT),
             Self::Bug(error) => (error, BUG),
         };
-        // Problems name the file in every line; a prefix would only be in the way of editors that jump to it.
+        // Each problem begins with the file's name. A prefix would hide that from editors that jump
+        // to it.
         match error.downcast_ref::<Problems>() {
             Some(problems) => warn(&problems.to_string()),
             None => warn(&format!("natbox: {}", sentence(error))),
@@ -59,7 +60,7 @@ impl Failure {
     }
 }
 
-/// An error with its causes; one that an earlier message already quotes is not said again.
+/// Joins an error and its causes. Leaves out a cause that an earlier message already quotes.
 fn sentence(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |said, cause| {
         if said.is_empty() {
@@ -74,16 +75,17 @@ fn sentence(error: &anyhow::Error) -> String {
 
 /// Makes a panic in any thread end the process with a short message and [`BUG`].
 ///
-/// A worker of the engine is unwound and reported to the control thread, which takes back what was set on the host
-/// and ends the process. A panic anywhere else ends it at once: the next start of `natbox run` takes back then.
+/// A worker of the engine unwinds and is reported to the control thread, which restores the host
+/// and ends the process. A panic in another thread ends the process at once; the next `natbox run`
+/// then restores the host.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         warn(&format!(
-            "natbox: a bug, please report it: {panic} (thread {})",
+            "natbox: bug, please report it: {panic} (thread {})",
             thread.name().unwrap_or("unnamed")
         ));
-        // Captured only if RUST_BACKTRACE asks for it.
+        // Captured only if RUST_BACKTRACE is set.
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
             warn(&backtrace.to_string());
@@ -100,11 +102,11 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that is to panic.
+    /// Set in the child process that panics.
     const CHILD: &str = "NATBOX_TEST_PANICS";
 
     #[test]
-    fn causes_are_said_once() {
+    fn causes_are_printed_once() {
         let cause = || std::io::Error::other("no space");
         assert_eq!(
             sentence(&anyhow::Error::new(cause()).context("cannot write")),
@@ -117,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_any_thread_ends_the_process_with_the_code_of_a_bug() {
+    fn panic_in_any_thread_exits_with_the_code_of_a_bug() {
         if std::env::var_os(CHILD).is_some() {
             install_panic_hook();
             let worker =
@@ -125,8 +127,7 @@ mod tests {
             let _ = worker.unwrap().join();
             std::process::exit(i32::from(DONE));
         }
-        let this_test =
-            "cli::exit::tests::a_panic_in_any_thread_ends_the_process_with_the_code_of_a_bug";
+        let this_test = "cli::exit::tests::panic_in_any_thread_exits_with_the_code_of_a_bug";
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", this_test, "--nocapture"])
             .env(CHILD, "1")
@@ -136,8 +137,7 @@ mod tests {
         let stderr = String::from_utf8(child.stderr).unwrap();
         assert_eq!(child.status.code(), Some(i32::from(BUG)), "{stderr}");
         assert!(
-            stderr.starts_with("natbox: a bug, please report it: ")
-                && stderr.contains("lost count"),
+            stderr.starts_with("natbox: bug, please report it: ") && stderr.contains("lost count"),
             "{stderr}"
         );
         assert!(stderr.ends_with("(thread worker-0)\n"), "{stderr}");

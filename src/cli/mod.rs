@@ -1,39 +1,48 @@
-//! The command line: arguments, and which file answers which command.
+//! The command line: one file for each subcommand, and what they share.
+//!
+//! | file | content |
+//! |---|---|
+//! | `config_file` | the option `--config` |
+//! | `exit` | exit codes, `Failure`, the panic hook |
+//! | `output`, `stderr` | standard output as text or JSON, and standard error |
+//! | `target` | the choice of a running instance, and requests to it |
+//! | `reference` | docs/reference/cli.md, made from the arguments |
 
 mod check;
 mod config;
+mod config_file;
 pub mod demo;
 mod doctor;
 mod events;
 mod exit;
 mod output;
 mod plan;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod run;
 mod run_hooks;
 mod sessions;
 mod status;
+mod stderr;
 mod target;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::{self as configuration, Loaded, Problem};
+use exit::Failure;
 
-pub use exit::{BUG, DONE, ENVIRONMENT, Failure, USER};
-pub use output::{print, warn};
-
-/// Runs the program.
+/// Runs the program: parses the arguments and runs the subcommand.
 ///
-/// Exit codes: see [`Failure`]; wrong arguments are the user's error, help and version are not.
+/// The exit code of a failed subcommand is that of its `Failure`. Wrong arguments are a user error.
+/// `--help` and `--version` succeed.
 pub fn main() -> ExitCode {
     exit::install_panic_hook();
     let outcome = match Cli::try_parse() {
         Ok(cli) => cli.command.run(),
         Err(error) => {
-            // What cannot be printed has no better place to go.
+            // If the message cannot be printed, no other place remains for it.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { exit::USER } else { exit::DONE });
         }
@@ -41,7 +50,7 @@ pub fn main() -> ExitCode {
     outcome.unwrap_or_else(|failure| failure.report())
 }
 
-/// A NAT box in user space: publishes one server on several unrelated lines.
+/// NAT in user space: publishes one server on several unrelated uplinks
 #[derive(Debug, Parser)]
 #[command(name = "natbox", version, subcommand_required = true, arg_required_else_help = false)]
 struct Cli {
@@ -51,29 +60,38 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one box until TERM or INT
-    Run(run::Arguments),
-    /// Run the DNS hook of a box
+    /// Run an instance until SIGTERM or SIGINT
+    Run(run::RunArguments),
+    /// Run the DNS hook of an instance
     #[command(name = crate::dns::RUNNER_COMMAND, hide = true)]
-    RunHooks(run_hooks::Arguments),
-    /// Check a configuration file; name every problem at once
-    Check(check::Arguments),
+    RunHooks(run_hooks::RunHooksArguments),
+    /// Check a configuration file and report every problem in it
+    Check(check::CheckArguments),
     /// Print the effective configuration, with all defaults
-    Config(config::Arguments),
-    /// Print what has to be set on the boxes' hosts and on the servers, as commands and as network configuration
-    Plan(plan::Arguments),
-    /// Show the whole story in network namespaces on this machine, measured: one server, two lines, two boxes
-    Demo(demo::Arguments),
-    /// Show what a running box is doing
-    Status(status::Arguments),
-    /// Find what is wrong with a running box and its host, or (doctor server) with a server behind boxes, and what mends it
-    Doctor(doctor::Arguments),
-    /// List the sessions of a running box
-    Sessions(sessions::Arguments),
-    /// Show recent events of a running box (uplinks that fail and return, reloads, shortages), and follow new ones
-    Events(events::Arguments),
-    /// Have a running box read its configuration file again; sessions that the new one allows live on
-    Reload(reload::Arguments),
+    Config(config::ConfigArguments),
+    /// Print the settings that hosts and servers need, as commands and as network configuration
+    Plan(plan::PlanArguments),
+    /// Build the whole setup in network namespaces on this machine and measure it
+    ///
+    /// Without a scenario: one server, two uplinks, two instances.
+    Demo(demo::DemoArguments),
+    /// Show sessions, packets, uplinks and drops of a running instance
+    Status(status::StatusArguments),
+    /// Find what is wrong with a running instance, its host or a server, and how to fix it
+    Doctor(doctor::DoctorArguments),
+    /// List the sessions of a running instance
+    ///
+    /// `--json` prints one list with one session per line.
+    Sessions(sessions::SessionsArguments),
+    /// Show recent events of a running instance, and follow new ones with `--follow`
+    ///
+    /// Events are changes of state: uplinks that fail and recover, reloads, exhausted resources.
+    /// `--json` prints one object per line.
+    Events(events::EventsArguments),
+    /// Make a running instance read its configuration file again
+    ///
+    /// Sessions that the new configuration allows continue.
+    Reload(reload::ReloadArguments),
 }
 
 impl Command {
@@ -94,53 +112,6 @@ impl Command {
     }
 }
 
-/// `--config FILE`, the same in every command.
-#[derive(Debug, Args)]
-pub struct ConfigFile {
-    /// The box's configuration file (YAML)
-    #[arg(short = 'c', long = "config", value_name = "FILE")]
-    pub path: PathBuf,
-}
-
-impl ConfigFile {
-    /// Loads the file, with its warnings on standard error.
-    ///
-    /// # Errors
-    /// The user's error, holding [`configuration::Problems`].
-    pub fn load(&self) -> Result<configuration::Config, Failure> {
-        let Loaded { config, warnings } = configuration::load(&self.path).map_err(Failure::user)?;
-        show_warnings(&warnings);
-        Ok(config)
-    }
-}
-
-/// Loads several files; all are read before it is said that one is wrong.
-///
-/// # Errors
-/// The user's, of the last wrong one; the others are reported.
-fn load_all(paths: &[PathBuf]) -> Result<Vec<configuration::Config>, Failure> {
-    let mut configs = Vec::new();
-    let mut failed = None;
-    for path in paths {
-        match (ConfigFile { path: path.clone() }).load() {
-            Ok(config) => configs.push(config),
-            Err(failure) => {
-                // The last one is reported by whoever called us.
-                if let Some(earlier) = failed.replace(failure) {
-                    Failure::report(&earlier);
-                }
-            }
-        }
-    }
-    failed.map_or(Ok(configs), Err)
-}
-
-fn show_warnings(warnings: &[Problem]) {
-    for warning in warnings {
-        warn(&format!("warning: {warning}"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -148,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_of_the_command_line_is_consistent() {
+    fn argument_definitions_are_consistent() {
         Cli::command().debug_assert();
     }
 }

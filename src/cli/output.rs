@@ -1,23 +1,24 @@
-//! Standard output and standard error.
+//! Standard output.
 
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::Context;
+use serde::Serialize;
 
-use super::Failure;
+use super::exit::Failure;
 
-/// Prints a text and a line end to standard output. A reader that has gone away (`| head`) is fine.
+/// Prints a text and a line end to standard output. A closed reader (`| head`) is no error.
 ///
 /// # Errors
-/// The environment's, for instance a full disk.
+/// An environment error, for example a full disk.
 pub fn print(text: &str) -> Result<(), Failure> {
     offer(text).map(|_| ())
 }
 
-/// The same; false when the reader has gone away, so that nothing more need be printed.
+/// Prints as [`print`] does. Returns false when the reader has closed its end, so that the caller can stop.
 ///
 /// # Errors
-/// The environment's, for instance a full disk.
+/// An environment error, for example a full disk.
 pub(super) fn offer(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush()) {
@@ -28,7 +29,32 @@ pub(super) fn offer(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Prints a text and a line end to standard error; what cannot be printed there is lost.
-pub fn warn(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
+/// Prints a value to standard output: as indented JSON, or as the text that `text` makes of it.
+///
+/// # Errors
+/// An environment error, for example a full disk.
+pub(super) fn show<T: Serialize>(
+    json: bool,
+    value: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    print(&if json { self::json(value)? } else { text(value) })
 }
+
+/// Returns a value as indented JSON.
+///
+/// # Errors
+/// A bug: the types that natbox prints always serialise.
+pub(super) fn json(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).context(PRINTING).map_err(Failure::bug)
+}
+
+/// Returns a value as JSON on one line.
+///
+/// # Errors
+/// A bug: the types that natbox prints always serialise.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).context(PRINTING).map_err(Failure::bug)
+}
+
+const PRINTING: &str = "printing JSON";

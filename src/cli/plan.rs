@@ -1,18 +1,19 @@
-//! `natbox plan`: the host's and the servers' commands, without running them.
+//! `natbox plan`: prints the commands for hosts and servers without running them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, print};
+use super::config_file::load_all;
+use super::exit::Failure;
+use super::output;
 use crate::host::render;
 
-/// Arguments of `plan`.
+/// Arguments of `natbox plan`.
 #[derive(Debug, Args)]
-pub struct Arguments {
-    /// The configuration files of the box, or of all boxes that publish the same servers
+pub struct PlanArguments {
+    /// Configuration files of the instance, or of all instances that publish the same servers
     #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
     /// Print JSON
@@ -20,19 +21,12 @@ pub struct Arguments {
     json: bool,
 }
 
-/// Prints the plan for the boxes, as text for people or as JSON.
+/// Prints the plan for the instances, as text or as JSON.
 ///
 /// # Errors
-/// The user's when a configuration is wrong; all files are read before that is said.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let configs = super::load_all(&arguments.paths)?;
-    let plan = render::plan(&configs);
-    if arguments.json {
-        print(
-            &serde_json::to_string_pretty(&plan).context("printing JSON").map_err(Failure::bug)?,
-        )?;
-    } else {
-        print(&plan.text())?;
-    }
+/// A user error when a configuration is wrong, after all files have been read.
+pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
+    let configs = load_all(&arguments.paths)?;
+    output::show(arguments.json, &render::plan(&configs), |plan| plan.text())?;
     Ok(ExitCode::SUCCESS)
 }

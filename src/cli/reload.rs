@@ -1,45 +1,39 @@
-//! `natbox reload`: a running box reads its configuration file again.
+//! `natbox reload`: makes a running instance read its configuration file again.
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use super::target::InstanceSelector;
-use super::{Failure, print, warn};
-use crate::control::Reloaded;
-use crate::control::admin::Request;
+use super::exit::Failure;
+use super::output;
+use super::stderr::warn;
+use super::target::InstanceQuery;
+use crate::api::{Reloaded, Request};
 
-/// Arguments of `reload`.
+/// Arguments of `natbox reload`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct ReloadArguments {
     #[command(flatten)]
-    target: InstanceSelector,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    query: InstanceQuery,
 }
 
-/// Has a box read its configuration again.
+/// Makes an instance read its configuration file again, and prints what changed.
 ///
 /// # Errors
-/// The environment's when no box answers; the user's when the box refuses the new file: then it goes on by the old one.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let reloaded: Reloaded = arguments.target.ask(&Request::Reload)?;
+/// An environment error when no instance answers. A user error when the instance rejects the new file; the
+/// instance then continues with the old one.
+pub fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
+    let reloaded: Reloaded = arguments.query.instance.ask(&Request::Reload)?;
     for warning in &reloaded.warnings {
         warn(&format!("warning: {warning}"));
     }
-    let text = if arguments.json {
-        serde_json::to_string_pretty(&reloaded).context("printing JSON").map_err(Failure::bug)?
-    } else if reloaded.changed.is_empty() {
-        "nothing has changed".to_owned()
-    } else {
-        format!(
-            "changed: {}; {} sessions ended",
-            reloaded.changed.join(", "),
-            reloaded.sessions_ended
-        )
-    };
-    print(&text)?;
+    output::show(arguments.query.json, &reloaded, text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn text(reloaded: &Reloaded) -> String {
+    if reloaded.changed.is_empty() {
+        return "nothing has changed".to_owned();
+    }
+    format!("changed: {}; {} sessions ended", reloaded.changed.join(", "), reloaded.sessions_ended)
 }

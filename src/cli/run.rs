@@ -1,10 +1,11 @@
-//! `natbox run`: runs one box.
+//! `natbox run`: runs one instance.
 
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigFile, Failure};
+use super::config_file::ConfigFile;
+use super::exit::Failure;
 use crate::config::{self, Loaded};
 use crate::control::admin::SocketError;
 use crate::control::lifecycle::{self, RunError};
@@ -13,19 +14,19 @@ use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
 
-/// Arguments of `run`.
+/// Arguments of `natbox run`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct RunArguments {
     #[command(flatten)]
     config: ConfigFile,
 }
 
-/// Runs a box until TERM or INT.
+/// Runs an instance until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The user's when the configuration or what it names is wrong; the environment's when the host lacks or refuses
-/// something; a bug when a worker panicked.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// A user error when the configuration or an object that it names is wrong. An environment error when the host
+/// lacks or rejects something. A bug when a worker panicked.
+pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } =
         config::load(&arguments.config.path).map_err(Failure::user)?;
     let _logging = logging::start(config.log);
@@ -35,7 +36,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     lifecycle::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
-/// What another configuration would mend is the user's; what the host lacks or refuses is the environment's.
+/// Classifies an error: a user error if another configuration would avoid it, otherwise an environment error or a
+/// bug.
 fn failure(error: RunError) -> Failure {
     let users = match &error {
         RunError::NoUring(_) => true,

@@ -1,4 +1,4 @@
-//! `natbox run-hooks`: the process beside a box that runs its DNS hook. Nobody types it; `natbox run` starts it.
+//! `natbox run-hooks`: the helper process that runs the DNS hook of an instance. Started by `natbox run` only.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,21 +7,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::Failure;
+use super::exit::Failure;
 use crate::dns;
 
-/// Arguments of `run-hooks`.
+/// Arguments of `natbox run-hooks`.
 #[derive(Debug, Args)]
-pub struct Arguments {
-    /// The program to run for each event that comes by standard input
+pub struct RunHooksArguments {
+    /// Program to run for each event on standard input
     hook: PathBuf,
 }
 
-/// Runs hooks until standard input ends.
+/// Runs the hook for each event until standard input ends.
 ///
 /// # Errors
-/// A bug when the two processes do not understand each other.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// A bug when the two processes do not follow their protocol.
+pub fn run(arguments: &RunHooksArguments) -> Result<ExitCode, Failure> {
     dns::run_events(&arguments.hook, io::stdin(), io::stdout().lock())
         .context("running DNS hooks")
         .map(|()| ExitCode::SUCCESS)

@@ -1,67 +1,58 @@
-//! `natbox sessions`: the sessions of a running box.
+//! `natbox sessions`: lists the sessions of a running instance.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use super::target::InstanceSelector;
-use super::{Failure, print};
-use crate::control::admin::Request;
-use crate::control::{SessionCursor, SessionPage, SessionView};
+use super::exit::Failure;
+use super::output::{self, print};
+use super::target::InstanceQuery;
+use crate::api::{Request, SessionCursor, SessionPage, SessionView};
 
-/// Arguments of `sessions`.
+/// Arguments of `natbox sessions`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct SessionsArguments {
     #[command(flatten)]
-    target: InstanceSelector,
-    /// Print JSON: one list, an entry a line
-    #[arg(long)]
-    json: bool,
+    query: InstanceQuery,
 }
 
-/// Lists the sessions of a box, page by page.
+/// Lists the sessions of an instance, page by page.
 ///
 /// # Errors
-/// The environment's when no box answers; the user's when several run and none is named.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+/// An environment error when no instance answers. A user error when several run and none is named.
+pub fn run(arguments: &SessionsArguments) -> Result<ExitCode, Failure> {
+    let InstanceQuery { instance, json } = &arguments.query;
     let mut next = Some(SessionCursor::default());
     let mut separator = "[";
     while let Some(from) = next {
-        let page: SessionPage = arguments.target.ask(&Request::Sessions { from })?;
+        let page: SessionPage = instance.ask(&Request::Sessions { from })?;
         next = page.next;
-        let mut text = String::new();
+        let mut lines = Vec::new();
         for session in &page.sessions {
-            if arguments.json {
-                text += separator;
+            if *json {
+                lines.push(format!("{separator}{}", output::json_line(session)?));
                 separator = ",";
-                text += &serde_json::to_string(session)
-                    .context("printing JSON")
-                    .map_err(Failure::bug)?;
-                text.push('\n');
             } else {
-                line(&mut text, session);
+                lines.push(row(session));
             }
         }
-        if !text.is_empty() {
-            print(text.trim_end())?;
+        if !lines.is_empty() {
+            print(&lines.join("\n"))?;
         }
     }
-    if arguments.json {
+    if *json {
         print(if separator == "[" { "[]" } else { "]" })?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The packets of the side that opened it, before and after translation.
-fn line(text: &mut String, session: &SessionView) {
+/// Formats the packets of the initiator before and after translation.
+fn row(session: &SessionView) -> String {
     let SessionView { protocol, state, origin, uplink, original, reply, expires_in_seconds } =
         session;
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        text,
-        "{protocol:<5} {state:<13} {origin:<10} {uplink:<8} {:>21} > {:<21}  =>  {:>21} > {:<21} {expires_in_seconds:>6} s",
+    format!(
+        "{protocol:<5} {state:<13} {origin:<16} {uplink:<8} {:>21} > {:<21}  =>  {:>21} > {:<21} \
+         {expires_in_seconds:>6} s",
         original.source, original.destination, reply.destination, reply.source
-    );
+    )
 }

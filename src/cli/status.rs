@@ -1,169 +1,159 @@
-//! `natbox status`: what a running box is doing.
+//! `natbox status`: shows what a running instance does.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-use super::target::InstanceSelector;
-use super::{Failure, print};
-use crate::control::admin::Request;
-use crate::control::{DnsStatus, Status, UplinkStatus};
+use super::exit::Failure;
+use super::target::InstanceQuery;
+use crate::api::{DnsStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
-/// Arguments of `status`.
+/// Arguments of `natbox status`.
 #[derive(Debug, Args)]
-pub struct Arguments {
+pub struct StatusArguments {
     #[command(flatten)]
-    target: InstanceSelector,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    query: InstanceQuery,
 }
 
-/// Shows the status of a box.
+/// Shows the status of an instance.
 ///
 /// # Errors
-/// The environment's when no box answers; the user's when several run and none is named.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let status: Status = arguments.target.ask(&Request::Status)?;
-    if arguments.json {
-        let json =
-            serde_json::to_string_pretty(&status).context("printing JSON").map_err(Failure::bug)?;
-        print(&json)?;
-    } else {
-        print(&text(&status))?;
-    }
+/// An environment error when no instance answers. A user error when several run and none is named.
+pub fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
+    arguments.query.show(&Request::Status, text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn text(status: &Status) -> String {
-    let mut text = String::new();
-    let total = |name: &str| status.totals.get(name).copied().unwrap_or(0);
-    let sessions = &status.sessions;
-    let mut rows = vec![
-        (
-            "box",
-            format!(
-                "{} (natbox {}, pid {}, up {} s)",
-                status.name, status.version, status.pid, status.uptime_seconds
-            ),
-        ),
-        (
-            "tun",
-            format!(
-                "{} ({} workers, io {}, offload {})",
-                status.tun.name,
-                status.workers.len(),
-                status.tun.io,
-                status.tun.offload
-            ),
-        ),
-        (
-            "sessions",
-            format!(
-                "{} of {} ({} created, {} expired, {} evicted)",
-                sessions.now,
-                sessions.capacity,
-                sessions.created,
-                sessions.expired,
-                sessions.evicted
-            ),
-        ),
-        ("mappings", status.mappings.to_string()),
-        (
-            "packets",
-            format!(
-                "{} in, {} out ({} to inside, {} to outside)",
-                total("packets_in"),
-                total("packets_out"),
-                total("translated_inbound"),
-                total("translated_outbound")
-            ),
-        ),
-        ("bytes", format!("{} in, {} out", total("bytes_in"), total("bytes_out"))),
-        ("host", format!("{} passed to the host", total("passed_to_host"))),
-        (
-            "bypass",
-            format!(
-                "{} not translated (no_nat), {} forwarded stateless",
-                total("bypassed"),
-                total("forwarded_stateless")
-            ),
-        ),
-        (
-            "icmp",
-            format!(
-                "{} errors translated, {} errors sent",
-                total("icmp_errors_translated"),
-                total("icmp_errors_sent")
-            ),
-        ),
-    ];
-    rows.splice(2..2, status.uplinks.iter().map(|uplink| ("uplink", uplink_row(uplink))));
-    for (name, value) in rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:<10}{value}");
+    let mut rows = instance_rows(status);
+    rows.extend(status.uplinks.iter().map(|uplink| Row::new("uplink", uplink_text(uplink))));
+    rows.extend(table_rows(status));
+    rows.extend(counter_rows(status));
+    rows.extend(status.dns.iter().flat_map(dns_rows));
+    if status.log_lines_dropped != 0 {
+        let dropped = format!("{} log lines dropped: slow reader", status.log_lines_dropped);
+        rows.push(Row::new("log", dropped));
     }
-    if let Some(dns) = &status.dns {
-        let _ = writeln!(text, "{:<10}{}", "dns", dns_text(dns));
-        for (what, error) in [("update", &dns.update_error), ("hook", &dns.hook_error)] {
-            if let Some(error) = error {
-                let _ = writeln!(text, "{:<10}{what} failed: {error}", "");
-            }
-        }
-    }
-    if status.log_lost != 0 {
-        let _ = writeln!(text, "{:<10}{} log lines dropped: slow reader", "log", status.log_lost);
-    }
-    if status.drops.is_empty() {
-        let _ = writeln!(text, "{:<10}none", "drops");
-    }
-    for (number, (name, count)) in status.drops.iter().enumerate() {
-        let known = DropReason::ALL.iter().find(|reason| reason.name() == name);
-        let why = known.map_or("", |reason| reason.explanation().trim());
-        let _ = writeln!(
-            text,
-            "{:<10}{count:>10} {name}: {why}",
-            if number == 0 { "drops" } else { "" }
-        );
-    }
-    text
+    rows.extend(drop_rows(status));
+    rows.iter().map(|Row { name, value }| format!("{name:<10}{value}\n")).collect()
 }
 
-fn uplink_row(uplink: &UplinkStatus) -> String {
-    let state = match (uplink.healthy, uplink.carrier, uplink.address) {
+/// One row of the report; rows that continue the one above have no name.
+struct Row {
+    name: &'static str,
+    value: String,
+}
+
+impl Row {
+    fn new(name: &'static str, value: String) -> Self {
+        Self { name, value }
+    }
+}
+
+fn instance_rows(status: &Status) -> Vec<Row> {
+    let Status { name, version, pid, uptime_seconds, tun, workers, .. } = status;
+    let instance = format!("{name} (natbox {version}, pid {pid}, up {uptime_seconds} s)");
+    let device =
+        format!("{} ({} workers, io {}, offload {})", tun.name, workers.len(), tun.io, tun.offload);
+    vec![Row::new("instance", instance), Row::new("tun", device)]
+}
+
+fn table_rows(status: &Status) -> [Row; 2] {
+    let sessions = &status.sessions;
+    let text = format!(
+        "{} of {} ({} created, {} expired, {} evicted)",
+        sessions.now, sessions.capacity, sessions.created, sessions.expired, sessions.evicted
+    );
+    [Row::new("sessions", text), Row::new("mappings", status.mappings.to_string())]
+}
+
+fn counter_rows(status: &Status) -> [Row; 5] {
+    let total = |name: &str| status.totals.get(name).copied().unwrap_or(0);
+    let packets = format!(
+        "{} in, {} out ({} to inside, {} to outside)",
+        total("packets_in"),
+        total("packets_out"),
+        total("translated_inbound"),
+        total("translated_outbound")
+    );
+    let bytes = format!("{} in, {} out", total("bytes_in"), total("bytes_out"));
+    let bypass = format!(
+        "{} not translated (no_nat), {} forwarded stateless",
+        total("bypassed"),
+        total("forwarded_stateless")
+    );
+    let icmp = format!(
+        "{} errors translated, {} errors sent",
+        total("icmp_errors_translated"),
+        total("icmp_errors_sent")
+    );
+    [
+        Row::new("packets", packets),
+        Row::new("bytes", bytes),
+        Row::new("host", format!("{} passed to the host", total("passed_to_host"))),
+        Row::new("bypass", bypass),
+        Row::new("icmp", icmp),
+    ]
+}
+
+fn uplink_text(uplink: &UplinkStatus) -> String {
+    let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
         (true, ..) => "healthy",
         (false, true, _) => "failed",
         (false, false, None) => "failed (no address)",
-        (false, false, Some(_)) => "failed (no carrier)",
+        (false, false, Some(_)) => "failed (link not ready)",
     };
     let address = uplink.address.map_or("no address".to_owned(), |address| address.to_string());
-    let asked = match (uplink.checked, uplink.latency_milliseconds, uplink.loss_percent) {
+    let check = match (uplink.health_check, uplink.latency_milliseconds, uplink.loss_percent) {
         (false, ..) => "no health check".to_owned(),
-        (true, None, _) => "no answer yet".to_owned(),
+        (true, None, _) => "no reply yet".to_owned(),
         (true, Some(latency), loss) => {
             format!("{latency:.1} ms, {:.0} % lost", loss.unwrap_or(0.0))
         }
     };
-    let UplinkStatus { name, interface, since_seconds, .. } = uplink;
-    format!("{name} by {interface}, {address}: {state} for {since_seconds} s, {asked}")
+    let UplinkStatus { name, interface, state_seconds, .. } = uplink;
+    format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}")
+}
+
+fn dns_rows(dns: &DnsStatus) -> Vec<Row> {
+    let mut rows = vec![Row::new("dns", dns_text(dns))];
+    for (what, error) in [("update", &dns.update_error), ("hook", &dns.hook_error)] {
+        rows.extend(error.iter().map(|error| Row::new("", format!("{what} failed: {error}"))));
+    }
+    rows
 }
 
 fn dns_text(dns: &DnsStatus) -> String {
-    let uplinks =
-        if dns.usable.is_empty() { "no uplink".to_owned() } else { dns.usable.join(", ") };
+    let up = if dns.usable.is_empty() { "none".to_owned() } else { dns.usable.join(", ") };
     if dns.listening.is_empty() {
-        return format!("no name server; usable: {uplinks}");
+        return format!("no name server; uplinks up: {up}");
     }
     let count = |name: &str| dns.counters.get(name).copied().unwrap_or(0);
     format!(
-        "{} queries, {} answers, {} cut for their size; above the limit: {} truncated, {} dropped; usable: {uplinks}",
+        "{} queries, {} answers, {} truncated for size; over the rate limit: {} truncated, {} dropped; \
+         uplinks up: {up}",
         count("queries"),
         count("answers"),
         count("oversized"),
         count("limited_truncated"),
         count("limited_dropped")
     )
+}
+
+fn drop_rows(status: &Status) -> Vec<Row> {
+    let mut rows: Vec<Row> = status
+        .drops
+        .iter()
+        .map(|(name, count)| {
+            let known = DropReason::ALL.iter().find(|reason| reason.name() == name);
+            let explanation = known.map_or("", |reason| reason.explanation().trim());
+            Row::new("", format!("{count:>10} {name}: {explanation}"))
+        })
+        .collect();
+    match rows.first_mut() {
+        Some(first) => first.name = "drops",
+        None => rows.push(Row::new("drops", "none".to_owned())),
+    }
+    rows
 }

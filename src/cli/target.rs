@@ -1,72 +1,102 @@
-//! Which running box a command is for.
+//! Running instances: which one a command means, and requests to it.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Failure;
-use crate::control::admin::{self, Request};
+use super::exit::Failure;
+use super::output;
+use crate::api::{Request, client};
 
-/// A running box; with one running, nothing need be said.
+/// The running instance that a command means. When only one runs, the options can be left out.
 #[derive(Debug, Args)]
 pub struct InstanceSelector {
-    /// Name of the box (its configuration's `name`)
+    /// Name of the instance (`name` in its configuration)
     #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     name: Option<String>,
-    /// Its admin socket
+    /// Admin socket of the instance
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
 }
 
 impl InstanceSelector {
-    /// Whether a box is named.
+    /// Returns whether the user named an instance.
     pub fn is_named(&self) -> bool {
         self.name.is_some() || self.socket.is_some()
     }
 
-    /// Asks the box.
+    /// Sends a request to the instance and returns the answer.
     ///
     /// # Errors
-    /// The environment's when no box answers; the user's when several run and none is named, or when the box refuses.
+    /// An environment error when no instance answers. A user error when several instances run and none is named,
+    /// or when the instance rejects the request.
     pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
-        admin::request(&self.socket()?, request).map_err(failure)
+        client::request(&self.socket()?, request).map_err(failure)
     }
 
-    /// Asks the box for an answer of many lines; `take` has each as it comes, until it breaks off or the box has ended.
+    /// Sends a request whose answer has many lines. Passes each to `take` until `take` breaks off or the instance
+    /// ends.
     ///
     /// # Errors
-    /// As of [`InstanceSelector::ask`].
+    /// As for [`InstanceSelector::ask`].
     pub fn follow<Answer: DeserializeOwned, Break>(
         &self,
         request: &Request,
         take: impl FnMut(Answer) -> ControlFlow<Break>,
     ) -> Result<ControlFlow<Break>, Failure> {
-        admin::follow(&self.socket()?, request, take).map_err(failure)
+        client::follow(&self.socket()?, request, take).map_err(failure)
     }
 
     fn socket(&self) -> Result<PathBuf, Failure> {
-        admin::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
+        client::find(self.socket.as_deref(), self.name.as_deref()).map_err(failure)
     }
 }
 
-/// Asks the box behind a socket.
+/// The options of a command that asks a running instance.
+#[derive(Debug, Args)]
+pub(super) struct InstanceQuery {
+    #[command(flatten)]
+    pub(super) instance: InstanceSelector,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl InstanceQuery {
+    /// Sends a request to the instance and prints the answer as JSON or as `text` writes it.
+    ///
+    /// # Errors
+    /// As for [`InstanceSelector::ask`], and an environment error when the output cannot be written.
+    pub(super) fn show<Answer: DeserializeOwned + Serialize>(
+        &self,
+        request: &Request,
+        text: impl FnOnce(&Answer) -> String,
+    ) -> Result<(), Failure> {
+        output::show(self.json, &self.instance.ask(request)?, text)
+    }
+}
+
+/// Sends a request to the instance behind a socket and returns the answer.
 ///
 /// # Errors
-/// Why it could not be asked.
+/// The reason why the instance did not answer.
 pub fn ask_at<Answer: DeserializeOwned>(
     socket: &Path,
     request: &Request,
-) -> Result<Answer, admin::ClientError> {
-    admin::request(socket, request)
+) -> Result<Answer, client::ClientError> {
+    client::request(socket, request)
 }
 
-fn failure(error: admin::ClientError) -> Failure {
+fn failure(error: client::ClientError) -> Failure {
     match error {
-        admin::ClientError::Several { .. } | admin::ClientError::Refused(_) => Failure::user(error),
-        admin::ClientError::NoneRunning { .. }
-        | admin::ClientError::Silent { .. }
-        | admin::ClientError::Strange { .. } => Failure::environment(error),
+        client::ClientError::Several { .. } | client::ClientError::Refused(_) => {
+            Failure::user(error)
+        }
+        client::ClientError::NoneRunning { .. }
+        | client::ClientError::Silent { .. }
+        | client::ClientError::Strange { .. } => Failure::environment(error),
     }
 }

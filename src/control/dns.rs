@@ -1,13 +1,11 @@
 //! From the configuration to what the name server is told, and what it has to say in a status.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::{Deserialize, Serialize};
-
+use crate::api::DnsStatus;
 use crate::dns::{self, DnsError, Prepared, Service, UplinkState, Uplinks};
 use crate::host::HostFacts;
 
@@ -20,23 +18,6 @@ pub(super) struct Running {
     /// Whether there is a name server, too.
     listens: bool,
     service: RefCell<Option<Service>>,
-}
-
-/// The name server of a box.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct DnsStatus {
-    /// Where it answers; nowhere if there are only updates and a hook.
-    pub listening: Vec<SocketAddr>,
-    /// The lines that it leads clients to.
-    pub usable: Vec<String>,
-    /// Its counters by name.
-    pub counters: BTreeMap<String, u64>,
-    /// Why the zone elsewhere does not know how the lines are: the last update's failure, while it lasts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub update_error: Option<String>,
-    /// Why the hook cannot be run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook_error: Option<String>,
 }
 
 /// Does what takes privileges, before they are given up; nothing if the configuration wants no DNS.

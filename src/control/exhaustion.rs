@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::nat::{DropReason, Drops};
 
-use super::events::{EventKind, Events};
+use super::events::Events;
+use crate::api::EventKind;
 
 /// What was told, and when.
 #[derive(Default)]

@@ -20,19 +20,21 @@ use tokio::sync::mpsc;
 use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, HostChange, HostError, LinkEvent, LinkWatch, ManagedHost};
-use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
-use crate::nat::Translator;
+use crate::io::{self, OffloadLevel, OpenError, PollIo, TunDevice, UringIo, Waker};
+use crate::nat::{Seed, Translator};
 use crate::time::Tick;
 
-use super::admin::{Server, SocketError};
+use super::admin::{AdminSocket, SocketError};
 use super::dns::{self, Running};
-use super::events::{EventKind, Events};
+use super::events::Events;
 use super::exhaustion::{self, ExhaustionWatch};
 use super::failover::Failover;
 use super::health::{Health, RawSockets};
 use super::reload::Reloader;
-use super::status::{InstanceHandle, TunStatus};
+use super::status::InstanceHandle;
 use super::{mapping_log, sandbox, settings};
+use crate::api::EventKind;
+use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 
 /// Why a box did not start, or did not go on.
@@ -137,7 +139,7 @@ async fn run_box(
 ) -> Result<(), RunError> {
     // Before anything is changed: a signal during the start must end in the same orderly stop.
     let mut signals = Signals::new()?;
-    let mut socket = Server::bind(&config.admin.socket)?;
+    let mut socket = AdminSocket::bind(&config.admin.socket)?;
     let prepared = host::prepare(config).await?;
     let written = config;
     let config = &prepared.config().clone();
@@ -148,8 +150,10 @@ async fn run_box(
     let tun = open_tun(config)?;
     let workers = tun.queues.len();
     let mut nat = Translator::new(
-        settings::settings(config, prepared.facts(), &dns_ports),
+        settings::limits(config),
+        settings::policy(config, prepared.facts(), &dns_ports),
         workers,
+        Seed::random(),
         Tick::now(),
     )
     .map_err(|source| RunError::Memory { sessions: config.limits.sessions, source })?;
@@ -267,7 +271,7 @@ fn watch_lines(
         .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
 
-fn open_tun(config: &Config) -> Result<Tun, RunError> {
+fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -275,13 +279,13 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
             cores.div_ceil(2).min(usize::from(MAX_AUTO_WORKERS)) as u16
         }
     };
-    let ceiling = match config.tun.offload {
-        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadCeiling::TsoUso,
-        OffloadLimit::Tso => OffloadCeiling::Tso,
-        OffloadLimit::Checksum => OffloadCeiling::Checksum,
-        OffloadLimit::None => OffloadCeiling::None,
+    let max_offload = match config.tun.offload {
+        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadLevel::TsoUso,
+        OffloadLimit::Tso => OffloadLevel::Tso,
+        OffloadLimit::Checksum => OffloadLevel::Checksum,
+        OffloadLimit::None => OffloadLevel::None,
     };
-    io::open(&config.tun.name, workers, ceiling)
+    io::open(&config.tun.name, workers, max_offload)
         .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
 }
 

@@ -18,8 +18,4 @@ mod sessions;
 mod settings;
 mod status;
 
-pub use dns::DnsStatus;
-pub use events::{Event, EventKind};
-pub use reload::{ReloadError, Reloaded};
-pub use sessions::{Ends, SessionCursor, SessionPage, SessionView};
-pub use status::{EffectiveConfig, Status, UplinkStatus, WorkerStatus};
+pub use reload::ReloadError;

@@ -1,49 +1,57 @@
 //! From the configuration and the host's facts to what the translator is told.
 
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+
 use crate::host::HostFacts;
 use crate::nat;
+use crate::time::Span;
 
 use crate::config::{
     AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange,
     RejectWith, UnsolicitedSyn,
 };
 
-/// The translator's settings. `dns`: for each uplink the port of the name server at the box's own endpoint, if it waits there.
-pub(super) fn settings(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Settings {
-    let uplinks = config
-        .uplinks
-        .iter()
-        .zip(&facts.uplinks)
-        .zip(&facts.assigned_to_host)
-        .zip(&facts.probe_addresses);
-    nat::Settings {
+/// The limits of the translator, fixed at the start.
+pub(super) fn limits(config: &Config) -> nat::Limits {
+    nat::Limits {
         inside: config.inside.prefixes.clone(),
+        mapping: dependence(config.nat.mapping),
+        filtering: dependence(config.nat.filtering),
+        ports: ports(config.nat.ports),
+        paired_soft: config.nat.address_pooling == AddressPooling::PairedSoft,
+        port_parity: config.nat.port_parity,
+        port_overlapping: config.nat.port_overlapping,
+        inbound_refresh: config.nat.inbound_refresh,
+        timeouts: nat::Timeouts {
+            tcp_established: config.timeouts.tcp_established.into(),
+            tcp_transitory: config.timeouts.tcp_transitory.into(),
+            tcp_syn: config.timeouts.tcp_syn.into(),
+            udp: config.timeouts.udp.into(),
+            udp_dns: config.timeouts.udp_dns.into(),
+            icmp: config.timeouts.icmp.into(),
+            fragment: config.timeouts.fragment.into(),
+            port_reuse_delay: Some(config.timeouts.port_reuse_delay.into())
+                .filter(|delay| *delay != Span(0)),
+        },
+        sessions: config.limits.sessions,
+        sessions_per_host: NonZeroU32::new(config.limits.sessions_per_host),
+        new_sessions_per_host: NonZeroU32::new(config.limits.new_sessions_per_host),
+        fragments: config.limits.fragments,
+        delayed_ports: config.limits.delayed_ports,
+        icmp_errors_per_host: NonZeroU32::new(config.limits.icmp_errors_per_host),
+    }
+}
+
+/// The rules of the translator. `dns`: for each uplink the port of the name server at its probe address, if the name
+/// server listens there.
+pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
+    nat::Policy {
         inside_address: facts.inside.address,
         inside_routers: facts.inside.next_hops.clone(),
         inside_mtu: mtu(facts.inside.mtu),
         tun_address: Some(facts.tun_address),
-        uplinks: uplinks
-            .map(|(((uplink, leg), owned), own)| nat::Uplink {
-                probe_address: *own,
-                name: uplink.name.clone(),
-                mtu: mtu(leg.mtu),
-                weight: uplink.weight,
-                addresses: uplink
-                    .addresses
-                    .iter()
-                    .zip(owned)
-                    .map(|(address, owned)| nat::ExternalAddress {
-                        address: *address,
-                        assigned_to_host: *owned,
-                        reserved: if *owned {
-                            vec![ports(facts.ephemeral_ports)]
-                        } else {
-                            Vec::new()
-                        },
-                    })
-                    .collect(),
-            })
-            .collect(),
+        uplinks: uplinks(config, facts),
         forwards: config
             .forwards
             .iter()
@@ -58,19 +66,7 @@ pub(super) fn settings(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) 
             })
             .chain(name_servers(config, facts, dns))
             .collect(),
-        outbound: config
-            .outbound
-            .iter()
-            .map(|rule| nat::OutboundRule {
-                from: rule.from,
-                to: rule.to.clone(),
-                uplinks: rule.uplinks.iter().copied().map(index).collect(),
-                hash_by: match rule.hash_by {
-                    HashBy::SourcePort => nat::HashBy::SourcePort,
-                    HashBy::SourceAddress => nat::HashBy::SourceAddress,
-                },
-            })
-            .collect(),
+        outbound: outbound(config),
         no_nat: config
             .no_nat
             .iter()
@@ -80,42 +76,60 @@ pub(super) fn settings(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) 
                 ports: ports(exemption.ports),
             })
             .collect(),
-        mapping: dependence(config.nat.mapping),
-        filtering: dependence(config.nat.filtering),
         hairpin: config.nat.hairpin,
-        ports: ports(config.nat.ports),
         mss_clamp: match config.nat.mss_clamp {
             MssClamp::Auto => nat::MssClamp::Auto,
             MssClamp::Off => nat::MssClamp::Off,
             MssClamp::To(bytes) => nat::MssClamp::To(bytes),
         },
-        paired_soft: config.nat.address_pooling == AddressPooling::PairedSoft,
-        port_parity: config.nat.port_parity,
-        port_overlapping: config.nat.port_overlapping,
-        inbound_refresh: config.nat.inbound_refresh,
         reject_with: match config.nat.reject_with {
             RejectWith::AdminProhibited => Some(13),
             RejectWith::HostUnreachable => Some(1),
             RejectWith::None => None,
         },
         delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::DelayedReject,
-        timeouts: nat::Timeouts {
-            tcp_established: config.timeouts.tcp_established.into(),
-            tcp_transitory: config.timeouts.tcp_transitory.into(),
-            tcp_syn: config.timeouts.tcp_syn.into(),
-            udp: config.timeouts.udp.into(),
-            udp_dns: config.timeouts.udp_dns.into(),
-            icmp: config.timeouts.icmp.into(),
-            fragment: config.timeouts.fragment.into(),
-            port_reuse_delay: config.timeouts.port_reuse_delay.into(),
-        },
-        sessions: config.limits.sessions,
-        sessions_per_host: config.limits.sessions_per_host,
-        new_sessions_per_host: config.limits.new_sessions_per_host,
-        fragments: config.limits.fragments,
-        delayed_ports: config.limits.delayed_ports,
-        icmp_errors_per_host: config.limits.icmp_errors_per_host,
     }
+}
+
+fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
+    let probe_addresses = facts.assigned_to_host.iter().zip(&facts.probe_addresses);
+    let uplinks = config.uplinks.iter().zip(&facts.uplinks).zip(probe_addresses);
+    let address = |address: &Ipv4Addr, assigned_to_host: bool| nat::ExternalAddress {
+        address: *address,
+        assigned_to_host,
+        reserved: Some(ports(facts.ephemeral_ports))
+            .filter(|_| assigned_to_host)
+            .into_iter()
+            .collect(),
+    };
+    uplinks
+        .map(|((uplink, interface), (assigned, probe_address))| nat::Uplink {
+            probe_address: *probe_address,
+            name: uplink.name.clone(),
+            mtu: mtu(interface.mtu),
+            weight: uplink.weight,
+            addresses: uplink
+                .addresses
+                .iter()
+                .zip(assigned)
+                .map(|(external, assigned)| address(external, *assigned))
+                .collect(),
+        })
+        .collect()
+}
+
+fn outbound(config: &Config) -> Vec<nat::OutboundRule> {
+    let hash_by = |hash_by| match hash_by {
+        HashBy::SourcePort => nat::HashBy::SourcePort,
+        HashBy::SourceAddress => nat::HashBy::SourceAddress,
+    };
+    let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
+        from: rule.from,
+        to: rule.to.clone(),
+        uplinks: rule.uplinks.iter().copied().map(index).collect(),
+        hash_by: hash_by(rule.hash_by),
+    });
+    rules.collect()
 }
 
 /// What leads to the box's own name server.
@@ -131,7 +145,7 @@ fn name_servers<'c>(
             uplink: index(number),
             protocol: nat::ForwardProtocol::TcpUdp,
             address: *uplink.addresses.first()?,
-            ports: (Dns::PORT, Dns::PORT),
+            ports: nat::PortRange::single(Dns::PORT),
             to_address: (*own)?,
             to_port: (*port)?,
         })
@@ -153,8 +167,8 @@ fn protocol(protocol: ForwardProtocol) -> nat::ForwardProtocol {
     }
 }
 
-fn ports(range: PortRange) -> (u16, u16) {
-    (range.first, range.last)
+fn ports(range: PortRange) -> nat::PortRange {
+    nat::PortRange { first: range.first, last: range.last }
 }
 
 fn index(uplink: usize) -> u8 {

@@ -226,8 +226,8 @@ fn run(hook: &Path, event: &Event, events: impl AsFd) -> io::Result<Option<Outco
         .env("NATBOX_ADDRESS", event.address.map_or(String::new(), |address| address.to_string()))
         .env("NATBOX_STATE", state(event.usable))
         // Names may hold blanks and commas, but no line breaks.
-        .env("NATBOX_USABLE", names.join("\n"))
-        .env("NATBOX_USABLE_ADDRESSES", addresses.join(" "))
+        .env("NATBOX_UP_UPLINKS", names.join("\n"))
+        .env("NATBOX_UP_ADDRESSES", addresses.join(" "))
         .stdin(Stdio::null())
         // Standard output is the pipe to the box.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
-use crate::nat::Translator;
+use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
+use crate::nat::{Seed, Translator};
+use crate::packet::Offload;
 use crate::time::Tick;
 
-use super::scenarios::{E1, G, settings, udp};
+use super::scenarios::{E1, G, Setup, settings, udp};
 use super::{Engine, Event, Options};
 
 /// A queue that is fed by orders from outside.
@@ -35,18 +36,6 @@ impl PacketIo for Puppet {
         self.memory.receive(Duration::ZERO)
     }
 
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.memory.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.memory.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.send(packet, offload);
-    }
-
     fn flush(&mut self) -> io::Result<Flushed> {
         let flushed = self.memory.flush()?;
         for (packet, _) in self.memory.sent() {
@@ -55,8 +44,12 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn batch_limit(&self) -> usize {
-        self.memory.batch_limit()
+    fn buffers(&self) -> &FrameBuffers {
+        self.memory.buffers()
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers_mut()
     }
 
     fn bad_vnet_headers(&self) -> u64 {
@@ -65,7 +58,8 @@ impl PacketIo for Puppet {
 }
 
 fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
-    let nat = Translator::new(settings(), workers, Tick::now()).expect("memory");
+    let Setup { limits, policy } = settings();
+    let nat = Translator::new(limits, policy, workers, Seed::from(1), Tick::now()).expect("memory");
     let waker = Waker::new().expect("an eventfd");
     let (sent, received) = channel();
     let (orders, queues): (Vec<_>, Vec<_>) = (0..workers)

@@ -1,4 +1,4 @@
-//! Starts `natbox run` in a namespace and asks it how it is.
+//! Starts `natbox run` in a namespace and asks the instance for its status.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,65 +6,65 @@ use std::time::{Duration, Instant};
 
 use super::interrupt::{Interrupt, Interrupted};
 use super::{Child, LabError, Namespace};
-use crate::control::Status;
-use crate::control::admin::{self, ClientError, Request};
+use crate::api::client::{self, ClientError};
+use crate::api::{Request, Status};
 
-/// How long a box may take until it answers.
+/// Longest time from the start of an instance to its first answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often it is asked until then.
+/// Interval between two attempts to reach an instance that is starting.
 const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Lines of a box's log that an error message shows.
+/// Log lines of an instance that an error message shows.
 const LOG_LINES: usize = 12;
 
-/// Why a box is not there or does not answer.
+/// The reason why an instance does not run or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum BoxError {
-    /// Its process or files could not be set up.
+    /// The process or its files could not be set up.
     #[error(transparent)]
     Lab(#[from] LabError),
-    /// Its configuration cannot be rewritten.
+    /// The configuration could not be rewritten.
     #[error("cannot rewrite the configuration of {name}: {reason}")]
     Configuration {
-        /// Name of the box.
+        /// Name of the instance.
         name: String,
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// It ended instead of getting ready.
+    /// The process ended before the instance was ready.
     #[error("{name} ended ({status}) before it was ready; `{command}` said:\n{log}")]
     Ended {
-        /// Name of the box.
+        /// Name of the instance.
         name: String,
-        /// Its exit status.
+        /// Exit status.
         status: String,
-        /// What was started.
+        /// Command line of the process.
         command: String,
-        /// The end of its log.
+        /// Last lines of its log.
         log: String,
     },
-    /// It did not answer in time.
+    /// The instance did not answer in time.
     #[error("{name} did not answer on its admin socket within {} s ({last}); `{command}` said:\n{log}", READY_TIMEOUT.as_secs())]
     Silent {
-        /// Name of the box.
+        /// Name of the instance.
         name: String,
-        /// The last attempt's error.
+        /// Error of the last attempt.
         last: String,
-        /// What was started.
+        /// Command line of the process.
         command: String,
-        /// The end of its log.
+        /// Last lines of its log.
         log: String,
     },
-    /// The admin socket failed or gave an answer that makes no sense.
+    /// The admin socket failed, or its answer was invalid.
     #[error(transparent)]
     Admin(#[from] ClientError),
-    /// A signal came first.
+    /// A signal arrived first.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
 
-/// A running box.
+/// A running instance.
 #[derive(Debug)]
 pub struct NatBox {
     name: String,
@@ -73,11 +73,11 @@ pub struct NatBox {
 }
 
 impl NatBox {
-    /// Starts `PROGRAM run` in a namespace, with a copy of `configuration` whose `admin.socket` lies in `directory`.
-    /// The box may not be ready yet: [`NatBox::wait_ready`].
+    /// Starts `PROGRAM run` in a namespace, with a copy of `configuration` whose `admin.socket`
+    /// lies in `directory`. The instance may not be ready yet: see [`NatBox::wait_ready`].
     ///
     /// # Errors
-    /// The files cannot be written or the process not be started.
+    /// The files cannot be written, or the process cannot be started.
     pub fn start(
         program: &Path,
         namespace: &Namespace,
@@ -96,25 +96,25 @@ impl NatBox {
         Ok(NatBox { name: name.to_owned(), socket, process })
     }
 
-    /// The command line that was started.
+    /// Returns the command line of the process.
     pub fn command(&self) -> &str {
         self.process.command()
     }
 
-    /// Its process.
+    /// Returns the process.
     pub fn process(&mut self) -> &mut Child {
         &mut self.process
     }
 
-    /// Path of its admin socket.
+    /// Returns the path of the admin socket.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// Waits until the box answers on its admin socket.
+    /// Waits until the instance answers on its admin socket.
     ///
     /// # Errors
-    /// [`BoxError::Ended`] or [`BoxError::Silent`], with the end of its log.
+    /// [`BoxError::Ended`] or [`BoxError::Silent`], with the last lines of the log.
     pub fn wait_ready(&mut self, interrupt: &Interrupt) -> Result<(), BoxError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -141,16 +141,16 @@ impl NatBox {
         }
     }
 
-    /// What the box says of itself.
+    /// Asks the instance for its status.
     ///
     /// # Errors
-    /// Nobody answers on the admin socket.
+    /// No process answers on the admin socket.
     pub fn status(&self) -> Result<Status, ClientError> {
-        admin::request(&self.socket, &Request::Status)
+        client::request(&self.socket, &Request::Status)
     }
 }
 
-/// The configuration with another admin socket; nothing else changes (comments go).
+/// Returns the configuration with another admin socket. Keeps everything else except comments.
 fn with_socket(configuration: &str, socket: &Path) -> Result<String, String> {
     use serde_yaml_ng::{Mapping, Value as Yaml};
     let mut tree: Mapping =

@@ -1,7 +1,8 @@
-//! Sees every IPv4 packet that arrives in a namespace, and judges those that a box sends to its line.
+//! Captures the IPv4 packets that arrive in a namespace, and counts those that a box sends to its
+//! uplink.
 //!
-//! An AF_PACKET socket sees packets before the namespace's own stack does. It is bound to no interface; the hardware
-//! address of the sender tells where a frame comes from.
+//! An AF_PACKET socket receives packets before the stack of the namespace does. The socket is bound
+//! to no interface. The sender's hardware address identifies the origin of a frame.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -18,20 +19,21 @@ use rustix::net::{
 
 use super::{LabError, Namespace};
 
-/// Bytes kept of each frame: all headers, no more.
+/// Bytes kept of each frame: enough for all headers.
 const SNAP: usize = 192;
 
-/// Receive buffer, in bytes: room for a second of full-size frames at 400 Mbit/s should the thread not run.
+/// Receive buffer in bytes: one second of full-size frames at 400 Mbit/s, in case the thread does
+/// not run.
 const BUFFER: usize = 64 << 20;
 
-/// How soon the thread notices that it should stop.
+/// Interval at which the thread checks whether it must stop.
 const STOP_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
-/// Length of an Ethernet header.
+/// Length of an Ethernet header, in bytes.
 const ETHERNET: usize = 14;
 
-/// A running capture of frames *received* in one namespace (what the namespace sends is not seen); stops when
-/// dropped.
+/// A running capture of the frames that one namespace *receives*. Frames that the namespace sends
+/// are not captured. The capture stops when it is dropped.
 #[derive(Debug)]
 pub struct Capture {
     stop: Arc<AtomicBool>,
@@ -39,14 +41,14 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Hands the first bytes of every IPv4 and ARP frame, from the Ethernet header on, to `sink`, on a thread of its own. Frames
-    /// that arrive after this returns are seen.
+    /// Passes the first bytes of every IPv4 and ARP frame, from the Ethernet header on, to `sink`
+    /// on a thread of its own. Captures every frame that arrives after this function returns.
     ///
     /// # Errors
     /// The sockets cannot be made.
     pub fn start(
         namespace: &Namespace,
-        mut sink: impl FnMut(&Frame<'_>) + Send + 'static,
+        mut sink: impl FnMut(&CapturedFrame<'_>) + Send + 'static,
     ) -> Result<Capture, LabError> {
         let failed =
             || LabError::system(format!("capture packets in namespace {}", namespace.name()));
@@ -57,15 +59,15 @@ impl Capture {
         let work = move || {
             let mut buffer = [0; SNAP];
             loop {
-                // Acquire: pairs with the store in Drop. Read before the queue is emptied, so that whatever arrived
-                // before the capture was dropped is still counted.
+                // Acquire: pairs with the store in Drop. The flag is read before the queue is
+                // emptied, so that a frame that arrived before the drop is still counted.
                 let last = flag.load(Ordering::Acquire);
                 for socket in &sockets {
                     while let Ok((kept, length)) =
                         recv(socket, &mut buffer, RecvFlags::DONTWAIT | RecvFlags::TRUNC)
                     {
                         if kept >= ETHERNET {
-                            sink(&Frame { bytes: &buffer[..kept], length });
+                            sink(&CapturedFrame { bytes: &buffer[..kept], length });
                         }
                     }
                 }
@@ -98,21 +100,21 @@ fn open(protocol: Protocol) -> io::Result<std::os::fd::OwnedFd> {
     Ok(socket)
 }
 
-/// The beginning of a frame.
+/// The first bytes of a frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Frame<'a> {
+pub struct CapturedFrame<'a> {
     bytes: &'a [u8],
-    /// Length of the whole frame; beyond the MTU for super-packets.
+    /// Length of the whole frame in bytes; more than the MTU for super-packets.
     pub length: usize,
 }
 
-impl<'a> Frame<'a> {
-    /// Hardware address of the sender.
+impl<'a> CapturedFrame<'a> {
+    /// Returns the hardware address of the sender.
     pub fn sender(&self) -> [u8; 6] {
         self.array(6).unwrap_or_default()
     }
 
-    /// The IPv4 packet, if it is one whose header is complete.
+    /// Returns the IPv4 packet if the frame holds one with a complete header.
     pub fn ipv4(&self) -> Option<Ipv4Packet<'a>> {
         let packet = &self.bytes[ETHERNET..];
         let header = usize::from(packet.first()? & 0xf) * 4;
@@ -125,7 +127,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The beginning of an IPv4 packet.
+/// The first bytes of an IPv4 packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Ipv4Packet<'a> {
     packet: &'a [u8],
@@ -133,32 +135,33 @@ pub struct Ipv4Packet<'a> {
 }
 
 impl Ipv4Packet<'_> {
-    /// Source address.
+    /// Returns the source address.
     pub fn source(&self) -> Ipv4Addr {
         Ipv4Addr::new(self.packet[12], self.packet[13], self.packet[14], self.packet[15])
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     pub fn destination(&self) -> Ipv4Addr {
         Ipv4Addr::new(self.packet[16], self.packet[17], self.packet[18], self.packet[19])
     }
 
-    /// Protocol number.
+    /// Returns the protocol number.
     pub fn protocol(&self) -> u8 {
         self.packet[9]
     }
 
-    /// Time to live.
+    /// Returns the time to live.
     pub fn ttl(&self) -> u8 {
         self.packet[8]
     }
 
-    /// What follows the IP header, as far as it was kept.
+    /// Returns the captured bytes that follow the IP header.
     pub fn payload(&self) -> &[u8] {
         &self.packet[self.header..]
     }
 
-    /// Source and destination port of a TCP or UDP packet; `None` for others and for later fragments.
+    /// Returns source and destination port of a TCP or UDP packet. Returns `None` for other
+    /// protocols and for later fragments.
     pub fn ports(&self) -> Option<(u16, u16)> {
         let first_fragment = u16::from_be_bytes([self.packet[6], self.packet[7]]) & 0x1fff == 0;
         let ports = self.packet.get(self.header..self.header + 4)?;
@@ -168,42 +171,43 @@ impl Ipv4Packet<'_> {
     }
 }
 
-/// Protocol numbers.
+/// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
-/// TCP.
+/// Protocol number of TCP.
 pub const TCP: u8 = 6;
-/// UDP.
+/// Protocol number of UDP.
 pub const UDP: u8 = 17;
 
-/// What a box may send to its line when it answers for published services.
+/// The packets that a box may send to its uplink when it only answers for published services.
 #[derive(Clone, Copy, Debug)]
-pub struct Expected {
+pub struct ExpectedReplies {
     /// Hardware address of the box's outside interface.
     pub sender: [u8; 6],
-    /// The box's own outside address, whose packets are nobody's replies.
+    /// Outside address of the box itself. Packets from this address are not counted.
     pub own: Ipv4Addr,
-    /// The published address.
+    /// Published address.
     pub published: Ipv4Addr,
-    /// The published ports, TCP and UDP. A reply from another port is not one to a request that came in here: it is what a
-    /// box makes of a reply that was routed to the wrong box (outbound translation).
+    /// Published ports, TCP and UDP. A packet from another port answers no request that arrived
+    /// here. A box sends such a packet when it translates, as outbound traffic, a reply that was
+    /// routed to the wrong box.
     pub ports: &'static [u16],
 }
 
-/// What was seen of a box on its line.
+/// Counts of the packets that a box sent to its uplink.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplyCounts {
-    /// Replies from the published endpoint of this line.
+    /// Replies from the published endpoint of this uplink.
     pub replies: u64,
-    /// Packets that this line should not have seen.
+    /// Packets that belong on another uplink.
     pub wrong: u64,
     /// Frames of any kind from the box, for comparison with the interface's own counter.
     pub frames: u64,
-    /// The first of the wrong ones, described.
+    /// Description of the first wrong packet.
     pub first_wrong: Option<String>,
 }
 
 impl ReplyCounts {
-    fn count(&mut self, expected: &Expected, frame: &Frame<'_>) {
+    fn count(&mut self, expected: &ExpectedReplies, frame: &CapturedFrame<'_>) {
         if frame.sender() != expected.sender {
             return;
         }
@@ -217,7 +221,7 @@ impl ReplyCounts {
             && match packet.protocol() {
                 // A later fragment of a datagram has no port.
                 TCP | UDP => packet.ports().is_none_or(|(port, _)| expected.ports.contains(&port)),
-                // About a session of this line.
+                // An ICMP error about a session of this uplink.
                 ICMP => true,
                 _ => false,
             };
@@ -236,7 +240,7 @@ impl ReplyCounts {
     }
 }
 
-/// Watches what a box sends to its line, from the provider's end.
+/// Counts the packets that a box sends to its uplink, at the provider's end.
 #[derive(Debug)]
 pub struct UplinkCapture {
     counts: Arc<Mutex<ReplyCounts>>,
@@ -244,37 +248,40 @@ pub struct UplinkCapture {
 }
 
 impl UplinkCapture {
-    /// Starts watching in the provider's namespace.
+    /// Starts counting in the provider's namespace.
     ///
     /// # Errors
     /// The capture cannot be started.
-    pub fn start(provider: &Namespace, expected: Expected) -> Result<UplinkCapture, LabError> {
+    pub fn start(
+        provider: &Namespace,
+        expected: ExpectedReplies,
+    ) -> Result<UplinkCapture, LabError> {
         let counts = Arc::new(Mutex::new(ReplyCounts::default()));
         let shared = counts.clone();
         let capture = Capture::start(provider, move |frame| shared.lock().count(&expected, frame))?;
         Ok(UplinkCapture { counts, capture })
     }
 
-    /// What was seen so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> ReplyCounts {
         self.counts.lock().clone()
     }
 
-    /// Stops; what arrived before is counted.
+    /// Stops, and returns the counts of all frames that arrived before.
     pub fn finish(self) -> ReplyCounts {
         drop(self.capture);
         self.counts.lock().clone()
     }
 }
 
-/// How long a frame may take from the interface's counter to the capture.
+/// Longest time between a frame's count at the interface and its arrival at the capture.
 pub const SETTLE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const EXPECTED: Expected = Expected {
+    const EXPECTED: ExpectedReplies = ExpectedReplies {
         sender: [2, 0, 0, 0, 1, 1],
         own: Ipv4Addr::new(203, 0, 113, 1),
         published: Ipv4Addr::new(203, 0, 113, 10),
@@ -284,7 +291,7 @@ mod tests {
     fn counts(frames: &[Vec<u8>]) -> ReplyCounts {
         let mut counts = ReplyCounts::default();
         for bytes in frames {
-            counts.count(&EXPECTED, &Frame { bytes, length: bytes.len() });
+            counts.count(&EXPECTED, &CapturedFrame { bytes, length: bytes.len() });
         }
         counts
     }

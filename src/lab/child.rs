@@ -1,33 +1,41 @@
-//! A child process in a namespace.
+//! Child processes in a namespace.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::error::LabError;
+use super::owner::LabOwner;
 use super::registry::GRACE;
-use super::{Lab, LabError, command_line};
+use super::tool::command_line;
 
-/// How often a child is asked whether it has ended.
+/// Interval between two checks whether a child has ended.
 const POLL: Duration = Duration::from_millis(10);
 
-/// A process that this lab started; ended (SIGTERM, after a grace period SIGKILL) and waited for when dropped.
+/// A process that this lab started. A drop ends it (SIGTERM, after a grace period SIGKILL) and
+/// waits for its end.
 #[derive(Debug)]
 pub struct Child {
     process: std::process::Child,
     command: String,
     log: PathBuf,
     /// Keeps the namespaces until the process has ended.
-    _lab: Lab,
+    _owner: Arc<LabOwner>,
 }
 
 impl Child {
-    pub(super) fn spawn(lab: Lab, label: &str, mut command: Command) -> Result<Child, LabError> {
-        let log = lab.directory().join(format!("{label}.log"));
-        // Appended to: a box that is started again under the same label keeps its history.
+    pub(super) fn spawn(
+        owner: Arc<LabOwner>,
+        label: &str,
+        mut command: Command,
+    ) -> Result<Child, LabError> {
+        let log = owner.directory.join(format!("{label}.log"));
+        // Appends: an instance that starts again under the same label keeps its history.
         let output = File::options()
             .create(true)
             .append(true)
@@ -40,34 +48,35 @@ impl Child {
             package: "iproute2",
             source,
         })?;
-        let child = Child { process, command: command_line(&command), log, _lab: lab.clone() };
-        lab.0.journal.lock().child(child.pid())?;
+        let child = Child { process, command: command_line(&command), log, _owner: owner.clone() };
+        owner.journal.lock().child(child.pid())?;
         Ok(child)
     }
 
-    /// Process id; of the program itself, since `ip netns exec` turns into it.
+    /// Returns the process id. `ip netns exec` replaces itself by the program, so the id is that of
+    /// the program.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// The command line that was started.
+    /// Returns the command line.
     pub fn command(&self) -> &str {
         &self.command
     }
 
-    /// Where its output goes.
+    /// Returns the path of the file that holds the output.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
 
-    /// Everything that it has printed so far.
+    /// Returns the whole output so far.
     pub fn log(&self) -> String {
         fs::read(&self.log)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// The last lines that it has printed.
+    /// Returns the last lines of the output.
     pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<_> = log.lines().collect();
@@ -79,7 +88,7 @@ impl Child {
     /// # Errors
     /// The process has ended.
     pub fn signal(&mut self, signal: Signal) -> io::Result<()> {
-        // As long as it has not been waited for, nobody else can get its pid.
+        // Until the process has been waited for, no other process can get its pid.
         if self.ended()?.is_some() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -90,18 +99,18 @@ impl Child {
         Ok(kill_process(pid, signal)?)
     }
 
-    /// Its exit status, if it has ended.
+    /// Returns the exit status if the process has ended.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The process cannot be waited for.
     pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.process.try_wait()
     }
 
-    /// Waits for its end; `None` when it still runs after `limit`.
+    /// Waits for the end of the process. Returns `None` if the process still runs after `limit`.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The process cannot be waited for.
     pub fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + limit;
         loop {
@@ -112,10 +121,10 @@ impl Child {
         }
     }
 
-    /// SIGTERM, and SIGKILL if that is not heeded within a grace period; waits for the end.
+    /// Sends SIGTERM, and SIGKILL if the process runs on after a grace period. Waits for the end.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The process cannot be waited for.
     pub fn terminate(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.ended()? {
             return Ok(status);
@@ -127,10 +136,10 @@ impl Child {
         }
     }
 
-    /// SIGKILL; waits for the end.
+    /// Sends SIGKILL and waits for the end.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// The process cannot be waited for.
     pub fn kill(&mut self) -> io::Result<ExitStatus> {
         self.process.kill()?;
         self.process.wait()

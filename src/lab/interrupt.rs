@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as an ordinary return path, so that everything is cleaned up by its owner.
+//! Turns Ctrl-C and SIGTERM into a return value, so that owners clean up in order.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that asks the program to end arrived.
+/// The arrival of a signal that asks the program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted by signal {number}")]
 pub struct Interrupted {
@@ -16,7 +16,7 @@ pub struct Interrupted {
     pub number: u8,
 }
 
-/// Remembers the first signal that asks the program to end; a cheap handle.
+/// Stores the first signal that asks the program to end. A clone is a handle to the same store.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt(Arc<SignalState>);
 
@@ -27,10 +27,10 @@ struct SignalState {
 }
 
 impl Interrupt {
-    /// From now on SIGINT, SIGTERM and SIGHUP do not end the process but are remembered here.
+    /// Makes SIGINT, SIGTERM and SIGHUP arrive here. They no longer end the process.
     ///
     /// # Errors
-    /// The handlers cannot be installed or the thread not be started.
+    /// The handlers cannot be installed, or the thread cannot be started.
     pub fn listen() -> io::Result<Interrupt> {
         let interrupt = Interrupt::default();
         let remembered = interrupt.clone();
@@ -54,7 +54,7 @@ impl Interrupt {
     }
 
     fn note(&self, kind: SignalKind) {
-        // Signal numbers that are listened for are below 16.
+        // The numbers of these signals are below 16.
         let number = u8::try_from(kind.as_raw_value()).unwrap_or(u8::MAX);
         self.0.first.lock().get_or_insert(Interrupted { number });
         self.0.arrived.notify_all();
@@ -66,7 +66,7 @@ impl Interrupt {
         self.0.first.lock().map_or(Ok(()), Err)
     }
 
-    /// Waits for `time`, less if a signal arrives.
+    /// Waits for `time`, or until a signal arrives.
     ///
     /// # Errors
     /// [`Interrupted`] if a signal has arrived.

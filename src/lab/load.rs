@@ -1,4 +1,4 @@
-//! Clients that download over the lines while the goodput is measured.
+//! Clients that download over the uplinks while the goodput is measured.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -12,42 +12,42 @@ use super::http::{Connection, Pattern, connect};
 use super::interrupt::{Interrupt, Interrupted};
 use super::{LabError, Namespace, QUEUE_BYTES};
 
-/// Connections at one time on each line.
+/// Concurrent connections on each uplink.
 pub const CONNECTIONS: usize = 12;
 
-/// Receive buffer of a client's connection, in bytes; TCP offers less than that as its window. So all connections of
-/// a line together have less under way than its queue holds ([`QUEUE_BYTES`]): the line is always busy and never
-/// loses a packet, which makes a short measurement exact.
+/// Receive buffer of a client's connection, in bytes. The TCP window is smaller. All connections of
+/// an uplink together therefore have less in flight than its queue holds ([`QUEUE_BYTES`]). The
+/// uplink is always busy and never drops a packet, so that a short measurement is exact.
 const RECEIVE_BUFFER: u64 = 64 * 1024;
 
 const _: () = assert!(CONNECTIONS as u64 * RECEIVE_BUFFER < QUEUE_BYTES);
 
-/// Time before measuring begins: TCP has filled the line and the shaper's bucket is empty.
+/// Time before the measurement: TCP fills the uplink, and the shaper's bucket empties.
 const WARM_UP: Duration = Duration::from_millis(1500);
 
-/// Time after measuring for queues to drain, so that the next measurement begins with idle lines.
+/// Time after the measurement: queues drain, so that the next measurement begins with idle uplinks.
 const DRAIN: Duration = Duration::from_millis(300);
 
-/// How long a connection may take to open, or be silent.
+/// Longest time for opening a connection, and longest silence on one.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a measurement failed.
+/// The reason why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A thread could not be moved into the clients' namespace.
+    /// A thread could not enter the clients' namespace.
     #[error(transparent)]
     Lab(#[from] LabError),
-    /// A client could not connect, or a download broke off.
+    /// A client could not connect, or a download ended early.
     #[error("the download from {target} by client {client} failed")]
     Download {
         /// Published endpoint.
         target: SocketAddrV4,
         /// Address of the client.
         client: Ipv4Addr,
-        /// Why.
+        /// Cause.
         source: io::Error,
     },
-    /// The bytes that arrived were not those that were sent.
+    /// The received bytes differ from those sent.
     #[error("the download from {target} by client {client} was corrupted")]
     Corrupted {
         /// Published endpoint.
@@ -55,13 +55,14 @@ pub enum LoadError {
         /// Address of the client.
         client: Ipv4Addr,
     },
-    /// A signal came first.
+    /// A signal arrived first.
     #[error(transparent)]
     Interrupted(#[from] Interrupted),
 }
 
-/// Downloads from every target at once and returns the goodput of each in Mbit/s (10^6 bits): bytes of body that
-/// the clients have read within a window of `window`, every byte compared with what was sent.
+/// Downloads from every target at once and returns the goodput of each in Mbit/s (10^6 bits).
+/// Counts the bytes of body that the clients read within `window`, and compares every byte with the
+/// byte sent.
 ///
 /// Each target gets [`CONNECTIONS`] connections, from the client addresses in turn.
 ///
@@ -75,7 +76,8 @@ pub fn measure(
     interrupt: &Interrupt,
 ) -> Result<Vec<f64>, LoadError> {
     namespace.sysctl("net/ipv4/tcp_rmem", &format!("4096 {RECEIVE_BUFFER} {RECEIVE_BUFFER}"))?;
-    // All connect before the first begins: a SYN behind a full queue would delay the rest.
+    // Every connection opens before the first download begins: a SYN behind a full queue would
+    // delay the others.
     let mut connections = Vec::new();
     for (uplink, target) in targets.iter().enumerate() {
         for client in clients.iter().cycle().take(CONNECTIONS) {
@@ -111,7 +113,7 @@ fn mbit(bytes: u64, time: Duration) -> f64 {
     bytes as f64 * 8.0 / 1e6 / time.as_secs_f64()
 }
 
-/// Asks `target` from one client address which address it sees.
+/// Asks `target` from one client address which source address it sees.
 ///
 /// # Errors
 /// The connection failed, or the answer is no address.
@@ -137,7 +139,7 @@ fn open(
         .map_err(|source| LoadError::Download { target, client, source })
 }
 
-/// An endless download on a thread of its own; ends when dropped.
+/// An endless download on a thread of its own. A drop ends the download.
 struct Download {
     uplink: usize,
     client: Ipv4Addr,
@@ -170,11 +172,11 @@ impl Download {
     }
 
     fn received(&self) -> u64 {
-        // Relaxed: a figure on its own.
+        // Relaxed: no other value depends on this count.
         self.shared.received.load(Ordering::Relaxed)
     }
 
-    /// Ends the download and says how it went.
+    /// Ends the download and returns its result.
     fn finish(mut self) -> Result<(), LoadError> {
         let (client, target) = (self.client, self.target);
         match self.stop() {
@@ -189,7 +191,7 @@ impl Download {
     }
 
     fn stop(&mut self) -> Option<io::Result<u16>> {
-        // Relaxed: the thread only has to see it soon; joining it orders the rest.
+        // Relaxed: the thread needs to see the flag soon; the join orders everything else.
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread
             .take()
@@ -199,7 +201,8 @@ impl Download {
 
 impl Drop for Download {
     fn drop(&mut self) {
-        // Relaxed: as in stop. Not joined: while a panic unwinds, a second one would abort; the thread ends by itself.
+        // Relaxed: as in stop. Not joined: during a panic, a second panic would abort. The thread
+        // ends by itself.
         self.shared.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -1,10 +1,12 @@
-//! The journal of a lab, and the removal of what a killed lab left behind.
+//! The journal of a lab, and the removal of what a killed lab has left.
 //!
-//! Every lab keeps one file, `/run/natbox/lab-STEM.json`, one JSON object a line: first its owner (pid and start
-//! time), then every namespace *before* it is made and every child process once it runs. The owner holds a lock
-//! (flock) on the file for as long as it lives and the kernel releases it even after `kill -9`, so a journal that
-//! can be locked belongs to nobody. The sweep ends the children listed there (pid and start time must both match: a
-//! pid may have been given to somebody else) and deletes the namespaces and the directory, and then the file.
+//! Every lab keeps one file, `/run/natbox/lab-STEM.json`, with one JSON object per line. The first
+//! line is the owner (pid and start time). An entry for each namespace follows *before* the
+//! namespace is made, and an entry for each child process once it runs. The owner holds a lock
+//! (flock) on the file. The kernel releases the lock when the owner ends, even after `kill -9`. A
+//! journal that can be locked therefore has no owner. The sweep ends the listed children, then
+//! deletes the namespaces, the directory and the file. Pid and start time of a child must both
+//! match, because the kernel may have given the pid to another process.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -16,15 +18,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{LabError, NETNS_DIRECTORY, run_tool};
+use super::error::LabError;
+use super::tool::run_tool;
 
-/// Where journals and lab directories live; gone after a reboot, as are the namespaces.
+/// Directory in which `ip netns add` shows namespaces.
+pub(super) const NETNS_DIRECTORY: &str = "/run/netns";
+
+/// Directory of journals and lab directories. A reboot empties it, and removes the namespaces.
 const DIRECTORY: &str = "/run/natbox";
 
-/// How long a process may take to end after SIGTERM before it is killed.
+/// Time that a process may take to end after SIGTERM before SIGKILL follows.
 pub(super) const GRACE: Duration = Duration::from_secs(3);
 
-/// The lab directory that belongs to a journal.
+/// Returns the lab directory that belongs to a journal.
 pub(super) fn directory_of(stem: &str) -> PathBuf {
     Path::new(DIRECTORY).join(stem)
 }
@@ -38,16 +44,17 @@ enum Entry {
     Child(Process),
 }
 
-/// A process that cannot be mistaken for a later one with the same pid.
+/// A process, distinct from a later one with the same pid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Process {
     pid: u32,
-    /// Clock ticks after boot (`/proc/PID/stat`, field 22).
+    /// Start time in clock ticks after boot (`/proc/PID/stat`, field 22).
     start: u64,
 }
 
 impl Process {
-    /// A kill is on its way to it, or it has begun to end: then its memory goes first.
+    /// Returns whether a SIGKILL is pending or the process has begun to end. A process that ends
+    /// frees its memory first.
     fn is_dying(self) -> bool {
         let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid)) else {
             return true;
@@ -61,18 +68,21 @@ impl Process {
         killed("SigPnd:") || killed("ShdPnd:") || field("VmRSS:").is_none()
     }
 
-    /// `None`: there is no such process.
+    /// Returns the process with this pid, or `None` if there is none.
     fn of(pid: u32) -> Option<Process> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name in parentheses may itself hold spaces and parentheses; field 3 follows the last one.
+        // The name in parentheses may itself hold spaces and parentheses. Field 3 follows the last
+        // one.
         let fields = stat.rsplit_once(") ")?.1;
         Some(Process { pid, start: fields.split(' ').nth(22 - 3)?.parse().ok()? })
     }
 
-    /// SIGTERM, then after [`GRACE`] SIGKILL, if the process is still the same; waits until it has ended.
+    /// Sends SIGTERM, then after [`GRACE`] SIGKILL, if the process is still the same. Waits for the
+    /// end.
     fn end(self) {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
-        // The descriptor first, the comparison second: from here on the pid cannot change hands unnoticed.
+        // The descriptor comes first and the comparison second: from here on a reused pid cannot go
+        // unnoticed.
         let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
         if Process::of(self.pid) != Some(self) {
             return;
@@ -91,27 +101,28 @@ impl Process {
     }
 }
 
-/// A lab's own journal, locked.
+/// The locked journal of a running lab.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct LabJournal {
     path: PathBuf,
     file: File,
 }
 
-impl Journal {
+impl LabJournal {
     /// Makes, locks and opens the journal of a new lab.
-    pub(super) fn create(stem: &str) -> Result<Journal, LabError> {
+    pub(super) fn create(stem: &str) -> Result<LabJournal, LabError> {
         Self::create_in(Path::new(DIRECTORY), stem)
     }
 
-    fn create_in(directory: &Path, stem: &str) -> Result<Journal, LabError> {
+    fn create_in(directory: &Path, stem: &str) -> Result<LabJournal, LabError> {
         fs::create_dir_all(directory).map_err(LabError::file("make", directory))?;
         let path = directory.join(format!("lab-{stem}.json"));
-        // Locked under a name that no sweep looks for, then renamed: no moment at which it seems abandoned.
+        // The file is locked under a name that no sweep looks for, and then renamed. The journal is
+        // locked from the moment at which a sweep can find it.
         let draft = directory.join(format!(".lab-{stem}.new"));
         let file = File::create(&draft).map_err(LabError::file("make", &draft))?;
         file.try_lock().map_err(|error| LabError::file("lock", &draft)(error.into()))?;
-        let mut journal = Journal { path, file };
+        let mut journal = LabJournal { path, file };
         let pid = std::process::id();
         journal.write(&Entry::Owner(Process::of(pid).unwrap_or(Process { pid, start: 0 })))?;
         fs::rename(&draft, &journal.path).map_err(LabError::file("make", &journal.path))?;
@@ -123,7 +134,7 @@ impl Journal {
     }
 
     pub(super) fn child(&mut self, pid: u32) -> Result<(), LabError> {
-        // A child that has ended already needs no entry.
+        // A child that has already ended needs no entry.
         Process::of(pid).map_or(Ok(()), |process| self.write(&Entry::Child(process)))
     }
 
@@ -139,10 +150,11 @@ impl Journal {
     }
 }
 
-/// Removes what labs left whose owner no longer lives.
+/// Removes the remains of labs whose owners have ended.
 ///
 /// # Errors
-/// The journals cannot be listed. A single one that cannot be read or cleaned is left for the next sweep.
+/// The journals cannot be listed. A single journal that cannot be read or swept remains for the
+/// next sweep.
 pub(super) fn sweep() -> Result<(), LabError> {
     sweep_in(Path::new(DIRECTORY))
 }
@@ -160,7 +172,7 @@ fn sweep_in(directory: &Path) -> Result<(), LabError> {
     Ok(())
 }
 
-/// The stem in `lab-STEM.json`.
+/// Returns the stem of `lab-STEM.json`.
 fn stem_of(file_name: &str) -> Option<&str> {
     let stem = file_name.strip_prefix("lab-")?.strip_suffix(".json")?;
     (!stem.is_empty() && !stem.contains('/')).then_some(stem)
@@ -172,7 +184,8 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            // Killed a moment ago: the kernel takes its time over a large process, and lets its locks go at the end.
+            // The owner was killed a moment ago. The kernel takes time over a large process and
+            // releases locks last.
             Err(TryLockError::WouldBlock) if started.elapsed() < GRACE && is_dying(journal) => {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -183,7 +196,7 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     if file.read_to_string(&mut text).is_err() {
         return;
     }
-    // A line torn by the kill describes what was not made yet.
+    // A line torn by the kill describes an object that was not made yet.
     let entries = || text.lines().filter_map(|line| serde_json::from_str::<Entry>(line).ok());
     for entry in entries() {
         if let Entry::Child(process) = entry {
@@ -192,11 +205,12 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     }
     for entry in entries() {
         match entry {
-            // The name must be one that this lab could have made: a spoilt journal deletes nothing of others.
+            // The name must be one that this lab could have made, so that a damaged journal deletes
+            // nothing of others.
             Entry::Namespace(name)
                 if name.strip_prefix(stem).is_some_and(|role| role.starts_with('-')) =>
             {
-                // Whom the owner had started and not yet noted when it was killed.
+                // Children that the owner had started but not recorded when it was killed.
                 processes_in(&name).into_iter().for_each(Process::end);
                 delete_namespace(&name);
             }
@@ -207,7 +221,7 @@ fn sweep_one(journal: &Path, directory: &Path, stem: &str) {
     let _ = fs::remove_file(journal);
 }
 
-/// Whether the owner of a journal has been killed and is not quite gone.
+/// Returns whether the owner of a journal has been killed and is still ending.
 fn is_dying(journal: &Path) -> bool {
     let text = fs::read_to_string(journal).unwrap_or_default();
     let owner = text.lines().next().and_then(|line| serde_json::from_str(line).ok());
@@ -215,7 +229,7 @@ fn is_dying(journal: &Path) -> bool {
     Process::of(owner.pid) != Some(owner) || owner.is_dying()
 }
 
-/// Who runs in a namespace.
+/// Returns the processes that run in a namespace.
 fn processes_in(name: &str) -> Vec<Process> {
     let Ok(output) = run_tool(Command::new("ip").args(["netns", "pids", name])) else {
         return Vec::new();
@@ -224,10 +238,10 @@ fn processes_in(name: &str) -> Vec<Process> {
     text.lines().filter_map(|line| Process::of(line.trim().parse().ok()?)).collect()
 }
 
-/// Deletes a namespace if it is there.
+/// Deletes a namespace if it exists.
 pub(super) fn delete_namespace(name: &str) {
     if Path::new(NETNS_DIRECTORY).join(name).exists() {
-        // Nothing better can be done about a failure while cleaning up; the next sweep has no journal to try again.
+        // A failure cannot be handled here: the next sweep has no journal from which to retry.
         let _ = run_tool(Command::new("ip").args(["netns", "delete", name]));
     }
 }
@@ -241,7 +255,7 @@ mod tests {
     #[test]
     fn a_journal_in_use_is_not_swept_and_an_abandoned_one_is() {
         let run = tempfile::tempdir().unwrap();
-        let mut journal = Journal::create_in(run.path(), "x-1-0").unwrap();
+        let mut journal = LabJournal::create_in(run.path(), "x-1-0").unwrap();
         journal.namespace("x-1-0-never-made").unwrap();
         fs::create_dir(run.path().join("x-1-0")).unwrap();
         fs::write(run.path().join("unrelated.json"), "{}").unwrap();
@@ -261,7 +275,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         let sleeper = || Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
         let (mut recorded, mut stranger) = (sleeper(), sleeper());
-        let mut journal = Journal::create_in(run.path(), "x-2-0").unwrap();
+        let mut journal = LabJournal::create_in(run.path(), "x-2-0").unwrap();
         journal.child(recorded.id()).unwrap();
         let same_pid = Process { start: 1, ..Process::of(stranger.id()).unwrap() };
         journal.write(&Entry::Child(same_pid)).unwrap();

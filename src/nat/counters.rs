@@ -1,9 +1,9 @@
-//! Counters of one worker: plain integers, published by the engine once per batch.
+//! Counters of one worker: plain integers that the engine publishes once per batch.
 
 use crate::nat::verdict::DropReason;
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $field:ident,)+) => {
-        /// What a worker has counted since it started.
+        /// Counts of one worker since it started.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $field: u64,)+
@@ -14,15 +14,17 @@ macro_rules! counters {
         impl Counters {
             /// Names of the counters, in the order of [`Self::values`], without the drops.
             pub const NAMES: &[&str] = &[$(stringify!($field)),+];
-            /// How many numbers [`Self::values`] gives.
+            /// One sentence for each of [`Self::NAMES`], for the generated reference.
+            pub const EXPLANATIONS: &[&str] = &[$(concat!($($doc),+)),+];
+            /// Length of [`Self::values`].
             pub const COUNT: usize = Self::NAMES.len() + DropReason::ALL.len();
 
-            /// All numbers: the counters, then the drops by number of their reason.
+            /// Lists the counters, then the drops in the order of their reasons.
             pub fn values(&self) -> impl Iterator<Item = u64> {
                 [$(self.$field),+].into_iter().chain(self.drops.0)
             }
 
-            /// The inverse of [`Self::values`]; missing numbers are zero.
+            /// Reverses [`Self::values`]. Missing numbers are zero.
             pub fn from_values(mut values: impl Iterator<Item = u64>) -> Self {
                 Self {
                     $($field: values.next().unwrap_or(0),)+
@@ -41,41 +43,43 @@ macro_rules! counters {
 counters! {
     /// Packets read from the device; a super-packet is one.
     packets_in,
-    /// Their bytes, IP header included.
+    /// Bytes of the packets read, IP header included.
     bytes_in,
     /// Packets written to the device.
     packets_out,
-    /// Their bytes.
+    /// Bytes of the packets written, IP header included.
     bytes_out,
     /// Packets translated towards the inside.
     translated_inbound,
     /// Packets translated towards the outside.
     translated_outbound,
-    /// Packets of static forwards translated without a session, because the table was full or the packet opens none.
+    /// Packets of static forwards translated without a session: the table was full, or the packet
+    /// opens none.
     forwarded_stateless,
-    /// Packets passed untranslated to and from destinations that are exempt, ICMP errors about them included.
+    /// Packets passed untranslated by a `no_nat` rule, ICMP errors about such packets included.
     bypassed,
-    /// Packets handed back to the host untouched.
+    /// Packets passed to the host untouched.
     passed_to_host,
-    /// ICMP answers written by the box itself.
+    /// ICMP errors that natbox itself sent.
     icmp_errors_sent,
-    /// ICMP answers not written, because their receivers had got many already.
+    /// ICMP errors that natbox did not send because of `limits.icmp_errors_per_host`.
     icmp_errors_rate_limited,
-    /// Resets and ICMP errors by which inside hosts were told that their line has failed.
+    /// TCP resets and ICMP errors sent to inside hosts because their uplink failed or lost its
+    /// address.
     failover_notifications,
-    /// ICMP errors translated.
+    /// ICMP errors translated, in either direction.
     icmp_errors_translated,
-    /// Sessions added.
+    /// Sessions opened.
     sessions_created,
-    /// Sessions that ended by their timeout.
+    /// Sessions that ended by their idle timeout.
     sessions_expired,
     /// Sessions ended early to make room in a full table.
     sessions_evicted,
-    /// Batches that held at least one packet.
+    /// Batches with at least one packet.
     batches,
 }
 
-/// Dropped packets by reason.
+/// Numbers of dropped packets by reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drops([u64; DropReason::ALL.len()]);
 
@@ -86,18 +90,18 @@ impl Default for Drops {
 }
 
 impl Drops {
-    /// Counts packets dropped.
+    /// Adds dropped packets to a reason.
     #[inline]
     pub fn count(&mut self, reason: DropReason, packets: u64) {
         self.0[reason as usize] += packets;
     }
 
-    /// How many were dropped for this reason.
+    /// Number of packets dropped for this reason.
     pub fn of(&self, reason: DropReason) -> u64 {
         self.0[reason as usize]
     }
 
-    /// All reasons with their counts.
+    /// Lists all reasons with their counts.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.iter().map(|reason| (*reason, self.of(*reason)))
     }

@@ -33,10 +33,12 @@
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
+mod context;
 mod counters;
 mod fragments;
 mod mapping;
 mod policy;
+mod seed;
 mod state;
 mod table;
 mod tracking;
@@ -44,21 +46,29 @@ mod translate;
 mod translator;
 mod verdict;
 
+pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
-pub use policy::settings::{
-    EndpointDependence, ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule,
-    OutboundRule, Settings, Timeouts, Uplink,
+pub use policy::limits::{EndpointDependence, Limits, Timeouts};
+pub use policy::port_range::PortRange;
+pub use policy::rules::{
+    ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule, OutboundRule, Policy,
+    Uplink,
 };
+pub use seed::Seed;
 pub use state::uplink_states::AdmitNew;
-pub use table::key::{Key, KeyHash};
+pub use table::hash::KeyHash;
+pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
-pub use table::{EndedSession, InsertError, Lookup, Match, SessionId, SessionInfo, Table};
+pub use table::{
+    EndReason, EndedSession, EndpointFilter, Filter, InsertError, Lookup, Match, Page,
+    PolicyCondition, SessionId, SessionInfo, Table, TableCursor,
+};
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::Segment;
-pub use translate::fast_path::Packet;
-pub use translate::teardown::{TableCursor, TeardownScope};
-pub use translator::{Translator, WorkerContext};
+pub use translate::policy_change::Transition;
+pub use translate::sessions::{EndedSlice, NoSuchSession};
+pub use translator::Translator;
 pub use verdict::{DropReason, Verdict};

@@ -5,22 +5,21 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-
-use crate::nat::counters::Counters;
+use crate::nat::context::WorkerContext;
 use crate::nat::fragments::identification::Identifications;
 use crate::nat::fragments::store::Fragments;
 use crate::nat::mapping::events::MappingEvents;
 use crate::nat::mapping::host_limits::HostLimiter;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::{ExternalAddress, Forward, ForwardProtocol, Settings, Uplink};
+use crate::nat::policy::limits::Limits;
+use crate::nat::policy::rules::{ExternalAddress, Forward, ForwardProtocol, Policy, Uplink};
+use crate::nat::seed::{Secrets, Seed, WorkerSeed};
 use crate::nat::state::delayed_rejects::DelayedRejects;
 use crate::nat::state::icmp_errors::IcmpErrorLimiter;
 use crate::nat::state::notifications::NotificationQueue;
 use crate::nat::state::uplink_states::UplinkStates;
-use crate::nat::table::{EndedSession, Table};
+use crate::nat::table::Table;
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::time::{Span, Tick};
@@ -37,13 +36,15 @@ pub struct Translator {
     pub(super) icmp_errors: Arc<IcmpErrorLimiter>,
     pub(super) delayed_rejects: Arc<DelayedRejects>,
     pub(super) notifications: Arc<NotificationQueue>,
-    pub(super) settings: Settings,
+    pub(super) limits: Arc<Limits>,
+    pub(super) policy: Policy,
     pub(super) forwards: Forwards,
     pub(super) externals: HashMap<Ipv4Addr, External>,
     /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
     pub(super) dynamic: Box<[Box<[Ipv4Addr]>]>,
     /// Secret that spreads inside hosts over uplinks and external addresses.
     pub(super) hash_seed: u64,
+    pub(super) worker_seed: WorkerSeed,
 }
 
 /// An external address as the packet path sees it.
@@ -53,67 +54,56 @@ pub(super) struct External {
     pub(super) owned: bool,
 }
 
-/// What a worker brings along: counters, randomness, its number.
-pub struct WorkerContext {
-    /// Its counters.
-    pub counters: Counters,
-    pub(super) worker: usize,
-    pub(super) random: StdRng,
-    pub(super) ended: Vec<EndedSession>,
-    /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
-    pub outbox: Vec<Box<[u8]>>,
-    pub(super) last_sweep: Tick,
-}
-
 impl Translator {
-    /// A translator with room for `settings.sessions`, for this many workers.
+    /// Makes a translator with an empty session table of `limits.sessions` records, for `workers` workers.
+    ///
+    /// All randomness comes from `seed`. Two translators with one seed, the same limits and the same policy give the
+    /// same output for the same packets at the same times.
     ///
     /// # Errors
-    /// When the memory for the sessions cannot be mapped.
-    pub fn new(settings: Settings, workers: usize, now: Tick) -> io::Result<Self> {
-        // From the system's random source: outsiders must not foresee buckets or ports (RFC 6056).
-        let mut random = rand::rng();
-        let secret = std::array::from_fn(|_| random.random());
+    /// The memory of the session table cannot be mapped.
+    pub fn new(
+        limits: Limits,
+        policy: Policy,
+        workers: usize,
+        seed: Seed,
+        now: Tick,
+    ) -> io::Result<Self> {
+        let secrets = Secrets::of(seed);
+        let maps = secrets.maps;
         let idle_timeouts =
-            IdleTimeouts::new(&settings.timeouts).with_inbound_refresh(settings.inbound_refresh);
-        let table = Table::new(settings.sessions, workers, idle_timeouts, secret, now)?;
-        let forwards = Forwards::new(&settings);
+            IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh);
+        let table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        let forwards = Forwards::new(&policy.forwards);
+        let hosts = HostLimiter::new(limits.sessions_per_host, limits.new_sessions_per_host, maps);
+        let fragments = Fragments::new(limits.fragments, limits.timeouts.fragment, maps);
+        let icmp_errors =
+            IcmpErrorLimiter::new(limits.icmp_errors_per_host, secrets.icmp_errors, now);
         Ok(Self {
             table: Arc::new(table),
-            mappings: Arc::new(Mappings::new(&settings, &forwards)),
-            hosts: Arc::new(HostLimiter::new(
-                settings.sessions_per_host,
-                settings.new_sessions_per_host,
-            )),
-            fragments: Arc::new(Fragments::new(settings.fragments, settings.timeouts.fragment)),
-            identifications: Arc::new(Identifications::new()),
-            uplink_states: Arc::new(UplinkStates::new(&settings)),
-            icmp_errors: Arc::new(IcmpErrorLimiter::new(settings.icmp_errors_per_host, now)),
+            mappings: Arc::new(Mappings::new(&limits, &policy, &forwards, maps)),
+            hosts: Arc::new(hosts),
+            fragments: Arc::new(fragments),
+            identifications: Arc::new(Identifications::new(secrets.identifications)),
+            uplink_states: Arc::new(UplinkStates::new(&policy)),
+            icmp_errors: Arc::new(icmp_errors),
             delayed_rejects: Arc::default(),
             notifications: Arc::default(),
-            externals: externals(&settings),
-            dynamic: dynamic_addresses(&settings),
-            hash_seed: random.random(),
+            externals: externals(&policy),
+            dynamic: dynamic_addresses(&policy),
+            hash_seed: secrets.hosts,
+            worker_seed: secrets.workers,
             forwards,
-            settings,
+            limits: Arc::new(limits),
+            policy,
         })
     }
 
-    /// The lane of a worker.
+    /// Makes the context of a worker. Each worker of a translator has a number of its own, counted from 0.
+    ///
+    /// The translator's seed and the number determine the worker's random choices.
     pub fn worker(&self, worker: usize) -> WorkerContext {
-        self.worker_with_rng(worker, StdRng::from_rng(&mut rand::rng()))
-    }
-
-    /// The lane of a worker with a given source of randomness, for tests and benches.
-    pub fn worker_with_rng(&self, worker: usize, random: StdRng) -> WorkerContext {
-        WorkerContext {
-            counters: Counters::default(),
-            worker,
-            random,
-            ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
-            outbox: Vec::new(),
-            last_sweep: Tick(0),
-        }
+        WorkerContext::new(worker, self.worker_seed.rng(worker), EXPIRY_BUDGET as usize)
     }
 
     /// The session table, for batched look-ups and listings.
@@ -142,38 +132,43 @@ impl Translator {
         self.mappings.len()
     }
 
-    /// What the box was told.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+    /// What is fixed since the start.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
-    pub fn expire(&self, lane: &mut WorkerContext, now: Tick) -> bool {
+    /// The rules that apply now.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Takes a slice of the expiry work of a context's pool. True when nothing more is due.
+    pub(super) fn expire(&self, context: &mut WorkerContext, now: Tick) -> bool {
         // What has no wheel of its own is swept now and then; one worker does it for all.
-        if lane.worker == 0 && now.since(lane.last_sweep) >= SWEEP_INTERVAL {
-            lane.last_sweep = now;
-            self.expire_fragments(lane, now);
+        if context.worker == 0 && now.since(context.last_sweep) >= SWEEP_INTERVAL {
+            context.last_sweep = now;
+            self.expire_fragments(context, now);
             self.mappings.expire_pinholes(now);
             self.hosts.prune_idle(now);
         }
-        self.send_due(lane, now);
-        self.send_notifications(lane);
-        let mut ended = std::mem::take(&mut lane.ended);
-        let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
-        lane.counters.sessions_expired += ended.len() as u64;
+        self.send_due(context, now);
+        self.send_notifications(context);
+        let mut ended = std::mem::take(&mut context.ended);
+        let done = self.table.expire(context.worker, now, EXPIRY_BUDGET, &mut ended);
+        context.counters.sessions_expired += ended.len() as u64;
         for session in ended.drain(..) {
             self.release(&session, now);
         }
-        lane.ended = ended;
+        context.ended = ended;
         done
     }
 
     /// Whether nothing here waits for its time to come.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         // SYNs that other workers take are answered late by the first one, which must not sleep over them.
         self.table.is_empty()
             && self.delayed_rejects.is_empty()
-            && !self.settings.delayed_reject
+            && !self.policy.delayed_reject
             && self.notifications.is_empty()
     }
 
@@ -184,7 +179,11 @@ impl Translator {
 
     /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
     /// when the address is its own.
-    pub fn untranslated_verdict(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
+    pub(super) fn untranslated_verdict(
+        &self,
+        destination: Ipv4Addr,
+        reason: DropReason,
+    ) -> Verdict {
         match self.external(destination) {
             Some(External { owned: true, .. }) => Verdict::PassToHost,
             Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
@@ -196,7 +195,7 @@ impl Translator {
     }
 
     pub(super) fn is_inside(&self, address: Ipv4Addr) -> bool {
-        self.settings.inside.iter().any(|prefix| prefix.contains(&address))
+        self.limits.inside.iter().any(|prefix| prefix.contains(&address))
     }
 
     /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
@@ -219,7 +218,7 @@ impl Translator {
     ) -> impl Iterator<Item = Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
         let own = self.external_address(uplink, host);
-        let others = if self.settings.paired_soft { &addresses[..] } else { &[] };
+        let others = if self.limits.paired_soft { &addresses[..] } else { &[] };
         std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
     }
 
@@ -236,41 +235,34 @@ impl Translator {
 }
 
 /// Every external address of the box.
-pub(super) fn externals(settings: &Settings) -> HashMap<Ipv4Addr, External> {
+pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     let of_uplink = |(number, uplink): (usize, &Uplink)| {
         let external = |external: &ExternalAddress| {
             (external.address, External { uplink: number as u8, owned: external.assigned_to_host })
         };
         uplink.addresses.iter().map(external).collect::<Vec<_>>()
     };
-    settings.uplinks.iter().enumerate().flat_map(of_uplink).collect()
+    policy.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
 /// The addresses of each uplink that mappings may use: those of which a forward has not taken every port. All of them when
 /// there is none on any uplink, so that it is said that ports have run out.
-pub(super) fn dynamic_addresses(settings: &Settings) -> Box<[Box<[Ipv4Addr]>]> {
+pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
     let whole = |address: &Ipv4Addr| {
         let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
-        settings.forwards.iter().filter(any).any(|forward| forward.address == *address)
+        policy.forwards.iter().filter(any).any(|forward| forward.address == *address)
     };
     let of_uplinks = |may: &dyn Fn(&Ipv4Addr) -> bool| -> Box<[Box<[Ipv4Addr]>]> {
         let of = |uplink: &Uplink| {
             uplink.addresses.iter().map(|external| external.address).filter(may).collect()
         };
-        settings.uplinks.iter().map(of).collect()
+        policy.uplinks.iter().map(of).collect()
     };
     let dynamic = of_uplinks(&|address| !whole(address));
     if dynamic.iter().all(|addresses| addresses.is_empty()) {
         of_uplinks(&|_| true)
     } else {
         dynamic
-    }
-}
-
-impl WorkerContext {
-    /// A random unprivileged port.
-    pub(super) fn random_unprivileged_port(&mut self) -> u16 {
-        self.random.random_range(1024..=u16::MAX)
     }
 }
 

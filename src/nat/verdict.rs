@@ -1,26 +1,28 @@
-//! What became of a packet, and why: the one list of drop reasons for counters, logs and the admin socket.
+//! The outcome of a packet, and the one list of drop reasons for counters, logs and the admin
+//! socket.
 
 use crate::packet::Malformed;
 
-/// What the engine does with a packet.
+/// Tells the engine what to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Send it; it was rewritten in place.
+    /// Send the packet, which was rewritten in place.
     Translated,
-    /// Send it as it came: it belongs to the host itself.
+    /// Send the packet unchanged: it belongs to the host itself.
     PassToHost,
-    /// Send what now stands in its buffer, this many bytes: an ICMP answer to its sender. The packet itself is
-    /// dropped for the reason given.
+    /// Send this many bytes of the packet's buffer, which now holds an ICMP error to the sender.
+    /// The packet itself is dropped for the reason given.
     Answer(usize, DropReason),
-    /// Nothing for now: a piece of a datagram that waits for its first piece.
+    /// Send nothing yet: the packet is a fragment that waits for the first fragment of its
+    /// datagram.
     Held,
-    /// Drop it.
+    /// Drop the packet.
     Drop(DropReason),
 }
 
 macro_rules! drop_reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
-        /// Why a packet was dropped. Names are stable: counters and listings show them.
+        /// Cause of a drop. The names are stable: counters and listings show them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum DropReason {
@@ -28,7 +30,7 @@ macro_rules! drop_reasons {
         }
 
         impl DropReason {
-            /// Every reason, in order of its number.
+            /// Every reason, in the order of its number.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// The name that counters and listings show.
@@ -49,7 +51,7 @@ macro_rules! drop_reasons {
 }
 
 impl DropReason {
-    /// Whether something ran out that the operator can give more of: a person should know (RFC 6888 REQ-11).
+    /// True when a resource is exhausted that the operator can provide more of (RFC 6888 REQ-11).
     pub const fn is_shortage(self) -> bool {
         matches!(
             self,
@@ -59,69 +61,76 @@ impl DropReason {
 }
 
 drop_reasons! {
-    /// Not an IPv4 packet at all: empty, too short, or of another version.
+    /// The packet is not IPv4: empty, too short, or of another version.
     NotIpv4 => "not-ipv4",
-    /// An IPv6 packet; this box translates IPv4.
+    /// The packet is IPv6. natbox translates IPv4 only.
     Ipv6 => "ipv6",
-    /// The IPv4 header is inconsistent: its length, the total length or an option (RFC 1812 section 5.2.2).
+    /// The IPv4 header is inconsistent: its length, the total length or an option (RFC 1812 section
+    /// 5.2.2).
     BadIpHeader => "bad-ip-header",
     /// The IPv4 header checksum is wrong (RFC 1812 section 5.2.2).
     BadIpChecksum => "bad-ip-checksum",
-    /// The packet asks for source routing (RFC 7126 section 4.3).
+    /// The packet carries a source-route option (RFC 7126 section 4.3).
     SourceRoute => "source-route",
     /// The TCP, UDP or ICMP header is cut short or inconsistent.
     BadTransportHeader => "bad-transport-header",
-    /// An ICMP error whose checksum, quoted header or quote is bad (RFC 5508 REQ-3).
+    /// The ICMP error has a wrong checksum or quotes an invalid packet (RFC 5508 REQ-3).
     BadIcmpError => "bad-icmp-error",
-    /// A fragment of impossible length or place (RFC 1858, RFC 3128).
+    /// The fragment has an impossible length or offset (RFC 1858, RFC 3128).
     BadFragment => "bad-fragment",
-    /// A fragment of a datagram whose pieces overlap, contradict each other or are too many (RFC 1858).
+    /// The fragments of its datagram overlap, contradict each other or exceed the limit (RFC 1858).
     FragmentOverlap => "fragment-overlap",
-    /// A fragment that came before.
+    /// The same fragment arrived before.
     FragmentDuplicate => "fragment-duplicate",
-    /// A fragment that came before its first piece while too many others wait for theirs.
+    /// The fragment arrived before the first fragment of its datagram, and too many others already
+    /// wait.
     FragmentTableFull => "fragment-table-full",
-    /// A fragment whose datagram's first piece never came.
+    /// The first fragment of its datagram did not arrive in time.
     FragmentTimeout => "fragment-timeout",
-    /// Source or destination is no host's address, or the box's own (RFC 1812 section 5.3.7).
+    /// Source or destination cannot be a host's address, or is one of the box's own (RFC 1812
+    /// section 5.3.7).
     Martian => "martian",
-    /// From inside, but its source is not in the inside prefixes.
+    /// The packet came from inside, but its source is not in `inside.prefixes`.
     SourceNotAllowed => "source-not-allowed",
-    /// From inside to outside, and no outbound rule covers its source.
+    /// The packet came from inside, and no rule of `outbound` covers its source and destination.
     NoOutboundRule => "no-outbound-rule",
-    /// To an external address, and neither a forward nor a mapping is there.
+    /// No forward and no mapping exists for the external address and port.
     NoMapping => "no-mapping",
-    /// To a mapping, from a remote endpoint that its filtering does not let in (RFC 4787 section 5).
+    /// The mapping exists, but `nat.filtering` does not admit the remote endpoint (RFC 4787 section
+    /// 5).
     Filtered => "filtered",
-    /// TCP without a session and not a SYN.
+    /// The TCP segment belongs to no session and is not a SYN.
     TcpWithoutSession => "tcp-without-session",
-    /// From a server that is published more than once, and the box does not know where it was asked.
+    /// The server is published on several uplinks, and natbox does not know which one the request
+    /// used.
     UplinkUnknown => "uplink-unknown",
-    /// An ICMP answer that nobody asked for.
+    /// The ICMP reply answers no query of a known session.
     IcmpUnsolicitedReply => "icmp-unsolicited-reply",
-    /// An ICMP error about a packet of no known session (RFC 5508 REQ-4).
+    /// The ICMP error quotes a packet of no known session (RFC 5508 REQ-4).
     IcmpErrorNoSession => "icmp-error-no-session",
-    /// An ICMP error whose addresses do not fit the packet it quotes.
+    /// The addresses of the ICMP error contradict the packet that it quotes.
     IcmpErrorMismatch => "icmp-error-mismatch",
-    /// An ICMP message that is neither query nor error, such as a redirect.
+    /// The ICMP message is neither a query nor an error, such as a redirect.
     UnsupportedIcmp => "unsupported-icmp",
-    /// A protocol without ports, to a remote address that another inside host talks to with it.
+    /// The protocol has no ports, and another inside host already uses it with the same remote
+    /// address.
     AddressConflict => "address-conflict",
-    /// From inside to an external address, and hairpin is off.
+    /// The packet came from inside for an external address, and `nat.hairpin` is off.
     HairpinDisabled => "hairpin-disabled",
-    /// No session record is free.
+    /// The session table is full (`limits.sessions`).
     TableFull => "table-full",
-    /// No port is free on the external address.
+    /// No external port is free for the inside host (`nat.ports`).
     PortsExhausted => "ports-exhausted",
-    /// The inside host has as many sessions as `limits.sessions_per_host` allows.
+    /// The inside host has reached `limits.sessions_per_host`.
     HostSessionLimit => "host-session-limit",
     /// The inside host opens sessions faster than `limits.new_sessions_per_host` allows.
     HostSessionRate => "host-session-rate",
-    /// Longer than the next leg's MTU, with DF set; answered with fragmentation needed (RFC 1191).
+    /// The packet has DF set and exceeds the MTU of the outgoing interface. natbox answers with
+    /// fragmentation needed (RFC 1191).
     MtuExceeded => "mtu-exceeded",
-    /// The virtio header that came with the packet contradicts the packet.
+    /// The virtio-net header contradicts the packet.
     BadVnetHeader => "bad-vnet-header",
-    /// The kernel refused the translated packet.
+    /// The kernel rejected the translated packet when natbox wrote it to the TUN device.
     TunWriteError => "tun-write-error",
 }
 

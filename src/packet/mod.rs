@@ -19,26 +19,25 @@
 //! Invariants: nothing here panics on any bytes; nothing here allocates ([`builder`] does, it is not for the hot
 //! path); network byte order does not leave this module; nothing else of this crate is known here.
 
-mod build;
-pub mod builder;
 mod checksum;
+mod frames;
 mod icmp;
 mod ipv4;
 mod malformed;
-mod options;
+mod offload;
 mod parse;
-#[cfg(test)]
-mod properties;
 mod rewrite;
-mod scrub;
 mod tcp;
+mod tcp_options;
+mod testing;
 mod tuple;
 mod udp;
-mod verify;
 
-pub use build::{IcmpErrorKind, icmp_error};
-pub use icmp::{IcmpError, QueryKind};
+pub use frames::{BATCH, Frame, Frames, MIN_BUFFER, VecFrames};
+pub use icmp::{IcmpError, IcmpErrorKind, QueryKind, icmp_error};
 pub use malformed::Malformed;
+pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use parse::{ChecksumMode, Parsed, Payload, parse};
 pub use tcp::{Tcp, TcpFlags};
+pub use testing::builder;
 pub use tuple::{Endpoint, Protocol, Tuple};

@@ -4,7 +4,7 @@ use super::icmp::{self, IcmpError, QueryKind, Quote};
 use super::ipv4::Header;
 use super::malformed::Malformed;
 use super::tcp::{self, Tcp};
-use super::tuple::{Protocol, Tuple};
+use super::tuple::{PortFields, Protocol, Tuple};
 use super::udp;
 use std::net::Ipv4Addr;
 
@@ -68,33 +68,12 @@ pub struct Parsed {
     dont_fragment: bool,
     checksum: ChecksumMode,
     /// What of the IP payload a rewrite changes.
-    pub(super) fields: Fields,
+    pub(super) fields: PortFields,
     /// The packet inside, where the content is an ICMP error.
     pub(super) quote: Quote,
 }
 
 const _: () = assert!(size_of::<Parsed>() <= 48, "Parsed is copied per packet and per batch");
-
-/// The transport fields that a rewrite changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fields {
-    /// None: the addresses are in no checksum but the IP header's.
-    Addresses,
-    /// Two ports, a checksum over the pseudo header.
-    Tcp,
-    /// Two ports, a checksum over the pseudo header that may be 0.
-    Udp,
-    /// An identifier, which is the port of the source; a checksum without pseudo header.
-    Request,
-    /// An identifier, which is the port of the destination; a checksum without pseudo header.
-    Reply,
-}
-
-impl From<QueryKind> for Fields {
-    fn from(kind: QueryKind) -> Self {
-        if kind.is_request() { Self::Request } else { Self::Reply }
-    }
-}
 
 /// Parses the IPv4 packet at the front of `bytes`. What lies behind its total length is ignored: links pad.
 ///
@@ -115,16 +94,16 @@ pub fn parse(bytes: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> 
                 &header,
                 checksum,
                 Payload::Tcp(tcp),
-                Fields::Tcp,
+                PortFields::Tcp,
                 (source, destination),
             ))
         }
         Protocol::UDP => {
             let ports = udp::read(payload, false)?;
-            Ok(Parsed::new(&header, checksum, Payload::Udp, Fields::Udp, ports))
+            Ok(Parsed::new(&header, checksum, Payload::Udp, PortFields::Udp, ports))
         }
         Protocol::ICMP => parse_icmp(header, payload, checksum),
-        _ => Ok(Parsed::new(&header, checksum, Payload::Other, Fields::Addresses, (0, 0))),
+        _ => Ok(Parsed::new(&header, checksum, Payload::Other, PortFields::None, (0, 0))),
     }
 }
 
@@ -134,17 +113,23 @@ fn parse_icmp(header: Header, payload: &[u8], checksum: ChecksumMode) -> Result<
     let (kind, code) = (icmp[0], icmp[1]);
     if let Some(query) = QueryKind::of(kind) {
         let ports = query.ports(icmp::identifier(icmp));
-        return Ok(Parsed::new(&header, checksum, Payload::IcmpQuery(query), query.into(), ports));
+        return Ok(Parsed::new(
+            &header,
+            checksum,
+            Payload::IcmpQuery(query),
+            query.port_fields(),
+            ports,
+        ));
     }
     if icmp::is_translatable_error(kind) {
         let (quoted, quote) = icmp::read_quote(payload)?;
         let content = Payload::IcmpError(IcmpError { kind, code, quoted });
         return Ok(Parsed {
             quote,
-            ..Parsed::new(&header, checksum, content, Fields::Addresses, (0, 0))
+            ..Parsed::new(&header, checksum, content, PortFields::None, (0, 0))
         });
     }
-    Ok(Parsed::new(&header, checksum, Payload::IcmpOther { kind, code }, Fields::Addresses, (0, 0)))
+    Ok(Parsed::new(&header, checksum, Payload::IcmpOther { kind, code }, PortFields::None, (0, 0)))
 }
 
 /// Pieces are checked so that no order of arrival can make one cover another's header, whoever reassembles them.
@@ -175,7 +160,7 @@ fn parse_fragment(
         return Err(Malformed::FragmentTiny);
     }
     let (fields, ports) =
-        if offset == 0 { first_piece(&header, payload)? } else { (Fields::Addresses, None) };
+        if offset == 0 { first_piece(&header, payload)? } else { (PortFields::None, None) };
     let first_tuple = ports.map(|(source, destination)| header.tuple(source, destination));
     let content =
         Payload::Fragment { offset, more, identification: header.identification, first_tuple };
@@ -183,19 +168,22 @@ fn parse_fragment(
 }
 
 /// What a rewrite changes in a first piece, which has a whole transport header, and the ports in it.
-fn first_piece(header: &Header, payload: &[u8]) -> Result<(Fields, Option<(u16, u16)>), Malformed> {
+fn first_piece(
+    header: &Header,
+    payload: &[u8],
+) -> Result<(PortFields, Option<(u16, u16)>), Malformed> {
     match header.protocol {
         Protocol::TCP if tcp::data_offset(payload[12]) < tcp::HEADER => Err(Malformed::TcpOffset),
         Protocol::TCP => {
             let word = |at: usize| u16::from_be_bytes([payload[at], payload[at + 1]]);
-            Ok((Fields::Tcp, Some((word(0), word(2)))))
+            Ok((PortFields::Tcp, Some((word(0), word(2)))))
         }
-        Protocol::UDP => Ok((Fields::Udp, Some(udp::read(payload, true)?))),
+        Protocol::UDP => Ok((PortFields::Udp, Some(udp::read(payload, true)?))),
         Protocol::ICMP => Ok(match QueryKind::of(payload[0]) {
-            Some(query) => (query.into(), Some(query.ports(icmp::identifier(payload)))),
-            None => (Fields::Addresses, None),
+            Some(query) => (query.port_fields(), Some(query.ports(icmp::identifier(payload)))),
+            None => (PortFields::None, None),
         }),
-        _ => Ok((Fields::Addresses, Some((0, 0)))),
+        _ => Ok((PortFields::None, Some((0, 0)))),
     }
 }
 
@@ -206,7 +194,7 @@ impl Parsed {
         header: &Header,
         checksum: ChecksumMode,
         content: Payload,
-        fields: Fields,
+        fields: PortFields,
         (source, destination): (u16, u16),
     ) -> Self {
         Self {
@@ -285,6 +273,26 @@ impl Parsed {
                 Some(self.tuple)
             }
             Payload::IcmpError(_) | Payload::IcmpOther { .. } | Payload::Fragment { .. } => None,
+        }
+    }
+
+    /// The TCP header of a segment or of the first piece of one, whose length is then that of the piece; none of any other
+    /// packet.
+    #[inline]
+    pub fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
+        match self.payload() {
+            Payload::Tcp(tcp) => Some(tcp),
+            Payload::Fragment { offset: 0, .. } if self.protocol() == Protocol::TCP => {
+                tcp::read(bytes.get(self.header_length()..self.length())?)
+                    .ok()
+                    .map(|(tcp, _, _)| tcp)
+            }
+            Payload::Fragment { .. }
+            | Payload::Udp
+            | Payload::IcmpQuery(_)
+            | Payload::IcmpError(_)
+            | Payload::IcmpOther { .. }
+            | Payload::Other => None,
         }
     }
 

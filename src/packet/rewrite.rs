@@ -3,9 +3,9 @@
 use super::checksum::{self, ChecksumDelta};
 use super::icmp::{self, Quote};
 use super::ipv4;
-use super::parse::{ChecksumMode, Fields, Parsed, Payload};
+use super::parse::{ChecksumMode, Parsed, Payload};
 use super::tcp;
-use super::tuple::Tuple;
+use super::tuple::{PortFields, Tuple};
 use super::udp;
 use std::net::Ipv4Addr;
 
@@ -86,29 +86,29 @@ fn rewrite_header(
 #[inline]
 fn rewrite_transport(
     transport: &mut [u8],
-    fields: Fields,
+    fields: PortFields,
     to: Tuple,
     addresses: ChecksumDelta,
     mode: ChecksumMode,
 ) {
     match fields {
-        Fields::Addresses => {}
-        Fields::Tcp => {
+        PortFields::None => {}
+        PortFields::Tcp => {
             let change = rewrite_ports(transport, to, addresses);
             update(transport, tcp::CHECKSUM, |field| match mode {
                 ChecksumMode::Complete => change.apply(field),
                 ChecksumMode::Partial => addresses.applied_to_partial(field),
             });
         }
-        Fields::Udp => {
+        PortFields::Udp => {
             let change = rewrite_ports(transport, to, addresses);
             update(transport, udp::CHECKSUM, |field| match mode {
                 ChecksumMode::Complete => change.applied_to_udp(field),
                 ChecksumMode::Partial => addresses.applied_to_partial(field),
             });
         }
-        Fields::Request => rewrite_identifier(transport, to.source.port),
-        Fields::Reply => rewrite_identifier(transport, to.destination.port),
+        PortFields::Request => rewrite_identifier(transport, to.source.port),
+        PortFields::Reply => rewrite_identifier(transport, to.destination.port),
     }
 }
 

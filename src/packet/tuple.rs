@@ -75,3 +75,18 @@ impl fmt::Display for Tuple {
         write!(formatter, "{} {} > {}", self.protocol, self.source, self.destination)
     }
 }
+
+/// The transport fields that hold the ports of a packet's [`Tuple`], and the checksum that covers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortFields {
+    /// None: only the checksum of the IP header covers the addresses.
+    None,
+    /// Two ports, and a checksum over the pseudo header.
+    Tcp,
+    /// Two ports, and a checksum over the pseudo header that may be 0.
+    Udp,
+    /// An identifier that is the port of the source, and a checksum without pseudo header.
+    Request,
+    /// An identifier that is the port of the destination, and a checksum without pseudo header.
+    Reply,
+}

@@ -5,95 +5,44 @@ use crate::Family;
 
 /// "from > to", or the path of a file that is in no folder of the table yet.
 pub(crate) const UPWARD_IMPORTS: &[&str] = &[
-    "src/host/compare.rs",
+    "src/host/apply/compare.rs > src/host/render/plan.rs",
     "src/host/error.rs",
-    "src/host/facts.rs",
-    "src/host/journal.rs",
-    "src/host/lifecycle.rs",
-    "src/host/listeners.rs",
-    "src/host/netlink.rs",
-    "src/host/plan.rs",
-    "src/host/plan_server.rs",
-    "src/host/route_lookup.rs",
-    "src/host/routing_ids.rs",
-    "src/host/snapshot.rs",
-    "src/host/steps.rs",
-    "src/host/sysctl.rs",
-    "src/host/watch.rs",
+    "src/host/kernel/netlink.rs > src/host/render/plan.rs",
+    "src/host/model/facts.rs > src/host/kernel/listeners.rs",
+    "src/host/model/facts.rs > src/host/kernel/sysctl.rs",
 ];
 
 /// The files of a circle, sorted.
 pub(crate) const CIRCLES: &[&str] = &[
-    "src/cli/check.rs \
-     src/cli/config.rs \
-     src/cli/doctor/mod.rs \
-     src/cli/mod.rs \
-     src/cli/plan.rs \
-     src/cli/run.rs",
-    "src/cli/demo/failover.rs \
-     src/cli/demo/mod.rs \
-     src/cli/demo/report.rs \
-     src/cli/demo/scenario.rs",
-    "src/cli/exit.rs \
-     src/cli/output.rs",
-    "src/config/checks.rs \
-     src/config/cursor.rs \
-     src/config/dns.rs \
-     src/config/dns/check.rs \
-     src/config/dns/read.rs \
-     src/config/forwards.rs \
-     src/config/mod.rs \
-     src/config/model.rs \
-     src/config/network.rs \
-     src/config/sections.rs \
-     src/config/tree.rs \
-     src/config/unimplemented_keys.rs \
-     src/config/uplinks.rs \
-     src/config/values.rs \
-     src/config/words.rs",
-    "src/control/admin/client.rs \
-     src/control/admin/mod.rs",
     "src/dns/update.rs \
      src/dns/update/exchange.rs",
     "src/engine/mod.rs \
      src/engine/worker.rs",
-    "src/host/compare.rs \
-     src/host/netlink.rs \
-     src/host/plan.rs",
-    "src/host/doctor/box_checks.rs \
-     src/host/doctor/box_facts.rs \
-     src/host/doctor/box_firewall.rs \
-     src/host/doctor/conntrack.rs \
-     src/host/doctor/filters.rs \
-     src/host/doctor/legs.rs \
+    "src/host/apply/compare.rs \
+     src/host/kernel/netlink.rs \
+     src/host/render/plan.rs",
+    "src/host/doctor/checks/box_checks.rs \
+     src/host/doctor/checks/box_firewall.rs \
+     src/host/doctor/checks/conntrack.rs \
+     src/host/doctor/checks/server_checks.rs \
+     src/host/doctor/facts/box_facts.rs \
+     src/host/doctor/facts/links.rs \
+     src/host/doctor/facts/server_facts.rs \
      src/host/doctor/mod.rs \
-     src/host/doctor/rules.rs \
-     src/host/doctor/server_checks.rs \
-     src/host/doctor/server_facts.rs",
-    "src/host/facts.rs \
-     src/host/routing_ids.rs \
-     src/host/snapshot.rs \
-     src/host/steps.rs",
-    "src/lab/child.rs \
-     src/lab/mod.rs \
-     src/lab/registry.rs",
-    "src/nat/table/index.rs \
-     src/nat/table/region.rs",
-    "src/packet/icmp.rs \
-     src/packet/parse.rs \
-     src/packet/tcp.rs",
+     src/host/doctor/nft/filters.rs \
+     src/host/doctor/nft/rules.rs",
+    "src/host/model/facts.rs \
+     src/host/model/routing_ids.rs \
+     src/host/model/snapshot.rs \
+     src/host/model/steps.rs",
 ];
 
 /// Files with too many lines.
 pub(crate) const LONG_FILES: &[&str] = &[
-    "src/config/model.rs",
-    "src/config/sections.rs",
     "src/control/lifecycle.rs",
-    "src/host/doctor/server_checks.rs",
-    "src/host/netlink.rs",
-    "src/host/steps.rs",
-    "src/lab/mod.rs",
-    "src/nat/mapping/mappings.rs",
+    "src/host/doctor/checks/server_checks.rs",
+    "src/host/kernel/netlink.rs",
+    "src/host/model/steps.rs",
 ];
 
 /// File and function.
@@ -101,24 +50,17 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "benches/comparison/main.rs main",
     "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
-    "src/cli/demo/failover.rs play",
-    "src/cli/demo/mod.rs perform",
-    "src/cli/status.rs text",
-    "src/config/dns/check.rs check",
-    "src/config/emit.rs from",
-    "src/config/forwards.rs published_endpoints",
     "src/control/lifecycle.rs run_box",
-    "src/control/settings.rs settings",
     "src/dns/update.rs follow",
-    "src/host/compare.rs compare",
-    "src/host/doctor/box_checks.rs passages",
-    "src/host/doctor/box_facts.rs collect",
-    "src/host/doctor/box_firewall.rs own",
-    "src/host/doctor/server_checks.rs firewall",
-    "src/host/doctor/server_checks.rs replies",
-    "src/host/facts.rs look_for_trouble",
-    "src/host/plan.rs plan_box",
-    "src/host/routing_ids.rs allocate",
+    "src/host/apply/compare.rs compare",
+    "src/host/doctor/checks/box_checks.rs passages",
+    "src/host/doctor/checks/box_firewall.rs own",
+    "src/host/doctor/checks/server_checks.rs firewall",
+    "src/host/doctor/checks/server_checks.rs replies",
+    "src/host/doctor/facts/box_facts.rs collect",
+    "src/host/model/facts.rs look_for_trouble",
+    "src/host/model/routing_ids.rs allocate",
+    "src/host/render/plan.rs plan_box",
 ];
 
 /// File and the function around the `select!`.
@@ -126,28 +68,18 @@ pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
 
 /// Type and the top-level modules that define one of this name.
 pub(crate) const SHARED_NAMES: &[&str] = &[
-    "Answer dns lab",
     "Entry config nat",
-    "Event control engine",
-    "Failover cli control",
-    "Fields config packet",
-    "Frame io lab",
+    "Event api engine",
     "Header host packet",
     "Health config control",
-    "Journal host lab",
     "Key dns nat",
     "Node config dns",
     "Packet host nat",
     "Record dns nat",
-    "Request control lab",
-    "Response dns lab",
     "Rule host host",
-    "Server control lab",
-    "Settings dns nat",
     "Span config time",
     "State config host nat",
-    "Tun config io",
-    "Uplink config lab nat",
+    "Uplink config nat",
     "UplinkStates dns nat",
 ];
 
@@ -160,12 +92,13 @@ pub(crate) const FAMILIES: &[Family] = &[
             "Forward",
             "ForwardProtocol",
             "HashBy",
+            "Limits",
             "MssClamp",
             "NoNatRule",
             "OutboundRule",
+            "PortRange",
             "Timeouts",
         ],
     },
-    Family { idea: "arguments of a command", rooms: &["cli"], names: &["Arguments"] },
     Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },
 ];

@@ -1,4 +1,4 @@
-//! What the demo found, for people and for programs.
+//! The report of the demo, as text and as JSON.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,100 +6,103 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use serde::Serialize;
 
-use super::failover::Failover;
+use super::failover_report::FailoverReport;
 
-/// Least ratio that counts as "the lines add up".
+/// Least ratio at which the bandwidths of the uplinks count as added up.
 pub const RATIO_WANTED: f64 = 1.95;
 
-/// A line that alone reaches less than this share of its rate was not the bottleneck.
+/// Share of its rate that an uplink must reach alone to count as the bottleneck.
 const BUSY_SHARE: f64 = 0.85;
 
-/// The findings; the field names are the keys of `--json`.
+/// The report. The field names are the keys of `--json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DemoReport {
-    /// The lines, in order.
+    /// Uplinks, in order.
     #[serde(rename = "lines")]
     pub uplinks: Vec<UplinkReport>,
-    /// Goodput of all lines at once, in Mbit/s.
+    /// Goodput of all uplinks at once, in Mbit/s.
     pub together_mbit: f64,
-    /// [`DemoReport::together_mbit`] over the mean of the lines alone; the number of lines is perfect.
+    /// [`DemoReport::together_mbit`] over the mean of the single uplinks. The number of uplinks
+    /// would be perfect.
     pub ratio: f64,
-    /// Packets seen on a line that were no replies from that line's published endpoint.
+    /// Packets on an uplink that were no replies from the published endpoint of that uplink.
     #[serde(rename = "wrong_line_replies")]
     pub wrong_uplink_replies: u64,
-    /// Whether each client was seen by its own address; [`DemoReport::finish`] also compares the two sets.
+    /// Whether the server saw each client by its own address. [`DemoReport::finish`] also compares
+    /// the two sets.
     pub client_addresses_preserved: bool,
-    /// Addresses that the clients have.
+    /// Addresses of the clients.
     pub client_addresses: BTreeSet<Ipv4Addr>,
     /// Addresses that the server saw.
     pub client_addresses_seen: BTreeSet<Ipv4Addr>,
-    /// Sessions that the boxes made.
+    /// Sessions that the instances created.
     pub sessions: u64,
-    /// Frames that crossed the lines but escaped the capture; must be 0 for its count to prove anything.
+    /// Frames that crossed the uplinks but escaped the capture. Only 0 makes the count of replies a
+    /// proof.
     pub capture_missed: u64,
-    /// Rate that each line is shaped to, in Mbit/s, link-layer headers included.
+    /// Rate limit of each uplink, in Mbit/s, link-layer headers included.
     pub rate_mbit: u32,
     /// Length of each measurement, in seconds.
     pub seconds: u32,
-    /// Whether the demo showed what it should.
+    /// Whether every expectation was met.
     pub passed: bool,
-    /// What it did not show, one sentence each.
+    /// Unmet expectations, one sentence each.
     pub problems: Vec<String>,
 }
 
-/// The report of a scenario that has a name, with what tells it from others.
+/// The report of a named scenario, with the keys that only such a report has.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScenarioReport<'a> {
     /// Name of the scenario.
     #[serde(rename = "story")]
     pub scenario: &'a str,
-    /// How many lines there are.
+    /// Number of uplinks.
     #[serde(rename = "lines_count")]
     pub uplinks_count: usize,
-    /// What came of a line's failure, if the scenario has one.
+    /// Results of an uplink's failure, if the scenario has one.
     #[serde(flatten)]
-    pub failover: Option<&'a Failover>,
-    /// The findings.
+    pub failover: Option<&'a FailoverReport>,
+    /// The common report.
     #[serde(flatten)]
     pub report: &'a DemoReport,
 }
 
-/// One line.
+/// One uplink.
 #[derive(Clone, Debug, Serialize)]
 pub struct UplinkReport {
     /// `uplink 1`, ...
     pub name: String,
     /// Published endpoint.
     pub published: SocketAddrV4,
-    /// The server's private address that belongs to the line.
+    /// Private address of the server that belongs to the uplink.
     pub server: Ipv4Addr,
-    /// The box's private address.
+    /// Private address of the box.
     pub inside: Ipv4Addr,
-    /// Goodput while the other lines were idle, in Mbit/s.
+    /// Goodput in Mbit/s while the other uplinks were idle.
     pub alone_mbit: f64,
-    /// Goodput while all lines were busy, in Mbit/s.
+    /// Goodput in Mbit/s while all uplinks were busy.
     pub together_mbit: f64,
-    /// [`UplinkReport::together_mbit`] over the sum of all lines, 0 to 1.
+    /// [`UplinkReport::together_mbit`] over the sum of all uplinks, 0 to 1.
     pub share_together: f64,
-    /// Sessions that the line's box made, if it is the line's alone.
+    /// Sessions that the uplink's instance created, if the instance has only this uplink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<u64>,
-    /// Reply packets (and super-packets) seen on the line.
+    /// Reply packets (and super-packets) on the uplink.
     pub replies: u64,
     /// See [`DemoReport::wrong_uplink_replies`].
     #[serde(rename = "wrong_line_replies")]
     pub wrong_uplink_replies: u64,
-    /// The first of those, described.
+    /// Description of the first wrong packet.
     pub first_wrong: Option<String>,
 }
 
 impl DemoReport {
-    /// Draws the conclusions from the figures.
+    /// Computes the sums, the ratio and the verdict.
     pub fn finish(mut self) -> DemoReport {
         let alone: f64 = self.uplinks.iter().map(|uplink| uplink.alone_mbit).sum();
         let mean = alone / self.uplinks.len() as f64;
         self.together_mbit = self.uplinks.iter().map(|uplink| uplink.together_mbit).sum();
-        // Nothing arrived at all: 0 rather than not-a-number.
+        // Without any traffic the quotient is 0 rather than not-a-number.
         let quotient = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
         self.ratio = quotient(self.together_mbit, mean);
         for uplink in &mut self.uplinks {
@@ -113,7 +116,7 @@ impl DemoReport {
         self
     }
 
-    /// Adds what else is not as it should be.
+    /// Adds further unmet expectations.
     pub fn add_problems(&mut self, problems: impl Iterator<Item = String>) {
         self.problems.extend(problems);
         self.passed = self.problems.is_empty();
@@ -121,10 +124,10 @@ impl DemoReport {
 
     fn find_problems(&self, mean: f64) -> Vec<String> {
         let mut problems = Vec::new();
-        // NaN cannot occur: see quotient.
+        // The ratio is never NaN: see quotient.
         if self.ratio < RATIO_WANTED {
             let mut text = format!(
-                "the lines together carried {:.2} times one line; at least {RATIO_WANTED} is wanted",
+                "all uplinks together carried {:.2} times one uplink; at least {RATIO_WANTED} is expected",
                 self.ratio
             );
             let saturated = self
@@ -132,9 +135,7 @@ impl DemoReport {
                 .iter()
                 .all(|uplink| uplink.together_mbit >= BUSY_SHARE * uplink.alone_mbit);
             if mean < BUSY_SHARE * f64::from(self.rate_mbit) || !saturated {
-                text.push_str(
-                    " (if this machine rather than the lines is the limit, a lower --rate shows more)",
-                );
+                text.push_str(" (if this machine is the bottleneck, use a lower --rate)");
             }
             problems.push(text);
         }
@@ -145,7 +146,7 @@ impl DemoReport {
                 .find_map(|uplink| uplink.first_wrong.as_deref())
                 .unwrap_or("unknown");
             problems.push(format!(
-                "{} packets left by a line they do not belong to, first {example}",
+                "{} packets used the wrong uplink, first {example}",
                 self.wrong_uplink_replies
             ));
         }
@@ -154,14 +155,13 @@ impl DemoReport {
         }
         if self.capture_missed > 0 {
             problems.push(format!(
-                "the capture missed {} frames, so its count of replies on the wrong uplink proves nothing; a lower \
-                 --rate leaves it more time",
+                "the capture missed {} frames and proves nothing about the wrong uplink; use a lower --rate",
                 self.capture_missed
             ));
         }
         if !self.client_addresses_preserved {
             problems.push(format!(
-                "clients were not seen by their own addresses: the server saw {}, the clients have {}",
+                "client addresses were not preserved: the server saw {}, the clients have {}",
                 list(&self.client_addresses_seen),
                 list(&self.client_addresses)
             ));
@@ -169,7 +169,7 @@ impl DemoReport {
         problems
     }
 
-    /// The report for people. `colour`: with terminal control codes.
+    /// Formats the report as text. `colour`: with terminal control codes.
     pub fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -181,9 +181,8 @@ impl DemoReport {
         if self.passed {
             let _ = write!(
                 text,
-                "{} Together the uplinks carried {:.2} times one uplink ({:.1} Mbit/s; {:.1} would be perfect).\n\
-                 Every reply left by the uplink that its request had come in on, and the server saw all {} clients by \
-                 their own addresses.\n",
+                "{} Both uplinks together carried {:.2} times one uplink ({:.1} Mbit/s; {:.1} would be perfect).\n\
+                 Every reply used the uplink of its request. The server saw all {} clients by their own addresses.\n",
                 paint("1;32", "It works."),
                 self.ratio,
                 self.together_mbit,
@@ -192,7 +191,7 @@ impl DemoReport {
             );
         } else {
             for problem in &self.problems {
-                let _ = writeln!(text, "{} {problem}.", paint("1;31", "Not as it should be:"));
+                let _ = writeln!(text, "{} {problem}.", paint("1;31", "Failed:"));
             }
         }
         text
@@ -202,7 +201,7 @@ impl DemoReport {
         writeln!(
             text,
             "  {:8} {:>14} {:>16} {:>8} {:>9} {:>9} {:>11}",
-            "", "alone", "together", "share", "sessions", "replies", "wrong line"
+            "", "alone", "together", "share", "sessions", "replies", "wrong"
         )?;
         for uplink in &self.uplinks {
             writeln!(
@@ -238,70 +237,11 @@ impl DemoReport {
     }
 }
 
-/// Characters for a line at its full rate.
+/// Width in characters of an uplink at its full rate.
 const BAR_WIDTH: f64 = 32.0;
 
 fn list(addresses: &BTreeSet<Ipv4Addr>) -> String {
     addresses.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The picture of two lines with a box each.
-pub fn two_boxes(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
-    let [one, two] = uplinks else { return String::new() };
-    [
-        upper_half(one, two, rate_mbit, clients),
-        row("natbox1", "natbox2"),
-        row(&one.inside.to_string(), &two.inside.to_string()),
-        format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
-        middle("web server"),
-        middle(&format!("{}  {}", one.server, two.server)),
-    ]
-    .concat()
-}
-
-/// The picture of two lines with one box.
-pub fn three_legged(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
-    let [one, two] = uplinks else { return String::new() };
-    [
-        upper_half(one, two, rate_mbit, clients),
-        format!("    {:>13}{}┬{}┘\n", "└", "─".repeat(14), "─".repeat(14)),
-        middle("natbox"),
-        middle(&one.inside.to_string()),
-        format!("    {:>28}\n", "│"),
-        middle("web server"),
-        middle(&one.server.to_string()),
-    ]
-    .concat()
-}
-
-/// From the clients down to the published endpoints.
-fn upper_half(
-    one: &UplinkReport,
-    two: &UplinkReport,
-    rate_mbit: u32,
-    clients: &[Ipv4Addr],
-) -> String {
-    let ends = match clients {
-        [first, .., last] => format!("clients {first} ... {last}"),
-        _ => "clients".to_owned(),
-    };
-    let rate = format!("{rate_mbit} Mbit/s");
-    [
-        middle(&ends),
-        row("│", "│"),
-        row(&format!("{}, {rate}", one.name), &format!("{}, {rate}", two.name)),
-        row("│", "│"),
-        row(&one.published.to_string(), &two.published.to_string()),
-    ]
-    .concat()
-}
-
-fn row(left: &str, right: &str) -> String {
-    format!("{}\n", format!("    {left:^26}    {right:^26}").trim_end())
-}
-
-fn middle(text: &str) -> String {
-    format!("{}\n", format!("    {text:^57}").trim_end())
 }
 
 #[cfg(test)]
@@ -352,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn a_low_ratio_is_a_problem_with_a_hint_when_the_machine_may_be_the_limit() {
+    fn low_ratio_is_a_problem_with_a_hint_when_the_machine_may_be_the_bottleneck() {
         let report = report([70.0, 60.0]).finish();
         assert_eq!(report.problems.len(), 1);
         assert!(report.problems[0].contains("1.37 times") && report.problems[0].contains("--rate"));
     }
 
     #[test]
-    fn nothing_at_all_is_a_low_ratio_and_no_nonsense() {
+    fn no_traffic_at_all_is_a_ratio_of_zero() {
         let mut report = report([0.0, 0.0]);
         report.uplinks.iter_mut().for_each(|uplink| uplink.alone_mbit = 0.0);
         let report = report.finish();
@@ -367,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_replies_lost_frames_a_blind_capture_and_foreign_addresses_are_problems() {
+    fn wrong_replies_missed_frames_missing_replies_and_foreign_addresses_are_problems() {
         let mut report = report([95.0, 95.0]);
         report.uplinks[1].wrong_uplink_replies = 3;
         report.uplinks[1].first_wrong = Some("10.0.0.101 > 192.0.2.11 protocol 6".into());
@@ -399,16 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_with_a_name_says_it_beside_the_findings() {
+    fn named_scenario_adds_its_name_to_the_report() {
         let mut report = report([95.0, 95.0]).finish();
         report.uplinks.iter_mut().for_each(|uplink| uplink.sessions = None);
-        let told = ScenarioReport {
+        let scenario = ScenarioReport {
             scenario: "three-legged",
             uplinks_count: report.uplinks.len(),
             failover: None,
             report: &report,
         };
-        let json = serde_json::to_value(&told).unwrap();
+        let json = serde_json::to_value(&scenario).unwrap();
         assert_eq!((&json["story"], &json["lines_count"]), (&"three-legged".into(), &2.into()));
         assert_eq!((&json["ratio"], &json["wrong_line_replies"]), (&2.0.into(), &0.into()));
         assert!(json["lines"][0].get("sessions").is_none() && json["sessions"] == 40);

@@ -1,43 +1,44 @@
-//! What the scenarios of the demo differ in.
+//! The differences between the scenarios of the demo.
 
 use std::net::Ipv4Addr;
 
-use super::report::{self, UplinkReport};
+use super::diagram;
+use super::report::UplinkReport;
 use crate::lab::topology::{Private, ThreeLeggedPlan, Topology, TwoBoxPlan, own_interface};
 use crate::lab::{Lab, LabError};
 
-/// A scenario other than that of two boxes.
+/// A scenario other than that of two instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Scenario {
-    /// One box with two lines: the server has one address and needs no policy routing
+    /// One instance with two uplinks: the server has one address and needs no policy routing
     ThreeLegged,
-    /// The same box watches its lines: one dies, and only what went over it notices
+    /// One instance with two uplinks of which one fails: only its own sessions notice
     Failover,
 }
 
-/// How a scenario is set up and told.
+/// The set-up and the texts of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScenarioSpec {
-    /// Name in the JSON report; the scenario of two boxes has none.
+    /// Name in the JSON report; `None` for the scenario of two instances.
     pub(super) name: Option<&'static str>,
-    /// First line of what is shown.
+    /// First line of the output.
     pub(super) title: &'static str,
-    /// Name and published configuration of each box, in the order of the lines.
+    /// Name and published configuration of each instance, in the order of the uplinks.
     pub(super) boxes: &'static [(&'static str, &'static str)],
-    /// Where the configurations come from.
+    /// Origin of the configurations.
     pub(super) copies: &'static str,
-    /// Builds the namespaces, the lines shaped to so many Mbit/s.
+    /// Builds the namespaces with uplinks of this rate in Mbit/s.
     pub(super) build: fn(&Lab, u32) -> Result<Topology, LabError>,
-    /// Whether a line dies after the measurements.
+    /// Whether an uplink fails after the measurements.
     pub(super) fails: bool,
-    /// The picture of what is set up.
+    /// Draws the setup.
     pub(super) diagram: fn(&[UplinkReport], u32, &[Ipv4Addr]) -> String,
 }
 
-/// Two lines, two boxes.
+/// Two uplinks, two instances.
 const TWO_BOXES: ScenarioSpec = ScenarioSpec {
     name: None,
-    title: "natbox demo: one server on two unrelated lines, in network namespaces on this machine",
+    title: "natbox demo: one server, two unrelated uplinks, two instances, in network namespaces",
     boxes: &[
         ("natbox1", include_str!("../../../configs/natbox1.yaml")),
         ("natbox2", include_str!("../../../configs/natbox2.yaml")),
@@ -50,30 +51,29 @@ const TWO_BOXES: ScenarioSpec = ScenarioSpec {
         )
     },
     fails: false,
-    diagram: report::two_boxes,
+    diagram: diagram::two_boxes,
 };
 
-/// Two lines, one box.
+/// Two uplinks, one instance.
 const THREE_LEGGED: ScenarioSpec = ScenarioSpec {
     name: Some("three-legged"),
-    title: "natbox demo three-legged: one server behind one box with two unrelated uplinks, in network namespaces on \
-            this machine",
+    title: "natbox demo three-legged: one server, two unrelated uplinks, one instance, in network namespaces",
     boxes: &[("three-legged", include_str!("../../../configs/three-legged.yaml"))],
     copies: "a copy of configs/three-legged.yaml with an admin.socket of its own",
     build: build_three_legged,
     fails: false,
-    diagram: report::three_legged,
+    diagram: diagram::three_legged,
 };
 
-/// Two lines, one box that watches them.
+/// Two uplinks, one instance with health checks.
 const FAILOVER: ScenarioSpec = ScenarioSpec {
     name: Some("failover"),
-    title: "natbox demo failover: one box with two lines, of which one dies, in network namespaces on this machine",
+    title: "natbox demo failover: one instance, two uplinks of which one fails, in network namespaces",
     boxes: &[("failover", include_str!("../../../configs/failover.yaml"))],
     copies: "a copy of configs/failover.yaml with an admin.socket of its own",
     build: build_three_legged,
     fails: true,
-    diagram: report::three_legged,
+    diagram: diagram::three_legged,
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
@@ -82,7 +82,7 @@ fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
 }
 
 impl ScenarioSpec {
-    /// The script of a scenario; without one that of two boxes.
+    /// Returns the spec of a scenario; without one, that of two instances.
     pub(super) fn of(scenario: Option<Scenario>) -> &'static ScenarioSpec {
         match scenario {
             None => &TWO_BOXES,
@@ -120,7 +120,7 @@ mod tests {
             }
             let forward = &tree["forwards"][0];
             assert_eq!((&forward["port"], &forward["to"]), (&80.into(), &server.into()));
-            assert_eq!(forward["uplink"], Value::Null, "published on every line");
+            assert_eq!(forward["uplink"], Value::Null, "published on every uplink");
         }
     }
 }

@@ -9,23 +9,26 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
 
+use super::config_file::{ConfigFile, load_all};
+use super::exit::{self, Failure};
+use super::output::print;
 use super::target::{self, InstanceSelector};
-use super::{ConfigFile, Failure, print};
+use crate::api::Request;
+use crate::api::client::ClientError;
+use crate::api::{EffectiveConfig, Status};
 use crate::config::{self, Config};
-use crate::control::admin::{ClientError, Request};
-use crate::control::{EffectiveConfig, Status};
 use crate::host::doctor::{self, Finding};
 use report::DoctorReport;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Arguments {
+pub struct DoctorArguments {
     #[command(subcommand)]
     what: Option<Subject>,
     #[command(flatten)]
     target: InstanceSelector,
-    /// The configuration file that the box should live by; without it, it is asked
+    /// Configuration file that the instance should use; without it, doctor asks the instance
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON
@@ -57,10 +60,10 @@ struct ServerArguments {
 ///
 /// # Errors
 /// The environment's when no box answers, or runs elsewhere; the user's when a configuration is wrong.
-pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {
-            let configs = super::load_all(&server.paths)?;
+            let configs = load_all(&server.paths)?;
             let names: Vec<&str> = configs.iter().map(|config| config.name.as_str()).collect();
             let title = format!("server behind {}", names.join(", "));
             let findings =
@@ -78,10 +81,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else {
         report.text(&title)
     })?;
-    Ok(ExitCode::from(if report.healthy { super::DONE } else { super::USER }))
+    Ok(ExitCode::from(if report.healthy { exit::DONE } else { exit::USER }))
 }
 
-fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure> {
+fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Failure> {
     let file = arguments
         .config
         .as_ref()
@@ -92,7 +95,7 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
         Some(file) if !arguments.target.is_named() => {
             let socket = &file.admin.socket;
             match target::ask_at(socket, &Request::Status)
-                .and_then(|status| Ok((status, target::ask_at(socket, &Request::Setup)?)))
+                .and_then(|status| Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?)))
             {
                 Ok(answers) => Some(answers),
                 Err(error) => {
@@ -101,9 +104,10 @@ fn examine_box(arguments: &Arguments) -> Result<(String, Vec<Finding>), Failure>
                 }
             }
         }
-        Some(_) | None => {
-            Some((arguments.target.ask(&Request::Status)?, arguments.target.ask(&Request::Setup)?))
-        }
+        Some(_) | None => Some((
+            arguments.target.ask(&Request::Status)?,
+            arguments.target.ask(&Request::EffectiveConfig)?,
+        )),
     };
     let (config, routing_ids) = match asked {
         Some((status, setup)) => {

@@ -1,6 +1,6 @@
 //! What is thought of what a box says of itself.
 
-use crate::control::{DnsStatus, Status, UplinkStatus};
+use crate::api::{DnsStatus, Status, UplinkStatus};
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
@@ -23,7 +23,7 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
         ));
     }
     findings.extend(told);
-    findings.push(match status.log_lost {
+    findings.push(match status.log_lines_dropped {
         0 => Finding::ok("log", "no line of the log was lost"),
         lost => Finding::warning(
             "log",
@@ -36,13 +36,13 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
 }
 
 fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
-    let UplinkStatus { name, interface, since_seconds, .. } = uplink;
-    match (uplink.healthy, uplink.carrier) {
+    let UplinkStatus { name, interface, state_seconds, .. } = uplink;
+    match (uplink.healthy, uplink.link_ready) {
         (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
         // A line whose address follows its interface is down without one.
         (false, false) if up => Finding::error(
             "uplink",
-            format!("{name} has failed {since_seconds} s ago: {interface} is up and has no address"),
+            format!("{name} has failed {state_seconds} s ago: {interface} is up and has no address"),
             "nothing goes by this line",
         )
         .advice(format!(
@@ -50,7 +50,7 @@ fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
         )),
         (false, false) => Finding::error(
             "uplink",
-            format!("{name} has failed {since_seconds} s ago: {interface} is down"),
+            format!("{name} has failed {state_seconds} s ago: {interface} is down"),
             "nothing goes by this line",
         )
         .fix([format!("ip link set {interface} up")])
@@ -58,7 +58,7 @@ fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
         (false, true) => Finding::error(
             "uplink",
             format!(
-                "{name} by {interface} has failed {since_seconds} s ago: its health check gets no answer"
+                "{name} by {interface} has failed {state_seconds} s ago: its health check gets no answer"
             ),
             "what begins inside takes other lines, and who asks at this one's address gets no answer",
         )
@@ -173,10 +173,10 @@ mod tests {
             evaluate(&good)
         );
         let mut bad = good.clone();
-        (bad.uplinks[0].healthy, bad.uplinks[0].carrier) = (false, false);
+        (bad.uplinks[0].healthy, bad.uplinks[0].link_ready) = (false, false);
         bad.sessions.now = 900;
         bad.drops = BTreeMap::from([("source-not-allowed".into(), 3), ("no-mapping".into(), 9)]);
-        bad.log_lost = 1;
+        bad.log_lines_dropped = 1;
         let findings = evaluate(&bad);
         let of = |id: &str| findings.iter().find(|finding| finding.id == id).unwrap();
         assert_eq!(
@@ -192,7 +192,7 @@ mod tests {
             1,
             "strangers' packets are nobody's fault"
         );
-        bad.uplinks[0].carrier = true;
+        bad.uplinks[0].link_ready = true;
         assert!(
             evaluate(&bad)[0].fix.is_empty() && evaluate(&bad)[0].found.contains("health check")
         );
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn an_uplink_that_is_up_and_has_no_address_is_not_said_to_be_down() {
         let mut status = status();
-        (status.uplinks[0].healthy, status.uplinks[0].carrier) = (false, false);
+        (status.uplinks[0].healthy, status.uplinks[0].link_ready) = (false, false);
         let findings = evaluate(&status, &["wan0".into()]);
         assert!(
             findings[0].found.contains("has no address") && findings[0].fix.is_empty(),
@@ -224,10 +224,10 @@ mod tests {
     fn status() -> Status {
         let json = r#"{
             "name": "a", "version": "0", "pid": 1, "uptime_seconds": 1, "tun": { "name": "nb0", "io": "poll", "offload": "none" },
-            "uplinks": [{ "name": "isp", "interface": "wan0", "healthy": true, "since_seconds": 5, "carrier": true,
-                "checked": false, "latency_milliseconds": null, "loss_percent": null }],
+            "uplinks": [{ "name": "isp", "interface": "wan0", "healthy": true, "state_seconds": 5, "link_ready": true,
+                "health_check": false, "latency_milliseconds": null, "loss_percent": null }],
             "sessions": { "now": 10, "capacity": 1000, "created": 0, "expired": 0, "evicted": 0 },
-            "mappings": 0, "totals": {}, "drops": { "no-mapping": 9 }, "log_lost": 0, "workers": []
+            "mappings": 0, "totals": {}, "drops": { "no-mapping": 9 }, "log_lines_dropped": 0, "workers": []
         }"#;
         serde_json::from_str(json).unwrap()
     }

@@ -64,7 +64,7 @@ fn tell_one(events: &OwnedFd, outcomes: &OwnedFd) -> Outcome {
 #[test]
 fn a_hook_runs_for_every_line_at_the_start_and_at_each_change() {
     let scene = Scene::new(
-        "echo \"$NATBOX_UPLINK $NATBOX_ADDRESS $NATBOX_STATE\" $NATBOX_USABLE \"/ $NATBOX_USABLE_ADDRESSES\" >>log\n\
+        "echo \"$NATBOX_UPLINK $NATBOX_ADDRESS $NATBOX_STATE\" $NATBOX_UP_UPLINKS \"/ $NATBOX_UP_ADDRESSES\" >>log\n\
          echo noise\n",
     );
     let (events, outcomes, helper) = scene.help();

@@ -33,7 +33,7 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
 fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent() {
     for full in [false, true] {
         let mut settings = settings();
-        settings.sessions = if full { 1 } else { 1000 };
+        settings.limits.sessions = if full { 1 } else { 1000 };
         let mut stage = Stage::new(settings);
         stage.pass(&udp((S2, 1), (E2, 2)));
         let sent = udp((E1, 4444), (G, 8080));
@@ -95,8 +95,8 @@ fn errors_neither_refresh_nor_end_a_session() {
 #[test]
 fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
     let mut settings = settings();
-    settings.uplinks[0].mtu = 1400;
-    settings.inside_mtu = 1300;
+    settings.policy.uplinks[0].mtu = 1400;
+    settings.policy.inside_mtu = 1300;
     let mut stage = Stage::new(settings);
     let big = |protocol_tuple: Tuple| {
         let mut packet = builder::udp(protocol_tuple, &[0; 1400]);
@@ -149,7 +149,7 @@ fn super_packets_pass_whole_and_are_judged_by_their_segments() {
 #[test]
 fn the_mss_is_clamped_to_the_smaller_leg_in_both_directions() {
     let mut settings = settings();
-    settings.uplinks[0].mtu = 1400;
+    settings.policy.uplinks[0].mtu = 1400;
     let mut stage = Stage::new(settings);
     let with_mss = |flags, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), mss: u16| {
         let [high, low] = mss.to_be_bytes();

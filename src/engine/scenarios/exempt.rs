@@ -1,22 +1,21 @@
 //! Destinations that are reached without translation.
 
 use super::*;
-use crate::nat::NoNatRule;
+use crate::nat::{NoNatRule, PortRange};
 
 /// E1 is exempt for UDP to port 53; everything in 198.18.0.0/15 wholly.
-fn settings_with_exemptions() -> Settings {
+fn settings_with_exemptions() -> Setup {
     let exemption = |to: &str, protocol, ports| NoNatRule {
         to: to.parse().expect("a prefix"),
         protocol,
         ports,
     };
-    Settings {
-        no_nat: vec![
-            exemption("192.0.2.1/32", ForwardProtocol::Udp, (53, 53)),
-            exemption("198.18.0.0/15", ForwardProtocol::Any, (0, 65535)),
-        ],
-        ..settings()
-    }
+    settings().with(|setup| {
+        setup.policy.no_nat = vec![
+            exemption("192.0.2.1/32", ForwardProtocol::Udp, PortRange::single(53)),
+            exemption("198.18.0.0/15", ForwardProtocol::Any, PortRange::ALL),
+        ];
+    })
 }
 
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 7);
@@ -62,7 +61,7 @@ fn everything_else_is_translated_or_refused_as_ever() {
 #[test]
 fn an_exemption_of_everything_opens_no_way_for_spoofed_inside_sources() {
     let mut all = settings_with_exemptions();
-    all.no_nat[1].to = "0.0.0.0/0".parse().expect("a prefix");
+    all.policy.no_nat[1].to = "0.0.0.0/0".parse().expect("a prefix");
     let mut stage = Stage::new(all);
     stage.send(&udp((S2, 5000), (E2, 1))).expect("passes");
     let spoofed = stage.pass(&udp((S2, 5000), (G, 8080)));

@@ -6,7 +6,7 @@ use super::*;
 /// the open connection, and answered there.
 #[test]
 fn without_a_session_nobody_passes_for_a_client_of_the_other_line() {
-    let mut stage = Stage::new(Settings { sessions: 1, ..two_lines() });
+    let mut stage = Stage::new(two_lines().with(|setup| setup.limits.sessions = 1));
     connect(&mut stage);
     assert_eq!(stage.refuse(&tcp(SYN, (E1, 4444), (G2, 8080), 100, 0)), DropReason::TableFull);
     assert_eq!(stage.refuse(&tcp(ACK, (E1, 4444), (G2, 8080), 101, 501)), DropReason::TableFull);
@@ -23,7 +23,7 @@ fn without_a_session_nobody_passes_for_a_client_of_the_other_line() {
 /// With a full table, a server's answers left by whichever line came first.
 #[test]
 fn an_answer_without_a_session_is_sent_by_no_line() {
-    let mut stage = Stage::new(Settings { sessions: 1, ..two_lines() });
+    let mut stage = Stage::new(two_lines().with(|setup| setup.limits.sessions = 1));
     connect(&mut stage);
     for published in [G, G2] {
         let question = udp((E1, 5000), (published, 8080));
@@ -32,7 +32,8 @@ fn an_answer_without_a_session_is_sent_by_no_line() {
         let error = builder::icmp_error(3, 3, S1, E1, &arrived);
         assert_eq!(stage.refuse(&error), DropReason::IcmpErrorNoSession);
     }
-    let mut limited = Stage::new(Settings { sessions_per_host: 1, ..two_lines() });
+    let mut limited =
+        Stage::new(two_lines().with(|setup| setup.limits.sessions_per_host = NonZeroU32::new(1)));
     limited.pass(&udp((S1, 5000), (E1, 53)));
     assert_eq!(limited.refuse(&udp((S1, 80), (E1, 5000))), DropReason::UplinkUnknown);
 }

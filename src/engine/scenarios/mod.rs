@@ -11,25 +11,27 @@ mod guesses;
 mod lines;
 mod malformed;
 mod reload;
+mod replay;
 mod sessions;
 mod strays;
 mod translation;
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
-use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
+use crate::io::{MemoryIo, PacketIo};
 use crate::nat::{
-    Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Settings, Translator,
+    Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, Seed,
+    Translator,
 };
 use crate::packet::{
-    ChecksumMode, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, builder, parse,
+    ChecksumMode, Offload, Parsed, PartialChecksum, Payload, Protocol, QueryKind, Segmentation,
+    SegmentationKind, TcpFlags, Tuple, builder, parse,
 };
 use crate::time::{Span, Tick};
+use arc_swap::ArcSwap;
 
 use super::{Pipeline, swap_policy};
 
@@ -53,41 +55,74 @@ pub(super) struct Stage {
 
 pub(super) fn forward(
     protocol: ForwardProtocol,
-    ports: (u16, u16),
+    ports: RangeInclusive<u16>,
     to: Ipv4Addr,
     to_port: u16,
 ) -> Forward {
-    Forward { name: "test".into(), uplink: 0, protocol, address: G, ports, to_address: to, to_port }
-}
-
-pub(super) fn settings() -> Settings {
-    Settings {
-        inside_address: Some(BOX),
-        tun_address: Some(Ipv4Addr::new(169, 254, 71, 1)),
-        forwards: vec![
-            forward(ForwardProtocol::TcpUdp, (8080, 8080), S1, 80),
-            forward(ForwardProtocol::TcpUdp, (9000, 9015), S2, 7000),
-            forward(ForwardProtocol::Icmp, (0, 65535), S1, 0),
-        ],
-        ..Settings::one_line("10.0.0.0/24".parse().expect("a prefix"), G)
+    Forward {
+        name: "test".into(),
+        uplink: 0,
+        protocol,
+        address: G,
+        ports: ports.into(),
+        to_address: to,
+        to_port,
     }
 }
 
+/// What a translator is made of.
+#[derive(Clone)]
+pub(super) struct Setup {
+    pub(super) limits: Limits,
+    pub(super) policy: Policy,
+}
+
+impl Setup {
+    /// The same with a change.
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+}
+
+pub(super) fn settings() -> Setup {
+    let inside = "10.0.0.0/24".parse().expect("a prefix");
+    let policy = Policy {
+        inside_address: Some(BOX),
+        tun_address: Some(Ipv4Addr::new(169, 254, 71, 1)),
+        forwards: vec![
+            forward(ForwardProtocol::TcpUdp, 8080..=8080, S1, 80),
+            forward(ForwardProtocol::TcpUdp, 9000..=9015, S2, 7000),
+            forward(ForwardProtocol::Icmp, 0..=65535, S1, 0),
+        ],
+        ..Policy::one_uplink(inside, G)
+    };
+    Setup { limits: Limits::new(inside), policy }
+}
+
 /// Two lines that publish the same server, as in the three-legged box.
-fn two_lines() -> Settings {
+fn two_lines() -> Setup {
     let mut settings = settings();
-    let mut second = settings.uplinks[0].clone();
+    let mut second = settings.policy.uplinks[0].clone();
     second.addresses[0].address = G2;
-    settings.uplinks.push(second);
-    settings.forwards.push(Forward { uplink: 1, address: G2, ..settings.forwards[0].clone() });
+    settings.policy.uplinks.push(second);
+    settings.policy.forwards.push(Forward {
+        uplink: 1,
+        address: G2,
+        ..settings.policy.forwards[0].clone()
+    });
     settings
 }
 
 impl Stage {
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self::with_seed(setup, Seed::from(7))
+    }
+
+    fn with_seed(Setup { limits, policy }: Setup, seed: Seed) -> Self {
         let now = Tick(u32::MAX - 5000);
-        let nat = Arc::new(Translator::new(settings, 1, now).expect("memory"));
-        let lane = nat.worker_with_rng(0, StdRng::seed_from_u64(7));
+        let nat = Arc::new(Translator::new(limits, policy, 1, seed, now).expect("memory"));
+        let lane = nat.worker(0);
         let rules = Arc::new(ArcSwap::new(Arc::clone(&nat)));
         Self {
             batch: Pipeline::new(Arc::clone(&rules), lane),
@@ -99,10 +134,15 @@ impl Stage {
     }
 
     /// Gives the box new rules; how many sessions that ended.
-    pub(super) fn reload(&mut self, settings: Settings) -> usize {
-        self.nat = Arc::new(self.nat.with_policy(settings));
-        let before = swap_policy(&self.rules, Arc::clone(&self.nat));
-        self.nat.enforce(&before, self.now)
+    pub(super) fn reload(&mut self, setup: Setup) -> usize {
+        let (nat, mut transition) = self.nat.with_policy(setup.policy);
+        self.nat = Arc::new(nat);
+        swap_policy(&self.rules, Arc::clone(&self.nat));
+        let mut ended = 0;
+        while !transition.is_complete() {
+            ended += self.nat.enforce(&mut transition, self.now);
+        }
+        ended
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.
@@ -115,7 +155,7 @@ impl Stage {
             if frames == 0 {
                 break;
             }
-            self.batch.process(&mut self.io, frames, self.now).expect("memory does not fail");
+            self.batch.process(&mut self.io, self.now).expect("memory does not fail");
         }
         let sent = self.io.sent();
         for (packet, offload) in &sent {

@@ -8,8 +8,8 @@ fn sessions_that_the_new_rules_allow_notice_nothing() {
     connect(&mut stage);
     let outside = stage.pass(&udp((S2, 5000), (E1, 53))).source;
     let mut new = settings();
-    new.forwards.push(forward(ForwardProtocol::Udp, (7777, 7777), S2, 7777));
-    new.hairpin = false;
+    new.policy.forwards.push(forward(ForwardProtocol::Udp, 7777..=7777, S2, 7777));
+    new.policy.hairpin = false;
     assert_eq!(stage.reload(new), 0);
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
     assert_eq!(stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101)).source.address, G);
@@ -32,7 +32,7 @@ fn sessions_of_protocols_without_ports_go_on_too() {
     assert_eq!(stage.reload(settings()), 0);
     assert_eq!(stage.pass(&builder::other(gre, E1, outside, b"answer")).destination.address, S2);
     let mut new = settings();
-    new.outbound.clear();
+    new.policy.outbound.clear();
     assert_eq!(stage.reload(new), 1);
 }
 
@@ -41,7 +41,7 @@ fn sessions_of_a_forward_that_is_gone_end_in_both_directions() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
     let mut new = settings();
-    new.forwards.remove(0);
+    new.policy.forwards.remove(0);
     assert_eq!(stage.reload(new), 1);
     assert_eq!(stage.sessions(), 0);
     assert_eq!(stage.refuse(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)), DropReason::NoMapping);
@@ -58,7 +58,7 @@ fn a_forward_that_moves_takes_its_new_clients_elsewhere() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
     let mut new = settings();
-    new.forwards[0].to_address = S2;
+    new.policy.forwards[0].to_address = S2;
     assert_eq!(stage.reload(new), 1);
     assert_eq!(stage.pass(&tcp(SYN, (E1, 4445), (G, 8080), 1, 0)).destination.address, S2);
 }
@@ -68,7 +68,7 @@ fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
     let mut stage = Stage::new(settings());
     let outside = stage.pass(&udp((S2, 5000), (E1, 53))).source;
     let mut new = settings();
-    new.outbound.clear();
+    new.policy.outbound.clear();
     assert_eq!(stage.reload(new), 1);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
     assert_eq!(stage.refuse(&udp((S2, 5000), (E1, 53))), DropReason::NoOutboundRule);
@@ -79,7 +79,9 @@ fn hosts_that_may_not_go_out_any_more_are_cut_off_and_hold_nothing() {
 /// A hairpin session holds both mappings, and gives both back whatever ends it.
 #[test]
 fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
-    let before = || Settings { filtering: EndpointDependence::EndpointIndependent, ..settings() };
+    let before = || {
+        settings().with(|setup| setup.limits.filtering = EndpointDependence::EndpointIndependent)
+    };
     let mut stage = Stage::new(before());
     let spoken_to = stage.pass(&udp((S2, 5000), (E1, 53))).source;
     let talk = |stage: &mut Stage| {
@@ -89,14 +91,14 @@ fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
     };
     talk(&mut stage);
     let mut new = before();
-    new.hairpin = false;
+    new.policy.hairpin = false;
     assert_eq!(stage.reload(new), 1);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (1, 1));
     assert_eq!(stage.reload(before()), 0);
     talk(&mut stage);
     // A forward that takes the port ends the mapping and both sessions on it.
     let mut new = before();
-    new.forwards.push(forward(ForwardProtocol::Udp, (spoken_to.port, spoken_to.port), S1, 7));
+    new.policy.forwards.push(forward(ForwardProtocol::Udp, spoken_to.port..=spoken_to.port, S1, 7));
     assert_eq!(stage.reload(new), 2);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
     // Now the same endpoint is a forward's, and the session to it holds one mapping only; it ends with the forward.
@@ -111,13 +113,13 @@ fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
 
 #[test]
 fn a_port_changes_hands_between_mapping_and_forward() {
-    let narrow = || Settings { ports: (40_000, 40_001), ..settings() };
+    let narrow = || settings().with(|setup| setup.limits.ports = (40_000..=40_001).into());
     let mut stage = Stage::new(narrow());
     // Both ports are taken by mappings; one of them is wanted for a forward.
     let first = stage.pass(&udp((S2, 5000), (E1, 53))).source.port;
     let second = stage.pass(&udp((S2, 5001), (E1, 53))).source.port;
     let mut new = narrow();
-    new.forwards.push(forward(ForwardProtocol::Udp, (first, first), S1, 7));
+    new.policy.forwards.push(forward(ForwardProtocol::Udp, first..=first, S1, 7));
     assert_eq!(stage.reload(new), 1, "the mapping on the forward's port ends");
     assert_eq!(stage.pass(&udp((E2, 9), (G, first))).destination.address, S1);
     assert_eq!(stage.pass(&udp((S2, 5001), (E1, 53))).source.port, second, "the other one stays");

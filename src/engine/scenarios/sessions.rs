@@ -91,7 +91,7 @@ fn tcp_out_of_nowhere_opens_nothing() {
 #[test]
 fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     let mut settings = settings();
-    settings.sessions = 16;
+    settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
     for port in 0..16 {
         stage.pass(&udp((S2, 5000 + port), (E1, 53)));
@@ -121,7 +121,7 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
 #[test]
 fn a_flood_on_a_forward_leaves_room_for_the_inside() {
     let mut settings = settings();
-    settings.sessions = 16;
+    settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
     connect(&mut stage);
     for port in 1000..1015 {
@@ -148,7 +148,7 @@ fn a_flood_on_a_forward_leaves_room_for_the_inside() {
 #[test]
 fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
     let mut settings = settings();
-    settings.sessions = 16;
+    settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
     connect(&mut stage);
     for port in 0..15 {
@@ -170,7 +170,8 @@ fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
 
 #[test]
 fn a_host_cannot_have_more_sessions_than_its_limit() {
-    let mut stage = Stage::new(Settings { sessions_per_host: 5, ..settings() });
+    let mut stage =
+        Stage::new(settings().with(|setup| setup.limits.sessions_per_host = NonZeroU32::new(5)));
     for _ in 0..3 {
         for port in 0..5 {
             stage.pass(&udp((S2, 5000 + port), (E1, 53)));

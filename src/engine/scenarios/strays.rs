@@ -15,7 +15,7 @@ fn martians_and_strangers_are_dropped_by_name() {
     }
     assert_eq!(stage.refuse(&udp((G, 8080), (G, 8080))), DropReason::Martian);
     assert_eq!(stage.refuse(&udp((E1, 1), (E2, 2))), DropReason::SourceNotAllowed);
-    let mut closed = Stage::new(Settings { outbound: Vec::new(), ..settings() });
+    let mut closed = Stage::new(settings().with(|setup| setup.policy.outbound = Vec::new()));
     assert_eq!(closed.refuse(&udp((S2, 1), (E2, 2))), DropReason::NoOutboundRule);
     assert_eq!(
         closed.pass(&udp((S1, 80), (E2, 2))).source.address,
@@ -36,8 +36,8 @@ fn martians_and_strangers_are_dropped_by_name() {
 #[test]
 fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
     let mut settings = settings();
-    settings.uplinks[0].addresses[0].assigned_to_host = true;
-    settings.uplinks[0].addresses[0].reserved = vec![(32768, 60999)];
+    settings.policy.uplinks[0].addresses[0].assigned_to_host = true;
+    settings.policy.uplinks[0].addresses[0].reserved = vec![(32768..=60999).into()];
     let mut stage = Stage::new(settings);
     let ssh = tcp(SYN, (E1, 4444), (G, 22), 1, 0);
     let out = stage.send(&ssh).expect("handed back");
@@ -76,7 +76,7 @@ fn other_protocols_go_out_by_address_while_it_is_free() {
 /// a way back or an eye on who else talks to that remote address.
 #[test]
 fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
-    let mut stage = Stage::new(Settings { sessions: 1, ..settings() });
+    let mut stage = Stage::new(settings().with(|setup| setup.limits.sessions = 1));
     stage.pass(&udp((S2, 5000), (E1, 53)));
     assert_eq!(stage.refuse(&builder::other(Protocol(47), S2, E2, b"x")), DropReason::TableFull);
 }
@@ -84,9 +84,9 @@ fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
 #[test]
 fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
     let mut settings = settings();
-    settings.uplinks[0].addresses[0].assigned_to_host = true;
+    settings.policy.uplinks[0].addresses[0].assigned_to_host = true;
     let mut owned = Stage::new(settings.clone());
-    settings.uplinks[0].addresses[0].assigned_to_host = false;
+    settings.policy.uplinks[0].addresses[0].assigned_to_host = false;
     let mut foreign = Stage::new(settings);
     let datagram = builder::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
     for fragment in builder::fragments(&datagram, 1480) {
@@ -104,7 +104,7 @@ fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
 #[test]
 fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
     let mut settings = settings();
-    settings.forwards.push(forward(ForwardProtocol::TcpUdp, (8081, 8081), S1, 80));
+    settings.policy.forwards.push(forward(ForwardProtocol::TcpUdp, 8081..=8081, S1, 80));
     let mut stage = Stage::new(settings);
     for flags in [ACK, RST, FIN_ACK] {
         assert_eq!(

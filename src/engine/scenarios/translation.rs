@@ -44,7 +44,7 @@ fn ping_to_a_published_address_reaches_the_server_and_returns() {
 #[test]
 fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
     let mut settings = settings();
-    settings.forwards = vec![forward(ForwardProtocol::Any, (0, 65535), S2, 0)];
+    settings.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S2, 0)];
     let mut stage = Stage::new(settings);
     assert_eq!(stage.pass(&udp((E1, 5), (G, 6))), tuple(Protocol::UDP, (E1, 5), (S2, 6)));
     assert_eq!(stage.pass(&udp((S2, 6), (E1, 5))), tuple(Protocol::UDP, (G, 6), (E1, 5)));
@@ -87,7 +87,10 @@ fn mapping_and_filtering_follow_their_nine_combinations() {
     use EndpointDependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
     for mapping in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
         for filtering in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
-            let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
+            let mut stage = Stage::new(settings().with(|setup| {
+                setup.limits.mapping = mapping;
+                setup.limits.filtering = filtering;
+            }));
             let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
             let same_address = stage.pass(&udp((S1, 5000), (E1, 54))).source == first;
             let other_address = stage.pass(&udp((S1, 5000), (E2, 53))).source == first;
@@ -99,7 +102,10 @@ fn mapping_and_filtering_follow_their_nine_combinations() {
                     AddressAndPortDependent => (false, false),
                 }
             );
-            let mut stage = Stage::new(Settings { mapping, filtering, ..settings() });
+            let mut stage = Stage::new(settings().with(|setup| {
+                setup.limits.mapping = mapping;
+                setup.limits.filtering = filtering;
+            }));
             let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
             let passes = [(E1, 53), (E1, 99), (E2, 53)]
                 .map(|from| stage.send(&udp(from, (G, first.port))).is_some());
@@ -120,7 +126,7 @@ fn mapping_and_filtering_follow_their_nine_combinations() {
 #[test]
 fn dynamic_ports_never_meet_a_forward_and_run_out_cleanly() {
     let mut settings = settings();
-    settings.ports = (8079, 8082);
+    settings.limits.ports = (8079..=8082).into();
     let mut stage = Stage::new(settings);
     let mut seen: Vec<u16> =
         (0..3).map(|port| stage.pass(&udp((S2, 5000 + port), (E1, 53))).source.port).collect();
@@ -181,8 +187,9 @@ fn hairpin_shows_the_senders_external_endpoint() {
         stage.pass(&udp((S2, 6000), (G, 8080))),
         tuple(Protocol::UDP, (G, two.port), (S1, 80))
     );
-    let mut open =
-        Stage::new(Settings { filtering: EndpointDependence::EndpointIndependent, ..settings() });
+    let mut open = Stage::new(
+        settings().with(|setup| setup.limits.filtering = EndpointDependence::EndpointIndependent),
+    );
     let (one, two) = (
         {
             let _ = one;
@@ -198,7 +205,7 @@ fn hairpin_shows_the_senders_external_endpoint() {
         open.pass(&udp((S2, 6000), (G, one.port))),
         tuple(Protocol::UDP, (G, two.port), (S1, 5000))
     );
-    let mut off = Stage::new(Settings { hairpin: false, ..settings() });
+    let mut off = Stage::new(settings().with(|setup| setup.policy.hairpin = false));
     assert_eq!(off.refuse(&udp((S2, 6000), (G, 8080))), DropReason::HairpinDisabled);
 }
 
@@ -222,11 +229,11 @@ fn a_client_that_talks_to_one_server_over_two_lines_from_one_port_gets_both() {
 #[test]
 fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
     let mut settings = settings();
-    let mut second = settings.uplinks[0].addresses[0].clone();
+    let mut second = settings.policy.uplinks[0].addresses[0].clone();
     second.address = G2;
-    settings.uplinks[0].addresses.push(second);
-    settings.forwards =
-        vec![Forward { address: G2, ..forward(ForwardProtocol::Any, (0, 65535), S2, 0) }];
+    settings.policy.uplinks[0].addresses.push(second);
+    settings.policy.forwards =
+        vec![Forward { address: G2, ..forward(ForwardProtocol::Any, 0..=65535, S2, 0) }];
     let mut stage = Stage::new(settings);
     for host in 1..40 {
         let host = Ipv4Addr::new(10, 0, 0, 110 + host);
@@ -239,7 +246,10 @@ fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
 /// With a full table, the host limit counted a published server's answers as sessions of its own.
 #[test]
 fn no_account_stops_the_answers_of_a_published_server() {
-    let mut stage = Stage::new(Settings { sessions: 4, new_sessions_per_host: 3, ..settings() });
+    let mut stage = Stage::new(settings().with(|setup| {
+        setup.limits.sessions = 4;
+        setup.limits.new_sessions_per_host = NonZeroU32::new(3);
+    }));
     for port in 0..4 {
         stage.pass(&udp((Ipv4Addr::new(10, 0, 0, 110 + port as u8), 5000 + port), (E1, 53)));
     }

@@ -15,7 +15,7 @@ use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress, IpEndpoint};
 
-use crate::nat::{DropReason, Settings, State, TcpState};
+use crate::nat::{DropReason, State, TcpState};
 use crate::time::Span;
 
 use super::scenarios::{E1, E2, G, S1, S2, settings, udp as datagram};
@@ -155,7 +155,7 @@ fn assert_whole(network: &Network, one: &End, other: &End) {
 /// What is left of a connection that was closed is one session, which goes after the transitory timeout.
 fn assert_fades(network: &mut Network) {
     assert_eq!(network.states(), [State::Tcp(TcpState::FinBoth)], "{}", network.name);
-    let transitory = network.stage.nat.settings().timeouts.tcp_transitory;
+    let transitory = network.stage.nat.limits().timeouts.tcp_transitory;
     network.stage.wait(Span(transitory.0 + Span::seconds(1).0));
     assert_eq!(
         (network.stage.sessions(), network.stage.nat.mappings()),
@@ -288,7 +288,7 @@ fn a_connection_through_a_forward_outlives_the_box() {
 #[test]
 fn a_full_table_does_not_part_a_published_server_from_its_clients() {
     let faults = Faults { loss: 0.01, duplication: 0.05, reordering: 0.1 };
-    let mut network = Network::new(Settings { sessions: 1, ..settings() }, faults, 5);
+    let mut network = Network::new(settings().with(|setup| setup.limits.sessions = 1), faults, 5);
     network.stage.send(&datagram((S2, 5000), (E2, 53))).expect("the first session is free");
     let mut ends = through_the_forward(&mut network, 5, true);
     converse(&mut network, &mut ends, |_, _| {});

@@ -16,9 +16,9 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
-use crate::engine::scenarios::{E1, S1, Stage};
-use crate::io::Offload;
-use crate::nat::{Settings, State};
+use crate::engine::scenarios::{E1, S1, Setup, Stage};
+use crate::nat::{State, TableCursor};
+use crate::packet::Offload;
 use crate::time::Span;
 
 /// What the links do to packets, as probabilities.
@@ -68,7 +68,7 @@ struct Flight {
 }
 
 impl Network {
-    pub(super) fn new(settings: Settings, faults: Faults, seed: u64) -> Self {
+    pub(super) fn new(settings: Setup, faults: Faults, seed: u64) -> Self {
         Self {
             name: format!("{faults:?}, seed {seed}"),
             stage: Stage::new(settings),
@@ -92,7 +92,7 @@ impl Network {
     }
 
     /// Puts a new box in the place of the old one, which takes all its sessions along.
-    pub(super) fn restart_box(&mut self, settings: Settings) {
+    pub(super) fn restart_box(&mut self, settings: Setup) {
         let now = self.stage.now;
         self.stage = Stage::new(settings);
         self.stage.wait(now.since(self.stage.now));
@@ -106,7 +106,7 @@ impl Network {
     /// States of the sessions, as the table lists them.
     pub(super) fn states(&self) -> Vec<State> {
         let mut states = Vec::new();
-        let mut place = Some((0, 0));
+        let mut place = Some(TableCursor::default());
         while let Some(from) = place {
             place = self.stage.nat.table().list(from, 7, |listed| states.push(listed.state));
         }

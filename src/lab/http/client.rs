@@ -19,9 +19,9 @@ pub struct Connection {
     host: SocketAddrV4,
 }
 
-/// An answer with its whole body.
+/// A response with its whole body.
 #[derive(Debug)]
-pub struct Response {
+pub struct HttpResponse {
     /// Status code.
     pub status: u16,
     head: Vec<String>,
@@ -29,23 +29,23 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-impl Response {
-    /// The body as text; empty if it is none.
+impl HttpResponse {
+    /// Returns the body as text, or an empty text if the body is not UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap_or_default()
     }
 
-    /// The value of a header, its name compared without case.
+    /// Returns the value of a header. The name is compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
 }
 
-/// Connects to `to`, from one of the machine's addresses if `from` names one. `timeout` bounds connecting and each
+/// Connects to `to`, from the local address `from` if given. `timeout` limits connecting and each
 /// later read and write.
 ///
 /// # Errors
-/// As the system says; `TimedOut` after `timeout`.
+/// The error of the system; `TimedOut` after `timeout`.
 pub fn connect(
     from: Option<Ipv4Addr>,
     to: SocketAddrV4,
@@ -54,10 +54,10 @@ pub fn connect(
     connect_from(from.map(|address| SocketAddrV4::new(address, 0)), to, timeout)
 }
 
-/// [`connect`] from an endpoint, which connections to other places may have as well.
+/// Connects as [`connect`] does, from an endpoint that connections to other destinations may share.
 ///
 /// # Errors
-/// As the system says; `TimedOut` after `timeout`.
+/// The error of the system; `TimedOut` after `timeout`.
 pub fn connect_from(
     from: Option<SocketAddrV4>,
     to: SocketAddrV4,
@@ -95,7 +95,7 @@ pub fn connect_from(
 }
 
 impl Connection {
-    /// The socket below.
+    /// Returns the underlying socket.
     pub fn stream_ref(&self) -> &TcpStream {
         self.reader.get_ref()
     }
@@ -104,25 +104,26 @@ impl Connection {
     ///
     /// # Errors
     /// The connection failed, or the answer is not HTTP with a length.
-    pub fn get(&mut self, path: &str) -> io::Result<Response> {
+    pub fn get(&mut self, path: &str) -> io::Result<HttpResponse> {
         self.get_with(path, &[])
     }
 
-    /// [`Connection::get`] with further headers.
+    /// Gets a path as [`Connection::get`] does, with further headers.
     ///
     /// # Errors
     /// The connection failed, or the answer is not HTTP with a length.
-    pub fn get_with(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<Response> {
+    pub fn get_with(&mut self, path: &str, headers: &[(&str, &str)]) -> io::Result<HttpResponse> {
         let mut body = Vec::new();
         let (status, head) = self.exchange(path, headers, |bytes| {
             body.extend_from_slice(bytes);
             ControlFlow::Continue(())
         })?;
-        Ok(Response { status, head, body })
+        Ok(HttpResponse { status, head, body })
     }
 
-    /// Gets a path, handing over the body as it arrives, until it ends or `receive` breaks off. After a break the
-    /// connection is of no more use, since the rest of the body is still on its way. Returns the status.
+    /// Gets a path and passes the body to `receive` as it arrives, until the body ends or `receive`
+    /// breaks off. Returns the status. After a break the connection cannot be used again, since the
+    /// rest of the body still arrives.
     ///
     /// # Errors
     /// The connection failed, or the answer is not HTTP with a length.
@@ -163,7 +164,8 @@ impl Connection {
         while left > 0 {
             let bytes = match self.reader.fill_buf() {
                 Ok(bytes) => bytes,
-                // A read with a timeout is not begun again by the kernel (signal(7)), not even after a machine's pause.
+                // The kernel does not restart a read with a timeout (signal(7)), not even after a
+                // pause of the machine.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };

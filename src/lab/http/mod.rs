@@ -1,19 +1,19 @@
 //! A small HTTP/1.1 server and client for the demo and the tests.
 //!
-//! The server answers `/` with the address of the peer that it sees, and `/bytes/N` with N bytes of a fixed pattern
-//! ([`Pattern`]), so that the client can tell lost, doubled or displaced bytes from good ones. More can be
-//! answered through a [`Handler`]. One thread a connection, keep-alive, GET only: enough to measure a line honestly,
-//! and no more.
+//! The server answers `/` with the peer address that it sees, and `/bytes/N` with N bytes of a
+//! fixed pattern ([`Pattern`]). The client can thus detect lost, duplicated or displaced bytes. A
+//! [`HttpHandler`] can add answers. The server uses one thread per connection, keep-alive, and GET
+//! only: enough to measure an uplink.
 
 mod client;
 mod pattern;
 mod server;
 
-pub use client::{Connection, Response, connect, connect_from};
+pub use client::{Connection, HttpResponse, connect, connect_from};
 pub use pattern::Pattern;
-pub use server::{Answer, Handler, Request, Server};
+pub use server::{HttpAnswer, HttpHandler, HttpRequest, HttpServer};
 
-/// Longest head (request or status line and headers) that is accepted, in bytes.
+/// Longest accepted head (request or status line and headers), in bytes.
 const MAX_HEAD: u64 = 16 * 1024;
 
 /// Unit of reading and writing bodies, in bytes.
@@ -21,7 +21,7 @@ const CHUNK: usize = 64 * 1024;
 
 use std::io::{self, BufRead, Read as _};
 
-/// Reads a head up to its empty line; `None` when the peer closes before the first byte.
+/// Reads a head up to its empty line. Returns `None` if the peer closes before the first byte.
 fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Vec<String>>> {
     let mut lines = Vec::new();
     let mut limited = reader.take(MAX_HEAD);
@@ -41,7 +41,7 @@ fn read_head(reader: &mut impl BufRead) -> io::Result<Option<Vec<String>>> {
     }
 }
 
-/// The value of a header, its name compared without case.
+/// Returns the value of a header. The name is compared without case.
 fn header<'a>(head: &'a [String], name: &str) -> Option<&'a str> {
     head.iter().skip(1).find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -60,12 +60,12 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn serve(handler: Option<Handler>) -> (Server, SocketAddrV4) {
+    fn serve(handler: Option<HttpHandler>) -> (HttpServer, SocketAddrV4) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else {
             unreachable!("bound to IPv4")
         };
-        (Server::start(vec![listener], handler).unwrap(), address)
+        (HttpServer::start(vec![listener], handler).unwrap(), address)
     }
 
     #[test]
@@ -108,9 +108,9 @@ mod tests {
 
     #[test]
     fn unknown_paths_are_404_and_handlers_come_first() {
-        let handler: Handler = Arc::new(|request: &Request| {
+        let handler: HttpHandler = Arc::new(|request: &HttpRequest| {
             (request.path == "/teapot")
-                .then(|| Answer::text(418, request.header("x-leaf").unwrap_or("none")))
+                .then(|| HttpAnswer::text(418, request.header("x-leaf").unwrap_or("none")))
         });
         let (_server, address) = serve(Some(handler));
         let mut connection = connect(None, address, TIMEOUT).unwrap();

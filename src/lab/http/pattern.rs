@@ -1,14 +1,15 @@
-//! The bytes that `/bytes/N` is made of.
+//! The bytes of `/bytes/N`.
 
 use std::sync::LazyLock;
 
-/// Length after which the bytes repeat. A prime, so that no displacement by a segment, a buffer or a power of two
-/// goes unnoticed.
+/// Length after which the bytes repeat. The length is a prime, so that a displacement by a segment,
+/// a buffer or a power of two is always detected.
 const PERIOD: usize = 65_521;
 
-/// Twice the period: from any place within the first, a whole period can be had in one chunk.
+/// Twice the period: from every position within the first period, one chunk can hold a whole
+/// period.
 static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    // xorshift32; any fixed sequence without short repetitions will do.
+    // xorshift32; any fixed sequence without short repetitions would do.
     let mut state = 0x6e61_7462_u32;
     let mut period: Vec<u8> = std::iter::repeat_with(|| {
         state ^= state << 13;
@@ -22,19 +23,20 @@ static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
     period
 });
 
-/// A place in the endless pattern.
+/// A position in the endless pattern.
 #[derive(Clone, Debug, Default)]
 pub struct Pattern {
     position: usize,
 }
 
 impl Pattern {
-    /// The beginning.
+    /// Returns the beginning of the pattern.
     pub fn new() -> Pattern {
         Pattern::default()
     }
 
-    /// The next bytes in one chunk, at least one and at most `limit`, which is positive; moves on past them.
+    /// Returns the next bytes in one chunk, at least one and at most `limit`, and advances past
+    /// them. `limit` is positive.
     pub fn next(&mut self, limit: usize) -> &'static [u8] {
         let start = self.position;
         let length = limit.min(PERIOD);
@@ -42,7 +44,7 @@ impl Pattern {
         &BYTES[start..start + length]
     }
 
-    /// Whether `bytes` are the next ones; moves on past them.
+    /// Returns whether `bytes` are the next ones, and advances past them.
     pub fn matches(&mut self, bytes: &[u8]) -> bool {
         bytes.chunks(PERIOD).all(|chunk| self.next(chunk.len()) == chunk)
     }

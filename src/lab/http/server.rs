@@ -13,35 +13,36 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{CHUNK, Pattern, header, read_head};
 
-/// How soon an accepting thread notices that the server goes.
+/// Interval at which an accepting thread checks whether the server stops.
 const STOP_POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// How long a peer may neither read nor write before its connection is given up.
+/// Longest time in which a peer neither reads nor writes, before the server closes the connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Pause after a failed accept (out of descriptors, for example), so that the thread does not spin.
+/// Pause after a failed accept (for example without free descriptors), so that the thread does not
+/// spin.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// One request.
 #[derive(Debug)]
-pub struct Request {
-    /// Where it comes from, as the server sees it.
+pub struct HttpRequest {
+    /// Source address as the server sees it.
     pub peer: Ipv4Addr,
     /// Path with query.
     pub path: String,
     head: Vec<String>,
 }
 
-impl Request {
-    /// The value of a header, its name compared without case.
+impl HttpRequest {
+    /// Returns the value of a header. The name is compared without case.
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.head, name)
     }
 }
 
-/// What a [`Handler`] answers.
+/// The answer of a [`HttpHandler`].
 #[derive(Debug)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// Status code.
     pub status: u16,
     /// Further headers.
@@ -50,19 +51,20 @@ pub struct Answer {
     pub body: String,
 }
 
-impl Answer {
-    /// A text.
-    pub fn text(status: u16, body: impl Into<String>) -> Answer {
-        Answer { status, headers: Vec::new(), body: body.into() }
+impl HttpAnswer {
+    /// Makes an answer of a text.
+    pub fn text(status: u16, body: impl Into<String>) -> HttpAnswer {
+        HttpAnswer { status, headers: Vec::new(), body: body.into() }
     }
 }
 
-/// Answers requests before the built-in paths are looked at; `None` leaves it to them.
-pub type Handler = Arc<dyn Fn(&Request) -> Option<Answer> + Send + Sync>;
+/// Answers requests before the built-in paths are checked. `None` leaves the request to the
+/// built-in paths.
+pub type HttpHandler = Arc<dyn Fn(&HttpRequest) -> Option<HttpAnswer> + Send + Sync>;
 
-/// A running server; dropping it closes its listeners and connections.
+/// A running server. A drop closes its listeners and connections.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     shared: Arc<ServerState>,
     acceptors: Vec<JoinHandle<()>>,
 }
@@ -71,18 +73,21 @@ pub struct Server {
 struct ServerState {
     stop: AtomicBool,
     next_connection: AtomicU64,
-    /// Open connections, so that they can be shut down from outside.
+    /// Open connections, which a drop of the server shuts down.
     connections: Mutex<HashMap<u64, TcpStream>>,
     peers: Mutex<BTreeSet<Ipv4Addr>>,
 }
 
-impl Server {
-    /// Serves on listeners that are bound already (in whichever namespace).
+impl HttpServer {
+    /// Serves on bound listeners of any namespace.
     ///
     /// # Errors
-    /// A listener cannot be made non-blocking, or a thread not be started.
-    pub fn start(listeners: Vec<TcpListener>, handler: Option<Handler>) -> io::Result<Server> {
-        let mut server = Server { shared: Arc::default(), acceptors: Vec::new() };
+    /// A listener cannot be made non-blocking, or a thread cannot be started.
+    pub fn start(
+        listeners: Vec<TcpListener>,
+        handler: Option<HttpHandler>,
+    ) -> io::Result<HttpServer> {
+        let mut server = HttpServer { shared: Arc::default(), acceptors: Vec::new() };
         for listener in listeners {
             listener.set_nonblocking(true)?;
             let (shared, handler) = (server.shared.clone(), handler.clone());
@@ -94,42 +99,44 @@ impl Server {
         Ok(server)
     }
 
-    /// Every client address that has sent a request so far, as seen here.
+    /// Returns every client address that has sent a request so far.
     pub fn peers(&self) -> BTreeSet<Ipv4Addr> {
         self.shared.peers.lock().clone()
     }
 }
 
-impl Drop for Server {
+impl Drop for HttpServer {
     fn drop(&mut self) {
-        // Release: a thread that sees the flag finds everything that came before it.
+        // Release: a thread that sees the flag sees everything before it.
         self.shared.stop.store(true, Ordering::Release);
         for acceptor in self.acceptors.drain(..) {
             let _ = acceptor.join();
         }
-        // No new ones from here on. Their threads end by themselves once their sockets are shut.
+        // No new connection is accepted from here on. The threads end once their sockets are shut
+        // down.
         for connection in self.shared.connections.lock().values() {
             let _ = connection.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<ServerState>, handler: Option<&Handler>) {
-    // Acquire: pairs with the store in Server::drop.
+fn accept(listener: &TcpListener, shared: &Arc<ServerState>, handler: Option<&HttpHandler>) {
+    // Acquire: pairs with the store in HttpServer::drop.
     while !shared.stop.load(Ordering::Acquire) {
         match listener.accept() {
             Ok((stream, SocketAddr::V4(peer))) => {
                 let (shared, handler) = (shared.clone(), handler.cloned());
-                // Relaxed: only the value's uniqueness counts.
+                // Relaxed: only the uniqueness of the value counts.
                 let number = shared.next_connection.fetch_add(1, Ordering::Relaxed);
                 let Ok(copy) = stream.try_clone() else { continue };
                 shared.connections.lock().insert(number, copy);
                 let connection = move || {
-                    // The peer's mistakes and departures are no concern of the server's.
+                    // Errors of one peer do not concern the server.
                     let _ = converse(&stream, *peer.ip(), &shared, handler.as_ref());
                     shared.connections.lock().remove(&number);
                 };
-                // Out of threads: both ends of `connection` are dropped, and the peer sees a reset.
+                // Without a free thread both ends of `connection` are dropped, and the peer sees a
+                // reset.
                 let _ = thread::Builder::new().name("http".into()).spawn(connection);
             }
             Ok((_, SocketAddr::V6(_))) => {}
@@ -141,12 +148,12 @@ fn accept(listener: &TcpListener, shared: &Arc<ServerState>, handler: Option<&Ha
     }
 }
 
-/// Answers the requests of one connection until either side is done.
+/// Answers the requests of one connection until either side closes.
 fn converse(
     stream: &TcpStream,
     peer: Ipv4Addr,
     shared: &ServerState,
-    handler: Option<&Handler>,
+    handler: Option<&HttpHandler>,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
@@ -158,23 +165,27 @@ fn converse(
         let mut words = head[0].split(' ');
         let (method, path, version) = (words.next(), words.next(), words.next());
         let (Some(method), Some(path), Some("HTTP/1.1")) = (method, path, version) else {
-            return write_answer(stream, &Answer::text(400, "bad request\n"), true);
+            return write_answer(stream, &HttpAnswer::text(400, "bad request\n"), true);
         };
         let close =
             header(&head, "connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
         if method != "GET" {
-            return write_answer(stream, &Answer::text(405, "only GET is served here\n"), true);
+            return write_answer(stream, &HttpAnswer::text(405, "only GET is served here\n"), true);
         }
-        let request = Request { peer, path: path.to_owned(), head };
+        let request = HttpRequest { peer, path: path.to_owned(), head };
         let answer = handler.and_then(|handler| handler(&request));
         let length = request.path.strip_prefix("/bytes/").and_then(|length| length.parse().ok());
         match (answer, request.path.as_str(), length) {
             (Some(answer), _, _) => write_answer(stream, &answer, close)?,
             (None, "/", _) => {
-                write_answer(stream, &Answer::text(200, format!("{}\n", IpAddr::V4(peer))), close)?;
+                write_answer(
+                    stream,
+                    &HttpAnswer::text(200, format!("{}\n", IpAddr::V4(peer))),
+                    close,
+                )?;
             }
             (None, _, Some(length)) => write_pattern(stream, length, close)?,
-            (None, _, None) => write_answer(stream, &Answer::text(404, "not found\n"), close)?,
+            (None, _, None) => write_answer(stream, &HttpAnswer::text(404, "not found\n"), close)?,
         }
         if close {
             break;
@@ -183,12 +194,12 @@ fn converse(
     Ok(())
 }
 
-fn write_answer(mut stream: &TcpStream, answer: &Answer, close: bool) -> io::Result<()> {
+fn write_answer(mut stream: &TcpStream, answer: &HttpAnswer, close: bool) -> io::Result<()> {
     let mut text = head(answer.status, answer.body.len() as u64, close);
     for (name, value) in &answer.headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
-    // In one write: one segment.
+    // One write makes one segment.
     stream.write_all(format!("{text}\r\n{}", answer.body).as_bytes())
 }
 

@@ -1,5 +1,5 @@
-//! Lines, boxes and servers as namespaces: what every scene shares. The pictures are in [`two_uplinks`] and
-//! [`three_legged`].
+//! Uplinks, boxes and servers as namespaces. [`two_uplinks`] and [`three_legged`] show the
+//! pictures.
 
 mod three_legged;
 mod two_uplinks;
@@ -21,63 +21,64 @@ pub const CLIENTS: [Ipv4Addr; 6] = [
     Ipv4Addr::new(192, 0, 2, 16),
 ];
 
-/// Most lines that the address plan has room for.
+/// Most uplinks that the address plan allows.
 pub const MAX_UPLINKS: u8 = 4;
 
-/// What was built.
+/// The namespaces of one setup.
 #[derive(Clone, Debug)]
 pub struct Topology {
-    /// Where the clients are.
+    /// Namespace of the clients.
     pub client: Namespace,
-    /// The lines, in order.
-    pub uplinks: Vec<Uplink>,
-    /// The servers, in order.
+    /// Uplinks, in order.
+    pub uplinks: Vec<TopologyUplink>,
+    /// Servers, in order.
     pub servers: Vec<ServerHost>,
-    /// The private networks: one, or one for each line.
+    /// Private networks: one in all, or one for each uplink.
     pub lans: Vec<Namespace>,
 }
 
-/// One line with its box.
+/// One uplink with its box.
 #[derive(Clone, Debug)]
-pub struct Uplink {
+pub struct TopologyUplink {
     /// `uplink 1`, ...
     pub name: &'static str,
-    /// Namespace of the box: `lan0` inside, [`Uplink::interface`] outside, a default route, and nothing else set up.
+    /// Namespace of the box: `lan0` inside, [`TopologyUplink::interface`] outside, a default route,
+    /// and nothing else.
     pub natbox: Namespace,
-    /// The box's interface to the line.
+    /// Interface of the box to the uplink.
     pub interface: String,
     /// Namespace of the provider's end: `box0` towards the box, `net0` towards the clients.
     pub provider: Namespace,
-    /// The address that the box publishes.
+    /// Address that the box publishes.
     pub published: Ipv4Addr,
-    /// Address of the box on the line.
+    /// Address of the box on the uplink.
     pub outside: Ipv4Addr,
-    /// The box's next hop: the provider.
+    /// Next hop of the box: the provider.
     pub gateway: Ipv4Addr,
     /// Address of the box on the private network.
     pub inside: Ipv4Addr,
-    /// The private network, as `a.b.c.d/24`.
+    /// Private network, as `a.b.c.d/24`.
     pub prefix: String,
-    /// Hardware address of [`Uplink::interface`].
+    /// Hardware address of [`TopologyUplink::interface`].
     pub sender: [u8; 6],
 }
 
 /// One server.
 #[derive(Clone, Debug)]
 pub struct ServerHost {
-    /// Its namespace.
+    /// Namespace of the server.
     pub namespace: Namespace,
-    /// Its private address for each line; one and the same behind a three-legged box.
+    /// Private address of the server for each uplink; behind a three-legged box always the same.
     pub addresses: Vec<Ipv4Addr>,
 }
 
-impl Uplink {
-    /// A published endpoint.
+impl TopologyUplink {
+    /// Returns a published endpoint.
     pub fn endpoint(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.published, port)
     }
 
-    /// Frames that the provider has received from the box.
+    /// Returns the number of frames that the provider has received from the box.
     ///
     /// # Errors
     /// The kernel's counters cannot be read.
@@ -85,7 +86,7 @@ impl Uplink {
         self.provider.received_frames("box0")
     }
 
-    /// Sets up the provider, whose `box0` is there already, and what the clients know of it: the way to `destination`.
+    /// Sets up the provider, whose `box0` already exists, and the clients' route to `destination`.
     fn provide(
         &self,
         lab: &Lab,
@@ -104,14 +105,14 @@ impl Uplink {
         client.ip(&["route", "add", destination, "via", &via, "src", &source])
     }
 
-    /// Shapes the line in both directions.
+    /// Shapes the uplink in both directions.
     fn shape(&self, mbit: u32) -> Result<(), LabError> {
         self.natbox.shape(&self.interface, mbit)?;
         self.provider.shape("box0", mbit)
     }
 }
 
-/// A namespace with all the clients' addresses.
+/// Makes a namespace with the addresses of all clients.
 fn clients(lab: &Lab) -> Result<Namespace, LabError> {
     let client = lab.namespace("client")?;
     for address in CLIENTS {
@@ -120,7 +121,7 @@ fn clients(lab: &Lab) -> Result<Namespace, LabError> {
     Ok(client)
 }
 
-/// Name of a line and the first three octets of its network.
+/// Returns the name of an uplink and the first three octets of its network.
 fn name_and_network(uplink: u8) -> (&'static str, [u8; 3]) {
     match uplink {
         0 => ("uplink 1", [203, 0, 113]),

@@ -1,4 +1,4 @@
-//! One box with several lines, one private leg, and servers that know nothing of it.
+//! One box with several uplinks, one private interface, and servers without policy routing.
 //!
 //! ```text
 //!                     client: 192.0.2.11, .12, ... on lo
@@ -16,43 +16,44 @@
 //!                 servers: 10.0.0.101, .111, ...            one address each, and the box as default route
 //! ```
 //!
-//! The published addresses belong to nobody here: the box must answer for them, and send each reply to its line. Its host's
-//! own default route leads to the first line.
+//! No host has the published addresses: the box must answer for them, and send each reply to its
+//! uplink. The box's own default route leads to the first uplink.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
+use super::{ServerHost, Topology, TopologyUplink, address, clients, name_and_network};
 use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
-/// What to build.
+/// The size and the kind of the setup.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreeLeggedPlan {
-    /// Number of lines, 1 to [`super::MAX_UPLINKS`].
+    /// Number of uplinks, 1 to [`super::MAX_UPLINKS`].
     pub uplinks: u8,
     /// Number of servers, 1 to [`super::MAX_SERVERS`].
     pub servers: u8,
-    /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine. Lines that share an interface are
-    /// not shaped.
+    /// Rate of each uplink in Mbit/s, both directions; `None`: unlimited. Uplinks that share an
+    /// interface are not shaped.
     pub mbit: Option<u32>,
-    /// All lines are in one network, 203.0.113.0/24, each with a gateway of its own.
+    /// All uplinks are in one network, 203.0.113.0/24, each with a gateway of its own.
     pub one_network: bool,
 }
 
-/// How a line reaches the box.
+/// The attachment of an uplink to the box.
 #[derive(Clone, Debug)]
 pub struct Attachment {
-    /// The box's interface; several lines may have the same one.
+    /// Interface of the box; several uplinks may share it.
     pub interface: String,
-    /// Its hardware address.
+    /// Hardware address of that interface.
     pub sender: [u8; 6],
 }
 
-/// The box on the private network.
+/// Address of the box on the private network.
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
-/// Joins box and provider of a line (0, 1, ...) by interfaces of their own: `wan0`, `wan1`, ... and `box0`.
+/// Joins box and provider of an uplink (0, 1, ...) by interfaces of their own: `wan0`, `wan1`, ...
+/// and `box0`.
 ///
 /// # Errors
 /// A command of iproute2 failed.
@@ -68,8 +69,8 @@ pub fn own_interface(
 }
 
 impl Topology {
-    /// Builds one box with several lines. `attach` joins box and provider of each line, the provider's end being `box0`:
-    /// [`own_interface`] if there is nothing special about them.
+    /// Builds one box with several uplinks. `attach` joins box and provider of each uplink; the
+    /// provider's end is `box0`. [`own_interface`] is the plain way.
     ///
     /// # Errors
     /// A command of iproute2 failed.
@@ -80,7 +81,7 @@ impl Topology {
     ) -> Result<Topology, LabError> {
         let client = clients(lab)?;
         let natbox = lab.namespace("box")?;
-        let mut uplinks: Vec<Uplink> = Vec::new();
+        let mut uplinks: Vec<TopologyUplink> = Vec::new();
         for number in 0..legs.uplinks {
             let provider = lab.namespace(&format!("isp{}", number + 1))?;
             let Attachment { interface, sender } = attach(lab, number, &natbox, &provider)?;
@@ -122,11 +123,11 @@ fn uplink(
     provider: Namespace,
     interface: String,
     sender: [u8; 6],
-) -> Uplink {
+) -> TopologyUplink {
     let (name, own_network) = name_and_network(number);
     let (network, apart) =
         if one_network { (name_and_network(0).1, number) } else { (own_network, 0) };
-    Uplink {
+    TopologyUplink {
         name,
         published: address(network, 10 + apart),
         outside: address(network, 1),

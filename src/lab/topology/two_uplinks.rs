@@ -1,4 +1,4 @@
-//! Two lines with a box each.
+//! Two uplinks with a box each.
 //!
 //! ```text
 //!                     client: 192.0.2.11, .12, ... on lo
@@ -16,25 +16,25 @@
 //!                 servers: .101 and .202, .111 and .212, ...
 //! ```
 //!
-//! The published addresses belong to nobody here: the boxes must answer for them. Replies are sent to the right
-//! box by the servers' policy routing alone.
+//! No host has the published addresses: the boxes must answer for them. Only the servers' policy
+//! routing sends replies to the right box.
 
 use std::net::Ipv4Addr;
 
-use super::{ServerHost, Topology, Uplink, address, clients, name_and_network};
+use super::{ServerHost, Topology, TopologyUplink, address, clients, name_and_network};
 use crate::lab::{Lab, LabError, Namespace, hardware_address};
 
-/// Most servers that the address plan has room for.
+/// Most servers that the address plan allows.
 pub const MAX_SERVERS: u8 = 5;
 
-/// What to build.
+/// The size and the kind of the setup.
 #[derive(Clone, Copy, Debug)]
 pub struct TwoBoxPlan {
-    /// How the private side is laid out.
+    /// Layout of the private side.
     pub private: Private,
     /// Number of servers, 1 to [`MAX_SERVERS`].
     pub servers: u8,
-    /// Rate of each line, in Mbit/s, both directions; `None`: as fast as the machine.
+    /// Rate of each uplink in Mbit/s, both directions; `None`: unlimited.
     pub mbit: Option<u32>,
 }
 
@@ -43,21 +43,21 @@ pub struct TwoBoxPlan {
 pub enum Private {
     /// Both boxes and all servers on 10.0.0.0/24.
     Shared,
-    /// Line 1 on 10.1.0.0/24 (interface eth0 of the servers), line 2 on 10.2.0.0/24 (eth1).
+    /// Uplink 1 on 10.1.0.0/24 (interface eth0 of the servers), uplink 2 on 10.2.0.0/24 (eth1).
     Separate,
 }
 
-/// Number of the first routing table that the servers use, one for each line.
+/// Number of the first routing table of the servers; each uplink has one.
 const FIRST_TABLE: u32 = 101;
 
-/// The plan's figures for a line, 0 or 1.
+/// The addresses of an uplink, 0 or 1.
 struct Figures {
     name: &'static str,
-    /// First three octets of the line's network.
+    /// First three octets of the uplink's network.
     uplink: [u8; 3],
     /// First three octets of the private network.
     private: [u8; 3],
-    /// Last octet of the box's private address; the servers' follow it.
+    /// Last octet of the box's private address; those of the servers follow.
     inside: u8,
 }
 
@@ -71,14 +71,14 @@ impl Figures {
         Figures { name, uplink: octets, private, inside: 100 * (uplink + 1) }
     }
 
-    /// Address of a server on this line's private network.
+    /// Returns the address of a server on the private network of this uplink.
     fn server(&self, uplink: u8, server: u8) -> Ipv4Addr {
         address(self.private, self.inside + 1 + uplink + 10 * server)
     }
 }
 
 impl Topology {
-    /// Builds two lines with a box each.
+    /// Builds two uplinks with a box each.
     ///
     /// # Errors
     /// A command of iproute2 failed.
@@ -119,11 +119,11 @@ fn build_uplink(
     plan: TwoBoxPlan,
     client: &Namespace,
     number: u8,
-) -> Result<Uplink, LabError> {
+) -> Result<TopologyUplink, LabError> {
     let figures = Figures::of(number, plan.private);
     let natbox = lab.namespace(&format!("box{}", number + 1))?;
     let provider = lab.namespace(&format!("isp{}", number + 1))?;
-    let uplink = Uplink {
+    let uplink = TopologyUplink {
         name: figures.name,
         published: address(figures.uplink, 10),
         outside: address(figures.uplink, 1),
@@ -148,7 +148,7 @@ fn build_uplink(
 fn build_server(
     lab: &Lab,
     private: Private,
-    uplinks: &[Uplink],
+    uplinks: &[TopologyUplink],
     lans: &[Namespace],
     number: u8,
 ) -> Result<ServerHost, LabError> {

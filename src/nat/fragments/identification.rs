@@ -18,26 +18,25 @@
 //! to itself. Runs of more than [`BLOCK`] segments do not occur with any usual MSS; one would stray into the
 //! blocks that follow its own.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
+use crate::nat::seed::HashKey;
 use crate::packet::Protocol;
 
 /// Gives out numbers; shared by the workers.
 pub(crate) struct Identifications {
-    /// SipHash under a key of this process: from its values the key cannot be told.
-    hasher: RandomState,
+    /// SipHash under a key from the translator's seed: its values do not reveal the key.
+    key: HashKey,
     /// All accesses are relaxed: a number is taken by one atomic step, and nothing else depends on it.
     counters: Box<[AtomicU16]>,
 }
 
 impl Identifications {
-    pub(crate) fn new() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            counters: (0..COUNTERS).map(|_| AtomicU16::new(0)).collect(),
-        }
+    /// Makes counters whose permutations depend on `key`.
+    pub(crate) fn new(key: HashKey) -> Self {
+        Self { key, counters: (0..COUNTERS).map(|_| AtomicU16::new(0)).collect() }
     }
 
     /// The number of a packet, or the first of as many consecutive ones as there are `segments`.
@@ -48,7 +47,7 @@ impl Identifications {
         protocol: Protocol,
         segments: u16,
     ) -> u16 {
-        let key = self.hasher.hash_one((source, destination, protocol));
+        let key = self.key.hash_one((source, destination, protocol));
         let counter = &self.counters[key as usize % COUNTERS];
         if segments <= 1 {
             let count = counter.fetch_add(1, Relaxed);
@@ -102,7 +101,7 @@ mod tests {
 
     #[test]
     fn as_many_successive_numbers_as_there_are_differ_whichever_the_first() {
-        let identifications = Identifications::new();
+        let identifications = Identifications::new(HashKey::of(1));
         let take = |number| identifications.take(SOURCE, destination(number), Protocol::UDP, 1);
         for skipped in [0, 1, 1000] {
             for _ in 0..skipped {
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_run_is_consecutive_and_apart_from_all_other_numbers() {
-        let identifications = Identifications::new();
+        let identifications = Identifications::new(HashKey::of(1));
         let mut taken = HashSet::new();
         for round in 0..300u16 {
             for _ in 0..round % 5 {
@@ -142,9 +141,12 @@ mod tests {
                 .map(|_| identifications.take(SOURCE, destination(number), Protocol::UDP, 1))
                 .collect::<Vec<_>>()
         };
-        let one = Identifications::new();
-        let (first, second, third) =
-            (sequence(&one, 1), sequence(&one, 2), sequence(&Identifications::new(), 1));
+        let one = Identifications::new(HashKey::of(1));
+        let (first, second, third) = (
+            sequence(&one, 1),
+            sequence(&one, 2),
+            sequence(&Identifications::new(HashKey::of(2)), 1),
+        );
         for (left, right) in [(&first, &second), (&first, &third)] {
             let equal = left.iter().zip(right).filter(|(left, right)| left == right).count();
             assert!(equal < 200, "{equal} of 2000 numbers agree");
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn workers_never_take_the_same_number() {
-        let identifications = Identifications::new();
+        let identifications = Identifications::new(HashKey::of(1));
         let taken: Vec<Vec<u16>> = std::thread::scope(|scope| {
             let take = || {
                 scope.spawn(|| {

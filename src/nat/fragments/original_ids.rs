@@ -2,14 +2,14 @@
 //! the new one to a sender that knows its own.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
 
 use crate::nat::fragments::datagram::DatagramId;
+use crate::nat::seed::HashKey;
 use crate::time::{Span, Tick};
 
 /// The last datagrams that were sent on in pieces, by the name that they left under.
 pub(crate) struct OriginalIds {
-    by_name: HashMap<DatagramId, u16, RandomState>,
+    by_name: HashMap<DatagramId, u16, HashKey>,
     /// In order of their going. A name that was given twice may be forgotten with its first entry: errors then show
     /// the new number, as those about older datagrams do.
     order: VecDeque<(Tick, DatagramId)>,
@@ -19,8 +19,8 @@ pub(crate) struct OriginalIds {
 
 impl OriginalIds {
     /// Room for `capacity` datagrams, each for `lifetime`.
-    pub(crate) fn new(capacity: usize, lifetime: Span) -> Self {
-        Self { by_name: HashMap::default(), order: VecDeque::new(), capacity, lifetime }
+    pub(crate) fn new(capacity: usize, lifetime: Span, key: HashKey) -> Self {
+        Self { by_name: HashMap::with_hasher(key), order: VecDeque::new(), capacity, lifetime }
     }
 
     /// Notes that a datagram with the identification `original` was sent on under this name.
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_known_for_a_while() {
-        let mut originals = OriginalIds::new(100, Span::seconds(15));
+        let mut originals = OriginalIds::new(100, Span::seconds(15), HashKey::of(1));
         for number in 0..1000 {
             originals.note(name(number), number + 7, Tick(1000));
         }

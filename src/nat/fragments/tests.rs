@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier};
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-
-use crate::nat::policy::settings::{EndpointDependence, Forward, ForwardProtocol, Settings};
+use crate::nat::policy::limits::{EndpointDependence, Limits};
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{Forward, ForwardProtocol, Policy};
+use crate::nat::seed::Seed;
 use crate::nat::table::smp_tests::settings;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
@@ -23,26 +23,28 @@ const NOW: Tick = Tick(1000);
 #[test]
 fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
     let published = [203, 0, 113, 10];
-    let settings = Settings {
+    let (limits, policy) = settings(1024..=65535, EndpointDependence::AddressAndPortDependent);
+    let limits = Limits { fragments: 4096, ..limits };
+    let policy = Policy {
         forwards: vec![Forward {
             name: "test".into(),
             uplink: 0,
             protocol: ForwardProtocol::Udp,
             address: published.into(),
-            ports: (53, 53),
+            ports: PortRange::single(53),
             to_address: [10, 0, 0, 5].into(),
             to_port: 53,
         }],
-        fragments: 4096,
-        ..settings((1024, 65535), EndpointDependence::AddressAndPortDependent)
+        ..policy
     };
-    let nat = Arc::new(Translator::new(settings, WORKERS, NOW).expect("memory"));
+    let nat =
+        Arc::new(Translator::new(limits, policy, WORKERS, Seed::from(1), NOW).expect("memory"));
     let barrier = Arc::new(Barrier::new(WORKERS));
     let workers: Vec<_> = (0..WORKERS)
         .map(|worker| {
             let (nat, barrier) = (Arc::clone(&nat), Arc::clone(&barrier));
             std::thread::spawn(move || {
-                let mut lane = nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
+                let mut context = nat.worker(worker);
                 let mut passed = Vec::new();
                 for round in 0..ROUNDS {
                     barrier.wait();
@@ -56,7 +58,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                         piece.resize(2048, 0);
                         let packet =
                             Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
-                        match nat.translate_fragment(&mut lane, packet, NOW) {
+                        match nat.translate_fragment(&mut context, packet, NOW) {
                             Verdict::Translated => passed.push(piece[..length].to_vec()),
                             Verdict::Held => {}
                             other @ (Verdict::PassToHost
@@ -65,7 +67,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                                 panic!("{other:?}")
                             }
                         }
-                        passed.extend(lane.outbox.drain(..).map(Vec::from));
+                        passed.extend(context.outbox.drain(..).map(Vec::from));
                     }
                 }
                 passed

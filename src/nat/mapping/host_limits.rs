@@ -1,19 +1,20 @@
 //! Accounts of inside hosts: how many sessions each has opened, and how fast.
 
-use std::hash::RandomState;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
+use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
 use crate::time::{Span, Tick};
 
 /// The accounts. Without limits none are kept.
 pub(crate) struct HostLimiter {
-    accounts: DashMap<Ipv4Addr, HostUsage, RandomState>,
-    sessions: u32,
-    new_sessions: u32,
+    accounts: DashMap<Ipv4Addr, HostUsage, HashKey>,
+    sessions: Option<NonZeroU32>,
+    new_sessions: Option<NonZeroU32>,
     /// More accounts than this are worth a look at those that are idle.
     look_above: AtomicUsize,
 }
@@ -25,10 +26,14 @@ struct HostUsage {
 }
 
 impl HostLimiter {
-    /// Limits on sessions and on new sessions a second; 0: none.
-    pub(crate) fn new(sessions: u32, new_sessions: u32) -> Self {
+    /// Limits on sessions and on new sessions a second; None: no limit.
+    pub(crate) fn new(
+        sessions: Option<NonZeroU32>,
+        new_sessions: Option<NonZeroU32>,
+        key: HashKey,
+    ) -> Self {
         let look_above = AtomicUsize::new(FEW);
-        Self { accounts: DashMap::default(), sessions, new_sessions, look_above }
+        Self { accounts: DashMap::with_hasher(key), sessions, new_sessions, look_above }
     }
 
     /// Books one more session of `host`.
@@ -38,14 +43,14 @@ impl HostLimiter {
         }
         let mut account =
             self.accounts.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
-        if self.sessions != 0 && account.sessions >= self.sessions {
+        if self.sessions.is_some_and(|limit| account.sessions >= limit.get()) {
             return Err(DropReason::HostSessionLimit);
         }
         if now.since(account.second) >= SECOND {
             account.second = now;
             account.opened = 0;
         }
-        if self.new_sessions != 0 && account.opened >= self.new_sessions {
+        if self.new_sessions.is_some_and(|limit| account.opened >= limit.get()) {
             return Err(DropReason::HostSessionRate);
         }
         account.sessions += 1;
@@ -59,7 +64,7 @@ impl HostLimiter {
             self.accounts.remove_if_mut(&host, |_, account| {
                 account.sessions -= 1;
                 // With a rate limit the account must outlive its sessions, or opening and closing would reset it.
-                account.sessions == 0 && self.new_sessions == 0
+                account.sessions == 0 && self.new_sessions.is_none()
             });
         }
     }
@@ -82,7 +87,7 @@ impl HostLimiter {
 
     /// The box's own endpoints, which are link-local, have none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
-        (self.sessions != 0 || self.new_sessions != 0) && !host.is_link_local()
+        (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
     }
 }
 
@@ -99,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_host_at_its_limit_is_refused_until_a_session_ends() {
-        let hosts = HostLimiter::new(2, 0);
+        let hosts = HostLimiter::new(NonZeroU32::new(2), None, HashKey::of(1));
         let now = Tick(0);
         for _ in 0..1000 {
             assert_eq!(
@@ -118,7 +123,7 @@ mod tests {
     /// Whoever sends from ever other addresses of the inside cannot fill the memory with their accounts.
     #[test]
     fn accounts_of_hosts_that_are_gone_are_closed() {
-        let hosts = HostLimiter::new(0, 2);
+        let hosts = HostLimiter::new(None, NonZeroU32::new(2), HashKey::of(1));
         let (mut most, talker) = (0, Ipv4Addr::new(10, 255, 0, 1));
         assert_eq!(hosts.try_acquire(talker, Tick(0)), Ok(()));
         for number in 0..100_000 {
@@ -140,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_hosts_rate_is_counted_by_the_second_and_not_reset_by_ending_sessions() {
-        let hosts = HostLimiter::new(0, 2);
+        let hosts = HostLimiter::new(None, NonZeroU32::new(2), HashKey::of(1));
         for second in 0..3 {
             let now = Tick(second * 1000);
             for _ in 0..2 {

@@ -1,21 +1,20 @@
 //! Dynamic mappings: inside endpoint to external endpoint, alive as long as any session uses them.
 //!
 //! ```text
-//!   by_inside    (protocol, uplink, inside endpoint, [remote]) -> external endpoint, number of sessions
-//!   by_external  (protocol, external endpoint, [remote])       -> key of by_inside
-//!   supplies     (protocol, external address)                  -> ports: free ones, and those that rest
-//!   sharers      (protocol, external endpoint)                 -> number of mappings; only where ports overlap
+//!   by_inside       (protocol, uplink, inside endpoint, [remote]) -> external endpoint, sessions
+//!   by_external     (protocol, external endpoint, [remote])       -> key of by_inside
+//!   allocators      (protocol, external address)                  -> ports: free and delayed ones
+//!   overlap_counts  (protocol, external endpoint)                 -> mappings; only where ports overlap
 //! ```
 //!
-//! A port is reserved by its bit in the supply. Where ports may overlap (RFC 7857 section 3), the first mapping on a port
-//! takes the bit and the last one gives it back; in between, a mapping is reserved by its place in by_external, which
-//! then knows the remote endpoint that the mapping depends on.
+//! The bit of a port in the allocator reserves the port. Where ports may overlap (RFC 7857 section 3),
+//! the first mapping on a port takes the bit and the last one gives the bit back. In between, an entry
+//! in `by_external` reserves a mapping; its key then contains the remote endpoint that the mapping
+//! depends on.
 //!
-//! Only a miss in the session table comes here. Locks: by_inside, sharers, by_external, in this order, never while holding
-//! a pool or shard of the table.
+//! Only a miss in the session table uses these maps. Locks are taken in the order by_inside,
+//! overlap_counts, by_external, and never while a worker holds a pool or a shard of the table.
 
-use std::collections::HashMap;
-use std::hash::RandomState;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -24,110 +23,105 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
+use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, allocators};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
-use crate::nat::mapping::ports::{PortPool, PortPreference};
-use crate::nat::mapping::reuse_delay::ReuseDelay;
+use crate::nat::mapping::ports::PortPreference;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::{EndpointDependence, ExternalAddress, Settings, Timeouts};
+use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{ExternalAddress, Policy};
+use crate::nat::seed::HashKey;
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 struct Mapping {
     external: Endpoint,
     sessions: u32,
-    /// When the inside sent over it last, as far as [`Mappings::refresh`] is told.
+    /// Time of the last packet from inside that opened a session or called [`Mappings::refresh`].
     refreshed: Tick,
 }
 
-/// No port is free on the external address.
+/// No external address has a free port for the mapping.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PortsExhaustedOn;
 
-/// The mappings of a box.
+/// The mappings of an instance.
 pub(crate) struct Mappings {
-    by_inside: DashMap<MappingKey, Mapping, RandomState>,
-    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, RandomState>,
+    by_inside: DashMap<MappingKey, Mapping, HashKey>,
+    by_external: DashMap<(Protocol, Endpoint, Endpoint), MappingKey, HashKey>,
     allocators: ArcSwap<PortAllocators>,
-    /// Of what a new supply is made.
-    ports: (u16, u16),
-    /// Freed UDP ports that rest on each address; None: they are free at once.
+    /// Dynamic external ports for new allocators.
+    ports: PortRange,
+    /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at once.
     delayed_ports: Option<u32>,
     /// None: every port serves one mapping.
-    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, RandomState>>,
-    /// With address-dependent filtering: how many sessions a mapping has with a remote address.
-    peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, RandomState>,
-    /// An inside host spoke from its external endpoint to another mapping, which did not let it in. A host outside would
-    /// have been free to answer now; so is this one, until then. At most [`MAX_PINHOLES`].
-    hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, RandomState>,
-    timeouts: Timeouts,
+    overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
+    /// With address-dependent filtering: number of sessions of an external endpoint with a remote
+    /// address.
+    pub(super) peers: DashMap<(Protocol, Endpoint, Ipv4Addr), u32, HashKey>,
+    /// Hairpin pinholes: an inside host sent from its external endpoint to another mapping, and
+    /// filtering dropped the packet. Until the stored time that mapping may send to the external
+    /// endpoint, as a host outside could.
+    pub(super) hairpin_pinholes: DashMap<(Protocol, Endpoint, Endpoint), Tick, HashKey>,
+    pub(super) timeouts: Timeouts,
     mapping: EndpointDependence,
-    filtering: EndpointDependence,
+    pub(super) filtering: EndpointDependence,
     keeps_parity: bool,
-    /// None: nobody wants to know.
+    /// None: nothing reads the log.
     log: Option<MappingLog>,
 }
 
-type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator>>;
-
-/// The ports of one protocol on one external address.
-struct PortAllocator {
-    ports: PortPool,
-    /// None: freed ports are free at once.
-    resting: Option<ReuseDelay>,
-}
-
 impl Mappings {
-    pub(crate) fn new(settings: &Settings, forwards: &Forwards) -> Self {
-        let anyone_may_send = settings.filtering == EndpointDependence::EndpointIndependent;
+    pub(crate) fn new(limits: &Limits, policy: &Policy, forwards: &Forwards, key: HashKey) -> Self {
+        let anyone_may_send = limits.filtering == EndpointDependence::EndpointIndependent;
         let rests = anyone_may_send
-            && !settings.port_overlapping
-            && settings.timeouts.port_reuse_delay.0 != 0;
-        let delayed_ports = rests.then_some(settings.delayed_ports);
+            && !limits.port_overlapping
+            && limits.timeouts.port_reuse_delay.is_some();
+        let delayed_ports = rests.then_some(limits.delayed_ports);
         let is_published = |protocol, external| forwards.target(protocol, external).is_some();
-        let supply = |protocol, external: &ExternalAddress| {
+        let allocator = |protocol, external: &ExternalAddress| {
             PortAllocator::new(
                 protocol,
                 external,
-                settings.ports,
+                limits.ports,
                 delayed_ports,
-                settings.timeouts,
+                limits.timeouts,
                 is_published,
             )
         };
-        let supplies = supplies(settings, supply);
-        let free = supplies.values().map(|supply| supply.ports.free() as usize);
-        let room = free.sum::<usize>().min(settings.sessions as usize);
-        let map = || RandomState::new();
+        let allocators = allocators(policy, allocator);
+        let free = allocators.values().map(|allocator| allocator.ports.free() as usize);
+        let room = free.sum::<usize>().min(limits.sessions as usize);
         Self {
-            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, map(), SHARDS),
-            allocators: ArcSwap::from_pointee(supplies),
-            ports: settings.ports,
+            by_inside: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
+            by_external: DashMap::with_capacity_and_hasher_and_shard_amount(room, key, SHARDS),
+            allocators: ArcSwap::from_pointee(allocators),
+            ports: limits.ports,
             delayed_ports,
-            overlap_counts: settings
+            overlap_counts: limits
                 .port_overlapping
-                .then(|| DashMap::with_hasher_and_shard_amount(map(), SHARDS)),
-            peers: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            hairpin_pinholes: DashMap::with_hasher_and_shard_amount(map(), SHARDS),
-            timeouts: settings.timeouts,
-            mapping: settings.mapping,
-            filtering: settings.filtering,
-            keeps_parity: settings.port_parity,
+                .then(|| DashMap::with_hasher_and_shard_amount(key, SHARDS)),
+            peers: DashMap::with_hasher_and_shard_amount(key, SHARDS),
+            hairpin_pinholes: DashMap::with_hasher_and_shard_amount(key, SHARDS),
+            timeouts: limits.timeouts,
+            mapping: limits.mapping,
+            filtering: limits.filtering,
+            keeps_parity: limits.port_parity,
             log: None,
         }
     }
 
-    /// Takes in other external addresses. Those that stay keep their ports as they are; new ones get all of theirs, and those of
-    /// forwards are for [`Self::claim_for_forward`].
-    pub(crate) fn set_addresses(&self, settings: &Settings) {
+    /// Changes the external addresses. An address that stays keeps its ports as they are. A new address
+    /// gets all of its ports; [`Self::claim_for_forward`] takes those of forwards.
+    pub(crate) fn set_addresses(&self, policy: &Policy) {
         let before = self.allocators.load();
-        self.allocators.store(Arc::new(supplies(settings, |protocol, external| {
+        self.allocators.store(Arc::new(allocators(policy, |protocol, external| {
             match before.get(&(protocol, external.address)) {
                 Some(known) => Arc::clone(known),
                 None => {
-                    let (ports, resting) = (self.ports, self.delayed_ports);
-                    PortAllocator::new(protocol, external, ports, resting, self.timeouts, |_, _| {
+                    let (ports, delayed) = (self.ports, self.delayed_ports);
+                    PortAllocator::new(protocol, external, ports, delayed, self.timeouts, |_, _| {
                         false
                     })
                 }
@@ -135,14 +129,14 @@ impl Mappings {
         })));
     }
 
-    /// Has beginnings and ends told from now on, with room for so many unread events.
-    pub(crate) fn log(&mut self, room: usize) -> MappingEvents {
-        let (log, events) = MappingLog::new(room);
+    /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
+    pub(crate) fn log(&mut self, capacity: usize) -> MappingEvents {
+        let (log, events) = MappingLog::new(capacity);
         self.log = Some(log);
         events
     }
 
-    /// Events that found no reader in time.
+    /// Number of events lost because the reader was slow.
     pub(crate) fn events_lost(&self) -> u64 {
         self.log.as_ref().map_or(0, MappingLog::lost)
     }
@@ -154,7 +148,7 @@ impl Mappings {
         }
     }
 
-    /// The key under which `inside` talks to `remote` over `uplink`.
+    /// Key of the mapping by which `inside` sends to `remote` over `uplink`.
     pub(crate) fn key(
         &self,
         protocol: Protocol,
@@ -165,7 +159,7 @@ impl Mappings {
         MappingKey { protocol, uplink, inside, remote: self.mapping_scope(remote) }
     }
 
-    /// The part of a remote endpoint that mappings depend on.
+    /// Part of a remote endpoint that mappings depend on.
     fn mapping_scope(&self, remote: Endpoint) -> Endpoint {
         match self.mapping {
             EndpointDependence::EndpointIndependent => ANY,
@@ -174,7 +168,7 @@ impl Mappings {
         }
     }
 
-    /// Where by_external has the mapping of an external endpoint and, where that matters, a remote one.
+    /// Key in by_external of an external endpoint and, where ports overlap, of a remote endpoint.
     fn external_key(
         &self,
         protocol: Protocol,
@@ -185,8 +179,8 @@ impl Mappings {
         (protocol, external, remote)
     }
 
-    /// The external endpoint of a mapping, held for one more session. A new mapping is made on the first of these external
-    /// addresses that has a port for it.
+    /// Holds a mapping for one more session and returns its external endpoint. A new mapping is made on
+    /// the first of these external addresses that has a port for it.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
@@ -195,7 +189,7 @@ impl Mappings {
         now: Tick,
     ) -> Result<Endpoint, PortsExhaustedOn> {
         match self.by_inside.entry(key) {
-            // Its external address is gone; it will be free when its last session has ended.
+            // The external address was removed; the mapping ends with its last session.
             Entry::Occupied(entry) if !self.has_address(entry.get().external.address) => {
                 Err(PortsExhaustedOn)
             }
@@ -221,7 +215,7 @@ impl Mappings {
         self.allocators.load().contains_key(&(Protocol::TCP, external))
     }
 
-    /// Gives a new mapping a port on an external address, if one can be had.
+    /// Gives a new mapping a port on an external address, if one is free.
     fn allocate_on(
         &self,
         address: Ipv4Addr,
@@ -229,34 +223,36 @@ impl Mappings {
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
-        let supplies = self.allocators.load();
-        let supply = supplies.get(&(key.protocol, address))?;
+        let allocators = self.allocators.load();
+        let allocator = allocators.get(&(key.protocol, address))?;
         // RFC 4787 REQ-4 wants parity kept for UDP; RFC 6056 wants the rest random.
-        let likeness = match key.protocol {
+        let preference = match key.protocol {
             Protocol::UDP if self.keeps_parity => PortPreference::ClassAndParity(key.inside.port),
             Protocol::TCP | Protocol::UDP => PortPreference::Class(key.inside.port),
             _ => PortPreference::None,
         };
-        let Some(port) = supply.take(&key, likeness, random, now) else {
+        let Some(port) = allocator.take(&key, preference, random, now) else {
             self.overlap_counts.as_ref()?;
-            return supply
+            return allocator
                 .ports
-                .candidates(likeness, random)
+                .candidates(preference, random)
                 .map(|port| Endpoint::new(address, port))
                 .find(|shared| self.share(*shared, key));
         };
         let external = Endpoint::new(address, port);
-        if let Some(sharers) = &self.overlap_counts {
-            sharers.insert((key.protocol, external), 1);
+        if let Some(overlap_counts) = &self.overlap_counts {
+            overlap_counts.insert((key.protocol, external), 1);
         }
         self.by_external.insert(self.external_key(key.protocol, external, key.remote), key);
         Some(external)
     }
 
-    /// Puts a mapping on a port that others have, if it can be told from them by its remote endpoint.
+    /// Puts a mapping on a port of other mappings, if its remote endpoint distinguishes it from them.
     fn share(&self, external: Endpoint, key: MappingKey) -> bool {
-        let Some(sharers) = &self.overlap_counts else { return false };
-        let Some(mut count) = sharers.get_mut(&(key.protocol, external)) else { return false };
+        let Some(overlap_counts) = &self.overlap_counts else { return false };
+        let Some(mut count) = overlap_counts.get_mut(&(key.protocol, external)) else {
+            return false;
+        };
         match self.by_external.entry(self.external_key(key.protocol, external, key.remote)) {
             Entry::Occupied(_) => false,
             Entry::Vacant(entry) => {
@@ -267,7 +263,7 @@ impl Mappings {
         }
     }
 
-    /// The mapping behind an external endpoint towards `remote`, held for one more session.
+    /// Holds the mapping at an external endpoint towards `remote` for one more session.
     pub(crate) fn borrow(
         &self,
         protocol: Protocol,
@@ -276,21 +272,21 @@ impl Mappings {
     ) -> Option<BorrowedMapping> {
         let key = *self.by_external.get(&self.external_key(protocol, external, remote))?;
         let mut mapping = self.by_inside.get_mut(&key)?;
-        // Between the two look-ups the mapping may have ended, and begun anew under another port.
+        // Between the two lookups the mapping may have ended and begun again on another port.
         (mapping.external == external).then(|| {
             mapping.sessions += 1;
             BorrowedMapping { mapping: key, inside: key.inside, refreshed: mapping.refreshed }
         })
     }
 
-    /// Notes that the inside sent over a mapping, if there is one.
+    /// Notes that the inside sent over a mapping, if there is such a mapping.
     pub(crate) fn refresh(&self, key: MappingKey, now: Tick) {
         if let Some(mut mapping) = self.by_inside.get_mut(&key) {
             mapping.refreshed = now;
         }
     }
 
-    /// Lets one session's hold on a mapping go; the last one ends it and frees its port.
+    /// Releases one session's hold on a mapping. The last release ends the mapping and frees its port.
     pub(crate) fn release(&self, key: MappingKey, now: Tick) {
         let ended = self.by_inside.remove_if_mut(&key, |_, mapping| {
             mapping.sessions -= 1;
@@ -303,7 +299,7 @@ impl Mappings {
                 self.by_external.remove(&self.external_key(key.protocol, external, key.remote));
                 true
             }
-            Some(sharers) => sharers
+            Some(overlap_counts) => overlap_counts
                 .remove_if_mut(&(key.protocol, external), |_, count| {
                     self.by_external.remove(&self.external_key(key.protocol, external, key.remote));
                     *count -= 1;
@@ -312,9 +308,9 @@ impl Mappings {
                 .is_some(),
         };
         if is_last
-            && let Some(supply) = self.allocators.load().get(&(key.protocol, external.address))
+            && let Some(allocator) = self.allocators.load().get(&(key.protocol, external.address))
         {
-            supply.free_port(external.port, key, now);
+            allocator.free(external.port, key, now);
         }
     }
 
@@ -333,7 +329,7 @@ impl Mappings {
         }
     }
 
-    /// Whether there is such a mapping.
+    /// Whether there is a mapping of this key.
     pub(crate) fn contains(&self, key: MappingKey) -> bool {
         self.by_inside.contains_key(&key)
     }
@@ -342,100 +338,31 @@ impl Mappings {
     pub(crate) fn exists(&self, protocol: Protocol, external: Endpoint) -> bool {
         match &self.overlap_counts {
             None => self.by_external.contains_key(&self.external_key(protocol, external, ANY)),
-            Some(sharers) => sharers.contains_key(&(protocol, external)),
+            Some(overlap_counts) => overlap_counts.contains_key(&(protocol, external)),
         }
     }
 
-    /// Whether filtering lets `remote` send to the mapping at `external` without a session of its own.
-    pub(crate) fn allows(
-        &self,
-        protocol: Protocol,
-        external: Endpoint,
-        remote: Endpoint,
-        now: Tick,
-    ) -> bool {
-        let has_knocked = || {
-            let until = self.hairpin_pinholes.get(&(protocol, external, self.filter_scope(remote)));
-            until.is_some_and(|until| !now.reached(*until))
-        };
-        match self.filtering {
-            EndpointDependence::EndpointIndependent => true,
-            EndpointDependence::AddressDependent => {
-                self.peers.contains_key(&(protocol, external, remote.address)) || has_knocked()
-            }
-            EndpointDependence::AddressAndPortDependent => has_knocked(),
-        }
-    }
-
-    /// Notes that an inside host spoke in vain from `external` to the mapping at `target`.
-    pub(crate) fn open_pinhole(
-        &self,
-        protocol: Protocol,
-        external: Endpoint,
-        target: Endpoint,
-        now: Tick,
-    ) {
-        let patience =
-            if protocol == Protocol::TCP { self.timeouts.tcp_syn } else { self.timeouts.udp };
-        if self.hairpin_pinholes.len() < MAX_PINHOLES {
-            self.hairpin_pinholes
-                .insert((protocol, external, self.filter_scope(target)), now.after(patience));
-        }
-    }
-
-    /// Forgets those who were not answered in time.
-    pub(crate) fn expire_pinholes(&self, now: Tick) {
-        if !self.hairpin_pinholes.is_empty() {
-            self.hairpin_pinholes.retain(|_, until| !now.reached(*until));
-        }
-    }
-
-    /// The part of a remote endpoint that filtering looks at.
-    fn filter_scope(&self, remote: Endpoint) -> Endpoint {
-        match self.filtering {
-            EndpointDependence::EndpointIndependent
-            | EndpointDependence::AddressAndPortDependent => remote,
-            EndpointDependence::AddressDependent => Endpoint::new(remote.address, 0),
-        }
-    }
-
-    /// Notes that the inside opened a session from `external` to `remote`.
-    pub(crate) fn add_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
-        if self.filtering == EndpointDependence::AddressDependent {
-            *self.peers.entry((protocol, external, remote.address)).or_insert(0) += 1;
-        }
-    }
-
-    /// Takes back one [`Self::add_peer`].
-    pub(crate) fn remove_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
-        if self.filtering == EndpointDependence::AddressDependent {
-            self.peers.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {
-                *sessions -= 1;
-                *sessions == 0
-            });
-        }
-    }
-
-    /// Keeps a port from mappings, for a forward; false while a mapping has it. A port outside the range, or one that was
-    /// kept before, is kept already.
+    /// Takes a port from the mappings, for a forward; false while a mapping has the port. A port
+    /// outside the range, or one claimed before, needs no claim: true.
     pub(crate) fn claim_for_forward(&self, protocol: Protocol, external: Endpoint) -> bool {
         self.allocators
             .load()
             .get(&(protocol, external.address))
-            .is_none_or(|supply| supply.keep(external.port))
+            .is_none_or(|allocator| allocator.claim_for_forward(external.port))
     }
 
-    /// Gives a port that a forward had to the mappings.
+    /// Gives a port that a forward had back to the mappings.
     pub(crate) fn return_from_forward(&self, protocol: Protocol, external: Endpoint) {
-        if let Some(supply) = self.allocators.load().get(&(protocol, external.address)) {
-            supply.ports.give_back(external.port);
+        if let Some(allocator) = self.allocators.load().get(&(protocol, external.address)) {
+            allocator.ports.give_back(external.port);
         }
     }
 
-    /// See [`PortPool::bar`]; for services, on every address of the host's own.
+    /// Excludes the ports of the host's services, on every address that is assigned to the host; see
+    /// [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
     pub(crate) fn exclude(&self, ports: &[u16]) {
-        for supply in self.allocators.load().values() {
-            supply.ports.bar(ports);
+        for allocator in self.allocators.load().values() {
+            allocator.ports.exclude(ports);
         }
     }
 
@@ -445,77 +372,7 @@ impl Mappings {
     }
 }
 
-/// A supply for each protocol with ports on each external address.
-fn supplies(
-    settings: &Settings,
-    supply: impl Fn(Protocol, &ExternalAddress) -> Arc<PortAllocator>,
-) -> PortAllocators {
-    let mut supplies = HashMap::new();
-    for external in settings.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
-        for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
-            supplies.insert((protocol, external.address), supply(protocol, external));
-        }
-    }
-    supplies
-}
-
-impl PortAllocator {
-    fn new(
-        protocol: Protocol,
-        external: &ExternalAddress,
-        ports: (u16, u16),
-        resting: Option<u32>,
-        timeouts: Timeouts,
-        is_published: impl Fn(Protocol, Endpoint) -> bool,
-    ) -> Arc<Self> {
-        // Query identifiers are nobody's service: all of them are dynamic.
-        let has_services = protocol != Protocol::ICMP;
-        let (first, last) = if has_services { ports } else { (0, u16::MAX) };
-        let hosts = if has_services { &external.reserved[..] } else { &[] };
-        let ports = PortPool::new(first, last, hosts, |port| {
-            has_services && is_published(protocol, Endpoint::new(external.address, port))
-        });
-        let resting = resting.filter(|_| protocol == Protocol::UDP);
-        let resting = resting.map(|most| ReuseDelay::new(timeouts.port_reuse_delay, most));
-        Arc::new(Self { ports, resting })
-    }
-
-    /// A port for a new mapping: the one that rests for it, or a random free one.
-    fn take(
-        &self,
-        key: &MappingKey,
-        likeness: PortPreference,
-        random: &mut StdRng,
-        now: Tick,
-    ) -> Option<u16> {
-        if let Some(resting) = &self.resting {
-            match resting.reclaim(key) {
-                Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
-                Some(port) => return Some(port),
-                None => {}
-            }
-            resting.release_due(now, |port| self.ports.release(port));
-        }
-        self.ports.take(likeness, random)
-    }
-
-    /// Takes the port of an ended mapping back.
-    fn free_port(&self, port: u16, key: MappingKey, now: Tick) {
-        match &self.resting {
-            None => self.ports.release(port),
-            Some(resting) => resting.quarantine(port, key, now, |port| self.ports.release(port)),
-        }
-    }
-
-    fn keep(&self, port: u16) -> bool {
-        self.ports.claim(port)
-            || self.resting.as_ref().is_some_and(|resting| resting.take_over(port))
-    }
-}
-
-/// The remote endpoint of a mapping that does not depend on one.
+/// Remote endpoint of a mapping that does not depend on the remote endpoint.
 const ANY: Endpoint = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
-/// Inside hosts that wait for each other's answers at one time; more are refused as ever.
-const MAX_PINHOLES: usize = 4096;
-/// Locks of each map; a power of two, as DashMap wants.
+/// Locks of each map; a power of two, as DashMap requires.
 const SHARDS: usize = 64;

@@ -1,6 +1,15 @@
 //! What a session from inside holds beside its record: a mapping, a port, a share of its host's limits.
+//!
+//! ```text
+//!   mappings  inside endpoint <-> external endpoint     filter       who may send to a mapping
+//!   allocator ports of one external address             ports        the bitmap of free ports
+//!   reuse_delay  freed ports that wait                  host_limits  sessions of each inside host
+//!   events    beginnings and ends, for a log            key          keys of mappings
+//! ```
 
+pub(crate) mod allocator;
 pub(crate) mod events;
+pub(crate) mod filter;
 pub(crate) mod host_limits;
 pub(crate) mod key;
 pub(crate) mod mappings;

@@ -1,28 +1,28 @@
-//! Freed ports that are kept for their last holders for a while (RFC 6888 REQ-8): a packet that is still under way to
-//! the old holder must not reach another host.
+//! Freed ports that wait for their last holders for a while (RFC 6888 REQ-8): a packet that is still
+//! under way to the old holder must not reach another host.
 //!
-//! Only mappings that anyone may send to need this. With the other two filtering modes the newcomer's sessions do not
-//! admit the old one's peers, and TCP is followed to its end; REQ-8 exempts both.
+//! Only mappings with endpoint-independent filtering need this. With the other two filtering modes the
+//! new holder's sessions do not admit the old holder's peers, and natbox tracks TCP to its end. REQ-8
+//! exempts both.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::RandomState;
 
 use parking_lot::Mutex;
 
 use crate::nat::mapping::key::MappingKey;
 use crate::time::{Span, Tick};
 
-/// The resting ports of one pool. The pool's bits of these stay taken.
+/// The delayed ports of one pool. Their bits in the pool stay taken.
 pub(crate) struct ReuseDelay {
     inner: Mutex<Inner>,
-    rest: Span,
-    most: usize,
+    delay: Span,
+    capacity: usize,
 }
 
 #[derive(Default)]
 struct Inner {
-    by_holder: HashMap<MappingKey, Delayed, RandomState>,
-    /// In the order of their ends. An entry whose port was fetched since then is stale, and skipped.
+    by_holder: HashMap<MappingKey, Delayed>,
+    /// In the order of their ends. An entry whose port was reclaimed since then is stale and skipped.
     queue: VecDeque<(Delayed, MappingKey)>,
 }
 
@@ -33,137 +33,68 @@ struct Delayed {
 }
 
 impl ReuseDelay {
-    /// Room for `most` ports, each for the time of `rest`.
-    pub(crate) fn new(rest: Span, most: u32) -> Self {
-        Self { inner: Mutex::default(), rest, most: most as usize }
+    /// Makes room for `capacity` ports, each for `delay`.
+    pub(crate) fn new(delay: Span, capacity: u32) -> Self {
+        Self { inner: Mutex::default(), delay, capacity: capacity as usize }
     }
 
-    /// Lays a port to rest; ports that have to make room are handed to `wake`.
+    /// Keeps a port for its holder, and hands ports that must make room to `release`.
     pub(crate) fn quarantine(
         &self,
         port: u16,
         holder: MappingKey,
         now: Tick,
-        mut wake: impl FnMut(u16),
+        mut release: impl FnMut(u16),
     ) {
-        if self.most == 0 {
-            return wake(port);
+        if self.capacity == 0 {
+            return release(port);
         }
         let mut inner = self.inner.lock();
-        while inner.by_holder.len() >= self.most || inner.queue.len() >= 2 * self.most {
-            inner.release_first(&mut wake);
+        while inner.by_holder.len() >= self.capacity || inner.queue.len() >= 2 * self.capacity {
+            inner.release_first(&mut release);
         }
-        let rest = Delayed { port, until: now.after(self.rest) };
-        if let Some(other) = inner.by_holder.insert(holder, rest) {
-            // It had two: one since before its port was given to a forward and back, or by a race.
-            wake(other.port);
+        let delayed = Delayed { port, until: now.after(self.delay) };
+        if let Some(other) = inner.by_holder.insert(holder, delayed) {
+            // The holder had two: by a race, or one from before a forward took its port and gave it back.
+            release(other.port);
         }
-        inner.queue.push_back((rest, holder));
+        inner.queue.push_back((delayed, holder));
     }
 
-    /// The port that rests for this holder, which has it again.
+    /// Returns the port that waits for this holder; the holder has the port again.
     pub(crate) fn reclaim(&self, holder: &MappingKey) -> Option<u16> {
-        self.inner.lock().by_holder.remove(holder).map(|rest| rest.port)
+        self.inner.lock().by_holder.remove(holder).map(|delayed| delayed.port)
     }
 
-    /// Hands the ports that have rested long enough to `wake`.
-    pub(crate) fn release_due(&self, now: Tick, mut wake: impl FnMut(u16)) {
+    /// Hands the ports whose time is over to `release`.
+    pub(crate) fn release_due(&self, now: Tick, mut release: impl FnMut(u16)) {
         let mut inner = self.inner.lock();
-        while inner.queue.front().is_some_and(|(rest, _)| now.reached(rest.until)) {
-            inner.release_first(&mut wake);
+        while inner.queue.front().is_some_and(|(delayed, _)| now.reached(delayed.until)) {
+            inner.release_first(&mut release);
         }
     }
 
-    /// Takes a port away from its rest, for a forward; false when it does not rest.
+    /// Takes a delayed port for a forward; false when the port does not wait.
     pub(crate) fn take_over(&self, port: u16) -> bool {
         let mut inner = self.inner.lock();
-        let holder =
-            inner.by_holder.iter().find(|(_, rest)| rest.port == port).map(|(holder, _)| *holder);
+        let holder = inner
+            .by_holder
+            .iter()
+            .find(|(_, delayed)| delayed.port == port)
+            .map(|(holder, _)| *holder);
         holder.is_some_and(|holder| inner.by_holder.remove(&holder).is_some())
     }
 }
 
 impl Inner {
-    fn release_first(&mut self, wake: &mut impl FnMut(u16)) {
-        let Some((rest, holder)) = self.queue.pop_front() else { return };
-        if self.by_holder.get(&holder) == Some(&rest) {
+    fn release_first(&mut self, release: &mut impl FnMut(u16)) {
+        let Some((delayed, holder)) = self.queue.pop_front() else { return };
+        if self.by_holder.get(&holder) == Some(&delayed) {
             self.by_holder.remove(&holder);
-            wake(rest.port);
+            release(delayed.port);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nat::mapping::mappings::Mappings;
-    use crate::nat::policy::forwards::Forwards;
-    use crate::nat::policy::settings::EndpointDependence;
-    use crate::nat::table::smp_tests::settings;
-    use crate::packet::{Endpoint, Protocol};
-
-    const NOBODY: [u16; 0] = [];
-
-    fn holder(port: u16) -> MappingKey {
-        let settings = settings((40_000, 40_007), EndpointDependence::EndpointIndependent);
-        let mappings = Mappings::new(&settings, &Forwards::new(&settings));
-        let inside = Endpoint::new([10, 0, 0, 5].into(), port);
-        mappings.key(Protocol::UDP, 0, inside, inside)
-    }
-
-    fn woken(run: impl FnOnce(&mut dyn FnMut(u16))) -> Vec<u16> {
-        let mut ports = Vec::new();
-        run(&mut |port| ports.push(port));
-        ports
-    }
-
-    #[test]
-    fn a_port_rests_its_time_unless_its_holder_fetches_it() {
-        let (resting, start) = (ReuseDelay::new(Span(100), 10), Tick(u32::MAX - 50));
-        for port in [1, 2, 3] {
-            assert_eq!(
-                woken(|wake| resting.quarantine(
-                    port,
-                    holder(port),
-                    start.after(Span(u32::from(port))),
-                    wake
-                )),
-                NOBODY
-            );
-        }
-        assert_eq!(resting.reclaim(&holder(2)), Some(2));
-        assert_eq!(resting.reclaim(&holder(2)), None);
-        assert_eq!(woken(|wake| resting.release_due(start.after(Span(100)), wake)), NOBODY);
-        assert_eq!(woken(|wake| resting.release_due(start.after(Span(101)), wake)), [1]);
-        // Laid to rest again, it rests from then on; the first entry is stale.
-        assert_eq!(
-            woken(|wake| resting.quarantine(2, holder(2), start.after(Span(50)), wake)),
-            NOBODY
-        );
-        assert_eq!(woken(|wake| resting.release_due(start.after(Span(149)), wake)), [3]);
-        assert_eq!(woken(|wake| resting.release_due(start.after(Span(150)), wake)), [2]);
-    }
-
-    #[test]
-    fn the_oldest_makes_room_and_a_forward_may_take_any() {
-        let resting = ReuseDelay::new(Span(100), 2);
-        for (port, expected) in [(1, vec![]), (2, vec![]), (3, vec![1])] {
-            assert_eq!(
-                woken(|wake| resting.quarantine(port, holder(port), Tick(0), wake)),
-                expected
-            );
-        }
-        assert!(resting.take_over(2) && !resting.take_over(2));
-        assert_eq!(
-            woken(|wake| resting.release_due(Tick(100), wake)),
-            [3],
-            "what was given up is not woken"
-        );
-        let none = ReuseDelay::new(Span(100), 0);
-        assert_eq!(
-            woken(|wake| none.quarantine(7, holder(7), Tick(0), wake)),
-            [7],
-            "room for none"
-        );
-    }
-}
+mod tests;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use crate::nat::policy::settings::{Forward, ForwardProtocol, Settings};
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{Forward, ForwardProtocol};
 use crate::packet::{Endpoint, Protocol};
 
 /// The forwards of a box, by either end.
@@ -13,10 +14,11 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    /// Indexes a list of forwards.
+    pub(crate) fn new(forwards: &[Forward]) -> Self {
         let mut by_external: HashMap<_, Vec<_>> = HashMap::new();
         let mut by_inside: HashMap<_, Vec<_>> = HashMap::new();
-        for forward in &settings.forwards {
+        for forward in forwards {
             by_external.entry(forward.address).or_default().push(forward.clone());
             by_inside.entry(forward.to_address).or_default().push(forward.clone());
         }
@@ -29,11 +31,15 @@ impl Forwards {
 
     /// The server endpoint behind a published one.
     pub(crate) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
-        self.by_external.get(&external.address)?.iter().find_map(|forward| {
-            let (first, last) = forward.ports;
-            (forward.protocol.covers(protocol) && (first..=last).contains(&external.port)).then(
-                || Endpoint::new(forward.to_address, forward.to_port + (external.port - first)),
-            )
+        let forward = self.forward_at(protocol, external)?;
+        let distance = external.port - forward.ports.first;
+        Some(Endpoint::new(forward.to_address, forward.to_port + distance))
+    }
+
+    /// The forward that publishes an external endpoint.
+    pub(crate) fn forward_at(&self, protocol: Protocol, external: Endpoint) -> Option<&Forward> {
+        self.by_external.get(&external.address)?.iter().find(|forward| {
+            forward.protocol.covers(protocol) && forward.ports.contains(external.port)
         })
     }
 
@@ -77,7 +83,7 @@ impl Forwards {
         inside: Endpoint,
     ) -> impl Iterator<Item = (u8, Endpoint)> {
         self.by_inside.get(&inside.address).into_iter().flatten().filter_map(move |forward| {
-            let (first, last) = forward.ports;
+            let PortRange { first, last } = forward.ports;
             let distance = inside.port.checked_sub(forward.to_port)?;
             (forward.protocol.covers(protocol) && distance <= last - first)
                 .then(|| (forward.uplink, Endpoint::new(forward.address, first + distance)))

@@ -1,4 +1,6 @@
-//! The rules of an instance as values: who is published, who may go out, what is not translated.
+//! The rules of a translator as values: sizes and behaviour that are fixed, and rules that a reload may swap.
 
 pub(crate) mod forwards;
-pub(crate) mod settings;
+pub(crate) mod limits;
+pub(crate) mod port_range;
+pub(crate) mod rules;

@@ -4,30 +4,32 @@
 //! second's worth at once. Buckets are picked by a keyed hash of the receiver and each error costs a little more or
 //! less by chance, so that nobody can read off a budget what somebody else was told (RFC 6056's concern; CVE-2020-25705).
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use crate::nat::seed::HashKey;
 use crate::time::Tick;
 
 /// The buckets.
 pub(crate) struct IcmpErrorLimiter {
-    hasher: RandomState,
+    key: HashKey,
     /// Time of the last answer in the upper half, tokens left then in the lower. Relaxed: a bucket is nothing else.
     buckets: Box<[AtomicU64]>,
-    /// Errors a second, and at once; 0: no limit.
-    rate: u32,
+    /// Errors a second, and at once; None: no limit.
+    rate: Option<NonZeroU32>,
 }
 
 impl IcmpErrorLimiter {
-    pub(crate) fn new(rate: u32, now: Tick) -> Self {
-        let full = pack(now, capacity(rate));
-        let buckets =
-            (0..if rate == 0 { 0 } else { BUCKETS }).map(|_| AtomicU64::new(full)).collect();
-        Self { hasher: RandomState::new(), buckets, rate }
+    pub(crate) fn new(rate: Option<NonZeroU32>, key: HashKey, now: Tick) -> Self {
+        let full = rate.map(|rate| pack(now, capacity(rate.get())));
+        let buckets = full
+            .map_or_else(Box::default, |full| (0..BUCKETS).map(|_| AtomicU64::new(full)).collect());
+        Self { key, buckets, rate }
     }
 
     /// Whether `receiver` may be told something now, at this price; counts it.
@@ -36,17 +38,15 @@ impl IcmpErrorLimiter {
     }
 
     fn admit_at(&self, receiver: Ipv4Addr, cost: u32, now: Tick) -> bool {
-        if self.rate == 0 {
-            return true;
-        }
-        let bucket = &self.buckets[self.hasher.hash_one(receiver) as usize % BUCKETS];
+        let Some(rate) = self.rate.map(NonZeroU32::get) else { return true };
+        let bucket = &self.buckets[self.key.hash_one(receiver) as usize % BUCKETS];
         let taken = bucket.fetch_update(Relaxed, Relaxed, |packed| {
             let (last, left) = ((packed >> 32) as u32, packed as u32);
             // A worker's clock may be behind another's by a batch.
             let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
             // So many errors a second are as many thousandths a millisecond.
-            let grown = u64::from(left) + u64::from(passed) * u64::from(self.rate);
-            let tokens = grown.min(u64::from(capacity(self.rate))) as u32;
+            let grown = u64::from(left) + u64::from(passed) * u64::from(rate);
+            let tokens = grown.min(u64::from(capacity(rate))) as u32;
             tokens.checked_sub(cost).map(|rest| pack(now, rest))
         });
         taken.is_ok()
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_host_is_told_one_seconds_worth_at_once_and_then_so_many_a_second() {
         let start = Tick(u32::MAX - 1500);
-        let limits = IcmpErrorLimiter::new(20, start);
+        let limits = IcmpErrorLimiter::new(NonZeroU32::new(20), HashKey::of(1), start);
         assert_eq!(admitted(&limits, HOST, start), 20);
         assert_eq!(admitted(&limits, HOST, start.after(crate::time::Span(100))), 2);
         assert_eq!(admitted(&limits, OTHER, start), 20, "each host has its own");
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_behind_adds_nothing() {
-        let limits = IcmpErrorLimiter::new(5, Tick(1000));
+        let limits = IcmpErrorLimiter::new(NonZeroU32::new(5), HashKey::of(1), Tick(1000));
         assert_eq!(admitted(&limits, HOST, Tick(1000)), 5);
         assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
     }
@@ -105,11 +105,22 @@ mod tests {
     #[test]
     fn the_first_error_is_told_at_any_price() {
         let dearest = TOKEN + COST_SPREAD / 2;
-        assert!(IcmpErrorLimiter::new(1, Tick(0)).admit_at(HOST, dearest, Tick(0)));
+        assert!(IcmpErrorLimiter::new(NonZeroU32::new(1), HashKey::of(1), Tick(0)).admit_at(
+            HOST,
+            dearest,
+            Tick(0)
+        ));
     }
 
     #[test]
     fn no_limit_is_none() {
-        assert_eq!(admitted(&IcmpErrorLimiter::new(0, Tick(0)), HOST, Tick(0)), 1000);
+        assert_eq!(
+            admitted(
+                &IcmpErrorLimiter::new(NonZeroU32::new(0), HashKey::of(1), Tick(0)),
+                HOST,
+                Tick(0)
+            ),
+            1000
+        );
     }
 }

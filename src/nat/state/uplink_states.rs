@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 
-use crate::nat::policy::settings::{Settings, Uplink};
+use crate::nat::policy::rules::{Policy, Uplink};
 
 /// What a line takes on from the inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,14 +29,14 @@ struct UplinkState {
 }
 
 impl UplinkStates {
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(policy: &Policy) -> Self {
         let state = |uplink: &Uplink| UplinkState {
             mtu: AtomicU16::new(uplink.mtu),
             admission: AtomicU8::new(AdmitNew::All as u8),
         };
         Self {
-            inside_mtu: AtomicU16::new(settings.inside_mtu),
-            uplinks: settings.uplinks.iter().map(state).collect(),
+            inside_mtu: AtomicU16::new(policy.inside_mtu),
+            uplinks: policy.uplinks.iter().map(state).collect(),
         }
     }
 

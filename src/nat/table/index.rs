@@ -1,37 +1,57 @@
-//! The index: from the hash of a key to the ids of records, lock-sharded, of fixed size.
+//! The index: from the hash of a key to the slots of records, lock-sharded, of fixed size.
 //!
-//! A bucket is one cache line: eight 16-bit tags, eight ids, and a count of the entries that wanted this bucket but
-//! sit in a later one because it was full. A look-up reads the home bucket and goes on to the next only while that
-//! count is not zero, so there are no tombstones, and an entry is found at any fill up to the last slot.
+//! A bucket is one cache line: eight 16-bit tags, eight entries, and an overflow count. The overflow
+//! count says how many entries belong to this bucket and lie in a later one because this one was
+//! full. A lookup reads the home bucket and continues with the next bucket only while that count is
+//! not zero. So there are no tombstones, and a lookup finds an entry at any fill up to the last slot.
 //!
 //! ```text
-//!   bucket (64 bytes)   | tags 8 x u16 | ids 8 x u32 | passed u32 | spare |
+//!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | spare |
 //!   shard               bucket bucket bucket ... bucket      one lock; probing wraps inside the shard
-//!   index               shard shard shard ... shard          upper half of the hash picks bucket and thereby shard
+//!   index               shard shard shard ... shard          upper half of the hash picks bucket and shard
 //! ```
 //!
-//! The lock of a shard guards its buckets, and keeps every record alive that they name: whoever frees a record must
-//! first take its entries out. The tag of an empty slot is zero.
+//! The lock of a shard guards the shard's buckets and keeps every record alive that the buckets name:
+//! before a worker frees a record, the worker removes the record's entries. The tag of an empty slot
+//! is zero.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::nat::table::key::KeyHash;
-use crate::nat::table::region::Region;
+use crate::nat::table::hash::KeyHash;
+use crate::nat::table::region::{Region, plain};
+use crate::nat::tracking::direction::Direction;
 
-/// What an entry points at: a record's id and which of its two tuples was hashed.
+/// What an entry points at: a record's slot and which of the record's two tuples was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry(pub(crate) u32);
 
-/// One cache line of the index. Fields are guarded by the shard's lock; reads without it only guide prefetching.
-#[repr(C, align(64))]
-pub(crate) struct Bucket {
-    tags: [AtomicU64; 2],
-    entries: [AtomicU32; SLOTS],
-    overflow: AtomicU32,
-    spare: [AtomicU32; 3],
+impl Entry {
+    /// Packs a record's slot and a direction.
+    #[inline]
+    pub(crate) fn new(slot: u32, direction: Direction) -> Self {
+        Self(slot << 1 | direction.number() as u32)
+    }
+
+    /// Unpacks the record's slot and the direction.
+    #[inline]
+    pub(crate) fn split(self) -> (u32, Direction) {
+        (self.0 >> 1, if self.0 & 1 == 0 { Direction::Original } else { Direction::Reply })
+    }
+}
+
+plain! {
+    /// One cache line of the index. The shard's lock guards the fields; a read without the lock
+    /// only guides prefetching.
+    #[repr(C, align(64))]
+    pub(crate) struct Bucket {
+        tags: [AtomicU64; 2],
+        entries: [AtomicU32; SLOTS],
+        overflow: AtomicU32,
+        spare: [AtomicU32; 3],
+    }
 }
 
 const SLOTS: usize = 8;
@@ -253,74 +273,4 @@ const MAX_SHARDS: usize = 1024;
 const MIN_SHARD_BUCKETS: usize = 1024;
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn equal_lanes_finds_exactly_the_equal_ones() {
-        let samples = [0u16, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
-        for tag in samples {
-            for mask in 0..4096usize {
-                let lanes = [0, 1, 2, 3].map(|lane| samples[mask >> (3 * lane) & 7]);
-                let word =
-                    lanes.iter().rev().fold(0u64, |word, lane| word << 16 | u64::from(*lane));
-                let expected = (0..4)
-                    .filter(|lane| lanes[*lane] == tag)
-                    .fold(0, |bits, lane| bits | 1 << lane);
-                assert_eq!(equal_lanes(word, tag), expected, "{lanes:x?} {tag:x}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_small_index_takes_every_slot_even_when_all_keys_want_one_bucket() {
-        let index = Index::new(100).expect("memory");
-        let slots = index.buckets.len() * SLOTS;
-        let hash = KeyHash(0x1234);
-        let locked = index.lock(hash);
-        for id in 0..slots as u32 {
-            locked.insert(hash, Entry(id)).expect("there is room");
-        }
-        assert_eq!(locked.insert(hash, Entry(0)), Err(ShardFull));
-        for id in 0..slots as u32 {
-            assert_eq!(locked.find(hash, |entry| entry.0 == id), Some(Entry(id)));
-        }
-        for id in (0..slots as u32).rev() {
-            assert!(locked.remove(hash, Entry(id)));
-            assert!(!locked.remove(hash, Entry(id)));
-        }
-        assert!(index.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
-    }
-
-    proptest! {
-        #[test]
-        fn behaves_like_a_set_of_pairs(
-            entries in 1usize..200,
-            operations in prop::collection::vec((0u64..40, 0u32..6, prop::bool::weighted(0.6)), 1..600),
-        ) {
-            let index = Index::new(entries).expect("memory");
-            let room = index.buckets.len() * SLOTS;
-            let mut model = HashSet::new();
-            for (number, id, add) in operations {
-                // Few buckets and few tags, so that chains and equal tags are the rule; every entry has one hash.
-                let hash = KeyHash(((number % 7) << 61) | ((number % 3) << 40) | (number % 4));
-                let entry = Entry(number as u32 * 8 + id);
-                let locked = index.lock(hash);
-                prop_assert_eq!(locked.find(hash, |other| other == entry).is_some(), model.contains(&entry.0));
-                let present = model.contains(&entry.0);
-                if add && !present && locked.insert(hash, entry).is_ok() {
-                    model.insert(entry.0);
-                } else if add && !present {
-                    prop_assert!(index.shards.len() > 1 || model.len() == room);
-                } else if !add {
-                    prop_assert_eq!(locked.remove(hash, entry), present);
-                    model.remove(&entry.0);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -1,54 +1,62 @@
 //! The session record: 64 bytes of plain data, one cache line.
 //!
-//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival. A packet that matches
-//! one is rewritten to the mirror image of the other. Forwards, outbound sessions and hairpin differ only in the
-//! tuples.
+//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival. natbox
+//! rewrites a packet that matches one tuple to the reverse of the other. Forwards, outbound sessions
+//! and hairpin differ only in the tuples.
 //!
 //! Who may touch what:
-//! * tuples, protocol, origin and uplink are written before the record's keys enter the index and never while they
-//!   are in it, so whoever holds the shard of either key reads them freely;
-//! * state, last-seen and TCP fields are written by whoever holds the shard of the packet's own key. The two
-//!   directions may run on two workers at once: each field is then simply the later writer's, which costs at most a
-//!   refresh or a window edge, never a wrong translation;
-//! * the links and the slot belong to the record's pool and are guarded by its lock.
+//! * Tuples, protocol, kind and uplink are written before the record's keys enter the index and never
+//!   while the keys are in the index. A worker that holds the shard of either key reads them freely.
+//! * State, last-seen and TCP fields are written by the worker that holds the shard of the packet's own
+//!   key. The two directions may run on two workers at once. Then the later write of a field wins, which
+//!   costs at most a refresh or a window edge, never a wrong translation.
+//! * The links and the wheel slot belong to the record's pool; the pool's lock guards them.
+//! * The generation changes under the pool's lock while the record is free and not in the index. A worker
+//!   that holds the pool or the shard of either key reads it freely.
 //!
-//! All accesses are relaxed: the shard's and the pool's locks order them.
+//! All accesses are relaxed: the locks of shard and pool order them.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::nat::table::key::Key;
-use crate::nat::table::session::{NewSession, SessionKind};
+use crate::nat::table::region::plain;
+use crate::nat::table::session::{NewSession, SessionId, SessionKind};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::{SequenceCheck, TcpState};
 use crate::nat::tracking::tcp_window::{Segment, TcpFields};
 use crate::time::Tick;
 
-/// One session. See the module doc.
-#[repr(C, align(64))]
-pub(crate) struct Record {
-    original_addresses: AtomicU64,
-    reply_addresses: AtomicU64,
-    original_ports: AtomicU32,
-    reply_ports: AtomicU32,
-    protocol: AtomicU8,
-    origin: AtomicU8,
-    uplink: AtomicU8,
-    state: AtomicU8,
-    last_seen: AtomicU32,
-    /// Window of each direction; see [`crate::nat::tracking::tcp_window`].
-    pub(crate) tcp: TcpFields,
-    /// Next and previous record in the pool's list.
-    pub(crate) next: AtomicU32,
-    pub(crate) previous: AtomicU32,
-    /// Slot of the wheel that the record hangs in.
-    pub(crate) slot: AtomicU16,
+plain! {
+    /// One session. See the module doc.
+    #[repr(C, align(64))]
+    pub(crate) struct Record {
+        original_addresses: AtomicU64,
+        reply_addresses: AtomicU64,
+        original_ports: AtomicU32,
+        reply_ports: AtomicU32,
+        protocol: AtomicU8,
+        origin: AtomicU8,
+        uplink: AtomicU8,
+        state: AtomicU8,
+        last_seen: AtomicU32,
+        /// Sequence numbers and windows of each direction; see [`crate::nat::tracking::tcp_window`].
+        pub(crate) tcp: TcpFields,
+        /// Next and previous record in the list of a slot of the wheel, or of the free records.
+        pub(crate) next: AtomicU32,
+        pub(crate) previous: AtomicU32,
+        /// Slot of the wheel that the record is linked into; [`FREE`] when the record is free.
+        pub(crate) wheel_slot: AtomicU16,
+        /// Number of the sessions that had the record so far, modulo 65,535; 0: none.
+        generation: AtomicU16,
+    }
 }
 
 const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 
 impl Record {
-    /// Fills a free record. The caller holds the pool's lock and has not yet entered it into the index.
+    /// Fills a free record. The caller holds the pool's lock and has not yet entered the record into
+    /// the index.
     pub(crate) fn fill(&self, new: &NewSession, now: Tick) {
         self.original_addresses.store(new.original.addresses, Relaxed);
         self.original_ports.store(new.original.ports, Relaxed);
@@ -62,7 +70,20 @@ impl Record {
         self.tcp.reset();
     }
 
-    /// The tuple of a direction, as its packets arrive.
+    /// Starts the next generation. The caller holds the pool's lock, and the record is free.
+    pub(crate) fn renew(&self) {
+        let next = self.generation.load(Relaxed).checked_add(1).unwrap_or(1);
+        self.generation.store(next, Relaxed);
+    }
+
+    /// Identifier of the session that has the record in `slot`. The caller holds the pool's lock or
+    /// the shard of one of the record's keys.
+    #[inline]
+    pub(crate) fn id(&self, slot: u32) -> SessionId {
+        SessionId::new(slot, self.generation.load(Relaxed))
+    }
+
+    /// Tuple of a direction, as its packets arrive.
     #[inline]
     pub(crate) fn key(&self, direction: Direction) -> Key {
         let (addresses, ports) = match direction {
@@ -91,14 +112,14 @@ impl Record {
         State::from_number(self.state.load(Relaxed))
     }
 
-    /// The moment at which the session ends if nothing more comes.
+    /// Moment at which the session ends if no further packet comes.
     #[inline]
     pub(crate) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {
         Tick(self.last_seen.load(Relaxed)).after(idle_timeouts.of(self.state()))
     }
 
-    /// Counts a packet in: refreshes the session and moves its state. True when the session now ends earlier than
-    /// its state before allowed, so that its place in the wheel is too late.
+    /// Refreshes the session with a packet and moves the session's state. True when the new state
+    /// allows less time than the state before, so that the record's slot of the wheel is too late.
     #[inline]
     pub(crate) fn track(
         &self,
@@ -111,22 +132,23 @@ impl Record {
         let mut refreshes = true;
         let after = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
-                let placement = self.tcp.check(direction, segment);
-                let next = state.after(direction, segment.flags, placement);
-                let anew = placement == SequenceCheck::Reopened
+                let check = self.tcp.check(direction, segment);
+                let next = state.after(direction, segment.flags, check);
+                let reopens = check == SequenceCheck::Reopened
                     || matches!(next, TcpState::SynOriginal | TcpState::SynReply);
-                let believed = if segment.flags.syn() && state.is_opening() {
-                    // Another attempt has other numbers, and an answer to an old one had wrong ones.
+                let accepted = if segment.flags.syn() && state.is_opening() {
+                    // Another attempt has other numbers, and a reply to an old SYN had wrong ones.
                     self.tcp.reset_direction(direction);
                     SequenceCheck::InWindow
-                } else if next != state && anew {
+                } else if next != state && reopens {
                     self.tcp.reset();
                     SequenceCheck::InWindow
                 } else {
-                    placement
+                    check
                 };
-                self.tcp.advance(direction, segment, believed);
-                // A reset that changes nothing is a guess, or an answer to a stray segment (RFC 7857 section 7.1).
+                self.tcp.advance(direction, segment, accepted);
+                // A reset that changes nothing is a guess, or replies to a stray segment (RFC 7857
+                // section 7.1).
                 refreshes = !segment.flags.rst() || next != state;
                 State::Tcp(next)
             }
@@ -155,6 +177,10 @@ impl Record {
 }
 
 const DNS_PORT: u32 = 53;
+/// End of a list.
+pub(crate) const NONE: u32 = u32::MAX;
+/// Wheel slot of a record that is free.
+pub(crate) const FREE: u16 = u16::MAX;
 
 #[cfg(test)]
 mod tests {

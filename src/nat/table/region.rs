@@ -1,8 +1,8 @@
 //! Memory that holds plain data only: one anonymous mapping, seen as a slice of records.
 //!
-//! Everything in a region is made of atomics, so it may be shared between workers and (later) between processes,
-//! and every bit pattern is a value. This is the one file of `nat` where `unsafe` is allowed: it maps the memory and
-//! asks the processor to fetch cache lines ahead.
+//! Everything in a region is made of atomics, so workers and (later) processes may share the region,
+//! and every bit pattern is a value. This is the one file of `nat` where `unsafe` is allowed: the file
+//! maps the memory, asks the processor to fetch cache lines ahead, and says which types are plain.
 
 #![allow(unsafe_code, reason = "maps the session region and prefetches; see the module doc")]
 
@@ -10,13 +10,55 @@ use std::io;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
-/// Types that may live in a [`Region`].
+use crate::nat::tracking::tcp_window::TcpFields;
+
+/// Types that may live in a [`Region`]. [`plain!`] implements it.
 ///
 /// # Safety
-/// Every bit pattern, all zeros among them, must be a value of the type; all its fields must allow shared mutation
-/// (atomics); it must not need dropping.
+/// Every bit pattern, all zeros among them, must be a value of the type; all fields must allow shared
+/// mutation (atomics); the type must not need dropping.
 pub(crate) unsafe trait Plain: Sync {}
+
+// SAFETY: an atomic integer takes every bit pattern, is shared freely, and needs no dropping.
+unsafe impl Plain for AtomicU8 {}
+// SAFETY: as above.
+unsafe impl Plain for AtomicU16 {}
+// SAFETY: as above.
+unsafe impl Plain for AtomicU32 {}
+// SAFETY: as above.
+unsafe impl Plain for AtomicU64 {}
+// SAFETY: an array has the bit patterns of its elements, side by side.
+unsafe impl<T: Plain, const COUNT: usize> Plain for [T; COUNT] {}
+// SAFETY: made of atomics and of arrays of atomics alone.
+unsafe impl Plain for TcpFields {}
+
+/// Declares a struct that may live in a [`Region`]. Every field must be [`Plain`], which the compiler
+/// checks, so the file that declares the struct needs no unsafe code of its own.
+macro_rules! plain {
+    (
+        $(#[$attribute:meta])*
+        $visibility:vis struct $name:ident {
+            $($(#[$field_attribute:meta])* $field_visibility:vis $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$attribute])*
+        $visibility struct $name {
+            $($(#[$field_attribute])* $field_visibility $field: $type,)*
+        }
+
+        const _: () = {
+            const fn is_plain<T: $crate::nat::table::region::Plain>() {}
+            $(is_plain::<$type>();)*
+        };
+
+        // SAFETY: every field is `Plain`, as the constant above proves, and padding is never read.
+        #[allow(unsafe_code, reason = "the region's own macro; see its module doc")]
+        unsafe impl $crate::nat::table::region::Plain for $name {}
+    };
+}
+pub(crate) use plain;
 
 /// A zeroed slice of `T` in a mapping of its own; pages that were never touched cost no memory.
 pub(crate) struct Region<T: Plain> {
@@ -37,8 +79,8 @@ impl<T: Plain> Region<T> {
     /// The kernel's, when the address space or memory cannot be had.
     pub(crate) fn map(count: usize) -> io::Result<Self> {
         let length = Self::length(count)?;
-        // A fixed-capacity table must not be grown by hand, and an anonymous mapping is the only allocation that
-        // costs nothing until it is touched.
+        // The table has a fixed capacity, and an anonymous mapping is the only allocation that costs
+        // nothing until a page is touched.
         // SAFETY: no address is asked for, the length is not zero, the flags ask for private anonymous memory, and
         // the result is checked before use.
         let address = unsafe {
@@ -55,10 +97,10 @@ impl<T: Plain> Region<T> {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(address.cast::<T>())
-            .expect("mmap without MAP_FIXED never answers address zero (mmap(2))");
+            .expect("mmap without MAP_FIXED never returns address zero (mmap(2))");
         if length >= HUGE_PAGE {
-            // Random look-ups in a large table miss the TLB on every step with 4 KiB pages. Advice may be refused;
-            // then the pages stay small.
+            // With 4 KiB pages, random lookups in a large table miss the TLB on every step. If the
+            // kernel refuses the advice, the pages stay small.
             // SAFETY: the range is the mapping made above.
             unsafe { libc::madvise(address, length, libc::MADV_HUGEPAGE) };
         }
@@ -93,8 +135,8 @@ impl<T: Plain> Deref for Region<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `count` values of `T`, aligned to a page, zeroed or written as `T`, shared
-        // mutation is `T`'s own affair (`Plain`), and it lives as long as `self`.
+        // SAFETY: the mapping holds `count` values of `T`, aligned to a page, zeroed or written as `T`, `T`
+        // allows shared mutation (`Plain`), and the mapping lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.count) }
     }
 }
@@ -109,8 +151,3 @@ impl<T: Plain> Drop for Region<T> {
 }
 
 const HUGE_PAGE: usize = 2 << 20;
-
-// SAFETY: made of atomics without padding; asserted in its own file.
-unsafe impl Plain for crate::nat::table::record::Record {}
-// SAFETY: made of atomics without padding; asserted in its own file.
-unsafe impl Plain for crate::nat::table::index::Bucket {}

@@ -1,11 +1,15 @@
-//! What a session is: two tuples, the kinds of its ends, an uplink and a state.
+//! Sessions as values: two tuples, the kinds of their endpoints, an uplink and a state.
+
+use std::num::NonZeroU16;
 
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
-use crate::time::Span;
+use crate::nat::tracking::tcp_window::TcpSequences;
+use crate::packet::{Endpoint, Tuple};
+use crate::time::{Span, Tick};
 
-/// Where one end of a session is, and by what it is known outside.
+/// Side of one endpoint of a session, and how the other side addresses an inside endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EndpointKind {
@@ -22,19 +26,20 @@ pub enum EndpointKind {
 impl EndpointKind {
     const ALL: [Self; 4] = [Self::Outside, Self::Mapping, Self::Forward, Self::Address];
 
-    /// Whether it is inside.
+    /// Whether the endpoint is inside.
     #[inline]
     pub fn is_inside(self) -> bool {
         self != Self::Outside
     }
 }
 
-/// Between what ends a session came to be; decides what its end releases. Both inside: hairpin.
+/// Kinds of a session's two endpoints; decide what the end of the session releases. If both are
+/// inside, the session is a hairpin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionKind {
-    /// The end that sent the first packet. Counts for its host if it is inside.
+    /// The endpoint that sent the first packet. If it is inside, the session counts for its host.
     pub initiator: EndpointKind,
-    /// The other.
+    /// The other endpoint.
     pub responder: EndpointKind,
 }
 
@@ -42,7 +47,7 @@ impl SessionKind {
     /// From outside through a static forward.
     pub const FORWARD: Self =
         Self { initiator: EndpointKind::Outside, responder: EndpointKind::Forward };
-    /// From outside over a dynamic mapping, where filtering lets it.
+    /// From outside over a dynamic mapping, where filtering allows it.
     pub const INBOUND: Self =
         Self { initiator: EndpointKind::Outside, responder: EndpointKind::Mapping };
     /// To outside over a dynamic mapping.
@@ -92,19 +97,170 @@ impl SessionKind {
     }
 }
 
-/// What a new session is made of.
+/// Content of a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewSession {
     /// Tuple of the first packet, as it arrived.
     pub original: Key,
-    /// Tuple of the packets that will answer, as they will arrive.
+    /// Tuple of the replies, as they will arrive.
     pub reply: Key,
-    /// How it came to be.
+    /// Kinds of the two endpoints.
     pub origin: SessionKind,
-    /// The uplink it goes over; for hairpin the one whose address was spoken to.
+    /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent to.
     pub uplink: u8,
-    /// First state.
+    /// Initial state.
     pub state: State,
-    /// How long it has been idle already: zero, unless its first packet does not count.
+    /// Time for which the session has been idle already: zero, unless its first packet does not count.
     pub idle: Span,
+}
+
+/// Identifies one session of a table: the slot of its record and the record's generation.
+///
+/// When the session ends, the identifier becomes stale: the next session in the same record has
+/// another generation. A stale identifier names no session until 65,535 more sessions had the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId {
+    slot: u32,
+    generation: NonZeroU16,
+}
+
+impl SessionId {
+    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was used.
+    #[inline]
+    pub(crate) fn new(slot: u32, generation: u16) -> Self {
+        Self { slot, generation: NonZeroU16::new(generation).unwrap_or(NonZeroU16::MIN) }
+    }
+
+    /// Slot of the session's record.
+    #[inline]
+    pub(crate) fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// The identifier as one number, for output; see [`Self::from_bits`].
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+    }
+
+    /// The identifier of a number that [`Self::to_bits`] made; None for any other number.
+    pub fn from_bits(bits: u64) -> Option<Self> {
+        let generation = NonZeroU16::new(u16::try_from(bits >> 32).ok()?)?;
+        Some(Self { slot: bits as u32, generation })
+    }
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// No packet came within the idle timeout.
+    Expired,
+    /// The table was full, and a new session took the record.
+    Evicted,
+    /// The session was [`State::Tentative`], and a packet from outside showed another uplink.
+    Superseded,
+    /// The session's uplink failed.
+    UplinkFailed,
+    /// A recovered uplink takes its sessions back.
+    Failback,
+    /// An external address of the session is no longer configured.
+    AddressRemoved,
+    /// A new policy does not allow the session.
+    PolicyChanged,
+    /// An administrator or a program asked for it.
+    Requested,
+}
+
+impl EndReason {
+    /// Word for output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Superseded => "superseded",
+            Self::UplinkFailed => "uplink-failed",
+            Self::Failback => "failback",
+            Self::AddressRemoved => "address-removed",
+            Self::PolicyChanged => "policy-changed",
+            Self::Requested => "requested",
+        }
+    }
+
+    /// Whether the translator notifies the inside host, so that the host can begin again at once.
+    pub(crate) fn notifies_inside(self) -> bool {
+        match self {
+            Self::UplinkFailed | Self::Failback | Self::AddressRemoved | Self::Requested => true,
+            Self::Expired | Self::Evicted | Self::Superseded | Self::PolicyChanged => false,
+        }
+    }
+}
+
+/// A session that has ended, with all that is needed to release its resources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedSession {
+    /// Tuple of the packets of the initiator, on arrival.
+    pub original: Key,
+    /// Tuple of the packets of the responder, on arrival.
+    pub reply: Key,
+    /// Kinds of the two endpoints.
+    pub origin: SessionKind,
+    /// Index of the uplink.
+    pub uplink: u8,
+    /// Reason for the end.
+    pub reason: EndReason,
+}
+
+/// A session in a listing.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionInfo {
+    /// Identifier.
+    pub id: SessionId,
+    /// Tuple of the packets of the initiator, on arrival.
+    pub original: Tuple,
+    /// Tuple of the packets of the responder, on arrival.
+    pub reply: Tuple,
+    /// Kinds of the two endpoints.
+    pub origin: SessionKind,
+    /// Index of the uplink.
+    pub uplink: u8,
+    /// State.
+    pub state: State,
+    /// Sequence numbers; meaningful for TCP only.
+    pub tcp: TcpSequences,
+    /// Moment at which the session ends if no further packet comes.
+    pub deadline: Tick,
+}
+
+impl SessionInfo {
+    /// Inside endpoints: that of the initiator, that of the responder.
+    pub fn inside_endpoints(&self) -> [Option<Endpoint>; 2] {
+        let SessionKind { initiator, responder } = self.origin;
+        [
+            initiator.is_inside().then_some(self.original.source),
+            responder.is_inside().then_some(self.reply.source),
+        ]
+    }
+
+    /// External endpoints of the inside endpoints: that of the initiator, that of the responder.
+    pub fn external_endpoints(&self) -> [Option<Endpoint>; 2] {
+        let SessionKind { initiator, responder } = self.origin;
+        [
+            initiator.is_inside().then_some(self.reply.destination),
+            responder.is_inside().then_some(self.original.destination),
+        ]
+    }
+
+    /// Remote endpoint as seen outside. None for a hairpin session.
+    pub fn remote_endpoint(&self) -> Option<Endpoint> {
+        let SessionKind { initiator, responder } = self.origin;
+        match (initiator.is_inside(), responder.is_inside()) {
+            (true, true) => None,
+            (true, false) => Some(self.original.destination),
+            (false, _) => Some(self.original.source),
+        }
+    }
+
+    /// Whether both endpoints are inside.
+    pub fn is_hairpin(&self) -> bool {
+        self.origin.initiator.is_inside() && self.origin.responder.is_inside()
+    }
 }

@@ -1,18 +1,23 @@
 //! Several workers at once on one translator, where two packets meet at the same new mapping or session.
 
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::nat::context::WorkerContext;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
-use crate::nat::policy::settings::{EndpointDependence, MssClamp, Settings, Timeouts};
+use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
+use crate::nat::policy::rules::{MssClamp, Policy};
+use crate::nat::seed::{HashKey, Seed};
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, Endpoint, Protocol, Tuple, builder, parse};
 use crate::time::{Span, Tick};
@@ -21,13 +26,15 @@ const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 /// A box with next to no ports, so that one that is not given back is missed soon.
-pub(crate) fn settings(ports: (u16, u16), filtering: EndpointDependence) -> Settings {
+pub(crate) fn settings(
+    ports: RangeInclusive<u16>,
+    filtering: EndpointDependence,
+) -> (Limits, Policy) {
     let timeout = Span::seconds(10);
-    Settings {
+    let inside = "10.0.0.0/24".parse().expect("a prefix");
+    let limits = Limits {
         filtering,
-        hairpin: false,
-        ports,
-        mss_clamp: MssClamp::Off,
+        ports: ports.into(),
         timeouts: Timeouts {
             tcp_established: timeout,
             tcp_transitory: timeout,
@@ -36,18 +43,21 @@ pub(crate) fn settings(ports: (u16, u16), filtering: EndpointDependence) -> Sett
             udp_dns: timeout,
             icmp: timeout,
             fragment: timeout,
-            port_reuse_delay: Span(0),
+            port_reuse_delay: None,
         },
         sessions: 64,
-        sessions_per_host: 16,
-        ..Settings::one_line("10.0.0.0/24".parse().expect("a prefix"), G)
-    }
+        sessions_per_host: NonZeroU32::new(16),
+        ..Limits::new(inside)
+    };
+    let policy =
+        Policy { hairpin: false, mss_clamp: MssClamp::Off, ..Policy::one_uplink(inside, G) };
+    (limits, policy)
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(
+pub(in crate::nat) fn send(
     nat: &Translator,
-    lane: &mut WorkerContext,
+    context: &mut WorkerContext,
     tuple: Tuple,
     now: Tick,
 ) -> Result<Tuple, Verdict> {
@@ -57,7 +67,7 @@ fn send(
     buffer.resize(2048, 0);
     let packet = Packet { parsed: &parsed, buffer: &mut buffer, wire_length: length };
     let key = Key::of(tuple);
-    match nat.translate(lane, packet, key, nat.table().hash(key), now) {
+    match nat.translate(context, packet, key, nat.table().hash(key), now) {
         Verdict::Translated => {
             builder::verify(&buffer[..length], ChecksumMode::Complete)
                 .expect("every checksum is right");
@@ -75,10 +85,10 @@ fn send(
 #[test]
 fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     const WORKERS: usize = 3;
-    let settings = settings((40_000, 40_003), EndpointDependence::AddressAndPortDependent);
-    let nat = Translator::new(settings, WORKERS, Tick(0)).expect("memory");
+    let (limits, policy) = settings(40_000..=40_003, EndpointDependence::AddressAndPortDependent);
+    let nat = Translator::new(limits, policy, WORKERS, Seed::from(1), Tick(0)).expect("memory");
     let barrier = Barrier::new(WORKERS);
-    let round = |lane: &mut WorkerContext, worker: usize, number: u32| {
+    let round = |context: &mut WorkerContext, worker: usize, number: u32| {
         let now = Tick(0).after(Span::seconds(60 * number));
         // To remotes of their own, or all to one: then it is one session as well.
         let apart = number.is_multiple_of(2);
@@ -86,16 +96,16 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
         let source = (HOST, 5000 + (number % 7) as u16);
         let tuple = builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], remote));
         barrier.wait();
-        let sent = send(&nat, lane, tuple, now).expect("ports and records are free");
+        let sent = send(&nat, context, tuple, now).expect("ports and records are free");
         barrier.wait();
         assert_eq!(nat.mappings(), 1);
         let sessions = if apart { WORKERS as u32 } else { 1 };
         assert_eq!(nat.table().len(), sessions);
         let answer = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], remote), (G, sent.source.port));
-        let back = send(&nat, lane, answer, now).expect("the answer to a session");
+        let back = send(&nat, context, answer, now).expect("the answer to a session");
         assert_eq!(back, tuple.reversed());
         barrier.wait();
-        while !nat.expire(lane, now.after(Span::seconds(20))) {}
+        while !nat.expire(context, now.after(Span::seconds(20))) {}
         barrier.wait();
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
         sent.source
@@ -105,9 +115,8 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
             .map(|worker| {
                 let (nat, round) = (&nat, &round);
                 scope.spawn(move || {
-                    let mut lane =
-                        nat.worker_with_rng(worker, StdRng::seed_from_u64(worker as u64));
-                    (1..1500).map(|number| round(&mut lane, worker, number)).collect()
+                    let mut context = nat.worker(worker);
+                    (1..1500).map(|number| round(&mut context, worker, number)).collect()
                 })
             })
             .collect();
@@ -123,8 +132,9 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
 /// ever: its end looked for the old port.
 #[test]
 fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
-    let settings = settings((40_000, 40_003), EndpointDependence::EndpointIndependent);
-    let mappings = Mappings::new(&settings, &Forwards::new(&settings));
+    let (limits, policy) = settings(40_000..=40_003, EndpointDependence::EndpointIndependent);
+    let mappings =
+        Mappings::new(&limits, &policy, &Forwards::new(&policy.forwards), HashKey::of(1));
     let inside = Endpoint::new(HOST, 5000);
     let remote = Endpoint::new(Ipv4Addr::new(192, 0, 2, 1), 1);
     let key = mappings.key(Protocol::UDP, 0, inside, remote);
@@ -160,16 +170,18 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
 #[test]
 fn workers_that_race_over_mappings_give_everything_back() {
     const WORKERS: usize = 2;
-    let plain = |filtering| settings((40_000, 40_007), filtering);
+    let plain = |filtering| settings(40_000..=40_007, filtering);
     let resting = {
-        let mut settings = plain(EndpointDependence::EndpointIndependent);
-        settings.timeouts.port_reuse_delay = Span(500);
-        Settings { delayed_ports: 5, ..settings }
+        let (mut limits, policy) = plain(EndpointDependence::EndpointIndependent);
+        limits.timeouts.port_reuse_delay = Some(Span(500));
+        limits.delayed_ports = 5;
+        (limits, policy)
     };
-    let overlapping = Settings {
-        mapping: EndpointDependence::AddressAndPortDependent,
-        port_overlapping: true,
-        ..plain(EndpointDependence::AddressAndPortDependent)
+    let overlapping = {
+        let (mut limits, policy) = plain(EndpointDependence::AddressAndPortDependent);
+        limits.mapping = EndpointDependence::AddressAndPortDependent;
+        limits.port_overlapping = true;
+        (limits, policy)
     };
     let cases = [
         plain(EndpointDependence::EndpointIndependent),
@@ -177,14 +189,14 @@ fn workers_that_race_over_mappings_give_everything_back() {
         resting,
         overlapping,
     ];
-    for (seed, settings) in (1..).zip(cases) {
-        let nat = Translator::new(settings, WORKERS, Tick(0)).expect("memory");
+    for (seed, (limits, policy)) in (1..).zip(cases) {
+        let nat =
+            Translator::new(limits, policy, WORKERS, Seed::from(seed), Tick(0)).expect("memory");
         std::thread::scope(|scope| {
             for worker in 0..WORKERS {
                 let nat = &nat;
                 scope.spawn(move || {
-                    let mut lane =
-                        nat.worker_with_rng(worker, StdRng::seed_from_u64(seed + worker as u64));
+                    let mut context = nat.worker(worker);
                     let mut random = StdRng::seed_from_u64(seed + 10 + worker as u64);
                     for step in 0..30_000u32 {
                         let now = Tick(step);
@@ -200,17 +212,16 @@ fn workers_that_race_over_mappings_give_everything_back() {
                                 (G, random.random_range(40_000..=40_007)),
                             )
                         };
-                        let _ = send(nat, &mut lane, tuple, now);
-                        nat.expire(&mut lane, now);
+                        let _ = send(nat, &mut context, tuple, now);
+                        nat.expire(&mut context, now);
                     }
                 });
             }
         });
-        let mut lanes =
-            [0, 1].map(|worker| nat.worker_with_rng(worker, StdRng::seed_from_u64(seed)));
+        let mut contexts = [0, 1].map(|worker| nat.worker(worker));
         let now = Tick(60_000);
-        for lane in &mut lanes {
-            while !nat.expire(lane, now) {}
+        for context in &mut contexts {
+            while !nat.expire(context, now) {}
         }
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
         // Every port and every place in the host's account is free again, once the ports have rested.
@@ -222,7 +233,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
                     destination: Endpoint::new(tuple.destination.address, 1 + remote),
                     ..tuple
                 };
-                send(&nat, &mut lanes[0], tuple, now).expect("nothing was kept");
+                send(&nat, &mut contexts[0], tuple, now).expect("nothing was kept");
             }
         }
     }

@@ -10,11 +10,11 @@ use proptest::sample::Index;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::nat::policy::settings::Settings;
+use crate::nat::policy::limits::Limits;
 use crate::nat::table::key::Key;
 use crate::nat::table::model::{Expected, Known, Model};
-use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
-use crate::nat::table::{EndedSession, InsertError, Lookup, Table};
+use crate::nat::table::session::{EndpointKind, NewSession, SessionId, SessionKind};
+use crate::nat::table::{EndReason, EndedSession, InsertError, Lookup, Table, TableCursor};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
@@ -130,7 +130,7 @@ impl Pair {
         match operation {
             Operation::Insert { original, reply, midstream } => {
                 let new = session(*original, *reply, *midstream);
-                let inserted = self.table.insert(worker, &new, None, now);
+                let inserted = self.table.insert(worker, &new, None, now).map(|_| ());
                 prop_assert_eq!(inserted, self.model.insert(&new, None, now));
             }
             Operation::Track { target, segment } => self.track(self.key(target), segment, now)?,
@@ -215,7 +215,7 @@ impl Pair {
 
     fn list(&self, limit: u32) -> Result<(), TestCaseError> {
         let mut listed = HashMap::new();
-        let mut place = Some((0, 0));
+        let mut place = Some(TableCursor::default());
         while let Some(from) = place {
             let mut count = 0;
             place = self.table.list(from, limit, |session| {
@@ -276,7 +276,7 @@ proptest! {
         let mut random = StdRng::seed_from_u64(secret[0]);
         for number in 0..capacity {
             let new = random_session(&mut random);
-            prop_assert_eq!(pair.table.insert(number as usize, &new, None, pair.now), Ok(()));
+            prop_assert!(pair.table.insert(number as usize, &new, None, pair.now).is_ok());
         }
         let one_more = random_session(&mut random);
         prop_assert_eq!(pair.table.insert(0, &one_more, None, pair.now), Err(InsertError::Full));
@@ -296,7 +296,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
             let now = now.after(Span::seconds(1000 * round));
             let sessions: Vec<_> = (0..CAPACITY).map(|_| random_session(&mut random)).collect();
             for new in &sessions {
-                assert_eq!(table.insert(random.random_range(0..workers), new, None, now), Ok(()));
+                assert!(table.insert(random.random_range(0..workers), new, None, now).is_ok());
             }
             assert_eq!(table.len(), CAPACITY);
             assert_eq!(
@@ -376,7 +376,7 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             })
             .collect();
         for new in &sessions {
-            assert_eq!(table.insert(0, new, None, Tick(0)), Ok(()), "{name}");
+            assert!(table.insert(0, new, None, Tick(0)).is_ok(), "{name}");
         }
         assert_eq!(
             table.insert(0, &random_session(&mut random), None, Tick(0)),
@@ -394,6 +394,42 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             2 * CAPACITY
         );
     }
+}
+
+/// An administrator's "end this session" may come after the session has ended and another one has its
+/// record. That other session must live on.
+#[test]
+fn a_stale_identifier_names_no_session() {
+    let table = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
+    let mut random = StdRng::seed_from_u64(1);
+    let mut insert = || {
+        let new = random_session(&mut random);
+        (table.insert(0, &new, None, Tick(0)).expect("room"), new)
+    };
+    let mut stale = Vec::new();
+    for _ in 0..1000 {
+        let (id, new) = insert();
+        assert!(!stale.contains(&id));
+        assert_eq!(SessionId::from_bits(id.to_bits()), Some(id));
+        assert!(stale.iter().all(|stale| table.end(*stale, EndReason::Requested).is_none()));
+        assert_eq!(
+            table.end(id, EndReason::Requested).map(|ended| ended.original),
+            Some(new.original)
+        );
+        assert_eq!(table.end(id, EndReason::Requested), None);
+        stale.push(id);
+    }
+    let (_, survivor) = insert();
+    for id in stale {
+        table.reschedule(id, Tick(0));
+        assert_eq!(table.reap_if_expired(id, Tick(1 << 30)), None);
+    }
+    assert!(table.lookup(survivor.original, Tick(0)).is_some());
+    for bits in [0, 7, 1 << 48, u64::MAX] {
+        assert_eq!(SessionId::from_bits(bits), None, "no table makes {bits}");
+    }
+    let foreign = SessionId::from_bits(1 << 32 | 1_000_000).expect("a well-formed number");
+    assert_eq!(table.end(foreign, EndReason::Requested), None);
 }
 
 /// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are
@@ -492,7 +528,7 @@ fn threads_neither_lose_nor_double_a_session() {
         let now = Tick(clock.load(Relaxed)).after(Span::seconds(7500));
         let mut random = StdRng::seed_from_u64(seed);
         for _ in 0..CAPACITY {
-            assert_eq!(table.insert(0, &random_session(&mut random), None, now), Ok(()));
+            assert!(table.insert(0, &random_session(&mut random), None, now).is_ok());
         }
         assert_eq!(
             table.insert(0, &random_session(&mut random), None, now),
@@ -504,7 +540,7 @@ fn threads_neither_lose_nor_double_a_session() {
 /// Both tuples of every session that the table lists.
 fn keys_of(table: &Table) -> HashSet<Key> {
     let mut keys = HashSet::new();
-    let mut place = Some((0, 0));
+    let mut place = Some(TableCursor::default());
     while let Some(from) = place {
         place = table.list(from, 64, |session| {
             for tuple in [session.original, session.reply] {
@@ -580,7 +616,7 @@ fn random_session(random: &mut StdRng) -> NewSession {
 /// The usual ones.
 fn idle_timeouts() -> IdleTimeouts {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
-    IdleTimeouts::new(&Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 10)).timeouts)
+    IdleTimeouts::new(&Limits::new(inside).timeouts)
 }
 
 /// Distinct tuples, so few that collisions and taken replies are the rule.

@@ -1,6 +1,6 @@
 //! The state of a session of any protocol, and how long each may idle.
 
-use crate::nat::policy::settings::Timeouts;
+use crate::nat::policy::limits::Timeouts;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::time::Span;
 

@@ -6,10 +6,11 @@
 
 use std::net::Ipv4Addr;
 
+use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translate::slow_path::is_martian;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpError, Parsed, Tuple};
 use crate::time::Tick;
@@ -25,9 +26,9 @@ struct Report {
 impl Translator {
     /// Translates an ICMP error.
     #[cold]
-    pub fn translate_error(
+    pub(crate) fn translate_error(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
@@ -41,7 +42,7 @@ impl Translator {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.bypass_error(lane, &mut packet, error).unwrap_or_else(|| {
+            return self.bypass_error(context, &mut packet, error).unwrap_or_else(|| {
                 self.untranslated_verdict(parsed.destination(), DropReason::IcmpErrorNoSession)
             });
         };
@@ -54,7 +55,7 @@ impl Translator {
         let receiver = report.sent.source.address;
         parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
         self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
-        lane.counters.icmp_errors_translated += 1;
+        context.counters.icmp_errors_translated += 1;
         Verdict::Translated
     }
 
@@ -84,9 +85,9 @@ impl Translator {
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
-            || self.settings.inside_address == Some(reporter)
+            || self.policy.inside_address == Some(reporter)
             || self.is_kernels_own(reporter)
-            || self.settings.inside_routers.contains(&reporter)
+            || self.policy.inside_routers.contains(&reporter)
             || match self.is_inside(reporter) {
                 true => {
                     !(of_receivers
@@ -99,8 +100,7 @@ impl Translator {
 
     /// Whether an address is the box's own on the TUN, which its kernel uses.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
-        self.settings.tun_address == Some(address)
-            || self.uplink_of_probe_address(address).is_some()
+        self.policy.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
     }
 
     /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
@@ -109,7 +109,7 @@ impl Translator {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
             // The host's own kernel, about a packet that we handed to it.
-            return match self.settings.inside_address {
+            return match self.policy.inside_address {
                 Some(address) if report.to_inside => address,
                 Some(_) | None => report.sent.destination.address,
             };

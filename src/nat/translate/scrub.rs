@@ -67,7 +67,7 @@ impl Translator {
         let is_private = |address: Ipv4Addr| {
             self.is_inside(address)
                 || address.is_link_local()
-                || self.settings.tun_address == Some(address)
+                || self.policy.tun_address == Some(address)
         };
         parsed.strip_recorded_addresses(buffer, is_private, instead);
     }

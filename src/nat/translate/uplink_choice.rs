@@ -6,7 +6,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::nat::policy::settings::{HashBy, OutboundRule};
+use crate::nat::policy::rules::{HashBy, OutboundRule};
 use crate::nat::state::uplink_states::AdmitNew;
 use crate::nat::translate::binding::has_ports;
 use crate::nat::translator::Translator;
@@ -110,7 +110,7 @@ impl Translator {
             | u64::from(uplink);
         // In (0, 1].
         let uniform = ((self.mix64(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
-        -uniform.ln() / f64::from(self.settings.uplinks[usize::from(uplink)].weight.max(1))
+        -uniform.ln() / f64::from(self.policy.uplinks[usize::from(uplink)].weight.max(1))
     }
 
     /// The rule by which an inside host may reach a destination: the longest source prefix first, then the longest
@@ -120,7 +120,7 @@ impl Translator {
         host: Ipv4Addr,
         destination: Ipv4Addr,
     ) -> Option<&OutboundRule> {
-        let rules = self.settings.outbound.iter().filter(|rule| rule.from.contains(&host));
+        let rules = self.policy.outbound.iter().filter(|rule| rule.from.contains(&host));
         let reaching = rules.filter_map(|rule| {
             let to = rule.to.iter().filter(|prefix| prefix.contains(&destination));
             let length = to.map(ipnet::Ipv4Net::prefix_len).max();
@@ -135,7 +135,7 @@ impl Translator {
         if !address.is_link_local() {
             return None;
         }
-        self.settings
+        self.policy
             .uplinks
             .iter()
             .position(|uplink| uplink.probe_address == Some(address))
@@ -149,23 +149,25 @@ mod tests {
     use crate::time::Tick;
 
     use super::*;
-    use crate::nat::policy::settings::Settings;
+    use crate::nat::policy::limits::Limits;
+    use crate::nat::policy::rules::Policy;
+    use crate::nat::seed::Seed;
 
     const INSIDE: [u8; 4] = [10, 0, 0, 0];
 
-    fn box_with(weights: &[u32], change: impl FnOnce(&mut Settings)) -> Translator {
+    fn box_with(weights: &[u32], change: impl FnOnce(&mut Policy)) -> Translator {
         let inside = ipnet::Ipv4Net::new_assert(INSIDE.into(), 8);
-        let mut settings = Settings::one_line(inside, Ipv4Addr::new(203, 0, 113, 1));
-        let first = settings.uplinks.remove(0);
+        let mut policy = Policy::one_uplink(inside, Ipv4Addr::new(203, 0, 113, 1));
+        let first = policy.uplinks.remove(0);
         for (number, weight) in weights.iter().enumerate() {
             let mut line = first.clone();
             line.weight = *weight;
             line.addresses[0].address = Ipv4Addr::new(203, 0, 113, number as u8 + 1);
-            settings.uplinks.push(line);
+            policy.uplinks.push(line);
         }
-        settings.outbound[0].uplinks = (0..weights.len() as u8).collect();
-        change(&mut settings);
-        Translator::new(settings, 1, Tick(0)).expect("memory")
+        policy.outbound[0].uplinks = (0..weights.len() as u8).collect();
+        change(&mut policy);
+        Translator::new(Limits::new(inside), policy, 1, Seed::random(), Tick(0)).expect("memory")
     }
 
     fn choices(nat: &Translator) -> Vec<u8> {
@@ -224,8 +226,7 @@ mod tests {
 
     #[test]
     fn a_host_keeps_to_one_line_if_asked() {
-        let nat =
-            box_with(&[1, 1], |settings| settings.outbound[0].hash_by = HashBy::SourceAddress);
+        let nat = box_with(&[1, 1], |policy| policy.outbound[0].hash_by = HashBy::SourceAddress);
         let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
         let mut both = std::collections::HashSet::new();
         for host in 0..100 {
@@ -245,8 +246,8 @@ mod tests {
             uplinks: vec![uplink],
             hash_by: HashBy::SourcePort,
         };
-        let nat = box_with(&[1, 1, 1, 1], |settings| {
-            settings.outbound = vec![
+        let nat = box_with(&[1, 1, 1, 1], |policy| {
+            policy.outbound = vec![
                 rule("10.0.0.0/8", &["192.0.2.0/24", "198.51.100.0/25"], 0),
                 rule("10.0.0.0/8", &["192.0.2.128/25"], 1),
                 rule("10.0.0.0/8", &[], 2),

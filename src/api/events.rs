@@ -1,0 +1,188 @@
+//! Events: state changes of an instance, as JSON objects and as sentences.
+//!
+//! An uplink in good order has a few events a day. Single packets and sessions are counted (`natbox status`) and listed
+//! (`natbox sessions`).
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+/// A state change of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Time in UTC (RFC 3339).
+    pub at: String,
+    /// The change.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// Kinds of state changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The instance translates packets and its admin socket is ready.
+    Ready {
+        /// Name of the instance.
+        name: String,
+    },
+    /// The instance is about to end.
+    Stopping {
+        /// Name of the signal.
+        signal: String,
+    },
+    /// An uplink stopped being healthy.
+    UplinkFailed {
+        /// Name of the uplink.
+        uplink: String,
+        /// Reason.
+        reason: String,
+    },
+    /// An uplink is healthy again.
+    UplinkHealthy {
+        /// Name of the uplink.
+        uplink: String,
+    },
+    /// natbox ended sessions of an uplink, or sessions that belong on the uplink, so that clients open them again
+    /// elsewhere.
+    SessionsEnded {
+        /// Name of the uplink.
+        uplink: String,
+        /// Number of sessions.
+        sessions: usize,
+    },
+    /// The address or the gateway of an uplink's interface changed.
+    AddressChanged {
+        /// Name of the uplink.
+        uplink: String,
+        /// Address; None: the interface has none.
+        address: Option<Ipv4Addr>,
+        /// Sessions that ended because their external address is gone.
+        sessions_ended: usize,
+    },
+    /// An interface of the configuration does not exist any more.
+    InterfaceRemoved {
+        /// Name of the interface.
+        interface: String,
+    },
+    /// An interface of the configuration is down or has no carrier.
+    InterfaceDown {
+        /// Name of the interface.
+        interface: String,
+    },
+    /// An interface of the configuration is up again.
+    InterfaceUp {
+        /// Name of the interface.
+        interface: String,
+    },
+    /// The MTU of an interface changed.
+    MtuChanged {
+        /// Name of the interface.
+        interface: String,
+        /// MTU in bytes.
+        mtu: u32,
+    },
+    /// The TUN device was set down.
+    TunDown {
+        /// Name of the TUN device.
+        tun: String,
+    },
+    /// The TUN device is up again.
+    TunUp {
+        /// Name of the TUN device.
+        tun: String,
+    },
+    /// The instance read its configuration file again and uses it.
+    Reloaded {
+        /// Paths of the keys whose values changed.
+        changed: Vec<String>,
+        /// Sessions that ended because the new policy does not allow them.
+        sessions_ended: usize,
+    },
+    /// The instance could not use the changed configuration file and keeps the configuration before.
+    ReloadFailed {
+        /// Reason.
+        error: String,
+    },
+    /// A resource is exhausted and packets are dropped.
+    ResourceExhausted {
+        /// Drop reason, as in `natbox status`.
+        reason: String,
+        /// Packets dropped since the last event with this reason.
+        packets: u64,
+        /// Explanation of the drop reason.
+        why: String,
+    },
+    /// The reader of the events was slow, and events are missing at this place.
+    EventsLost {
+        /// Number of missing events.
+        events: u64,
+    },
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { name } => write!(f, "{name} is ready"),
+            Self::Stopping { signal } => write!(f, "stopping ({signal})"),
+            Self::UplinkFailed { uplink, reason } => write!(f, "uplink {uplink} failed: {reason}"),
+            Self::UplinkHealthy { uplink } => write!(f, "uplink {uplink} is healthy"),
+            Self::SessionsEnded { uplink, sessions } => write!(
+                f,
+                "uplink {uplink}: {sessions} sessions ended; clients reconnect over the right uplink"
+            ),
+            Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
+                f,
+                "uplink {uplink}: address is now {address}; {sessions_ended} sessions ended"
+            ),
+            Self::AddressChanged { uplink, address: None, sessions_ended } => {
+                write!(f, "uplink {uplink}: no address; {sessions_ended} sessions ended")
+            }
+            Self::InterfaceRemoved { interface } => write!(f, "interface {interface} was removed"),
+            Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
+            Self::InterfaceUp { interface } => write!(f, "interface {interface} is up"),
+            Self::MtuChanged { interface, mtu } => {
+                write!(f, "interface {interface}: MTU is now {mtu} bytes")
+            }
+            Self::TunDown { tun } => {
+                write!(f, "TUN device {tun} is down; no packet is translated")
+            }
+            Self::TunUp { tun } => write!(f, "TUN device {tun} is up"),
+            Self::Reloaded { changed, .. } if changed.is_empty() => {
+                write!(f, "configuration reloaded: nothing changed")
+            }
+            Self::Reloaded { changed, sessions_ended } => {
+                let changed = changed.join(", ");
+                write!(
+                    f,
+                    "configuration reloaded: changed {changed}; {sessions_ended} sessions ended"
+                )
+            }
+            Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
+            Self::ResourceExhausted { reason, packets, why } => {
+                write!(f, "{packets} packets dropped ({reason}): {why}")
+            }
+            Self::EventsLost { events } => write!(f, "{events} events lost: slow reader"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_flat_json_object_and_reads_back() {
+        let kind =
+            EventKind::UplinkFailed { uplink: "1".to_owned(), reason: "no answer".to_owned() };
+        let event = Event { at: "2026-11-25T15:00:00.000Z".to_owned(), kind };
+        let text = serde_json::to_string(&event).unwrap();
+        assert_eq!(
+            text,
+            r#"{"at":"2026-11-25T15:00:00.000Z","event":"uplink-failed","uplink":"1","reason":"no answer"}"#
+        );
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+        assert_eq!(event.kind.to_string(), "uplink 1 failed: no answer");
+    }
+}

@@ -1,0 +1,30 @@
+//! The admin protocol: what a client can ask a running instance, and the form of each answer.
+//!
+//! A client sends one JSON object a line over the admin socket, and the instance answers each with one
+//! JSON object a line:
+//!
+//! ```text
+//!   {"api_version":1,"command":"status"}      ──▶   a Status, or {"error":"..."}
+//! ```
+//!
+//! | file       | idea                                            |
+//! |------------|-------------------------------------------------|
+//! | `request`  | requests, the version, the answer to a bad one  |
+//! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]   |
+//! | `sessions` | pages of sessions                               |
+//! | `events`   | events, as JSON and as sentences                |
+//! | `client`   | finding an instance and asking it               |
+
+pub mod client;
+mod events;
+mod request;
+mod sessions;
+mod status;
+
+pub use events::{Event, EventKind};
+pub use request::{MAX_REQUEST, Refusal, Request, RequestError, VERSION};
+pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};
+pub use status::{
+    DnsStatus, EffectiveConfig, Reloaded, SessionStatus, Status, TunStatus, UplinkStatus,
+    WorkerStatus,
+};

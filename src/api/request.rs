@@ -1,0 +1,123 @@
+//! Requests of the admin protocol, and the answer to a request that is not served.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::sessions::SessionCursor;
+
+/// Version of the admin protocol. It grows when an existing request or answer changes its meaning.
+pub const VERSION: u64 = 1;
+
+/// Longest request line, in bytes.
+pub const MAX_REQUEST: u64 = 4096;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Asks for a [`super::Status`].
+    Status,
+    /// Asks for a [`super::SessionPage`].
+    Sessions {
+        /// Start of the page.
+        #[serde(default)]
+        from: SessionCursor,
+    },
+    /// Asks for an [`super::EffectiveConfig`].
+    EffectiveConfig,
+    /// Asks for events: an answer of many lines, each a [`super::Event`]. The connection ends after the last.
+    Events {
+        /// Whether new events follow the recent ones until the instance ends.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// Makes the instance read its configuration file again. The answer is a [`super::Reloaded`].
+    Reload,
+}
+
+/// The answer to a request that the instance does not serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Reason, for a person.
+    pub error: String,
+}
+
+/// Why a line is not a request.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The line is not JSON, or no known request.
+    #[error("not a request: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The client speaks another version of the protocol.
+    #[error(
+        "api_version: found {found}, wanted {VERSION}; use the natbox command of the version that is running"
+    )]
+    Version {
+        /// What the client sent.
+        found: Value,
+    },
+}
+
+impl Request {
+    /// Writes the request with the version of the protocol, without the line's end.
+    pub fn to_json(&self) -> String {
+        let mut object = serde_json::to_value(self).expect("a request always serialises");
+        object[VERSION_KEY] = VERSION.into();
+        object.to_string()
+    }
+
+    /// Reads a request. A request without a version is taken for one of [`VERSION`].
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub fn from_json(line: &[u8]) -> Result<Self, RequestError> {
+        let mut value: Value = serde_json::from_slice(line)?;
+        let found = value.as_object_mut().and_then(|object| object.remove(VERSION_KEY));
+        match found {
+            Some(found) if found != VERSION => Err(RequestError::Version { found }),
+            Some(_) | None => Ok(serde_json::from_value(value)?),
+        }
+    }
+}
+
+/// Key of the version in a request.
+const VERSION_KEY: &str = "api_version";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_read_back_with_and_without_a_version() {
+        let requests = [
+            Request::Status,
+            Request::Sessions { from: SessionCursor::default() },
+            Request::EffectiveConfig,
+            Request::Events { follow: true },
+            Request::Reload,
+        ];
+        for request in requests {
+            let text = request.to_json();
+            assert!(text.contains(r#""api_version":1"#), "{text}");
+            assert_eq!(Request::from_json(text.as_bytes()).unwrap(), request);
+            let plain = serde_json::to_vec(&request).unwrap();
+            assert_eq!(Request::from_json(&plain).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_with_both_versions() {
+        let error = Request::from_json(br#"{"api_version":2,"command":"status"}"#).unwrap_err();
+        assert!(error.to_string().starts_with("api_version: found 2, wanted 1;"), "{error}");
+    }
+
+    #[test]
+    fn unknown_commands_and_unknown_keys_are_refused() {
+        for line in
+            ["{}", "[]", "7", "status", r#"{"command":"x"}"#, r#"{"command":"events","x":1}"#]
+        {
+            let error = Request::from_json(line.as_bytes()).unwrap_err();
+            assert!(matches!(error, RequestError::Malformed(_)), "{line}: {error}");
+        }
+    }
+}

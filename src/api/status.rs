@@ -1,0 +1,137 @@
+//! The status of a running instance, its effective configuration, and the result of a reload.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::RoutingIds;
+
+/// An instance at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the instance.
+    pub name: String,
+    /// Version of the program.
+    pub version: String,
+    /// Process ID.
+    pub pid: u32,
+    /// Seconds since the instance was ready.
+    pub uptime_seconds: u64,
+    /// TUN device.
+    pub tun: TunStatus,
+    /// Uplinks, in the order of the configuration.
+    pub uplinks: Vec<UplinkStatus>,
+    /// Sessions.
+    pub sessions: SessionStatus,
+    /// Number of dynamic mappings.
+    pub mappings: usize,
+    /// Sums over the workers, by name of the counter.
+    pub totals: BTreeMap<String, u64>,
+    /// Packets dropped, by reason; reasons that never occurred are missing.
+    pub drops: BTreeMap<String, u64>,
+    /// Lines of the log and of the mapping log that were dropped because the reader was slow.
+    pub log_lines_dropped: u64,
+    /// Each worker.
+    pub workers: Vec<WorkerStatus>,
+    /// Name server, updates and hook; None without `dns` in the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsStatus>,
+}
+
+/// The TUN device of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TunStatus {
+    /// Interface name.
+    pub name: String,
+    /// I/O backend in use: `uring` or `poll`.
+    pub io: String,
+    /// Offload level in use.
+    pub offload: String,
+}
+
+/// One uplink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Name of the uplink.
+    pub name: String,
+    /// Interface of the uplink.
+    pub interface: String,
+    /// First external address; None: the uplink has no address.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// Whether new sessions may use the uplink.
+    pub healthy: bool,
+    /// Seconds since the uplink became healthy or failed.
+    pub state_seconds: u64,
+    /// True when the interface is up, has an address and has a next hop.
+    pub link_ready: bool,
+    /// Whether the uplink has a health check.
+    pub health_check: bool,
+    /// Smoothed round-trip time of the health check in milliseconds; None: no answer yet.
+    pub latency_milliseconds: Option<f64>,
+    /// Lost share of the last 100 probes in percent; None: no probe has ended yet.
+    pub loss_percent: Option<f64>,
+}
+
+/// The sessions of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// Sessions in the table.
+    pub now: u32,
+    /// Capacity of the table.
+    pub capacity: u32,
+    /// Sessions created since the start.
+    pub created: u64,
+    /// Sessions ended by their timeout.
+    pub expired: u64,
+    /// Sessions ended early because the table was full.
+    pub evicted: u64,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Counters by name.
+    pub counters: BTreeMap<String, u64>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// The name server, the updates and the hook of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Addresses of the name server; empty if the configuration has only updates or a hook.
+    pub listening: Vec<SocketAddr>,
+    /// Names of the uplinks whose addresses the published names have.
+    pub usable: Vec<String>,
+    /// Counters by name.
+    pub counters: BTreeMap<String, u64>,
+    /// Error of the last update, until an update succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_error: Option<String>,
+    /// Reason why natbox cannot run the hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook_error: Option<String>,
+}
+
+/// The configuration that an instance uses, and its numbers of tables and rules: enough to compute the state that the host
+/// must have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EffectiveConfig {
+    /// Configuration as YAML, with all defaults.
+    pub configuration: String,
+    /// RoutingIds of the instance's routing tables, rules and probe addresses.
+    pub routing_ids: RoutingIds,
+}
+
+/// The result of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Paths of the keys whose values changed; empty: the configuration is the same.
+    pub changed: Vec<String>,
+    /// Sessions that ended because the new policy does not allow them.
+    pub sessions_ended: usize,
+    /// Warnings of the new configuration.
+    pub warnings: Vec<String>,
+}

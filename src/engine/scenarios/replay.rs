@@ -1,0 +1,44 @@
+//! A run is repeated from its seed and its packets.
+
+use super::*;
+
+/// Policies and packets that make the translator choose: an uplink, external ports, source ports of clients in
+/// conflict, IP identifications, costs of ICMP errors.
+fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
+    let setup = two_lines().with(|setup| {
+        setup.policy.outbound[0].uplinks = vec![0, 1];
+        setup.policy.delayed_reject = true;
+        setup.policy.reject_with = Some(13);
+        setup.limits.icmp_errors_per_host = NonZeroU32::new(3);
+        setup.limits.ports = (40_000..=40_063).into();
+    });
+    let mut stage = Stage::with_seed(setup, Seed::from(seed));
+    let mut sent = Vec::new();
+    for number in 0..200u16 {
+        let host = Ipv4Addr::new(10, 0, 0, (number % 50) as u8);
+        let batch = [
+            udp((host, 5000 + number), (E1, 53)),
+            tcp(SYN, (host, 6000 + number), (E2, 443), 1, 0),
+            // One client endpoint on two published addresses of one server.
+            tcp(SYN, (E1, 7000 + number), (G, 8080), 1, 0),
+            tcp(SYN, (E1, 7000 + number), (G2, 8080), 1, 0),
+            tcp(SYN, (E1, 1), (G, 30_000 + number), 1, 0),
+        ];
+        sent.extend(stage.run(&batch.map(|packet| (packet, Offload::default()))));
+        stage.wait(Span(40));
+        sent.extend(stage.run(&[]));
+    }
+    sent
+}
+
+#[test]
+fn one_seed_gives_the_same_output_and_another_seed_other_ports() {
+    let first = run(1);
+    assert!(first.len() > 500, "{} packets came out", first.len());
+    assert_eq!(first, run(1));
+    let ports = |sent: &[(Vec<u8>, Offload)]| -> Vec<u16> {
+        let tuples = sent.iter().filter_map(|(packet, _)| parsed(packet).tuple());
+        tuples.filter(|tuple| tuple.source.address == G).map(|tuple| tuple.source.port).collect()
+    };
+    assert_ne!(ports(&first), ports(&run(2)));
+}

@@ -1,0 +1,98 @@
+//! Port allocators: the ports of one protocol on one external address, free and delayed.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use rand::rngs::StdRng;
+
+use crate::nat::mapping::key::MappingKey;
+use crate::nat::mapping::ports::{PortPool, PortPreference};
+use crate::nat::mapping::reuse_delay::ReuseDelay;
+use crate::nat::policy::limits::Timeouts;
+use crate::nat::policy::port_range::PortRange;
+use crate::nat::policy::rules::{ExternalAddress, Policy};
+use crate::packet::{Endpoint, Protocol};
+use crate::time::Tick;
+
+/// The allocators of an instance, by protocol and external address.
+pub(crate) type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator>>;
+
+/// Ports of one protocol on one external address.
+pub(crate) struct PortAllocator {
+    pub(crate) ports: PortPool,
+    /// None: a freed port is free at once.
+    delay: Option<ReuseDelay>,
+}
+
+/// Makes an allocator for each protocol with ports on each external address.
+pub(crate) fn allocators(
+    policy: &Policy,
+    allocator: impl Fn(Protocol, &ExternalAddress) -> Arc<PortAllocator>,
+) -> PortAllocators {
+    let mut allocators = HashMap::new();
+    for external in policy.uplinks.iter().flat_map(|uplink| &uplink.addresses) {
+        for protocol in [Protocol::TCP, Protocol::UDP, Protocol::ICMP] {
+            allocators.insert((protocol, external.address), allocator(protocol, external));
+        }
+    }
+    allocators
+}
+
+impl PortAllocator {
+    /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their last
+    /// holder; None: a freed port is free at once.
+    pub(crate) fn new(
+        protocol: Protocol,
+        external: &ExternalAddress,
+        ports: PortRange,
+        delayed_ports: Option<u32>,
+        timeouts: Timeouts,
+        is_published: impl Fn(Protocol, Endpoint) -> bool,
+    ) -> Arc<Self> {
+        // No service listens at a query identifier: all identifiers are dynamic.
+        let has_services = protocol != Protocol::ICMP;
+        let ports = if has_services { ports } else { PortRange::ALL };
+        let hosts = if has_services { &external.reserved[..] } else { &[] };
+        let ports = PortPool::new(ports, hosts, |port| {
+            has_services && is_published(protocol, Endpoint::new(external.address, port))
+        });
+        let delayed_ports = delayed_ports.filter(|_| protocol == Protocol::UDP);
+        let delay = delayed_ports.zip(timeouts.port_reuse_delay);
+        let delay = delay.map(|(most, delay)| ReuseDelay::new(delay, most));
+        Arc::new(Self { ports, delay })
+    }
+
+    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random free
+    /// one.
+    pub(crate) fn take(
+        &self,
+        key: &MappingKey,
+        preference: PortPreference,
+        random: &mut StdRng,
+        now: Tick,
+    ) -> Option<u16> {
+        if let Some(delay) = &self.delay {
+            match delay.reclaim(key) {
+                Some(port) if self.ports.is_excluded(port) => self.ports.release(port),
+                Some(port) => return Some(port),
+                None => {}
+            }
+            delay.release_due(now, |port| self.ports.release(port));
+        }
+        self.ports.take(preference, random)
+    }
+
+    /// Takes the port of an ended mapping back.
+    pub(crate) fn free(&self, port: u16, key: MappingKey, now: Tick) {
+        match &self.delay {
+            None => self.ports.release(port),
+            Some(delay) => delay.quarantine(port, key, now, |port| self.ports.release(port)),
+        }
+    }
+
+    /// Takes a port from the mappings, for a forward; false while a mapping has the port.
+    pub(crate) fn claim_for_forward(&self, port: u16) -> bool {
+        self.ports.claim(port) || self.delay.as_ref().is_some_and(|delay| delay.take_over(port))
+    }
+}

@@ -1,0 +1,143 @@
+use std::collections::HashSet;
+
+use rand::SeedableRng;
+
+use super::*;
+
+#[test]
+fn no_mapping_gets_a_port_at_which_a_program_of_the_host_listens() {
+    let pool = PortPool::new((1000..=1003).into(), &[(40_000..=50_000).into()], |_| false);
+    let mut random = StdRng::seed_from_u64(1);
+    let mut take = || pool.take(PortPreference::None, &mut random);
+    pool.exclude(&[1001, 1002, 7]);
+    let taken = [take(), take(), take()];
+    assert!(
+        taken.contains(&Some(1000)) && taken.contains(&Some(1003)) && taken[2].is_none(),
+        "{taken:?}"
+    );
+    pool.exclude(&[1002]);
+    assert_eq!([take(), take()], [Some(1001), None]);
+    // Nothing was lost.
+    for port in [1000, 1001, 1003] {
+        pool.release(port);
+    }
+    pool.exclude(&[]);
+    assert_eq!((0..5).filter_map(|_| take()).count(), 4);
+}
+
+#[test]
+fn a_pool_is_handed_out_to_the_last_port_without_repeats_and_without_the_reserved_ones() {
+    let mut random = StdRng::seed_from_u64(1);
+    let pool = PortPool::new((1000..=1999).into(), &[], |port| (1500..1600).contains(&port));
+    let mut seen = HashSet::new();
+    while let Some(port) = pool.take(PortPreference::None, &mut random) {
+        assert!((1000..2000).contains(&port) && !(1500..1600).contains(&port));
+        assert!(seen.insert(port), "port {port} was handed out twice");
+    }
+    assert_eq!(seen.len(), 900);
+    pool.release(1999);
+    assert_eq!(
+        pool.take(PortPreference::ClassAndParity(2000), &mut random),
+        Some(1999),
+        "parity yields when nothing else is left"
+    );
+    assert_eq!(pool.take(PortPreference::None, &mut random), None);
+}
+
+#[test]
+fn the_edges_of_the_port_space_are_handed_out() {
+    let mut random = StdRng::seed_from_u64(2);
+    for (first, last) in [(1, 1), (65535, 65535), (1, 65535), (63, 64)] {
+        let pool = PortPool::new((first..=last).into(), &[], |_| false);
+        let mut seen = HashSet::new();
+        while let Some(port) = pool.take(PortPreference::None, &mut random) {
+            seen.insert(port);
+        }
+        assert_eq!(seen, (first..=last).collect());
+    }
+}
+
+#[test]
+fn parity_is_kept_while_it_can_be() {
+    let mut random = StdRng::seed_from_u64(3);
+    let pool = PortPool::new((1024..=65535).into(), &[], |_| false);
+    for model in 0..2000 {
+        let port =
+            pool.take(PortPreference::ClassAndParity(model), &mut random).expect("free ports");
+        assert_eq!(port % 2, model % 2);
+    }
+}
+
+#[test]
+fn high_ports_never_go_low_and_low_ones_go_high_only_when_no_low_one_is_left() {
+    let mut random = StdRng::seed_from_u64(5);
+    let pool = PortPool::new((1000..=1099).into(), &[], |_| false);
+    let mut take = |preference| pool.take(preference, &mut random);
+    let low: Vec<u16> =
+        (0..24).map_while(|port| take(PortPreference::ClassAndParity(port))).collect();
+    assert!(low.len() == 24 && low.iter().all(|port| *port < 1024), "{low:?}");
+    assert!(take(PortPreference::Class(53)).is_some_and(|port| port >= 1024));
+    assert_eq!(
+        (0..75)
+            .filter_map(|_| take(PortPreference::Class(5000)))
+            .filter(|port| *port >= 1024)
+            .count(),
+        75
+    );
+    pool.release(1000);
+    assert_eq!(take(PortPreference::ClassAndParity(5000)), None);
+    assert_eq!(take(PortPreference::ClassAndParity(7)), Some(1000), "parity yields");
+}
+
+#[test]
+fn a_range_without_the_class_serves_all() {
+    let mut random = StdRng::seed_from_u64(6);
+    for (only, model) in [(80, 5000), (5000, 80)] {
+        let pool = PortPool::new((only..=only).into(), &[], |_| false);
+        assert_eq!(pool.take(PortPreference::Class(model), &mut random), Some(only));
+    }
+}
+
+#[test]
+fn candidates_for_sharing_are_of_the_right_class_and_bounded() {
+    let mut random = StdRng::seed_from_u64(7);
+    let pool = PortPool::new((1000..=65_535).into(), &[], |_| false);
+    let high: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
+    assert!(high.len() == SHARED_TRIES as usize && high.iter().all(|port| *port >= 1024));
+    let pool = PortPool::new((2000..=2002).into(), &[], |_| false);
+    let mut all: Vec<u16> = pool.candidates(PortPreference::Class(5000), &mut random).collect();
+    all.sort_unstable();
+    assert_eq!(all, [2000, 2001, 2002]);
+}
+
+#[test]
+fn ports_show_no_step_and_cover_the_range() {
+    let mut random = StdRng::seed_from_u64(4);
+    let pool = PortPool::new((1024..=65535).into(), &[], |_| false);
+    let ports: Vec<i32> = (0..2000)
+        .map(|_| i32::from(pool.take(PortPreference::None, &mut random).expect("free ports")))
+        .collect();
+    let steps: HashSet<i32> = ports.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(steps.len() > 1900, "differences between successive ports repeat");
+    assert!((800..1200).contains(&ports.iter().filter(|port| **port < 33280).count()));
+}
+
+#[test]
+fn two_threads_never_get_the_same_port() {
+    let pool = PortPool::new((1..=60_000).into(), &[], |_| false);
+    let taken: Vec<u16> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|seed| {
+                let pool = &pool;
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed);
+                    std::iter::from_fn(|| pool.take(PortPreference::None, &mut random))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert_eq!(taken.len(), 60_000);
+    assert_eq!(taken.into_iter().collect::<HashSet<_>>().len(), 60_000);
+}

@@ -1,0 +1,194 @@
+//! The rules that a reload may swap while sessions live, as plain data.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::nat::policy::port_range::PortRange;
+use crate::packet::Protocol;
+
+/// Rules of a translator, and the facts of its host that the rules depend on.
+///
+/// [`Translator::with_policy`](crate::nat::Translator::with_policy) swaps the whole value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Address of the inside interface: the source of ICMP errors to inside hosts. None: the published address.
+    pub inside_address: Option<Ipv4Addr>,
+    /// Routers in front of inside hosts: they may report on any packet that went inside.
+    pub inside_routers: Vec<Ipv4Addr>,
+    /// MTU of the inside interface at the start, in bytes;
+    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
+    pub inside_mtu: u16,
+    /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about translated packets.
+    pub tun_address: Option<Ipv4Addr>,
+    /// Uplinks, at most 256. Their number stays as it was at the start.
+    pub uplinks: Vec<Uplink>,
+    /// Published services.
+    pub forwards: Vec<Forward>,
+    /// Sources that may go out.
+    pub outbound: Vec<OutboundRule>,
+    /// Destinations that inside hosts reach without translation.
+    pub no_nat: Vec<NoNatRule>,
+    /// True: inside hosts reach each other through external addresses.
+    pub hairpin: bool,
+    /// TCP MSS clamp.
+    pub mss_clamp: MssClamp,
+    /// Code of the destination unreachable message to an inside host for which no mapping can be made (RFC 5508 REQ-8,
+    /// RFC 6888 REQ-11). None: no message.
+    pub reject_with: Option<u8>,
+    /// True: an unsolicited SYN is answered with port unreachable after a delay (RFC 5382 REQ-4).
+    pub delayed_reject: bool,
+}
+
+impl Policy {
+    /// Makes the rules of one uplink with one address, over which every inside host may go out. Nothing is published.
+    pub fn one_uplink(inside: Ipv4Net, external: Ipv4Addr) -> Self {
+        let address =
+            ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
+        Self {
+            inside_address: None,
+            inside_routers: Vec::new(),
+            inside_mtu: 1500,
+            tun_address: None,
+            uplinks: vec![Uplink {
+                name: "isp1".into(),
+                mtu: 1500,
+                weight: 1,
+                addresses: vec![address],
+                probe_address: None,
+            }],
+            forwards: Vec::new(),
+            outbound: vec![OutboundRule {
+                from: inside,
+                to: Vec::new(),
+                uplinks: vec![0],
+                hash_by: HashBy::SourcePort,
+            }],
+            no_nat: Vec::new(),
+            hairpin: true,
+            mss_clamp: MssClamp::Auto,
+            reject_with: None,
+            delayed_reject: false,
+        }
+    }
+}
+
+/// One uplink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Uplink {
+    /// Name, for listings.
+    pub name: String,
+    /// MTU of its interface at the start, in bytes;
+    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
+    pub mtu: u16,
+    /// Share of new outbound mappings, relative to the other uplinks.
+    pub weight: u32,
+    /// External addresses.
+    pub addresses: Vec<ExternalAddress>,
+    /// Link-local address of an endpoint of the host on this uplink. What the host sends from it leaves by the uplink, and
+    /// forwards may lead to it. Health checks and services of the host use it.
+    pub probe_address: Option<Ipv4Addr>,
+}
+
+/// One external address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExternalAddress {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// True: the host has the address too, and gets the packets that match no session, mapping or forward.
+    pub assigned_to_host: bool,
+    /// Ports of the host's own outgoing connections; no mapping gets them. Listening ports are reported by
+    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports).
+    pub reserved: Vec<PortRange>,
+}
+
+/// One published range of ports on one external address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forward {
+    /// Name, for listings.
+    pub name: String,
+    /// Index of the uplink.
+    pub uplink: u8,
+    /// Published protocols.
+    pub protocol: ForwardProtocol,
+    /// Published address.
+    pub address: Ipv4Addr,
+    /// Published ports; all ports for ICMP and for whole addresses.
+    pub ports: PortRange,
+    /// Address of the server.
+    pub to_address: Ipv4Addr,
+    /// Port of the server for the first published port. The other ports keep their distance from it.
+    pub to_port: u16,
+}
+
+/// Protocols of a forward or of a rule without translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardProtocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// TCP and UDP.
+    TcpUdp,
+    /// ICMP echo.
+    Icmp,
+    /// Every protocol, ports unchanged.
+    Any,
+}
+
+impl ForwardProtocol {
+    /// Reports whether the rule applies to packets of `protocol`.
+    pub fn covers(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Tcp => protocol == Protocol::TCP,
+            Self::Udp => protocol == Protocol::UDP,
+            Self::TcpUdp => protocol == Protocol::TCP || protocol == Protocol::UDP,
+            Self::Icmp => protocol == Protocol::ICMP,
+            Self::Any => true,
+        }
+    }
+}
+
+/// Sources that may go out, and their uplinks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutboundRule {
+    /// Sources.
+    pub from: Ipv4Net,
+    /// Destinations. Empty: all.
+    pub to: Vec<Ipv4Net>,
+    /// Indices of uplinks, at least one.
+    pub uplinks: Vec<u8>,
+    /// What is hashed to select an uplink.
+    pub hash_by: HashBy,
+}
+
+/// What an outbound rule hashes to select an uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashBy {
+    /// The inside endpoint; for protocols without ports the inside address.
+    SourcePort,
+    /// The inside address.
+    SourceAddress,
+}
+
+/// Destinations that are reached without translation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NoNatRule {
+    /// Addresses.
+    pub to: Ipv4Net,
+    /// Protocols.
+    pub protocol: ForwardProtocol,
+    /// Ports; all of them, 0 included, for protocols without ports.
+    pub ports: PortRange,
+}
+
+/// TCP MSS clamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// The smaller MTU of the inside interface and the uplink, minus 40.
+    Auto,
+    /// No clamp.
+    Off,
+    /// This many bytes.
+    To(u16),
+}

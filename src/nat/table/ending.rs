@@ -1,0 +1,136 @@
+//! Ends of sessions: by time, by request, and to make room.
+
+use crate::nat::table::key::Key;
+use crate::nat::table::pool::Pool;
+use crate::nat::table::record::Record;
+use crate::nat::table::session::{EndReason, EndedSession, SessionId, SessionKind};
+use crate::nat::table::session_table::Table;
+use crate::nat::table::wheel::Due;
+use crate::nat::tracking::direction::Direction;
+use crate::nat::tracking::state::{IdleTimeouts, State};
+use crate::nat::tracking::tcp_state::TcpState;
+use crate::time::Tick;
+
+impl Table {
+    /// Ends a session if its time is over. Returns None if a packet has refreshed the session or
+    /// another worker has ended it in the meantime.
+    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession> {
+        self.end_if(id, EndReason::Expired, |record| {
+            now.reached(record.deadline(&self.idle_timeouts))
+        })
+    }
+
+    /// Ends a session, whatever its time. Returns None if there is no such session.
+    pub fn end(&self, id: SessionId, reason: EndReason) -> Option<EndedSession> {
+        self.end_if(id, reason, |_| true)
+    }
+
+    /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
+    /// there is no such session.
+    pub fn end_tentative(&self, original: Key) -> Option<EndedSession> {
+        let hash = self.hash(original);
+        let shard = self.index.lock(hash);
+        let (slot, direction) = shard.find(hash, |entry| self.has_key(entry, original))?.split();
+        let id = self.records[slot as usize].id(slot);
+        drop(shard);
+        if direction == Direction::Reply {
+            return None;
+        }
+        self.end_if(id, EndReason::Superseded, |record| record.state() == State::Tentative)
+    }
+
+    fn end_if(
+        &self,
+        id: SessionId,
+        reason: EndReason,
+        due: impl Fn(&Record) -> bool,
+    ) -> Option<EndedSession> {
+        let (pool, mut locked) = self.lock_pool_of(id)?;
+        due(&self.records[id.slot() as usize]).then(|| {
+            locked.wheel.cancel(&self.records, id.slot());
+            self.free(pool, &mut locked, id.slot(), reason)
+        })
+    }
+
+    /// Moves a session to its right slot of the wheel after [`Match::reschedule`].
+    ///
+    /// [`Match::reschedule`]: crate::nat::table::lookup::Match::reschedule
+    pub fn reschedule(&self, id: SessionId, now: Tick) {
+        // Between the lookup and here another worker may have ended the session.
+        let Some((_, mut locked)) = self.lock_pool_of(id) else { return };
+        locked.wheel.cancel(&self.records, id.slot());
+        let deadline = self.records[id.slot() as usize].deadline(&self.idle_timeouts);
+        locked.wheel.schedule(&self.records, id.slot(), deadline, now);
+    }
+
+    /// Takes at most `budget` steps of the wheel of `worker`'s pool and appends the sessions that
+    /// ended to `ended`. True when the wheel has caught up with `now`.
+    pub fn expire(
+        &self,
+        worker: usize,
+        now: Tick,
+        budget: u32,
+        ended: &mut Vec<EndedSession>,
+    ) -> bool {
+        let pool = &self.pools[worker % self.pools.len()];
+        let mut locked = pool.lock();
+        for _ in 0..budget {
+            match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
+                Due::Ended(slot) => {
+                    ended.push(self.free(pool, &mut locked, slot, EndReason::Expired));
+                }
+                Due::Rescheduled => {}
+                Due::Nothing => return true,
+            }
+        }
+        false
+    }
+
+    /// Makes room in a full table by ending one session. The first choice is a session that
+    /// [`yields_first`]; the second is a session that [`is_closing`]. No other session is a victim:
+    /// natbox does not end live mappings for newcomers (RFC 6888 REQ-11). Looks at a bounded number
+    /// of records of each pool, `worker`'s first.
+    pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession> {
+        let pools = self.pools.len();
+        (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
+    }
+
+    fn evict_from(&self, pool: &Pool, now: Tick) -> Option<EndedSession> {
+        let mut locked = pool.lock();
+        let yields = |record: &Record| yields_first(record, &self.idle_timeouts, now);
+        let victim = locked
+            .slab
+            .find_victim(&self.records, yields)
+            .or_else(|| locked.slab.find_victim(&self.records, is_closing))?;
+        locked.wheel.cancel(&self.records, victim);
+        let overdue = now.reached(self.records[victim as usize].deadline(&self.idle_timeouts));
+        let reason = if overdue { EndReason::Expired } else { EndReason::Evicted };
+        Some(self.free(pool, &mut locked, victim, reason))
+    }
+}
+
+/// Whether a session's time is over, or the session came in over a static forward and is no
+/// established TCP connection: packets of such a session pass without a session.
+fn yields_first(record: &Record, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
+    now.reached(record.deadline(idle_timeouts))
+        || record.origin() == SessionKind::FORWARD
+            && matches!(
+                record.state(),
+                State::Udp
+                    | State::DnsReplied
+                    | State::Icmp
+                    | State::Other
+                    | State::Tcp(
+                        TcpState::SynOriginal
+                            | TcpState::SynReply
+                            | TcpState::SynBoth
+                            | TcpState::Midstream
+                            | TcpState::MidstreamFin
+                    )
+            )
+}
+
+/// Whether both ends of a TCP connection have closed it, or one has reset it.
+fn is_closing(record: &Record) -> bool {
+    matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
+}

@@ -1,0 +1,85 @@
+//! Lookups: the session of a packet, refreshed by the packet or untouched.
+
+use crate::nat::table::hash::KeyHash;
+use crate::nat::table::key::Key;
+use crate::nat::table::record::Record;
+use crate::nat::table::session::{SessionId, SessionKind};
+use crate::nat::table::session_table::Table;
+use crate::nat::tracking::direction::Direction;
+use crate::nat::tracking::tcp_window::Segment;
+use crate::packet::Tuple;
+use crate::time::Tick;
+
+/// Outcome of a lookup.
+#[derive(Clone, Copy, Debug)]
+pub enum Lookup {
+    /// The packet belongs to a session and has refreshed it.
+    Hit(Match),
+    /// The packet's session has ended and is not reaped yet: call [`Table::reap_if_expired`].
+    Expired(SessionId),
+    /// No session has the packet's tuple.
+    Miss,
+}
+
+/// A session as one of its packets sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Match {
+    /// Tuple to rewrite the packet to.
+    pub to: Tuple,
+    /// Direction of the packet.
+    pub direction: Direction,
+    /// Kinds of the session's two endpoints.
+    pub origin: SessionKind,
+    /// Index of the session's uplink.
+    pub uplink: u8,
+    /// Set when the session now ends sooner than its slot of the wheel: call [`Table::reschedule`].
+    pub reschedule: Option<SessionId>,
+}
+
+impl Table {
+    /// Looks a packet up. If the packet belongs to a session, refreshes the session and moves its
+    /// state.
+    #[inline]
+    pub fn lookup_and_update(
+        &self,
+        key: Key,
+        hash: KeyHash,
+        segment: Option<&Segment>,
+        now: Tick,
+    ) -> Lookup {
+        let locked = self.index.lock(hash);
+        let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
+            return Lookup::Miss;
+        };
+        let (slot, direction) = entry.split();
+        let record = &self.records[slot as usize];
+        if now.reached(record.deadline(&self.idle_timeouts)) {
+            return Lookup::Expired(record.id(slot));
+        }
+        let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
+        Lookup::Hit(Match {
+            reschedule: ends_sooner.then(|| record.id(slot)),
+            ..matched(record, direction)
+        })
+    }
+
+    /// Looks a tuple up without touching its session.
+    pub fn lookup(&self, key: Key, now: Tick) -> Option<Match> {
+        let hash = self.hash(key);
+        let locked = self.index.lock(hash);
+        let (slot, direction) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
+        let record = &self.records[slot as usize];
+        (!now.reached(record.deadline(&self.idle_timeouts))).then(|| matched(record, direction))
+    }
+}
+
+#[inline]
+fn matched(record: &Record, direction: Direction) -> Match {
+    Match {
+        to: record.key(direction.opposite()).tuple().reversed(),
+        direction,
+        origin: record.origin(),
+        uplink: record.uplink(),
+        reschedule: None,
+    }
+}

@@ -1,0 +1,218 @@
+//! The table itself: construction, insertion, and what every operation on records needs.
+
+use std::io;
+
+use parking_lot::MutexGuard;
+
+use crate::nat::table::hash::{KeyHash, KeyHasher};
+use crate::nat::table::index::{Entry, Index};
+use crate::nat::table::key::Key;
+use crate::nat::table::pool::{Pool, PoolContents};
+use crate::nat::table::record::Record;
+use crate::nat::table::region::Region;
+use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
+use crate::nat::tracking::direction::Direction;
+use crate::nat::tracking::state::IdleTimeouts;
+use crate::nat::tracking::tcp_state::SequenceCheck;
+use crate::nat::tracking::tcp_window::Segment;
+use crate::time::Tick;
+
+/// The session table.
+pub struct Table {
+    pub(super) records: Region<Record>,
+    pub(super) index: Index,
+    hasher: KeyHasher,
+    pub(super) pools: Box<[Pool]>,
+    /// Number of records in each pool's range but the last, which may have fewer.
+    pool_size: u32,
+    capacity: u32,
+    pub(super) idle_timeouts: IdleTimeouts,
+}
+
+/// Why the table cannot add a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// No record is free.
+    Full,
+    /// A session with this original tuple exists: another worker was faster.
+    AlreadyExists,
+    /// The reply tuple belongs to another session: choose another port.
+    ReplyConflict,
+}
+
+impl Table {
+    /// Makes a table for exactly `capacity` sessions with one pool per worker.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn new(
+        capacity: u32,
+        workers: usize,
+        idle_timeouts: IdleTimeouts,
+        secret: [u64; 4],
+        now: Tick,
+    ) -> io::Result<Self> {
+        let pool_size = capacity.div_ceil(workers.max(1) as u32).max(1);
+        let pools = (0..workers.max(1) as u32)
+            .map(|number| {
+                let first = (number * pool_size).min(capacity);
+                Pool::new(first, pool_size.min(capacity - first), now)
+            })
+            .collect();
+        Ok(Self {
+            records: Region::map(capacity as usize)?,
+            index: Index::new(2 * capacity as usize)?,
+            hasher: KeyHasher::new(secret),
+            pools,
+            pool_size,
+            capacity,
+            idle_timeouts,
+        })
+    }
+
+    /// Maximum number of sessions.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Number of sessions. May lag behind insertions and ends that are under way.
+    pub fn len(&self) -> u32 {
+        self.pools.iter().map(Pool::live).sum()
+    }
+
+    /// Whether the table holds no session.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// See [`Index::displacement`].
+    #[cfg(test)]
+    pub(crate) fn displaced(&self) -> u32 {
+        self.index.displacement()
+    }
+
+    /// Hashes a key. Hash a whole batch first, then look up: see [`Self::prefetch_index`].
+    #[inline]
+    pub fn hash(&self, key: Key) -> KeyHash {
+        self.hasher.hash(key)
+    }
+
+    /// Fetches the bucket of a hash into the cache: the first stage of a batched lookup.
+    #[inline]
+    pub fn prefetch_index(&self, hash: KeyHash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Fetches the record that the bucket most likely names: the second stage of a batched lookup.
+    #[inline]
+    pub fn prefetch_record(&self, hash: KeyHash) {
+        if let Some(entry) = self.index.speculate(hash) {
+            self.records.prefetch(entry.split().0 as usize);
+        }
+    }
+
+    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the segment
+    /// that opens the session. Another worker may end the session before this call returns.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table has not changed then.
+    pub fn insert(
+        &self,
+        worker: usize,
+        new: &NewSession,
+        first: Option<&Segment>,
+        now: Tick,
+    ) -> Result<SessionId, InsertError> {
+        let pools = self.pools.len();
+        for step in 0..pools {
+            let pool = &self.pools[(worker + step) % pools];
+            let mut locked = pool.lock();
+            let Some(slot) = locked.slab.take(&self.records) else { continue };
+            let record = &self.records[slot as usize];
+            record.fill(new, now);
+            if let Some(segment) = first {
+                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
+            }
+            if let Err(error) = self.enter(slot, new) {
+                locked.slab.give_back(&self.records, slot);
+                return Err(error);
+            }
+            let deadline = record.deadline(&self.idle_timeouts);
+            locked.wheel.schedule(&self.records, slot, deadline, now);
+            pool.count_in();
+            return Ok(record.id(slot));
+        }
+        Err(InsertError::Full)
+    }
+
+    /// Enters both keys of a filled record into the index.
+    fn enter(&self, slot: u32, new: &NewSession) -> Result<(), InsertError> {
+        let (original, reply) = (self.hash(new.original), self.hash(new.reply));
+        let locked = self.index.lock_both(original, reply);
+        if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
+            return Err(InsertError::AlreadyExists);
+        }
+        // A session whose two tuples are equal would send to itself.
+        if new.original == new.reply
+            || locked.find(reply, |entry| self.has_key(entry, new.reply)).is_some()
+        {
+            return Err(InsertError::ReplyConflict);
+        }
+        let [original_entry, reply_entry] = entries(slot);
+        locked.insert(original, original_entry).map_err(|_| InsertError::Full)?;
+        if locked.insert(reply, reply_entry).is_err() {
+            locked.remove(original, original_entry);
+            return Err(InsertError::Full);
+        }
+        Ok(())
+    }
+
+    /// Frees a record that is not in the wheel; the caller holds the record's pool.
+    pub(super) fn free(
+        &self,
+        pool: &Pool,
+        locked: &mut PoolContents,
+        slot: u32,
+        reason: EndReason,
+    ) -> EndedSession {
+        let record = &self.records[slot as usize];
+        let ended = EndedSession {
+            original: record.key(Direction::Original),
+            reply: record.key(Direction::Reply),
+            origin: record.origin(),
+            uplink: record.uplink(),
+            reason,
+        };
+        let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
+        let [original_entry, reply_entry] = entries(slot);
+        let shards = self.index.lock_both(original, reply);
+        let removed = shards.remove(original, original_entry) & shards.remove(reply, reply_entry);
+        debug_assert!(removed, "a live record's two entries are in the index");
+        drop(shards);
+        locked.slab.give_back(&self.records, slot);
+        pool.count_out();
+        ended
+    }
+
+    /// Locks the pool of a session. None if the identifier is stale or from another table.
+    pub(super) fn lock_pool_of(
+        &self,
+        id: SessionId,
+    ) -> Option<(&Pool, MutexGuard<'_, PoolContents>)> {
+        let pool = self.pools.get((id.slot() / self.pool_size) as usize)?;
+        let locked = pool.lock();
+        locked.slab.has(&self.records, id).then_some((pool, locked))
+    }
+
+    /// Whether an entry names a record with this key.
+    #[inline]
+    pub(super) fn has_key(&self, entry: Entry, key: Key) -> bool {
+        let (slot, direction) = entry.split();
+        self.records[slot as usize].key(direction) == key
+    }
+}
+
+/// The entries of a record's original and reply key.
+fn entries(slot: u32) -> [Entry; 2] {
+    [Direction::Original, Direction::Reply].map(|direction| Entry::new(slot, direction))
+}
