@@ -47,7 +47,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
     (
         "nat",
         &[
-            &["verdict", "counters", "seed"],
+            &["verdict", "counters", "seed", "event_channel"],
             &["policy"],
             &["tracking"],
             &["table"],
