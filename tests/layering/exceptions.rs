@@ -33,15 +33,13 @@ pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
 pub(crate) const SHARED_NAMES: &[&str] = &[
     "Entry config nat",
     "Event api engine",
-    "Header host packet",
     "Health config control",
     "Key dns nat",
     "Node config dns",
     "Packet host nat",
     "Record dns nat",
-    "Rule host host",
     "Span config time",
-    "State config host nat",
+    "State config nat",
     "Uplink config nat",
     "UplinkStates dns nat",
 ];

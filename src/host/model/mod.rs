@@ -9,9 +9,11 @@
 //! | `settings`    | sysctls that decide which steps natbox needs                         |
 //! | `routing_ids` | numbers of natbox's tables and rules                                 |
 //! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
 //! | `steps`       | the list of all changes, in order                                    |
 
+mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
 pub(crate) mod routing_ids;

@@ -18,12 +18,12 @@ pub(crate) struct TargetAddress {
 
 /// The forwards to one address.
 #[derive(Default)]
-pub(super) struct Target {
+pub(super) struct ServerTarget {
     pub(super) boxes: BTreeSet<usize>,
     pub(super) names: BTreeSet<String>,
 }
 
-pub(super) type Targets = BTreeMap<Ipv4Addr, Target>;
+pub(super) type Targets = BTreeMap<Ipv4Addr, ServerTarget>;
 
 /// Warns about server addresses that several boxes use.
 pub(super) fn shared_addresses(configs: &[Config]) -> Vec<String> {
