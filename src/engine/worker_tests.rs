@@ -4,9 +4,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, MemoryIo, PacketIo, Waker};
+use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
 use crate::nat::{Seed, Translator};
-use crate::packet::{Frame, Frames, Offload};
+use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
@@ -23,24 +23,6 @@ enum Order {
     Receive(Vec<u8>),
     Fail,
     Panic,
-}
-
-impl Frames for Puppet {
-    fn received(&self) -> usize {
-        self.memory.received()
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.memory.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.memory.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.send(packet, offload);
-    }
 }
 
 impl PacketIo for Puppet {
@@ -62,8 +44,12 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn batch_limit(&self) -> usize {
-        self.memory.batch_limit()
+    fn buffers(&self) -> &FrameBuffers {
+        self.memory.buffers()
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers_mut()
     }
 
     fn bad_vnet_headers(&self) -> u64 {
