@@ -84,7 +84,7 @@ fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
     for path in [&socket, "/run/natbox/nobody-has-this-name.sock"] {
         scene
             .natbox(&[], &["status", "--socket", path])
-            .assert_says(2, &[path, "is the box running"]);
+            .assert_says(2, &[path, "no natbox answers"]);
     }
 }
 
@@ -102,7 +102,7 @@ fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
         assert_eq!(status.code(), Some(2), "{log}");
         assert!(log.contains("the TUN device nb0 is gone"), "{log}");
         assert!(
-            !log.contains("could not be taken back") && !log.contains("stays on the host"),
+            !log.contains("could not be removed") && !log.contains("stays on the host"),
             "{log}"
         );
         before.assert_same(&scene.host_state(), "after the device was deleted");

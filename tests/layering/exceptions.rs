@@ -7,41 +7,28 @@ use crate::Family;
 pub(crate) const UPWARD_IMPORTS: &[&str] = &[];
 
 /// The files of a circle, sorted.
-pub(crate) const CIRCLES: &[&str] = &[
-    "src/dns/update.rs \
-     src/dns/update/exchange.rs",
-    "src/engine/mod.rs \
-     src/engine/worker.rs",
-];
+pub(crate) const CIRCLES: &[&str] = &[];
 
 /// Files with too many lines.
-pub(crate) const LONG_FILES: &[&str] = &["src/control/lifecycle.rs"];
+pub(crate) const LONG_FILES: &[&str] = &[];
 
 /// File and function.
 pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "benches/comparison/main.rs main",
     "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
-    "src/control/lifecycle.rs run_box",
-    "src/dns/update.rs follow",
 ];
 
 /// File and the function around the `select!`.
-pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
+pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
 pub(crate) const SHARED_NAMES: &[&str] = &[
     "Entry config nat",
-    "Event api engine",
-    "Health config control",
-    "Key dns nat",
-    "Node config dns",
-    "Packet host nat",
-    "Record dns nat",
     "Span config time",
     "State config nat",
     "Uplink config nat",
-    "UplinkStates dns nat",
+    "UplinkStates nat uplinks",
 ];
 
 pub(crate) const FAMILIES: &[Family] = &[

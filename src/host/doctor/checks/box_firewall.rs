@@ -7,7 +7,7 @@ use super::filters::no_obstacle;
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::Finding;
 use crate::host::doctor::nft::filters::FilterOutcome;
-use crate::host::doctor::nft::packet::Packet;
+use crate::host::doctor::nft::packet::FilteredPacket;
 use crate::host::doctor::nft::ruleset::Chain;
 
 /// Reports rules of other programs that drop or rewrite natbox's packets.
@@ -17,7 +17,7 @@ pub(super) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     for PassingPacket { packet, hooks, name } in packets(facts) {
         for hook in hooks {
             let packet = match *hook {
-                "ingress" | "prerouting" => Packet { oif: None, ..packet.clone() },
+                "ingress" | "prerouting" => FilteredPacket { oif: None, ..packet.clone() },
                 _ => packet.clone(),
             };
             for (chain, outcome) in facts.filters.obstacles(hook, &packet, &mut doubts) {
@@ -75,7 +75,7 @@ impl Report {
 }
 
 /// Returns the condition of a rule that accepts a packet and as few others as possible.
-fn selector(facts: &BoxFacts, hook: &str, packet: &Packet<'_>) -> String {
+fn selector(facts: &BoxFacts, hook: &str, packet: &FilteredPacket<'_>) -> String {
     let tun = facts.config.tun.name.as_str();
     match (packet.iif, packet.oif) {
         (Some(iif), _) if iif == tun && hook != "egress" => format!("iifname \"{tun}\""),

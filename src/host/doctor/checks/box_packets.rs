@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::transports::protocols;
 use crate::config::{Dns, Forward, OutboundRule, Uplink};
 use crate::host::doctor::facts::box_facts::BoxFacts;
-use crate::host::doctor::nft::packet::Packet;
+use crate::host::doctor::nft::packet::FilteredPacket;
 
 /// Port of the name server.
 const DNS: u16 = Dns::PORT;
@@ -18,22 +18,22 @@ const FROM_HOST: &[&str] = &["output", "postrouting", "egress"];
 
 /// A packet that has to pass, and the hooks that see it.
 pub(super) struct PassingPacket<'a> {
-    pub(super) packet: Packet<'a>,
+    pub(super) packet: FilteredPacket<'a>,
     pub(super) hooks: &'static [&'static str],
     /// Name of such packets, as a plural noun for messages.
     pub(super) name: String,
 }
 
 impl<'a> PassingPacket<'a> {
-    fn forwarded(packet: Packet<'a>, name: String) -> Self {
+    fn forwarded(packet: FilteredPacket<'a>, name: String) -> Self {
         Self { packet, hooks: FORWARDED, name }
     }
 
-    fn to_host(packet: Packet<'a>, name: String) -> Self {
+    fn to_host(packet: FilteredPacket<'a>, name: String) -> Self {
         Self { packet, hooks: TO_HOST, name }
     }
 
-    fn from_host(packet: Packet<'a>, name: String) -> Self {
+    fn from_host(packet: FilteredPacket<'a>, name: String) -> Self {
         Self { packet, hooks: FROM_HOST, name }
     }
 }
@@ -51,8 +51,8 @@ pub(super) fn packets(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
     all
 }
 
-fn between<'a>(iif: &'a str, oif: &'a str) -> Packet<'a> {
-    Packet { iif: Some(iif), oif: Some(oif), ..Packet::default() }
+fn between<'a>(iif: &'a str, oif: &'a str) -> FilteredPacket<'a> {
+    FilteredPacket { iif: Some(iif), oif: Some(oif), ..FilteredPacket::default() }
 }
 
 /// Lists the requests and replies of a forward.
@@ -67,24 +67,24 @@ fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacke
     let (address, server) = (Some(forward.address), Some(forward.to_address));
     let mut all = Vec::new();
     for protocol in protocols {
-        let request = |iif, oif| Packet { protocol, ..between(iif, oif) };
-        let reply = |iif, oif| Packet { reply: true, ..request(iif, oif) };
+        let request = |iif, oif| FilteredPacket { protocol, ..between(iif, oif) };
+        let reply = |iif, oif| FilteredPacket { reply: true, ..request(iif, oif) };
         let port = |port| protocol.map(|_| port);
         let (outer, inner) = (port(forward.ports.first), port(forward.to_port));
         all.push(PassingPacket::forwarded(
-            Packet { to: address, port: outer, ..request(outside, tun) },
+            FilteredPacket { to: address, port: outer, ..request(outside, tun) },
             format!("requests of {} from {outside}", forward.name),
         ));
         all.push(PassingPacket::forwarded(
-            Packet { to: server, port: inner, ..request(tun, inside) },
+            FilteredPacket { to: server, port: inner, ..request(tun, inside) },
             format!("requests of {} to {}", forward.name, forward.to_address),
         ));
         all.push(PassingPacket::forwarded(
-            Packet { from: server, source_port: inner, ..reply(inside, tun) },
+            FilteredPacket { from: server, source_port: inner, ..reply(inside, tun) },
             format!("replies of {}", forward.to_address),
         ));
         all.push(PassingPacket::forwarded(
-            Packet { from: address, source_port: outer, ..reply(tun, outside) },
+            FilteredPacket { from: address, source_port: outer, ..reply(tun, outside) },
             format!("replies of {} by {outside}", forward.address),
         ));
     }
@@ -94,26 +94,26 @@ fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacke
 /// Lists the packets of an outbound rule.
 fn of_outbound<'a>(facts: &'a BoxFacts, rule: &'a OutboundRule) -> Vec<PassingPacket<'a>> {
     let (tun, inside) = (facts.config.tun.name.as_str(), facts.config.inside.interface.as_str());
-    let from_inside = Packet { from: Some(rule.from.addr()), ..between(inside, tun) };
+    let from_inside = FilteredPacket { from: Some(rule.from.addr()), ..between(inside, tun) };
     let name = format!("outbound packets from {}", rule.from);
     let mut all = vec![PassingPacket::forwarded(from_inside, name)];
     for place in &rule.uplinks {
         let uplink = &facts.config.uplinks[*place];
         let from = uplink.addresses.first().copied();
-        let packet = Packet { from, ..between(tun, &uplink.interface) };
+        let packet = FilteredPacket { from, ..between(tun, &uplink.interface) };
         all.push(PassingPacket::forwarded(packet, format!("packets out by {}", uplink.name)));
     }
     all
 }
 
 /// A packet that comes out of the TUN for the host.
-fn from_tun(tun: &str, to: Ipv4Addr) -> Packet<'_> {
-    Packet { iif: Some(tun), to: Some(to), ..Packet::default() }
+fn from_tun(tun: &str, to: Ipv4Addr) -> FilteredPacket<'_> {
+    FilteredPacket { iif: Some(tun), to: Some(to), ..FilteredPacket::default() }
 }
 
 /// A packet from the host into the TUN.
-fn into_tun(tun: &str, from: Ipv4Addr) -> Packet<'_> {
-    Packet { oif: Some(tun), from: Some(from), ..Packet::default() }
+fn into_tun(tun: &str, from: Ipv4Addr) -> FilteredPacket<'_> {
+    FilteredPacket { oif: Some(tun), from: Some(from), ..FilteredPacket::default() }
 }
 
 /// Lists the packets of an uplink's health checks.
@@ -127,9 +127,9 @@ fn of_health_checks<'a>(
     let mut all = Vec::new();
     for protocol in health_protocols(uplink) {
         let protocol = Some(protocol);
-        let request = Packet { protocol, ..into_tun(tun, probe) };
+        let request = FilteredPacket { protocol, ..into_tun(tun, probe) };
         all.push(PassingPacket::from_host(request, format!("health checks of {name}")));
-        let reply = Packet { protocol, reply: true, ..from_tun(tun, probe) };
+        let reply = FilteredPacket { protocol, reply: true, ..from_tun(tun, probe) };
         let name = format!("replies to the health checks of {name}");
         all.push(PassingPacket::to_host(reply, name));
     }
@@ -161,21 +161,22 @@ fn of_name_server<'a>(
         let transport = Some(protocol);
         let query = format!("queries ({protocol}) to the name server at {address}");
         let response = format!("responses ({protocol}) of the name server at {address}");
-        let to_address = Packet {
+        let to_address = FilteredPacket {
             protocol: transport,
             to: Some(address),
             port: Some(DNS),
             ..between(outside, tun)
         };
-        let from_address = Packet {
+        let from_address = FilteredPacket {
             protocol: transport,
             from: Some(address),
             source_port: Some(DNS),
             reply: true,
             ..between(tun, outside)
         };
-        let to_socket = Packet { protocol: transport, port: Some(port), ..from_tun(tun, at) };
-        let from_socket = Packet {
+        let to_socket =
+            FilteredPacket { protocol: transport, port: Some(port), ..from_tun(tun, at) };
+        let from_socket = FilteredPacket {
             protocol: transport,
             source_port: Some(port),
             reply: true,

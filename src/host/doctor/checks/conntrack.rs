@@ -11,7 +11,7 @@ use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::facts::samples::OUTSIDE_SAMPLES;
 use crate::host::doctor::finding::Finding;
 use crate::host::doctor::nft::filters::{ConntrackUsage, Filters};
-use crate::host::doctor::nft::packet::{Packet, Tracking};
+use crate::host::doctor::nft::packet::{FilteredPacket, Tracking};
 
 /// Checks connection tracking on a box.
 pub(crate) fn of_box(facts: &BoxFacts) -> Finding {
@@ -94,18 +94,20 @@ fn full(usage: ConntrackUsage, untrack: Vec<String>) -> Finding {
 
 /// Returns true when rules exempt all of natbox's packets from tracking.
 fn is_exempt(facts: &BoxFacts) -> bool {
-    let from = |iif| Packet { iif: Some(iif), ..Packet::default() };
-    let is_untracked = |packet: &Packet<'_>| facts.filters.tracking(packet) == Tracking::Untracked;
+    let from = |iif| FilteredPacket { iif: Some(iif), ..FilteredPacket::default() };
+    let is_untracked =
+        |packet: &FilteredPacket<'_>| facts.filters.tracking(packet) == Tracking::Untracked;
     let prefixes = &facts.config.inside.prefixes;
     let outside =
         OUTSIDE_SAMPLES.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
     let requests = facts.config.uplinks.iter().all(|uplink| {
         let mut addresses = uplink.addresses.iter();
-        addresses.all(|to| is_untracked(&Packet { to: Some(*to), ..from(&uplink.interface) }))
+        addresses
+            .all(|to| is_untracked(&FilteredPacket { to: Some(*to), ..from(&uplink.interface) }))
     });
     requests
         && is_untracked(&from(&facts.config.tun.name))
-        && is_untracked(&Packet { to: outside, ..from(&facts.config.inside.interface) })
+        && is_untracked(&FilteredPacket { to: outside, ..from(&facts.config.inside.interface) })
 }
 
 /// Lists the commands that exempt natbox's packets from tracking.

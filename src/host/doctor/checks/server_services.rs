@@ -8,7 +8,7 @@ use crate::config::Forward;
 use crate::host::doctor::facts::server_facts::{AddressFacts, ServerFacts};
 use crate::host::doctor::finding::{Finding, Severity};
 use crate::host::doctor::nft::filters::FilterOutcome;
-use crate::host::doctor::nft::packet::Packet;
+use crate::host::doctor::nft::packet::FilteredPacket;
 use crate::host::kernel::listeners::Listener;
 
 /// Largest number of other listeners that one finding names.
@@ -89,20 +89,20 @@ pub(super) fn firewall(
     for forward in facts.forwards(entry.address) {
         for protocol in protocols(forward) {
             let port = Some(forward.to_port);
-            let request = Packet {
+            let request = FilteredPacket {
                 iif: interface,
                 to: Some(entry.address),
                 protocol: Some(protocol),
                 port,
-                ..Packet::default()
+                ..FilteredPacket::default()
             };
-            let reply = Packet {
+            let reply = FilteredPacket {
                 oif: interface,
                 from: Some(entry.address),
                 protocol: Some(protocol),
                 source_port: port,
                 reply: true,
-                ..Packet::default()
+                ..FilteredPacket::default()
             };
             let service = Service { address: entry.address, protocol, port: forward.to_port };
             let requests = REQUEST_HOOKS.map(|hook| (hook, &request));
@@ -125,7 +125,7 @@ struct Service<'a> {
 fn obstacles(
     facts: &ServerFacts,
     hook: &str,
-    packet: &Packet<'_>,
+    packet: &FilteredPacket<'_>,
     service: &Service<'_>,
     doubts: &mut BTreeSet<usize>,
 ) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
-use super::packet::{Packet, Tracking};
+use super::packet::{FilteredPacket, Tracking};
 
 const SYN: u64 = 2;
 const ACK: u64 = 16;
@@ -34,7 +34,7 @@ impl From<Option<bool>> for MatchResult {
 }
 
 /// Evaluates a `match` expression.
-pub(super) fn matches(expression: &Value, packet: &Packet<'_>) -> MatchResult {
+pub(super) fn matches(expression: &Value, packet: &FilteredPacket<'_>) -> MatchResult {
     let (left, right) = (&expression["left"], &expression["right"]);
     let depends = depends(left, packet);
     if depends == Some(false) {
@@ -59,7 +59,7 @@ pub(super) fn matches(expression: &Value, packet: &Packet<'_>) -> MatchResult {
 }
 
 /// Returns whether the packet has the field of a condition.
-pub(super) fn depends(left: &Value, packet: &Packet<'_>) -> Option<bool> {
+pub(super) fn depends(left: &Value, packet: &FilteredPacket<'_>) -> Option<bool> {
     if let Some(parts) = left["concat"].as_array() {
         return every(parts.iter().map(|part| depends(part, packet)));
     }
@@ -86,7 +86,7 @@ fn every(each: impl Iterator<Item = Option<bool>>) -> Option<bool> {
 }
 
 /// Returns whether one of the values fits.
-fn is_among(left: &Value, right: &Value, packet: &Packet<'_>) -> Option<bool> {
+fn is_among(left: &Value, right: &Value, packet: &FilteredPacket<'_>) -> Option<bool> {
     let set = right.get("set").unwrap_or(right);
     let Some(values) = set.as_array() else { return fits(left, set, packet) };
     let each: Vec<Option<bool>> = values.iter().map(|value| fits(left, value, packet)).collect();
@@ -100,7 +100,7 @@ fn is_among(left: &Value, right: &Value, packet: &Packet<'_>) -> Option<bool> {
 }
 
 /// Returns whether one value fits the field of the packet.
-pub(super) fn fits(left: &Value, value: &Value, packet: &Packet<'_>) -> Option<bool> {
+pub(super) fn fits(left: &Value, value: &Value, packet: &FilteredPacket<'_>) -> Option<bool> {
     // An element with a counter or a timeout holds its value one level deeper.
     let value = value.get("elem").and_then(|element| element.get("val")).unwrap_or(value);
     if let (Some(lefts), Some(values)) = (left["concat"].as_array(), value["concat"].as_array()) {
@@ -168,7 +168,7 @@ fn is_port(value: &Value, port: u16) -> Option<bool> {
 }
 
 /// Returns the packet's value of the port that a condition names.
-fn port(left: &Value, packet: &Packet<'_>) -> Option<u16> {
+fn port(left: &Value, packet: &FilteredPacket<'_>) -> Option<u16> {
     match left["payload"]["field"].as_str()? {
         "dport" => packet.port,
         "sport" => packet.source_port,
@@ -180,7 +180,7 @@ fn port(left: &Value, packet: &Packet<'_>) -> Option<u16> {
 ///
 /// The outer None means that the condition is not about TCP flags. The first packet of a connection
 /// has SYN, the first reply has SYN and ACK.
-fn tcp_flags(left: &Value, packet: &Packet<'_>) -> Option<Option<u64>> {
+fn tcp_flags(left: &Value, packet: &FilteredPacket<'_>) -> Option<Option<u64>> {
     let (inner, mask) = match left["&"].as_array() {
         Some(parts) => (parts.first()?, flag_bits(parts.get(1)?)),
         None => (left, Some(u64::MAX)),

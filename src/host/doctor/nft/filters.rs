@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::conditions::MatchResult;
-use super::packet::{Packet, Tracking};
+use super::packet::{FilteredPacket, Tracking};
 use super::rules::{Ending, RuleVerdict, verdicts};
 use super::ruleset::{Chain, ChainRule};
 use super::tracking::uses_tracking;
@@ -66,7 +66,7 @@ impl Filters {
     pub(crate) fn obstacles(
         &self,
         hook: &str,
-        packet: &Packet<'_>,
+        packet: &FilteredPacket<'_>,
         doubts: &mut BTreeSet<usize>,
     ) -> Vec<(&Chain, FilterOutcome)> {
         let mut obstacles = Vec::new();
@@ -84,7 +84,7 @@ impl Filters {
             if sees_packet == MatchResult::No {
                 continue;
             }
-            match self.outcome(chain, &Packet { tracking, ..packet.clone() }, doubts) {
+            match self.outcome(chain, &FilteredPacket { tracking, ..packet.clone() }, doubts) {
                 FilterOutcome::Passes => {}
                 _ if sees_packet == MatchResult::Maybe => {
                     obstacles.push((chain, FilterOutcome::Uncertain));
@@ -105,12 +105,12 @@ impl Filters {
     }
 
     /// Determines whether connection tracking handles a packet, if any rule makes the kernel track.
-    pub(crate) fn tracking(&self, packet: &Packet<'_>) -> Tracking {
+    pub(crate) fn tracking(&self, packet: &FilteredPacket<'_>) -> Tracking {
         let (hook, packet) = match packet.iif {
-            Some(_) => ("prerouting", Packet { oif: None, ..packet.clone() }),
+            Some(_) => ("prerouting", FilteredPacket { oif: None, ..packet.clone() }),
             None => ("output", packet.clone()),
         };
-        let packet = Packet { tracking: Tracking::Unknown, ..packet };
+        let packet = FilteredPacket { tracking: Tracking::Unknown, ..packet };
         let mut tracking = Tracking::Tracked;
         for chain in self.at(hook).filter(|chain| chain.priority < CONNTRACK_PRIORITY) {
             match self.walk(chain, &packet, 0).untracked {
@@ -125,7 +125,7 @@ impl Filters {
     fn outcome(
         &self,
         chain: &Chain,
-        packet: &Packet<'_>,
+        packet: &FilteredPacket<'_>,
         doubts: &mut BTreeSet<usize>,
     ) -> FilterOutcome {
         let walked = self.walk(chain, packet, 0);
@@ -144,7 +144,7 @@ impl Filters {
         outcome
     }
 
-    fn walk(&self, chain: &Chain, packet: &Packet<'_>, depth: usize) -> ChainOutcome {
+    fn walk(&self, chain: &Chain, packet: &FilteredPacket<'_>, depth: usize) -> ChainOutcome {
         let mut outcome = ChainOutcome::default();
         if depth > MAX_JUMPS {
             return ChainOutcome { uncertain: true, may_rewrite: true, ..outcome };
@@ -193,7 +193,7 @@ impl Filters {
 
 impl Chain {
     /// Determines whether a chain of a hook sees the packets of a device.
-    fn sees(&self, hook: &str, packet: &Packet<'_>) -> MatchResult {
+    fn sees(&self, hook: &str, packet: &FilteredPacket<'_>) -> MatchResult {
         let device = match hook {
             "ingress" => packet.iif,
             "egress" => packet.oif,

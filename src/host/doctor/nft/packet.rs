@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 /// A packet. A field of None matches any condition perhaps.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Packet<'a> {
+pub(crate) struct FilteredPacket<'a> {
     /// Incoming interface.
     pub(crate) iif: Option<&'a str>,
     /// Outgoing interface.

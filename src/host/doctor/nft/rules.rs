@@ -7,7 +7,7 @@
 use serde_json::Value;
 
 use super::conditions::{MatchResult, depends, fits, matches};
-use super::packet::Packet;
+use super::packet::FilteredPacket;
 
 /// What a rule does once its conditions match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) enum Ending {
 /// possibility.
 pub(super) fn verdicts<'a>(
     rule: &'a [Value],
-    packet: &Packet<'_>,
+    packet: &FilteredPacket<'_>,
 ) -> Vec<(RuleVerdict<'a>, MatchResult)> {
     let mut all = Vec::new();
     let mut matched = MatchResult::Yes;
@@ -83,7 +83,7 @@ pub(super) fn verdicts<'a>(
 }
 
 /// Evaluates an expression that is a condition; None for any other expression.
-fn condition(word: &str, value: &Value, packet: &Packet<'_>) -> Option<MatchResult> {
+fn condition(word: &str, value: &Value, packet: &FilteredPacket<'_>) -> Option<MatchResult> {
     match word {
         "match" => Some(matches(value, packet)),
         // A set that the rule adds the packet to may be full.
@@ -140,7 +140,10 @@ fn iptables_target(target: Option<&str>) -> Option<RuleVerdict<'static>> {
 
 /// Reads the verdict of a map for a packet. If the key is unknown, returns all verdicts with
 /// [`MatchResult::Maybe`].
-fn map_verdicts<'a>(map: &'a Value, packet: &Packet<'_>) -> (Vec<RuleVerdict<'a>>, MatchResult) {
+fn map_verdicts<'a>(
+    map: &'a Value,
+    packet: &FilteredPacket<'_>,
+) -> (Vec<RuleVerdict<'a>>, MatchResult) {
     let Some(pairs) = map["data"]["set"].as_array() else {
         return (vec![RuleVerdict::Unknown], MatchResult::Maybe);
     };

@@ -6,7 +6,7 @@ use super::conntrack::{INPUT, notrack};
 use super::*;
 use crate::host::doctor::checks::filters::no_obstacle;
 use crate::host::doctor::nft::filters::FilterOutcome;
-use crate::host::doctor::nft::packet::Packet;
+use crate::host::doctor::nft::packet::FilteredPacket;
 use crate::host::doctor::nft::ruleset::parse;
 use crate::host::model::facts::HostFacts;
 
@@ -29,7 +29,11 @@ pub(super) fn is(left: &str, right: &str) -> String {
     format!(r#"{{ "match": {{ "op": "==", "left": {left}, "right": {right} }} }}"#)
 }
 
-pub(super) fn outcomes(filters: &Filters, hook: &str, packet: &Packet<'_>) -> Vec<FilterOutcome> {
+pub(super) fn outcomes(
+    filters: &Filters,
+    hook: &str,
+    packet: &FilteredPacket<'_>,
+) -> Vec<FilterOutcome> {
     filters.obstacles(hook, packet, &mut BTreeSet::new()).iter().map(|found| found.1).collect()
 }
 
@@ -42,16 +46,21 @@ pub(super) const ACCEPT: &str = r#"{ "accept": null }"#;
 
 #[test]
 fn the_verdict_of_a_chain_follows_its_rules() {
-    let packet = Packet {
+    let packet = FilteredPacket {
         iif: Some("wan0"),
         oif: Some("nb0"),
         to: Some(Ipv4Addr::new(203, 0, 113, 10)),
         protocol: Some("tcp"),
         port: Some(80),
-        ..Packet::default()
+        ..FilteredPacket::default()
     };
-    let reply = Packet { iif: Some("nb0"), oif: Some("wan0"), reply: true, ..Packet::default() };
-    let outcome = |rules: &[String], packet: &Packet<'_>| {
+    let reply = FilteredPacket {
+        iif: Some("nb0"),
+        oif: Some("wan0"),
+        reply: true,
+        ..FilteredPacket::default()
+    };
+    let outcome = |rules: &[String], packet: &FilteredPacket<'_>| {
         let items =
             [chain("F", FORWARD), chain("sub", "")].into_iter().chain(rules.iter().cloned());
         let filters = ruleset(&items.collect::<Vec<_>>().join(","));
@@ -104,11 +113,12 @@ fn nat_rules_rewrite_the_first_packet_and_no_reply() {
         ),
     );
     let filters = ruleset(&[nat, masquerade].join(","));
-    let leaving = Packet { iif: Some("nb0"), oif: Some("wan0"), ..Packet::default() };
-    let outcomes = |packet: &Packet<'_>| outcomes(&filters, "postrouting", packet);
+    let leaving =
+        FilteredPacket { iif: Some("nb0"), oif: Some("wan0"), ..FilteredPacket::default() };
+    let outcomes = |packet: &FilteredPacket<'_>| outcomes(&filters, "postrouting", packet);
     assert_eq!(outcomes(&leaving), [FilterOutcome::Rewritten]);
-    assert_eq!(outcomes(&Packet { reply: true, ..leaving.clone() }), []);
-    assert_eq!(outcomes(&Packet { oif: Some("lan0"), ..leaving }), []);
+    assert_eq!(outcomes(&FilteredPacket { reply: true, ..leaving.clone() }), []);
+    assert_eq!(outcomes(&FilteredPacket { oif: Some("lan0"), ..leaving }), []);
     assert!(parse("nonsense").is_none());
 }
 
@@ -119,31 +129,31 @@ fn one_rule(hook: &str, expressions: &str) -> Filters {
 }
 
 /// A request for port 80, on the way to natbox.
-pub(super) fn request() -> Packet<'static> {
-    Packet {
+pub(super) fn request() -> FilteredPacket<'static> {
+    FilteredPacket {
         iif: Some("wan0"),
         oif: Some("nb0"),
         to: Some(Ipv4Addr::new(203, 0, 113, 1)),
         protocol: Some("tcp"),
         port: Some(80),
-        ..Packet::default()
+        ..FilteredPacket::default()
     }
 }
 
 /// The reply to [`request`].
-pub(super) fn reply() -> Packet<'static> {
-    Packet {
+pub(super) fn reply() -> FilteredPacket<'static> {
+    FilteredPacket {
         iif: Some("nb0"),
         oif: Some("wan0"),
         from: Some(Ipv4Addr::new(203, 0, 113, 1)),
         protocol: Some("tcp"),
         source_port: Some(80),
         reply: true,
-        ..Packet::default()
+        ..FilteredPacket::default()
     }
 }
 
-fn outcome(expressions: &str, packet: &Packet<'_>) -> FilterOutcome {
+fn outcome(expressions: &str, packet: &FilteredPacket<'_>) -> FilterOutcome {
     outcomes(&one_rule("forward", expressions), "forward", packet)
         .first()
         .copied()
@@ -295,7 +305,7 @@ fn source_ports_of_replies_and_flags_of_first_packets_are_known() {
         let found = (outcome(&expressions, &request()), outcome(&expressions, &reply()));
         assert_eq!(found, (of_request, of_reply), "{expressions}");
     }
-    let udp = Packet { protocol: Some("udp"), ..request() };
+    let udp = FilteredPacket { protocol: Some("udp"), ..request() };
     assert_eq!(outcome(&flags("in", "", r#""syn""#), &udp), FilterOutcome::Passes);
 }
 
