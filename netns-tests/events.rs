@@ -97,7 +97,7 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
 
 /// `natbox events --follow | head -1`, and a follower that never reads.
 #[test]
-fn followers_that_do_not_read_stop_nothing() -> Result<()> {
+fn followers_that_do_not_read_block_nothing() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,

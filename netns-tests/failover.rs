@@ -113,7 +113,7 @@ fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
 
 /// Covers every kind of probe. The surviving uplink has other targets than the failing one.
 #[test]
-fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
+fn failed_uplink_is_detected_in_time_and_only_its_sessions_are_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.uplink(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
         [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| {
@@ -192,7 +192,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
 /// Without health checks the result is the same. The other uplink loses no datagram, and with
 /// `keep` the sessions of the flapping uplink continue.
 #[test]
-fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
+fn uplink_that_flaps_a_hundred_times_disturbs_no_other_uplink() -> Result<()> {
     let (site, _outside) = site()?;
     let config = site.three_legged_config().forward("udp", ECHO, site.server_address(0), ECHO);
     let natbox = site.start(0, &config)?;
@@ -241,7 +241,7 @@ fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result
 
 /// The uplink works and only its target is silent: the existing sessions continue.
 #[test]
-fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
+fn drained_uplink_gets_no_new_sessions_and_keeps_its_own() -> Result<()> {
     let (site, _outside) = site()?;
     let target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
     let config = site
@@ -262,7 +262,7 @@ fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
 }
 
 #[test]
-fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_its_own()
+fn sessions_continue_without_a_healthy_uplink_and_failback_moves_sessions_to_their_uplink()
 -> Result<()> {
     let (site, _outside) = site()?;
     let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
@@ -312,8 +312,7 @@ fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_i
 }
 
 #[test]
-fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()>
-{
+fn changed_interface_address_is_published_and_only_its_sessions_end() -> Result<()> {
     let (site, _outside) = site()?;
     let uplink = site.uplink(1);
     let _web = HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
@@ -359,7 +358,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 }
 
 #[test]
-fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
+fn outbound_rules_choose_uplinks_by_destination_and_hash_by_host() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(6);
 const CONNECT: &str = "1";
 
 #[test]
-fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {
+fn clients_of_a_failed_uplink_reach_the_other_and_its_clients_lose_nothing() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     fs::write(site.lab.directory().join("page"), "the page")?;
     let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));

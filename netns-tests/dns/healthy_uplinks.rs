@@ -35,7 +35,7 @@ fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
 }
 
 #[test]
-fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<()> {
+fn dns_omits_an_uplink_as_soon_as_it_has_failed() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
     let (stays, dies) = (site.uplink(0), site.uplink(1));
     let config = site
@@ -68,7 +68,7 @@ fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<(
 }
 
 #[test]
-fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> {
+fn dns_follows_a_changed_interface_address() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
     let (fixed, follows) = (site.uplink(0), site.uplink(1));
     let _natbox = start(&site, &site.three_legged_config().followed(1))?;

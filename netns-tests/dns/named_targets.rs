@@ -16,7 +16,7 @@ use crate::lab::{Nginx, Site, wait_for};
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
-fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<()> {
+fn uplink_with_a_named_health_target_stays_up_when_the_hosts_own_uplink_has_failed() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,

@@ -26,7 +26,7 @@ const SOCKETS: usize = 64;
 const ROUNDS: u64 = 50;
 
 #[test]
-fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
+fn none_of_a_million_replies_uses_the_wrong_uplink() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let mut config = services(&site);

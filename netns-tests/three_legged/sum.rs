@@ -25,7 +25,7 @@ const WANTED: f64 = 0.97;
 const ATTEMPTS: usize = 3;
 
 #[test]
-fn two_three_and_four_uplinks_add_up() -> Result<()> {
+fn bandwidths_of_two_three_and_four_uplinks_add_up() -> Result<()> {
     for uplinks in 2..=4 {
         let site = Site::three_legged(ThreeLeggedPlan {
             uplinks,
