@@ -18,9 +18,9 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use natbox::io::{BATCH, Offload, PacketIo, ReplayIo};
+use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::Key;
-use natbox::packet::{ChecksumMode, TcpFlags, parse};
+use natbox::packet::{BATCH, ChecksumMode, Frames, Offload, TcpFlags, parse};
 use natbox::time::Span;
 use rand::SeedableRng;
 use rand::rngs::StdRng;

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use natbox::engine::Pipeline;
-use natbox::io::BATCH;
 use natbox::nat::{Seed, Translator};
+use natbox::packet::BATCH;
 use natbox::packet::TcpFlags;
 use natbox::time::Span;
 use serde_json::{Value, json};
@@ -181,8 +181,8 @@ fn longest_batch() -> Value {
         let (limits, policy) = settings(ending + beginning);
         let nat =
             Arc::new(Translator::new(limits, policy, 1, Seed::from(1), START).expect("memory"));
-        let lane = nat.worker(0);
-        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), lane);
+        let context = nat.worker(0);
+        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), context);
         let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
         let count = ending.next_multiple_of(BATCH as u32);
         let mut io = replay((0..count).map(syn).collect());

@@ -64,6 +64,22 @@ fn config_prints_a_file_that_prints_the_same_again() {
 }
 
 #[test]
+fn config_prints_the_schema_and_a_reference_file_without_a_file() {
+    let (code, schema, stderr) = outcome(&["config", "--schema"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["nat"]["properties"]["hairpin"]["default"], true);
+
+    let (code, reference, stderr) = outcome(&["config", "--reference"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reference.yaml");
+    fs::write(&path, &reference).unwrap();
+    assert_eq!(outcome(&["check", "--config", path.to_str().unwrap()]).0, Some(0));
+}
+
+#[test]
 fn wrong_arguments_are_the_users_error_and_help_is_none() {
     for arguments in [
         &["bogus"] as &[&str],
@@ -71,6 +87,10 @@ fn wrong_arguments_are_the_users_error_and_help_is_none() {
         &["check"],
         &["check", "--config"],
         &["config", "--config", "/nope/x"],
+        &["config"],
+        &["config", "--json"],
+        &["config", "--schema", "--config", GOOD],
+        &["config", "--schema", "--reference"],
     ] {
         let (code, stdout, stderr) = outcome(arguments);
         assert_eq!(

@@ -1,6 +1,6 @@
 //! The floor: what memory and copying cost a translator that has nothing to think about.
 
-use natbox::io::BATCH;
+use natbox::packet::BATCH;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 

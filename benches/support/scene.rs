@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use natbox::engine::Pipeline;
-use natbox::io::{Offload, PacketIo, ReplayIo};
+use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::{
     Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
 };
-use natbox::packet::{Protocol, TcpFlags, Tuple, builder};
+use natbox::packet::{Offload, Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -116,8 +116,8 @@ pub fn replay(packets: Vec<Small>) -> ReplayIo {
 }
 
 pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
-    let frames = io.receive(Duration::ZERO).expect("memory does not fail");
-    batch.process(io, frames, now).expect("memory does not fail");
+    io.receive(Duration::ZERO).expect("memory does not fail");
+    batch.process(io, now).expect("memory does not fail");
 }
 
 /// The tuple of the `index`-th client's packets, and of their answers.

@@ -1,4 +1,4 @@
-//! `natbox config`: prints the effective configuration.
+//! `natbox config`: prints the effective configuration, the schema of the file, or a reference file.
 
 use std::process::ExitCode;
 
@@ -7,24 +7,36 @@ use clap::Args;
 use super::config_file::ConfigFile;
 use super::exit::Failure;
 use super::output::print;
-use crate::config::{to_json, to_yaml};
+use crate::config::{json_schema, reference, to_json, to_yaml};
 
 /// Arguments of `natbox config`.
 #[derive(Debug, Args)]
 pub struct ConfigArguments {
     #[command(flatten)]
-    file: ConfigFile,
+    file: Option<ConfigFile>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print the JSON Schema of the configuration file; needs no file
+    #[arg(long, conflicts_with = "path", required_unless_present_any = ["path", "reference"])]
+    schema: bool,
+    /// Print a configuration file with every key, its meaning and its default; needs no file
+    #[arg(long, conflicts_with_all = ["path", "json", "schema"])]
+    reference: bool,
 }
 
-/// Prints every value in the schema of the configuration file.
+/// Prints every value in the schema of the configuration file, the schema itself, or the reference
+/// file.
 ///
 /// # Errors
 /// A user error with every problem of the file.
 pub fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
-    let config = arguments.file.load()?;
-    print(&if arguments.json { to_json(&config) } else { to_yaml(&config) })?;
+    let text = match &arguments.file {
+        None if arguments.reference => reference(),
+        None => json_schema(),
+        Some(file) if arguments.json => to_json(&file.load()?),
+        Some(file) => to_yaml(&file.load()?),
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::model::{Config, Uplink};
+use super::model::Config;
+use super::sections::Uplink;
 
 /// Where an interface that is followed is at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

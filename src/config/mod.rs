@@ -1,119 +1,57 @@
-//! Reading and checking the configuration file.
+//! The configuration file: its keys, its reader, its checks, and what is printed of it.
 //!
 //! ```text
-//! text ─ tree ─▶ nodes with positions ─ sections ─▶ draft: typed values, places ─ checks ─▶ Config ─ emit ─▶ text
-//!                                      (cursor, values, network, words)         (forwards)
+//! text ─ reader ─▶ nodes with positions ─ sections ─▶ File ─ checks ─▶ Config
+//!                                                      ▲                 │
+//!                            text ◀─ emit ─────────────┴─────────────────┘
 //! ```
 //!
-//! * *position*: line and column; *place*: a position and the key path that leads there.
-//! * *error*: what a single value should have been; *problem*: a error or a contradiction, with its place.
+//! Every key is declared once, in [`sections`] or [`file`]: its type, range, default, meaning, and whether a running
+//! box takes in a change. The declaration reads and prints the key. It makes the JSON Schema, the reference file and
+//! the manual ([`generate`]). A new key is one entry and its use.
 //!
-//! Invariants: every step goes on after a problem, so that one run names them all; a [`Config`] comes out only if
-//! there was none; no text, however hostile, makes this module panic, recurse without bound or take more than linear
-//! time and memory in [`MAX_BYTES`].
+//! * *position*: line and column.
+//! * *location*: a position, and the key path that leads there.
+//! * *value error*: the values that a key takes, where another one stands.
+//! * *problem*: a value error or a contradiction, with its location.
+//!
+//! Invariants:
+//!
+//! * Every step goes on after a problem, so one run names all problems.
+//! * A [`Config`] comes out only if there was no problem.
+//! * No text, however hostile, makes this module panic or recurse without bound. Time and memory are linear in the
+//!   length of the text, which is bounded.
 
+mod changes;
 mod checks;
-mod cursor;
-mod dns;
+mod document;
 mod dynamic_address;
 mod emit;
-mod forwards;
+mod file;
+mod generate;
+mod load;
 mod model;
-mod nearest;
-mod network;
 mod problem;
-mod renamed;
+mod reader;
+mod schema;
 mod sections;
-mod tree;
-mod unimplemented_keys;
-mod uplinks;
-mod values;
-mod words;
+mod types;
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub use changes::{Change, changes, reloadable_keys};
 pub use dynamic_address::DynamicAddress;
 pub use emit::{to_json, to_yaml};
-pub use model::*;
+pub use generate::{json_schema, reference};
+pub use load::{Loaded, load, parse};
+pub use model::Config;
 pub use problem::{Position, Problem, Problems};
-pub use words::ConfigEnum;
-
-use problem::{Diagnostics, Location};
-
-/// Largest file that is read, in bytes; thousands of forwards fit.
-pub const MAX_BYTES: usize = 1 << 20;
-
-/// A configuration that was accepted.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Loaded {
-    /// The effective configuration.
-    pub config: Config,
-    /// What works but probably not as meant, in the order of the file.
-    pub warnings: Vec<Problem>,
-}
-
-/// Reads and checks a configuration file.
-///
-/// # Errors
-/// Every problem of the file, in its order; a file that cannot be read is a single problem without a position.
-pub fn load(path: &Path) -> Result<Loaded, Problems> {
-    let file_name = path.display().to_string();
-    let unreadable = |found: String, advice: &str| {
-        let diagnostics = Diagnostics::new(&file_name);
-        diagnostics.report(&Location::file(), found, "a readable YAML file", advice);
-        diagnostics.into_outcome().0
-    };
-    let mut bytes = Vec::new();
-    let read =
-        File::open(path).and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(unreadable(
-            error.to_string(),
-            "check the path after --config and its permissions",
-        ));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&file_name, &text),
-        Err(error) => {
-            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let diagnostics = Diagnostics::new(&file_name);
-            let place = Location {
-                position: Some(Position::after(&String::from_utf8_lossy(good))),
-                key: String::new(),
-            };
-            diagnostics.report(
-                &place,
-                "bytes that are not UTF-8",
-                "UTF-8 text",
-                "save the file as UTF-8",
-            );
-            Err(diagnostics.into_outcome().0)
-        }
-    }
-}
-
-/// Checks a configuration given as text; `file_name` stands in the messages, and without its directory and ending it
-/// is the default of `name`.
-///
-/// # Errors
-/// Every problem of the text, in its order.
-pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
-    let diagnostics = Diagnostics::new(file_name);
-    let config = tree::read(text, &diagnostics).and_then(|root| {
-        unimplemented_keys::warn(&root, &diagnostics);
-        let draft = sections::decode(&root, file_name, &diagnostics)?;
-        checks::check(draft, &diagnostics)
-    });
-    let (problems, warnings) = diagnostics.into_outcome();
-    match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, warnings }),
-        Some(_) | None if !problems.is_empty() => Err(problems),
-        Some(_) | None => unreachable!("a configuration was refused without a reason"),
-    }
-}
+pub use sections::{
+    AddressPooling, Admin, Dns, DnsName, DnsServer, DnsUpdate, EndpointDependence, Failback,
+    Forward, ForwardProtocol, HashBy, Health, Host, Inside, IoBackend, Limits, Log, LogFormat,
+    LogLevel, MssClamp, Nat, NoNatRule, OffloadLimit, OnFailure, OutboundRule, RejectWith, State,
+    Timeouts, Tun, UnsolicitedSyn, Uplink, WebTarget, Workers,
+};
+pub use types::ConfigEnum;
+pub use types::network::PortRange;
 
 #[cfg(test)]
 mod tests;

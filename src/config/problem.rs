@@ -175,6 +175,27 @@ impl Diagnostics {
     }
 }
 
+/// What a value should have been.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ValueError {
+    /// The values that the key takes.
+    pub wanted: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl ValueError {
+    /// Makes an error of the two.
+    pub fn new(wanted: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { wanted: wanted.into(), advice: advice.into() }
+    }
+
+    /// Keeps the advice and replaces what is wanted.
+    pub fn wanting(self, wanted: &str) -> Self {
+        Self { wanted: wanted.into(), ..self }
+    }
+}
+
 /// Text from the file as it stands in a message: in backticks, control characters escaped, the end of a long one cut.
 pub(super) fn quoted(text: &str) -> String {
     let shown: String = text.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect();

@@ -1,15 +1,18 @@
 //! Whole files: the shipped ones, bad ones with their exact messages, mutated ones, and the way there and back.
 
+mod dns;
 mod properties;
 
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::cursor::Section;
-use super::tree::{Node, Value};
+use super::problem::Diagnostics;
+use super::reader::cursor::SectionKeys;
+use super::reader::tree::{self, MAX_BYTES, Node, Value};
 use super::*;
 
 const REFERENCE: &str = include_str!("../../configs/reference.yaml");
@@ -70,15 +73,15 @@ fn the_reference_file_holds_the_defaults() {
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
     short.no_nat = reference.no_nat.clone();
-    short.dns = Some(dns::tests::with_defaults(reference.dns.clone().unwrap()));
+    short.dns = Some(dns::with_defaults(reference.dns.clone().unwrap()));
     short.uplinks[0].health = Some(Health {
         ping: vec![[203, 0, 113, 254].into()],
         tcp: vec![SocketAddrV4::new([192, 0, 2, 53].into(), 53)],
         http: vec![WebTarget("https://example.org/".parse().expect("an address"))],
-        quorum: Health::DEFAULT_QUORUM,
-        interval: Health::DEFAULT_INTERVAL,
-        fall: Health::DEFAULT_FALL,
-        rise: Health::DEFAULT_RISE,
+        quorum: 1,
+        interval: Duration::from_secs(1),
+        fall: 3,
+        rise: 3,
     });
     assert_eq!(reference, short);
 }
@@ -89,8 +92,8 @@ fn every_key_of_the_schema_stands_in_the_reference_file_and_in_what_is_printed()
         let diagnostics = Diagnostics::new("f.yaml");
         let mut keys = Vec::new();
         collect_keys(&tree::read(text, &diagnostics).unwrap(), "", &mut keys);
-        for Section { path, keys: wanted } in sections::SCHEMA {
-            for key in *wanted {
+        for SectionKeys { path, keys: wanted } in file::section_keys() {
+            for key in wanted {
                 let separator = if path.is_empty() { "" } else { "." };
                 let path = format!("{path}{separator}{key}");
                 assert!(keys.contains(&path), "{path} is missing in\n{text}");
@@ -266,8 +269,8 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:1:1: uplinks: found no such key, wanted at least one line: its interface and addresses; add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         ]),
         ("inside: {}\nuplinks: [{}]\n".into(), &[
-            "f.yaml:1:9: inside.prefixes: found no such key, wanted the private prefixes behind the interface; add `prefixes: [10.0.0.0/24]` with your own",
             "f.yaml:1:9: inside.interface: found no such key, wanted the interface towards the private network; add `interface: NAME`; `ip link` lists the names",
+            "f.yaml:1:9: inside.prefixes: found no such key, wanted the private prefixes behind the interface; add `prefixes: [10.0.0.0/24]` with your own",
             "f.yaml:2:11: uplinks[0].interface: found no such key, wanted the interface towards the line; add `interface: NAME`; `ip link` lists the names",
             "f.yaml:2:11: uplinks[0].addresses: found no such key, wanted the line's external addresses; add `addresses: [203.0.113.10]` with your own",
         ]),

@@ -15,7 +15,7 @@ use super::events::Events;
 use super::health::{DownReason, UplinkEvent, UplinkHealth, UplinkHealths, UplinkTransition};
 use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
-use crate::nat::{AdmitNew, TableCursor, TeardownScope, Translator};
+use crate::nat::{AdmitNew, EndReason, Filter, TableCursor, Translator};
 use crate::time::Tick;
 
 /// Acts on turns of the lines.
@@ -65,7 +65,7 @@ impl Failover {
         if turn == UplinkEvent::Up && settings.failback == Failback::Reset {
             let lines = Rc::clone(&self.lines);
             self.sweep(
-                TeardownScope::FailbackTo(uplink as u8),
+                (Filter::preferring(uplink as u8), EndReason::Failback),
                 uplink,
                 Duration::ZERO,
                 move || lines.borrow()[uplink].is_healthy(),
@@ -102,17 +102,16 @@ impl Failover {
             if condemned && !before {
                 let condemned = Rc::clone(&self.condemned);
                 let delay = delay(settings);
-                self.sweep(TeardownScope::Over(number as u8), number, delay, move || {
-                    condemned.borrow()[number]
-                });
+                let doomed = (Filter::movable_from(number as u8), EndReason::UplinkFailed);
+                self.sweep(doomed, number, delay, move || condemned.borrow()[number]);
             }
         }
     }
 
-    /// Ends affected sessions after a while, as long as there is reason to.
+    /// Ends the sessions that match a filter after `delay`, as long as `goes_on` is true.
     fn sweep(
         &self,
-        affected: TeardownScope,
+        (filter, reason): (Filter, EndReason),
         uplink: usize,
         delay: Duration,
         goes_on: impl Fn() -> bool + 'static,
@@ -126,9 +125,9 @@ impl Failover {
             while let Some(from) = place
                 && goes_on()
             {
-                let (sessions, next) = nat.load().teardown_slice(affected, from, Tick::now());
-                ended += sessions;
-                place = next;
+                let slice = nat.load().end_matching(&filter, reason, from, Tick::now());
+                ended += slice.ended;
+                place = slice.next;
                 // The rest of the control thread has a turn, and the workers one if there is much to say.
                 match nat.load().notifications() {
                     0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,

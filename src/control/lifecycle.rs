@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::dns::{DnsError, Prepared};
 use crate::engine::{Engine, Event, Options};
 use crate::host::{self, HostChange, HostError, LinkEvent, LinkWatch, ManagedHost};
-use crate::io::{self, OffloadCeiling, OpenError, PollIo, Tun, UringIo, Waker};
+use crate::io::{self, OffloadLevel, OpenError, PollIo, TunDevice, UringIo, Waker};
 use crate::nat::{Seed, Translator};
 use crate::time::Tick;
 
@@ -271,7 +271,7 @@ fn watch_lines(
         .map_err(|source| RunError::System { doing: "beginning to watch the lines", source })
 }
 
-fn open_tun(config: &Config) -> Result<Tun, RunError> {
+fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -279,13 +279,13 @@ fn open_tun(config: &Config) -> Result<Tun, RunError> {
             cores.div_ceil(2).min(usize::from(MAX_AUTO_WORKERS)) as u16
         }
     };
-    let ceiling = match config.tun.offload {
-        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadCeiling::TsoUso,
-        OffloadLimit::Tso => OffloadCeiling::Tso,
-        OffloadLimit::Checksum => OffloadCeiling::Checksum,
-        OffloadLimit::None => OffloadCeiling::None,
+    let max_offload = match config.tun.offload {
+        OffloadLimit::Auto | OffloadLimit::TsoUso => OffloadLevel::TsoUso,
+        OffloadLimit::Tso => OffloadLevel::Tso,
+        OffloadLimit::Checksum => OffloadLevel::Checksum,
+        OffloadLimit::None => OffloadLevel::None,
     };
-    io::open(&config.tun.name, workers, ceiling)
+    io::open(&config.tun.name, workers, max_offload)
         .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
 }
 

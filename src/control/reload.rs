@@ -9,11 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use serde_json::Value;
 
 use crate::engine;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
-use crate::nat::{TeardownScope, Translator};
+use crate::nat::Translator;
 use crate::time::Tick;
 
 use super::events::Events;
@@ -30,7 +29,7 @@ pub enum ReloadError {
     /// Something changed that a running box cannot change.
     #[error(
         "{path}: {keys} changed, which takes a restart; a running box takes in only {}; nothing was changed",
-        RELOADABLE.join(", ")
+        config::reloadable_keys().join(", ")
     )]
     NeedsRestart {
         /// The file.
@@ -110,12 +109,14 @@ impl Reloader {
 
     fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
         let policy = settings::policy(config, facts, &self.dns);
-        let (now, transition) = self.nat.load().with_policy(policy);
+        let (now, mut transition) = self.nat.load().with_policy(policy);
         let now = Arc::new(now);
         engine::swap_policy(&self.nat, Arc::clone(&now));
-        // The inside is told of those that lost their address.
-        let ended = now.teardown_all(TeardownScope::AddressGone, Tick::now());
-        ended + now.enforce(transition, Tick::now())
+        let mut ended = 0;
+        while !transition.is_complete() {
+            ended += now.enforce(&mut transition, Tick::now());
+        }
+        ended
     }
 
     /// What it lives by, as the file had it.
@@ -148,12 +149,14 @@ impl Reloader {
     fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
         let mut written = self.file_config.borrow_mut();
-        let changed = differences(&written, &new);
-        let mut stuck = changed.iter().filter(|key| !RELOADABLE.contains(&key.as_str())).peekable();
-        if stuck.peek().is_some() {
-            let keys = stuck.cloned().collect::<Vec<_>>().join(", ");
-            return Err(ReloadError::NeedsRestart { path: self.path.display().to_string(), keys });
+        let changes = config::changes(&written, &new);
+        let stuck = changes.iter().filter(|change| !change.reloadable);
+        let stuck: Vec<&str> = stuck.map(|change| change.path.as_str()).collect();
+        if !stuck.is_empty() {
+            let (path, keys) = (self.path.display().to_string(), stuck.join(", "));
+            return Err(ReloadError::NeedsRestart { path, keys });
         }
+        let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
         let mut sessions_ended = 0;
         if !changed.is_empty() {
             let host = self.host.borrow();
@@ -162,76 +165,5 @@ impl Reloader {
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(Reloaded { changed, sessions_ended, warnings })
-    }
-}
-
-/// The paths of the keys whose values differ; a list is one value.
-fn differences(before: &Config, after: &Config) -> Vec<String> {
-    let mut paths = Vec::new();
-    let tree =
-        |config: &Config| serde_json::from_str(&config::to_json(config)).unwrap_or(Value::Null);
-    compare("", &tree(before), &tree(after), &mut paths);
-    paths
-}
-
-fn compare(path: &str, before: &Value, after: &Value, paths: &mut Vec<String>) {
-    match (before, after) {
-        (Value::Object(before), Value::Object(after)) => {
-            let keys: std::collections::BTreeSet<&String> =
-                before.keys().chain(after.keys()).collect();
-            for key in keys {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                let of = |object: &serde_json::Map<String, Value>| {
-                    object.get(key).cloned().unwrap_or_default()
-                };
-                compare(&path, &of(before), &of(after), paths);
-            }
-        }
-        _ if before != after => paths.push(path.to_owned()),
-        _ => {}
-    }
-}
-
-/// What a running box can change.
-const RELOADABLE: [&str; 6] = [
-    "forwards",
-    "outbound",
-    "nat.hairpin",
-    "nat.mss_clamp",
-    "nat.reject_with",
-    "nat.unsolicited_syn",
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FILE: &str = "name: a\ninside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
-
-    fn config(more: &str) -> Config {
-        config::parse("f.yaml", &format!("{FILE}{more}")).expect("a good file").config
-    }
-
-    #[test]
-    fn differences_are_named_by_their_keys() {
-        let plain = config("");
-        assert_eq!(differences(&plain, &config("")), [""; 0]);
-        let forwards = config("forwards: [{ protocol: tcp, port: 80, to: '10.0.0.5:80' }]\n");
-        assert_eq!(differences(&plain, &forwards), ["forwards"]);
-        assert_eq!(differences(&forwards, &plain), ["forwards"]);
-        let several = config(
-            "nat: { hairpin: false }\ntun: { name: nb7 }\nadmin: { http: '127.0.0.1:9640' }\n",
-        );
-        assert_eq!(differences(&plain, &several), ["admin.http", "nat.hairpin", "tun.name"]);
-    }
-
-    #[test]
-    fn what_can_be_changed_is_in_the_schema() {
-        let reference = include_str!("../../configs/reference.yaml");
-        let config = config::parse("reference.yaml", reference).expect("the reference file").config;
-        let tree: Value = serde_json::from_str(&config::to_json(&config)).expect("JSON");
-        for path in RELOADABLE {
-            assert!(tree.pointer(&format!("/{}", path.replace('.', "/"))).is_some(), "{path}");
-        }
     }
 }

@@ -1,41 +1,31 @@
-//! The sessions of a running box, page by page: what `natbox sessions` shows and the admin socket answers.
+//! Pages of sessions as the admin socket sends them and `natbox sessions` shows them.
 
 use crate::api::{SessionCursor, SessionPage, SessionView, TupleView};
-use crate::nat::{SessionInfo, Translator};
+use crate::nat::{Filter, SessionInfo, TableCursor, Translator};
 use crate::packet::Tuple;
 use crate::time::Tick;
 
-/// The page that begins at a place.
+/// Returns the page that begins at `from`.
 pub(super) fn page(nat: &Translator, from: SessionCursor, now: Tick) -> SessionPage {
-    let mut sessions = Vec::new();
-    let mut next = Some((from.pool, from.record));
-    for _ in 0..MAX_SLICES {
-        let Some(place) = next.filter(|_| sessions.len() < PAGE) else { break };
-        next = nat.table().list(place, SLICE, |listed| sessions.push(view(nat, &listed, now)));
-    }
-    SessionPage { sessions, next: next.map(|(pool, record)| SessionCursor { pool, record }) }
+    let from = TableCursor { pool: from.pool, record: from.record };
+    let page = nat.sessions(from, &Filter::default());
+    let next = page.next.map(|TableCursor { pool, record }| SessionCursor { pool, record });
+    SessionPage { sessions: page.items.iter().map(|info| view(nat, info, now)).collect(), next }
 }
 
-fn view(nat: &Translator, listed: &SessionInfo, now: Tick) -> SessionView {
+fn view(nat: &Translator, session: &SessionInfo, now: Tick) -> SessionView {
     let ends = |tuple: &Tuple| TupleView {
         source: tuple.source.to_string(),
         destination: tuple.destination.to_string(),
     };
-    let uplink = nat.policy().uplinks.get(usize::from(listed.uplink));
+    let uplink = nat.policy().uplinks.get(usize::from(session.uplink));
     SessionView {
-        protocol: listed.original.protocol.to_string(),
-        state: listed.state.name().to_owned(),
-        origin: listed.origin.name().to_owned(),
+        protocol: session.original.protocol.to_string(),
+        state: session.state.name().to_owned(),
+        origin: session.origin.name().to_owned(),
         uplink: uplink.map(|uplink| uplink.name.clone()).unwrap_or_default(),
-        original: ends(&listed.original),
-        reply: ends(&listed.reply),
-        expires_in_seconds: listed.deadline.since(now).0.div_ceil(1000),
+        original: ends(&session.original),
+        reply: ends(&session.reply),
+        expires_in_seconds: session.deadline.since(now).0.div_ceil(1000),
     }
 }
-
-/// Sessions of a page, give or take a slice.
-const PAGE: usize = 512;
-/// Records looked at under one lock.
-const SLICE: u32 = 1024;
-/// In a large and empty table a page ends without any session, so that the control thread has time for others.
-const MAX_SLICES: usize = 256;

@@ -39,7 +39,6 @@ pub enum Event {
 pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
-    nat: Arc<ArcSwap<Translator>>,
     batch: Pipeline,
     published: Arc<SharedCounters>,
     stop: Arc<AtomicBool>,
@@ -55,17 +54,18 @@ impl<Q: PacketIo> Worker<Q> {
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
-        let batch = Pipeline::new(Arc::clone(&nat), nat.load().worker(number));
-        Self { number, queue, nat, batch, published, stop, options }
+        let context = nat.load().worker(number);
+        let batch = Pipeline::new(nat, context);
+        Self { number, queue, batch, published, stop, options }
     }
 
     /// Runs until told to stop.
     fn run(&mut self) -> io::Result<()> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {
-            let frames = self.receive()?;
+            self.receive()?;
             let now = Tick::now();
-            self.batch.process(&mut self.queue, frames, now)?;
+            self.batch.process(&mut self.queue, now)?;
             self.batch.expire(&mut self.queue, now)?;
             self.published.write(self.batch.counters());
         }
@@ -92,12 +92,11 @@ impl<Q: PacketIo> Worker<Q> {
     }
 
     fn sleep(&mut self) -> io::Result<usize> {
-        let longest = if self.nat.load().is_idle() { IDLE_WAIT } else { EXPIRY_WAIT };
         loop {
             // Expiry goes on while nothing arrives, in the same small slices.
             let now = Tick::now();
-            let wait =
-                if self.batch.expire(&mut self.queue, now)? { longest } else { Duration::ZERO };
+            let due = self.batch.poll(&mut self.queue, now)?;
+            let wait = due.map_or(IDLE_WAIT, |due| Duration::from_millis(due.since(now).0.into()));
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);
@@ -130,5 +129,3 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
 
 /// Longest sleep of a worker without sessions; only the stop signal could come late by it, and that wakes.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// Longest sleep while sessions may expire.
-const EXPIRY_WAIT: Duration = Duration::from_millis(250);

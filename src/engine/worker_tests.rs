@@ -4,8 +4,9 @@ use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::io::{Flushed, Frame, MemoryIo, Offload, PacketIo, Waker};
+use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
 use crate::nat::{Seed, Translator};
+use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
@@ -35,18 +36,6 @@ impl PacketIo for Puppet {
         self.memory.receive(Duration::ZERO)
     }
 
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.memory.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.memory.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.memory.send(packet, offload);
-    }
-
     fn flush(&mut self) -> io::Result<Flushed> {
         let flushed = self.memory.flush()?;
         for (packet, _) in self.memory.sent() {
@@ -55,8 +44,12 @@ impl PacketIo for Puppet {
         Ok(flushed)
     }
 
-    fn batch_limit(&self) -> usize {
-        self.memory.batch_limit()
+    fn buffers(&self) -> &FrameBuffers {
+        self.memory.buffers()
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        self.memory.buffers_mut()
     }
 
     fn bad_vnet_headers(&self) -> u64 {

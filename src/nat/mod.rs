@@ -33,7 +33,9 @@
 //!
 //! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
 
+mod context;
 mod counters;
+mod event_channel;
 mod fragments;
 mod mapping;
 mod policy;
@@ -45,7 +47,9 @@ mod translate;
 mod translator;
 mod verdict;
 
+pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
+pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{EndpointDependence, Limits, Timeouts};
 pub use policy::port_range::PortRange;
@@ -58,13 +62,19 @@ pub use state::uplink_states::AdmitNew;
 pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
-pub use table::{EndedSession, InsertError, Lookup, Match, SessionId, SessionInfo, Table};
+pub use table::{
+    Accounting, EndReason, EndedSession, EndpointFilter, Filter, FirstPacket, InsertError, Lookup,
+    Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
+    SessionInfo, Table, TableCursor,
+};
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
-pub use tracking::tcp_window::Segment;
-pub use translate::fast_path::Packet;
+pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
 pub use translate::policy_change::Transition;
-pub use translate::teardown::{TableCursor, TeardownScope};
-pub use translator::{Translator, WorkerContext};
+pub use translate::sessions::{EndedSlice, NoSuchSession};
+pub use translate::snapshot::{
+    AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
+};
+pub use translator::Translator;
 pub use verdict::{DropReason, Verdict};

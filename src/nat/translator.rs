@@ -5,10 +5,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use rand::RngExt;
-use rand::rngs::StdRng;
-
-use crate::nat::counters::Counters;
+use crate::nat::context::WorkerContext;
 use crate::nat::fragments::identification::Identifications;
 use crate::nat::fragments::store::Fragments;
 use crate::nat::mapping::events::MappingEvents;
@@ -22,7 +19,7 @@ use crate::nat::state::delayed_rejects::DelayedRejects;
 use crate::nat::state::icmp_errors::IcmpErrorLimiter;
 use crate::nat::state::notifications::NotificationQueue;
 use crate::nat::state::uplink_states::UplinkStates;
-use crate::nat::table::{EndedSession, Table};
+use crate::nat::table::Table;
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::time::{Span, Tick};
@@ -57,18 +54,6 @@ pub(super) struct External {
     pub(super) owned: bool,
 }
 
-/// What a worker brings along: counters, randomness, its number.
-pub struct WorkerContext {
-    /// Its counters.
-    pub counters: Counters,
-    pub(super) worker: usize,
-    pub(super) random: StdRng,
-    pub(super) ended: Vec<EndedSession>,
-    /// Pieces of datagrams that waited and are to be sent now, after the packet that released them.
-    pub outbox: Vec<Box<[u8]>>,
-    pub(super) last_sweep: Tick,
-}
-
 impl Translator {
     /// Makes a translator with an empty session table of `limits.sessions` records, for `workers` workers.
     ///
@@ -88,7 +73,10 @@ impl Translator {
         let maps = secrets.maps;
         let idle_timeouts =
             IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh);
-        let table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        let mut table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        if limits.accounting {
+            table = table.with_accounting()?;
+        }
         let forwards = Forwards::new(&policy.forwards);
         let hosts = HostLimiter::new(limits.sessions_per_host, limits.new_sessions_per_host, maps);
         let fragments = Fragments::new(limits.fragments, limits.timeouts.fragment, maps);
@@ -118,14 +106,7 @@ impl Translator {
     ///
     /// The translator's seed and the number determine the worker's random choices.
     pub fn worker(&self, worker: usize) -> WorkerContext {
-        WorkerContext {
-            counters: Counters::default(),
-            worker,
-            random: self.worker_seed.rng(worker),
-            ended: Vec::with_capacity(EXPIRY_BUDGET as usize),
-            outbox: Vec::new(),
-            last_sweep: Tick(0),
-        }
+        WorkerContext::new(worker, self.worker_seed.rng(worker), EXPIRY_BUDGET as usize)
     }
 
     /// The session table, for batched look-ups and listings.
@@ -164,29 +145,29 @@ impl Translator {
         &self.policy
     }
 
-    /// Takes a slice of the expiry work of a lane's pool. True when nothing more is due.
-    pub fn expire(&self, lane: &mut WorkerContext, now: Tick) -> bool {
+    /// Takes a slice of the expiry work of a context's pool. True when nothing more is due.
+    pub(super) fn expire(&self, context: &mut WorkerContext, now: Tick) -> bool {
         // What has no wheel of its own is swept now and then; one worker does it for all.
-        if lane.worker == 0 && now.since(lane.last_sweep) >= SWEEP_INTERVAL {
-            lane.last_sweep = now;
-            self.expire_fragments(lane, now);
+        if context.worker == 0 && now.since(context.last_sweep) >= SWEEP_INTERVAL {
+            context.last_sweep = now;
+            self.expire_fragments(context, now);
             self.mappings.expire_pinholes(now);
             self.hosts.prune_idle(now);
         }
-        self.send_due(lane, now);
-        self.send_notifications(lane);
-        let mut ended = std::mem::take(&mut lane.ended);
-        let done = self.table.expire(lane.worker, now, EXPIRY_BUDGET, &mut ended);
-        lane.counters.sessions_expired += ended.len() as u64;
+        self.send_due(context, now);
+        self.send_notifications(context);
+        let mut ended = std::mem::take(&mut context.ended);
+        let done = self.table.expire(context.worker, now, EXPIRY_BUDGET, &mut ended);
+        context.counters.sessions_expired += ended.len() as u64;
         for session in ended.drain(..) {
             self.release(&session, now);
         }
-        lane.ended = ended;
+        context.ended = ended;
         done
     }
 
     /// Whether nothing here waits for its time to come.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         // SYNs that other workers take are answered late by the first one, which must not sleep over them.
         self.table.is_empty()
             && self.delayed_rejects.is_empty()
@@ -201,7 +182,11 @@ impl Translator {
 
     /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
     /// when the address is its own.
-    pub fn untranslated_verdict(&self, destination: Ipv4Addr, reason: DropReason) -> Verdict {
+    pub(super) fn untranslated_verdict(
+        &self,
+        destination: Ipv4Addr,
+        reason: DropReason,
+    ) -> Verdict {
         match self.external(destination) {
             Some(External { owned: true, .. }) => Verdict::PassToHost,
             Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
@@ -281,13 +266,6 @@ pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
         of_uplinks(&|_| true)
     } else {
         dynamic
-    }
-}
-
-impl WorkerContext {
-    /// A random unprivileged port.
-    pub(super) fn random_unprivileged_port(&mut self) -> u16 {
-        self.random.random_range(1024..=u16::MAX)
     }
 }
 

@@ -20,9 +20,11 @@
 //! path); network byte order does not leave this module; nothing else of this crate is known here.
 
 mod checksum;
+mod frames;
 mod icmp;
 mod ipv4;
 mod malformed;
+mod offload;
 mod parse;
 mod rewrite;
 mod tcp;
@@ -31,8 +33,10 @@ mod testing;
 mod tuple;
 mod udp;
 
+pub use frames::{BATCH, Frame, Frames, MIN_BUFFER, VecFrames};
 pub use icmp::{IcmpError, IcmpErrorKind, QueryKind, icmp_error};
 pub use malformed::Malformed;
+pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use parse::{ChecksumMode, Parsed, Payload, parse};
 pub use tcp::{Tcp, TcpFlags};
 pub use testing::builder;

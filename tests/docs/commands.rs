@@ -108,6 +108,19 @@ fn every_natbox_command_in_the_documentation_exists() {
     assert!(checked > 20, "only {checked} commands found in the documentation");
 }
 
+/// False for a path of ours, from the root or from `src/`, where no file or folder is.
+fn names_what_exists(path: &str) -> bool {
+    const OURS: [&str; 6] = ["netns-tests/", "benches/", "src/", "tests/", "configs/", "docs/"];
+    const MODULES: [&str; 5] = ["nat/", "host/", "engine/", "packet/", "control/"];
+    let path = path.split("::").next().unwrap_or_default();
+    let is_pattern = path.contains(['*', '{', '<']);
+    let starts = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder));
+    is_pattern
+        || !starts(&OURS) && !starts(&MODULES)
+        || root().join(path).exists()
+        || starts(&MODULES) && root().join("src").join(path).exists()
+}
+
 #[test]
 fn every_recipe_script_and_bench_that_the_documentation_names_exists() {
     let justfile = fs::read_to_string(root().join("justfile")).unwrap();
@@ -128,18 +141,60 @@ fn every_recipe_script_and_bench_that_the_documentation_names_exists() {
             benches.map(|pair| pair[1]).any(|bench| !cargo.contains(&format!("name = \"{bench}\"")))
         } else {
             let program = mention.command.split_whitespace().next().unwrap_or_default();
-            let ours = ["netns-tests/", "benches/", "src/", "tests/", "configs/", "docs/"];
-            let is_pattern = program.contains(['*', '{', '<']);
-            let file = program.split(':').next().unwrap_or_default();
-            ours.iter().any(|folder| program.starts_with(folder))
-                && !is_pattern
-                && !root().join(file).exists()
+            !names_what_exists(program)
         };
         if wrong {
             complaints.push(format!("{}: `{}`", mention.place, mention.command));
         }
     }
     fail_with(&complaints);
+}
+
+/// The commands of `natbox plan` with the values that the guides use for its variables.
+fn planned(configs: &[&str]) -> String {
+    let mut natbox = Command::new(env!("CARGO_BIN_EXE_natbox"));
+    natbox.current_dir(root().join("configs")).args(["plan", "--config"]).args(configs);
+    let output = natbox.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let values = [
+        ("\"$BOX_natbox1\"", "10.0.0.100"),
+        ("\"$BOX_natbox2\"", "10.0.0.200"),
+        ("\"$BOX_three_legged\"", "10.0.0.1"),
+        ("\"$DEV_10_0_0_0_24\"", "eth0"),
+    ];
+    let text = String::from_utf8(output.stdout).unwrap();
+    values.iter().fold(text, |text, (variable, value)| text.replace(variable, value))
+}
+
+#[test]
+fn the_servers_commands_in_the_guides_are_those_of_natbox_plan() {
+    let plans = planned(&["natbox1.yaml", "natbox2.yaml"]) + &planned(&["three-legged.yaml"]);
+    let planned: Vec<&str> = plans.lines().map(str::trim).collect();
+    let mentions = mentions();
+    let guides = mentions.iter().filter(|mention| mention.place.starts_with("docs/guide/"));
+    let commands = guides.filter(|mention| {
+        let mut words = mention.command.split_whitespace();
+        words.next() == Some("ip") && words.nth(1).is_some()
+    });
+    let mut complaints = Vec::new();
+    let mut checked = 0;
+    for Mention { place, command } in commands {
+        checked += 1;
+        if !planned.contains(&command.as_str()) {
+            complaints.push(format!("{place}: natbox plan does not print `{command}`"));
+        }
+    }
+    fail_with(&complaints);
+    assert!(checked > 5, "only {checked} commands for servers found in the guides");
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_found() {
+    assert!(names_what_exists("netns-tests/run"));
+    assert!(names_what_exists("nat/table"));
+    assert!(names_what_exists("/etc/natbox/natbox1.yaml"));
+    assert!(!names_what_exists("src/nothing.rs"));
+    assert!(!names_what_exists("nat/nothing"));
 }
 
 #[test]

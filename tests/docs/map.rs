@@ -124,6 +124,16 @@ fn the_map_of_modules_names_every_module_and_its_folders() {
 }
 
 #[test]
+fn no_module_of_the_packet_side_writes_log_lines() {
+    for module in ["packet", "io", "nat", "engine"] {
+        for file in files_below(&root().join("src").join(module), "rs") {
+            let code = fs::read_to_string(&file).unwrap();
+            assert!(!code.contains("tracing::"), "{} writes log lines", relative(&file));
+        }
+    }
+}
+
+#[test]
 fn the_map_of_tests_promises_only_what_is_there() {
     let mut complaints = Vec::new();
     for row in rows().iter().filter(|row| row.path.starts_with("src/")) {

@@ -80,7 +80,8 @@ fn the_readme_is_read_in_five_minutes() {
 #[test]
 fn lines_of_prose_end_at_the_column_of_the_style() {
     let mut complaints = Vec::new();
-    for document in documents() {
+    let is_written = |path: &str| !path.starts_with("docs/reference/");
+    for document in documents().iter().filter(|document| is_written(&document.path)) {
         let mut in_code = false;
         for (index, line) in document.text.lines().enumerate() {
             in_code ^= line.trim_start().starts_with("```");

@@ -28,7 +28,7 @@ pub struct DoctorArguments {
     what: Option<Subject>,
     #[command(flatten)]
     target: InstanceSelector,
-    /// The configuration file that the box should live by; without it, it is asked
+    /// Configuration file that the instance should use; without it, doctor asks the instance
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print JSON

@@ -1,5 +1,6 @@
 //! Properties: whatever the text, an answer; whatever is printed reads back equal.
 
+use super::types::Scalar as _;
 use super::*;
 
 proptest! {
@@ -133,7 +134,7 @@ fn distinct(index: usize, name: &str) -> String {
 fn config() -> impl Strategy<Value = Config> {
     let label = || {
         "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
-            .prop_filter("a label", |text| values::label(text).is_ok())
+            .prop_filter("a label", |text| types::names::label().parse(text).is_ok())
     };
     let duration = |from: u64, to: u64| (from..=to).prop_map(Duration::from_micros);
     let timeout = move || duration(1_000_000, 24 * 86_400_000_000);
@@ -255,7 +256,7 @@ fn config() -> impl Strategy<Value = Config> {
                     },
                 }
             };
-            let dns = keep.then(|| dns::tests::any(&uplinks, words.4, &name, http.unwrap_or(7)));
+            let dns = keep.then(|| dns::any(&uplinks, words.4, &name, http.unwrap_or(7)));
             let rules: std::collections::BTreeSet<u8> = rules.into_iter().collect();
             let (workers, busy_poll, one_port, other_port, mss) = numbers;
             Config {

@@ -1,6 +1,6 @@
 //! Several lines: which one something new takes, and what becomes of the old when one fails.
 
-use crate::nat::{AdmitNew, TeardownScope};
+use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
 
 use super::*;
 
@@ -28,13 +28,33 @@ fn port_on(stage: &mut Stage, wanted: u8) -> u16 {
     (20_000..).find(|port| line(stage, *port) == wanted).expect("one of many")
 }
 
-/// Ends what is affected; what the inside is told.
-fn sweep(stage: &mut Stage, affected: TeardownScope) -> (usize, Vec<Vec<u8>>) {
-    let ended = stage.nat.teardown_all(affected, stage.now);
+/// Ends the sessions that match a filter. Returns their number and the notifications to the inside.
+fn sweep(stage: &mut Stage, (filter, reason): (Filter, EndReason)) -> (usize, Vec<Vec<u8>>) {
+    let ended = stage.end_all(&filter, reason);
     (ended, stage.notifications())
 }
 
+/// The sessions that end when an uplink fails.
+fn failed(uplink: u8) -> (Filter, EndReason) {
+    (Filter::movable_from(uplink), EndReason::UplinkFailed)
+}
+
+/// The sessions that end when an uplink has recovered.
+fn recovered(uplink: u8) -> (Filter, EndReason) {
+    (Filter::preferring(uplink), EndReason::Failback)
+}
+
 impl Stage {
+    /// Ends all sessions that match a filter, slice by slice. Returns their number.
+    fn end_all(&self, filter: &Filter, reason: EndReason) -> usize {
+        let (mut ended, mut next) = (0, Some(TableCursor::default()));
+        while let Some(from) = next {
+            let slice = self.nat.end_matching(filter, reason, from, self.now);
+            (ended, next) = (ended + slice.ended, slice.next);
+        }
+        ended
+    }
+
     /// What the inside is told.
     fn notifications(&mut self) -> Vec<Vec<u8>> {
         assert!(
@@ -44,15 +64,6 @@ impl Stage {
         self.wait(Span(1));
         assert_eq!(self.nat.notifications(), 0);
         self.run(&[]).into_iter().map(|(packet, _)| packet).collect()
-    }
-
-    /// Gives the box other addresses.
-    fn follow(&mut self, setup: Setup) {
-        let (nat, transition) = self.nat.with_policy(setup.policy);
-        self.nat = Arc::new(nat);
-        swap_policy(&self.rules, Arc::clone(&self.nat));
-        self.nat.teardown_all(TeardownScope::AddressGone, self.now);
-        self.nat.enforce(transition, self.now);
     }
 }
 
@@ -88,7 +99,7 @@ fn the_inside_of_a_failed_line_is_told_and_nobody_else_is() {
     let lost_udp = port_on(&mut stage, 1);
     stage.nat.set_admission(1, AdmitNew::None);
     let sessions = stage.sessions();
-    let (ended, told) = sweep(&mut stage, TeardownScope::Over(1));
+    let (ended, told) = sweep(&mut stage, failed(1));
     assert_eq!(stage.sessions() as usize, sessions as usize - ended);
     let tuples: Vec<Tuple> = told.iter().filter_map(|packet| parsed(packet).tuple()).collect();
     assert!(tuples.contains(&tuple(Protocol::TCP, (E1, 443), (S2, lost))), "{tuples:?}");
@@ -134,7 +145,7 @@ fn a_reset_is_sent_with_either_number_that_the_receiver_may_expect() {
     let to = builder::tuple(Protocol::TCP, (E1, 443), (outside.address, outside.port));
     stage.pass(&builder::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
     stage.nat.set_admission(1, AdmitNew::None);
-    let (_, told) = sweep(&mut stage, TeardownScope::Over(1));
+    let (_, told) = sweep(&mut stage, failed(1));
     assert_eq!(sequences(&told, port), [3501, 3001]);
 }
 
@@ -145,7 +156,7 @@ fn a_published_servers_sessions_end_with_their_line_only() {
     stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
     stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
     stage.nat.set_admission(1, AdmitNew::None);
-    let (ended, told) = sweep(&mut stage, TeardownScope::Over(1));
+    let (ended, told) = sweep(&mut stage, failed(1));
     assert_eq!((ended, told.len()), (1, 1));
     assert_eq!(parsed(&told[0]).tuple(), Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80))));
     assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
@@ -158,16 +169,12 @@ fn nothing_ends_that_has_nowhere_to_go() {
     let mut stage = Stage::new(settings);
     stage.pass(&udp((S2, 5000), (E1, 53)));
     stage.nat.set_admission(1, AdmitNew::None);
-    assert_eq!(
-        sweep(&mut stage, TeardownScope::Over(1)),
-        (0, vec![]),
-        "its rule knows no other line"
-    );
+    assert_eq!(sweep(&mut stage, failed(1)), (0, vec![]), "its rule knows no other line");
     let mut both_down = Stage::new(both_ways());
     let _ = connect_out(&mut both_down, 1);
     both_down.nat.set_admission(0, AdmitNew::None);
     both_down.nat.set_admission(1, AdmitNew::None);
-    assert_eq!(sweep(&mut both_down, TeardownScope::Over(1)), (0, vec![]));
+    assert_eq!(sweep(&mut both_down, failed(1)), (0, vec![]));
 }
 
 #[test]
@@ -196,7 +203,7 @@ fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked()
     let mut stage = Stage::new(both_ways());
     let (own, moved) = (port_on(&mut stage, 0), port_on(&mut stage, 1));
     stage.nat.set_admission(1, AdmitNew::None);
-    sweep(&mut stage, TeardownScope::Over(1));
+    sweep(&mut stage, failed(1));
     assert_eq!(line(&mut stage, moved), 0);
     stage.nat.set_admission(1, AdmitNew::All);
     assert_eq!(
@@ -204,16 +211,16 @@ fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked()
         G,
         "its mapping is here now"
     );
-    let (_, told) = sweep(&mut stage, TeardownScope::FailbackTo(1));
+    let (_, told) = sweep(&mut stage, recovered(1));
     assert!(!told.is_empty());
     assert_eq!(line(&mut stage, moved), 1);
     let before = stage.sessions();
     assert_eq!(line(&mut stage, own), 0);
     assert_eq!(stage.sessions(), before, "who is where it belongs was not touched");
-    assert_eq!(sweep(&mut stage, TeardownScope::FailbackTo(1)).0, 0);
+    assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
     // Both failed and the second is back first: nobody belongs on it because the first is not back yet.
     stage.nat.set_admission(0, AdmitNew::None);
-    assert_eq!(sweep(&mut stage, TeardownScope::FailbackTo(1)).0, 0);
+    assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
 }
 
 #[test]
@@ -229,7 +236,7 @@ fn the_boxs_own_endpoint_speaks_over_its_line_whatever_its_state() {
         stage.nat.set_admission(uplink, AdmitNew::All);
     }
     stage.nat.set_admission(1, AdmitNew::None);
-    assert_eq!(sweep(&mut stage, TeardownScope::Over(1)).0, 0, "its probes go on");
+    assert_eq!(sweep(&mut stage, failed(1)).0, 0, "its probes go on");
     let stranger = Ipv4Addr::new(169, 254, 72, 3);
     assert_eq!(stage.refuse(&udp((stranger, 7), (E1, 53))), DropReason::Martian);
 }
@@ -267,7 +274,7 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
     stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
     stage.pass(&udp((OWN2, 7), (E1, 53)));
-    stage.follow(moved());
+    stage.reload(moved());
     let told = stage.notifications();
     assert_eq!(sequences(&told, lost), [3001]);
     assert!(
@@ -285,7 +292,7 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     let mut without = moved();
     without.policy.uplinks[1].addresses.clear();
     without.policy.forwards.pop();
-    stage.follow(without.clone());
+    stage.reload(without.clone());
     assert_eq!(
         stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address,
         G,
@@ -293,8 +300,8 @@ fn only_sessions_over_an_address_that_is_gone_end_and_the_inside_is_told() {
     );
     assert_eq!(stage.refuse(&udp((OWN2, 7), (E1, 53))), DropReason::NoOutboundRule);
     without.policy.outbound[0].uplinks = vec![1];
-    stage.follow(without);
+    stage.reload(without);
     assert_eq!(stage.refuse(&tcp(SYN, (S2, 7), (E1, 443), 9, 0)), DropReason::NoOutboundRule);
-    stage.follow(moved());
+    stage.reload(moved());
     assert_eq!(stage.pass(&udp((OWN2, 7), (E1, 53))).source.address, NEW);
 }

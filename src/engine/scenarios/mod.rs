@@ -21,13 +21,14 @@ use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::io::{MemoryIo, Offload, PacketIo, PartialChecksum, Segmentation, SegmentationKind};
+use crate::io::{MemoryIo, PacketIo};
 use crate::nat::{
     Counters, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, Seed,
     Translator,
 };
 use crate::packet::{
-    ChecksumMode, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, builder, parse,
+    ChecksumMode, Offload, Parsed, PartialChecksum, Payload, Protocol, QueryKind, Segmentation,
+    SegmentationKind, TcpFlags, Tuple, builder, parse,
 };
 use crate::time::{Span, Tick};
 use arc_swap::ArcSwap;
@@ -134,10 +135,14 @@ impl Stage {
 
     /// Gives the box new rules; how many sessions that ended.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
-        let (nat, transition) = self.nat.with_policy(setup.policy);
+        let (nat, mut transition) = self.nat.with_policy(setup.policy);
         self.nat = Arc::new(nat);
         swap_policy(&self.rules, Arc::clone(&self.nat));
-        self.nat.enforce(transition, self.now)
+        let mut ended = 0;
+        while !transition.is_complete() {
+            ended += self.nat.enforce(&mut transition, self.now);
+        }
+        ended
     }
 
     /// Sends packets through the box in one batch; what comes out is verified.
@@ -150,7 +155,7 @@ impl Stage {
             if frames == 0 {
                 break;
             }
-            self.batch.process(&mut self.io, frames, self.now).expect("memory does not fail");
+            self.batch.process(&mut self.io, self.now).expect("memory does not fail");
         }
         let sent = self.io.sent();
         for (packet, offload) in &sent {

@@ -17,8 +17,8 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 use crate::engine::scenarios::{E1, S1, Setup, Stage};
-use crate::io::Offload;
-use crate::nat::State;
+use crate::nat::{State, TableCursor};
+use crate::packet::Offload;
 use crate::time::Span;
 
 /// What the links do to packets, as probabilities.
@@ -106,7 +106,7 @@ impl Network {
     /// States of the sessions, as the table lists them.
     pub(super) fn states(&self) -> Vec<State> {
         let mut states = Vec::new();
-        let mut place = Some((0, 0));
+        let mut place = Some(TableCursor::default());
         while let Some(from) = place {
             place = self.stage.nat.table().list(from, 7, |listed| states.push(listed.state));
         }

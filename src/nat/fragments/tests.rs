@@ -44,7 +44,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
         .map(|worker| {
             let (nat, barrier) = (Arc::clone(&nat), Arc::clone(&barrier));
             std::thread::spawn(move || {
-                let mut lane = nat.worker(worker);
+                let mut context = nat.worker(worker);
                 let mut passed = Vec::new();
                 for round in 0..ROUNDS {
                     barrier.wait();
@@ -58,7 +58,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                         piece.resize(2048, 0);
                         let packet =
                             Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
-                        match nat.translate_fragment(&mut lane, packet, NOW) {
+                        match nat.translate_fragment(&mut context, packet, NOW) {
                             Verdict::Translated => passed.push(piece[..length].to_vec()),
                             Verdict::Held => {}
                             other @ (Verdict::PassToHost
@@ -67,7 +67,7 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                                 panic!("{other:?}")
                             }
                         }
-                        passed.extend(lane.outbox.drain(..).map(Vec::from));
+                        passed.extend(context.outbox.drain(..).map(Vec::from));
                     }
                 }
                 passed

@@ -31,13 +31,15 @@ impl Forwards {
 
     /// The server endpoint behind a published one.
     pub(crate) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
-        self.by_external.get(&external.address)?.iter().find_map(|forward| {
-            (forward.protocol.covers(protocol) && forward.ports.contains(external.port)).then(
-                || {
-                    let distance = external.port - forward.ports.first;
-                    Endpoint::new(forward.to_address, forward.to_port + distance)
-                },
-            )
+        let forward = self.forward_at(protocol, external)?;
+        let distance = external.port - forward.ports.first;
+        Some(Endpoint::new(forward.to_address, forward.to_port + distance))
+    }
+
+    /// The forward that publishes an external endpoint.
+    pub(crate) fn forward_at(&self, protocol: Protocol, external: Endpoint) -> Option<&Forward> {
+        self.by_external.get(&external.address)?.iter().find(|forward| {
+            forward.protocol.covers(protocol) && forward.ports.contains(external.port)
         })
     }
 

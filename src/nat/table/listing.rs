@@ -1,37 +1,71 @@
 //! Listings of sessions, in slices.
 
-use crate::nat::table::session::SessionInfo;
+use crate::nat::table::record::Record;
+use crate::nat::table::session::{SessionId, SessionInfo};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
 
+/// Position in a walk over the table: a pool, and a record in the pool. The default is the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableCursor {
+    /// Index of the pool.
+    pub pool: usize,
+    /// Offset of the next record in the pool.
+    pub record: u32,
+}
+
+/// Part of a walk over the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// The items, in no particular order; may be empty.
+    pub items: Vec<T>,
+    /// Start of the next page; None: this page was the last.
+    pub next: Option<TableCursor>,
+}
+
 impl Table {
-    /// Calls `visit` for the sessions of a pool, in slices of at most `limit` records, so that a
-    /// listing holds the lock only briefly. Start at pool 0, record 0, and pass on the value
-    /// returned; None ends the listing. A listing may or may not show sessions that begin or end
-    /// meanwhile; it shows no session twice.
+    /// Calls `visit` for the sessions among the next `limit` records, and returns where to continue.
+    /// None ends the walk. The lock of the pool is held meanwhile, so `limit` should be small.
+    ///
+    /// A walk may or may not visit sessions that begin or end meanwhile; no session is visited twice.
     pub fn list(
         &self,
-        from: (usize, u32),
+        from: TableCursor,
         limit: u32,
         mut visit: impl FnMut(SessionInfo),
-    ) -> Option<(usize, u32)> {
-        let (number, offset) = from;
-        let locked = self.pools.get(number)?.lock();
-        let next = locked.slab.visit(&self.records, offset, limit, |slot, record| {
-            visit(SessionInfo {
-                id: record.id(slot),
-                original: record.key(Direction::Original).tuple(),
-                reply: record.key(Direction::Reply).tuple(),
-                origin: record.origin(),
-                uplink: record.uplink(),
-                state: record.state(),
-                tcp: record.tcp.snapshot(),
-                deadline: record.deadline(&self.idle_timeouts),
-            });
+    ) -> Option<TableCursor> {
+        let TableCursor { pool, record } = from;
+        let locked = self.pools.get(pool)?.lock();
+        let next = locked.slab.visit(&self.records, record, limit, |slot, record| {
+            visit(self.info(slot, record));
         });
         match next {
-            Some(offset) => Some((number, offset)),
-            None => (number + 1 < self.pools.len()).then_some((number + 1, 0)),
+            Some(record) => Some(TableCursor { pool, record }),
+            None => {
+                (pool + 1 < self.pools.len()).then_some(TableCursor { pool: pool + 1, record: 0 })
+            }
+        }
+    }
+
+    /// One session. None if there is no such session.
+    pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
+        let (_, _locked) = self.lock_pool_of(id)?;
+        Some(self.info(id.slot(), &self.records[id.slot() as usize]))
+    }
+
+    /// Describes a live record. The caller holds the pool's lock or the shard of one of its keys.
+    pub(super) fn info(&self, slot: u32, record: &Record) -> SessionInfo {
+        SessionInfo {
+            id: record.id(slot),
+            original: record.key(Direction::Original).tuple(),
+            reply: record.key(Direction::Reply).tuple(),
+            origin: record.origin(),
+            uplink: record.uplink(),
+            state: record.state(),
+            tcp: record.tcp.snapshot(),
+            last_seen: record.last_seen(),
+            deadline: record.deadline(&self.idle_timeouts),
+            accounting: self.accounts.as_ref().map(|accounts| accounts.read(slot)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{NewSession, SessionKind};
-use crate::nat::table::{EndedSession, InsertError, Match};
+use crate::nat::table::{EndReason, EndedSession, InsertError, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::{SequenceCheck, TcpState};
@@ -76,6 +76,7 @@ impl Session {
             reply: self.new.reply,
             origin: self.new.origin,
             uplink: self.new.uplink,
+            reason: EndReason::Expired,
         }
     }
 
@@ -199,7 +200,10 @@ impl Model {
 
     /// Takes out a session that the table has ended; it must be there, the same in every part.
     pub(crate) fn remove(&mut self, ended: &EndedSession) -> Session {
-        let place = self.sessions.iter().position(|session| session.ended() == *ended);
+        let place = self
+            .sessions
+            .iter()
+            .position(|session| EndedSession { reason: ended.reason, ..session.ended() } == *ended);
         self.sessions
             .swap_remove(place.expect("the table ended a session that the model does not have"))
     }

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroU16;
 
+use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
-use crate::nat::tracking::tcp_window::TcpSequences;
-use crate::packet::Tuple;
+use crate::nat::tracking::tcp_window::TcpSnapshot;
+use crate::packet::{Endpoint, Tuple};
 use crate::time::{Span, Tick};
 
 /// Side of one endpoint of a session, and how the other side addresses an inside endpoint.
@@ -149,6 +150,51 @@ impl SessionId {
     }
 }
 
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// No packet came within the idle timeout.
+    Expired,
+    /// The table was full, and a new session took the record.
+    Evicted,
+    /// The session was [`State::Tentative`], and a packet from outside showed another uplink.
+    Superseded,
+    /// The session's uplink failed.
+    UplinkFailed,
+    /// A recovered uplink takes its sessions back.
+    Failback,
+    /// An external address of the session is no longer configured.
+    AddressRemoved,
+    /// A new policy does not allow the session.
+    PolicyChanged,
+    /// An administrator or a program asked for it.
+    Requested,
+}
+
+impl EndReason {
+    /// Word for output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Superseded => "superseded",
+            Self::UplinkFailed => "uplink-failed",
+            Self::Failback => "failback",
+            Self::AddressRemoved => "address-removed",
+            Self::PolicyChanged => "policy-changed",
+            Self::Requested => "requested",
+        }
+    }
+
+    /// Whether the translator notifies the inside host, so that the host can begin again at once.
+    pub(crate) fn notifies_inside(self) -> bool {
+        match self {
+            Self::UplinkFailed | Self::Failback | Self::AddressRemoved | Self::Requested => true,
+            Self::Expired | Self::Evicted | Self::Superseded | Self::PolicyChanged => false,
+        }
+    }
+}
+
 /// A session that has ended, with all that is needed to release its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndedSession {
@@ -160,10 +206,12 @@ pub struct EndedSession {
     pub origin: SessionKind,
     /// Index of the uplink.
     pub uplink: u8,
+    /// Reason for the end.
+    pub reason: EndReason,
 }
 
 /// A session in a listing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Identifier.
     pub id: SessionId,
@@ -177,8 +225,47 @@ pub struct SessionInfo {
     pub uplink: u8,
     /// State.
     pub state: State,
-    /// Sequence numbers; meaningful for TCP only.
-    pub tcp: TcpSequences,
+    /// Sequence numbers and windows; meaningful for TCP only.
+    pub tcp: TcpSnapshot,
+    /// Time of the last packet that refreshed the session.
+    pub last_seen: Tick,
     /// Moment at which the session ends if no further packet comes.
     pub deadline: Tick,
+    /// Packets and bytes; None in a table without accounting.
+    pub accounting: Option<Accounting>,
+}
+
+impl SessionInfo {
+    /// Inside endpoints: that of the initiator, that of the responder.
+    pub fn inside_endpoints(&self) -> [Option<Endpoint>; 2] {
+        let SessionKind { initiator, responder } = self.origin;
+        [
+            initiator.is_inside().then_some(self.original.source),
+            responder.is_inside().then_some(self.reply.source),
+        ]
+    }
+
+    /// External endpoints of the inside endpoints: that of the initiator, that of the responder.
+    pub fn external_endpoints(&self) -> [Option<Endpoint>; 2] {
+        let SessionKind { initiator, responder } = self.origin;
+        [
+            initiator.is_inside().then_some(self.reply.destination),
+            responder.is_inside().then_some(self.original.destination),
+        ]
+    }
+
+    /// Remote endpoint as seen outside. None for a hairpin session.
+    pub fn remote_endpoint(&self) -> Option<Endpoint> {
+        let SessionKind { initiator, responder } = self.origin;
+        match (initiator.is_inside(), responder.is_inside()) {
+            (true, true) => None,
+            (true, false) => Some(self.original.destination),
+            (false, _) => Some(self.original.source),
+        }
+    }
+
+    /// Whether both endpoints are inside.
+    pub fn is_hairpin(&self) -> bool {
+        self.origin.initiator.is_inside() && self.origin.responder.is_inside()
+    }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::nat::context::WorkerContext;
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
@@ -16,7 +17,7 @@ use crate::nat::policy::rules::{MssClamp, Policy};
 use crate::nat::seed::{HashKey, Seed};
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{ChecksumMode, Endpoint, Protocol, Tuple, builder, parse};
 use crate::time::{Span, Tick};
@@ -54,9 +55,9 @@ pub(crate) fn settings(
 }
 
 /// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
-fn send(
+pub(in crate::nat) fn send(
     nat: &Translator,
-    lane: &mut WorkerContext,
+    context: &mut WorkerContext,
     tuple: Tuple,
     now: Tick,
 ) -> Result<Tuple, Verdict> {
@@ -66,7 +67,7 @@ fn send(
     buffer.resize(2048, 0);
     let packet = Packet { parsed: &parsed, buffer: &mut buffer, wire_length: length };
     let key = Key::of(tuple);
-    match nat.translate(lane, packet, key, nat.table().hash(key), now) {
+    match nat.translate(context, packet, key, nat.table().hash(key), now) {
         Verdict::Translated => {
             builder::verify(&buffer[..length], ChecksumMode::Complete)
                 .expect("every checksum is right");
@@ -87,7 +88,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     let (limits, policy) = settings(40_000..=40_003, EndpointDependence::AddressAndPortDependent);
     let nat = Translator::new(limits, policy, WORKERS, Seed::from(1), Tick(0)).expect("memory");
     let barrier = Barrier::new(WORKERS);
-    let round = |lane: &mut WorkerContext, worker: usize, number: u32| {
+    let round = |context: &mut WorkerContext, worker: usize, number: u32| {
         let now = Tick(0).after(Span::seconds(60 * number));
         // To remotes of their own, or all to one: then it is one session as well.
         let apart = number.is_multiple_of(2);
@@ -95,16 +96,16 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
         let source = (HOST, 5000 + (number % 7) as u16);
         let tuple = builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], remote));
         barrier.wait();
-        let sent = send(&nat, lane, tuple, now).expect("ports and records are free");
+        let sent = send(&nat, context, tuple, now).expect("ports and records are free");
         barrier.wait();
         assert_eq!(nat.mappings(), 1);
         let sessions = if apart { WORKERS as u32 } else { 1 };
         assert_eq!(nat.table().len(), sessions);
         let answer = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], remote), (G, sent.source.port));
-        let back = send(&nat, lane, answer, now).expect("the answer to a session");
+        let back = send(&nat, context, answer, now).expect("the answer to a session");
         assert_eq!(back, tuple.reversed());
         barrier.wait();
-        while !nat.expire(lane, now.after(Span::seconds(20))) {}
+        while !nat.expire(context, now.after(Span::seconds(20))) {}
         barrier.wait();
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
         sent.source
@@ -114,8 +115,8 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
             .map(|worker| {
                 let (nat, round) = (&nat, &round);
                 scope.spawn(move || {
-                    let mut lane = nat.worker(worker);
-                    (1..1500).map(|number| round(&mut lane, worker, number)).collect()
+                    let mut context = nat.worker(worker);
+                    (1..1500).map(|number| round(&mut context, worker, number)).collect()
                 })
             })
             .collect();
@@ -195,7 +196,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
             for worker in 0..WORKERS {
                 let nat = &nat;
                 scope.spawn(move || {
-                    let mut lane = nat.worker(worker);
+                    let mut context = nat.worker(worker);
                     let mut random = StdRng::seed_from_u64(seed + 10 + worker as u64);
                     for step in 0..30_000u32 {
                         let now = Tick(step);
@@ -211,16 +212,16 @@ fn workers_that_race_over_mappings_give_everything_back() {
                                 (G, random.random_range(40_000..=40_007)),
                             )
                         };
-                        let _ = send(nat, &mut lane, tuple, now);
-                        nat.expire(&mut lane, now);
+                        let _ = send(nat, &mut context, tuple, now);
+                        nat.expire(&mut context, now);
                     }
                 });
             }
         });
-        let mut lanes = [0, 1].map(|worker| nat.worker(worker));
+        let mut contexts = [0, 1].map(|worker| nat.worker(worker));
         let now = Tick(60_000);
-        for lane in &mut lanes {
-            while !nat.expire(lane, now) {}
+        for context in &mut contexts {
+            while !nat.expire(context, now) {}
         }
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
         // Every port and every place in the host's account is free again, once the ports have rested.
@@ -232,7 +233,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
                     destination: Endpoint::new(tuple.destination.address, 1 + remote),
                     ..tuple
                 };
-                send(&nat, &mut lanes[0], tuple, now).expect("nothing was kept");
+                send(&nat, &mut contexts[0], tuple, now).expect("nothing was kept");
             }
         }
     }

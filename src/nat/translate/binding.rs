@@ -1,9 +1,10 @@
 //! What sessions hold beside their record (a mapping, a permit, a place in their host's account), and how it comes back.
 
+use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
 use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{EndedSession, SessionId};
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
@@ -24,7 +25,7 @@ impl Translator {
     /// An external endpoint for a session that `tuple` opens from inside, and a place in its host's account.
     pub(crate) fn bind(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         tuple: Tuple,
         uplink: u8,
         now: Tick,
@@ -54,7 +55,7 @@ impl Translator {
         }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
-        match self.mappings.acquire(key, addresses, &mut lane.random, now) {
+        match self.mappings.acquire(key, addresses, &mut context.random, now) {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
@@ -132,9 +133,9 @@ impl Translator {
     }
 
     /// Ends a session whose time is over, unless another packet was faster.
-    pub(crate) fn reap(&self, lane: &mut WorkerContext, session: SessionId, now: Tick) {
+    pub(crate) fn reap(&self, context: &mut WorkerContext, session: SessionId, now: Tick) {
         if let Some(ended) = self.table.reap_if_expired(session, now) {
-            lane.counters.sessions_expired += 1;
+            context.counters.sessions_expired += 1;
             self.release(&ended, now);
         }
     }

@@ -6,8 +6,9 @@
 //! answered from it; only where the box has no session for it (see [`crate::nat::counters::Counters::forwarded_stateless`]) does its
 //! server's answer count as one to an exempt destination.
 
+use crate::nat::context::WorkerContext;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
 use crate::packet::{Endpoint, IcmpError, Protocol, Tuple};
 
@@ -15,13 +16,13 @@ impl Translator {
     /// Passes a packet of no session untranslated if its remote end is exempt.
     pub(crate) fn bypass(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         tuple: Tuple,
     ) -> Option<Verdict> {
         self.inside_end_of_bypass(tuple)?;
         packet.parsed.rewrite(packet.buffer, tuple, true);
-        lane.counters.bypassed += 1;
+        context.counters.bypassed += 1;
         Some(Verdict::Translated)
     }
 
@@ -29,7 +30,7 @@ impl Translator {
     /// nobody's business: its errors bear the address that the packet was for, or the box's inside one.
     pub(crate) fn bypass_error(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         error: IcmpError,
     ) -> Option<Verdict> {
@@ -46,7 +47,7 @@ impl Translator {
             reporter => reporter,
         };
         packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, true);
-        lane.counters.bypassed += 1;
+        context.counters.bypassed += 1;
         Some(Verdict::Translated)
     }
 

@@ -3,10 +3,11 @@
 //! The other end may be about to dial out; its SYN must not find that ours was answered with an error already. So the SYN
 //! is kept for six seconds, and answered unless a session of its tuple exists by then.
 
+use crate::nat::context::WorkerContext;
 use crate::nat::state::delayed_rejects::DelayedReject;
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpErrorKind, Payload, Tuple, parse};
 use crate::time::{Span, Tick};
@@ -28,8 +29,8 @@ impl Translator {
     }
 
     /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::outbox`]. One worker does it for all.
-    pub(crate) fn send_due(&self, lane: &mut WorkerContext, now: Tick) {
-        if lane.worker != 0 || !self.policy.delayed_reject {
+    pub(crate) fn send_due(&self, context: &mut WorkerContext, now: Tick) {
+        if context.worker != 0 || !self.policy.delayed_reject {
             return;
         }
         while let Some(DelayedReject { tuple, packet, checksum, .. }) =
@@ -47,10 +48,10 @@ impl Translator {
                 Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
             let unreachable = IcmpErrorKind::Unreachable { code: PORT_UNREACHABLE };
             if let Verdict::Answer(length, _) =
-                self.reply_with_error(lane, &mut packet, unreachable, DropReason::NoMapping, now)
+                self.reply_with_error(context, &mut packet, unreachable, DropReason::NoMapping, now)
             {
-                lane.counters.icmp_errors_sent += 1;
-                lane.outbox.push(buffer[..length].into());
+                context.counters.icmp_errors_sent += 1;
+                context.outbox.push(buffer[..length].into());
             }
         }
     }

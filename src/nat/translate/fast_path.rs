@@ -1,11 +1,12 @@
 //! The hit path: look up, track, rewrite. What is not a hit goes to [`crate::nat::translate::slow_path`].
 
+use crate::nat::context::WorkerContext;
 use crate::nat::policy::rules::MssClamp;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
 use crate::nat::tracking::tcp_window::Segment;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Tuple};
 use crate::time::Tick;
@@ -23,29 +24,30 @@ pub struct Packet<'a> {
 impl Translator {
     /// Translates a packet that has a tuple; `key` and `hash` are its tuple's.
     #[inline]
-    pub fn translate(
+    pub(crate) fn translate(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut packet: Packet<'_>,
         key: Key,
         hash: KeyHash,
         now: Tick,
     ) -> Verdict {
         let segment = segment(&packet);
-        match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
+        let bytes = packet.parsed.length() as u32;
+        match self.table.lookup_and_update(key, hash, segment.as_ref(), bytes, now) {
             Lookup::Hit(hit) => {
                 if !self.limits.inbound_refresh
                     && !hit.origin.is_inbound_over_mapping(hit.direction)
                 {
                     self.refresh_mapping(key.tuple(), hit.uplink, now);
                 }
-                self.forward_match(lane, &mut packet, &hit, now)
+                self.forward_match(context, &mut packet, &hit, now)
             }
             Lookup::Expired(session) => {
-                self.reap(lane, session, now);
-                self.open_session(lane, packet, key, segment.as_ref(), now)
+                self.reap(context, session, now);
+                self.open_session(context, packet, key, segment.as_ref(), now)
             }
-            Lookup::Miss => self.open_session(lane, packet, key, segment.as_ref(), now),
+            Lookup::Miss => self.open_session(context, packet, key, segment.as_ref(), now),
         }
     }
 
@@ -53,7 +55,7 @@ impl Translator {
     #[inline]
     pub(crate) fn forward_match(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         hit: &Match,
         now: Tick,
@@ -62,14 +64,14 @@ impl Translator {
             self.table.reschedule(session, now);
         }
         let inside = hit.origin.is_inbound(hit.direction);
-        self.rewrite_and_count(lane, packet, hit.to, inside, hit.uplink, now)
+        self.rewrite_and_count(context, packet, hit.to, inside, hit.uplink, now)
     }
 
     /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
     #[inline]
     pub(crate) fn rewrite_and_count(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         to: Tuple,
         inside: bool,
@@ -81,7 +83,7 @@ impl Translator {
             // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
             // 5508 section 7.1.1).
             return self.reply_with_error(
-                lane,
+                context,
                 packet,
                 IcmpErrorKind::FragmentationNeeded { mtu },
                 DropReason::MtuExceeded,
@@ -98,9 +100,9 @@ impl Translator {
             self.disguise(packet, to, inside);
         }
         if inside {
-            lane.counters.translated_inbound += 1;
+            context.counters.translated_inbound += 1;
         } else {
-            lane.counters.translated_outbound += 1;
+            context.counters.translated_outbound += 1;
         }
         Verdict::Translated
     }

@@ -1,10 +1,11 @@
 //! The way of a datagram's pieces; what is kept about them is in [`crate::nat::fragments::store`].
 
+use crate::nat::context::WorkerContext;
 use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::store::{Admit, Disposition};
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{ChecksumMode, Endpoint, Payload, Tuple, parse};
 use crate::time::Tick;
@@ -12,9 +13,9 @@ use crate::time::Tick;
 impl Translator {
     /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::outbox`].
     #[cold]
-    pub fn translate_fragment(
+    pub(crate) fn translate_fragment(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: Packet<'_>,
         now: Tick,
     ) -> Verdict {
@@ -38,13 +39,13 @@ impl Translator {
         match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
             Admit::Held => Verdict::Held,
             Admit::Refused(reason) => Verdict::Drop(reason),
-            Admit::Known(fate) => self.follow(lane, buffer, fate),
+            Admit::Known(fate) => self.follow(context, buffer, fate),
             Admit::First => {
                 let verdict = match first_tuple {
                     Some(tuple) => {
                         let key = Key::of(tuple);
                         let packet = Packet { parsed, buffer: &mut *buffer, wire_length };
-                        self.translate(lane, packet, key, self.table.hash(key), now)
+                        self.translate(context, packet, key, self.table.hash(key), now)
                     }
                     None => {
                         self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp)
@@ -52,10 +53,10 @@ impl Translator {
                 };
                 let fate = self.fate(buffer, verdict);
                 for mut piece in self.fragments.resolve(name, fate, now) {
-                    match self.follow(lane, &mut piece, fate) {
-                        Verdict::Translated | Verdict::PassToHost => lane.outbox.push(piece),
+                    match self.follow(context, &mut piece, fate) {
+                        Verdict::Translated | Verdict::PassToHost => context.outbox.push(piece),
                         Verdict::Drop(reason) | Verdict::Answer(_, reason) => {
-                            lane.counters.drops.count(reason, 1)
+                            context.counters.drops.count(reason, 1)
                         }
                         Verdict::Held => unreachable!("a fate is never to wait"),
                     }
@@ -90,7 +91,7 @@ impl Translator {
     }
 
     /// Does to a later piece what was done to the first.
-    fn follow(&self, lane: &mut WorkerContext, piece: &mut [u8], fate: Disposition) -> Verdict {
+    fn follow(&self, context: &mut WorkerContext, piece: &mut [u8], fate: Disposition) -> Verdict {
         match fate {
             Disposition::Dropped(reason) => Verdict::Drop(reason),
             Disposition::PassedToHost => Verdict::PassToHost,
@@ -110,11 +111,11 @@ impl Translator {
                     self.strip_recorded_addresses(&parsed, piece, to.source);
                 }
                 if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
-                    lane.counters.bypassed += 1;
+                    context.counters.bypassed += 1;
                 } else if inside {
-                    lane.counters.translated_inbound += 1;
+                    context.counters.translated_inbound += 1;
                 } else {
-                    lane.counters.translated_outbound += 1;
+                    context.counters.translated_outbound += 1;
                 }
                 Verdict::Translated
             }
@@ -122,10 +123,10 @@ impl Translator {
     }
 
     /// Forgets datagrams whose time is over, and counts the pieces that were lost with them.
-    pub(crate) fn expire_fragments(&self, lane: &mut WorkerContext, now: Tick) {
+    pub(crate) fn expire_fragments(&self, context: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
-        lane.counters.drops.count(DropReason::FragmentTimeout, lost.expired);
-        lane.counters.drops.count(DropReason::FragmentTableFull, lost.evicted);
-        lane.counters.drops.count(DropReason::FragmentOverlap, lost.refused);
+        context.counters.drops.count(DropReason::FragmentTimeout, lost.expired);
+        context.counters.drops.count(DropReason::FragmentTableFull, lost.evicted);
+        context.counters.drops.count(DropReason::FragmentOverlap, lost.refused);
     }
 }

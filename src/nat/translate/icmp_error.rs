@@ -6,10 +6,11 @@
 
 use std::net::Ipv4Addr;
 
+use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translate::slow_path::is_martian;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpError, Parsed, Tuple};
 use crate::time::Tick;
@@ -25,9 +26,9 @@ struct Report {
 impl Translator {
     /// Translates an ICMP error.
     #[cold]
-    pub fn translate_error(
+    pub(crate) fn translate_error(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
@@ -41,7 +42,7 @@ impl Translator {
             return Verdict::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.bypass_error(lane, &mut packet, error).unwrap_or_else(|| {
+            return self.bypass_error(context, &mut packet, error).unwrap_or_else(|| {
                 self.untranslated_verdict(parsed.destination(), DropReason::IcmpErrorNoSession)
             });
         };
@@ -54,7 +55,7 @@ impl Translator {
         let receiver = report.sent.source.address;
         parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
         self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
-        lane.counters.icmp_errors_translated += 1;
+        context.counters.icmp_errors_translated += 1;
         Verdict::Translated
     }
 

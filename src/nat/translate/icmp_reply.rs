@@ -1,7 +1,8 @@
 //! ICMP errors that the translator itself sends.
 
+use crate::nat::context::WorkerContext;
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{Translator, WorkerContext};
+use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpErrorKind, icmp_error};
 use crate::time::Tick;
@@ -12,7 +13,7 @@ impl Translator {
     #[cold]
     pub(crate) fn reply_with_error(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         answer: IcmpErrorKind,
         reason: DropReason,
@@ -24,8 +25,8 @@ impl Translator {
             Some(address) if to_inside => address,
             Some(_) | None => packet.parsed.destination(),
         };
-        if !self.icmp_errors.admit(sender, &mut lane.random, now) {
-            lane.counters.icmp_errors_rate_limited += 1;
+        if !self.icmp_errors.admit(sender, &mut context.random, now) {
+            context.counters.icmp_errors_rate_limited += 1;
             return Verdict::Drop(reason);
         }
         if !to_inside && packet.parsed.has_options() {
@@ -41,7 +42,7 @@ impl Translator {
     /// What an inside host is told whose packet opens no session, if it is to be told anything (RFC 5508 REQ-8).
     pub(crate) fn reject(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         reason: DropReason,
         now: Tick,
@@ -58,7 +59,13 @@ impl Translator {
         );
         match self.policy.reject_with {
             Some(code) if is_rejected && self.is_inside(packet.parsed.source()) => self
-                .reply_with_error(lane, packet, IcmpErrorKind::Unreachable { code }, reason, now),
+                .reply_with_error(
+                    context,
+                    packet,
+                    IcmpErrorKind::Unreachable { code },
+                    reason,
+                    now,
+                ),
             Some(_) | None => Verdict::Drop(reason),
         }
     }

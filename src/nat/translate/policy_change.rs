@@ -1,9 +1,10 @@
-//! New rules for a box whose sessions live on.
+//! A new policy for a translator whose sessions continue.
 //!
 //! ```text
-//!   with_rules   the same table, mappings, accounts and fragments under other forwards and outbound rules
-//!   (the engine puts it to work; from now on nothing new begins by the old rules)
-//!   settle       sessions that the new rules do not allow end; ports change hands between mappings and forwards
+//!   with_policy   the same table, mappings, host limits and fragments under a new policy
+//!   (the engine swaps the translators; from now on no session begins by the old policy)
+//!   enforce       slice by slice: sessions that the policy does not allow end;
+//!                 at last ports move between mappings and forwards
 //! ```
 
 use std::collections::HashSet;
@@ -12,19 +13,30 @@ use std::sync::Arc;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::rules::Policy;
 use crate::nat::table::session::{EndpointKind, SessionKind};
-use crate::nat::table::{SessionId, SessionInfo};
+use crate::nat::table::{EndReason, Filter, SessionInfo, TableCursor};
 use crate::nat::translator::{Translator, dynamic_addresses, externals};
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
-/// What [`Translator::enforce`] has left to do after [`Translator::with_policy`].
+/// Remaining work of [`Translator::enforce`] after [`Translator::with_policy`].
 #[derive(Debug)]
 #[must_use = "sessions that the new policy does not allow go on until it is enforced"]
 pub struct Transition {
-    /// Endpoints that a forward has now and none had before.
+    /// Endpoints that a forward has now and none had before; those that are claimed are removed.
     published: Vec<(Protocol, Endpoint)>,
     /// Endpoints that a forward had before and none has now.
     withdrawn: Vec<(Protocol, Endpoint)>,
+    /// Start of the next slice; None: the work is complete.
+    next: Option<TableCursor>,
+    /// Passes over the table that are left for mappings that win a race for a port.
+    passes: usize,
+}
+
+impl Transition {
+    /// Whether no work remains.
+    pub fn is_complete(&self) -> bool {
+        self.next.is_none()
+    }
 }
 
 impl Translator {
@@ -46,6 +58,8 @@ impl Translator {
         let transition = Transition {
             published: has.difference(&had).copied().collect(),
             withdrawn: had.difference(&has).copied().collect(),
+            next: Some(TableCursor::default()),
+            passes: CLAIM_PASSES,
         };
         let translator = Self {
             table: Arc::clone(&self.table),
@@ -68,50 +82,38 @@ impl Translator {
         (translator, transition)
     }
 
-    /// Ends the sessions that the policy does not allow, and moves ports between dynamic mappings and forwards.
+    /// Does a slice of a transition: ends the sessions that the policy does not allow, and notifies the
+    /// inside hosts of those that lost their external address. The last slice moves ports between
+    /// dynamic mappings and forwards. Returns the number of ended sessions.
     ///
-    /// Call it when no worker uses the translator before any more. A forward wins over a mapping that has its port.
-    /// Returns the number of ended sessions.
-    pub fn enforce(&self, transition: Transition, now: Tick) -> usize {
-        let mut ended = self.end_disallowed(now);
-        for (protocol, endpoint) in transition.published {
-            // A mapping may have got the port between the purge and now, since it was not kept yet.
-            for _ in 0..RESERVE_TRIES {
-                if self.mappings.claim_for_forward(protocol, endpoint) {
-                    break;
-                }
-                ended += self.end_disallowed(now);
-            }
-        }
-        for (protocol, endpoint) in transition.withdrawn {
-            self.mappings.return_from_forward(protocol, endpoint);
-        }
-        ended
-    }
-
-    /// Ends every session that the rules do not allow.
-    fn end_disallowed(&self, now: Tick) -> usize {
-        let mut doomed: Vec<SessionId> = Vec::new();
-        let mut ended = 0;
-        let mut place = Some((0, 0));
-        while let Some(from) = place {
-            place = self.table.list(from, SLICE, |session| {
-                if !self.permits(&session) {
-                    doomed.push(session.id);
-                }
-            });
-            for id in doomed.drain(..) {
-                if let Some(session) = self.table.end(id) {
-                    self.release(&session, now);
-                    ended += 1;
+    /// Call it until the transition [is complete](Transition::is_complete), and only when no worker uses
+    /// the translator before any more. A forward wins over a mapping that has its port.
+    pub fn enforce(&self, transition: &mut Transition, now: Tick) -> usize {
+        let Some(from) = transition.next else { return 0 };
+        let removed = (Filter::address_removed(), EndReason::AddressRemoved);
+        let disallowed = (Filter::disallowed(), EndReason::PolicyChanged);
+        let slice = self.end_first_match(&[removed, disallowed], from, now);
+        transition.next = slice.next;
+        if transition.is_complete() {
+            let has_port = |(protocol, endpoint): &(Protocol, Endpoint)| {
+                !self.mappings.claim_for_forward(*protocol, *endpoint)
+            };
+            transition.published.retain(has_port);
+            // A mapping may have got a port between its slice and now, since the port was not claimed.
+            if !transition.published.is_empty() && transition.passes > 1 {
+                transition.passes -= 1;
+                transition.next = Some(TableCursor::default());
+            } else {
+                for (protocol, endpoint) in transition.withdrawn.drain(..) {
+                    self.mappings.return_from_forward(protocol, endpoint);
                 }
             }
         }
-        ended
+        slice.ended
     }
 
     /// Whether a session could begin, as it is, by the rules.
-    fn permits(&self, session: &SessionInfo) -> bool {
+    pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;
         }
@@ -163,7 +165,6 @@ fn published_ports(policy: &Policy) -> HashSet<(Protocol, Endpoint)> {
     published
 }
 
-/// Each fails only when a mapping wins the port in a moment's race. If all do, the forward still wins every packet.
-const RESERVE_TRIES: usize = 16;
-/// Records looked at under one lock.
-const SLICE: u32 = 1024;
+/// Passes over the table. Each one fails only when a mapping wins a port in a short race. If all fail,
+/// the forward still wins every packet.
+const CLAIM_PASSES: usize = 16;

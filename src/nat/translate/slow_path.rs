@@ -8,16 +8,17 @@
 
 use std::net::Ipv4Addr;
 
+use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
-use crate::nat::table::{InsertError, Lookup, Match};
+use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::binding::{Binding, has_ports};
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translator::{External, Translator, WorkerContext};
+use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{Endpoint, Payload, Protocol, Tuple};
 use crate::time::{Span, Tick};
@@ -35,7 +36,7 @@ impl Translator {
     #[cold]
     pub(crate) fn open_session(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut packet: Packet<'_>,
         key: Key,
         segment: Option<&Segment>,
@@ -47,7 +48,7 @@ impl Translator {
         if is_martian(source) && !is_own || is_martian(destination) || source == destination {
             return Verdict::Drop(DropReason::Martian);
         }
-        if let Some(verdict) = self.bypass(lane, &mut packet, tuple) {
+        if let Some(verdict) = self.bypass(context, &mut packet, tuple) {
             return verdict;
         }
         let Packet { parsed, wire_length, .. } = packet;
@@ -58,9 +59,9 @@ impl Translator {
             now,
         };
         let outcome = match (self.is_inside(source) || is_own, self.external(destination)) {
-            (true, None) => self.open_outbound(lane, miss),
-            (true, Some(external)) => self.open_hairpin(lane, miss, external),
-            (false, Some(external)) => match self.open_inbound(lane, miss, external) {
+            (true, None) => self.open_outbound(context, miss),
+            (true, Some(external)) => self.open_hairpin(context, miss, external),
+            (false, Some(external)) => match self.open_inbound(context, miss, external) {
                 Err(reason @ (DropReason::NoMapping | DropReason::Filtered)) => {
                     let verdict = self.untranslated_verdict(destination, reason);
                     if verdict == Verdict::Drop(reason) {
@@ -72,12 +73,12 @@ impl Translator {
             },
             (false, None) => Err(DropReason::SourceNotAllowed),
         };
-        outcome.unwrap_or_else(|reason| self.reject(lane, &mut packet, reason, now))
+        outcome.unwrap_or_else(|reason| self.reject(context, &mut packet, reason, now))
     }
 
     fn open_outbound(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         miss: Unmatched<'_>,
     ) -> Result<Verdict, DropReason> {
         let tuple = miss.tuple;
@@ -96,23 +97,23 @@ impl Translator {
                 Err(DropReason::TcpWithoutSession | DropReason::IcmpUnsolicitedReply),
                 Some((_, endpoint)),
             ) => {
-                return self.adopt_midstream_from_server(lane, miss, uplink, endpoint);
+                return self.adopt_midstream_from_server(context, miss, uplink, endpoint);
             }
             (Err(reason), _) => return Err(reason),
         };
-        let lease = match (self.bind(lane, tuple, uplink, miss.now), published) {
+        let lease = match (self.bind(context, tuple, uplink, miss.now), published) {
             (Ok(lease), _) => lease,
             // A published server's answers look like this when the table is full: no account may stop them.
             (Err(_), Some((_, external))) => {
-                return self.forward_reply_stateless(lane, miss, external, uplink);
+                return self.forward_reply_stateless(context, miss, external, uplink);
             }
             (Err(reason), None) => return Err(reason),
         };
         let origin = SessionKind { initiator: lease.from, responder: EndpointKind::Outside };
         let external = lease.external;
-        match self.open_bound(lane, miss, lease, tuple.destination, origin, uplink, state) {
+        match self.open_bound(context, miss, lease, tuple.destination, origin, uplink, state) {
             Err((DropReason::TableFull, miss)) if published.is_some() => {
-                self.forward_reply_stateless(lane, miss, external, uplink)
+                self.forward_reply_stateless(context, miss, external, uplink)
             }
             outcome => outcome.map_err(|(reason, _)| reason),
         }
@@ -120,7 +121,7 @@ impl Translator {
 
     fn open_hairpin(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         miss: Unmatched<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
@@ -138,7 +139,7 @@ impl Translator {
             return Err(DropReason::HairpinDisabled);
         }
         let state = miss.opening_state()?;
-        let mut lease = self.bind(lane, tuple, external.uplink, miss.now)?;
+        let mut lease = self.bind(context, tuple, external.uplink, miss.now)?;
         let target = match published {
             Some(target) => Ok(target),
             None => self
@@ -167,7 +168,7 @@ impl Translator {
         };
         let to = if lease.target.is_some() { EndpointKind::Mapping } else { EndpointKind::Forward };
         let origin = SessionKind { initiator: lease.from, responder: to };
-        self.open_bound(lane, miss, lease, target, origin, external.uplink, state)
+        self.open_bound(context, miss, lease, target, origin, external.uplink, state)
             .map_err(|(reason, _)| reason)
     }
 
@@ -176,7 +177,7 @@ impl Translator {
     #[expect(clippy::too_many_arguments, reason = "what a session from inside is made of")]
     fn open_bound<'a>(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut miss: Unmatched<'a>,
         lease: Binding,
         target: Endpoint,
@@ -188,12 +189,17 @@ impl Translator {
             Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
-            return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+            return Ok(self.forward_match(
+                context,
+                &mut miss.packet,
+                &initial_match(&new),
+                miss.now,
+            ));
         };
         self.release_binding(miss.tuple, &lease, miss.now);
         match error {
-            InsertError::AlreadyExists => Ok(self.retry(lane, miss)),
+            InsertError::AlreadyExists => Ok(self.retry(context, miss)),
             InsertError::ReplyConflict => Err((DropReason::AddressConflict, miss)),
             InsertError::Full => Err((DropReason::TableFull, miss)),
         }
@@ -201,7 +207,7 @@ impl Translator {
 
     fn open_inbound(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut miss: Unmatched<'_>,
         external: External,
     ) -> Result<Verdict, DropReason> {
@@ -210,7 +216,7 @@ impl Translator {
             return Err(DropReason::Martian);
         }
         if let Some(server) = self.forwards.target(tuple.protocol, tuple.destination) {
-            return self.open_inbound_forward(lane, miss, server, external.uplink);
+            return self.open_inbound_forward(context, miss, server, external.uplink);
         }
         let state = miss.opening_state().map_err(|reason| {
             if self.mappings.exists(tuple.protocol, tuple.destination) {
@@ -231,12 +237,17 @@ impl Translator {
             state,
             idle: miss.now.since(adopted.refreshed),
         };
-        let Err(error) = self.insert(lane, &new, miss.segment, miss.now) else {
-            return Ok(self.forward_match(lane, &mut miss.packet, &initial_match(&new), miss.now));
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+            return Ok(self.forward_match(
+                context,
+                &mut miss.packet,
+                &initial_match(&new),
+                miss.now,
+            ));
         };
         self.release_borrowed(tuple, tuple.source, adopted.mapping, miss.now);
         match error {
-            InsertError::AlreadyExists => Ok(self.retry(lane, miss)),
+            InsertError::AlreadyExists => Ok(self.retry(context, miss)),
             InsertError::ReplyConflict => Err(DropReason::AddressConflict),
             InsertError::Full => Err(DropReason::TableFull),
         }
@@ -247,7 +258,7 @@ impl Translator {
     /// server itself began by a guess yields: now the line is known.
     fn open_inbound_forward(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut miss: Unmatched<'_>,
         server: Endpoint,
         uplink: u8,
@@ -258,7 +269,7 @@ impl Translator {
             (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => state,
             // RST and FIN of a connection that the box no longer knows: the server does.
             (Err(reason @ DropReason::TcpWithoutSession), None) => {
-                return self.forward_request_stateless(lane, miss, stateless, uplink, reason);
+                return self.forward_request_stateless(context, miss, stateless, uplink, reason);
             }
             (Err(reason), _) => return Err(reason),
         };
@@ -267,19 +278,19 @@ impl Translator {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
             let (original, reply, origin) = (Key::of(tuple), Key::of(reply), SessionKind::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-            match self.insert(lane, &new, miss.segment, miss.now) {
+            match self.insert(context, &new, miss.first(), miss.now) {
                 Ok(()) => {
                     return Ok(self.forward_match(
-                        lane,
+                        context,
                         &mut miss.packet,
                         &initial_match(&new),
                         miss.now,
                     ));
                 }
-                Err(InsertError::AlreadyExists) => return Ok(self.retry(lane, miss)),
+                Err(InsertError::AlreadyExists) => return Ok(self.retry(context, miss)),
                 Err(InsertError::Full) => {
                     return self.forward_request_stateless(
-                        lane,
+                        context,
                         miss,
                         stateless,
                         uplink,
@@ -288,7 +299,7 @@ impl Translator {
                 }
                 Err(InsertError::ReplyConflict) if self.replace_tentative(reply, miss.now) => {}
                 Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
-                    client.port = lane.random_unprivileged_port()
+                    client.port = context.random_unprivileged_port()
                 }
                 Err(InsertError::ReplyConflict) => return Err(DropReason::AddressConflict),
             }
@@ -298,7 +309,7 @@ impl Translator {
 
     /// Ends the session that a server began with this tuple, if where it belongs was a guess.
     fn replace_tentative(&self, begun: Key, now: Tick) -> bool {
-        let ended = self.table.end_tentative(begun);
+        let ended = self.table.end_tentative(begun, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 
@@ -307,7 +318,7 @@ impl Translator {
     /// may go out from the wrong place.
     fn adopt_midstream_from_server(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut miss: Unmatched<'_>,
         uplink: u8,
         published: Endpoint,
@@ -317,20 +328,21 @@ impl Translator {
         }
         let to = Tuple { source: published, ..miss.tuple };
         let Some(state) = miss.midstream_state() else {
-            return Ok(self.send_stateless(lane, miss, to, false, uplink));
+            return Ok(self.send_stateless(context, miss, to, false, uplink));
         };
         // As the client's own packet would have made it, so that both directions agree on who opened it.
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let origin = SessionKind::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        Ok(match self.insert(lane, &new, None, miss.now) {
+        let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
+        Ok(match self.insert(context, &new, first, miss.now) {
             Ok(()) => {
                 let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
-                self.forward_match(lane, &mut miss.packet, &hit, miss.now)
+                self.forward_match(context, &mut miss.packet, &hit, miss.now)
             }
-            Err(InsertError::AlreadyExists) => self.retry(lane, miss),
+            Err(InsertError::AlreadyExists) => self.retry(context, miss),
             Err(InsertError::Full | InsertError::ReplyConflict) => {
-                self.send_stateless(lane, miss, to, false, uplink)
+                self.send_stateless(context, miss, to, false, uplink)
             }
         })
     }
@@ -339,7 +351,7 @@ impl Translator {
     /// of a session which came in elsewhere: it would be answered there.
     fn forward_request_stateless(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         miss: Unmatched<'_>,
         to: Tuple,
         uplink: u8,
@@ -347,7 +359,7 @@ impl Translator {
     ) -> Result<Verdict, DropReason> {
         match self.table.lookup(Key::of(to.reversed()), miss.now) {
             Some(_) => Err(reason),
-            None => Ok(self.send_stateless(lane, miss, to, true, uplink)),
+            None => Ok(self.send_stateless(context, miss, to, true, uplink)),
         }
     }
 
@@ -355,7 +367,7 @@ impl Translator {
     /// elsewhere.
     fn forward_reply_stateless(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         miss: Unmatched<'_>,
         published: Endpoint,
         uplink: u8,
@@ -364,30 +376,32 @@ impl Translator {
             return Err(DropReason::UplinkUnknown);
         }
         let to = Tuple { source: published, ..miss.tuple };
-        Ok(self.send_stateless(lane, miss, to, false, uplink))
+        Ok(self.send_stateless(context, miss, to, false, uplink))
     }
 
     /// Translates a packet of a static forward without a session.
     fn send_stateless(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         mut miss: Unmatched<'_>,
         to: Tuple,
         inside: bool,
         uplink: u8,
     ) -> Verdict {
-        let verdict = self.rewrite_and_count(lane, &mut miss.packet, to, inside, uplink, miss.now);
+        let verdict =
+            self.rewrite_and_count(context, &mut miss.packet, to, inside, uplink, miss.now);
         if verdict == Verdict::Translated {
-            lane.counters.forwarded_stateless += 1;
+            context.counters.forwarded_stateless += 1;
         }
         verdict
     }
 
     /// Another worker was faster with the very same session: its record serves this packet too.
-    fn retry(&self, lane: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
+    fn retry(&self, context: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
-        match self.table.lookup_and_update(key, self.table.hash(key), miss.segment, miss.now) {
-            Lookup::Hit(hit) => self.forward_match(lane, &mut miss.packet, &hit, miss.now),
+        let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
+        match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
+            Lookup::Hit(hit) => self.forward_match(context, &mut miss.packet, &hit, miss.now),
             // Gone again already, which takes a whole lifetime; the sender will try again.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
         }
@@ -396,21 +410,21 @@ impl Translator {
     /// Adds a session; in a full table at the cost of one that the table gives up more easily.
     fn insert(
         &self,
-        lane: &mut WorkerContext,
+        context: &mut WorkerContext,
         new: &NewSession,
-        segment: Option<&Segment>,
+        first: FirstPacket<'_>,
         now: Tick,
     ) -> Result<(), InsertError> {
-        let mut result = self.table.insert(lane.worker, new, segment, now);
+        let mut result = self.table.insert(context.worker, new, Some(first), now);
         if result == Err(InsertError::Full)
-            && let Some(ended) = self.table.evict(lane.worker, now)
+            && let Some(ended) = self.table.evict(context.worker, now)
         {
-            lane.counters.sessions_evicted += 1;
+            context.counters.sessions_evicted += 1;
             self.release(&ended, now);
-            result = self.table.insert(lane.worker, new, segment, now);
+            result = self.table.insert(context.worker, new, Some(first), now);
         }
         if result.is_ok() {
-            lane.counters.sessions_created += 1;
+            context.counters.sessions_created += 1;
         }
         result.map(|_| ())
     }
@@ -433,6 +447,15 @@ impl Unmatched<'_> {
             Payload::IcmpError(_) | Payload::IcmpOther { .. } => {
                 unreachable!("these have no tuple and never come here")
             }
+        }
+    }
+
+    /// The packet as the opener of a session of which it is the original direction.
+    fn first(&self) -> FirstPacket<'_> {
+        FirstPacket {
+            segment: self.segment,
+            direction: Direction::Original,
+            bytes: self.packet.parsed.length() as u32,
         }
     }
 

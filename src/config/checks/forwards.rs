@@ -1,0 +1,381 @@
+//! `forwards`: the uplinks, addresses and ports that each item publishes, and that no two clash.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use crate::config::problem::Location;
+use crate::config::reader::cursor::Located;
+use crate::config::reader::nearest;
+use crate::config::schema::Unresolved;
+use crate::config::sections::{FileForward, FileInside, FileUplink, Forward, ForwardProtocol};
+use crate::config::types::network::{ForwardTarget, PortRange};
+
+use super::checker::Checker;
+
+/// Returns the forwards of the configuration. They are incomplete if a problem was reported.
+pub(super) fn check(
+    items: &[Located<FileForward>],
+    inside: &FileInside,
+    checker: &Checker<'_>,
+) -> Vec<Forward> {
+    let published: Vec<Published<'_>> = items
+        .iter()
+        .enumerate()
+        .flat_map(|(index, item)| publish(index, item, inside, checker))
+        .collect();
+    check_names(&published, checker);
+    check_published_once(&published, checker);
+    warn_of_shared_targets(&published, checker);
+    published.into_iter().map(|published| published.forward).collect()
+}
+
+/// A forward of the configuration, and the item of the file that it comes from.
+struct Published<'d> {
+    forward: Forward,
+    item: &'d Located<FileForward>,
+}
+
+/// Returns the forwards that one item of the list stands for: one for each uplink that the item names.
+fn publish<'d>(
+    index: usize,
+    item: &'d Located<FileForward>,
+    inside: &FileInside,
+    checker: &Checker<'_>,
+) -> Vec<Published<'d>> {
+    let endpoints = published_endpoints(item, checker);
+    let ports = ports_and_target(item, checker);
+    if let Some(to) = &item.to {
+        check_target_inside(to, inside, checker);
+    }
+    let name = match &item.name {
+        Unresolved::Given(name) => name.value.clone(),
+        Unresolved::Absent | Unresolved::Unreadable => format!("forward-{}", index + 1),
+    };
+    let (Some(protocol), Some((ports, to_port)), Some(to)) = (&item.protocol, ports, &item.to)
+    else {
+        return Vec::new();
+    };
+    let publish = |(uplink, address)| Published {
+        forward: Forward {
+            name: name.clone(),
+            uplink,
+            protocol: protocol.value,
+            address,
+            ports,
+            to_address: to.address,
+            to_port,
+        },
+        item,
+    };
+    endpoints.into_iter().map(publish).collect()
+}
+
+/// Returns the uplinks and addresses that the forward publishes on.
+fn published_endpoints(
+    item: &Located<FileForward>,
+    checker: &Checker<'_>,
+) -> Vec<(usize, Ipv4Addr)> {
+    let uplinks = checker.uplinks();
+    let concerned: Vec<usize> = match &item.uplink {
+        Unresolved::Absent => (0..uplinks.len()).collect(),
+        Unresolved::Unreadable => return Vec::new(),
+        Unresolved::Given(name) => match checker.uplink_index(name) {
+            Some(index) => vec![index],
+            None => return Vec::new(),
+        },
+    };
+    // If some uplink could not be read, the meaning of the forward there is unknown.
+    if uplinks.iter().any(|uplink| uplink.addresses().is_none()) {
+        return Vec::new();
+    }
+    match &item.address {
+        Unresolved::Unreadable => Vec::new(),
+        Unresolved::Given(address) => {
+            // An external address belongs to one uplink only, so it determines the uplink.
+            let is_owner = |index: &usize| addresses(&uplinks[*index]).contains(&address.value);
+            let owner = concerned.iter().copied().find(is_owner);
+            if owner.is_none() && !uplinks.is_empty() {
+                report_unknown_address(item, address, &concerned, checker);
+            }
+            owner.map(|index| (index, address.value)).into_iter().collect()
+        }
+        Unresolved::Absent => {
+            let only = |index: usize| Some((index, only_address(item, &uplinks[index], checker)?));
+            concerned.into_iter().filter_map(only).collect()
+        }
+    }
+}
+
+fn addresses(uplink: &FileUplink) -> Vec<Ipv4Addr> {
+    let items = uplink.addresses().unwrap_or_default();
+    items.iter().flat_map(|item| item.value.iter().copied()).collect()
+}
+
+fn report_unknown_address(
+    item: &FileForward,
+    address: &Located<Ipv4Addr>,
+    concerned: &[usize],
+    checker: &Checker<'_>,
+) {
+    let known: Vec<String> = concerned
+        .iter()
+        .flat_map(|index| addresses(&checker.uplinks()[*index]))
+        .filter(|address| !address.is_unspecified())
+        .map(|address| address.to_string())
+        .collect();
+    let wanted = match item.uplink.given() {
+        Some(name) => format!("an address of uplink `{}`", name.value),
+        None => "an address of an uplink".into(),
+    };
+    let advice = match known.as_slice() {
+        [] => "leave it out: the uplink has the address of its interface".to_owned(),
+        some => format!("choose one of {}", nearest::list(some.iter().map(String::as_str))),
+    };
+    checker.report(&address.place, address.value.to_string(), wanted, advice);
+}
+
+/// Returns the only address of an uplink. Reports that the forward must choose if there are several.
+fn only_address(
+    item: &Located<FileForward>,
+    uplink: &FileUplink,
+    checker: &Checker<'_>,
+) -> Option<Ipv4Addr> {
+    let addresses = addresses(uplink);
+    if let [only] = addresses.as_slice() {
+        return Some(*only);
+    }
+    let name = uplink.name().map_or("", |name| &name.value);
+    let wanted = format!("one of the {} addresses of uplink `{name}`", addresses.len());
+    let known: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
+    let known = nearest::list(known.iter().map(String::as_str));
+    let advice = format!("add `address:` with one of {known}");
+    checker.report(&item.place.field("address"), "no such key", wanted, advice);
+    None
+}
+
+/// Returns the published ports and the first port of the target.
+fn ports_and_target(
+    item: &Located<FileForward>,
+    checker: &Checker<'_>,
+) -> Option<(PortRange, u16)> {
+    let protocol = item.protocol.as_ref()?.value;
+    if !protocol.has_ports() {
+        check_no_ports(protocol, item, checker);
+        item.to.as_ref()?;
+        return Some((PortRange::ALL, 0));
+    }
+    let ports = match &item.port {
+        Unresolved::Given(ports) => ports.value,
+        Unresolved::Unreadable => return None,
+        Unresolved::Absent => {
+            let place = item.place.field("port");
+            let advice = "add `port: 80` or `port: 8000-8099` with your own";
+            checker.report(&place, "no such key", "the port to publish", advice);
+            return None;
+        }
+    };
+    target_port(ports, item.to.as_ref()?, checker).map(|to_port| (ports, to_port))
+}
+
+/// Reports ports of a protocol that has none.
+fn check_no_ports(protocol: ForwardProtocol, item: &FileForward, checker: &Checker<'_>) {
+    if let Unresolved::Given(port) = &item.port {
+        let wanted = format!("no `port`, because `protocol: {protocol}` publishes no single ports");
+        let advice = "take it out, or choose tcp, udp or tcp+udp";
+        checker.report(&port.place, port.value.to_string(), wanted, advice);
+    }
+    if let Some(to) = &item.to
+        && let Some(port) = to.ports
+    {
+        let wanted = format!("an address without port, because of `protocol: {protocol}`");
+        let advice = format!("write `to: {}`", to.address);
+        checker.report(&to.place, format!("port {port}"), wanted, advice);
+    }
+}
+
+fn target_port(
+    ports: PortRange,
+    to: &Located<ForwardTarget>,
+    checker: &Checker<'_>,
+) -> Option<u16> {
+    let Some(target) = to.ports else { return Some(ports.first) };
+    let length = ports.last - ports.first;
+    if target.first != target.last && target.last - target.first != length {
+        let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
+        let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
+        checker.report(
+            &to.place,
+            found,
+            wanted,
+            "write the first port only, the rest keep their offset",
+        );
+        return None;
+    }
+    if target.first.checked_add(length).is_none() {
+        let found = format!(
+            "port {} for the first of {} published ports",
+            target.first,
+            u32::from(length) + 1
+        );
+        let advice = format!("lower it to {} at most, or publish fewer", u16::MAX - length);
+        checker.report(&to.place, found, "a range that ends at 65535 or before", advice);
+        return None;
+    }
+    Some(target.first)
+}
+
+fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker: &Checker<'_>) {
+    let Some(prefixes) = inside.all_prefixes() else { return };
+    let address = to.address;
+    match prefixes.iter().find(|prefix| prefix.contains(&address)) {
+        None => {
+            let known: Vec<String> =
+                prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
+            let wanted =
+                format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
+            checker.report(
+                &to.place,
+                address.to_string(),
+                wanted,
+                "correct it, or add its prefix to `inside.prefixes`",
+            );
+        }
+        Some(prefix)
+            if prefix.prefix_len() < 31
+                && (address == prefix.network() || address == prefix.broadcast()) =>
+        {
+            let found = format!("{address}, the network or broadcast address of {}", prefix.value);
+            checker.report(&to.place, found, "a host's address", "write the server's address");
+        }
+        Some(_) => {}
+    }
+}
+
+fn check_names(published: &[Published<'_>], checker: &Checker<'_>) {
+    let mut known: HashMap<(&str, usize), &Published<'_>> = HashMap::new();
+    let mut reported: Option<&Location> = None;
+    for one in published {
+        match known.entry((&one.forward.name, one.forward.uplink)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(one);
+            }
+            // An item without `uplink` meets the same other item on every uplink; once is enough.
+            Entry::Occupied(_) if reported == Some(&one.item.place) => {}
+            Entry::Occupied(first) => {
+                let found = format!(
+                    "a second forward `{}` (the first is {})",
+                    one.forward.name,
+                    first.get().item.place.key
+                );
+                let place = match &one.item.name {
+                    Unresolved::Given(name) => name.place.clone(),
+                    Unresolved::Absent | Unresolved::Unreadable => one.item.place.field("name"),
+                };
+                let wanted = "one of each name on an uplink";
+                checker.report(&place, found, wanted, "give this one another `name`");
+                reported = Some(&one.item.place);
+            }
+        }
+    }
+}
+
+/// Protocols as a set; a forward publishes one or several.
+fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
+    const TCP: usize = 0;
+    const UDP: usize = 1;
+    const ICMP: usize = 2;
+    match protocol {
+        ForwardProtocol::Tcp => &[TCP],
+        ForwardProtocol::Udp => &[UDP],
+        ForwardProtocol::TcpUdp => &[TCP, UDP],
+        ForwardProtocol::Icmp => &[ICMP],
+        ForwardProtocol::Any => &[TCP, UDP, ICMP],
+    }
+}
+
+/// Reports each forward that publishes a protocol, address and port of an earlier one, together with the first such
+/// forward.
+///
+/// The search sweeps over the ports of each address and remembers the forwards whose ports have not ended yet.
+fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
+    let mut order: Vec<usize> = (0..published.len()).collect();
+    order.sort_by_key(|index| {
+        let forward = &published[*index].forward;
+        (forward.uplink, forward.address, forward.ports.first)
+    });
+    let mut open: Vec<usize> = Vec::new();
+    let mut first_clashes: BTreeMap<usize, usize> = BTreeMap::new();
+    for index in order {
+        let one = &published[index].forward;
+        open.retain(|other| {
+            let other = &published[*other].forward;
+            (other.uplink, other.address) == (one.uplink, one.address)
+                && other.ports.last >= one.ports.first
+        });
+        for other in open.iter().copied() {
+            if share_protocol(published[other].forward.protocol, one.protocol) {
+                // The later of the two in the file is the one to mend.
+                let (first, second) = (other.min(index), other.max(index));
+                first_clashes
+                    .entry(second)
+                    .and_modify(|known| *known = first.min(*known))
+                    .or_insert(first);
+            }
+        }
+        open.push(index);
+    }
+    for (second, first) in first_clashes {
+        let (first, second) = (&published[first], &published[second]);
+        let found = format!(
+            "{}, which `{}` publishes too ({})",
+            described(&second.forward),
+            first.forward.name,
+            first.item.place.key
+        );
+        checker.report(
+            &second.item.place,
+            found,
+            "each protocol, address and port published once",
+            "change or remove one of the two",
+        );
+    }
+}
+
+fn share_protocol(one: ForwardProtocol, other: ForwardProtocol) -> bool {
+    protocols(one).iter().any(|protocol| protocols(other).contains(protocol))
+}
+
+fn described(forward: &Forward) -> String {
+    match forward.protocol {
+        ForwardProtocol::Icmp | ForwardProtocol::Any => {
+            format!("{} on {}", forward.protocol, forward.address)
+        }
+        ForwardProtocol::Tcp | ForwardProtocol::Udp | ForwardProtocol::TcpUdp => {
+            format!("{} port {} on {}", forward.protocol, forward.ports, forward.address)
+        }
+    }
+}
+
+/// Warns where two forwards of one uplink lead to the same port of the server: without a session, a packet from
+/// there does not tell which of the two it belongs to.
+fn warn_of_shared_targets(published: &[Published<'_>], checker: &Checker<'_>) {
+    let mut order: Vec<&Published<'_>> = published.iter().collect();
+    order.sort_by_key(|one| (one.forward.uplink, one.forward.to_address, one.forward.to_port));
+    let last_target =
+        |forward: &Forward| forward.to_port + (forward.ports.last - forward.ports.first);
+    for pair in order.windows(2) {
+        let [one, other] = pair else { continue };
+        let (a, b) = (&one.forward, &other.forward);
+        if a.uplink == b.uplink
+            && a.to_address == b.to_address
+            && last_target(a) >= b.to_port
+            && share_protocol(a.protocol, b.protocol)
+        {
+            let found =
+                format!("a target that `{}` ({}) leads to as well", a.name, one.item.place.key);
+            let advice = "give the server a second address or port if it starts traffic from there";
+            checker.warn(&other.item.place, found, "a target of its own", advice);
+        }
+    }
+}

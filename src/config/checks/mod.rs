@@ -1,0 +1,158 @@
+//! Checks of keys that depend on one another: the file becomes the configuration, or the contradictions are named.
+//!
+//! A check reports nothing if one of its inputs could not be read: no problem merely echoes another.
+
+mod checker;
+mod dns;
+mod forwards;
+mod outbound;
+mod uplinks;
+
+use std::path::Path;
+
+use super::file::File;
+use super::model::Config;
+use super::problem::{Diagnostics, Location, quoted};
+use super::reader::cursor::Located;
+use super::reader::tree::Node;
+use super::schema::Unresolved;
+use super::sections::{
+    Admin, EndpointDependence, FileAdmin, FileInside, FileUplink, Inside, Nat, Tun,
+};
+use super::types::names::parse_box_name;
+
+use checker::Checker;
+
+/// Checks the file as a whole; None if the diagnostics hold the reason.
+pub(super) fn check(
+    file: File,
+    root: &Node,
+    file_name: &str,
+    diagnostics: &Diagnostics,
+) -> Option<Config> {
+    let all_uplinks = file.uplinks.as_ref().and_then(|uplinks| uplinks.value.all());
+    let checker = &Checker::new(root, diagnostics, all_uplinks.unwrap_or_default());
+    let name = box_name(&file.name, file_name, checker);
+    let unreadable = FileInside { interface: None, address: Unresolved::Absent, prefixes: None };
+    let inside = file.inside.as_ref().map_or(&unreadable, |inside| &inside.value);
+    check_inside(inside, checker);
+    check_interfaces(&file.tun, inside, checker);
+    check_nat(file.nat, checker);
+    let uplinks = uplinks::check(inside, checker);
+    let forwards = forwards::check(readable(&file.forwards), inside, checker);
+    let outbound = outbound::check(readable(&file.outbound), inside, checker);
+    let no_nat = outbound::check_no_nat(readable(&file.no_nat), checker);
+    let dns = match &file.dns {
+        Unresolved::Absent => Some(None),
+        Unresolved::Unreadable => None,
+        Unresolved::Given(dns) => dns::check(dns, &forwards, checker).map(Some),
+    };
+    all_uplinks?;
+    Some(Config {
+        admin: admin(file.admin, name.as_deref())?,
+        name: name?,
+        tun: file.tun,
+        inside: Inside {
+            interface: inside.interface.as_ref()?.value.clone(),
+            address: inside.address.given().map(|address| address.value),
+            prefixes: inside.prefixes.as_ref()?.values()?,
+        },
+        uplinks: uplinks?,
+        forwards,
+        outbound: outbound?,
+        no_nat: no_nat?,
+        nat: file.nat,
+        timeouts: file.timeouts,
+        limits: file.limits,
+        host: file.host,
+        state: file.state,
+        log: file.log,
+        dns: dns?,
+    })
+}
+
+/// Returns the items of an optional list that could be read.
+fn readable<T>(list: &Unresolved<super::types::Items<T>>) -> &[Located<T>] {
+    list.given().map_or(&[], |items| &items.value.readable)
+}
+
+/// Returns the name of the box. The file's own name serves if the file gives none.
+fn box_name(name: &Unresolved<String>, file_name: &str, checker: &Checker<'_>) -> Option<String> {
+    match name {
+        Unresolved::Unreadable => return None,
+        Unresolved::Given(name) => return Some(name.value.clone()),
+        Unresolved::Absent => {}
+    }
+    let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
+    let name = parse_box_name(&stem);
+    if let Err(error) = &name {
+        let found = format!("no such key, and the file's name {} cannot stand in", quoted(&stem));
+        checker.report(&checker.place_of("name"), found, &error.wanted, "add `name: NAME`");
+    }
+    name.ok()
+}
+
+/// Returns the admin interfaces; None if the default socket would be named after a box without a name.
+fn admin(admin: FileAdmin, name: Option<&str>) -> Option<Admin> {
+    let socket = match admin.socket {
+        Unresolved::Absent => Admin::default_socket(name?),
+        Unresolved::Unreadable => return None,
+        Unresolved::Given(socket) => socket.value,
+    };
+    Some(Admin { socket, http: admin.http.into_option()? })
+}
+
+fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
+    let prefixes = inside.prefixes.as_ref().and_then(|prefixes| prefixes.value.all());
+    for (index, prefix) in prefixes.unwrap_or_default().iter().enumerate() {
+        let other = prefixes.unwrap_or_default()[..index]
+            .iter()
+            .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
+        if let Some(other) = other {
+            let wanted = format!("a prefix apart from {} ({})", other.value, other.place.key);
+            let advice = "leave out the smaller of the two";
+            checker.report(&prefix.place, prefix.value.to_string(), wanted, advice);
+        }
+    }
+    let (Some(address), Some(_)) = (inside.address.given(), prefixes) else { return };
+    if inside.first_inside(&[address.value]).is_none() {
+        let wanted = "an address in one of `inside.prefixes`";
+        let advice =
+            "write the box's own address on the private network, or correct `inside.prefixes`";
+        checker.report(&address.place, address.value.to_string(), wanted, advice);
+    }
+}
+
+/// Reports an interface that two legs share, or that has the name of the TUN device.
+fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
+    let inside = inside.interface.as_ref();
+    let interface = |uplink: &'_ Located<FileUplink>| uplink.value.interface.clone();
+    let uplinks: Vec<Located<String>> = checker.uplinks().iter().filter_map(interface).collect();
+    for outside in &uplinks {
+        if inside.is_some_and(|inside| inside.value == outside.value) {
+            let found = format!("`{}`, which is the inside interface too", outside.value);
+            let advice = "give each leg its own, a VLAN interface will do";
+            checker.report(&outside.place, found, "another interface", advice);
+        }
+    }
+    if let Some(taken) = inside.into_iter().chain(&uplinks).find(|leg| leg.value == tun.name) {
+        let found = format!("`{}`, which is the interface of {}", tun.name, leg_of(&taken.place));
+        let advice = "choose another, such as `nb1`: natbox makes this device";
+        checker.report(&checker.place_of("tun.name"), found, "a name of its own", advice);
+    }
+}
+
+/// Returns `uplinks[0]` of `uplinks[0].interface`.
+fn leg_of(place: &Location) -> String {
+    let (leg, _) = place.key.rsplit_once('.').unwrap_or((&place.key, ""));
+    format!("`{leg}`")
+}
+
+/// Reports ports for several mappings where the remote endpoint does not tell the mappings apart.
+fn check_nat(nat: Nat, checker: &Checker<'_>) {
+    if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
+        let wanted = "false with endpoint-independent mapping";
+        let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";
+        checker.report(&checker.place_of("nat.port_overlapping"), "`true`", wanted, advice);
+    }
+}

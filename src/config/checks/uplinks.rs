@@ -1,0 +1,196 @@
+//! `uplinks`: names, addresses, gateways and targets of health checks.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::Ipv4Addr;
+
+use crate::config::problem::Location;
+use crate::config::reader::cursor::Located;
+use crate::config::schema::Unresolved;
+use crate::config::sections::{FileHealth, FileInside, FileUplink, Health, Uplink};
+use crate::config::types::Items;
+
+use super::checker::Checker;
+
+/// Checks the uplinks; None if one is not complete.
+pub(super) fn check(inside: &FileInside, checker: &Checker<'_>) -> Option<Vec<Uplink>> {
+    check_names(checker);
+    check_followed(checker);
+    check_addresses(inside, checker);
+    check_number_of_addresses(checker);
+    check_gateways(inside, checker);
+    check_targets(inside, checker);
+    let uplinks: Vec<_> = checker.uplinks().iter().map(|uplink| whole(uplink, checker)).collect();
+    uplinks.into_iter().collect()
+}
+
+fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
+    let health = match &uplink.health {
+        Unresolved::Absent => Some(None),
+        Unresolved::Unreadable => None,
+        Unresolved::Given(health) => whole_health(health, checker).map(Some),
+    };
+    Some(Uplink {
+        name: uplink.name()?.value.clone(),
+        interface: uplink.interface.as_ref()?.value.clone(),
+        addresses: uplink.addresses()?.iter().flat_map(|item| item.value.clone()).collect(),
+        follows_interface: uplink.follows_interface(),
+        gateway: uplink.gateway.clone().into_option()?,
+        weight: uplink.weight,
+        health: health?,
+        on_failure: uplink.on_failure,
+        failback: uplink.failback,
+    })
+}
+
+fn whole_health(file: &Located<FileHealth>, checker: &Checker<'_>) -> Option<Health> {
+    fn targets<T: Clone>(targets: &Unresolved<Items<T>>) -> Option<Vec<T>> {
+        match targets {
+            Unresolved::Absent => Some(Vec::new()),
+            Unresolved::Unreadable => None,
+            Unresolved::Given(targets) => targets.value.values(),
+        }
+    }
+    let health = Health {
+        ping: targets(&file.ping)?,
+        tcp: targets(&file.tcp)?,
+        http: targets(&file.http)?,
+        quorum: file.quorum,
+        interval: file.interval,
+        fall: file.fall,
+        rise: file.rise,
+    };
+    match health.targets() as u32 {
+        0 => {
+            let wanted = "whom to ask: `ping`, `tcp` or `http`";
+            let advice = "add `ping: [203.0.113.254]` with an address that the line leads to";
+            checker.report(&file.place, "a mapping", wanted, advice);
+            None
+        }
+        number if number < health.quorum => {
+            let wanted = format!("a number of answers from 1 to {number}, as many as are asked");
+            let place = checker.place_of(&format!("{}.quorum", file.place.key));
+            checker.report(&place, format!("`{}`", health.quorum), wanted, "lower it, or ask more");
+            None
+        }
+        _ => Some(health),
+    }
+}
+
+/// Reports two uplinks with the one address of an interface.
+fn check_followed(checker: &Checker<'_>) {
+    let mut known: HashMap<&str, &Location> = HashMap::new();
+    for uplink in checker.uplinks().iter().filter(|uplink| uplink.follows_interface()) {
+        let Some(interface) = &uplink.interface else { continue };
+        if let Some(first) = known.insert(&interface.value, &uplink.place) {
+            let found =
+                format!("the address of {}, which {} has already", interface.value, first.key);
+            let wanted = "an interface of its own, or fixed addresses";
+            let place = uplink.place.field("addresses");
+            checker.report(&place, found, wanted, "correct one of the two");
+        }
+    }
+}
+
+fn check_names(checker: &Checker<'_>) {
+    let mut known: HashMap<&str, &Location> = HashMap::new();
+    for name in checker.uplinks().iter().filter_map(|uplink| uplink.name()) {
+        match known.entry(&name.value) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(&name.place);
+            }
+            Entry::Occupied(first) => {
+                let found =
+                    format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
+                let advice = "give this one a `name` of its own";
+                checker.report(&name.place, found, "one of each name", advice);
+            }
+        }
+    }
+}
+
+fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
+    let mut known: HashMap<Ipv4Addr, &Location> = HashMap::new();
+    let fixed = checker.uplinks().iter().filter(|uplink| !uplink.follows_interface());
+    for addresses in fixed.filter_map(|uplink| uplink.addresses()).flatten() {
+        // One problem for each item of the list is enough, even where the item stands for many addresses.
+        let mut twice = None;
+        for &address in &addresses.value {
+            match known.entry(address) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(&addresses.place);
+                }
+                Entry::Occupied(first) => {
+                    twice = twice.or(Some((address, first.get().key.clone())))
+                }
+            }
+        }
+        if let Some((address, first)) = twice {
+            let found = format!("{address}, which is in {first} too");
+            let advice = "take it out of one of the two";
+            checker.report(&addresses.place, found, "each external address once", advice);
+        }
+        if let Some((address, prefix)) = inside.first_inside(&addresses.value) {
+            let found = format!("{address}, which lies in the inside prefix {prefix}");
+            let advice = "write the line's own address here, or correct `inside.prefixes`";
+            checker.report(&addresses.place, found, "an external address", advice);
+        }
+    }
+}
+
+fn check_number_of_addresses(checker: &Checker<'_>) {
+    for uplink in checker.uplinks() {
+        let number: usize =
+            uplink.addresses().iter().flat_map(|all| all.iter()).map(|some| some.value.len()).sum();
+        if number > Uplink::MAX_ADDRESSES {
+            let wanted = format!("at most {}", Uplink::MAX_ADDRESSES);
+            let place = uplink.place.field("addresses");
+            checker.report(&place, format!("{number} addresses"), wanted, "publish fewer");
+        }
+    }
+}
+
+fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
+    let number = checker.uplinks().len();
+    for uplink in checker.uplinks() {
+        let gateway = match &uplink.gateway {
+            Unresolved::Absent if number > 1 && !uplink.follows_interface() => {
+                let wanted = format!("the next hop, because there are {number} uplinks");
+                let place = uplink.place.field("gateway");
+                checker.report(&place, "no such key", wanted, "add `gateway: ADDRESS`");
+                continue;
+            }
+            Unresolved::Absent | Unresolved::Unreadable => continue,
+            Unresolved::Given(gateway) => gateway,
+        };
+        let wanted = "the provider's router";
+        let mut own = checker.external_addresses();
+        if let Some(own) = own.find(|addresses| addresses.contains(&gateway.value)) {
+            let found =
+                format!("{}, which is an address of this box ({})", gateway.value, own.place.key);
+            checker.report(&gateway.place, found, wanted, "ask the provider for its address");
+        }
+        if let Some((address, prefix)) = inside.first_inside(&[gateway.value]) {
+            let found = format!("{address}, which lies in the inside prefix {prefix}");
+            checker.report(&gateway.place, found, wanted, "write its address on the line's side");
+        }
+    }
+}
+
+/// Reports targets that this box or its private side answers for: they say nothing of an uplink.
+fn check_targets(inside: &FileInside, checker: &Checker<'_>) {
+    let wanted = "a target that the line leads to";
+    let advice = "ask the provider's router, or a host beyond it";
+    let health = checker.uplinks().iter().filter_map(|uplink| uplink.health.given());
+    for target in health.flat_map(|health| health.target_addresses()) {
+        let mut own = checker.external_addresses();
+        if let Some(own) = own.find(|addresses| addresses.contains(&target.value)) {
+            let found =
+                format!("{}, which is an address of this box ({})", target.value, own.place.key);
+            checker.report(&target.place, found, wanted, advice);
+        } else if let Some((address, prefix)) = inside.first_inside(&[target.value]) {
+            let found = format!("{address}, which lies in the inside prefix {prefix}");
+            checker.report(&target.place, found, wanted, advice);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Makes the JSON Schema, the reference file and the manual of the declaration of the keys.
+
+mod json_schema;
+#[cfg(test)]
+mod manual;
+mod reference;
+mod text;
+
+pub use json_schema::json_schema;
+pub use reference::reference;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! Descriptions of keys and types, made from their declarations.
+
+use crate::config::document::Document;
+
+/// A mapping of the file.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct SectionInfo {
+    /// The purpose of the mapping.
+    pub doc: String,
+    /// Its keys, in the order of the file.
+    pub keys: Vec<KeyInfo>,
+}
+
+/// A key of a mapping.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct KeyInfo {
+    /// The key.
+    pub name: &'static str,
+    /// Its meaning, in whole sentences.
+    pub doc: String,
+    /// The type of its value.
+    pub value: TypeInfo,
+    /// The effect of leaving the key out.
+    pub absence: Absence,
+    /// Whether a running box takes in a change of the value.
+    pub reloadable: bool,
+    /// A value for the reference file, if the default does not serve.
+    pub example: Option<&'static str>,
+}
+
+/// The effect of leaving a key out.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::config) enum Absence {
+    /// The file is refused.
+    Refused,
+    /// The value is this one.
+    Default(Document),
+    /// The effect depends on other keys or on the host: the words for it.
+    Described(&'static str),
+}
+
+/// The type of a value.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct TypeInfo {
+    /// The type in words, with its range: `duration from 1s to 24d`.
+    pub name: String,
+    /// The words with a meaning of their own that the type allows.
+    pub words: Vec<Word>,
+    /// How values are composed.
+    pub shape: TypeShape,
+}
+
+/// A word of the file and its meaning.
+#[derive(Clone, Debug)]
+pub(in crate::config) struct Word {
+    /// The word.
+    pub word: &'static str,
+    /// Its meaning.
+    pub meaning: &'static str,
+}
+
+/// How values of a type are composed.
+#[derive(Clone, Debug)]
+pub(in crate::config) enum TypeShape {
+    /// A single value, bounded by these keywords of JSON Schema.
+    Scalar(Document),
+    /// A list.
+    List {
+        /// The type of each item.
+        item: Box<TypeInfo>,
+        /// Fewest items.
+        least: usize,
+        /// Most items.
+        most: usize,
+    },
+    /// A mapping.
+    Mapping(SectionInfo),
+}
+
+impl TypeInfo {
+    /// Describes a type of single values.
+    pub fn scalar(name: impl Into<String>, constraint: Document) -> Self {
+        Self { name: name.into(), words: Vec::new(), shape: TypeShape::Scalar(constraint) }
+    }
+
+    /// The keys of the mapping that the value is, or that each item of the list is.
+    pub fn section(&self) -> Option<&SectionInfo> {
+        match &self.shape {
+            TypeShape::Scalar(_) => None,
+            TypeShape::List { item, .. } => item.section(),
+            TypeShape::Mapping(section) => Some(section),
+        }
+    }
+
+    /// Whether the value is a list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.shape, TypeShape::List { .. })
+    }
+}

@@ -1,0 +1,128 @@
+//! A mapping of the file, declared once.
+
+use std::marker::PhantomData;
+
+use crate::config::document::Document;
+use crate::config::problem::{Diagnostics, Location};
+use crate::config::reader::cursor::{Cursor, Fields};
+
+use super::info::{SectionInfo, TypeInfo, TypeShape};
+use super::key::{KeySpec, ValueType, ValueTypeExt, WithDefault};
+
+/// A mapping of the file; implemented by [`section!`].
+pub(in crate::config) trait Section: Sized {
+    /// Its keys, in the order of the file.
+    const KEYS: &'static [&'static str];
+
+    /// Reads the fields; problems are reported, and the fields say which values are missing.
+    fn read(fields: &Fields<'_>) -> Self;
+
+    /// Returns the mapping as the file writes it.
+    fn emit(&self) -> Document;
+
+    /// Describes the mapping.
+    fn describe() -> SectionInfo;
+}
+
+/// Declares a mapping of the file: a struct whose fields are the keys.
+///
+/// `doc`, then `name: type of the field = key`, where the key says the type of the value, its default and the rest
+/// ([`KeySpec`]). The doc comments are the sentences of the manual.
+macro_rules! section {
+    (
+        $(#[doc = $section_doc:literal])+
+        $(#[derive($($derived:ident),+)])?
+        $visibility:vis struct $section:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $field_visibility:vis $field:ident: $type:ty = $key:expr
+            ),+ $(,)?
+        }
+    ) => {
+        $(#[doc = $section_doc])+
+        $(#[derive($($derived),+)])?
+        $visibility struct $section {
+            $(
+                $(#[doc = $doc])+
+                $field_visibility $field: $type
+            ),+
+        }
+
+        impl $crate::config::schema::Section for $section {
+            const KEYS: &'static [&'static str] = &[$(stringify!($field)),+];
+
+            fn read(fields: &$crate::config::reader::cursor::Fields<'_>) -> Self {
+                Self { $($field: $key.read(fields, stringify!($field))),+ }
+            }
+
+            fn emit(&self) -> $crate::config::document::Document {
+                let entries = [$((stringify!($field), $key.emit(&self.$field))),+];
+                $crate::config::document::Document::mapping(
+                    entries.into_iter().filter_map(|(key, value)| Some((key, value?))),
+                )
+            }
+
+            fn describe() -> $crate::config::schema::SectionInfo {
+                use $crate::config::schema::doc_text;
+                $crate::config::schema::SectionInfo {
+                    doc: doc_text(&[$($section_doc),+]),
+                    keys: vec![
+                        $($key.describe(stringify!($field), doc_text(&[$($doc),+]))),+
+                    ],
+                }
+            }
+        }
+    };
+}
+
+pub(in crate::config) use section;
+
+/// Joins the lines of a doc comment.
+pub(in crate::config) fn doc_text(lines: &[&str]) -> String {
+    lines
+        .iter()
+        .map(|line| line.trim())
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Returns the section of a file that leaves it out.
+pub(in crate::config) fn absent<S: Section>() -> S {
+    S::read(&Fields::absent(Location::file(), &Diagnostics::new("")))
+}
+
+/// The type of a mapping.
+pub(in crate::config) struct Mapping<S>(PhantomData<S>);
+
+/// Returns the type of a mapping.
+pub(in crate::config) fn mapping<S: Section>() -> Mapping<S> {
+    Mapping(PhantomData)
+}
+
+impl<S: Section> Mapping<S> {
+    /// Makes a key with the default of each key below it, when the file leaves it out.
+    pub fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
+        self.default(absent())
+    }
+}
+
+impl<S: Section> ValueType for Mapping<S> {
+    type Value = S;
+
+    fn read(&self, cursor: &Cursor<'_>) -> Option<S> {
+        cursor.fields(S::KEYS).map(|fields| S::read(&fields))
+    }
+
+    fn emit(&self, value: &S) -> Document {
+        value.emit()
+    }
+
+    fn describe(&self) -> TypeInfo {
+        TypeInfo {
+            name: "mapping".to_owned(),
+            words: Vec::new(),
+            shape: TypeShape::Mapping(S::describe()),
+        }
+    }
+}

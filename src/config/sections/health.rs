@@ -1,0 +1,159 @@
+//! `uplinks[].health`: the health check of an uplink.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::config::document::Document;
+use crate::config::problem::{Location, ValueError};
+use crate::config::reader::cursor::Located;
+use crate::config::schema::{Unresolved, ValueTypeExt as _, section};
+use crate::config::types::{Format, Items, Scalar as _, duration, network, number, pattern, some};
+
+/// Health check of an uplink. In every interval natbox probes all targets over this uplink alone. The round is good
+/// when enough of them answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// Targets of ICMP echo requests.
+    pub ping: Vec<Ipv4Addr>,
+    /// Targets of TCP connections.
+    pub tcp: Vec<SocketAddrV4>,
+    /// Pages to request with HEAD. A status of 200 to 399 counts as an answer.
+    pub http: Vec<WebTarget>,
+    /// Answers that make a round good, at most the number of targets.
+    pub quorum: u32,
+    /// Time between rounds.
+    pub interval: Duration,
+    /// Intervals in a row without a good round after which the uplink is down.
+    pub fall: u32,
+    /// Good rounds in a row after which the uplink is healthy again.
+    pub rise: u32,
+}
+
+section! {
+    /// Health check of an uplink. In every interval natbox probes all targets over this uplink alone. It needs one
+    /// of `ping`, `tcp` and `http`. No target may be an address of this box or lie in the private network.
+    #[derive(Debug)]
+    pub(in crate::config) struct FileHealth {
+        /// Addresses to send ICMP echo requests to.
+        pub ping: Unresolved<Items<Ipv4Addr>> = targets(network::address(), "addresses")
+            .optional("none")
+            .example("[203.0.113.254]"),
+        /// Endpoints to open a TCP connection to.
+        pub tcp: Unresolved<Items<SocketAddrV4>> = targets(network::endpoint(), "addresses with ports")
+            .optional("none")
+            .example("[\"192.0.2.53:53\"]"),
+        /// Pages to request with HEAD. A status of 200 to 399 counts as an answer. The host looks up names. While it
+        /// cannot, natbox probes the addresses that it found last.
+        pub http: Unresolved<Items<WebTarget>> = targets(web_target(), "addresses of pages")
+            .optional("none")
+            .example("[\"https://example.org/\"]"),
+        /// Answers that make a round good. At most the number of targets.
+        pub quorum: u32 = number(1..=Health::MAX_TARGETS).default(1),
+        /// Time between rounds.
+        pub interval: Duration = duration(Duration::from_millis(100)..=Duration::from_secs(3600))
+            .default(Duration::from_secs(1)),
+        /// Intervals in a row without a good round after which the uplink is down.
+        pub fall: u32 = number(1..=1000).default(3),
+        /// Good rounds in a row after which the uplink is healthy again.
+        pub rise: u32 = number(1..=1000).default(3),
+    }
+}
+
+fn targets<T: crate::config::schema::ValueType>(
+    target: T,
+    what: &'static str,
+) -> impl crate::config::schema::ValueType<Value = Items<T::Value>> {
+    some(target, Health::MAX_TARGETS as usize, what)
+}
+
+/// A page with scheme `http` or `https`, and with a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebTarget(pub reqwest::Url);
+
+impl WebTarget {
+    /// Returns the address of the host, if the page names it by its address.
+    fn literal(&self) -> Option<Ipv4Addr> {
+        self.0.host_str()?.parse().ok()
+    }
+}
+
+impl Health {
+    /// Most targets of each kind.
+    pub const MAX_TARGETS: u32 = 16;
+
+    /// Returns the number of targets of a round.
+    pub fn targets(&self) -> usize {
+        self.ping.len() + self.tcp.len() + self.http.len()
+    }
+}
+
+impl FileHealth {
+    /// Returns the addresses among the targets, with their places.
+    pub fn target_addresses(&self) -> Vec<Located<Ipv4Addr>> {
+        let at = |place: &Location, value| Located { value, place: place.clone() };
+        let ping = readable(&self.ping).iter().map(|target| at(&target.place, target.value));
+        let tcp = readable(&self.tcp).iter().map(|target| at(&target.place, *target.value.ip()));
+        let http = readable(&self.http).iter();
+        let http = http.filter_map(|target| Some(at(&target.place, target.value.literal()?)));
+        ping.chain(tcp).chain(http).collect()
+    }
+}
+
+fn readable<T>(targets: &Unresolved<Items<T>>) -> &[Located<T>] {
+    targets.given().map_or(&[], |targets| &targets.value.readable)
+}
+
+impl From<&Health> for FileHealth {
+    fn from(health: &Health) -> Self {
+        fn some_of<T: Clone>(targets: &[T]) -> Unresolved<Items<T>> {
+            let targets = (!targets.is_empty()).then(|| Items::of(targets.iter().cloned()));
+            Unresolved::from_option(targets)
+        }
+        Self {
+            ping: some_of(&health.ping),
+            tcp: some_of(&health.tcp),
+            http: some_of(&health.http),
+            quorum: health.quorum,
+            interval: health.interval,
+            fall: health.fall,
+            rise: health.rise,
+        }
+    }
+}
+
+/// Returns the type of a page, by `http` or `https`.
+fn web_target() -> Format<WebTarget> {
+    Format {
+        parse: parse_web_target,
+        emit: |WebTarget(page)| Document::text(page),
+        name: "address of a page",
+        constraint: || pattern("^[hH][tT][tT][pP][sS]?:"),
+        free_text: false,
+    }
+}
+
+fn parse_web_target(text: &str) -> Result<WebTarget, ValueError> {
+    const WANTED: &str =
+        "the address of a page such as https://example.org/ or http://192.0.2.80/alive";
+    let error = |advice| ValueError::new(WANTED, advice);
+    let url: reqwest::Url = text.parse().map_err(|_| error("begin it with http:// or https://"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(error("begin it with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(error("leave out the user and the password"));
+    }
+    match url.host_str() {
+        Some(host) if host.starts_with('[') => {
+            Err(error("natbox's lines are IPv4: take a name or an IPv4 address"))
+        }
+        Some("localhost") => Err(error("name a host that the line leads to")),
+        // The URL parser writes every form of an address as four plain numbers.
+        Some(host) if host.parse::<Ipv4Addr>().is_ok() => {
+            network::address().parse(host).map_err(|error| error.wanting(WANTED))?;
+            Ok(WebTarget(url))
+        }
+        Some(_) => Ok(WebTarget(url)),
+        None => Err(error("name the host")),
+    }
+}

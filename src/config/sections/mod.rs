@@ -1,0 +1,37 @@
+//! The mappings of the file. Each file declares the keys of one part, and the values that these amount to.
+//!
+//! A type named `File...` is a mapping as the file has it: values with their places, where keys depend on one another
+//! or on the rest of the file. The checks make the effective value of it. A mapping whose keys stand for themselves
+//! is its own effective value.
+
+mod dns;
+mod forwards;
+mod health;
+mod inside;
+mod limits;
+mod nat;
+mod outbound;
+mod service;
+mod timeouts;
+mod tun;
+mod uplinks;
+
+pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub use forwards::{Forward, ForwardProtocol};
+pub use health::{Health, WebTarget};
+pub use inside::Inside;
+pub use limits::Limits;
+pub use nat::{AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn};
+pub use outbound::{HashBy, NoNatRule, OutboundRule};
+pub use service::{Admin, Host, Log, LogFormat, LogLevel, State};
+pub use timeouts::Timeouts;
+pub use tun::{IoBackend, OffloadLimit, Tun, Workers};
+pub use uplinks::{Failback, OnFailure, Uplink};
+
+pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
+pub(super) use forwards::FileForward;
+pub(super) use health::FileHealth;
+pub(super) use inside::FileInside;
+pub(super) use outbound::{FileNoNatRule, FileOutboundRule};
+pub(super) use service::FileAdmin;
+pub(super) use uplinks::FileUplink;

@@ -1,0 +1,140 @@
+//! `nat`: the behaviour of the translator.
+
+use crate::config::problem::ValueError;
+use crate::config::schema::{ValueTypeExt as _, absent, section};
+use crate::config::types::network::PortRange;
+use crate::config::types::{
+    Format, Scalar as _, any_of, boolean, config_enum, integer, network, number, pattern, word,
+};
+
+section! {
+    /// Behaviour of the translator.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Nat {
+        /// Part of the remote endpoint that a mapping depends on (RFC 4787 section 4.1).
+        pub mapping: EndpointDependence = word().default(EndpointDependence::EndpointIndependent),
+        /// Part of the remote endpoint that a filter depends on (RFC 4787 section 5).
+        pub filtering: EndpointDependence = word().default(EndpointDependence::AddressAndPortDependent),
+        /// Whether inside hosts reach one another through external addresses (RFC 4787 section 6).
+        pub hairpin: bool = boolean().default(true).reloadable(),
+        /// Dynamic external ports.
+        pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
+        /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the two interfaces,
+        /// less 40. `off` leaves the option alone.
+        pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
+        /// Treatment of a new session of a host whose external address has no port left (RFC 4787 section 4.1,
+        /// RFC 7857 section 4).
+        pub address_pooling: AddressPooling = word().default(AddressPooling::Paired),
+        /// Whether an even UDP port gets an even external port, and an odd one an odd one (RFC 4787 REQ-4).
+        pub port_parity: bool = boolean().default(true),
+        /// Whether mappings towards different destinations may share an external port (RFC 7857 section 3). Needs a
+        /// `mapping` other than `endpoint-independent`.
+        pub port_overlapping: bool = boolean().default(false),
+        /// Whether packets from outside keep a dynamic UDP mapping alive (RFC 4787 REQ-6).
+        pub inbound_refresh: bool = boolean().default(true),
+        /// The ICMP error that an inside host gets when no mapping can be made (RFC 5508 REQ-8, RFC 6888 REQ-11).
+        pub reject_with: RejectWith = word().default(RejectWith::AdminProhibited).reloadable(),
+        /// The reply to a TCP SYN from outside that no session and no forward expects (RFC 5382 REQ-4).
+        pub unsolicited_syn: UnsolicitedSyn = word().default(UnsolicitedSyn::Drop).reloadable(),
+    }
+}
+
+impl Default for Nat {
+    fn default() -> Self {
+        absent()
+    }
+}
+
+config_enum! {
+    /// Part of the remote endpoint that a mapping or filter depends on (RFC 4787).
+    pub enum EndpointDependence {
+        /// None.
+        EndpointIndependent = "endpoint-independent",
+        /// The address.
+        AddressDependent = "address-dependent",
+        /// The address and the port.
+        AddressAndPortDependent = "address-and-port-dependent",
+    }
+}
+
+config_enum! {
+    /// Treatment of a new session of a host whose external address has no port left.
+    pub enum AddressPooling {
+        /// natbox rejects the session.
+        Paired = "paired",
+        /// The session uses another address of the uplink.
+        PairedSoft = "paired-soft",
+    }
+}
+
+config_enum! {
+    /// The ICMP error that an inside host gets when no mapping can be made.
+    pub enum RejectWith {
+        /// ICMP type 3, code 13.
+        AdminProhibited = "admin-prohibited",
+        /// ICMP type 3, code 1.
+        HostUnreachable = "host-unreachable",
+        /// No error.
+        None = "none",
+    }
+}
+
+config_enum! {
+    /// The reply to a TCP SYN from outside that no session and no forward expects.
+    pub enum UnsolicitedSyn {
+        /// No reply.
+        Drop = "drop",
+        /// ICMP port unreachable after 6 s, unless an inside host opens the same connection meanwhile.
+        DelayedReject = "delayed-reject",
+    }
+}
+
+/// Upper bound of the MSS option of TCP SYN segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MssClamp {
+    /// The smaller MTU of the two interfaces, less 40.
+    Auto,
+    /// None.
+    Off,
+    /// A number of bytes, 88 to 65495.
+    To(u16),
+}
+
+fn mss_clamp() -> Format<MssClamp> {
+    Format {
+        parse: parse_mss_clamp,
+        emit: |clamp| match clamp {
+            MssClamp::Auto => "auto".into(),
+            MssClamp::Off => "off".into(),
+            MssClamp::To(bytes) => u32::from(*bytes).into(),
+        },
+        name: "`auto`, `off` or number of bytes from 88 to 65495",
+        constraint: || any_of([pattern("^(auto|off)$"), integer(&(88..=65495))]),
+        free_text: false,
+    }
+}
+
+fn parse_mss_clamp(text: &str) -> Result<MssClamp, ValueError> {
+    match text {
+        "auto" => Ok(MssClamp::Auto),
+        "off" => Ok(MssClamp::Off),
+        _ => match number(88..=65495).parse(text) {
+            Ok(number) => Ok(MssClamp::To(number as u16)),
+            Err(error) => Err(error.wanting("`auto`, `off` or a number of bytes from 88 to 65495")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "\\PC{0,24}|[0-9autof]{0,24}") {
+            let _ = parse_mss_clamp(&text);
+        }
+    }
+}

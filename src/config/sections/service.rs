@@ -1,0 +1,122 @@
+//! `host`, `admin`, `state` and `log`: the process and its host.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::config::schema::{Unresolved, ValueTypeExt as _, absent, section};
+use crate::config::types::{boolean, config_enum, names, network, word};
+
+section! {
+    /// The host that natbox runs on.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Host {
+        /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them on shutdown.
+        pub manage: bool = boolean().default(true),
+    }
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        absent()
+    }
+}
+
+/// Admin interfaces.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// Unix socket.
+    pub socket: PathBuf,
+    /// HTTP listener, if any.
+    pub http: Option<SocketAddr>,
+}
+
+section! {
+    /// Admin interfaces.
+    #[derive(Clone, Debug)]
+    pub(in crate::config) struct FileAdmin {
+        /// Unix socket that `natbox status` and other commands use.
+        pub socket: Unresolved<PathBuf> = names::socket_path()
+            .optional("`/run/natbox/NAME.sock`, with the name of the box")
+            .example("/run/natbox/reference.sock"),
+        /// HTTP listener. This version does not act on it yet.
+        pub http: Unresolved<SocketAddr> = network::listener()
+            .optional("no listener")
+            .example("127.0.0.1:9640"),
+    }
+}
+
+impl Admin {
+    /// Returns the socket of a box of this name if the file gives none.
+    pub fn default_socket(name: &str) -> PathBuf {
+        PathBuf::from(format!("/run/natbox/{name}.sock"))
+    }
+}
+
+impl From<&Admin> for FileAdmin {
+    fn from(admin: &Admin) -> Self {
+        Self {
+            socket: Unresolved::from_option(Some(admin.socket.clone())),
+            http: Unresolved::from_option(admin.http),
+        }
+    }
+}
+
+section! {
+    /// Session state.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct State {
+        /// Whether sessions outlive the process. This version does not act on `true` yet.
+        pub keep: bool = boolean().default(false),
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        absent()
+    }
+}
+
+section! {
+    /// Log output.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Log {
+        /// Least severe level to print.
+        pub level: LogLevel = word().default(LogLevel::Info),
+        /// Form of the lines.
+        pub format: LogFormat = word().default(LogFormat::Text),
+        /// Whether natbox logs the beginning and the end of each mapping, without destinations (RFC 6888 section 4).
+        pub mappings: bool = boolean().default(false),
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        absent()
+    }
+}
+
+config_enum! {
+    /// Log levels.
+    pub enum LogLevel {
+        /// Errors only.
+        Error = "error",
+        /// Conditions that a person should look at.
+        Warn = "warn",
+        /// Start, stop, and the state of the box.
+        Info = "info",
+        /// Details, with client addresses.
+        Debug = "debug",
+        /// Everything. Debug builds log single packets.
+        Trace = "trace",
+    }
+}
+
+config_enum! {
+    /// Log formats.
+    pub enum LogFormat {
+        /// Lines for people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}

@@ -1,0 +1,18 @@
+//! The types of values: how each is read from its text, printed, and described.
+
+mod constraint;
+pub(super) mod domain;
+mod lists;
+pub(super) mod names;
+pub(super) mod network;
+mod numbers;
+mod scalar;
+mod words;
+
+pub(super) use constraint::{any_of, integer, pattern};
+pub(super) use lists::{Items, list, some};
+pub(super) use numbers::{count, duration, number, whole_seconds};
+pub(super) use scalar::{Format, Scalar};
+pub(super) use words::{boolean, config_enum, config_words, word};
+
+pub use words::ConfigEnum;

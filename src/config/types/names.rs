@@ -1,0 +1,111 @@
+//! Names and paths.
+
+use std::path::PathBuf;
+
+use crate::config::document::Document;
+use crate::config::problem::ValueError;
+
+use super::constraint::pattern;
+use super::scalar::{Format, shown};
+
+/// Returns the type of a box's name, which becomes part of file names.
+pub(in crate::config) fn box_name() -> Format<String> {
+    Format::text("name of 1 to 63 letters, digits, `-`, `_`, `.`", parse_box_name, shown)
+        .bounded(|| pattern("^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"))
+}
+
+/// Reads a box's name.
+pub(in crate::config) fn parse_box_name(text: &str) -> Result<String, ValueError> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    if (1..=MAX_NAME).contains(&text.len())
+        && text.chars().all(plain)
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+    {
+        return Ok(text.into());
+    }
+    let wanted = format!(
+        "a name of 1 to {MAX_NAME} letters, digits, `-`, `_`, `.`, beginning with a letter or digit"
+    );
+    Err(ValueError::new(wanted, "choose another name"))
+}
+
+/// Returns the type of the name of an uplink or a forward, for listings.
+pub(in crate::config) fn label() -> Format<String> {
+    Format::text("name of 1 to 63 bytes", parse_label, shown).bounded(|| {
+        Document::mapping([
+            ("type", "string".into()),
+            ("minLength", 1.into()),
+            ("maxLength", 63.into()),
+        ])
+    })
+}
+
+fn parse_label(text: &str) -> Result<String, ValueError> {
+    // U+2028 and U+2029 break lines, though Unicode does not count them as control characters.
+    let breaks_listings =
+        |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    if (1..=MAX_NAME).contains(&text.len())
+        && !text.contains(breaks_listings)
+        && text.trim() == text
+    {
+        return Ok(text.into());
+    }
+    let wanted = format!("a name of 1 to {MAX_NAME} bytes in one line");
+    Err(ValueError::new(wanted, "shorten it, without blanks at its ends"))
+}
+
+/// Returns the type of an absolute path that fits a Unix socket's address.
+pub(in crate::config) fn socket_path() -> Format<PathBuf> {
+    Format::text("absolute path of at most 107 bytes", parse_socket_path, emit_path)
+        .bounded(|| pattern("^/.{0,105}[^/]$"))
+}
+
+fn parse_socket_path(text: &str) -> Result<PathBuf, ValueError> {
+    let wanted = || format!("an absolute path of at most {MAX_SOCKET_PATH} bytes");
+    if !is_absolute(text) {
+        return Err(ValueError::new(
+            wanted(),
+            "write it from the root, such as /run/natbox/natbox1.sock",
+        ));
+    }
+    if text.len() > MAX_SOCKET_PATH {
+        return Err(ValueError::new(wanted(), "choose a shorter directory or name"));
+    }
+    Ok(text.into())
+}
+
+/// Returns the type of the absolute path of a file.
+pub(in crate::config) fn absolute_path() -> Format<PathBuf> {
+    Format::text("absolute path of a file", parse_absolute_path, emit_path)
+        .bounded(|| pattern("^/.*[^/]$"))
+}
+
+fn parse_absolute_path(text: &str) -> Result<PathBuf, ValueError> {
+    if is_absolute(text) && text.len() < MAX_PATH {
+        return Ok(text.into());
+    }
+    Err(ValueError::new(
+        "the absolute path of a file",
+        "write it from the root, with a leading `/`",
+    ))
+}
+
+fn is_absolute(text: &str) -> bool {
+    text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control)
+}
+
+fn emit_path(path: &PathBuf) -> Document {
+    Document::text(path.display())
+}
+
+/// Bytes of a name.
+const MAX_NAME: usize = 63;
+
+/// Bytes of a Unix socket's path: `sun_path` less its final zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Bytes of a path with its final zero (`PATH_MAX`).
+const MAX_PATH: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! Names and paths.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn paths_are_absolute_and_name_a_file() {
+    assert!(parse_absolute_path("/a").is_ok() && parse_absolute_path("/usr/bin/x y").is_ok());
+    for text in ["", "/", "a", "a/b", "/a/", "/a\0", &"/a".repeat(2048)] {
+        assert!(parse_absolute_path(text).is_err(), "{text:?}");
+    }
+    assert!(parse_socket_path(&format!("/{}", "a".repeat(106))).is_ok());
+    assert!(parse_socket_path(&format!("/{}", "a".repeat(107))).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_a_reader_panic(text in "\\PC{0,24}|[0-9a-z:./%-]{0,24}") {
+        let _ = (parse_box_name(&text), parse_label(&text), parse_socket_path(&text));
+        let _ = parse_absolute_path(&text);
+    }
+}

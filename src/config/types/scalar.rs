@@ -1,0 +1,114 @@
+//! Types whose values are single scalars.
+
+use std::fmt::Display;
+
+use crate::config::document::Document;
+use crate::config::problem::ValueError;
+use crate::config::reader::cursor::Cursor;
+use crate::config::schema::{TypeInfo, ValueType};
+
+/// A type whose values are read from the text of a scalar.
+pub(in crate::config) trait Scalar {
+    /// The value in the program.
+    type Value;
+
+    /// Reads the value.
+    fn parse(&self, text: &str) -> Result<Self::Value, ValueError>;
+
+    /// Returns the value as the file writes it.
+    fn emit(&self, value: &Self::Value) -> Document;
+
+    /// Describes the type.
+    fn describe(&self) -> TypeInfo;
+
+    /// Whether any text will do, so that YAML's numbers and truth values need quotes.
+    fn is_free_text(&self) -> bool {
+        false
+    }
+}
+
+impl<S: Scalar> ValueType for S {
+    type Value = S::Value;
+
+    fn read(&self, cursor: &Cursor<'_>) -> Option<S::Value> {
+        match self.is_free_text() {
+            true => cursor.text(|text| self.parse(text)),
+            false => cursor.value(|text| self.parse(text)),
+        }
+    }
+
+    fn emit(&self, value: &S::Value) -> Document {
+        Scalar::emit(self, value)
+    }
+
+    fn describe(&self) -> TypeInfo {
+        Scalar::describe(self)
+    }
+}
+
+/// A type without parameters.
+pub(in crate::config) struct Format<T> {
+    /// Reads a value.
+    pub parse: fn(&str) -> Result<T, ValueError>,
+    /// Returns a value as the file writes it.
+    pub emit: fn(&T) -> Document,
+    /// The type in words.
+    pub name: &'static str,
+    /// Keywords of JSON Schema.
+    pub constraint: fn() -> Document,
+    /// See [`Scalar::is_free_text`].
+    pub free_text: bool,
+}
+
+impl<T: Display> Format<T> {
+    /// Makes the type of values that match a regular expression and print as they are shown.
+    pub fn new(
+        name: &'static str,
+        parse: fn(&str) -> Result<T, ValueError>,
+        constraint: fn() -> Document,
+    ) -> Self {
+        Self { parse, emit: shown, name, constraint, free_text: false }
+    }
+}
+
+impl<T> Format<T> {
+    /// Makes the type of texts.
+    pub fn text(
+        name: &'static str,
+        parse: fn(&str) -> Result<T, ValueError>,
+        emit: fn(&T) -> Document,
+    ) -> Self {
+        let constraint = || Document::mapping([("type", "string".into()), ("minLength", 1.into())]);
+        Self { parse, emit, name, constraint, free_text: true }
+    }
+
+    /// Bounds the values by other keywords of JSON Schema.
+    pub fn bounded(self, constraint: fn() -> Document) -> Self {
+        Self { constraint, ..self }
+    }
+}
+
+impl<T> Scalar for Format<T> {
+    type Value = T;
+
+    fn parse(&self, text: &str) -> Result<T, ValueError> {
+        (self.parse)(text)
+    }
+
+    fn emit(&self, value: &T) -> Document {
+        (self.emit)(value)
+    }
+
+    fn describe(&self) -> TypeInfo {
+        TypeInfo::scalar(self.name, (self.constraint)())
+    }
+
+    fn is_free_text(&self) -> bool {
+        self.free_text
+    }
+}
+
+/// Returns the text that a value is shown as.
+pub(in crate::config) fn shown<T: Display>(value: &T) -> Document {
+    Document::text(value)
+}

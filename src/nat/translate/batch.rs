@@ -1,0 +1,206 @@
+//! A batch of frames: parse all, hash all and fetch their buckets, fetch their records, translate each.
+
+use crate::nat::context::{FrameClass, WorkerContext};
+use crate::nat::table::key::Key;
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::Translator;
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{BATCH, ChecksumMode, Frame, Frames, Offload, Parsed, Payload, parse};
+use crate::time::{Span, Tick};
+
+impl Translator {
+    /// Translates the received frames, and submits or sends the packets that leave.
+    ///
+    /// A frame that is not submitted was dropped, or is a fragment that waits for its first fragment; the counters of
+    /// `context` say which. `now` never goes back for one context.
+    #[inline]
+    pub fn process(&self, context: &mut WorkerContext, frames: &mut impl Frames, now: Tick) {
+        let mut classes = std::mem::take(&mut context.classes);
+        let count = frames.received();
+        let mut first = 0;
+        while first < count {
+            let length = (count - first).min(BATCH);
+            self.process_from(context, &mut classes[..length], frames, first, now);
+            first += length;
+        }
+        context.classes = classes;
+        context.counters.batches += u64::from(count != 0);
+    }
+
+    /// Ends sessions whose time is over, in a slice of bounded work, and sends packets that are due.
+    ///
+    /// Returns the time for the next call. None: nothing is due before the next packet comes.
+    pub fn poll(
+        &self,
+        context: &mut WorkerContext,
+        frames: &mut impl Frames,
+        now: Tick,
+    ) -> Option<Tick> {
+        if !self.expire_into(context, frames, now) {
+            return Some(now);
+        }
+        (!self.is_idle()).then(|| now.after(POLL_INTERVAL))
+    }
+
+    /// Does what [`Self::poll`] does. Returns true when nothing more is due now.
+    #[inline]
+    pub(crate) fn expire_into(
+        &self,
+        context: &mut WorkerContext,
+        frames: &mut impl Frames,
+        now: Tick,
+    ) -> bool {
+        let done = self.expire(context, now);
+        send_outbox(context, frames);
+        done
+    }
+
+    /// Translates as many frames as there are `classes`, from `first` on.
+    #[inline]
+    fn process_from(
+        &self,
+        context: &mut WorkerContext,
+        classes: &mut [FrameClass],
+        frames: &mut impl Frames,
+        first: usize,
+        now: Tick,
+    ) {
+        for (index, class) in classes.iter_mut().enumerate() {
+            *class = self.classify(context, &frames.frame(first + index));
+        }
+        for class in &*classes {
+            if let FrameClass::Classified { hash, .. } = class {
+                self.table.prefetch_record(*hash);
+            }
+        }
+        for (index, class) in classes.iter().enumerate() {
+            self.translate_frame(context, class, frames, first + index, now);
+        }
+    }
+
+    #[inline]
+    fn classify(&self, context: &mut WorkerContext, frame: &Frame<'_>) -> FrameClass {
+        context.counters.packets_in += 1;
+        context.counters.bytes_in += frame.length as u64;
+        let bytes = &frame.buffer[..frame.length];
+        let parsed = match parse(bytes, checksum_mode(frame.offload, bytes)) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return FrameClass::Dropped(malformed.into()),
+        };
+        match parsed.tuple() {
+            Some(tuple) => {
+                let key = Key::of(tuple);
+                let hash = self.table.hash(key);
+                self.table.prefetch_index(hash);
+                FrameClass::Classified { parsed, key, hash }
+            }
+            None => match parsed.payload() {
+                Payload::IcmpError(error) => FrameClass::Error { parsed, error },
+                Payload::Fragment { .. } => FrameClass::Fragment { parsed },
+                Payload::IcmpOther { .. }
+                | Payload::Tcp(_)
+                | Payload::Udp
+                | Payload::IcmpQuery(_)
+                | Payload::Other => {
+                    FrameClass::Untranslatable { parsed, reason: DropReason::UnsupportedIcmp }
+                }
+            },
+        }
+    }
+
+    #[inline]
+    fn translate_frame(
+        &self,
+        context: &mut WorkerContext,
+        class: &FrameClass,
+        frames: &mut impl Frames,
+        index: usize,
+        now: Tick,
+    ) {
+        let (parsed, verdict, offload) = match class {
+            FrameClass::Dropped(reason) => return context.counters.drops.count(*reason, 1),
+            FrameClass::Classified { parsed, key, hash } => {
+                let frame = frames.frame(index);
+                let wire_length = wire_length(parsed, frame.offload);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length };
+                (parsed, self.translate(context, packet, *key, *hash, now), frame.offload)
+            }
+            FrameClass::Error { parsed, error } => {
+                let frame = frames.frame(index);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
+                (parsed, self.translate_error(context, packet, *error, now), frame.offload)
+            }
+            FrameClass::Fragment { parsed } => {
+                let frame = frames.frame(index);
+                let packet = Packet { parsed, buffer: frame.buffer, wire_length: parsed.length() };
+                (parsed, self.translate_fragment(context, packet, now), frame.offload)
+            }
+            FrameClass::Untranslatable { parsed, reason } => (
+                parsed,
+                self.untranslated_verdict(parsed.destination(), *reason),
+                frames.frame(index).offload,
+            ),
+        };
+        let counters = &mut context.counters;
+        match verdict {
+            Verdict::Translated => {
+                counters.bytes_out += parsed.length() as u64;
+                frames.submit(index, parsed.length(), offload);
+            }
+            Verdict::PassToHost => {
+                counters.passed_to_host += 1;
+                counters.bytes_out += parsed.length() as u64;
+                frames.submit(index, parsed.length(), offload);
+            }
+            Verdict::Answer(length, reason) => {
+                counters.drops.count(reason, 1);
+                counters.icmp_errors_sent += 1;
+                counters.bytes_out += length as u64;
+                frames.submit(index, length, Offload::default());
+            }
+            Verdict::Held => {}
+            Verdict::Drop(reason) => counters.drops.count(reason, 1),
+        }
+        send_outbox(context, frames);
+    }
+}
+
+/// Sends the packets that other packets or their time have released.
+#[inline]
+fn send_outbox(context: &mut WorkerContext, frames: &mut impl Frames) {
+    for packet in context.outbox.drain(..) {
+        context.counters.bytes_out += packet.len() as u64;
+        frames.send(&packet, Offload::default());
+    }
+}
+
+/// Whether the transport checksum of this very packet is yet to be completed. An offset that points deeper, into a
+/// packet inside this one, does not count: that packet is not rewritten.
+#[inline]
+fn checksum_mode(offload: Offload, bytes: &[u8]) -> ChecksumMode {
+    let header_length = bytes.first().map_or(0, |byte| u16::from(byte & 0x0f) * 4);
+    match offload.checksum {
+        Some(partial) if partial.start == header_length => ChecksumMode::Partial,
+        Some(_) | None => ChecksumMode::Complete,
+    }
+}
+
+/// Length of the packet on the wire, in bytes: for a super-packet that of one full segment.
+#[inline]
+fn wire_length(parsed: &Parsed, offload: Offload) -> usize {
+    let Some(segmentation) = offload.segmentation else { return parsed.length() };
+    let headers = match parsed.payload() {
+        Payload::Tcp(tcp) => parsed.length() - usize::from(tcp.payload_length),
+        Payload::Udp => parsed.header_length() + UDP_HEADER,
+        Payload::IcmpQuery(_)
+        | Payload::IcmpError(_)
+        | Payload::IcmpOther { .. }
+        | Payload::Fragment { .. }
+        | Payload::Other => return parsed.length(),
+    };
+    parsed.length().min(headers + usize::from(segmentation.size))
+}
+
+const UDP_HEADER: usize = 8;
+/// Time between two calls of [`Translator::poll`] while sessions may expire.
+const POLL_INTERVAL: Span = Span(250);

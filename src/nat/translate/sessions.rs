@@ -1,0 +1,183 @@
+//! Sessions by request: pages of them, one of them ended, and all that match a filter ended.
+//!
+//! No call walks the whole table. A call handles one slice and returns where the next call continues,
+//! so a control thread can do other work between slices.
+
+use crate::nat::table::events::SessionEvents;
+use crate::nat::table::filter::{Filter, PolicyCondition};
+use crate::nat::table::listing::{Page, TableCursor};
+use crate::nat::table::session::{EndReason, EndpointKind, SessionId, SessionInfo};
+use crate::nat::translator::Translator;
+use crate::time::Tick;
+
+/// Outcome of one slice of [`Translator::end_matching`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndedSlice {
+    /// Number of sessions that ended.
+    pub ended: usize,
+    /// Start of the next slice; None: the walk is complete.
+    pub next: Option<TableCursor>,
+}
+
+/// The identifier names no session: the session has ended, or there never was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no such session")]
+pub struct NoSuchSession;
+
+impl Translator {
+    /// Returns the next sessions that match a filter. A page of a large table may be empty and still
+    /// have a next page.
+    ///
+    /// Pages may or may not contain sessions that begin or end meanwhile; no session is in two pages.
+    pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
+        let mut items = Vec::new();
+        let mut next = Some(from);
+        for _ in 0..MAX_SLICES {
+            let Some(cursor) = next.filter(|_| items.len() < PAGE) else { break };
+            next = self.table.list(cursor, SLICE, |session| {
+                if self.matches(filter, &session) {
+                    items.push(session);
+                }
+            });
+        }
+        Page { items, next }
+    }
+
+    /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the reader;
+    /// further ones are lost and counted. Translators that share the sessions share the subscription.
+    pub fn subscribe(&self, capacity: usize) -> SessionEvents {
+        self.table.subscribe(capacity)
+    }
+
+    /// Ends a session. For some reasons the translator notifies the inside host: TCP gets a reset, UDP
+    /// gets an ICMP error.
+    ///
+    /// # Errors
+    /// The identifier is stale.
+    pub fn end(&self, id: SessionId, reason: EndReason, now: Tick) -> Result<(), NoSuchSession> {
+        let session = self.table.session(id).ok_or(NoSuchSession)?;
+        if self.end_one(&session, reason, now) { Ok(()) } else { Err(NoSuchSession) }
+    }
+
+    /// Ends the sessions that match a filter among the next slice of the table.
+    ///
+    /// Call it again with the cursor returned, a moment later while [`Self::notifications`] is large.
+    pub fn end_matching(
+        &self,
+        filter: &Filter,
+        reason: EndReason,
+        from: TableCursor,
+        now: Tick,
+    ) -> EndedSlice {
+        self.end_first_match(&[(filter.clone(), reason)], from, now)
+    }
+
+    /// Ends the sessions that match any filter among the next slice of the table, for the reason of the
+    /// first one that they match.
+    pub(crate) fn end_first_match(
+        &self,
+        filters: &[(Filter, EndReason)],
+        from: TableCursor,
+        now: Tick,
+    ) -> EndedSlice {
+        let mut doomed = Vec::new();
+        let next = self.table.list(from, SLICE, |session| {
+            let reason = filters.iter().find(|(filter, _)| self.matches(filter, &session));
+            doomed.extend(reason.map(|(_, reason)| (session, *reason)));
+        });
+        let ends = |(session, reason): &&(_, _)| self.end_one(session, *reason, now);
+        EndedSlice { ended: doomed.iter().filter(ends).count(), next }
+    }
+
+    /// Ends a session and releases its resources; false if the session has ended in the meantime.
+    fn end_one(&self, session: &SessionInfo, reason: EndReason, now: Tick) -> bool {
+        let Some(ended) = self.table.end(session.id, reason, now) else { return false };
+        self.release(&ended, now);
+        if reason.notifies_inside() {
+            self.notifications.extend(self.notifications_for(session));
+        }
+        true
+    }
+
+    /// Whether a session meets every condition of a filter.
+    fn matches(&self, filter: &Filter, session: &SessionInfo) -> bool {
+        filter.matches_values(session)
+            && filter.forward.as_ref().is_none_or(|name| self.uses_forward(session, name))
+            && self.meets(filter.condition, session)
+    }
+
+    fn uses_forward(&self, session: &SessionInfo, name: &str) -> bool {
+        let kinds = [session.origin.initiator, session.origin.responder];
+        kinds.into_iter().zip(session.external_endpoints()).any(|(kind, external)| {
+            let forward =
+                external.and_then(|end| self.forwards.forward_at(session.original.protocol, end));
+            kind == EndpointKind::Forward && forward.is_some_and(|forward| forward.name == name)
+        })
+    }
+
+    fn meets(&self, condition: PolicyCondition, session: &SessionInfo) -> bool {
+        match condition {
+            PolicyCondition::None => true,
+            PolicyCondition::HasAlternative => self.is_movable(session) && self.can_leave(session),
+            PolicyCondition::Prefers(uplink) => {
+                self.is_movable(session) && self.prefers(session, uplink)
+            }
+            PolicyCondition::AddressRemoved => self.address_removed(session),
+            PolicyCondition::Disallowed => !self.permits(session),
+        }
+    }
+
+    /// Whether the uplink of a session may change: hairpin needs no uplink, and a probe address must
+    /// stay on its own.
+    fn is_movable(&self, session: &SessionInfo) -> bool {
+        let is_probe = session
+            .inside_endpoints()
+            .into_iter()
+            .flatten()
+            .any(|end| self.uplink_of_probe_address(end.address).is_some());
+        !session.is_hairpin() && !is_probe
+    }
+
+    /// Whether a session could begin again over another uplink.
+    fn can_leave(&self, session: &SessionInfo) -> bool {
+        match session.origin.initiator {
+            EndpointKind::Mapping | EndpointKind::Address => {
+                let (inside, remote) = (session.original.source, session.original.destination);
+                self.outbound_rule(inside.address, remote.address)
+                    .is_some_and(|rule| self.has_alternative(rule, session.uplink))
+            }
+            EndpointKind::Outside | EndpointKind::Forward => {
+                self.has_other_open_uplink(session.uplink)
+            }
+        }
+    }
+
+    /// Whether a session from inside over another uplink would use `uplink` if it began now. A
+    /// published server does not choose: its replies use the uplink of the request.
+    fn prefers(&self, session: &SessionInfo, uplink: u8) -> bool {
+        let (inside, remote) = (session.original.source, session.original.destination);
+        let initiator = session.origin.initiator;
+        session.uplink != uplink
+            && matches!(initiator, EndpointKind::Mapping | EndpointKind::Address)
+            && self.outbound_rule(inside.address, remote.address).is_some_and(|rule| {
+                self.preferred_uplink(rule, inside, session.uplink) == Some(uplink)
+            })
+    }
+
+    /// Whether an external address of a session is no longer configured.
+    pub(crate) fn address_removed(&self, session: &SessionInfo) -> bool {
+        let external = session.external_endpoints();
+        external.into_iter().flatten().any(|end| self.external(end.address).is_none())
+    }
+}
+
+/// Sessions of a page, give or take a slice.
+const PAGE: usize = 512;
+/// Records examined under one lock.
+const SLICE: u32 = 1024;
+/// Slices of a page. A page of a large and empty table ends without any session, so that the caller
+/// can do other work.
+const MAX_SLICES: usize = 256;
+
+#[cfg(test)]
+mod tests;
