@@ -69,7 +69,7 @@ fn uplink_recovers_while_another_is_down() -> Result<()> {
     let (first, second) = (site.uplink(0), site.uplink(1));
     set(first, "down")?;
     set(second, "down")?;
-    wait_for("both lines to fail", || {
+    wait_for("both uplinks to fail", || {
         Ok((!is_healthy(&natbox, 0)? && !is_healthy(&natbox, 1)?).then_some(()))
     })?;
     set(second, "up")?;
@@ -95,7 +95,7 @@ fn traffic_of_an_uplink_without_routes_uses_no_other_uplink() -> Result<()> {
         way_out(second)?
     );
     set(second, "down")?;
-    wait_for("the line to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
+    wait_for("the uplink to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
     let way = way_out(second)?;
     ensure!(!way.contains(" dev "), "{way}");
     Ok(())
@@ -178,14 +178,14 @@ fn interface_address_is_followed_while_another_uplink_is_down_and_after_a_reload
         ip(second, &format!("address flush dev {}", second.interface))?;
         ip(second, &format!("address add {address}/24 dev {}", second.interface))?;
         let usable = address == next;
-        wait_for(&format!("the line with {address}"), || {
+        wait_for(&format!("the uplink with {address}"), || {
             Ok((is_healthy(&natbox, 1)? == usable).then_some(()))
         })?;
     }
     wait_for("the page at the new address", || Ok(fetch(&site, next, 8000).ok()))?;
     ensure!(fetch(&site, next, WEB).is_err(), "the port was withdrawn");
     set(first, "up")?;
-    wait_for("the page of the other line", || Ok(fetch(&site, first.published, 8000).ok()))?;
+    wait_for("the page of the other uplink", || Ok(fetch(&site, first.published, 8000).ok()))?;
     ensure!(fetch(&site, first.published, WEB).is_err(), "the port was withdrawn");
     Ok(())
 }

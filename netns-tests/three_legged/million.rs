@@ -74,7 +74,7 @@ fn none_of_a_million_replies_uses_the_wrong_uplink() -> Result<()> {
         ensure!(counts.wrong == 0, "{counts:?}");
         replies += counts.replies;
     }
-    ensure!(replies == answers, "{replies} answers on the lines, {answers} at the clients");
+    ensure!(replies == answers, "{replies} replies on the uplinks, {answers} at the clients");
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
                 ensure!(is_right && from == targets[usize::from(uplink)], "{answer:?} from {from}");
                 uplinks[usize::from(uplink)] = true;
             }
-            ensure!(uplinks == [true; 2], "two answers by one line");
+            ensure!(uplinks == [true; 2], "two replies over one uplink");
         }
     }
     Ok(ROUNDS * 2 * SOCKETS as u64)

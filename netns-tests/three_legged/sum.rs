@@ -49,13 +49,13 @@ fn bandwidths_of_two_three_and_four_uplinks_add_up() -> Result<()> {
             // effect.
             ensure!(
                 shares.iter().all(|share| *share < 1.1),
-                "{uplinks} lines, shares of their rates {shares:?}"
+                "{uplinks} uplinks, shares of their rates {shares:?}"
             );
             // Each uplink reaches its share, and so does the sum.
             add_up = shares.iter().all(|share| *share >= WANTED);
             attempts.push(shares);
         }
-        ensure!(add_up, "{uplinks} lines, shares of their rates {attempts:?}");
+        ensure!(add_up, "{uplinks} uplinks, shares of their rates {attempts:?}");
     }
     Ok(())
 }
