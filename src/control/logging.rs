@@ -59,7 +59,7 @@ pub fn start(log: Log) -> Logging {
 }
 
 /// Lines that were lost because nobody read them.
-pub(super) fn lost_lines() -> u64 {
+pub(super) fn dropped_lines() -> u64 {
     LOST.get().map_or(0, |lost| lost.dropped_lines() as u64)
 }
 

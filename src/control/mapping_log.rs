@@ -11,7 +11,7 @@ use crate::time::Tick;
 use super::logging::MAPPINGS;
 
 /// Events that may wait to be written; beyond that they are lost and counted.
-pub(super) const ROOM: usize = 16_384;
+pub(super) const CAPACITY: usize = 16_384;
 
 /// Writes events until the box ends, in a thread of its own.
 ///

@@ -110,10 +110,10 @@ impl Prober {
     ///
     /// # Errors
     /// Why there is no answer, for the log.
-    pub(super) async fn ask(
+    pub(super) async fn probe(
         &self,
         target: &Target,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Duration, String> {
         let began = Instant::now();
         let asked = async {
@@ -123,10 +123,10 @@ impl Prober {
                 Target::Http(page) => self.head(page).await,
             }
         };
-        match tokio::time::timeout(patience, asked).await {
+        match tokio::time::timeout(timeout, asked).await {
             Ok(Ok(())) => Ok(began.elapsed()),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(format!("no answer within {patience:?}")),
+            Err(_) => Err(format!("no answer within {timeout:?}")),
         }
     }
 
