@@ -42,7 +42,7 @@ pub(super) trait Subsystem: 'static {
     /// Adapts to changed uplinks.
     fn changed(&mut self, _states: &UplinkStates) {}
 
-    /// Ends the subsystem and takes back what it did.
+    /// Ends the subsystem and undoes what it did.
     async fn stop(self)
     where
         Self: Sized,
