@@ -78,12 +78,12 @@ impl Scene {
 }
 
 #[test]
-fn a_zone_elsewhere_follows_the_uplinks() -> Result<()> {
+fn updates_keep_a_zone_on_another_server_current() -> Result<()> {
     let scene = Scene::new()?;
     let secret = |name: &str| scene.directory().join(name).display().to_string();
-    let update = |key: &str, records: &str| {
+    let update = |key: &str, replaced: &str| {
         format!(
-            "update: {{ server: 192.0.2.14, key: k{key}, algorithm: hmac-sha{key}, secret_file: \"{}\", records: {records} }}",
+            "update: {{ server: 192.0.2.14, key: k{key}, algorithm: hmac-sha{key}, secret_file: \"{}\", replace: {replaced} }}",
             secret(key)
         )
     };
@@ -162,7 +162,7 @@ fn named_takes(scene: &Scene, command: &str) -> Result<()> {
 }
 
 #[test]
-fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
+fn hook_runs_for_every_change_and_ends_with_the_box() -> Result<()> {
     let scene = Scene::new()?;
     let hook = scene.directory().join("hook");
     let log = scene.directory().join("hook.log");
@@ -208,7 +208,7 @@ fn a_hook_hears_of_every_change_and_ends_with_the_box() -> Result<()> {
 }
 
 #[test]
-fn a_helper_that_is_killed_is_missed_at_once() -> Result<()> {
+fn killed_hook_helper_is_reported_at_once() -> Result<()> {
     let scene = Scene::new()?;
     let hook = scene.directory().join("hook");
     let helper = scene.directory().join("helper");
