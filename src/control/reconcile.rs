@@ -54,8 +54,8 @@ impl HostReconciler {
         Self { host, links, listening_ports, tun_is_down: false, parts }
     }
 
-    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if their external address is
-    /// gone.
+    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if
+    /// their external address is gone.
     async fn reconcile(&mut self) {
         let before = self.host.config().uplinks.clone();
         if let Err(error) = self.host.reconcile().await {
@@ -80,7 +80,8 @@ impl HostReconciler {
         }
     }
 
-    /// Handles a change of an interface of the configuration. Returns whether the host must be reconciled.
+    /// Handles a change of an interface of the configuration. Returns whether the host must be
+    /// reconciled.
     fn apply_link_event(&self, change: LinkChange) -> bool {
         let LinkChange { interface, event } = change;
         let config = self.host.config();
@@ -115,8 +116,8 @@ impl HostReconciler {
         }
     }
 
-    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel drops the routes of a
-    /// device that is set down.
+    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel
+    /// drops the routes of a device that is set down.
     fn apply_tun_event(&mut self, event: LinkEvent) -> bool {
         let tun = self.host.config().tun.name.clone();
         match event {
@@ -137,7 +138,8 @@ impl HostReconciler {
                 self.parts.events.emit(EventKind::TunUp { tun });
                 true
             }
-            // A worker reports a removed device, and natbox stops. Only the kernel uses the device's MTU.
+            // A worker reports a removed device, and natbox stops. Only the kernel uses the
+            // device's MTU.
             LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
         }
     }

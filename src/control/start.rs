@@ -6,8 +6,8 @@
 //!   stop    the same in reverse
 //! ```
 //!
-//! The order does the least harm: natbox tries everything that can be refused before it changes the host, and the kernel
-//! routes into the TUN only when workers read from it.
+//! The order does the least harm: natbox tries everything that can be refused before it changes the
+//! host, and the kernel routes into the TUN only when workers read from it.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -130,8 +130,8 @@ impl Start<'_> {
     }
 }
 
-/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of the TUN device and its
-/// interface index.
+/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of
+/// the TUN device and its interface index.
 fn start_workers(
     config: &Config,
     host: &PlannedHost,
