@@ -1,6 +1,7 @@
 //! Whole files: the shipped ones, bad ones with their exact messages, mutated ones, and the way there and back.
 
 mod dns;
+mod json_schema;
 mod properties;
 
 use std::fmt::Write as _;
