@@ -73,7 +73,8 @@ fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
 
 fn refresh(table: &Table, sessions: &[NewSession], now: Tick) {
     for new in sessions {
-        let tracked = table.lookup_and_update(new.original, table.hash(new.original), None, now);
+        let tracked =
+            table.lookup_and_update(new.original, table.hash(new.original), None, 64, now);
         assert!(matches!(tracked, Lookup::Hit(_)));
     }
 }
@@ -104,7 +105,7 @@ fn track(criterion: &mut Criterion) {
                     table.prefetch_record(hash);
                 }
                 for (hash, key) in hashes.iter().zip(batch) {
-                    let tracked = table.lookup_and_update(*key, *hash, None, START);
+                    let tracked = table.lookup_and_update(*key, *hash, None, 64, START);
                     assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });
@@ -112,7 +113,7 @@ fn track(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("single", size), |bencher| {
             bencher.iter(|| {
                 for key in black_box(batches.next().expect("it goes round")) {
-                    let tracked = table.lookup_and_update(*key, table.hash(*key), None, START);
+                    let tracked = table.lookup_and_update(*key, table.hash(*key), None, 64, START);
                     assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });

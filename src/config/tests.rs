@@ -221,7 +221,7 @@ fn with_forwards(forwards: &str) -> String {
     )
 }
 
-/// As many as the host has tables of routes for; the box would not start with more.
+/// The host has that number of routing tables for one box.
 #[test]
 fn a_box_has_at_most_31_uplinks() {
     let with = |number: u8| {

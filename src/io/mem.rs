@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::batch::{FrameBuffers, MAX_PACKET};
 use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Frame, Frames, Offload, PacketIo};
+use super::{Flushed, PacketIo};
+use crate::packet::{BATCH, Offload};
 
-/// A queue whose other end is the test: it delivers what was pushed, and keeps what was sent.
+/// A queue with the test at its other end: delivers the pushed packets and keeps the sent ones.
 ///
-/// It never waits, and believes no offload header that a device's queue would not believe.
+/// Never waits. Drops packets with invalid offload headers, as the queue of a device does.
 pub struct MemoryIo {
     arriving: VecDeque<(Vec<u8>, Offload)>,
     sent: Vec<(Vec<u8>, Offload)>,
@@ -20,17 +21,17 @@ pub struct MemoryIo {
 }
 
 impl MemoryIo {
-    /// An empty queue with batches of up to [`BATCH`].
+    /// Creates an empty queue with batches of up to [`BATCH`] frames.
     pub fn new() -> Self {
         Self::with_limit(BATCH)
     }
 
-    /// An empty queue with batches of up to `limit`, 1 to [`BATCH`].
+    /// Creates an empty queue with batches of up to `limit` frames, 1 to [`BATCH`].
     ///
     /// # Panics
     /// `limit` is out of range.
     pub fn with_limit(limit: usize) -> Self {
-        assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
+        check_limit(limit);
         Self {
             arriving: VecDeque::new(),
             sent: Vec::new(),
@@ -40,16 +41,16 @@ impl MemoryIo {
         }
     }
 
-    /// Queues a packet to be received.
+    /// Queues a packet for receiving.
     ///
     /// # Panics
-    /// It is longer than an IPv4 packet can be.
+    /// The packet is longer than an IPv4 packet can be.
     pub fn push(&mut self, packet: &[u8], offload: Offload) {
         assert!(packet.len() <= MAX_PACKET, "{} bytes are no IPv4 packet", packet.len());
         self.arriving.push_back((packet.to_vec(), offload));
     }
 
-    /// Takes what was flushed since the last call, in order.
+    /// Returns the packets that were flushed since the last call, in order.
     pub fn sent(&mut self) -> Vec<(Vec<u8>, Offload)> {
         std::mem::take(&mut self.sent)
     }
@@ -61,38 +62,17 @@ impl Default for MemoryIo {
     }
 }
 
-impl Frames for MemoryIo {
-    fn received(&self) -> usize {
-        self.batch.len()
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.batch.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.batch.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.batch.inject(packet, offload);
-    }
-}
-
 impl PacketIo for MemoryIo {
     fn receive(&mut self, _wait: Duration) -> io::Result<usize> {
         self.batch.recycle();
         while self.batch.len() < self.limit {
             let Some((packet, offload)) = self.arriving.pop_front() else { break };
-            match virtio::decode(&virtio::encode(&offload), packet.len()) {
-                Ok(offload) => {
-                    let slot = self.batch.len();
-                    self.batch.slot(slot)[HEADER_SIZE..HEADER_SIZE + packet.len()]
-                        .copy_from_slice(&packet);
-                    self.batch.accept(slot, packet.len(), offload);
-                }
-                Err(_) => self.bad_headers += 1,
-            }
+            let slot = self.batch.len();
+            let (header, rest) = self.batch.slot(slot).split_at_mut(HEADER_SIZE);
+            header.copy_from_slice(&virtio::encode(&offload));
+            rest[..packet.len()].copy_from_slice(&packet);
+            let accepted = self.batch.accept_read(slot, HEADER_SIZE + packet.len());
+            self.bad_headers += u64::from(!accepted);
         }
         Ok(self.batch.len())
     }
@@ -104,8 +84,16 @@ impl PacketIo for MemoryIo {
             self.sent.push((wire[HEADER_SIZE..].to_vec(), *offload));
             flushed.sent += 1;
         }
-        self.batch.forget_outgoing();
+        self.batch.clear_outgoing();
         Ok(flushed)
+    }
+
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        &mut self.batch
     }
 
     fn batch_limit(&self) -> usize {
@@ -117,10 +105,12 @@ impl PacketIo for MemoryIo {
     }
 }
 
-/// A queue that is never empty and costs next to nothing: a bench over it measures what happens in between.
+/// A queue that is never empty and costs next to nothing, so that a bench measures the work in
+/// between.
 ///
-/// Every batch is full. What is sent is encoded as for a device, and then only counted. After the first batch
-/// nothing is allocated (but for injected packets beyond the memory that is kept for them).
+/// Every batch is full. Sent packets are encoded as for a device, and then only counted. After the
+/// first batch nothing is allocated, except for extra packets beyond the memory that is kept for
+/// them.
 pub struct ReplayIo {
     next: Box<NextPacket>,
     batch: FrameBuffers,
@@ -128,16 +118,18 @@ pub struct ReplayIo {
     sent: u64,
 }
 
-/// Writes the next packet to the start of a buffer, and says its length and offload.
+/// Writes the next packet to the start of a buffer and returns its length and offload.
 type NextPacket = dyn FnMut(&mut [u8]) -> (usize, Offload) + Send;
 
 impl ReplayIo {
-    /// How much of each packet [`new`](Self::new) writes anew, in bytes: every header that is looked at.
+    /// Number of bytes of each packet that [`new`](Self::new) writes into every batch: all headers
+    /// that a worker reads.
     pub const REPLAYED_BYTES: usize = 128;
 
     /// Delivers `frames` in order, over and over.
     ///
-    /// Only the first [`REPLAYED_BYTES`](Self::REPLAYED_BYTES) of each packet are written anew each time; what follows them is left over.
+    /// Writes the first [`REPLAYED_BYTES`](Self::REPLAYED_BYTES) of each packet each time. The
+    /// bytes behind them are left over from earlier packets.
     ///
     /// # Panics
     /// There are no frames, or one is longer than an IPv4 packet can be.
@@ -157,42 +149,25 @@ impl ReplayIo {
         })
     }
 
-    /// Delivers what `next` writes to the start of each buffer (which still holds an earlier packet), given as
-    /// length and offload: for more sessions than there is memory for packets.
+    /// Delivers the packets that `next` writes to the start of each buffer, of which it returns
+    /// length and offload. The buffer still holds an earlier packet. Serves benches with more
+    /// sessions than there is memory for packets.
     pub fn generate(next: impl FnMut(&mut [u8]) -> (usize, Offload) + Send + 'static) -> Self {
         Self { next: Box::new(next), batch: FrameBuffers::new(), limit: BATCH, sent: 0 }
     }
 
-    /// The same with batches of `limit` frames, 1 to [`BATCH`].
+    /// Sets the length of batches to `limit` frames, 1 to [`BATCH`].
     ///
     /// # Panics
     /// `limit` is out of range.
     pub fn with_limit(self, limit: usize) -> Self {
-        assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
+        check_limit(limit);
         Self { limit, ..self }
     }
 
-    /// Packets sent since the start, injected ones included.
+    /// Returns the number of packets sent since the start, extra packets included.
     pub fn sent(&self) -> u64 {
         self.sent
-    }
-}
-
-impl Frames for ReplayIo {
-    fn received(&self) -> usize {
-        self.batch.len()
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.batch.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.batch.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.batch.inject(packet, offload);
     }
 }
 
@@ -211,13 +186,21 @@ impl PacketIo for ReplayIo {
         let mut flushed = Flushed::default();
         self.batch.encode_outgoing();
         for (wire, _) in self.batch.outgoing() {
-            // The header was written for nobody: keep the compiler from noticing.
+            // Keeps the compiler from removing the header, which nothing reads.
             std::hint::black_box(wire);
             flushed.sent += 1;
         }
-        self.batch.forget_outgoing();
+        self.batch.clear_outgoing();
         self.sent += u64::from(flushed.sent);
         Ok(flushed)
+    }
+
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        &mut self.batch
     }
 
     fn batch_limit(&self) -> usize {
@@ -229,10 +212,14 @@ impl PacketIo for ReplayIo {
     }
 }
 
+fn check_limit(limit: usize) {
+    assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::PartialChecksum;
+    use crate::packet::{Frames, PartialChecksum};
 
     const PARTIAL: Offload = Offload {
         checksum: Some(PartialChecksum { start: 20, offset: 6 }),
@@ -263,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn only_submitted_and_injected_packets_are_sent_and_in_that_order() {
+    fn only_submitted_and_extra_packets_are_sent_and_in_that_order() {
         let mut io = MemoryIo::new();
         io.push(b"dropped", Offload::default());
         io.push(b"translated", Offload::default());
@@ -271,7 +258,7 @@ mod tests {
         io.send(b"answer", Offload::default());
         io.frame(1).buffer[..10].copy_from_slice(b"TRANSLATED");
         io.submit(1, 5, PARTIAL);
-        assert!(io.sent().is_empty(), "nothing before the flush");
+        assert!(io.sent().is_empty(), "nothing is sent before the flush");
         assert_eq!(io.flush().expect("memory"), Flushed { sent: 2, rejected: 0 });
         assert_eq!(
             io.sent(),
@@ -282,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_have_room_for_an_answer_in_place() {
+    fn buffers_hold_an_icmp_error_in_place() {
         let mut io = MemoryIo::new();
         io.push(b"tiny", Offload::default());
         io.receive(Duration::ZERO).expect("memory");

@@ -1,79 +1,121 @@
 //! Packets in and out: batches of IPv4 packets from one TUN queue and back.
 //!
-//! A *frame* is a packet that was received, in a buffer that belongs to the backend. A batch is received, each frame
-//! is looked at in place and either submitted or left alone, and one flush sends the submitted ones:
+//! A *frame* is a received packet in a buffer of the backend. The worker receives a batch, works on
+//! each frame in place, and either submits the frame or leaves it alone. One flush sends the
+//! submitted frames:
 //!
 //! ```text
-//!   receive(wait) ─▶ frame(0) .. frame(n-1) ─▶ submit(i, length, offload) / inject(packet, offload) ─▶ flush()
-//!       ▲                                                                                               │
-//!       └────────────────────── buffers are used again, from the first (warm) one ◀─────────────────────┘
+//!   receive(wait) ─▶ frame(0) .. frame(n-1) ─▶ submit(i, length, offload) / send(packet, offload) ─▶ flush()
+//!       ▲                                                                                             │
+//!       └────────────────────── buffers are used again, from the first (warm) one ◀───────────────────┘
 //! ```
 //!
-//! | file         | what lives there                                                                   |
-//! |--------------|------------------------------------------------------------------------------------|
-//! | [`virtio`]   | [`Offload`] and its ten bytes on the wire, validated                               |
-//! | `batch.rs`   | the buffers of one batch and the list of what goes out                             |
-//! | `tun.rs`     | opens the device, walks down the offload ladder                                    |
-//! | `sys.rs`     | the ioctls; unsafe code is here and in `uring.rs` only                              |
-//! | `poll.rs`    | [`PollIo`]: one read or write call a packet, `poll` while idle                     |
-//! | `uring.rs`   | [`UringIo`]: one call for many packets, where the kernel can (io_uring)            |
-//! | `mem.rs`     | [`MemoryIo`] for tests, [`ReplayIo`] for benches                                   |
+//! | file         | content                                                                        |
+//! |--------------|--------------------------------------------------------------------------------|
+//! | [`virtio`]   | the ten bytes of an [`Offload`] on the wire, validated                         |
+//! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
+//! | `tun.rs`     | opens the device and negotiates the offloads                                   |
+//! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
+//! | `poll.rs`    | [`PollIo`]: one read or write call for each packet, `poll` while idle          |
+//! | `uring/`     | [`UringIo`]: one call for many packets, if the kernel allows it (io_uring)     |
+//! | `mem.rs`     | [`MemoryIo`] for tests, [`ReplayIo`] for benches                               |
+//! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
 //!
-//! Nothing here looks into a packet. What io guarantees to the rooms above: every offset of an [`Offload`] that was
-//! received lies inside its packet; headers for which that does not hold never leave this room and are counted.
+//! No code of this module reads a packet. The module guarantees that every offset of a received
+//! [`Offload`] lies inside its packet. Packets with other headers are dropped and counted.
 
 mod batch;
 mod mem;
 mod poll;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod tun;
 mod uring;
 pub mod virtio;
+mod waker;
 
 use std::time::Duration;
 
-pub use mem::{MemoryIo, ReplayIo};
-pub use poll::{PollIo, Waker};
-pub use tun::{OffloadCeiling, OffloadLevel, OpenError, Tun, TunQueue, open};
-pub use uring::UringIo;
+use crate::packet::{BATCH, Frame, Frames, Offload};
 
-use crate::packet::{BATCH, Frame, Frames, MIN_BUFFER, Offload};
+pub use batch::FrameBuffers;
+pub use mem::{MemoryIo, ReplayIo};
+pub use poll::PollIo;
+pub use tun::{OffloadLevel, OpenError, TunDevice, TunQueue, open};
+pub use uring::UringIo;
+pub use waker::Waker;
 
 /// One queue of packets, used by one worker.
 ///
-/// Packets go out in the order of [`submit`](Frames::submit) and [`send`](Self::send). What was submitted must be
-/// flushed before the next [`receive`](Self::receive), which takes the buffers back.
-pub trait PacketIo: Frames + Send {
-    /// Receives a batch and returns the number of frames, at most [`batch_limit`](Self::batch_limit).
+/// Packets leave in the order of [`submit`](Frames::submit) and [`send`](Frames::send). Submitted
+/// frames must be flushed before the next [`receive`](Self::receive), which takes the buffers back.
+pub trait PacketIo: Send {
+    /// Receives a batch and returns the number of frames, at most
+    /// [`batch_limit`](Self::batch_limit).
     ///
-    /// Waits at most `wait` for the first packet; zero looks once and never sleeps. Returns 0 when the time passed,
-    /// the waker fired, or (rarely) early without either. Frames of the batch before are recycled: those submitted
-    /// but not flushed are forgotten, injected packets are kept.
+    /// Waits at most `wait` for the first packet. If `wait` is zero, looks once and never sleeps.
+    /// Returns 0 if the time has passed, if the waker has fired, or (rarely) early without either.
+    /// Recycles the frames of the batch before: frames that were submitted but not flushed are
+    /// lost, packets given to [`send`](Frames::send) are kept.
     ///
     /// # Errors
-    /// The device is gone, or the system call failed in a way that has nothing to do with a packet. Frames that
-    /// arrived before the error are handed out first.
+    /// The device is gone, or the system call failed for a reason that has nothing to do with a
+    /// packet. Frames that arrived before the error are returned first.
     fn receive(&mut self, wait: Duration) -> std::io::Result<usize>;
 
-    /// Sends what was submitted and injected, in order.
+    /// Sends the submitted frames and extra packets, in order.
     ///
     /// # Errors
-    /// The device is gone; what was not yet sent is lost. A packet that the kernel refuses is no error, see
-    /// [`Flushed::rejected`].
+    /// The device is gone. Packets that were not sent before are lost. A packet that the kernel
+    /// rejects is no error, see [`Flushed::rejected`].
     fn flush(&mut self) -> std::io::Result<Flushed>;
 
-    /// How many frames a batch can hold; constant, from 1 to [`BATCH`].
-    fn batch_limit(&self) -> usize;
+    /// Returns the buffers of the current batch, to which the methods of [`Frames`] apply.
+    fn buffers(&self) -> &FrameBuffers;
 
-    /// Packets dropped since the start because their offload header was implausible or of a kind never asked for.
+    /// Returns the buffers of the current batch.
+    fn buffers_mut(&mut self) -> &mut FrameBuffers;
+
+    /// Returns the number of packets dropped since the start because of an invalid offload header,
+    /// or one of a kind that natbox has not enabled.
     fn bad_vnet_headers(&self) -> u64;
+
+    /// Returns the largest number of frames in a batch: constant, from 1 to [`BATCH`].
+    #[inline]
+    fn batch_limit(&self) -> usize {
+        BATCH
+    }
 }
 
-/// What became of the packets of one [`PacketIo::flush`].
+impl<Q: PacketIo> Frames for Q {
+    #[inline]
+    fn received(&self) -> usize {
+        self.buffers().len()
+    }
+
+    #[inline]
+    fn frame(&mut self, index: usize) -> Frame<'_> {
+        self.buffers_mut().frame(index)
+    }
+
+    #[inline]
+    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
+        self.buffers_mut().submit(index, length, offload);
+    }
+
+    #[inline]
+    fn send(&mut self, packet: &[u8], offload: Offload) {
+        self.buffers_mut().send(packet, offload);
+    }
+}
+
+/// The result of one [`PacketIo::flush`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Flushed {
-    /// Packets that the kernel took.
+    /// Number of packets that the kernel accepted.
     pub sent: u32,
-    /// Packets that the kernel refused (EINVAL, EIO while the device is down, ENOBUFS, EMSGSIZE, ...); they are gone.
+    /// Number of packets that the kernel rejected (EINVAL, EIO while the device is down, ENOBUFS,
+    /// EMSGSIZE, ...). They are lost.
     pub rejected: u32,
 }

@@ -1,47 +1,17 @@
-//! The backend that works everywhere: one `read` or `write` call a packet, and `poll` while there is nothing to do.
+//! The backend that works everywhere: one `read` or `write` call for each packet, and `poll` while
+//! idle.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use super::batch::{BYTE_BUDGET, FrameBuffers};
-use super::virtio::{self, HEADER_SIZE};
-use super::{BATCH, Flushed, Frame, Frames, Offload, PacketIo, TunQueue};
-
-/// Ends the waiting of every backend that holds a clone, for good: shutting down is what it is for.
-///
-/// A waker that has fired stays so. [`PacketIo::receive`] then still receives, but no longer waits.
-#[derive(Clone, Debug)]
-pub struct Waker {
-    event: Arc<OwnedFd>,
-}
-
-impl Waker {
-    /// A waker that has not fired.
-    ///
-    /// # Errors
-    /// The process has no file descriptor left.
-    pub fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { event: Arc::new(event) })
-    }
-
-    /// What becomes readable when it fires.
-    pub(super) fn event(&self) -> &OwnedFd {
-        &self.event
-    }
-
-    /// Fires.
-    pub fn wake(&self) {
-        // It can fail only when the counter is full, and then it has fired before: nobody ever reads it.
-        let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());
-    }
-}
+use super::tun::device_is_gone;
+use super::{Flushed, PacketIo, TunQueue, Waker};
+use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue, packet by packet.
 pub struct PollIo {
@@ -57,73 +27,47 @@ impl PollIo {
         Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0 }
     }
 
-    /// Reads until there is nothing left, the batch is full, or it holds [`BYTE_BUDGET`].
+    /// Reads until the queue is empty, the batch is full, or the batch holds [`BYTE_BUDGET`].
     fn fill(&mut self) -> io::Result<()> {
         let mut bytes = 0;
         let mut dropped = 0;
         while self.batch.len() < BATCH && dropped < BATCH && bytes < BYTE_BUDGET {
-            let number = self.batch.len();
-            let slot = self.batch.slot(number);
-            let decoded = match rustix::io::read(&self.queue, &mut *slot) {
+            let slot = self.batch.len();
+            let accepted = match rustix::io::read(&self.queue, self.batch.slot(slot)) {
                 Ok(count) => {
                     bytes += count;
-                    match (slot.first_chunk::<HEADER_SIZE>(), count.checked_sub(HEADER_SIZE)) {
-                        (Some(header), Some(length)) => {
-                            virtio::decode(header, length).ok().map(|offload| (length, offload))
-                        }
-                        _ => None,
-                    }
+                    self.batch.accept_read(slot, count)
                 }
                 // The kernel could not describe the packet in a virtio header, and has dropped it.
-                Err(Errno::INVAL) => None,
+                Err(Errno::INVAL) => false,
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => break,
                 Err(_) if self.batch.len() > 0 => break,
                 Err(errno) => return Err(errno.into()),
             };
-            match decoded {
-                Some((length, offload)) => self.batch.accept(number, length, offload),
-                None => {
-                    dropped += 1;
-                    self.bad_headers += 1;
-                }
+            if !accepted {
+                dropped += 1;
+                self.bad_headers += 1;
             }
         }
         Ok(())
     }
 
-    /// Sleeps until something can be read (true), the waker fired, a signal came, or the time passed.
+    /// Sleeps until a packet can be read, the waker fires, a signal arrives or the time has passed.
+    /// Returns true if a packet can be read.
     fn sleep(&self, wait: Duration) -> io::Result<bool> {
         // A time that the kernel's clock cannot hold is as good as for ever.
         let timeout = Timespec::try_from(wait).ok();
         let mut watched = [
             PollFd::new(&self.queue, PollFlags::IN),
-            PollFd::new(&*self.waker.event, PollFlags::IN),
+            PollFd::new(self.waker.event(), PollFlags::IN),
         ];
         match poll(&mut watched, timeout.as_ref()) {
-            // Errors count too: reading says which one it is.
+            // Errors count as readable: the next read returns them.
             Ok(_) => Ok(!watched[0].revents().is_empty()),
             Err(Errno::INTR) => Ok(false),
             Err(errno) => Err(errno.into()),
         }
-    }
-}
-
-impl Frames for PollIo {
-    fn received(&self) -> usize {
-        self.batch.len()
-    }
-
-    fn frame(&mut self, index: usize) -> Frame<'_> {
-        self.batch.frame(index)
-    }
-
-    fn submit(&mut self, index: usize, length: usize, offload: Offload) {
-        self.batch.submit(index, length, offload);
-    }
-
-    fn send(&mut self, packet: &[u8], offload: Offload) {
-        self.batch.inject(packet, offload);
     }
 }
 
@@ -148,17 +92,21 @@ impl PacketIo for PollIo {
                     gone = Some(errno);
                     break;
                 }
-                // Everything else is about this packet, EAGAIN too: a TUN device hands a packet over at once or not
-                // at all, so waiting would help nobody.
+                // Every other error concerns this packet only. That includes EAGAIN: a TUN device
+                // takes a packet at once or not at all, so waiting would not help.
                 Err(_) => flushed.rejected += 1,
             }
         }
-        self.batch.forget_outgoing();
+        self.batch.clear_outgoing();
         gone.map_or(Ok(flushed), |errno| Err(errno.into()))
     }
 
-    fn batch_limit(&self) -> usize {
-        BATCH
+    fn buffers(&self) -> &FrameBuffers {
+        &self.batch
+    }
+
+    fn buffers_mut(&mut self) -> &mut FrameBuffers {
+        &mut self.batch
     }
 
     fn bad_vnet_headers(&self) -> u64 {
@@ -166,55 +114,20 @@ impl PacketIo for PollIo {
     }
 }
 
-/// Whether no packet will ever get through again. `EBADFD`: the interface was deleted under us.
-pub(super) fn device_is_gone(errno: Errno) -> bool {
-    [Errno::BADFD, Errno::BADF, Errno::NODEV, Errno::NXIO].contains(&errno)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{PartialChecksum, Segmentation, SegmentationKind};
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+    use crate::io::testing::{SUPER, collect, deliver, queue};
+    use crate::packet::{Frames, Offload};
+    use std::os::fd::OwnedFd;
     use std::time::Instant;
 
-    /// A backend and the kernel's end of its queue: datagrams in the place of a device.
+    /// A backend, the kernel's end of its queue, and the backend's waker.
     fn pair() -> (PollIo, OwnedFd, Waker) {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (ours, kernels) =
-            socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a socket pair");
-        for end in [&ours, &kernels] {
-            // Room for more than the byte budget, and for less than a batch of super-packets, on every machine.
-            sockopt::set_socket_send_buffer_size_force(end, 300_000)
-                .or_else(|_| sockopt::set_socket_send_buffer_size(end, 300_000))
-                .expect("a socket has a send buffer");
-        }
+        let (queue, kernel) = queue();
         let waker = Waker::new().expect("an eventfd");
-        (PollIo::new(TunQueue::from_file(ours), waker.clone()), kernels, waker)
+        (PollIo::new(queue, waker.clone()), kernel, waker)
     }
-
-    fn deliver(kernel: &OwnedFd, offload: Offload, packet: &[u8]) {
-        let wire = [&virtio::encode(&offload)[..], packet].concat();
-        rustix::io::write(kernel, &wire).expect("room in the socket");
-    }
-
-    fn collect(kernel: &OwnedFd) -> Option<(Offload, Vec<u8>)> {
-        let mut wire = vec![0; 70_000];
-        let count = rustix::io::read(kernel, &mut wire).ok()?;
-        let header = wire.first_chunk().expect("ten bytes");
-        let packet = wire[HEADER_SIZE..count].to_vec();
-        Some((virtio::decode(header, packet.len()).expect("a good header"), packet))
-    }
-
-    const SUPER: Offload = Offload {
-        checksum: Some(PartialChecksum { start: 20, offset: 16 }),
-        segmentation: Some(Segmentation {
-            kind: SegmentationKind::Tcp4,
-            size: 1448,
-            header_length: 52,
-        }),
-        valid: false,
-    };
 
     #[test]
     fn packets_and_their_offloads_go_through_unchanged() {
@@ -310,9 +223,9 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_cannot_be_written_is_counted_as_refused() {
+    fn a_packet_that_cannot_be_written_is_counted_as_rejected() {
         let (mut io, kernel, _waker) = pair();
-        // Nobody reads: the socket buffer fills up, and the rest is refused with EAGAIN.
+        // Without a reader the socket buffer fills up, and further packets are rejected with EAGAIN.
         for _ in 0..BATCH {
             io.send(&[0; 60_000], Offload::default());
         }
@@ -320,7 +233,7 @@ mod tests {
         assert!(flushed.sent > 0 && flushed.rejected > 0);
         assert_eq!(flushed.sent + flushed.rejected, BATCH as u32);
         drop(kernel);
-        io.send(b"to nobody", Offload::default());
+        io.send(b"lost", Offload::default());
         assert_eq!(io.flush().expect("alive"), Flushed { sent: 0, rejected: 1 });
     }
 }

@@ -10,13 +10,14 @@ use libc::{c_int, c_short};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl};
 
-/// The most bytes of an interface name, without the closing zero.
+/// Length of the longest interface name, in bytes, without the closing zero.
 pub(super) const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
 
-/// Creates an interface, or attaches a queue to it (`TUNSETIFF`), and returns the name that the kernel chose.
+/// Creates an interface, or attaches a queue to it (`TUNSETIFF`), and returns the name that the
+/// kernel chose.
 ///
 /// # Errors
-/// The kernel's; `EINVAL` without asking it for a `name` that is longer than [`NAME_LIMIT`].
+/// The kernel's error. `EINVAL`, without a system call, if `name` is longer than [`NAME_LIMIT`].
 pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result<String> {
     if name.len() > NAME_LIMIT {
         return Err(Errno::INVAL);
@@ -28,13 +29,13 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *slot = byte as libc::c_char;
     }
-    // The flags fill all 16 bits; IFF_TUN_EXCL is the one that looks like a sign.
+    // The flags fill all 16 bits: IFF_TUN_EXCL is the sign bit.
     request.ifr_ifru.ifru_flags = flags as u16 as c_short;
 
-    // Needed because the ioctl is untyped.
-    // SAFETY: the opcode is TUNSETIFF, for which the kernel reads and writes back one `struct ifreq`; `libc::ifreq`
-    // is that struct (size asserted below), exclusively borrowed for the call, its name ends in a zero byte because
-    // at most NAME_LIMIT bytes were set, and no union field that the kernel could write is read afterwards.
+    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETIFF, for which the kernel
+    // reads and writes back one `struct ifreq`; `libc::ifreq` is that struct (size asserted below),
+    // exclusively borrowed for the call, its name ends in a zero byte because at most NAME_LIMIT
+    // bytes were set, and no union field that the kernel could write is read afterwards.
     unsafe {
         ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))?
     };
@@ -44,40 +45,42 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
     Ok(String::from_utf8_lossy(&name).into_owned())
 }
 
-/// Says which offloads this side can take (`TUNSETOFFLOAD`, `TUN_F_*` flags); concerns the whole device.
+/// Sets the offloads that natbox accepts (`TUNSETOFFLOAD`, `TUN_F_*` flags), for the whole device.
 ///
 /// # Errors
-/// `EINVAL`: the kernel does not know one of them; nothing has changed.
+/// `EINVAL`: the kernel does not know one of the flags, and has changed nothing.
 pub(super) fn set_offload(file: impl AsFd, flags: u32) -> Result<()> {
-    // Needed because the ioctl is untyped.
-    // SAFETY: the opcode is TUNSETOFFLOAD, whose argument is the integer itself, not a pointer; the kernel checks
-    // every bit of it and touches no memory of ours.
+    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETOFFLOAD, whose argument is
+    // the integer itself, not a pointer; the kernel checks every bit of it and touches no memory of
+    // ours.
     unsafe {
         ioctl(file, IntegerSetter::<{ libc::TUNSETOFFLOAD as Opcode }>::new_usize(flags as usize))
     }
 }
 
-/// Fixes the length of the virtio header (`TUNSETVNETHDRSZ`); concerns the whole device.
+/// Sets the length of the virtio header (`TUNSETVNETHDRSZ`), for the whole device.
 ///
 /// # Errors
 /// The kernel has no virtio header on this device.
 pub(super) fn set_header_size(file: impl AsFd, bytes: usize) -> Result<()> {
     let bytes = c_int::try_from(bytes).map_err(|_| Errno::INVAL)?;
-    // Needed because the ioctl is untyped.
-    // SAFETY: the opcode is TUNSETVNETHDRSZ, for which the kernel reads one `int`; the setter owns it for the call.
+    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETVNETHDRSZ, for which the
+    // kernel reads one `int`; the setter owns it for the call.
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETHDRSZ as Opcode }, c_int>::new(bytes)) }
 }
 
-/// Fixes the byte order of the virtio header to little-endian (`TUNSETVNETLE`); concerns the whole device.
+/// Sets the byte order of the virtio header to little-endian (`TUNSETVNETLE`), for the whole
+/// device.
 ///
 /// # Errors
-/// The kernel is older than 4.0 and keeps to the machine's own byte order.
+/// The kernel is older than 4.0 and uses the machine's own byte order.
 pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
-    // Needed because the ioctl is untyped.
-    // SAFETY: the opcode is TUNSETVNETLE, for which the kernel reads one `int`; the setter owns it for the call.
+    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETVNETLE, for which the kernel
+    // reads one `int`; the setter owns it for the call.
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETLE as Opcode }, c_int>::new(1)) }
 }
 
-// `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and eight bytes.
+// `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and
+// eight bytes.
 const _: () =
     assert!(size_of::<libc::ifreq>() == libc::IFNAMSIZ + 2 * size_of::<libc::c_long>() + 8);

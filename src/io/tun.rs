@@ -1,7 +1,8 @@
-//! Opens the TUN device: one file per queue, and the best offloads that the kernel grants.
+//! Opens the TUN device: one file per queue, and the strongest offloads that the kernel grants.
 //!
-//! The device lives as long as one of its queues is open; when the last is dropped, the kernel removes it with its
-//! addresses and routes. It comes up without address, down, with an MTU of 1500: bringing it up is `host`'s part.
+//! The device exists as long as one of its queues is open. When the last queue is dropped, the
+//! kernel removes the device with its addresses and routes. A new device is down, has no address
+//! and an MTU of 1500. `host` brings it up.
 //!
 //! Every queue carries the virtio header ([`super::virtio`]), whatever the [`OffloadLevel`].
 
@@ -20,18 +21,18 @@ use super::virtio::HEADER_SIZE;
 
 /// An open TUN device.
 #[derive(Debug)]
-pub struct Tun {
+pub struct TunDevice {
     /// Name of the interface.
     pub name: String,
     /// Index of the interface (`ifindex`).
     pub index: u32,
-    /// What the kernel granted.
+    /// Offload level that the kernel granted.
     pub offload: OffloadLevel,
     /// The queues, one for each worker.
     pub queues: Vec<TunQueue>,
 }
 
-/// One queue of a TUN device, not blocking.
+/// One queue of a TUN device, non-blocking.
 #[derive(Debug)]
 pub struct TunQueue {
     file: OwnedFd,
@@ -45,15 +46,16 @@ impl AsFd for TunQueue {
 
 #[cfg(test)]
 impl TunQueue {
-    /// A queue of any file that keeps message boundaries, so that tests need no device.
+    /// Makes a queue of any file that keeps message boundaries, so that tests need no device.
     pub(super) fn from_file(file: OwnedFd) -> Self {
         Self { file }
     }
 }
 
-/// What the kernel may leave undone in packets that it hands to us; each rung includes those after it.
+/// The work that the kernel may leave undone in packets that natbox reads. Each level includes the
+/// ones after it.
 ///
-/// What we may leave undone in packets for the kernel does not depend on it.
+/// The work that natbox may leave undone in packets for the kernel does not depend on the level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OffloadLevel {
     /// Super-packets of TCP and UDP, and checksums. Linux 6.2.
@@ -67,11 +69,8 @@ pub enum OffloadLevel {
     None,
 }
 
-/// The rung of the ladder to start from.
-pub type OffloadCeiling = OffloadLevel;
-
 impl OffloadLevel {
-    /// The next rung down.
+    /// Returns the next weaker level.
     fn next_weaker(self) -> Option<Self> {
         match self {
             Self::TsoUso => Some(Self::Tso),
@@ -81,9 +80,10 @@ impl OffloadLevel {
         }
     }
 
-    /// The `TUN_F_*` flags.
+    /// Returns the `TUN_F_*` flags.
     ///
-    /// The kernel takes UDP for IPv4 and IPv6 only together; TCP over IPv6 is not asked for, since IPv6 is dropped.
+    /// The kernel accepts UDP for IPv4 and IPv6 only together. TCP over IPv6 is left out, as natbox
+    /// drops IPv6.
     fn flags(self) -> u32 {
         match self {
             Self::TsoUso => Self::Tso.flags() | TUN_F_USO4 | TUN_F_USO6,
@@ -105,96 +105,97 @@ impl fmt::Display for OffloadLevel {
     }
 }
 
-/// Why the device could not be opened, and what to do about it.
+/// The reason why the device could not be opened, with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no TUN driver, or no way to it.
+    /// The TUN driver is missing or cannot be reached.
     #[error(
-        "{DRIVER} is missing, but natbox needs a TUN device: load the driver with `modprobe tun`, \
+        "{DRIVER}: missing, but natbox needs a TUN device; load the driver with `modprobe tun`, \
          or pass it into the container (docker, podman: --device {DRIVER})"
     )]
     Missing(#[source] io::Error),
-    /// The process may not do this.
+    /// The process lacks a capability.
     #[error(
         "no permission to {action}: run as root or with CAP_NET_ADMIN \
          (systemd: AmbientCapabilities=CAP_NET_ADMIN; docker, podman: --cap-add NET_ADMIN --device {DRIVER})"
     )]
     Permission {
-        /// What was tried.
+        /// The refused action, as a verb with its object.
         action: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Something else has an interface of this name.
+    /// The interface name is in use.
     #[error(
-        "the interface name {name} is taken, by another natbox or another program \
-         (`ip -d link show {name}` tells more): stop that one, or choose another `tun.name`"
+        "the interface name {name} is taken by another natbox or another program \
+         (`ip -d link show {name}` shows it): stop that program, or choose another `tun.name`"
     )]
     Taken {
         /// The name.
         name: String,
     },
-    /// The kernel would cut the name off.
+    /// The kernel would truncate the name.
     #[error("`tun.name` {name} has {} bytes, an interface name has at most {}: shorten it", name.len(), sys::NAME_LIMIT)]
     NameTooLong {
         /// The name.
         name: String,
     },
-    /// The kernel would refuse the name, or make up another.
-    #[error("`tun.name` {name:?} is no interface name: use letters, digits, `-`, `_` and `.`")]
+    /// The kernel would refuse the name, or choose another one.
+    #[error("`tun.name` {name:?} is not an interface name: use letters, digits, `-`, `_` and `.`")]
     NameInvalid {
         /// The name.
         name: String,
     },
     /// The kernel has no offload headers on TUN devices.
     #[error(
-        "the kernel refuses the virtio header on TUN devices, without which natbox cannot work: \
-         Linux 4.0 or newer is needed, and a sandbox that only imitates it (gVisor) will not do"
+        "the kernel refuses the virtio header on TUN devices, which natbox needs: \
+         use Linux 4.0 or newer, and no sandbox that only imitates Linux (gVisor)"
     )]
     NoHeader(#[source] io::Error),
-    /// More queues were asked for than the kernel gives one device.
+    /// The configuration asks for more queues than the kernel gives one device.
     #[error(
-        "interface {name} got {granted} of {wanted} queues, more the kernel does not allow: lower `tun.workers`"
+        "interface {name}: the kernel allows {granted} of {wanted} queues; lower `tun.workers`"
     )]
     TooManyQueues {
         /// The interface.
         name: String,
-        /// How many were asked for.
+        /// Number of queues that the configuration asks for.
         wanted: u16,
-        /// How many the kernel gave.
+        /// Number of queues that the kernel gave.
         granted: u16,
     },
-    /// Anything else.
+    /// Any other error.
     #[error("cannot {action}")]
     Other {
-        /// What was tried.
+        /// The refused action, as a verb with its object.
         action: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Creates the TUN device `name` with `queues` queues and the best offloads from `ceiling` downwards.
+/// Creates the TUN device `name` with `queues` queues and the strongest offloads up to
+/// `max_offload`.
 ///
-/// `queues` counts from 1 (0 is taken for 1); Linux 6.18 allows 256. With one queue the device is not a multi-queue
-/// device, so that the kernel lets nobody else attach to it.
+/// `queues` counts from 1 (0 means 1). Linux 6.18 allows 256. With one queue the device is not a
+/// multi-queue device, so the kernel lets no other process attach to it.
 ///
 /// # Errors
-/// See [`OpenError`]; nothing is left behind.
-pub fn open(name: &str, queues: u16, max_offload: OffloadCeiling) -> Result<Tun, OpenError> {
+/// See [`OpenError`]. No device is left behind.
+pub fn open(name: &str, queues: u16, max_offload: OffloadLevel) -> Result<TunDevice, OpenError> {
     check_name(name)?;
     let wanted = queues.max(1);
     let multi_queue = if wanted > 1 { IFF_MULTI_QUEUE } else { 0 };
     let flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | multi_queue;
 
-    // Exclusive: else a second process would silently become a further queue of a multi-queue device, and take a
-    // share of its packets.
+    // Exclusive: otherwise a second process would silently become a further queue of a multi-queue
+    // device and receive a share of its packets.
     let first = open_driver()?;
     let started = Instant::now();
     let name = loop {
         match sys::set_interface(&first, name, flags | IFF_TUN_EXCL) {
             Ok(name) => break name,
-            // A predecessor that was killed: the kernel lets go of what its rings held a moment after its death.
+            // After a killed process the kernel releases the files of its rings with a delay.
             Err(Errno::BUSY) if started.elapsed() < RELEASE_TIMEOUT => {
                 std::thread::sleep(RELEASE_TIMEOUT / 50)
             }
@@ -203,11 +204,11 @@ pub fn open(name: &str, queues: u16, max_offload: OffloadCeiling) -> Result<Tun,
         }
     };
 
-    // All of this is the device's, not the queue's.
+    // These settings belong to the device, not to the queue.
     sys::set_header_size(&first, HEADER_SIZE).map_err(|errno| OpenError::NoHeader(errno.into()))?;
     match sys::set_header_little_endian(&first) {
         Ok(()) => {}
-        // The machine's own byte order is the right one.
+        // The machine's own byte order is little-endian already.
         Err(_) if cfg!(target_endian = "little") => {}
         Err(errno) => return Err(OpenError::NoHeader(errno.into())),
     }
@@ -226,14 +227,15 @@ pub fn open(name: &str, queues: u16, max_offload: OffloadCeiling) -> Result<Tun,
 
     let index = interface_index(&name)
         .map_err(|errno| failed(errno, format!("find the index of the TUN interface {name}")))?;
-    Ok(Tun { name, index, offload, queues })
+    Ok(TunDevice { name, index, offload, queues })
 }
 
-/// How long a name may still be taken by a process that has just died.
+/// Longest time that a name may stay in use after the death of its process.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Walks down the ladder until the kernel agrees: it refuses what it does not know, and keeps no list to ask for.
-fn negotiate(file: impl AsFd, max_offload: OffloadCeiling) -> rustix::io::Result<OffloadLevel> {
+/// Tries weaker and weaker levels until the kernel accepts one. The kernel has no list of the
+/// offloads that it knows.
+fn negotiate(file: impl AsFd, max_offload: OffloadLevel) -> rustix::io::Result<OffloadLevel> {
     let mut level = max_offload;
     loop {
         match sys::set_offload(&file, level.flags()) {
@@ -243,7 +245,13 @@ fn negotiate(file: impl AsFd, max_offload: OffloadCeiling) -> rustix::io::Result
     }
 }
 
-/// Refuses what `dev_valid_name` in the kernel refuses, and `%`, from which it makes a name of its own.
+/// Returns whether no packet will ever get through again. `EBADFD`: the interface was deleted.
+pub(super) fn device_is_gone(errno: Errno) -> bool {
+    [Errno::BADFD, Errno::BADF, Errno::NODEV, Errno::NXIO].contains(&errno)
+}
+
+/// Rejects the names that `dev_valid_name` in the kernel rejects, and `%`, from which the kernel
+/// makes another name.
 fn check_name(name: &str) -> Result<(), OpenError> {
     if name.len() > sys::NAME_LIMIT {
         return Err(OpenError::NameTooLong { name: name.to_owned() });
@@ -260,7 +268,7 @@ fn check_name(name: &str) -> Result<(), OpenError> {
 fn open_driver() -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open(DRIVER, flags, Mode::empty()).map_err(|errno| match errno {
-        // A node without a driver behind it (a static /dev) is as good as none.
+        // A device node without a driver (a static /dev) counts as missing.
         Errno::NOENT | Errno::NOTDIR | Errno::NODEV | Errno::NXIO => {
             OpenError::Missing(errno.into())
         }
@@ -281,7 +289,7 @@ fn interface_index(name: &str) -> rustix::io::Result<u32> {
     netdevice::name_to_index(socket, name)
 }
 
-/// The device that every TUN queue is a clone of.
+/// The device file that every TUN queue is opened from.
 const DRIVER: &str = "/dev/net/tun";
 
 #[cfg(test)]
@@ -289,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_the_kernel_would_refuse_or_change_are_refused_first() {
+    fn names_that_the_kernel_would_refuse_or_change_are_rejected() {
         for name in ["", ".", "..", "a b", "a/b", "a:b", "nb%d", "tab\t"] {
             assert!(matches!(check_name(name), Err(OpenError::NameInvalid { .. })), "{name:?}");
         }
@@ -304,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn ladder_goes_down_to_nothing_and_each_rung_asks_for_less() {
+    fn levels_end_with_none_and_each_one_has_fewer_flags() {
         let mut level = OffloadLevel::default();
         let mut names = vec![level.to_string()];
         while let Some(lower) = level.next_weaker() {

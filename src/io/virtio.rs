@@ -1,7 +1,8 @@
-//! The offload header that travels in front of every packet of a TUN queue.
+//! The offload header in front of every packet of a TUN queue.
 //!
-//! It is the kernel's `struct virtio_net_hdr` (`linux/virtio_net.h`): version 1 without `num_buffers`, ten bytes,
-//! little-endian. `tun::open` fixes both with `TUNSETVNETHDRSZ` and `TUNSETVNETLE`.
+//! It is the kernel's `struct virtio_net_hdr` (`linux/virtio_net.h`): version 1 without
+//! `num_buffers`, ten bytes, little-endian. `tun::open` sets both with `TUNSETVNETHDRSZ` and
+//! `TUNSETVNETLE`.
 //!
 //! ```text
 //!   0 flags   1 gso_type   2..4 hdr_len   4..6 gso_size   6..8 csum_start   8..10 csum_offset
@@ -12,14 +13,14 @@ use crate::packet::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 /// Length of the header, in bytes.
 pub const HEADER_SIZE: usize = 10;
 
-/// Why a received header was not believed.
+/// The reason why a received header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidVnetHeader {
-    /// A flag that changes the meaning of other fields, and was never asked for.
+    /// A flag that changes the meaning of other fields, and that natbox has not enabled.
     Flags,
     /// The checksum field lies outside the packet.
     Checksum,
-    /// A segmentation type that was never asked for.
+    /// A segmentation type that natbox has not enabled.
     SegmentationKind,
     /// Segments of no bytes, or headers longer than the packet.
     Segmentation,
@@ -51,8 +52,8 @@ pub fn encode(offload: &Offload) -> [u8; HEADER_SIZE] {
 /// Reads the header of a packet of `length` bytes.
 ///
 /// # Errors
-/// An offset points outside the packet, or the header says something that was never asked for with
-/// `TUNSETOFFLOAD`; such a packet must not be handed on, since nobody knows what state it is in.
+/// An offset points outside the packet, or the header uses a feature that natbox has not enabled
+/// with `TUNSETOFFLOAD`. Such a packet must be dropped, as its state is unknown.
 pub fn decode(header: &[u8; HEADER_SIZE], length: usize) -> Result<Offload, InvalidVnetHeader> {
     let [flags, kind, ..] = *header;
     let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
@@ -106,7 +107,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What Linux 6.18 wrote in front of a TCP super-packet (52 bytes of headers, 1388-byte segments).
+    /// Written by Linux 6.18 in front of a TCP super-packet (52 bytes of headers, 1388-byte
+    /// segments).
     const CAPTURED_TSO: [u8; HEADER_SIZE] = [1, 1, 52, 0, 0x6c, 0x05, 20, 0, 16, 0];
 
     #[test]
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_a_finished_packet() {
+    fn zeros_are_a_complete_packet() {
         assert_eq!(decode(&[0; HEADER_SIZE], 0), Ok(Offload::default()));
         assert_eq!(encode(&Offload::default()), [0; HEADER_SIZE]);
     }
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_asked_for_is_not_believed() {
+    fn features_that_were_not_enabled_are_invalid() {
         for flags in [4, 8, 0x80] {
             assert_eq!(
                 decode(&[flags, 0, 0, 0, 0, 0, 0, 0, 0, 0], 100),
@@ -178,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_header_is_refused_or_safe_and_survives_a_round_trip(
+        fn any_header_is_invalid_or_safe_and_survives_a_round_trip(
             header: [u8; HEADER_SIZE],
             likely_flags in 0u8..4,
             likely_kind in prop::sample::select(vec![0u8, 1, 0x81, 5]),

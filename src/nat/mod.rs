@@ -35,6 +35,7 @@
 
 mod context;
 mod counters;
+mod event_channel;
 mod fragments;
 mod mapping;
 mod policy;
@@ -48,6 +49,7 @@ mod verdict;
 
 pub use context::WorkerContext;
 pub use counters::{Counters, Drops};
+pub use event_channel::EventReceiver;
 pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{EndpointDependence, Limits, Timeouts};
 pub use policy::port_range::PortRange;
@@ -61,14 +63,18 @@ pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
-    EndReason, EndedSession, EndpointFilter, Filter, InsertError, Lookup, Match, Page,
-    PolicyCondition, SessionId, SessionInfo, Table, TableCursor,
+    Accounting, EndReason, EndedSession, EndpointFilter, Filter, FirstPacket, InsertError, Lookup,
+    Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
+    SessionInfo, Table, TableCursor,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
-pub use tracking::tcp_window::Segment;
+pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
+pub use translate::snapshot::{
+    AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
+};
 pub use translator::Translator;
 pub use verdict::{DropReason, Verdict};

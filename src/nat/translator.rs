@@ -73,7 +73,10 @@ impl Translator {
         let maps = secrets.maps;
         let idle_timeouts =
             IdleTimeouts::new(&limits.timeouts).with_inbound_refresh(limits.inbound_refresh);
-        let table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        let mut table = Table::new(limits.sessions, workers, idle_timeouts, secrets.table, now)?;
+        if limits.accounting {
+            table = table.with_accounting()?;
+        }
         let forwards = Forwards::new(&policy.forwards);
         let hosts = HostLimiter::new(limits.sessions_per_host, limits.new_sessions_per_host, maps);
         let fragments = Fragments::new(limits.fragments, limits.timeouts.fragment, maps);

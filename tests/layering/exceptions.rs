@@ -14,10 +14,6 @@ pub(crate) const UPWARD_IMPORTS: &[&str] = &[
 
 /// The files of a circle, sorted.
 pub(crate) const CIRCLES: &[&str] = &[
-    "src/dns/update.rs \
-     src/dns/update/exchange.rs",
-    "src/engine/mod.rs \
-     src/engine/worker.rs",
     "src/host/apply/compare.rs \
      src/host/kernel/netlink.rs \
      src/host/render/plan.rs",
@@ -39,7 +35,6 @@ pub(crate) const CIRCLES: &[&str] = &[
 
 /// Files with too many lines.
 pub(crate) const LONG_FILES: &[&str] = &[
-    "src/control/lifecycle.rs",
     "src/host/doctor/checks/server_checks.rs",
     "src/host/kernel/netlink.rs",
     "src/host/model/steps.rs",
@@ -50,8 +45,6 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
     "benches/comparison/main.rs main",
     "benches/comparison/report.rs picture",
     "benches/engine.rs engine",
-    "src/control/lifecycle.rs run_box",
-    "src/dns/update.rs follow",
     "src/host/apply/compare.rs compare",
     "src/host/doctor/checks/box_checks.rs passages",
     "src/host/doctor/checks/box_firewall.rs own",
@@ -64,24 +57,18 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
 ];
 
 /// File and the function around the `select!`.
-pub(crate) const WIDE_SELECTS: &[&str] = &["src/control/lifecycle.rs run_box"];
+pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
 pub(crate) const SHARED_NAMES: &[&str] = &[
     "Entry config nat",
-    "Event api engine",
     "Header host packet",
-    "Health config control",
-    "Key dns nat",
-    "Node config dns",
     "Packet host nat",
-    "Record dns nat",
     "Rule host host",
     "Span config time",
     "State config host nat",
-    "Tun config io",
     "Uplink config nat",
-    "UplinkStates dns nat",
+    "UplinkStates nat uplinks",
 ];
 
 pub(crate) const FAMILIES: &[Family] = &[

@@ -83,6 +83,12 @@ impl PortAllocator {
         self.ports.take(preference, random)
     }
 
+    /// Takes this very port for a restored mapping; false when the port is not free for the mapping.
+    pub(crate) fn take_exact(&self, key: &MappingKey, port: u16) -> bool {
+        let delayed = self.delay.as_ref().is_some_and(|delay| delay.reclaim_exact(key, port));
+        delayed || self.ports.reserve(port)
+    }
+
     /// Takes the port of an ended mapping back.
     pub(crate) fn free(&self, port: u16, key: MappingKey, now: Tick) {
         match &self.delay {

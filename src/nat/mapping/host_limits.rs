@@ -58,6 +58,14 @@ impl HostLimiter {
         Ok(())
     }
 
+    /// Counts a session of another translator for `host`, whatever the limits: the session exists.
+    pub(crate) fn restore(&self, host: Ipv4Addr, now: Tick) {
+        if self.is_tracked(host) {
+            let new = HostUsage { sessions: 0, second: now, opened: 0 };
+            self.accounts.entry(host).or_insert(new).sessions += 1;
+        }
+    }
+
     /// Books one session of `host` out.
     pub(crate) fn release(&self, host: Ipv4Addr) {
         if self.is_tracked(host) {
@@ -78,6 +86,12 @@ impl HostLimiter {
         self.accounts
             .retain(|_, account| account.sessions != 0 || now.since(account.second) < SECOND);
         self.look_above.store((2 * self.accounts.len()).max(FEW), Relaxed);
+    }
+
+    /// Number of sessions that count for a host.
+    #[cfg(test)]
+    pub(crate) fn sessions_of(&self, host: Ipv4Addr) -> u32 {
+        self.accounts.get(&host).map_or(0, |account| account.sessions)
     }
 
     /// Whether a host is known to have opened sessions that live; without limits none is.

@@ -13,6 +13,17 @@ pub(crate) struct MappingKey {
     pub(crate) remote: Endpoint,
 }
 
+/// A mapping as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MappingValue {
+    /// Key.
+    pub(crate) key: MappingKey,
+    /// External endpoint.
+    pub(crate) external: Endpoint,
+    /// Time of the last packet from inside that counts as a refresh of the mapping.
+    pub(crate) refreshed: Tick,
+}
+
 /// A mapping held for a session that comes in by it.
 pub(crate) struct BorrowedMapping {
     /// What is held.

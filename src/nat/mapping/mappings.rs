@@ -23,9 +23,10 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use rand::rngs::StdRng;
 
+use crate::nat::event_channel::event_channel;
 use crate::nat::mapping::allocator::{PortAllocator, PortAllocators, allocators};
 use crate::nat::mapping::events::{MappingChange, MappingEvent, MappingEvents, MappingLog};
-use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
+use crate::nat::mapping::key::{BorrowedMapping, MappingKey, MappingValue};
 use crate::nat::mapping::ports::PortPreference;
 use crate::nat::policy::forwards::Forwards;
 use crate::nat::policy::limits::{EndpointDependence, Limits, Timeouts};
@@ -131,7 +132,7 @@ impl Mappings {
 
     /// Logs beginnings and ends from now on; at most `capacity` events wait for the reader.
     pub(crate) fn log(&mut self, capacity: usize) -> MappingEvents {
-        let (log, events) = MappingLog::new(capacity);
+        let (log, events) = event_channel(capacity);
         self.log = Some(log);
         events
     }
@@ -144,7 +145,7 @@ impl Mappings {
     fn note(&self, change: MappingChange, key: &MappingKey, external: Endpoint, at: Tick) {
         if let Some(log) = &self.log {
             let MappingKey { protocol, inside, .. } = *key;
-            log.note(MappingEvent { change, protocol, inside, external, at });
+            log.send(MappingEvent { change, protocol, inside, external, at });
         }
     }
 
@@ -240,11 +241,16 @@ impl Mappings {
                 .find(|shared| self.share(*shared, key));
         };
         let external = Endpoint::new(address, port);
+        self.enter_external(external, key);
+        Some(external)
+    }
+
+    /// Enters the first mapping on a port whose bit this mapping has taken.
+    fn enter_external(&self, external: Endpoint, key: MappingKey) {
         if let Some(overlap_counts) = &self.overlap_counts {
             overlap_counts.insert((key.protocol, external), 1);
         }
         self.by_external.insert(self.external_key(key.protocol, external, key.remote), key);
-        Some(external)
     }
 
     /// Puts a mapping on a port of other mappings, if its remote endpoint distinguishes it from them.
@@ -277,6 +283,62 @@ impl Mappings {
             mapping.sessions += 1;
             BorrowedMapping { mapping: key, inside: key.inside, refreshed: mapping.refreshed }
         })
+    }
+
+    /// The mapping of a key.
+    pub(crate) fn by_key(&self, key: MappingKey) -> Option<MappingValue> {
+        let mapping = self.by_inside.get(&key)?;
+        Some(MappingValue { key, external: mapping.external, refreshed: mapping.refreshed })
+    }
+
+    /// The mapping at an external endpoint towards `remote`.
+    pub(crate) fn at_external(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+    ) -> Option<MappingValue> {
+        let key = *self.by_external.get(&self.external_key(protocol, external, remote))?;
+        self.by_key(key).filter(|mapping| mapping.external == external)
+    }
+
+    /// Whether mappings here depend on as much of the remote endpoint as `key`, so that a session with
+    /// `remote` finds the mapping by its key and by its external endpoint.
+    pub(crate) fn has_scope_of(&self, key: &MappingKey, remote: Endpoint) -> bool {
+        let scope = self.mapping_scope(remote);
+        key.remote == self.mapping_scope(key.remote)
+            && (key.remote == scope || self.overlap_counts.is_none())
+    }
+
+    /// Holds a mapping of another translator for one more session; a new one gets the same port.
+    ///
+    /// # Errors
+    /// The mapping's key has another external endpoint here, or its port is not free.
+    pub(crate) fn restore(&self, value: MappingValue, now: Tick) -> Result<(), PortsExhaustedOn> {
+        let MappingValue { key, external, refreshed } = value;
+        match self.by_inside.entry(key) {
+            Entry::Occupied(mut entry) if entry.get().external == external => {
+                let mapping = entry.get_mut();
+                mapping.sessions += 1;
+                if refreshed.reached(mapping.refreshed) {
+                    mapping.refreshed = refreshed;
+                }
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(PortsExhaustedOn),
+            Entry::Vacant(entry) => {
+                let allocators = self.allocators.load();
+                let allocator = allocators.get(&(key.protocol, external.address));
+                if allocator.is_some_and(|ports| ports.take_exact(&key, external.port)) {
+                    self.enter_external(external, key);
+                } else if !self.share(external, key) {
+                    return Err(PortsExhaustedOn);
+                }
+                self.note(MappingChange::Begins, &key, external, now);
+                entry.insert(Mapping { external, sessions: 1, refreshed });
+                Ok(())
+            }
+        }
     }
 
     /// Notes that the inside sent over a mapping, if there is such a mapping.

@@ -183,7 +183,8 @@ impl PortPool {
         None
     }
 
-    fn reserve(&self, port: u16) -> bool {
+    /// Takes this very port, if it is free.
+    pub(crate) fn reserve(&self, port: u16) -> bool {
         let bit = 1 << (port % 64);
         // Relaxed: the bit is the whole reservation; the locks of the maps publish the rest.
         let won = self.taken[usize::from(port / 64)].fetch_or(bit, Relaxed) & bit == 0;

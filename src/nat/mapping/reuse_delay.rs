@@ -66,6 +66,13 @@ impl ReuseDelay {
         self.inner.lock().by_holder.remove(holder).map(|delayed| delayed.port)
     }
 
+    /// Takes this very port if it waits for this holder; the holder has the port again.
+    pub(crate) fn reclaim_exact(&self, holder: &MappingKey, port: u16) -> bool {
+        let mut inner = self.inner.lock();
+        let waits = inner.by_holder.get(holder).is_some_and(|delayed| delayed.port == port);
+        waits && inner.by_holder.remove(holder).is_some()
+    }
+
     /// Hands the ports whose time is over to `release`.
     pub(crate) fn release_due(&self, now: Tick, mut release: impl FnMut(u16)) {
         let mut inner = self.inner.lock();

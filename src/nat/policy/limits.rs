@@ -32,6 +32,8 @@ pub struct Limits {
     pub timeouts: Timeouts,
     /// Capacity of the session table, in sessions, exact.
     pub sessions: u32,
+    /// True: the table counts packets and bytes of each session, at 64 bytes of memory a session.
+    pub accounting: bool,
     /// Maximum of sessions that one inside host has open. None: no limit.
     pub sessions_per_host: Option<NonZeroU32>,
     /// Maximum of sessions that one inside host opens per second. None: no limit.
@@ -68,6 +70,7 @@ impl Limits {
                 port_reuse_delay: None,
             },
             sessions: 1024,
+            accounting: false,
             sessions_per_host: None,
             new_sessions_per_host: None,
             fragments: 64,

@@ -15,19 +15,19 @@ impl Table {
     /// Ends a session if its time is over. Returns None if a packet has refreshed the session or
     /// another worker has ended it in the meantime.
     pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession> {
-        self.end_if(id, EndReason::Expired, |record| {
+        self.end_if(id, EndReason::Expired, now, |record| {
             now.reached(record.deadline(&self.idle_timeouts))
         })
     }
 
     /// Ends a session, whatever its time. Returns None if there is no such session.
-    pub fn end(&self, id: SessionId, reason: EndReason) -> Option<EndedSession> {
-        self.end_if(id, reason, |_| true)
+    pub fn end(&self, id: SessionId, reason: EndReason, now: Tick) -> Option<EndedSession> {
+        self.end_if(id, reason, now, |_| true)
     }
 
     /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
     /// there is no such session.
-    pub fn end_tentative(&self, original: Key) -> Option<EndedSession> {
+    pub fn end_tentative(&self, original: Key, now: Tick) -> Option<EndedSession> {
         let hash = self.hash(original);
         let shard = self.index.lock(hash);
         let (slot, direction) = shard.find(hash, |entry| self.has_key(entry, original))?.split();
@@ -36,19 +36,20 @@ impl Table {
         if direction == Direction::Reply {
             return None;
         }
-        self.end_if(id, EndReason::Superseded, |record| record.state() == State::Tentative)
+        self.end_if(id, EndReason::Superseded, now, |record| record.state() == State::Tentative)
     }
 
     fn end_if(
         &self,
         id: SessionId,
         reason: EndReason,
+        now: Tick,
         due: impl Fn(&Record) -> bool,
     ) -> Option<EndedSession> {
         let (pool, mut locked) = self.lock_pool_of(id)?;
         due(&self.records[id.slot() as usize]).then(|| {
             locked.wheel.cancel(&self.records, id.slot());
-            self.free(pool, &mut locked, id.slot(), reason)
+            self.free(pool, &mut locked, id.slot(), reason, now)
         })
     }
 
@@ -77,7 +78,7 @@ impl Table {
         for _ in 0..budget {
             match locked.wheel.step(&self.records, now, &self.idle_timeouts) {
                 Due::Ended(slot) => {
-                    ended.push(self.free(pool, &mut locked, slot, EndReason::Expired));
+                    ended.push(self.free(pool, &mut locked, slot, EndReason::Expired, now));
                 }
                 Due::Rescheduled => {}
                 Due::Nothing => return true,
@@ -105,7 +106,7 @@ impl Table {
         locked.wheel.cancel(&self.records, victim);
         let overdue = now.reached(self.records[victim as usize].deadline(&self.idle_timeouts));
         let reason = if overdue { EndReason::Expired } else { EndReason::Evicted };
-        Some(self.free(pool, &mut locked, victim, reason))
+        Some(self.free(pool, &mut locked, victim, reason, now))
     }
 }
 

@@ -63,7 +63,9 @@ impl Table {
             uplink: record.uplink(),
             state: record.state(),
             tcp: record.tcp.snapshot(),
+            last_seen: record.last_seen(),
             deadline: record.deadline(&self.idle_timeouts),
+            accounting: self.accounts.as_ref().map(|accounts| accounts.read(slot)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Lookups: the session of a packet, refreshed by the packet or untouched.
 
+use crate::nat::table::events::SessionChange;
 use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::record::Record;
@@ -38,13 +39,14 @@ pub struct Match {
 
 impl Table {
     /// Looks a packet up. If the packet belongs to a session, refreshes the session and moves its
-    /// state.
+    /// state. `bytes` is the length of the packet, for accounting.
     #[inline]
     pub fn lookup_and_update(
         &self,
         key: Key,
         hash: KeyHash,
         segment: Option<&Segment>,
+        bytes: u32,
         now: Tick,
     ) -> Lookup {
         let locked = self.index.lock(hash);
@@ -56,9 +58,15 @@ impl Table {
         if now.reached(record.deadline(&self.idle_timeouts)) {
             return Lookup::Expired(record.id(slot));
         }
-        let ends_sooner = record.track(direction, segment, now, &self.idle_timeouts);
+        if let Some(accounts) = &self.accounts {
+            accounts.count(slot, direction, bytes);
+        }
+        let tracked = record.track(direction, segment, now, &self.idle_timeouts);
+        if tracked.established && self.subscribers.any() {
+            self.publish(SessionChange::Established, slot, record, now);
+        }
         Lookup::Hit(Match {
-            reschedule: ends_sooner.then(|| record.id(slot)),
+            reschedule: tracked.ends_sooner.then(|| record.id(slot)),
             ..matched(record, direction)
         })
     }

@@ -12,7 +12,9 @@
 //! after it has removed the record's two entries from the index under their shards. So a worker that
 //! found a record under a shard may use the record until it unlocks the shard.
 
+pub(crate) mod accounting;
 pub(crate) mod ending;
+pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
@@ -33,8 +35,10 @@ pub(in crate::nat) mod smp_tests;
 mod tests;
 pub(crate) mod wheel;
 
+pub use accounting::Accounting;
+pub use events::{SessionChange, SessionEvent, SessionEvents};
 pub use filter::{EndpointFilter, Filter, PolicyCondition};
 pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};
 pub use session::{EndReason, EndedSession, SessionId, SessionInfo};
-pub use session_table::{InsertError, Table};
+pub use session_table::{FirstPacket, InsertError, Table};

@@ -54,6 +54,17 @@ plain! {
 
 const _: () = assert!(size_of::<Record>() == 64 && align_of::<Record>() == 64);
 
+/// Effect of a packet on its session.
+pub(crate) struct Tracked {
+    /// The new state allows less time than the state before, so the record's slot of the wheel is too
+    /// late.
+    pub(crate) ends_sooner: bool,
+    /// Both ends have taken part from now on; see [`SessionChange::Established`].
+    ///
+    /// [`SessionChange::Established`]: crate::nat::table::events::SessionChange::Established
+    pub(crate) established: bool,
+}
+
 impl Record {
     /// Fills a free record. The caller holds the pool's lock and has not yet entered the record into
     /// the index.
@@ -112,14 +123,18 @@ impl Record {
         State::from_number(self.state.load(Relaxed))
     }
 
+    /// Time of the last packet that refreshed the session.
+    pub(crate) fn last_seen(&self) -> Tick {
+        Tick(self.last_seen.load(Relaxed))
+    }
+
     /// Moment at which the session ends if no further packet comes.
     #[inline]
     pub(crate) fn deadline(&self, idle_timeouts: &IdleTimeouts) -> Tick {
         Tick(self.last_seen.load(Relaxed)).after(idle_timeouts.of(self.state()))
     }
 
-    /// Refreshes the session with a packet and moves the session's state. True when the new state
-    /// allows less time than the state before, so that the record's slot of the wheel is too late.
+    /// Refreshes the session with a packet and moves the session's state.
     #[inline]
     pub(crate) fn track(
         &self,
@@ -127,7 +142,7 @@ impl Record {
         segment: Option<&Segment>,
         now: Tick,
         idle_timeouts: &IdleTimeouts,
-    ) -> bool {
+    ) -> Tracked {
         let before = self.state();
         let mut refreshes = true;
         let after = match (before, segment) {
@@ -169,10 +184,17 @@ impl Record {
             self.last_seen.store(now.0, Relaxed);
         }
         if after == before {
-            return false;
+            return Tracked { ends_sooner: false, established: false };
         }
         self.state.store(after.number(), Relaxed);
-        idle_timeouts.of(after) < idle_timeouts.of(before)
+        Tracked {
+            ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before),
+            established: match before {
+                State::Tentative => true,
+                State::Tcp(TcpState::Reset) => false,
+                _ => after == State::Tcp(TcpState::Established),
+            },
+        }
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::num::NonZeroU16;
 
+use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
-use crate::nat::tracking::tcp_window::TcpSequences;
+use crate::nat::tracking::tcp_window::TcpSnapshot;
 use crate::packet::{Endpoint, Tuple};
 use crate::time::{Span, Tick};
 
@@ -210,7 +211,7 @@ pub struct EndedSession {
 }
 
 /// A session in a listing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionInfo {
     /// Identifier.
     pub id: SessionId,
@@ -224,10 +225,14 @@ pub struct SessionInfo {
     pub uplink: u8,
     /// State.
     pub state: State,
-    /// Sequence numbers; meaningful for TCP only.
-    pub tcp: TcpSequences,
+    /// Sequence numbers and windows; meaningful for TCP only.
+    pub tcp: TcpSnapshot,
+    /// Time of the last packet that refreshed the session.
+    pub last_seen: Tick,
     /// Moment at which the session ends if no further packet comes.
     pub deadline: Tick,
+    /// Packets and bytes; None in a table without accounting.
+    pub accounting: Option<Accounting>,
 }
 
 impl SessionInfo {

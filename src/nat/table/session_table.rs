@@ -4,6 +4,8 @@ use std::io;
 
 use parking_lot::MutexGuard;
 
+use crate::nat::table::accounting::{Accounting, Accounts};
+use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Entry, Index};
 use crate::nat::table::key::Key;
@@ -12,10 +14,10 @@ use crate::nat::table::record::Record;
 use crate::nat::table::region::Region;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
-use crate::nat::tracking::state::IdleTimeouts;
+use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::SequenceCheck;
-use crate::nat::tracking::tcp_window::Segment;
-use crate::time::Tick;
+use crate::nat::tracking::tcp_window::{Segment, TcpSnapshot};
+use crate::time::{Span, Tick};
 
 /// The session table.
 pub struct Table {
@@ -27,6 +29,20 @@ pub struct Table {
     pool_size: u32,
     capacity: u32,
     pub(super) idle_timeouts: IdleTimeouts,
+    pub(super) subscribers: Subscribers,
+    /// None: no accounting.
+    pub(super) accounts: Option<Accounts>,
+}
+
+/// The packet that opens a session.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstPacket<'a> {
+    /// Its TCP segment, if tracking takes the segment into account.
+    pub segment: Option<&'a Segment>,
+    /// Direction of the packet.
+    pub direction: Direction,
+    /// Length of the packet in bytes, for accounting.
+    pub bytes: u32,
 }
 
 /// Why the table cannot add a session.
@@ -67,7 +83,35 @@ impl Table {
             pool_size,
             capacity,
             idle_timeouts,
+            subscribers: Subscribers::new(),
+            accounts: None,
         })
+    }
+
+    /// Adds accounting, 64 bytes a session. Call it before the table has sessions.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn with_accounting(self) -> io::Result<Self> {
+        let accounts = Some(Accounts::new(self.capacity as usize)?);
+        Ok(Self { accounts, ..self })
+    }
+
+    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
+    pub fn subscribe(&self, capacity: usize) -> SessionEvents {
+        self.subscribers.add(capacity)
+    }
+
+    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys, so the
+    /// changes of one session, and those of one tuple, keep their order.
+    #[cold]
+    pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &Record, now: Tick) {
+        self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
+    }
+
+    /// Idle timeout of a state.
+    pub(crate) fn idle_timeout(&self, state: State) -> Span {
+        self.idle_timeouts.of(state)
     }
 
     /// Maximum number of sessions.
@@ -111,7 +155,7 @@ impl Table {
         }
     }
 
-    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the segment
+    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the packet
     /// that opens the session. Another worker may end the session before this call returns.
     ///
     /// # Errors
@@ -120,8 +164,44 @@ impl Table {
         &self,
         worker: usize,
         new: &NewSession,
-        first: Option<&Segment>,
+        first: Option<FirstPacket<'_>>,
         now: Tick,
+    ) -> Result<SessionId, InsertError> {
+        let mut accounting = Accounting::starting(now);
+        if let Some(FirstPacket { direction, bytes, .. }) = first {
+            accounting.count(direction, bytes);
+        }
+        self.insert_filled(worker, new, &accounting, now, |record| {
+            if let Some(FirstPacket { segment: Some(segment), direction, .. }) = first {
+                record.tcp.advance(direction, segment, SequenceCheck::InWindow);
+            }
+        })
+    }
+
+    /// Adds a session that another table has exported, in a pool that the session's hash picks.
+    ///
+    /// # Errors
+    /// See [`InsertError`]; the table has not changed then.
+    pub(crate) fn restore(
+        &self,
+        new: &NewSession,
+        tcp: &TcpSnapshot,
+        accounting: &Accounting,
+        now: Tick,
+    ) -> Result<SessionId, InsertError> {
+        let KeyHash(hash) = self.hash(new.original);
+        let worker = hash as u32 as usize;
+        self.insert_filled(worker, new, accounting, now, |record| record.tcp.restore(tcp))
+    }
+
+    /// Adds a session whose record `complete` finishes before the index names the record.
+    fn insert_filled(
+        &self,
+        worker: usize,
+        new: &NewSession,
+        accounting: &Accounting,
+        now: Tick,
+        complete: impl Fn(&Record),
     ) -> Result<SessionId, InsertError> {
         let pools = self.pools.len();
         for step in 0..pools {
@@ -130,10 +210,11 @@ impl Table {
             let Some(slot) = locked.slab.take(&self.records) else { continue };
             let record = &self.records[slot as usize];
             record.fill(new, now);
-            if let Some(segment) = first {
-                record.tcp.advance(Direction::Original, segment, SequenceCheck::InWindow);
+            complete(record);
+            if let Some(accounts) = &self.accounts {
+                accounts.set(slot, accounting);
             }
-            if let Err(error) = self.enter(slot, new) {
+            if let Err(error) = self.enter(slot, new, now) {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
             }
@@ -146,7 +227,7 @@ impl Table {
     }
 
     /// Enters both keys of a filled record into the index.
-    fn enter(&self, slot: u32, new: &NewSession) -> Result<(), InsertError> {
+    fn enter(&self, slot: u32, new: &NewSession, now: Tick) -> Result<(), InsertError> {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);
         if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
@@ -164,6 +245,9 @@ impl Table {
             locked.remove(original, original_entry);
             return Err(InsertError::Full);
         }
+        if self.subscribers.any() {
+            self.publish(SessionChange::Opened, slot, &self.records[slot as usize], now);
+        }
         Ok(())
     }
 
@@ -174,6 +258,7 @@ impl Table {
         locked: &mut PoolContents,
         slot: u32,
         reason: EndReason,
+        now: Tick,
     ) -> EndedSession {
         let record = &self.records[slot as usize];
         let ended = EndedSession {
@@ -186,6 +271,9 @@ impl Table {
         let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
         let [original_entry, reply_entry] = entries(slot);
         let shards = self.index.lock_both(original, reply);
+        if self.subscribers.any() {
+            self.publish(SessionChange::Ended(reason), slot, record, now);
+        }
         let removed = shards.remove(original, original_entry) & shards.remove(reply, reply_entry);
         debug_assert!(removed, "a live record's two entries are in the index");
         drop(shards);

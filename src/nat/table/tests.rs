@@ -14,7 +14,9 @@ use crate::nat::policy::limits::Limits;
 use crate::nat::table::key::Key;
 use crate::nat::table::model::{Expected, Known, Model};
 use crate::nat::table::session::{EndpointKind, NewSession, SessionId, SessionKind};
-use crate::nat::table::{EndReason, EndedSession, InsertError, Lookup, Table, TableCursor};
+use crate::nat::table::{
+    Accounting, EndReason, EndedSession, FirstPacket, InsertError, Lookup, Table, TableCursor,
+};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
@@ -168,7 +170,7 @@ impl Pair {
     fn track(&mut self, key: Key, segment: &Segment, now: Tick) -> Result<(), TestCaseError> {
         let segment = (key.protocol == Protocol::TCP.0).then_some(segment);
         let expected = self.model.track(key, segment, now);
-        match self.table.lookup_and_update(key, self.table.hash(key), segment, now) {
+        match self.table.lookup_and_update(key, self.table.hash(key), segment, 0, now) {
             Lookup::Miss => prop_assert_eq!(Known::Miss, expected),
             Lookup::Hit(hit) => {
                 prop_assert_eq!(Known::Hit(Expected::of(&hit)), expected);
@@ -313,7 +315,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
             for _ in 0..1000 {
                 let stranger = random_session(&mut random).original;
                 assert!(matches!(
-                    table.lookup_and_update(stranger, table.hash(stranger), None, now),
+                    table.lookup_and_update(stranger, table.hash(stranger), None, 0, now),
                     Lookup::Miss
                 ));
             }
@@ -396,6 +398,30 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     }
 }
 
+#[test]
+fn accounting_counts_packets_and_bytes_of_each_direction() {
+    let plain = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
+    let new = random_session(&mut StdRng::seed_from_u64(1));
+    let id = plain.insert(0, &new, None, Tick(5)).expect("room");
+    assert_eq!(plain.session(id).expect("it is there").accounting, None);
+
+    let table = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
+    let table = table.with_accounting().expect("memory");
+    for round in 0..3u32 {
+        let start = Tick(1000 * round);
+        let opener = FirstPacket { segment: None, direction: Direction::Original, bytes: 60 };
+        let id = table.insert(0, &new, Some(opener), start).expect("room");
+        for (key, bytes) in [(new.reply, 1500), (new.original, 52), (new.reply, 40)] {
+            let later = start.after(Span(7));
+            table.lookup_and_update(key, table.hash(key), None, bytes, later);
+        }
+        assert!(table.lookup(new.reply, start).is_some(), "a look counts for nothing");
+        let expected = Accounting { start, packets: [2, 2], bytes: [112, 1540] };
+        assert_eq!(table.session(id).expect("it is there").accounting, Some(expected));
+        table.end(id, EndReason::Requested, start);
+    }
+}
+
 /// An administrator's "end this session" may come after the session has ended and another one has its
 /// record. That other session must live on.
 #[test]
@@ -411,12 +437,14 @@ fn a_stale_identifier_names_no_session() {
         let (id, new) = insert();
         assert!(!stale.contains(&id));
         assert_eq!(SessionId::from_bits(id.to_bits()), Some(id));
-        assert!(stale.iter().all(|stale| table.end(*stale, EndReason::Requested).is_none()));
+        assert!(
+            stale.iter().all(|stale| table.end(*stale, EndReason::Requested, Tick(0)).is_none())
+        );
         assert_eq!(
-            table.end(id, EndReason::Requested).map(|ended| ended.original),
+            table.end(id, EndReason::Requested, Tick(0)).map(|ended| ended.original),
             Some(new.original)
         );
-        assert_eq!(table.end(id, EndReason::Requested), None);
+        assert_eq!(table.end(id, EndReason::Requested, Tick(0)), None);
         stale.push(id);
     }
     let (_, survivor) = insert();
@@ -429,7 +457,7 @@ fn a_stale_identifier_names_no_session() {
         assert_eq!(SessionId::from_bits(bits), None, "no table makes {bits}");
     }
     let foreign = SessionId::from_bits(1 << 32 | 1_000_000).expect("a well-formed number");
-    assert_eq!(table.end(foreign, EndReason::Requested), None);
+    assert_eq!(table.end(foreign, EndReason::Requested, Tick(0)), None);
 }
 
 /// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are
@@ -477,7 +505,7 @@ fn threads_neither_lose_nor_double_a_session() {
                             }
                             40..80 => {
                                 let (key, other) = (tuple(number), partner(number));
-                                match table.lookup_and_update(key, table.hash(key), None, now) {
+                                match table.lookup_and_update(key, table.hash(key), None, 0, now) {
                                     Lookup::Hit(hit) => {
                                         let to = Key::of(hit.to.reversed());
                                         match hit.direction {

@@ -57,7 +57,19 @@ impl Segment {
     }
 }
 
-/// What is known of a connection's numbers, by [`Direction::number`]; None: nothing yet.
+/// TCP fields of a session as plain values, indexed by [`Direction::number`]. The values restore the
+/// fields exactly; [`Self::sequences`] interprets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpSnapshot {
+    /// Sequence number after the last byte that the direction sent; 0 while nothing was seen.
+    pub next_sequence: [u32; 2],
+    /// Highest acknowledgement that the direction sent, or the least that it may send first.
+    pub acknowledged: [u32; 2],
+    /// Window word: scales, largest windows, and the last SYN outside the window.
+    pub window: u32,
+}
+
+/// Sequence numbers of a connection, indexed by [`Direction::number`]; None: not seen yet.
 #[derive(Clone, Copy, Debug)]
 pub struct TcpSequences {
     /// Sequence number after the last byte that the direction sent.
@@ -66,15 +78,34 @@ pub struct TcpSequences {
     pub acknowledged: [Option<u32>; 2],
 }
 
-impl TcpFields {
-    /// What is known.
-    pub(crate) fn snapshot(&self) -> TcpSequences {
-        let window = self.window.load(Relaxed);
-        let next =
-            |own| (scale(window, own) != UNSEEN).then(|| self.next_sequence[own].load(Relaxed));
+impl TcpSnapshot {
+    /// Sequence numbers that were seen.
+    pub fn sequences(&self) -> TcpSequences {
+        let next = |own| (scale(self.window, own) != UNSEEN).then_some(self.next_sequence[own]);
         let acknowledged =
-            |own| has_acknowledged(window, own).then(|| self.acknowledged[own].load(Relaxed));
+            |own| has_acknowledged(self.window, own).then_some(self.acknowledged[own]);
         TcpSequences { next: [next(0), next(1)], acknowledged: [acknowledged(0), acknowledged(1)] }
+    }
+}
+
+impl TcpFields {
+    /// Copies the fields.
+    pub(crate) fn snapshot(&self) -> TcpSnapshot {
+        let load = |fields: &[AtomicU32; 2]| [fields[0].load(Relaxed), fields[1].load(Relaxed)];
+        TcpSnapshot {
+            next_sequence: load(&self.next_sequence),
+            acknowledged: load(&self.acknowledged),
+            window: self.window.load(Relaxed),
+        }
+    }
+
+    /// Sets the fields to those of a snapshot.
+    pub(crate) fn restore(&self, snapshot: &TcpSnapshot) {
+        for number in 0..2 {
+            self.next_sequence[number].store(snapshot.next_sequence[number], Relaxed);
+            self.acknowledged[number].store(snapshot.acknowledged[number], Relaxed);
+        }
+        self.window.store(snapshot.window, Relaxed);
     }
 
     /// Forgets both directions.

@@ -33,7 +33,8 @@ impl Translator {
         now: Tick,
     ) -> Verdict {
         let segment = segment(&packet);
-        match self.table.lookup_and_update(key, hash, segment.as_ref(), now) {
+        let bytes = packet.parsed.length() as u32;
+        match self.table.lookup_and_update(key, hash, segment.as_ref(), bytes, now) {
             Lookup::Hit(hit) => {
                 if !self.limits.inbound_refresh
                     && !hit.origin.is_inbound_over_mapping(hit.direction)

@@ -12,5 +12,6 @@ pub(crate) mod policy_change;
 pub(crate) mod scrub;
 pub(crate) mod sessions;
 pub(crate) mod slow_path;
+pub(crate) mod snapshot;
 pub(crate) mod teardown;
 pub(crate) mod uplink_choice;

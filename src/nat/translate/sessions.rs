@@ -3,6 +3,7 @@
 //! No call walks the whole table. A call handles one slice and returns where the next call continues,
 //! so a control thread can do other work between slices.
 
+use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
 use crate::nat::table::listing::{Page, TableCursor};
 use crate::nat::table::session::{EndReason, EndpointKind, SessionId, SessionInfo};
@@ -40,6 +41,12 @@ impl Translator {
             });
         }
         Page { items, next }
+    }
+
+    /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the reader;
+    /// further ones are lost and counted. Translators that share the sessions share the subscription.
+    pub fn subscribe(&self, capacity: usize) -> SessionEvents {
+        self.table.subscribe(capacity)
     }
 
     /// Ends a session. For some reasons the translator notifies the inside host: TCP gets a reset, UDP
@@ -84,7 +91,7 @@ impl Translator {
 
     /// Ends a session and releases its resources; false if the session has ended in the meantime.
     fn end_one(&self, session: &SessionInfo, reason: EndReason, now: Tick) -> bool {
-        let Some(ended) = self.table.end(session.id, reason) else { return false };
+        let Some(ended) = self.table.end(session.id, reason, now) else { return false };
         self.release(&ended, now);
         if reason.notifies_inside() {
             self.notifications.extend(self.notifications_for(session));

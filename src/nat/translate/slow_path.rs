@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
 use crate::nat::table::session::{EndpointKind, NewSession, SessionKind};
-use crate::nat::table::{InsertError, Lookup, Match};
+use crate::nat::table::{FirstPacket, InsertError, Lookup, Match};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
@@ -189,7 +189,7 @@ impl Translator {
             Tuple { protocol: miss.tuple.protocol, source: target, destination: lease.external };
         let (original, reply) = (Key::of(miss.tuple), Key::of(reply));
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        let Err(error) = self.insert(context, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
             return Ok(self.forward_match(
                 context,
                 &mut miss.packet,
@@ -237,7 +237,7 @@ impl Translator {
             state,
             idle: miss.now.since(adopted.refreshed),
         };
-        let Err(error) = self.insert(context, &new, miss.segment, miss.now) else {
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
             return Ok(self.forward_match(
                 context,
                 &mut miss.packet,
@@ -278,7 +278,7 @@ impl Translator {
             let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
             let (original, reply, origin) = (Key::of(tuple), Key::of(reply), SessionKind::FORWARD);
             let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-            match self.insert(context, &new, miss.segment, miss.now) {
+            match self.insert(context, &new, miss.first(), miss.now) {
                 Ok(()) => {
                     return Ok(self.forward_match(
                         context,
@@ -309,7 +309,7 @@ impl Translator {
 
     /// Ends the session that a server began with this tuple, if where it belongs was a guess.
     fn replace_tentative(&self, begun: Key, now: Tick) -> bool {
-        let ended = self.table.end_tentative(begun);
+        let ended = self.table.end_tentative(begun, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 
@@ -334,7 +334,8 @@ impl Translator {
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let origin = SessionKind::FORWARD;
         let new = NewSession { original, reply, origin, uplink, state, idle: Span(0) };
-        Ok(match self.insert(context, &new, None, miss.now) {
+        let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
+        Ok(match self.insert(context, &new, first, miss.now) {
             Ok(()) => {
                 let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
                 self.forward_match(context, &mut miss.packet, &hit, miss.now)
@@ -398,7 +399,8 @@ impl Translator {
     /// Another worker was faster with the very same session: its record serves this packet too.
     fn retry(&self, context: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
-        match self.table.lookup_and_update(key, self.table.hash(key), miss.segment, miss.now) {
+        let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
+        match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
             Lookup::Hit(hit) => self.forward_match(context, &mut miss.packet, &hit, miss.now),
             // Gone again already, which takes a whole lifetime; the sender will try again.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
@@ -410,16 +412,16 @@ impl Translator {
         &self,
         context: &mut WorkerContext,
         new: &NewSession,
-        segment: Option<&Segment>,
+        first: FirstPacket<'_>,
         now: Tick,
     ) -> Result<(), InsertError> {
-        let mut result = self.table.insert(context.worker, new, segment, now);
+        let mut result = self.table.insert(context.worker, new, Some(first), now);
         if result == Err(InsertError::Full)
             && let Some(ended) = self.table.evict(context.worker, now)
         {
             context.counters.sessions_evicted += 1;
             self.release(&ended, now);
-            result = self.table.insert(context.worker, new, segment, now);
+            result = self.table.insert(context.worker, new, Some(first), now);
         }
         if result.is_ok() {
             context.counters.sessions_created += 1;
@@ -445,6 +447,15 @@ impl Unmatched<'_> {
             Payload::IcmpError(_) | Payload::IcmpOther { .. } => {
                 unreachable!("these have no tuple and never come here")
             }
+        }
+    }
+
+    /// The packet as the opener of a session of which it is the original direction.
+    fn first(&self) -> FirstPacket<'_> {
+        FirstPacket {
+            segment: self.segment,
+            direction: Direction::Original,
+            bytes: self.packet.parsed.length() as u32,
         }
     }
 

@@ -48,7 +48,7 @@ impl Translator {
         };
         match (session.state, session.tcp) {
             (State::Tcp(TcpState::FinBoth | TcpState::Reset), _) => Vec::new(),
-            (State::Tcp(_), sequences) => resets(sent.reversed(), sequences, inside),
+            (State::Tcp(_), tcp) => resets(sent.reversed(), tcp.sequences(), inside),
             (State::Udp | State::DnsReplied | State::Tentative, _) => {
                 self.unreachable_error(sent).into_iter().collect()
             }

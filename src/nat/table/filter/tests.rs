@@ -1,7 +1,7 @@
 use super::*;
 use crate::nat::table::session::{EndpointKind, SessionId};
 use crate::nat::tracking::tcp_state::TcpState;
-use crate::nat::tracking::tcp_window::TcpSequences;
+use crate::nat::tracking::tcp_window::TcpSnapshot;
 use crate::packet::Tuple;
 use crate::time::Tick;
 
@@ -24,8 +24,10 @@ fn session(kind: SessionKind, original: [Endpoint; 2], reply: [Endpoint; 2]) -> 
         origin: kind,
         uplink: 1,
         state: State::Tcp(TcpState::SynOriginal),
-        tcp: TcpSequences { next: [None; 2], acknowledged: [None; 2] },
+        tcp: TcpSnapshot::default(),
+        last_seen: Tick(0),
         deadline: Tick(0),
+        accounting: None,
     }
 }
 
