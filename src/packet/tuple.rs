@@ -32,21 +32,21 @@ impl fmt::Display for Protocol {
 /// For ICMP queries the port of the host that asks is the identifier, and the port of the host that answers is 0:
 /// so a query and its answer are mirror images, and two hosts that query each other with one identifier do not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    /// IPv4 address.
-    pub address: Ipv4Addr,
+pub struct Endpoint<A = Ipv4Addr> {
+    /// Address.
+    pub address: A,
     /// Port, ICMP query identifier, or 0.
     pub port: u16,
 }
 
-impl Endpoint {
+impl<A> Endpoint<A> {
     /// Joins an address and a port.
-    pub const fn new(address: Ipv4Addr, port: u16) -> Self {
+    pub const fn new(address: A, port: u16) -> Self {
         Self { address, port }
     }
 }
 
-impl fmt::Display for Endpoint {
+impl<A: fmt::Display> fmt::Display for Endpoint<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}", self.address, self.port)
     }
@@ -54,23 +54,23 @@ impl fmt::Display for Endpoint {
 
 /// Protocol, source and destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
+pub struct Tuple<A = Ipv4Addr> {
     /// IP protocol.
     pub protocol: Protocol,
     /// Sender.
-    pub source: Endpoint,
+    pub source: Endpoint<A>,
     /// Receiver.
-    pub destination: Endpoint,
+    pub destination: Endpoint<A>,
 }
 
-impl Tuple {
+impl<A: Copy> Tuple<A> {
     /// The tuple of a packet that answers this one.
     pub const fn reversed(self) -> Self {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
 }
 
-impl fmt::Display for Tuple {
+impl<A: fmt::Display> fmt::Display for Tuple<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} > {}", self.protocol, self.source, self.destination)
     }
