@@ -1,7 +1,8 @@
-//! The mapping log (`log.mappings`): who had an external endpoint at a time.
+//! The mapping log (`log.mappings`): which inside endpoint had an external endpoint at a time.
 //!
-//! One line for each beginning and each end, with the time of the event in UTC and the name of the box (RFC 6888 section
-//! 4, RFC 6302). A mapping that has begun and has no end in the log ended with the box at the latest.
+//! The log has one record for each beginning and each end, with the time of the event in UTC and the name
+//! of the instance (RFC 6888 section 4, RFC 6302). A mapping without an end in the log ended with the
+//! instance at the latest.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +11,10 @@ use crate::time::Tick;
 
 use super::logging::MAPPINGS;
 
-/// Events that may wait to be written; beyond that they are lost and counted.
+/// Events that may wait to be written; further ones are lost and counted.
 pub(super) const ROOM: usize = 16_384;
 
-/// Writes events until the box ends, in a thread of its own.
+/// Writes events until the instance stops, in a thread of its own.
 ///
 /// # Errors
 /// When the thread cannot be started.
