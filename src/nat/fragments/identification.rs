@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_successive_numbers_as_there_are_differ_whichever_the_first() {
+    fn any_65536_successive_identifications_differ() {
         let identifications = Identifications::new(HashKey::of(1));
         let take = |number| identifications.take(SOURCE, destination(number), Protocol::UDP, 1);
         for skipped in [0, 1, 1000] {
@@ -136,9 +136,9 @@ mod tests {
         }
     }
 
-    /// SEC-4: neither by steps, nor from another pair's numbers, nor from those of another start.
+    /// SEC-4: steps, another pair's identifications and another instance's identifications reveal nothing.
     #[test]
-    fn numbers_are_not_to_be_guessed_from_those_before_or_of_others() {
+    fn identifications_cannot_be_inferred_from_earlier_ones_or_from_others() {
         let sequence = |identifications: &Identifications, number| {
             (0..2000)
                 .map(|_| identifications.take(SOURCE, destination(number), Protocol::UDP, 1))
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_never_take_the_same_number() {
+    fn workers_never_take_the_same_identification() {
         let identifications = Identifications::new(HashKey::of(1));
         let taken: Vec<Vec<u16>> = std::thread::scope(|scope| {
             let take = || {

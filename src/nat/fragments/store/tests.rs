@@ -133,7 +133,7 @@ fn assert_consistent(store: &Fragments) {
 fn a_source_that_never_completes_its_datagrams_harms_itself_alone() {
     for kind in 0..3 {
         let store = store(1000);
-        // Of another host: one in order, one of which a later fragment came first.
+        // Datagrams of another host: one in order, one whose later fragment came first.
         assert_eq!(store.admit(id(1), fragment(0, 8, true), b"a", NOW), Admit::First);
         store.resolve(id(1), PASSED, NOW);
         assert_eq!(store.admit(id(2), fragment(8, 9, false), b"b", NOW), Admit::Held);
@@ -203,9 +203,9 @@ fn a_datagram_in_too_many_fragments_is_refused() {
 use proptest::prelude::*;
 
 proptest! {
-    /// Accounts stay right whatever comes, and no fragment is both held and gone.
+    /// Usage stays right for any input, and no fragment is both held and lost.
     #[test]
-    fn any_sequence_of_fragments_leaves_the_accounts_right(
+    fn any_sequence_of_fragments_leaves_the_usage_right(
         arrivals in proptest::collection::vec((0..4u32, 0..6u16, 0..6u32, 1..4u32, any::<bool>(), 0..4000u32), 0..300),
     ) {
         let store = store(20);
