@@ -20,3 +20,4 @@ pub mod lab;
 pub mod nat;
 pub mod packet;
 pub mod time;
+pub mod uplinks;

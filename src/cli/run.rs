@@ -7,9 +7,7 @@ use clap::Args;
 use super::config_file::ConfigFile;
 use super::exit::Failure;
 use crate::config::{self, Loaded};
-use crate::control::admin::SocketError;
-use crate::control::lifecycle::{self, RunError};
-use crate::control::logging;
+use crate::control::{self, RunError, SocketError, logging};
 use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
@@ -33,7 +31,7 @@ pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
-    lifecycle::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
+    control::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
 /// Classifies an error: a user error if another configuration would avoid it, otherwise an environment error or a

@@ -1,4 +1,5 @@
-//! The admin socket of a running instance: serves the requests of [`crate::api`].
+//! The subsystem that serves the admin socket: one JSON line in, one JSON line out (see
+//! [`crate::api`]).
 //!
 //! The socket gets its name when the instance is ready. Only root and its group may connect.
 
@@ -11,54 +12,26 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::error::SocketError;
 use super::status::InstanceHandle;
+use super::subsystem::{Outcome, Subsystem};
 use crate::api::{MAX_REQUEST, Refusal, Request};
 
-/// Why the socket cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum SocketError {
-    /// Another process answers on it.
-    #[error(
-        "admin.socket: {path} is in use by another natbox; stop that one, or give this box a name or an \
-         admin.socket of its own"
-    )]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something that is not a socket has the name.
-    #[error("admin.socket: {path} exists and is not a socket; remove it, or choose another path")]
-    NotASocket {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system refused.
-    #[error(
-        "admin.socket: cannot make {path}: {source}; its directory must be writable for natbox's user, \
-         who has no privilege over the files of others (run it as root)"
-    )]
-    Other {
-        /// The socket or its directory.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-}
-
-/// A bound admin socket, not yet under its final name.
+/// A bound admin socket. Removes its file when dropped.
 #[derive(Debug)]
-pub struct AdminSocket {
+pub(super) struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// Name until the instance is ready.
     hidden: Option<PathBuf>,
 }
 
 impl AdminSocket {
-    /// Binds the socket beside its final name. What a dead process left under either name is replaced.
+    /// Binds the socket beside its final name. Replaces what a dead process left under either name.
     ///
     /// # Errors
     /// See [`SocketError`].
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub(super) fn bind(path: &Path) -> Result<Self, SocketError> {
         let other = |source| SocketError::Other { path: path.to_owned(), source };
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory).map_err(other)?;
@@ -67,19 +40,19 @@ impl AdminSocket {
         let mut hidden = path.as_os_str().to_owned();
         hidden.push(format!(".{}", std::process::id()));
         let hidden = PathBuf::from(hidden);
-        // A process with our number died here once.
+        // A dead process with this process's number may have left the file.
         let _ = std::fs::remove_file(&hidden);
         let listener = UnixListener::bind(&hidden).map_err(other)?;
-        let server = Self { listener, path: path.to_owned(), hidden: Some(hidden.clone()) };
+        let socket = Self { listener, path: path.to_owned(), hidden: Some(hidden.clone()) };
         std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(0o660)).map_err(other)?;
-        Ok(server)
+        Ok(socket)
     }
 
-    /// Gives the socket its name: the box is ready.
+    /// Gives the socket its final name: the instance is ready.
     ///
     /// # Errors
-    /// When somebody took the name in the meantime, or the system refuses.
-    pub fn publish(&mut self) -> Result<(), SocketError> {
+    /// Another process has taken the name since, or the system refuses.
+    pub(super) fn publish(&mut self) -> Result<(), SocketError> {
         check_free(&self.path)?;
         if let Some(hidden) = &self.hidden {
             std::fs::rename(hidden, &self.path)
@@ -87,27 +60,6 @@ impl AdminSocket {
             self.hidden = None;
         }
         Ok(())
-    }
-
-    /// Serves one connection after the other, each in a task of its own. Never returns; must run in a `LocalSet`.
-    pub(super) async fn serve(&self, source: Rc<InstanceHandle>) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let source = Rc::clone(&source);
-                    tokio::task::spawn_local(async move {
-                        if let Err(error) = converse(stream, &source).await {
-                            tracing::debug!(%error, "admin connection ended");
-                        }
-                    });
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: waiting helps, spinning does not.
-                    tracing::warn!(%error, "admin socket cannot accept");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
     }
 }
 
@@ -117,7 +69,8 @@ impl Drop for AdminSocket {
     }
 }
 
-/// A socket file that nobody answers on is a dead process's; it is replaced by the rename later.
+/// Checks that no living process has the name. The file of a dead process is replaced later, by the
+/// rename.
 fn check_free(path: &Path) -> Result<(), SocketError> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -133,7 +86,48 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()> {
+/// Serves the admin socket, each connection in a task of its own.
+pub(super) struct AdminServer {
+    socket: AdminSocket,
+    instance: Rc<InstanceHandle>,
+}
+
+impl AdminServer {
+    pub(super) fn new(socket: AdminSocket, instance: Rc<InstanceHandle>) -> Self {
+        Self { socket, instance }
+    }
+}
+
+impl Subsystem for AdminServer {
+    type Event = io::Result<UnixStream>;
+    const NAME: &'static str = "admin socket";
+
+    async fn next(&mut self) -> Self::Event {
+        self.socket.listener.accept().await.map(|(stream, _)| stream)
+    }
+
+    async fn handle(&mut self, connection: Self::Event) -> Outcome {
+        match connection {
+            Ok(stream) => {
+                let instance = Rc::clone(&self.instance);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = converse(stream, &instance).await {
+                        tracing::debug!(%error, "admin connection ended");
+                    }
+                });
+            }
+            Err(error) => {
+                // Most likely the process has no descriptors left. Some are free again after a
+                // pause.
+                tracing::warn!(%error, "admin socket: a connection cannot be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Outcome::Continue(())
+    }
+}
+
+async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -147,13 +141,16 @@ async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()>
             return write(&mut writer, refusal(&"the request is too long")).await;
         }
         let answer = match Request::from_json(&line) {
-            Ok(Request::Status) => to_json(&source.status()),
-            Ok(Request::Sessions { from }) => to_json(&source.sessions(from)),
-            Ok(Request::EffectiveConfig) => to_json(&source.effective_config()),
+            Ok(Request::Status) => to_json(&instance.status()),
+            Ok(Request::Sessions { from }) => match instance.sessions(from).await {
+                Ok(page) => to_json(&page),
+                Err(_) => refusal(&"the instance is stopping"),
+            },
+            Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
             Ok(Request::Events { follow }) => {
-                return tell_events(reader, writer, source, follow).await;
+                return write_events(reader, writer, instance, follow).await;
             }
-            Ok(Request::Reload) => match source.reloader.reload() {
+            Ok(Request::Reload) => match instance.reloader.reload().await {
                 Ok(reloaded) => to_json(&reloaded),
                 Err(error) => refusal(&error),
             },
@@ -163,15 +160,16 @@ async fn converse(stream: UnixStream, source: &InstanceHandle) -> io::Result<()>
     }
 }
 
-/// Writes what happened, and then what happens until either end has enough.
-async fn tell_events(
+/// Writes the recent events. With `follow`, writes new events until either end closes the
+/// connection.
+async fn write_events(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    source: &InstanceHandle,
+    instance: &InstanceHandle,
     follow: bool,
 ) -> io::Result<()> {
-    let (past, mut follower) = source.events.follow();
-    for event in &past {
+    let (recent, mut follower) = instance.events.follow();
+    for event in &recent {
         write(&mut writer, to_json(event)).await?;
     }
     if !follow {
@@ -203,3 +201,6 @@ fn refusal(error: &dyn std::fmt::Display) -> Vec<u8> {
 fn to_json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("plain structs with string keys always serialise")
 }
+
+/// Pause after a failed accept.
+const PAUSE: Duration = Duration::from_millis(100);

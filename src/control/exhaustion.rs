@@ -1,53 +1,83 @@
-//! Tells when something ran out, once in a while and not for every packet (RFC 6888 REQ-11).
+//! The subsystem that reports exhausted resources, once in a while and not for every packet (RFC
+//! 6888 REQ-11).
 
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::nat::{DropReason, Drops};
+use tokio::time::Interval;
 
 use super::events::Events;
+use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
+use crate::engine::Handle;
+use crate::nat::{DropReason, Drops};
 
-/// What was told, and when.
-#[derive(Default)]
+/// Reads the drop counters now and then, and emits an event for each reason that means exhaustion.
 pub(super) struct ExhaustionWatch {
-    told: HashMap<DropReason, Reported>,
+    engine: Handle,
+    events: Rc<Events>,
+    readings: Interval,
+    reported: Reported,
 }
 
-struct Reported {
+/// The last report of each reason.
+#[derive(Default)]
+struct Reported(HashMap<DropReason, Report>);
+
+struct Report {
+    /// Packets dropped since the start.
     count: u64,
     at: Instant,
 }
 
 impl ExhaustionWatch {
-    /// Looks at the drops so far. What has grown since it was told last is told, at most once in [`PAUSE`] for each reason.
-    pub(super) fn check(&mut self, drops: &Drops, now: Instant, events: &Events) {
-        for (reason, packets) in self.news(drops, now) {
-            let (reason, why) = (reason.name().to_owned(), reason.explanation().trim().to_owned());
-            events.emit(EventKind::ResourceExhausted { reason, packets, why });
-        }
+    pub(super) fn new(engine: Handle, events: Rc<Events>) -> Self {
+        let readings = tokio::time::interval(INTERVAL);
+        Self { engine, events, readings, reported: Reported::default() }
+    }
+}
+
+impl Subsystem for ExhaustionWatch {
+    /// Time of a reading.
+    type Event = Instant;
+    const NAME: &'static str = "exhaustion watch";
+
+    async fn next(&mut self) -> Instant {
+        self.readings.tick().await.into_std()
     }
 
-    /// The reasons to tell, with the packets dropped since they were told last.
+    async fn handle(&mut self, now: Instant) -> Outcome {
+        for (reason, packets) in self.reported.news(&self.engine.totals().drops, now) {
+            let (reason, why) = (reason.name().to_owned(), reason.explanation().trim().to_owned());
+            self.events.emit(EventKind::ResourceExhausted { reason, packets, why });
+        }
+        Outcome::Continue(())
+    }
+}
+
+impl Reported {
+    /// Returns the reasons to report, with the packets dropped since the last report. A reason is
+    /// reported at most once in [`PAUSE`].
     fn news(&mut self, drops: &Drops, now: Instant) -> Vec<(DropReason, u64)> {
         let mut news = Vec::new();
         for (reason, count) in
             drops.iter().filter(|(reason, count)| reason.is_shortage() && *count != 0)
         {
-            let before = self.told.get(&reason);
-            let new = count - before.map_or(0, |told| told.count);
-            if new != 0 && before.is_none_or(|told| now - told.at >= PAUSE) {
+            let before = self.0.get(&reason);
+            let new = count - before.map_or(0, |report| report.count);
+            if new != 0 && before.is_none_or(|report| now - report.at >= PAUSE) {
                 news.push((reason, new));
-                self.told.insert(reason, Reported { count, at: now });
+                self.0.insert(reason, Report { count, at: now });
             }
         }
         news
     }
 }
 
-/// How often to look.
-pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between two lines about the same reason.
+/// Time between two readings.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between two events with the same reason.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -55,19 +85,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shortage_is_told_at_once_and_then_once_a_minute_while_it_lasts() {
-        let (mut exhaustion, mut drops, start) =
-            (ExhaustionWatch::default(), Drops::default(), Instant::now());
-        assert_eq!(exhaustion.news(&drops, start), []);
+    fn exhaustion_is_reported_at_once_and_then_once_a_minute_while_it_lasts() {
+        let (mut reported, mut drops, start) =
+            (Reported::default(), Drops::default(), Instant::now());
+        assert_eq!(reported.news(&drops, start), []);
         drops.count(DropReason::TableFull, 7);
         drops.count(DropReason::NoMapping, 7);
-        assert_eq!(exhaustion.news(&drops, start), [(DropReason::TableFull, 7)]);
+        assert_eq!(reported.news(&drops, start), [(DropReason::TableFull, 7)]);
         drops.count(DropReason::TableFull, 5);
-        assert_eq!(exhaustion.news(&drops, start + Duration::from_secs(59)), []);
+        assert_eq!(reported.news(&drops, start + Duration::from_secs(59)), []);
         drops.count(DropReason::PortsExhausted, 1);
-        let at_once = exhaustion.news(&drops, start + Duration::from_secs(59));
-        assert_eq!(at_once, [(DropReason::PortsExhausted, 1)], "each reason for itself");
-        assert_eq!(exhaustion.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
-        assert_eq!(exhaustion.news(&drops, start + 3 * PAUSE), [], "nothing new");
+        let at_once = reported.news(&drops, start + Duration::from_secs(59));
+        assert_eq!(at_once, [(DropReason::PortsExhausted, 1)], "each reason has its own pause");
+        assert_eq!(reported.news(&drops, start + PAUSE), [(DropReason::TableFull, 5)]);
+        assert_eq!(reported.news(&drops, start + 3 * PAUSE), [], "nothing new");
     }
 }

@@ -1,114 +1,94 @@
-//! What becomes of new and old sessions when a line fails or is back.
+//! The subsystem that moves sessions when an uplink fails or recovers.
 //!
-//! In one step the translator is told what each line takes on; from the next packet on nothing new goes over a failed line.
-//! Only then, and only where the configuration asks for it, the sessions of that line are ended, slice by slice. Nothing
-//! is done to a line's sessions while no other line is healthy: there is nowhere to go.
+//! In one step the translator learns which new sessions each uplink admits, so from the next packet
+//! on no new session uses a failed uplink. Then, and only where the configuration asks for it,
+//! natbox ends the sessions of the failed uplink, slice by slice. While no uplink is up, sessions
+//! stay as they are: no other uplink could take them.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use super::events::Events;
-use super::health::{DownReason, UplinkEvent, UplinkHealth, UplinkHealths, UplinkTransition};
+use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
-use crate::nat::{AdmitNew, EndReason, Filter, TableCursor, Translator};
-use crate::time::Tick;
+use crate::engine::Handle;
+use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
+use crate::uplinks::UplinkStates;
 
-/// Acts on turns of the lines.
+/// Adapts the translator to the states of the uplinks.
 pub(super) struct Failover {
-    uplinks: Vec<Uplink>,
-    lines: UplinkHealths,
-    nat: Arc<ArcSwap<Translator>>,
+    uplinks: Rc<[Uplink]>,
+    engine: Handle,
+    states: watch::Receiver<UplinkStates>,
     events: Rc<Events>,
-    /// Whether any line was healthy when it was looked at last.
-    any_healthy: Cell<bool>,
-    /// For each line, whether its sessions have no more to hope for.
-    condemned: Rc<RefCell<Vec<bool>>>,
+    /// Which uplinks were up at the last look.
+    up: Vec<bool>,
 }
 
 impl Failover {
+    /// Adapts the translator to the states of now. Must run in a `LocalSet`.
     pub(super) fn new(
         config: &Config,
-        lines: UplinkHealths,
-        nat: Arc<ArcSwap<Translator>>,
+        engine: Handle,
+        states: watch::Receiver<UplinkStates>,
         events: Rc<Events>,
     ) -> Self {
-        let condemned = Rc::new(RefCell::new(vec![false; config.uplinks.len()]));
-        let (uplinks, any_healthy) = (config.uplinks.clone(), Cell::new(true));
-        let failover = Self { uplinks, lines, nat, events, any_healthy, condemned };
-        failover.settle();
+        let (uplinks, up) = (config.uplinks.clone().into(), vec![true; config.uplinks.len()]);
+        let mut failover = Self { uplinks, engine, states, events, up };
+        let now = failover.states.borrow().clone();
+        failover.changed(&now);
         failover
     }
 
-    /// Tells of a turn, and acts on it. `error`: what the last probe without an answer met with. Must run in a `LocalSet`.
-    pub(super) fn act(&self, UplinkTransition { uplink, turn }: UplinkTransition, error: &str) {
-        let settings = &self.uplinks[uplink];
-        let name = settings.name.clone();
-        self.events.emit(match turn {
-            UplinkEvent::Up => EventKind::UplinkHealthy { uplink: name },
-            UplinkEvent::Down(DownReason::NoCarrier) => EventKind::UplinkFailed {
-                uplink: name,
-                reason: "no carrier, no address or no next hop".to_owned(),
-            },
-            UplinkEvent::Down(DownReason::NoAnswer) if error.is_empty() => {
-                EventKind::UplinkFailed { uplink: name, reason: "no answer".to_owned() }
-            }
-            UplinkEvent::Down(DownReason::NoAnswer) => {
-                EventKind::UplinkFailed { uplink: name, reason: format!("no answer ({error})") }
-            }
-        });
-        self.settle();
-        if turn == UplinkEvent::Up && settings.failback == Failback::Reset {
-            let lines = Rc::clone(&self.lines);
-            self.sweep(
-                (Filter::preferring(uplink as u8), EndReason::Failback),
-                uplink,
-                Duration::ZERO,
-                move || lines.borrow()[uplink].is_healthy(),
-            );
-        }
-    }
-
-    /// Makes the translator do as the lines are.
-    fn settle(&self) {
-        let healthy: Vec<bool> = self.lines.borrow().iter().map(UplinkHealth::is_healthy).collect();
-        let any = healthy.contains(&true);
-        // Lines that failed together come back together, but one of them is the first. The others get a moment, too.
-        let delay = match self.any_healthy.replace(any) {
-            true => |_: &Uplink| Duration::ZERO,
-            false => |uplink: &Uplink| {
-                uplink
-                    .health
-                    .as_ref()
-                    .map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))
-            },
-        };
-        let nat = self.nat.load();
-        for (number, settings) in self.uplinks.iter().enumerate() {
-            let intake = match settings.on_failure {
-                _ if healthy[number] || !any => AdmitNew::All,
+    /// Sets which new sessions each uplink admits.
+    fn set_admissions(&self) {
+        let any_is_up = self.up.contains(&true);
+        for (index, (settings, is_up)) in self.uplinks.iter().zip(&self.up).enumerate() {
+            let admit = match settings.on_failure {
+                _ if *is_up || !any_is_up => AdmitNew::All,
                 OnFailure::Keep => AdmitNew::KnownEndpoints,
                 OnFailure::Drain | OnFailure::Reset => AdmitNew::None,
             };
-            nat.set_admission(number as u8, intake);
+            self.engine.set_admission(index as u8, admit);
         }
-        for (number, settings) in self.uplinks.iter().enumerate() {
-            let condemned = any && !healthy[number] && settings.on_failure == OnFailure::Reset;
-            let before = std::mem::replace(&mut self.condemned.borrow_mut()[number], condemned);
-            if condemned && !before {
-                let condemned = Rc::clone(&self.condemned);
-                let delay = delay(settings);
-                let doomed = (Filter::movable_from(number as u8), EndReason::UplinkFailed);
-                self.sweep(doomed, number, delay, move || condemned.borrow()[number]);
+    }
+
+    /// Ends sessions of uplinks that are doomed now and were not `before`.
+    fn end_doomed(&self, before: &[bool]) {
+        let all_were_down = !before.contains(&true);
+        for (index, settings) in self.uplinks.iter().enumerate() {
+            if is_doomed(settings, self.up[index], &self.up)
+                && !is_doomed(settings, before[index], before)
+            {
+                let (uplinks, states) = (Rc::clone(&self.uplinks), self.states.clone());
+                let delay = if all_were_down { recovery_time(settings) } else { Duration::ZERO };
+                let doomed = (Filter::movable_from(index as u8), EndReason::UplinkFailed);
+                self.sweep(doomed, index, delay, move || {
+                    let up = up(&states.borrow());
+                    is_doomed(&uplinks[index], up[index], &up)
+                });
             }
         }
     }
 
-    /// Ends the sessions that match a filter after `delay`, as long as `goes_on` is true.
+    /// Ends sessions that belong on uplinks that have recovered, so that they return.
+    fn fail_back(&self, before: &[bool]) {
+        for (index, settings) in self.uplinks.iter().enumerate() {
+            if self.up[index] && !before[index] && settings.failback == Failback::Reset {
+                let states = self.states.clone();
+                let returning = (Filter::preferring(index as u8), EndReason::Failback);
+                self.sweep(returning, index, Duration::ZERO, move || {
+                    states.borrow().uplinks[index].up
+                });
+            }
+        }
+    }
+
+    /// Ends the sessions that match a filter after `delay`, slice by slice, as long as `goes_on` is
+    /// true.
     fn sweep(
         &self,
         (filter, reason): (Filter, EndReason),
@@ -116,33 +96,73 @@ impl Failover {
         delay: Duration,
         goes_on: impl Fn() -> bool + 'static,
     ) {
-        let (nat, events) = (Arc::clone(&self.nat), Rc::clone(&self.events));
-        let name = self.uplinks[uplink].name.clone();
+        let (engine, events) = (self.engine.clone(), Rc::clone(&self.events));
+        let uplink = self.uplinks[uplink].name.clone();
         tokio::task::spawn_local(async move {
             tokio::time::sleep(delay).await;
-            let mut ended = 0;
-            let mut place = Some(TableCursor::default());
-            while let Some(from) = place
+            let mut sessions = 0;
+            let mut cursor = Some(TableCursor::default());
+            while let Some(from) = cursor
                 && goes_on()
             {
-                let slice = nat.load().end_matching(&filter, reason, from, Tick::now());
-                ended += slice.ended;
-                place = slice.next;
-                // The rest of the control thread has a turn, and the workers one if there is much to say.
-                match nat.load().notifications() {
+                let slice = engine.end_matching(&filter, reason, from);
+                sessions += slice.ended;
+                cursor = slice.next;
+                // The rest of the control thread runs between two slices, and the workers send what
+                // waits.
+                match engine.pending_notifications() {
                     0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,
                     MAX_QUEUED_NOTIFICATIONS.. => tokio::time::sleep(PAUSE).await,
                 }
             }
-            if ended != 0 {
-                events.emit(EventKind::SessionsEnded { uplink: name, sessions: ended });
+            if sessions != 0 {
+                events.emit(EventKind::SessionsEnded { uplink, sessions });
             }
         });
     }
 }
 
-/// NotificationQueue that may wait before a sweep does.
+impl Subsystem for Failover {
+    /// Failover only follows the uplinks.
+    type Event = std::convert::Infallible;
+    const NAME: &'static str = "failover";
+
+    async fn next(&mut self) -> Self::Event {
+        std::future::pending().await
+    }
+
+    async fn handle(&mut self, event: Self::Event) -> Outcome {
+        match event {}
+    }
+
+    fn changed(&mut self, states: &UplinkStates) {
+        let before = std::mem::replace(&mut self.up, up(states));
+        self.set_admissions();
+        self.end_doomed(&before);
+        self.fail_back(&before);
+    }
+}
+
+fn up(states: &UplinkStates) -> Vec<bool> {
+    states.uplinks.iter().map(|uplink| uplink.up).collect()
+}
+
+/// Whether the sessions of an uplink must end: the uplink is down, another one is up, and the
+/// configuration says `reset`.
+fn is_doomed(settings: &Uplink, is_up: bool, all: &[bool]) -> bool {
+    !is_up && all.contains(&true) && settings.on_failure == OnFailure::Reset
+}
+
+/// How long an uplink may take to recover after another one has. Uplinks that failed together
+/// recover together, but one of them is the first.
+fn recovery_time(settings: &Uplink) -> Duration {
+    let check = settings.health.as_ref();
+    check.map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))
+}
+
+/// Notifications that may wait before a sweep pauses.
 const MAX_QUEUED_NOTIFICATIONS: usize = 4096;
+/// Pause of a sweep while many notifications wait.
 const PAUSE: Duration = Duration::from_millis(1);
-/// For interfaces that are up again at the same time.
+/// Recovery time of interfaces that come up together.
 const LINK_DELAY: Duration = Duration::from_secs(1);

@@ -1,21 +1,46 @@
-//! Configuration, lifecycle, logging and the admin socket: everything that runs beside the packets.
+//! The control plane: everything that runs beside the packets.
 //!
-//! One thread runs all of it (a tokio current-thread runtime); workers are heard through the engine's events and
-//! read through their published counters, and never wait for anything here.
+//! One thread runs all of it (a tokio current-thread runtime). The workers never wait for this
+//! thread: they report failures through the engine's channel and publish their counters.
+//!
+//! | file                                 | idea                                                          |
+//! |--------------------------------------|---------------------------------------------------------------|
+//! | `run`, `start`                       | privileges, the order of start and stop                       |
+//! | `subsystem`                          | the contract of every part below, and the loop that runs it   |
+//! | `workers`                            | TUN device, workers                                           |
+//! | `reconcile`                          | the host: links, addresses, listening ports                   |
+//! | `health`, `failover`                 | checks of the uplinks, and what follows from them             |
+//! | `dns`                                | name server, updates, hook                                    |
+//! | `exhaustion`                         | events about exhausted resources                              |
+//! | `admin`, `status`, `sessions`        | the admin socket and its answers                              |
+//! | `signals`                            | stop, reload, counters                                        |
+//! | `reload`, `settings`                 | the configuration in use, and the policy that follows from it |
+//! | `events`, `logging`, `mapping_log`   | what natbox reports                                           |
+//! | `sandbox`                            | dropping privileges                                           |
+//!
+//! No file here names the translator: [`crate::engine::Handle`] is the only door to it.
 
-pub mod admin;
+mod admin;
 mod dns;
+mod error;
 mod events;
 mod exhaustion;
 mod failover;
 mod health;
-pub mod lifecycle;
 pub mod logging;
 mod mapping_log;
+mod reconcile;
 mod reload;
+mod run;
 mod sandbox;
 mod sessions;
 mod settings;
+mod signals;
+mod start;
 mod status;
+mod subsystem;
+mod workers;
 
+pub use error::{RunError, SocketError};
 pub use reload::ReloadError;
+pub use run::run;

@@ -1,169 +1,160 @@
-//! Taking in a changed configuration file while the box runs.
+//! The configuration file and the host as the running instance uses them, and how both change.
 //!
-//! All of a change or nothing: when the file has a problem, or changes a key that only a restart can change, the box
-//! goes on by its old rules and says so.
+//! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
+//! the instance keeps the configuration before and reports the reason.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
-use crate::engine;
-use crate::host::{HostFacts, PlannedHost, RoutingIds};
-use crate::nat::Translator;
-use crate::time::Tick;
+use tokio::sync::oneshot;
 
 use super::events::Events;
 use super::settings;
 use crate::api::{EventKind, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
+use crate::engine::Handle;
+use crate::host::{HostFacts, PlannedHost, RoutingIds};
+use crate::nat::Policy;
 
-/// Why the box goes on by its old rules.
+/// Why the instance keeps the configuration before.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file has problems.
     #[error("{0}")]
     Config(#[from] Problems),
-    /// Something changed that a running box cannot change.
+    /// The file changes keys that need a restart.
     #[error(
-        "{path}: {keys} changed, which takes a restart; a running box takes in only {}; nothing was changed",
+        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; nothing was changed",
         config::reloadable_keys().join(", ")
     )]
     NeedsRestart {
         /// The file.
         path: String,
-        /// What changed.
+        /// Paths of the changed keys.
         keys: String,
     },
 }
 
-/// Keeps what the running box was told.
+/// The configuration and the host in use.
 pub(super) struct Reloader {
     path: PathBuf,
-    /// As the file has it.
+    /// Configuration as the file has it.
     file_config: RefCell<Config>,
-    host: RefCell<Host>,
+    host: RefCell<HostState>,
     /// See [`settings::policy`].
     dns: Vec<Option<u16>>,
     routing_ids: RoutingIds,
-    nat: Arc<ArcSwap<Translator>>,
+    engine: Handle,
     events: Rc<Events>,
 }
 
-/// What is known of the host.
+/// The host as the policy needs it.
 #[derive(Clone)]
-struct Host {
-    whereabouts: Vec<Option<DynamicAddress>>,
+struct HostState {
+    addresses: Vec<Option<DynamicAddress>>,
     facts: HostFacts,
 }
 
-impl Host {
+impl HostState {
     fn new(config: &Config, facts: &HostFacts) -> Self {
-        Self { whereabouts: config.dynamic_addresses(), facts: facts.clone() }
+        Self { addresses: config.dynamic_addresses(), facts: facts.clone() }
     }
 }
 
 impl Reloader {
-    /// `written`: as the file has it; `prepared`: the host, and the configuration with the addresses of its interfaces.
+    /// `dns`: see [`settings::policy`].
     pub(super) fn new(
         path: &Path,
-        written: &Config,
-        prepared: &PlannedHost,
+        file_config: &Config,
+        host: &PlannedHost,
         dns: Vec<Option<u16>>,
-        nat: Arc<ArcSwap<Translator>>,
+        engine: Handle,
         events: Rc<Events>,
     ) -> Self {
-        let host = RefCell::new(Host::new(prepared.config(), prepared.facts()));
-        let routing_ids = prepared.routing_ids();
         Self {
             path: path.to_owned(),
-            file_config: RefCell::new(written.clone()),
-            host,
+            file_config: RefCell::new(file_config.clone()),
+            host: RefCell::new(HostState::new(host.config(), host.facts())),
             dns,
-            routing_ids,
-            nat,
+            routing_ids: host.routing_ids(),
+            engine,
             events,
         }
     }
 
-    /// Lives by what is known of the host now. `at`: a configuration with the addresses that its interfaces have. Returns how
-    /// many sessions ended.
-    pub(super) fn follow(&self, at: &Config, facts: &HostFacts) -> usize {
-        let host = Host::new(at, facts);
-        let before = self.host.replace(host.clone());
-        // Most of what changes on a host concerns no packet, and to look through all sessions takes time.
-        let policy = |host: &Host| {
-            settings::policy(
-                &self.file_config.borrow().resolve(&host.whereabouts),
-                &host.facts,
-                &self.dns,
-            )
-        };
-        match policy(&before) == policy(&host) {
-            true => 0,
-            false => self.apply(&self.config(), facts),
-        }
+    /// Puts the host's present addresses and interfaces to work. `config`: with the addresses that
+    /// its interfaces have now. Returns how many sessions ended.
+    pub(super) async fn adopt_host(&self, config: &Config, facts: &HostFacts) -> usize {
+        let before = self.policy();
+        self.host.replace(HostState::new(config, facts));
+        let now = self.policy();
+        // Most changes of a host concern no packet, and a walk through all sessions takes time.
+        if before == now { 0 } else { self.change_policy(now).await }
     }
 
-    fn apply(&self, config: &Config, facts: &HostFacts) -> usize {
-        let policy = settings::policy(config, facts, &self.dns);
-        let (now, mut transition) = self.nat.load().with_policy(policy);
-        let now = Arc::new(now);
-        engine::swap_policy(&self.nat, Arc::clone(&now));
-        let mut ended = 0;
-        while !transition.is_complete() {
-            ended += now.enforce(&mut transition, Tick::now());
-        }
-        ended
-    }
-
-    /// What it lives by, as the file had it.
-    pub(super) fn written(&self) -> Config {
+    /// Returns the configuration in use, as the file has it.
+    pub(super) fn file_config(&self) -> Config {
         self.file_config.borrow().clone()
     }
 
-    /// What it lives by, with the addresses that its interfaces have.
+    /// Returns the configuration in use, with the addresses that its interfaces have.
     pub(super) fn config(&self) -> Config {
-        self.file_config.borrow().resolve(&self.host.borrow().whereabouts)
+        self.file_config.borrow().resolve(&self.host.borrow().addresses)
     }
 
-    /// The numbers of its tables and rules.
+    /// Returns the numbers of the instance's tables and rules.
     pub(super) fn routing_ids(&self) -> RoutingIds {
         self.routing_ids
     }
 
-    /// Reads the file again and lives by it.
-    pub(super) fn reload(&self) -> Result<Reloaded, ReloadError> {
-        let outcome = self.read_again();
-        self.events.emit(match &outcome {
+    /// Reads the file again and uses it. Emits an event with the result.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let result = self.read_again().await;
+        self.events.emit(match &result {
             Ok(Reloaded { changed, sessions_ended, .. }) => {
                 EventKind::Reloaded { changed: changed.clone(), sessions_ended: *sessions_ended }
             }
             Err(error) => EventKind::ReloadFailed { error: error.to_string() },
         });
-        outcome
+        result
     }
 
-    fn read_again(&self) -> Result<Reloaded, ReloadError> {
+    async fn read_again(&self) -> Result<Reloaded, ReloadError> {
         let Loaded { config: new, warnings } = config::load(&self.path)?;
-        let mut written = self.file_config.borrow_mut();
-        let changes = config::changes(&written, &new);
-        let stuck = changes.iter().filter(|change| !change.reloadable);
-        let stuck: Vec<&str> = stuck.map(|change| change.path.as_str()).collect();
-        if !stuck.is_empty() {
-            let (path, keys) = (self.path.display().to_string(), stuck.join(", "));
+        let changes = config::changes(&self.file_config.borrow(), &new);
+        let fixed = changes.iter().filter(|change| !change.reloadable);
+        let fixed: Vec<&str> = fixed.map(|change| change.path.as_str()).collect();
+        if !fixed.is_empty() {
+            let (path, keys) = (self.path.display().to_string(), fixed.join(", "));
             return Err(ReloadError::NeedsRestart { path, keys });
         }
         let changed: Vec<String> = changes.into_iter().map(|change| change.path).collect();
         let mut sessions_ended = 0;
         if !changed.is_empty() {
-            let host = self.host.borrow();
-            sessions_ended = self.apply(&new.resolve(&host.whereabouts), &host.facts);
-            *written = new;
+            self.file_config.replace(new);
+            sessions_ended = self.change_policy(self.policy()).await;
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(Reloaded { changed, sessions_ended, warnings })
+    }
+
+    /// Returns the policy that follows from the configuration and the host in use.
+    fn policy(&self) -> Policy {
+        settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
+    }
+
+    /// Puts a policy to work. Waits, without holding up the control thread, until the sessions that
+    /// the policy does not allow have ended. Returns their number.
+    async fn change_policy(&self, policy: Policy) -> usize {
+        let (sender, ended) = oneshot::channel();
+        self.engine.change_policy(policy, move |sessions| {
+            // Fails only when the instance has stopped.
+            let _ = sender.send(sessions);
+        });
+        ended.await.unwrap_or(0)
     }
 }

@@ -1,19 +1,14 @@
-//! The state of a running box in one snapshot: what `natbox status` shows and the admin socket answers.
+//! The state of a running instance: what `natbox status` shows and the admin socket answers.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinError;
 
-use crate::engine::SharedCounters;
-use crate::nat::{Counters, Translator};
-use crate::time::Tick;
-
-use super::dns::Running;
+use super::dns::NameService;
 use super::events::Events;
-use super::health::{UplinkHealth, UplinkHealths};
 use super::logging;
 use super::reload::Reloader;
 use super::sessions;
@@ -22,74 +17,67 @@ use crate::api::{
     WorkerStatus,
 };
 use crate::config::{self, Uplink};
+use crate::engine::Handle;
+use crate::nat::Counters;
+use crate::uplinks::{UplinkState, UplinkStates};
 
-/// Where a status comes from.
+/// The parts of the instance that the admin socket and signals reach.
 pub(super) struct InstanceHandle {
     pub(super) name: String,
     pub(super) started: Instant,
     pub(super) tun: TunStatus,
-    pub(super) lines: UplinkHealths,
-    pub(super) nat: Arc<ArcSwap<Translator>>,
-    pub(super) reloader: Reloader,
-    pub(super) published: Vec<Arc<SharedCounters>>,
-    pub(super) dns: Running,
+    pub(super) uplinks: watch::Receiver<UplinkStates>,
+    pub(super) engine: Handle,
+    pub(super) reloader: Rc<Reloader>,
+    /// None: the configuration has no `dns`.
+    pub(super) dns: Option<Rc<NameService>>,
     pub(super) events: Rc<Events>,
 }
 
 impl InstanceHandle {
-    /// Sums of all workers.
-    pub(super) fn totals(&self) -> Counters {
-        let mut totals = Counters::default();
-        for published in &self.published {
-            totals.add(&published.read());
-        }
-        totals
+    /// Returns a page of the sessions.
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
+        // On a thread of its own, because a page may walk a large part of the table.
+        let engine = self.engine.clone();
+        tokio::task::spawn_blocking(move || sessions::page(&engine, from)).await
     }
 
-    /// A page of the sessions.
-    pub(super) fn sessions(&self, from: SessionCursor) -> SessionPage {
-        sessions::page(&self.nat.load(), from, Tick::now())
-    }
-
+    /// Returns the configuration in use and the numbers of tables and rules.
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {
-            configuration: config::to_yaml(&self.reloader.written()),
+            configuration: config::to_yaml(&self.reloader.file_config()),
             routing_ids: self.reloader.routing_ids(),
         }
     }
 
+    /// Returns the status of now.
     pub(super) fn status(&self) -> Status {
-        let workers: Vec<Counters> =
-            self.published.iter().map(|published| published.read()).collect();
-        let mut totals = Counters::default();
-        workers.iter().for_each(|counters| totals.add(counters));
-        let nat = self.nat.load();
-        let table = nat.table();
+        let (workers, totals) = (self.engine.counters(), self.engine.totals());
+        let occupancy = self.engine.occupancy();
+        let config = self.reloader.config();
+        let states = self.uplinks.borrow();
+        let uplinks = config.uplinks.iter().zip(&states.uplinks).map(uplink).collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
-            uplinks: self
-                .reloader
-                .config()
-                .uplinks
-                .iter()
-                .zip(self.lines.borrow().iter())
-                .map(uplink)
-                .collect(),
+            uplinks,
             sessions: SessionStatus {
-                now: table.len(),
-                capacity: table.capacity(),
+                now: occupancy.sessions,
+                capacity: occupancy.capacity,
                 created: totals.sessions_created,
                 expired: totals.sessions_expired,
                 evicted: totals.sessions_evicted,
             },
-            mappings: nat.mappings(),
+            mappings: occupancy.mappings,
             totals: by_name(&totals),
             drops: drops(&totals),
-            log_lines_dropped: nat.mapping_events_lost() + logging::lost_lines(),
+            log_lines_dropped: occupancy.mapping_events_lost + logging::dropped_lines(),
             workers: workers
                 .iter()
                 .map(|counters| WorkerStatus {
@@ -97,22 +85,37 @@ impl InstanceHandle {
                     drops: drops(counters),
                 })
                 .collect(),
-            dns: self.dns.status(),
+            dns: self.dns.as_ref().and_then(|dns| dns.status()),
         }
+    }
+
+    /// Logs the most important counters.
+    pub(super) fn log_counters(&self) {
+        let (totals, occupancy) = (self.engine.totals(), self.engine.occupancy());
+        let dropped: u64 = totals.drops.iter().map(|(_, count)| count).sum();
+        tracing::info!(
+            sessions = occupancy.sessions,
+            mappings = occupancy.mappings,
+            created = totals.sessions_created,
+            packets_in = totals.packets_in,
+            packets_out = totals.packets_out,
+            dropped,
+            "status"
+        );
     }
 }
 
-fn uplink((settings, line): (&Uplink, &UplinkHealth)) -> UplinkStatus {
+fn uplink((settings, state): (&Uplink, &UplinkState)) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),
         address: settings.addresses.first().copied(),
-        healthy: line.is_healthy(),
-        state_seconds: line.since().elapsed().as_secs(),
-        link_ready: line.has_carrier(),
+        healthy: state.up,
+        state_seconds: state.since.elapsed().as_secs(),
+        link_ready: state.link_ready,
         health_check: settings.health.is_some(),
-        latency_milliseconds: line.latency().map(|latency| latency.as_secs_f64() * 1000.0),
-        loss_percent: line.loss().map(|share| share * 100.0),
+        latency_milliseconds: state.latency.map(|latency| latency.as_secs_f64() * 1000.0),
+        loss_percent: state.loss.map(|share| share * 100.0),
     }
 }
 

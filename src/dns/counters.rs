@@ -1,18 +1,18 @@
-//! What a name server counts.
+//! The counters of the name server.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
-        /// Counters since the start, shared between the name server and whoever reads them.
+        /// Counters since the start, shared between the name server and its readers.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub(super) $name: Counter),+
         }
 
         impl Counters {
-            /// Every counter by its name.
+            /// Returns every counter by its name.
             pub fn values(&self) -> BTreeMap<String, u64> {
                 [$((stringify!($name).to_owned(), self.$name.value())),+].into()
             }
@@ -21,19 +21,19 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Messages that came, by UDP and by TCP.
+    /// Messages received, by UDP and by TCP.
     queries,
     /// Answers sent in full, refusals included.
     answers,
-    /// Answers cut because of their size, so that the client comes by TCP.
+    /// Answers truncated because of their size, so that the client queries by TCP.
     oversized,
-    /// Answers above the limit of their source that were cut to the question.
+    /// Answers above the limit of their source that were truncated to the query.
     limited_truncated,
     /// Answers above the limit of their source that were not sent.
     limited_dropped,
-    /// Messages that are no questions and get no answer.
+    /// Messages without an answer, because they are no queries.
     ignored,
-    /// TCP connections taken.
+    /// TCP connections accepted.
     connections,
     /// TCP connections closed at once because there were too many.
     connections_refused,
@@ -50,7 +50,7 @@ impl Counter {
     }
 
     pub fn value(&self) -> u64 {
-        // Relaxed: as above.
+        // Relaxed: as in count().
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,15 +1,17 @@
-//! Runs a program of the user's when a line comes or goes.
+//! Runs a program of the user, the hook, when an uplink changes.
 //!
-//! The process of a box may start no programs once it has given up its privileges, so a helper does it: a child of the
-//! box that is started before and hears of events through a pipe.
+//! natbox may start no programs after it has dropped its privileges. So a child process runs the
+//! hook: the runner. natbox starts the runner before it drops privileges, and sends events to the
+//! runner through a pipe.
 //!
 //! ```text
-//!   box (natbox-dns thread) ── event, a JSON line ──▶ helper ── environment ──▶ hook
-//!                           ◀── outcome, a JSON line ──       ◀── exit status ──
+//!   natbox (thread natbox-dns) ── event, a JSON line ──▶ runner ── environment ──▶ hook
+//!                              ◀── outcome, a JSON line ──       ◀── exit status ──
 //! ```
 //!
-//! One hook runs at a time, and the next event is sent when it has ended; what changed and changed back meanwhile is not
-//! told. The helper ends when its pipe does, however the box died, and takes a running hook with it.
+//! One hook runs at a time. natbox sends the next event when the hook has ended. If an uplink
+//! changes and changes back meanwhile, no hook runs for it. The runner ends when the pipe closes,
+//! for whatever reason natbox ended, and kills a running hook.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -29,57 +31,58 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use super::last_errors::{LastError, LastErrors};
-use super::uplinks::{UplinkState, UplinkStates};
+use crate::uplinks::{UplinkState, UplinkStates};
 
-/// The command of `natbox` that makes a process the helper; its argument is the hook.
+/// The command of `natbox` that makes a process the runner. Its argument is the hook.
 pub const RUNNER_COMMAND: &str = "run-hooks";
 
-/// Why a program cannot be a hook.
+/// Why a file cannot be a hook.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path}: found {found}, wanted a program that may be run; correct the key, or: chmod +x {path}"
+    "{path}: found {found}, wanted an executable program; correct the key, or run: chmod +x {path}"
 )]
 pub struct HookError {
     path: PathBuf,
     found: String,
 }
 
-/// Looks whether a hook can be run, before a line has to fail for that to come out.
+/// Checks that a hook can run, so that a wrong path is reported at the start and not when an uplink
+/// fails.
 ///
 /// # Errors
-/// What stands there instead.
+/// What the path leads to instead.
 pub fn check_hook(hook: &Path) -> Result<(), HookError> {
     let wrong = |found: String| HookError { path: hook.to_owned(), found };
     let metadata = hook
         .metadata()
-        .map_err(|error| wrong(format!("nothing that can be looked at ({error})")))?;
+        .map_err(|error| wrong(format!("nothing that can be examined ({error})")))?;
     if !metadata.is_file() {
         return Err(wrong(if metadata.is_dir() { "a directory" } else { "no file" }.to_owned()));
     }
     access(hook, Access::EXEC_OK)
-        .map_err(|error| wrong(format!("a file that may not be run ({error})")))
+        .map_err(|error| wrong(format!("a file that is not executable ({error})")))
 }
 
-/// A line that came or went, and how things are now.
+/// A change of an uplink, and the state of all uplinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Event {
-    line: String,
+struct HookEvent {
+    uplink: String,
     address: Option<Ipv4Addr>,
-    usable: bool,
-    /// Names and addresses of all lines that are usable now.
-    all_usable: Vec<(String, Ipv4Addr)>,
+    up: bool,
+    /// Names and addresses of all uplinks that are up.
+    all_up: Vec<(String, Ipv4Addr)>,
 }
 
-/// What became of a hook.
+/// How a hook ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Outcome {
+enum HookOutcome {
     Done,
     Failed(String),
     TookTooLong,
     NotStarted(String),
 }
 
-/// The helper, seen from the box.
+/// The runner, as natbox sees it.
 #[derive(Debug)]
 pub(super) struct HookRunner {
     process: Child,
@@ -88,9 +91,11 @@ pub(super) struct HookRunner {
 }
 
 impl HookRunner {
-    /// Starts it: `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as arguments.
+    /// Starts the runner. `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as
+    /// arguments.
     pub fn start(mut command: Command) -> io::Result<Self> {
-        // Signals that a terminal sends to the box's group are none of its business: it ends by the pipe.
+        // A group of its own: a terminal's signals must not reach the runner, which ends when the
+        // pipe closes.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut process = command.spawn()?;
         let events = process.stdin.take().expect("it was asked for").into();
@@ -98,42 +103,46 @@ impl HookRunner {
         Ok(Self { process, events, outcomes })
     }
 
-    /// Tells it how each line is, then every change, for ever; ends when the helper is gone. Nobody may start another one
-    /// by then: the process runs no programs.
-    pub async fn follow(self, mut lines: watch::Receiver<UplinkStates>, troubles: Arc<LastErrors>) {
+    /// Sends the state of each uplink, then every change, for ever. Ends when the runner has ended:
+    /// natbox cannot start another one, because it may start no programs by then.
+    pub async fn follow(
+        self,
+        mut uplinks: watch::Receiver<UplinkStates>,
+        last_errors: Arc<LastErrors>,
+    ) {
         let Self { mut process, events, outcomes } = self;
-        if let Err(error) = tell(events, outcomes, &mut lines, &troubles.hook).await {
-            tracing::error!(%error, "the process that runs the hook is gone: it is run no more; restart natbox");
-            troubles
-                .hook
-                .set("the process that runs it is gone: it is run no more; restart natbox");
+        if let Err(error) = send_events(events, outcomes, &mut uplinks, &last_errors.hook).await {
+            tracing::error!(%error, "dns.hook: the process that runs the hook has ended; restart natbox to run the hook again");
+            last_errors.hook.set("the process that runs the hook has ended; restart natbox");
         }
-        // Its pipes are closed, so it ends; it is waited for, so that it does not stay a zombie.
+        // The runner ends because its pipes are closed. Waiting for its end leaves no zombie.
         while matches!(process.try_wait(), Ok(None)) {
-            tokio::time::sleep(LOOK_FOR_END).await;
+            tokio::time::sleep(END_INTERVAL).await;
         }
     }
 }
 
-async fn tell(
+async fn send_events(
     events: OwnedFd,
     outcomes: OwnedFd,
-    lines: &mut watch::Receiver<UplinkStates>,
-    trouble: &LastError,
+    uplinks: &mut watch::Receiver<UplinkStates>,
+    last_error: &LastError,
 ) -> io::Result<()> {
     let mut events = pipe::Sender::from_owned_fd(events)?;
     let mut outcomes = tokio::io::BufReader::new(pipe::Receiver::from_owned_fd(outcomes)?);
-    let mut told: Vec<Option<Sent>> = Vec::new();
+    let mut sent: Vec<Option<Sent>> = Vec::new();
     loop {
-        let news = next_event(&told, &lines.borrow_and_update());
-        let Some((number, event)) = news else {
+        let event = next_event(&sent, &uplinks.borrow_and_update());
+        let Some((index, event)) = event else {
             tokio::select! {
-                changed = lines.changed() => match changed {
+                changed = uplinks.changed() => match changed {
                     Ok(()) => continue,
                     Err(_) => return Ok(()),
                 },
-                // It says nothing unasked: this is its end.
-                said = outcomes.fill_buf() => return Err(said.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into())),
+                // The runner writes only answers, so this is its end.
+                read = outcomes.fill_buf() => {
+                    return Err(read.err().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+                }
             }
         };
         let mut text = serde_json::to_string(&event)?;
@@ -143,58 +152,64 @@ async fn tell(
         if outcomes.read_line(&mut answer).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let (line, state) = (&event.line, state(event.usable));
-        let outcome = serde_json::from_str(&answer)?;
-        trouble.clear();
-        match outcome {
-            Outcome::Done => tracing::info!(line, state, "hook run"),
-            Outcome::Failed(status) => tracing::warn!(line, state, status, "the hook failed"),
-            Outcome::TookTooLong => {
-                tracing::warn!(
-                    line,
-                    state,
-                    "the hook took longer than {} s and was ended",
-                    LIMIT.as_secs()
-                );
-            }
-            Outcome::NotStarted(error) => {
-                tracing::error!(line, state, error, "the hook cannot be run");
-                trouble.set(format!("it cannot be run: {error}"));
-            }
-        }
-        told.resize(told.len().max(number + 1), None);
-        told[number] = Some((event.usable, event.address));
+        report(&event, serde_json::from_str(&answer)?, last_error);
+        sent.resize(sent.len().max(index + 1), None);
+        sent[index] = Some(Sent { up: event.up, address: event.address });
     }
 }
 
-/// Whether a line was usable, and its address.
-type Sent = (bool, Option<Ipv4Addr>);
+/// Logs how a hook ended.
+fn report(event: &HookEvent, outcome: HookOutcome, last_error: &LastError) {
+    let (uplink, state) = (&event.uplink, state(event.up));
+    last_error.clear();
+    match outcome {
+        HookOutcome::Done => tracing::info!(uplink, state, "dns.hook: done"),
+        HookOutcome::Failed(status) => tracing::warn!(uplink, state, status, "dns.hook: failed"),
+        HookOutcome::TookTooLong => {
+            let seconds = TIMEOUT.as_secs();
+            tracing::warn!(uplink, state, "dns.hook: killed after {seconds} s");
+        }
+        HookOutcome::NotStarted(error) => {
+            tracing::error!(uplink, state, error, "dns.hook: cannot run");
+            last_error.set(format!("the hook cannot run: {error}"));
+        }
+    }
+}
 
-/// The first line of which something else was told last.
-fn next_event(told: &[Option<Sent>], now: &UplinkStates) -> Option<(usize, Event)> {
-    let told = |number: usize| told.get(number).copied().flatten();
-    let is_news =
-        |(number, line): &(usize, &UplinkState)| told(*number) != Some((line.up, line.address));
-    let (number, line) = now.lines.iter().enumerate().find(is_news)?;
-    let usable = now.lines.iter().filter(|line| line.up);
-    let usable = usable.filter_map(|line| Some((line.name.clone(), line.address?)));
-    let event = Event {
-        line: line.name.clone(),
-        address: line.address,
-        usable: line.up,
-        all_usable: usable.collect(),
+/// What the last event about an uplink said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sent {
+    up: bool,
+    address: Option<Ipv4Addr>,
+}
+
+/// Returns the event of the first uplink whose state differs from the last event about it, and the
+/// index of the uplink.
+fn next_event(sent: &[Option<Sent>], states: &UplinkStates) -> Option<(usize, HookEvent)> {
+    let sent = |index: usize| sent.get(index).copied().flatten();
+    let is_news = |(index, uplink): &(usize, &UplinkState)| {
+        sent(*index) != Some(Sent { up: uplink.up, address: uplink.address })
     };
-    Some((number, event))
+    let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
+    let all_up = states.up().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
+    let event = HookEvent {
+        uplink: uplink.name.clone(),
+        address: uplink.address,
+        up: uplink.up,
+        all_up: all_up.collect(),
+    };
+    Some((index, event))
 }
 
-fn state(usable: bool) -> &'static str {
-    if usable { "up" } else { "down" }
+fn state(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
 }
 
-/// The helper's life: runs `hook` for each event that is read from `events`, until there are no more.
+/// Does the runner's work: runs `hook` for each event that it reads from `events`, until the pipe
+/// closes.
 ///
 /// # Errors
-/// When the box does not speak as it should, or does not listen.
+/// An event cannot be read, or an outcome cannot be written.
 pub fn run_events(
     hook: &Path,
     events: impl Read + AsFd,
@@ -207,7 +222,7 @@ pub fn run_events(
         if events.read_line(&mut text)? == 0 {
             return Ok(());
         }
-        let event: Event = serde_json::from_str(&text)?;
+        let event: HookEvent = serde_json::from_str(&text)?;
         let Some(outcome) = run(hook, &event, events.get_ref())? else { return Ok(()) };
         let mut answer = serde_json::to_string(&outcome)?;
         answer.push('\n');
@@ -216,68 +231,69 @@ pub fn run_events(
     }
 }
 
-/// Runs the hook to its end; None if the box is gone.
-fn run(hook: &Path, event: &Event, events: impl AsFd) -> io::Result<Option<Outcome>> {
+/// Runs the hook to its end. None: natbox has ended.
+fn run(hook: &Path, event: &HookEvent, events: impl AsFd) -> io::Result<Option<HookOutcome>> {
     let (names, addresses): (Vec<_>, Vec<_>) =
-        event.all_usable.iter().map(|(name, address)| (name.as_str(), address.to_string())).unzip();
+        event.all_up.iter().map(|(name, address)| (name.as_str(), address.to_string())).unzip();
     let mut command = Command::new(hook);
     command
-        .env("NATBOX_UPLINK", &event.line)
+        .env("NATBOX_UPLINK", &event.uplink)
         .env("NATBOX_ADDRESS", event.address.map_or(String::new(), |address| address.to_string()))
-        .env("NATBOX_STATE", state(event.usable))
-        // Names may hold blanks and commas, but no line breaks.
+        .env("NATBOX_STATE", state(event.up))
+        // Names may contain blanks and commas, but no line breaks.
         .env("NATBOX_UP_UPLINKS", names.join("\n"))
         .env("NATBOX_UP_ADDRESSES", addresses.join(" "))
         .stdin(Stdio::null())
-        // Standard output is the pipe to the box.
+        // Standard output of the runner is the pipe to natbox.
         .stdout(io::stderr().as_fd().try_clone_to_owned()?)
         .process_group(0);
     let mut process = match command.spawn() {
         Ok(process) => process,
-        Err(error) => return Ok(Some(Outcome::NotStarted(error.to_string()))),
+        Err(error) => return Ok(Some(HookOutcome::NotStarted(error.to_string()))),
     };
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(status) = process.try_wait()? {
             return Ok(Some(outcome(status)));
         }
         if Instant::now() >= deadline {
             end(&mut process)?;
-            return Ok(Some(Outcome::TookTooLong));
+            return Ok(Some(HookOutcome::TookTooLong));
         }
-        // The box says nothing before it has the outcome: whatever happens here is its end.
+        // natbox writes nothing until it has the outcome, so any event on the pipe is the end of
+        // natbox.
         let mut pipe = [PollFd::new(&events, PollFlags::IN)];
-        if poll(&mut pipe, Some(&LOOK)).is_ok_and(|ready| ready > 0) {
+        if poll(&mut pipe, Some(&POLL_INTERVAL)).is_ok_and(|ready| ready > 0) {
             end(&mut process)?;
             return Ok(None);
         }
     }
 }
 
-fn outcome(status: ExitStatus) -> Outcome {
+fn outcome(status: ExitStatus) -> HookOutcome {
     match (status.code(), status.signal()) {
-        (Some(0), _) => Outcome::Done,
-        (Some(code), _) => Outcome::Failed(format!("exit code {code}")),
-        (None, Some(signal)) => Outcome::Failed(format!("signal {signal}")),
-        (None, None) => Outcome::Failed(status.to_string()),
+        (Some(0), _) => HookOutcome::Done,
+        (Some(code), _) => HookOutcome::Failed(format!("exit code {code}")),
+        (None, Some(signal)) => HookOutcome::Failed(format!("signal {signal}")),
+        (None, None) => HookOutcome::Failed(status.to_string()),
     }
 }
 
-/// Ends a hook with all that it started.
+/// Kills a hook with all processes that it started.
 fn end(process: &mut Child) -> io::Result<()> {
     if let Some(group) = i32::try_from(process.id()).ok().and_then(Pid::from_raw) {
-        // It leads its group, and has not been waited for: the number is still its own.
+        // The process leads its group, and nothing has waited for it: the number is still its own.
         kill_process_group(group, Signal::KILL)?;
     }
     process.wait().map(drop)
 }
 
 /// How long a hook may take.
-const LIMIT: Duration = Duration::from_secs(10);
-/// How often it is looked whether a hook has ended.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
-/// How often it is looked whether the helper has ended, once it is to.
-const LOOK_FOR_END: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the runner checks whether the hook has ended.
+const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How often natbox checks whether the runner has ended.
+const END_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,17 @@
-//! What does not work at the moment, for whoever shows how things are.
+//! The present errors of DNS updates and of the hook, for the status.
 
 use parking_lot::Mutex;
 
-/// Troubles of whoever tells others.
+/// Last errors, while they last.
 #[derive(Debug, Default)]
 pub(super) struct LastErrors {
-    /// Why the zone elsewhere does not know how the lines are.
+    /// Why the zone on the other server is out of date.
     pub update: LastError,
-    /// Why the hook is not run.
+    /// Why the hook does not run.
     pub hook: LastError,
 }
 
-/// One trouble as a sentence, while it lasts.
+/// One error as a sentence, until it is cleared.
 #[derive(Debug, Default)]
 pub(super) struct LastError(Mutex<Option<String>>);
 

@@ -1,31 +1,33 @@
-//! How many answers a source gets by UDP: a token bucket for each /24 of clients.
+//! The limit of answers by UDP: a token bucket for each /24 of clients.
 //!
-//! A datagram's source may be forged, so answers without a limit are a weapon against whoever is named in it. Above the
-//! limit every second answer is cut to its question and says that it is cut: a true client then comes by TCP, whose
-//! source cannot be forged, and the forged one's victim gets no more than was sent. The others are dropped.
+//! The source of a datagram may be forged, so answers without a limit are a weapon against the
+//! forged source. Above the limit, every second answer is the query alone, marked as truncated. A
+//! real client then queries by TCP, whose source cannot be forged. The victim of a forged source
+//! gets no more bytes than the attacker sent. The other answers are dropped.
 //!
-//! The table has a fixed size. A source without room takes the place of the one in its set that has been silent longest,
-//! which then has a full bucket again: whoever asks often keeps its place.
+//! The table has a fixed size. A new source takes the bucket of the source in its set that has been
+//! silent longest. That source has a full bucket again later. A source that queries often keeps its
+//! bucket.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// What becomes of an answer.
+/// What the server does with an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RateLimitAction {
-    /// It is sent.
+    /// Sends the answer.
     Answer,
-    /// Only the question is sent back, marked as truncated.
+    /// Sends the query back, marked as truncated.
     Truncate,
-    /// Nothing is sent.
+    /// Sends nothing.
     Drop,
 }
 
-/// The buckets.
+/// Token buckets by source.
 pub(super) struct Limiter<S> {
     buckets: Box<[[Bucket; WAYS]]>,
-    /// Tokens that a bucket gains in a second, and holds at most.
+    /// Tokens that a bucket gains in a second, and most tokens that a bucket holds.
     rate: u32,
     hasher: S,
     start: Instant,
@@ -34,46 +36,46 @@ pub(super) struct Limiter<S> {
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     source: u64,
-    /// Billionths of a token.
+    /// Tokens, in billionths.
     tokens: u64,
-    /// Nanoseconds since the start; 0: never. A coarser clock has ties, and a flood could win one against whoever asks
-    /// often.
-    seen: u64,
+    /// Time of the last query in nanoseconds since the start; 0: none yet. A coarser clock has
+    /// ties, and a flood could win a tie against a source that queries often.
+    last_query: u64,
     /// Whether the last answer above the limit was truncated.
     truncated: bool,
 }
 
 impl<S: BuildHasher> Limiter<S> {
-    /// `rate`: answers a second for each source. The hasher has a secret key, so that nobody can choose sources that push
-    /// another one out.
+    /// Makes a limiter of `rate` answers a second for each source. The hasher needs a secret key,
+    /// so that an attacker cannot choose sources that take the bucket of another one.
     pub fn new(rate: u32, hasher: S, start: Instant) -> Self {
-        let never = Bucket { source: u64::MAX, tokens: 0, seen: 0, truncated: false };
+        let never = Bucket { source: u64::MAX, tokens: 0, last_query: 0, truncated: false };
         Self { buckets: vec![[never; WAYS]; SETS].into_boxed_slice(), rate, hasher, start }
     }
 
-    /// Rules on the next answer to a client.
+    /// Decides about the next answer to a client.
     pub fn check(&mut self, client: IpAddr, now: Instant) -> RateLimitAction {
         let now = now.saturating_duration_since(self.start) + Duration::from_nanos(1);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let full = u64::from(self.rate) * TOKEN;
         let source = network(client);
         let set = &mut self.buckets[self.hasher.hash_one(source) as usize % SETS];
-        let place = set.iter().position(|bucket| bucket.source == source);
-        let bucket = match place {
-            Some(place) => &mut set[place],
+        let known = set.iter().position(|bucket| bucket.source == source);
+        let bucket = match known {
+            Some(index) => &mut set[index],
             None => {
                 let oldest = set
                     .iter_mut()
-                    .min_by_key(|bucket| bucket.seen)
-                    .expect("a set has several places");
-                *oldest = Bucket { source, tokens: full, seen: now, truncated: false };
+                    .min_by_key(|bucket| bucket.last_query)
+                    .expect("a set has several buckets");
+                *oldest = Bucket { source, tokens: full, last_query: now, truncated: false };
                 oldest
             }
         };
-        // A rate of one a second is a billionth of a token in a nanosecond.
-        let gained = now.saturating_sub(bucket.seen).saturating_mul(u64::from(self.rate));
+        // One token a second is one billionth of a token a nanosecond.
+        let gained = now.saturating_sub(bucket.last_query).saturating_mul(u64::from(self.rate));
         bucket.tokens = bucket.tokens.saturating_add(gained).min(full);
-        bucket.seen = now;
+        bucket.last_query = now;
         if let Some(left) = bucket.tokens.checked_sub(TOKEN) {
             bucket.tokens = left;
             return RateLimitAction::Answer;
@@ -83,20 +85,20 @@ impl<S: BuildHasher> Limiter<S> {
     }
 }
 
-/// The sources that share a bucket: a /24, or a /56 of IPv6.
+/// Returns the network of a client, whose members share a bucket: a /24, or a /56 of IPv6.
 pub(super) fn network(client: IpAddr) -> u64 {
     match client {
         IpAddr::V4(address) => u64::from(u32::from(address) >> 8),
-        // Apart from all of IPv4, whose numbers have 24 bits.
+        // The high bit keeps IPv6 apart from IPv4, whose networks have 24 bits.
         IpAddr::V6(address) => (u128::from(address) >> 72) as u64 | 1 << 63,
     }
 }
 
-/// One token in billionths.
+/// One token, in billionths.
 const TOKEN: u64 = 1_000_000_000;
 const WAYS: usize = 4;
 const SETS: usize = 1024;
-/// All of it is small enough to be allocated at once.
+/// The table is small enough to be allocated at once.
 const _: () = assert!(WAYS * SETS * size_of::<Bucket>() <= 128 << 10);
 
 #[cfg(test)]
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_back_by_the_clock_and_no_more_than_a_second_of_them() {
+    fn tokens_return_with_time_and_a_bucket_holds_those_of_one_second() {
         let start = Instant::now();
         let mut limiter = Limiter::new(20, RandomState::new(), start);
         count(&mut limiter, VICTIM, 100, start);
@@ -149,12 +151,12 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_from_everywhere_does_not_give_its_victim_more() {
+    fn a_flood_from_all_sources_does_not_raise_the_limit_of_one() {
         let start = Instant::now();
         let mut limiter = Limiter::new(20, RandomState::new(), start);
         let mut answered = 0;
         for number in 0..200_000u32 {
-            // Each second question names the victim, the others sources of all kinds.
+            // Every second query has the victim as its source, the others have random sources.
             let now = start + Duration::from_micros(u64::from(number) * 5);
             limiter.check(IpAddr::V4(Ipv4Addr::from(number.wrapping_mul(0x9e37_79b1))), now);
             answered += u32::from(limiter.check(VICTIM, now) == RateLimitAction::Answer);
@@ -162,7 +164,7 @@ mod tests {
         assert!(answered <= 41, "{answered} answers in a second");
     }
 
-    /// Everybody shares one set: the worst that a hash can do.
+    /// Puts all sources into one set: the worst case of a hash.
     #[derive(Clone, Copy, Default)]
     struct OneSet;
 
@@ -181,12 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_most_often_keeps_its_place_whatever_the_hash() {
+    fn a_source_that_queries_most_often_keeps_its_bucket_even_if_all_hashes_collide() {
         let start = Instant::now();
         let mut limiter = Limiter::new(20, OneSet, start);
         let mut answered = 0;
         for number in 0..1000u32 {
-            // All of it inside of a millisecond, and more others than the set has places.
+            // All of them within a millisecond, and more other sources than the set has buckets.
             let now = |step: u32| start + Duration::from_nanos(u64::from(number * 4 + step) * 200);
             answered += u32::from(limiter.check(VICTIM, now(0)) == RateLimitAction::Answer);
             for other in 1..4 {
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn sources_of_both_families_are_told_apart() {
+    fn networks_of_ipv4_and_ipv6_differ() {
         let mapped = network("2001:db8:0:100::1".parse().unwrap());
         assert_eq!(mapped, network("2001:db8:0:1ff::2".parse().unwrap()));
         assert_ne!(mapped, network("2001:db8:0:200::1".parse().unwrap()));

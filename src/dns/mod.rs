@@ -1,18 +1,18 @@
-//! DNS that follows the lines: an authoritative name server for the published names, updates of a zone that lives
-//! elsewhere, and a hook.
+//! DNS that follows the uplinks: an authoritative name server for the published names, updates of a
+//! zone on another server, and a hook.
 //!
 //! ```text
-//!   control ── set_usable ─▶ Lines ──┬─▶ Responder ◀─▶ sockets, UDP and TCP      the name server
-//!                                    ├─▶ update::follow ─▶ RFC 2136, TSIG        a zone elsewhere
-//!                                    └─▶ Helper ─▶ hook                          anything else
+//!   Uplinks ──┬─▶ Responder ◀─▶ sockets, UDP and TCP      the name server
+//!             ├─▶ update::follow ─▶ RFC 2136, TSIG        a zone on another server
+//!             └─▶ HookRunner ─▶ hook                      any other program
 //! ```
 //!
-//! * *line*: what a client reaches the box by; *usable*: it carries traffic, as far as anybody knows.
-//! * *published*: a name that leads to lines.
+//! A *published* name has the addresses of uplinks that are up.
 //!
-//! All of it runs on one thread of its own, so that a flood of questions keeps no one else waiting. Its life has two
-//! steps: [`Prepared`] does what takes privileges (sockets below port 1024, secrets, the hook's helper), and
-//! [`Prepared::start`] the rest, when the box has given them up.
+//! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has
+//! two steps. [`Prepared::new`] does what needs privileges: sockets below port 1024, secrets, the
+//! process that runs the hook. [`Prepared::start`] does the rest, after natbox has dropped its
+//! privileges.
 
 mod answer;
 mod counters;
@@ -22,7 +22,6 @@ mod limit;
 mod responder;
 mod server;
 mod update;
-mod uplinks;
 mod zone;
 
 #[cfg(test)]
@@ -34,14 +33,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-pub use answer::{Answer, MAX_ADDRESSES, answer};
+pub use answer::{MAX_ADDRESSES, ZoneAnswer, answer};
 pub use counters::Counters;
 pub use hickory_proto::rr::Name;
 pub use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
-pub use update::{Algorithm, Key, Replace, SecretError, Update, read_secret};
-pub use uplinks::{UplinkState, UplinkStates, Uplinks};
+pub use update::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
 pub use zone::{NameServer, PublishedName, Zone};
 
 use hook::HookRunner;
@@ -49,74 +47,78 @@ use last_errors::LastErrors;
 use responder::Responder;
 use server::Sockets;
 
-/// What is wanted.
+use crate::uplinks::{UplinkStates, Uplinks};
+
+/// Settings of name server, updates and hook.
 #[derive(Debug)]
-pub struct Settings {
-    /// The zone.
+pub struct DnsSettings {
+    /// The published zone.
     pub zone: Zone,
-    /// Where the name server answers, by UDP and by TCP; nowhere: there is none. An address need not be there yet.
+    /// Where the name server listens, by UDP and by TCP; empty: there is no name server. An address
+    /// need not exist yet.
     pub listen: Vec<SocketAddr>,
-    /// Answers by UDP that the clients of one /24 get in a second, at least 1.
+    /// Most answers by UDP to the clients of one /24, in a second; at least 1.
     pub answers_per_second: u32,
-    /// Who is told of changes.
+    /// Server that natbox updates.
     pub update: Option<Update>,
-    /// The command that starts the hook's helper, see [`RUNNER_COMMAND`].
-    pub helper: Option<Command>,
+    /// Command that starts the process which runs the hook, see [`RUNNER_COMMAND`].
+    pub hook_runner: Option<Command>,
 }
 
-/// Why there is no DNS.
+/// Why DNS cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// An address cannot be listened at.
+    /// The name server cannot listen at an address.
     #[error(
-        "dns.listen: {address}: {source}; is another name server running on this host? Port 53 takes CAP_NET_BIND_SERVICE"
+        "dns.listen: {address}: {source}; stop another name server on this host; port 53 needs CAP_NET_BIND_SERVICE"
     )]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The secret cannot be had.
+    /// The secret cannot be read.
     #[error("dns.update.secret_file: {0}")]
     Secret(#[from] SecretError),
-    /// The hook cannot be run.
+    /// The hook cannot run.
     #[error("dns.hook: {0}")]
     Hook(#[from] HookError),
-    /// The hook's helper cannot be started.
-    #[error("dns.hook: the process that runs it cannot be started: {0}")]
-    Helper(io::Error),
+    /// The process that runs the hook cannot be started.
+    #[error("dns.hook: the process that runs the hook cannot be started: {0}")]
+    HookRunner(io::Error),
     /// The thread cannot be started.
-    #[error("starting the name server's thread: {0}")]
+    #[error("dns: the thread cannot be started: {0}")]
     Thread(io::Error),
 }
 
-/// Everything that takes privileges, done.
+/// DNS after the step that needs privileges.
 #[derive(Debug)]
 pub struct Prepared {
     zone: Zone,
     sockets: Vec<Sockets>,
     answers_per_second: u32,
     update: Option<Update>,
-    helper: Option<HookRunner>,
+    hook_runner: Option<HookRunner>,
 }
 
 impl Prepared {
-    /// Binds the sockets and starts the helper. Call it while the process may do that.
+    /// Binds the sockets and starts the process that runs the hook. Needs the privileges for both.
     ///
     /// # Errors
-    /// [`DnsError::Bind`] or [`DnsError::Helper`].
-    pub fn new(settings: Settings) -> Result<Self, DnsError> {
-        let Settings { zone, listen, answers_per_second, update, helper } = settings;
+    /// [`DnsError::Bind`] or [`DnsError::HookRunner`].
+    pub fn new(settings: DnsSettings) -> Result<Self, DnsError> {
+        let DnsSettings { zone, listen, answers_per_second, update, hook_runner } = settings;
         let bind =
             |address| Sockets::bind(address).map_err(|source| DnsError::Bind { address, source });
         let sockets = listen.into_iter().map(bind).collect::<Result<_, _>>()?;
-        let helper = helper.map(HookRunner::start).transpose().map_err(DnsError::Helper)?;
-        Ok(Self { zone, sockets, answers_per_second, update, helper })
+        let hook_runner =
+            hook_runner.map(HookRunner::start).transpose().map_err(DnsError::HookRunner)?;
+        Ok(Self { zone, sockets, answers_per_second, update, hook_runner })
     }
 
-    /// Answers at one more address, at any port: the box's own endpoint on a line, to which what comes for port 53 there is
-    /// led. Returns the port; takes no privilege.
+    /// Adds an address at which the name server listens, at any port: a probe address, to which
+    /// natbox forwards port 53 of the uplink. Returns the port. Needs no privilege.
     ///
     /// # Errors
     /// [`DnsError::Bind`].
@@ -129,80 +131,104 @@ impl Prepared {
         Ok(port)
     }
 
-    /// Starts answering and telling; `lines` says what.
+    /// Starts the thread. Name server, updates and hook follow `uplinks` from now on.
     ///
     /// # Errors
-    /// [`DnsError::Thread`], also when the system has no descriptors left for it.
-    pub fn start(self, lines: &Uplinks) -> Result<Service, DnsError> {
+    /// [`DnsError::Thread`], for instance when the system has no descriptors left.
+    pub fn start(self, uplinks: &Uplinks) -> Result<Service, DnsError> {
         let counters = Arc::new(Counters::default());
+        let last_errors = Arc::new(LastErrors::default());
         let listening = self.sockets.iter().filter_map(|sockets| sockets.address().ok()).collect();
-        let responder = Responder::new(self.zone.clone(), lines.watch(), Arc::clone(&counters));
-        let (update_lines, helper_lines) = (lines.watch(), lines.watch());
-        let troubles = Arc::new(LastErrors::default());
-        let (update_troubles, helper_troubles) = (Arc::clone(&troubles), Arc::clone(&troubles));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(DnsError::Thread)?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let (begun, beginning) = std::sync::mpsc::sync_channel(1);
-        let run = async move {
-            let outcome = server::serve(self.sockets, responder, self.answers_per_second);
-            let served = outcome.is_ok();
-            if begun.send(outcome).is_err() || !served {
-                return;
-            }
-            if let Some(update) = self.update {
-                tokio::spawn(update::follow(self.zone, update, update_lines, update_troubles));
-            }
-            if let Some(helper) = self.helper {
-                tokio::spawn(helper.follow(helper_lines, helper_troubles));
-            }
-            // Ends also when the other half is dropped.
-            let _ = stopped.await;
+        let (report, reported) = std::sync::mpsc::sync_channel(1);
+        let followers = Followers {
+            server: uplinks.watch(),
+            update: uplinks.watch(),
+            hook: uplinks.watch(),
+            last_errors: Arc::clone(&last_errors),
         };
+        let served = self.serve(followers, Arc::clone(&counters), report, stopped);
         let thread = std::thread::Builder::new()
             .name("natbox-dns".to_owned())
-            .spawn(move || runtime.block_on(run))
+            .spawn(move || runtime.block_on(served))
             .map_err(DnsError::Thread)?;
-        match beginning.recv() {
+        match reported.recv() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(DnsError::Thread(error)),
-            Err(_) => unreachable!("the thread says how it went before anything else"),
+            Err(_) => unreachable!("the thread reports before anything else"),
         }
-        Ok(Service { listening, counters, troubles, stop: Some(stop), thread: Some(thread) })
+        Ok(Service { listening, counters, last_errors, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Serves until `stopped` resolves or its other half is dropped. Sends to `report` whether the
+    /// start succeeded.
+    async fn serve(
+        self,
+        followers: Followers,
+        counters: Arc<Counters>,
+        report: std::sync::mpsc::SyncSender<io::Result<()>>,
+        stopped: oneshot::Receiver<()>,
+    ) {
+        let Self { zone, sockets, answers_per_second, update, hook_runner } = self;
+        let Followers { server, update: update_states, hook, last_errors } = followers;
+        let responder = Responder::new(zone.clone(), server, counters);
+        let started = server::serve(sockets, responder, answers_per_second);
+        let is_serving = started.is_ok();
+        if report.send(started).is_err() || !is_serving {
+            return;
+        }
+        if let Some(update) = update {
+            let follow = update::follow(zone, update, update_states, Arc::clone(&last_errors));
+            tokio::spawn(follow);
+        }
+        if let Some(hook_runner) = hook_runner {
+            tokio::spawn(hook_runner.follow(hook, last_errors));
+        }
+        let _ = stopped.await;
     }
 }
 
-/// A running name server; it ends when this is dropped.
+/// What follows the uplinks, and where the followers report their errors.
+struct Followers {
+    server: watch::Receiver<UplinkStates>,
+    update: watch::Receiver<UplinkStates>,
+    hook: watch::Receiver<UplinkStates>,
+    last_errors: Arc<LastErrors>,
+}
+
+/// Running DNS. Stops when dropped.
 #[derive(Debug)]
 pub struct Service {
     listening: Vec<SocketAddr>,
     counters: Arc<Counters>,
-    troubles: Arc<LastErrors>,
+    last_errors: Arc<LastErrors>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Service {
-    /// Where it answers.
+    /// Returns where the name server listens.
     pub fn listening(&self) -> &[SocketAddr] {
         &self.listening
     }
 
-    /// What it has counted.
+    /// Returns the counters of the name server.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Why the last update did not succeed; none: it did, or there was none yet.
+    /// Returns why the last update failed; None: the update succeeded, or there was none yet.
     pub fn update_error(&self) -> Option<String> {
-        self.troubles.update.text()
+        self.last_errors.update.text()
     }
 
-    /// Why the hook cannot be run; none: nothing is known that speaks against it.
+    /// Returns why the hook cannot run; None: no error is known.
     pub fn hook_error(&self) -> Option<String> {
-        self.troubles.hook.text()
+        self.last_errors.hook.text()
     }
 }
 
@@ -210,7 +236,7 @@ impl Drop for Service {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // A panic there has ended the process, or was told by the test's own hook.
+            // A panic of the thread has ended the process, or the test's own hook has reported it.
             let _ = thread.join();
         }
     }

@@ -1,13 +1,17 @@
 //! From the bytes of a message to the bytes of its answer.
 //!
 //! ```text
-//!   bytes ─ first look ─▶ Request (hickory-server) ─ RequestHandler ─▶ answer::answer ─ Reply ─▶ bytes
+//!   bytes ─ check_header ─▶ Request (hickory-server) ─ RequestHandler ─▶ answer::answer ─ Reply ─▶ bytes
 //!            │ header alone: no answer, FORMERR, NOTIMP
 //! ```
 //!
-//! hickory-server reads requests and builds responses; its own sockets are not used, because they take any number of
-//! connections, answer without a limit, reserve memory for as many questions as a message claims to hold, and log a line
-//! with the client's address for each.
+//! hickory-server reads requests and builds responses. natbox does not use the sockets of
+//! hickory-server, because they
+//!
+//! * accept any number of connections,
+//! * answer without a limit,
+//! * reserve memory for as many queries as a message claims to hold,
+//! * log a line with the client's address for each query.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,66 +29,87 @@ use hickory_server::zone_handler::{MessageResponse, MessageResponseBuilder};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::answer::{Answer, answer};
+use super::answer::{ZoneAnswer, answer};
 use super::counters::Counters;
-use super::uplinks::UplinkStates;
 use super::zone::Zone;
+use crate::uplinks::UplinkStates;
 
-/// Answers what a zone has to say.
+/// Answers messages from a zone and the states of the uplinks.
 #[derive(Debug)]
 pub(super) struct Responder {
     zone: Zone,
-    lines: watch::Receiver<UplinkStates>,
+    uplinks: watch::Receiver<UplinkStates>,
     pub counters: Arc<Counters>,
 }
 
-/// What goes back for a message.
+/// Bytes that the server sends back for a message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Response {
-    /// Nothing: the message asks for none.
+pub(super) enum ResponseBytes {
+    /// Nothing: the message is no query.
     None,
-    /// An answer as it was meant.
+    /// The whole answer.
     Full(Vec<u8>),
-    /// The question alone, marked as truncated, because the answer is too long for a datagram.
-    Cut(Vec<u8>),
+    /// The query alone, marked as truncated, because the answer is too long for a datagram.
+    Truncated(Vec<u8>),
+}
+
+/// How much of an answer the server sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// The whole answer, if it fits.
+    Full,
+    /// The query alone, marked as truncated.
+    QueryAlone,
 }
 
 impl Responder {
-    /// Answers for `zone`, each time by what `lines` has to say then.
-    pub fn new(zone: Zone, lines: watch::Receiver<UplinkStates>, counters: Arc<Counters>) -> Self {
-        Self { zone, lines, counters }
+    /// Makes a responder that answers from `zone` and from the states that `uplinks` has at each
+    /// query.
+    pub fn new(
+        zone: Zone,
+        uplinks: watch::Receiver<UplinkStates>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { zone, uplinks, counters }
     }
 
-    /// Answers a message. `cut`: with its question alone, whatever the answer would be.
+    /// Answers a message: in full, or with the query alone.
     pub async fn respond(
         &self,
         message: &[u8],
         client: SocketAddr,
         protocol: Protocol,
-        cut: bool,
-    ) -> Response {
-        let header = match first_look(message) {
-            Look::Ignore => return Response::None,
-            Look::Refuse(header, code) => return refusal(header, code),
-            Look::Read(header) => header,
+        extent: Extent,
+    ) -> ResponseBytes {
+        let header = match check_header(message) {
+            HeaderCheck::Ignore => return ResponseBytes::None,
+            HeaderCheck::Refuse(header, code) => return refusal(header, code),
+            HeaderCheck::Read(header) => header,
         };
         let Ok(request) = Request::from_bytes(message.to_vec(), client, protocol) else {
             return refusal(header, ResponseCode::FormErr);
         };
         let by_udp = protocol == Protocol::Udp;
-        let most =
-            if by_udp { most_by_udp(message.len(), request.max_payload()) } else { u16::MAX };
-        let reply = Reply::new(most);
-        if cut {
-            self.send_cut(&request, reply.clone()).await;
-        } else {
-            self.handle_request::<_, TokioTime>(&request, reply.clone()).await;
+        let max_size =
+            if by_udp { max_udp_size(message.len(), request.max_payload()) } else { u16::MAX };
+        let reply = Reply::new(max_size);
+        match extent {
+            Extent::Full => {
+                self.handle_request::<_, TokioTime>(&request, reply.clone()).await;
+            }
+            Extent::QueryAlone => {
+                self.send_truncated(&request, reply.clone()).await;
+            }
         }
         reply.into_response()
     }
 
-    /// Sends the question back, marked as truncated.
-    async fn send_cut(&self, request: &Request, mut reply: impl ResponseHandler) -> ResponseInfo {
+    /// Sends the query back, marked as truncated.
+    async fn send_truncated(
+        &self,
+        request: &Request,
+        mut reply: impl ResponseHandler,
+    ) -> ResponseInfo {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = true;
         metadata.truncation = true;
@@ -94,10 +119,10 @@ impl Responder {
         sent(request, reply.send_response(response).await)
     }
 
-    fn answer(&self, request: &Request) -> Answer {
-        let code = |code| Answer { code, ..Answer::default() };
+    fn answer(&self, request: &Request) -> ZoneAnswer {
+        let code = |code| ZoneAnswer { code, ..ZoneAnswer::default() };
         if request.signature.is_some() {
-            // RFC 8945 section 5.2.1: no key is known here.
+            // This server knows no key (RFC 8945 section 5.2.1).
             return code(ResponseCode::NotAuth);
         }
         if request.version() != 0 {
@@ -106,7 +131,7 @@ impl Responder {
         }
         match request.queries.queries() {
             [question] => {
-                answer(&self.zone, &self.lines.borrow(), question.original(), rand::random())
+                answer(&self.zone, &self.uplinks.borrow(), question.original(), rand::random())
             }
             _ => code(ResponseCode::FormErr),
         }
@@ -120,12 +145,14 @@ impl RequestHandler for Responder {
         request: &Request,
         mut reply: R,
     ) -> ResponseInfo {
-        let Answer { code, authoritative, answers, authority, additional } = self.answer(request);
+        let ZoneAnswer { code, authoritative, answers, authority, additional } =
+            self.answer(request);
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = code;
         metadata.authoritative = authoritative;
         let edns = edns(request);
-        // RFC 2181 section 9: what only helps is left out without a word where there is no room for it.
+        // Additional records are left out, without truncation, if they do not fit (RFC 2181 section
+        // 9).
         for additional in [additional.as_slice(), &[]] {
             let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
             let mut response = builder.build(metadata, &answers, &authority, [], additional);
@@ -137,15 +164,16 @@ impl RequestHandler for Responder {
                 return info;
             }
         }
-        // An answer that fits only in part is of no use to anybody.
-        self.send_cut(request, reply).await
+        // No client can use a part of an answer.
+        self.send_truncated(request, reply).await
     }
 }
 
-/// Where the response is written to.
+/// Takes the response that hickory-server writes.
 #[derive(Clone, Debug)]
 struct Reply {
-    most: u16,
+    /// Most bytes of the response.
+    max_size: u16,
     written: Arc<Mutex<Option<Written>>>,
 }
 
@@ -156,15 +184,15 @@ struct Written {
 }
 
 impl Reply {
-    fn new(most: u16) -> Self {
-        Self { most, written: Arc::default() }
+    fn new(max_size: u16) -> Self {
+        Self { max_size, written: Arc::default() }
     }
 
-    fn into_response(self) -> Response {
+    fn into_response(self) -> ResponseBytes {
         match self.written.lock().take() {
-            None => Response::None,
-            Some(Written { truncated: true, bytes }) => Response::Cut(bytes),
-            Some(Written { truncated: false, bytes }) => Response::Full(bytes),
+            None => ResponseBytes::None,
+            Some(Written { truncated: true, bytes }) => ResponseBytes::Truncated(bytes),
+            Some(Written { truncated: false, bytes }) => ResponseBytes::Full(bytes),
         }
     }
 }
@@ -184,59 +212,59 @@ impl ResponseHandler for Reply {
     ) -> Result<ResponseInfo, NetError> {
         let mut bytes = Vec::with_capacity(512);
         let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(self.most);
+        encoder.set_max_size(self.max_size);
         let info = response.destructive_emit(&mut encoder)?;
         *self.written.lock() = Some(Written { truncated: info.truncation, bytes });
         Ok(info)
     }
 }
 
-/// Whether a message is no question at all, so that nothing goes back for it.
+/// Returns whether a message is no query, so that the server sends nothing back.
 pub(super) fn is_not_a_query(message: &[u8]) -> bool {
-    matches!(first_look(message), Look::Ignore)
+    matches!(check_header(message), HeaderCheck::Ignore)
 }
 
-/// What the first twelve bytes say.
-enum Look {
-    /// It is no question.
+/// What the header of a message allows.
+enum HeaderCheck {
+    /// The message is no query.
     Ignore,
-    /// It cannot be answered.
+    /// The message cannot be answered.
     Refuse(Metadata, ResponseCode),
-    /// It may be a question.
+    /// The message may be a query.
     Read(Metadata),
 }
 
-/// Looks at the header, before anything else is read on the word of a stranger.
-fn first_look(message: &[u8]) -> Look {
+/// Checks the header before the rest of an untrusted message is read.
+fn check_header(message: &[u8]) -> HeaderCheck {
     let Ok(Header { metadata, counts }) = Header::read(&mut BinDecoder::new(message)) else {
-        return Look::Ignore;
+        return HeaderCheck::Ignore;
     };
     if metadata.message_type == MessageType::Response {
-        // Two servers would talk for ever.
-        return Look::Ignore;
+        // An answer to an answer would make two servers talk for ever.
+        return HeaderCheck::Ignore;
     }
     if metadata.op_code != OpCode::Query {
-        return Look::Refuse(metadata, ResponseCode::NotImp);
+        return HeaderCheck::Refuse(metadata, ResponseCode::NotImp);
     }
-    // One question; nothing but EDNS and a signature may come with it.
+    // One query. Only EDNS and a signature may come with it.
     match counts {
         HeaderCounts { queries: 1, answers: 0, authorities: 0, additionals: 0..=2 } => {
-            Look::Read(metadata)
+            HeaderCheck::Read(metadata)
         }
-        HeaderCounts { .. } => Look::Refuse(metadata, ResponseCode::FormErr),
+        HeaderCounts { .. } => HeaderCheck::Refuse(metadata, ResponseCode::FormErr),
     }
 }
 
-/// A header alone.
-fn refusal(request: Metadata, code: ResponseCode) -> Response {
+/// Makes a response of a header alone.
+fn refusal(request: Metadata, code: ResponseCode) -> ResponseBytes {
     let mut metadata = Metadata::response_from_request(&request);
     metadata.response_code = code;
     let header = Header { metadata, counts: HeaderCounts::default() };
-    header.to_bytes().map_or(Response::None, Response::Full)
+    header.to_bytes().map_or(ResponseBytes::None, ResponseBytes::Full)
 }
 
-/// What goes back for a signature, since no key is known here: the same without the code that proves it, as RFC 8945
-/// sections 5.2.1 and 5.3.2 have it.
+/// Makes the signature that goes back for a signature, because this server knows no key: the same
+/// without the MAC (RFC 8945 sections 5.2.1 and 5.3.2).
 fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
     let mut answer = request.signature.clone()?;
     answer.data.mac.clear();
@@ -245,8 +273,8 @@ fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
     Some(answer)
 }
 
-/// EDNS of a response: present if it is in the request (RFC 6891 section 6.1.1), with the bit that a request for DNSSEC
-/// sets (RFC 3225 section 3) and without any option.
+/// Makes the EDNS record of a response: present if the request has one (RFC 6891 section 6.1.1),
+/// with the request's DNSSEC bit (RFC 3225 section 3) and without any option.
 fn edns(request: &Request) -> Option<Edns> {
     let asked = request.edns.as_ref()?;
     let mut edns = Edns::new();
@@ -254,13 +282,15 @@ fn edns(request: &Request) -> Option<Edns> {
     Some(edns)
 }
 
-/// Bytes of a datagram that answers a request of `asked` bytes whose sender takes `payload`.
-fn most_by_udp(asked: usize, payload: u16) -> u16 {
+/// Returns the most bytes of a datagram that answers a request of `asked` bytes whose sender
+/// accepts `payload` bytes.
+fn max_udp_size(asked: usize, payload: u16) -> u16 {
     let most = asked.saturating_mul(MAX_AMPLIFICATION).min(usize::from(MAX_UDP_ANSWER));
     payload.min(most as u16)
 }
 
-/// How it went; a response that could not be written counts as a failure of the server.
+/// Unwraps the result of sending. A response that could not be written counts as a failure of the
+/// server.
 fn sent(request: &Request, result: Result<ResponseInfo, NetError>) -> ResponseInfo {
     result.unwrap_or_else(|error| {
         tracing::debug!(%error, "a response could not be written");
@@ -270,11 +300,11 @@ fn sent(request: &Request, result: Result<ResponseInfo, NetError>) -> ResponseIn
     })
 }
 
-/// Largest datagram, in bytes: it is not fragmented on any usual path (DNS flag day 2020).
+/// Largest datagram in bytes: no usual path fragments it (DNS flag day 2020).
 const MAX_UDP_ANSWER: u16 = 1232;
 
-/// A datagram is at most so many times as long as the one that it answers, so that a forged source makes nobody's
-/// flood larger than this: what does not fit goes by TCP.
+/// Most times that an answer is longer than its query. A longer answer goes by TCP, so an attacker
+/// who forges the source of queries cannot amplify a flood beyond this factor.
 const MAX_AMPLIFICATION: usize = 6;
 
 #[cfg(test)]

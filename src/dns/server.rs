@@ -1,8 +1,9 @@
-//! The sockets of the name server: bound before privileges go, served on the name server's thread.
+//! The sockets of the name server: bound before natbox drops privileges, served on the name
+//! server's thread.
 //!
-//! By UDP every message is answered in the loop that received it; what cannot be sent at once is lost, as datagrams are.
-//! By TCP a client has [`IDLE`] for each question and [`LIFETIME`] for all of them, and one network does not take all
-//! connections that there are.
+//! By UDP, the loop that receives a message also answers it. An answer that the system does not
+//! take at once is lost, as datagrams may be. By TCP, a client has [`IDLE`] for each query and
+//! [`LIFETIME`] for all of them, and one network cannot take all connections.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::limit::{Limiter, RateLimitAction, network};
-use super::responder::{Responder, Response, is_not_a_query};
+use super::responder::{Extent, Responder, ResponseBytes, is_not_a_query};
 
 /// The sockets at one address.
 #[derive(Debug)]
@@ -30,14 +31,14 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both, at one port; port 0: at any that is free. The address need not be there yet (`IP_FREEBIND`): some are
-    /// made only when the TUN is.
+    /// Binds both sockets at one port. Port 0: at any port that is free. The address need not exist
+    /// yet (`IP_FREEBIND`): some addresses exist only when the TUN does.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
             match Self::bind_once(address) {
-                // The port that was free for one protocol was not for the other.
+                // The port was free for one protocol and not for the other.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
                 result => return result,
             }
@@ -52,7 +53,7 @@ impl Sockets {
         Ok(Self { datagrams, connections })
     }
 
-    /// The address, with the port that the system chose if none was given.
+    /// Returns the address, with the port that the system chose for port 0.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.connections.local_addr()
     }
@@ -70,24 +71,24 @@ fn socket(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
         SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
     }
     if kind == SocketType::STREAM {
-        // A box that starts again does not wait for its predecessor's connections.
+        // A restart need not wait for the connections of the process before.
         sockopt::set_socket_reuseaddr(&socket, true)?;
     }
     rustix::net::bind(&socket, &address)?;
     Ok(socket)
 }
 
-/// Serves the sockets; must be called on the runtime that is to do it.
+/// Serves the sockets. Must run on the runtime that serves them.
 pub(super) fn serve(sockets: Vec<Sockets>, responder: Responder, rate: u32) -> io::Result<()> {
     let responder = Arc::new(responder);
-    // All sockets share one: a source that asks at several lines is still one source.
+    // All sockets share one limiter: a source that queries several addresses is one source.
     let limiter = Arc::new(Mutex::new(Limiter::new(rate, RandomState::new(), Instant::now())));
-    let places = Arc::new(ConnectionSlots::default());
+    let slots = Arc::new(ConnectionSlots::default());
     for Sockets { datagrams, connections } in sockets {
         let datagrams = tokio::net::UdpSocket::from_std(datagrams)?;
         let connections = tokio::net::TcpListener::from_std(connections)?;
         tokio::spawn(answer_datagrams(datagrams, Arc::clone(&responder), Arc::clone(&limiter)));
-        tokio::spawn(take_connections(connections, Arc::clone(&responder), Arc::clone(&places)));
+        tokio::spawn(take_connections(connections, Arc::clone(&responder), Arc::clone(&slots)));
     }
     Ok(())
 }
@@ -103,42 +104,45 @@ async fn answer_datagrams(
         let (length, client) = match socket.recv_from(&mut buffer).await {
             Ok(received) => received,
             Err(error) => {
-                tracing::warn!(%error, "the name server cannot receive");
+                tracing::warn!(%error, "dns: datagrams cannot be received");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
         counters.queries.count();
-        // Whoever has no port, or asks nothing, gets no answer that would count against anybody.
+        // A message without a source port, or that is no query, gets no answer and counts against
+        // no source.
         if client.port() == 0 || is_not_a_query(&buffer[..length]) {
             counters.ignored.count();
             continue;
         }
-        let ruling = limiter.lock().check(client.ip(), Instant::now());
-        let cut = match ruling {
-            RateLimitAction::Answer => false,
-            RateLimitAction::Truncate => true,
+        let action = limiter.lock().check(client.ip(), Instant::now());
+        let extent = match action {
+            RateLimitAction::Answer => Extent::Full,
+            RateLimitAction::Truncate => Extent::QueryAlone,
             RateLimitAction::Drop => {
                 counters.limited_dropped.count();
                 continue;
             }
         };
         let (counter, answer) =
-            match responder.respond(&buffer[..length], client, Protocol::Udp, cut).await {
-                Response::None => {
+            match responder.respond(&buffer[..length], client, Protocol::Udp, extent).await {
+                ResponseBytes::None => {
                     counters.ignored.count();
                     continue;
                 }
-                Response::Full(answer) | Response::Cut(answer) if cut => {
+                ResponseBytes::Full(answer) | ResponseBytes::Truncated(answer)
+                    if extent == Extent::QueryAlone =>
+                {
                     (&counters.limited_truncated, answer)
                 }
-                Response::Full(answer) => (&counters.answers, answer),
-                Response::Cut(answer) => (&counters.oversized, answer),
+                ResponseBytes::Full(answer) => (&counters.answers, answer),
+                ResponseBytes::Truncated(answer) => (&counters.oversized, answer),
             };
         counter.count();
-        // A full buffer, or a route that is gone: the client asks again.
+        // The buffer is full or the route is gone: the client sends its query again.
         if let Err(error) = socket.try_send_to(&answer, client) {
-            tracing::debug!(%error, %client, "an answer was not sent");
+            tracing::debug!(%error, %client, "dns: an answer was not sent");
         }
     }
 }
@@ -146,35 +150,36 @@ async fn answer_datagrams(
 async fn take_connections(
     listener: tokio::net::TcpListener,
     responder: Arc<Responder>,
-    places: Arc<ConnectionSlots>,
+    slots: Arc<ConnectionSlots>,
 ) {
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, most likely: waiting helps, spinning does not.
-                tracing::warn!(%error, "the name server cannot accept connections");
+                // Most likely the process has no descriptors left. Some are free again after a
+                // pause.
+                tracing::warn!(%error, "dns: connections cannot be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
         };
-        let Some(place) = ConnectionSlots::take(&places, client) else {
+        let Some(slot) = ConnectionSlots::take(&slots, client) else {
             responder.counters.connections_refused.count();
             continue;
         };
         responder.counters.connections.count();
         let responder = Arc::clone(&responder);
         tokio::spawn(async move {
-            let _place = place;
+            let _slot = slot;
             let conversation = converse(stream, client, &responder);
             if let Ok(Err(error)) = timeout(LIFETIME, conversation).await {
-                tracing::debug!(%error, %client, "a DNS connection ended");
+                tracing::debug!(%error, %client, "dns: a connection ended");
             }
         });
     }
 }
 
-/// Answers one question after the other (RFC 7766).
+/// Answers one query after the other (RFC 7766).
 async fn converse(
     mut stream: TcpStream,
     client: SocketAddr,
@@ -198,29 +203,29 @@ async fn converse(
             Err(_) => return Ok(()),
         }
         counters.queries.count();
-        let answer = match responder.respond(&message, client, Protocol::Tcp, false).await {
-            Response::None => {
+        let answer = match responder.respond(&message, client, Protocol::Tcp, Extent::Full).await {
+            ResponseBytes::None => {
                 counters.ignored.count();
                 return Ok(());
             }
-            Response::Full(answer) | Response::Cut(answer) => answer,
+            ResponseBytes::Full(answer) | ResponseBytes::Truncated(answer) => answer,
         };
         counters.answers.count();
-        // In one piece: a second small segment would wait for the client's acknowledgement.
+        // In one write: a second small segment would wait for the client's acknowledgement.
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes(), answer.as_slice()].concat();
         timeout(IDLE, stream.write_all(&framed)).await??;
     }
 }
 
-/// The connections that there may be at one time.
+/// Connections that are open: a bounded number, in all and for each network.
 #[derive(Debug, Default)]
 struct ConnectionSlots(Mutex<HashMap<u64, usize>>);
 
-/// One of them, until it is dropped.
+/// One open connection, until it is dropped.
 #[derive(Debug)]
 struct ConnectionSlot {
-    places: Arc<ConnectionSlots>,
+    slots: Arc<ConnectionSlots>,
     network: u64,
 }
 
@@ -236,13 +241,13 @@ impl ConnectionSlots {
             return None;
         }
         *by_network += 1;
-        Some(ConnectionSlot { places: Arc::clone(this), network })
+        Some(ConnectionSlot { slots: Arc::clone(this), network })
     }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut taken = self.places.0.lock();
+        let mut taken = self.slots.0.lock();
         if let Some(number) = taken.get_mut(&self.network) {
             *number -= 1;
             if *number == 0 {
@@ -254,20 +259,20 @@ impl Drop for ConnectionSlot {
 
 /// Bytes of a message's header.
 const MIN_MESSAGE: usize = 12;
-/// Bytes of a message that is read: a question with its options is far shorter.
+/// Most bytes of a message that is read. A query with its options is far shorter.
 const MAX_QUERY: usize = 4096;
-/// How long a connection may be silent.
+/// How long a client may take for one query.
 const IDLE: Duration = Duration::from_secs(5);
 /// How long a connection may last.
 const LIFETIME: Duration = Duration::from_secs(60);
-/// Connections at one time.
+/// Most open connections.
 const MAX_CONNECTIONS: usize = 256;
 const MAX_CONNECTIONS_PER_NETWORK: usize = 32;
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 /// Attempts to find a port that is free for both protocols.
 const ATTEMPTS: u32 = 16;
-/// Waiting after an error of a socket.
+/// Pause after an error of a socket.
 const PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]

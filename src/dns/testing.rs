@@ -1,22 +1,23 @@
-//! A zone and its lines for the tests of this room.
+//! A zone and its uplinks for the tests of this module.
 
 use std::net::Ipv4Addr;
 
 use hickory_proto::rr::Name;
 
-use super::{NameServer, PublishedName, UplinkState, UplinkStates, Zone};
+use super::{NameServer, PublishedName, Zone};
+use crate::uplinks::{UplinkState, UplinkStates, Uplinks};
 
-/// An absolute name.
+/// Makes an absolute name.
 pub(super) fn name(text: &str) -> Name {
     let mut name = Name::from_ascii(text).expect("a name");
     name.set_fqdn(true);
     name
 }
 
-/// `www`, the apex and `a.b`, with two name servers.
+/// Makes a zone with `www`, the apex and `a.b`, and with two name servers.
 pub(super) fn zone() -> Zone {
     let published =
-        |text, lines: &[usize]| PublishedName { name: name(text), lines: lines.to_vec() };
+        |text, uplinks: &[usize]| PublishedName { name: name(text), uplinks: uplinks.to_vec() };
     Zone {
         origin: name("example.org"),
         published: vec![
@@ -34,14 +35,21 @@ pub(super) fn zone() -> Zone {
     }
 }
 
-/// Three usable lines.
-pub(super) fn lines() -> UplinkStates {
-    let line = |number: u8| UplinkState {
-        name: format!("isp{number}"),
+/// Makes three uplinks that are up.
+pub(super) fn states() -> UplinkStates {
+    let uplink = |number: u8| UplinkState {
         address: Some(Ipv4Addr::new(203, 0, 113, number)),
-        source: None,
-        weight: 1,
-        up: true,
+        ..UplinkState::new(format!("isp{number}"))
     };
-    UplinkStates { lines: vec![line(1), line(2), line(3)], serial: 77 }
+    UplinkStates { uplinks: vec![uplink(1), uplink(2), uplink(3)], serial: 77 }
+}
+
+/// Makes the channel of [`states`].
+pub(super) fn uplinks() -> Uplinks {
+    Uplinks::new(states().uplinks)
+}
+
+/// Sets whether an uplink is up.
+pub(super) fn set_up(uplinks: &Uplinks, uplink: usize, up: bool) {
+    uplinks.update(uplink, |state| state.up = up);
 }

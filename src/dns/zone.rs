@@ -1,66 +1,69 @@
-//! The zone that a box answers for, as plain data.
+//! The zone that the name server answers for, as plain data.
 
 use std::net::Ipv4Addr;
 
 use hickory_proto::rr::Name;
 
-/// What is published, under which names, and who answers for it. Every name is absolute and lies in the zone.
+/// What is published, under which names, and the zone's name servers. Every name is absolute and
+/// lies in the zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Zone {
-    /// The apex.
+    /// Apex of the zone.
     pub origin: Name,
-    /// Names that lead to lines, each once.
+    /// Published names, each once.
     pub published: Vec<PublishedName>,
-    /// The zone's name servers, the first of which stands in the SOA record. Their names are not published ones.
+    /// Name servers of the zone; the first one stands in the SOA record. Their names are not
+    /// published names.
     pub name_servers: Vec<NameServer>,
-    /// Where the zone's owner gets mail, as the SOA record writes it.
+    /// Mailbox of the zone's owner, as the SOA record writes it.
     pub mailbox: Name,
-    /// Seconds for which an address may be kept.
+    /// Time to live of an address, in seconds.
     pub ttl: u32,
-    /// Seconds for which it may be kept that something is not there (RFC 2308).
+    /// Time to live of a negative answer, in seconds (RFC 2308).
     pub negative_ttl: u32,
 }
 
-/// A name that leads to lines.
+/// A name whose addresses are those of uplinks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedName {
     /// The name.
     pub name: Name,
-    /// Its lines, by their numbers, at least one.
-    pub lines: Vec<usize>,
+    /// Indices of the uplinks, at least one.
+    pub uplinks: Vec<usize>,
 }
 
 /// A name server of the zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NameServer {
-    /// Its name.
+    /// Name of the server.
     pub name: Name,
-    /// Its address, which stays the same whatever becomes of the lines.
+    /// Address of the server. The address does not depend on the state of an uplink.
     pub address: Ipv4Addr,
 }
 
 /// What the zone has at a name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Node<'z> {
-    /// Whether it is the apex.
+pub(super) struct NodeAtName<'z> {
+    /// Whether the name is the apex.
     pub is_apex: bool,
-    /// The lines that it leads to.
+    /// The published name.
     pub published: Option<&'z PublishedName>,
     /// The name server of this name.
     pub name_server: Option<&'z NameServer>,
 }
 
 impl Zone {
-    /// What stands at a name of the zone, be it only names below it (an empty non-terminal); None: no such name.
-    pub(super) fn node(&self, name: &Name) -> Option<Node<'_>> {
-        let node = Node {
+    /// Returns what the zone has at a name. A name with nothing but names below it (an empty
+    /// non-terminal) exists. None: the name does not exist.
+    pub(super) fn node(&self, name: &Name) -> Option<NodeAtName<'_>> {
+        let node = NodeAtName {
             is_apex: self.origin == *name,
             published: self.published.iter().find(|published| published.name == *name),
             name_server: self.name_servers.iter().find(|server| server.name == *name),
         };
         let names = self.published.iter().map(|published| &published.name);
         let mut names = names.chain(self.name_servers.iter().map(|server| &server.name));
-        let is_there = node.is_apex || names.any(|below| name.zone_of(below));
-        is_there.then_some(node)
+        let exists = node.is_apex || names.any(|below| name.zone_of(below));
+        exists.then_some(node)
     }
 }

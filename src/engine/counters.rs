@@ -1,10 +1,10 @@
-//! Counters as the outside of a worker sees them.
+//! A worker's counters, shared with the control plane.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::nat::Counters;
 
-/// A worker's counters, on cache lines of their own: written by the worker once per batch, read by anyone.
+/// The counters of one worker, on cache lines of their own. The worker writes them once per batch.
 #[repr(align(128))]
 pub struct SharedCounters([AtomicU64; Counters::COUNT]);
 
@@ -19,12 +19,12 @@ impl SharedCounters {
     #[inline]
     pub fn write(&self, counters: &Counters) {
         for (cell, value) in self.0.iter().zip(counters.values()) {
-            // Relaxed: the numbers are independent of each other and of any other memory.
+            // Relaxed: the counters are independent of each other and of any other memory.
             cell.store(value, Relaxed);
         }
     }
 
-    /// The counters as published last. Numbers of one batch may be seen in part.
+    /// Returns the counters of the last batch. A reader may see a batch in part.
     pub fn read(&self) -> Counters {
         Counters::from_values(self.0.iter().map(|cell| cell.load(Relaxed)))
     }

@@ -1,4 +1,5 @@
-//! The worker thread: receive, process, expire, publish; poll a little before sleeping.
+//! A worker thread: receive, process, expire, publish. A worker polls for a moment before it
+//! sleeps.
 
 use std::any::Any;
 use std::io;
@@ -14,19 +15,27 @@ use crate::io::PacketIo;
 use crate::nat::Translator;
 use crate::time::Tick;
 
-use super::{Options, Pipeline, SharedCounters};
+use super::counters::SharedCounters;
+use super::pipeline::Pipeline;
 
-/// What a worker reports.
+/// Options of all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a worker polls before it sleeps while traffic flows; zero: not at all.
+    pub busy_poll: Duration,
+}
+
+/// Why a worker has ended.
 #[derive(Debug)]
-pub enum Event {
-    /// Its queue failed: the device is gone.
+pub enum WorkerFailure {
+    /// The queue failed: the device is gone.
     QueueFailed {
         /// Number of the worker.
         worker: usize,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// It panicked, which is a bug.
+    /// The worker panicked, which is a bug.
     Panicked {
         /// Number of the worker.
         worker: usize,
@@ -39,8 +48,8 @@ pub enum Event {
 pub(super) struct Worker<Q> {
     number: usize,
     queue: Q,
-    batch: Pipeline,
-    published: Arc<SharedCounters>,
+    pipeline: Pipeline,
+    counters: Arc<SharedCounters>,
     stop: Arc<AtomicBool>,
     options: Options,
 }
@@ -50,31 +59,34 @@ impl<Q: PacketIo> Worker<Q> {
         number: usize,
         queue: Q,
         nat: Arc<ArcSwap<Translator>>,
-        published: Arc<SharedCounters>,
+        counters: Arc<SharedCounters>,
         stop: Arc<AtomicBool>,
         options: Options,
     ) -> Self {
         let context = nat.load().worker(number);
-        let batch = Pipeline::new(nat, context);
-        Self { number, queue, batch, published, stop, options }
+        let pipeline = Pipeline::new(nat, context);
+        Self { number, queue, pipeline, counters, stop, options }
     }
 
-    /// Runs until told to stop.
+    /// Runs until the stop flag is set.
     fn run(&mut self) -> io::Result<()> {
         // Acquire pairs with the Release in Engine::halt.
         while !self.stop.load(Ordering::Acquire) {
             self.receive()?;
             let now = Tick::now();
-            self.batch.process(&mut self.queue, now)?;
-            self.batch.expire(&mut self.queue, now)?;
-            self.published.write(self.batch.counters());
+            self.pipeline.process(&mut self.queue, now)?;
+            self.pipeline.expire(&mut self.queue, now)?;
+            self.counters.write(self.pipeline.counters());
         }
         Ok(())
     }
 
-    /// Polls for a while, then sleeps. Waking a sleeping core costs several times what translating a packet does, so
-    /// while packets come the next is waited for awake; an idle box does not poll, for every sleep ends with at most
-    /// one round of it. Between two looks the core is offered to whoever else wants it: that may be who makes the packets.
+    /// Receives frames: polls for a while, then sleeps.
+    ///
+    /// Waking a sleeping core costs several times as much as translating a packet. So a worker
+    /// stays awake while packets come. An idle worker does not poll: each sleep is followed by at
+    /// most one round of polling. Between two polls, the worker yields the core: another thread may
+    /// be the source of the packets.
     fn receive(&mut self) -> io::Result<usize> {
         let frames = self.queue.receive(Duration::ZERO)?;
         if frames != 0 || self.options.busy_poll.is_zero() {
@@ -93,32 +105,34 @@ impl<Q: PacketIo> Worker<Q> {
 
     fn sleep(&mut self) -> io::Result<usize> {
         loop {
-            // Expiry goes on while nothing arrives, in the same small slices.
+            // Sessions expire in the same small slices while no packet comes.
             let now = Tick::now();
-            let due = self.batch.poll(&mut self.queue, now)?;
+            let due = self.pipeline.poll(&mut self.queue, now)?;
             let wait = due.map_or(IDLE_WAIT, |due| Duration::from_millis(due.since(now).0.into()));
             let frames = self.queue.receive(wait)?;
             if frames != 0 || self.stop.load(Ordering::Acquire) {
                 return Ok(frames);
             }
-            self.published.write(self.batch.counters());
+            self.counters.write(self.pipeline.counters());
         }
     }
 }
 
-/// Runs a worker and reports how it ended, if it was not told to.
-pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, events: &Sender<Event>) {
-    // After a panic the worker is dropped unseen; what it shares are atomics and locks that do not poison.
+/// Runs a worker. Reports a failure unless the stop flag ended the worker.
+pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, failures: &Sender<WorkerFailure>) {
+    // After a panic the worker is dropped and not used. It shares only atomics, and locks that do
+    // not poison.
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.run()));
-    let event = match outcome {
+    let failure = match outcome {
         Ok(Ok(())) => return,
-        Ok(Err(error)) => Event::QueueFailed { worker: worker.number, error },
+        Ok(Err(error)) => WorkerFailure::QueueFailed { worker: worker.number, error },
         Err(panic) => {
-            Event::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
+            WorkerFailure::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
         }
     };
-    // The channel has room for one event of every worker; it can only be closed, and then nobody listens.
-    let _ = events.send(event);
+    // The channel has room for one failure of every worker. Sending fails only when the engine is
+    // gone.
+    let _ = failures.send(failure);
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {
@@ -127,5 +141,6 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// Longest sleep of a worker without sessions; only the stop signal could come late by it, and that wakes.
+/// Longest sleep of a worker without sessions. A stop does not wait for its end, because the waker
+/// ends the sleep.
 const IDLE_WAIT: Duration = Duration::from_secs(5);

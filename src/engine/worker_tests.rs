@@ -1,18 +1,18 @@
-//! Workers as threads: they stop when told, and how they die is heard.
+//! Workers as threads: translation, failures, and changes of policy while they run.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use crate::io::{Flushed, FrameBuffers, MemoryIo, PacketIo, Waker};
-use crate::nat::{Seed, Translator};
+use crate::nat::{Filter, Policy, Seed, TableCursor, Translator};
 use crate::packet::Offload;
 use crate::time::Tick;
 
 use super::scenarios::{E1, G, Setup, settings, udp};
-use super::{Engine, Event, Options};
+use super::{Engine, Options, WorkerFailure};
 
-/// A queue that is fed by orders from outside.
+/// A queue that obeys the test.
 struct Puppet {
     memory: MemoryIo,
     orders: Receiver<Order>,
@@ -75,7 +75,7 @@ fn start(workers: usize) -> (Engine, Vec<Sender<Order>>, Receiver<Vec<u8>>) {
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[test]
-fn workers_translate_publish_and_stop_when_told() {
+fn workers_translate_publish_counters_and_stop() {
     let (engine, orders, received) = start(2);
     for (number, orders) in orders.iter().enumerate() {
         orders
@@ -89,24 +89,77 @@ fn workers_translate_publish_and_stop_when_told() {
 }
 
 #[test]
-fn a_worker_whose_queue_fails_says_so() {
+fn a_worker_reports_that_its_queue_failed() {
     let (engine, orders, _received) = start(2);
     orders[1].send(Order::Fail).expect("the worker runs");
-    let event = engine.events().recv_timeout(DEADLINE).expect("an event");
-    assert!(matches!(event, Event::QueueFailed { worker: 1, .. }), "{event:?}");
+    let failure = engine.failures().recv_timeout(DEADLINE).expect("a failure");
+    assert!(matches!(failure, WorkerFailure::QueueFailed { worker: 1, .. }), "{failure:?}");
     engine.stop();
 }
 
 #[test]
-fn a_worker_that_panics_says_so_and_the_others_go_on() {
+fn a_worker_reports_its_panic_and_the_others_go_on() {
     let (engine, orders, received) = start(2);
     orders[0].send(Order::Panic).expect("the worker runs");
-    let event = engine.events().recv_timeout(DEADLINE).expect("an event");
+    let failure = engine.failures().recv_timeout(DEADLINE).expect("a failure");
     assert!(
-        matches!(&event, Event::Panicked { worker: 0, message } if message == "lost count"),
-        "{event:?}"
+        matches!(&failure, WorkerFailure::Panicked { worker: 0, message } if message == "lost count"),
+        "{failure:?}"
     );
     orders[1].send(Order::Receive(udp((E1, 1), (G, 8080)))).expect("the worker runs");
     received.recv_timeout(DEADLINE).expect("a translated packet");
+    engine.stop();
+}
+
+#[test]
+fn a_change_of_policy_ends_sessions_without_waiting_on_the_calling_thread() {
+    let (engine, orders, received) = start(2);
+    let handle = engine.handle();
+    orders[0].send(Order::Receive(udp((E1, 1), (G, 8080)))).expect("the worker runs");
+    received.recv_timeout(DEADLINE).expect("a translated packet");
+    assert_eq!(handle.occupancy().sessions, 1);
+
+    let (done, results) = channel();
+    let keep = done.clone();
+    handle
+        .change_policy(settings().policy, move |ended| keep.send(ended).expect("the test listens"));
+    let closed = Policy { outbound: Vec::new(), forwards: Vec::new(), ..settings().policy };
+    handle.change_policy(closed, move |ended| {
+        done.send(ended).expect("the test listens");
+    });
+    let ended = [results.recv_timeout(DEADLINE), results.recv_timeout(DEADLINE)];
+    assert_eq!(ended, [Ok(0), Ok(1)], "the same policy ends nothing, the second one all");
+    assert_eq!(handle.occupancy().sessions, 0);
+    orders[1].send(Order::Receive(udp((E1, 2), (G, 8080)))).expect("the worker runs");
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while handle.totals().drops.iter().all(|(_, count)| count == 0) {
+        assert!(std::time::Instant::now() < deadline, "the packet is not dropped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(handle.totals().sessions_created, 1, "the new policy opens no session");
+    engine.stop();
+}
+
+#[test]
+fn a_handle_lists_every_session_with_its_uplink() {
+    let (engine, orders, received) = start(1);
+    for port in 1..=20 {
+        orders[0].send(Order::Receive(udp((E1, port), (G, 8080)))).expect("the worker runs");
+        received.recv_timeout(DEADLINE).expect("a translated packet");
+    }
+    let handle = engine.handle();
+    let mut ports = Vec::new();
+    let mut next = Some(TableCursor::default());
+    while let Some(from) = next {
+        let page = handle.sessions(from, &Filter::default());
+        let names = handle.uplink_names();
+        for session in page.items {
+            assert_eq!(names[usize::from(session.uplink)], settings().policy.uplinks[0].name);
+            ports.push(session.original.source.port);
+        }
+        next = page.next;
+    }
+    ports.sort_unstable();
+    assert_eq!(ports, (1..=20).collect::<Vec<u16>>());
     engine.stop();
 }

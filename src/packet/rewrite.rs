@@ -1,4 +1,4 @@
-//! Changing addresses, ports and TTL in place. Every checksum moves by the difference and is never computed anew.
+//! Rewrites addresses, ports and TTL in place. Every checksum is updated by the difference.
 
 use super::checksum::{self, ChecksumDelta};
 use super::icmp::{self, Quote};
@@ -14,11 +14,12 @@ const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 
 impl Parsed {
-    /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier where the content has them;
-    /// the protocol of `to` is not looked at. Adds 1 to the TTL if `ttl_credit`, unless it is 255.
+    /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier if the
+    /// packet has them. Ignores the protocol of `to`. If `ttl_credit`, adds 1 to the TTL unless the
+    /// TTL is 255.
     ///
-    /// First fragments have ports, later ones do not; of an ICMP error the outer addresses alone are rewritten. Only
-    /// the header fields and checksums change. May be called again, on what the last call left.
+    /// A first fragment has ports, later ones have none. In an ICMP error only the outer addresses
+    /// are rewritten. Only header fields and checksums change. The packet may be rewritten again.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -27,12 +28,14 @@ impl Parsed {
         let (header, transport) = bytes[..self.length()].split_at_mut(self.header_length());
         let addresses =
             rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
-        rewrite_transport(transport, self.fields, to, addresses, self.checksum_mode());
+        rewrite_transport(transport, self.port_fields, to, addresses, self.checksum_mode());
     }
 
-    /// Rewrites an ICMP error: the outer addresses to `source` and `destination`, the packet it quotes to `quoted`, and
-    /// every checksum that these are part of. The quoted TTL, what pads the quote and what follows it (RFC 4884) stay.
-    /// The TTL as in [`Parsed::rewrite`]. Of a packet that is no ICMP error, the addresses alone are rewritten.
+    /// Rewrites an ICMP error: the outer addresses to `source` and `destination`, the quoted packet
+    /// to `quoted`, and every checksum that covers them. The TTL changes as in [`Parsed::rewrite`].
+    ///
+    /// The quoted TTL stays, and so do the padding and the extensions behind the quote (RFC 4884).
+    /// In a packet that is no ICMP error only the addresses are rewritten.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -53,7 +56,7 @@ impl Parsed {
     }
 }
 
-/// Rewrites the IP header and its checksum; returns the change of the addresses.
+/// Rewrites the IP header and its checksum. Returns the change of the addresses.
 #[inline]
 fn rewrite_header(
     header: &mut [u8],
@@ -82,7 +85,8 @@ fn rewrite_header(
     addresses
 }
 
-/// Rewrites ports or identifier, and the checksum if `transport` reaches that far: in a quote it may not.
+/// Rewrites ports or identifier, and the checksum if `transport` includes it. A quote may end
+/// before.
 #[inline]
 fn rewrite_transport(
     transport: &mut [u8],
@@ -97,14 +101,14 @@ fn rewrite_transport(
             let change = rewrite_ports(transport, to, addresses);
             update(transport, tcp::CHECKSUM, |field| match mode {
                 ChecksumMode::Complete => change.apply(field),
-                ChecksumMode::Partial => addresses.applied_to_partial(field),
+                ChecksumMode::Partial => addresses.apply_to_partial(field),
             });
         }
         PortFields::Udp => {
             let change = rewrite_ports(transport, to, addresses);
             update(transport, udp::CHECKSUM, |field| match mode {
-                ChecksumMode::Complete => change.applied_to_udp(field),
-                ChecksumMode::Partial => addresses.applied_to_partial(field),
+                ChecksumMode::Complete => change.apply_to_udp(field),
+                ChecksumMode::Partial => addresses.apply_to_partial(field),
             });
         }
         PortFields::Request => rewrite_identifier(transport, to.source.port),
@@ -112,7 +116,8 @@ fn rewrite_transport(
     }
 }
 
-/// Rewrites the two ports, which TCP and UDP have in the same place; returns the change with `addresses`.
+/// Rewrites the two ports, which TCP and UDP have at the same offset. Returns the change,
+/// `addresses` included.
 #[inline]
 fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: ChecksumDelta) -> ChecksumDelta {
     let Some(ports) = transport.first_chunk_mut::<4>() else {
@@ -124,19 +129,20 @@ fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: ChecksumDelta) -> C
     addresses.two_words(old, new)
 }
 
-/// Rewrites the identifier of an ICMP query, and its checksum, in which addresses have no part.
+/// Rewrites the identifier of an ICMP query, and its checksum, which does not cover the addresses.
 fn rewrite_identifier(icmp: &mut [u8], identifier: u16) {
     let old = icmp::identifier(icmp);
     icmp[icmp::IDENTIFIER..][..2].copy_from_slice(&identifier.to_be_bytes());
     let change = ChecksumDelta::default().word(old, identifier);
     update(icmp, icmp::CHECKSUM, |field| change.apply(field));
-    // The one message that can be all zeros (see the module `checksum`): its checksum is the other zero.
+    // The only message that can be all zeros (see the module `checksum`): its checksum is the other
+    // zero.
     if identifier == 0 && icmp.iter().all(|byte| *byte == 0) {
         update(icmp, icmp::CHECKSUM, |_| 0xffff);
     }
 }
 
-/// Replaces the checksum field at `at`, if it is there.
+/// Replaces the checksum field at `at` if `transport` includes it.
 #[inline]
 fn update(transport: &mut [u8], at: usize, new: impl FnOnce(u16) -> u16) {
     if let Some(field) = transport.get_mut(at..at + 2) {
@@ -150,12 +156,12 @@ fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
     let header_length = usize::from(quote.header_length);
     let (header, body) = icmp.split_at_mut(icmp::HEADER);
     let quoted = &mut body[..header_length + usize::from(quote.transport_length)];
-    // At most 80 bytes: summing them before and after beats keeping account of five fields that may or may not be there.
-    // An odd last byte is padded alike on both sides, and does not change.
+    // At most 80 bytes: two sums cost less than the bookkeeping for five fields that may be
+    // missing. An odd last byte is padded alike in both sums, and does not change.
     let before = checksum::sum(quoted);
     let (quoted_header, transport) = quoted.split_at_mut(header_length);
     let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
-    rewrite_transport(transport, quote.fields, to, addresses, ChecksumMode::Complete);
+    rewrite_transport(transport, quote.port_fields, to, addresses, ChecksumMode::Complete);
     let change = ChecksumDelta::default().word(before, checksum::sum(quoted));
     update(header, icmp::CHECKSUM, |field| change.apply(field));
 }
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn rewritten_is_what_would_have_been_crafted() {
+    fn a_rewritten_packet_equals_one_built_with_the_new_tuple() {
         use ChecksumMode::Complete;
         let tcp = |tuple| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
         assert_eq!(
@@ -333,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_put_together_after_the_rewrite_are_the_rewritten_datagram() {
+    fn fragments_reassembled_after_the_rewrite_are_the_rewritten_datagram() {
         let payload: Vec<u8> = (0..100).collect();
         for (bytes, expected) in [
             (
@@ -350,17 +356,17 @@ mod tests {
             ),
         ] {
             let mut whole = Vec::new();
-            for piece in builder::fragments(&bytes, 24) {
-                let piece = rewritten(piece, ChecksumMode::Complete, to(Protocol(bytes[9])));
-                builder::verify(&piece, ChecksumMode::Complete).unwrap();
-                whole.extend_from_slice(&piece[20..]);
+            for fragment in builder::fragments(&bytes, 24) {
+                let fragment = rewritten(fragment, ChecksumMode::Complete, to(Protocol(bytes[9])));
+                builder::verify(&fragment, ChecksumMode::Complete).unwrap();
+                whole.extend_from_slice(&fragment[20..]);
             }
             assert_eq!(whole, expected[20..]);
         }
     }
 
     #[test]
-    fn an_error_rewritten_as_if_it_were_none_keeps_its_quote() {
+    fn rewrite_of_an_error_keeps_its_quote() {
         let mut bytes =
             builder::icmp_error(3, 3, OUTSIDE, PUBLIC, &builder::udp(to(Protocol::UDP), b"x"));
         let expected =
@@ -375,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn rewrite_error_of_another_packet_changes_its_addresses_alone() {
+    fn rewrite_error_of_another_packet_changes_only_its_addresses() {
         let mut bytes = builder::udp(from(Protocol::UDP), b"x");
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);

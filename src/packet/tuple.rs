@@ -1,4 +1,4 @@
-//! Endpoints and tuples: what a packet is looked up by, in host order.
+//! Endpoints and tuples, in host order.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -29,8 +29,9 @@ impl fmt::Display for Protocol {
 
 /// An address with a port. Protocols without ports use port 0.
 ///
-/// For ICMP queries the port of the host that asks is the identifier, and the port of the host that answers is 0:
-/// so a query and its answer are mirror images, and two hosts that query each other with one identifier do not meet.
+/// In ICMP queries the port of the requesting host is the identifier, and the port of the replying
+/// host is 0. A reply then has the reversed tuple of its request. Two hosts that query each other
+/// with one identifier have different tuples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint<A = Ipv4Addr> {
     /// Address.
@@ -64,7 +65,7 @@ pub struct Tuple<A = Ipv4Addr> {
 }
 
 impl<A: Copy> Tuple<A> {
-    /// The tuple of a packet that answers this one.
+    /// Returns the tuple of a reply.
     pub const fn reversed(self) -> Self {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
@@ -76,7 +77,8 @@ impl<A: fmt::Display> fmt::Display for Tuple<A> {
     }
 }
 
-/// The transport fields that hold the ports of a packet's [`Tuple`], and the checksum that covers them.
+/// The transport fields that hold the ports of a packet's [`Tuple`], and the checksum that covers
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortFields {
     /// None: only the checksum of the IP header covers the addresses.

@@ -19,17 +19,21 @@ use source::{BENCHES, LIBRARY, Source};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 13] = [
     ("packet", &[]),
     ("io", &["packet"]),
-    ("dns", &[]),
     ("time", &[]),
+    ("uplinks", &[]),
+    ("dns", &["uplinks"]),
     ("nat", &["packet", "time"]),
     ("engine", &["io", "packet", "nat", "time"]),
     ("config", &["dns"]),
     ("host", &["config"]),
     ("api", &["config", "host"]),
-    ("control", &["io", "packet", "dns", "time", "nat", "engine", "config", "host", "api"]),
+    (
+        "control",
+        &["io", "packet", "time", "uplinks", "dns", "nat", "engine", "config", "host", "api"],
+    ),
     ("lab", &["api"]),
     (
         "cli",
@@ -39,6 +43,10 @@ const ROOMS: [(&str, &[&str]); 12] = [
         ],
     ),
 ];
+
+/// Names that a top-level module must not use although it may import their module. The control
+/// plane reaches the translator through `engine::Handle` alone.
+const HIDDEN: [(&str, &str); 1] = [("control", "nat::Translator")];
 
 /// The files and folders inside a top-level module, lowest first. Each one may import the ones
 /// before it. Those in one row may import each other, if that makes no circle. The module's own
@@ -59,7 +67,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
             &["translate"],
         ],
     ),
-    ("host", &[&["model"], &["kernel"], &["apply"], &["render"], &["doctor"]]),
+    ("host", &[&["error"], &["model"], &["kernel"], &["apply"], &["render"], &["doctor"]]),
 ];
 
 /// The files that may contain unsafe code, tests included.
@@ -80,8 +88,11 @@ fn top_level_modules_import_only_what_the_table_allows() {
         let row = ROOMS.iter().find(|(name, _)| name == room);
         let (_, allowed) = row.unwrap_or_else(|| panic!("{}: add its module to ROOMS", file.path));
         for path in named_paths(file, &file.code) {
-            if !is_allowed(&path.segments.join("::"), room, allowed) {
-                let (line, path) = (file.line_at(path.offset), path.segments.join("::"));
+            let name = path.segments.join("::");
+            let is_hidden =
+                HIDDEN.iter().any(|(from, hidden)| from == room && is_allowed(&name, hidden, &[]));
+            if is_hidden || !is_allowed(&name, room, allowed) {
+                let (line, path) = (file.line_at(path.offset), name);
                 wrong.push(format!("{}:{line}: {room} must not import crate::{path}", file.path));
             }
         }

@@ -1,21 +1,21 @@
-//! Hooks that are shell scripts, run by a helper on a thread of the test.
+//! Hooks that are shell scripts, with a runner on a thread of the test.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
-use super::super::Uplinks;
-use super::super::testing::lines;
+use super::super::testing::{set_up, states, uplinks};
 use super::*;
+use crate::uplinks::Uplinks;
 
-struct Scene {
+struct Fixture {
     directory: tempfile::TempDir,
     hook: PathBuf,
 }
 
-impl Scene {
-    /// A hook that runs these commands in its directory.
+impl Fixture {
+    /// Makes a hook that runs these commands in its directory.
     fn new(commands: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let hook = directory.path().join("hook");
@@ -25,13 +25,13 @@ impl Scene {
         Self { directory, hook }
     }
 
-    /// A helper, and the box's ends of its pipes.
-    fn help(&self) -> (OwnedFd, OwnedFd, JoinHandle<io::Result<()>>) {
-        let (events, to_helper) = io::pipe().unwrap();
-        let (from_helper, outcomes) = io::pipe().unwrap();
+    /// Starts a runner. Returns natbox's ends of its pipes.
+    fn run(&self) -> (OwnedFd, OwnedFd, JoinHandle<io::Result<()>>) {
+        let (events, to_runner) = io::pipe().unwrap();
+        let (from_runner, outcomes) = io::pipe().unwrap();
         let hook = self.hook.clone();
-        let helper = thread::spawn(move || run_events(&hook, events, outcomes));
-        (to_helper.into(), from_helper.into(), helper)
+        let runner = thread::spawn(move || run_events(&hook, events, outcomes));
+        (to_runner.into(), from_runner.into(), runner)
     }
 
     fn text(&self, name: &str) -> String {
@@ -51,9 +51,9 @@ impl Scene {
     }
 }
 
-/// Sends one event by hand and reads its outcome.
-fn tell_one(events: &OwnedFd, outcomes: &OwnedFd) -> Outcome {
-    let (_, event) = next_event(&[], &lines()).unwrap();
+/// Sends one event and reads its outcome.
+fn send_one(events: &OwnedFd, outcomes: &OwnedFd) -> HookOutcome {
+    let (_, event) = next_event(&[], &states()).unwrap();
     let mut events = fs::File::from(events.try_clone().unwrap());
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
@@ -62,87 +62,88 @@ fn tell_one(events: &OwnedFd, outcomes: &OwnedFd) -> Outcome {
 }
 
 #[test]
-fn a_hook_runs_for_every_line_at_the_start_and_at_each_change() {
-    let scene = Scene::new(
+fn a_hook_runs_for_every_uplink_at_the_start_and_at_each_change() {
+    let fixture = Fixture::new(
         "echo \"$NATBOX_UPLINK $NATBOX_ADDRESS $NATBOX_STATE\" $NATBOX_UP_UPLINKS \"/ $NATBOX_UP_ADDRESSES\" >>log\n\
          echo noise\n",
     );
-    let (events, outcomes, helper) = scene.help();
-    let lines = Uplinks::new(lines().lines);
-    let mut listener = lines.watch();
+    let (events, outcomes, runner) = fixture.run();
+    let uplinks = uplinks();
+    let mut follower = uplinks.watch();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let teller = thread::spawn(move || {
-        runtime.block_on(tell(events, outcomes, &mut listener, &LastError::default()))
+    let sender = thread::spawn(move || {
+        runtime.block_on(send_events(events, outcomes, &mut follower, &LastError::default()))
     });
     let all = "isp1 isp2 isp3 / 203.0.113.1 203.0.113.2 203.0.113.3";
     let start = format!(
         "isp1 203.0.113.1 up {all}\nisp2 203.0.113.2 up {all}\nisp3 203.0.113.3 up {all}\n"
     );
-    scene.wait_for("log", &start);
-    lines.set_up(1, false);
+    fixture.wait_for("log", &start);
+    set_up(&uplinks, 1, false);
     let down = format!("{start}isp2 203.0.113.2 down isp1 isp3 / 203.0.113.1 203.0.113.3\n");
-    scene.wait_for("log", &down);
-    lines.set_up(1, true);
-    scene.wait_for("log", &format!("{down}isp2 203.0.113.2 up {all}\n"));
-    drop(lines);
-    teller.join().unwrap().unwrap();
-    helper.join().unwrap().unwrap();
+    fixture.wait_for("log", &down);
+    set_up(&uplinks, 1, true);
+    fixture.wait_for("log", &format!("{down}isp2 203.0.113.2 up {all}\n"));
+    drop(uplinks);
+    sender.join().unwrap().unwrap();
+    runner.join().unwrap().unwrap();
 }
 
 #[test]
-fn the_outcome_of_a_hook_is_told() {
+fn the_runner_reports_how_a_hook_ended() {
     for (commands, wanted) in [
-        ("exit 0", Outcome::Done),
-        ("exit 3", Outcome::Failed("exit code 3".to_owned())),
-        ("kill -9 $$", Outcome::Failed("signal 9".to_owned())),
+        ("exit 0", HookOutcome::Done),
+        ("exit 3", HookOutcome::Failed("exit code 3".to_owned())),
+        ("kill -9 $$", HookOutcome::Failed("signal 9".to_owned())),
     ] {
-        let scene = Scene::new(commands);
-        let (events, outcomes, _helper) = scene.help();
-        assert_eq!(tell_one(&events, &outcomes), wanted);
+        let fixture = Fixture::new(commands);
+        let (events, outcomes, _helper) = fixture.run();
+        assert_eq!(send_one(&events, &outcomes), wanted);
     }
-    let mut scene = Scene::new("");
-    scene.hook = "/nowhere/hook".into();
-    let (events, outcomes, _helper) = scene.help();
-    let outcome = tell_one(&events, &outcomes);
+    let mut fixture = Fixture::new("");
+    fixture.hook = "/nowhere/hook".into();
+    let (events, outcomes, _helper) = fixture.run();
+    let outcome = send_one(&events, &outcomes);
     assert!(
-        matches!(&outcome, Outcome::NotStarted(error) if error.contains("No such file")),
+        matches!(&outcome, HookOutcome::NotStarted(error) if error.contains("No such file")),
         "{outcome:?}"
     );
 }
 
 #[test]
-fn a_hook_that_hangs_is_ended_with_all_that_it_started() {
-    let scene = Scene::new("sleep 600 &\necho $! >sleeper\nwait");
-    let (events, outcomes, _helper) = scene.help();
+fn a_hook_that_hangs_is_killed_with_all_processes_that_it_started() {
+    let fixture = Fixture::new("sleep 600 &\necho $! >sleeper\nwait");
+    let (events, outcomes, _helper) = fixture.run();
     let start = Instant::now();
-    assert_eq!(tell_one(&events, &outcomes), Outcome::TookTooLong);
-    assert!(start.elapsed() >= LIMIT, "{:?}", start.elapsed());
-    assert_sleeper_ends(&scene);
+    assert_eq!(send_one(&events, &outcomes), HookOutcome::TookTooLong);
+    assert!(start.elapsed() >= TIMEOUT, "{:?}", start.elapsed());
+    assert_sleeper_ends(&fixture);
 }
 
 #[test]
-fn the_end_of_the_box_is_the_end_of_a_running_hook() {
-    let scene = Scene::new("sleep 600 &\necho $! >sleeper\nwait");
-    let (events, _outcomes, helper) = scene.help();
-    let (_, event) = next_event(&[], &lines()).unwrap();
+fn a_running_hook_is_killed_when_natbox_ends() {
+    let fixture = Fixture::new("sleep 600 &\necho $! >sleeper\nwait");
+    let (events, _outcomes, runner) = fixture.run();
+    let (_, event) = next_event(&[], &states()).unwrap();
     let mut pipe = fs::File::from(events);
     writeln!(pipe, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while scene.text("sleeper").is_empty() {
+    while fixture.text("sleeper").is_empty() {
         assert!(Instant::now() < deadline, "the hook does not run");
         thread::sleep(Duration::from_millis(10));
     }
     drop(pipe);
     let start = Instant::now();
-    helper.join().unwrap().unwrap();
-    assert!(start.elapsed() < LIMIT / 2, "{:?}", start.elapsed());
-    assert_sleeper_ends(&scene);
+    runner.join().unwrap().unwrap();
+    assert!(start.elapsed() < TIMEOUT / 2, "{:?}", start.elapsed());
+    assert_sleeper_ends(&fixture);
 }
 
-fn assert_sleeper_ends(scene: &Scene) {
-    let sleeper = scene.text("sleeper").trim().to_owned();
+fn assert_sleeper_ends(fixture: &Fixture) {
+    let sleeper = fixture.text("sleeper").trim().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
-    // It is nobody's child any more: whoever inherited it may take a moment to wait for it.
+    // The process has lost its parent. The process that inherited it may take a moment to wait for
+    // it.
     let runs = || {
         fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     };
@@ -153,94 +154,93 @@ fn assert_sleeper_ends(scene: &Scene) {
 }
 
 #[test]
-fn what_changed_back_before_it_could_be_told_is_not_told() {
-    let mut now = lines();
-    let told = |last| -> Vec<Option<Sent>> {
-        let usable = [true, true, last];
-        lines()
-            .lines
-            .iter()
-            .zip(usable)
-            .map(|(line, usable)| Some((usable, line.address)))
-            .collect()
+fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
+    let mut now = states();
+    let sent = |last| -> Vec<Option<Sent>> {
+        let up = [true, true, last];
+        let uplinks = states().uplinks;
+        let sent = uplinks.iter().zip(up);
+        sent.map(|(uplink, up)| Some(Sent { up, address: uplink.address })).collect()
     };
-    assert_eq!(next_event(&told(true), &now), None);
-    now.lines[2].up = false;
-    let (number, event) = next_event(&told(true), &now).unwrap();
-    assert_eq!((number, event.line.as_str(), event.usable), (2, "isp3", false));
-    assert_eq!(event.all_usable.len(), 2);
-    assert_eq!(next_event(&told(false), &now), None);
-    now.lines[0].address = None;
-    assert_eq!(next_event(&told(false), &now).unwrap().0, 0, "another address is news, too");
+    assert_eq!(next_event(&sent(true), &now), None);
+    now.uplinks[2].up = false;
+    let (number, event) = next_event(&sent(true), &now).unwrap();
+    assert_eq!((number, event.uplink.as_str(), event.up), (2, "isp3", false));
+    assert_eq!(event.all_up.len(), 2);
+    assert_eq!(next_event(&sent(false), &now), None);
+    now.uplinks[0].address = None;
+    assert_eq!(next_event(&sent(false), &now).unwrap().0, 0, "another address is news");
 }
 
-/// A helper that somebody kills may be missed for hours, until a line changes.
+/// Without this, the end of the runner would be noticed hours later, when an uplink changes.
 #[test]
-fn the_end_of_the_helper_is_noticed_at_once() {
+fn the_end_of_the_runner_is_noticed_at_once() {
     let mut command = Command::new("sleep");
     command.arg("600");
-    let helper = HookRunner::start(command).unwrap();
-    let group = Pid::from_raw(i32::try_from(helper.process.id()).unwrap()).unwrap();
-    // No line, so there is nothing to tell.
-    let lines = Uplinks::new(Vec::new());
-    let troubles = Arc::new(LastErrors::default());
+    let runner = HookRunner::start(command).unwrap();
+    let group = Pid::from_raw(i32::try_from(runner.process.id()).unwrap()).unwrap();
+    // Without an uplink there is no event.
+    let uplinks = Uplinks::new(Vec::new());
+    let errors = Arc::new(LastErrors::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (listener, told) = (lines.watch(), Arc::clone(&troubles));
-    let follower = thread::spawn(move || runtime.block_on(helper.follow(listener, told)));
+    let (follower, told) = (uplinks.watch(), Arc::clone(&errors));
+    let follower = thread::spawn(move || runtime.block_on(runner.follow(follower, told)));
     thread::sleep(Duration::from_millis(100));
-    assert_eq!(troubles.hook.text(), None);
+    assert_eq!(errors.hook.text(), None);
     kill_process_group(group, Signal::KILL).unwrap();
     follower.join().unwrap();
-    assert!(
-        troubles.hook.text().is_some_and(|text| text.contains("restart natbox")),
-        "{troubles:?}"
-    );
+    assert!(errors.hook.text().is_some_and(|text| text.contains("restart natbox")), "{errors:?}");
     assert!(rustix::process::test_kill_process(group).is_err(), "it is a zombie");
 }
 
 #[test]
-fn a_hook_that_cannot_be_run_is_a_trouble_until_it_can() {
-    let scene = Scene::new("echo $NATBOX_UPLINK $NATBOX_STATE >>log");
-    let away = scene.directory.path().join("away");
-    fs::rename(&scene.hook, &away).unwrap();
-    let (events, outcomes, helper) = scene.help();
-    let mut only = lines().lines;
+fn the_error_of_a_hook_that_cannot_run_lasts_until_it_can() {
+    let fixture = Fixture::new("echo $NATBOX_UPLINK $NATBOX_STATE >>log");
+    let away = fixture.directory.path().join("away");
+    fs::rename(&fixture.hook, &away).unwrap();
+    let (events, outcomes, runner) = fixture.run();
+    let mut only = states().uplinks;
     only.truncate(1);
-    let lines = Uplinks::new(only);
-    let (mut listener, troubles) = (lines.watch(), Arc::new(LastErrors::default()));
+    let uplinks = Uplinks::new(only);
+    let (mut follower, errors) = (uplinks.watch(), Arc::new(LastErrors::default()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let told = Arc::clone(&troubles);
-    let teller =
-        thread::spawn(move || runtime.block_on(tell(events, outcomes, &mut listener, &told.hook)));
+    let told = Arc::clone(&errors);
+    let sender = thread::spawn(move || {
+        runtime.block_on(send_events(events, outcomes, &mut follower, &told.hook))
+    });
     let wait_for = |wanted: &dyn Fn(Option<String>) -> bool| {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !wanted(troubles.hook.text()) {
-            assert!(Instant::now() < deadline, "{troubles:?}");
+        while !wanted(errors.hook.text()) {
+            assert!(Instant::now() < deadline, "{errors:?}");
             thread::sleep(Duration::from_millis(10));
         }
     };
     wait_for(&|text| text.is_some_and(|text| text.contains("No such file")));
-    fs::rename(&away, &scene.hook).unwrap();
-    lines.set_up(0, false);
+    fs::rename(&away, &fixture.hook).unwrap();
+    set_up(&uplinks, 0, false);
     wait_for(&|text| text.is_none());
-    drop(lines);
-    teller.join().unwrap().unwrap();
-    helper.join().unwrap().unwrap();
+    drop(uplinks);
+    sender.join().unwrap().unwrap();
+    runner.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_hook_that_cannot_be_run_is_refused_beforehand() {
-    let scene = Scene::new("");
-    assert!(check_hook(&scene.hook).is_ok());
+fn a_hook_that_cannot_run_is_refused_at_the_start() {
+    let fixture = Fixture::new("");
+    assert!(check_hook(&fixture.hook).is_ok());
     let text = |path: &Path| check_hook(path).unwrap_err().to_string();
-    let directory = scene.directory.path();
-    assert!(text(directory).contains("found a directory, wanted a program"), "{}", text(directory));
-    let missing = directory.join("missing");
-    assert!(text(&missing).contains("missing: found nothing that can be looked at (No such file"));
-    fs::set_permissions(&scene.hook, fs::Permissions::from_mode(0o600)).unwrap();
+    let directory = fixture.directory.path();
     assert!(
-        text(&scene.hook).contains("found a file that may not be run"),
+        text(directory).contains("found a directory, wanted an executable program"),
         "{}",
-        text(&scene.hook)
+        text(directory)
+    );
+    let missing = directory.join("missing");
+    assert!(text(&missing).contains("missing: found nothing that can be examined (No such file"));
+    fs::set_permissions(&fixture.hook, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(
+        text(&fixture.hook).contains("found a file that is not executable"),
+        "{}",
+        text(&fixture.hook)
     );
 }

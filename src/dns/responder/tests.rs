@@ -1,4 +1,4 @@
-//! The answers as bytes.
+//! Answers as bytes.
 
 use std::net::Ipv4Addr;
 
@@ -7,33 +7,36 @@ use hickory_proto::rr::rdata::tsig::{TsigAlgorithm, TsigError};
 use hickory_proto::rr::{RecordType, TSigner};
 use proptest::prelude::*;
 
-use super::super::testing::{lines, name, zone};
-use super::super::{NameServer, PublishedName, UplinkState, Uplinks};
+use super::super::testing::{name, states, zone};
+use super::super::{NameServer, PublishedName};
 use super::*;
+use crate::uplinks::{UplinkState, Uplinks};
 
 const CLIENT: ([u8; 4], u16) = ([192, 0, 2, 1], 4000);
 
 fn respond(
     zone: Zone,
-    lines: UplinkStates,
+    states: UplinkStates,
     message: &[u8],
     protocol: Protocol,
-    cut: bool,
-) -> Response {
-    let lines = Uplinks::new(lines.lines);
-    let responder = Responder::new(zone, lines.watch(), Arc::default());
+    extent: Extent,
+) -> ResponseBytes {
+    let uplinks = Uplinks::new(states.uplinks);
+    let responder = Responder::new(zone, uplinks.watch(), Arc::default());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(responder.respond(message, CLIENT.into(), protocol, cut))
+    runtime.block_on(responder.respond(message, CLIENT.into(), protocol, extent))
 }
 
-fn ask(message: &[u8]) -> Response {
-    respond(zone(), lines(), message, Protocol::Udp, false)
+fn ask(message: &[u8]) -> ResponseBytes {
+    respond(zone(), states(), message, Protocol::Udp, Extent::Full)
 }
 
-fn read(response: &Response) -> Message {
+fn read(response: &ResponseBytes) -> Message {
     match response {
-        Response::Full(bytes) | Response::Cut(bytes) => Message::from_vec(bytes).unwrap(),
-        Response::None => panic!("no answer"),
+        ResponseBytes::Full(bytes) | ResponseBytes::Truncated(bytes) => {
+            Message::from_vec(bytes).unwrap()
+        }
+        ResponseBytes::None => panic!("no answer"),
     }
 }
 
@@ -53,7 +56,7 @@ fn with_edns(mut message: Message, version: u8, payload: u16) -> Message {
 }
 
 #[test]
-fn an_answer_has_the_right_header_and_repeats_the_question_letter_by_letter() {
+fn an_answer_has_the_right_header_and_repeats_the_query_byte_by_byte() {
     let message = question("wWw.eXample.ORG", RecordType::A);
     let bytes = message.to_vec().unwrap();
     let response = ask(&bytes);
@@ -62,9 +65,9 @@ fn an_answer_has_the_right_header_and_repeats_the_question_letter_by_letter() {
     assert_eq!((metadata.id, metadata.response_code), (4242, ResponseCode::NoError));
     assert!(metadata.authoritative && metadata.recursion_desired);
     assert!(!metadata.recursion_available && !metadata.truncation && !metadata.authentic_data);
-    assert!(answer.edns.is_none(), "none was in the question");
+    assert!(answer.edns.is_none(), "the query had none");
     assert_eq!(answer.answers.len(), 3);
-    let Response::Full(answer) = response else { panic!("{response:?}") };
+    let ResponseBytes::Full(answer) = response else { panic!("{response:?}") };
     assert_eq!(answer[12..bytes.len()], bytes[12..]);
 }
 
@@ -86,7 +89,7 @@ fn edns_is_answered_with_edns() {
 }
 
 #[test]
-fn what_is_no_proper_question_is_refused_or_ignored() {
+fn messages_that_are_no_proper_query_are_refused_or_ignored() {
     let good = question("www.example.org", RecordType::A).to_vec().unwrap();
     let changed = |place: usize, value: u8| {
         let mut bytes = good.clone();
@@ -98,9 +101,9 @@ fn what_is_no_proper_question_is_refused_or_ignored() {
     for opcode in [1, 2, 4, 5] {
         assert_eq!(code(&changed(2, opcode << 3)), ResponseCode::NotImp, "{opcode}");
     }
-    assert_eq!(ask(&changed(2, 0x80)), Response::None, "an answer");
-    assert_eq!(ask(&good[..11]), Response::None, "no header");
-    assert_eq!(code(&good[..20]), ResponseCode::FormErr, "cut in the question");
+    assert_eq!(ask(&changed(2, 0x80)), ResponseBytes::None, "an answer");
+    assert_eq!(ask(&good[..11]), ResponseBytes::None, "no header");
+    assert_eq!(code(&good[..20]), ResponseCode::FormErr, "the query ends early");
     for (place, value) in [(5, 0), (5, 2), (4, 255), (7, 1), (9, 1), (10, 255)] {
         assert_eq!(code(&changed(place, value)), ResponseCode::FormErr, "{value} at {place}");
     }
@@ -108,7 +111,7 @@ fn what_is_no_proper_question_is_refused_or_ignored() {
     for kind in [RecordType::AXFR, RecordType::IXFR] {
         let bytes = question("example.org", kind).to_vec().unwrap();
         for protocol in [Protocol::Udp, Protocol::Tcp] {
-            let answer = read(&respond(zone(), lines(), &bytes, protocol, false));
+            let answer = read(&respond(zone(), states(), &bytes, protocol, Extent::Full));
             assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
         }
     }
@@ -123,116 +126,124 @@ fn what_is_no_proper_question_is_refused_or_ignored() {
     assert_eq!((signature.data.time, signature.data.oid), (1_800_000_000, 4242));
 }
 
-/// A zone with as much in it as the longest answers need.
+/// Makes a zone that is large enough for the longest answers.
 fn large(name_servers: u8, published: u8, label: &str) -> (Zone, UplinkStates) {
     let mut zone = zone();
     let long = |number: u8| name(&format!("{label}{number}.example.org"));
     zone.name_servers = (1..=name_servers)
         .map(|number| NameServer { name: long(number), address: Ipv4Addr::new(192, 0, 2, number) })
         .collect();
-    let line = |number: u8| UplinkState {
-        name: number.to_string(),
+    let uplink = |number: u8| UplinkState {
         address: Some(Ipv4Addr::new(198, 51, 100, number)),
-        source: None,
-        weight: 1,
-        up: true,
+        ..UplinkState::new(number.to_string())
     };
-    let lines = UplinkStates { lines: (0..published).map(line).collect(), serial: 1 };
+    let states = UplinkStates { uplinks: (0..published).map(uplink).collect(), serial: 1 };
     zone.published = vec![PublishedName {
         name: name("www.example.org"),
-        lines: (0..usize::from(published)).collect(),
+        uplinks: (0..usize::from(published)).collect(),
     }];
-    (zone, lines)
+    (zone, states)
 }
 
 #[test]
-fn what_does_not_fit_into_a_datagram_is_cut_and_comes_whole_by_tcp() {
-    let (zone, lines) = large(40, 1, "name-server-with-a-rather-long-name-");
+fn an_answer_too_long_for_a_datagram_is_truncated_and_whole_by_tcp() {
+    let (zone, states) = large(40, 1, "name-server-with-a-rather-long-name-");
     for message in [
         question("example.org", RecordType::NS),
         with_edns(question("example.org", RecordType::NS), 0, 65_535),
     ] {
         let bytes = message.to_vec().unwrap();
-        let cut = respond(zone.clone(), lines.clone(), &bytes, Protocol::Udp, false);
-        assert!(matches!(&cut, Response::Cut(cut) if cut.len() <= bytes.len()), "{cut:?}");
+        let cut = respond(zone.clone(), states.clone(), &bytes, Protocol::Udp, Extent::Full);
+        assert!(
+            matches!(&cut, ResponseBytes::Truncated(cut) if cut.len() <= bytes.len()),
+            "{cut:?}"
+        );
         let cut = read(&cut);
         assert!(cut.metadata.truncation && cut.answers.is_empty() && cut.queries.len() == 1);
         assert_eq!(cut.edns.is_some(), message.edns.is_some());
-        let whole = read(&respond(zone.clone(), lines.clone(), &bytes, Protocol::Tcp, false));
+        let whole =
+            read(&respond(zone.clone(), states.clone(), &bytes, Protocol::Tcp, Extent::Full));
         assert!(!whole.metadata.truncation);
         assert_eq!((whole.answers.len(), whole.additionals.len()), (40, 40));
     }
-    // Above the limit of its source, even what would fit is cut.
+    // Above the limit of its source, an answer is truncated even if it fits.
     let bytes = question("www.example.org", RecordType::A).to_vec().unwrap();
-    let cut = respond(zone, lines, &bytes, Protocol::Udp, true);
-    assert!(matches!(&cut, Response::Cut(cut) if cut.len() == bytes.len()), "{cut:?}");
+    let cut = respond(zone, states, &bytes, Protocol::Udp, Extent::QueryAlone);
+    assert!(matches!(&cut, ResponseBytes::Truncated(cut) if cut.len() == bytes.len()), "{cut:?}");
 }
 
-/// RFC 2181 section 9: TC says that something is missing which was asked for; addresses of name servers were not.
+/// TC says that a part of the answer is missing (RFC 2181 section 9). Addresses of name servers are
+/// not part of it.
 #[test]
-fn addresses_that_nobody_asked_for_are_left_out_before_an_answer_is_cut() {
-    let (mut zone, lines) = large(4, 1, "ns");
+fn additional_addresses_are_left_out_before_an_answer_is_truncated() {
+    let (mut zone, states) = large(4, 1, "ns");
     zone.origin = name("a.example");
     for (server, label) in zone.name_servers.iter_mut().zip(["ns1", "ns2", "ns3", "ns4"]) {
         server.name = zone.origin.prepend_label(label).unwrap();
     }
-    // Six times so short a question has room for four names, and not for their addresses.
+    // Six times the length of so short a query holds four names, but not their addresses.
     let bytes = question("a.example", RecordType::NS).to_vec().unwrap();
-    let by_udp = respond(zone.clone(), lines.clone(), &bytes, Protocol::Udp, false);
-    assert!(matches!(by_udp, Response::Full(_)), "{by_udp:?}");
+    let by_udp = respond(zone.clone(), states.clone(), &bytes, Protocol::Udp, Extent::Full);
+    assert!(matches!(by_udp, ResponseBytes::Full(_)), "{by_udp:?}");
     let by_udp = read(&by_udp);
     assert!(!by_udp.metadata.truncation);
     assert_eq!((by_udp.answers.len(), by_udp.additionals.len()), (4, 0));
-    let by_tcp = read(&respond(zone, lines, &bytes, Protocol::Tcp, false));
+    let by_tcp = read(&respond(zone, states, &bytes, Protocol::Tcp, Extent::Full));
     assert_eq!((by_tcp.answers.len(), by_tcp.additionals.len()), (4, 4));
 }
 
 #[test]
-fn the_most_addresses_that_are_answered_fit_into_a_datagram() {
-    let (zone, lines) = large(2, 64, "ns");
+fn an_answer_with_the_most_addresses_fits_into_a_datagram() {
+    let (zone, states) = large(2, 64, "ns");
     for message in [
         question("www.example.org", RecordType::A),
         with_edns(question("www.example.org", RecordType::A), 0, 512),
     ] {
-        let answer =
-            respond(zone.clone(), lines.clone(), &message.to_vec().unwrap(), Protocol::Udp, false);
-        assert!(matches!(answer, Response::Full(_)));
+        let answer = respond(
+            zone.clone(),
+            states.clone(),
+            &message.to_vec().unwrap(),
+            Protocol::Udp,
+            Extent::Full,
+        );
+        assert!(matches!(answer, ResponseBytes::Full(_)));
         assert_eq!(read(&answer).answers.len(), crate::dns::MAX_ADDRESSES);
     }
 }
 
 proptest! {
-    /// Whatever is asked of whatever zone, nobody's flood is made much larger by it.
+    /// No query to any zone amplifies a flood beyond the factor.
     #[test]
-    fn a_datagram_is_never_more_than_a_few_times_the_one_it_answers(
+    fn an_answer_by_udp_is_at_most_six_times_as_long_as_its_query(
         (name_servers, published, label) in (1..50u8, 1..=64u8, "[a-z]{1,60}"),
         asked in prop::sample::select(vec!["www.example.org", "example.org", "x.example.org", "org"]),
         kind in prop::sample::select(vec![
             RecordType::A, RecordType::AAAA, RecordType::NS, RecordType::SOA, RecordType::ANY, RecordType::TXT,
         ]),
         edns in prop::option::of((0..3u8, any::<u16>())),
-        cut: bool,
+        truncated: bool,
     ) {
-        let (zone, lines) = large(name_servers, published, &label);
+        let (zone, states) = large(name_servers, published, &label);
         let mut message = question(asked, kind);
         if let Some((version, payload)) = edns {
             message = with_edns(message, version, payload);
         }
         let bytes = message.to_vec().unwrap();
         let payload = usize::from(edns.map_or(512, |(_, payload)| payload.max(512)));
-        match respond(zone, lines, &bytes, Protocol::Udp, cut) {
-            Response::None => prop_assert!(false, "no answer"),
-            Response::Full(answer) => {
+        let extent = if truncated { Extent::QueryAlone } else { Extent::Full };
+        match respond(zone, states, &bytes, Protocol::Udp, extent) {
+            ResponseBytes::None => prop_assert!(false, "no answer"),
+            ResponseBytes::Full(answer) => {
                 prop_assert!(answer.len() <= bytes.len() * 6, "{} for {}", answer.len(), bytes.len());
                 prop_assert!(answer.len() <= payload.min(1232));
-                prop_assert!(!cut);
+                prop_assert!(!truncated);
             }
-            Response::Cut(answer) => prop_assert!(answer.len() <= bytes.len()),
+            ResponseBytes::Truncated(answer) => prop_assert!(answer.len() <= bytes.len()),
         }
     }
 
     #[test]
-    fn no_message_makes_the_reader_panic(
+    fn no_message_makes_the_responder_panic(
         noise in prop::collection::vec(any::<u8>(), 0..200),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
         from_good: bool,
@@ -249,8 +260,8 @@ proptest! {
             }
         }
         for protocol in [Protocol::Udp, Protocol::Tcp] {
-            if let Response::Full(answer) | Response::Cut(answer) =
-                respond(zone(), lines(), &bytes, protocol, false)
+            if let ResponseBytes::Full(answer) | ResponseBytes::Truncated(answer) =
+                respond(zone(), states(), &bytes, protocol, Extent::Full)
             {
                 prop_assert!(Message::from_vec(&answer).is_ok());
                 prop_assert_eq!(&answer[..2], &bytes[..2]);

@@ -1,8 +1,8 @@
-//! What this box has put into the zone, remembered beyond the life of its process: an address that a line loses while
-//! natbox is away is taken out all the same.
+//! The records that this instance has put into the zone, kept in a file beyond the life of the
+//! process: natbox also deletes an address that an uplink lost while natbox was not running.
 //!
-//! A file with one `NAME ADDRESS` in each line. What is going to be told is written before it is, so it may hold more
-//! than the zone does, and never less.
+//! The file has one `NAME ADDRESS` in each line. natbox writes a record to the file before it sends
+//! the record. So the file may hold more than the zone does, never less.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,26 +12,26 @@ use std::path::PathBuf;
 
 use hickory_proto::rr::Name;
 
-/// A name and an address that it has, or may have.
-pub(super) type Record = (Name, Ipv4Addr);
+/// A name, and an address that it has or may have.
+pub(super) type AnnouncedRecord = (Name, Ipv4Addr);
 
-/// What may be in the zone because of this box.
+/// The records that may be in the zone because of this instance.
 #[derive(Debug)]
 pub(super) struct AnnouncedRecords {
-    /// None: it ends with the process.
+    /// File; None: the records end with the process.
     path: Option<PathBuf>,
-    records: BTreeSet<Record>,
+    records: BTreeSet<AnnouncedRecord>,
 }
 
 impl AnnouncedRecords {
-    /// Reads what the last process left.
+    /// Reads the records that the process before left.
     pub fn open(path: Option<PathBuf>) -> Self {
         let text = match path.as_ref().map(fs::read_to_string) {
             None => String::new(),
             Some(Ok(text)) => text,
             Some(Err(error)) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %shown(path.as_ref()), %error, "what was told of the DNS before is not known");
+                    tracing::warn!(path = %shown(path.as_ref()), %error, "dns.update: the records announced before cannot be read");
                 }
                 String::new()
             }
@@ -39,13 +39,13 @@ impl AnnouncedRecords {
         Self { path, records: text.lines().filter_map(record).collect() }
     }
 
-    /// All of it.
-    pub fn records(&self) -> &BTreeSet<Record> {
+    /// Returns all records.
+    pub fn records(&self) -> &BTreeSet<AnnouncedRecord> {
         &self.records
     }
 
-    /// Adds what is going to be told.
-    pub fn add(&mut self, records: impl Iterator<Item = Record>) {
+    /// Adds records that natbox is about to send.
+    pub fn add(&mut self, records: impl Iterator<Item = AnnouncedRecord>) {
         let before = self.records.len();
         self.records.extend(records);
         if self.records.len() != before {
@@ -53,8 +53,8 @@ impl AnnouncedRecords {
         }
     }
 
-    /// Forgets all but these: the others have been taken out of the zone.
-    pub fn keep(&mut self, records: BTreeSet<Record>) {
+    /// Removes all records but these. The server has deleted the others.
+    pub fn keep(&mut self, records: BTreeSet<AnnouncedRecord>) {
         if self.records != records {
             self.records = records;
             self.write();
@@ -65,18 +65,18 @@ impl AnnouncedRecords {
         let Some(path) = &self.path else { return };
         let text: String =
             self.records.iter().map(|(name, address)| format!("{name} {address}\n")).collect();
-        // In one step: half a file would be half a memory.
+        // In one step, so that a crash leaves no half file.
         let new = path.with_extension("new");
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, path)) {
             tracing::warn!(
                 path = %path.display(), %error,
-                "what is told of the DNS cannot be remembered: an address that changes while natbox is away stays there"
+                "dns.update: the announced records cannot be written; an address that changes while natbox is not running stays in the zone"
             );
         }
     }
 }
 
-fn record(line: &str) -> Option<Record> {
+fn record(line: &str) -> Option<AnnouncedRecord> {
     let (name, address) = line.split_once(' ')?;
     Some((Name::from_ascii(name).ok()?, address.parse().ok()?))
 }
@@ -91,29 +91,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_outlives_the_process() {
+    fn announced_records_outlive_the_process() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("box.announced");
+        let path = directory.path().join("natbox.announced");
         let record = |text, last| (name(text), Ipv4Addr::new(203, 0, 113, last));
-        let mut memory = AnnouncedRecords::open(Some(path.clone()));
-        assert!(memory.records().is_empty());
-        memory.add([record("www.example.org", 1), record("a.example.org", 2)].into_iter());
-        memory.add([record("www.example.org", 3)].into_iter());
+        let mut announced = AnnouncedRecords::open(Some(path.clone()));
+        assert!(announced.records().is_empty());
+        announced.add([record("www.example.org", 1), record("a.example.org", 2)].into_iter());
+        announced.add([record("www.example.org", 3)].into_iter());
         let reopened = AnnouncedRecords::open(Some(path.clone()));
-        assert_eq!(reopened.records(), memory.records());
+        assert_eq!(reopened.records(), announced.records());
         assert_eq!(reopened.records().len(), 3);
-        memory.keep([record("www.example.org", 3)].into());
+        announced.keep([record("www.example.org", 3)].into());
         assert_eq!(
             AnnouncedRecords::open(Some(path.clone())).records(),
             &[record("www.example.org", 3)].into()
         );
-        // What is no record is passed over, and a file that cannot be written stops nothing.
+        // Lines that are no records are ignored. A file that cannot be written stops nothing.
         fs::write(&path, "www.example.org. 203.0.113.9\nnonsense\n\n. x\n").unwrap();
         assert_eq!(
             AnnouncedRecords::open(Some(path)).records(),
             &[record("www.example.org", 9)].into()
         );
-        let mut nowhere = AnnouncedRecords::open(Some("/nowhere/box.announced".into()));
+        let mut nowhere = AnnouncedRecords::open(Some("/nowhere/natbox.announced".into()));
         nowhere.add([record("www.example.org", 1)].into_iter());
         assert_eq!(nowhere.records().len(), 1);
     }

@@ -1,7 +1,7 @@
-//! One update on its way: sent, answered, the answer believed or not.
+//! One update: sent, answered, and the answer verified.
 //!
-//! A *way* is by what it leaves: over a line, from the box's own address on it, or by the host's own route, which may well
-//! lead over the very line that has died.
+//! A *route* is what an update leaves by: an uplink, from the probe address of the uplink, or the
+//! host's own routes, which may lead over a failed uplink.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,25 +15,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::super::uplinks::{UplinkState, UplinkStates};
-use super::{Algorithm, Update};
+use super::settings::{Algorithm, Update};
+use crate::uplinks::{UplinkState, UplinkStates};
 
-/// By what an update leaves.
+/// What an update leaves by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Way {
+struct UpdateRoute {
     name: String,
-    /// None: the host chooses.
+    /// Source address; None: the host's routing tables decide.
     source: Option<Ipv4Addr>,
 }
 
-/// Why an update did not succeed.
+/// Why an update failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UpdateError {
     #[error("the server cannot be reached: {0}")]
     Network(#[from] io::Error),
     #[error("the server does not answer")]
     Silent,
-    #[error("the server refused it: {0}")]
+    #[error("the server refused the update: {0}")]
     Refused(ResponseCode),
     #[error(
         "the server does not answer for the zone {0}; correct dns.update.zone, or dns.update.server"
@@ -48,12 +48,10 @@ pub(super) enum UpdateError {
     )]
     OtherSecret(String),
     #[error(
-        "the server's clock and that of this host are more than {FUDGE} s apart; set them right"
+        "the clocks of the server and of this host differ by more than {FUDGE} s; set them right"
     )]
     Clock,
-    #[error(
-        "the answer ({code}) is not signed with the key {key}; has the server at this address the key?"
-    )]
+    #[error("the answer ({code}) is not signed with the key {key}; check dns.update.server")]
     Unsigned { code: ResponseCode, key: String },
     #[error("the server's answer cannot be read: {0}")]
     Message(#[from] hickory_proto::ProtoError),
@@ -62,8 +60,9 @@ pub(super) enum UpdateError {
 }
 
 impl UpdateError {
-    /// Whether another way may do better. A server may take updates from some addresses only.
-    fn depends_on_way(&self) -> bool {
+    /// Returns whether another route may succeed. A server may accept updates from some addresses
+    /// only.
+    fn depends_on_route(&self) -> bool {
         match self {
             Self::Network(_) | Self::Silent | Self::Refused(ResponseCode::Refused) => true,
             Self::Refused(_)
@@ -78,23 +77,23 @@ impl UpdateError {
     }
 }
 
-/// Sends an update by the first way that leads to an answer; the way's name.
+/// Sends an update by the first route that leads to an answer. Returns the name of the route.
 ///
 /// # Errors
-/// What each way that was tried met with, as one sentence.
+/// The error of each route that was tried, as one sentence.
 pub(super) async fn send(
     update: &Update,
     records: &[Record],
-    lines: &UplinkStates,
+    states: &UplinkStates,
 ) -> Result<String, String> {
     let mut errors = Vec::new();
-    for Way { name, source } in ways(update, lines) {
+    for UpdateRoute { name, source } in routes(update, states) {
         let asked = timeout(DEADLINE, ask(update, records, source)).await;
         match asked.unwrap_or(Err(UpdateError::Silent)) {
             Ok(()) => return Ok(name),
             Err(error) => {
                 errors.push(format!("{name}: {error}"));
-                if !error.depends_on_way() {
+                if !error.depends_on_route() {
                     break;
                 }
             }
@@ -103,20 +102,21 @@ pub(super) async fn send(
     Err(errors.join("; "))
 }
 
-/// The ways to the server, the best first: usable lines, the others (nobody is sure that they are dead), the host's route.
-fn ways(update: &Update, lines: &UplinkStates) -> Vec<Way> {
-    let own_route = Way { name: "by the host's own route".to_owned(), source: None };
-    // Lines are IPv4.
-    if !update.over_lines || update.server.is_ipv6() {
+/// Returns the routes to the server, the best first: uplinks that are up, the other uplinks (their
+/// check may be wrong), the host's own routes.
+fn routes(update: &Update, states: &UplinkStates) -> Vec<UpdateRoute> {
+    let own_route = UpdateRoute { name: "by the host's own route".to_owned(), source: None };
+    // Uplinks are IPv4.
+    if !update.over_uplinks || update.server.is_ipv6() {
         return vec![own_route];
     }
-    let (usable, others): (Vec<&UplinkState>, Vec<&UplinkState>) =
-        lines.lines.iter().partition(|line| line.up);
-    let over = |line: &UplinkState| {
-        let source = line.source.filter(|_| line.address.is_some())?;
-        Some(Way { name: format!("over {}", line.name), source: Some(source) })
+    let (up, down): (Vec<&UplinkState>, Vec<&UplinkState>) =
+        states.uplinks.iter().partition(|uplink| uplink.up);
+    let over = |uplink: &UplinkState| {
+        let source = uplink.source.filter(|_| uplink.address.is_some())?;
+        Some(UpdateRoute { name: format!("over {}", uplink.name), source: Some(source) })
     };
-    usable.into_iter().chain(others).filter_map(over).chain([own_route]).collect()
+    up.into_iter().chain(down).filter_map(over).chain([own_route]).collect()
 }
 
 async fn ask(
@@ -144,14 +144,15 @@ async fn ask(
     if code == ResponseCode::NoError {
         return Ok(());
     }
-    // RFC 2136 sections 3.1.2 and 3.4.1.3; the key is in order.
+    // RFC 2136 sections 3.1.2 and 3.4.1.3. The signature shows that the key is right.
     if matches!(code, ResponseCode::NotAuth | ResponseCode::NotZone) {
         return Err(UpdateError::NoZone(update.zone.to_ascii()));
     }
     Err(UpdateError::Refused(code))
 }
 
-/// What is wrong with an answer that proves nothing, by its own word (RFC 8945 section 5.2).
+/// Returns what is wrong with an answer that is not verified, as the answer itself says (RFC 8945
+/// section 5.2).
 fn distrusted(key: &Name, answer: &Message) -> UpdateError {
     let key = key.to_ascii();
     match answer.signature().and_then(|signature| signature.data.error) {
@@ -164,7 +165,7 @@ fn distrusted(key: &Name, answer: &Message) -> UpdateError {
     }
 }
 
-/// RFC 2136 section 2: the zone as question, no prerequisites.
+/// Makes the message: the zone as query, no prerequisites (RFC 2136 section 2).
 fn message(zone: &Name, records: &[Record]) -> Message {
     let mut message = Message::query();
     message.metadata.op_code = OpCode::Update;
@@ -174,7 +175,7 @@ fn message(zone: &Name, records: &[Record]) -> Message {
     message
 }
 
-/// Sends a message by TCP and reads what comes back.
+/// Sends a message by TCP and reads the answer.
 async fn exchange(
     server: SocketAddr,
     source: Option<Ipv4Addr>,
@@ -189,7 +190,8 @@ async fn exchange(
             socket.connect(server).await?
         }
     };
-    // What is given up is not sent any more: over a line that comes back, it would undo what was told since.
+    // The kernel must not send an abandoned update later: over a recovered uplink, it would undo a
+    // newer update.
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.write_all(&[&length.to_be_bytes(), message].concat()).await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];
@@ -198,9 +200,9 @@ async fn exchange(
     Ok(answer)
 }
 
-/// How long the server may take by each way.
+/// How long the server may take by each route.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Seconds by which the clocks may differ (RFC 8945 section 10).
+/// Most seconds by which the clocks may differ (RFC 8945 section 10).
 const FUDGE: u16 = 300;
 
 #[cfg(test)]

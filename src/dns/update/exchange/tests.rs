@@ -1,4 +1,4 @@
-//! Ways to a server, and servers that answer by hand.
+//! Routes to a server, and servers with scripted answers.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -7,15 +7,15 @@ use std::thread::{self, JoinHandle};
 use hickory_proto::op::Metadata;
 use hickory_proto::rr::TSigResponseContext;
 
-use super::super::super::testing::{lines, name, zone};
-use super::super::{Key, Replace};
+use super::super::super::testing::{name, states, zone};
+use super::super::settings::{Replace, TsigKey};
 use super::*;
 
 fn update(server: SocketAddr) -> Update {
-    let key = Key { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
+    let key = TsigKey { name: name("k"), algorithm: Algorithm::HmacSha256, secret: vec![7; 32] };
     Update {
         server,
-        over_lines: true,
+        over_uplinks: true,
         zone: zone().origin,
         replace: Replace::All,
         announced: None,
@@ -23,43 +23,45 @@ fn update(server: SocketAddr) -> Update {
     }
 }
 
-/// Three lines with addresses of this host, so that each is a way to a server on it.
+/// Makes three uplinks with source addresses of this host, so that each is a route to a server on
+/// this host.
 fn sourced() -> UplinkStates {
-    let mut lines = lines();
-    for (line, last) in lines.lines.iter_mut().zip(1..) {
-        line.source = Some(Ipv4Addr::new(127, 72, 0, last));
+    let mut states = states();
+    for (uplink, last) in states.uplinks.iter_mut().zip(1..) {
+        uplink.source = Some(Ipv4Addr::new(127, 72, 0, last));
     }
-    lines
+    states
 }
 
-fn names(update: &Update, lines: &UplinkStates) -> Vec<String> {
-    ways(update, lines).into_iter().map(|way| way.name).collect()
+fn names(update: &Update, states: &UplinkStates) -> Vec<String> {
+    routes(update, states).into_iter().map(|route| route.name).collect()
 }
 
 #[test]
-fn usable_lines_come_first_and_the_hosts_own_route_last() {
+fn uplinks_that_are_up_come_first_and_the_hosts_own_route_last() {
     let mut update = update(([192, 0, 2, 53], 53).into());
-    let mut lines = sourced();
-    lines.lines[0].up = false;
+    let mut states = sourced();
+    states.uplinks[0].up = false;
     assert_eq!(
-        names(&update, &lines),
+        names(&update, &states),
         ["over isp2", "over isp3", "over isp1", "by the host's own route"]
     );
-    lines.lines[1].address = None;
-    lines.lines[2].source = None;
-    assert_eq!(names(&update, &lines), ["over isp1", "by the host's own route"]);
-    // A server on the private network, and one that no line of IPv4 leads to.
-    update.over_lines = false;
-    assert_eq!(names(&update, &lines), ["by the host's own route"]);
-    update.over_lines = true;
+    states.uplinks[1].address = None;
+    states.uplinks[2].source = None;
+    assert_eq!(names(&update, &states), ["over isp1", "by the host's own route"]);
+    // A server on the private network, and a server that no IPv4 uplink leads to.
+    update.over_uplinks = false;
+    assert_eq!(names(&update, &states), ["by the host's own route"]);
+    update.over_uplinks = true;
     update.server = "[2001:db8::53]:53".parse().unwrap();
-    assert_eq!(names(&update, &lines), ["by the host's own route"]);
+    assert_eq!(names(&update, &states), ["by the host's own route"]);
 }
 
 /// What a server of the tests does with a connection.
 type Reply = fn(&[u8], Ipv4Addr) -> Option<Vec<u8>>;
 
-/// Answers so many connections; the sources that they came from.
+/// Answers a number of connections. Returns the address of the server and, in the end, the sources
+/// of the connections.
 fn serve(connections: usize, reply: Reply) -> (SocketAddr, JoinHandle<Vec<Ipv4Addr>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -90,7 +92,7 @@ fn signer() -> TSigner {
     TSigner::new(vec![7; 32], TsigAlgorithm::HmacSha256, name("k"), FUDGE).unwrap()
 }
 
-/// The answer of a server that has the key, and this clock.
+/// Makes the answer of a server that has the key, and whose clock shows `now`.
 fn signed_at(message: &[u8], code: ResponseCode, now: u64, error: Option<TsigError>) -> Vec<u8> {
     let mac = Message::from_vec(message).unwrap().signature().unwrap().data.mac.clone();
     answered(message, code, |id| TSigResponseContext::new(id, now, signer(), mac, error))
@@ -115,7 +117,7 @@ fn answered(
     answer.to_vec().unwrap()
 }
 
-/// Without a signature.
+/// Makes an answer without a signature.
 fn bare(message: &[u8], code: ResponseCode) -> Message {
     let request = Message::from_vec(message).unwrap();
     let mut answer = Message::query();
@@ -130,8 +132,9 @@ fn sent(server: SocketAddr) -> Result<String, String> {
 }
 
 #[test]
-fn a_line_that_leads_nowhere_is_passed_over() {
-    // As if the first line's packets were lost behind it, and the second's source refused.
+fn an_uplink_that_does_not_lead_to_the_server_is_passed_over() {
+    // As if packets were lost behind the first uplink, and the server refused the source address of
+    // the second.
     let (server, sources) = serve(3, |message, source| match source.octets()[3] {
         1 => None,
         2 => Some(signed(message, ResponseCode::Refused)),
@@ -142,7 +145,7 @@ fn a_line_that_leads_nowhere_is_passed_over() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_words_that_help() {
+fn each_error_names_its_cause() {
     let cases: [(Reply, &str); 6] = [
         (
             |message, _| Some(signed(message, ResponseCode::NotAuth)),
@@ -167,7 +170,7 @@ fn what_is_wrong_is_said_in_words_that_help() {
                 let late = now() + 2 * u64::from(FUDGE);
                 Some(signed_at(message, ResponseCode::NotAuth, late, Some(TsigError::BadTime)))
             },
-            "more than 300 s apart",
+            "differ by more than 300 s",
         ),
         (
             |message, _| Some(bare(message, ResponseCode::NoError).to_vec().unwrap()),
@@ -175,7 +178,7 @@ fn what_is_wrong_is_said_in_words_that_help() {
         ),
         (
             |message, _| Some(signed(message, ResponseCode::ServFail)),
-            "the server refused it: Server Failure",
+            "the server refused the update: Server Failure",
         ),
     ];
     for (reply, wanted) in cases {

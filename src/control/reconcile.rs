@@ -1,0 +1,198 @@
+//! The subsystem that keeps the host, the translator and the uplinks' states in step.
+//!
+//! ```text
+//!   link or address changes ─▶ host: set again what the kernel dropped
+//!                            ─▶ translator: the policy with the addresses of now
+//!                            ─▶ uplinks: address, link ready or not
+//! ```
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Interval;
+
+use super::events::Events;
+use super::health::UplinkMonitor;
+use super::reload::Reloader;
+use super::settings;
+use super::subsystem::{Outcome, Subsystem};
+use crate::api::EventKind;
+use crate::engine::Handle;
+use crate::host::{self, HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
+use crate::uplinks::Uplinks;
+
+/// Reacts to changes of the host, and restores the host at the end.
+pub(super) struct HostReconciler {
+    host: ManagedHost,
+    links: LinkWatch,
+    listening_ports: Interval,
+    tun_is_down: bool,
+    parts: Parts,
+}
+
+/// The parts of the instance that a change of the host concerns.
+pub(super) struct Parts {
+    pub(super) engine: Handle,
+    pub(super) reloader: Rc<Reloader>,
+    pub(super) uplinks: Rc<Uplinks>,
+    pub(super) monitor: Rc<UplinkMonitor>,
+    pub(super) events: Rc<Events>,
+}
+
+/// What the reconciler waits for.
+pub(super) enum HostEvent {
+    /// The kernel reports a change.
+    Change(HostChange),
+    /// Time to read the ports at which the host's programs listen.
+    ReadListeningPorts,
+}
+
+impl HostReconciler {
+    /// `links`: a subscription that began before `host` was applied, so that no change is lost.
+    pub(super) fn new(host: ManagedHost, links: LinkWatch, parts: Parts) -> Self {
+        let listening_ports = tokio::time::interval(LISTENING_PORTS_INTERVAL);
+        Self { host, links, listening_ports, tun_is_down: false, parts }
+    }
+
+    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if
+    /// their external address is gone.
+    async fn reconcile(&mut self) {
+        let before = self.host.config().uplinks.clone();
+        if let Err(error) = self.host.reconcile().await {
+            tracing::warn!(%error, "host: changes could not be set again");
+        }
+        let (config, facts) = (self.host.config(), self.host.facts());
+        let sessions_ended = self.parts.reloader.adopt_host(config, facts).await;
+        for (index, (uplink, before)) in config.uplinks.iter().zip(&before).enumerate() {
+            let address = uplink.addresses.first().copied();
+            self.parts.uplinks.update(index, |state| state.address = address);
+            if uplink != before {
+                let uplink = uplink.name.clone();
+                self.parts.events.emit(EventKind::AddressChanged {
+                    uplink,
+                    address,
+                    sessions_ended,
+                });
+            }
+        }
+        for index in 0..config.uplinks.len() {
+            self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
+        }
+    }
+
+    /// Handles a change of an interface of the configuration. Returns whether the host must be
+    /// reconciled.
+    fn apply_link_event(&self, change: LinkChange) -> bool {
+        let LinkChange { interface, event } = change;
+        let config = self.host.config();
+        let on_interface =
+            config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
+        let uplinks: Vec<usize> = on_interface.map(|(index, _)| index).collect();
+        let is_inside = config.inside.interface == interface;
+        match event {
+            LinkEvent::Removed | LinkEvent::Down => {
+                self.parts.events.emit(match event {
+                    LinkEvent::Removed => EventKind::InterfaceRemoved { interface },
+                    LinkEvent::Down | LinkEvent::Up | LinkEvent::Mtu(_) => {
+                        EventKind::InterfaceDown { interface }
+                    }
+                });
+                uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
+                false
+            }
+            LinkEvent::Up => {
+                self.parts.events.emit(EventKind::InterfaceUp { interface });
+                true
+            }
+            LinkEvent::Mtu(bytes) => {
+                let mtu = settings::mtu(bytes);
+                if is_inside {
+                    self.parts.engine.set_mtu(None, mtu);
+                }
+                uplinks.iter().for_each(|index| self.parts.engine.set_mtu(Some(*index as u8), mtu));
+                self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
+                false
+            }
+        }
+    }
+
+    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel
+    /// drops the routes of a device that is set down.
+    fn apply_tun_event(&mut self, event: LinkEvent) -> bool {
+        let tun = self.host.config().tun.name.clone();
+        match event {
+            LinkEvent::Down => {
+                self.tun_is_down = true;
+                self.parts.events.emit(EventKind::TunDown { tun });
+                false
+            }
+            // The first event of this kind reports the start, not a recovery.
+            LinkEvent::Up if self.tun_is_down => {
+                self.tun_is_down = false;
+                if !self.host.config().host.manage {
+                    tracing::warn!(
+                        %tun,
+                        "TUN device is up without its routes (host.manage: false); set them as `natbox plan` prints"
+                    );
+                }
+                self.parts.events.emit(EventKind::TunUp { tun });
+                true
+            }
+            // A worker reports a removed device, and natbox stops. Only the kernel uses the
+            // device's MTU.
+            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
+        }
+    }
+
+    fn exclude_listening_ports(&self) {
+        match host::listening_ports(self.host.facts()) {
+            Ok(ports) => self.parts.engine.exclude_ports(&ports),
+            Err(error) => tracing::warn!(
+                %error, "host: listening ports cannot be read; a mapping may get a port of a program"
+            ),
+        }
+    }
+}
+
+impl Subsystem for HostReconciler {
+    type Event = HostEvent;
+    const NAME: &'static str = "host";
+    const STOP_DEADLINE: Duration = Duration::from_secs(10);
+    const IF_LATE: &'static str = "the next start of natbox removes the rest from the host";
+
+    async fn next(&mut self) -> HostEvent {
+        tokio::select! {
+            change = self.links.next() => HostEvent::Change(change),
+            _ = self.listening_ports.tick() => HostEvent::ReadListeningPorts,
+        }
+    }
+
+    async fn handle(&mut self, event: HostEvent) -> Outcome {
+        let must_reconcile = match event {
+            HostEvent::ReadListeningPorts => {
+                self.exclude_listening_ports();
+                false
+            }
+            HostEvent::Change(HostChange::Addresses) => true,
+            HostEvent::Change(HostChange::Link(change)) => {
+                match change.interface == self.host.config().tun.name {
+                    true => self.apply_tun_event(change.event),
+                    false => self.apply_link_event(change),
+                }
+            }
+        };
+        if must_reconcile {
+            self.reconcile().await;
+        }
+        Outcome::Continue(())
+    }
+
+    async fn stop(self) {
+        for error in self.host.restore().await {
+            tracing::error!(%error, "host: a change could not be removed");
+        }
+    }
+}
+
+/// Time between two readings of the host's listening ports.
+const LISTENING_PORTS_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,0 +1,167 @@
+//! The start of an instance, after privileges are dropped.
+//!
+//! ```text
+//!   start   admin socket bound (hidden) ─ host probed ─ TUN open ─ workers ─ host set ─ health checks ─ failover ─ DNS ─
+//!           admin socket shown ─ signals
+//!   stop    the same in reverse
+//! ```
+//!
+//! The order does the least harm: natbox tries everything that can be refused before it changes the
+//! host, and the kernel routes into the TUN only when workers read from it.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::admin::{AdminServer, AdminSocket};
+use super::dns::{self, DnsFollower, NameService};
+use super::error::RunError;
+use super::events::Events;
+use super::exhaustion::ExhaustionWatch;
+use super::failover::Failover;
+use super::health::{HealthChecks, RawSockets, UplinkMonitor};
+use super::reconcile::{HostReconciler, Parts};
+use super::reload::Reloader;
+use super::settings;
+use super::signals::{SignalStreams, Signals};
+use super::status::InstanceHandle;
+use super::subsystem::Subsystems;
+use super::workers::{self, WorkerThreads};
+use crate::api::{EventKind, TunStatus};
+use crate::config::{Config, Uplink};
+use crate::dns::Prepared;
+use crate::engine::Handle;
+use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
+use crate::uplinks::{UplinkState, Uplinks};
+
+/// What took privileges that natbox has dropped since.
+pub(super) struct Privileged {
+    /// Sockets for pings.
+    pub(super) raw: RawSockets,
+    /// DNS; None: the configuration has none.
+    pub(super) dns: Option<Prepared>,
+}
+
+/// Runs an instance until a signal or an error ends it. Restores the host in either case.
+pub(super) async fn run_instance(
+    path: &Path,
+    config: &Config,
+    privileged: Privileged,
+) -> Result<(), RunError> {
+    // Before anything is changed: a signal during the start must lead to the same orderly stop.
+    let signals = SignalStreams::new()?;
+    let socket = AdminSocket::bind(&config.admin.socket)?;
+    let host = host::prepare(config).await?;
+    for warning in &host.facts().warnings {
+        tracing::warn!("{warning}");
+    }
+    let uplinks = Rc::new(Uplinks::new(first_states(host.config(), host.facts())));
+    let mut subsystems = Subsystems::new(Rc::clone(&uplinks));
+    let start = Start { path, file_config: config, privileged, signals, socket, host, uplinks };
+    let result = match start.run(&mut subsystems).await {
+        Ok(()) => subsystems.ended().await,
+        Err(error) => Err(error),
+    };
+    subsystems.stop().await;
+    result
+}
+
+/// Everything that the start needs.
+struct Start<'a> {
+    path: &'a Path,
+    /// Configuration as the file has it.
+    file_config: &'a Config,
+    privileged: Privileged,
+    signals: SignalStreams,
+    socket: AdminSocket,
+    host: PlannedHost,
+    uplinks: Rc<Uplinks>,
+}
+
+impl Start<'_> {
+    /// Starts the subsystems one by one. If one fails, the caller stops those that run.
+    async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
+        let Self { path, file_config, privileged, signals, mut socket, host, uplinks } = self;
+        let Privileged { raw, mut dns } = privileged;
+        let config = host.config().clone();
+        let events = Rc::new(Events::new());
+        let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
+
+        let (engine, tun, tun_index) = start_workers(&config, &host, &dns_ports, subsystems)?;
+        let reloader =
+            Reloader::new(path, file_config, &host, dns_ports, engine.clone(), Rc::clone(&events));
+        let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
+        let parts = Parts {
+            engine: engine.clone(),
+            reloader: Rc::new(reloader),
+            uplinks: Rc::clone(&uplinks),
+            monitor: Rc::new(monitor),
+            events: Rc::clone(&events),
+        };
+        let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
+        let links = LinkWatch::start(&config).await?;
+        subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
+
+        let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
+        subsystems.start(
+            checks
+                .map_err(|source| RunError::System { doing: "starting health checks", source })?,
+        );
+        let states = uplinks.watch();
+        subsystems.start(Failover::new(&config, engine.clone(), states, Rc::clone(&events)));
+        let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
+        let dns = dns.map(Rc::new);
+        if let Some(dns) = &dns {
+            subsystems.start(DnsFollower::new(Rc::clone(dns)));
+        }
+        subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+
+        socket.publish()?;
+        tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
+        events.emit(EventKind::Ready { name: config.name.clone() });
+        let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
+        let instance =
+            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+        let instance = Rc::new(instance);
+        subsystems.start(AdminServer::new(socket, Rc::clone(&instance)));
+        subsystems.start(Signals::new(signals, instance));
+        Ok(())
+    }
+}
+
+/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of
+/// the TUN device and its interface index.
+fn start_workers(
+    config: &Config,
+    host: &PlannedHost,
+    dns_ports: &[Option<u16>],
+    subsystems: &mut Subsystems,
+) -> Result<(Handle, TunStatus, u32), RunError> {
+    let policy = settings::policy(config, host.facts(), dns_ports);
+    let listening_ports = host::listening_ports(host.facts())?;
+    let tun = workers::open_tun(config)?;
+    let index = tun.index;
+    let workers = WorkerThreads::start(config, tun, policy)?;
+    let (engine, status) = (workers.handle(), workers.tun_status());
+    subsystems.start(workers);
+    engine.exclude_ports(&listening_ports);
+    Ok((engine, status, index))
+}
+
+/// The uplinks as the host has them: up if packets can leave by them.
+fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
+    let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).enumerate();
+    let state = |(index, (uplink, source)): (usize, (&Uplink, &Option<Ipv4Addr>))| {
+        let ready = facts.is_ready(config, index);
+        UplinkState {
+            address: uplink.addresses.first().copied(),
+            source: *source,
+            weight: uplink.weight,
+            up: ready,
+            link_ready: ready,
+            ..UplinkState::new(&uplink.name)
+        }
+    };
+    uplinks.map(state).collect()
+}

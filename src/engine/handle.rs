@@ -1,0 +1,163 @@
+//! The door from the control plane to the translator and its workers.
+//!
+//! Nothing here waits for a worker or walks the whole table on the caller's thread: listings and
+//! endings take one slice a call, and a change of policy runs on a thread of its own.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::nat::{
+    AdmitNew, Counters, EndReason, EndedSlice, Filter, Page, Policy, SessionInfo, TableCursor,
+    Translator,
+};
+use crate::time::Tick;
+
+use super::counters::SharedCounters;
+
+/// The running translator, as the control plane sees it. Clones lead to the same translator.
+#[derive(Clone)]
+pub struct Handle {
+    nat: Arc<ArcSwap<Translator>>,
+    counters: Arc<[Arc<SharedCounters>]>,
+    changes: Sender<Change>,
+}
+
+/// A change of policy, and who wants to know its result.
+struct Change {
+    policy: Policy,
+    done: Box<dyn FnOnce(usize) + Send>,
+}
+
+/// How full the translator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Sessions in the table.
+    pub sessions: u32,
+    /// Capacity of the table.
+    pub capacity: u32,
+    /// Dynamic mappings.
+    pub mappings: usize,
+    /// Events of the mapping log that were lost because the reader was slow.
+    pub mapping_events_lost: u64,
+}
+
+impl Handle {
+    /// Makes the handle and starts the thread that changes the policy. The thread ends with the
+    /// last clone.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(super) fn new(
+        nat: Arc<ArcSwap<Translator>>,
+        counters: Vec<Arc<SharedCounters>>,
+    ) -> std::io::Result<Self> {
+        let (changes, queue) = unbounded::<Change>();
+        let translator = Arc::clone(&nat);
+        std::thread::Builder::new().name("natbox-policy".to_owned()).spawn(move || {
+            for Change { policy, done } in queue {
+                done(change_policy(&translator, policy));
+            }
+        })?;
+        Ok(Self { nat, counters: counters.into(), changes })
+    }
+
+    /// Returns the counters of each worker, as of its last batch.
+    pub fn counters(&self) -> Vec<Counters> {
+        self.counters.iter().map(|counters| counters.read()).collect()
+    }
+
+    /// Returns the sums of the counters over all workers.
+    pub fn totals(&self) -> Counters {
+        let mut totals = Counters::default();
+        self.counters().iter().for_each(|counters| totals.add(counters));
+        totals
+    }
+
+    /// Returns how full the translator is.
+    pub fn occupancy(&self) -> Occupancy {
+        let nat = self.nat.load();
+        Occupancy {
+            sessions: nat.table().len(),
+            capacity: nat.table().capacity(),
+            mappings: nat.mappings(),
+            mapping_events_lost: nat.mapping_events_lost(),
+        }
+    }
+
+    /// Returns the sessions that match a filter, page by page. A page of a large table may be empty
+    /// and still have a next page.
+    pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
+        self.nat.load().sessions(from, filter)
+    }
+
+    /// Returns the names of the uplinks, by [`SessionInfo::uplink`].
+    pub fn uplink_names(&self) -> Vec<String> {
+        self.nat.load().policy().uplinks.iter().map(|uplink| uplink.name.clone()).collect()
+    }
+
+    /// Ends the sessions that match a filter among the next slice of the table.
+    pub fn end_matching(
+        &self,
+        filter: &Filter,
+        reason: EndReason,
+        from: TableCursor,
+    ) -> EndedSlice {
+        self.nat.load().end_matching(filter, reason, from, Tick::now())
+    }
+
+    /// Returns how many packets to clients of ended sessions wait for a worker.
+    pub fn pending_notifications(&self) -> usize {
+        self.nat.load().notifications()
+    }
+
+    /// Sets which new sessions an uplink admits, from the next packet on.
+    pub fn set_admission(&self, uplink: u8, admit: AdmitNew) {
+        self.nat.load().set_admission(uplink, admit);
+    }
+
+    /// Sets the MTU of an uplink, or of the inside (None), in bytes.
+    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+        self.nat.load().set_mtu(uplink, mtu);
+    }
+
+    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an
+    /// address of the host.
+    pub fn exclude_ports(&self, ports: &[u16]) {
+        self.nat.load().exclude_ports(ports);
+    }
+
+    /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their
+    /// number on the thread that did so. Policies take effect in the order of the calls.
+    pub fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
+        let change = Change { policy, done: Box::new(done) };
+        self.changes.send(change).expect("the thread runs as long as a handle exists");
+    }
+}
+
+/// Changes the policy at work and returns how many sessions ended.
+fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
+    let (new, mut transition) = nat.load().with_policy(policy);
+    let new = Arc::new(new);
+    swap_policy(nat, Arc::clone(&new));
+    let mut ended = 0;
+    while !transition.is_complete() {
+        ended += new.enforce(&mut transition, Tick::now());
+    }
+    ended
+}
+
+/// Puts `new` to work and waits until no worker uses the translator before, so that nothing more
+/// happens by its policy. A batch takes some microseconds.
+pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
+    let before = nat.swap(new);
+    let deadline = Instant::now() + BATCH_TIMEOUT;
+    while Arc::strong_count(&before) > 1 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// A worker that has not ended its batch by then is dead, and the process ends with it.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(1);

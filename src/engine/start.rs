@@ -1,0 +1,134 @@
+//! The workers' threads: started, and stopped together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use crossbeam_channel::{Receiver, bounded};
+
+use crate::io::{PacketIo, Waker};
+use crate::nat::{Counters, Limits, MappingEvents, Policy, Seed, Translator};
+use crate::time::Tick;
+
+use super::counters::SharedCounters;
+use super::handle::Handle;
+use super::worker::{self, Worker, WorkerFailure};
+
+pub use super::worker::Options;
+
+/// Start of the names of the workers' threads. A panic of such a thread is caught and reported as a
+/// [`WorkerFailure`].
+pub const WORKER_THREAD: &str = "natbox-w";
+
+/// An engine before its workers run.
+pub struct Builder {
+    nat: Translator,
+}
+
+impl Builder {
+    /// Makes the translator.
+    ///
+    /// # Errors
+    /// The memory for the sessions cannot be mapped.
+    pub fn new(
+        limits: Limits,
+        policy: Policy,
+        workers: usize,
+        seed: Seed,
+        now: Tick,
+    ) -> std::io::Result<Self> {
+        Ok(Self { nat: Translator::new(limits, policy, workers, seed, now)? })
+    }
+
+    /// Makes the mapping log. The log holds `capacity` unread events.
+    pub fn log_mappings(&mut self, capacity: usize) -> MappingEvents {
+        self.nat.log_mappings(capacity)
+    }
+
+    /// Starts one worker per queue. `waker`: the waker of the queues.
+    ///
+    /// # Errors
+    /// A thread cannot be started. Workers that run already are stopped.
+    pub fn start<Q: PacketIo + 'static>(
+        self,
+        queues: Vec<Q>,
+        waker: Waker,
+        options: Options,
+    ) -> std::io::Result<Engine> {
+        Engine::start(queues, self.nat, waker, options)
+    }
+}
+
+/// Running workers. Dropping the engine stops them.
+pub struct Engine {
+    threads: Vec<JoinHandle<()>>,
+    handle: Handle,
+    stop: Arc<AtomicBool>,
+    waker: Waker,
+    failures: Receiver<WorkerFailure>,
+}
+
+impl Engine {
+    pub(super) fn start<Q: PacketIo + 'static>(
+        queues: Vec<Q>,
+        nat: Translator,
+        waker: Waker,
+        options: Options,
+    ) -> std::io::Result<Self> {
+        // Each worker sends at most one failure, so none is ever lost.
+        let (sender, failures) = bounded(queues.len().max(1));
+        let nat = Arc::new(ArcSwap::from_pointee(nat));
+        let counters: Vec<_> = queues.iter().map(|_| Arc::new(SharedCounters::default())).collect();
+        let mut engine = Self {
+            threads: Vec::new(),
+            handle: Handle::new(Arc::clone(&nat), counters.clone())?,
+            stop: Arc::new(AtomicBool::new(false)),
+            waker,
+            failures,
+        };
+        for (number, (queue, counters)) in queues.into_iter().zip(counters).enumerate() {
+            let stop = Arc::clone(&engine.stop);
+            let worker = Worker::new(number, queue, Arc::clone(&nat), counters, stop, options);
+            let sender = sender.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("{WORKER_THREAD}{number}"))
+                .spawn(move || worker::run_guarded(worker, &sender))?;
+            engine.threads.push(thread);
+        }
+        Ok(engine)
+    }
+
+    /// Returns the door to the translator and the counters. It outlives the engine.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Returns the failures of the workers. A failure must end the process.
+    pub fn failures(&self) -> &Receiver<WorkerFailure> {
+        &self.failures
+    }
+
+    /// Stops all workers. Returns their counters, one entry per worker.
+    pub fn stop(mut self) -> Vec<Counters> {
+        self.halt();
+        self.handle.counters()
+    }
+
+    fn halt(&mut self) {
+        // Release: a worker that sees the flag (Acquire in its loop) sees everything that happened
+        // before.
+        self.stop.store(true, Ordering::Release);
+        self.waker.wake();
+        for thread in self.threads.drain(..) {
+            // A panic was caught inside the thread and reported as a failure.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.halt();
+    }
+}

@@ -1,0 +1,181 @@
+//! The states of the uplinks, in one channel.
+//!
+//! ```text
+//!   control: health checks, links, addresses ── update ─▶ Uplinks ── watch ─┬─▶ failover
+//!                                                                           ├─▶ name server, DNS updates, hook
+//!                                                                           └─▶ status
+//! ```
+//!
+//! A follower that is slow misses intermediate states, never the last one.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+/// One uplink at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UplinkState {
+    /// Name of the uplink.
+    pub name: String,
+    /// First external address, by which clients reach published services; None: the uplink has no
+    /// address.
+    pub address: Option<Ipv4Addr>,
+    /// Source address that makes packets of this host leave by the uplink; None: there is none.
+    pub source: Option<Ipv4Addr>,
+    /// Share of the sessions and of the DNS clients, at least 1.
+    pub weight: u32,
+    /// Whether new sessions may use the uplink.
+    pub up: bool,
+    /// Time of the last change of `up`.
+    pub since: Instant,
+    /// Whether the interface is up, has an address and has a next hop.
+    pub link_ready: bool,
+    /// Smoothed round-trip time of the health check; None: no answer yet.
+    pub latency: Option<Duration>,
+    /// Lost share of the last probes, 0 to 1; None: no probe has ended yet.
+    pub loss: Option<f64>,
+}
+
+impl UplinkState {
+    /// Makes the state of an uplink that is up, with weight 1 and without addresses.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            address: None,
+            source: None,
+            weight: 1,
+            up: true,
+            since: Instant::now(),
+            link_ready: true,
+            latency: None,
+            loss: None,
+        }
+    }
+}
+
+/// All uplinks at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UplinkStates {
+    /// Uplinks in the order of the configuration.
+    pub uplinks: Vec<UplinkState>,
+    /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::up`] or
+    /// [`UplinkState::address`], and larger than every serial number before.
+    pub serial: u32,
+}
+
+impl UplinkStates {
+    /// Returns the uplinks of `among` that have an address and are up. If none of them is up,
+    /// returns those that are down: an old address serves a client better than no address.
+    pub fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
+        let uplinks = || among.iter().filter_map(|index| self.uplinks.get(*index));
+        let addressed = || uplinks().filter_map(|uplink| Some((uplink, uplink.address?)));
+        let up: Vec<_> = addressed().filter(|(uplink, _)| uplink.up).collect();
+        if up.is_empty() { addressed().collect() } else { up }
+    }
+
+    /// Returns the uplinks that are up.
+    pub fn up(&self) -> impl Iterator<Item = &UplinkState> {
+        self.uplinks.iter().filter(|uplink| uplink.up)
+    }
+}
+
+/// The channel: control writes, everyone else follows.
+#[derive(Debug)]
+pub struct Uplinks(watch::Sender<UplinkStates>);
+
+impl Uplinks {
+    /// Makes the channel with the first states.
+    pub fn new(uplinks: Vec<UplinkState>) -> Self {
+        Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
+    }
+
+    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`] or
+    /// [`UplinkState::address`] is another one afterwards. Does nothing if no uplink has this
+    /// index.
+    pub fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
+        self.0.send_if_modified(|states| {
+            let Some(state) = states.uplinks.get_mut(uplink) else { return false };
+            let (up, address) = (state.up, state.address);
+            change(state);
+            if state.up != up {
+                state.since = Instant::now();
+            }
+            let is_news = state.up != up || state.address != address;
+            if is_news {
+                states.serial = seconds_since_1970().max(states.serial.wrapping_add(1));
+            }
+            is_news
+        });
+    }
+
+    /// Adds a follower.
+    pub fn watch(&self) -> watch::Receiver<UplinkStates> {
+        self.0.subscribe()
+    }
+}
+
+fn seconds_since_1970() -> u32 {
+    // Serial numbers wrap by design (RFC 1982).
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three() -> Uplinks {
+        let uplink = |number: u8| UplinkState {
+            address: Some(Ipv4Addr::new(203, 0, 113, number)),
+            ..UplinkState::new(format!("isp{number}"))
+        };
+        Uplinks::new((1..=3).map(uplink).collect())
+    }
+
+    #[test]
+    fn followers_wake_for_news_only() {
+        let uplinks = three();
+        let mut follower = uplinks.watch();
+        uplinks.update(1, |uplink| uplink.up = true);
+        uplinks.update(7, |uplink| uplink.up = false);
+        uplinks.update(0, |uplink| uplink.address = Some(Ipv4Addr::new(203, 0, 113, 1)));
+        uplinks.update(0, |uplink| uplink.latency = Some(Duration::from_millis(3)));
+        assert!(!follower.has_changed().unwrap());
+        assert_eq!(follower.borrow().uplinks[0].latency, Some(Duration::from_millis(3)));
+        let before = follower.borrow().serial;
+        uplinks.update(1, |uplink| uplink.up = false);
+        assert!(follower.has_changed().unwrap());
+        assert!(!follower.borrow_and_update().uplinks[1].up);
+        uplinks.update(1, |uplink| uplink.up = true);
+        assert!(follower.borrow().serial >= before + 2, "two changes within one second");
+    }
+
+    #[test]
+    fn the_time_of_a_state_is_that_of_its_last_change() {
+        let uplinks = three();
+        let since = |index: usize| uplinks.watch().borrow().uplinks[index].since;
+        let before = since(1);
+        std::thread::sleep(Duration::from_millis(2));
+        uplinks.update(1, |uplink| uplink.link_ready = false);
+        assert_eq!(since(1), before);
+        uplinks.update(1, |uplink| uplink.up = false);
+        assert!(since(1) > before);
+    }
+
+    #[test]
+    fn if_every_uplink_of_a_name_is_down_all_of_them_are_served() {
+        let uplinks = three();
+        let names = || -> Vec<String> {
+            let states = uplinks.watch().borrow().clone();
+            let served = states.addresses_to_serve(&[0, 2]);
+            served.iter().map(|(uplink, _)| uplink.name.clone()).collect()
+        };
+        assert_eq!(names(), ["isp1", "isp3"]);
+        uplinks.update(0, |uplink| uplink.up = false);
+        assert_eq!(names(), ["isp3"]);
+        uplinks.update(2, |uplink| uplink.up = false);
+        assert_eq!(names(), ["isp1", "isp3"], "isp2 is up, but no uplink of this name");
+        uplinks.update(0, |uplink| uplink.address = None);
+        assert_eq!(names(), ["isp3"], "an uplink without an address cannot be served");
+    }
+}
