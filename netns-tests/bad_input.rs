@@ -22,7 +22,7 @@ fn assert_refused(scene: &SingleBox, before: &[&str], config: &Config, code: i32
 }
 
 #[test]
-fn every_mistake_of_a_configuration_is_named_by_line_and_column() {
+fn every_configuration_error_is_named_with_line_and_column() {
     let scene = SingleBox::new(Published::OnLink);
     let before = scene.host_state();
     let text = scene
@@ -52,7 +52,7 @@ fn every_mistake_of_a_configuration_is_named_by_line_and_column() {
 }
 
 #[test]
-fn a_missing_configuration_file_and_wrong_arguments_are_the_users_error() {
+fn missing_configuration_file_and_wrong_arguments_are_user_errors() {
     let scene = SingleBox::new(Published::OnLink);
     let missing = scene.lab.directory().join("missing.yaml");
     scene.refused(&[], &missing).assert_says(USER, &["missing.yaml", "No such file"]);
@@ -92,7 +92,7 @@ fn a_missing_interface_is_named_with_those_that_are_there() {
 }
 
 #[test]
-fn an_interface_that_is_down_is_named_with_the_command_that_mends_it() {
+fn interface_that_is_down_is_named_with_the_command_that_fixes_it() {
     let scene = SingleBox::new(Published::OnLink);
     for interface in ["lan0", "wan0"] {
         scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
@@ -103,7 +103,7 @@ fn an_interface_that_is_down_is_named_with_the_command_that_mends_it() {
 }
 
 #[test]
-fn what_another_natbox_has_is_refused_and_it_goes_on() {
+fn resources_of_another_instance_are_refused_and_it_continues() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     // Two further interfaces, free of other instances.
@@ -138,7 +138,7 @@ fn what_another_natbox_has_is_refused_and_it_goes_on() {
 }
 
 #[test]
-fn a_name_that_another_program_took_for_its_device_is_refused() {
+fn tun_name_used_by_another_program_is_refused() {
     let scene = SingleBox::new(Published::OnLink);
     // A program attached to the device.
     let foreign = scene.natbox.enter(|| Iface::new("nb0", Mode::Tun)).unwrap().unwrap();
@@ -273,7 +273,7 @@ fn an_unwritable_journal_stops_the_start() {
 }
 
 #[test]
-fn read_only_settings_stop_the_start_and_what_was_done_is_taken_back() {
+fn read_only_sysctls_stop_the_start_and_restore_the_host() {
     let scene = SingleBox::new(Published::OnLink);
     let script = scene.write("read-only", "mount -o remount,ro,bind /proc/sys /proc/sys 2>/dev/null || mount --bind -o ro /proc/sys /proc/sys; exec \"$@\"\n");
     let read_only = ["unshare", "-m", "--propagation", "private", "sh", script.to_str().unwrap()];
@@ -287,7 +287,7 @@ fn read_only_settings_stop_the_start_and_what_was_done_is_taken_back() {
 }
 
 #[test]
-fn more_sessions_than_memory_is_said_before_anything_is_changed() {
+fn too_many_sessions_for_the_memory_are_refused_before_any_change() {
     let scene = SingleBox::new(Published::OnLink);
     let config = Config { sessions: "500M".into(), ..scene.config() };
     let limited = ["prlimit", "--as=4000000000"];
@@ -301,7 +301,7 @@ fn more_sessions_than_memory_is_said_before_anything_is_changed() {
 }
 
 #[test]
-fn a_foreign_route_in_the_way_is_not_touched() {
+fn conflicting_route_of_the_host_is_not_touched() {
     let scene = SingleBox::new(Published::OnLink);
     scene.natbox.ip(&["route", "add", &format!("{}/32", scene.published), "dev", "lan0"]).unwrap();
     assert_refused(

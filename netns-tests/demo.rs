@@ -55,7 +55,7 @@ fn send(process: &Child, signal: Signal) -> Result<()> {
 }
 
 #[test]
-fn the_demo_reports_that_two_uplinks_add_up() -> Result<()> {
+fn demo_reports_added_bandwidth_of_two_uplinks() -> Result<()> {
     let demo = demo(&["--json", "--rate", "40", "--seconds", "2"])?;
     let pid = demo.id();
     let output = demo.wait_with_output()?;
@@ -94,7 +94,7 @@ fn the_demo_reports_that_two_uplinks_add_up() -> Result<()> {
 }
 
 #[test]
-fn the_demo_of_the_three_legged_box_reports_that_its_uplinks_add_up() -> Result<()> {
+fn three_legged_demo_reports_added_bandwidth() -> Result<()> {
     // Options before and after the scenario's name.
     let demo = demo(&["--json", "three-legged", "--rate", "40", "--seconds", "2"])?;
     let pid = demo.id();
@@ -123,7 +123,7 @@ fn the_demo_of_the_three_legged_box_reports_that_its_uplinks_add_up() -> Result<
 }
 
 #[test]
-fn the_demo_of_a_failing_uplink_reports_that_only_its_own_sessions_noticed() -> Result<()> {
+fn failover_demo_reports_loss_only_on_the_failed_uplink() -> Result<()> {
     let demo = demo(&["failover", "--json", "--rate", "20", "--seconds", "1"])?;
     let pid = demo.id();
     let output = demo.wait_with_output()?;
@@ -151,7 +151,7 @@ fn the_demo_of_a_failing_uplink_reports_that_only_its_own_sessions_noticed() -> 
 }
 
 #[test]
-fn signals_end_the_demo_and_nothing_is_left() -> Result<()> {
+fn demo_ended_by_a_signal_removes_everything() -> Result<()> {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let mut demo = demo(&["--rate", "20"])?;
         let pid = demo.id();
@@ -165,7 +165,7 @@ fn signals_end_the_demo_and_nothing_is_left() -> Result<()> {
 }
 
 #[test]
-fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
+fn demo_removes_the_remains_of_a_killed_demo() -> Result<()> {
     let mut killed = demo(&["--rate", "20"])?;
     let pid = killed.id();
     wait_until_boxes_run(pid)?;
@@ -184,7 +184,7 @@ fn the_demo_after_a_killed_one_cleans_up_and_works() -> Result<()> {
 /// A lab was killed between the start of a process and its journal entry. The process ran on in a
 /// namespace without a name.
 #[test]
-fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -> Result<()> {
+fn next_lab_ends_a_process_that_a_killed_lab_had_not_recorded() -> Result<()> {
     let stem = format!("nbunnoted-{}-0", std::process::id());
     let namespace = format!("{stem}-box");
     let ip = |arguments: &[&str]| Command::new("ip").args(arguments).status();
@@ -209,7 +209,7 @@ fn a_process_that_a_killed_lab_had_not_noted_yet_is_ended_with_its_namespace() -
 }
 
 #[test]
-fn two_demos_at_the_same_time_do_not_harm_each_other() -> Result<()> {
+fn concurrent_demos_do_not_disturb_each_other() -> Result<()> {
     let options = ["--json", "--rate", "20", "--seconds", "1"];
     let both = [demo(&options)?, demo(&options)?];
     for demo in both {

@@ -63,7 +63,7 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     ensure!(follower.next()? == EventKind::InterfaceDown { interface: interface.clone() });
     let failed = follower.next()?;
     ensure!(
-        matches!(&failed, EventKind::UplinkFailed { uplink: line, .. } if *line == uplink),
+        matches!(&failed, EventKind::UplinkFailed { uplink: failed, .. } if *failed == uplink),
         "{failed:?}"
     );
     set_carrier(site.uplink(1), true)?;
@@ -78,13 +78,14 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
     ensure!(follower.next()? == EventKind::Reloaded { changed: Vec::new(), sessions_ended: 0 });
 
     let recent = output(events(&natbox, &[]))?;
-    let told: Vec<&str> = recent.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
-    ensure!(told.len() == 6, "{recent}");
+    let sentences: Vec<&str> =
+        recent.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    ensure!(sentences.len() == 6, "{recent}");
     ensure!(
-        told[0] == format!("{name} is ready") && told[4] == "uplink isp2 is healthy",
+        sentences[0] == format!("{name} is ready") && sentences[4] == "uplink isp2 is healthy",
         "{recent}"
     );
-    ensure!(told[2].starts_with("uplink isp2 failed: no carrier"), "{recent}");
+    ensure!(sentences[2].starts_with("uplink isp2 failed: no carrier"), "{recent}");
 
     natbox.process().signal(Signal::TERM)?;
     ensure!(follower.next()? == EventKind::Stopping { signal: "TERM".to_owned() });
@@ -97,7 +98,7 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
 
 /// `natbox events --follow | head -1`, and a follower that never reads.
 #[test]
-fn followers_that_do_not_read_stop_nothing() -> Result<()> {
+fn followers_that_do_not_read_block_nothing() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,

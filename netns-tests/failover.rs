@@ -24,7 +24,7 @@ const WEB: u16 = 80;
 
 /// Interval of health checks, and the number of lost checks that fails an uplink (`fall`).
 pub const INTERVAL: Duration = Duration::from_millis(300);
-pub const LOSE: u32 = 3;
+pub const FALL: u32 = 3;
 
 /// Allowance for a busy machine in measured times.
 pub const SLACK: Duration = Duration::from_millis(600);
@@ -43,7 +43,7 @@ fn site() -> Result<(Site, HttpServer)> {
 
 /// Returns the health keys of an uplink with these targets.
 pub fn health(targets: &str) -> String {
-    format!("health: {{ {targets}, interval: {}ms, fall: {LOSE}, rise: 2 }}", INTERVAL.as_millis())
+    format!("health: {{ {targets}, interval: {}ms, fall: {FALL}, rise: 2 }}", INTERVAL.as_millis())
 }
 
 /// An inside connection to the Internet, and its external address.
@@ -62,7 +62,7 @@ impl Talk {
     /// Opens connections until each uplink has one, and at least eight.
     fn several(site: &Site) -> Result<Vec<Talk>> {
         let mut talks = Vec::new();
-        wait_for("connections over both lines", || {
+        wait_for("connections over both uplinks", || {
             talks.push(Talk::new(site)?);
             let over = |uplink: &TopologyUplink| talks.iter().any(|talk| talk.over(uplink));
             Ok((talks.len() >= 8 && site.topology.uplinks.iter().all(over)).then_some(()))
@@ -86,7 +86,7 @@ fn seen(connection: &mut Connection) -> Result<Ipv4Addr> {
 }
 
 fn wait_until_healthy(natbox: &NatBox, uplink: usize, healthy: bool) -> Result<()> {
-    wait_for("the line's state", || {
+    wait_for("the uplink's state", || {
         Ok((natbox.status()?.uplinks[uplink].healthy == healthy).then_some(()))
     })
 }
@@ -113,7 +113,7 @@ fn assert_new_ones_go_over(site: &Site, uplink: usize) -> Result<()> {
 
 /// Covers every kind of probe. The surviving uplink has other targets than the failing one.
 #[test]
-fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Result<()> {
+fn failed_uplink_is_detected_in_time_and_only_its_sessions_are_reset() -> Result<()> {
     let ping = |site: &Site| format!("ping: {}", site.uplink(1).gateway);
     let probes: [&dyn Fn(&Site) -> String; 3] =
         [&ping, &|_| format!("tcp: \"{OUTSIDE}\""), &|_| {
@@ -136,7 +136,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
         let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
             Talk::several(&site)?.into_iter().partition(|talk| talk.over(stays));
         // For a while only health checks run, and they succeed.
-        thread::sleep(INTERVAL * (LOSE + 1));
+        thread::sleep(INTERVAL * (FALL + 1));
         let status = natbox.status()?;
         ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
         let ends = thread::scope(|scope| {
@@ -157,7 +157,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
             set_router(dies, false)?;
             let died = Instant::now();
             for talk in &mut kept {
-                talk.goes_on().context("the line that stays")?;
+                talk.goes_on().context("the surviving uplink")?;
             }
             let ends = talkers.into_iter().map(|talker| talker.join().expect("no panic"));
             Ok::<_, anyhow::Error>(
@@ -167,17 +167,17 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
         for (error, after) in ends {
             ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
             ensure!(
-                after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK,
-                "told after {after:?}"
+                after < INTERVAL * FALL + Duration::from_millis(100) + SLACK,
+                "reset after {after:?}"
             );
         }
         assert_new_ones_go_over(&site, 0)?;
         set_router(dies, true)?;
         wait_until_healthy(&natbox, 1, true).with_context(|| probe(&site))?;
         for talk in &mut kept {
-            talk.goes_on().context("the line that stayed")?;
+            talk.goes_on().context("the surviving uplink")?;
         }
-        Talk::several(&site).context("both lines again")?;
+        Talk::several(&site).context("both uplinks again")?;
         let status = natbox.status()?;
         ensure!(status.uplinks[0].state_seconds >= status.uplinks[1].state_seconds, "{status:?}");
         ensure!(
@@ -192,7 +192,7 @@ fn a_dead_uplink_is_noticed_in_time_and_what_goes_over_it_alone_is_reset() -> Re
 /// Without health checks the result is the same. The other uplink loses no datagram, and with
 /// `keep` the sessions of the flapping uplink continue.
 #[test]
-fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result<()> {
+fn uplink_that_flaps_a_hundred_times_disturbs_no_other_uplink() -> Result<()> {
     let (site, _outside) = site()?;
     let config = site.three_legged_config().forward("udp", ECHO, site.server_address(0), ECHO);
     let natbox = site.start(0, &config)?;
@@ -234,14 +234,14 @@ fn an_uplink_that_goes_down_and_up_a_hundred_times_harms_nobody_else() -> Result
     set_carrier(site.uplink(1), false)?;
     let down = Instant::now();
     wait_until_healthy(&natbox, 1, false)?;
-    ensure!(down.elapsed() < SLACK, "noticed after {:?}", down.elapsed());
+    ensure!(down.elapsed() < SLACK, "detected after {:?}", down.elapsed());
     ensure!(!natbox.status()?.uplinks[1].link_ready);
     assert_new_ones_go_over(&site, 0)
 }
 
 /// The uplink works and only its target is silent: the existing sessions continue.
 #[test]
-fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
+fn drained_uplink_gets_no_new_sessions_and_keeps_its_own() -> Result<()> {
     let (site, _outside) = site()?;
     let target = listen(site.client(), *TARGET.ip(), TARGET.port())?;
     let config = site
@@ -262,7 +262,7 @@ fn a_drained_uplink_takes_nothing_new_and_keeps_what_it_has() -> Result<()> {
 }
 
 #[test]
-fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_its_own()
+fn sessions_continue_without_a_healthy_uplink_and_failback_moves_sessions_to_their_uplink()
 -> Result<()> {
     let (site, _outside) = site()?;
     let open = || listen(site.client(), *TARGET.ip(), TARGET.port());
@@ -278,24 +278,24 @@ fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_i
     wait_until_healthy(&natbox, 0, false)?;
     wait_until_healthy(&natbox, 1, false)?;
     for talk in &mut talks {
-        talk.goes_on().context("there is nowhere to go")?;
+        talk.goes_on().context("no other uplink is healthy")?;
     }
-    talks.extend(Talk::several(&site).context("the box goes on with what it has")?);
+    talks.extend(Talk::several(&site).context("the box continues with its uplinks")?);
     // `failback` may move sessions that began meanwhile. The second uplink's earlier sessions and
     // all of the first uplink's continue, although the first uplink recovers last.
     let _target = open()?;
     wait_until_healthy(&natbox, 1, true)?;
-    ensure!(!natbox.status()?.uplinks[0].healthy, "the test is to see the moment between");
+    ensure!(!natbox.status()?.uplinks[0].healthy, "the test must see the moment between");
     wait_until_healthy(&natbox, 0, true)?;
     thread::sleep(INTERVAL);
     for talk in talks.iter_mut().filter(|talk| talk.over(site.uplink(1))) {
-        talk.goes_on().context("over the line that was back first")?;
+        talk.goes_on().context("over the uplink that recovered first")?;
     }
     let kept = talks
         .iter_mut()
         .filter(|talk| talk.over(site.uplink(0)))
         .filter_map(|talk| talk.goes_on().ok());
-    ensure!(kept.count() > 0, "those that belong on the line that was the last to be back");
+    ensure!(kept.count() > 0, "sessions of the uplink that recovered last");
 
     // One uplink goes down and up: sessions that began meanwhile on uplink 1 and belong on uplink 2
     // move there.
@@ -305,15 +305,14 @@ fn nothing_ends_while_no_uplink_is_healthy_and_an_uplink_that_is_back_may_take_i
     ensure!(moved.iter().all(|talk| talk.over(site.uplink(0))));
     set_carrier(site.uplink(1), true)?;
     wait_until_healthy(&natbox, 1, true)?;
-    wait_for("some of them to be told", || {
+    wait_for("some sessions to move", || {
         let stay = moved.iter_mut().filter_map(|talk| talk.goes_on().ok()).count();
         Ok((0 < stay && stay < 16).then_some(()))
     })
 }
 
 #[test]
-fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions_end() -> Result<()>
-{
+fn changed_interface_address_is_published_and_only_its_sessions_end() -> Result<()> {
     let (site, _outside) = site()?;
     let uplink = site.uplink(1);
     let _web = HttpServer::start(vec![listen(site.server(), site.server_address(0), WEB)?], None)?;
@@ -328,7 +327,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
     };
     fetch(uplink.outside)?;
     let mut talks = Vec::new();
-    wait_for("a connection over each line", || {
+    wait_for("a connection over each uplink", || {
         talks.push(Talk::new(&site)?);
         Ok((talks.iter().any(|talk| talk.external == uplink.outside)
             && talks.iter().any(|talk| talk.over(site.uplink(0))))
@@ -349,7 +348,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
     for mut talk in talks {
         match talk.over(site.uplink(0)) {
             true => talk.goes_on()?,
-            false => ensure!(talk.goes_on().is_err(), "its address is gone"),
+            false => ensure!(talk.goes_on().is_err(), "the address is gone"),
         }
     }
     wait_for("a connection over the new address", || {
@@ -359,7 +358,7 @@ fn an_address_that_follows_its_interface_is_published_anew_and_only_its_sessions
 }
 
 #[test]
-fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
+fn outbound_rules_choose_uplinks_by_destination_and_hash_by_host() -> Result<()> {
     let (site, _outside) = site()?;
     let elsewhere = SocketAddrV4::new(CLIENTS[4], 8080);
     let _elsewhere =
@@ -372,7 +371,7 @@ fn rules_choose_uplinks_by_destination_and_keep_hosts_together() -> Result<()> {
     let _natbox = site.start(0, &config)?;
     let first = Talk::new(&site)?.external;
     for _ in 0..20 {
-        ensure!(Talk::new(&site)?.external == first, "the host's connections are on one line");
+        ensure!(Talk::new(&site)?.external == first, "the host's connections are on one uplink");
         let mut connection = site.server().enter(|| connect(None, elsewhere, TIMEOUT))??;
         ensure!(seen(&mut connection)? == site.uplink(1).published);
     }

@@ -63,13 +63,13 @@ fn way_out(uplink: &TopologyUplink) -> Result<String> {
 }
 
 #[test]
-fn an_uplink_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
+fn uplink_recovers_while_another_is_down() -> Result<()> {
     let (site, _web, config) = site()?;
     let natbox = site.start(0, &config)?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     set(first, "down")?;
     set(second, "down")?;
-    wait_for("both lines to fail", || {
+    wait_for("both uplinks to fail", || {
         Ok((!is_healthy(&natbox, 0)? && !is_healthy(&natbox, 1)?).then_some(()))
     })?;
     set(second, "up")?;
@@ -82,7 +82,7 @@ fn an_uplink_that_is_down_keeps_no_other_from_coming_back() -> Result<()> {
 /// The packets must not leave over the uplink of the main table, whose provider does not know their
 /// source address.
 #[test]
-fn an_uplink_without_routes_leaves_by_no_other() -> Result<()> {
+fn traffic_of_an_uplink_without_routes_uses_no_other_uplink() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     let gateway = first.gateway.to_string();
@@ -95,14 +95,14 @@ fn an_uplink_without_routes_leaves_by_no_other() -> Result<()> {
         way_out(second)?
     );
     set(second, "down")?;
-    wait_for("the line to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
+    wait_for("the uplink to fail", || Ok((!is_healthy(&natbox, 1)?).then_some(())))?;
     let way = way_out(second)?;
     ensure!(!way.contains(" dev "), "{way}");
     Ok(())
 }
 
 #[test]
-fn a_box_begins_while_an_uplink_is_down_or_not_there_and_takes_it_when_it_comes() -> Result<()> {
+fn box_starts_without_an_uplinks_interface_and_uses_it_when_it_comes() -> Result<()> {
     let (site, _web, config) = site()?;
     let second = site.uplink(1);
     set(second, "down")?;
@@ -124,7 +124,7 @@ fn a_box_begins_while_an_uplink_is_down_or_not_there_and_takes_it_when_it_comes(
 /// The kernel drops routes and proxy entries together with an interface's last address, even if the
 /// published address is not the interface's own.
 #[test]
-fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
+fn removed_and_restored_address_restores_the_uplink() -> Result<()> {
     let (site, _web, config) = site()?;
     let natbox = site.start(0, &config)?;
     let second = site.uplink(1);
@@ -155,8 +155,7 @@ fn an_address_that_goes_and_comes_back_takes_nothing_with_it() -> Result<()> {
 }
 
 #[test]
-fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_last_reload()
--> Result<()> {
+fn interface_address_is_followed_while_another_uplink_is_down_and_after_a_reload() -> Result<()> {
     let (site, _web, config) = site()?;
     let config = config.followed(1);
     let natbox = site.start(0, &config)?;
@@ -179,21 +178,21 @@ fn an_address_is_followed_while_another_uplink_is_down_and_by_the_rules_of_the_l
         ip(second, &format!("address flush dev {}", second.interface))?;
         ip(second, &format!("address add {address}/24 dev {}", second.interface))?;
         let usable = address == next;
-        wait_for(&format!("the line with {address}"), || {
+        wait_for(&format!("the uplink with {address}"), || {
             Ok((is_healthy(&natbox, 1)? == usable).then_some(()))
         })?;
     }
     wait_for("the page at the new address", || Ok(fetch(&site, next, 8000).ok()))?;
     ensure!(fetch(&site, next, WEB).is_err(), "the port was withdrawn");
     set(first, "up")?;
-    wait_for("the page of the other line", || Ok(fetch(&site, first.published, 8000).ok()))?;
+    wait_for("the page of the other uplink", || Ok(fetch(&site, first.published, 8000).ok()))?;
     ensure!(fetch(&site, first.published, WEB).is_err(), "the port was withdrawn");
     Ok(())
 }
 
 /// A setup as PPP leaves it: the peer's address, and a default route without a next hop.
 #[test]
-fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
+fn uplink_without_a_next_hop_uses_its_interface() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     ip(second, "route flush table main type unicast default").ok();
@@ -230,7 +229,7 @@ fn an_uplink_without_a_next_hop_leaves_by_its_interface() -> Result<()> {
 
 /// Two modems of one kind assign the same address. Only one of the uplinks can be used.
 #[test]
-fn two_uplinks_with_one_address_are_one_uplink() -> Result<()> {
+fn of_two_uplinks_with_one_address_one_is_used() -> Result<()> {
     let (site, _web, config) = site()?;
     let (first, second) = (site.uplink(0), site.uplink(1));
     ip(second, &format!("address flush dev {}", second.interface))?;

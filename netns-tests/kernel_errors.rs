@@ -54,7 +54,7 @@ fn knock(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (UdpSocket,
 }
 
 #[test]
-fn a_dead_server_is_reported_to_the_client_by_the_published_address() {
+fn unreachable_server_is_reported_to_the_client_by_the_published_address() {
     for kind in KINDS {
         let scene = impatient(kind);
         let _natbox = scene.start(&scene.config());
@@ -77,7 +77,7 @@ fn a_dead_server_is_reported_to_the_client_by_the_published_address() {
 }
 
 #[test]
-fn a_dead_host_on_the_outside_segment_is_reported_to_the_inside() {
+fn unreachable_outside_host_is_reported_to_the_inside() {
     for kind in KINDS {
         let scene = impatient(kind);
         let _natbox = scene.start(&scene.config());
@@ -155,7 +155,7 @@ fn traceroute_from_outside_sees_the_box_and_then_the_published_address() {
 }
 
 #[test]
-fn a_narrow_link_further_out_is_found_by_uploads_and_downloads() {
+fn path_mtu_beyond_the_provider_is_discovered_in_both_directions() {
     for (kind, offload) in [
         (Published::OnLink, "auto"),
         (Published::Routed, "auto"),
@@ -200,7 +200,7 @@ fn a_narrow_link_further_out_is_found_by_uploads_and_downloads() {
 }
 
 #[test]
-fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
+fn packet_too_big_for_the_private_side_gets_an_error_with_its_own_addresses() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());
     let injector = Injector::new(&scene);
@@ -224,7 +224,7 @@ fn a_packet_too_big_for_the_private_side_is_answered_with_its_own_addresses() {
 }
 
 #[test]
-fn an_upload_from_outside_fits_a_private_side_that_is_narrower() {
+fn upload_fits_a_private_side_with_a_smaller_mtu() {
     let scene = SingleBox::new(Published::OnLink);
     scene.natbox.ip(&["link", "set", "lan0", "mtu", "1300"]).unwrap();
     let _natbox = scene.start(&scene.config());

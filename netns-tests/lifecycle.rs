@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::single_box::{Config, Published, SingleBox, eventually, seconds};
 
 #[test]
-fn status_tells_what_the_box_does_as_text_and_as_json() {
+fn status_is_shown_as_text_and_as_json() {
     for workers in ["1", "2"] {
         let scene = SingleBox::new(Published::OnLink);
         let _server = scene.serve();
@@ -76,7 +76,7 @@ fn sessions_are_listed_as_text_and_as_json() {
 }
 
 #[test]
-fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
+fn missing_instance_is_an_environment_error() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());
     let socket = natbox.socket().to_str().unwrap().to_owned();
@@ -84,12 +84,12 @@ fn asking_a_box_that_is_not_there_is_the_environments_trouble() {
     for path in [&socket, "/run/natbox/nobody-has-this-name.sock"] {
         scene
             .natbox(&[], &["status", "--socket", path])
-            .assert_says(2, &[path, "no natbox answers"]);
+            .assert_says(2, &[path, "no natbox answers", "start the instance"]);
     }
 }
 
 #[test]
-fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
+fn deleted_tun_ends_the_box_with_a_message_and_restores_the_host() {
     for workers in ["1", "2"] {
         let scene = SingleBox::new(Published::OnLink);
         let _server = scene.serve();
@@ -101,7 +101,10 @@ fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
         let log = natbox.process.log();
         assert_eq!(status.code(), Some(2), "{log}");
         assert!(log.contains("the TUN device nb0 is gone"), "{log}");
-        assert!(!log.contains("could not be removed"), "{log}");
+        assert!(
+            !log.contains("could not be removed") && !log.contains("stays on the host"),
+            "{log}"
+        );
         before.assert_same(&scene.host_state(), "after the device was deleted");
         // The box can start again.
         let natbox = scene.start(&Config { workers: workers.into(), ..scene.config() });
@@ -111,7 +114,7 @@ fn a_deleted_device_ends_the_box_with_a_word_and_nothing_left() {
 }
 
 #[test]
-fn usr1_reports_and_hup_reloads() {
+fn sigusr1_logs_counters_and_sighup_reloads() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let mut natbox = scene.start(&scene.config());
@@ -125,7 +128,7 @@ fn usr1_reports_and_hup_reloads() {
 }
 
 #[test]
-fn many_starts_and_stops_leave_nothing() {
+fn many_starts_and_stops_restore_the_host() {
     let scene = SingleBox::new(Published::Owned);
     let _server = scene.serve();
     let before = scene.host_state();
@@ -145,7 +148,7 @@ fn many_starts_and_stops_leave_nothing() {
 }
 
 #[test]
-fn a_signal_during_the_start_ends_in_the_same_order() {
+fn signal_during_the_start_restores_the_host() {
     let scene = SingleBox::new(Published::Owned);
     let before = scene.host_state();
     let path = scene.write("early", &scene.config().to_string());
@@ -170,7 +173,7 @@ fn a_signal_during_the_start_ends_in_the_same_order() {
 }
 
 #[test]
-fn logs_are_text_or_one_json_object_a_line() {
+fn logs_are_text_or_one_json_object_per_line() {
     let scene = SingleBox::new(Published::OnLink);
     for format in ["text", "json"] {
         let config =
@@ -201,7 +204,7 @@ fn logs_are_text_or_one_json_object_a_line() {
 }
 
 #[test]
-fn an_idle_box_takes_no_processor_time() {
+fn idle_box_uses_no_cpu_time() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let natbox = scene.start(&scene.config());

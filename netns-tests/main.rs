@@ -12,7 +12,7 @@
 //! | `events` | events arrive in order, for followers and for later readers |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
-//! | `integrity` | a 1 GiB download over both uplinks at once, bit for bit, with every offload |
+//! | `integrity` | downloads of up to 1 GiB over both uplinks at once, bit for bit, with every offload |
 //! | `bulk` | iperf3 in both directions over both uplinks at once, TCP and UDP |
 //! | `parallel` | 1,000 connections at one time |
 //! | `udp` | UDP in both directions, in all sizes up to the MTU |

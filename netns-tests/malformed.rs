@@ -28,7 +28,7 @@ fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn broken_ip_headers_die_in_the_kernel_of_the_box() {
+fn malformed_ip_headers_are_dropped_by_the_kernel_of_the_box() {
     let _proof = crate::conformance::proves(&["MAL-1"]);
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
@@ -91,7 +91,7 @@ fn broken_ip_headers_die_in_the_kernel_of_the_box() {
 }
 
 #[test]
-fn broken_transport_headers_are_dropped_by_name() {
+fn malformed_transport_headers_are_dropped_with_their_reason() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let natbox = scene.start(&scene.config());
@@ -151,7 +151,7 @@ fn broken_transport_headers_are_dropped_by_name() {
 }
 
 #[test]
-fn unknown_protocols_are_dropped_by_name() {
+fn unknown_protocols_are_dropped_with_their_reason() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let natbox = scene.start(&scene.config());

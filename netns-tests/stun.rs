@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use natbox::lab::Namespace;
+use natbox::lab::{Child, Namespace};
 
 use crate::conformance::proves;
 use crate::lab::require;
@@ -19,12 +19,51 @@ const KINDS: [(&str, &str); 3] = [
 ];
 
 #[test]
-fn a_stun_server_finds_the_behaviour_that_was_set() {
+fn stun_client_finds_endpoint_independent_mapping_and_each_filtering() {
     let _proof = proves(&["STUN-1"]);
+    assert_found(KINDS[0]);
+}
+
+#[test]
+fn stun_client_finds_address_dependent_mapping_and_each_filtering() {
+    let _proof = proves(&["STUN-1"]);
+    assert_found(KINDS[1]);
+}
+
+#[test]
+fn stun_client_finds_address_and_port_dependent_mapping_and_each_filtering() {
+    let _proof = proves(&["STUN-1"]);
+    assert_found(KINDS[2]);
+}
+
+/// Asserts that a STUN client finds this mapping, with each filtering.
+fn assert_found((mapping, mapping_words): (&str, &str)) {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = start_server(&scene);
+    for (filtering, filtering_words) in KINDS {
+        let natbox = scene.start(&Config {
+            extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
+            ..scene.config()
+        });
+        let said = ask(
+            &scene.server,
+            60,
+            &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()],
+        );
+        for verdict in
+            [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")]
+        {
+            assert!(said.contains(&format!("NAT with {verdict}")), "{verdict} is missing:\n{said}");
+        }
+        drop(natbox);
+    }
+}
+
+/// Starts a STUN server on both addresses of the client's host.
+fn start_server(scene: &SingleBox) -> Child {
     require("turnserver").unwrap();
     require("turnutils_natdiscovery").unwrap();
     require("turnutils_stunclient").unwrap();
-    let scene = SingleBox::new(Published::OnLink);
     scene.net.address("lo", OTHER, 32).unwrap();
     let mut command = scene.net.command("turnserver");
     command.args([
@@ -39,32 +78,11 @@ fn a_stun_server_finds_the_behaviour_that_was_set() {
     command.args(["--listening-ip", &CLIENT.to_string(), "--listening-ip", &OTHER.to_string()]);
     command.args(["--pidfile", scene.lab.directory().join("turn.pid").to_str().unwrap()]);
     command.args(["--userdb", scene.lab.directory().join("turn.db").to_str().unwrap()]);
-    let _server = scene.net.spawn("turnserver", command).unwrap();
+    let server = scene.net.spawn("turnserver", command).unwrap();
     eventually("the server answers", || {
         ask(&scene.net, 1, &["turnutils_stunclient"]).contains("reflexive addr").then_some(())
     });
-    for (mapping, mapping_words) in KINDS {
-        for (filtering, filtering_words) in KINDS {
-            let natbox = scene.start(&Config {
-                extra: format!("nat: {{ mapping: {mapping}, filtering: {filtering} }}\n"),
-                ..scene.config()
-            });
-            let said = ask(
-                &scene.server,
-                60,
-                &["turnutils_natdiscovery", "-m", "-f", "-L", &SERVER.to_string()],
-            );
-            for verdict in
-                [format!("{mapping_words} Mapping!"), format!("{filtering_words} Filtering!")]
-            {
-                assert!(
-                    said.contains(&format!("NAT with {verdict}")),
-                    "{verdict} is missing:\n{said}"
-                );
-            }
-            drop(natbox);
-        }
-    }
+    server
 }
 
 /// Runs a STUN client and returns its output. The client may wait forever for the reply to a lost

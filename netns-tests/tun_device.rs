@@ -29,7 +29,7 @@ const RUNGS: [(&str, &str, [bool; 3]); 5] = [
 ];
 
 #[test]
-fn every_rung_is_what_status_says_and_carries_every_byte() {
+fn status_names_each_offload_level_and_downloads_are_intact() {
     for (io, workers) in [("poll", "1"), ("poll", "2"), ("uring", "1"), ("uring", "2")] {
         let scene = SingleBox::new(Published::OnLink);
         let _server = scene.serve();
@@ -74,7 +74,7 @@ fn every_rung_is_what_status_says_and_carries_every_byte() {
 }
 
 #[test]
-fn bytes_also_come_up_whole_on_every_rung() {
+fn uploads_are_intact_at_each_offload_level() {
     let scene = SingleBox::new(Published::Routed);
     for (offload, _, _) in RUNGS {
         let natbox = scene.start(&Config { offload: offload.into(), ..scene.config() });
@@ -87,7 +87,7 @@ fn bytes_also_come_up_whole_on_every_rung() {
 }
 
 #[test]
-fn where_io_uring_is_forbidden_auto_does_without_it() {
+fn io_auto_uses_poll_where_io_uring_is_forbidden() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     std::thread::scope(|scope| {
@@ -103,7 +103,7 @@ fn where_io_uring_is_forbidden_auto_does_without_it() {
             let path = scene.write("uring", &config.to_string());
             scene
                 .refused(&[], &path)
-                .assert_says(1, &["tun.io: uring cannot be had", "poll or auto"]);
+                .assert_says(1, &["tun.io: io_uring is not available", "poll or auto"]);
         });
     });
 }

@@ -20,15 +20,14 @@ fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
 
     // No box runs. Its host sends packets, first with a correct address and then with the other
     // uplink's.
-    let send = |from| {
+    let send = |from, count| {
         uplink.natbox.enter(|| {
-            UdpSocket::bind((from, 80)).and_then(|socket| socket.send_to(b"x", (CLIENTS[0], 9)))
+            let socket = UdpSocket::bind((from, 80))?;
+            (0..count).try_for_each(|_| socket.send_to(b"x", (CLIENTS[0], 9)).map(drop))
         })
     };
-    send(uplink.outside)??;
-    for _ in 0..5 {
-        send(stray)??;
-    }
+    send(uplink.outside, 1)??;
+    send(stray, 5)??;
     let counts = wait_for("the strays to be counted", || {
         Ok(Some(watch.counts()).filter(|counts| counts.wrong >= 5))
     })?;
@@ -38,7 +37,7 @@ fn packets_from_an_address_of_the_other_uplink_are_counted() -> Result<()> {
 
     let crossed = uplink.provider.received_frames("box0")? - frames;
     let seen = watch.finish().frames;
-    ensure!(crossed == seen, "{crossed} frames crossed the line, the capture saw {seen}");
+    ensure!(crossed == seen, "{crossed} frames crossed the uplink, the capture saw {seen}");
     Ok(())
 }
 
@@ -56,7 +55,7 @@ fn replies_that_a_server_sends_to_the_wrong_box_are_counted() -> Result<()> {
     let timeout = Duration::from_secs(1);
     let attempt =
         site.client().enter(|| connect(Some(CLIENTS[0]), site.uplink(1).endpoint(80), timeout))?;
-    ensure!(attempt.is_err(), "a reply by the wrong line cannot open a connection");
+    ensure!(attempt.is_err(), "a reply over the wrong uplink cannot open a connection");
     let counts = watch.finish();
     ensure!(counts.wrong >= 1 && counts.replies == 0, "{counts:?}");
     let wanted = format!("{} > {} protocol 6 ports 80 >", site.server_address(1), CLIENTS[0]);

@@ -19,7 +19,7 @@ fn a_session_bound_to_the_client_address_survives_alternating_uplinks() -> Resul
 }
 
 #[test]
-fn it_survives_behind_one_box_with_both_uplinks_too() -> Result<()> {
+fn session_bound_to_the_client_address_survives_behind_a_three_legged_box() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,

@@ -1,6 +1,6 @@
 //! Any bytes as one packet: a packet that parses is rewritten, and every checksum of the result is exact.
 
-use natbox::packet::{ChecksumMode, Endpoint, Tuple, builder, parse};
+use natbox::packet::{ChecksumMode, Endpoint, Ttl, Tuple, builder, parse};
 
 /// Parses the bytes, and rewrites them if they are a packet.
 ///
@@ -17,7 +17,7 @@ pub fn run(data: &[u8]) {
         ..tuple
     };
     let mut buffer = data[..parsed.length()].to_vec();
-    parsed.rewrite(&mut buffer, to, true);
+    parsed.rewrite(&mut buffer, to, Ttl::Increment);
     let rewritten = parse(&buffer, ChecksumMode::Complete);
     let rewritten = rewritten.expect("a rewrite leaves a packet well-formed");
     assert_eq!(rewritten.source(), to.source.address);

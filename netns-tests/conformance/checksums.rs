@@ -19,7 +19,7 @@ fn checksum_at(packet: &[u8]) -> usize {
 }
 
 #[test]
-fn updates_are_exact() {
+fn checksum_updates_are_exact() {
     let _proof = proves(&["CSUM-1"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -54,7 +54,7 @@ fn updates_are_exact() {
 }
 
 #[test]
-fn no_checksum_stays_none() {
+fn udp_without_checksum_stays_without() {
     let _proof = proves(&["CSUM-2"]);
     let probe = Probe::plain();
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
@@ -86,7 +86,7 @@ fn no_checksum_stays_none() {
 }
 
 #[test]
-fn the_two_zeros_are_kept_apart() {
+fn zero_and_all_ones_checksums_are_kept_apart() {
     let _proof = proves(&["CSUM-3"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
@@ -126,7 +126,7 @@ fn the_two_zeros_are_kept_apart() {
 }
 
 #[test]
-fn wrong_checksums_stay_as_wrong() {
+fn wrong_checksums_stay_wrong() {
     let _proof = proves(&["CSUM-4"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -197,7 +197,7 @@ fn ones_complement_add(one: u16, other: u16) -> u16 {
 }
 
 #[test]
-fn checksums_survive_a_change_of_nothing() {
+fn checksums_survive_a_translation_that_changes_nothing() {
     let _proof = proves(&["CSUM-1"]);
     // A forward to the published port itself, and back: only addresses change.
     let probe = Probe::start(Setup::new().forward(

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use natbox::packet::{Protocol, QueryKind, TcpFlags, builder};
 
+use super::ports::wait_until;
 use super::proves;
 use crate::probe::{E1, E2, F, G, Probe, S1, S2, SYN_ACK, Setup, at};
 
@@ -11,7 +12,7 @@ const FILTERINGS: [(&str, usize); 3] =
     [("endpoint-independent", 3), ("address-dependent", 2), ("address-and-port-dependent", 1)];
 
 #[test]
-fn filtering_is_as_set() {
+fn filtering_is_as_configured() {
     let _proof = proves(&["UDP-8", "TCP-3"]);
     for mapping in ["endpoint-independent", "address-dependent", "address-and-port-dependent"] {
         for (filtering, passes) in FILTERINGS {
@@ -71,6 +72,7 @@ fn a_filtered_packet_changes_nothing() {
     probe.assert_alive();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
     let opened = Instant::now();
+    wait_until("both sessions are counted", || probe.status().totals["sessions_created"] == 2);
     let before = probe.status();
     let mut sent = 0;
     while opened.elapsed() < Duration::from_millis(1500) {
@@ -80,12 +82,12 @@ fn a_filtered_packet_changes_nothing() {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    super::ports::wait_until("all are counted", || probe.dropped("filtered") == sent);
+    wait_until("all are counted", || probe.dropped("filtered") == sent);
     let after = probe.status();
     assert_eq!(after.totals["sessions_created"], before.totals["sessions_created"]);
     assert_eq!(after.mappings, before.mappings);
     // The mapping ends at the time at which it would end without the filtered packets.
-    super::ports::wait_until("the mapping ends", || {
+    wait_until("the mapping ends", || {
         probe.udp_in(at(E2, 1), external);
         probe.status().mappings == 0
     });
@@ -97,7 +99,7 @@ fn a_filtered_packet_changes_nothing() {
 }
 
 #[test]
-fn an_unsolicited_syn_is_met_with_silence() {
+fn unsolicited_syn_gets_no_reply() {
     let _proof = proves(&["TCP-4"]);
     let probe = Probe::plain();
     let taken = probe.connect_out(at(S1, 5000), at(E1, 80)).external;
@@ -159,7 +161,7 @@ fn a_delayed_reject_answers_a_syn_without_counterpart() {
 }
 
 #[test]
-fn tcp_without_syn_opens_nothing_that_lasts() {
+fn tcp_without_syn_opens_no_lasting_session() {
     let _proof = proves(&["FILT-2"]);
     let probe = Probe::start(Setup::new().nat("reject_with: none"));
     probe.assert_alive();
@@ -200,5 +202,5 @@ fn tcp_without_syn_opens_nothing_that_lasts() {
         b"data",
     ));
     assert_eq!(probe.inside.expect("a segment").destination(), at(S1, 80));
-    super::ports::wait_until("it is forgotten", || probe.sessions() == 0);
+    wait_until("it is forgotten", || probe.sessions() == 0);
 }

@@ -149,7 +149,7 @@ fn fragments_pass_in_every_order() {
 
 /// Fragmented segments also change the state of a connection.
 #[test]
-fn a_connection_that_ends_in_fragments_ends() {
+fn fragmented_segments_end_a_connection() {
     let _proof = proves(&["UDP-14", "RFC7857-2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let fin = TcpFlags(TcpFlags::FIN.0 | TcpFlags::ACK.0);
@@ -169,7 +169,7 @@ fn a_connection_that_ends_in_fragments_ends() {
 }
 
 #[test]
-fn what_is_too_long_without_df_leaves_in_fragments() {
+fn oversized_packet_without_df_leaves_in_fragments() {
     let _proof = proves(&["UDP-13a"]);
     let probe = Probe::start(Setup::new().mtu(1280, 1500));
     let (inside, remote) = (at(S1, 5000), at(E1, 53));
@@ -190,7 +190,7 @@ fn what_is_too_long_without_df_leaves_in_fragments() {
 }
 
 #[test]
-fn numbers_are_unique_as_if_the_box_had_sent_it() {
+fn identifications_are_unique_as_if_the_box_had_sent_the_packets() {
     let _proof = proves(&["IPID-1"]);
     let probe = Probe::plain();
     let remote = at(E1, 53);
@@ -230,7 +230,7 @@ fn numbers_are_unique_as_if_the_box_had_sent_it() {
 }
 
 #[test]
-fn a_flood_of_fragments_harms_nothing_else() {
+fn fragment_flood_disturbs_no_other_traffic() {
     let _proof = proves(&["UDP-14a"]);
     let probe = Probe::start(Setup::new().limits("fragments: 512"));
     let mut connection = probe.connect_in(at(E1, 4444), F);
@@ -262,7 +262,7 @@ fn a_flood_of_fragments_harms_nothing_else() {
 }
 
 #[test]
-fn hostile_fragments_are_refused() {
+fn overlapping_and_impossible_fragments_are_dropped() {
     let _proof = proves(&["FRAG-1"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
@@ -330,7 +330,7 @@ fn hostile_fragments_are_refused() {
 }
 
 #[test]
-fn incomplete_datagrams_are_forgotten() {
+fn incomplete_datagrams_time_out() {
     let _proof = proves(&["FRAG-2"]);
     let probe = Probe::start(Setup::new().timeouts("fragment: 2s"));
     let client = at(E1, 4444);
@@ -355,7 +355,7 @@ fn incomplete_datagrams_are_forgotten() {
 }
 
 #[test]
-fn fragments_that_different_workers_read_meet() {
+fn fragments_read_by_different_workers_are_joined() {
     let _proof = proves(&["FRAG-3"]);
     let probe = Probe::start(Setup::new().workers(4));
     spray(probe.status().pid);

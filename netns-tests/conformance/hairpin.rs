@@ -11,7 +11,7 @@ use crate::probe::{
 };
 
 #[test]
-fn hosts_see_each_others_external_endpoints() {
+fn hairpinned_hosts_see_each_others_external_endpoints() {
     let _proof = proves(&["UDP-9", "UDP-9a", "TCP-8", "TCP-8a"]);
     let probe = Probe::start(Setup::new().nat("filtering: endpoint-independent"));
     let (one, other) = (at(S1, 5000), at(S2, 6000));
@@ -53,7 +53,7 @@ fn hosts_see_each_others_external_endpoints() {
 /// A regression test: the called mapping ended after its own time although both hosts still used
 /// it, and its port went to another host.
 #[test]
-fn hosts_that_talk_keep_both_mappings_alive() {
+fn hairpinned_packets_keep_both_mappings_alive() {
     let _proof = proves(&["UDP-1", "UDP-3", "UDP-6", "UDP-9", "TIM-1"]);
     let setup =
         Setup::new().nat("filtering: endpoint-independent, ports: 40000-40001, reject_with: none");
@@ -103,7 +103,7 @@ fn forwards_are_reached_from_inside_and_by_their_own_server() {
 }
 
 #[test]
-fn echo_reaches_the_host_behind_an_external_address() {
+fn echo_from_inside_reaches_the_host_behind_an_external_address() {
     let _proof = proves(&["ICMP-7q", "RFC7857-12"]);
     let whole = "name: whole, protocol: any, address: 192.0.2.2, to: 10.0.0.12";
     let probe = Probe::start(Setup::new().pool().forward(whole));
@@ -127,7 +127,7 @@ fn echo_reaches_the_host_behind_an_external_address() {
 }
 
 #[test]
-fn errors_cross_with_both_ends_rewritten() {
+fn icmp_errors_cross_the_hairpin_with_both_ends_rewritten() {
     let _proof = proves(&["ICMP-7e", "ICMP-7a"]);
     let probe = Probe::start(Setup::new().nat("filtering: endpoint-independent"));
     let (one, other) = (at(S1, 5000), at(S2, 6000));
@@ -156,7 +156,7 @@ fn errors_cross_with_both_ends_rewritten() {
 }
 
 #[test]
-fn hairpin_ends_and_carries_fragments() {
+fn hairpin_has_no_loops_and_carries_fragments() {
     let _proof = proves(&["HAIR-2"]);
     // A forward to an external address would be a loop: natbox rejects the configuration.
     let loops = "name: x\ninside: { interface: lan0, prefixes: [10.0.0.0/24] }\nuplinks: [{ interface: wan0, addresses: [192.0.2.1] }]\nforwards: [{ protocol: tcp, port: 1, to: '192.0.2.1:2' }]\n";

@@ -27,7 +27,7 @@ fn assert_time_exceeded(error: &Seen, sent: &[u8]) {
 }
 
 #[test]
-fn the_box_is_one_hop() {
+fn box_counts_as_one_hop() {
     let _proof = proves(&["TTL-1", "ICMP-10a"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -104,7 +104,7 @@ fn fragmentation_needed_passes_with_any_mtu() {
 }
 
 #[test]
-fn every_size_passes() {
+fn packets_of_every_size_pass() {
     let _proof = proves(&["PMTU-3"]);
     let probe = Probe::start(Setup::new().mtu(65_000, 65_000));
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -193,7 +193,7 @@ fn the_type_of_service_passes() {
 }
 
 #[test]
-fn options_pass_but_for_source_routes_and_tell_nothing() {
+fn ip_options_pass_without_source_routes_and_inside_addresses() {
     let _proof = proves(&["OPT-1"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));

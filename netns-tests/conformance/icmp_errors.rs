@@ -86,7 +86,7 @@ const ERRORS: [(u8, u8); 22] = [
 ];
 
 #[test]
-fn errors_from_outside_reach_the_sender() {
+fn icmp_errors_from_outside_reach_the_sender() {
     let _proof = proves(&["ICMP-4", "UDP-12a", "UDP-12b", "TCP-9"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
@@ -110,7 +110,7 @@ fn errors_from_outside_reach_the_sender() {
 }
 
 #[test]
-fn errors_from_inside_leave_under_an_external_address() {
+fn icmp_errors_from_inside_leave_with_an_external_address() {
     let _proof = proves(&["ICMP-5"]);
     let probe = Probe::plain();
     let question = udp(at(E1, 4444), F, b"question");
@@ -151,7 +151,7 @@ fn errors_from_inside_leave_under_an_external_address() {
 }
 
 #[test]
-fn bad_checksums_are_dropped() {
+fn icmp_errors_with_bad_checksums_are_dropped() {
     let _proof = proves(&["ICMP-3", "ICMP-3a"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
@@ -170,7 +170,7 @@ fn bad_checksums_are_dropped() {
 }
 
 #[test]
-fn quoted_options_are_skipped() {
+fn ip_options_in_quotes_are_skipped() {
     let _proof = proves(&["ICMP-3b"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
@@ -191,7 +191,7 @@ fn quoted_options_are_skipped() {
 }
 
 #[test]
-fn the_quoted_transport_checksum_is_not_judged() {
+fn quoted_transport_checksum_is_not_verified() {
     let _proof = proves(&["ICMP-3c"]);
     let probe = Probe::plain();
     probe.inside.tolerate();
@@ -205,7 +205,7 @@ fn the_quoted_transport_checksum_is_not_judged() {
 }
 
 #[test]
-fn extensions_pass_untouched() {
+fn icmp_extensions_pass_unchanged() {
     let _proof = proves(&["ICMP-3d"]);
     let probe = Probe::plain();
     // An MPLS label stack (RFC 4950) behind quotes of 128, 124 and 132 bytes, and behind one of
@@ -235,7 +235,7 @@ fn extensions_pass_untouched() {
 }
 
 #[test]
-fn errors_about_nothing_known_are_dropped() {
+fn icmp_errors_about_unknown_sessions_are_dropped() {
     let _proof = proves(&["ICMP-4n"]);
     let probe = Probe::plain();
     probe.assert_alive();
@@ -249,7 +249,7 @@ fn errors_about_nothing_known_are_dropped() {
 }
 
 #[test]
-fn no_icmp_message_touches_a_session() {
+fn icmp_messages_neither_end_nor_refresh_a_session() {
     let _proof = proves(&["UDP-12", "TCP-10", "ICMP-6"]);
     // Only the first packets may keep the sessions alive; errors of every kind follow meanwhile.
     let setup = Setup::new()
@@ -291,7 +291,7 @@ fn no_icmp_message_touches_a_session() {
 }
 
 #[test]
-fn quotes_of_any_length() {
+fn icmp_errors_with_quotes_of_any_length_pass() {
     let _proof = proves(&["ERR-TRUNC", "ERR-CSUM"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
@@ -331,7 +331,7 @@ fn quotes_of_any_length() {
 }
 
 #[test]
-fn addresses_and_quote_must_agree() {
+fn addresses_of_an_icmp_error_must_match_its_quote() {
     let _proof = proves(&["ERR-REL"]);
     let probe = Probe::start(Setup::new().pool());
     let external = probe.open_udp(at(S1, 5000), at(E1, 53000));
@@ -358,7 +358,7 @@ fn addresses_and_quote_must_agree() {
 }
 
 #[test]
-fn errors_about_errors_and_later_fragments_are_dropped() {
+fn icmp_errors_about_errors_and_later_fragments_are_dropped() {
     let _proof = proves(&["ERR-NEST"]);
     let probe = Probe::plain();
     for sent in three_kinds(&probe) {
@@ -379,7 +379,7 @@ fn errors_about_errors_and_later_fragments_are_dropped() {
 }
 
 #[test]
-fn no_error_where_none_is_due() {
+fn box_sends_no_icmp_error_where_none_is_due() {
     let _proof = proves(&["RTR-NO"]);
     let probe = Probe::plain();
     let sent = three_kinds(&probe);
@@ -413,7 +413,7 @@ fn no_error_where_none_is_due() {
 }
 
 #[test]
-fn errors_are_limited_for_each_receiver() {
+fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
     let _proof = proves(&["RTR-RATE"]);
     let probe = Probe::start(Setup::new().mtu(1400, 1500).limits("icmp_errors_per_host: 20"));
     let too_long = |host| {
@@ -459,7 +459,7 @@ fn errors_are_limited_for_each_receiver() {
 }
 
 #[test]
-fn the_boxs_errors_can_be_understood() {
+fn icmp_errors_of_the_box_have_addresses_that_the_receiver_knows() {
     let _proof = proves(&["RTR-SRC", "PMTU-2", "UDP-13"]);
     let probe = Probe::start(Setup::new().mtu(1400, 1300));
     // From inside to the uplink with the smaller MTU.

@@ -31,7 +31,7 @@ fn echo_works_and_replies_need_a_query() {
 }
 
 #[test]
-fn one_identifier_is_told_apart() {
+fn equal_echo_identifiers_are_told_apart() {
     let _proof = proves(&["ICMP-ID"]);
     let probe = Probe::plain();
     let (first, second) = (probe.open_ping(at(S1, 42), E1), probe.open_ping(at(S2, 42), E1));
@@ -48,7 +48,7 @@ fn one_identifier_is_told_apart() {
 }
 
 #[test]
-fn timestamps_pass_and_obsolete_messages_do_not() {
+fn icmp_timestamps_pass_and_obsolete_messages_do_not() {
     let _proof = proves(&["ICMP-10b"]);
     let probe = Probe::plain();
     let times = [1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0];

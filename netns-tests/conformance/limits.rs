@@ -10,7 +10,7 @@ use super::proves;
 use crate::probe::{BOX, Connection, E1, E2, F, G, Probe, S1, S2, S3, Setup, at, syn, udp};
 
 #[test]
-fn a_host_has_so_many_sessions_and_gets_them_back() {
+fn host_limits_bound_sessions_and_free_them_again() {
     let _proof = proves(&["RFC6888-4", "RFC6888-4B", "RFC6888-4C", "RFC6888-5"]);
     let setup =
         Setup::new().nat("reject_with: none").limits("sessions_per_host: 5").timeouts("udp: 1s");
@@ -64,12 +64,12 @@ fn fill(probe: &Probe) -> (Vec<Connection>, Vec<(Endpoint, Endpoint)>) {
 }
 
 #[test]
-fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
+fn full_table_rejects_new_sessions_and_evicts_none() {
     let _proof = proves(&["RFC6888-11", "ICMP-8"]);
     for (refusal, code) in
         [("admin-prohibited", Some(13)), ("host-unreachable", Some(1)), ("none", None)]
     {
-        let setup = Setup::new().nat(&format!("refusal: {refusal}")).limits("sessions: 40");
+        let setup = Setup::new().nat(&format!("reject_with: {refusal}")).limits("sessions: 40");
         let probe = Probe::start(setup);
         let (mut connections, mappings) = fill(&probe);
         let newcomers = [
@@ -111,7 +111,7 @@ fn a_full_table_refuses_and_tells_and_gives_nothing_up() {
 }
 
 #[test]
-fn pressure_takes_what_is_half_open_and_never_what_is_established() {
+fn full_table_evicts_half_open_sessions_and_never_established_ones() {
     let _proof = proves(&["LIM-1"]);
     let probe = Probe::start(Setup::new().limits("sessions: 40"));
     let mut connections: Vec<_> =
@@ -142,7 +142,7 @@ fn pressure_takes_what_is_half_open_and_never_what_is_established() {
 }
 
 #[test]
-fn a_long_lived_session_never_blocks_the_place_of_ended_ones() {
+fn long_lived_session_does_not_block_ended_records() {
     let _proof = proves(&["LIM-2"]);
     let probe = Probe::start(Setup::new().limits("sessions: 40").timeouts("udp: 1s"));
     let mut connection = probe.connect_out(at(S1, 5000), at(E1, 80));

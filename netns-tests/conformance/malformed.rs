@@ -11,7 +11,7 @@ use crate::probe::{
 };
 
 #[test]
-fn bytes_behind_the_end_are_left_behind() {
+fn bytes_beyond_the_total_length_are_removed() {
     let _proof = proves(&["MAL-2"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -40,7 +40,7 @@ fn bytes_behind_the_end_are_left_behind() {
 }
 
 #[test]
-fn broken_transport_headers_are_dropped_and_leave_nothing() {
+fn malformed_transport_headers_open_no_session() {
     let _proof = proves(&["MAL-3"]);
     let probe = Probe::plain();
     let syn = TcpFlags::SYN;
@@ -104,7 +104,7 @@ fn broken_transport_headers_are_dropped_and_leave_nothing() {
 }
 
 #[test]
-fn nonsense_flags_open_nothing() {
+fn invalid_tcp_flags_open_no_session() {
     let _proof = proves(&["MAL-4"]);
     let probe = Probe::start(Setup::new().nat("reject_with: none").timeouts("tcp_transitory: 60s"));
     let created = || probe.status().sessions.created;
@@ -158,7 +158,7 @@ fn nonsense_flags_open_nothing() {
 }
 
 #[test]
-fn impossible_sources_go_nowhere() {
+fn invalid_source_addresses_are_dropped() {
     let _proof = proves(&["MAL-5"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -197,7 +197,7 @@ fn impossible_sources_go_nowhere() {
 }
 
 #[test]
-fn other_protocols_go_by_address_or_not_at_all() {
+fn other_protocols_are_tracked_by_address_or_dropped() {
     let _proof = proves(&["MAL-7"]);
     let probe = Probe::start(Setup::new().nat("reject_with: none"));
     let known = [Protocol::ICMP, Protocol::TCP, Protocol::UDP];
@@ -226,7 +226,7 @@ fn other_protocols_go_by_address_or_not_at_all() {
 }
 
 #[test]
-fn packets_of_ipv6_are_dropped_and_counted() {
+fn ipv6_packets_are_dropped_and_counted() {
     let _proof = proves(&["V6-1"]);
     let probe = Probe::plain();
     probe.natbox.sysctl("net/ipv6/conf/nb0/disable_ipv6", "0").unwrap();

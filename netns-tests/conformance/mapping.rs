@@ -9,7 +9,7 @@ use super::proves;
 use crate::probe::{E1, E2, F, F_TARGET, G, G2, Probe, S1, S2, S3, Setup, assert_carried, at};
 
 #[test]
-fn one_mapping_towards_every_destination() {
+fn inside_endpoint_has_one_mapping_for_all_destinations() {
     let _proof = proves(&["UDP-1", "TCP-1", "ICMP-1a"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -29,7 +29,7 @@ fn one_mapping_towards_every_destination() {
 }
 
 #[test]
-fn protocols_have_mappings_of_their_own() {
+fn each_protocol_has_its_own_mappings() {
     let _proof = proves(&["RFC7857-5"]);
     // Each protocol has two ports, so that numbers coincide. Exhausting one protocol leaves the
     // others.
@@ -73,7 +73,7 @@ fn a_host_keeps_one_external_address() {
 
 /// A host uses the address at which it is published.
 #[test]
-fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
+fn published_host_uses_its_published_address_outbound() {
     let _proof = proves(&["UDP-2", "RFC6888-2"]);
     let mut setup = Setup::new().pool().no_forwards();
     for host in 20..40 {
@@ -94,7 +94,7 @@ fn a_published_host_goes_out_by_the_address_at_which_it_is_published() {
 }
 
 #[test]
-fn a_full_address_refuses_or_gives_way_as_set() {
+fn exhausted_external_address_refuses_or_moves_as_configured() {
     let _proof = proves(&["RFC7857-4"]);
     for soft in [false, true] {
         let pooling = if soft { "address_pooling: paired-soft" } else { "address_pooling: paired" };
@@ -118,7 +118,7 @@ fn a_full_address_refuses_or_gives_way_as_set() {
 }
 
 #[test]
-fn a_pool_need_not_be_contiguous() {
+fn external_addresses_need_not_be_contiguous() {
     let _proof = proves(&["RFC6888-3"]);
     let probe = Probe::start(Setup::new().addresses("192.0.2.1, 192.0.2.77, 192.0.2.80/30"));
     let mut used = std::collections::BTreeSet::new();
@@ -133,7 +133,7 @@ fn a_pool_need_not_be_contiguous() {
 }
 
 #[test]
-fn an_outside_host_with_a_private_address_confuses_nothing() {
+fn outside_host_with_a_private_address_is_told_apart_or_refused() {
     let _proof = proves(&["UDP-7"]);
     let probe = Probe::plain();
     let external = probe.open_udp(at(S1, 5000), at(E1, 53));
@@ -182,7 +182,7 @@ fn behaviour_is_the_same_for_the_second_and_third_host_on_a_port() {
 }
 
 #[test]
-fn a_forward_keeps_the_client() {
+fn forward_keeps_the_endpoint_of_the_client() {
     let _proof = proves(&["FWD-1"]);
     let probe = Probe::plain();
     let client = at(E1, 4444);
@@ -198,7 +198,7 @@ fn a_forward_keeps_the_client() {
 }
 
 #[test]
-fn a_range_is_published_port_by_port() {
+fn range_forward_keeps_its_offset() {
     let _proof = proves(&["FWD-2"]);
     let probe = Probe::plain();
     let mut targets = HashSet::new();
@@ -216,7 +216,7 @@ fn a_range_is_published_port_by_port() {
 }
 
 #[test]
-fn a_server_speaks_from_its_published_endpoint() {
+fn server_sends_from_its_published_endpoint() {
     let _proof = proves(&["FWD-3"]);
     let probe = Probe::plain();
     assert_eq!(probe.open_udp(F_TARGET, at(E2, 999)), F);
@@ -275,7 +275,7 @@ fn forwarded_connections_survive_a_killed_box() {
 }
 
 #[test]
-fn a_whole_address_carries_everything() {
+fn whole_address_forward_carries_every_protocol() {
     let _proof = proves(&["FWD-6"]);
     let probe = Probe::start(
         Setup::new()
@@ -314,7 +314,7 @@ fn a_whole_address_carries_everything() {
 }
 
 #[test]
-fn what_is_no_hosts_address_is_never_translated() {
+fn multicast_broadcast_and_link_local_are_never_translated() {
     let _proof = proves(&["MAP-1"]);
     let probe = Probe::plain();
     probe.assert_alive();
@@ -351,7 +351,7 @@ fn what_is_no_hosts_address_is_never_translated() {
 }
 
 #[test]
-fn a_reload_keeps_what_is_allowed_and_ends_the_rest() {
+fn reload_keeps_allowed_sessions_and_ends_the_others() {
     let _proof = proves(&["MAP-2"]);
     let probe = Probe::plain();
     let mut published = probe.connect_in(at(E1, 4444), F);

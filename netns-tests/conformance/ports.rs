@@ -7,7 +7,7 @@ use super::proves;
 use crate::probe::{E1, E2, G, Probe, S1, S2, S3, Setup, at, syn, udp};
 
 #[test]
-fn no_two_endpoints_share_a_port() {
+fn no_two_inside_endpoints_share_an_external_port() {
     let _proof = proves(&["UDP-3", "TCP-7"]);
     let probe = Probe::start(Setup::new().nat("ports: 40000-40099, reject_with: none"));
     let (mut datagrams, mut connections) = (HashMap::new(), HashMap::new());
@@ -31,7 +31,7 @@ fn no_two_endpoints_share_a_port() {
 }
 
 #[test]
-fn ports_keep_their_class_while_the_range_allows() {
+fn ports_stay_below_or_above_1024_while_the_range_allows() {
     let _proof = proves(&["UDP-3a"]);
     let probe = Probe::start(Setup::new().nat("ports: 512-2047"));
     for port in [500, 1, 1023, 0x0155] {
@@ -54,7 +54,7 @@ fn ports_keep_their_class_while_the_range_allows() {
 }
 
 #[test]
-fn udp_ports_keep_their_parity_unless_told_not_to() {
+fn udp_ports_keep_their_parity_unless_configured_otherwise() {
     let _proof = proves(&["UDP-4", "RFC7857-8"]);
     let probe = Probe::plain();
     for number in 0..500 {
@@ -71,7 +71,7 @@ fn udp_ports_keep_their_parity_unless_told_not_to() {
 }
 
 #[test]
-fn ports_cannot_be_foreseen() {
+fn external_ports_cannot_be_predicted() {
     let _proof = proves(&["RFC7857-9", "SEC-4"]);
     let take = || {
         let probe = Probe::plain();
@@ -129,7 +129,7 @@ fn a_freed_port_is_not_reused_by_others_during_the_delay() {
 }
 
 #[test]
-fn the_edges_of_the_port_space_work() {
+fn first_and_last_ports_of_the_port_space_work() {
     let _proof = proves(&["PORT-1"]);
     for ports in ["1-1", "1023-1024", "65535-65535"] {
         let probe = Probe::start(Setup::new().nat(&format!("ports: {ports}, port_parity: false")));
@@ -148,7 +148,7 @@ fn the_edges_of_the_port_space_work() {
 }
 
 #[test]
-fn exhausted_ports_cost_little_and_one_freed_serves_one() {
+fn exhausted_ports_cost_little_and_one_freed_port_serves_one_mapping() {
     let _proof = proves(&["PORT-2"]);
     let setup =
         Setup::new().no_forwards().nat("ports: 40000-40009, reject_with: none").timeouts("udp: 6s");
@@ -194,7 +194,7 @@ fn exhausted_ports_cost_little_and_one_freed_serves_one() {
 }
 
 #[test]
-fn ports_overlap_where_the_mode_allows() {
+fn ports_overlap_for_different_destinations_if_configured() {
     let _proof = proves(&["RFC7857-3", "RFC6888-13"]);
     let setup = Setup::new().nat("ports: 40000-40001, port_parity: false");
     let setup = setup.nat("mapping: address-and-port-dependent, port_overlapping: true");
@@ -223,9 +223,12 @@ fn ports_overlap_where_the_mode_allows() {
 /// Waits until a condition holds. Fails after [`TIMEOUT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
-        assert!(Instant::now() < deadline, "in vain: {what}");
+        assert!(Instant::now() < deadline, "waited {} s in vain: {what}", TIMEOUT.as_secs());
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Longest wait for a condition, on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,16 +1,18 @@
-//! Every behaviour of the conformance table, in our own words. Ids name the requirement: UDP-n RFC 4787 REQ-n, TCP-n RFC
-//! 5382, ICMP-n RFC 5508, RFC7857-n section n of that RFC, RFC6888-n REQ-n of that one; others are this project's.
+//! The rows of the conformance table.
+//!
+//! An id names the requirement: UDP-n is RFC 4787 REQ-n, TCP-n RFC 5382, ICMP-n RFC 5508, RFC7857-n
+//! section n of that RFC, RFC6888-n REQ-n of that one. Other ids are this project's.
 
-/// How binding a row is: as its RFC has it; `must` and `should` in small letters are this project's own.
+/// One requirement.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// Names of the requirement; one row may have several.
+    /// Ids of the requirement; one row may have several.
     pub ids: &'static [&'static str],
-    /// MUST, SHOULD or MAY; `(P)`: this project's.
+    /// MUST, SHOULD or MAY; `(P)` marks a requirement of this project.
     pub level: &'static str,
-    /// What is asked for.
+    /// Required behaviour.
     pub text: &'static str,
-    /// Why natbox deliberately does not do it, or not all of it.
+    /// Reason why natbox deliberately does not meet the requirement, or not fully.
     pub deliberate: Option<&'static str>,
 }
 
@@ -27,7 +29,7 @@ const fn deliberate(
     Row { ids, level, text, deliberate: Some(reason) }
 }
 
-/// Rows by chapter.
+/// The rows by chapter.
 pub const CHAPTERS: &[(&str, &[Row])] = &[
     (
         "Addressing and mapping",
@@ -51,7 +53,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["RFC7857-4"],
                 "SHOULD",
-                "A host whose external address has no port left is refused; in soft mode it moves",
+                "A host whose external address has no port left is refused; with paired-soft it moves",
             ),
             row(
                 &["UDP-7"],
@@ -76,7 +78,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["FWD-3"],
                 "MUST (P)",
-                "What a server starts from a forwarded endpoint leaves as the published one",
+                "Sessions that a server opens from a forwarded endpoint leave as the published one",
             ),
             row(
                 &["FWD-4"],
@@ -91,8 +93,8 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             deliberate(
                 &["FWD-5 on the host's own address"],
                 "SHOULD (P)",
-                "The same while the box is stopped in good order, where the published address is the host's own",
-                "a stopped box gives the address back, and the host resets what it does not know; after a kill it does not",
+                "The same while the box is stopped regularly, where the published address is the host's own",
+                "a stopped box returns the address, and the host resets unknown connections; after a kill the host does not",
             ),
             row(
                 &["FWD-6"],
@@ -103,7 +105,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 &["FWD-7"],
                 "MAY (P)",
                 "Double rewrite, for servers whose default route leads elsewhere",
-                "the client's address would be lost; policy routing or the three-legged box do it without",
+                "the client's address would be lost; policy routing and the three-legged box avoid this",
             ),
             row(
                 &["RFC6888-6", "RFC6888-3"],
@@ -142,12 +144,16 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "SHOULD",
                 "UDP ports keep their parity; this can be switched off",
             ),
-            row(&["RFC7857-9"], "SHOULD", "External ports cannot be foreseen and cover the range"),
-            row(&["RFC6888-8"], "SHOULD", "A freed port rests before another endpoint may have it"),
+            row(&["RFC7857-9"], "SHOULD", "External ports cannot be predicted and cover the range"),
+            row(
+                &["RFC6888-8"],
+                "SHOULD",
+                "A freed port is delayed before another endpoint may have it",
+            ),
             row(
                 &["PORT-1"],
                 "MUST (P)",
-                "The edges of the port space work both ways; port 0 does no harm",
+                "The first and last ports work both ways; port 0 is harmless",
             ),
             row(
                 &["PORT-2"],
@@ -164,7 +170,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 &["DET-1"],
                 "MAY",
                 "Deterministic port blocks",
-                "for carriers without logs; the mapping log answers the same question",
+                "meant for carriers without logs; the mapping log answers the same question",
             ),
         ],
     ),
@@ -181,7 +187,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["TCP-4"],
                 "MUST",
-                "An unsolicited SYN gets no answer for 6 s; then one, if set so and nobody dialled",
+                "An unsolicited SYN gets no answer for 6 s; then an error, if set so and no host dialled",
             ),
             row(&["FILT-2"], "MUST (P)", "TCP without SYN opens no long-lived session"),
             deliberate(
@@ -228,11 +234,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             ),
             row(&["UDP-6", "UDP-6a"], "MUST", "Outbound packets refresh; inbound ones as set"),
             row(&["RFC7857-7"], "SHOULD", "A filtered packet does not refresh"),
-            row(
-                &["RFC7857-7.1"],
-                "SHOULD",
-                "Errors and resets that the inside answers with do not refresh",
-            ),
+            row(&["RFC7857-7.1"], "SHOULD", "Errors and resets from inside do not refresh"),
             row(&["TCP-5e"], "MUST", "Established connections live at least 2 h 4 min idle"),
             row(
                 &["TCP-5t", "RFC7857-2.1"],
@@ -240,7 +242,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Opening and closing connections have timers of their own",
             ),
             row(&["ICMP-2", "RFC7857-11"], "MUST", "Queries live at least 60 s, as set"),
-            row(&["TIM-1"], "MUST (P)", "Both directions of a session live and die together"),
+            row(&["TIM-1"], "MUST (P)", "Both directions of a session end together"),
             row(&["TIM-2"], "MUST (P)", "The first packet after the end opens a new session"),
         ],
     ),
@@ -296,7 +298,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
                 "Errors with a wrong checksum, their own or the quoted header's, are dropped",
             ),
             row(&["ICMP-3b"], "MUST", "The quoted ports are found behind IP options"),
-            row(&["ICMP-3c"], "SHOULD", "The quoted transport checksum is not judged"),
+            row(&["ICMP-3c"], "SHOULD", "The quoted transport checksum is not verified"),
             row(&["ICMP-3d"], "MUST", "RFC 4884 extensions pass untouched"),
             row(
                 &["ICMP-4"],
@@ -306,7 +308,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["ICMP-5"],
                 "MUST",
-                "An error from inside leaves under an external address, its quote as the receiver knows it",
+                "An error from inside leaves with an external address, and its quote as the receiver knows it",
             ),
             row(&["ICMP-4n"], "SHOULD", "Errors about unknown sessions are dropped"),
             row(
@@ -317,7 +319,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["UDP-12a", "UDP-12b", "TCP-9"],
                 "SHOULD",
-                "Errors are not filtered by who sends them",
+                "Errors are not filtered by their sender",
             ),
             row(&["ERR-TRUNC"], "MUST (P)", "Quotes of any length from 8 bytes of transport up"),
             row(&["ERR-CSUM"], "MUST (P)", "All three checksums of an error are right"),
@@ -340,7 +342,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["RTR-SRC"],
                 "MUST",
-                "The box's errors bear an address the receiver can reach and quote what it sent",
+                "The box's errors have an address that the receiver can reach, and quote the packet as sent",
             ),
         ],
     ),
@@ -351,21 +353,21 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["UDP-14a"],
                 "MUST",
-                "Fragments use bounded memory, and a flood of them harms nothing else",
+                "Fragments use bounded memory, and a flood of them disturbs nothing else",
             ),
             row(&["UDP-13a"], "MUST", "Too long without DF: fragmented on the way out, in order"),
             row(
                 &["IPID-1"],
                 "MUST",
-                "Identifications of what may be fragmented are unique as if the box had sent it",
+                "Identifications of fragmentable packets are unique as if the box had sent them",
             ),
-            row(&["FRAG-1"], "MUST (P)", "Overlapping, tiny and impossible fragments are refused"),
+            row(&["FRAG-1"], "MUST (P)", "Overlapping, tiny and impossible fragments are dropped"),
             row(
                 &["FRAG-2"],
                 "MUST (P)",
-                "Incomplete datagrams are forgotten; late fragments join no new one",
+                "Incomplete datagrams time out; late fragments join no new one",
             ),
-            row(&["FRAG-3"], "MUST (P)", "Pieces that different workers read meet"),
+            row(&["FRAG-3"], "MUST (P)", "Fragments that different workers read are joined"),
         ],
     ),
     (
@@ -388,7 +390,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["TTL-1", "ICMP-10a"],
                 "MUST",
-                "The box is one hop; what dies there is reported to its sender as it was sent",
+                "The box is one hop; an expired packet is reported to its sender as it was sent",
             ),
             row(&["PMTU-1"], "MUST", "Fragmentation needed from the path passes with any MTU"),
             row(
@@ -416,13 +418,13 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(&["MAL-1"], "MUST", "Broken IP headers are dropped without an answer"),
             row(&["MAL-2"], "MUST (P)", "Bytes behind the packet's end are ignored"),
             row(&["MAL-3"], "MUST (P)", "Broken transport headers are dropped and leave no state"),
-            row(&["MAL-4"], "MUST (P)", "Nonsense flags open nothing"),
-            row(&["MAL-5"], "MUST", "Impossible sources are dropped"),
+            row(&["MAL-4"], "MUST (P)", "Invalid flags open nothing"),
+            row(&["MAL-5"], "MUST", "Invalid sources are dropped"),
             row(&["MAL-6"], "MUST (P)", "No bytes stop the box"),
             row(
                 &["MAL-7"],
                 "MUST (P)",
-                "Other protocols go by address alone, or are dropped; never as UDP",
+                "Other protocols are tracked by address alone, or dropped; never as UDP",
             ),
         ],
     ),
@@ -432,22 +434,22 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["RFC6888-4", "RFC6888-4B", "RFC6888-4C", "RFC6888-5"],
                 "MUST",
-                "Sessions of one host are limited, in number and rate; what ends is given back",
+                "Sessions of one host are limited in number and rate; ended ones are freed",
             ),
             row(
                 &["RFC6888-11", "ICMP-8"],
                 "MUST",
-                "A refusal drops, tells the sender as set, and evicts no live session",
+                "A full table drops, rejects as set, and evicts no live session",
             ),
             row(
                 &["LIM-1"],
                 "SHOULD",
-                "Pressure takes dead and half-open sessions, never established ones",
+                "A full table evicts ended and half-open sessions, never established ones",
             ),
             row(
                 &["LIM-2"],
                 "MUST (P)",
-                "A long-lived session never blocks the place of ended ones",
+                "A long-lived session never blocks the records of ended ones",
             ),
             row(&["RFC6888-1", "RFC6888-10"], "MUST", "Counters can be read while packets flow"),
         ],
@@ -459,47 +461,43 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["LOG-1"],
                 "SHOULD",
-                "The mapping log answers who had an external endpoint at a time",
+                "The mapping log names the holder of an external endpoint at a time",
             ),
             deliberate(
                 &["LOG-2"],
                 "SHOULD",
                 "IPFIX",
-                "asked for only where offered; the log is JSON lines",
+                "required only if offered; the log is JSON lines",
             ),
             deliberate(
                 &["RFC6888-14"],
                 "SHOULD",
                 "Logs by port block",
-                "mappings are logged one by one, and only if asked for",
+                "mappings are logged one by one, and only if configured",
             ),
-            row(
-                &["LOG-3"],
-                "MUST (P)",
-                "A log that nobody reads slows nothing; losses are counted",
-            ),
+            row(&["LOG-3"], "MUST (P)", "A log without a reader slows nothing; losses are counted"),
             row(&["MIB-1"], "SHOULD", "Every drop raises the counter of its reason by one"),
         ],
     ),
     (
         "Security",
         &[
-            row(&["SEC-1"], "MUST (P)", "Only inside sources go out, and nothing private leaks"),
+            row(&["SEC-1"], "MUST (P)", "Only inside sources leave, and no private address leaks"),
             deliberate(
                 &["SEC-1 for the kernel's own errors"],
                 "MUST (P)",
-                "Nor does the kernel report, from the private leg's address, on what it drops itself of a spoofed inside source",
-                "a packet whose TTL ends before the TUN never reaches natbox; a strict rp_filter on the private leg stops it, and hides spoofed sources from natbox's counters: it is the operator's choice",
+                "The kernel sends no error from the private interface's address about packets of a spoofed inside source",
+                "a packet whose TTL ends before the TUN never reaches natbox; a strict rp_filter on the private interface stops it, and hides spoofed sources from natbox's counters: the operator decides",
             ),
             row(
                 &["SEC-2"],
                 "MUST (P)",
-                "The outside cannot address private hosts nor bear private or own sources",
+                "The outside can neither address private hosts nor use private or own sources",
             ),
-            row(&["SEC-3"], "MUST (P)", "Guessed resets, FINs and SYNs end nothing"),
+            row(&["SEC-3"], "MUST (P)", "Blind resets, FINs and SYNs end nothing"),
             row(&["SEC-4"], "SHOULD", "Ports and identifications come from a secure random source"),
-            row(&["SEC-5"], "MUST (P)", "A SYN flood does not take a published server off the net"),
-            row(&["SEC-6"], "MUST (P)", "An inside flood harms only itself"),
+            row(&["SEC-5"], "MUST (P)", "A SYN flood keeps no client from a published server"),
+            row(&["SEC-6"], "MUST (P)", "A flood of an inside host affects only that host"),
             row(&["SEC-7"], "SHOULD (P)", "Whether a port is mapped cannot be seen from outside"),
             row(&["SEC-8"], "MUST (P)", "Hashes are keyed at each start"),
             row(&["UDP-10", "UDP-10a", "TCP-6"], "SHOULD", "No payload is read or changed"),
@@ -523,14 +521,18 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["STUN-1"],
                 "SHOULD (P)",
-                "A STUN server finds the mapping and filtering that were set",
+                "A STUN client finds the configured mapping and filtering",
             ),
         ],
     ),
     (
         "Threads",
         &[
-            row(&["SMP-1"], "MUST (P)", "Translation is the same whatever worker reads a packet"),
+            row(
+                &["SMP-1"],
+                "MUST (P)",
+                "Translation does not depend on the worker that reads a packet",
+            ),
             row(&["SMP-2"], "MUST (P)", "Racing first packets of one endpoint make one mapping"),
             row(&["SMP-3"], "MUST (P)", "Order within a flow is kept; counters add up"),
         ],

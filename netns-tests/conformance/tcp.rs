@@ -51,7 +51,7 @@ fn connections(probe: &Probe, port: u16) -> [Connection; 2] {
 }
 
 #[test]
-fn every_order_of_segments_passes() {
+fn every_legal_order_of_tcp_segments_passes() {
     let _proof = proves(&["TCP-2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s"));
     for (number, (inside_first, at_once)) in
@@ -79,7 +79,7 @@ fn every_order_of_segments_passes() {
 }
 
 #[test]
-fn both_ends_may_open_at_once() {
+fn simultaneous_open_works() {
     let _proof = proves(&["TCP-2a"]);
     for filtering in ["address-and-port-dependent", "address-dependent", "endpoint-independent"] {
         let probe = Probe::start(Setup::new().nat(&format!("filtering: {filtering}")));
@@ -121,7 +121,7 @@ fn both_ends_may_open_at_once() {
 }
 
 #[test]
-fn one_syn_alone_reopens_nothing() {
+fn single_syn_reopens_no_closed_connection() {
     let _proof = proves(&["RFC7857-2"]);
     let probe = Probe::start(
         Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s, tcp_established: 60s"),
@@ -144,7 +144,7 @@ fn one_syn_alone_reopens_nothing() {
 }
 
 #[test]
-fn a_reset_ends_only_what_stays_silent() {
+fn reset_ends_a_connection_only_if_no_segment_follows() {
     let _proof = proves(&["RFC7857-2.2"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s"));
     let [mut alive, dead] = connections(&probe, 5000);
@@ -165,7 +165,7 @@ fn a_reset_ends_only_what_stays_silent() {
 }
 
 #[test]
-fn noise_in_a_handshake_passes() {
+fn repeated_and_stale_handshake_segments_pass() {
     let _proof = proves(&["TCP-HS"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_syn: 3s"));
     let (one, other) = (at(S1, 5000), at(E1, 80));
@@ -200,7 +200,7 @@ fn noise_in_a_handshake_passes() {
 
 /// Segments of failed attempts do not count when an attempt succeeds.
 #[test]
-fn a_connection_is_judged_by_the_numbers_of_the_attempt_that_succeeds() {
+fn window_tracking_uses_the_numbers_of_the_successful_attempt() {
     let _proof = proves(&["TCP-HS", "TCP-5e"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
     let (inside, outside) = (at(S1, 5000), at(E1, 80));
@@ -218,7 +218,7 @@ fn a_connection_is_judged_by_the_numbers_of_the_attempt_that_succeeds() {
 }
 
 #[test]
-fn a_closed_tuple_is_open_again_at_once() {
+fn closed_tcp_tuple_can_be_reopened_at_once() {
     let _proof = proves(&["TCP-TW"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 2s, tcp_syn: 2s"));
     for inside_first in [true, false] {
@@ -247,7 +247,7 @@ fn a_closed_tuple_is_open_again_at_once() {
 /// tuple. The box compared the new segments with the old numbers, ignored the FINs, and kept the
 /// session for two hours.
 #[test]
-fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
+fn reused_tcp_tuple_closes_by_its_new_numbers() {
     let _proof = proves(&["RFC7857-2", "TCP-5t", "TCP-TW"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     for opening in connections(&probe, 5000) {
@@ -273,7 +273,7 @@ fn a_tuple_that_both_ends_begin_anew_closes_by_its_new_numbers() {
 /// A connection that closes just after a restart of the box leaves no session, whichever end sends
 /// first.
 #[test]
-fn connections_that_close_after_a_restart_do_not_linger() {
+fn connections_that_close_after_a_restart_leave_no_session() {
     let _proof = proves(&["RFC7857-2", "TCP-5t", "FWD-5"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s"));
     let mut all: Vec<_> = (0..3).map(|number| probe.connect_in(at(E1, 4444 + number), F)).collect();
@@ -290,7 +290,7 @@ fn connections_that_close_after_a_restart_do_not_linger() {
 }
 
 #[test]
-fn half_closed_connections_go_on() {
+fn half_closed_connections_continue() {
     let _proof = proves(&["TCP-HC"]);
     let probe = Probe::start(Setup::new().timeouts("tcp_transitory: 1s, tcp_syn: 1s"));
     let [mut out, mut inward] = connections(&probe, 5000);
@@ -310,7 +310,7 @@ fn half_closed_connections_go_on() {
 }
 
 #[test]
-fn fields_and_options_pass_unchanged() {
+fn tcp_fields_and_options_pass_unchanged() {
     let _proof = proves(&["TCP-OPT"]);
     let probe = Probe::start(Setup::new().nat("mss_clamp: off"));
     let connection = probe.connect_out(at(S1, 5000), at(E1, 80));
@@ -375,7 +375,7 @@ fn fields_and_options_pass_unchanged() {
 }
 
 #[test]
-fn windows_never_stop_legal_segments() {
+fn window_tracking_never_drops_legal_segments() {
     let _proof = proves(&["TCP-OOW"]);
     let probe = Probe::plain();
     let (one, other) = (at(S1, 5000), at(E1, 80));

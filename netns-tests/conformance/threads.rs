@@ -123,7 +123,7 @@ fn assert_in_order(last: &mut HashMap<u16, u32>, seen: &crate::probe::Seen) {
 }
 
 #[test]
-fn order_is_kept_and_counters_add_up() {
+fn packet_order_is_kept_and_counters_add_up() {
     let _proof = proves(&["SMP-3"]);
     let probe = Probe::start(Setup::new().workers(4));
     let flows = 16_u16;

@@ -36,7 +36,7 @@ fn keep(span: Duration, mut send: impl FnMut()) {
 }
 
 #[test]
-fn udp_lives_as_long_as_set_and_only_dns_ends_early() {
+fn udp_sessions_live_as_configured_and_only_dns_ends_early() {
     let _proof = proves(&["UDP-5", "UDP-5a", "UDP-5b", "UDP-5c"]);
     assert_eq!((default_of("udp"), default_of("udp_dns")), ("5m".to_owned(), "10s".to_owned()));
     let probe = Probe::start(Setup::new().timeouts("udp: 4s, udp_dns: 1s"));
@@ -59,7 +59,7 @@ fn udp_lives_as_long_as_set_and_only_dns_ends_early() {
 }
 
 #[test]
-fn outbound_packets_refresh_and_inbound_ones_as_set() {
+fn outbound_packets_refresh_and_inbound_packets_as_configured() {
     let _proof = proves(&["UDP-6", "UDP-6a"]);
     for inbound in [true, false] {
         let setup = Setup::new().nat(&format!("inbound_refresh: {inbound}")).timeouts("udp: 2s");
@@ -94,7 +94,7 @@ fn outbound_packets_refresh_and_inbound_ones_as_set() {
 
 /// A regression test: each new remote port opened a session that held the mapping for its own time.
 #[test]
-fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
+fn outside_hosts_cannot_keep_a_mapping_alive_by_changing_ports() {
     let _proof = proves(&["UDP-6a"]);
     for filtering in ["endpoint-independent", "address-dependent"] {
         let nat = format!("inbound_refresh: false, filtering: {filtering}");
@@ -129,7 +129,7 @@ fn strangers_do_not_keep_a_mapping_alive_by_changing_their_port() {
 }
 
 #[test]
-fn what_the_inside_refuses_does_not_keep_a_mapping_alive() {
+fn errors_and_resets_from_inside_do_not_keep_a_mapping_alive() {
     let _proof = proves(&["RFC7857-7.1"]);
     let setup = Setup::new()
         .nat("inbound_refresh: false")
@@ -185,7 +185,7 @@ fn established_connections_live_for_two_hours() {
 }
 
 #[test]
-fn opening_and_closing_have_timers_of_their_own() {
+fn opening_and_closing_connections_have_their_own_timers() {
     let _proof = proves(&["TCP-5t", "RFC7857-2.1"]);
     assert_eq!(
         (default_of("tcp_transitory"), default_of("tcp_syn")),
@@ -209,7 +209,7 @@ fn opening_and_closing_have_timers_of_their_own() {
 }
 
 #[test]
-fn queries_live_as_long_as_set() {
+fn icmp_queries_live_as_configured() {
     let _proof = proves(&["ICMP-2", "RFC7857-11"]);
     assert_eq!(default_of("icmp"), "1m");
     let probe = Probe::start(Setup::new().timeouts("icmp: 3s"));
@@ -225,7 +225,7 @@ fn queries_live_as_long_as_set() {
 }
 
 #[test]
-fn both_directions_live_and_die_together() {
+fn both_directions_of_a_session_end_together() {
     let _proof = proves(&["TIM-1"]);
     let probe = Probe::start(
         Setup::new()
@@ -256,7 +256,7 @@ fn both_directions_live_and_die_together() {
 }
 
 #[test]
-fn the_first_packet_after_the_end_passes() {
+fn first_packet_after_a_session_ends_opens_a_new_one() {
     let _proof = proves(&["TIM-2"]);
     let setup = Setup::new()
         .timeouts("udp: 1s, tcp_syn: 1s, tcp_established: 1s, tcp_transitory: 1s, icmp: 1s");

@@ -30,12 +30,12 @@ impl Seen<'_> {
 }
 
 #[test]
-fn dig_gets_what_an_authoritative_server_says() -> Result<()> {
+fn name_server_answers_dig_authoritatively() -> Result<()> {
     dig_gets_it_from(Address::Owned)
 }
 
 #[test]
-fn dig_gets_the_same_where_the_address_is_nobodys() -> Result<()> {
+fn name_server_answers_at_an_address_without_a_host() -> Result<()> {
     dig_gets_it_from(Address::Nobodys)
 }
 
@@ -108,7 +108,7 @@ fn dig_gets_it_from(address: Address) -> Result<()> {
 /// One flood whose source is, for the box, the victim's forged address, and a real client of the
 /// same network.
 #[test]
-fn a_flood_of_questions_is_not_made_larger_and_true_clients_get_through() -> Result<()> {
+fn query_flood_is_not_amplified_and_real_clients_get_answers() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let natbox = start(
         &site,

@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_secs(6);
 const CONNECT: &str = "1";
 
 #[test]
-fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Result<()> {
+fn clients_of_a_failed_uplink_reach_the_other_and_its_clients_lose_nothing() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     fs::write(site.lab.directory().join("page"), "the page")?;
     let listen = [0, 1].map(|uplink| SocketAddrV4::new(site.server_address(uplink), 80));
@@ -68,7 +68,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
 
     // The uplink fails at the worst moment: the resolver has just cached its address.
     let fresh = format!("\t{TTL}\tIN\tA\t{}\n", addresses[0]);
-    let host = wait_for("a name that has just been answered by the first line", || {
+    let host = wait_for("a name that the first uplink has just answered", || {
         for name in &names {
             let text =
                 dig(site.client(), recursive, &["+recurse", "+noall", "+answer", name, "A"])?;
@@ -97,7 +97,7 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
             back.with_context(|| failures.join("\n"))?;
             for _ in 0..5 {
                 ensure!(visit(site.client(), host)? == "the page");
-                ensure!(resolve(host)? == addresses[1..], "the dead line's address is back");
+                ensure!(resolve(host)? == addresses[1..], "the failed uplink's address is back");
                 std::thread::sleep(Duration::from_millis(300));
             }
             Ok(())
@@ -115,10 +115,10 @@ fn clients_of_a_dead_uplink_find_the_other_and_nobody_there_is_disturbed() -> Re
     let Visits { done, failed } = visits;
     ensure!(
         failed.is_empty() && done > 50,
-        "{done} requests on the surviving line, failed: {failed:?}"
+        "{done} requests on the surviving uplink, failed: {failed:?}"
     );
     println!(
-        "the client was back after {took:?}; {done} requests on the surviving line, none failed"
+        "the client recovered after {took:?}; {done} requests on the surviving uplink, none failed"
     );
 
     // The uplink recovers together with its name server. The resolver decides when it asks that

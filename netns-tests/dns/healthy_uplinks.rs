@@ -9,7 +9,7 @@ use natbox::lab::topology::ThreeLeggedPlan;
 
 use super::programs::short;
 use super::start_box;
-use crate::failover::{INTERVAL, LOSE, SLACK, health, set_router};
+use crate::failover::{FALL, INTERVAL, SLACK, health, set_router};
 use crate::lab::{BoxConfig, Site, wait_for};
 
 const LEGS: ThreeLeggedPlan =
@@ -35,7 +35,7 @@ fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
 }
 
 #[test]
-fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<()> {
+fn dns_omits_an_uplink_as_soon_as_it_has_failed() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
     let (stays, dies) = (site.uplink(0), site.uplink(1));
     let config = site
@@ -55,20 +55,20 @@ fn new_clients_are_led_past_a_dead_uplink_as_soon_as_it_has_failed() -> Result<(
     std::thread::sleep(INTERVAL * 2);
     set_router(dies, false)?;
     let died = Instant::now();
-    wait_for("clients to be led to the other line only", || {
+    wait_for("DNS to name only the other uplink", || {
         Ok(is(&led_to(&site, stays.published)?, vec![stays.published]).then_some(()))
     })?;
     let after = died.elapsed();
-    ensure!(after < INTERVAL * LOSE + Duration::from_millis(100) + SLACK, "after {after:?}");
+    ensure!(after < INTERVAL * FALL + Duration::from_millis(100) + SLACK, "after {after:?}");
     ensure!(after > INTERVAL, "a single loss is no failure: {after:?}");
     set_router(dies, true)?;
-    wait_for("clients to be led to both lines", || {
+    wait_for("DNS to name both uplinks", || {
         Ok(is(&led_to(&site, dies.published)?, vec![stays.published, dies.published]).then_some(()))
     })
 }
 
 #[test]
-fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> {
+fn dns_follows_a_changed_interface_address() -> Result<()> {
     let site = Site::three_legged(LEGS)?;
     let (fixed, follows) = (site.uplink(0), site.uplink(1));
     let _natbox = start(&site, &site.three_legged_config().followed(1))?;
@@ -80,7 +80,7 @@ fn clients_are_led_to_the_address_that_a_followed_interface_has() -> Result<()> 
         follows.natbox.ip(&["address", verb, &format!("{address}/24"), "dev", &follows.interface])
     };
     address("del", follows.outside)?;
-    wait_for("clients to be led to the line with an address", || {
+    wait_for("DNS to name the uplink with an address", || {
         Ok(is(&led_to(&site, fixed.published)?, vec![fixed.published]).then_some(()))
     })?;
     address("add", next)?;

@@ -16,7 +16,7 @@ use crate::lab::{Nginx, Site, wait_for};
 const WATCHED: Duration = Duration::from_secs(5);
 
 #[test]
-fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<()> {
+fn uplink_with_a_named_health_target_stays_up_when_the_hosts_own_uplink_has_failed() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
@@ -36,13 +36,13 @@ fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<(
     let _stub = StubResolver::new(&dies.natbox, CLIENTS[3])?;
     let keys = health(&format!("http: \"http://alive.example.org:{}/alive\"", page.port()));
     let natbox = site.start(0, &site.three_legged_config().uplink(0, &keys).uplink(1, &keys))?;
-    wait_for("an answer over each line", || {
+    wait_for("a reply over each uplink", || {
         let answered =
             natbox.status()?.uplinks.iter().all(|uplink| uplink.latency_milliseconds.is_some());
         Ok(answered.then_some(()))
     })?;
     set_router(dies, false)?;
-    wait_for("the line to fail", || Ok((!natbox.status()?.uplinks[0].healthy).then_some(())))?;
+    wait_for("the uplink to fail", || Ok((!natbox.status()?.uplinks[0].healthy).then_some(())))?;
     let failed = Instant::now();
     while failed.elapsed() < WATCHED {
         let uplink = &natbox.status()?.uplinks[1];
@@ -50,5 +50,5 @@ fn an_uplink_whose_target_has_a_name_outlives_the_hosts_own_uplink() -> Result<(
         std::thread::sleep(Duration::from_millis(100));
     }
     set_router(dies, true)?;
-    wait_for("the line to be back", || Ok(natbox.status()?.uplinks[0].healthy.then_some(())))
+    wait_for("the uplink to recover", || Ok(natbox.status()?.uplinks[0].healthy.then_some(())))
 }

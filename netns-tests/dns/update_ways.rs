@@ -12,7 +12,7 @@ use crate::failover::{health, set_router};
 use crate::lab::{Site, wait_for};
 
 #[test]
-fn an_update_leaves_by_a_healthy_uplink_when_the_hosts_own_one_is_dead() -> Result<()> {
+fn update_uses_a_healthy_uplink_when_the_hosts_own_uplink_has_failed() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,

@@ -50,7 +50,7 @@ pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> 
         command.args(["-I", &from.to_string(), &to.to_string()]);
         command
     })?;
-    ensure!(text.contains(&format!("{count} received")), "echoes were lost:\n{text}");
+    ensure!(text.contains(&format!("{count} received")), "lost echoes:\n{text}");
     Ok(())
 }
 
@@ -64,7 +64,7 @@ pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<V
         .arg(to.to_string());
     let text = output(command)?;
     let hops = text.lines().skip(1).map(|line| line.split_whitespace().nth(1)?.parse().ok());
-    hops.collect::<Option<_>>().with_context(|| format!("a silent hop:\n{text}"))
+    hops.collect::<Option<_>>().with_context(|| format!("a hop without a reply:\n{text}"))
 }
 
 /// A running nginx with all its files in one directory.
@@ -123,7 +123,7 @@ impl Nginx {
         text.lines()
             .map(|line| {
                 let (client, server) =
-                    line.split_once(' ').context("a strange line in nginx's log")?;
+                    line.split_once(' ').context("an unexpected line in nginx's log")?;
                 Ok((client.parse()?, server.parse()?))
             })
             .collect()

@@ -178,7 +178,7 @@ impl Probe {
     /// Returns the wire of the second uplink.
     #[track_caller]
     pub fn second(&self) -> &Wire {
-        self.second.as_ref().expect("a setup with a second line")
+        self.second.as_ref().expect("a setup with a second uplink")
     }
 
     /// Returns the log of the box.

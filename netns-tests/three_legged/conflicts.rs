@@ -87,7 +87,7 @@ fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> 
                 .map(|uplink| (site.uplink(uplink).endpoint(ECHO).into(), data(uplink)));
             ensure!(
                 answers == expected.collect(),
-                "an answer from the wrong line, port {port}, {size} bytes"
+                "a reply over the wrong uplink, port {port}, {size} bytes"
             );
             wanted += 1;
         }

@@ -26,7 +26,7 @@ const SOCKETS: usize = 64;
 const ROUNDS: u64 = 50;
 
 #[test]
-fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
+fn none_of_a_million_replies_uses_the_wrong_uplink() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let mut config = services(&site);
@@ -74,7 +74,7 @@ fn of_a_million_answers_none_leaves_by_the_wrong_uplink() -> Result<()> {
         ensure!(counts.wrong == 0, "{counts:?}");
         replies += counts.replies;
     }
-    ensure!(replies == answers, "{replies} answers on the lines, {answers} at the clients");
+    ensure!(replies == answers, "{replies} replies on the uplinks, {answers} at the clients");
     Ok(())
 }
 
@@ -102,7 +102,7 @@ fn generation(site: &Site, client: Ipv4Addr) -> Result<u64> {
                 ensure!(is_right && from == targets[usize::from(uplink)], "{answer:?} from {from}");
                 uplinks[usize::from(uplink)] = true;
             }
-            ensure!(uplinks == [true; 2], "two answers by one line");
+            ensure!(uplinks == [true; 2], "two replies over one uplink");
         }
     }
     Ok(ROUNDS * 2 * SOCKETS as u64)

@@ -12,7 +12,7 @@ use crate::lab::{Echo, Site, TIMEOUT, curl, hops, listen, ping};
 const OWN: u16 = 2222;
 
 #[test]
-fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Result<()> {
+fn host_replies_from_its_own_addresses_over_the_uplink_of_the_request() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     for uplink in &site.topology.uplinks {
         uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
@@ -47,7 +47,7 @@ fn the_host_answers_at_its_own_addresses_by_the_uplink_that_was_asked() -> Resul
 }
 
 #[test]
-fn the_hosts_errors_leave_by_the_uplink_of_what_they_are_about() -> Result<()> {
+fn icmp_errors_of_the_host_use_the_uplink_of_the_quoted_packet() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;

@@ -37,7 +37,7 @@ fn open_both(probe: &Probe) -> [Endpoint; 2] {
 }
 
 #[test]
-fn answers_find_uplink_and_port_of_their_questions() {
+fn replies_use_the_uplink_and_port_of_their_requests() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for _ in 0..3 {
@@ -87,7 +87,7 @@ fn connections_and_pings_from_one_endpoint_are_told_apart() {
 }
 
 #[test]
-fn errors_from_either_side_are_about_the_right_session() {
+fn icmp_errors_from_either_side_find_the_right_session() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     for ((uplink, published), peer) in uplinks(&probe).into_iter().zip(peers) {
@@ -174,7 +174,7 @@ fn join(fragments: &[Seen], belongs: impl Fn(&Seen) -> bool) -> Vec<u8> {
 }
 
 #[test]
-fn inside_hosts_reach_what_is_published_on_either_uplink_under_its_address() {
+fn inside_hosts_reach_published_endpoints_of_either_uplink() {
     let probe = start(Setup::new());
     for host in [S2, S1] {
         let peers = uplinks(&probe).map(|(_, published)| {
@@ -194,7 +194,7 @@ fn inside_hosts_reach_what_is_published_on_either_uplink_under_its_address() {
 }
 
 #[test]
-fn what_does_not_fit_is_judged_by_the_uplink_that_it_would_leave_by() {
+fn packet_size_is_checked_against_the_mtu_of_its_own_uplink() {
     let probe = start(Setup::new());
     let peers = open_both(&probe);
     let answer = |peer, size: usize| {

@@ -11,13 +11,13 @@ use crate::lab::{Echo, Site, curl, datagrams, exchange, ping};
 use crate::single_box::ErrorWatch;
 
 #[test]
-fn replies_leave_by_the_uplink_of_their_request_with_offloads() -> Result<()> {
+fn replies_use_the_uplink_of_their_request_with_offloads() -> Result<()> {
     let site = Site::three_legged(legs(3))?;
     assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
-fn replies_leave_by_the_uplink_of_their_request_without_offloads() -> Result<()> {
+fn replies_use_the_uplink_of_their_request_without_offloads() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let mut config = services(&site);
     (config.offload, config.io) = ("none", "poll");
@@ -26,7 +26,7 @@ fn replies_leave_by_the_uplink_of_their_request_without_offloads() -> Result<()>
 
 /// Fragmentation needed, by a router behind each uplink; port unreachable, by the server itself.
 #[test]
-fn errors_reach_who_sent_over_the_uplink_and_bear_its_address() -> Result<()> {
+fn icmp_errors_use_the_uplink_of_the_request_and_its_address() -> Result<()> {
     let site = Site::three_legged(legs(2))?;
     let (_nginx, page) = serve_page(&site)?;
     let _natbox = site.start(0, &services(&site))?;

@@ -25,7 +25,7 @@ const WANTED: f64 = 0.97;
 const ATTEMPTS: usize = 3;
 
 #[test]
-fn two_three_and_four_uplinks_add_up() -> Result<()> {
+fn bandwidths_of_two_three_and_four_uplinks_add_up() -> Result<()> {
     for uplinks in 2..=4 {
         let site = Site::three_legged(ThreeLeggedPlan {
             uplinks,
@@ -49,13 +49,13 @@ fn two_three_and_four_uplinks_add_up() -> Result<()> {
             // effect.
             ensure!(
                 shares.iter().all(|share| *share < 1.1),
-                "{uplinks} lines, shares of their rates {shares:?}"
+                "{uplinks} uplinks, shares of their rates {shares:?}"
             );
             // Each uplink reaches its share, and so does the sum.
             add_up = shares.iter().all(|share| *share >= WANTED);
             attempts.push(shares);
         }
-        ensure!(add_up, "{uplinks} lines, shares of their rates {attempts:?}");
+        ensure!(add_up, "{uplinks} uplinks, shares of their rates {attempts:?}");
     }
     Ok(())
 }

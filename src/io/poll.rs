@@ -223,9 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_that_cannot_be_written_is_counted_as_refused() {
+    fn a_packet_that_cannot_be_written_is_counted_as_rejected() {
         let (mut io, kernel, _waker) = pair();
-        // Nobody reads: the socket buffer fills up, and the rest is refused with EAGAIN.
+        // Without a reader the socket buffer fills up, and further packets are rejected with
+        // EAGAIN.
         for _ in 0..BATCH {
             io.send(&[0; 60_000], Offload::default());
         }
@@ -233,7 +234,7 @@ mod tests {
         assert!(flushed.sent > 0 && flushed.rejected > 0);
         assert_eq!(flushed.sent + flushed.rejected, BATCH as u32);
         drop(kernel);
-        io.send(b"to nobody", Offload::default());
+        io.send(b"lost", Offload::default());
         assert_eq!(io.flush().expect("alive"), Flushed { sent: 0, rejected: 1 });
     }
 }

@@ -1,57 +1,64 @@
-//! The Internet checksum, and how to change a packet without reading all of it.
+//! The Internet checksum, and its update after a change of a few words.
 //!
 //! # The sum
-//! RFC 1071: split the bytes into 16-bit words, add them in ones' complement arithmetic (a carry out of the top comes
-//! back in at the bottom), store the complement. A receiver adds everything up, the stored field included, and finds
-//! `0xffff`. Two properties carry this module:
+//! RFC 1071: split the bytes into 16-bit words, add them in ones' complement arithmetic (a carry
+//! out of the top is added at the bottom), store the complement. A receiver adds all words, the
+//! stored field included, and finds `0xffff`. This module relies on two properties:
 //!
-//! * The sum is arithmetic modulo `0xffff`, so words may be added in any order and any grouping. [`sum`] adds 32-bit
-//!   words and folds at the end; a `u64` holds every sum that a packet can have.
-//! * Byte order does not matter as long as it is one order: swapping the bytes of every word swaps the bytes of the sum.
-//!   [`sum`] adds in the machine's order and swaps once at the end. The same property says what a 16-bit
-//!   value at an odd offset contributes: its bytes swapped (MSS options may stand at odd offsets).
+//! * The sum is arithmetic modulo `0xffff`, so words may be added in any order and any grouping.
+//!   [`sum`] adds 32-bit words and folds at the end. A `u64` holds every sum that a packet can
+//!   have.
+//! * Any byte order gives the same sum, as swapping the bytes of every word swaps the bytes of the
+//!   sum. [`sum`] adds in the machine's order and swaps once at the end. By the same property a
+//!   16-bit value at an odd offset counts with its bytes swapped (MSS options may start at odd
+//!   offsets).
 //!
 //! # The change
-//! RFC 1141 gave an update formula that is wrong for one value; RFC 1624 mends it (its equation 3). With `HC` the stored
-//! field, `m` the old word and `m'` the new one:
+//! The update formula of RFC 1141 is wrong for one value. RFC 1624 corrects it (its equation 3).
+//! With `HC` the stored field, `m` the old word and `m'` the new one:
 //!
 //! ```text
 //!   HC' = ~(~HC + ~m + m')
 //! ```
 //!
-//! A [`ChecksumDelta`] is the `~m + m'` part for any number of words. It is added to whatever stands in the field; the field
-//! is never computed anew. So a wrong checksum stays wrong by the same amount, and the receiver notices: a
-//! translator that "repairs" checksums hides the damage of the line before it.
+//! A [`ChecksumDelta`] is the `~m + m'` part for any number of words. It is added to the stored
+//! field; the field is never computed from the packet. So a wrong checksum stays wrong by the same
+//! amount, and the receiver notices. A translator that "repairs" checksums would hide damage that
+//! happened on the way to it.
 //!
 //! # The two zeros
-//! Ones' complement has two of them, `0x0000` and `0xffff`. A sum of words that are not all zero folds to `1..=0xffff`,
-//! never to 0, so its complement, the stored field, is in `0..=0xfffe`. Equation 3 keeps to that range (RFC 1141 did
-//! not). Three exceptions:
+//! Ones' complement has two zeros, `0x0000` and `0xffff`. A sum of words that are not all zero
+//! folds to `1..=0xffff`, never to 0. Its complement, the stored field, is therefore in
+//! `0..=0xfffe`. Equation 3 keeps to that range (RFC 1141 does not). There are three exceptions:
 //!
-//! * UDP uses a field of `0x0000` to say "no checksum" (RFC 768). It stays as it is, while the ports are still
-//!   rewritten; a *computed* `0x0000` is sent as `0xffff`. For TCP and ICMP `0x0000` is a value like any other.
-//! * An ICMP message of nothing but zeros (an echo reply with identifier 0, sequence 0 and zeros for data) is the one
-//!   sum in this program that can be 0: its field is `0xffff`, and `0x0000` would be refused by receivers. TCP and
-//!   UDP cannot get there, the pseudo header holds a protocol number; nor can an IP header, it holds a version.
-//! * A field of `0xffff` that someone wrote for a TCP checksum of zero is equal to `0x0000` for every receiver, and
-//!   may leave as `0x0000`.
+//! * UDP uses a field of `0x0000` for "no checksum" (RFC 768). The field then stays as it is, while
+//!   the ports are rewritten. A *computed* `0x0000` is sent as `0xffff`. For TCP and ICMP `0x0000`
+//!   is a value like any other.
+//! * An ICMP message of zeros only (an echo reply with identifier 0, sequence 0 and zeros for data)
+//!   is the only sum in natbox that can be 0. Its field is `0xffff`, as receivers would refuse
+//!   `0x0000`. TCP and UDP never sum to 0, because the pseudo header holds a protocol number. An IP
+//!   header never does, because it holds a version.
+//! * A sender may write `0xffff` for a TCP checksum of zero. For receivers the two are equal, and
+//!   natbox may send `0x0000` instead.
 //!
 //! # Complete and partial
-//! Inside one machine a packet may travel with its TCP or UDP checksum unfinished (virtio's NEEDS_CSUM, Linux'
-//! CHECKSUM_PARTIAL). The field then holds the folded sum over the pseudo header alone, *not complemented*, and
-//! whoever puts the packet on a wire adds the segment and complements. Hence:
+//! Inside one machine a packet may have an unfinished TCP or UDP checksum (virtio's NEEDS_CSUM,
+//! Linux' CHECKSUM_PARTIAL). The field then holds the folded sum over the pseudo header alone, *not
+//! complemented*. The last kernel or network card adds the segment and complements. The
+//! consequences:
 //!
-//! * the pseudo header has the addresses: a change of address is added to the field as it stands, without
-//!   complementing, which is the opposite sign of the complete case;
-//! * it has no ports and no options: a change of port or of the MSS leaves the field alone;
-//! * a field of zero is a sum, not "no checksum".
+//! * The pseudo header has the addresses. A change of address is added to the field without
+//!   complementing, which is the opposite sign of the complete case.
+//! * The pseudo header has no ports and no options. A change of a port or of the MSS leaves the
+//!   field alone.
+//! * A field of zero is a sum, not "no checksum".
 //!
-//! This never applies to the IP header, to ICMP, or to the packet inside an ICMP error.
+//! None of this applies to the IP header, to ICMP, or to the packet inside an ICMP error.
 
-/// What a valid IP header, or a valid ICMP message, sums to, its checksum field included.
+/// The sum of a valid IP header or ICMP message, its checksum field included.
 pub(super) const VALID: u16 = 0xffff;
 
-/// A change to checksummed words, to be added to a checksum field.
+/// A change of checksummed words, which is added to a checksum field.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ChecksumDelta(u64);
 
@@ -70,35 +77,35 @@ impl ChecksumDelta {
         Self(self.0 + u64::from(!old) + u64::from(new))
     }
 
-    /// The new value of a field that holds a complemented sum: IP, TCP, ICMP.
+    /// Returns the new value of a field that holds a complemented sum: IP, TCP, ICMP.
     #[inline]
     pub(super) fn apply(self, field: u16) -> u16 {
         !fold(self.0 + u64::from(!field))
     }
 
-    /// The new value of a UDP checksum: 0 stays, and is never made.
+    /// Returns the new value of a UDP checksum. 0 stays 0, and no other value becomes 0.
     #[inline]
-    pub(super) fn applied_to_udp(self, field: u16) -> u16 {
+    pub(super) fn apply_to_udp(self, field: u16) -> u16 {
         if field == 0 { 0 } else { udp_nonzero(self.apply(field)) }
     }
 
-    /// The new value of a field that holds a plain sum over the pseudo header.
+    /// Returns the new value of a field that holds a plain sum over the pseudo header.
     #[inline]
-    pub(super) fn applied_to_partial(self, field: u16) -> u16 {
+    pub(super) fn apply_to_partial(self, field: u16) -> u16 {
         fold(self.0 + u64::from(field))
     }
 }
 
-/// A computed UDP checksum as it is sent (RFC 768).
+/// Returns a computed UDP checksum as it is sent (RFC 768).
 #[inline]
 pub(super) fn udp_nonzero(checksum: u16) -> u16 {
     if checksum == 0 { 0xffff } else { checksum }
 }
 
-/// Brings a sum of 16-bit or 32-bit words down to 16 bits. 0 only for a sum of nothing but zeros.
+/// Folds a sum of 16-bit or 32-bit words to 16 bits. Returns 0 only if all words were zero.
 #[inline]
 pub(super) fn fold(sum: u64) -> u16 {
-    // Left after each line: below 2^33, below 2^18, at most 2^16 + 2, at most 2^16 - 1.
+    // The sum after each line: below 2^33, below 2^18, at most 2^16 + 2, at most 2^16 - 1.
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16) + (sum & 0xffff);
     let sum = (sum >> 16) + (sum & 0xffff);
@@ -106,7 +113,7 @@ pub(super) fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// The folded sum of `bytes`, not complemented; an odd last byte is followed by a zero (RFC 1071).
+/// Returns the folded sum of `bytes`, not complemented. A zero follows an odd last byte (RFC 1071).
 #[inline]
 pub(super) fn sum(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<4>();
@@ -126,7 +133,7 @@ mod tests {
 
     const CORNERS: [u16; 6] = [0x0000, 0x0001, 0x7fff, 0x8000, 0xfffe, 0xffff];
 
-    /// Slow and obvious: one word at a time, one carry at a time.
+    /// The same sum, slow and obvious: one word at a time, one carry at a time.
     fn reference(bytes: &[u8]) -> u16 {
         let mut sum: u32 = 0;
         for pair in bytes.chunks(2) {
@@ -143,8 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn corner_words_change_as_if_summed_anew() {
-        // The constant word stands for the rest of the packet; it makes the sum non-zero as a pseudo header does.
+    fn corner_words_change_like_a_new_sum() {
+        // The constant word stands for the rest of the packet. Like a pseudo header, it makes the
+        // sum non-zero.
         for constant in [0x0001, 0x1234, 0xfffe, 0xffff] {
             for old in CORNERS {
                 for new in CORNERS {
@@ -160,7 +168,7 @@ mod tests {
                             after,
                             "{constant:04x} {old:04x}>{new:04x}"
                         );
-                        assert_eq!(change.applied_to_partial(!before), !after);
+                        assert_eq!(change.apply_to_partial(!before), !after);
                     }
                 }
             }
@@ -168,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn udp_zero_stays_and_is_never_made() {
+    fn udp_zero_stays_and_never_results() {
         for old in CORNERS {
             for new in CORNERS {
                 let change = ChecksumDelta::default().word(old, new);
-                assert_eq!(change.applied_to_udp(0), 0);
+                assert_eq!(change.apply_to_udp(0), 0);
                 for field in 1..=u16::MAX {
-                    let after = change.applied_to_udp(field);
+                    let after = change.apply_to_udp(field);
                     assert_ne!(after, 0);
                     assert_eq!(u32::from(after) % 0xffff, u32::from(change.apply(field)) % 0xffff);
                 }
@@ -228,7 +236,7 @@ mod tests {
         }
 
         #[test]
-        fn value_at_an_odd_offset_counts_with_its_bytes_swapped(bytes: [u8; 6], new: [u8; 2]) {
+        fn a_value_at_an_odd_offset_counts_with_its_bytes_swapped(bytes: [u8; 6], new: [u8; 2]) {
             prop_assume!(bytes[0] != 0);
             let mut changed = bytes;
             changed[3..5].copy_from_slice(&new);

@@ -2,47 +2,51 @@
 
 use crate::packet::Offload;
 
-/// Maximum of frames that are translated together, and that a batch of a queue holds.
+/// Maximum number of frames in a batch.
 pub const BATCH: usize = 64;
 
-/// Minimum of a frame's buffer, in bytes, whatever the length of its packet: enough to turn any packet into an ICMP
-/// error in place.
+/// Minimum length of a frame's buffer, in bytes, whatever the length of its packet. It is enough to
+/// turn any packet into an ICMP error in place.
 pub const MIN_BUFFER: usize = 2048;
 
 /// A batch of received packets, and the list of packets to send.
 ///
 /// Packets go out in the order of [`submit`](Self::submit) and [`send`](Self::send).
 pub trait Frames {
-    /// Number of received frames.
+    /// Returns the number of received frames.
     fn received(&self) -> usize;
 
-    /// The `index`-th received frame.
+    /// Returns the `index`-th received frame.
     ///
     /// # Panics
     /// `index` is not below [`received`](Self::received).
     fn frame(&mut self, index: usize) -> Frame<'_>;
 
-    /// Marks a received frame to be sent with this offload header. Its first `length` bytes are the packet.
+    /// Marks a received frame for sending with this offload header. Its first `length` bytes are
+    /// the packet.
     ///
-    /// The caller does not change the frame afterwards. A frame that is submitted twice is sent twice.
+    /// The caller does not change the frame afterwards. A frame that is submitted twice is sent
+    /// twice.
     ///
     /// # Panics
     /// There is no such frame, or `length` exceeds its buffer.
     fn submit(&mut self, index: usize, length: usize, offload: Offload);
 
-    /// Sends a packet that is not a received frame, such as an ICMP error or a released fragment. The bytes are copied.
+    /// Sends a packet that is not a received frame, such as an ICMP error or a released fragment.
+    /// The bytes are copied.
     fn send(&mut self, packet: &[u8], offload: Offload);
 }
 
 /// A received packet in its buffer.
 #[derive(Debug)]
 pub struct Frame<'a> {
-    /// What the kernel left to be done for this packet; offsets lie inside `buffer[..length]`.
+    /// The work that the kernel left undone in this packet. Offsets lie inside `buffer[..length]`.
     pub offload: Offload,
     /// Length of the packet, in bytes, 0 to 65535.
     pub length: usize,
-    /// The packet is `buffer[..length]`. The buffer has at least [`MIN_BUFFER`] bytes, and at least `length`. The bytes
-    /// after the packet belong to earlier packets. Their memory may be untouched, so that a write there costs page faults.
+    /// The packet is `buffer[..length]`. The buffer has at least [`MIN_BUFFER`] bytes, and at least
+    /// `length`. The bytes after the packet belong to earlier packets. Their memory may be
+    /// untouched, so that a write there costs page faults.
     pub buffer: &'a mut [u8],
 }
 
@@ -77,7 +81,7 @@ impl VecFrames {
         Self::default()
     }
 
-    /// Adds a finished packet to the received ones.
+    /// Adds a complete packet to the received ones.
     pub fn push(&mut self, packet: &[u8]) {
         self.push_with(packet, Offload::default());
     }

@@ -1,10 +1,11 @@
-//! Why a packet was not accepted: one variant per cause.
+//! The causes for which a packet is malformed.
 
 use std::fmt;
 
 macro_rules! causes {
     ($($(#[$doc:meta])+ $name:ident => $label:literal,)+) => {
-        /// Why a packet was not accepted. It is dropped without an answer (RFC 1812 §5.2.2, §4.3.2.7).
+        /// The cause for which a packet is malformed. natbox drops such a packet silently (RFC 1812
+        /// §5.2.2, §4.3.2.7).
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum Malformed {
@@ -15,7 +16,7 @@ macro_rules! causes {
             /// Every cause, in the order of declaration: `ALL[cause as usize] == cause`.
             pub const ALL: [Self; [$($label),+].len()] = [$(Self::$name),+];
 
-            /// A short stable name in kebab-case, for counters and listings.
+            /// Returns a short stable name in kebab-case, for counters and lists.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $label,)+
@@ -32,27 +33,29 @@ causes! {
     Ipv6 => "ipv6",
     /// Neither version 4 nor 6.
     Version => "version",
-    /// IHL below 5, or the header is longer than the bytes that were read.
+    /// An IHL below 5, or a header longer than the received bytes.
     HeaderLength => "header-length",
-    /// The IP total length is shorter than the IP header.
+    /// An IP total length shorter than the IP header.
     TotalLength => "total-length",
-    /// The IP total length is longer than the bytes that were read.
+    /// An IP total length longer than the received bytes.
     BeyondBuffer => "beyond-buffer",
     /// Wrong IP header checksum.
     HeaderChecksum => "header-checksum",
-    /// An IP option of length 0 or 1, or one that passes the end of the header.
+    /// An IP option of length 0 or 1, or one that extends beyond the end of the header.
     OptionLength => "option-length",
     /// A loose or strict source route option (RFC 7126 §4.3, §4.4).
     SourceRoute => "source-route",
-    /// A fragment without payload, or one that is not the last and whose payload is not a multiple of 8 bytes.
+    /// A fragment without payload, or a fragment before the last one whose payload is not a
+    /// multiple of 8 bytes.
     FragmentLength => "fragment-length",
-    /// A fragment that would end past the longest datagram, 65,535 bytes.
+    /// A fragment that would end beyond the longest datagram, 65,535 bytes.
     FragmentBeyondLimit => "fragment-beyond-limit",
-    /// A first fragment without the whole transport header, or a later one that overlaps it (RFC 1858, RFC 3128).
+    /// A first fragment without the whole transport header, or a later one that overlaps it (RFC
+    /// 1858, RFC 3128).
     FragmentTiny => "fragment-tiny",
     /// Fewer than the 20 bytes of a TCP header.
     TcpTruncated => "tcp-truncated",
-    /// A TCP data offset below 5, or one that passes the end of the packet.
+    /// A TCP data offset below 5, or beyond the end of the packet.
     TcpOffset => "tcp-offset",
     /// Fewer than the 8 bytes of a UDP header.
     UdpTruncated => "udp-truncated",
@@ -60,13 +63,14 @@ causes! {
     UdpLength => "udp-length",
     /// Fewer than the 8 bytes of an ICMP header.
     IcmpTruncated => "icmp-truncated",
-    /// Wrong checksum of an ICMP error (RFC 5508 REQ-3). Queries are not checked: the host that asked does that.
+    /// Wrong checksum of an ICMP error (RFC 5508 REQ-3). The receiver checks those of queries.
     IcmpChecksum => "icmp-checksum",
     /// An ICMP error whose quote ends before the ports or the query identifier.
     QuoteTruncated => "quote-truncated",
     /// An ICMP error whose quote does not start with an IPv4 header.
     QuoteHeader => "quote-header",
-    /// An ICMP error whose length field (RFC 4884 §4) puts the end of the quote behind the end of the message.
+    /// An ICMP error whose length field (RFC 4884 §4) puts the end of the quote beyond the end of
+    /// the message.
     QuoteLength => "quote-length",
     /// Wrong header checksum of the quoted packet (RFC 5508 REQ-3).
     QuoteChecksum => "quote-checksum",
@@ -74,7 +78,7 @@ causes! {
     QuoteFragment => "quote-fragment",
     /// An ICMP error about an ICMP error.
     QuoteIcmpError => "quote-icmp-error",
-    /// An ICMP error about an ICMP message that is neither query nor error.
+    /// An ICMP error about an ICMP message that is neither a query nor an error.
     QuoteIcmpOther => "quote-icmp-other",
 }
 

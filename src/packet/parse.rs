@@ -1,4 +1,4 @@
-//! From bytes to a [`Parsed`].
+//! Parses bytes to a [`Parsed`].
 
 use super::icmp::{self, IcmpError, QueryKind, Quote};
 use super::ipv4::Header;
@@ -8,78 +8,83 @@ use super::tuple::{PortFields, Protocol, Tuple};
 use super::udp;
 use std::net::Ipv4Addr;
 
-/// Who finishes the TCP or UDP checksum of a packet. It says nothing about ICMP, the IP header, or the packet inside
-/// an ICMP error: those are always complete.
+/// The state of the TCP or UDP checksum of a packet. The checksums of ICMP, of the IP header and of
+/// the packet inside an ICMP error are always complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChecksumMode {
     /// The field holds the checksum.
     Complete,
-    /// The field holds the folded sum over the pseudo header, not complemented (virtio's NEEDS_CSUM), and whoever puts
-    /// the packet on a wire adds the rest.
+    /// The field holds the folded sum over the pseudo header, not complemented (virtio's
+    /// NEEDS_CSUM). The last kernel or network card adds the rest.
     Partial,
 }
 
-/// What an IPv4 packet carries.
+/// The payload of an IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// A TCP segment.
     Tcp(Tcp),
     /// A UDP datagram.
     Udp,
-    /// An ICMP message that asks or answers, and has an identifier.
+    /// An ICMP request or reply with an identifier.
     IcmpQuery(QueryKind),
     /// An ICMP message that reports on another packet.
     IcmpError(IcmpError),
-    /// Every other ICMP message: source quench and redirect too.
+    /// Every other ICMP message, source quench and redirect included.
     IcmpOther {
         /// ICMP type.
         kind: u8,
         /// ICMP code.
         code: u8,
     },
-    /// A piece of a datagram: MF is set or the offset is not 0. Its ends are consistent (RFC 791), and neither a first
-    /// piece nor one behind it cuts into a TCP, UDP or ICMP header (RFC 1858, RFC 3128).
+    /// A fragment of a datagram: MF is set or the offset is not 0. Its ends are consistent (RFC
+    /// 791). Neither a first fragment nor a later one cuts into a TCP, UDP or ICMP header (RFC
+    /// 1858, RFC 3128).
     Fragment {
-        /// Where the piece starts in the datagram's payload: bytes, a multiple of 8.
+        /// Start of the fragment in the datagram's payload, in bytes, a multiple of 8.
         offset: u16,
-        /// More pieces follow this one.
+        /// MF: more fragments follow this one.
         more: bool,
-        /// IP identification, which the pieces of one datagram share.
+        /// IP identification, which the fragments of one datagram share.
         identification: u16,
-        /// The tuple of the datagram, in its first piece; `None` there too for ICMP other than queries.
+        /// Tuple of the datagram, in its first fragment. `None` in later fragments, and for ICMP
+        /// other than queries.
         first_tuple: Option<Tuple>,
     },
     /// Another IP protocol.
     Other,
 }
 
-/// A well-formed IPv4 packet: a copy of its header fields, and where the rewritable ones stand.
+/// A well-formed IPv4 packet: a copy of its header fields, and the positions of the rewritable
+/// ones.
 ///
-/// It describes the bytes it was parsed from and is only of use together with them. It stays true under its own
-/// methods except that addresses, ports, TTL and MSS are those of the time of the parse.
+/// A `Parsed` describes the bytes from which it was parsed and is useful only together with them.
+/// Its own methods keep it valid, but addresses, ports, TTL and MSS remain those of the time of the
+/// parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
-    content: Payload,
-    /// Ports are 0 where there are none, and in fragments.
+    payload: Payload,
+    /// Ports are 0 in fragments and in packets without ports.
     tuple: Tuple,
     length: u16,
     header_length: u8,
     ttl: u8,
     dont_fragment: bool,
     checksum: ChecksumMode,
-    /// What of the IP payload a rewrite changes.
-    pub(super) fields: PortFields,
-    /// The packet inside, where the content is an ICMP error.
+    /// Transport fields that a rewrite changes.
+    pub(super) port_fields: PortFields,
+    /// The quoted packet, if the payload is an ICMP error.
     pub(super) quote: Quote,
 }
 
 const _: () = assert!(size_of::<Parsed>() <= 48, "Parsed is copied per packet and per batch");
 
-/// Parses the IPv4 packet at the front of `bytes`. What lies behind its total length is ignored: links pad.
+/// Parses the IPv4 packet at the front of `bytes`. Ignores the bytes beyond its total length, as
+/// links pad.
 ///
 /// # Errors
-/// The first thing that is wrong with it. Transport checksums are not checked (the receiver does that), except on ICMP
-/// errors, which change the state of connections (RFC 5508 REQ-3).
+/// The first cause for which the packet is malformed. Transport checksums are left to the receiver,
+/// except those of ICMP errors, which change the state of connections (RFC 5508 REQ-3).
 #[inline]
 pub fn parse(bytes: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> {
     let header = Header::parse(bytes)?;
@@ -123,16 +128,17 @@ fn parse_icmp(header: Header, payload: &[u8], checksum: ChecksumMode) -> Result<
     }
     if icmp::is_translatable_error(kind) {
         let (quoted, quote) = icmp::read_quote(payload)?;
-        let content = Payload::IcmpError(IcmpError { kind, code, quoted });
+        let error = Payload::IcmpError(IcmpError { kind, code, quoted });
         return Ok(Parsed {
             quote,
-            ..Parsed::new(&header, checksum, content, PortFields::None, (0, 0))
+            ..Parsed::new(&header, checksum, error, PortFields::None, (0, 0))
         });
     }
     Ok(Parsed::new(&header, checksum, Payload::IcmpOther { kind, code }, PortFields::None, (0, 0)))
 }
 
-/// Pieces are checked so that no order of arrival can make one cover another's header, whoever reassembles them.
+/// Checks a fragment so that, in any order of arrival, no fragment can overwrite the header in
+/// another one.
 #[inline(never)]
 fn parse_fragment(
     header: Header,
@@ -153,22 +159,24 @@ fn parse_fragment(
         Protocol::ICMP => icmp::HEADER,
         _ => 0,
     };
-    // A first piece has the whole header, so a later one that starts within it overlaps (RFC 3128 §2).
+    // A first fragment has the whole header, so a later one that starts within it overlaps (RFC
+    // 3128 §2).
     let tiny =
         if offset == 0 { payload.len() < whole_header } else { usize::from(offset) < whole_header };
     if tiny {
         return Err(Malformed::FragmentTiny);
     }
     let (fields, ports) =
-        if offset == 0 { first_piece(&header, payload)? } else { (PortFields::None, None) };
+        if offset == 0 { first_fragment(&header, payload)? } else { (PortFields::None, None) };
     let first_tuple = ports.map(|(source, destination)| header.tuple(source, destination));
-    let content =
+    let fragment =
         Payload::Fragment { offset, more, identification: header.identification, first_tuple };
-    Ok(Parsed::new(&header, checksum, content, fields, (0, 0)))
+    Ok(Parsed::new(&header, checksum, fragment, fields, (0, 0)))
 }
 
-/// What a rewrite changes in a first piece, which has a whole transport header, and the ports in it.
-fn first_piece(
+/// Returns the transport fields of a first fragment, and the ports in them. The fragment has a
+/// whole transport header.
+fn first_fragment(
     header: &Header,
     payload: &[u8],
 ) -> Result<(PortFields, Option<(u16, u16)>), Malformed> {
@@ -188,87 +196,89 @@ fn first_piece(
 }
 
 impl Parsed {
-    /// In one piece, so that it is written to where the caller wants it, once.
+    /// Inlined, so that the value is written once, to the caller's destination.
     #[inline(always)]
     fn new(
         header: &Header,
         checksum: ChecksumMode,
-        content: Payload,
-        fields: PortFields,
+        payload: Payload,
+        port_fields: PortFields,
         (source, destination): (u16, u16),
     ) -> Self {
         Self {
-            content,
+            payload,
             tuple: header.tuple(source, destination),
             length: header.total_length as u16,
             header_length: header.header_length as u8,
             ttl: header.ttl,
             dont_fragment: header.dont_fragment(),
             checksum,
-            fields,
+            port_fields,
             quote: Quote::NONE,
         }
     }
 
-    /// IP total length: bytes, header included.
+    /// Returns the IP total length in bytes, header included.
     #[inline]
     pub fn length(&self) -> usize {
         usize::from(self.length)
     }
 
-    /// Length of the IP header with its options: 20 to 60 bytes.
+    /// Returns the length of the IP header with its options: 20 to 60 bytes.
     #[inline]
     pub fn header_length(&self) -> usize {
         usize::from(self.header_length)
     }
 
-    /// IP protocol.
+    /// Returns the IP protocol.
     #[inline]
     pub fn protocol(&self) -> Protocol {
         self.tuple.protocol
     }
 
-    /// Source address.
+    /// Returns the source address.
     #[inline]
     pub fn source(&self) -> Ipv4Addr {
         self.tuple.source.address
     }
 
-    /// Destination address.
+    /// Returns the destination address.
     #[inline]
     pub fn destination(&self) -> Ipv4Addr {
         self.tuple.destination.address
     }
 
-    /// Time to live, in hops.
+    /// Returns the time to live, in hops.
     #[inline]
     pub fn ttl(&self) -> u8 {
         self.ttl
     }
 
-    /// The DF bit.
+    /// Returns the DF bit.
     #[inline]
     pub fn dont_fragment(&self) -> bool {
         self.dont_fragment
     }
 
-    /// Who finishes the TCP or UDP checksum: as it was given to [`parse`].
+    /// Returns the checksum mode that was given to [`parse`].
     #[inline]
     pub fn checksum_mode(&self) -> ChecksumMode {
         self.checksum
     }
 
-    /// What the packet carries.
+    /// Returns the payload.
     #[inline]
     pub fn payload(&self) -> Payload {
-        self.content
+        self.payload
     }
 
-    /// What a session of this packet is looked up by: with ports for TCP and UDP, with the identifier for ICMP queries
-    /// (see [`super::Endpoint`]), with ports 0 for other protocols. `None` for ICMP errors, other ICMP messages and fragments.
+    /// Returns the tuple by which the session of this packet is looked up.
+    ///
+    /// TCP and UDP have their ports, ICMP queries their identifier (see [`super::Endpoint`]), other
+    /// protocols ports 0. `None` for ICMP errors, other ICMP messages and fragments.
     #[inline]
     pub fn tuple(&self) -> Option<Tuple> {
-        match self.content {
+        match self.payload {
             Payload::Tcp(_) | Payload::Udp | Payload::IcmpQuery(_) | Payload::Other => {
                 Some(self.tuple)
             }
@@ -276,8 +286,8 @@ impl Parsed {
         }
     }
 
-    /// The TCP header of a segment or of the first piece of one, whose length is then that of the piece; none of any other
-    /// packet.
+    /// Returns the TCP header of a segment, or of the first fragment of a segment. `payload_length`
+    /// is then that of the fragment. `None` for any other packet.
     #[inline]
     pub fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
         match self.payload() {
@@ -296,7 +306,7 @@ impl Parsed {
         }
     }
 
-    /// The addresses, with ports 0 in every packet that has no [`Parsed::tuple`].
+    /// Returns the addresses, with ports 0 in every packet that has no [`Parsed::tuple`].
     #[inline]
     pub(super) fn outer_tuple(&self) -> Tuple {
         self.tuple
@@ -306,8 +316,8 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::TcpFlags;
     use crate::packet::builder;
+    use crate::packet::{TcpFlags, Ttl};
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -320,33 +330,34 @@ mod tests {
         builder::tuple(protocol, (INSIDE, 5000), (OUTSIDE, 53))
     }
 
-    fn udp_pieces() -> Vec<Vec<u8>> {
+    fn udp_fragments() -> Vec<Vec<u8>> {
         let mut bytes = builder::udp(tuple(Protocol::UDP), &[7; 40]);
         builder::set_identification(&mut bytes, 77);
         builder::fragments(&bytes, 16)
     }
 
     #[test]
-    fn pieces_of_a_datagram_are_fragments_and_the_first_has_the_tuple() {
-        let contents: Vec<_> = udp_pieces().iter().map(|piece| parsed(piece).unwrap()).collect();
-        let piece = |offset, more, first_tuple| Payload::Fragment {
+    fn the_first_fragment_of_a_datagram_has_the_tuple() {
+        let fragments: Vec<_> =
+            udp_fragments().iter().map(|bytes| parsed(bytes).unwrap()).collect();
+        let fragment = |offset, more, first_tuple| Payload::Fragment {
             offset,
             more,
             identification: 77,
             first_tuple,
         };
-        assert_eq!(contents[0].payload(), piece(0, true, Some(tuple(Protocol::UDP))));
-        assert_eq!(contents[1].payload(), piece(16, true, None));
-        assert_eq!(contents[2].payload(), piece(32, false, None));
-        assert!(contents.iter().all(|piece| piece.tuple().is_none()));
+        assert_eq!(fragments[0].payload(), fragment(0, true, Some(tuple(Protocol::UDP))));
+        assert_eq!(fragments[1].payload(), fragment(16, true, None));
+        assert_eq!(fragments[2].payload(), fragment(32, false, None));
+        assert!(fragments.iter().all(|fragment| fragment.tuple().is_none()));
     }
 
     #[test]
-    fn first_pieces_of_every_protocol_have_their_tuple() {
+    fn first_fragments_of_every_protocol_have_their_tuple() {
         let echo = |kind| builder::echo(INSIDE, OUTSIDE, kind, 9, 1, &[0; 40]);
         let first = |bytes: &[u8]| {
-            let content = parsed(&builder::fragments(bytes, 24)[0]).unwrap().payload();
-            let Payload::Fragment { first_tuple, .. } = content else { panic!("{content:?}") };
+            let payload = parsed(&builder::fragments(bytes, 24)[0]).unwrap().payload();
+            let Payload::Fragment { first_tuple, .. } = payload else { panic!("{payload:?}") };
             first_tuple
         };
         let icmp = |source, destination| {
@@ -363,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_fragments_are_refused() {
+    fn hostile_fragments_are_malformed() {
         // (protocol, offset in units of 8 bytes with the MF bit, payload bytes)
         const MORE: u16 = 0x2000;
         for (protocol, word, payload, expected) in [
@@ -386,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_piece_of_one_byte_is_legal() {
+    fn a_last_fragment_of_one_byte_is_legal() {
         let mut bytes = builder::other(Protocol::UDP, INSIDE, OUTSIDE, &[1]);
         bytes[6..8].copy_from_slice(&1u16.to_be_bytes());
         builder::refresh_header_checksum(&mut bytes);
@@ -415,7 +426,11 @@ mod tests {
         assert_eq!(parsed.length(), 65_535);
         let Payload::Tcp(tcp) = parsed.payload() else { panic!() };
         assert_eq!(tcp.payload_length, 65_495);
-        parsed.rewrite(&mut bytes, builder::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)), true);
+        parsed.rewrite(
+            &mut bytes,
+            builder::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)),
+            Ttl::Increment,
+        );
         builder::verify(&bytes, ChecksumMode::Partial).unwrap();
     }
 }

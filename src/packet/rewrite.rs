@@ -1,4 +1,4 @@
-//! Changing addresses, ports and TTL in place. Every checksum moves by the difference and is never computed anew.
+//! Rewrites addresses, ports and TTL in place. Every checksum is updated by the difference.
 
 use super::checksum::{self, ChecksumDelta};
 use super::icmp::{self, Quote};
@@ -13,26 +13,38 @@ const TTL: usize = 8;
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 
+/// The change of a packet's TTL in a rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ttl {
+    /// The TTL stays.
+    Keep = 0,
+    /// Adds 1, unless the TTL is 255. The kernel forwards a packet twice, into the TUN device and
+    /// out of it, and subtracts 1 each time. natbox counts as one hop.
+    Increment = 1,
+}
+
 impl Parsed {
-    /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier where the content has them;
-    /// the protocol of `to` is not looked at. Adds 1 to the TTL if `ttl_credit`, unless it is 255.
+    /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier if the
+    /// packet has them. Ignores the protocol of `to`.
     ///
-    /// First fragments have ports, later ones do not; of an ICMP error the outer addresses alone are rewritten. Only
-    /// the header fields and checksums change. May be called again, on what the last call left.
+    /// A first fragment has ports, later ones have none. In an ICMP error only the outer addresses
+    /// are rewritten. Only header fields and checksums change. The packet may be rewritten again.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
     #[inline]
-    pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl_credit: bool) {
+    pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl: Ttl) {
         let (header, transport) = bytes[..self.length()].split_at_mut(self.header_length());
-        let addresses =
-            rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
-        rewrite_transport(transport, self.fields, to, addresses, self.checksum_mode());
+        let addresses = rewrite_header(header, to.source.address, to.destination.address, ttl);
+        rewrite_transport(transport, self.port_fields, to, addresses, self.checksum_mode());
     }
 
-    /// Rewrites an ICMP error: the outer addresses to `source` and `destination`, the packet it quotes to `quoted`, and
-    /// every checksum that these are part of. The quoted TTL, what pads the quote and what follows it (RFC 4884) stay.
-    /// The TTL as in [`Parsed::rewrite`]. Of a packet that is no ICMP error, the addresses alone are rewritten.
+    /// Rewrites an ICMP error: the outer addresses to `source` and `destination`, the quoted packet
+    /// to `quoted`, and every checksum that covers them. The TTL changes as in [`Parsed::rewrite`].
+    ///
+    /// The quoted TTL stays, and so do the padding and the extensions behind the quote (RFC 4884).
+    /// In a packet that is no ICMP error only the addresses are rewritten.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -42,24 +54,24 @@ impl Parsed {
         source: Ipv4Addr,
         destination: Ipv4Addr,
         quoted: Tuple,
-        ttl_credit: bool,
+        ttl: Ttl,
     ) {
         let mut outer = self.outer_tuple();
         (outer.source.address, outer.destination.address) = (source, destination);
-        self.rewrite(bytes, outer, ttl_credit);
+        self.rewrite(bytes, outer, ttl);
         if matches!(self.payload(), Payload::IcmpError(_)) {
             rewrite_quote(&mut bytes[self.header_length()..self.length()], self.quote, quoted);
         }
     }
 }
 
-/// Rewrites the IP header and its checksum; returns the change of the addresses.
+/// Rewrites the IP header and its checksum. Returns the change of the addresses.
 #[inline]
 fn rewrite_header(
     header: &mut [u8],
     source: Ipv4Addr,
     destination: Ipv4Addr,
-    ttl_credit: bool,
+    ttl: Ttl,
 ) -> ChecksumDelta {
     let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
         unreachable!("Header::parse saw this many bytes");
@@ -71,7 +83,7 @@ fn rewrite_header(
     let addresses = ChecksumDelta::default()
         .two_words(two_words(SOURCE), source.to_bits())
         .two_words(two_words(DESTINATION), destination.to_bits());
-    let ttl = header[TTL].saturating_add(u8::from(ttl_credit));
+    let ttl = header[TTL].saturating_add(ttl as u8);
     let old = word(TTL);
     let new = u16::from_be_bytes([ttl, header[TTL + 1]]);
     let checksum = addresses.word(old, new).apply(word(ipv4::CHECKSUM));
@@ -82,7 +94,8 @@ fn rewrite_header(
     addresses
 }
 
-/// Rewrites ports or identifier, and the checksum if `transport` reaches that far: in a quote it may not.
+/// Rewrites ports or identifier, and the checksum if `transport` includes it. A quote may end
+/// before.
 #[inline]
 fn rewrite_transport(
     transport: &mut [u8],
@@ -97,14 +110,14 @@ fn rewrite_transport(
             let change = rewrite_ports(transport, to, addresses);
             update(transport, tcp::CHECKSUM, |field| match mode {
                 ChecksumMode::Complete => change.apply(field),
-                ChecksumMode::Partial => addresses.applied_to_partial(field),
+                ChecksumMode::Partial => addresses.apply_to_partial(field),
             });
         }
         PortFields::Udp => {
             let change = rewrite_ports(transport, to, addresses);
             update(transport, udp::CHECKSUM, |field| match mode {
-                ChecksumMode::Complete => change.applied_to_udp(field),
-                ChecksumMode::Partial => addresses.applied_to_partial(field),
+                ChecksumMode::Complete => change.apply_to_udp(field),
+                ChecksumMode::Partial => addresses.apply_to_partial(field),
             });
         }
         PortFields::Request => rewrite_identifier(transport, to.source.port),
@@ -112,7 +125,8 @@ fn rewrite_transport(
     }
 }
 
-/// Rewrites the two ports, which TCP and UDP have in the same place; returns the change with `addresses`.
+/// Rewrites the two ports, which TCP and UDP have at the same offset. Returns the change,
+/// `addresses` included.
 #[inline]
 fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: ChecksumDelta) -> ChecksumDelta {
     let Some(ports) = transport.first_chunk_mut::<4>() else {
@@ -124,19 +138,20 @@ fn rewrite_ports(transport: &mut [u8], to: Tuple, addresses: ChecksumDelta) -> C
     addresses.two_words(old, new)
 }
 
-/// Rewrites the identifier of an ICMP query, and its checksum, in which addresses have no part.
+/// Rewrites the identifier of an ICMP query, and its checksum, which does not cover the addresses.
 fn rewrite_identifier(icmp: &mut [u8], identifier: u16) {
     let old = icmp::identifier(icmp);
     icmp[icmp::IDENTIFIER..][..2].copy_from_slice(&identifier.to_be_bytes());
     let change = ChecksumDelta::default().word(old, identifier);
     update(icmp, icmp::CHECKSUM, |field| change.apply(field));
-    // The one message that can be all zeros (see the module `checksum`): its checksum is the other zero.
+    // The only message that can be all zeros (see the module `checksum`): its checksum is the other
+    // zero.
     if identifier == 0 && icmp.iter().all(|byte| *byte == 0) {
         update(icmp, icmp::CHECKSUM, |_| 0xffff);
     }
 }
 
-/// Replaces the checksum field at `at`, if it is there.
+/// Replaces the checksum field at `at` if `transport` includes it.
 #[inline]
 fn update(transport: &mut [u8], at: usize, new: impl FnOnce(u16) -> u16) {
     if let Some(field) = transport.get_mut(at..at + 2) {
@@ -150,12 +165,13 @@ fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
     let header_length = usize::from(quote.header_length);
     let (header, body) = icmp.split_at_mut(icmp::HEADER);
     let quoted = &mut body[..header_length + usize::from(quote.transport_length)];
-    // At most 80 bytes: summing them before and after beats keeping account of five fields that may or may not be there.
-    // An odd last byte is padded alike on both sides, and does not change.
+    // At most 80 bytes: two sums cost less than the bookkeeping for five fields that may be
+    // missing. An odd last byte is padded alike in both sums, and does not change.
     let before = checksum::sum(quoted);
     let (quoted_header, transport) = quoted.split_at_mut(header_length);
-    let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
-    rewrite_transport(transport, quote.fields, to, addresses, ChecksumMode::Complete);
+    let addresses =
+        rewrite_header(quoted_header, to.source.address, to.destination.address, Ttl::Keep);
+    rewrite_transport(transport, quote.port_fields, to, addresses, ChecksumMode::Complete);
     let change = ChecksumDelta::default().word(before, checksum::sum(quoted));
     update(header, icmp::CHECKSUM, |field| change.apply(field));
 }
@@ -178,12 +194,12 @@ mod tests {
     }
 
     fn rewritten(mut bytes: Vec<u8>, mode: ChecksumMode, to: Tuple) -> Vec<u8> {
-        parse(&bytes, mode).unwrap().rewrite(&mut bytes, to, false);
+        parse(&bytes, mode).unwrap().rewrite(&mut bytes, to, Ttl::Keep);
         bytes
     }
 
     #[test]
-    fn rewritten_is_what_would_have_been_crafted() {
+    fn a_rewritten_packet_equals_one_built_with_the_new_tuple() {
         use ChecksumMode::Complete;
         let tcp = |tuple| builder::tcp(tuple, TcpFlags::ACK, 1, 2, &[1, 1, 1, 1], b"odd");
         assert_eq!(
@@ -320,20 +336,20 @@ mod tests {
     }
 
     #[test]
-    fn ttl_is_credited_once_and_never_past_255() {
+    fn ttl_is_incremented_once_and_never_beyond_255() {
         for (ttl, expected) in [(1, 2), (64, 65), (254, 255), (255, 255)] {
             let mut bytes = builder::udp(from(Protocol::UDP), b"x");
             builder::set_ttl(&mut bytes, ttl);
             let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(parsed.ttl(), ttl);
-            parsed.rewrite(&mut bytes, to(Protocol::UDP), true);
+            parsed.rewrite(&mut bytes, to(Protocol::UDP), Ttl::Increment);
             assert_eq!(bytes[8], expected);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         }
     }
 
     #[test]
-    fn pieces_put_together_after_the_rewrite_are_the_rewritten_datagram() {
+    fn fragments_reassembled_after_the_rewrite_are_the_rewritten_datagram() {
         let payload: Vec<u8> = (0..100).collect();
         for (bytes, expected) in [
             (
@@ -350,17 +366,17 @@ mod tests {
             ),
         ] {
             let mut whole = Vec::new();
-            for piece in builder::fragments(&bytes, 24) {
-                let piece = rewritten(piece, ChecksumMode::Complete, to(Protocol(bytes[9])));
-                builder::verify(&piece, ChecksumMode::Complete).unwrap();
-                whole.extend_from_slice(&piece[20..]);
+            for fragment in builder::fragments(&bytes, 24) {
+                let fragment = rewritten(fragment, ChecksumMode::Complete, to(Protocol(bytes[9])));
+                builder::verify(&fragment, ChecksumMode::Complete).unwrap();
+                whole.extend_from_slice(&fragment[20..]);
             }
             assert_eq!(whole, expected[20..]);
         }
     }
 
     #[test]
-    fn an_error_rewritten_as_if_it_were_none_keeps_its_quote() {
+    fn rewrite_of_an_error_keeps_its_quote() {
         let mut bytes =
             builder::icmp_error(3, 3, OUTSIDE, PUBLIC, &builder::udp(to(Protocol::UDP), b"x"));
         let expected =
@@ -369,16 +385,16 @@ mod tests {
         parsed.rewrite(
             &mut bytes,
             builder::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)),
-            false,
+            Ttl::Keep,
         );
         assert_eq!(bytes, expected);
     }
 
     #[test]
-    fn rewrite_error_of_another_packet_changes_its_addresses_alone() {
+    fn rewrite_error_of_another_packet_changes_only_its_addresses() {
         let mut bytes = builder::udp(from(Protocol::UDP), b"x");
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
-        parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);
+        parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), Ttl::Keep);
         assert_eq!(
             bytes,
             builder::udp(builder::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x")

@@ -1,4 +1,4 @@
-//! TCP: the header fields that session tracking needs.
+//! The TCP header fields that session tracking needs.
 
 use super::malformed::Malformed;
 use std::ops::BitOr;
@@ -15,7 +15,7 @@ pub(super) const CHECKSUM: usize = 16;
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// No more data from the sender.
+    /// The sender sends no more data.
     pub const FIN: Self = Self(0x01);
     /// Synchronise sequence numbers.
     pub const SYN: Self = Self(0x02);
@@ -23,41 +23,41 @@ impl TcpFlags {
     pub const RST: Self = Self(0x04);
     /// Push.
     pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number counts.
+    /// The acknowledgement number is valid.
     pub const ACK: Self = Self(0x10);
-    /// The urgent pointer counts.
+    /// The urgent pointer is valid.
     pub const URG: Self = Self(0x20);
     /// ECN echo (RFC 3168).
     pub const ECE: Self = Self(0x40);
     /// Congestion window reduced (RFC 3168).
     pub const CWR: Self = Self(0x80);
 
-    /// FIN is set.
+    /// Returns whether FIN is set.
     pub const fn fin(self) -> bool {
         self.0 & Self::FIN.0 != 0
     }
 
-    /// SYN is set.
+    /// Returns whether SYN is set.
     pub const fn syn(self) -> bool {
         self.0 & Self::SYN.0 != 0
     }
 
-    /// RST is set.
+    /// Returns whether RST is set.
     pub const fn rst(self) -> bool {
         self.0 & Self::RST.0 != 0
     }
 
-    /// PSH is set.
+    /// Returns whether PSH is set.
     pub const fn psh(self) -> bool {
         self.0 & Self::PSH.0 != 0
     }
 
-    /// ACK is set.
+    /// Returns whether ACK is set.
     pub const fn ack(self) -> bool {
         self.0 & Self::ACK.0 != 0
     }
 
-    /// URG is set.
+    /// Returns whether URG is set.
     pub const fn urg(self) -> bool {
         self.0 & Self::URG.0 != 0
     }
@@ -74,19 +74,19 @@ impl BitOr for TcpFlags {
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tcp {
-    /// Sequence number of the first byte (of the SYN itself where that is set).
+    /// Sequence number of the first byte, or of the SYN if that is set.
     pub sequence: u32,
-    /// Acknowledgement number; means something only if [`TcpFlags::ack`].
+    /// Acknowledgement number, valid only if [`TcpFlags::ack`].
     pub acknowledgement: u32,
-    /// Window as it stands in the header, unscaled.
+    /// Window of the header, unscaled.
     pub window: u16,
-    /// Bytes of data, headers not counted. At most 65,495.
+    /// Length of the data in bytes, headers excluded: at most 65,495.
     pub payload_length: u16,
     /// Flags.
     pub flags: TcpFlags,
 }
 
-/// Reads and checks the TCP header at the front of an IP payload; also returns the two ports.
+/// Reads and checks the TCP header at the front of an IP payload. Returns the two ports with it.
 #[inline]
 pub(super) fn read(payload: &[u8]) -> Result<(Tcp, u16, u16), Malformed> {
     let header = payload.first_chunk::<HEADER>().ok_or(Malformed::TcpTruncated)?;
@@ -108,14 +108,14 @@ pub(super) fn read(payload: &[u8]) -> Result<(Tcp, u16, u16), Malformed> {
     Ok((tcp, word(0), word(2)))
 }
 
-/// Bytes of the header, from the byte that holds the data offset.
+/// Returns the length of the header in bytes, from the byte that holds the data offset.
 #[inline]
 pub(super) fn data_offset(byte: u8) -> usize {
     usize::from(byte >> 4) * 4
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::packet::{ChecksumMode, Payload, Protocol, Tuple, builder, parse};
 
@@ -123,7 +123,7 @@ mod tests {
         builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
     }
 
-    fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
+    pub(in crate::packet) fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
         builder::tcp(tuple(), flags, 1000, 2000, options, b"data")
     }
 
@@ -143,14 +143,14 @@ mod tests {
     }
 
     #[test]
-    fn wrong_data_offsets_are_refused() {
+    fn wrong_data_offsets_are_malformed() {
         for offset in 0..=15u8 {
             let mut bytes = segment(TcpFlags::ACK, &[]);
             bytes[32] = offset << 4;
-            let refused = !(5..=6).contains(&offset);
+            let malformed = !(5..=6).contains(&offset);
             assert_eq!(
                 parse(&bytes, ChecksumMode::Complete).err(),
-                refused.then_some(Malformed::TcpOffset)
+                malformed.then_some(Malformed::TcpOffset)
             );
         }
         let short =

@@ -8,14 +8,16 @@ use std::ops::Range;
 
 const MAXIMUM_SEGMENT_SIZE: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
-/// RFC 7323 §2.3: a larger shift is used as if it were this one.
+/// RFC 7323 §2.3: a larger shift counts as this one.
 const LARGEST_SHIFT: u8 = 14;
 
 impl Parsed {
-    /// Lowers the maximum segment size option of a SYN or SYN-ACK to `maximum`, and returns whether it did.
+    /// Lowers the maximum segment size option of a SYN or SYN-ACK to `maximum`, and returns whether
+    /// it did.
     ///
-    /// A lower value stays, and where there is no option none is put in (RFC 4459 §3.2). Segments without SYN and other protocols are left alone, as are bytes that are
-    /// shorter than [`Parsed::length`]. The checksum follows; in [`ChecksumMode::Partial`] it does not cover options.
+    /// A lower value stays, and no option is inserted (RFC 4459 §3.2). Segments without SYN and
+    /// other protocols are left alone. So are bytes that are shorter than [`Parsed::length`].
+    /// Updates the checksum, which in [`ChecksumMode::Partial`] does not cover options.
     pub fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
         let Some(range) = self.syn_options(bytes) else { return false };
         let mut clamped = false;
@@ -46,8 +48,8 @@ impl Parsed {
         clamped
     }
 
-    /// The window scale that a SYN or SYN-ACK offers: a shift, at most 14 (RFC 7323 §2.3). `None` without the option,
-    /// and for every other packet.
+    /// Returns the window scale of a SYN or SYN-ACK: a shift, at most 14 (RFC 7323 §2.3). `None`
+    /// without the option, and for every other packet.
     pub fn window_scale(&self, bytes: &[u8]) -> Option<u8> {
         let list = bytes.get(self.syn_options(bytes)?)?;
         let mut at = 0;
@@ -60,7 +62,8 @@ impl Parsed {
         None
     }
 
-    /// Where the options of a SYN stand; checked against `bytes`, which may have been written to since the parse.
+    /// Returns the position of the options of a SYN, checked against `bytes`, which may have
+    /// changed since the parse.
     fn syn_options(&self, bytes: &[u8]) -> Option<Range<usize>> {
         if !self.tcp(bytes)?.flags.syn() {
             return None;
@@ -75,15 +78,8 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Protocol, TcpFlags, Tuple, builder, parse};
-
-    fn tuple() -> Tuple {
-        builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
-    }
-
-    fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
-        builder::tcp(tuple(), flags, 1000, 2000, options, b"data")
-    }
+    use crate::packet::tcp::tests::segment;
+    use crate::packet::{TcpFlags, builder, parse};
 
     fn clamp(bytes: &mut [u8], mode: ChecksumMode, maximum: u16) -> bool {
         parse(bytes, mode).unwrap().clamp_mss(bytes, maximum)

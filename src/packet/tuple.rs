@@ -1,4 +1,4 @@
-//! Endpoints and tuples: what a packet is looked up by, in host order.
+//! Endpoints and tuples, in host order.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -29,24 +29,25 @@ impl fmt::Display for Protocol {
 
 /// An address with a port. Protocols without ports use port 0.
 ///
-/// For ICMP queries the port of the host that asks is the identifier, and the port of the host that answers is 0:
-/// so a query and its answer are mirror images, and two hosts that query each other with one identifier do not meet.
+/// In ICMP queries the port of the requesting host is the identifier, and the port of the replying
+/// host is 0. A reply then has the reversed tuple of its request. Two hosts that query each other
+/// with one identifier have different tuples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    /// IPv4 address.
-    pub address: Ipv4Addr,
+pub struct Endpoint<A = Ipv4Addr> {
+    /// Address.
+    pub address: A,
     /// Port, ICMP query identifier, or 0.
     pub port: u16,
 }
 
-impl Endpoint {
+impl<A> Endpoint<A> {
     /// Joins an address and a port.
-    pub const fn new(address: Ipv4Addr, port: u16) -> Self {
+    pub const fn new(address: A, port: u16) -> Self {
         Self { address, port }
     }
 }
 
-impl fmt::Display for Endpoint {
+impl<A: fmt::Display> fmt::Display for Endpoint<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}", self.address, self.port)
     }
@@ -54,29 +55,30 @@ impl fmt::Display for Endpoint {
 
 /// Protocol, source and destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
+pub struct Tuple<A = Ipv4Addr> {
     /// IP protocol.
     pub protocol: Protocol,
     /// Sender.
-    pub source: Endpoint,
+    pub source: Endpoint<A>,
     /// Receiver.
-    pub destination: Endpoint,
+    pub destination: Endpoint<A>,
 }
 
-impl Tuple {
-    /// The tuple of a packet that answers this one.
+impl<A: Copy> Tuple<A> {
+    /// Returns the tuple of a reply.
     pub const fn reversed(self) -> Self {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
 }
 
-impl fmt::Display for Tuple {
+impl<A: fmt::Display> fmt::Display for Tuple<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} > {}", self.protocol, self.source, self.destination)
     }
 }
 
-/// The transport fields that hold the ports of a packet's [`Tuple`], and the checksum that covers them.
+/// The transport fields that hold the ports of a packet's [`Tuple`], and the checksum that covers
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PortFields {
     /// None: only the checksum of the IP header covers the addresses.

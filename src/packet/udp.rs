@@ -1,4 +1,4 @@
-//! UDP: ports and length.
+//! The UDP header: ports and length.
 
 use super::malformed::Malformed;
 
@@ -9,8 +9,8 @@ pub(super) const LENGTH: usize = 4;
 /// Offset of the checksum.
 pub(super) const CHECKSUM: usize = 6;
 
-/// Reads and checks the UDP header at the front of an IP payload, which is only a first piece of it if `fragment`.
-/// Returns the two ports.
+/// Reads and checks the UDP header at the front of an IP payload, or of its first fragment if
+/// `fragment`. Returns the two ports.
 #[inline]
 pub(super) fn read(payload: &[u8], fragment: bool) -> Result<(u16, u16), Malformed> {
     let header = payload.first_chunk::<HEADER>().ok_or(Malformed::UdpTruncated)?;
@@ -28,15 +28,15 @@ mod tests {
     use crate::packet::{ChecksumMode, Protocol, builder, parse};
 
     #[test]
-    fn wrong_lengths_are_refused() {
+    fn wrong_lengths_are_malformed() {
         let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 1], 5000), ([192, 0, 2, 1], 53));
         for length in 0..=40u16 {
             let mut bytes = builder::udp(tuple, b"four");
             bytes[24..26].copy_from_slice(&length.to_be_bytes());
-            let refused = !(8..=12).contains(&length);
+            let malformed = !(8..=12).contains(&length);
             assert_eq!(
                 parse(&bytes, ChecksumMode::Complete).err(),
-                refused.then_some(Malformed::UdpLength)
+                malformed.then_some(Malformed::UdpLength)
             );
         }
         let short =

@@ -177,7 +177,7 @@ impl Stage {
     }
 
     /// Asks the server from each client over each uplink for the client's address. Returns all
-    /// reported addresses, and whether each client was told its own.
+    /// reported addresses, and whether each report named the client's own.
     fn seen_addresses(
         &self,
         interrupt: &Interrupt,

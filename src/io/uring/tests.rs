@@ -9,7 +9,7 @@ use crate::io::testing::{SUPER, collect, deliver, queue};
 use crate::io::virtio;
 use crate::packet::{Frames, Offload};
 
-/// Does it with multishot reads, and as on a kernel without them.
+/// Runs a test with multishot reads, and with single reads as on a kernel without them.
 fn both(work: impl Fn(bool)) {
     [true, false].into_iter().for_each(work);
 }
@@ -24,12 +24,16 @@ fn pair(multishot: bool) -> (UringIo, OwnedFd, Waker) {
     (rings.remove(0), kernel, waker)
 }
 
-/// Receives until so many frames have come; their packets.
+/// Receives until `count` frames have arrived. Returns their packets.
 fn receive(io: &mut UringIo, count: usize) -> Vec<Vec<u8>> {
     let (mut packets, started) = (Vec::new(), Instant::now());
     while packets.len() < count {
         let frames = io.receive(Duration::from_secs(1)).expect("alive");
-        assert!(started.elapsed() < Duration::from_secs(20), "{} of {count} came", packets.len());
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "{} of {count} arrived",
+            packets.len()
+        );
         let mut bytes = 0;
         for index in 0..frames {
             assert!(bytes < BYTE_BUDGET);
@@ -65,7 +69,7 @@ fn more_packets_than_buffers_and_entries_come_and_go_in_order() {
     both(|multishot| {
         let (mut io, kernel, _waker) = pair(multishot);
         for round in 0..50_u8 {
-            // Three times the buffers; no more than 11 wait in a socket.
+            // Three times the buffers. A socket holds at most 11.
             let feeder = rustix::io::dup(&kernel).expect("a descriptor");
             let fed = std::thread::spawn(move || {
                 for number in 0..3 * BATCH as u8 {
@@ -80,7 +84,7 @@ fn more_packets_than_buffers_and_entries_come_and_go_in_order() {
             assert_eq!(receive(&mut io, 3 * BATCH), wanted);
             fed.join().expect("no panic");
         }
-        // Outwards more than the queue has entries, while somebody takes them.
+        // More packets outwards than the queue has entries, while a thread collects them.
         let taker = rustix::io::dup(&kernel).expect("a descriptor");
         let count = 3 * ENTRIES;
         let taken = std::thread::spawn(move || {
@@ -95,7 +99,7 @@ fn more_packets_than_buffers_and_entries_come_and_go_in_order() {
         }
         assert_eq!(io.flush().expect("alive").sent, count);
         let mut packets = taken.join().expect("no panic");
-        // A socket that is full for a moment lets others overtake; a device never is.
+        // While a socket is full, packets may overtake each other. A device is never full.
         packets.sort();
         assert_eq!(
             packets,
@@ -157,10 +161,9 @@ fn nothing_holds_the_queue_when_the_backend_is_gone() {
         let (mut io, kernel, _waker) = pair(multishot);
         assert_eq!(io.receive(Duration::ZERO).expect("alive"), 0);
         drop(io);
-        // Nobody is at the other end any more; a child that another test has just forked holds it
-        // for a moment.
+        // The other end is closed, except in a child that another test has just forked.
         let started = Instant::now();
-        while rustix::io::write(&kernel, b"anybody?") != Err(Errno::CONNREFUSED) {
+        while rustix::io::write(&kernel, b"packet") != Err(Errno::CONNREFUSED) {
             assert!(started.elapsed() < Duration::from_secs(10), "something holds the queue");
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -11,7 +11,7 @@ use crate::nat::translate::decide::{Decision, ErrorRewrite};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
-use crate::packet::{Endpoint, IcmpError, Parsed, Protocol, Tuple};
+use crate::packet::{Endpoint, IcmpError, Parsed, Protocol, Ttl, Tuple};
 
 impl Translator {
     /// Sends a packet on untranslated.
@@ -21,7 +21,7 @@ impl Translator {
         packet: &mut Packet<'_>,
         tuple: Tuple,
     ) -> Verdict {
-        packet.parsed.rewrite(packet.buffer, tuple, true);
+        packet.parsed.rewrite(packet.buffer, tuple, Ttl::Increment);
         context.counters.bypassed += 1;
         Verdict::Translated
     }
@@ -60,7 +60,7 @@ impl Translator {
         rewrite: &ErrorRewrite,
     ) -> Verdict {
         let ErrorRewrite { source, destination, quoted, .. } = *rewrite;
-        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, true);
+        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
         context.counters.bypassed += 1;
         Verdict::Translated
     }

@@ -9,7 +9,7 @@ use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::Rewrite;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl};
 use crate::time::Tick;
 
 /// A parsed packet in its buffer.
@@ -95,7 +95,7 @@ impl Translator {
         {
             self.clamp(packet, uplink);
         }
-        packet.parsed.rewrite(packet.buffer, to, true);
+        packet.parsed.rewrite(packet.buffer, to, Ttl::Increment);
         if !packet.parsed.is_atomic() || packet.parsed.has_options() {
             self.disguise(packet, to, inside);
         }

@@ -8,7 +8,7 @@ use crate::nat::translate::decide::{Decision, FragmentRewrite};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{ChecksumMode, Endpoint, Payload, Tuple, parse};
+use crate::packet::{ChecksumMode, Endpoint, Payload, Ttl, Tuple, parse};
 use crate::time::Tick;
 
 impl Translator {
@@ -128,7 +128,7 @@ impl Translator {
             source: Endpoint::new(to.source, 0),
             destination: Endpoint::new(to.destination, 0),
         };
-        parsed.rewrite(fragment, addresses, true);
+        parsed.rewrite(fragment, addresses, Ttl::Increment);
         parsed.set_identification(fragment, to.identification);
         if to.source != parsed.source() && !inside {
             self.strip_recorded_addresses(&parsed, fragment, to.source);

@@ -12,7 +12,7 @@ use crate::nat::translate::decide::{Decision, ErrorRewrite, is_martian};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpError, Parsed, Tuple};
+use crate::packet::{IcmpError, Parsed, Ttl, Tuple};
 use crate::time::Tick;
 
 /// What an error's quote leads to.
@@ -76,7 +76,7 @@ impl Translator {
         rewrite: &ErrorRewrite,
     ) -> Verdict {
         let ErrorRewrite { error, source, destination, quoted, inside } = *rewrite;
-        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, true);
+        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
         self.scrub_error(packet, error, source, destination, inside);
         context.counters.icmp_errors_translated += 1;
         Verdict::Translated

@@ -1,4 +1,4 @@
-//! ICMP errors of our own: the answer to a packet that cannot be sent on.
+//! ICMP errors that natbox sends about packets that it cannot forward.
 
 use crate::packet::checksum::{self, ChecksumDelta, udp_nonzero};
 use crate::packet::icmp;
@@ -11,19 +11,19 @@ use etherparse::{Icmpv4Header, Icmpv4Type, IpDscp, IpNumber, Ipv4Header};
 use std::net::Ipv4Addr;
 
 /// RFC 1812 §4.3.2.3: an ICMP error has at most this many bytes, its IP header included.
-const LONGEST_ERROR: usize = 576;
-/// What stands before the quote in an error of ours.
+const MAX_ERROR: usize = 576;
+/// Bytes of the headers in front of the quote.
 const BEFORE_QUOTE: usize = ipv4::HEADER + icmp::HEADER;
-/// Hops that an error of ours may take.
+/// TTL of an error, in hops.
 const TTL: u8 = 64;
 const FRAGMENTATION_NEEDED: u8 = 4;
 
-/// What is reported to the sender of a packet.
+/// The kind of an ICMP error to the sender of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpErrorKind {
     /// Destination unreachable, code 4, with the MTU of the next hop in bytes (RFC 1191).
     FragmentationNeeded {
-        /// Longest IP packet that can be sent on, in bytes.
+        /// Length of the longest IP packet that can be forwarded, in bytes.
         mtu: u16,
     },
     /// Destination unreachable with another code.
@@ -38,17 +38,23 @@ pub enum IcmpErrorKind {
     },
 }
 
-/// Replaces the packet at the front of `buffer`, which `parsed` describes and which has not been rewritten, by the ICMP
-/// error that reports on it from `source` to its sender. Returns the length of the error: at most 576 bytes.
+/// Replaces the packet at the front of `buffer` by an ICMP error about it, from `source` to its
+/// sender. Returns the length of the error: at most 576 bytes.
 ///
-/// `wire_length` is the IP length, in bytes, of the packet as the sender put it on the wire: [`Parsed::length`], or
-/// for a super-packet that of its first segment (longer values count as [`Parsed::length`]). The quote is that packet:
-/// of a super-packet the first segment, and with its transport checksum completed where the packet has it in
-/// [`ChecksumMode::Partial`]. The TTL in the quote is the one in the buffer.
+/// `parsed` describes the packet, which must not have been rewritten. `wire_length` is the IP
+/// length of the packet on the sender's wire, in bytes: [`Parsed::length`], or for a super-packet
+/// the length of its first segment (longer values count as [`Parsed::length`]).
 ///
-/// Returns `None`, and leaves the buffer alone, where no error may be sent (RFC 1812 §4.3.2.7): about an ICMP error,
-/// about a fragment that is not the first, about a packet to a broadcast or multicast address, or from an address that
-/// is not one host's. The broadcast addresses of single networks are not known here.
+/// The error quotes the packet as the sender put it on the wire. A super-packet is quoted as its
+/// first segment. In [`ChecksumMode::Partial`] the quoted transport checksum is completed. The TTL
+/// in the quote is the one in the buffer.
+///
+/// Returns `None`, and leaves the buffer alone, if RFC 1812 §4.3.2.7 forbids an error:
+/// * about an ICMP error,
+/// * about a fragment that is not the first,
+/// * about a packet to a broadcast or multicast address (other than the broadcast address of a
+///   single network, which is not known here),
+/// * about a packet from an address that is not that of one host.
 ///
 /// # Panics
 /// If `buffer` is shorter than the packet or than 576 bytes.
@@ -57,7 +63,7 @@ pub fn icmp_error(
     parsed: &Parsed,
     buffer: &mut [u8],
     wire_length: usize,
-    answer: IcmpErrorKind,
+    kind: IcmpErrorKind,
     source: Ipv4Addr,
 ) -> Option<usize> {
     if !may_be_reported(parsed, buffer) {
@@ -67,17 +73,18 @@ pub fn icmp_error(
     restore_first_segment(parsed, buffer, wire_length);
     complete_checksum(parsed, buffer, wire_length);
 
-    let quote = wire_length.min(LONGEST_ERROR - BEFORE_QUOTE);
+    let quote = wire_length.min(MAX_ERROR - BEFORE_QUOTE);
     let length = BEFORE_QUOTE + quote;
     let (type_of_service, identification) = (buffer[1], u16::from_be_bytes([buffer[4], buffer[5]]));
     buffer.copy_within(..quote, BEFORE_QUOTE);
 
-    let icmp = Icmpv4Header::with_checksum(message(answer), &buffer[BEFORE_QUOTE..length]);
+    let icmp = Icmpv4Header::with_checksum(message(kind), &buffer[BEFORE_QUOTE..length]);
     let mut ip = Ipv4Header {
-        // RFC 1812 §4.3.2.5. The ECN bits are not copied: an error is not ECN-capable (RFC 3168 §5.2 is for transports).
+        // RFC 1812 §4.3.2.5. The ECN bits are not copied: an error is not ECN-capable (RFC 3168
+        // §5.2 is for transports).
         dscp: IpDscp::try_new(type_of_service >> 2).unwrap_or_default(),
         total_len: length as u16,
-        // Unique as far as the offender's was; no error of this size is fragmented on the way.
+        // As unique as that of the reported packet. No error of this size is fragmented on the way.
         identification,
         dont_fragment: false,
         time_to_live: TTL,
@@ -92,9 +99,9 @@ pub fn icmp_error(
     Some(length)
 }
 
-/// RFC 1812 §4.3.2.7, RFC 1122 §3.2.2.
+/// Returns whether an error may be sent about the packet (RFC 1812 §4.3.2.7, RFC 1122 §3.2.2).
 fn may_be_reported(parsed: &Parsed, buffer: &[u8]) -> bool {
-    let first_piece = match parsed.payload() {
+    let is_first = match parsed.payload() {
         Payload::Fragment { offset, .. } => offset == 0,
         Payload::Tcp(_)
         | Payload::Udp
@@ -103,23 +110,23 @@ fn may_be_reported(parsed: &Parsed, buffer: &[u8]) -> bool {
         | Payload::IcmpOther { .. }
         | Payload::Other => true,
     };
-    // Parse saw the ICMP header, in a first fragment too.
+    // parse has checked the length of the ICMP header, in a first fragment as well.
     let is_error = || {
         parsed.protocol() == Protocol::ICMP && icmp::may_be_error(buffer[parsed.header_length()])
     };
     let [from, ..] = parsed.source().octets();
     let from_one_host = !matches!(from, 0 | 127 | 224..=255);
     let destination = parsed.destination();
-    first_piece
+    is_first
         && !is_error()
         && from_one_host
         && !destination.is_multicast()
         && !destination.is_broadcast()
 }
 
-/// Type, code and the four bytes behind the checksum.
-fn message(answer: IcmpErrorKind) -> Icmpv4Type {
-    let (type_u8, code_u8, mtu) = match answer {
+/// Returns type, code and the four bytes behind the checksum.
+fn message(kind: IcmpErrorKind) -> Icmpv4Type {
+    let (type_u8, code_u8, mtu) = match kind {
         IcmpErrorKind::FragmentationNeeded { mtu } => {
             (icmp::DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, mtu)
         }
@@ -143,7 +150,7 @@ fn restore_first_segment(parsed: &Parsed, buffer: &mut [u8], wire_length: usize)
     header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
     match parsed.payload() {
         Payload::Tcp(_) => {
-            // Segmentation leaves these two to the last segment.
+            // Segmentation sets these two flags in the last segment only.
             if let Some(flags) = transport.get_mut(tcp::FLAGS) {
                 *flags &= !(TcpFlags::FIN | TcpFlags::PSH).0;
             }
@@ -162,7 +169,8 @@ fn restore_first_segment(parsed: &Parsed, buffer: &mut [u8], wire_length: usize)
     }
 }
 
-/// Computes the checksum of a TCP or UDP packet as it went onto the wire, where the buffer does not have it.
+/// Computes the checksum of a TCP or UDP packet as on the sender's wire, if the buffer does not
+/// have it.
 fn complete_checksum(parsed: &Parsed, buffer: &mut [u8], wire_length: usize) {
     let complete = parsed.checksum_mode() == ChecksumMode::Complete;
     if complete && wire_length == parsed.length() {
@@ -221,16 +229,16 @@ mod tests {
         packet: &[u8],
         mode: ChecksumMode,
         wire_length: usize,
-        answer: IcmpErrorKind,
+        kind: IcmpErrorKind,
     ) -> Option<Vec<u8>> {
         let parsed = parse(packet, mode).unwrap();
         let mut buffer = packet.to_vec();
         buffer.resize(packet.len().max(2048), 0xee);
-        let Some(length) = icmp_error(&parsed, &mut buffer, wire_length, answer, BOX) else {
+        let Some(length) = icmp_error(&parsed, &mut buffer, wire_length, kind, BOX) else {
             assert_eq!(buffer[..packet.len()], *packet);
             return None;
         };
-        assert!(length <= LONGEST_ERROR);
+        assert!(length <= MAX_ERROR);
         buffer.truncate(length);
         builder::verify(&buffer, ChecksumMode::Complete).unwrap();
         let error = etherparse::Ipv4HeaderSlice::from_slice(&buffer).unwrap();
@@ -257,12 +265,12 @@ mod tests {
         let mut packet = builder::udp(tuple(Protocol::UDP), b"payload");
         builder::set_type_of_service(&mut packet, 0xb9);
         builder::set_ttl(&mut packet, 1);
-        for (answer, expected) in [
+        for (kind, expected) in [
             (TOO_BIG, [3, 4, 0x05, 0x78]),
             (IcmpErrorKind::Unreachable { code: 13 }, [3, 13, 0, 0]),
             (IcmpErrorKind::TimeExceeded { code: 0 }, [11, 0, 0, 0]),
         ] {
-            let error = report(&packet, ChecksumMode::Complete, packet.len(), answer).unwrap();
+            let error = report(&packet, ChecksumMode::Complete, packet.len(), kind).unwrap();
             assert_eq!(error[1], 0xb8, "DSCP without ECN");
             assert_eq!([error[20], error[21], error[26], error[27]], expected);
             assert_eq!(error[24..26], [0, 0]);
@@ -320,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foolish_wire_length_is_brought_into_range() {
+    fn a_wire_length_out_of_range_is_clamped() {
         let mut packet = builder::tcp(tuple(Protocol::TCP), TcpFlags::ACK, 1, 2, &[], &[7; 333]);
         builder::make_partial(&mut packet);
         let parsed = parse(&packet, ChecksumMode::Partial).unwrap();
@@ -334,7 +342,7 @@ mod tests {
 
     /// RTR-NO.
     #[test]
-    fn no_error_is_sent_where_rfc_1812_forbids_it() {
+    fn no_error_is_sent_if_rfc_1812_forbids_it() {
         let quoted = builder::udp(tuple(Protocol::UDP), &[1; 40]);
         for kind in 0..=255u8 {
             let error = matches!(kind, 3..=5 | 11 | 12);
@@ -344,9 +352,9 @@ mod tests {
             let first = &builder::fragments(&packet, 40)[0];
             assert_eq!(reported(first), assigned_query && !error, "first fragment of type {kind}");
         }
-        let pieces = builder::fragments(&quoted, 16);
-        assert!(reported(&pieces[0]));
-        assert!(!reported(&pieces[1]));
+        let fragments = builder::fragments(&quoted, 16);
+        assert!(reported(&fragments[0]));
+        assert!(!reported(&fragments[1]));
         let between = |source: [u8; 4], destination: [u8; 4]| {
             reported(&builder::udp(
                 builder::tuple(Protocol::UDP, (source, 1), (destination, 2)),

@@ -1,17 +1,17 @@
-//! ICMP: queries, and errors with the packet they quote.
+//! ICMP queries, and ICMP errors with the packet that they quote.
 
 use crate::packet::checksum;
 use crate::packet::ipv4;
 use crate::packet::malformed::Malformed;
 use crate::packet::tuple::{PortFields, Protocol, Tuple};
 
-/// Bytes of the header, and of what stands before a quote.
+/// Bytes of the header, in front of a quote.
 pub(crate) const HEADER: usize = 8;
 /// Offset of the checksum.
 pub(crate) const CHECKSUM: usize = 2;
 /// Offset of a query's identifier.
 pub(crate) const IDENTIFIER: usize = 4;
-/// Offset of the length of the quote in 32-bit words, 0 if not told (RFC 4884 §4).
+/// Offset of the length of the quote in 32-bit words, 0 if not given (RFC 4884 §4).
 const QUOTE_LENGTH: usize = 5;
 
 const ECHO_REPLY: u8 = 0;
@@ -38,7 +38,7 @@ pub enum QueryKind {
 }
 
 impl QueryKind {
-    /// The query of an ICMP type; `None` for types that are no query that is translated.
+    /// Returns the query of an ICMP type; `None` for types that are no translated query.
     #[inline]
     pub(crate) const fn of(kind: u8) -> Option<Self> {
         match kind {
@@ -50,7 +50,7 @@ impl QueryKind {
         }
     }
 
-    /// The ICMP type.
+    /// Returns the ICMP type.
     pub const fn kind(self) -> u8 {
         match self {
             Self::EchoRequest => ECHO_REQUEST,
@@ -60,7 +60,7 @@ impl QueryKind {
         }
     }
 
-    /// It asks; otherwise it answers.
+    /// Returns true for a request, false for a reply.
     #[inline]
     pub const fn is_request(self) -> bool {
         match self {
@@ -69,67 +69,70 @@ impl QueryKind {
         }
     }
 
-    /// The transport fields of this query.
+    /// Returns the transport fields of this query.
     pub(crate) const fn port_fields(self) -> PortFields {
         if self.is_request() { PortFields::Request } else { PortFields::Reply }
     }
 
-    /// Source and destination port: the identifier where [`crate::packet::Endpoint`] says it belongs.
+    /// Returns source and destination port. [`crate::packet::Endpoint`] says which of them is the
+    /// identifier.
     #[inline]
     pub(crate) fn ports(self, identifier: u16) -> (u16, u16) {
         if self.is_request() { (identifier, 0) } else { (0, identifier) }
     }
 }
 
-/// An ICMP error that can be translated: destination unreachable (3), time exceeded (11), parameter problem (12).
+/// An ICMP error that can be translated: destination unreachable (3), time exceeded (11), parameter
+/// problem (12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
     /// ICMP type.
     pub kind: u8,
     /// ICMP code.
     pub code: u8,
-    /// The tuple of the packet that is reported on, as it stands in the quote: its source is whom the error is for.
+    /// Tuple of the quoted packet. Its source is the host that the error is for.
     pub quoted: Tuple,
 }
 
-/// Where the rewritable parts of a quote stand.
+/// The position of the rewritable parts of a quote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Quote {
-    /// Bytes of the quoted IP header.
+    /// Length of the quoted IP header, in bytes.
     pub(crate) header_length: u8,
-    /// Bytes of the quoted transport header that are there, at most [`Quote::ENOUGH`].
+    /// Number of quoted bytes of the transport header, at most [`Quote::ENOUGH`].
     pub(crate) transport_length: u8,
-    /// What stands in them.
-    pub(crate) fields: PortFields,
+    /// The transport fields among them.
+    pub(crate) port_fields: PortFields,
 }
 
 impl Quote {
-    /// In a packet that is no ICMP error.
+    /// The value for a packet that is no ICMP error.
     pub(crate) const NONE: Self =
-        Self { header_length: 0, transport_length: 0, fields: PortFields::None };
-    /// No rewritable field of any protocol stands behind these.
+        Self { header_length: 0, transport_length: 0, port_fields: PortFields::None };
+    /// No protocol has a rewritable field beyond this number of bytes.
     const ENOUGH: usize = 20;
 }
 
-/// The identifier of the query at the front of `icmp`, which has at least [`HEADER`] bytes.
+/// Returns the identifier of the query at the front of `icmp`, which has at least [`HEADER`] bytes.
 #[inline]
 pub(crate) fn identifier(icmp: &[u8]) -> u16 {
     u16::from_be_bytes([icmp[IDENTIFIER], icmp[IDENTIFIER + 1]])
 }
 
-/// An error type that carries a quote worth translating. Source quench and redirect are errors too, but never cross.
+/// Returns whether errors of this type are translated. Source quench and redirect are errors, but
+/// never forwarded.
 #[inline]
 pub(crate) const fn is_translatable_error(kind: u8) -> bool {
     matches!(kind, DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
-/// RFC 1122 §3.2.2: the types that are errors, so that no error may be sent about them. Types that IANA has not
-/// assigned are taken for errors, as Linux does: they might be.
+/// Returns whether a type may be an error, so that no error may be sent about it (RFC 1122 §3.2.2).
+/// As in Linux, types that IANA has not assigned count as errors.
 pub(crate) const fn may_be_error(kind: u8) -> bool {
     !matches!(kind, 0 | 8 | 9 | 10 | 13..=18)
 }
 
-/// Reads the packet inside an ICMP error; `icmp` is the whole message, at least [`HEADER`] bytes.
+/// Reads the packet inside an ICMP error. `icmp` is the whole message, at least [`HEADER`] bytes.
 pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
     if checksum::sum(icmp) != checksum::VALID {
         return Err(Malformed::IcmpChecksum);
@@ -143,7 +146,7 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
     {
         return Err(Malformed::QuoteHeader);
     }
-    // RFC 5508 REQ-3b: the options are skipped, whatever they are.
+    // RFC 5508 REQ-3b: all options are skipped.
     let whole_header = quote.get(..header.header_length).ok_or(Malformed::QuoteTruncated)?;
     if checksum::sum(whole_header) != checksum::VALID {
         return Err(Malformed::QuoteChecksum);
@@ -151,13 +154,13 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
     if header.fragment_offset() != 0 {
         return Err(Malformed::QuoteFragment);
     }
-    // What pads the quote (RFC 4884 §4.6) and the extensions behind it are no transport header.
+    // Padding of the quote (RFC 4884 §4.6) and extensions behind the quote are no transport header.
     let transport = &quote[header.header_length..quote_end(icmp, &header)?];
     let word = |at: usize| match transport.get(at..at + 2) {
         Some(bytes) => Ok(u16::from_be_bytes([bytes[0], bytes[1]])),
         None => Err(Malformed::QuoteTruncated),
     };
-    let (ports, fields) = match header.protocol {
+    let (ports, port_fields) = match header.protocol {
         Protocol::TCP => ((word(0)?, word(2)?), PortFields::Tcp),
         Protocol::UDP => ((word(0)?, word(2)?), PortFields::Udp),
         Protocol::ICMP => {
@@ -176,27 +179,27 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
     let quote = Quote {
         header_length: header.header_length as u8,
         transport_length: transport.len().min(Quote::ENOUGH) as u8,
-        fields,
+        port_fields,
     };
     Ok((header.tuple(ports.0, ports.1), quote))
 }
 
-/// Where the quoted packet ends, counted from its start: at least its header.
+/// Returns the end of the quoted packet, counted from its start: at least its header.
 fn quote_end(icmp: &[u8], header: &ipv4::Header) -> Result<usize, Malformed> {
     let present = icmp.len() - HEADER;
-    let told = usize::from(icmp[QUOTE_LENGTH]) * 4;
-    if told > present {
+    let stated = usize::from(icmp[QUOTE_LENGTH]) * 4;
+    if stated > present {
         return Err(Malformed::QuoteLength);
     }
-    // RFC 792 promised eight bytes of transport: a length that leaves less is none.
-    let present = if told >= header.header_length + 8 { told } else { present };
+    // RFC 792 promises eight bytes of transport: a length that leaves fewer is ignored.
+    let present = if stated >= header.header_length + 8 { stated } else { present };
     Ok(present.min(header.total_length))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Parsed, Payload, TcpFlags, builder, parse};
+    use crate::packet::{ChecksumMode, Parsed, Payload, TcpFlags, Ttl, builder, parse};
     use std::net::Ipv4Addr;
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_mirror_their_answers() {
+    fn a_reply_has_the_reversed_tuple_of_its_request() {
         for (request, reply) in [
             (QueryKind::EchoRequest, QueryKind::EchoReply),
             (QueryKind::TimestampRequest, QueryKind::TimestampReply),
@@ -263,9 +266,10 @@ mod tests {
         assert_eq!(parsed(&short).err(), Some(Malformed::IcmpTruncated));
     }
 
-    /// ERR-TRUNC: every length of a quote, with the shortest one that holds the ports or the identifier.
+    /// ERR-TRUNC: every length of a quote, with the shortest one that holds the ports or the
+    /// identifier.
     #[test]
-    fn a_truncated_quote_passes_if_it_holds_the_ports() {
+    fn a_truncated_quote_is_accepted_if_it_holds_the_ports() {
         let gre = builder::other(Protocol(47), PUBLIC, OUTSIDE, &[0; 20]);
         let request = builder::tuple(Protocol::ICMP, (PUBLIC, 77), (OUTSIDE, 0));
         let reply = builder::tuple(Protocol::ICMP, (PUBLIC, 0), (OUTSIDE, 77));
@@ -288,16 +292,16 @@ mod tests {
                 assert_eq!(error, IcmpError { kind: 3, code: 3, quoted: expected });
                 let before = bytes.clone();
                 let to = builder::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
-                parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+                parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
                 builder::verify(&bytes, ChecksumMode::Complete).unwrap();
-                parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, false);
+                parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, Ttl::Keep);
                 assert_eq!(bytes, before);
             }
         }
     }
 
     #[test]
-    fn wrong_checksums_of_error_and_quoted_header_are_refused() {
+    fn wrong_checksums_of_error_and_quoted_header_are_malformed() {
         let mut bytes = about(&udp());
         *bytes.last_mut().unwrap() ^= 1;
         assert_eq!(parsed(&bytes).err(), Some(Malformed::IcmpChecksum));
@@ -306,14 +310,14 @@ mod tests {
         assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteChecksum));
     }
 
-    /// RFC 5508 REQ-3c: the quoted transport checksum is not judged, and keeps its error.
+    /// RFC 5508 REQ-3c: the quoted transport checksum is not checked, and keeps its error.
     #[test]
-    fn a_wrong_quoted_transport_checksum_passes_equally_wrong() {
+    fn a_wrong_quoted_transport_checksum_stays_equally_wrong() {
         let mut quoted = udp();
         quoted[27] ^= 0x10;
         let mut bytes = about(&quoted);
         let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         let mut expected = builder::udp(to, b"some payload");
         let right = u16::from_be_bytes([expected[26], expected[27]]);
         expected[26..28].copy_from_slice(&bytes[54..56]);
@@ -332,19 +336,19 @@ mod tests {
     fn quoted_udp_without_checksum_stays_without() {
         let mut bytes = about(&builder::udp_without_checksum(tuple(Protocol::UDP), b"payload"));
         let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         assert_eq!(bytes[28..], builder::udp_without_checksum(to, b"payload"));
         builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }
 
     #[test]
-    fn quoted_options_are_skipped_and_a_lying_header_length_is_refused() {
+    fn quoted_options_are_skipped_and_a_wrong_header_length_is_malformed() {
         for words in 1..=10 {
             let quoted = builder::with_ip_options(&tcp(), &vec![1; words * 4]);
             let mut bytes = about(&quoted);
             let parsed = parsed(&bytes).unwrap();
             let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
-            parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(bytes[28 + 20 + words * 4..][..2], 6000u16.to_be_bytes());
         }
@@ -363,7 +367,7 @@ mod tests {
 
     /// ERR-NEST.
     #[test]
-    fn errors_about_errors_and_later_fragments_are_refused() {
+    fn errors_about_errors_and_later_fragments_are_malformed() {
         for kind in [3, 4, 5, 11, 12] {
             let quoted = builder::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &udp());
             assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpError));
@@ -372,9 +376,9 @@ mod tests {
             let quoted = builder::icmp(PUBLIC, OUTSIDE, kind, 0, [0; 4], &[]);
             assert_eq!(parsed(&about(&quoted)).err(), Some(Malformed::QuoteIcmpOther));
         }
-        let pieces = builder::fragments(&udp(), 16);
-        assert!(matches!(parsed(&about(&pieces[0])).unwrap().payload(), Payload::IcmpError(_)));
-        assert_eq!(parsed(&about(&pieces[1])).err(), Some(Malformed::QuoteFragment));
+        let fragments = builder::fragments(&udp(), 16);
+        assert!(matches!(parsed(&about(&fragments[0])).unwrap().payload(), Payload::IcmpError(_)));
+        assert_eq!(parsed(&about(&fragments[1])).err(), Some(Malformed::QuoteFragment));
     }
 
     /// RFC 4884: a quote of 128 bytes, then an MPLS label stack extension.
@@ -390,7 +394,7 @@ mod tests {
             let body = [quoted, &extension].concat();
             let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
             let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-            parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
             assert_eq!(bytes[bytes.len() - extension.len()..], extension);
             assert_eq!(bytes[25], words);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
@@ -399,18 +403,19 @@ mod tests {
 
     #[test]
     fn an_extension_is_not_taken_for_a_quoted_checksum() {
-        // 28 bytes of quote (TCP without its checksum field) as RFC 4884 forbids but RFC 792 allows.
+        // 28 bytes of quote (TCP without its checksum field) as RFC 4884 forbids but RFC 792
+        // allows.
         let body =
             [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
         let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
         let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         assert_eq!(bytes[56..], body[28..]);
     }
 
     /// ICMP-3d.
     #[test]
-    fn a_quote_length_below_the_ports_is_ignored_and_one_beyond_the_packet_refused() {
+    fn a_quote_length_below_the_ports_is_ignored_and_one_beyond_the_packet_malformed() {
         let about_with = |words: u8| builder::icmp(ROUTER, PUBLIC, 3, 1, [0, words, 0, 0], &udp());
         assert_eq!(udp().len(), 40);
         for words in 0..=10 {

@@ -20,14 +20,14 @@ const FRAGMENT_OFFSET: u16 = 0x1fff;
 const LOOSE_SOURCE_ROUTE: u8 = 131;
 const STRICT_SOURCE_ROUTE: u8 = 137;
 
-/// The fields of a header, in host order. What leaves the hot path takes it by value, so that on the hot path it stays
-/// in registers.
+/// The fields of a header, in host order. Functions off the hot path take the header by value, so
+/// that on the hot path its fields stay in registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     pub(crate) version: u8,
-    /// Bytes, options included.
+    /// In bytes, options included.
     pub(crate) header_length: usize,
-    /// Bytes, header included.
+    /// In bytes, header included.
     pub(crate) total_length: usize,
     pub(crate) identification: u16,
     flags_and_offset: u16,
@@ -38,7 +38,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// Reads the fields and checks nothing.
+    /// Reads the fields without any check.
     #[inline]
     pub(crate) fn read(bytes: &[u8; HEADER]) -> Self {
         let word = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
@@ -55,7 +55,7 @@ impl Header {
         }
     }
 
-    /// Reads and checks the header of a packet that lies at the front of `bytes`: afterwards
+    /// Reads and checks the header of the packet at the front of `bytes`. Guarantees
     /// `HEADER <= header_length <= total_length <= bytes.len()`.
     #[inline]
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
@@ -66,18 +66,18 @@ impl Header {
         }
         if header.header_length == HEADER {
             if checksum::sum(fixed) != checksum::VALID {
-                return Err(header.wrong(bytes));
+                return Err(header.cause(bytes));
             }
         } else {
             header.check_options(bytes)?;
         }
         if header.total_length < header.header_length || header.total_length > bytes.len() {
-            return Err(header.wrong(bytes));
+            return Err(header.cause(bytes));
         }
         Ok(header)
     }
 
-    /// The addresses with these ports.
+    /// Returns the addresses with these ports.
     #[inline]
     pub(crate) fn tuple(&self, source: u16, destination: u16) -> Tuple {
         Tuple {
@@ -87,7 +87,7 @@ impl Header {
         }
     }
 
-    /// MF or an offset: any piece of a datagram.
+    /// Returns whether the packet is a fragment: MF is set or the offset is not 0.
     #[inline]
     pub(crate) fn is_fragment(&self) -> bool {
         self.flags_and_offset & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
@@ -102,12 +102,12 @@ impl Header {
         self.flags_and_offset & MORE_FRAGMENTS != 0
     }
 
-    /// Bytes, a multiple of 8.
+    /// Returns the fragment offset in bytes, a multiple of 8.
     pub(crate) fn fragment_offset(&self) -> u16 {
         (self.flags_and_offset & FRAGMENT_OFFSET) * 8
     }
 
-    /// A header that is not the plain 20 bytes.
+    /// Checks a header whose length is not 20 bytes.
     #[cold]
     fn check_options(self, bytes: &[u8]) -> Result<(), Malformed> {
         if self.header_length < HEADER {
@@ -118,7 +118,7 @@ impl Header {
             || self.total_length > bytes.len()
             || checksum::sum(whole) != checksum::VALID
         {
-            return Err(self.wrong(bytes));
+            return Err(self.cause(bytes));
         }
         let list = &whole[HEADER..];
         let mut at = 0;
@@ -131,9 +131,9 @@ impl Header {
         Ok(())
     }
 
-    /// Names what is wrong with a header that failed a check: lengths before the checksum.
+    /// Returns the cause for a header that failed a check: lengths before the checksum.
     #[cold]
-    fn wrong(self, bytes: &[u8]) -> Malformed {
+    fn cause(self, bytes: &[u8]) -> Malformed {
         if self.total_length < self.header_length {
             Malformed::TotalLength
         } else if self.total_length > bytes.len() {
@@ -144,7 +144,7 @@ impl Header {
     }
 }
 
-/// Names what is wrong with bytes that do not even start like a packet.
+/// Returns the cause for bytes without the start of an IPv4 header.
 #[cold]
 fn too_short(bytes: &[u8]) -> Malformed {
     match bytes.first().map(|first| first >> 4) {
@@ -157,7 +157,7 @@ fn too_short(bytes: &[u8]) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, builder, parse};
+    use crate::packet::{ChecksumMode, Ttl, builder, parse};
 
     fn packet() -> Vec<u8> {
         builder::udp(
@@ -170,7 +170,7 @@ mod tests {
         parse(bytes, ChecksumMode::Complete).err()
     }
 
-    /// The packet with one header byte set, and the header checksum right for it.
+    /// The packet with one header byte set, and the correct header checksum.
     fn with(at: usize, value: u8) -> Vec<u8> {
         let mut bytes = packet();
         bytes[at] = value;
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_header_has_its_own_cause() {
+    fn each_malformed_header_has_its_own_cause() {
         assert_eq!(cause(&[]), Some(Malformed::Truncated));
         assert_eq!(cause(&[0x45]), Some(Malformed::Truncated));
         assert_eq!(cause(&[0x60]), Some(Malformed::Ipv6));
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_is_refused() {
+    fn every_truncated_packet_is_malformed() {
         let bytes = packet();
         for length in 0..bytes.len() {
             let expected =
@@ -207,19 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn bytes_past_the_total_length_are_ignored() {
+    fn bytes_beyond_the_total_length_are_ignored() {
         let mut bytes = packet();
         bytes.extend_from_slice(&[0xaa; 10]);
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         assert_eq!(parsed.length(), bytes.len() - 10);
         let to = builder::tuple(Protocol::UDP, ([10, 9, 9, 9], 1), ([192, 0, 2, 9], 2));
-        parsed.rewrite(&mut bytes, to, false);
+        parsed.rewrite(&mut bytes, to, Ttl::Keep);
         assert_eq!(bytes[bytes.len() - 10..], [0xaa; 10]);
         builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }
 
     #[test]
-    fn ordinary_options_pass_and_the_ports_are_found_behind_them() {
+    fn ordinary_options_are_accepted_and_the_ports_found_behind_them() {
         let lists: [&[u8]; 7] = [
             &[1, 1, 1, 1],                           // no operation
             &[0, 0, 0, 0],                           // end of list
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn source_routes_and_broken_options_are_refused() {
+    fn source_routes_and_broken_options_are_malformed() {
         for (list, expected) in [
             (&[131, 3, 4, 0][..], Malformed::SourceRoute),
             (&[1, 137, 3, 4], Malformed::SourceRoute),

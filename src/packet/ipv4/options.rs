@@ -1,26 +1,27 @@
-//! The option lists of IP and TCP headers: both are kind, length, value, with the same two single-byte kinds.
+//! The option lists of IP and TCP headers: kind, length and value, with the same two single-byte
+//! kinds.
 
 /// Ends the list.
 const END: u8 = 0;
 /// Fills a byte.
 const NO_OPERATION: u8 = 1;
 
-/// An option's length is below 2 or passes the end of the list.
+/// The length of an option is below 2, or the option extends beyond the end of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InvalidLength;
 
-/// Where an option stands in its list.
+/// The position of an option in its list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OptionRef {
-    /// Its kind byte, never one of the single-byte kinds.
+    /// The kind byte, never one of the single-byte kinds.
     pub(crate) kind: u8,
     /// Offset of the kind byte.
     pub(crate) start: usize,
-    /// Kind, length and value together: at least 2, and within the list.
+    /// Length of kind, length and value together, in bytes: at least 2, and within the list.
     pub(crate) length: usize,
 }
 
-/// The first option at or after offset `at`; `None` at the end of the list.
+/// Returns the first option at or after offset `at`; `None` at the end of the list.
 pub(crate) fn next(options: &[u8], mut at: usize) -> Result<Option<OptionRef>, InvalidLength> {
     loop {
         match options.get(at).copied() {
@@ -42,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fillers_are_skipped_and_the_end_ends() {
+    fn no_operation_is_skipped_and_end_of_list_ends_the_list() {
         let options = [1, 1, 7, 3, 9, 1, 0, 7, 3, 9];
         assert_eq!(next(&options, 0), Ok(Some(OptionRef { kind: 7, start: 2, length: 3 })));
         assert_eq!(next(&options, 5), Ok(None));
@@ -50,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lengths_are_told() {
+    fn bad_lengths_are_errors() {
         for options in [&[7][..], &[7, 0], &[7, 1], &[1, 7, 3], &[1, 1, 7]] {
             assert_eq!(next(options, 0), Err(InvalidLength), "{options:?}");
         }

@@ -1,5 +1,5 @@
-//! What an IP header tells of the inside besides its addresses: its identification, and the addresses that hosts on the
-//! way have recorded in options.
+//! Scrubs IP headers: replaces the identification and the addresses that routers have recorded in
+//! options. Both would reveal inside hosts after the addresses were rewritten.
 
 use crate::packet::checksum::{self, ChecksumDelta};
 use crate::packet::icmp;
@@ -16,26 +16,26 @@ const RECORD_ROUTE: u8 = 7;
 const TIMESTAMP: u8 = 68;
 
 impl Parsed {
-    /// Whether the packet is atomic (RFC 6864 §4): no piece of a datagram, and DF keeps it from becoming one. Nobody
-    /// looks at its identification.
+    /// Returns whether the packet is atomic (RFC 6864 §4): it is no fragment, and DF keeps routers
+    /// from fragmenting it. The identification of an atomic packet has no meaning.
     #[inline]
     pub fn is_atomic(&self) -> bool {
         self.dont_fragment() && !self.is_fragment()
     }
 
-    /// Whether it is a piece of a datagram.
+    /// Returns whether the packet is a fragment.
     #[inline]
     pub fn is_fragment(&self) -> bool {
         matches!(self.payload(), Payload::Fragment { .. })
     }
 
-    /// Whether its IP header has options.
+    /// Returns whether the IP header has options.
     #[inline]
     pub fn has_options(&self) -> bool {
         self.header_length() > ipv4::HEADER
     }
 
-    /// Gives the packet another IP identification.
+    /// Sets the IP identification.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -43,7 +43,8 @@ impl Parsed {
         set_header_identification(&mut bytes[..self.header_length()], identification);
     }
 
-    /// The IP identification of the packet that an ICMP error quotes, where that is the first piece of a datagram.
+    /// Returns the IP identification of the quoted packet of an ICMP error if that packet is a
+    /// first fragment.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -52,8 +53,8 @@ impl Parsed {
         (quote[FLAGS] & MORE_FRAGMENTS != 0).then(|| word(quote, IDENTIFICATION))
     }
 
-    /// Gives the packet that an ICMP error quotes another IP identification. Of a packet that is no ICMP error nothing
-    /// changes.
+    /// Sets the IP identification of the quoted packet of an ICMP error. Leaves other packets
+    /// alone.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -63,8 +64,9 @@ impl Parsed {
         });
     }
 
-    /// Puts `instead` in place of every address that a record route (RFC 791) or timestamp option holds and that
-    /// `is_private`; also in the packet that an ICMP error quotes. An option that is cut short is left alone.
+    /// Replaces by `instead` every address for which `is_private` holds in record route and
+    /// timestamp options (RFC 791). Does the same in the quoted packet of an ICMP error. Leaves
+    /// truncated options alone.
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
@@ -82,7 +84,7 @@ impl Parsed {
         matches!(self.payload(), Payload::IcmpError(_)).then(|| self.header_length() + icmp::HEADER)
     }
 
-    /// Lets `change` at the quoted header, and keeps the error's checksum right.
+    /// Runs `change` on the quoted header, and updates the checksum of the error.
     fn change_quoted_header(&self, bytes: &mut [u8], change: impl FnOnce(&mut [u8])) {
         let Some(start) = self.quote_start() else { return };
         let quoted = start..start + usize::from(self.quote.header_length);
@@ -118,10 +120,11 @@ fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, i
     set_checksum(&mut header[ipv4::CHECKSUM..], change);
 }
 
-/// The parts of an option that begin with an address. Those behind its pointer are among them: nobody has recorded
-/// anything there, but whoever sent the packet may have written there.
+/// Returns the parts of an option that begin with an address, those behind its pointer included. No
+/// router has recorded an address there, but the sender may have written one.
 fn records(option: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
-    // Kind, length, pointer; the timestamp option has flags, too, and a time with each address if these are 1 or 3.
+    // Kind, length, pointer. The timestamp option adds flags, and a time behind each address if the
+    // flags are 1 or 3.
     let (start, size) = match (option[0], option.get(3).map(|flags| flags & 0x0f)) {
         (RECORD_ROUTE, Some(_)) => (3, 4),
         (TIMESTAMP, Some(1 | 3)) => (4, 8),
@@ -152,7 +155,7 @@ mod tests {
         builder::udp(builder::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"query")
     }
 
-    fn concealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    fn stripped(mut bytes: Vec<u8>) -> Vec<u8> {
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         parsed.strip_recorded_addresses(&mut bytes, |address| address.is_private(), PUBLIC);
         builder::verify(&bytes, ChecksumMode::Complete).unwrap();
@@ -160,15 +163,15 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_atomic_only_whole_and_with_df() {
+    fn a_packet_is_atomic_if_it_is_whole_and_has_df() {
         let atomic = |bytes: &[u8]| parse(bytes, ChecksumMode::Complete).unwrap().is_atomic();
         let mut whole = packet();
         assert!(!atomic(&whole));
         builder::set_dont_fragment(&mut whole, true);
         assert!(atomic(&whole));
-        let mut piece = builder::fragments(&whole, 8).swap_remove(0);
-        builder::set_dont_fragment(&mut piece, true);
-        assert!(!atomic(&piece));
+        let mut fragment = builder::fragments(&whole, 8).swap_remove(0);
+        builder::set_dont_fragment(&mut fragment, true);
+        assert!(!atomic(&fragment));
     }
 
     #[test]
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quoted_first_piece_shows_its_identification_and_takes_another() {
+    fn the_identification_of_a_quoted_first_fragment_is_read_and_set() {
         let mut quoted = packet();
         builder::set_identification(&mut quoted, 77);
         let whole = builder::icmp_error(11, 1, OUTSIDE, PUBLIC, &quoted);
@@ -220,14 +223,14 @@ mod tests {
             &|address| stamped(0xf3, address),
         ] {
             let with = |address| builder::with_ip_options(&packet(), &make(address));
-            assert_eq!(concealed(with(inside)), with(public));
+            assert_eq!(stripped(with(inside)), with(public));
             let error = |address| builder::icmp_error(3, 3, OUTSIDE, PUBLIC, &with(address));
-            assert_eq!(concealed(error(inside)), error(public));
+            assert_eq!(stripped(error(inside)), error(public));
         }
         // Times are no addresses.
         let times_only =
             builder::with_ip_options(&packet(), &[&[68, 8, 9, 0][..], &inside].concat());
-        assert_eq!(concealed(times_only.clone()), times_only);
+        assert_eq!(stripped(times_only.clone()), times_only);
     }
 
     #[test]
@@ -245,7 +248,7 @@ mod tests {
                 PUBLIC,
                 &builder::with_ip_options(&packet(), list),
             );
-            assert_eq!(concealed(error.clone()), error);
+            assert_eq!(stripped(error.clone()), error);
         }
     }
 }

@@ -1,16 +1,17 @@
-//! Packets made to measure, for tests, benches, and the few that the box itself begins: allocating, slow, obvious. Not for the
-//! hot path.
+//! Builds packets for tests and benches, and the few that natbox itself originates. The code
+//! allocates, is slow and obvious, and is not for the hot path.
 //!
-//! Each function returns a whole IPv4 packet with all checksums right, TTL 64, DF clear, identification 0; the setters
-//! change one header field and refresh the header checksum. [`verify`] is the judge of what a rewrite left.
+//! Each function returns a whole IPv4 packet with correct checksums, TTL 64, DF clear,
+//! identification 0. The setters change one header field and update the header checksum. [`verify`]
+//! checks a packet after a rewrite.
 //!
 //! ```
-//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, builder, parse};
+//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, Ttl, builder, parse};
 //!
 //! let tuple = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([203, 0, 113, 10], 80));
 //! let to = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([10, 0, 0, 101], 80));
 //! let mut bytes = builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"");
-//! parse(&bytes, ChecksumMode::Complete).unwrap().rewrite(&mut bytes, to, true);
+//! parse(&bytes, ChecksumMode::Complete).unwrap().rewrite(&mut bytes, to, Ttl::Increment);
 //! builder::verify(&bytes, ChecksumMode::Complete).unwrap();
 //! ```
 
@@ -21,10 +22,10 @@ use std::net::Ipv4Addr;
 
 pub use super::verify::verify;
 
-/// The window of a crafted TCP segment.
+/// Window of a built TCP segment.
 pub const WINDOW: u16 = 0xfaf0;
 
-/// A tuple from two pairs of address and port.
+/// Makes a tuple of two pairs of address and port.
 pub fn tuple(
     protocol: Protocol,
     source: (impl Into<Ipv4Addr>, u16),
@@ -37,10 +38,11 @@ pub fn tuple(
     }
 }
 
-/// A TCP segment. `options` is filled up with zeros to a multiple of 4 bytes; the protocol of `tuple` is not looked at.
+/// Builds a TCP segment. Pads `options` with zeros to a multiple of 4 bytes, and ignores the
+/// protocol of `tuple`.
 ///
 /// # Panics
-/// If there are more than 40 bytes of options, or the packet would pass 65,535 bytes.
+/// If there are more than 40 bytes of options, or the packet would exceed 65,535 bytes.
 pub fn tcp(
     tuple: Tuple,
     flags: TcpFlags,
@@ -49,7 +51,7 @@ pub fn tcp(
     options: &[u8],
     payload: &[u8],
 ) -> Vec<u8> {
-    assert!(options.len() <= 40, "a TCP header has room for 40 bytes of options");
+    assert!(options.len() <= 40, "a TCP header has at most 40 bytes of options");
     let header_length = 20 + options.len().next_multiple_of(4);
     let mut segment = Vec::with_capacity(header_length + payload.len());
     segment.extend(tuple.source.port.to_be_bytes());
@@ -69,10 +71,10 @@ pub fn tcp(
     other(Protocol::TCP, source, destination, &segment)
 }
 
-/// A UDP datagram. The protocol of `tuple` is not looked at.
+/// Builds a UDP datagram. Ignores the protocol of `tuple`.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn udp(tuple: Tuple, payload: &[u8]) -> Vec<u8> {
     let mut bytes = udp_without_checksum(tuple, payload);
     let (source, destination) = (tuple.source.address, tuple.destination.address);
@@ -85,10 +87,10 @@ pub fn udp(tuple: Tuple, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A UDP datagram with a checksum field of 0: none.
+/// Builds a UDP datagram without checksum: the field is 0.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn udp_without_checksum(tuple: Tuple, payload: &[u8]) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(8 + payload.len());
     datagram.extend(tuple.source.port.to_be_bytes());
@@ -99,10 +101,10 @@ pub fn udp_without_checksum(tuple: Tuple, payload: &[u8]) -> Vec<u8> {
     other(Protocol::UDP, tuple.source.address, tuple.destination.address, &datagram)
 }
 
-/// An ICMP query or its answer.
+/// Builds an ICMP request or reply.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn echo(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -115,10 +117,11 @@ pub fn echo(
     icmp(source, destination, kind.kind(), 0, [a, b, c, d], payload)
 }
 
-/// An ICMP error with a quote, and with zeros between checksum and quote; [`icmp`] can put an MTU there.
+/// Builds an ICMP error with a quote, and with zeros between checksum and quote. [`icmp`] can put
+/// an MTU there.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn icmp_error(
     kind: u8,
     code: u8,
@@ -129,10 +132,10 @@ pub fn icmp_error(
     icmp(source, destination, kind, code, [0; 4], quoted)
 }
 
-/// Any ICMP message: `rest` are the four bytes behind the checksum.
+/// Builds any ICMP message. `rest` are the four bytes behind the checksum.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn icmp(
     source: Ipv4Addr,
     destination: Ipv4Addr,
@@ -147,10 +150,10 @@ pub fn icmp(
     other(Protocol::ICMP, source, destination, &message)
 }
 
-/// A packet of any protocol, with `payload` behind a plain IP header.
+/// Builds a packet of any protocol, with `payload` behind an IP header without options.
 ///
 /// # Panics
-/// If the packet would pass 65,535 bytes.
+/// If the packet would exceed 65,535 bytes.
 pub fn other(
     protocol: Protocol,
     source: Ipv4Addr,
@@ -192,12 +195,12 @@ pub fn set_identification(packet: &mut [u8], identification: u16) {
     refresh_header_checksum(packet);
 }
 
-/// The packet with IP options put in, filled up with zeros to a multiple of 4 bytes. `packet` has none yet.
+/// Inserts IP options, padded with zeros to a multiple of 4 bytes. `packet` has none yet.
 ///
 /// # Panics
-/// If there are more than 40 bytes of options, or the packet would pass 65,535 bytes.
+/// If there are more than 40 bytes of options, or the packet would exceed 65,535 bytes.
 pub fn with_ip_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
-    assert!(options.len() <= 40, "an IP header has room for 40 bytes of options");
+    assert!(options.len() <= 40, "an IP header has at most 40 bytes of options");
     assert_eq!(packet[0], 0x45, "a packet without options");
     let mut bytes = packet[..20].to_vec();
     bytes.extend(options);
@@ -210,8 +213,8 @@ pub fn with_ip_options(packet: &[u8], options: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The packet cut into fragments, in order, with at most `payload` bytes each, a multiple of 8. IP options, if there
-/// are any, go into every fragment.
+/// Cuts a packet into fragments, in order, with at most `payload` bytes each, a multiple of 8.
+/// Copies IP options into every fragment.
 ///
 /// # Panics
 /// If `payload` is 0 or not a multiple of 8.
@@ -219,21 +222,21 @@ pub fn fragments(packet: &[u8], payload: usize) -> Vec<Vec<u8>> {
     assert!(payload > 0 && payload.is_multiple_of(8), "fragments are multiples of 8 bytes");
     let header_length = usize::from(packet[0] & 15) * 4;
     let (header, body) = packet.split_at(header_length);
-    let pieces = body.chunks(payload).enumerate().map(|(index, piece)| {
-        let mut bytes = [header, piece].concat();
+    let fragments = body.chunks(payload).enumerate().map(|(index, chunk)| {
+        let mut bytes = [header, chunk].concat();
         let length = bytes.len() as u16;
         let start = index * payload;
-        let more = u16::from(start + piece.len() < body.len()) << 13;
+        let more = u16::from(start + chunk.len() < body.len()) << 13;
         bytes[2..4].copy_from_slice(&length.to_be_bytes());
         bytes[6..8].copy_from_slice(&(more | (start / 8) as u16).to_be_bytes());
         refresh_header_checksum(&mut bytes);
         bytes
     });
-    pieces.collect()
+    fragments.collect()
 }
 
-/// Turns the checksum of a complete TCP or UDP packet into the NEEDS_CSUM form, [`crate::packet::ChecksumMode::Partial`]: the
-/// plain sum over the pseudo header. Other packets, and fragments, are left alone.
+/// Turns the checksum of a complete TCP or UDP packet into the plain sum over the pseudo header:
+/// [`crate::packet::ChecksumMode::Partial`]. Leaves other packets and fragments alone.
 pub fn make_partial(packet: &mut [u8]) {
     let header_length = usize::from(packet[0] & 15) * 4;
     let (header, payload) = packet.split_at_mut(header_length);
@@ -249,8 +252,8 @@ pub fn make_partial(packet: &mut [u8]) {
     payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Makes the IP header checksum right, after a header field was set by hand. An IHL below 5 counts as 5, one past the
-/// end as the end.
+/// Computes the IP header checksum, after a header field was set by hand. An IHL below 5 counts as
+/// 5, one beyond the end as the end.
 pub fn refresh_header_checksum(packet: &mut [u8]) {
     let header_length = (usize::from(packet[0] & 15) * 4).max(20).min(packet.len());
     packet[10..12].fill(0);
@@ -258,7 +261,8 @@ pub fn refresh_header_checksum(packet: &mut [u8]) {
     packet[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// RFC 793 §3.1, RFC 768: source, destination, zero, protocol, length of header and data.
+/// Returns the pseudo header (RFC 793 §3.1, RFC 768): source, destination, zero, protocol, length
+/// of header and data.
 pub(super) fn pseudo_header(
     source: [u8; 4],
     destination: [u8; 4],
@@ -269,7 +273,8 @@ pub(super) fn pseudo_header(
     [&source[..], &destination, &[0, protocol, high, low]].concat()
 }
 
-/// RFC 1071 §4.1, a word at a time. On purpose not the code of `checksum.rs`, which it judges.
+/// Returns the sum of RFC 1071 §4.1, a word at a time. Independent of `checksum.rs`, which tests
+/// check against it.
 pub(super) fn ones_complement_sum(bytes: &[u8]) -> u16 {
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
@@ -287,7 +292,7 @@ mod tests {
     use etherparse::PacketBuilder;
 
     #[test]
-    fn crafted_packets_are_those_of_etherparse() {
+    fn built_packets_equal_those_of_etherparse() {
         let tuple = tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80));
         let (source, destination) = ([10, 0, 0, 1], [192, 0, 2, 1]);
         // etherparse sets DF.

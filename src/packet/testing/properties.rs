@@ -1,16 +1,16 @@
-//! Properties of the whole room: any bytes, any packet, any rewrite.
+//! Properties of the whole module: any bytes, any packet, any rewrite.
 
 use crate::packet::testing::builder;
 use crate::packet::{
-    ChecksumMode, IcmpErrorKind, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, icmp_error,
-    parse,
+    ChecksumMode, IcmpErrorKind, Parsed, Payload, Protocol, QueryKind, TcpFlags, Ttl, Tuple,
+    icmp_error, parse,
 };
 use etherparse::{Icmpv4Slice, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::net::Ipv4Addr;
 
-/// Words at which ones' complement arithmetic goes wrong, and all others.
+/// Any word, and often one of those at which ones' complement arithmetic goes wrong.
 fn word() -> impl Strategy<Value = u16> {
     prop_oneof![prop::sample::select(vec![0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff]), any::<u16>()]
 }
@@ -30,7 +30,8 @@ fn query_kind() -> impl Strategy<Value = QueryKind> {
     prop::sample::select(vec![EchoRequest, EchoReply, TimestampRequest, TimestampReply])
 }
 
-/// Route and timestamp options of any length, pointer and flags, among others and among nonsense.
+/// Route and timestamp options of any length, pointer and flags, mixed with other options and with
+/// random bytes.
 fn option_list() -> BoxedStrategy<Vec<u8>> {
     let option = (
         prop::sample::select(vec![7u8, 68, 68, 130, 148]),
@@ -55,11 +56,11 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), (0..80usize).prop_map(|length| vec![0; length])].boxed()
 }
 
-/// TCP, UDP with and without checksum, queries, other protocols; some with IP options.
+/// TCP, UDP with and without checksum, queries and other protocols, some with IP options.
 fn plain_packet() -> BoxedStrategy<Vec<u8>> {
     let tcp_options =
         prop_oneof![Just(vec![]), Just(vec![1, 2, 4, 5, 180, 3, 3, 9]), vec(any::<u8>(), 0..=40)];
-    let content = prop_oneof![
+    let packet = prop_oneof![
         (tuple(), any::<u8>(), any::<u32>(), any::<u32>(), tcp_options, payload()).prop_map(
             |(tuple, flags, sequence, acknowledgement, options, payload)| {
                 builder::tcp(tuple, TcpFlags(flags), sequence, acknowledgement, &options, &payload)
@@ -92,7 +93,7 @@ fn plain_packet() -> BoxedStrategy<Vec<u8>> {
     ];
     let ip_options =
         prop_oneof![3 => Just(vec![]), 1 => Just(vec![148, 4, 0, 0]), 1 => Just(vec![1; 40])];
-    (content, ip_options, any::<u8>(), any::<bool>(), any::<u16>())
+    (packet, ip_options, any::<u8>(), any::<bool>(), any::<u16>())
         .prop_map(|(mut bytes, options, ttl, dont_fragment, identification)| {
             builder::set_ttl(&mut bytes, ttl);
             builder::set_dont_fragment(&mut bytes, dont_fragment);
@@ -118,8 +119,12 @@ fn error_packet() -> BoxedStrategy<Vec<u8>> {
 fn fragment() -> BoxedStrategy<Vec<u8>> {
     (prop_oneof![plain_packet(), error_packet()], any::<prop::sample::Index>())
         .prop_map(|(packet, which)| {
-            let mut pieces = builder::fragments(&packet, 24);
-            if pieces.is_empty() { packet } else { pieces.swap_remove(which.index(pieces.len())) }
+            let mut fragments = builder::fragments(&packet, 24);
+            if fragments.is_empty() {
+                packet
+            } else {
+                fragments.swap_remove(which.index(fragments.len()))
+            }
         })
         .boxed()
 }
@@ -128,8 +133,8 @@ fn any_packet() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![3 => plain_packet(), 2 => error_packet(), 1 => fragment()].boxed()
 }
 
-/// A packet with a few bytes set to anything, or cut, and then often given right checksums again, so that what lies
-/// behind the first checks is reached.
+/// A packet with a few random bytes, or a truncated one. Its checksums are often corrected
+/// afterwards, so that the code behind the first checks is reached.
 fn damaged_packet() -> BoxedStrategy<Vec<u8>> {
     let damage = vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
     let length = prop::option::of(any::<prop::sample::Index>());
@@ -158,7 +163,7 @@ fn damaged_packet() -> BoxedStrategy<Vec<u8>> {
         .boxed()
 }
 
-/// The packet with its checksum unfinished if `partial`; fragments never are.
+/// The packet with a partial checksum if `partial`. Fragments always stay complete.
 fn in_mode(mut bytes: Vec<u8>, partial: bool) -> (Vec<u8>, ChecksumMode) {
     let is_fragment = bytes[6] & 0x3f != 0 || bytes[7] != 0;
     if !partial || is_fragment {
@@ -168,18 +173,22 @@ fn in_mode(mut bytes: Vec<u8>, partial: bool) -> (Vec<u8>, ChecksumMode) {
     (bytes, ChecksumMode::Partial)
 }
 
+fn ttl() -> impl Strategy<Value = Ttl> {
+    prop::sample::select(vec![Ttl::Keep, Ttl::Increment])
+}
+
 fn mode() -> impl Strategy<Value = ChecksumMode> {
     prop::sample::select(vec![ChecksumMode::Complete, ChecksumMode::Partial])
 }
 
-/// Everything that can be done to a packet, in an order that no engine would choose.
+/// Calls every function on a packet, in an order that no engine would choose.
 fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
     let Ok(parsed) = parse(bytes, mode) else { return };
     let _ = format!("{parsed:?} {:?}", parsed.tuple());
     let mut bytes = bytes.to_vec();
     parsed.clamp_mss(&mut bytes, number);
     let _ = parsed.window_scale(&bytes);
-    parsed.rewrite(&mut bytes, to, true);
+    parsed.rewrite(&mut bytes, to, Ttl::Increment);
     parsed.strip_recorded_addresses(
         &mut bytes,
         |address| address.octets()[3] % 2 == 0,
@@ -193,7 +202,7 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         to.source.address,
         to.destination.address,
         to.reversed(),
-        true,
+        Ttl::Increment,
     );
     bytes.resize(bytes.len().max(2048), 0);
     icmp_error(
@@ -203,29 +212,23 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         IcmpErrorKind::FragmentationNeeded { mtu: number },
         to.source.address,
     );
-    // The bytes are another packet now; what describes the old one must still not panic.
-    parsed.rewrite(&mut bytes, to, false);
+    // The bytes are another packet now. The description of the old packet must still not panic.
+    parsed.rewrite(&mut bytes, to, Ttl::Keep);
     parsed.clamp_mss(&mut bytes, 0);
 }
 
-/// The rewrite that fits the content: there, and the one that takes it back.
-fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit: bool) {
+/// Rewrites a packet with the function for its payload.
+fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl: Ttl) {
     match parsed.payload() {
         Payload::IcmpError(_) => {
-            parsed.rewrite_error(
-                bytes,
-                to.source.address,
-                to.destination.address,
-                quoted,
-                ttl_credit,
-            );
+            parsed.rewrite_error(bytes, to.source.address, to.destination.address, quoted, ttl);
         }
         Payload::Tcp(_)
         | Payload::Udp
         | Payload::IcmpQuery(_)
         | Payload::IcmpOther { .. }
         | Payload::Fragment { .. }
-        | Payload::Other => parsed.rewrite(bytes, to, ttl_credit),
+        | Payload::Other => parsed.rewrite(bytes, to, ttl),
     }
 }
 
@@ -241,11 +244,11 @@ fn back(parsed: &Parsed, bytes: &mut [u8]) {
         | Payload::IcmpOther { .. }
         | Payload::Other => (parsed.tuple().unwrap_or(addresses), addresses),
     };
-    there(parsed, bytes, to, quoted, false);
+    there(parsed, bytes, to, quoted, Ttl::Keep);
 }
 
-/// Makes one of the two zeros that a quoted query's checksum may be: where the quote is cut and nothing but zeros is left
-/// of the message, nobody can tell which of them it was. Both say the same to a receiver.
+/// Replaces a checksum of `0xffff` of a quoted query by `0x0000`. If the quote is truncated and the
+/// message has only zeros, the original one of the two is unknown. Both are equal for a receiver.
 fn one_zero_in_quote(parsed: &Parsed, bytes: &mut [u8]) {
     let quote = parsed.header_length() + 8;
     let Payload::IcmpError(error) = parsed.payload() else { return };
@@ -271,21 +274,21 @@ proptest! {
     }
 
     #[test]
-    fn a_rewritten_packet_has_right_checksums_and_the_new_tuple(
-        bytes in any_packet(), to in tuple(), quoted in tuple(), partial: bool, ttl_credit: bool,
+    fn a_rewritten_packet_has_correct_checksums_and_the_new_tuple(
+        bytes in any_packet(), to in tuple(), quoted in tuple(), partial: bool, ttl in ttl(),
     ) {
         let (mut bytes, mode) = in_mode(bytes, partial);
         builder::verify(&bytes, mode).unwrap();
         let Ok(parsed) = parse(&bytes, mode) else { return Ok(()) };
         let before = bytes.clone();
-        there(&parsed, &mut bytes, to, quoted, ttl_credit);
+        there(&parsed, &mut bytes, to, quoted, ttl);
         if let Err(problem) = builder::verify(&bytes, mode) {
             prop_assert!(false, "{}\n{:02x?}\n{:02x?}", problem, before, bytes);
         }
         let after = parse(&bytes, mode).unwrap();
         prop_assert_eq!(after.source(), to.source.address);
         prop_assert_eq!(after.destination(), to.destination.address);
-        prop_assert_eq!(after.ttl(), parsed.ttl().saturating_add(u8::from(ttl_credit)));
+        prop_assert_eq!(after.ttl(), parsed.ttl().saturating_add(ttl as u8));
         match (after.payload(), after.tuple()) {
             (Payload::Tcp(_) | Payload::Udp, Some(tuple)) => {
                 prop_assert_eq!(tuple.source, to.source);
@@ -310,7 +313,7 @@ proptest! {
         let (mut bytes, mode) = in_mode(bytes, partial);
         let Ok(parsed) = parse(&bytes, mode) else { return Ok(()) };
         let mut before = bytes.clone();
-        there(&parsed, &mut bytes, to, quoted, false);
+        there(&parsed, &mut bytes, to, quoted, Ttl::Keep);
         back(&parsed, &mut bytes);
         one_zero_in_quote(&parsed, &mut before);
         one_zero_in_quote(&parsed, &mut bytes);
@@ -321,7 +324,7 @@ proptest! {
     fn only_header_fields_change(bytes in plain_packet(), to in tuple()) {
         let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
         let mut after = bytes.clone();
-        parsed.rewrite(&mut after, to, true);
+        parsed.rewrite(&mut after, to, Ttl::Increment);
         let transport = parsed.header_length();
         let may_change: &[usize] = match parsed.protocol() {
             Protocol::TCP => &[0, 1, 2, 3, 16, 17],
@@ -338,7 +341,7 @@ proptest! {
     }
 
     #[test]
-    fn concealing_and_renumbering_change_recorded_addresses_the_number_and_checksums_alone(
+    fn scrubbing_changes_only_recorded_addresses_the_identification_and_checksums(
         packet in any_packet(), list in option_list(), in_quote: bool, instead in address(), number: u16,
     ) {
         let with_list = if packet[0] == 0x45 { builder::with_ip_options(&packet, &list) } else { packet };
@@ -407,7 +410,7 @@ proptest! {
                 prop_assert_eq!(ports, (slice.source_port(), slice.destination_port()));
             }
             Payload::IcmpQuery(kind) => {
-                // etherparse wants a timestamp to have its three times as well.
+                // etherparse accepts a timestamp only with its three times.
                 if let Ok(slice) = Icmpv4Slice::from_slice(payload) {
                     prop_assert_eq!(kind.kind(), slice.type_u8());
                     let [high, low, ..] = slice.bytes5to8();
@@ -432,19 +435,20 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_has_right_checksums_and_quotes_the_packet(bytes in any_packet(), number: u16) {
+    fn an_icmp_error_has_correct_checksums_and_quotes_the_packet(bytes in any_packet(), number: u16) {
         let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
         let mut buffer = bytes.clone();
         buffer.resize(2048, 0);
-        let answer = IcmpErrorKind::FragmentationNeeded { mtu: number };
-        let length = icmp_error(&parsed, &mut buffer, bytes.len(), answer, Ipv4Addr::new(10, 0, 0, 100));
+        let kind = IcmpErrorKind::FragmentationNeeded { mtu: number };
+        let length = icmp_error(&parsed, &mut buffer, bytes.len(), kind, Ipv4Addr::new(10, 0, 0, 100));
         let Some(length) = length else { return Ok(()) };
         builder::verify(&buffer[..length], ChecksumMode::Complete).unwrap();
         prop_assert_eq!(&buffer[28..length], &bytes[..]);
     }
 }
 
-/// Every pair of corner words in every rewritten place, both modes: compared with full recomputation.
+/// Compares every pair of corner words in every rewritten field, in both modes, with full
+/// recomputation.
 #[test]
 fn corner_words_squared_in_every_field() {
     const CORNERS: [u16; 6] = [0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff];
@@ -481,7 +485,7 @@ fn corner_words_squared_in_every_field() {
                         builder::make_partial(&mut bytes);
                     }
                     let parsed = parse(&bytes, mode).unwrap();
-                    there(&parsed, &mut bytes, *to, to.reversed(), true);
+                    there(&parsed, &mut bytes, *to, to.reversed(), Ttl::Increment);
                     builder::verify(&bytes, mode).unwrap();
                 }
             }

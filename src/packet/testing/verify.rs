@@ -1,17 +1,20 @@
-//! Every checksum of a packet computed in full: the oracle of tests. It shares no code with `checksum.rs`, is written
-//! as the RFCs say it, and has etherparse compute everything a second time.
+//! Computes every checksum of a packet in full: the oracle of tests. The code shares nothing with
+//! `checksum.rs`, follows the words of the RFCs, and has etherparse compute everything a second
+//! time.
 
 use super::builder;
 use crate::packet::parse::ChecksumMode;
 use etherparse::{Ipv4Header, TcpSlice, UdpHeader};
 
-/// Recomputes every checksum of the IPv4 packet at the front of `bytes` and compares: IP header, TCP or UDP, ICMP, and
-/// in an ICMP error the quoted header and, where all of it is there, the quoted packet's transport checksum.
+/// Recomputes and compares every checksum of the IPv4 packet at the front of `bytes`: IP header,
+/// TCP or UDP, ICMP. In an ICMP error, compares the quoted header and, if the quote is complete,
+/// the quoted transport checksum.
 ///
-/// Of a fragment only the IP header can be verified. A UDP field of 0 is "no checksum" in [`ChecksumMode::Complete`].
+/// In a fragment only the IP header can be verified. A UDP field of 0 means "no checksum" in
+/// [`ChecksumMode::Complete`].
 ///
 /// # Errors
-/// A sentence on the first thing that is wrong.
+/// A sentence about the first wrong checksum or length.
 pub fn verify(bytes: &[u8], mode: ChecksumMode) -> Result<(), String> {
     let packet = Packet::read(bytes)?;
     if packet.total_length > bytes.len() {
@@ -23,15 +26,15 @@ pub fn verify(bytes: &[u8], mode: ChecksumMode) -> Result<(), String> {
     }
     transport(&packet, payload, mode)?;
     if packet.protocol == 1 && matches!(payload[0], 3 | 11 | 12) && payload.len() >= 8 + 20 {
-        let told = usize::from(payload[5]) * 4;
+        let stated = usize::from(payload[5]) * 4;
         let quote = &payload[8..];
-        quoted(if told >= 28 && told <= quote.len() { &quote[..told] } else { quote })
+        quoted(if stated >= 28 && stated <= quote.len() { &quote[..stated] } else { quote })
             .map_err(|problem| format!("quoted packet: {problem}"))?;
     }
     Ok(())
 }
 
-/// A packet inside an ICMP error: its header, and its payload if the quote has all of it.
+/// Verifies a packet inside an ICMP error: its header, and its payload if the quote has all of it.
 fn quoted(quote: &[u8]) -> Result<(), String> {
     let packet = Packet::read(quote)?;
     match quote.get(packet.header_length..packet.total_length) {
@@ -109,16 +112,19 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
                 }
             }
         }
-        1 | 6 | 17 => {
-            Err(format!("{} bytes are no header of protocol {}", payload.len(), packet.protocol))
-        }
+        1 | 6 | 17 => Err(format!(
+            "{} bytes are too short for a header of protocol {}",
+            payload.len(),
+            packet.protocol
+        )),
         _ => Ok(()),
     }
 }
 
 fn icmp(message: &[u8]) -> Result<(), String> {
     let field = u16::from_be_bytes([message[2], message[3]]);
-    // Without the field, as the typed headers of etherparse drop bytes that RFC 4884 gave a meaning later.
+    // Computed over the bytes, as the typed headers of etherparse drop bytes to which RFC 4884 gave
+    // a meaning later.
     let wanted = etherparse::checksum::Sum16BitWords::new()
         .add_slice(&message[..2])
         .add_slice(&message[4..])
@@ -127,7 +133,8 @@ fn icmp(message: &[u8]) -> Result<(), String> {
     complete("ICMP", field, builder::ones_complement_sum(message), wanted)
 }
 
-/// A checksum that was summed with its field must come to `0xffff`, and the field be what etherparse computes.
+/// Compares a sum that includes the field with `0xffff`, and the field with the checksum of
+/// etherparse.
 fn complete(name: &str, field: u16, sum: u16, etherparse: u16) -> Result<(), String> {
     if sum != 0xffff {
         return Err(format!("{name} checksum {field:04x}: the sum is {sum:04x}"));
@@ -152,9 +159,8 @@ mod tests {
     use super::*;
     use crate::packet::{Protocol, QueryKind, TcpFlags};
 
-    /// A byte whose change only a checksum can show is flipped: verify must see it.
     #[test]
-    fn a_flipped_bit_anywhere_is_seen() {
+    fn a_flipped_bit_anywhere_is_detected() {
         let tuple = builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 1), ([192, 0, 2, 1], 2));
         let (source, destination) = (tuple.source.address, tuple.destination.address);
         let udp = builder::udp(tuple, b"odd");
