@@ -11,7 +11,7 @@ mod parse;
 #[path = "../fuzz/src/translate.rs"]
 mod translate;
 
-const RANDOM_INPUTS: usize = 2000;
+const RANDOM_INPUTS: usize = 1000;
 
 /// The files of a target's corpus.
 fn corpus(target: &str) -> Vec<Vec<u8>> {

@@ -13,9 +13,10 @@ use crate::time::Tick;
 impl Translator {
     /// Decides about a packet that might come now, and changes nothing.
     ///
-    /// [`Self::process`] does to the packet what the decision says, with two exceptions. A packet that would open a
+    /// [`Self::process`] does to the packet what the decision says, with three exceptions. A packet that would open a
     /// session is dropped if a resource runs out ([`DropReason::is_shortage`]). A packet longer than the MTU of its
-    /// outgoing interface is dropped if it has DF set.
+    /// outgoing interface is dropped if it has DF set. A hairpin packet to a port without a mapping is dropped for
+    /// another reason if the sender's new mapping draws this very port.
     pub fn decide(&self, query: &Query, now: Tick) -> Decision {
         if let Some(hit) = self.table.lookup(Key::of(query.tuple), now) {
             let inside = hit.origin.is_inbound(hit.direction);
