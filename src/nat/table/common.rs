@@ -164,11 +164,9 @@ impl RecordCommon {
         self.state.store(after.number(), Relaxed);
         Tracked {
             ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before),
-            established: match before {
-                State::Tentative => true,
-                State::Tcp(TcpState::Reset) => false,
-                _ => after == State::Tcp(TcpState::Established),
-            },
+            established: before == State::Tentative
+                || after == State::Tcp(TcpState::Established)
+                    && before != State::Tcp(TcpState::Reset),
         }
     }
 }

@@ -224,13 +224,12 @@ impl Instance {
         let key = Key::of(tuple);
         let packet = Packet { parsed: &parsed, buffer: &mut buffer, wire_length: length };
         let hash = self.nat.table().hash(key);
-        match self.nat.translate(&mut self.context, packet, key, hash, self.now) {
-            Verdict::Translated => {
-                let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
-                Ok(parsed.tuple().expect("udp and tcp have a tuple"))
-            }
-            verdict => Err(verdict),
+        let verdict = self.nat.translate(&mut self.context, packet, key, hash, self.now);
+        if verdict != Verdict::Translated {
+            return Err(verdict);
         }
+        let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
+        Ok(parsed.tuple().expect("udp and tcp have a tuple"))
     }
 
     /// The packet of a step, by the sessions of this instance.
