@@ -198,8 +198,8 @@ impl Instance {
         snapshots
     }
 
-    /// Ends the sessions whose time is over, at once. The wheel would do so a moment later, and that
-    /// moment depends on when it last saw the session.
+    /// Ends the sessions whose time is over, at once. The wheel would do so a moment later, and
+    /// that moment depends on when it last saw the session.
     fn expire(&mut self) {
         for session in self.sessions() {
             if let Some(ended) = self.nat.table.reap_if_expired(session.id, self.now) {
@@ -265,8 +265,8 @@ impl Instance {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Export and import are invisible: the same packets get the same translation, and the sessions have
-    /// the same state, window, timers, mapping and place in the host's limit.
+    /// Export and import are invisible: the same packets get the same translation, and the sessions
+    /// have the same state, window, timers, mapping and place in the host's limit.
     #[test]
     fn an_imported_session_goes_on_as_if_it_had_never_moved(
         behaviour in behaviours(),
