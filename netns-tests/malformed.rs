@@ -193,25 +193,8 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let mut random = StdRng::seed_from_u64(0x6e61_7462_6f78);
     let mut flood = |count: usize| {
         for number in 0..count {
-            let mut packet = good[random.random_range(0..good.len())].clone();
-            for _ in 0..random.random_range(1..6) {
-                let at = random.random_range(0..packet.len());
-                // The destination stays, because the packet would be routed elsewhere otherwise.
-                if !(16..20).contains(&at) {
-                    packet[at] = random.random();
-                }
-            }
-            if random.random_ratio(1, 8) {
-                packet.truncate(random.random_range(0..packet.len()));
-            }
-            // Most packets pass the kernel's own checks.
-            if packet.len() >= 20 && random.random_ratio(7, 8) {
-                packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
-                let [high, low] = (packet.len() as u16).to_be_bytes();
-                packet[2..4].copy_from_slice(&[high, low]);
-                builder::refresh_header_checksum(&mut packet);
-            }
-            injector.send(&packet);
+            let packet = good[random.random_range(0..good.len())].clone();
+            injector.send(&mutated(packet, &mut random));
             if number % 20_000 == 0 {
                 assert_eq!(
                     scene.fetch().unwrap(),
@@ -244,4 +227,26 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let log = natbox.process.log();
     assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");
     natbox.stop(Signal::TERM);
+}
+
+/// Changes random bytes of a packet, and the length of some packets.
+fn mutated(mut packet: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..packet.len());
+        // The destination stays, because the packet would be routed elsewhere otherwise.
+        if !(16..20).contains(&at) {
+            packet[at] = random.random();
+        }
+    }
+    if random.random_ratio(1, 8) {
+        packet.truncate(random.random_range(0..packet.len()));
+    }
+    // Most packets pass the kernel's own checks.
+    if packet.len() >= 20 && random.random_ratio(7, 8) {
+        packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
+        let [high, low] = (packet.len() as u16).to_be_bytes();
+        packet[2..4].copy_from_slice(&[high, low]);
+        builder::refresh_header_checksum(&mut packet);
+    }
+    packet
 }
