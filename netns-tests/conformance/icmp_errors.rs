@@ -422,16 +422,16 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
         packet
     };
     let started = Instant::now();
-    let mut told = 0;
+    let mut errors = 0;
     for number in 0..1000 {
         probe.inside.send(&too_long(S1));
         if number % 50 == 0 {
-            told += std::iter::from_fn(|| probe.inside.poll()).count();
+            errors += std::iter::from_fn(|| probe.inside.poll()).count();
         }
     }
-    told += probe.inside.drain().len();
+    errors += probe.inside.drain().len();
     let bound = 60 + 30 * started.elapsed().as_secs() as usize;
-    assert!((10..=bound).contains(&told), "{told} errors for 1000 packets");
+    assert!((10..=bound).contains(&errors), "{errors} errors for 1000 packets");
     // Another host still gets its error, at once.
     probe.inside.send(&too_long(S2));
     let error = probe.inside.expect("the error for another host");
@@ -442,8 +442,8 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
     // Errors that the kernel writes: packets of ten thousand other hosts do not use up the
     // allowance of E1.
     for number in 0..10_000_u32 {
-        let stranger = Ipv4Addr::from(0xc612_0000 + number);
-        let mut packet = udp(at(stranger, 5000), F, b"x");
+        let other_host = Ipv4Addr::from(0xc612_0000 + number);
+        let mut packet = udp(at(other_host, 5000), F, b"x");
         builder::set_ttl(&mut packet, 1);
         probe.outside.send(&packet);
         if number % 100 == 0 {
@@ -453,9 +453,9 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
     let mut packet = udp(at(E1, 5000), F, b"x");
     builder::set_ttl(&mut packet, 1);
     probe.outside.send(&packet);
-    let told: HashSet<_> =
+    let receivers: HashSet<_> =
         probe.outside.drain().iter().map(|seen| seen.destination().address).collect();
-    assert!(told.contains(&E1), "{} others were told", told.len());
+    assert!(receivers.contains(&E1), "{} others got an error", receivers.len());
 }
 
 #[test]

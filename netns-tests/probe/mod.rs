@@ -1,7 +1,7 @@
 //! The packet-level probe: one real `natbox run` between two wires whose other ends the test holds.
 //!
 //! ```text
-//!   outside   E1, E2, Rx: nobody's addresses, the test writes and reads their packets
+//!   outside   E1, E2, Rx: no host has these addresses; the test writes and reads their packets
 //!     │  TAP wan0   203.0.113.1/24, next hop 203.0.113.254
 //!    box      natbox run; external addresses G, G2, routed to the box
 //!     │  TAP lan0   10.0.0.1/24
