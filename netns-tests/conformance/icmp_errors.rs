@@ -166,7 +166,7 @@ fn icmp_errors_with_bad_checksums_are_dropped() {
         probe.outside.send(&good);
         probe.inside.expect("the good one");
     }
-    assert_eq!(probe.dropped("bad-icmp-error"), 6);
+    probe.assert_dropped("bad-icmp-error", 6);
 }
 
 #[test]
@@ -197,7 +197,8 @@ fn quoted_transport_checksum_is_not_verified() {
     probe.inside.tolerate();
     let [sent, _, _] = three_kinds(&probe);
     let mut quoted = sent.outside.0.clone();
-    quoted[27] = quoted[27].wrapping_add(1);
+    let wrong = u16::from_be_bytes([quoted[26], quoted[27]]).wrapping_add(1);
+    quoted[26..28].copy_from_slice(&wrong.to_be_bytes());
     probe.outside.send(&builder::icmp_error(3, 3, E1, G, &quoted));
     let error = probe.inside.expect("the error");
     let right = Seen(sent.original).checksum();
@@ -352,7 +353,7 @@ fn addresses_of_an_icmp_error_must_match_its_quote() {
         probe.inside.send(&builder::icmp_error(kind, code, S2, E1, &received));
         probe.silence();
     }
-    assert_eq!(probe.dropped("icmp-error-mismatch"), 5);
+    probe.assert_dropped("icmp-error-mismatch", 5);
     probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &received));
     probe.outside.expect("S1's own report");
 }

@@ -39,7 +39,7 @@ use natbox::api::Status;
 use natbox::lab::{Lab, Namespace};
 use natbox::packet::{Endpoint, Protocol, builder};
 
-use crate::single_box::RunningBox;
+use crate::single_box::{RunningBox, eventually};
 
 /// Private hosts.
 pub const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
@@ -163,6 +163,14 @@ impl Probe {
     /// Returns the number of packets dropped so far for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Asserts the number of packets dropped so far for a reason, once the workers have published
+    /// their counters.
+    #[track_caller]
+    pub fn assert_dropped(&self, reason: &str, count: u64) {
+        eventually(reason, || (self.dropped(reason) >= count).then_some(()));
+        assert_eq!(self.dropped(reason), count, "{reason}");
     }
 
     /// Returns the number of live sessions.
