@@ -103,7 +103,7 @@ fn io_auto_uses_poll_where_io_uring_is_forbidden() {
             let path = scene.write("uring", &config.to_string());
             scene
                 .refused(&[], &path)
-                .assert_says(1, &["tun.io: uring cannot be had", "poll or auto"]);
+                .assert_says(1, &["tun.io: io_uring is not available", "poll or auto"]);
         });
     });
 }

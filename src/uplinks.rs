@@ -18,7 +18,8 @@ use tokio::sync::watch;
 pub struct UplinkState {
     /// Name of the uplink.
     pub name: String,
-    /// First external address, by which clients reach published services; None: the uplink has no address.
+    /// First external address, by which clients reach published services; None: the uplink has no
+    /// address.
     pub address: Option<Ipv4Addr>,
     /// Source address that makes packets of this host leave by the uplink; None: there is none.
     pub source: Option<Ipv4Addr>,
@@ -64,8 +65,8 @@ pub struct UplinkStates {
 }
 
 impl UplinkStates {
-    /// Returns the uplinks of `among` that have an address and are up. If none of them is up, returns
-    /// those that are down: an old address serves a client better than no address.
+    /// Returns the uplinks of `among` that have an address and are up. If none of them is up,
+    /// returns those that are down: an old address serves a client better than no address.
     pub fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
         let uplinks = || among.iter().filter_map(|index| self.uplinks.get(*index));
         let addressed = || uplinks().filter_map(|uplink| Some((uplink, uplink.address?)));
@@ -89,8 +90,9 @@ impl Uplinks {
         Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
     }
 
-    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`] or [`UplinkState::address`] is another
-    /// one afterwards. Does nothing if no uplink has this index.
+    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`] or
+    /// [`UplinkState::address`] is another one afterwards. Does nothing if no uplink has this
+    /// index.
     pub fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
         self.0.send_if_modified(|states| {
             let Some(state) = states.uplinks.get_mut(uplink) else { return false };

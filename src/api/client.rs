@@ -98,7 +98,8 @@ pub fn request<Answer: DeserializeOwned>(
     read(socket, &line)
 }
 
-/// Sends a request whose answer has many lines. Calls `take` for each line until `take` breaks or the instance ends.
+/// Sends a request whose answer has many lines. Calls `take` for each line until `take` breaks or
+/// the instance ends.
 ///
 /// # Errors
 /// See [`ClientError`].

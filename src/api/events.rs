@@ -1,7 +1,7 @@
 //! Events: state changes of an instance, as JSON objects and as sentences.
 //!
-//! An uplink in good order has a few events a day. Single packets and sessions are counted (`natbox status`) and listed
-//! (`natbox sessions`).
+//! An uplink in good order has a few events a day. Single packets and sessions are counted
+//! (`natbox status`) and listed (`natbox sessions`).
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -44,8 +44,8 @@ pub enum EventKind {
         /// Name of the uplink.
         uplink: String,
     },
-    /// natbox ended sessions of an uplink, or sessions that belong on the uplink, so that clients open them again
-    /// elsewhere.
+    /// natbox ended sessions of an uplink, or sessions that belong on the uplink, so that clients
+    /// open them again elsewhere.
     SessionsEnded {
         /// Name of the uplink.
         uplink: String,
@@ -100,7 +100,8 @@ pub enum EventKind {
         /// Sessions that ended because the new policy does not allow them.
         sessions_ended: usize,
     },
-    /// The instance could not use the changed configuration file and keeps the configuration before.
+    /// The instance could not use the changed configuration file and keeps the configuration
+    /// before.
     ReloadFailed {
         /// Reason.
         error: String,

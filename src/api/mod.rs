@@ -1,7 +1,7 @@
 //! The admin protocol: what a client can ask a running instance, and the form of each answer.
 //!
-//! A client sends one JSON object a line over the admin socket, and the instance answers each with one
-//! JSON object a line:
+//! A client sends one JSON object a line over the admin socket, and the instance answers each with
+//! one JSON object a line:
 //!
 //! ```text
 //!   {"api_version":1,"command":"status"}      ──▶   a Status, or {"error":"..."}

@@ -25,7 +25,8 @@ pub enum Request {
     },
     /// Asks for an [`super::EffectiveConfig`].
     EffectiveConfig,
-    /// Asks for events: an answer of many lines, each a [`super::Event`]. The connection ends after the last.
+    /// Asks for events: an answer of many lines, each a [`super::Event`]. The connection ends after
+    /// the last.
     Events {
         /// Whether new events follow the recent ones until the instance ends.
         #[serde(default)]

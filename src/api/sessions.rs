@@ -11,7 +11,8 @@ pub struct SessionCursor {
     pub record: u32,
 }
 
-/// Some of the sessions. A session that begins or ends while pages are read may be missing. No session is listed twice.
+/// Some of the sessions. A session that begins or ends while pages are read may be missing. No
+/// session is listed twice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionPage {
     /// Sessions in no particular order; a page can be empty.
@@ -27,7 +28,8 @@ pub struct SessionView {
     pub protocol: String,
     /// State, such as `established`.
     pub state: String,
-    /// What opened the session: `forward`, `outbound`, `forward-outbound`, `inbound`, `hairpin` or `hairpin-forward`.
+    /// What opened the session: `forward`, `outbound`, `forward-outbound`, `inbound`, `hairpin` or
+    /// `hairpin-forward`.
     pub origin: String,
     /// Name of the uplink that carries the session.
     pub uplink: String,
@@ -39,8 +41,8 @@ pub struct SessionView {
     pub expires_in_seconds: u32,
 }
 
-/// Source and destination of a packet, each as `address:port`. For ICMP the port is the query's identifier, at the end that
-/// sends the query.
+/// Source and destination of a packet, each as `address:port`. For ICMP the port is the query's
+/// identifier, at the end that sends the query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TupleView {
     /// Source.

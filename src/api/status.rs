@@ -115,8 +115,8 @@ pub struct DnsStatus {
     pub hook_error: Option<String>,
 }
 
-/// The configuration that an instance uses, and its numbers of tables and rules: enough to compute the state that the host
-/// must have.
+/// The configuration that an instance uses, and its numbers of tables and rules: enough to compute
+/// the state that the host must have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EffectiveConfig {
     /// Configuration as YAML, with all defaults.

@@ -1,4 +1,5 @@
-//! The subsystem that serves the admin socket: one JSON line in, one JSON line out (see [`crate::api`]).
+//! The subsystem that serves the admin socket: one JSON line in, one JSON line out (see
+//! [`crate::api`]).
 //!
 //! The socket gets its name when the instance is ready. Only root and its group may connect.
 
@@ -68,7 +69,8 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Checks that no living process has the name. The file of a dead process is replaced later, by the rename.
+/// Checks that no living process has the name. The file of a dead process is replaced later, by the
+/// rename.
 fn check_free(path: &Path) -> Result<(), SocketError> {
     match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -115,7 +117,8 @@ impl Subsystem for AdminServer {
                 });
             }
             Err(error) => {
-                // Most likely the process has no descriptors left. Some are free again after a pause.
+                // Most likely the process has no descriptors left. Some are free again after a
+                // pause.
                 tracing::warn!(%error, "admin socket: a connection cannot be accepted");
                 tokio::time::sleep(PAUSE).await;
             }
@@ -139,7 +142,10 @@ async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<(
         }
         let answer = match Request::from_json(&line) {
             Ok(Request::Status) => to_json(&instance.status()),
-            Ok(Request::Sessions { from }) => to_json(&instance.sessions(from)),
+            Ok(Request::Sessions { from }) => match instance.sessions(from).await {
+                Ok(page) => to_json(&page),
+                Err(_) => refusal(&"the instance is stopping"),
+            },
             Ok(Request::EffectiveConfig) => to_json(&instance.effective_config()),
             Ok(Request::Events { follow }) => {
                 return write_events(reader, writer, instance, follow).await;
@@ -154,7 +160,8 @@ async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<(
     }
 }
 
-/// Writes the recent events. With `follow`, writes new events until either end closes the connection.
+/// Writes the recent events. With `follow`, writes new events until either end closes the
+/// connection.
 async fn write_events(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,

@@ -1,4 +1,5 @@
-//! The subsystem that runs the name server, the DNS updates and the hook: from the configuration to [`crate::dns`].
+//! The subsystem that runs the name server, the DNS updates and the hook: from the configuration to
+//! [`crate::dns`].
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -48,8 +49,9 @@ pub(super) fn prepare(config: &Config) -> Result<Option<Prepared>, DnsError> {
     Prepared::new(settings).map(Some)
 }
 
-/// Makes the name server listen at the probe addresses of some uplinks: those whose address is not assigned to the host, or
-/// may change, or where the host's own answers would leave by another uplink. Returns the ports, one for each uplink.
+/// Makes the name server listen at the probe addresses of some uplinks: those whose address is not
+/// assigned to the host, or may change, or where the host's own answers would leave by another
+/// uplink. Returns the ports, one for each uplink.
 ///
 /// # Errors
 /// [`DnsError::Bind`].
@@ -109,7 +111,8 @@ impl NameService {
     }
 }
 
-/// Stops the name server with the instance. [`crate::dns`] follows the uplinks by itself, on its own thread.
+/// Stops the name server with the instance. [`crate::dns`] follows the uplinks by itself, on its
+/// own thread.
 pub(super) struct DnsFollower(Rc<NameService>);
 
 impl DnsFollower {
@@ -131,14 +134,15 @@ impl Subsystem for DnsFollower {
         match event {}
     }
 
-    /// From now on the name server answers no query, so no client learns the address of an instance that stops.
+    /// From now on the name server answers no query, so no client learns the address of an instance
+    /// that stops.
     async fn stop(self) {
         drop(self.0.service.take());
     }
 }
 
-/// Returns where the name server listens if the host has the address: at the first address of each uplink. An address that
-/// follows an interface is not known yet.
+/// Returns where the name server listens if the host has the address: at the first address of each
+/// uplink. An address that follows an interface is not known yet.
 fn listen(config: &Config, dns: &Dns) -> Vec<SocketAddr> {
     let uplinks = config.uplinks.iter().filter(|uplink| dns.listen && !uplink.follows_interface);
     uplinks.filter_map(|uplink| Some((*uplink.addresses.first()?, Dns::PORT).into())).collect()
@@ -182,8 +186,8 @@ fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> 
     })
 }
 
-/// Returns the file that holds the announced records: in the directory that a service manager keeps for natbox's state, or
-/// beside the admin socket, where the file lasts until the host reboots.
+/// Returns the file that holds the announced records: in the directory that a service manager keeps
+/// for natbox's state, or beside the admin socket, where the file lasts until the host reboots.
 fn announced_path(config: &Config) -> PathBuf {
     let state = std::env::var_os("STATE_DIRECTORY").filter(|directory| !directory.is_empty());
     let beside = || config.admin.socket.parent().map(Path::to_path_buf).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! The events of an instance: each is logged, kept for a while, and sent to every client of `natbox events --follow`.
+//! The events of an instance: each is logged, kept for a while, and sent to every client of
+//! `natbox events --follow`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -1,4 +1,5 @@
-//! The subsystem that reports exhausted resources, once in a while and not for every packet (RFC 6888 REQ-11).
+//! The subsystem that reports exhausted resources, once in a while and not for every packet (RFC
+//! 6888 REQ-11).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -56,8 +57,8 @@ impl Subsystem for ExhaustionWatch {
 }
 
 impl Reported {
-    /// Returns the reasons to report, with the packets dropped since the last report. A reason is reported at most once in
-    /// [`PAUSE`].
+    /// Returns the reasons to report, with the packets dropped since the last report. A reason is
+    /// reported at most once in [`PAUSE`].
     fn news(&mut self, drops: &Drops, now: Instant) -> Vec<(DropReason, u64)> {
         let mut news = Vec::new();
         for (reason, count) in

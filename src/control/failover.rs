@@ -1,8 +1,9 @@
 //! The subsystem that moves sessions when an uplink fails or recovers.
 //!
-//! In one step the translator learns which new sessions each uplink admits, so from the next packet on no new session uses a
-//! failed uplink. Then, and only where the configuration asks for it, natbox ends the sessions of the failed uplink, slice by
-//! slice. While no uplink is up, sessions stay as they are: no other uplink could take them.
+//! In one step the translator learns which new sessions each uplink admits, so from the next packet
+//! on no new session uses a failed uplink. Then, and only where the configuration asks for it,
+//! natbox ends the sessions of the failed uplink, slice by slice. While no uplink is up, sessions
+//! stay as they are: no other uplink could take them.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -86,7 +87,8 @@ impl Failover {
         }
     }
 
-    /// Ends the sessions that match a filter after `delay`, slice by slice, as long as `goes_on` is true.
+    /// Ends the sessions that match a filter after `delay`, slice by slice, as long as `goes_on` is
+    /// true.
     fn sweep(
         &self,
         (filter, reason): (Filter, EndReason),
@@ -106,7 +108,8 @@ impl Failover {
                 let slice = engine.end_matching(&filter, reason, from);
                 sessions += slice.ended;
                 cursor = slice.next;
-                // The rest of the control thread runs between two slices, and the workers send what waits.
+                // The rest of the control thread runs between two slices, and the workers send what
+                // waits.
                 match engine.pending_notifications() {
                     0..MAX_QUEUED_NOTIFICATIONS => tokio::task::yield_now().await,
                     MAX_QUEUED_NOTIFICATIONS.. => tokio::time::sleep(PAUSE).await,
@@ -144,13 +147,14 @@ fn up(states: &UplinkStates) -> Vec<bool> {
     states.uplinks.iter().map(|uplink| uplink.up).collect()
 }
 
-/// Whether the sessions of an uplink must end: the uplink is down, another one is up, and the configuration says `reset`.
+/// Whether the sessions of an uplink must end: the uplink is down, another one is up, and the
+/// configuration says `reset`.
 fn is_doomed(settings: &Uplink, is_up: bool, all: &[bool]) -> bool {
     !is_up && all.contains(&true) && settings.on_failure == OnFailure::Reset
 }
 
-/// How long an uplink may take to recover after another one has. Uplinks that failed together recover together, but one of them
-/// is the first.
+/// How long an uplink may take to recover after another one has. Uplinks that failed together
+/// recover together, but one of them is the first.
 fn recovery_time(settings: &Uplink) -> Duration {
     let check = settings.health.as_ref();
     check.map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))

@@ -1,11 +1,15 @@
-//! Log output, as the configuration wants it.
+//! Log output as configured.
 //!
-//! Levels are a contract: WARN means a person should look, INFO tells starts, stops and what was found, client
-//! addresses appear at DEBUG and below only, and nothing is ever logged by a worker for a packet. The mapping log is
-//! apart: it has a key of its own and does not care for the level.
+//! Levels are a contract:
 //!
-//! Lines are written by a thread of their own, so that a reader who stops reading stops nothing else: beyond
-//! [`UNWRITTEN_LINES`] they are lost, and counted.
+//! * WARN: a person should look.
+//! * INFO: starts, stops and changes of state.
+//! * DEBUG and below: may contain addresses of clients.
+//!
+//! A worker never logs a packet. The mapping log has a key of its own and ignores the level.
+//!
+//! A thread of its own writes the lines, so a reader that stops reading delays nothing else. Lines
+//! beyond [`MAX_UNWRITTEN_LINES`] are dropped and counted.
 
 use std::sync::OnceLock;
 
@@ -20,13 +24,13 @@ use crate::config::{Log, LogFormat, LogLevel};
 /// Target of the mapping log's lines.
 pub(super) const MAPPINGS: &str = "mappings";
 
-/// Keep it until the end of the process: when it is dropped, what is not written yet is.
+/// The running log output. Writes the remaining lines when dropped.
 #[must_use = "logging ends when this is dropped"]
 pub struct Logging {
     _writer: WorkerGuard,
 }
 
-/// Starts logging to standard error. A second call changes nothing.
+/// Starts logging to standard error. A second call does nothing.
 pub fn start(log: Log) -> Logging {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -36,9 +40,9 @@ pub fn start(log: Log) -> Logging {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let (writer, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(UNWRITTEN_LINES)
+        .buffered_lines_limit(MAX_UNWRITTEN_LINES)
         .finish(std::io::stderr());
-    let _ = LOST.set(writer.error_counter());
+    let _ = DROPPED.set(writer.error_counter());
     let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
     let lines = match log.format {
         LogFormat::Text => {
@@ -49,20 +53,20 @@ pub fn start(log: Log) -> Logging {
     let wanted = Targets::new()
         .with_default(level)
         .with_target(MAPPINGS, LevelFilter::INFO)
-        // It warns of what strangers write in their messages.
+        // hickory warns about the content of messages from strangers.
         .with_target("hickory_", LevelFilter::ERROR.min(level))
-        // A health check that finds a bad certificate says so itself, once.
+        // The health check reports a bad certificate itself, once.
         .with_target("rustls_platform_verifier", LevelFilter::OFF);
-    // Fails only when a logger runs already, as in tests.
+    // Fails only if a logger runs already, as in tests.
     let _ = tracing_subscriber::registry().with(lines.with_filter(wanted)).try_init();
     Logging { _writer: guard }
 }
 
-/// Lines that were lost because nobody read them.
+/// Returns the number of lines that were dropped because the reader was slow.
 pub(super) fn dropped_lines() -> u64 {
-    LOST.get().map_or(0, |lost| lost.dropped_lines() as u64)
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
 }
 
-static LOST: OnceLock<ErrorCounter> = OnceLock::new();
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 /// Lines that wait for a slow reader.
-const UNWRITTEN_LINES: usize = 16_384;
+const MAX_UNWRITTEN_LINES: usize = 16_384;

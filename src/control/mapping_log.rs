@@ -1,7 +1,8 @@
-//! The mapping log (`log.mappings`): who had an external endpoint at a time.
+//! The mapping log (`log.mappings`): which inside host had an external endpoint at a time.
 //!
-//! One line for each beginning and each end, with the time of the event in UTC and the name of the box (RFC 6888 section
-//! 4, RFC 6302). A mapping that has begun and has no end in the log ended with the box at the latest.
+//! The log has one line for each beginning and each end of a mapping, with the time in UTC and the
+//! name of the instance (RFC 6888 section 4, RFC 6302). A mapping without an end in the log ended
+//! with the instance at the latest.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,13 +11,13 @@ use crate::time::Tick;
 
 use super::logging::MAPPINGS;
 
-/// Events that may wait to be written; beyond that they are lost and counted.
+/// Events that wait to be written. Events beyond this number are lost and counted.
 pub(super) const CAPACITY: usize = 16_384;
 
-/// Writes events until the box ends, in a thread of its own.
+/// Starts a thread that writes events until the translator is gone.
 ///
 /// # Errors
-/// When the thread cannot be started.
+/// The thread cannot be started.
 pub(super) fn start(name: &str, events: MappingEvents) -> std::io::Result<()> {
     let name = name.to_owned();
     std::thread::Builder::new().name("natbox-mappings".to_owned()).spawn(move || {
@@ -25,7 +26,10 @@ pub(super) fn start(name: &str, events: MappingEvents) -> std::io::Result<()> {
             write(&name, &event);
             if events.lost() != lost {
                 let before = std::mem::replace(&mut lost, events.lost());
-                tracing::warn!(records = lost - before, "records of the mapping log were lost");
+                tracing::warn!(
+                    records = lost - before,
+                    "log.mappings: records were lost: slow reader"
+                );
             }
         }
     })?;

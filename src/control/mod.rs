@@ -1,7 +1,7 @@
 //! The control plane: everything that runs beside the packets.
 //!
-//! One thread runs all of it (a tokio current-thread runtime). The workers never wait for this thread: they report failures
-//! through the engine's channel and publish their counters.
+//! One thread runs all of it (a tokio current-thread runtime). The workers never wait for this
+//! thread: they report failures through the engine's channel and publish their counters.
 //!
 //! | file                                 | idea                                                          |
 //! |--------------------------------------|---------------------------------------------------------------|

@@ -18,7 +18,7 @@ use super::settings;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::engine::Handle;
-use crate::host::{HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
+use crate::host::{self, HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
 use crate::uplinks::Uplinks;
 
 /// Reacts to changes of the host, and restores the host at the end.
@@ -54,8 +54,8 @@ impl HostReconciler {
         Self { host, links, listening_ports, tun_is_down: false, parts }
     }
 
-    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if their external address is
-    /// gone.
+    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if
+    /// their external address is gone.
     async fn reconcile(&mut self) {
         let before = self.host.config().uplinks.clone();
         if let Err(error) = self.host.reconcile().await {
@@ -80,7 +80,8 @@ impl HostReconciler {
         }
     }
 
-    /// Handles a change of an interface of the configuration. Returns whether the host must be reconciled.
+    /// Handles a change of an interface of the configuration. Returns whether the host must be
+    /// reconciled.
     fn apply_link_event(&self, change: LinkChange) -> bool {
         let LinkChange { interface, event } = change;
         let config = self.host.config();
@@ -115,8 +116,8 @@ impl HostReconciler {
         }
     }
 
-    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel drops the routes of a
-    /// device that is set down.
+    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel
+    /// drops the routes of a device that is set down.
     fn apply_tun_event(&mut self, event: LinkEvent) -> bool {
         let tun = self.host.config().tun.name.clone();
         match event {
@@ -137,13 +138,14 @@ impl HostReconciler {
                 self.parts.events.emit(EventKind::TunUp { tun });
                 true
             }
-            // A worker reports a removed device, and natbox stops. Only the kernel uses the device's MTU.
+            // A worker reports a removed device, and natbox stops. Only the kernel uses the
+            // device's MTU.
             LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
         }
     }
 
     fn exclude_listening_ports(&self) {
-        match self.host.facts().listening_ports() {
+        match host::listening_ports(self.host.facts()) {
             Ok(ports) => self.parts.engine.exclude_ports(&ports),
             Err(error) => tracing::warn!(
                 %error, "host: listening ports cannot be read; a mapping may get a port of a program"

@@ -1,7 +1,7 @@
 //! The configuration file and the host as the running instance uses them, and how both change.
 //!
-//! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart, the instance keeps the
-//! configuration before and reports the reason.
+//! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
+//! the instance keeps the configuration before and reports the reason.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -83,8 +83,8 @@ impl Reloader {
         }
     }
 
-    /// Puts the host's present addresses and interfaces to work. `config`: with the addresses that its interfaces have now.
-    /// Returns how many sessions ended.
+    /// Puts the host's present addresses and interfaces to work. `config`: with the addresses that
+    /// its interfaces have now. Returns how many sessions ended.
     pub(super) async fn adopt_host(&self, config: &Config, facts: &HostFacts) -> usize {
         let before = self.policy();
         self.host.replace(HostState::new(config, facts));
@@ -147,8 +147,8 @@ impl Reloader {
         settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
     }
 
-    /// Puts a policy to work. Waits, without holding up the control thread, until the sessions that the policy does not allow
-    /// have ended. Returns their number.
+    /// Puts a policy to work. Waits, without holding up the control thread, until the sessions that
+    /// the policy does not allow have ended. Returns their number.
     async fn change_policy(&self, policy: Policy) -> usize {
         let (sender, ended) = oneshot::channel();
         self.engine.change_policy(policy, move |sessions| {

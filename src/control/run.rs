@@ -14,7 +14,8 @@ use crate::config::Config;
 /// # Errors
 /// See [`RunError`]. The host has been restored by then.
 pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
-    // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that runs the hook.
+    // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that
+    // runs the hook.
     let raw =
         RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
     let privileged = Privileged { raw, dns: dns::prepare(config)? };

@@ -1,24 +1,24 @@
-//! What the process of a box gives up before it touches a packet.
+//! Drops privileges before the first packet.
 //!
-//! All it ever needs is CAP_NET_ADMIN: devices, routes, rules and `/proc/sys/net` go by it, and its own files belong to
-//! root. Whatever else it was started with goes, for good: no program that it could be made to run would have it either.
-//! System calls that no part of natbox makes are refused.
+//! natbox needs only CAP_NET_ADMIN: for devices, routes, rules and `/proc/sys/net`. Its own files
+//! belong to root. All other capabilities are dropped for good, also for programs that an attacker
+//! could make the process run. A filter refuses system calls that no part of natbox makes.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// Gives up what is not needed. Call it while the process has one thread: the others inherit.
+/// Drops what natbox does not need. Call it while the process has one thread, because later threads
+/// inherit the result.
 ///
 /// # Errors
-/// A sentence that says what the system refused.
+/// A sentence about what the system refused.
 pub(super) fn enter() -> Result<(), String> {
-    drop_capabilities().map_err(|error| format!("giving up capabilities: {error}"))?;
+    drop_capabilities().map_err(|error| format!("dropping capabilities: {error}"))?;
     rustix::thread::set_no_new_privs(true)
         .map_err(|error| format!("setting no_new_privs: {error}"))?;
-    let filter =
-        filter().map_err(|error| format!("building the filter of system calls: {error}"))?;
+    let filter = filter().map_err(|error| format!("building the system call filter: {error}"))?;
     seccompiler::apply_filter(&filter)
-        .map_err(|error| format!("setting the filter of system calls: {error}"))
+        .map_err(|error| format!("setting the system call filter: {error}"))
 }
 
 fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
@@ -28,7 +28,8 @@ fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
             caps::drop(None, CapSet::Bounding, *capability)?;
         }
     }
-    // No more than there is: without CAP_NET_ADMIN the TUN device says what is missing.
+    // Not more than the process has. Without CAP_NET_ADMIN, opening the TUN device reports what is
+    // missing.
     let permitted = caps::read(None, CapSet::Permitted)?.intersection(&kept).copied().collect();
     caps::clear(None, CapSet::Ambient)?;
     caps::set(None, CapSet::Effective, &permitted)?;
@@ -47,8 +48,9 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     filter.try_into()
 }
 
-/// Calls that run programs, reach into other processes, change what is mounted or change the kernel itself. The list names
-/// what is refused and not what is allowed, so that another C library or kernel does not stop a box.
+/// System calls that run programs, reach into other processes, change mounts or change the kernel.
+/// The list names the refused calls and not the allowed ones, so that another C library or kernel
+/// does not stop natbox.
 const DENIED: [i64; 31] = [
     libc::SYS_execve,
     libc::SYS_execveat,

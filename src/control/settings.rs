@@ -1,4 +1,4 @@
-//! From the configuration and the host's facts to what the translator is told.
+//! From the configuration and the host's facts to the limits and the policy of the translator.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ use crate::config::{
     RejectWith, UnsolicitedSyn,
 };
 
-/// The limits of the translator, fixed at the start.
+/// Returns the limits of the translator, which are fixed at the start.
 pub(super) fn limits(config: &Config) -> nat::Limits {
     nat::Limits {
         inside: config.inside.prefixes.clone(),
@@ -44,8 +44,8 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
     }
 }
 
-/// The rules of the translator. `dns`: for each uplink the port of the name server at its probe address, if the name
-/// server listens there.
+/// Returns the policy of the translator. `dns`: for each uplink the port of the name server at its
+/// probe address, if the name server listens there.
 pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
     nat::Policy {
         inside_address: facts.inside.address,
@@ -71,10 +71,10 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         no_nat: config
             .no_nat
             .iter()
-            .map(|exemption| nat::NoNatRule {
-                to: exemption.to,
-                protocol: protocol(exemption.protocol),
-                ports: ports(exemption.ports),
+            .map(|rule| nat::NoNatRule {
+                to: rule.to,
+                protocol: protocol(rule.protocol),
+                ports: ports(rule.ports),
             })
             .collect(),
         hairpin: config.nat.hairpin,
@@ -133,27 +133,27 @@ fn outbound(config: &Config) -> Vec<nat::OutboundRule> {
     rules.collect()
 }
 
-/// What leads to the box's own name server.
+/// Returns the forwards from port 53 of the uplinks to the name server.
 fn name_servers<'c>(
     config: &'c Config,
     facts: &'c HostFacts,
     dns: &'c [Option<u16>],
 ) -> impl Iterator<Item = nat::Forward> + 'c {
     let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).zip(dns).enumerate();
-    uplinks.filter_map(|(number, ((uplink, own), port))| {
+    uplinks.filter_map(|(number, ((uplink, probe_address), port))| {
         Some(nat::Forward {
             name: "name server".to_owned(),
             uplink: index(number),
             protocol: nat::ForwardProtocol::TcpUdp,
             address: *uplink.addresses.first()?,
             ports: nat::PortRange::single(Dns::PORT),
-            to_address: (*own)?,
+            to_address: (*probe_address)?,
             to_port: (*port)?,
         })
     })
 }
 
-/// An interface may have a longer MTU than an IPv4 packet has length (`lo`: 65536).
+/// Limits an MTU to the length of an IPv4 packet. An interface may have a longer one (`lo`: 65536).
 pub(super) fn mtu(bytes: u32) -> u16 {
     bytes.min(u32::from(u16::MAX)) as u16
 }

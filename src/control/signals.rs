@@ -1,7 +1,7 @@
 //! The subsystem that obeys signals.
 //!
-//! TERM and INT stop the instance, HUP reloads the configuration, and USR1 logs the counters. So a closing terminal, which
-//! sends HUP, does not end natbox.
+//! TERM and INT stop the instance, HUP reloads the configuration, and USR1 logs the counters. So a
+//! closing terminal, which sends HUP, does not end natbox.
 
 use std::rc::Rc;
 

@@ -6,8 +6,8 @@
 //!   stop    the same in reverse
 //! ```
 //!
-//! The order does the least harm: natbox tries everything that can be refused before it changes the host, and the kernel
-//! routes into the TUN only when workers read from it.
+//! The order does the least harm: natbox tries everything that can be refused before it changes the
+//! host, and the kernel routes into the TUN only when workers read from it.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -130,8 +130,8 @@ impl Start<'_> {
     }
 }
 
-/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of the TUN device and its
-/// interface index.
+/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of
+/// the TUN device and its interface index.
 fn start_workers(
     config: &Config,
     host: &PlannedHost,
@@ -139,7 +139,7 @@ fn start_workers(
     subsystems: &mut Subsystems,
 ) -> Result<(Handle, TunStatus, u32), RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
-    let listening_ports = host.facts().listening_ports()?;
+    let listening_ports = host::listening_ports(host.facts())?;
     let tun = workers::open_tun(config)?;
     let index = tun.index;
     let workers = WorkerThreads::start(config, tun, policy)?;

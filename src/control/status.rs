@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use super::dns::NameService;
 use super::events::Events;
@@ -35,8 +36,13 @@ pub(super) struct InstanceHandle {
 
 impl InstanceHandle {
     /// Returns a page of the sessions.
-    pub(super) fn sessions(&self, from: SessionCursor) -> SessionPage {
-        sessions::page(&self.engine, from)
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
+        // On a thread of its own, because a page may walk a large part of the table.
+        let engine = self.engine.clone();
+        tokio::task::spawn_blocking(move || sessions::page(&engine, from)).await
     }
 
     /// Returns the configuration in use and the numbers of tables and rules.

@@ -5,12 +5,12 @@
 //!                       changed, after each change of the uplinks
 //! ```
 //!
-//! Each subsystem has a task of its own on the control thread. Subsystems stop in the reverse order of their start, one after
-//! the other. A new subsystem costs one call of [`Subsystems::start`].
+//! Each subsystem has a task of its own on the control thread. Subsystems stop in the reverse order
+//! of their start, one after the other. A new subsystem costs one call of [`Subsystems::start`].
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -42,7 +42,7 @@ pub(super) trait Subsystem: 'static {
     /// Adapts to changed uplinks.
     fn changed(&mut self, _states: &UplinkStates) {}
 
-    /// Ends the subsystem and takes back what it did.
+    /// Ends the subsystem and undoes what it did.
     async fn stop(self)
     where
         Self: Sized,
@@ -126,14 +126,6 @@ async fn supervise<S: Subsystem>(
         }
     }
     subsystem.stop().await;
-}
-
-/// Sleeps until a moment; for ever if there is none.
-pub(super) async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

@@ -47,8 +47,8 @@ pub(super) struct WorkerThreads {
 }
 
 impl WorkerThreads {
-    /// Starts the workers on the configured I/O backend, or on the best one that is available, and the mapping log if
-    /// it is configured.
+    /// Starts the workers on the configured I/O backend, or on the best one that is available, and
+    /// the mapping log if it is configured.
     ///
     /// # Errors
     /// No memory, no such backend, or no thread.
@@ -159,6 +159,7 @@ fn forward_failures(engine: &Engine) -> Result<mpsc::Receiver<WorkerFailure>, Ru
     Ok(receiver)
 }
 
-/// Most workers of `workers: auto`. Auto takes half of the cores: the kernel's half of the work (receiving, and
-/// forwarding into the TUN) runs beside the workers. More queues than this never paid.
+/// Most workers of `workers: auto`. Auto takes half of the cores: the kernel's half of the work
+/// (receiving, and forwarding into the TUN) runs beside the workers. More queues than this never
+/// paid.
 const MAX_AUTO_WORKERS: u16 = 16;

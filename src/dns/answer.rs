@@ -12,7 +12,8 @@
 //! | SOA of the apex                       | the SOA record                                                          |
 //! | ANY                                   | one HINFO record (RFC 8482)                                             |
 //!
-//! An answer spells the owner of a record as the query does. Some resolvers check the spelling to recognise their query.
+//! An answer spells the owner of a record as the query does. Some resolvers check the spelling to
+//! recognise their query.
 
 use std::net::Ipv4Addr;
 
@@ -41,8 +42,8 @@ pub struct ZoneAnswer {
     pub additional: Vec<Record>,
 }
 
-/// Answers a query. `rng_value` decides the order of the addresses. Over all values, an uplink's address comes first in
-/// proportion to the uplink's weight.
+/// Answers a query. `rng_value` decides the order of the addresses. Over all values, an uplink's
+/// address comes first in proportion to the uplink's weight.
 pub fn answer(zone: &Zone, states: &UplinkStates, question: &Query, rng_value: u64) -> ZoneAnswer {
     let name = question.name();
     if question.query_class() != DNSClass::IN || !zone.origin.zone_of(name) {
@@ -132,14 +133,16 @@ fn addresses(
     order.into_iter().map(record).collect()
 }
 
-/// Draws the uplinks one after the other, each time by the weights of those that are left. Returns their addresses.
+/// Draws the uplinks one after the other, each time by the weights of those that are left. Returns
+/// their addresses.
 fn by_weight(mut uplinks: Vec<(&UplinkState, Ipv4Addr)>, rng_value: u64) -> Vec<Ipv4Addr> {
     let mut rng_value = rng_value;
     let mut order = Vec::with_capacity(uplinks.len());
     while !uplinks.is_empty() {
         let total: u64 = uplinks.iter().map(|(uplink, _)| u64::from(uplink.weight)).sum();
         rng_value = split_mix_64(rng_value);
-        // The high half of a product of 128 bits: a number below `total` without the bias of a remainder.
+        // The high half of a product of 128 bits: a number below `total` without the bias of a
+        // remainder.
         let mut drawn = ((u128::from(rng_value) * u128::from(total)) >> 64) as u64;
         let place = uplinks.iter().position(|(uplink, _)| {
             let weight = u64::from(uplink.weight);
@@ -152,7 +155,8 @@ fn by_weight(mut uplinks: Vec<(&UplinkState, Ipv4Addr)>, rng_value: u64) -> Vec<
     order
 }
 
-/// Returns the next number of the SplitMix64 generator (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
+/// Returns the next number of the SplitMix64 generator (Steele, Lea, Flood: Fast splittable
+/// pseudorandom number generators).
 fn split_mix_64(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -160,11 +164,12 @@ fn split_mix_64(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Time to live of the name servers and their addresses, in seconds. They do not depend on the uplinks, and a resolver that
-/// knows them all asks the next one if one does not answer.
+/// Time to live of the name servers and their addresses, in seconds. They do not depend on the
+/// uplinks, and a resolver that knows them all asks the next one if one does not answer.
 const NAME_SERVER_TTL: u32 = 3600;
 
-/// Times of the SOA record in seconds, for secondary servers (RIPE-203). The zone has no secondary servers.
+/// Times of the SOA record in seconds, for secondary servers (RIPE-203). The zone has no secondary
+/// servers.
 const REFRESH: i32 = 3600;
 const RETRY: i32 = 600;
 const EXPIRE: i32 = 1_209_600;

@@ -1,15 +1,17 @@
 //! Runs a program of the user, the hook, when an uplink changes.
 //!
-//! natbox may start no programs after it has dropped its privileges. So a child process runs the hook: the runner. natbox starts
-//! the runner before it drops privileges, and sends events to the runner through a pipe.
+//! natbox may start no programs after it has dropped its privileges. So a child process runs the
+//! hook: the runner. natbox starts the runner before it drops privileges, and sends events to the
+//! runner through a pipe.
 //!
 //! ```text
 //!   natbox (thread natbox-dns) ── event, a JSON line ──▶ runner ── environment ──▶ hook
 //!                              ◀── outcome, a JSON line ──       ◀── exit status ──
 //! ```
 //!
-//! One hook runs at a time. natbox sends the next event when the hook has ended. If an uplink changes and changes back
-//! meanwhile, no hook runs for it. The runner ends when the pipe closes, for whatever reason natbox ended, and kills a running hook.
+//! One hook runs at a time. natbox sends the next event when the hook has ended. If an uplink
+//! changes and changes back meanwhile, no hook runs for it. The runner ends when the pipe closes,
+//! for whatever reason natbox ended, and kills a running hook.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -44,7 +46,8 @@ pub struct HookError {
     found: String,
 }
 
-/// Checks that a hook can run, so that a wrong path is reported at the start and not when an uplink fails.
+/// Checks that a hook can run, so that a wrong path is reported at the start and not when an uplink
+/// fails.
 ///
 /// # Errors
 /// What the path leads to instead.
@@ -88,9 +91,11 @@ pub(super) struct HookRunner {
 }
 
 impl HookRunner {
-    /// Starts the runner. `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as arguments.
+    /// Starts the runner. `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as
+    /// arguments.
     pub fn start(mut command: Command) -> io::Result<Self> {
-        // A group of its own: a terminal's signals must not reach the runner, which ends when the pipe closes.
+        // A group of its own: a terminal's signals must not reach the runner, which ends when the
+        // pipe closes.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut process = command.spawn()?;
         let events = process.stdin.take().expect("it was asked for").into();
@@ -98,8 +103,8 @@ impl HookRunner {
         Ok(Self { process, events, outcomes })
     }
 
-    /// Sends the state of each uplink, then every change, for ever. Ends when the runner has ended: natbox cannot start
-    /// another one, because it may start no programs by then.
+    /// Sends the state of each uplink, then every change, for ever. Ends when the runner has ended:
+    /// natbox cannot start another one, because it may start no programs by then.
     pub async fn follow(
         self,
         mut uplinks: watch::Receiver<UplinkStates>,
@@ -178,7 +183,8 @@ struct Sent {
     address: Option<Ipv4Addr>,
 }
 
-/// Returns the event of the first uplink whose state differs from the last event about it, and the index of the uplink.
+/// Returns the event of the first uplink whose state differs from the last event about it, and the
+/// index of the uplink.
 fn next_event(sent: &[Option<Sent>], states: &UplinkStates) -> Option<(usize, HookEvent)> {
     let sent = |index: usize| sent.get(index).copied().flatten();
     let is_news = |(index, uplink): &(usize, &UplinkState)| {
@@ -199,7 +205,8 @@ fn state(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-/// Does the runner's work: runs `hook` for each event that it reads from `events`, until the pipe closes.
+/// Does the runner's work: runs `hook` for each event that it reads from `events`, until the pipe
+/// closes.
 ///
 /// # Errors
 /// An event cannot be read, or an outcome cannot be written.
@@ -253,7 +260,8 @@ fn run(hook: &Path, event: &HookEvent, events: impl AsFd) -> io::Result<Option<H
             end(&mut process)?;
             return Ok(Some(HookOutcome::TookTooLong));
         }
-        // natbox writes nothing until it has the outcome, so any event on the pipe is the end of natbox.
+        // natbox writes nothing until it has the outcome, so any event on the pipe is the end of
+        // natbox.
         let mut pipe = [PollFd::new(&events, PollFlags::IN)];
         if poll(&mut pipe, Some(&POLL_INTERVAL)).is_ok_and(|ready| ready > 0) {
             end(&mut process)?;

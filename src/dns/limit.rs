@@ -1,11 +1,13 @@
 //! The limit of answers by UDP: a token bucket for each /24 of clients.
 //!
-//! The source of a datagram may be forged, so answers without a limit are a weapon against the forged source. Above the limit,
-//! every second answer is the query alone, marked as truncated. A real client then queries by TCP, whose source cannot be
-//! forged. The victim of a forged source gets no more bytes than the attacker sent. The other answers are dropped.
+//! The source of a datagram may be forged, so answers without a limit are a weapon against the
+//! forged source. Above the limit, every second answer is the query alone, marked as truncated. A
+//! real client then queries by TCP, whose source cannot be forged. The victim of a forged source
+//! gets no more bytes than the attacker sent. The other answers are dropped.
 //!
-//! The table has a fixed size. A new source takes the bucket of the source in its set that has been silent longest. That
-//! source has a full bucket again later. A source that queries often keeps its bucket.
+//! The table has a fixed size. A new source takes the bucket of the source in its set that has been
+//! silent longest. That source has a full bucket again later. A source that queries often keeps its
+//! bucket.
 
 use std::hash::BuildHasher;
 use std::net::IpAddr;
@@ -36,16 +38,16 @@ struct Bucket {
     source: u64,
     /// Tokens, in billionths.
     tokens: u64,
-    /// Time of the last query in nanoseconds since the start; 0: none yet. A coarser clock has ties, and a flood could win a
-    /// tie against a source that queries often.
+    /// Time of the last query in nanoseconds since the start; 0: none yet. A coarser clock has
+    /// ties, and a flood could win a tie against a source that queries often.
     last_query: u64,
     /// Whether the last answer above the limit was truncated.
     truncated: bool,
 }
 
 impl<S: BuildHasher> Limiter<S> {
-    /// Makes a limiter of `rate` answers a second for each source. The hasher needs a secret key, so that an attacker cannot
-    /// choose sources that take the bucket of another one.
+    /// Makes a limiter of `rate` answers a second for each source. The hasher needs a secret key,
+    /// so that an attacker cannot choose sources that take the bucket of another one.
     pub fn new(rate: u32, hasher: S, start: Instant) -> Self {
         let never = Bucket { source: u64::MAX, tokens: 0, last_query: 0, truncated: false };
         Self { buckets: vec![[never; WAYS]; SETS].into_boxed_slice(), rate, hasher, start }

@@ -1,5 +1,5 @@
-//! DNS that follows the uplinks: an authoritative name server for the published names, updates of a zone on another server,
-//! and a hook.
+//! DNS that follows the uplinks: an authoritative name server for the published names, updates of a
+//! zone on another server, and a hook.
 //!
 //! ```text
 //!   Uplinks ──┬─▶ Responder ◀─▶ sockets, UDP and TCP      the name server
@@ -9,9 +9,10 @@
 //!
 //! A *published* name has the addresses of uplinks that are up.
 //!
-//! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has two steps.
-//! [`Prepared::new`] does what needs privileges: sockets below port 1024, secrets, the process that runs the hook.
-//! [`Prepared::start`] does the rest, after natbox has dropped its privileges.
+//! A thread of its own runs all of this, so a flood of queries delays nothing else. The start has
+//! two steps. [`Prepared::new`] does what needs privileges: sockets below port 1024, secrets, the
+//! process that runs the hook. [`Prepared::start`] does the rest, after natbox has dropped its
+//! privileges.
 
 mod answer;
 mod counters;
@@ -53,7 +54,8 @@ use crate::uplinks::{UplinkStates, Uplinks};
 pub struct DnsSettings {
     /// The published zone.
     pub zone: Zone,
-    /// Where the name server listens, by UDP and by TCP; empty: there is no name server. An address need not exist yet.
+    /// Where the name server listens, by UDP and by TCP; empty: there is no name server. An address
+    /// need not exist yet.
     pub listen: Vec<SocketAddr>,
     /// Most answers by UDP to the clients of one /24, in a second; at least 1.
     pub answers_per_second: u32,
@@ -115,8 +117,8 @@ impl Prepared {
         Ok(Self { zone, sockets, answers_per_second, update, hook_runner })
     }
 
-    /// Adds an address at which the name server listens, at any port: a probe address, to which natbox forwards port 53 of the
-    /// uplink. Returns the port. Needs no privilege.
+    /// Adds an address at which the name server listens, at any port: a probe address, to which
+    /// natbox forwards port 53 of the uplink. Returns the port. Needs no privilege.
     ///
     /// # Errors
     /// [`DnsError::Bind`].
@@ -162,7 +164,8 @@ impl Prepared {
         Ok(Service { listening, counters, last_errors, stop: Some(stop), thread: Some(thread) })
     }
 
-    /// Serves until `stopped` resolves or its other half is dropped. Sends to `report` whether the start succeeded.
+    /// Serves until `stopped` resolves or its other half is dropped. Sends to `report` whether the
+    /// start succeeded.
     async fn serve(
         self,
         followers: Followers,

@@ -5,7 +5,8 @@
 //!            │ header alone: no answer, FORMERR, NOTIMP
 //! ```
 //!
-//! hickory-server reads requests and builds responses. natbox does not use the sockets of hickory-server, because they
+//! hickory-server reads requests and builds responses. natbox does not use the sockets of
+//! hickory-server, because they
 //!
 //! * accept any number of connections,
 //! * answer without a limit,
@@ -62,7 +63,8 @@ pub(super) enum Extent {
 }
 
 impl Responder {
-    /// Makes a responder that answers from `zone` and from the states that `uplinks` has at each query.
+    /// Makes a responder that answers from `zone` and from the states that `uplinks` has at each
+    /// query.
     pub fn new(
         zone: Zone,
         uplinks: watch::Receiver<UplinkStates>,
@@ -149,7 +151,8 @@ impl RequestHandler for Responder {
         metadata.response_code = code;
         metadata.authoritative = authoritative;
         let edns = edns(request);
-        // Additional records are left out, without truncation, if they do not fit (RFC 2181 section 9).
+        // Additional records are left out, without truncation, if they do not fit (RFC 2181 section
+        // 9).
         for additional in [additional.as_slice(), &[]] {
             let builder = MessageResponseBuilder::new(&request.queries, edns.as_ref());
             let mut response = builder.build(metadata, &answers, &authority, [], additional);
@@ -260,8 +263,8 @@ fn refusal(request: Metadata, code: ResponseCode) -> ResponseBytes {
     header.to_bytes().map_or(ResponseBytes::None, ResponseBytes::Full)
 }
 
-/// Makes the signature that goes back for a signature, because this server knows no key: the same without the MAC (RFC 8945
-/// sections 5.2.1 and 5.3.2).
+/// Makes the signature that goes back for a signature, because this server knows no key: the same
+/// without the MAC (RFC 8945 sections 5.2.1 and 5.3.2).
 fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
     let mut answer = request.signature.clone()?;
     answer.data.mac.clear();
@@ -270,8 +273,8 @@ fn unknown_key(request: &Request) -> Option<Box<Record<TSIG>>> {
     Some(answer)
 }
 
-/// Makes the EDNS record of a response: present if the request has one (RFC 6891 section 6.1.1), with the request's DNSSEC bit
-/// (RFC 3225 section 3) and without any option.
+/// Makes the EDNS record of a response: present if the request has one (RFC 6891 section 6.1.1),
+/// with the request's DNSSEC bit (RFC 3225 section 3) and without any option.
 fn edns(request: &Request) -> Option<Edns> {
     let asked = request.edns.as_ref()?;
     let mut edns = Edns::new();
@@ -279,13 +282,15 @@ fn edns(request: &Request) -> Option<Edns> {
     Some(edns)
 }
 
-/// Returns the most bytes of a datagram that answers a request of `asked` bytes whose sender accepts `payload` bytes.
+/// Returns the most bytes of a datagram that answers a request of `asked` bytes whose sender
+/// accepts `payload` bytes.
 fn max_udp_size(asked: usize, payload: u16) -> u16 {
     let most = asked.saturating_mul(MAX_AMPLIFICATION).min(usize::from(MAX_UDP_ANSWER));
     payload.min(most as u16)
 }
 
-/// Unwraps the result of sending. A response that could not be written counts as a failure of the server.
+/// Unwraps the result of sending. A response that could not be written counts as a failure of the
+/// server.
 fn sent(request: &Request, result: Result<ResponseInfo, NetError>) -> ResponseInfo {
     result.unwrap_or_else(|error| {
         tracing::debug!(%error, "a response could not be written");
@@ -298,8 +303,8 @@ fn sent(request: &Request, result: Result<ResponseInfo, NetError>) -> ResponseIn
 /// Largest datagram in bytes: no usual path fragments it (DNS flag day 2020).
 const MAX_UDP_ANSWER: u16 = 1232;
 
-/// Most times that an answer is longer than its query. A longer answer goes by TCP, so an attacker who forges the source of
-/// queries cannot amplify a flood beyond this factor.
+/// Most times that an answer is longer than its query. A longer answer goes by TCP, so an attacker
+/// who forges the source of queries cannot amplify a flood beyond this factor.
 const MAX_AMPLIFICATION: usize = 6;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The sockets of the name server: bound before natbox drops privileges, served on the name server's thread.
+//! The sockets of the name server: bound before natbox drops privileges, served on the name
+//! server's thread.
 //!
-//! By UDP, the loop that receives a message also answers it. An answer that the system does not take at once is lost, as
-//! datagrams may be. By TCP, a client has [`IDLE`] for each query and [`LIFETIME`] for all of them, and one network cannot
-//! take all connections.
+//! By UDP, the loop that receives a message also answers it. An answer that the system does not
+//! take at once is lost, as datagrams may be. By TCP, a client has [`IDLE`] for each query and
+//! [`LIFETIME`] for all of them, and one network cannot take all connections.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -30,8 +31,8 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Binds both sockets at one port. Port 0: at any port that is free. The address need not exist yet (`IP_FREEBIND`): some
-    /// addresses exist only when the TUN does.
+    /// Binds both sockets at one port. Port 0: at any port that is free. The address need not exist
+    /// yet (`IP_FREEBIND`): some addresses exist only when the TUN does.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
         loop {
@@ -109,7 +110,8 @@ async fn answer_datagrams(
             }
         };
         counters.queries.count();
-        // A message without a source port, or that is no query, gets no answer and counts against no source.
+        // A message without a source port, or that is no query, gets no answer and counts against
+        // no source.
         if client.port() == 0 || is_not_a_query(&buffer[..length]) {
             counters.ignored.count();
             continue;
@@ -154,7 +156,8 @@ async fn take_connections(
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Most likely the process has no descriptors left. Some are free again after a pause.
+                // Most likely the process has no descriptors left. Some are free again after a
+                // pause.
                 tracing::warn!(%error, "dns: connections cannot be accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;

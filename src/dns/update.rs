@@ -1,7 +1,8 @@
-//! Sends the addresses of uplinks that are up to another name server: RFC 2136 updates, signed with TSIG (RFC 8945).
+//! Sends the addresses of uplinks that are up to another name server: RFC 2136 updates, signed with
+//! TSIG (RFC 8945).
 //!
-//! An update contains the whole state, not the change. So the next update makes up for a lost one, and an update that is sent
-//! twice does no harm. Updates go by TCP, over an uplink that is up.
+//! An update contains the whole state, not the change. So the next update makes up for a lost one,
+//! and an update that is sent twice does no harm. Updates go by TCP, over an uplink that is up.
 //!
 //! | file        | idea                                                    |
 //! |-------------|---------------------------------------------------------|
@@ -30,7 +31,8 @@ pub use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret
 
 use announced::AnnouncedRecords;
 
-/// Sends an update at once and after every change of the uplinks, for ever. Tries again after a failure.
+/// Sends an update at once and after every change of the uplinks, for ever. Tries again after a
+/// failure.
 pub(super) async fn follow(
     zone: Zone,
     update: Update,
@@ -110,7 +112,8 @@ impl Updater {
         self.last_sent.as_ref() != Some(&self.wanted)
     }
 
-    /// Sends the prepared update and keeps the result. May be dropped: whether the server has the update is unknown then.
+    /// Sends the prepared update and keeps the result. May be dropped: whether the server has the
+    /// update is unknown then.
     async fn send(&mut self, states: &UplinkStates) {
         let server = self.update.server;
         match exchange::send(&self.update, &self.wanted, states).await {
@@ -128,7 +131,7 @@ impl Updater {
                 self.last_sent = None;
                 self.has_failed = true;
                 let seconds = self.pause.as_secs();
-                tracing::warn!(%server, error, "dns.update: no success; the next attempt is in {seconds} s");
+                tracing::warn!(%server, error, "dns.update: the update failed; the next attempt is in {seconds} s");
                 self.last_errors.update.set(error);
             }
         }
@@ -145,8 +148,8 @@ fn own_records(zone: &Zone, states: &UplinkStates) -> BTreeSet<(Name, Ipv4Addr)>
     zone.published.iter().flat_map(of).collect()
 }
 
-/// Returns the update section: deletions, then additions. `announced`: the records that this instance has put into the zone, or
-/// puts there now.
+/// Returns the update section: deletions, then additions. `announced`: the records that this
+/// instance has put into the zone, or puts there now.
 fn records(
     zone: &Zone,
     update: &Update,
@@ -167,9 +170,9 @@ fn records(
             zone.published.iter().flat_map(replaced).collect()
         }
         Replace::Own => {
-            // Deletes single records (RFC 2136 section 2.5.4): all of them, so that a changed TTL takes effect. The server would
-            // refuse the whole update because of a name of another zone (section 3.4.1.3), which an earlier configuration may
-            // have announced.
+            // Deletes single records (RFC 2136 section 2.5.4): all of them, so that a changed TTL
+            // takes effect. The server would refuse the whole update because of a name of another
+            // zone (section 3.4.1.3), which an earlier configuration may have announced.
             let past = announced.iter().filter(|(name, _)| update.zone.zone_of(name));
             let deleted = past.map(|(name, address)| record(name, *address, DNSClass::NONE, 0));
             let added = zone.published.iter().flat_map(|published| {
@@ -263,7 +266,8 @@ mod tests {
         let found = own(&states, &past);
         assert_eq!(found[..2], deleted);
         assert_eq!(found[2..], ["IN www.example.org. 203.0.113.1"]);
-        // An update deletes an address that an uplink has lost, and a name that is not published any more.
+        // An update deletes an address that an uplink has lost, and a name that is not published
+        // any more.
         states.uplinks[0].address = Some(Ipv4Addr::new(203, 0, 113, 7));
         past.extend(own_records(&zone, &states));
         past.insert((name("old.example.org"), Ipv4Addr::new(203, 0, 113, 1)));

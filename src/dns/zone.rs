@@ -4,14 +4,16 @@ use std::net::Ipv4Addr;
 
 use hickory_proto::rr::Name;
 
-/// What is published, under which names, and the zone's name servers. Every name is absolute and lies in the zone.
+/// What is published, under which names, and the zone's name servers. Every name is absolute and
+/// lies in the zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Zone {
     /// Apex of the zone.
     pub origin: Name,
     /// Published names, each once.
     pub published: Vec<PublishedName>,
-    /// Name servers of the zone; the first one stands in the SOA record. Their names are not published names.
+    /// Name servers of the zone; the first one stands in the SOA record. Their names are not
+    /// published names.
     pub name_servers: Vec<NameServer>,
     /// Mailbox of the zone's owner, as the SOA record writes it.
     pub mailbox: Name,
@@ -51,8 +53,8 @@ pub(super) struct NodeAtName<'z> {
 }
 
 impl Zone {
-    /// Returns what the zone has at a name. A name with nothing but names below it (an empty non-terminal) exists. None: the
-    /// name does not exist.
+    /// Returns what the zone has at a name. A name with nothing but names below it (an empty
+    /// non-terminal) exists. None: the name does not exist.
     pub(super) fn node(&self, name: &Name) -> Option<NodeAtName<'_>> {
         let node = NodeAtName {
             is_apex: self.origin == *name,

@@ -1,7 +1,7 @@
 //! The door from the control plane to the translator and its workers.
 //!
-//! Nothing here waits for a worker or walks the whole table on the caller's thread: listings and endings take one slice a
-//! call, and a change of policy runs on a thread of its own.
+//! Nothing here waits for a worker or walks the whole table on the caller's thread: listings and
+//! endings take one slice a call, and a change of policy runs on a thread of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +45,8 @@ pub struct Occupancy {
 }
 
 impl Handle {
-    /// Makes the handle and starts the thread that changes the policy. The thread ends with the last clone.
+    /// Makes the handle and starts the thread that changes the policy. The thread ends with the
+    /// last clone.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -86,7 +87,8 @@ impl Handle {
         }
     }
 
-    /// Returns the sessions that match a filter, page by page. A page of a large table may be empty and still have a next page.
+    /// Returns the sessions that match a filter, page by page. A page of a large table may be empty
+    /// and still have a next page.
     pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
         self.nat.load().sessions(from, filter)
     }
@@ -121,13 +123,14 @@ impl Handle {
         self.nat.load().set_mtu(uplink, mtu);
     }
 
-    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an address of the host.
+    /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an
+    /// address of the host.
     pub fn exclude_ports(&self, ports: &[u16]) {
         self.nat.load().exclude_ports(ports);
     }
 
-    /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their number on the thread that
-    /// did so. Policies take effect in the order of the calls.
+    /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their
+    /// number on the thread that did so. Policies take effect in the order of the calls.
     pub fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
         let change = Change { policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
@@ -146,8 +149,8 @@ fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
     ended
 }
 
-/// Puts `new` to work and waits until no worker uses the translator before, so that nothing more happens by its policy.
-/// A batch takes some microseconds.
+/// Puts `new` to work and waits until no worker uses the translator before, so that nothing more
+/// happens by its policy. A batch takes some microseconds.
 pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
     let before = nat.swap(new);
     let deadline = Instant::now() + BATCH_TIMEOUT;

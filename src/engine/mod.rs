@@ -1,7 +1,7 @@
 //! The engine: one worker per queue, batch by batch.
 //!
-//! Here io, packet and nat are joined. A worker owns its queue and its [`crate::nat::WorkerContext`]. Workers share only the
-//! translator.
+//! Here io, packet and nat are joined. A worker owns its queue and its
+//! [`crate::nat::WorkerContext`]. Workers share only the translator.
 //!
 //! ```text
 //!   workers ── SharedCounters, once per batch ─▶ Handle ◀── control: status, sessions, policy, uplinks

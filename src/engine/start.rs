@@ -17,7 +17,8 @@ use super::worker::{self, Worker, WorkerFailure};
 
 pub use super::worker::Options;
 
-/// Start of the names of the workers' threads. A panic of such a thread is caught and reported as a [`WorkerFailure`].
+/// Start of the names of the workers' threads. A panic of such a thread is caught and reported as a
+/// [`WorkerFailure`].
 pub const WORKER_THREAD: &str = "natbox-w";
 
 /// An engine before its workers run.
@@ -115,7 +116,8 @@ impl Engine {
     }
 
     fn halt(&mut self) {
-        // Release: a worker that sees the flag (Acquire in its loop) sees everything that happened before.
+        // Release: a worker that sees the flag (Acquire in its loop) sees everything that happened
+        // before.
         self.stop.store(true, Ordering::Release);
         self.waker.wake();
         for thread in self.threads.drain(..) {

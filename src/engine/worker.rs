@@ -1,4 +1,5 @@
-//! A worker thread: receive, process, expire, publish. A worker polls for a moment before it sleeps.
+//! A worker thread: receive, process, expire, publish. A worker polls for a moment before it
+//! sleeps.
 
 use std::any::Any;
 use std::io;
@@ -82,9 +83,10 @@ impl<Q: PacketIo> Worker<Q> {
 
     /// Receives frames: polls for a while, then sleeps.
     ///
-    /// Waking a sleeping core costs several times as much as translating a packet. So a worker stays awake while packets
-    /// come. An idle worker does not poll: each sleep is followed by at most one round of polling. Between two polls, the
-    /// worker yields the core: another thread may be the source of the packets.
+    /// Waking a sleeping core costs several times as much as translating a packet. So a worker
+    /// stays awake while packets come. An idle worker does not poll: each sleep is followed by at
+    /// most one round of polling. Between two polls, the worker yields the core: another thread may
+    /// be the source of the packets.
     fn receive(&mut self) -> io::Result<usize> {
         let frames = self.queue.receive(Duration::ZERO)?;
         if frames != 0 || self.options.busy_poll.is_zero() {
@@ -118,7 +120,8 @@ impl<Q: PacketIo> Worker<Q> {
 
 /// Runs a worker. Reports a failure unless the stop flag ended the worker.
 pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, failures: &Sender<WorkerFailure>) {
-    // After a panic the worker is dropped and not used. It shares only atomics, and locks that do not poison.
+    // After a panic the worker is dropped and not used. It shares only atomics, and locks that do
+    // not poison.
     let outcome = catch_unwind(AssertUnwindSafe(|| worker.run()));
     let failure = match outcome {
         Ok(Ok(())) => return,
@@ -127,7 +130,8 @@ pub(super) fn run_guarded<Q: PacketIo>(mut worker: Worker<Q>, failures: &Sender<
             WorkerFailure::Panicked { worker: worker.number, message: message_of(panic.as_ref()) }
         }
     };
-    // The channel has room for one failure of every worker. Sending fails only when the engine is gone.
+    // The channel has room for one failure of every worker. Sending fails only when the engine is
+    // gone.
     let _ = failures.send(failure);
 }
 
@@ -137,5 +141,6 @@ fn message_of(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-/// Longest sleep of a worker without sessions. A stop does not wait for its end, because the waker ends the sleep.
+/// Longest sleep of a worker without sessions. A stop does not wait for its end, because the waker
+/// ends the sleep.
 const IDLE_WAIT: Duration = Duration::from_secs(5);

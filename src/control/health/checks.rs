@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::control::subsystem::{Outcome, Subsystem, sleep_until};
+use crate::control::subsystem::{Outcome, Subsystem};
 use crate::uplinks::UplinkStates;
 
 use super::monitor::UplinkMonitor;
-use super::probes::{self, Prober, RawSockets, Target};
+use super::probes::{self, ProbeTarget, Prober, RawSockets};
 
 /// Probes the uplinks that have a health check.
 pub(in crate::control) struct HealthChecks {
@@ -29,7 +29,7 @@ struct Check {
     timeout: Duration,
     /// Start of the next round.
     next: Instant,
-    targets: Rc<[Target]>,
+    targets: Rc<[ProbeTarget]>,
     prober: Rc<Prober>,
 }
 
@@ -100,7 +100,8 @@ impl Subsystem for HealthChecks {
         let due = rounds.chain(self.monitor.deadline()).min();
         tokio::select! {
             result = self.results.recv() => result,
-            () = sleep_until(due) => None,
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()),
+                if due.is_some() => None,
         }
     }
 
@@ -110,8 +111,8 @@ impl Subsystem for HealthChecks {
                 self.monitor.record(uplink, round, answer)
             }
             None => {
-                // The rounds first: after a pause of the whole machine, an uplink has no answers because natbox sent no
-                // probes.
+                // The rounds first: after a pause of the whole machine, an uplink has no answers
+                // because natbox sent no probes.
                 self.begin_rounds();
                 self.monitor.expire_deadlines();
             }

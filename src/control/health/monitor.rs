@@ -1,4 +1,5 @@
-//! The state machines of all uplinks: fed by the health checks and the links, published in [`Uplinks`].
+//! The state machines of all uplinks: fed by the health checks and the links, published in
+//! [`Uplinks`].
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -79,7 +80,8 @@ impl UplinkMonitor {
         }
     }
 
-    /// Changes an uplink, publishes its state, and emits an event if the uplink failed or recovered.
+    /// Changes an uplink, publishes its state, and emits an event if the uplink failed or
+    /// recovered.
     fn change(
         &self,
         uplink: usize,
@@ -102,7 +104,8 @@ impl UplinkMonitor {
     }
 }
 
-/// The event of a transition. `error`: of the last probe without an answer, empty if there was none.
+/// The event of a transition. `error`: of the last probe without an answer, empty if there was
+/// none.
 fn event(name: &str, transition: UplinkEvent, error: &str) -> EventKind {
     let uplink = name.to_owned();
     let reason = match transition {

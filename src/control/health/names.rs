@@ -1,8 +1,9 @@
-//! Names of pages that are asked: looked up by the host, and remembered for when it cannot.
+//! Host names of HTTP targets: the host resolves them, and natbox remembers the addresses for when
+//! the host cannot.
 //!
-//! The host looks names up by its own default route. When that leads over a line that has died, no name would be found, and
-//! with the names every line would fail that asks by them. So the addresses that a name had last are good until there
-//! are others, and nobody waits long for those.
+//! The host resolves names over its own default route. If that route leads over a failed uplink, no
+//! name resolves, and every uplink whose targets have names would fail. So the last addresses of a
+//! name stay valid until the host finds others, and no probe waits long for those.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -19,29 +20,29 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-/// Looks names up.
+/// Resolves host names.
 #[derive(Clone)]
 pub(super) struct Names {
     look_up: Arc<dyn Fn(&str) -> LookUp + Send + Sync>,
-    known: Arc<Mutex<HashMap<String, Known>>>,
+    known: Arc<Mutex<HashMap<String, NameEntry>>>,
 }
 
-/// The addresses of a name; it may take its time.
+/// A look-up in progress.
 type LookUp = Pin<Box<dyn Future<Output = io::Result<Vec<Ipv4Addr>>> + Send>>;
 
-/// What is known of a name.
+/// The addresses of a name, and its look-up.
 #[derive(Default)]
-struct Known {
+struct NameEntry {
     addresses: Vec<Ipv4Addr>,
-    /// Its end is heard here, while it is looked up.
-    under_way: Option<watch::Receiver<Outcome>>,
+    /// Result of the look-up that is in progress.
+    pending: Option<watch::Receiver<Outcome>>,
 }
 
-/// None: not yet. A failure as text, since several may wait for it.
+/// None: not yet. An error is text, because several probes may wait for it.
 type Outcome = Option<Result<(), String>>;
 
 impl Names {
-    /// By the host's own means.
+    /// Makes a resolver that asks the host.
     pub(super) fn new() -> Self {
         Self::by(|name| Box::pin(ask_the_host(name.to_owned())))
     }
@@ -50,24 +51,24 @@ impl Names {
         Self { look_up: Arc::new(look_up), known: Arc::default() }
     }
 
-    /// The addresses of a name: those that it has, if that is found out soon; or those that it had last. Only if there never
-    /// were any, the caller waits as long as it takes.
+    /// Returns the addresses of a name: the present ones if the host answers soon, else the last
+    /// ones. If there are no last ones, waits until the look-up ends.
     async fn addresses(&self, name: &str) -> Result<Vec<Ipv4Addr>, String> {
         let (mut outcome, is_new) = self.begin(name);
         let last = self.last(name);
-        // Whoever comes while it is being asked in vain does not wait again.
-        let patience = if is_new { PATIENCE } else { Duration::ZERO };
+        // A probe that finds a look-up in progress does not wait for it.
+        let wait = if is_new { MAX_WAIT } else { Duration::ZERO };
         let ended = async {
             let outcome = outcome.wait_for(Option::is_some).await;
             outcome
                 .ok()
                 .and_then(|outcome| outcome.clone())
-                .unwrap_or_else(|| Err("given up".to_owned()))
+                .unwrap_or_else(|| Err("the look-up was abandoned".to_owned()))
         };
         let outcome = if last.is_empty() {
             ended.await
         } else {
-            timeout(patience, ended).await.unwrap_or(Ok(()))
+            timeout(wait, ended).await.unwrap_or(Ok(()))
         };
         match self.last(name) {
             none if none.is_empty() => {
@@ -81,30 +82,31 @@ impl Names {
         self.known.lock().get(name).map(|known| known.addresses.clone()).unwrap_or_default()
     }
 
-    /// Has a name looked up if that is not under way; and whether it was not.
+    /// Begins a look-up unless one is in progress. Returns its result channel, and whether the
+    /// look-up is new.
     fn begin(&self, name: &str) -> (watch::Receiver<Outcome>, bool) {
         let mut all = self.known.lock();
         let known = all.entry(name.to_owned()).or_default();
-        if let Some(under_way) = &known.under_way {
-            return (under_way.clone(), false);
+        if let Some(pending) = &known.pending {
+            return (pending.clone(), false);
         }
         let (ended, outcome) = watch::channel(None);
-        known.under_way = Some(outcome.clone());
+        known.pending = Some(outcome.clone());
         let (look_up, known, name) =
             ((self.look_up)(name), Arc::clone(&self.known), name.to_owned());
         tokio::spawn(async move {
             let found = look_up.await;
             let mut all = known.lock();
             let known = all.entry(name).or_default();
-            known.under_way = None;
-            // What has no address of the lines' kind counts as not found.
+            known.pending = None;
+            // Uplinks are IPv4, so a name without an IPv4 address counts as not found.
             let found = found.and_then(|found| match found.is_empty() {
                 true => Err(io::Error::other("the name has no IPv4 address")),
                 false => Ok(found),
             });
             let outcome =
                 found.map(|found| known.addresses = found).map_err(|error| error.to_string());
-            // Nobody may be waiting any more.
+            // Fails if every probe that waited has timed out.
             let _ = ended.send(Some(outcome));
         });
         (outcome, true)
@@ -117,7 +119,7 @@ impl Resolve for Names {
         Box::pin(async move {
             let found = names.addresses(name.as_str()).await;
             let found = found.map_err(Box::<dyn Error + Send + Sync>::from)?;
-            // Port 0: that of the page.
+            // Port 0 stands for the port of the page.
             let found: Addrs =
                 Box::new(found.into_iter().map(|address| SocketAddr::from((address, 0))));
             Ok(found)
@@ -125,13 +127,14 @@ impl Resolve for Names {
     }
 }
 
-/// On a thread of its own, since it may take half a minute, and nobody who stops waits for it.
+/// Resolves a name on a thread of its own: a look-up may take half a minute, and a stop does not
+/// wait for it.
 async fn ask_the_host(name: String) -> io::Result<Vec<Ipv4Addr>> {
     let (sender, receiver) = oneshot::channel();
     thread::Builder::new().name("natbox-names".to_owned()).spawn(move || {
         let found =
             (name.as_str(), 0).to_socket_addrs().map(|found| found.filter_map(ipv4).collect());
-        // The box may have stopped.
+        // Fails if natbox has stopped.
         let _ = sender.send(found);
     })?;
     receiver.await.map_err(io::Error::other)?
@@ -144,8 +147,8 @@ fn ipv4(address: SocketAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// How long it is waited for other addresses than the known ones: little beside what a probe may take.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a probe waits for newer addresses than the last ones: little, compared to its timeout.
+const MAX_WAIT: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -157,22 +160,22 @@ mod tests {
     const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
     const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-    /// What the host does with a question.
+    /// What the host's resolver does.
     #[derive(Clone)]
-    enum Host {
-        Says(Vec<Ipv4Addr>),
+    enum HostResolver {
+        Answers(Vec<Ipv4Addr>),
         Fails,
         IsSilent,
     }
 
-    struct Scene {
+    struct Fixture {
         names: Names,
-        host: Arc<Mutex<Host>>,
+        host: Arc<Mutex<HostResolver>>,
         asked: Arc<AtomicUsize>,
     }
 
-    impl Scene {
-        fn new(host: Host) -> Self {
+    impl Fixture {
+        fn new(host: HostResolver) -> Self {
             let host = Arc::new(Mutex::new(host));
             let asked = Arc::new(AtomicUsize::new(0));
             let (now, count) = (Arc::clone(&host), Arc::clone(&asked));
@@ -183,20 +186,20 @@ mod tests {
                 let now = now.lock().clone();
                 Box::pin(async move {
                     match now {
-                        Host::Says(addresses) => Ok(addresses),
-                        Host::Fails => Err(io::Error::other("no name server answers")),
-                        Host::IsSilent => std::future::pending().await,
+                        HostResolver::Answers(addresses) => Ok(addresses),
+                        HostResolver::Fails => Err(io::Error::other("no name server answers")),
+                        HostResolver::IsSilent => std::future::pending().await,
                     }
                 })
             });
             Self { names, host, asked }
         }
 
-        fn becomes(&self, host: Host) {
+        fn becomes(&self, host: HostResolver) {
             *self.host.lock() = host;
         }
 
-        /// As the client for pages asks.
+        /// Resolves the way the HTTP client does.
         async fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
             let found = self.names.resolve("example.org".parse().unwrap()).await;
             found.map(Iterator::collect).map_err(|error| error.to_string())
@@ -209,41 +212,37 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_that_cannot_be_looked_up_keeps_its_last_addresses() {
-        let scene = Scene::new(Host::Fails);
-        assert_eq!(scene.resolve().await, Err("no name server answers".to_owned()));
-        scene.becomes(Host::Says(Vec::new()));
-        assert_eq!(scene.resolve().await, Err("the name has no IPv4 address".to_owned()));
-        scene.becomes(Host::Says(vec![FIRST]));
-        assert_eq!(scene.resolve().await, at(FIRST));
-        for host in [Host::Fails, Host::Says(Vec::new())] {
-            scene.becomes(host);
-            assert_eq!(scene.resolve().await, at(FIRST));
+        let fixture = Fixture::new(HostResolver::Fails);
+        assert_eq!(fixture.resolve().await, Err("no name server answers".to_owned()));
+        fixture.becomes(HostResolver::Answers(Vec::new()));
+        assert_eq!(fixture.resolve().await, Err("the name has no IPv4 address".to_owned()));
+        fixture.becomes(HostResolver::Answers(vec![FIRST]));
+        assert_eq!(fixture.resolve().await, at(FIRST));
+        for host in [HostResolver::Fails, HostResolver::Answers(Vec::new())] {
+            fixture.becomes(host);
+            assert_eq!(fixture.resolve().await, at(FIRST));
         }
-        scene.becomes(Host::Says(vec![SECOND]));
-        assert_eq!(
-            scene.resolve().await,
-            at(SECOND),
-            "other addresses take the place of the last ones"
-        );
+        fixture.becomes(HostResolver::Answers(vec![SECOND]));
+        assert_eq!(fixture.resolve().await, at(SECOND), "newer addresses replace the last ones");
     }
 
     #[tokio::test]
-    async fn nobody_waits_long_for_a_host_that_is_silent() {
-        let scene = Scene::new(Host::Says(vec![FIRST]));
-        assert_eq!(scene.resolve().await, at(FIRST));
-        scene.becomes(Host::IsSilent);
+    async fn no_probe_waits_long_for_a_resolver_that_is_silent() {
+        let fixture = Fixture::new(HostResolver::Answers(vec![FIRST]));
+        assert_eq!(fixture.resolve().await, at(FIRST));
+        fixture.becomes(HostResolver::IsSilent);
         let start = Instant::now();
         for _ in 0..100 {
-            assert_eq!(scene.resolve().await, at(FIRST));
+            assert_eq!(fixture.resolve().await, at(FIRST));
         }
         let took = start.elapsed();
-        assert!(took >= PATIENCE && took < 3 * PATIENCE, "only the first one waits: {took:?}");
+        assert!(took >= MAX_WAIT && took < 3 * MAX_WAIT, "only the first one waits: {took:?}");
         // Relaxed: one thread.
-        assert_eq!(scene.asked.load(Ordering::Relaxed), 2, "one question at a time");
+        assert_eq!(fixture.asked.load(Ordering::Relaxed), 2, "one look-up at a time");
     }
 
     #[tokio::test]
-    async fn the_host_looks_up_what_it_knows() {
+    async fn the_host_resolves_a_name_that_it_knows() {
         let names = Names::new();
         assert_eq!(names.addresses("localhost").await, Ok(vec![Ipv4Addr::LOCALHOST]));
     }

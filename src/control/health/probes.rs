@@ -1,8 +1,9 @@
-//! Asking targets over one line: ICMP echo, TCP connect, HTTP(S) HEAD.
+//! Probes of one uplink: ICMP echo, TCP connect, HTTP(S) HEAD.
 //!
-//! All of it is sent from the box's own endpoint on the line, goes through the TUN and is translated like any inside host's
-//! packets. So it leaves by the line's interface with the line's external address, whatever the host's own routes are, and
-//! what an answer proves is the whole way, this box included.
+//! natbox sends probes from the probe address of the uplink. They go through the TUN and are
+//! translated like the packets of an inside host. So probes leave by the uplink's interface with
+//! the uplink's external address, and the host's own routes do not matter. An answer proves that
+//! the whole path works, including this instance.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,19 +22,20 @@ use tokio::sync::oneshot;
 use super::names::Names;
 use crate::config::{Config, Health, WebTarget};
 
-/// Sockets that only a privileged process can open: for each uplink that pings, one.
+/// Raw sockets, which only a privileged process can open: one for each uplink that is checked by
+/// ping.
 pub(in crate::control) struct RawSockets(Vec<Option<OwnedFd>>);
 
 impl RawSockets {
-    /// Opens them; to be called before privileges are given up.
+    /// Opens the sockets. Needs CAP_NET_RAW.
     ///
     /// # Errors
-    /// The system's, with the key that asks for it.
+    /// The system's error, with the configuration key that asks for pings.
     pub(in crate::control) fn open(config: &Config) -> Result<Self, (String, io::Error)> {
         let pings = |uplink: &crate::config::Uplink| {
             uplink.health.as_ref().is_some_and(|health| !health.ping.is_empty())
         };
-        let open = |(place, uplink)| {
+        let open = |(index, uplink)| {
             if !pings(uplink) {
                 return Ok(None);
             }
@@ -45,25 +47,26 @@ impl RawSockets {
                 Some(ipproto::ICMP),
             )
             .map(Some)
-            .map_err(|errno| (format!("uplinks[{place}].health.ping"), errno.into()))
+            .map_err(|errno| (format!("uplinks[{index}].health.ping"), errno.into()))
         };
         config.uplinks.iter().enumerate().map(open).collect::<Result<_, _>>().map(Self)
     }
 
-    pub(super) fn take(&mut self, place: usize) -> Option<OwnedFd> {
-        self.0.get_mut(place)?.take()
+    /// Takes the socket of an uplink.
+    pub(super) fn take(&mut self, uplink: usize) -> Option<OwnedFd> {
+        self.0.get_mut(uplink)?.take()
     }
 }
 
-/// Who is asked.
+/// A target of probes.
 #[derive(Clone, Debug)]
-pub(super) enum Target {
+pub(super) enum ProbeTarget {
     Ping(Ipv4Addr),
     Tcp(SocketAddrV4),
     Http(WebTarget),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for ProbeTarget {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ping(address) => write!(formatter, "ping {address}"),
@@ -73,54 +76,55 @@ impl fmt::Display for Target {
     }
 }
 
-/// All of a line's targets.
-pub(super) fn targets(health: &Health) -> Vec<Target> {
-    let ping = health.ping.iter().copied().map(Target::Ping);
-    let tcp = health.tcp.iter().copied().map(Target::Tcp);
-    let http = health.http.iter().cloned().map(Target::Http);
+/// Returns all targets of a health check.
+pub(super) fn targets(health: &Health) -> Vec<ProbeTarget> {
+    let ping = health.ping.iter().copied().map(ProbeTarget::Ping);
+    let tcp = health.tcp.iter().copied().map(ProbeTarget::Tcp);
+    let http = health.http.iter().cloned().map(ProbeTarget::Http);
     ping.chain(tcp).chain(http).collect()
 }
 
-/// Asks over one line.
+/// Sends probes over one uplink.
 pub(super) struct Prober {
-    own: Ipv4Addr,
+    /// Probe address of the uplink.
+    source: Ipv4Addr,
     echoes: Option<Rc<Echoes>>,
     web: Option<reqwest::Client>,
 }
 
 impl Prober {
-    /// For probes from this address, which must be set on the host by now.
+    /// Makes a prober for the probe address `source`, which must be set on the host by now.
     ///
     /// # Errors
-    /// The address is not there, or the certificates of the system's authorities cannot be read.
+    /// The host does not have the address, or the system's certificates cannot be read.
     pub(super) fn new(
-        own: Ipv4Addr,
+        source: Ipv4Addr,
         raw: Option<OwnedFd>,
         health: &Health,
     ) -> io::Result<Rc<Self>> {
-        let echoes = raw.map(|socket| Echoes::start(own, socket)).transpose()?;
+        let echoes = raw.map(|socket| Echoes::start(source, socket)).transpose()?;
         let web = match health.http.is_empty() {
             true => None,
-            false => Some(web_client(own, health)?),
+            false => Some(web_client(source, health)?),
         };
-        Ok(Rc::new(Self { own, echoes, web }))
+        Ok(Rc::new(Self { source, echoes, web }))
     }
 
-    /// Asks once; how long the answer took.
+    /// Sends one probe. Returns how long the answer took.
     ///
     /// # Errors
-    /// Why there is no answer, for the log.
+    /// Why there is no answer, as text for the log.
     pub(super) async fn probe(
         &self,
-        target: &Target,
+        target: &ProbeTarget,
         timeout: Duration,
     ) -> Result<Duration, String> {
         let began = Instant::now();
         let asked = async {
             match target {
-                Target::Ping(address) => self.ping(*address).await,
-                Target::Tcp(address) => self.connect(*address).await,
-                Target::Http(page) => self.head(page).await,
+                ProbeTarget::Ping(address) => self.ping(*address).await,
+                ProbeTarget::Tcp(address) => self.connect(*address).await,
+                ProbeTarget::Http(page) => self.head(page).await,
             }
         };
         match tokio::time::timeout(timeout, asked).await {
@@ -138,14 +142,14 @@ impl Prober {
     async fn connect(&self, address: SocketAddrV4) -> Result<(), String> {
         let connect = async {
             let socket = TcpSocket::new_v4()?;
-            socket.bind(SocketAddrV4::new(self.own, 0).into())?;
+            socket.bind(SocketAddrV4::new(self.source, 0).into())?;
             socket.connect(address.into()).await.map(drop)
         };
         connect.await.map_err(|error: io::Error| error.to_string())
     }
 
     async fn head(&self, WebTarget(page): &WebTarget) -> Result<(), String> {
-        let web = self.web.as_ref().ok_or("there is no client for pages")?;
+        let web = self.web.as_ref().ok_or("there is no HTTP client")?;
         let answer = web.head(page.clone()).send().await.map_err(|error| innermost(&error))?;
         match answer.status() {
             status if status.is_success() || status.is_redirection() => Ok(()),
@@ -154,7 +158,7 @@ impl Prober {
     }
 }
 
-/// The cause below all others: the rest names the page, which is known.
+/// Returns the innermost cause. The outer errors only name the page.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(cause) = error.source() {
@@ -163,33 +167,34 @@ fn innermost(error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-fn web_client(own: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> {
-    // Another caller may have been first.
+fn web_client(source: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> {
+    // Fails if another part of the process has installed a provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let has_certificates = health.http.iter().any(|WebTarget(page)| page.scheme() == "https");
     let builder = match has_certificates {
         true => reqwest::Client::builder(),
-        // A system without any authorities' certificates will do.
+        // Plain HTTP needs no certificates on the system.
         false => reqwest::Client::builder().tls_certs_only([]),
     };
     builder
-        .local_address(IpAddr::V4(own))
+        .local_address(IpAddr::V4(source))
         .dns_resolver(Names::new())
         .user_agent(concat!("natbox/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        // Each answer is to prove the way anew.
+        // Each answer must prove the path again, so connections are not reused.
         .pool_max_idle_per_host(0)
         .build()
         .map_err(|error| {
-            let remedy = "are the certificates of the authorities there (Debian: ca-certificates)?";
-            io::Error::other(format!("the client for `health.http`: {error:?}; {remedy}"))
+            let remedy = "check that the certificates of the authorities are installed (Debian: ca-certificates)";
+            io::Error::other(format!("health.http: the HTTP client cannot be made ({error:?}); {remedy}"))
         })
 }
 
-/// Echo requests of one line, and who waits for which.
+/// The echo requests of one uplink that wait for their replies.
 struct Echoes {
-    /// A raw one, which is spoken to as if it were one of UDP: a packet at a time, with the other's address.
+    /// A raw socket in a UDP wrapper: both send and receive one packet at a time, with the address
+    /// of the other end.
     socket: UdpSocket,
     identifier: u16,
     state: RefCell<Waiting>,
@@ -202,8 +207,8 @@ struct Waiting {
 }
 
 impl Echoes {
-    fn start(own: Ipv4Addr, socket: OwnedFd) -> io::Result<Rc<Self>> {
-        rustix::net::bind(&socket, &SocketAddrV4::new(own, 0))?;
+    fn start(source: Ipv4Addr, socket: OwnedFd) -> io::Result<Rc<Self>> {
+        rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
         let socket = UdpSocket::from_std(socket.into())?;
         let echoes =
             Rc::new(Self { socket, identifier: rand::random(), state: RefCell::default() });
@@ -211,7 +216,7 @@ impl Echoes {
         tokio::task::spawn_local(async move {
             while let Some(echoes) = reader.upgrade() {
                 if let Err(error) = echoes.read().await {
-                    tracing::debug!(%error, "ICMP socket");
+                    tracing::debug!(%error, "health.ping: the ICMP socket failed");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -237,7 +242,7 @@ impl Echoes {
         receiver.await.map_err(io::Error::other)
     }
 
-    /// Takes in one packet.
+    /// Receives one packet.
     async fn read(&self) -> io::Result<()> {
         let mut buffer = [0; 2048];
         let length = self.socket.recv(&mut buffer).await?;
@@ -246,14 +251,14 @@ impl Echoes {
             if state.by_sequence.get(&sequence).is_some_and(|(asked, _)| *asked == source)
                 && let Some((_, waiting)) = state.by_sequence.remove(&sequence)
             {
-                // Who does not wait any more needs no answer.
+                // Fails if the probe has timed out.
                 let _ = waiting.send(());
             }
         }
         Ok(())
     }
 
-    /// Sender and sequence number of an echo reply to us.
+    /// Returns the sender and the sequence number of an echo reply to this socket.
     fn reply(&self, packet: &[u8]) -> Option<(Ipv4Addr, u16)> {
         let ip = Ipv4HeaderSlice::from_slice(packet).ok()?;
         let (icmp, _) = Icmpv4Header::from_slice(packet.get(ip.slice().len()..)?).ok()?;
@@ -263,5 +268,5 @@ impl Echoes {
 }
 
 const PAYLOAD: &[u8] = b"natbox looks whether this line is alive";
-/// Pause after an error that should not be.
+/// Pause after an error of the socket.
 const RETRY: Duration = Duration::from_millis(100);

@@ -1,4 +1,5 @@
-//! The health of one uplink as a pure state machine: its input is the time, the results of probes and the state of the link.
+//! The health of one uplink as a pure state machine: its input is the time, the results of probes
+//! and the state of the link.
 //!
 //! ```text
 //!            `fall` intervals without a good round, or link not ready
@@ -166,8 +167,8 @@ impl UplinkHealth {
             .then(|| self.turn(UplinkEvent::Down(DownReason::NoAnswer)))
     }
 
-    /// Records whether packets can leave by the uplink. When the link is ready again, an uplink with a health check is healthy
-    /// only after `rise` good rounds.
+    /// Records whether packets can leave by the uplink. When the link is ready again, an uplink
+    /// with a health check is healthy only after `rise` good rounds.
     pub(super) fn set_link_ready(&mut self, ready: bool) -> Option<UplinkEvent> {
         if std::mem::replace(&mut self.link_ready, ready) == ready {
             return None;
@@ -191,8 +192,9 @@ impl UplinkHealth {
 }
 
 impl CheckState {
-    /// Counts a good round. An answer may take longer than the interval, so a round whose answers are still missing does not
-    /// break the row. A round that a later good round has overtaken does.
+    /// Counts a good round. An answer may take longer than the interval, so a round whose answers
+    /// are still missing does not break the row. A round that a later good round has overtaken
+    /// does.
     fn count_good_round(&mut self, number: u64) {
         let in_a_row = self.last_good_round.is_some_and(|last| last + 1 == number);
         if self.last_good_round.is_none_or(|last| last < number) {
@@ -227,8 +229,8 @@ mod tests {
         Health { ping: vec![], tcp: vec![], http: vec![], quorum, interval: SECOND, fall, rise }
     }
 
-    /// Plays rounds of a second each. `answers`: how many targets answer at once in each round. Returns the events with their
-    /// times in milliseconds.
+    /// Plays rounds of a second each. `answers`: how many targets answer at once in each round.
+    /// Returns the events with their times in milliseconds.
     fn play(
         uplink: &mut UplinkHealth,
         start: Instant,
@@ -306,7 +308,8 @@ mod tests {
         for second in 4..10 {
             let began = start + SECOND * second;
             let round = uplink.begin_round(began);
-            // The answer to a round comes after the next round has begun. The answer to the round of second 5 is lost.
+            // The answer to a round comes after the next round has begun. The answer to the round
+            // of second 5 is lost.
             if second != 6 && second > 4 {
                 events.extend(
                     uplink.answered(round - 1, SECOND + QUICK).map(|event| (second, event)),

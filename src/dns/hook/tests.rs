@@ -142,7 +142,8 @@ fn a_running_hook_is_killed_when_natbox_ends() {
 fn assert_sleeper_ends(fixture: &Fixture) {
     let sleeper = fixture.text("sleeper").trim().to_owned();
     let deadline = Instant::now() + Duration::from_secs(20);
-    // The process has lost its parent. The process that inherited it may take a moment to wait for it.
+    // The process has lost its parent. The process that inherited it may take a moment to wait for
+    // it.
     let runs = || {
         fs::read_to_string(format!("/proc/{sleeper}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     };

@@ -172,7 +172,8 @@ fn an_answer_too_long_for_a_datagram_is_truncated_and_whole_by_tcp() {
     assert!(matches!(&cut, ResponseBytes::Truncated(cut) if cut.len() == bytes.len()), "{cut:?}");
 }
 
-/// TC says that a part of the answer is missing (RFC 2181 section 9). Addresses of name servers are not part of it.
+/// TC says that a part of the answer is missing (RFC 2181 section 9). Addresses of name servers are
+/// not part of it.
 #[test]
 fn additional_addresses_are_left_out_before_an_answer_is_truncated() {
     let (mut zone, states) = large(4, 1, "ns");

@@ -191,7 +191,8 @@ fn a_source_above_its_limit_gets_few_and_short_answers() {
     assert_eq!(fixture.count("limited_dropped"), 200 - whole - cut);
 }
 
-/// Answers of other servers, sent here from a forged source, must not use up the limit of that source.
+/// Answers of other servers, sent here from a forged source, must not use up the limit of that
+/// source.
 #[test]
 fn messages_that_are_no_query_do_not_count_against_their_source() {
     let fixture = start(1);

@@ -1,8 +1,8 @@
-//! The records that this instance has put into the zone, kept in a file beyond the life of the process: natbox also deletes
-//! an address that an uplink lost while natbox was not running.
+//! The records that this instance has put into the zone, kept in a file beyond the life of the
+//! process: natbox also deletes an address that an uplink lost while natbox was not running.
 //!
-//! The file has one `NAME ADDRESS` in each line. natbox writes a record to the file before it sends the record. So the file may
-//! hold more than the zone does, never less.
+//! The file has one `NAME ADDRESS` in each line. natbox writes a record to the file before it sends
+//! the record. So the file may hold more than the zone does, never less.
 
 use std::collections::BTreeSet;
 use std::fs;

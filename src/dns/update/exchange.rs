@@ -1,7 +1,7 @@
 //! One update: sent, answered, and the answer verified.
 //!
-//! A *route* is what an update leaves by: an uplink, from the probe address of the uplink, or the host's own routes, which may
-//! lead over a failed uplink.
+//! A *route* is what an update leaves by: an uplink, from the probe address of the uplink, or the
+//! host's own routes, which may lead over a failed uplink.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -60,7 +60,8 @@ pub(super) enum UpdateError {
 }
 
 impl UpdateError {
-    /// Returns whether another route may succeed. A server may accept updates from some addresses only.
+    /// Returns whether another route may succeed. A server may accept updates from some addresses
+    /// only.
     fn depends_on_route(&self) -> bool {
         match self {
             Self::Network(_) | Self::Silent | Self::Refused(ResponseCode::Refused) => true,
@@ -101,8 +102,8 @@ pub(super) async fn send(
     Err(errors.join("; "))
 }
 
-/// Returns the routes to the server, the best first: uplinks that are up, the other uplinks (their check may be wrong), the host's
-/// own routes.
+/// Returns the routes to the server, the best first: uplinks that are up, the other uplinks (their
+/// check may be wrong), the host's own routes.
 fn routes(update: &Update, states: &UplinkStates) -> Vec<UpdateRoute> {
     let own_route = UpdateRoute { name: "by the host's own route".to_owned(), source: None };
     // Uplinks are IPv4.
@@ -150,7 +151,8 @@ async fn ask(
     Err(UpdateError::Refused(code))
 }
 
-/// Returns what is wrong with an answer that is not verified, as the answer itself says (RFC 8945 section 5.2).
+/// Returns what is wrong with an answer that is not verified, as the answer itself says (RFC 8945
+/// section 5.2).
 fn distrusted(key: &Name, answer: &Message) -> UpdateError {
     let key = key.to_ascii();
     match answer.signature().and_then(|signature| signature.data.error) {
@@ -188,7 +190,8 @@ async fn exchange(
             socket.connect(server).await?
         }
     };
-    // The kernel must not send an abandoned update later: over a recovered uplink, it would undo a newer update.
+    // The kernel must not send an abandoned update later: over a recovered uplink, it would undo a
+    // newer update.
     sockopt::set_socket_linger(&stream, Some(Duration::ZERO))?;
     stream.write_all(&[&length.to_be_bytes(), message].concat()).await?;
     let mut answer = vec![0; usize::from(stream.read_u16().await?)];

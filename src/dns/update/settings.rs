@@ -13,7 +13,8 @@ use hickory_proto::rr::Name;
 pub struct Update {
     /// Address of the server.
     pub server: SocketAddr,
-    /// Whether uplinks lead to the server. False for a server on the private network, to which the host has a route.
+    /// Whether uplinks lead to the server. False for a server on the private network, to which the
+    /// host has a route.
     pub over_uplinks: bool,
     /// Zone on the server that holds the published names.
     pub zone: Name,
@@ -28,9 +29,11 @@ pub struct Update {
 /// Which records an update replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
-    /// All addresses of a name: this instance alone publishes it. If every uplink is down, an update contains all addresses.
+    /// All addresses of a name: this instance alone publishes it. If every uplink is down, an
+    /// update contains all addresses.
     All,
-    /// The addresses of this instance: others publish the same name. If every uplink is down, an update contains none.
+    /// The addresses of this instance: others publish the same name. If every uplink is down, an
+    /// update contains none.
     Own,
 }
 

@@ -7,14 +7,16 @@
 //!   pool   a slab and a wheel under a lock   region  the memory of records and index
 //! ```
 //!
-//! Locks are taken in this order and never in another: one pool, then one or two shards of the index.
-//! A lookup takes one shard only. A worker frees a record only while it holds the record's pool and
-//! after it has removed the record's two entries from the index under their shards. So a worker that
-//! found a record under a shard may use the record until it unlocks the shard.
+//! Locks are taken in this order and never in another: one pool, then one or two shards of the
+//! index. A lookup takes one shard only. A worker frees a record only while it holds the record's
+//! pool and after it has removed the record's two entries from the index under their shards. So a
+//! worker that found a record under a shard may use the record until it unlocks the shard.
 
 pub(crate) mod accounting;
+pub(crate) mod common;
 pub(crate) mod ending;
 pub(crate) mod events;
+pub(crate) mod family;
 pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
@@ -37,6 +39,7 @@ pub(crate) mod wheel;
 
 pub use accounting::Accounting;
 pub use events::{SessionChange, SessionEvent, SessionEvents};
+pub use family::{Family, V4};
 pub use filter::{EndpointFilter, Filter, PolicyCondition};
 pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};

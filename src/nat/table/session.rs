@@ -100,25 +100,28 @@ impl SessionKind {
 
 /// Content of a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewSession {
+pub struct NewSession<K = Key> {
     /// Tuple of the first packet, as it arrived.
-    pub original: Key,
+    pub original: K,
     /// Tuple of the replies, as they will arrive.
-    pub reply: Key,
+    pub reply: K,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
-    /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent to.
+    /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent
+    /// to.
     pub uplink: u8,
     /// Initial state.
     pub state: State,
-    /// Time for which the session has been idle already: zero, unless its first packet does not count.
+    /// Time for which the session has been idle already: zero, unless its first packet does not
+    /// count.
     pub idle: Span,
 }
 
 /// Identifies one session of a table: the slot of its record and the record's generation.
 ///
 /// When the session ends, the identifier becomes stale: the next session in the same record has
-/// another generation. A stale identifier names no session until 65,535 more sessions had the record.
+/// another generation. A stale identifier names no session until 65,535 more sessions had the
+/// record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
     slot: u32,
@@ -126,7 +129,8 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was used.
+    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was
+    /// used.
     #[inline]
     pub(crate) fn new(slot: u32, generation: u16) -> Self {
         Self { slot, generation: NonZeroU16::new(generation).unwrap_or(NonZeroU16::MIN) }
@@ -197,11 +201,11 @@ impl EndReason {
 
 /// A session that has ended, with all that is needed to release its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndedSession {
+pub struct EndedSession<K = Key> {
     /// Tuple of the packets of the initiator, on arrival.
-    pub original: Key,
+    pub original: K,
     /// Tuple of the packets of the responder, on arrival.
-    pub reply: Key,
+    pub reply: K,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
     /// Index of the uplink.
@@ -212,13 +216,13 @@ pub struct EndedSession {
 
 /// A session in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionInfo {
+pub struct SessionInfo<T = Tuple> {
     /// Identifier.
     pub id: SessionId,
     /// Tuple of the packets of the initiator, on arrival.
-    pub original: Tuple,
+    pub original: T,
     /// Tuple of the packets of the responder, on arrival.
-    pub reply: Tuple,
+    pub reply: T,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
     /// Index of the uplink.

@@ -23,7 +23,8 @@ fn update(server: SocketAddr) -> Update {
     }
 }
 
-/// Makes three uplinks with source addresses of this host, so that each is a route to a server on this host.
+/// Makes three uplinks with source addresses of this host, so that each is a route to a server on
+/// this host.
 fn sourced() -> UplinkStates {
     let mut states = states();
     for (uplink, last) in states.uplinks.iter_mut().zip(1..) {
@@ -59,7 +60,8 @@ fn uplinks_that_are_up_come_first_and_the_hosts_own_route_last() {
 /// What a server of the tests does with a connection.
 type Reply = fn(&[u8], Ipv4Addr) -> Option<Vec<u8>>;
 
-/// Answers a number of connections. Returns the address of the server and, in the end, the sources of the connections.
+/// Answers a number of connections. Returns the address of the server and, in the end, the sources
+/// of the connections.
 fn serve(connections: usize, reply: Reply) -> (SocketAddr, JoinHandle<Vec<Ipv4Addr>>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,7 +133,8 @@ fn sent(server: SocketAddr) -> Result<String, String> {
 
 #[test]
 fn an_uplink_that_does_not_lead_to_the_server_is_passed_over() {
-    // As if packets were lost behind the first uplink, and the server refused the source address of the second.
+    // As if packets were lost behind the first uplink, and the server refused the source address of
+    // the second.
     let (server, sources) = serve(3, |message, source| match source.octets()[3] {
         1 => None,
         2 => Some(signed(message, ResponseCode::Refused)),
