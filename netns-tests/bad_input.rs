@@ -210,7 +210,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         &hidden,
         &scene.config(),
         ENVIRONMENT,
-        &["/dev/net/tun is missing", "modprobe tun"],
+        &["/dev/net/tun: missing", "modprobe tun"],
     );
     // A device node without a driver.
     let script = scene.write(
@@ -223,7 +223,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         &fake,
         &scene.config(),
         ENVIRONMENT,
-        &["/dev/net/tun is missing", "modprobe tun"],
+        &["/dev/net/tun: missing", "modprobe tun"],
     );
 }
 
@@ -302,7 +302,7 @@ fn too_many_sessions_for_the_memory_are_refused_before_any_change() {
         &limited,
         &config,
         ENVIRONMENT,
-        &["limits.sessions: 500000000", "memory", "fewer"],
+        &["limits.sessions: ", "no memory for 500000000 sessions", "smaller number"],
     );
 }
 
