@@ -191,7 +191,7 @@ fn selects_have_few_arms() {
     check("selects_have_few_arms", measured(sizes::selects, MAX_SELECT), exceptions::WIDE_SELECTS);
 }
 
-/// Returns "file name" for each piece of code with a size above `max`.
+/// Returns "file name" for each function or block with a size above `max`.
 fn measured(measure: fn(&Source) -> Vec<sizes::Measured>, max: usize) -> Vec<String> {
     let large = LIBRARY.iter().chain(&*BENCHES).flat_map(|file| {
         let large = measure(file).into_iter().filter(|found| found.size > max);
