@@ -68,7 +68,6 @@ pub(crate) const SHARED_NAMES: &[&str] = &[
     "Span config time",
     "State config host nat",
     "Uplink config nat",
-    "UplinkStates nat uplinks",
 ];
 
 pub(crate) const FAMILIES: &[Family] = &[
@@ -87,6 +86,11 @@ pub(crate) const FAMILIES: &[Family] = &[
             "PortRange",
             "Timeouts",
         ],
+    },
+    Family {
+        idea: "the present state of the uplinks: all of it, and what the packet path needs of it",
+        rooms: &["nat", "uplinks"],
+        names: &["UplinkStates"],
     },
     Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },
 ];
