@@ -1,10 +1,9 @@
-//! `natbox doctor`: content with what works, and for each thing that is broken it names it, and the very commands that it prints
-//! mend it.
+//! `natbox doctor`: no error on a good machine; for each breakage a finding whose commands fix it.
 //!
 //! | file        | behaviour                                                                    |
 //! |-------------|------------------------------------------------------------------------------|
-//! | `of_box`    | the box's host: rules, routes, sysctls, TUN, filters of others, gateway       |
-//! | `of_server` | the server's side: addresses, way of the replies, services, filters           |
+//! | `of_box`    | a box: rules, routes, sysctls, TUN, filters of other programs, gateways       |
+//! | `of_server` | a server: addresses, path of the replies, services, filters                   |
 
 mod of_box;
 mod of_server;
@@ -19,7 +18,7 @@ use serde::Deserialize;
 
 use crate::lab::{NATBOX, output};
 
-/// What doctor said.
+/// The output of doctor.
 #[derive(Debug, Deserialize)]
 struct Report {
     healthy: bool,
@@ -27,7 +26,7 @@ struct Report {
 }
 
 impl Report {
-    /// The findings of one kind and severity.
+    /// Lists the findings of one check and severity.
     fn of(&self, severity: Severity, id: &str) -> Vec<&Finding> {
         self.findings
             .iter()
@@ -40,7 +39,7 @@ impl Report {
     }
 }
 
-/// Runs doctor in a namespace, behind a command that prepares things for it (which may be empty).
+/// Runs doctor in a namespace, with a command in front of it (which may be empty).
 fn examine(namespace: &Namespace, before: &[&str], arguments: &[&Path]) -> Result<Report> {
     let words: Vec<&str> = before.iter().copied().chain([NATBOX]).collect();
     let mut command = namespace.command(words[0]);
@@ -57,15 +56,15 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     String::from_utf8_lossy(bytes)
 }
 
-/// Something that can break, and what doctor has to say then.
+/// A breakage, and the finding that doctor must report.
 struct Breakage {
-    /// A shell script that breaks it.
+    /// A shell script that breaks something.
     script: String,
     severity: Severity,
     id: &'static str,
-    /// Part of what is found.
+    /// Part of [`Finding::found`].
     found: String,
-    /// A script that mends it where doctor can only give advice.
+    /// A script that fixes the problem where doctor can only give advice.
     undo: Option<String>,
 }
 
@@ -80,7 +79,7 @@ fn broken(script: impl Into<String>, id: &'static str, found: impl Into<String>)
 }
 
 impl Breakage {
-    fn warned_of(self) -> Self {
+    fn is_warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 
@@ -95,22 +94,25 @@ fn shell(namespace: &Namespace, script: &str) -> Result<()> {
     output(command).map(drop)
 }
 
-/// Breaks one thing after the other, and mends it by what doctor says.
-fn assert_named_and_mended(
+/// Applies one breakage after the other, and fixes each with the commands of doctor.
+fn assert_named_and_fixed(
     namespace: &Namespace,
     arguments: &[&Path],
     breakages: &[Breakage],
 ) -> Result<()> {
-    let look = || examine(namespace, &[], arguments);
+    let examine_again = || examine(namespace, &[], arguments);
     for Breakage { script, severity, id, found, undo } in breakages {
         shell(namespace, script)?;
-        let report = look()?;
+        let report = examine_again()?;
         let named: Vec<&Finding> = report
             .of(*severity, id)
             .into_iter()
             .filter(|finding| finding.found.contains(found))
             .collect();
-        ensure!(!named.is_empty(), "after `{script}`: no {id} that says {found:?} in {report:#?}");
+        ensure!(
+            !named.is_empty(),
+            "after `{script}`: no {id} finding with {found:?} in {report:#?}"
+        );
         ensure!(named.iter().all(|finding| !finding.why.is_empty()), "{named:?}");
         match undo {
             Some(undo) => {
@@ -118,7 +120,7 @@ fn assert_named_and_mended(
                 shell(namespace, undo)?;
             }
             None => {
-                // One thing may break others: all that is said, the worst first.
+                // One breakage may cause others: run the commands of all errors.
                 let others = report.errors().into_iter().filter(|finding| !named.contains(finding));
                 let commands: Vec<&String> =
                     named.iter().copied().chain(others).flat_map(|finding| &finding.fix).collect();
@@ -127,11 +129,11 @@ fn assert_named_and_mended(
                 }
             }
         }
-        let after = look()?;
+        let after = examine_again()?;
         let same = after.of(*severity, id);
         let left = same.iter().any(|finding| finding.found.contains(found));
         if left || !after.errors().is_empty() {
-            bail!("after `{script}`, mending by {named:#?}: {after:#?}");
+            bail!("after `{script}`, after the fix of {named:#?}: {after:#?}");
         }
     }
     Ok(())

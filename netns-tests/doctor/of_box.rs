@@ -1,4 +1,4 @@
-//! The box's host.
+//! `natbox doctor` on a box.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use natbox::host::doctor::Severity;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
-use crate::doctor::{assert_named_and_mended, broken, examine, shell, text};
+use crate::doctor::{assert_named_and_fixed, broken, examine, shell, text};
 use crate::lab::{NATBOX, Site};
 
 #[test]
-fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
+fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
     let site = Site::new(Private::Shared, 1)?;
     let natbox = site.start(0, &site.web_config(0))?;
     let arguments = [Path::new("--socket"), natbox.socket()];
@@ -37,7 +37,7 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
         broken("ip rule del priority 1012", "rules", "iif lan0"),
         broken("ip rule del priority 1009", "rules", "blackhole"),
         broken("ip route del default table 7164", "routes", "default dev nb1 table 7164"),
-        broken("ip route replace 203.0.113.10 dev lan0", "routes", "dev lan0` stands where"),
+        broken("ip route replace 203.0.113.10 dev lan0", "routes", "dev lan0` has the place of"),
         broken("ip address del 169.254.71.2/32 dev nb1", "tun", "169.254.71.2/32"),
         broken("ip link set nb1 mtu 1400", "tun", "mtu 65535"),
         broken("sysctl -qw net.ipv4.conf.lan0.rp_filter=1", "sysctls", "conf/lan0/rp_filter is 1"),
@@ -49,24 +49,24 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
         broken("sysctl -qw net.ipv4.ip_forward=0", "sysctls", "ip_forward is 0"),
         broken("sysctl -qw net.ipv4.conf.wan0.forwarding=0", "sysctls", "wan0/forwarding is 0"),
         broken("sysctl -qw net.ipv4.neigh.wan0.proxy_delay=80", "sysctls", "proxy_delay")
-            .warned_of(),
+            .is_warning(),
         broken(
             format!("ip neighbour del proxy {published} dev wan0"),
             "proxy-arp",
             published.to_string(),
         ),
-        // A VPN's catch-all.
+        // A VPN's catch-all rule.
         broken(
             "ip route add default dev lo table 52; ip rule add priority 10 lookup 52",
             "path",
-            "goes out by lo",
+            "leave by lo",
         ),
         broken(
             "nft 'add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }'",
             "firewall",
             "`ip filter FORWARD` drops",
         ),
-        // The router that this machine was before.
+        // A leftover of an earlier use as a router.
         broken(
             "nft 'add table ip nat; add chain ip nat POSTROUTING { type nat hook postrouting priority 100; }; \
              add rule ip nat POSTROUTING oifname \"wan0\" masquerade'",
@@ -85,18 +85,18 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
             "firewall",
             "`inet ports from` drops replies of",
         ),
-        // The table of the masquerade above: nobody asks for a state.
-        broken("true", "conntrack", "nf_conntrack is in the path").warned_of(),
-        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").warned_of(),
+        // The masquerade table above makes the kernel track; no rule matches a state.
+        broken("true", "conntrack", "nf_conntrack is in the path").is_warning(),
+        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").is_warning(),
         broken(
             "ip address del 10.0.0.100/24 dev lan0",
             "configuration",
             "inside.address: 10.0.0.100",
         ),
     ];
-    assert_named_and_mended(host, &arguments, &all)?;
+    assert_named_and_fixed(host, &arguments, &all)?;
 
-    // A firewall that lets in what it knows, and rules by which nothing of natbox's would be known.
+    // A firewall that accepts known connections, and notrack rules that exempt natbox's packets.
     shell(
         host,
         "nft 'add table inet known; add chain inet known in { type filter hook input priority 0; policy drop; }; \
@@ -110,11 +110,14 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
     let beside = report.of(Severity::Warning, "conntrack");
     ensure!(beside.len() == 1 && beside[0].fix.is_empty() && report.healthy, "{report:#?}");
 
-    // Another machine on the line's segment.
+    // Another machine on the uplink's segment.
     shell(&site.uplink(0).provider, &format!("ip address add {published}/32 dev box0"))?;
     let report = examine(host, &[], &arguments)?;
-    let taken = report.of(Severity::Error, "duplicate-address");
-    ensure!(taken.len() == 1 && taken[0].found.contains(&published.to_string()), "{report:#?}");
+    let duplicates = report.of(Severity::Error, "duplicate-address");
+    ensure!(
+        duplicates.len() == 1 && duplicates[0].found.contains(&published.to_string()),
+        "{report:#?}"
+    );
     shell(&site.uplink(0).provider, &format!("ip address del {published}/32 dev box0"))?;
     let report = examine(host, &[], &arguments)?;
     ensure!(
@@ -125,7 +128,7 @@ fn what_is_broken_on_a_box_is_named_and_mended() -> Result<()> {
 }
 
 #[test]
-fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result<()> {
+fn doctor_names_and_fixes_a_filter_that_drops_dns_queries() -> Result<()> {
     for (address, rule) in
         [(Address::Owned, "udp dport 53 drop"), (Address::Nobodys, "iifname nb1 drop")]
     {
@@ -141,9 +144,9 @@ fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result
                  add rule ip filter INPUT {rule}'"
             ),
             "firewall",
-            format!("`ip filter INPUT` drops questions (udp) to the name server at {published}"),
+            format!("`ip filter INPUT` drops queries (udp) to the name server at {published}"),
         );
-        assert_named_and_mended(host, &arguments, &[broken])?;
+        assert_named_and_fixed(host, &arguments, &[broken])?;
         let answer = dns::programs::short(site.client(), published, &["www.example.org"])?;
         ensure!(answer == [published.to_string()], "{address:?}: {answer:?}");
     }
@@ -151,7 +154,7 @@ fn a_name_server_that_the_hosts_filter_shuts_out_is_named_and_mended() -> Result
 }
 
 #[test]
-fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
+fn doctor_names_a_silent_gateway_and_a_stopped_box() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
@@ -168,14 +171,14 @@ fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
 
     let gateway = site.uplink(1).gateway;
     shell(&site.uplink(1).provider, &format!("ip address del {gateway}/24 dev box0"))?;
-    // It was there once; the kernel would not ask again until there is something to send.
+    // A known neighbour: the kernel would probe it again only with a packet to send.
     shell(host, &format!("ip neighbour change {gateway} dev wan1 nud stale"))?;
     let report = examine(host, &[], &by_file)?;
     let errors = report.errors();
     ensure!(errors.len() == 1 && errors[0].found.contains(&gateway.to_string()), "{report:#?}");
     shell(&site.uplink(1).provider, &format!("ip address add {gateway}/24 dev box0"))?;
 
-    // What the file says and the box does not know.
+    // The file differs from the running configuration.
     let written = std::fs::read_to_string(&file)?;
     std::fs::write(&file, written.replace("port: 80", "port: 81"))?;
     let report = examine(host, &[], &by_file)?;
@@ -186,7 +189,7 @@ fn a_silent_gateway_and_a_box_that_does_not_run_are_named() -> Result<()> {
     let report = examine(host, &[], &by_file)?;
     ensure!(report.of(Severity::Warning, "configuration").is_empty(), "{report:#?}");
 
-    // From another namespace there is nothing to see of the box's host.
+    // Another namespace does not show the box's host.
     let mut elsewhere = site.server().command(NATBOX);
     elsewhere.args(["doctor", "--socket"]).arg(natbox.socket());
     let refused = elsewhere.output()?;

@@ -1,4 +1,4 @@
-//! The server's side.
+//! `natbox doctor server` on a server.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,11 @@ use natbox::host::doctor::Severity;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
-use crate::doctor::{assert_named_and_mended, broken, examine};
+use crate::doctor::{assert_named_and_fixed, broken, examine};
 use crate::lab::{Site, datagrams, listen};
 
-/// Two boxes that publish a TCP and a UDP port of one server, and the arguments that doctor takes there.
+/// Starts two boxes that publish a TCP and a UDP port of one server. Returns the arguments of doctor
+/// as well.
 fn two_boxes(private: Private) -> Result<(Site, [NatBox; 2], Vec<PathBuf>)> {
     let site = Site::new(private, 1)?;
     let start = |uplink: usize| {
@@ -27,7 +28,7 @@ fn two_boxes(private: Private) -> Result<(Site, [NatBox; 2], Vec<PathBuf>)> {
 }
 
 #[test]
-fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
+fn doctor_names_and_fixes_each_breakage_of_a_server() -> Result<()> {
     let (site, _boxes, arguments) = two_boxes(Private::Shared)?;
     let arguments: Vec<&Path> = arguments.iter().map(PathBuf::as_path).collect();
     let server = site.server();
@@ -38,7 +39,7 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
     ensure!(healthy.healthy, "{healthy:#?}");
     let proven = healthy.of(Severity::Ok, "replies");
     for (finding, uplink) in proven.iter().zip(0..) {
-        let died = format!("lives for one hop died at {}", site.uplink(uplink).inside);
+        let died = format!("packet with TTL 1 died at {}", site.uplink(uplink).inside);
         ensure!(finding.found.contains(&died), "{died:?} in {healthy:#?}");
     }
     ensure!(proven.len() == 2 && healthy.of(Severity::Ok, "service").len() == 4, "{healthy:#?}");
@@ -56,22 +57,22 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
         broken(
             "ip route replace default via 10.0.0.100 table 7202",
             "replies",
-            "goes to 10.0.0.100 by eth0",
+            "go to 10.0.0.100 by eth0",
         ),
         broken(
             "ip route add default via 10.0.0.100; ip rule del from 10.0.0.202",
             "replies",
             "dies at 10.0.0.100",
         ),
-        // A rule for both addresses, whose table has to stay as it is.
+        // A rule for both addresses. Its table must not change.
         broken(
             "ip route add default via 10.0.0.100 dev eth0 table 300; ip rule del from 10.0.0.202; \
              ip rule add priority 1000 from 10.0.0.0/24 lookup 300",
             "replies",
             "from 10.0.0.202",
         ),
-        broken("ip rule add priority 5 lookup 101", "replies", "goes to 10.0.0.100 by eth0"),
-        // The kernel's tables are right, and another box has the packets all the same.
+        broken("ip rule add priority 5 lookup 101", "replies", "go to 10.0.0.100 by eth0"),
+        // The kernel's tables are right, but another box receives the packets.
         broken(
             format!("ip neighbour replace {other} lladdr 02:00:00:00:14:01 dev eth0 nud permanent"),
             "replies",
@@ -84,18 +85,18 @@ fn what_is_broken_on_a_server_is_named_and_mended() -> Result<()> {
             "firewall",
             "`ip filter INPUT` drops requests to 10.0.0.202:80",
         ),
-        broken("ip link set eth0 mtu 1000", "mtu", "eth0 has MTU 1000").warned_of(),
+        broken("ip link set eth0 mtu 1000", "mtu", "eth0 has MTU 1000").is_warning(),
         broken(
             "ip link set eth0 mtu 9000",
             "mtu",
-            "of that size from 10.0.0.101 does not get to 10.0.0.100; one of 1500 bytes does",
+            "of that size from 10.0.0.101 does not reach 10.0.0.100; a packet of 1500 bytes does",
         ),
     ];
-    assert_named_and_mended(server, &arguments, &all)
+    assert_named_and_fixed(server, &arguments, &all)
 }
 
 #[test]
-fn services_that_wait_elsewhere_or_everywhere_are_told_apart() -> Result<()> {
+fn doctor_distinguishes_missing_and_wildcard_listeners() -> Result<()> {
     let (site, _boxes, arguments) = two_boxes(Private::Separate)?;
     let arguments: Vec<&Path> = arguments.iter().map(PathBuf::as_path).collect();
     let server = site.server();
@@ -110,23 +111,30 @@ fn services_that_wait_elsewhere_or_everywhere_are_told_apart() -> Result<()> {
     let _everywhere = datagrams(server, [0, 0, 0, 0].into(), 7)?;
     let report = examine(server, &[], &arguments)?;
     let wrong = report.errors();
-    let wanted = format!("nobody waits at {second}:80 (tcp), where f0 leads, only at {first}:80");
+    let wanted =
+        format!("no program listens at {second}:80 (tcp), the target of f0, only at {first}:80");
     ensure!(wrong.len() == 1 && wrong[0].found == wanted, "{report:#?}");
     ensure!(report.of(Severity::Warning, "service").len() == 2, "a UDP wildcard: {report:#?}");
 
-    // Root without a single privilege: what it cannot look at is said, and the rest is looked at.
+    // Root without any privilege: doctor reports what it cannot read, and checks the rest.
     let powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
     let report = examine(server, &powerless, &arguments)?;
     ensure!(report.errors().len() == 1, "{report:#?}");
     let unproven = report.of(Severity::Warning, "replies");
-    ensure!(unproven.len() == 2 && unproven[0].advice == "run it as root", "{report:#?}");
+    ensure!(
+        unproven.len() == 2 && unproven[0].advice == "run natbox doctor as root",
+        "{report:#?}"
+    );
     let unseen = report.of(Severity::Warning, "firewall");
-    ensure!(unseen.len() == 1 && unseen[0].found.contains("not looked at"), "{report:#?}");
+    ensure!(
+        unseen.len() == 1 && unseen[0].found.contains("could not read the rules"),
+        "{report:#?}"
+    );
     Ok(())
 }
 
 #[test]
-fn behind_a_three_legged_box_one_address_and_a_default_route_are_looked_for() -> Result<()> {
+fn doctor_wants_one_address_and_a_default_route_behind_a_three_legged_box() -> Result<()> {
     let site = Site::three_legged(ThreeLeggedPlan {
         uplinks: 2,
         servers: 1,
@@ -143,15 +151,15 @@ fn behind_a_three_legged_box_one_address_and_a_default_route_are_looked_for() ->
     ensure!(
         healthy.healthy
             && proven.len() == 1
-            && proven[0].found.contains("goes to 10.0.0.1 by eth0, which is natbox1; proven"),
+            && proven[0].found.contains("go to 10.0.0.1 by eth0, which is natbox1; proven"),
         "{healthy:#?}"
     );
     let all = [
         broken("ip route del default", "replies", "there is no route"),
-        broken("ip route replace default via 10.0.0.77", "replies", "goes to 10.0.0.77"),
+        broken("ip route replace default via 10.0.0.77", "replies", "go to 10.0.0.77"),
     ];
-    assert_named_and_mended(site.server(), &arguments, &all)?;
-    // On a machine that has nothing of it, nothing is made up.
+    assert_named_and_fixed(site.server(), &arguments, &all)?;
+    // On another machine doctor reports the missing address.
     let elsewhere = examine(site.client(), &[], &arguments)?;
     ensure!(
         !elsewhere.healthy && !elsewhere.of(Severity::Error, "address").is_empty(),

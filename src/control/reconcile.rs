@@ -18,7 +18,7 @@ use super::settings;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::engine::Handle;
-use crate::host::{HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
+use crate::host::{self, HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
 use crate::uplinks::Uplinks;
 
 /// Reacts to changes of the host, and restores the host at the end.
@@ -145,7 +145,7 @@ impl HostReconciler {
     }
 
     fn exclude_listening_ports(&self) {
-        match self.host.facts().listening_ports() {
+        match host::listening_ports(self.host.facts()) {
             Ok(ports) => self.parts.engine.exclude_ports(&ports),
             Err(error) => tracing::warn!(
                 %error, "host: listening ports cannot be read; a mapping may get a port of a program"

@@ -139,7 +139,7 @@ fn start_workers(
     subsystems: &mut Subsystems,
 ) -> Result<(Handle, TunStatus, u32), RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
-    let listening_ports = host.facts().listening_ports()?;
+    let listening_ports = host::listening_ports(host.facts())?;
     let tun = workers::open_tun(config)?;
     let index = tun.index;
     let workers = WorkerThreads::start(config, tun, policy)?;

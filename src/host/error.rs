@@ -1,106 +1,111 @@
-//! What can go wrong with the host, as sentences that say what to do.
+//! Errors of the host's configuration, as messages that say what to do.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// An error of the host's plumbing.
+/// An error of the host's configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The configuration names an interface that does not exist.
     #[error(
-        "{key}: there is no interface {name:?} here; there are: {present}. Correct the key, or create the interface first"
+        "{key}: interface {name:?} does not exist; correct the key or create the interface \
+         (present: {present})"
     )]
     MissingInterface {
         /// Key path in the configuration.
         key: String,
-        /// What it says.
+        /// Value of the key.
         name: String,
-        /// The interfaces that there are, for the message.
+        /// Names of the existing interfaces, for the message.
         present: String,
     },
-    /// An interface that the kernel needs up is administratively down.
-    #[error("{key}: interface {name} is down; bring it up first: ip link set {name} up")]
+    /// The kernel needs an interface up that is administratively down.
+    #[error("{key}: interface {name} is down; bring the interface up: ip link set {name} up")]
     InterfaceDown {
         /// Key path in the configuration.
         key: String,
-        /// What it says.
+        /// Value of the key.
         name: String,
     },
     /// Another natbox in this network namespace uses the same device.
     #[error(
-        "{what} is already taken by natbox pid {pid} (TUN {tun}); stop that one, or put everything that shares an \
-         interface into one configuration with several uplinks"
+        "{what}: natbox with pid {pid} (TUN {tun}) uses the device already; stop that natbox, or \
+         put all uplinks that share an interface into one configuration"
     )]
     Taken {
-        /// The shared device and what it is.
+        /// The shared device and its key or kind.
         what: String,
-        /// Process that has it.
+        /// Process that uses the device.
         pid: u32,
         /// The TUN device of that process.
         tun: String,
     },
-    /// Another natbox is starting or stopping in this network namespace and does not get done.
+    /// Another natbox has been starting or stopping in this network namespace for too long.
     #[error(
-        "another natbox has been starting or stopping in this network namespace for more than {seconds} s; see \
-         whether it hangs"
+        "network namespace: another natbox has been starting or stopping here for more than \
+         {seconds} s; check whether that process hangs"
     )]
     Locked {
-        /// How long was waited.
+        /// Time waited, in seconds.
         seconds: u64,
     },
     /// No block of table and rule numbers is free.
     #[error(
-        "no free numbers for rules: {found}. natbox needs {wanted}; move the rules that are in the way (ip rule show)"
+        "policy rules: natbox needs {wanted}, but {found}; move the conflicting rules (ip rule show)"
     )]
     NoFreeIds {
-        /// What is in the way.
+        /// The conflict.
         found: String,
-        /// What is needed.
+        /// The numbers that natbox needs.
         wanted: String,
     },
-    /// Something foreign is where natbox has to put something else.
+    /// Another program's route has the place of a route that natbox needs.
     #[error(
-        "the host already has the route `{found}` where natbox needs `{wanted}`; remove it (ip route del), or set host.manage: false"
+        "route `{found}`: natbox needs `{wanted}` in this place; remove the route (ip route del), \
+         or set host.manage: false"
     )]
     Conflict {
-        /// The foreign thing.
+        /// The other program's route.
         found: String,
-        /// RuleOwner.
+        /// The route that natbox needs.
         wanted: String,
     },
     /// The kernel refused for lack of privilege.
     #[error(
-        "no permission: {doing}. natbox needs CAP_NET_ADMIN in this network namespace and may have to write to \
-         /run/natbox: run it as root, or from a unit with AmbientCapabilities=CAP_NET_ADMIN, RuntimeDirectory=natbox \
-         and RuntimeDirectoryPreserve=yes"
+        "{doing}: permission denied; run natbox as root, or from a unit with \
+         AmbientCapabilities=CAP_NET_ADMIN, RuntimeDirectory=natbox and \
+         RuntimeDirectoryPreserve=yes. natbox needs CAP_NET_ADMIN in this network namespace and \
+         writes to /run/natbox"
     )]
     Permission {
-        /// What was tried.
+        /// The attempted change.
         doing: String,
     },
     /// The kernel refused a netlink request.
     #[error("{doing}: the kernel refused: {source}")]
     Netlink {
-        /// What was tried, as a command where there is one.
+        /// The attempted change, as a command where one exists.
         doing: String,
         /// The kernel's answer.
         source: io::Error,
     },
     /// A sysctl could not be read or written.
     #[error(
-        "{path}: wanted {wanted}: {source}. If /proc/sys is read-only here (a container), set it from outside"
+        "{path}: wanted {wanted}: {source}; if /proc/sys is read-only here (a container), set the \
+         value from outside"
     )]
     Sysctl {
         /// The file.
         path: PathBuf,
-        /// The value that was to be written, or `a value` for reading.
+        /// The value to write, or `a value` for reading.
         wanted: String,
         /// The system's answer.
         source: io::Error,
     },
-    /// The journal could not be kept, and without it nothing is changed.
+    /// The journal could not be written. Without a journal natbox changes nothing.
     #[error(
-        "{path}: cannot keep the journal of changes there: {source}. The directory must be writable for natbox"
+        "{path}: natbox cannot keep its journal of changes here: {source}; make the directory \
+         writable for natbox"
     )]
     Journal {
         /// File or directory.
@@ -110,20 +115,22 @@ pub enum HostError {
     },
     /// The caller's TUN device is not the configured one.
     #[error(
-        "tun.name: {name} is interface {found} here, but the device that was opened is interface {opened}"
+        "tun.name: interface {name} has index {found} here, but natbox opened the device with index \
+         {opened}; start natbox again"
     )]
     WrongTun {
         /// Configured name.
         name: String,
-        /// What the kernel lists under the name.
+        /// Index that the kernel lists under the name, or `missing`.
         found: String,
-        /// Index that the caller gave.
+        /// Index of the opened device.
         opened: u32,
     },
 }
 
 impl HostError {
-    /// True when the configuration, rather than the machine, has to change: exit code 1 instead of 2.
+    /// Returns true when the configuration has to change rather than the machine: exit code 1
+    /// instead of 2.
     pub fn is_users(&self) -> bool {
         match self {
             HostError::MissingInterface { .. } => true,
@@ -140,8 +147,8 @@ impl HostError {
         }
     }
 
-    /// The error of a refused netlink request; lack of privilege is told apart.
-    pub(super) fn netlink(doing: impl Into<String>, error: rtnetlink::Error) -> Self {
+    /// Makes the error of a refused netlink request. Lack of privilege has a variant of its own.
+    pub(crate) fn netlink(doing: impl Into<String>, error: rtnetlink::Error) -> Self {
         let doing = doing.into();
         let source = match error {
             rtnetlink::Error::NetlinkError(message) => message.to_io(),
@@ -159,8 +166,9 @@ impl HostError {
         }
     }
 
-    /// The error of a sysctl; lack of privilege is told apart, but not a read-only file system.
-    pub(super) fn sysctl(path: &Path, wanted: &str, source: io::Error) -> Self {
+    /// Makes the error of a sysctl. Lack of privilege has a variant of its own; a read-only file
+    /// system has not.
+    pub(crate) fn sysctl(path: &Path, wanted: &str, source: io::Error) -> Self {
         match source.kind() == io::ErrorKind::PermissionDenied {
             true => {
                 HostError::Permission { doing: format!("writing {wanted} to {}", path.display()) }
@@ -169,8 +177,8 @@ impl HostError {
         }
     }
 
-    /// The error of a journal file; lack of privilege is told apart.
-    pub(super) fn journal(path: &Path, source: io::Error) -> Self {
+    /// Makes the error of a journal file. Lack of privilege has a variant of its own.
+    pub(crate) fn journal(path: &Path, source: io::Error) -> Self {
         match source.kind() == io::ErrorKind::PermissionDenied {
             true => HostError::Permission { doing: format!("writing {}", path.display()) },
             false => HostError::Journal { path: path.into(), source },

@@ -1,27 +1,39 @@
-//! What the kernel must be told so that packets come to the TUN, and go on from it, as the design says.
+//! Configures the host, so that the kernel routes packets into the TUN and onwards from it.
 //!
-//! There is one description, the list that [`steps::steps`] makes from the configuration, what was found on the
-//! host ([`HostFacts`]) and which numbers are free ([`routing_ids::RoutingIds`]). Everything else works on that list:
+//! One list describes everything: [`model::steps::steps`] makes it from the configuration, from the
+//! facts about the host ([`HostFacts`]) and from free table and rule numbers ([`RoutingIds`]). All
+//! other code works on that list:
 //!
 //! ```text
-//!   Config + HostFacts + RoutingIds ──▶ steps() ──▶ Vec<Step> ──┬──▶ apply   in order, through netlink and /proc/sys
-//!                                                         ├──▶ undo    in reverse, from the journal
-//!                                                         └──▶ plan    as ip and sysctl commands
+//!                                                      ┌──▶ apply    makes the changes in order
+//!   Config + HostFacts + RoutingIds ──▶ steps() ───────┼──▶ restore  reverts them, from the journal
+//!                                                      ├──▶ plan     prints them as ip and sysctl commands
+//!                                                      └──▶ doctor   compares them with the host
 //! ```
 //!
-//! A packet's way through it (`G` an external address, `S` a server, `C` a client; rule and table names as in
-//! [`steps`]):
+//! The path of a packet (`G` an external address, `S` a server, `C` a client; rules and tables as in
+//! [`model::steps`]):
 //!
 //! ```text
 //!   C→G  in by wan0 ─ rule iif wan0 ─ table outside: G → TUN, all else blackhole ─▶ natbox
-//!   C→S  out of TUN ─ main: connected route ─▶ lan0
-//!   S→C  in by lan0 ─ rule iif lan0 ─ table inside: inside prefixes thrown back, all else → TUN ─▶ natbox
+//!   C→S  out of TUN ─ main table: connected route ─▶ lan0
+//!   S→C  in by lan0 ─ rule iif lan0 ─ table inside: throw for inside prefixes, all else → TUN ─▶ natbox
 //!   G→C  out of TUN ─ rule iif TUN from G ─ table uplink: default via its gateway ─▶ wan0
-//!   kernel's own ICMP error about C→S or G→C, source = address of the TUN ─ rule from it ─ TUN ─▶ natbox
+//!   the kernel's ICMP error about C→S or G→C, from the TUN's address ─ rule from it ─ TUN ─▶ natbox
 //! ```
 //!
-//! Every change is written to a [`journal`] before it is made, so that the next start can take back what a killed
-//! process left.
+//! natbox records every change in a journal before it makes the change. The next start reverts what
+//! a killed process left.
+//!
+//! Imports between the folders point downwards:
+//!
+//! | folder   | responsibility                                                        |
+//! |----------|-----------------------------------------------------------------------|
+//! | `doctor` | explains what is wrong with a box's host or with a server             |
+//! | `render` | prints what to set by hand                                            |
+//! | `apply`  | makes, keeps and reverts the changes                                  |
+//! | `kernel` | netlink, `/proc/sys`, `/proc/net`                                     |
+//! | `model`  | plain values: steps, facts, numbers; no system calls                  |
 
 mod apply;
 pub mod doctor;
@@ -30,8 +42,9 @@ mod kernel;
 mod model;
 pub mod render;
 
-pub use apply::lifecycle::{ManagedHost, PlannedHost, prepare, wait_until_gone};
+pub use apply::{ManagedHost, PlannedHost, prepare, wait_until_gone};
 pub use error::HostError;
+pub use kernel::listeners::listening_ports;
 pub use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
 pub use model::facts::{HostFacts, InterfaceFacts, InterfaceState};
 pub use model::routing_ids::RoutingIds;

@@ -67,7 +67,7 @@ const FOLDERS: [(&str, &[&[&str]]); 2] = [
             &["translate"],
         ],
     ),
-    ("host", &[&["model"], &["kernel"], &["apply"], &["render"], &["doctor"]]),
+    ("host", &[&["error"], &["model"], &["kernel"], &["apply"], &["render"], &["doctor"]]),
 ];
 
 /// The files that may contain unsafe code, tests included.

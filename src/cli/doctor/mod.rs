@@ -1,4 +1,5 @@
-//! `natbox doctor`: what is wrong with a running box and its host, or with a server behind boxes, and what mends it.
+//! `natbox doctor`: checks a running instance and its host, or a server behind boxes, and prints the
+//! commands that fix what is wrong.
 
 mod report;
 mod status;
@@ -38,17 +39,17 @@ pub struct DoctorArguments {
 
 #[derive(Debug, Subcommand)]
 enum Subject {
-    /// StepStatus at this machine as a server behind these boxes
+    /// Check this machine as a server behind these boxes
     Server(ServerArguments),
 }
 
 /// Arguments of `doctor server`.
 #[derive(Debug, Args)]
 struct ServerArguments {
-    /// The configuration files of the box, or of all boxes that publish this server
+    /// Configuration files of all boxes that publish this server
     #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
-    /// Send no packets that show the way of the replies
+    /// Do not send packets that show the path of the replies
     #[arg(long)]
     no_probe: bool,
     /// Print JSON
@@ -56,10 +57,11 @@ struct ServerArguments {
     json: bool,
 }
 
-/// Looks, and tells what it found. Exit code: 1 if anything is wrong.
+/// Checks, and prints the findings. Exit code: 1 if a finding is an error.
 ///
 /// # Errors
-/// The environment's when no box answers, or runs elsewhere; the user's when a configuration is wrong.
+/// The environment's when no instance answers, or the instance runs in another network namespace;
+/// the user's when a configuration is wrong.
 pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {
@@ -84,6 +86,7 @@ pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(if report.healthy { exit::DONE } else { exit::USER }))
 }
 
+/// Checks an instance and its host. Returns the instance's name as well.
 fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Failure> {
     let file = arguments
         .config
@@ -91,28 +94,23 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
         .map(|path| ConfigFile { path: path.clone() }.load())
         .transpose()?;
     let mut findings = Vec::new();
-    let asked = match &file {
-        Some(file) if !arguments.target.is_named() => {
-            let socket = &file.admin.socket;
-            match target::ask_at(socket, &Request::Status)
-                .and_then(|status| Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?)))
-            {
-                Ok(answers) => Some(answers),
-                Err(error) => {
-                    findings.push(no_answer(&file.name, &error));
-                    None
-                }
+    let answers = match &file {
+        Some(file) if !arguments.target.is_named() => match ask_at(&file.admin.socket) {
+            Ok(answers) => Some(answers),
+            Err(error) => {
+                findings.push(no_answer(&file.name, &error));
+                None
             }
-        }
+        },
         Some(_) | None => Some((
             arguments.target.ask(&Request::Status)?,
             arguments.target.ask(&Request::EffectiveConfig)?,
         )),
     };
-    let (config, routing_ids) = match asked {
-        Some((status, setup)) => {
-            let EffectiveConfig { configuration, routing_ids } = setup;
-            let running = config::parse("the box's own configuration", &configuration)
+    let (config, routing_ids) = match answers {
+        Some((status, effective)) => {
+            let EffectiveConfig { configuration, routing_ids } = effective;
+            let running = config::parse("the instance's configuration", &configuration)
                 .map_err(Failure::bug)?
                 .config;
             same_namespace(&status)?;
@@ -122,52 +120,66 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
             findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
             (file.unwrap_or(running), Some(routing_ids))
         }
-        None => (file.unwrap_or_else(|| unreachable!("without a file a box has answered")), None),
+        None => {
+            let file = file.unwrap_or_else(|| unreachable!("without a file an instance answers"));
+            (file, None)
+        }
     };
     findings.extend(doctor::examine_box(&config, routing_ids).map_err(Failure::environment)?);
     Ok((config.name, findings))
 }
 
-/// A box that does not run, or that this user may not ask.
+/// Asks the instance behind a socket.
+fn ask_at(socket: &Path) -> Result<(Status, EffectiveConfig), ClientError> {
+    let status = target::ask_at(socket, &Request::Status)?;
+    Ok((status, target::ask_at(socket, &Request::EffectiveConfig)?))
+}
+
+/// Reports an instance that does not run, or whose socket this user may not open.
 fn no_answer(name: &str, error: &ClientError) -> Finding {
     if let ClientError::Silent { path, source } = error
         && source.kind() == std::io::ErrorKind::PermissionDenied
     {
-        let found =
-            format!("{name} cannot be asked: this user may not connect to {}", path.display());
-        let why =
-            "whether it runs is not known, and what it would set on the host was not looked for";
-        return Finding::warning("box", found, why).advice("run it as root");
+        let found = format!("{name}: this user may not connect to {}", path.display());
+        let why = "natbox does not know whether the instance runs, and did not check the settings of \
+                   the host";
+        return Finding::warning("box", found, why).advice("run natbox doctor as root");
     }
-    Finding::error("box", format!("{name} does not run: {error}"), "nothing is translated")
-        .advice(format!("start it: systemctl start natbox@{name}, or natbox run --config FILE"))
+    let found = format!("{name} does not run: {error}");
+    Finding::error("box", found, "no packet is translated").advice(format!(
+        "start the instance: systemctl start natbox@{name}, or natbox run --config FILE"
+    ))
 }
 
-/// The file says something else than the box lives by.
+/// Reports a file that differs from the running configuration.
 fn drift(file: &Config, running: &Config) -> Option<Finding> {
     (config::to_json(file) != config::to_json(running)).then(|| {
         Finding::warning(
             "configuration",
-            format!("{} lives by another configuration than the file's", file.name),
-            "what is looked at here is what the file wants",
+            format!("{}: the running configuration differs from the file", file.name),
+            "the checks use the file",
         )
         .fix([format!("natbox reload --socket {}", running.admin.socket.display())])
-        .advice("where that is refused: systemctl restart natbox@NAME")
+        .advice("if the instance rejects the reload: systemctl restart natbox@NAME")
     })
 }
 
-/// What the kernel says here must be what it says to the box.
+/// Checks that this process and the instance share a network namespace.
+///
+/// # Errors
+/// When the namespaces differ. The kernel would then describe another host.
 fn same_namespace(status: &Status) -> Result<(), Failure> {
     let of =
         |process: &str| std::fs::read_link(Path::new("/proc").join(process).join("ns/net")).ok();
     let pid = status.pid;
     match (of("self"), of(&pid.to_string())) {
         (Some(here), Some(there)) if here != there => Err(Failure::environment(anyhow!(
-            "{} runs in another network namespace than this command; run it there: nsenter -t {pid} -n natbox doctor --name {}",
+            "{}: the instance runs in another network namespace; run the command there: nsenter -t {pid} \
+             -n natbox doctor --name {}",
             status.name,
             status.name
         ))),
-        // Who may not look is not told apart.
+        // Without the privilege to compare, assume that they are the same.
         (_, _) => Ok(()),
     }
 }
@@ -180,7 +192,7 @@ mod tests {
     use crate::host::doctor::Severity;
 
     #[test]
-    fn a_box_that_may_not_be_asked_is_not_said_to_be_dead() {
+    fn a_socket_without_permission_is_a_warning() {
         let of = |kind: io::ErrorKind| {
             no_answer(
                 "a",
@@ -189,7 +201,7 @@ mod tests {
         };
         let refused = of(io::ErrorKind::PermissionDenied);
         assert!(
-            refused.found.contains("cannot be asked") && refused.advice.contains("root"),
+            refused.found.contains("may not connect") && refused.advice.contains("root"),
             "{refused:?}"
         );
         assert_eq!(

@@ -6,23 +6,25 @@ use serde::Serialize;
 
 use crate::host::doctor::{Finding, Severity};
 
-/// All that was found.
+/// All findings.
 #[derive(Debug, Serialize)]
 pub(super) struct DoctorReport {
-    /// No finding is an error.
+    /// True when no finding is an error.
     pub(super) healthy: bool,
-    /// The worst first.
+    /// Findings by severity, errors first.
     findings: Vec<Finding>,
 }
 
 impl DoctorReport {
+    /// Sorts the findings.
     pub(super) fn new(mut findings: Vec<Finding>) -> Self {
-        // Stable: within a severity it is the order of the look.
+        // The sort is stable: within a severity the checks keep their order.
         findings.sort_by_key(|finding| finding.severity);
         let healthy = findings.iter().all(|finding| finding.severity != Severity::Error);
         Self { healthy, findings }
     }
 
+    /// Formats the findings for people.
     pub(super) fn text(&self, title: &str) -> String {
         let of =
             |severity| self.findings.iter().filter(move |finding| finding.severity == severity);
@@ -60,9 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worst_comes_first_with_what_mends_it() {
+    fn errors_come_first_with_their_fix() {
         let report = DoctorReport::new(vec![
-            Finding::ok("path", "all ways are right"),
+            Finding::ok("path", "all paths are right"),
             Finding::warning("mtu", "wan0 has MTU 900", "small").advice("think"),
             Finding::error("rules", "one is missing", "lost").fix(["ip rule add x".into()]),
         ]);
@@ -70,7 +72,7 @@ mod tests {
         assert_eq!(
             report.text("box a"),
             "box a: 1 errors, 1 warnings, 1 checks passed\n\nERROR rules: one is missing\n  lost\n    ip rule add x\n\n\
-             WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all ways are right\n"
+             WARNING mtu: wan0 has MTU 900\n  small\n  think\n\nok path: all paths are right\n"
         );
         let json: serde_json::Value =
             serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn warnings_leave_it_healthy() {
+    fn a_warning_leaves_the_report_healthy() {
         assert!(DoctorReport::new(vec![Finding::warning("mtu", "small", "slow")]).healthy);
     }
 }

@@ -1,134 +1,147 @@
-//! What is thought of what a box says of itself.
+//! Checks of what an instance reports about itself.
 
 use crate::api::{DnsStatus, Status, UplinkStatus};
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
-/// Findings of a box's own state. `up`: the interfaces that are up.
+/// Makes the findings about an instance's status. `up` holds the interfaces that are up.
 pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
-    let uplinks =
-        status.uplinks.iter().map(|uplink| uplink_row(uplink, up.contains(&uplink.interface)));
+    let uplinks = status.uplinks.iter().map(|row| uplink(row, up.contains(&row.interface)));
     let mut findings: Vec<Finding> = uplinks.collect();
-    findings.push(table(status));
+    findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
-    let told = status.drops.iter().filter_map(|(name, count)| {
-        let reason = DropReason::ALL.iter().find(|reason| reason.name() == name)?;
-        drops(*reason, *count)
-    });
-    let told: Vec<Finding> = told.collect();
-    if told.is_empty() {
-        findings.push(Finding::ok(
-            "drops",
-            "nothing was dropped that points to a wrong setting or a shortage",
-        ));
-    }
-    findings.extend(told);
+    findings.extend(drops(status));
     findings.push(match status.log_lines_dropped {
-        0 => Finding::ok("log", "no line of the log was lost"),
-        lost => Finding::warning(
+        0 => Finding::ok("log", "no line of the log was dropped"),
+        dropped => Finding::warning(
             "log",
-            format!("{lost} lines of the log were lost"),
-            "whoever reads standard error (the journal, a pipe) does not keep up; the mapping log has holes",
+            format!("{dropped} lines of the log were dropped"),
+            "the reader of standard error (the journal, a pipe) is too slow, so the mapping log has \
+             gaps",
         )
-        .advice("see to the reader, or set log.level higher"),
+        .advice("check the reader, or set log.level higher"),
     });
     findings
 }
 
-fn uplink_row(uplink: &UplinkStatus, up: bool) -> Finding {
-    let UplinkStatus { name, interface, state_seconds, .. } = uplink;
-    match (uplink.healthy, uplink.link_ready) {
+fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
+    let UplinkStatus { name, interface, state_seconds, .. } = row;
+    let failed = format!("{name} failed {state_seconds} s ago");
+    match (row.healthy, row.link_ready) {
         (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
-        // A line whose address follows its interface is down without one.
-        (false, false) if up => Finding::error(
+        (false, true) => Finding::error(
             "uplink",
-            format!("{name} has failed {state_seconds} s ago: {interface} is up and has no address"),
-            "nothing goes by this line",
+            format!("{failed}: the health check over {interface} gets no reply"),
+            "new outbound sessions use other uplinks, and clients of this uplink's addresses get no \
+             reply",
+        )
+        .advice("check the uplink's router and the targets of uplinks.health"),
+        // An uplink whose address follows its interface is down without an address.
+        (false, false) if is_up => Finding::error(
+            "uplink",
+            format!("{failed}: {interface} is up and has no address"),
+            "no packet passes this uplink",
         )
         .advice(format!(
-            "see to its DHCP client, or whatever gives it one: ip address show dev {interface}; networkctl status {interface}"
+            "check the interface's DHCP client: ip address show dev {interface}; networkctl status \
+             {interface}"
         )),
         (false, false) => Finding::error(
             "uplink",
-            format!("{name} has failed {state_seconds} s ago: {interface} is down"),
-            "nothing goes by this line",
+            format!("{failed}: {interface} is down"),
+            "no packet passes this uplink",
         )
         .fix([format!("ip link set {interface} up")])
-        .advice("if it is up already, see to its cable"),
-        (false, true) => Finding::error(
-            "uplink",
-            format!(
-                "{name} by {interface} has failed {state_seconds} s ago: its health check gets no answer"
-            ),
-            "what begins inside takes other lines, and who asks at this one's address gets no answer",
-        )
-        .advice("is the line's router on, and do the targets of uplinks.health answer anybody?"),
+        .advice("if the interface is up already, check its cable"),
     }
 }
 
-/// The name server itself is told by its answers; others may not have heard.
+/// Reports failed updates of the zone and failed hooks.
 fn dns(dns: &DnsStatus) -> Vec<Finding> {
     let update = dns.update_error.as_ref().map(|error| {
         Finding::error(
             "dns",
-            format!("the zone elsewhere could not be told how the lines are: {error}"),
-            "it leads clients to lines that do not work, or not to those that do",
+            format!("dns.update: natbox could not update the zone: {error}"),
+            "the zone may lead clients to failed uplinks, and not to healthy ones",
         )
-        .advice("see to dns.update: its server, key and secret; natbox tries again")
+        .advice("check dns.update: its server, key and secret; natbox tries again by itself")
     });
     let hook = dns.hook_error.as_ref().map(|error| {
         Finding::error(
             "dns",
-            format!("the hook could not be run: {error}"),
-            "nobody hears that a line comes or goes",
+            format!("dns.hook: natbox could not run the hook: {error}"),
+            "no hook reports the state of the uplinks",
         )
-        .advice("see to the program that dns.hook names")
+        .advice("check the program that dns.hook names")
     });
     update.into_iter().chain(hook).collect()
 }
 
-fn table(status: &Status) -> Finding {
+fn sessions(status: &Status) -> Finding {
     let sessions = &status.sessions;
-    let text = format!("{} of {} sessions are in use", sessions.now, sessions.capacity);
+    let found = format!("{} of {} sessions are in use", sessions.now, sessions.capacity);
     match u64::from(sessions.now) * 10 >= u64::from(sessions.capacity) * 9 {
         true => Finding::warning(
             "sessions",
-            text,
-            "when the table is full, new sessions push out old ones or are refused",
+            found,
+            "when the table is full, natbox evicts old sessions or rejects new ones",
         )
-        .advice("raise limits.sessions and restart, or find who opens so many: natbox sessions"),
-        false => Finding::ok("sessions", text),
+        .advice(
+            "raise limits.sessions and restart, or find the host that opens them: natbox sessions",
+        ),
+        false => Finding::ok("sessions", found),
     }
 }
 
-/// Drops that somebody can do something about; the rest is what the Internet sends.
-fn drops(reason: DropReason, count: u64) -> Option<Finding> {
-    let advice = match reason {
+/// Reports the drops that point to a wrong setting or an exhausted resource.
+fn drops(status: &Status) -> Vec<Finding> {
+    let counts = status.drops.iter().filter_map(|(name, count)| {
+        let reason = *DropReason::ALL.iter().find(|reason| reason.name() == name)?;
+        let found = format!("{count} packets were dropped since the start: {}", reason.name());
+        let why = reason.explanation().trim();
+        Some(Finding::warning("drops", found, why).advice(drop_advice(reason)?))
+    });
+    let findings: Vec<Finding> = counts.collect();
+    if !findings.is_empty() {
+        return findings;
+    }
+    let found = "no drop points to a wrong setting or an exhausted resource";
+    vec![Finding::ok("drops", found)]
+}
+
+/// Returns what a person can do about a drop reason. Packets from the Internet cause the other
+/// drops.
+fn drop_advice(reason: DropReason) -> Option<&'static str> {
+    Some(match reason {
         DropReason::SourceNotAllowed => {
-            "add the sender's network to inside.prefixes, or see who sends there with a foreign address"
+            "add the sender's network to inside.prefixes, or find the host that sends with a foreign \
+             source"
         }
-        DropReason::NoOutboundRule => "add an outbound rule for it, if it is to reach the Internet",
+        DropReason::NoOutboundRule => {
+            "if the sender must reach the Internet, add a rule to outbound"
+        }
         DropReason::UplinkUnknown => {
-            "normal for a while after a restart; else the server speaks to clients who never asked: see its routes (natbox doctor server)"
+            "shortly after a restart this is normal; later, check the server's routes: natbox doctor \
+             server"
         }
         DropReason::HairpinDisabled => {
-            "set nat.hairpin: true, if the inside is to reach published addresses"
+            "if inside hosts must reach published addresses, set nat.hairpin: true"
         }
         DropReason::TableFull => "raise limits.sessions and restart",
         DropReason::PortsExhausted => {
             "add external addresses, widen nat.ports, or set nat.address_pooling: paired-soft"
         }
         DropReason::HostSessionLimit => {
-            "raise limits.sessions_per_host, or see what that host does: natbox sessions"
+            "raise limits.sessions_per_host, or check the sessions of that host: natbox sessions"
         }
         DropReason::HostSessionRate => {
-            "raise limits.new_sessions_per_host, or see what that host does: natbox sessions"
+            "raise limits.new_sessions_per_host, or check the sessions of that host: natbox sessions"
         }
         DropReason::BadVnetHeader | DropReason::TunWriteError => {
-            "see the log; tun.offload: none gets round a kernel that does not do what it offers"
+            "check the log; if the kernel fails at an offload that it offers, set tun.offload: none"
         }
         DropReason::FragmentTableFull => {
-            "raise limits.fragments and restart, if the fragments are not an attack"
+            "if the fragments are not an attack, raise limits.fragments and restart"
         }
         DropReason::NotIpv4
         | DropReason::Ipv6
@@ -151,9 +164,7 @@ fn drops(reason: DropReason, count: u64) -> Option<Finding> {
         | DropReason::UnsupportedIcmp
         | DropReason::AddressConflict
         | DropReason::MtuExceeded => return None,
-    };
-    let found = format!("{count} packets were dropped since the start: {}", reason.name());
-    Some(Finding::warning("drops", found, reason.explanation().trim()).advice(advice))
+    })
 }
 
 #[cfg(test)]
@@ -190,7 +201,7 @@ mod tests {
         assert_eq!(
             findings.iter().filter(|finding| finding.id == "drops").count(),
             1,
-            "strangers' packets are nobody's fault"
+            "a packet to a port without a mapping is not a fault of the box"
         );
         bad.uplinks[0].link_ready = true;
         assert!(
@@ -199,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_uplink_that_is_up_and_has_no_address_is_not_said_to_be_down() {
+    fn an_uplink_without_an_address_is_an_error_of_its_own() {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].link_ready) = (false, false);
         let findings = evaluate(&status, &["wan0".into()]);
@@ -210,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn updates_and_a_hook_that_fail_are_errors() {
+    fn failed_updates_and_hooks_are_errors() {
         let mut status = status();
         let dns = r#"{ "listening": [], "usable": ["isp"], "counters": {}, "update_error": "refused", "hook_error": "not there" }"#;
         status.dns = Some(serde_json::from_str(dns).unwrap());

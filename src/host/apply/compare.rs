@@ -1,107 +1,108 @@
-//! How a step compares with what the host has: the same look for setting it and for diagnosing it.
+//! Compares a step with what the host has, for applying and for diagnosing.
 
-use crate::host::apply::journal::JournalFile;
+use super::journal::JournalFile;
 use crate::host::error::HostError;
-use crate::host::kernel::netlink::default_local_rule;
 use crate::host::kernel::sysctl;
 use crate::host::model::snapshot::Snapshot;
-use crate::host::model::steps::{
-    RTPROT_NATBOX, RuleAction, Step, TABLE_LOCAL, TUN_MTU, TUN_QUEUE_LENGTH,
-};
+use crate::host::model::step::{RTPROT_NATBOX, Route, Rule, Step, TUN_MTU, TUN_QUEUE_LENGTH};
 
-/// What a step finds when it is about to be made.
+/// State of a step on the host.
 pub(crate) enum StepStatus {
-    /// To be done, with the sysctls to restore afterwards.
+    /// The change has to be made. Holds the sysctls to restore afterwards, with their values.
     Missing(Vec<(String, String)>),
-    /// It is there because another box that runs has put it there.
+    /// The change is in place because a natbox made it: another running instance, or a dead one
+    /// without a journal. Holds the sysctls to restore afterwards.
     Shared(Vec<(String, String)>),
-    /// It is there and does not concern us, or it was done before.
+    /// The change is in place and needs no restoring.
     InPlace,
 }
 
-/// Compares one step with what is there. `others`: journals of boxes that share the namespace.
+/// Compares one step with the host. `others` are the journals of running instances in this
+/// namespace.
 ///
 /// # Errors
-/// Something foreign is where the step has to go, or a setting cannot be read.
+/// When another program's route is in the step's place, or a sysctl cannot be read.
 pub(crate) fn compare(
     step: &Step,
     snapshot: &Snapshot,
     others: &[JournalFile],
 ) -> Result<StepStatus, HostError> {
-    let shared =
-        || match others.iter().flat_map(|other| &other.entries).find(|entry| entry.step == *step) {
-            Some(entry) => StepStatus::Shared(entry.restore.clone()),
-            None => StepStatus::InPlace,
-        };
-    let there = match step {
+    let has_index =
+        |device: &str, index: u32| snapshot.link(device).is_some_and(|link| link.index == index);
+    let in_place = match step {
         Step::BringUpTun { device } => snapshot.link(device).is_some_and(|link| {
             (link.up, link.mtu, link.queue_length) == (true, TUN_MTU, TUN_QUEUE_LENGTH)
         }),
-        Step::Address { device, address } => {
-            let index = snapshot.link(device).map(|link| link.index);
-            snapshot
-                .addresses
-                .iter()
-                .any(|found| found.address == *address && Some(found.index) == index)
-        }
+        Step::Address { device, address } => snapshot
+            .addresses
+            .iter()
+            .any(|found| found.address == *address && has_index(device, found.index)),
+        Step::ProxyNeighbour { address, device } => snapshot
+            .proxies
+            .iter()
+            .any(|found| found.address == *address && has_index(device, found.index)),
         Step::Sysctl { path, value, optional } => {
-            return Ok(match sysctl::read(path)? {
-                Some(found) if found == *value => shared(),
-                None if *optional => StepStatus::InPlace,
-                found => {
-                    let mut restore: Vec<_> =
-                        found.map(|found| (path.clone(), found)).into_iter().collect();
-                    restore.extend(sysctl::side_effects(path)?);
-                    StepStatus::Missing(restore)
-                }
-            });
+            return compare_sysctl(step, path, value, *optional, others);
         }
-        Step::Route(route) => match snapshot.route(route) {
-            // A dead process without a journal left it: ours to take back.
-            Some(found) if found.protocol == RTPROT_NATBOX => {
-                return Ok(StepStatus::Shared(Vec::new()));
-            }
-            Some(_) => true,
-            None => match snapshot.route_in_the_way(route) {
-                Some(found) => {
-                    return Err(HostError::Conflict {
-                        found: crate::host::render::plan::route_words(&found.route),
-                        wanted: crate::host::render::plan::route_words(route),
-                    });
-                }
-                None => false,
-            },
-        },
-        Step::Rule(rule) => match snapshot.rule(rule) {
-            Some(found) if found.protocol == RTPROT_NATBOX && is_shared(step) => {
-                return Ok(shared());
-            }
-            Some(found) if found.protocol == RTPROT_NATBOX => {
-                return Ok(StepStatus::Shared(Vec::new()));
-            }
-            Some(_) => true,
-            None => false,
-        },
-        Step::ProxyNeighbour { address, device } => {
-            let index = snapshot.link(device).map(|link| link.index);
-            snapshot.proxies.iter().any(|(found, on)| found == address && Some(*on) == index)
-        }
-        Step::RemoveDefaultLocalRule => match snapshot.rule(&default_local_rule()) {
+        Step::Route(route) => return compare_route(route, snapshot),
+        Step::Rule(rule) => return Ok(compare_rule(step, rule, snapshot, others)),
+        Step::RemoveDefaultLocalRule => match snapshot.rule(&Rule::default_local()) {
             Some(_) => false,
-            None => return Ok(shared()),
+            None => return Ok(shared_with(step, others)),
         },
     };
-    Ok(if there { StepStatus::InPlace } else { StepStatus::Missing(Vec::new()) })
+    Ok(if in_place { StepStatus::InPlace } else { StepStatus::Missing(Vec::new()) })
 }
 
-/// Whether boxes of one namespace have the step in common.
-pub(crate) fn is_shared(step: &Step) -> bool {
-    match step {
-        Step::Sysctl { .. } | Step::RemoveDefaultLocalRule => true,
-        Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
-        Step::BringUpTun { .. }
-        | Step::Address { .. }
-        | Step::Route(_)
-        | Step::ProxyNeighbour { .. } => false,
+fn compare_sysctl(
+    step: &Step,
+    path: &str,
+    value: &str,
+    optional: bool,
+    others: &[JournalFile],
+) -> Result<StepStatus, HostError> {
+    Ok(match sysctl::read(path)? {
+        Some(found) if found == value => shared_with(step, others),
+        None if optional => StepStatus::InPlace,
+        found => {
+            let mut restore: Vec<_> =
+                found.map(|found| (path.to_owned(), found)).into_iter().collect();
+            restore.extend(sysctl::side_effects(path)?);
+            StepStatus::Missing(restore)
+        }
+    })
+}
+
+fn compare_route(route: &Route, snapshot: &Snapshot) -> Result<StepStatus, HostError> {
+    match (snapshot.route(route), snapshot.conflicting_route(route)) {
+        // A dead natbox without a journal left the route. This instance will remove it.
+        (Some(found), _) if found.protocol == RTPROT_NATBOX => Ok(StepStatus::Shared(Vec::new())),
+        (Some(_), _) => Ok(StepStatus::InPlace),
+        (None, Some(found)) => {
+            Err(HostError::Conflict { found: found.route.words(), wanted: route.words() })
+        }
+        (None, None) => Ok(StepStatus::Missing(Vec::new())),
+    }
+}
+
+fn compare_rule(
+    step: &Step,
+    rule: &Rule,
+    snapshot: &Snapshot,
+    others: &[JournalFile],
+) -> StepStatus {
+    match snapshot.rule(rule) {
+        Some(found) if found.protocol != RTPROT_NATBOX => StepStatus::InPlace,
+        Some(_) if step.is_shared() => shared_with(step, others),
+        Some(_) => StepStatus::Shared(Vec::new()),
+        None => StepStatus::Missing(Vec::new()),
+    }
+}
+
+/// Returns the status of a step that is in place: shared if a running instance has made it.
+fn shared_with(step: &Step, others: &[JournalFile]) -> StepStatus {
+    match others.iter().find_map(|other| other.entry(step)) {
+        Some(entry) => StepStatus::Shared(entry.restore.clone()),
+        None => StepStatus::InPlace,
     }
 }

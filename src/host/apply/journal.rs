@@ -1,164 +1,164 @@
-//! What was changed, on disk, so that it can be taken back by whoever comes next.
+//! The journal of changes, from which the next start can restore the host after a crash.
 //!
-//! One file per process and TUN, `/run/natbox/host-<netns inode>-<tun>.jsonl`: a [`Header`] line, then one
-//! [`JournalEntry`] line before each change. Nothing is synced to disk: a machine that loses power loses the changes, too.
-//! The process is named by pid and start time, since pids come round again.
+//! Each process and TUN has one file, `/run/natbox/host-<netns inode>-<tun>.jsonl`: a
+//! [`JournalHeader`] line, then one [`JournalEntry`] line before each change. Nothing is synced to
+//! disk, because a power failure removes the changes as well. The header names the process by pid
+//! and start time, because the kernel reuses pids.
 //!
-//! Namespace inodes come round again as well. A journal counts as one of this namespace only if its first change, a
-//! rule with our protocol number, is there; such rules live exactly as long as the namespace.
+//! The kernel reuses inodes of network namespaces. A journal belongs to this namespace only if its
+//! first change, a rule with natbox's protocol number, exists here. Such rules live exactly as long
+//! as the namespace.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::namespace;
 use crate::host::error::HostError;
-use crate::host::model::steps::Step;
+use crate::host::model::step::Step;
 
-/// Where journals live unless a test says otherwise.
-pub(crate) const DIRECTORY: &str = "/run/natbox";
-/// The network namespace of the calling process.
-const NAMESPACE: &str = "/proc/self/ns/net";
-/// How long to wait for another natbox that is starting or stopping in this namespace.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-/// Time between two looks at the lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Directory of the journals outside tests.
+pub(super) const DIRECTORY: &str = "/run/natbox";
 
-/// The first line: whose journal it is.
+/// The first line: the owner of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Header {
-    /// Process.
-    pub(crate) pid: u32,
-    /// Its start time, clock ticks after boot (`/proc/PID/stat`, field 22).
-    pub(crate) started: u64,
+pub(super) struct JournalHeader {
+    pub(super) pid: u32,
+    /// Start time of the process, in clock ticks after boot (`/proc/PID/stat`, field 22).
+    pub(super) started: u64,
     /// `/proc/sys/kernel/random/boot_id`.
-    pub(crate) boot: String,
-    /// Inode of its network namespace.
-    pub(crate) netns: u64,
-    /// Its TUN.
-    pub(crate) tun: String,
-    /// Its legs.
-    pub(crate) interfaces: Vec<String>,
+    pub(super) boot: String,
+    /// Inode of the network namespace.
+    pub(super) netns: u64,
+    /// Name of the TUN.
+    pub(super) tun: String,
+    /// Names of the inside and outside interfaces.
+    pub(super) interfaces: Vec<String>,
 }
 
-/// A change that was made or was about to be.
+/// A change that natbox has made or was about to make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalEntry {
     pub(crate) step: Step,
-    /// Sysctls to write back, in order: the one that was set, then what it dragged along.
+    /// Sysctls to restore, in order, with their old values: the changed one, then its side effects.
     pub(crate) restore: Vec<(String, String)>,
 }
 
-/// A journal found on disk.
+/// A journal on disk.
 #[derive(Clone, Debug)]
 pub(crate) struct JournalFile {
-    pub(crate) path: PathBuf,
-    pub(crate) header: Header,
-    pub(crate) entries: Vec<JournalEntry>,
+    pub(super) path: PathBuf,
+    pub(super) header: JournalHeader,
+    pub(super) entries: Vec<JournalEntry>,
+}
+
+impl JournalFile {
+    /// Finds the entry of a step.
+    pub(super) fn entry(&self, step: &Step) -> Option<&JournalEntry> {
+        self.entries.iter().find(|entry| entry.step == *step)
+    }
 }
 
 /// The journal of this process.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(super) struct Journal {
     path: PathBuf,
     file: File,
 }
 
 impl Journal {
-    /// Starts a journal. The caller holds the lock and has dealt with what was there under the name.
+    /// Starts an empty journal. The caller holds the lock and has processed the old file.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub(crate) fn create(directory: &Path, header: &Header) -> Result<Self, HostError> {
+    pub(super) fn create(directory: &Path, header: &JournalHeader) -> Result<Self, HostError> {
         Self::replace(directory, header, &[])
     }
 
-    /// Puts a journal of these entries in the place of the one that is there, in one step.
+    /// Replaces the journal by one with these entries, atomically.
     ///
     /// # Errors
-    /// When the file cannot be written; the old one is in its place then.
-    pub(crate) fn replace(
+    /// When the file cannot be written. The old journal then stays in place.
+    pub(super) fn replace(
         directory: &Path,
-        header: &Header,
+        header: &JournalHeader,
         entries: &[JournalEntry],
     ) -> Result<Self, HostError> {
-        let name = Self::name(header);
+        let name = format!("host-{}-{}.jsonl", header.netns, header.tun);
         let (path, new) = (directory.join(&name), directory.join(format!("{name}.new")));
         let file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new);
         let mut journal =
             Self { file: file.map_err(|error| HostError::journal(&new, error))?, path };
-        journal.line(header)?;
+        journal.write_line(header)?;
         entries.iter().try_for_each(|entry| journal.append(entry))?;
         fs::rename(&new, &journal.path)
             .map_err(|error| HostError::journal(&journal.path, error))?;
         Ok(journal)
     }
 
-    fn name(header: &Header) -> String {
-        format!("host-{}-{}.jsonl", header.netns, header.tun)
-    }
-
-    /// Writes down a change that is about to be made.
+    /// Records a change before it is made.
     ///
     /// # Errors
-    /// When the file cannot be written; the change must not be made then.
-    pub(crate) fn append(&mut self, entry: &JournalEntry) -> Result<(), HostError> {
-        self.line(entry)
+    /// When the file cannot be written. The caller must not make the change then.
+    pub(super) fn append(&mut self, entry: &JournalEntry) -> Result<(), HostError> {
+        self.write_line(entry)
     }
 
-    /// Forgets everything: all has been taken back.
+    /// Removes the journal after all changes have been removed.
     ///
     /// # Errors
     /// When the file cannot be removed.
-    pub(crate) fn remove(self) -> Result<(), HostError> {
+    pub(super) fn remove(self) -> Result<(), HostError> {
         fs::remove_file(&self.path).map_err(|error| HostError::journal(&self.path, error))
     }
 
-    fn line(&mut self, value: &impl Serialize) -> Result<(), HostError> {
+    fn write_line(&mut self, value: &impl Serialize) -> Result<(), HostError> {
         let mut line = serde_json::to_vec(value).expect("plain data without maps serialises");
         line.push(b'\n');
         self.file.write_all(&line).map_err(|error| HostError::journal(&self.path, error))
     }
 }
 
-impl Header {
-    /// The header of this process.
+impl JournalHeader {
+    /// Makes the header of this process.
     ///
     /// # Errors
     /// When `/proc` is not readable.
-    pub(crate) fn of_this_process(tun: &str, interfaces: Vec<String>) -> Result<Self, HostError> {
+    pub(super) fn of_this_process(tun: &str, interfaces: Vec<String>) -> Result<Self, HostError> {
         let pid = std::process::id();
         let unreadable = |path: &str| HostError::Journal {
             path: path.into(),
             source: io::Error::new(io::ErrorKind::InvalidData, "/proc does not show this process"),
         };
-        let started = started(pid).ok_or_else(|| unreadable("/proc/self/stat"))?;
-        Ok(Self { pid, started, boot: boot(), netns: netns()?, tun: tun.into(), interfaces })
+        let started = namespace::start_time(pid).ok_or_else(|| unreadable("/proc/self/stat"))?;
+        let (boot, netns) = (namespace::boot_id(), namespace::inode()?);
+        Ok(Self { pid, started, boot, netns, tun: tun.into(), interfaces })
     }
 
-    /// Whether the process still runs.
-    pub(crate) fn alive(&self) -> bool {
-        self.boot == boot() && started(self.pid) == Some(self.started)
+    /// Returns true when the process still runs.
+    pub(super) fn is_alive(&self) -> bool {
+        self.boot == namespace::boot_id() && namespace::start_time(self.pid) == Some(self.started)
     }
 }
 
-/// Makes the directory.
+/// Makes the directory of the journals.
 ///
 /// # Errors
-/// When it cannot be made.
-pub(crate) fn make_directory(directory: &Path) -> Result<(), HostError> {
+/// When the directory cannot be made.
+pub(super) fn make_directory(directory: &Path) -> Result<(), HostError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o755);
     builder.create(directory).map_err(|error| HostError::journal(directory, error))
 }
 
-/// Reads all journals, of this namespace or not. Unreadable ones are skipped; a last line that a killed process did
-/// not get to finish belongs to a change that was not made.
-pub(crate) fn read_all(directory: &Path) -> Vec<JournalFile> {
+/// Reads the journals of all namespaces. Skips unreadable ones.
+///
+/// A killed process may leave an incomplete last line. The change of that line was not made.
+pub(super) fn read_all(directory: &Path) -> Vec<JournalFile> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -178,77 +178,23 @@ pub(crate) fn read_all(directory: &Path) -> Vec<JournalFile> {
     found
 }
 
-/// The inode of this process's network namespace.
-///
-/// # Errors
-/// When `/proc` is not readable.
-pub(crate) fn netns() -> Result<u64, HostError> {
-    let path = Path::new(NAMESPACE);
-    fs::metadata(path).map(|data| data.ino()).map_err(|error| HostError::journal(path, error))
-}
-
-/// Whether a namespace has neither a process nor a name any more, as far as can be seen from here.
-pub(crate) fn namespace_is_gone(inode: u64) -> bool {
-    let name = format!("net:[{inode}]");
-    let named =
-        fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name));
-    let lives_in = |entry: &fs::DirEntry| {
-        fs::read_link(entry.path().join("ns/net"))
-            .is_ok_and(|link| link.as_os_str() == name.as_str())
-    };
-    !named && !fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| lives_in(&entry))
-}
-
-/// Held while a natbox of this namespace reads what is there and changes it. The lock is on the namespace itself, so
-/// that it leaves no file behind and boxes of different namespaces do not wait for one another.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    _file: File,
-}
-
-impl Lock {
-    /// Waits for the lock.
-    ///
-    /// # Errors
-    /// When another process keeps it for too long.
-    pub(crate) async fn take() -> Result<Self, HostError> {
-        let path = Path::new(NAMESPACE);
-        let file = File::open(path).map_err(|error| HostError::journal(path, error))?;
-        let start = Instant::now();
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(fs::TryLockError::Error(error)) => return Err(HostError::journal(path, error)),
-                Err(fs::TryLockError::WouldBlock) if start.elapsed() > LOCK_PATIENCE => {
-                    return Err(HostError::Locked { seconds: LOCK_PATIENCE.as_secs() });
-                }
-                Err(fs::TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
-            }
-        }
-    }
-}
-
-fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
-/// Start time of a process; nothing if there is none, or only its remains (a zombie holds no devices).
-fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in brackets, may hold anything.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let state = fields.next()?;
-    // Field 3 was the state; 22 is 18 further on.
-    (state != "Z").then(|| fields.nth(18)?.parse().ok()).flatten()
+/// Reads the journals of the other natbox processes that run in this namespace.
+pub(super) fn of_running_instances(directory: &Path, netns: u64) -> Vec<JournalFile> {
+    let mut journals = read_all(directory);
+    journals.retain(|found| {
+        found.header.netns == netns
+            && found.header.is_alive()
+            && found.header.pid != std::process::id()
+    });
+    journals
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn header() -> Header {
-        Header::of_this_process("nb7", vec!["lan0".into(), "wan0".into()]).unwrap()
+    fn header() -> JournalHeader {
+        JournalHeader::of_this_process("nb7", vec!["lan0".into(), "wan0".into()]).unwrap()
     }
 
     fn entry(value: &str) -> JournalEntry {
@@ -275,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_line_that_was_cut_off_is_ignored() {
+    fn an_incomplete_last_line_is_ignored() {
         let directory = tempfile::tempdir().unwrap();
         let mut journal = Journal::create(directory.path(), &header()).unwrap();
         journal.append(&entry("1")).unwrap();
@@ -287,15 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_pid_and_start_time() {
-        assert!(header().alive());
-        assert!(!Header { started: header().started + 1, ..header() }.alive());
-        assert!(!Header { boot: "another".into(), ..header() }.alive());
-    }
-
-    #[test]
-    fn the_namespace_of_this_process_is_not_gone() {
-        assert!(!namespace_is_gone(netns().unwrap()));
-        assert!(namespace_is_gone(1));
+    fn pid_start_time_and_boot_identify_a_process() {
+        assert!(header().is_alive());
+        assert!(!JournalHeader { started: header().started + 1, ..header() }.is_alive());
+        assert!(!JournalHeader { boot: "another".into(), ..header() }.is_alive());
     }
 }

@@ -1,5 +1,26 @@
-//! Makes the steps on the host, keeps them there, and takes them back.
+//! Makes the changes on the host, keeps them in place, and reverts them.
+//!
+//! ```text
+//!   prepare ── lock, clean up after dead processes, read the host ──▶ PlannedHost
+//!   PlannedHost::apply ── journal, change; journal, change; … ── unlock ──▶ ManagedHost
+//!   ManagedHost::reconcile ── read again; make missing changes, revert obsolete ones
+//!   ManagedHost::restore ── lock, revert in reverse order, remove the journal
+//! ```
+//!
+//! All instances of a namespace share two things: sysctls, and the position of the local rule. An
+//! instance that finds such a change in place because another instance made it records the change
+//! as its own. An instance that stops leaves the change in place while another's journal contains
+//! it. So the last instance reverts the change.
 
+mod clean_up;
 pub(crate) mod compare;
-pub(crate) mod journal;
-pub(crate) mod lifecycle;
+mod journal;
+pub(crate) mod managed;
+mod namespace;
+pub(crate) mod planned;
+mod revert;
+mod wait;
+
+pub use managed::ManagedHost;
+pub use planned::{PlannedHost, prepare};
+pub use wait::wait_until_gone;

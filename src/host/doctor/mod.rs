@@ -1,19 +1,22 @@
-//! What is wrong with a box's host or with a server behind boxes, why it matters, and what mends it.
+//! Explains what is wrong with a box's host or with a server behind boxes, why it matters, and what
+//! fixes it.
 //!
-//! Looking and judging are apart: a `*_seen` file asks the kernel and some programs, changes nothing, and leaves plain data; a
-//! `*_judged` file makes findings of it and asks nobody. [`filters`], [`rules`], [`conntrack`] and [`legs`] serve both sides.
+//! Collecting and evaluating are apart. The folder [`facts`] asks the kernel and some programs,
+//! changes nothing, and returns plain data. The folder [`checks`] makes findings of these data and
+//! asks nothing. The folder [`nft`] evaluates the rules of nftables for both.
 //!
 //! ```text
-//!   Config ─▶ box_facts ─▶ BoxFacts ─▶ box_checks ─┐
-//!                                                ├─▶ Vec<Finding>, the worst first
-//!   Configs ─▶ server_facts ─▶ ServerFacts ─▶ server_checks ─┘
+//!   Config  ──▶ box_facts    ──▶ BoxFacts    ──▶ box_checks    ──┐
+//!                                                                ├──▶ Vec<Finding>
+//!   Configs ──▶ server_facts ──▶ ServerFacts ──▶ server_checks ──┘
 //! ```
 
 mod checks;
 mod facts;
+mod finding;
 mod nft;
 
-use serde::{Deserialize, Serialize};
+pub use finding::{Finding, Severity};
 
 use crate::config::Config;
 use crate::host::error::HostError;
@@ -22,105 +25,49 @@ use crate::host::model::routing_ids::RoutingIds;
 use checks::{box_checks, server_checks};
 use facts::{box_facts, server_facts};
 
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// What was looked at: a word that does not change.
-    pub id: String,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What was found, as a sentence.
-    pub found: String,
-    /// Why it matters; empty where all is well.
-    pub why: String,
-    /// What a person has to do or look at, where no command does it all.
-    pub advice: String,
-    /// Commands for a POSIX shell, run as root and in this order, that mend it.
-    pub fix: Vec<String>,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something does not work.
-    Error,
-    /// It works, but not as well as it could, or nobody could look.
-    Warning,
-    /// As it should be.
-    Ok,
-}
-
-impl Finding {
-    /// All is well.
-    pub fn ok(id: &str, found: impl Into<String>) -> Self {
-        Self::new(id, Severity::Ok, found, "")
-    }
-
-    /// Something works less well than it could.
-    pub fn warning(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(id, Severity::Warning, found, why)
-    }
-
-    /// Something does not work.
-    pub fn error(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(id, Severity::Error, found, why)
-    }
-
-    fn new(id: &str, severity: Severity, found: impl Into<String>, why: impl Into<String>) -> Self {
-        let (found, why) = (found.into(), why.into());
-        Self { id: id.into(), severity, found, why, advice: String::new(), fix: Vec::new() }
-    }
-
-    /// The same with what a person has to do.
-    #[must_use]
-    pub fn advice(self, advice: impl Into<String>) -> Self {
-        Self { advice: advice.into(), ..self }
-    }
-
-    /// The same with what mends it.
-    #[must_use]
-    pub fn fix(self, commands: impl IntoIterator<Item = String>) -> Self {
-        Self { fix: commands.into_iter().collect(), ..self }
-    }
-}
-
-/// Looks at the host of a box. `numbers`: those of the box that runs; None: none runs, and what it would set is not looked for.
+/// Checks the host of a box.
+///
+/// `running` holds the routing numbers of the running instance. Without a running instance the
+/// settings of the host are not checked.
 ///
 /// # Errors
-/// When the kernel does not answer at all.
-pub fn examine_box(config: &Config, ids: Option<RoutingIds>) -> Result<Vec<Finding>, HostError> {
+/// When the kernel does not answer.
+pub fn examine_box(
+    config: &Config,
+    running: Option<RoutingIds>,
+) -> Result<Vec<Finding>, HostError> {
     on_a_runtime(async move {
-        Ok(match box_facts::collect(config, ids).await? {
-            Ok(seen) => box_checks::evaluate(&seen),
-            // Without its interfaces there is nothing more to look at.
+        Ok(match box_facts::collect(config, running).await? {
+            Ok(facts) => box_checks::evaluate(&facts),
+            // Without the interfaces every other check is meaningless.
             Err(error) => vec![box_checks::missing_interface(&error)],
         })
     })
 }
 
-/// The interfaces that are up, with somebody at the other end.
+/// Lists the interfaces that are up and have a peer.
 ///
 /// # Errors
-/// When the kernel does not answer at all.
+/// When the kernel does not answer.
 pub fn interfaces_up() -> Result<Vec<String>, HostError> {
     on_a_runtime(async move {
-        let links = Kernel::connect()?.snapshot().await?.links;
+        let links = Kernel::connect()?.links().await?;
         Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
     })
 }
 
-/// Looks at this machine as the server of all these boxes; `probe`: also sends packets that show the way of the replies.
+/// Checks this machine as a server behind these boxes. With `probe`, sends packets that show the
+/// path of the replies.
 ///
 /// # Errors
-/// When the kernel does not answer at all.
+/// When the kernel does not answer.
 pub fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
     on_a_runtime(async move {
         Ok(server_checks::evaluate(&server_facts::collect(configs, probe).await?))
     })
 }
 
-/// The caller may be in a runtime or not.
+/// Runs a future on a thread of its own, because the caller may be inside a tokio runtime.
 fn on_a_runtime<T: Send>(
     work: impl Future<Output = Result<T, HostError>> + Send,
 ) -> Result<T, HostError> {

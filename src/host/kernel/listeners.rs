@@ -1,51 +1,77 @@
-//! Ports at which programs of this host wait: an address of the host's own must not give them to anybody else.
+//! Ports on which programs of this host listen. A mapping of an address that is assigned to the host
+//! must not use these ports.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 
 use crate::host::error::HostError;
+use crate::host::model::facts::HostFacts;
 
-/// A socket at which a program waits: listening TCP, or UDP without a peer.
+/// The kernel's tables of sockets, each with the state of a listening socket: TCP_LISTEN, and
+/// TCP_CLOSE for UDP without a peer.
+const TABLES: [SocketTable; 4] = [
+    SocketTable { name: "tcp", udp: false, listening: "0A" },
+    SocketTable { name: "tcp6", udp: false, listening: "0A" },
+    SocketTable { name: "udp", udp: true, listening: "07" },
+    SocketTable { name: "udp6", udp: true, listening: "07" },
+];
+
+struct SocketTable {
+    /// File below `/proc/net`.
+    name: &'static str,
+    udp: bool,
+    /// State of a listening socket, in hexadecimal.
+    listening: &'static str,
+}
+
+/// A listening TCP socket, or a UDP socket without a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Listener {
     pub(crate) udp: bool,
-    /// None: whatever address; also that of IPv6, which takes IPv4 with it unless the program says otherwise.
+    /// None for any address. The IPv6 wildcard counts as any address, because it includes IPv4
+    /// unless the program says otherwise.
     pub(crate) address: Option<Ipv4Addr>,
     pub(crate) port: u16,
 }
 
-/// The ports of listening TCP sockets and unconnected UDP sockets, whatever address they are bound to.
-pub(crate) fn ports() -> Result<Vec<u16>, HostError> {
+/// Lists the ports on which the host's own programs listen; empty when no external address is
+/// assigned to the host.
+///
+/// # Errors
+/// When the kernel's tables of sockets cannot be read.
+pub fn listening_ports(facts: &HostFacts) -> Result<Vec<u16>, HostError> {
+    if facts.any_assigned_to_host() { ports() } else { Ok(Vec::new()) }
+}
+
+/// Lists the ports of all listening sockets, whatever their addresses.
+fn ports() -> Result<Vec<u16>, HostError> {
     let mut ports = BTreeSet::new();
-    lines(|_, line, waiting| ports.extend(port_of(line, waiting)))?;
+    for_each_socket(|table, line| ports.extend(port_of(line, table.listening)))?;
     Ok(ports.into_iter().collect())
 }
 
-/// The sockets that wait for IPv4.
+/// Lists the sockets that listen for IPv4.
 ///
 /// # Errors
-/// The kernel's tables of sockets cannot be read.
+/// When the kernel's tables of sockets cannot be read.
 pub(crate) fn listeners() -> Result<Vec<Listener>, HostError> {
     let mut found = Vec::new();
-    lines(|table, line, waiting| {
+    for_each_socket(|table, line| {
         let local =
             line.split_whitespace().nth(1).and_then(|local| address_of(local.split_once(':')?.0));
-        let udp = table.starts_with("udp");
-        found.extend(local.zip(port_of(line, waiting)).map(|(address, port)| Listener {
-            udp,
-            address,
-            port,
-        }));
+        let port = port_of(line, table.listening);
+        let udp = table.udp;
+        found.extend(local.zip(port).map(|(address, port)| Listener { udp, address, port }));
     })?;
     Ok(found)
 }
 
-fn lines(mut each: impl FnMut(&str, &str, &str)) -> Result<(), HostError> {
-    for (table, waiting) in TABLES {
-        let path = format!("/proc/thread-self/net/{table}");
+fn for_each_socket(mut visit: impl FnMut(&SocketTable, &str)) -> Result<(), HostError> {
+    for table in &TABLES {
+        let path = format!("/proc/thread-self/net/{}", table.name);
         match fs::read_to_string(&path) {
-            Ok(text) => text.lines().skip(1).for_each(|line| each(table, line, waiting)),
+            Ok(text) => text.lines().skip(1).for_each(|line| visit(table, line)),
             // A kernel without IPv6.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -56,10 +82,11 @@ fn lines(mut each: impl FnMut(&str, &str, &str)) -> Result<(), HostError> {
     Ok(())
 }
 
-/// The IPv4 address in a table's words: of a wildcard none within; outer None: of IPv6 alone.
+/// Reads the IPv4 address of a table's line. The inner None is a wildcard, the outer None an
+/// address of IPv6 alone.
 fn address_of(hexadecimal: &str) -> Option<Option<Ipv4Addr>> {
     let word = |at: usize| u32::from_str_radix(hexadecimal.get(8 * at..8 * (at + 1))?, 16).ok();
-    // The kernel prints words of network order as if they were its own.
+    // The kernel prints words of network order in host order.
     let octets = |word: u32| {
         Some(Ipv4Addr::from(word.to_ne_bytes())).filter(|address| !address.is_unspecified())
     };
@@ -74,24 +101,22 @@ fn address_of(hexadecimal: &str) -> Option<Option<Ipv4Addr>> {
     }
 }
 
-/// The local port of a line of the table if the socket is in the state `waiting` (proc_net_tcp.rst of the kernel's docs).
-fn port_of(line: &str, waiting: &str) -> Option<u16> {
+/// Reads the local port of a table's line if the socket is in the state `listening`
+/// (proc_net_tcp.rst of the kernel's docs).
+fn port_of(line: &str, listening: &str) -> Option<u16> {
     let mut words = line.split_whitespace();
     let (_slot, local, _remote, state) =
         (words.next()?, words.next()?, words.next()?, words.next()?);
     let (_, port) = local.split_once(':')?;
-    (state == waiting).then(|| u16::from_str_radix(port, 16).ok()).flatten()
+    (state == listening).then(|| u16::from_str_radix(port, 16).ok()).flatten()
 }
-
-/// Tables and the state of a socket that waits: TCP_LISTEN, and TCP_CLOSE for UDP without a peer.
-const TABLES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_found_and_a_connection_is_not() {
+    fn a_listening_socket_has_a_port_and_a_connection_has_none() {
         let listening =
             "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 1 1";
         let connected =
@@ -107,8 +132,9 @@ mod tests {
             assert!(found.contains(&port), "{port} in {found:?}");
         }
     }
+
     #[test]
-    fn a_listener_has_the_address_that_it_is_bound_to() {
+    fn a_listener_has_its_bound_address() {
         let (socket, datagrams) = (
             std::net::TcpListener::bind("127.0.0.1:0").unwrap(),
             std::net::UdpSocket::bind("0.0.0.0:0").unwrap(),

@@ -1,5 +1,19 @@
-//! The kernel's side: netlink, `/proc/sys` and `/proc/net`.
+//! The kernel's interfaces: netlink, `/proc/sys` and `/proc/net`.
+//!
+//! | file           | content                                                      |
+//! |----------------|--------------------------------------------------------------|
+//! | `netlink`      | a socket that reads a snapshot, makes and removes changes    |
+//! | `encode`       | messages to the kernel                                       |
+//! | `decode`       | messages from the kernel                                     |
+//! | `indices`      | interface indices by name                                    |
+//! | `route_lookup` | the route of one packet, and the neighbour table             |
+//! | `watch`        | changes of interfaces and addresses, as the kernel reports them |
+//! | `sysctl`       | `/proc/sys`                                                  |
+//! | `listeners`    | ports on which the host's programs listen                    |
 
+mod decode;
+mod encode;
+pub(crate) mod indices;
 pub(crate) mod listeners;
 pub(crate) mod netlink;
 pub(crate) mod route_lookup;

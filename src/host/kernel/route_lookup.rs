@@ -1,4 +1,4 @@
-//! Asking the kernel which way a packet would take, and having it ask for neighbours on a segment.
+//! Asks the kernel for the route of one packet, and makes the kernel probe its neighbours.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -6,33 +6,38 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourMessage, NeighbourState as Nud};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
+use super::decode::neighbour_address;
+use super::netlink::{Kernel, dump, error_number};
 use crate::host::error::HostError;
-use crate::host::kernel::netlink::{Kernel, code, dump, neighbour_address};
 use crate::host::model::snapshot::Snapshot;
 
-/// A packet to be routed.
+/// Discard port (RFC 863).
+const DISCARD: u16 = 9;
+
+/// A packet to route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RouteQuery {
-    /// Its source; the host's own if it comes in by no interface.
+    /// Source; an address of the host when the packet has no incoming interface.
     pub(crate) from: Ipv4Addr,
+    /// Destination.
     pub(crate) to: Ipv4Addr,
-    /// Interface by which it comes in.
-    pub(crate) by: Option<String>,
+    /// Incoming interface.
+    pub(crate) iif: Option<String>,
 }
 
-/// What becomes of it.
+/// The kernel's decision about a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RouteResult {
-    /// It leaves.
+    /// The packet leaves by an interface.
     Unicast {
-        /// Interface.
+        /// Outgoing interface.
         device: String,
         /// Next hop, if it is not the destination itself.
         via: Option<Ipv4Addr>,
     },
-    /// The host takes it for itself.
+    /// The host delivers the packet to itself.
     Local,
-    /// It is dropped, for this reason.
+    /// The kernel drops the packet, for this reason.
     Dropped(String),
 }
 
@@ -40,13 +45,13 @@ impl std::fmt::Display for RouteResult {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             RouteResult::Unicast { device, via: Some(via) } => {
-                write!(formatter, "goes to {via} by {device}")
+                write!(formatter, "go to {via} by {device}")
             }
             RouteResult::Unicast { device, via: None } => {
-                write!(formatter, "goes out by {device} without a next hop")
+                write!(formatter, "leave by {device} without a next hop")
             }
-            RouteResult::Local => write!(formatter, "is taken for the host itself"),
-            RouteResult::Dropped(why) => write!(formatter, "is dropped: {why}"),
+            RouteResult::Local => write!(formatter, "are delivered to the host itself"),
+            RouteResult::Dropped(reason) => write!(formatter, "are dropped: {reason}"),
         }
     }
 }
@@ -55,52 +60,54 @@ impl std::fmt::Display for RouteResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) address: Ipv4Addr,
+    /// Interface index.
     pub(crate) index: u32,
-    pub(crate) answers: NeighbourState,
-    /// Its hardware address was learned from an answer, some time ago, and nobody is asking now.
+    pub(crate) state: NeighbourState,
+    /// True when an earlier reply gave the hardware address and no probe is under way.
     pub(crate) learned: bool,
 }
 
-/// Whether a neighbour answers.
+/// Whether a neighbour answers ARP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NeighbourState {
+    /// The neighbour has answered recently.
     Reachable,
-    /// It was asked and does not.
+    /// The neighbour has not answered the kernel's probes.
     Failed,
-    /// It is being asked, or has to be.
+    /// A probe is under way or due.
     Unconfirmed,
 }
 
 impl Kernel {
-    /// Asks for the way of a packet.
+    /// Looks up the route of a packet.
     ///
     /// # Errors
     /// When the kernel does not answer.
-    pub(crate) async fn way(
+    pub(crate) async fn route(
         &self,
-        question: &RouteQuery,
+        query: &RouteQuery,
         snapshot: &Snapshot,
     ) -> Result<RouteResult, HostError> {
         let mut message = RouteMessage::default();
         message.header.address_family = AddressFamily::Inet;
         message.header.destination_prefix_length = 32;
         message.header.source_prefix_length = 32;
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(question.to)));
-        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(question.from)));
-        if let Some(name) = &question.by {
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(query.to)));
+        message.attributes.push(RouteAttribute::Source(RouteAddress::Inet(query.from)));
+        if let Some(name) = &query.iif {
             let Some(link) = snapshot.link(name) else {
-                return Ok(RouteResult::Dropped(format!("there is no interface {name}")));
+                return Ok(RouteResult::Dropped(format!("interface {name} does not exist")));
             };
             message.attributes.push(RouteAttribute::Iif(link.index));
         }
         let mut stream = std::pin::pin!(self.handle().route().get(message).execute());
         match futures_util::StreamExt::next(&mut stream).await {
-            Some(Ok(answer)) => Ok(way(&answer, snapshot)),
-            Some(Err(error)) => match code(&error) {
-                Some(number) => Ok(RouteResult::Dropped(reason(number))),
-                None => Err(HostError::netlink("asking for a route", error)),
+            Some(Ok(reply)) => Ok(route_result(&reply, snapshot)),
+            Some(Err(error)) => match error_number(&error) {
+                Some(number) => Ok(RouteResult::Dropped(drop_reason(number))),
+                None => Err(HostError::netlink("looking up a route", error)),
             },
-            None => Ok(RouteResult::Dropped("the kernel says nothing".into())),
+            None => Ok(RouteResult::Dropped("the kernel sent no reply".into())),
         }
     }
 
@@ -114,26 +121,36 @@ impl Kernel {
         Ok(dump("listing neighbours", all).await?.iter().filter_map(neighbour).collect())
     }
 
-    /// Has the kernel ask a known neighbour at once whether it is still there; by itself it takes its time and a packet to send.
-    /// What goes there meanwhile goes where it went.
-    pub(crate) async fn ask_again(&self, known: &Neighbour) {
+    /// Makes the kernel probe a known neighbour at once.
+    ///
+    /// Otherwise the kernel waits for a packet to send and for a delay. Packets to the neighbour
+    /// still use the known hardware address during the probe.
+    pub(crate) async fn probe_again(&self, known: &Neighbour) {
         let neighbours = self.handle().neighbours();
         let request = neighbours.add(known.index, known.address.into()).state(Nud::Probe).replace();
-        // Without the privilege the table shows later what becomes of it.
+        // Without the privilege the neighbour table shows the old state.
         let _ = request.execute().await;
     }
 
-    /// Has the kernel ask on an interface who has an address, whatever the routes say of it; whether it could.
-    pub(crate) async fn ask_for(&self, address: Ipv4Addr, index: u32) -> bool {
+    /// Makes the kernel send an ARP request for an address on an interface, whatever the routes
+    /// are. Returns true on success.
+    pub(crate) async fn resolve(&self, address: Ipv4Addr, index: u32) -> bool {
         let neighbours = self.handle().neighbours();
         let request = neighbours.add(index, address.into()).state(Nud::None);
         request.flags(NeighbourFlags::Use).replace().execute().await.is_ok()
     }
 }
 
-fn way(answer: &RouteMessage, snapshot: &Snapshot) -> RouteResult {
+/// Makes the kernel resolve a neighbour, by a datagram to the neighbour's discard port.
+pub(crate) fn trigger_resolution(address: Ipv4Addr) {
+    // The neighbour table shows the outcome.
+    let _ = std::net::UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
+        .and_then(|socket| socket.send_to(&[], (address, DISCARD)));
+}
+
+fn route_result(reply: &RouteMessage, snapshot: &Snapshot) -> RouteResult {
     let (mut device, mut via) = (None, None);
-    for attribute in &answer.attributes {
+    for attribute in &reply.attributes {
         if let RouteAttribute::Oif(index) = attribute {
             device = snapshot
                 .links
@@ -144,51 +161,40 @@ fn way(answer: &RouteMessage, snapshot: &Snapshot) -> RouteResult {
             via = Some(*gateway);
         }
     }
-    match (answer.header.kind == RouteType::Unicast, device) {
+    match (reply.header.kind == RouteType::Unicast, device) {
         (true, Some(device)) => RouteResult::Unicast { device, via },
-        (true, None) => RouteResult::Dropped("no interface".into()),
+        (true, None) => RouteResult::Dropped("the route has no interface".into()),
         (false, _) => RouteResult::Local,
     }
 }
 
-/// The kernel's error as a sentence (net/ipv4/route.c, fib_frontend.c).
-fn reason(number: i32) -> String {
+/// Explains the kernel's error number (net/ipv4/route.c, fib_frontend.c).
+fn drop_reason(number: i32) -> String {
     match number {
-        libc::EXDEV => "its source is not reached by that interface, which rp_filter wants".into(),
-        libc::EHOSTUNREACH => "it is not forwarded".into(),
-        libc::ENETUNREACH => "there is no route".into(),
-        libc::EINVAL => {
-            "a blackhole, or its source is not expected by that interface (rp_filter)".into()
+        libc::EXDEV => {
+            "rp_filter rejects the source, whose route leads by another interface".into()
         }
+        libc::EHOSTUNREACH => "forwarding is off".into(),
+        libc::ENETUNREACH => "there is no route".into(),
+        libc::EINVAL => "a blackhole route, or rp_filter rejects the source".into(),
         other => std::io::Error::from_raw_os_error(other).to_string(),
     }
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
     let address = neighbour_address(message)?;
-    let state = message.header.state;
-    let is_one_of = |states: &[Nud]| states.contains(&state);
-    let answers = if is_one_of(&[Nud::Failed, Nud::None]) {
+    let nud = message.header.state;
+    let state = if [Nud::Failed, Nud::None].contains(&nud) {
         NeighbourState::Failed
-    } else if is_one_of(&[Nud::Reachable, Nud::Permanent, Nud::Noarp]) {
+    } else if [Nud::Reachable, Nud::Permanent, Nud::Noarp].contains(&nud) {
         NeighbourState::Reachable
     } else {
-        // Incomplete: never heard of. Stale, delay, probe: not for a while, so that it may be long dead.
+        // Incomplete: never answered. Stale, delay, probe: not answered recently, possibly dead.
         NeighbourState::Unconfirmed
     };
-    let learned = is_one_of(&[Nud::Reachable, Nud::Stale, Nud::Delay]);
-    Some(Neighbour { address, index: message.header.ifindex, answers, learned })
+    let learned = [Nud::Reachable, Nud::Stale, Nud::Delay].contains(&nud);
+    Some(Neighbour { address, index: message.header.ifindex, state, learned })
 }
-
-/// Has the kernel ask for a neighbour, by a datagram to its discard port.
-pub(crate) fn rouse(address: Ipv4Addr) {
-    // Whether it can be sent shows in the neighbour table.
-    let _ = std::net::UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0))
-        .and_then(|socket| socket.send_to(&[], (address, DISCARD)));
-}
-
-/// RFC 863.
-const DISCARD: u16 = 9;
 
 #[cfg(test)]
 mod tests {
@@ -197,20 +203,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_neighbour_heard_of_lately_counts_as_answering() {
+    fn only_a_neighbour_that_answered_recently_is_reachable() {
         let of = |state| {
             let mut message = NeighbourMessage::default();
             message.header.state = state;
             let address = NeighbourAddress::Inet(Ipv4Addr::new(10, 0, 0, 1));
             message.attributes.push(NeighbourAttribute::Destination(address));
             let found = neighbour(&message).unwrap();
-            (found.answers, found.learned)
+            (found.state, found.learned)
         };
         assert_eq!(of(Nud::Reachable), (NeighbourState::Reachable, true));
         assert_eq!(
             of(Nud::Permanent),
             (NeighbourState::Reachable, false),
-            "asking would make it forget"
+            "a probe would delete the permanent entry"
         );
         assert_eq!(of(Nud::Stale), (NeighbourState::Unconfirmed, true));
         assert_eq!(of(Nud::Delay), (NeighbourState::Unconfirmed, true));

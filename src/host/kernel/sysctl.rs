@@ -1,20 +1,24 @@
-//! Reading and writing `/proc/sys`, which shows the network namespace of the calling process.
+//! Reads and writes `/proc/sys`, which shows the network namespace of the calling process.
 
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use crate::config::{Config, PortRange};
 use crate::host::error::HostError;
+use crate::host::model::settings::{KernelSettings, interface_names};
 
-/// Where the kernel shows its settings.
 const ROOT: &str = "/proc/sys";
-/// The setting that drags others along.
+/// The setting that changes other settings.
 const IP_FORWARD: &str = "net/ipv4/ip_forward";
+/// Ports of the host's own connections.
+const EPHEMERAL_PORTS: &str = "net/ipv4/ip_local_port_range";
+const RP_FILTER_ALL: &str = "net/ipv4/conf/all/rp_filter";
 
-/// The value without the line's end, or nothing if the kernel has no such setting.
+/// Reads a value without its line end; None if the kernel has no such setting.
 ///
 /// # Errors
-/// When the file is there but cannot be read.
+/// When the file exists but cannot be read.
 pub(crate) fn read(path: &str) -> Result<Option<String>, HostError> {
     let file = file(path);
     match fs::read_to_string(&file) {
@@ -27,16 +31,51 @@ pub(crate) fn read(path: &str) -> Result<Option<String>, HostError> {
 /// Writes a value.
 ///
 /// # Errors
-/// When the file is missing, read-only or not ours to write, or the kernel dislikes the value.
+/// When the file is missing or not writable, or the kernel rejects the value.
 pub(crate) fn write(path: &str, value: &str) -> Result<(), HostError> {
     let file = file(path);
     fs::write(&file, value).map_err(|error| HostError::sysctl(&file, value, error))
 }
 
-/// What writing `path` changes besides itself, with the values of now, in the order in which to restore them.
+/// Reads the settings that decide which steps a configuration needs.
 ///
-/// `ip_forward` sets `forwarding` of every interface and turns `accept_redirects` of `all` around
-/// (net/ipv4/devinet.c, inet_forward_change), so switching it off again is not enough to get the old state back.
+/// # Errors
+/// When a file exists but cannot be read.
+pub(crate) fn settings(config: &Config) -> Result<KernelSettings, HostError> {
+    let mut settings = KernelSettings {
+        ephemeral_ports: ephemeral_ports()?,
+        rp_filter_all: read(RP_FILTER_ALL)?.and_then(|value| value.parse().ok()).unwrap_or(0),
+        ..KernelSettings::assumed()
+    };
+    if read(IP_FORWARD)?.as_deref() == Some("1") {
+        let names = interface_names(config).into_iter().chain([KernelSettings::NEW_INTERFACES]);
+        for name in names {
+            if read(&format!("net/ipv4/conf/{name}/forwarding"))?.as_deref() == Some("0") {
+                settings.forwarding_off.insert(name.to_owned());
+            }
+        }
+    }
+    Ok(settings)
+}
+
+fn ephemeral_ports() -> Result<PortRange, HostError> {
+    let text = read(EPHEMERAL_PORTS)?.unwrap_or_default();
+    let mut ports = text.split_whitespace().filter_map(|port| port.parse().ok());
+    Ok(match (ports.next(), ports.next()) {
+        (Some(first), Some(last)) => PortRange { first, last },
+        (_, _) => KernelSettings::DEFAULT_EPHEMERAL_PORTS,
+    })
+}
+
+/// Lists the settings that change when `path` is written, with their present values, in the order
+/// in which to restore them.
+///
+/// `ip_forward` sets `forwarding` of every interface and inverts `accept_redirects` of `all`
+/// (net/ipv4/devinet.c, inet_forward_change), so writing the old value alone does not restore the
+/// old state.
+///
+/// # Errors
+/// When a file exists but cannot be read.
 pub(crate) fn side_effects(path: &str) -> Result<Vec<(String, String)>, HostError> {
     let mut found = Vec::new();
     if path != IP_FORWARD {

@@ -1,5 +1,5 @@
-//! Changes of the legs' interfaces and of the TUN, and of addresses, as the kernel tells them (RTNLGRP_LINK,
-//! RTNLGRP_IPV4_IFADDR).
+//! Reports changes of interfaces and addresses, as the kernel sends them (RTNLGRP_LINK,
+//! RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE).
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -11,17 +11,21 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::JoinHandle;
 
+use super::decode;
+use super::netlink::Kernel;
 use crate::config::Config;
 use crate::host::error::HostError;
-use crate::host::kernel::netlink::{Kernel, address_of, link_of};
 use crate::host::model::snapshot::{Address, Link};
+
+/// Delay between the first change of addresses and its report, since changes come in bursts.
+const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostChange {
-    /// Of a watched interface.
+    /// A watched interface changed.
     Link(LinkChange),
-    /// Of addresses; and of default routes, where an uplink follows its interface.
+    /// Addresses changed, or default routes while an uplink follows its interface.
     Addresses,
 }
 
@@ -30,34 +34,35 @@ pub enum HostChange {
 pub struct LinkChange {
     /// Interface name.
     pub interface: String,
-    /// What changed.
+    /// Kind of change.
     pub event: LinkEvent,
 }
 
-/// What changed.
+/// Kind of change of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
     /// The interface was deleted, renamed or moved to another namespace.
     Removed,
-    /// Administratively down, or the other end is not there.
+    /// The interface is administratively down, or has no peer.
     Down,
-    /// Up with carrier; also when it has just been made. Routes may have to be set again.
+    /// The interface is up with carrier, possibly for the first time. The kernel may have dropped
+    /// routes in the meantime.
     Up,
-    /// Another MTU, in bytes.
+    /// New MTU, in bytes.
     Mtu(u32),
 }
 
 /// A subscription to changes.
 pub struct LinkWatch {
-    /// When addresses that have changed are told of; None: none have.
+    /// Time at which to report changed addresses; None when none have changed.
     settled: Option<Instant>,
     kernel: Kernel,
-    messages: Box<dyn futures_util::Stream<Item = Note> + Send + Unpin>,
+    messages: Box<dyn futures_util::Stream<Item = Message> + Send + Unpin>,
     connection: JoinHandle<()>,
-    watched: Vec<Watched>,
-    /// Addresses of the configuration; an external one may be the host's own on any interface.
+    watched: Vec<WatchedLink>,
+    /// Addresses of the configuration. An external one may be assigned to any interface.
     addresses: Vec<Ipv4Addr>,
-    /// Found out, not yet told.
+    /// Changes not yet reported.
     pending: VecDeque<LinkChange>,
 }
 
@@ -67,29 +72,42 @@ impl Drop for LinkWatch {
     }
 }
 
-/// What is known of one interface.
+/// The last known state of one interface.
 #[derive(Debug)]
-struct Watched {
+struct WatchedLink {
     name: String,
-    /// Index, carrier and MTU; nothing while there is no such interface.
-    state: Option<(u32, bool, u32)>,
+    /// None while the interface does not exist.
+    state: Option<LinkState>,
 }
 
-/// What a message amounts to.
-enum Note {
+#[derive(Clone, Copy, Debug)]
+struct LinkState {
+    index: u32,
+    carrier: bool,
+    mtu: u32,
+}
+
+impl WatchedLink {
+    fn has_index(&self, index: u32) -> bool {
+        self.state.is_some_and(|state| state.index == index)
+    }
+}
+
+/// Meaning of a kernel message.
+enum Message {
     New(Link),
     Deleted(u32),
-    /// An address came or went.
+    /// An address was added or removed.
     Address(Address),
-    /// A default route came or went.
-    Default,
-    /// Messages were lost: look at everything again.
+    /// A default route was added or removed.
+    DefaultRoute,
+    /// The kernel lost messages, so everything has to be compared again.
     Overrun,
     Other,
 }
 
 impl LinkWatch {
-    /// Subscribes to the interfaces of a configuration. Changes from now on are told.
+    /// Subscribes to the interfaces of a configuration. Reports every change from now on.
     ///
     /// # Errors
     /// When the kernel refuses the subscription.
@@ -98,7 +116,6 @@ impl LinkWatch {
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();
-        // Subscribed first and listed then, so that nothing falls between.
         let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
         let groups = match follows {
             true => {
@@ -107,14 +124,15 @@ impl LinkWatch {
             // Routes may be many, and change often.
             false => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr],
         };
+        // The subscription precedes the list of interfaces, so that no change is lost in between.
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(groups).map_err(|source| HostError::Netlink {
-                doing: "subscribing to link changes".into(),
+                doing: "subscribing to changes of interfaces".into(),
                 source,
             })?;
         let connection = tokio::spawn(connection);
-        let messages = Box::new(messages.map(|(message, _)| note(message.payload)));
-        let watched = names.into_iter().map(|name| Watched { name, state: None }).collect();
+        let messages = Box::new(messages.map(|(message, _)| interpret(message.payload)));
+        let watched = names.into_iter().map(|name| WatchedLink { name, state: None }).collect();
         let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
         let addresses = external.chain(config.inside.address).collect();
         let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
@@ -126,8 +144,8 @@ impl LinkWatch {
         Ok(watch)
     }
 
-    /// Waits for the next change. Never returns if the kernel's end of the subscription is gone, which happens only
-    /// when the process ends.
+    /// Waits for the next change. Never returns once the kernel's end of the subscription is
+    /// closed, which happens only when the process ends.
     pub async fn next(&mut self) -> HostChange {
         loop {
             if let Some(change) = self.pending.pop_front() {
@@ -141,82 +159,74 @@ impl LinkWatch {
                 }
             };
             match message {
-                Some(Note::Address(address)) if !self.concerns_us(&address) => {}
-                Some(Note::Address(_) | Note::Default) => {
-                    self.settled.get_or_insert(Instant::now() + SETTLE);
+                Some(Message::Address(address)) if !self.is_relevant(&address) => {}
+                Some(Message::Address(_) | Message::DefaultRoute) => {
+                    self.settled.get_or_insert(Instant::now() + SETTLE_DELAY);
                 }
-                Some(Note::New(link)) => self.compare(&link),
-                Some(Note::Deleted(index)) => self.deleted(index),
-                Some(Note::Overrun) => {
-                    self.settled.get_or_insert(Instant::now() + SETTLE);
+                Some(Message::New(link)) => self.compare(&link),
+                Some(Message::Deleted(index)) => self.remove(index),
+                Some(Message::Overrun) => {
+                    self.settled.get_or_insert(Instant::now() + SETTLE_DELAY);
                     match self.kernel.links().await {
                         Ok(links) => self.compare_all(&links),
-                        Err(error) => tracing::warn!(%error, "link changes may have been missed"),
+                        Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
                     }
                 }
-                Some(Note::Other) => {}
+                Some(Message::Other) => {}
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Containers come and go on some hosts, and to look at one takes time.
-    fn concerns_us(&self, address: &Address) -> bool {
-        let is_ours =
-            |watched: &Watched| watched.state.is_some_and(|(index, _, _)| index == address.index);
-        self.addresses.contains(&address.address) || self.watched.iter().any(is_ours)
+    /// Returns true for an address of the configuration or of a watched interface. Some hosts start
+    /// and stop containers all the time, and a report costs a new snapshot.
+    fn is_relevant(&self, address: &Address) -> bool {
+        self.addresses.contains(&address.address)
+            || self.watched.iter().any(|watched| watched.has_index(address.index))
     }
 
     fn compare_all(&mut self, links: &[Link]) {
-        let known =
-            self.watched.iter().filter_map(|watched| watched.state.map(|(index, _, _)| index));
-        let gone: Vec<u32> =
+        let known = self.watched.iter().filter_map(|watched| Some(watched.state?.index));
+        let removed: Vec<u32> =
             known.filter(|known| !links.iter().any(|link| link.index == *known)).collect();
-        gone.into_iter().for_each(|index| self.deleted(index));
+        removed.into_iter().for_each(|index| self.remove(index));
         links.iter().for_each(|link| self.compare(link));
     }
 
-    fn deleted(&mut self, index: u32) {
-        for watched in &mut self.watched {
-            if watched.state.is_some_and(|(known, _, _)| known == index) {
-                watched.state = None;
-                self.pending.push_back(LinkChange {
-                    interface: watched.name.clone(),
-                    event: LinkEvent::Removed,
-                });
-            }
+    fn remove(&mut self, index: u32) {
+        for watched in self.watched.iter_mut().filter(|watched| watched.has_index(index)) {
+            watched.state = None;
+            self.pending.push_back(LinkChange {
+                interface: watched.name.clone(),
+                event: LinkEvent::Removed,
+            });
         }
     }
 
     fn compare(&mut self, link: &Link) {
         for watched in &mut self.watched {
-            let mut tell = |event| {
+            let mut report = |event| {
                 self.pending.push_back(LinkChange { interface: watched.name.clone(), event });
             };
             if watched.name != link.name {
-                if watched.state.is_some_and(|(index, _, _)| index == link.index) {
-                    tell(LinkEvent::Removed);
+                // The interface was renamed.
+                if watched.state.is_some_and(|state| state.index == link.index) {
+                    report(LinkEvent::Removed);
                     watched.state = None;
                 }
                 continue;
             }
-            let (carrier, mtu) = (link.carrier, link.mtu);
-            match watched.state.replace((link.index, carrier, mtu)) {
-                Some((index, was, before)) => {
-                    if mtu != before {
-                        tell(LinkEvent::Mtu(mtu));
-                    }
-                    if index != link.index && carrier {
-                        // Replaced by another of the same name.
-                        tell(LinkEvent::Up);
-                    } else if carrier != was {
-                        tell(if carrier { LinkEvent::Up } else { LinkEvent::Down });
-                    }
-                }
-                None => {
-                    tell(LinkEvent::Mtu(mtu));
-                    tell(if carrier { LinkEvent::Up } else { LinkEvent::Down });
-                }
+            let Link { index, carrier, mtu, .. } = *link;
+            let before = watched.state.replace(LinkState { index, carrier, mtu });
+            if before.is_none_or(|before| before.mtu != mtu) {
+                report(LinkEvent::Mtu(mtu));
+            }
+            // Another interface of the same name has lost the routes of the first.
+            let is_replaced = before.is_some_and(|before| before.index != index);
+            if is_replaced && carrier {
+                report(LinkEvent::Up);
+            } else if before.is_none_or(|before| before.carrier != carrier) {
+                report(if carrier { LinkEvent::Up } else { LinkEvent::Down });
             }
         }
     }
@@ -229,33 +239,31 @@ async fn sleep_until(moment: Option<Instant>) {
     }
 }
 
-/// How long after a change it is looked at how things are, since changes come in bursts.
-const SETTLE: Duration = Duration::from_millis(50);
-
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the kernel's messages are open-ended; others do not concern us"
+    reason = "the kernel's messages are open-ended; natbox ignores the others"
 )]
-fn note(payload: NetlinkPayload<RouteNetlinkMessage>) -> Note {
+fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
     match payload {
-        // A bridge tells about its ports with messages of its own family, also that one "is deleted" from it.
+        // A bridge sends messages of its own family about its ports. One of them says "deleted" when
+        // a port leaves the bridge.
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))
             if message.header.interface_family == AddressFamily::Unspec =>
         {
-            link_of(&message).map_or(Note::Other, Note::New)
+            decode::link(&message).map_or(Message::Other, Message::New)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message))
             if message.header.interface_family == AddressFamily::Unspec =>
         {
-            Note::Deleted(message.header.index)
+            Message::Deleted(message.header.index)
         }
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message),
-        ) => address_of(&message).map_or(Note::Other, Note::Address),
+        ) => decode::address(&message).map_or(Message::Other, Message::Address),
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) if route.header.destination_prefix_length == 0 => Note::Default,
-        NetlinkPayload::Overrun(_) => Note::Overrun,
-        _ => Note::Other,
+        ) if route.header.destination_prefix_length == 0 => Message::DefaultRoute,
+        NetlinkPayload::Overrun(_) => Message::Overrun,
+        _ => Message::Other,
     }
 }

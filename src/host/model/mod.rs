@@ -1,6 +1,24 @@
 //! Plain values: what the host has, what natbox needs there, and the steps from one to the other.
+//! Nothing in this folder calls the kernel.
+//!
+//! | file          | content                                                              |
+//! |---------------|----------------------------------------------------------------------|
+//! | `step`        | one change: a rule, a route, an address, a sysctl, a proxy entry     |
+//! | `command`     | a change in the words of `ip` and `sysctl`                           |
+//! | `snapshot`    | interfaces, addresses, routes and rules of the network namespace     |
+//! | `settings`    | sysctls that decide which steps natbox needs                         |
+//! | `routing_ids` | numbers of natbox's tables and rules                                 |
+//! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `collect`     | derives the facts from snapshot and settings                         |
+//! | `warnings`    | messages about a host that does not fit the configuration            |
+//! | `steps`       | the list of all changes, in order                                    |
 
+mod collect;
+pub(crate) mod command;
 pub(crate) mod facts;
 pub(crate) mod routing_ids;
+pub(crate) mod settings;
 pub(crate) mod snapshot;
+pub(crate) mod step;
 pub(crate) mod steps;
+mod warnings;

@@ -1,25 +1,20 @@
-//! What the kernel has set at one moment: the part of it that natbox compares with.
+//! The part of the kernel's configuration that natbox compares with, as of one moment.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::step::{RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
 use crate::config::{Config, DynamicAddress, Uplink};
 
-use crate::host::model::facts::DefaultRoute;
-use crate::host::model::steps::{
-    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN,
-};
-
-/// Interfaces, addresses, routes, rules and proxied neighbours of the network namespace.
+/// Interfaces, addresses, routes, rules and proxy neighbour entries of the network namespace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) links: Vec<Link>,
     pub(crate) addresses: Vec<Address>,
     pub(crate) routes: Vec<FoundRoute>,
     pub(crate) rules: Vec<FoundRule>,
-    /// Address and interface index.
-    pub(crate) proxies: Vec<(Ipv4Addr, u32)>,
+    pub(crate) proxies: Vec<ProxyEntry>,
 }
 
 /// An interface.
@@ -28,13 +23,13 @@ pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) mtu: u32,
-    /// Of the transmit queue, in packets.
+    /// Length of the transmit queue, in packets.
     pub(crate) queue_length: u32,
-    /// Administratively up.
+    /// Administrative state.
     pub(crate) up: bool,
-    /// Up, and the other end is there.
+    /// True when the interface is up and its peer is present.
     pub(crate) carrier: bool,
-    /// Speaks ARP.
+    /// True when the interface uses ARP.
     pub(crate) arp: bool,
 }
 
@@ -43,28 +38,48 @@ pub(crate) struct Link {
 pub(crate) struct Address {
     pub(crate) index: u32,
     pub(crate) address: Ipv4Addr,
-    /// The connected network; for a point-to-point address, the other end.
+    /// The connected network; for a point-to-point address, the peer.
     pub(crate) network: Ipv4Net,
-    /// Good as a source towards anywhere: not of link scope, not secondary.
+    /// True when the address is a usable source towards any destination: neither of link scope nor
+    /// secondary.
     pub(crate) primary: bool,
 }
 
-/// A route and who set it.
+/// A route and the program that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundRoute {
     pub(crate) route: Route,
     pub(crate) protocol: u8,
-    /// It has parts that [`Route`] has no words for, so it equals none of ours.
+    /// True when the route has attributes that [`Route`] cannot hold. Such a route equals none of
+    /// natbox's.
     pub(crate) more: bool,
 }
 
-/// A rule and who set it.
+/// A rule and the program that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FoundRule {
     pub(crate) rule: Rule,
     pub(crate) protocol: u8,
-    /// It has parts that [`Rule`] has no words for, so it equals none of ours.
+    /// True when the rule has attributes that [`Rule`] cannot hold. Such a rule equals none of
+    /// natbox's.
     pub(crate) more: bool,
+}
+
+/// A proxy neighbour entry: the host answers ARP for the address on the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ProxyEntry {
+    pub(crate) address: Ipv4Addr,
+    /// Interface index.
+    pub(crate) index: u32,
+}
+
+/// A default route of the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DefaultRoute {
+    /// The next hop; None when every destination is reached directly (PPP).
+    pub(crate) via: Option<Ipv4Addr>,
+    /// True when the kernel prefers this default route over all others.
+    pub(crate) best: bool,
 }
 
 impl Snapshot {
@@ -72,7 +87,7 @@ impl Snapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// Names of all interfaces, for messages.
+    /// Lists the names of all interfaces, for messages.
     pub(crate) fn link_names(&self) -> String {
         self.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
     }
@@ -81,12 +96,12 @@ impl Snapshot {
         self.addresses.iter().any(|found| found.address == address)
     }
 
-    /// Networks that are reached through an interface without a next hop.
+    /// Lists the networks that an interface reaches without a next hop.
     pub(crate) fn on_link(&self, link: &Link) -> Vec<Ipv4Net> {
         let routes = self.routes_through(link).filter(|route| route.via.is_none());
         let mut networks: Vec<Ipv4Net> = routes.map(|route| route.to).collect();
         let addresses = self.addresses.iter().filter(|address| address.index == link.index);
-        // An address without a route of its own (noprefixroute, link still down) says it, too.
+        // An address names its network even without a connected route (noprefixroute, link down).
         networks
             .extend(addresses.map(|address| address.network).filter(|net| net.prefix_len() < 32));
         networks.sort();
@@ -94,7 +109,7 @@ impl Snapshot {
         networks
     }
 
-    /// Next hops of routes through an interface, the default route's not among them.
+    /// Lists the next hops of an interface's routes, except that of the default route.
     pub(crate) fn next_hops(&self, link: &Link) -> Vec<Ipv4Addr> {
         let mut hops: Vec<Ipv4Addr> =
             self.routes_through(link).filter_map(|route| route.via).collect();
@@ -103,7 +118,7 @@ impl Snapshot {
         hops
     }
 
-    /// Routes of the main table through an interface, the default route not among them.
+    /// Iterates over an interface's routes of the main table, except the default route.
     fn routes_through(&self, link: &Link) -> impl Iterator<Item = &Route> {
         self.routes.iter().map(|found| &found.route).filter(|route| {
             route.table == TABLE_MAIN
@@ -113,28 +128,31 @@ impl Snapshot {
         })
     }
 
-    /// Whether the main table leads anywhere.
-    pub(crate) fn has_default(&self) -> bool {
-        self.routes.iter().any(|found| {
-            found.route.table == TABLE_MAIN
-                && found.route.kind == RouteKind::Unicast
-                && found.route.to.prefix_len() == 0
+    /// Iterates over the default routes of the main table.
+    fn default_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().map(|found| &found.route).filter(|route| {
+            (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
         })
     }
 
-    /// The main table's default route through an interface.
+    /// Returns true when the main table has a default route.
+    pub(crate) fn has_default(&self) -> bool {
+        self.default_routes().next().is_some()
+    }
+
+    /// Returns the main table's default route through an interface.
     pub(crate) fn default_through(&self, link: &Link) -> Option<DefaultRoute> {
-        let defaults = self.routes.iter().map(|found| &found.route).filter(|route| {
-            (route.table, route.kind, route.to.prefix_len()) == (TABLE_MAIN, RouteKind::Unicast, 0)
-        });
-        let least = defaults.clone().map(|route| route.metric).min();
-        let through = defaults.filter(|route| route.device.as_deref() == Some(&link.name));
+        let least = self.default_routes().map(|route| route.metric).min();
+        let through =
+            self.default_routes().filter(|route| route.device.as_deref() == Some(&link.name));
         let route = through.min_by_key(|route| route.metric)?;
         Some(DefaultRoute { via: route.via, best: Some(route.metric) == least })
     }
 
-    /// Where the interfaces of the uplinks are at the moment, for those that follow them. An address that cannot be a line's
-    /// is none: of the private network, link-local (RFC 3927), or already that of another line.
+    /// Returns the present address and gateway of each uplink that follows its interface.
+    ///
+    /// An address of the inside, a link-local one (RFC 3927) and one of another uplink do not
+    /// count.
     pub(crate) fn dynamic_addresses(&self, config: &Config) -> Vec<Option<DynamicAddress>> {
         let mut taken: Vec<Ipv4Addr> = Vec::new();
         for uplink in config.uplinks.iter().filter(|uplink| !uplink.follows_interface) {
@@ -156,50 +174,53 @@ impl Snapshot {
         config.uplinks.iter().map(&mut of).collect()
     }
 
-    /// First address of an interface that is good as a source.
+    /// Returns the first address of an interface that is a usable source.
     pub(crate) fn primary(&self, link: &Link) -> Option<Ipv4Addr> {
         let mut addresses = self.addresses.iter().filter(|address| address.index == link.index);
         addresses.find(|address| address.primary).map(|address| address.address)
     }
 
-    /// The rule that is there, whoever set it.
+    /// Finds a rule, whatever program set it.
     pub(crate) fn rule(&self, wanted: &Rule) -> Option<&FoundRule> {
         self.rules.iter().find(|found| !found.more && found.rule == *wanted)
     }
 
-    /// The route that is there, whoever set it.
+    /// Finds a route, whatever program set it.
     pub(crate) fn route(&self, wanted: &Route) -> Option<&FoundRoute> {
-        // `onlink` is only about how it was added.
+        // `onlink` matters only when the route is added.
         let same = |found: &Route| Route { onlink: wanted.onlink, ..found.clone() } == *wanted;
         self.routes.iter().find(|found| !found.more && same(&found.route))
     }
 
-    /// What the kernel would refuse our route for: same table, destination and metric.
-    pub(crate) fn route_in_the_way(&self, wanted: &Route) -> Option<&FoundRoute> {
+    /// Finds the route with the same table, destination and metric. The kernel rejects `wanted`
+    /// while that route exists.
+    pub(crate) fn conflicting_route(&self, wanted: &Route) -> Option<&FoundRoute> {
         self.routes.iter().find(|found| {
             (found.route.table, found.route.to, found.route.metric)
                 == (wanted.table, wanted.to, wanted.metric)
         })
     }
 
-    /// Priority of the first rule that asks the table of the host's own addresses for everything.
+    /// Iterates over the rules that look up every packet in the local table.
     pub(crate) fn local_rules(&self) -> impl Iterator<Item = &FoundRule> {
-        self.rules.iter().filter(|found| is_local(found))
+        self.rules.iter().filter(|found| found.is_local())
     }
 
-    /// Rules of this program, whichever process set them.
-    pub(crate) fn our_rules(&self) -> impl Iterator<Item = &FoundRule> {
+    /// Iterates over the rules of all natbox instances.
+    pub(crate) fn natbox_rules(&self) -> impl Iterator<Item = &FoundRule> {
         self.rules.iter().filter(|found| found.protocol == RTPROT_NATBOX)
     }
 }
 
-/// Whether a rule sends everything to the local table.
-pub(crate) fn is_local(found: &FoundRule) -> bool {
-    let Rule { priority: _, iif, from, to, udp, action } = &found.rule;
-    !found.more
-        && iif.is_none()
-        && from.is_none()
-        && to.is_none()
-        && udp.is_none()
-        && *action == RuleAction::Lookup(TABLE_LOCAL)
+impl FoundRule {
+    /// Returns true when the rule looks up every packet in the local table.
+    pub(crate) fn is_local(&self) -> bool {
+        let Rule { priority: _, iif, from, to, udp, action } = &self.rule;
+        !self.more
+            && iif.is_none()
+            && from.is_none()
+            && to.is_none()
+            && udp.is_none()
+            && *action == RuleAction::Lookup(TABLE_LOCAL)
+    }
 }

@@ -1,10 +1,10 @@
-//! What `natbox plan` prints for servers, and what it says of its assumptions.
+//! The plan for servers, its warnings and its assumptions.
 
 use super::*;
 use crate::host::render;
 
 #[test]
-fn the_server_behind_two_boxes_has_an_address_and_a_table_for_each() {
+fn a_server_behind_two_boxes_has_an_address_and_a_table_per_box() {
     let plan = render::plan(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.202")]);
     assert!(plan.warnings.is_empty());
     assert_eq!(plan.servers.len(), 1);
@@ -31,7 +31,7 @@ fn the_server_behind_two_boxes_has_an_address_and_a_table_for_each() {
 }
 
 #[test]
-fn separate_private_networks_are_separate_interfaces_in_every_language() {
+fn separate_private_networks_are_separate_interfaces_in_every_format() {
     let plan = render::plan(&[natbox1(), natbox2("10.2.0.0/24", "10.2.0.202")]);
     let server = &plan.servers[0];
     assert_eq!(
@@ -86,7 +86,7 @@ Table=7202
 }
 
 #[test]
-fn servers_are_told_apart_by_the_names_of_their_forwards() {
+fn the_names_of_forwards_identify_servers() {
     let (mut one, mut two) = (natbox1(), natbox2("10.0.0.0/24", "10.0.0.202"));
     one.forwards.push(forward("mail", 0, "203.0.113.10", 25, "10.0.0.111"));
     two.forwards.push(forward("mail", 0, "198.51.100.10", 25, "10.0.0.212"));
@@ -111,7 +111,7 @@ fn servers_are_told_apart_by_the_names_of_their_forwards() {
 }
 
 #[test]
-fn behind_one_box_with_several_lines_the_server_needs_a_default_route_only() {
+fn behind_one_box_with_several_uplinks_a_server_needs_only_a_default_route() {
     let plan = render::plan(&[three_legged()]);
     assert!(!plan.servers[0].policy_routing);
     let commands = plan.servers[0].commands.join("\n");
@@ -121,8 +121,7 @@ fn behind_one_box_with_several_lines_the_server_needs_a_default_route_only() {
 }
 
 #[test]
-fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a_table_for_each_box()
- {
+fn behind_a_three_legged_box_and_another_box_a_server_has_an_address_and_a_table_per_box() {
     let mut three_legged = three_legged();
     three_legged.name = "three-legged".into();
     three_legged.inside.address = Some(ip("10.0.0.1"));
@@ -136,7 +135,7 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
     let server = &plan.servers[0];
     let addresses: Vec<_> =
         server.addresses.iter().map(|a| (a.address, a.through.as_str())).collect();
-    // One address for all lines of the first.
+    // The server has one address for all uplinks of the first box.
     assert_eq!(addresses, [(ip("10.0.0.101"), "three-legged"), (ip("10.0.0.202"), "natbox2")]);
     assert!(server.policy_routing);
     let commands = server.commands.join("\n");
@@ -157,26 +156,27 @@ fn a_server_behind_a_three_legged_box_and_a_box_of_one_line_has_an_address_and_a
 fn one_server_address_behind_two_boxes_is_a_warning() {
     let plan = render::plan(&[natbox1(), natbox2("10.0.0.0/24", "10.0.0.101")]);
     assert!(
-        plan.warnings[0].starts_with("10.0.0.101 is the server address of natbox1 and natbox2")
+        plan.warnings[0]
+            .starts_with("10.0.0.101: natbox1 and natbox2 forward to this server address")
     );
 }
 
 #[test]
-fn an_external_address_of_two_boxes_is_warned_of() {
+fn an_external_address_of_two_boxes_is_a_warning() {
     let mut other = natbox2("10.0.0.0/24", "10.0.0.202");
     other.uplinks[0].addresses = natbox1().uplinks[0].addresses.clone();
     let warnings = render::plan(&[natbox1(), other]).warnings;
-    let wanted = "203.0.113.10 is an external address of natbox1 and of natbox2";
+    let wanted = "203.0.113.10: both natbox1 and natbox2 use this external address";
     assert!(warnings.iter().any(|warning| warning.starts_with(wanted)), "{warnings:?}");
 }
 
 #[test]
-fn a_plan_from_elsewhere_says_what_it_assumes() {
+fn a_plan_on_another_machine_states_its_assumptions() {
     let mut config = natbox1();
     config.inside.interface = "nosuch0".into();
     let plan = render::plan(&[config]);
     assert!(!plan.boxes[0].probed);
-    assert!(plan.boxes[0].notes.iter().any(|note| note.contains("this is assumed")));
+    assert!(plan.boxes[0].notes.iter().any(|note| note.contains("the plan assumes")));
     assert!(plan.text().contains("# ==== box natbox1, run as root ===="));
 }
 

@@ -1,142 +1,139 @@
-//! What is thought of connection tracking beside natbox.
+//! Checks connection tracking beside natbox.
 //!
-//! Whether anything is tracked follows from the rules, not from the count of connections: what the host itself sends is counted as well,
-//! and what was tracked once stays for days. To take natbox's packets out of it is safe only where no rule asks for a state: to such a
-//! rule they would belong to no connection, and be dropped.
+//! The rules decide whether the kernel tracks packets. The count of connections does not: it
+//! includes the host's own connections, and old entries stay for days. natbox's packets may be
+//! exempt from tracking only where no rule matches a connection's state. For such a rule the
+//! packets would belong to no connection, and the rule would drop them.
 
 use std::net::Ipv4Addr;
 
-use crate::host::doctor::Finding;
-use crate::host::doctor::facts::box_facts::{BoxFacts, OUTSIDE_SAMPLES};
-use crate::host::doctor::nft::filters::{Filters, Packet, Tracking};
+use crate::host::doctor::facts::box_facts::BoxFacts;
+use crate::host::doctor::facts::samples::OUTSIDE_SAMPLES;
+use crate::host::doctor::finding::Finding;
+use crate::host::doctor::nft::filters::{ConntrackUsage, Filters};
+use crate::host::doctor::nft::packet::{FilteredPacket, Tracking};
 
-/// Beside a box.
-pub(crate) fn of_box(seen: &BoxFacts) -> Finding {
-    let filters = &seen.filters;
-    let Some((count, most)) = filters.conntrack else { return not_loaded() };
-    let (tracks, asks) = filters.tracking();
-    let unseen = filters.not_looked.is_some() || filters.legacy;
-    let exempt = is_exempt(seen);
-    // An address of the host's own is also that of its other connections, which may be translated.
-    let commands = match unseen || asks || exempt || seen.facts.any_assigned_to_host() {
-        true => Vec::new(),
-        false => untrack(seen),
-    };
-    if is_full(count, most) {
-        return full(count, most, commands);
+/// Checks connection tracking on a box.
+pub(crate) fn of_box(facts: &BoxFacts) -> Finding {
+    let filters = &facts.filters;
+    let Some(usage) = filters.conntrack else { return not_loaded() };
+    let tracking = filters.tracking_use();
+    let is_readable = filters.unreadable.is_none() && !filters.legacy;
+    let is_exempt = is_exempt(facts);
+    // An address that is assigned to the host serves the host's other connections as well, and
+    // another program may translate those.
+    let may_untrack =
+        is_readable && !tracking.matches_state && !is_exempt && !facts.host.any_assigned_to_host();
+    let commands = if may_untrack { untrack(facts) } else { Vec::new() };
+    if is_full(usage) {
+        return full(usage, commands);
     }
-    let counted = format!("it follows {count} connections, of at most {most}");
-    if exempt {
-        return Finding::ok(
-            "conntrack",
-            "nf_conntrack is loaded, and natbox's packets are exempt from it",
-        );
+    let ok = |found: String| Finding::ok("conntrack", found);
+    let counted = counted(usage);
+    if is_exempt {
+        return ok("nf_conntrack is loaded, and natbox's packets are exempt from it".into());
     }
-    if unseen {
-        return Finding::ok(
-            "conntrack",
-            format!(
-                "nf_conntrack is loaded: {counted}; whether natbox's packets are among them is not known"
-            ),
-        );
+    if !is_readable {
+        return ok(format!(
+            "nf_conntrack is loaded: {counted}; natbox could not read whether its packets are \
+             among them"
+        ));
     }
-    if !tracks {
-        return Finding::ok(
-            "conntrack",
-            "nf_conntrack is loaded, and no rule of nftables makes use of it",
-        );
+    if !tracking.tracks {
+        return ok("nf_conntrack is loaded, and no rule of nftables uses it".into());
     }
     let finding = Finding::warning(
         "conntrack",
         format!("nf_conntrack is in the path: {counted}"),
-        "every packet is tracked twice beside natbox, and when that table is full, packets are dropped",
+        "the kernel tracks every packet in addition to natbox, and drops packets when its table is \
+         full",
     );
     match commands.is_empty() {
         false => finding.fix(commands),
         true => finding.advice(format!(
-            "see that net.netfilter.nf_conntrack_max is well above what natbox may open; or exempt natbox's packets by hand: first accept in \
-             all chains what comes or goes by {}, in front of the rules that ask for states, then notrack what passes natbox",
-            seen.config.tun.name
+            "raise net.netfilter.nf_conntrack_max well above limits.sessions; or exempt natbox's \
+             packets by hand: first accept the packets of {} in all chains, before any rule that \
+             matches a state, then add notrack rules for them",
+            facts.config.tun.name
         )),
     }
 }
 
-/// Beside a server, which wants it more often than not.
+/// Checks connection tracking on a server, where it is often wanted.
 pub(crate) fn of_server(filters: &Filters) -> Finding {
     match filters.conntrack {
         None => not_loaded(),
-        Some((count, most)) if is_full(count, most) => full(count, most, Vec::new()),
-        Some((count, most)) => Finding::ok(
-            "conntrack",
-            format!("nf_conntrack follows {count} connections, of at most {most}"),
-        ),
+        Some(usage) if is_full(usage) => full(usage, Vec::new()),
+        Some(usage) => Finding::ok("conntrack", format!("nf_conntrack: {}", counted(usage))),
     }
+}
+
+fn counted(usage: ConntrackUsage) -> String {
+    format!("the kernel tracks {} of at most {} connections", usage.count, usage.max)
 }
 
 fn not_loaded() -> Finding {
     Finding::ok("conntrack", "nf_conntrack is not loaded")
 }
 
-fn is_full(count: u64, most: u64) -> bool {
-    count * 10 >= most * 9 && count > 0
+/// Returns true from 90 % on.
+fn is_full(usage: ConntrackUsage) -> bool {
+    usage.count * 10 >= usage.max * 9 && usage.count > 0
 }
 
-fn full(count: u64, most: u64, untrack: Vec<String>) -> Finding {
-    let larger = format!("sysctl -w net.netfilter.nf_conntrack_max={}", most.saturating_mul(4));
+fn full(usage: ConntrackUsage, untrack: Vec<String>) -> Finding {
+    let larger =
+        format!("sysctl -w net.netfilter.nf_conntrack_max={}", usage.max.saturating_mul(4));
     Finding::error(
         "conntrack",
-        format!("nf_conntrack follows {count} connections, of {most} that it has room for"),
-        "when its table is full, the kernel drops the packets of new connections before they get anywhere",
+        format!("nf_conntrack is nearly full: {}", counted(usage)),
+        "when the table is full, the kernel drops the packets of new connections",
     )
     .fix(std::iter::once(larger).chain(untrack))
 }
 
-/// Whether rules take all of natbox's packets out of it.
-fn is_exempt(seen: &BoxFacts) -> bool {
-    let by = |iif| Packet { iif: Some(iif), ..Packet::default() };
-    let is_out = |packet: &Packet<'_>| seen.filters.followed(packet) == Tracking::Untracked;
-    let prefixes = &seen.config.inside.prefixes;
-    let stranger =
+/// Returns true when rules exempt all of natbox's packets from tracking.
+fn is_exempt(facts: &BoxFacts) -> bool {
+    let from = |iif| FilteredPacket { iif: Some(iif), ..FilteredPacket::default() };
+    let is_untracked =
+        |packet: &FilteredPacket<'_>| facts.filters.tracking(packet) == Tracking::Untracked;
+    let prefixes = &facts.config.inside.prefixes;
+    let outside =
         OUTSIDE_SAMPLES.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
-    let requests = seen.config.uplinks.iter().all(|uplink| {
-        let mut each = uplink.addresses.iter();
-        each.all(|to| is_out(&Packet { to: Some(*to), ..by(&uplink.interface) }))
+    let requests = facts.config.uplinks.iter().all(|uplink| {
+        let mut addresses = uplink.addresses.iter();
+        addresses
+            .all(|to| is_untracked(&FilteredPacket { to: Some(*to), ..from(&uplink.interface) }))
     });
     requests
-        && is_out(&by(&seen.config.tun.name))
-        && is_out(&Packet { to: stranger, ..by(&seen.config.inside.interface) })
+        && is_untracked(&from(&facts.config.tun.name))
+        && is_untracked(&FilteredPacket { to: outside, ..from(&facts.config.inside.interface) })
 }
 
-/// Commands that take natbox's packets out of it.
-fn untrack(seen: &BoxFacts) -> Vec<String> {
-    let prefixes = &seen.config.inside.prefixes;
-    // What the inside wants of the host itself may be translated by others.
-    let own = seen.facts.uplinks.iter().filter_map(|leg| leg.address);
+/// Lists the commands that exempt natbox's packets from tracking.
+fn untrack(facts: &BoxFacts) -> Vec<String> {
+    let prefixes = &facts.config.inside.prefixes;
+    // Another program may translate the inside's connections to the host itself.
+    let own = facts.host.uplinks.iter().filter_map(|interface| interface.address);
     let own = own.filter(|address| !prefixes.iter().any(|prefix| prefix.contains(address)));
-    let mut spared: Vec<String> =
+    let mut tracked: Vec<String> =
         prefixes.iter().map(ToString::to_string).chain(own.map(|own| own.to_string())).collect();
-    spared.sort();
-    spared.dedup();
+    tracked.sort();
+    tracked.dedup();
     let mut commands = vec![
         "nft 'add table ip natbox'".to_owned(),
         "nft 'add chain ip natbox untracked { type filter hook prerouting priority raw; }'".into(),
     ];
     let mut rule =
         |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
-    rule(format!("iifname \"{}\"", seen.config.tun.name));
-    rule(format!(
-        "iifname \"{}\" ip daddr != {{ {} }}",
-        seen.config.inside.interface,
-        spared.join(", ")
-    ));
-    for uplink in &seen.config.uplinks {
+    let (tun, inside) = (&facts.config.tun.name, &facts.config.inside.interface);
+    rule(format!("iifname \"{tun}\""));
+    rule(format!("iifname \"{inside}\" ip daddr != {{ {} }}", tracked.join(", ")));
+    for uplink in &facts.config.uplinks {
         let addresses: Vec<String> = uplink.addresses.iter().map(Ipv4Addr::to_string).collect();
         if !addresses.is_empty() {
-            rule(format!(
-                "iifname \"{}\" ip daddr {{ {} }}",
-                uplink.interface,
-                addresses.join(", ")
-            ));
+            let (interface, addresses) = (&uplink.interface, addresses.join(", "));
+            rule(format!("iifname \"{interface}\" ip daddr {{ {addresses} }}"));
         }
     }
     commands

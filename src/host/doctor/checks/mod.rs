@@ -1,6 +1,32 @@
 //! Evaluates facts: each check makes findings of plain data and asks nothing.
+//!
+//! | file              | check                                                              |
+//! |-------------------|--------------------------------------------------------------------|
+//! | `box_checks`      | all checks of a box, in order                                      |
+//! | `box_steps`       | the settings of the host are in place                              |
+//! | `box_paths`       | packets take the right path through the box                        |
+//! | `box_uplinks`     | gateways answer, addresses are present and unique                  |
+//! | `box_firewall`    | the host's filters let natbox's packets pass                       |
+//! | `box_packets`     | the packets that have to pass the host's filters                   |
+//! | `server_checks`   | all checks of a server, in order                                   |
+//! | `server_replies`  | replies go to the right box                                        |
+//! | `server_services` | programs listen, and the filters let their packets pass            |
+//! | `mtu`             | the MTUs fit                                                       |
+//! | `offloads`        | the offloads of the interfaces fit                                 |
+//! | `conntrack`       | connection tracking does no harm                                   |
+//! | `filters`         | the rules of nftables were readable                                |
 
-pub(crate) mod box_checks;
-pub(crate) mod box_firewall;
-pub(crate) mod conntrack;
-pub(crate) mod server_checks;
+pub(super) mod box_checks;
+mod box_firewall;
+mod box_packets;
+mod box_paths;
+mod box_steps;
+mod box_uplinks;
+pub(super) mod conntrack;
+pub(super) mod filters;
+mod mtu;
+pub(super) mod offloads;
+pub(super) mod server_checks;
+mod server_replies;
+mod server_services;
+mod transports;

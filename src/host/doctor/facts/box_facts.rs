@@ -1,143 +1,165 @@
-//! Looks at the host of a box.
+//! Collects the facts about the host of a box.
 
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ipnet::Ipv4Net;
-
-use crate::config::{Config, Forward, ForwardProtocol};
+use super::firewall;
+use super::link_settings::LinkSettings;
+use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
+use super::samples::sample_outside_address;
+use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
-use crate::host::doctor::facts::links::Leg;
 use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::route_lookup::{
-    Neighbour, NeighbourState, RouteQuery, RouteResult, rouse,
+    NeighbourState, RouteQuery, RouteResult, trigger_resolution,
 };
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
-use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
-use crate::host::model::snapshot::{FoundRule, Snapshot, is_local};
-use crate::host::model::steps::{self, RTPROT_NATBOX, Step};
+use crate::host::model::routing_ids::{Precedence, RoutingIds, RuleOwner};
+use crate::host::model::settings::interface_names;
+use crate::host::model::snapshot::{FoundRule, Snapshot};
+use crate::host::model::step::{RTPROT_NATBOX, Step};
+use crate::host::model::steps::steps;
 
-/// What was found.
+/// Priority of the main table's rule (net/ipv4/fib_rules.c).
+const MAIN_PRIORITY: u32 = 32766;
+/// Longest wait for duplicates of an address. RFC 5227 waits as long between its probes.
+const DUPLICATE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Largest number of addresses to check for duplicates, per uplink. Each takes an entry of the
+/// neighbour table for a while.
+const MAX_DUPLICATE_PROBES: usize = 64;
+
+/// Facts about the host of a box.
 pub(crate) struct BoxFacts {
-    /// With the addresses that its interfaces have now.
+    /// Configuration with the present addresses of its interfaces.
     pub(crate) config: Config,
-    pub(crate) facts: HostFacts,
-    /// Whether a box runs, so that its steps should be in place.
-    pub(crate) runs: bool,
-    /// External addresses that became the host's own after the box started.
+    pub(crate) host: HostFacts,
+    /// True when an instance runs, so that its steps should be in place.
+    pub(crate) is_running: bool,
+    /// External addresses that the host received after the start of the instance.
     pub(crate) assigned_since_start: Vec<Ipv4Addr>,
-    pub(crate) steps: Vec<(Step, State)>,
-    /// Rules of others that are asked before the main table.
-    pub(crate) foreign: Vec<FoundRule>,
-    pub(crate) passages: Vec<Passage>,
-    /// The inside first; interfaces without repeats.
-    pub(crate) legs: Vec<Leg>,
+    pub(crate) steps: Vec<(Step, StepState)>,
+    /// Rules of other programs before the rule of the main table.
+    pub(crate) other_rules: Vec<FoundRule>,
+    pub(crate) paths: Vec<ExpectedPath>,
+    /// Interfaces without repeats, the inside first.
+    pub(crate) links: Vec<LinkSettings>,
     pub(crate) filters: Filters,
-    /// Of each uplink: its gateway, if it has one on the segment.
-    pub(crate) gateways: Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>,
-    /// External addresses for which natbox answers ARP and that were asked for: each with the interface, and whether somebody else
-    /// answers, too.
-    pub(crate) taken: Vec<(Ipv4Addr, String, bool)>,
+    /// For each uplink its gateway, if the gateway is on the segment.
+    pub(crate) gateways: Vec<Option<Gateway>>,
+    /// External addresses for which natbox answers ARP, as far as natbox could probe them.
+    pub(crate) published: Vec<PublishedAddress>,
 }
 
-/// How a step is.
+/// State of a step on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum StepState {
     InPlace,
-    /// With the value that was found, of a sysctl.
+    /// The change is missing. Holds the present value of a sysctl.
     Missing(Option<String>),
-    /// Something foreign is where it has to go.
-    InTheWay(String),
-    /// It cannot be looked at, for this reason.
-    Unknown(String),
+    /// This route of another program has the step's place.
+    Conflict(String),
+    /// natbox could not read the state, for this reason.
+    Unreadable(String),
 }
 
-/// A way that a packet has to take through the box.
+/// A path that packets must take through the box, and the path that they take.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Passage {
-    /// For people.
-    pub(crate) what: &'static str,
-    pub(crate) question: RouteQuery,
+pub(crate) struct ExpectedPath {
+    /// The packets, as a plural noun for messages.
+    pub(crate) packets: &'static str,
+    pub(crate) query: RouteQuery,
+    /// Outgoing interface.
     pub(crate) device: String,
-    /// The next hop; None: any.
+    /// Next hop; None for any.
     pub(crate) via: Option<Ipv4Addr>,
-    pub(crate) way: RouteResult,
+    /// The kernel's decision.
+    pub(crate) result: RouteResult,
 }
 
-/// Looks; the inner error: an interface is missing or down.
+/// A gateway on the segment of its uplink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    pub(crate) address: Ipv4Addr,
+    /// None when the neighbour table has no entry.
+    pub(crate) state: Option<NeighbourState>,
+}
+
+/// An external address for which natbox answers ARP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PublishedAddress {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) interface: String,
+    /// True when another machine answers ARP for the address.
+    pub(crate) is_duplicate: bool,
+}
+
+/// Collects the facts. The inner error is an interface that is missing or down.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub(crate) async fn collect(
-    written: &Config,
+    file_config: &Config,
     running: Option<RoutingIds>,
 ) -> Result<Result<BoxFacts, HostError>, HostError> {
     let kernel = Kernel::connect()?;
-    let mut snapshot = kernel.snapshot().await?;
-    let config = written.resolve(&snapshot.dynamic_addresses(written));
-    let choose = |assigned_to_host| match running {
+    let snapshot = kernel.snapshot().await?;
+    let config = file_config.resolve(&snapshot.dynamic_addresses(file_config));
+    let allocate = |precedence| match running {
         Some(ids) => Ok(ids),
-        None => RoutingIds::allocate(
-            &snapshot,
-            &config.tun.name,
-            assigned_to_host,
-            RuleOwner::ThisInstance,
-        ),
+        None => {
+            RoutingIds::allocate(&snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
+        }
     };
-    let (mut facts, ids) = HostFacts::collect(&config, &snapshot, choose)?;
-    if let Err(error) = facts.check_interfaces(&config, &snapshot) {
+    let settings = sysctl::settings(&config)?;
+    let (mut host, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
+    if let Err(error) = host.check_interfaces(&config, &snapshot) {
         return Ok(Err(error));
     }
-    let mut assigned_since_start = Vec::new();
-    if facts.any_assigned_to_host() && !ids.may_precede_local() {
-        let pairs = config.uplinks.iter().zip(&mut facts.assigned_to_host);
-        for (uplink, assigned_to_host) in pairs {
-            let now = uplink
-                .addresses
-                .iter()
-                .zip(assigned_to_host.iter())
-                .filter(|(_, assigned_to_host)| **assigned_to_host);
-            assigned_since_start.extend(now.map(|(address, _)| *address));
-            assigned_to_host.iter_mut().for_each(|assigned_to_host| *assigned_to_host = false);
-        }
+    let assigned_since_start = assigned_since_start(&config, &mut host, ids);
+    let is_running = running.is_some();
+    let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
+    let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));
+    let mut paths = if is_running { expected_paths(&config, &snapshot) } else { Vec::new() };
+    for path in &mut paths {
+        path.result = kernel.route(&path.query, &snapshot).await?;
     }
-    let runs = running.is_some();
-    let wanted = if runs { steps::steps(&config, &facts, &ids) } else { Vec::new() };
-    let steps = wanted
-        .into_iter()
-        .map(|step| (state(&step, &snapshot), step))
-        .map(|(state, step)| (step, state));
-    let steps: Vec<(Step, State)> = steps.collect();
-    let mut passages = if runs { passages(&config, &snapshot) } else { Vec::new() };
-    for passage in &mut passages {
-        passage.way = kernel.way(&passage.question, &snapshot).await?;
-    }
-    let gateways = gateways(&kernel, &config, &facts).await?;
-    let taken = taken(&kernel, &config, &facts).await?;
-    snapshot.links.retain(|link| link.up);
-    let legs = legs(&config, &snapshot);
     Ok(Ok(BoxFacts {
-        foreign: foreign(&snapshot),
-        taken,
-        filters: Filters::look(),
+        steps: steps.map(|(state, step)| (step, state)).collect(),
+        gateways: gateways(&kernel, &config, &host).await?,
+        published: published(&kernel, &config, &host).await?,
+        links: links(&config, &snapshot),
+        other_rules: other_rules(&snapshot),
+        filters: firewall::collect(),
         config,
-        facts,
-        runs,
+        host,
+        is_running,
         assigned_since_start,
-        steps,
-        passages,
-        legs,
-        gateways,
+        paths,
     }))
 }
 
-fn state(step: &Step, snapshot: &Snapshot) -> State {
+/// Lists the external addresses that the host received after the start of an instance whose rules
+/// all follow the local rule. Removes them from the facts, as the instance does.
+fn assigned_since_start(config: &Config, host: &mut HostFacts, ids: RoutingIds) -> Vec<Ipv4Addr> {
+    let mut addresses = Vec::new();
+    if !host.any_assigned_to_host() || ids.precedence() == Precedence::BeforeLocal {
+        return addresses;
+    }
+    for (uplink, flags) in config.uplinks.iter().zip(&mut host.assigned_to_host) {
+        let assigned = uplink.addresses.iter().zip(flags.iter()).filter(|(_, flag)| **flag);
+        addresses.extend(assigned.map(|(address, _)| *address));
+        flags.iter_mut().for_each(|flag| *flag = false);
+    }
+    addresses
+}
+
+fn step_state(step: &Step, snapshot: &Snapshot) -> StepState {
     match compare(step, snapshot, &[]) {
-        Ok(StepStatus::InPlace | StepStatus::Shared(_)) => State::InPlace,
-        Ok(StepStatus::Missing(_)) => State::Missing(match step {
+        Ok(StepStatus::InPlace | StepStatus::Shared(_)) => StepState::InPlace,
+        Ok(StepStatus::Missing(_)) => StepState::Missing(match step {
             Step::Sysctl { path, .. } => sysctl::read(path).ok().flatten(),
             Step::BringUpTun { .. }
             | Step::Address { .. }
@@ -146,68 +168,52 @@ fn state(step: &Step, snapshot: &Snapshot) -> State {
             | Step::ProxyNeighbour { .. }
             | Step::RemoveDefaultLocalRule => None,
         }),
-        Err(HostError::Conflict { found, .. }) => State::InTheWay(found),
-        Err(error) => State::Unknown(error.to_string()),
+        Err(HostError::Conflict { found, .. }) => StepState::Conflict(found),
+        Err(error) => StepState::Unreadable(error.to_string()),
     }
 }
 
-/// Rules of others before the main table, but that of the host's own addresses.
-fn foreign(snapshot: &Snapshot) -> Vec<FoundRule> {
-    let before = snapshot
-        .rules
-        .iter()
-        .filter(|found| found.protocol != RTPROT_NATBOX && found.rule.priority < MAIN);
-    before.filter(|found| !is_local(found)).cloned().collect()
+/// Lists the rules of other programs before the main table, except local rules.
+fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
+    let is_other = |found: &&FoundRule| {
+        found.protocol != RTPROT_NATBOX && found.rule.priority < MAIN_PRIORITY && !found.is_local()
+    };
+    snapshot.rules.iter().filter(is_other).cloned().collect()
 }
 
-/// Priority of the rule of the main table (net/ipv4/fib_rules.c).
-const MAIN: u32 = 32766;
-
-/// Every way through the box, for the first address of each line and each server behind it.
-fn passages(config: &Config, snapshot: &Snapshot) -> Vec<Passage> {
+/// Lists every path through the box, for the first address of each uplink and each server behind
+/// it.
+fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
     let (tun, inside) = (&config.tun.name, &config.inside.interface);
     let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
-    let passage = |what, from, to, by: &str, device: &str, via| Passage {
-        what,
-        question: RouteQuery { from, to, by: Some(by.into()) },
+    let path = |packets, from, to, iif: &str, device: &str, via| ExpectedPath {
+        packets,
+        query: RouteQuery { from, to, iif: Some(iif.into()) },
         device: device.into(),
         via,
-        way: RouteResult::Dropped("nobody asked".into()),
+        result: RouteResult::Dropped("no route was looked up".into()),
     };
-    let mut all: Vec<Passage> = Vec::new();
-    let mut once = |passage: Passage| {
-        if !all.contains(&passage) {
-            all.push(passage);
-        }
-    };
+    let mut all: Vec<ExpectedPath> = Vec::new();
     for (place, uplink) in config.uplinks.iter().enumerate() {
         let Some(address) = uplink.addresses.first().copied() else { continue };
-        let line = &uplink.interface;
-        once(passage("a request on its way to natbox", client, address, line, tun, None));
-        once(passage("a reply on its way to the line", address, client, tun, line, uplink.gateway));
+        let outside = &uplink.interface;
+        all.push(path("requests of clients", client, address, outside, tun, None));
+        all.push(path("replies to clients", address, client, tun, outside, uplink.gateway));
         for server in servers(config, place) {
-            once(passage(
-                "a translated request on its way to the server",
-                client,
-                server,
-                tun,
-                inside,
-                None,
-            ));
-            once(passage(
-                "a reply of the server on its way to natbox",
-                server,
-                client,
-                inside,
-                tun,
-                None,
-            ));
+            all.push(path("translated requests to servers", client, server, tun, inside, None));
+            all.push(path("replies of servers", server, client, inside, tun, None));
         }
     }
-    all
+    let mut unique: Vec<ExpectedPath> = Vec::new();
+    for path in all {
+        if !unique.contains(&path) {
+            unique.push(path);
+        }
+    }
+    unique
 }
 
-/// Servers behind a line, without repeats.
+/// Lists the servers behind an uplink without repeats.
 fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
     let forwards = config.forwards.iter().filter(|forward| forward.uplink == uplink);
     let mut servers: Vec<Ipv4Addr> = forwards.map(|forward| forward.to_address).collect();
@@ -216,142 +222,55 @@ fn servers(config: &Config, uplink: usize) -> Vec<Ipv4Addr> {
     servers
 }
 
-/// An address of the Internet that nothing is known of: neither here nor in the configuration.
-pub(crate) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
-    let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
-    known.extend(config.no_nat.iter().map(|exemption| exemption.to));
-    // Two halves of everything are a VPN, and no network.
-    let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));
-    known.extend(networks.filter(|network| network.prefix_len() > 1));
-    OUTSIDE_SAMPLES
-        .into_iter()
-        .find(|address| !known.iter().any(|network| network.contains(address)))
+fn links(config: &Config, snapshot: &Snapshot) -> Vec<LinkSettings> {
+    let links = interface_names(config).into_iter().filter_map(|name| snapshot.link(name));
+    links.filter(|link| link.up).map(LinkSettings::read).collect()
 }
 
-/// Documentation prefixes (RFC 5737), then two well-known hosts; one of them is nobody's neighbour.
-pub(crate) const OUTSIDE_SAMPLES: [Ipv4Addr; 5] = [
-    Ipv4Addr::new(192, 0, 2, 1),
-    Ipv4Addr::new(198, 51, 100, 1),
-    Ipv4Addr::new(203, 0, 113, 1),
-    Ipv4Addr::new(9, 9, 9, 9),
-    Ipv4Addr::new(1, 0, 0, 1),
-];
-
-fn legs(config: &Config, snapshot: &Snapshot) -> Vec<Leg> {
-    let mut names = vec![&config.inside.interface];
-    for uplink in &config.uplinks {
-        if !names.contains(&&uplink.interface) {
-            names.push(&uplink.interface);
-        }
-    }
-    let links = names.iter().filter_map(|name| snapshot.link(name));
-    links.map(|link| Leg::look(&link.name, link.mtu)).collect()
-}
-
-/// Has each gateway asked for, and sees who answers.
+/// Resolves each gateway on its segment.
 async fn gateways(
     kernel: &Kernel,
     config: &Config,
-    facts: &HostFacts,
-) -> Result<Vec<Option<(Ipv4Addr, Option<NeighbourState>)>>, HostError> {
-    let on_segment = config.uplinks.iter().zip(&facts.uplinks).map(|(uplink, leg)| {
-        let gateway = uplink.gateway.filter(|gateway| leg.arp && leg.reaches(*gateway))?;
-        Some((gateway, leg.index))
+    host: &HostFacts,
+) -> Result<Vec<Option<Gateway>>, HostError> {
+    let keys = config.uplinks.iter().zip(&host.uplinks).map(|(uplink, facts)| {
+        let address = uplink.gateway.filter(|gateway| facts.arp && facts.reaches(*gateway))?;
+        Some(NeighbourKey { address, index: facts.index })
     });
-    let asked: Vec<Option<(Ipv4Addr, u32)>> = on_segment.collect();
-    asked.iter().flatten().for_each(|(gateway, _)| rouse(*gateway));
-    let neighbours = neighbours_when_settled(
-        kernel,
-        &asked.iter().flatten().copied().collect::<Vec<_>>(),
-        PATIENCE,
-    )
-    .await?;
-    let gateways = asked
-        .iter()
-        .map(|asked| asked.map(|(gateway, index)| (gateway, answer(&neighbours, gateway, index))));
+    let keys: Vec<Option<NeighbourKey>> = keys.collect();
+    let wanted: Vec<NeighbourKey> = keys.iter().flatten().copied().collect();
+    wanted.iter().for_each(|key| trigger_resolution(key.address));
+    let neighbours = settled_neighbours(kernel, &wanted, TIMEOUT).await?;
+    let gateways = keys.into_iter().map(|key| {
+        key.map(|key| Gateway { address: key.address, state: key.state_in(&neighbours) })
+    });
     Ok(gateways.collect())
 }
 
-/// Asks those who were known long ago anew; the neighbour table when everybody who was asked has answered, or has had the time to.
-pub(crate) async fn neighbours_when_settled(
-    kernel: &Kernel,
-    asked: &[(Ipv4Addr, u32)],
-    patience: Duration,
-) -> Result<Vec<Neighbour>, HostError> {
-    let is_asked =
-        |found: &&Neighbour| found.learned && asked.contains(&(found.address, found.index));
-    for known in kernel.neighbours().await?.iter().filter(is_asked) {
-        kernel.ask_again(known).await;
-    }
-    let mut neighbours = kernel.neighbours().await?;
-    let until = Instant::now() + patience;
-    while Instant::now() < until {
-        let waiting = |(address, index): &(Ipv4Addr, u32)| {
-            !matches!(
-                answer(&neighbours, *address, *index),
-                Some(NeighbourState::Reachable | NeighbourState::Failed)
-            )
-        };
-        if !asked.iter().any(waiting) {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-        neighbours = kernel.neighbours().await?;
-    }
-    Ok(neighbours)
-}
-
-/// What the table says of a neighbour.
-pub(crate) fn answer(
-    neighbours: &[Neighbour],
-    address: Ipv4Addr,
-    index: u32,
-) -> Option<NeighbourState> {
-    let found = neighbours.iter().find(|found| (found.address, found.index) == (address, index));
-    found.map(|found| found.answers)
-}
-
-/// The kernel asks three times, a second apart, before it gives up; without the privilege to have it ask at once, 5 s later.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
-/// For those who are better not there (RFC 5227 waits as long between its probes).
-const SHORT_PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(50);
-
-/// Asks on each line who has the addresses for which natbox answers there; the host's own are left out, which the kernel does not
-/// ask for.
-async fn taken(
+/// Probes the external addresses for which natbox answers ARP, each on its uplink. Addresses that
+/// are assigned to the host are left out, because the kernel does not resolve them.
+async fn published(
     kernel: &Kernel,
     config: &Config,
-    facts: &HostFacts,
-) -> Result<Vec<(Ipv4Addr, String, bool)>, HostError> {
-    let mut asked = Vec::new();
-    for ((uplink, leg), on_link) in config.uplinks.iter().zip(&facts.uplinks).zip(&facts.on_link) {
-        let published =
-            uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && leg.arp);
-        for (address, _) in published.take(MOST_ASKED) {
-            if kernel.ask_for(*address, leg.index).await {
-                asked.push((*address, leg.index, leg.interface.clone()));
+    host: &HostFacts,
+) -> Result<Vec<PublishedAddress>, HostError> {
+    let mut probed: Vec<(NeighbourKey, &str)> = Vec::new();
+    for ((uplink, facts), on_link) in config.uplinks.iter().zip(&host.uplinks).zip(&host.on_link) {
+        let answered =
+            uplink.addresses.iter().zip(on_link).filter(|(_, on_link)| **on_link && facts.arp);
+        for (address, _) in answered.take(MAX_DUPLICATE_PROBES) {
+            if kernel.resolve(*address, facts.index).await {
+                let key = NeighbourKey { address: *address, index: facts.index };
+                probed.push((key, &facts.interface));
             }
         }
     }
-    let whom: Vec<(Ipv4Addr, u32)> =
-        asked.iter().map(|(address, index, _)| (*address, *index)).collect();
-    let neighbours = neighbours_when_settled(kernel, &whom, SHORT_PATIENCE).await?;
-    let found = asked.into_iter().map(|(address, index, interface)| {
-        (address, interface, answer(&neighbours, address, index) == Some(NeighbourState::Reachable))
+    let wanted: Vec<NeighbourKey> = probed.iter().map(|(key, _)| *key).collect();
+    let neighbours = settled_neighbours(kernel, &wanted, DUPLICATE_TIMEOUT).await?;
+    let published = probed.into_iter().map(|(key, interface)| PublishedAddress {
+        address: key.address,
+        interface: interface.to_owned(),
+        is_duplicate: key.state_in(&neighbours) == Some(NeighbourState::Reachable),
     });
-    Ok(found.collect())
-}
-
-/// Of one line: each takes a place in the neighbour table for a while.
-const MOST_ASKED: usize = 64;
-
-/// The transport of a forward that rules of filters may ask for.
-pub(crate) fn protocols(forward: &Forward) -> &'static [&'static str] {
-    match forward.protocol {
-        ForwardProtocol::Tcp => &["tcp"],
-        ForwardProtocol::Udp => &["udp"],
-        ForwardProtocol::TcpUdp => &["tcp", "udp"],
-        ForwardProtocol::Icmp | ForwardProtocol::Any => &[],
-    }
+    Ok(published.collect())
 }

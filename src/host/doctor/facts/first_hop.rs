@@ -1,7 +1,8 @@
-//! Who is the first on the way that packets of an address take: the real way, by packets that live for one hop.
+//! Finds the router that really receives the packets from an address.
 //!
-//! A datagram with TTL 1 dies at the first router, which says so in an ICMP error from the address that it has on the sender's
-//! side (RFC 1812 section 5.3.1). No packet goes any further, and no rule or table has to be understood.
+//! A datagram with TTL 1 expires at the first router. That router sends an ICMP error from its
+//! address on the sender's side (RFC 1812 section 5.3.1). No packet goes further, and natbox need
+//! not interpret any rule or table.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -13,95 +14,119 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::Ipv4PathMtuDiscovery;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, ipproto};
 
-/// What came of a probe.
+/// ICMP type of the error.
+const TIME_EXCEEDED: u8 = 11;
+/// First port of traceroute, on which no program listens.
+const PORT: u16 = 33434;
+/// Number of datagrams per probe. Routers limit their ICMP errors.
+const MAX_TRIES: u32 = 3;
+/// Longest wait for an ICMP error.
+const TIMEOUT: Duration = Duration::from_millis(700);
+/// Size of the largest ICMP error, in bytes, with all that a router may quote (RFC 1812 section
+/// 4.3.2.3).
+const MAX_ERROR_SIZE: usize = 2048;
+/// Size of a datagram without content, in bytes.
+const MIN_SIZE: u32 = 28;
+/// Usual MTUs in bytes: jumbo frames, Ethernet, PPPoE, tunnels, and the IPv6 minimum.
+const USUAL_SIZES: [u32; 6] = [9000, 1500, 1492, 1420, 1400, 1280];
+
+/// The first router on a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FirstHop {
-    /// The router that a packet reached.
-    Is(Ipv4Addr),
-    /// Nobody said anything.
+    /// The router that received the packet.
+    Router(Ipv4Addr),
+    /// No router answered.
     Silent,
-    /// It could not be asked, for this reason.
-    NotAsked(String),
+    /// natbox could not send the packet, for this reason.
+    NotProbed(String),
 }
 
-/// What came of all probes from an address.
+/// The result of all probes from an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HopProbe {
     pub(crate) first_hop: FirstHop,
-    /// Bytes of the largest packet that gets there, where one of the size that was wanted does not.
-    pub(crate) no_more_than: Option<u32>,
+    /// Size of the largest packet that reaches the router, in bytes. None when a packet of the
+    /// wanted size reaches it.
+    pub(crate) largest: Option<u32>,
 }
 
-/// Asks from each of these addresses of the host, with small packets and with packets of so many bytes. Takes a few seconds
-/// where somebody is silent.
-pub(crate) fn ask(from: &[(Ipv4Addr, u32)], to: Ipv4Addr) -> Vec<HopProbe> {
+/// A probe to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProbeRequest {
+    /// Source, an address of the host.
+    pub(super) from: Ipv4Addr,
+    /// Size of the larger packets, in bytes.
+    pub(super) size: u32,
+}
+
+/// Sends small packets and packets of the wanted size from each address, one request after the
+/// other. A silent router costs a few seconds.
+pub(super) fn probe(requests: &[ProbeRequest], to: Ipv4Addr) -> Vec<HopProbe> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let errors =
         rustix::net::socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::ICMP));
     match errors {
-        Ok(errors) => {
-            from.iter().map(|(from, size)| all_sizes(&errors, *from, to, *size)).collect()
-        }
+        Ok(errors) => requests.iter().map(|request| all_sizes(&errors, *request, to)).collect(),
         Err(error) => {
             let why = format!("no raw socket ({})", io::Error::from(error));
-            let found = HopProbe { first_hop: FirstHop::NotAsked(why), no_more_than: None };
-            vec![found; from.len()]
+            let not_probed = HopProbe { first_hop: FirstHop::NotProbed(why), largest: None };
+            vec![not_probed; requests.len()]
         }
     }
 }
 
-fn all_sizes(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, wanted: u32) -> HopProbe {
-    let one = |size| one(errors, from, to, size);
-    let first_hop = one(SMALLEST).unwrap_or_else(|error| FirstHop::NotAsked(error.to_string()));
-    let gets_there = |size: &u32| !matches!(one(*size), Ok(FirstHop::Silent));
-    let no_more_than = match first_hop {
-        FirstHop::Is(_) if !gets_there(&wanted) => {
-            USUAL_SIZES.into_iter().filter(|size| *size < wanted).find(gets_there)
+fn all_sizes(errors: &OwnedFd, request: ProbeRequest, to: Ipv4Addr) -> HopProbe {
+    let one = |size| one_size(errors, ProbeRequest { size, ..request }, to);
+    let first_hop = one(MIN_SIZE).unwrap_or_else(|error| FirstHop::NotProbed(error.to_string()));
+    let arrives = |size: &u32| !matches!(one(*size), Ok(FirstHop::Silent));
+    let largest = match first_hop {
+        FirstHop::Router(_) if !arrives(&request.size) => {
+            USUAL_SIZES.into_iter().filter(|size| *size < request.size).find(arrives)
         }
-        FirstHop::Is(_) | FirstHop::Silent | FirstHop::NotAsked(_) => None,
+        FirstHop::Router(_) | FirstHop::Silent | FirstHop::NotProbed(_) => None,
     };
-    HopProbe { first_hop, no_more_than }
+    HopProbe { first_hop, largest }
 }
 
-/// Asks with packets of `size` bytes in one piece.
-fn one(errors: &OwnedFd, from: Ipv4Addr, to: Ipv4Addr, size: u32) -> io::Result<FirstHop> {
-    let socket = UdpSocket::bind((from, 0))?;
+/// Sends unfragmented packets of the requested size.
+fn one_size(errors: &OwnedFd, request: ProbeRequest, to: Ipv4Addr) -> io::Result<FirstHop> {
+    let socket = UdpSocket::bind((request.from, 0))?;
     socket.set_ttl(1)?;
-    // What the kernel has learned of the way to `to` does not count.
+    // The kernel's cached path MTU towards `to` must not count.
     rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE)?;
     let port = socket.local_addr()?.port();
-    for _ in 0..TRIES {
-        socket.send_to(&vec![0; (size - SMALLEST) as usize], (to, PORT))?;
-        let deadline = Instant::now() + PATIENCE;
+    for _ in 0..MAX_TRIES {
+        socket.send_to(&vec![0; (request.size - MIN_SIZE) as usize], (to, PORT))?;
+        let deadline = Instant::now() + TIMEOUT;
         while let Some(packet) = receive(errors, deadline)? {
-            if let Some(router) = router(&packet, from, to, port) {
-                return Ok(FirstHop::Is(router));
+            if let Some(router) = router(&packet, request.from, to, port) {
+                return Ok(FirstHop::Router(router));
             }
         }
     }
     Ok(FirstHop::Silent)
 }
 
-/// The next packet, or nothing when it is too late.
+/// Receives the next packet; None after the deadline.
 fn receive(socket: &OwnedFd, deadline: Instant) -> io::Result<Option<Vec<u8>>> {
     let left = deadline.saturating_duration_since(Instant::now());
     let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
     if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left))? == 0 {
         return Ok(None);
     }
-    let mut buffer = vec![0; LARGEST];
+    let mut buffer = vec![0; MAX_ERROR_SIZE];
     match rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty()) {
         Ok((length, _)) => {
             buffer.truncate(length);
             Ok(Some(buffer))
         }
-        // Taken back by the kernel, for a wrong checksum.
+        // The kernel has dropped the packet because of a wrong checksum.
         Err(rustix::io::Errno::AGAIN) => Ok(Some(Vec::new())),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Who sent an ICMP error about the probe.
+/// Returns the sender of an ICMP error about the probe; None for any other packet.
 fn router(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Option<Ipv4Addr> {
     let outer = Ipv4HeaderSlice::from_slice(packet).ok()?;
     let icmp = Icmpv4Slice::from_slice(&packet[outer.slice().len()..]).ok()?;
@@ -110,23 +135,10 @@ fn router(packet: &[u8], from: Ipv4Addr, to: Ipv4Addr, port: u16) -> Option<Ipv4
     }
     let quoted = Ipv4HeaderSlice::from_slice(icmp.payload()).ok()?;
     let datagram = UdpHeaderSlice::from_slice(&icmp.payload()[quoted.slice().len()..]).ok()?;
-    let is_ours = (quoted.source_addr(), quoted.destination_addr(), datagram.source_port())
+    let is_probe = (quoted.source_addr(), quoted.destination_addr(), datagram.source_port())
         == (from, to, port);
-    is_ours.then(|| outer.source_addr())
+    is_probe.then(|| outer.source_addr())
 }
-
-const TIME_EXCEEDED: u8 = 11;
-/// The first port of traceroute, where nobody listens.
-const PORT: u16 = 33434;
-/// Routers bound how many errors they send.
-const TRIES: u32 = 3;
-const PATIENCE: Duration = Duration::from_millis(700);
-/// Of an ICMP error: with all that a router may quote (RFC 1812 section 4.3.2.3).
-const LARGEST: usize = 2048;
-/// Bytes of a datagram without content.
-const SMALLEST: u32 = 28;
-/// Ethernet with large frames, Ethernet, PPPoE, tunnels, and what IPv6 takes everywhere.
-const USUAL_SIZES: [u32; 6] = [9000, 1500, 1492, 1420, 1400, 1280];
 
 #[cfg(test)]
 mod tests {

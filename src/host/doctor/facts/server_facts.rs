@@ -1,166 +1,191 @@
-//! Looks at this machine as a server behind boxes.
+//! Collects the facts about this machine as a server behind boxes.
 
 use std::net::Ipv4Addr;
 
+use super::firewall;
+use super::first_hop::{self, HopProbe, ProbeRequest};
+use super::link_settings::LinkSettings;
+use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
+use super::samples::sample_outside_address;
 use crate::config::{Config, Forward};
-use crate::host::doctor::facts::box_facts::{
-    PATIENCE, answer, neighbours_when_settled, sample_outside_address,
-};
-use crate::host::doctor::facts::first_hop::{self, HopProbe};
-use crate::host::doctor::facts::links::Leg;
 use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
 use crate::host::kernel::listeners::{self, Listener};
 use crate::host::kernel::netlink::Kernel;
-use crate::host::kernel::route_lookup::{NeighbourState, RouteQuery, RouteResult, rouse};
+use crate::host::kernel::route_lookup::{
+    NeighbourState, RouteQuery, RouteResult, trigger_resolution,
+};
 use crate::host::model::snapshot::Snapshot;
-use crate::host::render::server_plan;
+use crate::host::render::server_targets::{self, TargetAddress};
 
-/// What was found.
+/// Outside address to use when every sample is in a local network.
+const FALLBACK_OUTSIDE: Ipv4Addr = Ipv4Addr::new(9, 9, 9, 9);
+
+/// Facts about this machine as a server.
 pub(crate) struct ServerFacts {
     pub(crate) configs: Vec<Config>,
-    /// An address of the Internet.
-    pub(crate) stranger: Ipv4Addr,
-    /// Addresses of the server that this machine is, as far as can be told; none: it is none of the servers.
-    pub(crate) lines: Vec<Line>,
-    /// Addresses of all servers, for the message when it is none.
+    /// An address that stands for the Internet.
+    pub(crate) outside: Ipv4Addr,
+    /// Addresses of the server that this machine is; empty when this machine is none of the
+    /// servers.
+    pub(crate) addresses: Vec<AddressFacts>,
+    /// Addresses of all servers, for the message when this machine is none of them.
     pub(crate) servers: Vec<Ipv4Addr>,
     pub(crate) snapshot: Snapshot,
-    pub(crate) legs: Vec<Leg>,
+    pub(crate) links: Vec<LinkSettings>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) filters: Filters,
 }
 
-/// One address of the server, and the box that forwards to it.
-pub(crate) struct Line {
+/// Facts about one address of the server.
+pub(crate) struct AddressFacts {
     pub(crate) address: Ipv4Addr,
-    /// Place of the box in the configurations; the first, should there be several.
+    /// Position of the box that forwards to the address; the first of several.
     pub(crate) through: usize,
-    /// Others that forward to the same address.
-    pub(crate) also: Vec<usize>,
+    /// Positions of the other boxes that forward to the address.
+    pub(crate) other_boxes: Vec<usize>,
     /// Interface that has the address.
     pub(crate) interface: Option<String>,
-    /// That is up.
+    /// True when that interface is up with a peer.
     pub(crate) up: bool,
-    /// Way of what is sent from it.
-    pub(crate) way: Option<RouteResult>,
-    /// What becomes of a request to it.
-    pub(crate) arrival: Option<RouteResult>,
-    /// What the next hop says to ARP.
-    pub(crate) answers: Option<NeighbourState>,
-    /// Who really gets it, and in which sizes.
+    /// Route of packets from the address; None when the interface is not up.
+    pub(crate) reply_route: Option<RouteResult>,
+    /// Route of requests to the address; None when the interface is not up.
+    pub(crate) request_route: Option<RouteResult>,
+    /// State of the next hop; None without an entry in the neighbour table.
+    pub(crate) next_hop: Option<NeighbourState>,
+    /// The router that really receives the replies; None without a probe.
     pub(crate) first_hop: Option<HopProbe>,
 }
 
-/// Looks.
+/// Collects the facts. With `probe`, sends packets that show the first router.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub(crate) async fn collect(configs: &[Config], probe: bool) -> Result<ServerFacts, HostError> {
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
-    let all = server_plan::servers(configs);
-    let here = |server: &&Vec<(Ipv4Addr, Vec<usize>)>| {
-        server.iter().any(|(address, _)| snapshot.has_address(*address))
+    let servers = server_targets::servers(configs);
+    let is_here = |server: &&Vec<TargetAddress>| {
+        server.iter().any(|target| snapshot.has_address(target.address))
     };
-    // With one server there is no doubt which it is, even without a single address.
-    let this = all.iter().find(here).or(all.first().filter(|_| all.len() == 1));
-    let stranger = configs
+    // With a single server, this machine is that server even without one of its addresses.
+    let this = servers.iter().find(is_here).or(servers.first().filter(|_| servers.len() == 1));
+    let outside = configs
         .iter()
         .find_map(|config| sample_outside_address(config, &snapshot))
-        .unwrap_or(Ipv4Addr::new(9, 9, 9, 9));
-    let mut lines = Vec::new();
-    for (address, boxes) in this.into_iter().flatten() {
-        lines.push(line(&kernel, &snapshot, *address, boxes, stranger).await?);
+        .unwrap_or(FALLBACK_OUTSIDE);
+    let mut addresses = Vec::new();
+    for target in this.into_iter().flatten() {
+        addresses.push(address_facts(&kernel, &snapshot, target, outside).await?);
     }
-    hops(&kernel, &snapshot, &mut lines).await?;
+    resolve_next_hops(&kernel, &snapshot, &mut addresses).await?;
     if probe {
-        let asked: Vec<(&mut Line, u32)> = lines
-            .iter_mut()
-            .filter_map(|line| line.largest(&snapshot).map(|size| (line, size)))
-            .collect();
-        let from: Vec<(Ipv4Addr, u32)> =
-            asked.iter().map(|(line, size)| (line.address, *size)).collect();
-        let found = first_hop::ask(&from, stranger);
-        asked.into_iter().zip(found).for_each(|((line, _), found)| line.first_hop = Some(found));
-    }
-    let mut legs: Vec<Leg> = Vec::new();
-    for link in lines.iter().filter_map(|line| snapshot.link(line.interface.as_deref()?)) {
-        if !legs.iter().any(|leg| leg.interface == link.name) {
-            legs.push(Leg::look(&link.name, link.mtu));
-        }
+        probe_first_hops(&snapshot, &mut addresses, outside);
     }
     Ok(ServerFacts {
         configs: configs.to_vec(),
-        stranger,
-        lines,
-        servers: all.iter().flatten().map(|(address, _)| *address).collect(),
-        legs,
+        outside,
+        links: links(&snapshot, &addresses),
+        addresses,
+        servers: servers.iter().flatten().map(|target| target.address).collect(),
         listeners: listeners::listeners()?,
-        filters: Filters::look(),
+        filters: firewall::collect(),
         snapshot,
     })
 }
 
-async fn line(
+async fn address_facts(
     kernel: &Kernel,
     snapshot: &Snapshot,
-    address: Ipv4Addr,
-    boxes: &[usize],
-    stranger: Ipv4Addr,
-) -> Result<Line, HostError> {
+    target: &TargetAddress,
+    outside: Ipv4Addr,
+) -> Result<AddressFacts, HostError> {
+    let address = target.address;
     let index =
         snapshot.addresses.iter().find(|found| found.address == address).map(|found| found.index);
     let link = snapshot.links.iter().find(|link| Some(link.index) == index);
+    let interface = link.map(|link| link.name.clone());
     let up = link.is_some_and(|link| link.carrier);
-    let question = RouteQuery { from: address, to: stranger, by: None };
-    let way = match up {
-        true => Some(kernel.way(&question, snapshot).await?),
-        false => None,
-    };
-    let request =
-        RouteQuery { from: stranger, to: address, by: link.map(|link| link.name.clone()) };
-    let arrival = match up {
-        true => Some(kernel.way(&request, snapshot).await?),
-        false => None,
-    };
-    Ok(Line {
+    let (mut reply_route, mut request_route) = (None, None);
+    if up {
+        let reply = RouteQuery { from: address, to: outside, iif: None };
+        reply_route = Some(kernel.route(&reply, snapshot).await?);
+        let request = RouteQuery { from: outside, to: address, iif: interface.clone() };
+        request_route = Some(kernel.route(&request, snapshot).await?);
+    }
+    Ok(AddressFacts {
         address,
-        through: boxes[0],
-        also: boxes[1..].to_vec(),
-        interface: link.map(|link| link.name.clone()),
+        through: target.boxes[0],
+        other_boxes: target.boxes[1..].to_vec(),
+        interface,
         up,
-        way,
-        arrival,
-        answers: None,
+        reply_route,
+        request_route,
+        next_hop: None,
         first_hop: None,
     })
 }
 
-/// Has the next hops asked for.
-async fn hops(kernel: &Kernel, snapshot: &Snapshot, lines: &mut [Line]) -> Result<(), HostError> {
-    let hop = |line: &Line| match &line.way {
+/// Resolves the next hop of each address.
+async fn resolve_next_hops(
+    kernel: &Kernel,
+    snapshot: &Snapshot,
+    addresses: &mut [AddressFacts],
+) -> Result<(), HostError> {
+    let key = |facts: &AddressFacts| match &facts.reply_route {
         Some(RouteResult::Unicast { device, via: Some(via) }) => {
-            Some((*via, snapshot.link(device)?.index))
+            Some(NeighbourKey { address: *via, index: snapshot.link(device)?.index })
         }
         Some(
             RouteResult::Unicast { via: None, .. } | RouteResult::Local | RouteResult::Dropped(_),
         )
         | None => None,
     };
-    let asked: Vec<(Ipv4Addr, u32)> = lines.iter().filter_map(hop).collect();
-    asked.iter().for_each(|(address, _)| rouse(*address));
-    let neighbours = neighbours_when_settled(kernel, &asked, PATIENCE).await?;
-    for line in lines {
-        line.answers = hop(line).and_then(|(address, index)| answer(&neighbours, address, index));
+    let wanted: Vec<NeighbourKey> = addresses.iter().filter_map(key).collect();
+    wanted.iter().for_each(|key| trigger_resolution(key.address));
+    let neighbours = settled_neighbours(kernel, &wanted, TIMEOUT).await?;
+    for facts in addresses {
+        facts.next_hop = key(facts).and_then(|key| key.state_in(&neighbours));
     }
     Ok(())
 }
 
-impl Line {
-    /// Bytes of the largest packet that the way of its replies lets out, if there is a way.
-    fn largest(&self, snapshot: &Snapshot) -> Option<u32> {
-        let device = match self.way.as_ref()? {
+fn probe_first_hops(snapshot: &Snapshot, addresses: &mut [AddressFacts], outside: Ipv4Addr) {
+    let probed: Vec<(&mut AddressFacts, u32)> = addresses
+        .iter_mut()
+        .filter_map(|facts| facts.reply_mtu(snapshot).map(|size| (facts, size)))
+        .collect();
+    let requests: Vec<ProbeRequest> = probed
+        .iter()
+        .map(|(facts, size)| ProbeRequest { from: facts.address, size: *size })
+        .collect();
+    let results = first_hop::probe(&requests, outside);
+    probed.into_iter().zip(results).for_each(|((facts, _), result)| facts.first_hop = Some(result));
+}
+
+fn links(snapshot: &Snapshot, addresses: &[AddressFacts]) -> Vec<LinkSettings> {
+    let mut links: Vec<LinkSettings> = Vec::new();
+    for link in addresses.iter().filter_map(|facts| snapshot.link(facts.interface.as_deref()?)) {
+        if !links.iter().any(|known| known.interface == link.name) {
+            links.push(LinkSettings::read(link));
+        }
+    }
+    links
+}
+
+impl AddressFacts {
+    /// Returns the next hop of packets from the address.
+    pub(crate) fn via(&self) -> Option<Ipv4Addr> {
+        match self.reply_route.as_ref()? {
+            RouteResult::Unicast { via, .. } => *via,
+            RouteResult::Local | RouteResult::Dropped(_) => None,
+        }
+    }
+
+    /// Returns the MTU of the interface by which replies leave, in bytes; None without a route.
+    fn reply_mtu(&self, snapshot: &Snapshot) -> Option<u32> {
+        let device = match self.reply_route.as_ref()? {
             RouteResult::Unicast { device, .. } => Some(device),
             RouteResult::Local | RouteResult::Dropped(_) => self.interface.as_ref(),
         };
@@ -169,7 +194,7 @@ impl Line {
 }
 
 impl ServerFacts {
-    /// The forwards of all boxes that lead to an address, each once for its ports.
+    /// Lists the forwards of all boxes to an address, one per protocol and port.
     pub(crate) fn forwards(&self, address: Ipv4Addr) -> Vec<&Forward> {
         let mut found: Vec<&Forward> = Vec::new();
         for forward in self.configs.iter().flat_map(|config| &config.forwards) {

@@ -1,0 +1,75 @@
+//! Restores the host after natbox processes that died.
+
+use std::fs;
+use std::path::Path;
+
+use super::journal::{self, JournalFile, JournalHeader};
+use super::namespace;
+use super::revert::revert;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::model::step::{RTPROT_NATBOX, Step};
+
+/// Reverts the changes of dead processes in this namespace, and removes journals without an owner.
+///
+/// # Errors
+/// When a running process uses a device of this configuration, or a journal cannot be removed.
+pub(super) async fn clean_up(
+    kernel: &Kernel,
+    directory: &Path,
+    header: &JournalHeader,
+) -> Result<(), HostError> {
+    let others = journal::of_running_instances(directory, header.netns);
+    for found in journal::read_all(directory) {
+        let owner = &found.header;
+        let is_alive = owner.is_alive();
+        if owner.netns == header.netns && is_alive {
+            if let Some(what) = shared_device(header, owner) {
+                return Err(HostError::Taken { what, pid: owner.pid, tun: owner.tun.clone() });
+            }
+            continue;
+        }
+        if owner.netns == header.netns {
+            revert_dead(kernel, &found, &others).await?;
+        } else if is_alive || !namespace::is_gone(owner.netns) {
+            continue;
+        }
+        fs::remove_file(&found.path).map_err(|error| HostError::journal(&found.path, error))?;
+    }
+    Ok(())
+}
+
+/// Reverts the changes of a dead process, if the journal's first rule exists in this namespace.
+async fn revert_dead(
+    kernel: &Kernel,
+    found: &JournalFile,
+    others: &[JournalFile],
+) -> Result<(), HostError> {
+    // Every journal needs a new snapshot, because several journals may contain the same rule.
+    let snapshot = kernel.snapshot().await?;
+    let Some(Step::Rule(first)) = found.entries.first().map(|entry| &entry.step) else {
+        return Ok(());
+    };
+    if snapshot.rule(first).is_none_or(|rule| rule.protocol != RTPROT_NATBOX) {
+        return Ok(());
+    }
+    let (pid, tun) = (found.header.pid, &found.header.tun);
+    tracing::info!(pid, tun, "removing the changes of a natbox that died");
+    // An error here must not keep natbox from starting: a later attempt would fail as well.
+    for error in revert(kernel, &found.entries, others).await {
+        tracing::warn!(%error, "a change of a natbox that died stays on the host");
+    }
+    Ok(())
+}
+
+/// Names a device that both instances of a namespace want.
+///
+/// Instances cannot share an interface, because the rule that sends an interface's packets to a TUN
+/// can name only one TUN.
+fn shared_device(ours: &JournalHeader, theirs: &JournalHeader) -> Option<String> {
+    if ours.tun == theirs.tun {
+        return Some(format!("tun.name: {}", ours.tun));
+    }
+    let shared = ours.interfaces.iter().find(|interface| theirs.interfaces.contains(interface))?;
+    Some(format!("interface {shared}"))
+}

@@ -1,0 +1,176 @@
+//! Plans the changes of one instance: restores what dead processes left, and reads the host.
+
+use std::path::{Path, PathBuf};
+
+use super::clean_up::clean_up;
+use super::journal::{self, Journal, JournalHeader};
+use super::managed::ManagedHost;
+use super::namespace::NamespaceLock;
+use crate::config::Config;
+use crate::host::error::HostError;
+use crate::host::kernel::netlink::Kernel;
+use crate::host::kernel::sysctl;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::settings::interface_names;
+use crate::host::model::snapshot::Snapshot;
+use crate::host::model::step::{RTPROT_NATBOX, Step};
+use crate::host::model::steps::steps;
+
+/// Checks the interfaces, restores what killed processes left in this network namespace, and reads
+/// the host. Changes nothing for this instance yet; the TUN need not exist.
+///
+/// With `host.manage: false` the function only reads.
+///
+/// # Errors
+/// When the inside or every uplink is missing or down, another natbox uses an interface, privilege
+/// is lacking, or no routing numbers are free.
+pub async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
+    let directory = Path::new(journal::DIRECTORY);
+    let kernel = Kernel::connect()?;
+    let interfaces = interface_names(config).into_iter().map(String::from).collect();
+    let header = JournalHeader::of_this_process(&config.tun.name, interfaces)?;
+    let lock = match config.host.manage {
+        true => Some(lock_and_clean_up(config, &kernel, directory, &header).await?),
+        false => None,
+    };
+    let snapshot = kernel.snapshot().await?;
+    let file_config = config;
+    let config = file_config.resolve(&snapshot.dynamic_addresses(file_config));
+    let owner = match config.host.manage {
+        true => RuleOwner::OtherInstance,
+        // A person may have run the commands of `natbox plan`.
+        false => RuleOwner::ThisInstance,
+    };
+    let allocate =
+        |precedence| RoutingIds::allocate(&snapshot, &config.tun.name, precedence, owner);
+    let settings = sysctl::settings(&config)?;
+    let (mut facts, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
+    facts.check_interfaces(&config, &snapshot)?;
+    facts.warnings.extend(unowned_rules(&config, &snapshot, directory, &header));
+    Ok(PlannedHost {
+        steps: steps(&config, &facts, &ids),
+        file_config: file_config.clone(),
+        directory: directory.to_owned(),
+        config,
+        kernel,
+        facts,
+        ids,
+        header,
+        lock,
+    })
+}
+
+/// Takes the lock and restores what dead processes left. Reports an unusable interface before any
+/// change.
+async fn lock_and_clean_up(
+    config: &Config,
+    kernel: &Kernel,
+    directory: &Path,
+    header: &JournalHeader,
+) -> Result<NamespaceLock, HostError> {
+    let snapshot = kernel.snapshot().await?;
+    let default_ids = |precedence| Ok(RoutingIds::default_ids(&config.tun.name, precedence));
+    let settings = sysctl::settings(config)?;
+    let (facts, _) = HostFacts::collect(config, &snapshot, settings, default_ids)?;
+    facts.check_interfaces(config, &snapshot)?;
+    journal::make_directory(directory)?;
+    let lock = NamespaceLock::take().await?;
+    clean_up(kernel, directory, header).await?;
+    Ok(lock)
+}
+
+/// Warns about rules with natbox's protocol number that no journal explains.
+fn unowned_rules(
+    config: &Config,
+    snapshot: &Snapshot,
+    directory: &Path,
+    header: &JournalHeader,
+) -> Option<String> {
+    let is_unowned = config.host.manage
+        && snapshot.natbox_rules().next().is_some()
+        && journal::of_running_instances(directory, header.netns).is_empty();
+    is_unowned.then(|| {
+        format!(
+            "policy rules: there are rules with protocol {RTPROT_NATBOX}, but no journal of a natbox \
+             in {}; if the rules are not yours, run: ip rule add priority 0 lookup local; ip rule \
+             flush protocol {RTPROT_NATBOX}",
+            directory.display()
+        )
+    })
+}
+
+/// A host whose changes are planned and not yet made.
+pub struct PlannedHost {
+    file_config: Config,
+    config: Config,
+    kernel: Kernel,
+    steps: Vec<Step>,
+    facts: HostFacts,
+    ids: RoutingIds,
+    header: JournalHeader,
+    directory: PathBuf,
+    /// None with `host.manage: false`.
+    lock: Option<NamespaceLock>,
+}
+
+impl PlannedHost {
+    /// Returns the facts about the host.
+    pub fn facts(&self) -> &HostFacts {
+        &self.facts
+    }
+
+    /// Returns the numbers of the instance's tables and rules.
+    pub fn routing_ids(&self) -> RoutingIds {
+        self.ids
+    }
+
+    /// Returns the configuration with the present addresses of its interfaces.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Makes all changes, and reverts them if one fails.
+    ///
+    /// With `host.manage: false` nothing changes, and the TUN stays down. The user runs the commands
+    /// of `natbox plan` instead. `tun_index` is the interface index of the open TUN.
+    ///
+    /// # Errors
+    /// When the kernel refuses a change, or another program's route is in the place of one of
+    /// natbox's.
+    pub async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
+        let Self { file_config, config, kernel, steps, facts, ids, header, directory, lock } = self;
+        let mut managed = ManagedHost {
+            file_config,
+            config,
+            kernel,
+            steps,
+            facts,
+            ids,
+            done: Vec::new(),
+            journal: None,
+            header,
+            directory,
+        };
+        let Some(lock) = lock else {
+            managed.steps.clear();
+            return Ok(managed);
+        };
+        check_tun(&managed.kernel, &managed.config.tun.name, tun_index).await?;
+        managed.journal = Some(Journal::create(&managed.directory, &managed.header)?);
+        let applied = managed.apply_all().await;
+        drop(lock);
+        applied.map(|()| managed)
+    }
+}
+
+/// Checks that the open TUN is the interface that the configuration names.
+async fn check_tun(kernel: &Kernel, name: &str, opened: u32) -> Result<(), HostError> {
+    let links = kernel.links().await?;
+    let found = links.iter().find(|link| link.name == name).map(|link| link.index);
+    if found == Some(opened) {
+        return Ok(());
+    }
+    let found = found.map_or("missing".into(), |index| index.to_string());
+    Err(HostError::WrongTun { name: name.to_owned(), found, opened })
+}

@@ -1,0 +1,43 @@
+//! Reads the rules of nftables, and the state of connection tracking.
+
+use std::fs;
+use std::process::Command;
+
+use crate::host::doctor::nft::filters::{ConntrackUsage, Filters};
+use crate::host::doctor::nft::ruleset;
+
+/// Reads the filters of this network namespace. Most of them need root.
+pub(super) fn collect() -> Filters {
+    let tables = fs::read_to_string("/proc/thread-self/net/ip_tables_names");
+    let legacy = tables
+        .is_ok_and(|names| names.split_whitespace().any(|name| ["filter", "nat"].contains(&name)));
+    let (chains, unreadable) = match chains() {
+        Ok(chains) => (chains, None),
+        Err(reason) => (Vec::new(), Some(reason)),
+    };
+    Filters { chains, unreadable, legacy, conntrack: conntrack() }
+}
+
+fn conntrack() -> Option<ConntrackUsage> {
+    let number = |name: &str| {
+        let text = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let (count, max) = number("nf_conntrack_count").zip(number("nf_conntrack_max"))?;
+    Some(ConntrackUsage { count, max })
+}
+
+/// Reads the chains of nftables.
+///
+/// # Errors
+/// The reason, when nft is missing, fails, or prints something unknown.
+fn chains() -> Result<Vec<ruleset::Chain>, String> {
+    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
+    let output = output.map_err(|error| format!("nft cannot be started ({error})"))?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("nft: {}", message.lines().next().unwrap_or("failed").trim()));
+    }
+    ruleset::parse(&String::from_utf8_lossy(&output.stdout))
+        .ok_or_else(|| "nft prints an unknown format".into())
+}

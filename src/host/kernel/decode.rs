@@ -1,0 +1,220 @@
+//! The kernel's netlink messages as plain values.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use rtnetlink::packet_core::{DefaultNla, Nla};
+use rtnetlink::packet_route::IpProtocol;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage};
+
+use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry};
+use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, UdpPorts};
+
+/// `FIB_RULE_INVERT`: the rule applies to packets that do not match.
+const FIB_RULE_INVERT: u32 = 2;
+/// `FRA_SPORT_MASK` and `FRA_DPORT_MASK`, which rtnetlink does not know yet.
+const PORT_MASKS: [u16; 2] = [28, 29];
+
+/// Reads an interface; None when the message has no name.
+pub(super) fn link(message: &LinkMessage) -> Option<Link> {
+    let flags = message.header.flags;
+    let mut name = None;
+    let (mut mtu, mut queue_length) = (0, 0);
+    for attribute in &message.attributes {
+        if let LinkAttribute::IfName(found) = attribute {
+            name = Some(found.clone());
+        } else if let LinkAttribute::Mtu(found) = attribute {
+            mtu = *found;
+        } else if let LinkAttribute::TxQueueLen(found) = attribute {
+            queue_length = *found;
+        }
+    }
+    Some(Link {
+        index: message.header.index,
+        name: name?,
+        mtu,
+        queue_length,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+        arp: !flags.contains(LinkFlags::Noarp),
+    })
+}
+
+/// Reads an IPv4 address; None for another family.
+pub(super) fn address(message: &AddressMessage) -> Option<Address> {
+    let mut local = None;
+    let mut peer = None;
+    for attribute in &message.attributes {
+        if let AddressAttribute::Local(IpAddr::V4(address)) = attribute {
+            local = Some(*address);
+        } else if let AddressAttribute::Address(IpAddr::V4(address)) = attribute {
+            peer = Some(*address);
+        }
+    }
+    let address = local.or(peer)?;
+    let header = &message.header;
+    Some(Address {
+        index: header.index,
+        address,
+        network: Ipv4Net::new(peer.unwrap_or(address), header.prefix_len).ok()?.trunc(),
+        primary: header.scope == AddressScope::Universe
+            && !header.flags.contains(AddressHeaderFlags::Secondary),
+    })
+}
+
+/// Reads the IPv4 address of a neighbour entry.
+pub(super) fn neighbour_address(message: &NeighbourMessage) -> Option<Ipv4Addr> {
+    message.attributes.iter().find_map(|attribute| {
+        if let NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) = attribute {
+            Some(*address)
+        } else {
+            None
+        }
+    })
+}
+
+/// Reads a proxy neighbour entry; None for any other entry.
+pub(super) fn proxy(message: &NeighbourMessage) -> Option<ProxyEntry> {
+    let address = neighbour_address(message)?;
+    let is_proxy = message.header.flags.contains(NeighbourFlags::Proxy);
+    is_proxy.then_some(ProxyEntry { address, index: message.header.ifindex })
+}
+
+/// Reads a route; None for a kind that natbox does not compare.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's attributes are open-ended; others set `more`"
+)]
+pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Option<FoundRoute> {
+    let header = &message.header;
+    let (kind, mut more) = match header.kind {
+        RouteType::Unicast => (RouteKind::Unicast, false),
+        RouteType::BlackHole => (RouteKind::Blackhole, false),
+        RouteType::Throw => (RouteKind::Throw, false),
+        RouteType::Unreachable => (RouteKind::Unreachable, false),
+        RouteType::Prohibit => (RouteKind::Unreachable, true),
+        _ => return None,
+    };
+    let mut found = Route::new(header.table.into(), kind, Ipv4Net::default());
+    more |= header.tos != 0;
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(table) => found.table = *table,
+            RouteAttribute::Destination(RouteAddress::Inet(to)) => {
+                found.to = Ipv4Net::new(*to, header.destination_prefix_length).ok()?;
+            }
+            RouteAttribute::Oif(index) => {
+                found.device = names.get(index).map(|name| name.to_string())
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.via = Some(*gateway),
+            RouteAttribute::PrefSource(RouteAddress::Inet(source)) => found.source = Some(*source),
+            RouteAttribute::Priority(metric) => found.metric = *metric,
+            RouteAttribute::CacheInfo(_) => {}
+            _ => more = true,
+        }
+    }
+    Some(FoundRoute { route: found, protocol: header.protocol.into(), more })
+}
+
+/// Reads a policy rule.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's actions are open-ended; others set `more`"
+)]
+pub(super) fn rule(message: &RuleMessage) -> FoundRule {
+    let header = &message.header;
+    let action = RuleAction::Lookup(header.table.into());
+    let mut found = FoundRule { rule: Rule::new(0, action), protocol: 0, more: header.tos != 0 };
+    let mut ports = PortSelector::default();
+    for attribute in &message.attributes {
+        read_rule_attribute(attribute, header.src_len, header.dst_len, &mut found, &mut ports);
+    }
+    found.rule.udp = ports.udp();
+    found.more |= found.rule.udp.is_none() && ports.is_present();
+    match header.action {
+        KernelAction::ToTable => {}
+        KernelAction::Blackhole => found.rule.action = RuleAction::Blackhole,
+        _ => found.more = true,
+    }
+    // Inverted rules (`not`). A selector's interface that is missing at the moment is no difference.
+    found.more |= header.flags.bits() & FIB_RULE_INVERT != 0;
+    found
+}
+
+/// The attributes of a rule that select a protocol and ports.
+#[derive(Default)]
+struct PortSelector {
+    is_udp: bool,
+    source: Option<u16>,
+    destination: Option<u16>,
+}
+
+impl PortSelector {
+    fn udp(&self) -> Option<UdpPorts> {
+        let (source, destination) = self.source.zip(self.destination)?;
+        self.is_udp.then_some(UdpPorts { source, destination })
+    }
+
+    fn is_present(&self) -> bool {
+        self.is_udp || self.source.is_some() || self.destination.is_some()
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's attributes are open-ended; others set `more`"
+)]
+fn read_rule_attribute(
+    attribute: &RuleAttribute,
+    source_length: u8,
+    destination_length: u8,
+    found: &mut FoundRule,
+    ports: &mut PortSelector,
+) {
+    match attribute {
+        RuleAttribute::Priority(priority) => found.rule.priority = *priority,
+        RuleAttribute::Iifname(name) => found.rule.iif = Some(name.clone()),
+        RuleAttribute::Source(IpAddr::V4(address)) => {
+            found.rule.from = Ipv4Net::new(*address, source_length).ok();
+        }
+        RuleAttribute::Destination(IpAddr::V4(address)) => {
+            found.rule.to = Ipv4Net::new(*address, destination_length).ok();
+        }
+        RuleAttribute::Table(table) => found.rule.action = RuleAction::Lookup(*table),
+        RuleAttribute::Protocol(protocol) => found.protocol = (*protocol).into(),
+        RuleAttribute::IpProtocol(protocol) => {
+            ports.is_udp = *protocol == IpProtocol::Udp;
+            found.more |= !ports.is_udp;
+        }
+        RuleAttribute::SourcePortRange(range) if range.start == range.end => {
+            ports.source = Some(range.start);
+        }
+        RuleAttribute::DestinationPortRange(range) if range.start == range.end => {
+            ports.destination = Some(range.start);
+        }
+        // The kernel sends this attribute with every rule.
+        RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+        RuleAttribute::Other(other) if is_whole_port(other) => {}
+        _ => found.more = true,
+    }
+}
+
+/// Returns true for the mask of a whole port. Linux 6.15 and later send such a mask with every
+/// port selector.
+fn is_whole_port(attribute: &DefaultNla) -> bool {
+    let mut value = [0; 2];
+    let is_mask = PORT_MASKS.contains(&attribute.kind()) && attribute.value_len() == value.len();
+    if is_mask {
+        attribute.emit_value(&mut value);
+    }
+    is_mask && value == [0xff; 2]
+}

@@ -1,0 +1,142 @@
+//! Derives the facts from what the kernel reports, or assumes them.
+
+use std::net::Ipv4Addr;
+
+use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::routing_ids::{Precedence, RoutingIds};
+use super::settings::KernelSettings;
+use super::snapshot::Snapshot;
+use super::warnings::warnings;
+use crate::config::Config;
+use crate::host::error::HostError;
+
+impl HostFacts {
+    /// Derives the facts from what the kernel reports.
+    ///
+    /// `allocate` chooses the routing numbers. Natbox asks for rules before the local rule even
+    /// when no external address is assigned to the host, because that may change at run time. If
+    /// such numbers are not free, only an assigned address is an error.
+    ///
+    /// # Errors
+    /// When no routing numbers are free.
+    pub(crate) fn collect(
+        config: &Config,
+        snapshot: &Snapshot,
+        settings: KernelSettings,
+        allocate: impl Fn(Precedence) -> Result<RoutingIds, HostError>,
+    ) -> Result<(Self, RoutingIds), HostError> {
+        let uplinks: Vec<InterfaceFacts> = config
+            .uplinks
+            .iter()
+            .map(|uplink| InterfaceFacts::new(&uplink.interface, snapshot))
+            .collect();
+        let flags = |test: &dyn Fn(&InterfaceFacts, Ipv4Addr) -> bool| {
+            let pairs = config.uplinks.iter().zip(&uplinks);
+            let of_uplink = pairs.map(|(uplink, facts)| {
+                uplink.addresses.iter().map(|address| test(facts, *address)).collect()
+            });
+            of_uplink.collect::<Vec<Vec<bool>>>()
+        };
+        let assigned_to_host = flags(&|_, address| snapshot.has_address(address));
+        let on_link =
+            flags(&|facts, address| !snapshot.has_address(address) && facts.reaches(address));
+        let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
+        let any_assigned =
+            follows_interfaces || assigned_to_host.iter().flatten().any(|flag| *flag);
+        let ids = match allocate(Precedence::BeforeLocal) {
+            Err(_) if !any_assigned => allocate(Precedence::AfterLocal)?,
+            ids => ids?,
+        };
+        let mut facts = Self {
+            inside: InterfaceFacts::new(&config.inside.interface, snapshot),
+            uplinks,
+            assigned_to_host,
+            on_link,
+            follows_interfaces,
+            ephemeral_ports: settings.ephemeral_ports,
+            tun_address: ids.tun_address,
+            probe_addresses: probe_addresses(config, &ids),
+            warnings: Vec::new(),
+            settings,
+        };
+        facts.warnings = warnings(&facts, config, snapshot);
+        Ok((facts, ids))
+    }
+
+    /// Returns the facts that `plan` assumes for a box on another machine.
+    ///
+    /// No external address is assigned to the host. External addresses are on the segment, because
+    /// a surplus proxy entry does no harm there. Every interface uses ARP, and source filters are
+    /// strict.
+    pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
+        let ids = RoutingIds::default_ids(&config.tun.name, Precedence::BeforeLocal);
+        let settings = KernelSettings::assumed();
+        let uplinks =
+            config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
+        let flags =
+            |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
+        let facts = Self {
+            inside: InterfaceFacts::assumed(&config.inside.interface),
+            uplinks: uplinks.collect(),
+            assigned_to_host: flags(false),
+            on_link: flags(true),
+            follows_interfaces: false,
+            ephemeral_ports: settings.ephemeral_ports,
+            tun_address: ids.tun_address,
+            probe_addresses: probe_addresses(config, &ids),
+            warnings: Vec::new(),
+            settings,
+        };
+        (facts, ids)
+    }
+}
+
+impl InterfaceFacts {
+    fn new(name: &str, snapshot: &Snapshot) -> Self {
+        let Some(link) = snapshot.link(name) else {
+            let state = InterfaceState::Missing;
+            return Self { state, arp: false, assumed: false, ..Self::assumed(name) };
+        };
+        Self {
+            interface: name.into(),
+            index: link.index,
+            mtu: link.mtu,
+            address: snapshot.primary(link),
+            state: match (link.up, link.carrier) {
+                (false, _) => InterfaceState::Down,
+                (true, false) => InterfaceState::NoCarrier,
+                (true, true) => InterfaceState::Up,
+            },
+            on_link: snapshot.on_link(link),
+            next_hops: snapshot.next_hops(link),
+            arp: link.arp,
+            default: snapshot.default_through(link),
+            assumed: false,
+        }
+    }
+
+    fn assumed(name: &str) -> Self {
+        Self {
+            interface: name.into(),
+            index: 0,
+            mtu: 1500,
+            address: None,
+            state: InterfaceState::Up,
+            on_link: Vec::new(),
+            next_hops: Vec::new(),
+            arp: true,
+            default: None,
+            assumed: true,
+        }
+    }
+}
+
+fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
+    let has_dns = config.dns.as_ref().is_some_and(|dns| dns.listen || dns.update.is_some());
+    let uplinks = config.uplinks.iter().enumerate();
+    uplinks
+        .map(|(place, uplink)| {
+            (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(place))
+        })
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! Steps, routes and rules in the words of `ip` and `sysctl`.
+
+use ipnet::Ipv4Net;
+
+use super::step::{
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
+    TUN_QUEUE_LENGTH, UdpPorts,
+};
+
+impl Step {
+    /// Formats the step as one command.
+    pub(crate) fn command(&self) -> String {
+        match self {
+            Step::BringUpTun { device } => {
+                format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
+            }
+            Step::Address { device, address } => {
+                format!("ip address replace {address}/32 dev {device} scope link")
+            }
+            Step::Sysctl { path, value, optional } => {
+                // A dot in an interface name makes the dotted form ambiguous.
+                let key = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
+                format!("sysctl -q{} -w {key}={value}", if *optional { " -e" } else { "" })
+            }
+            Step::Route(route) => {
+                format!("ip route replace {} proto {RTPROT_NATBOX}", route.words())
+            }
+            Step::Rule(rule) => rule.command(),
+            Step::ProxyNeighbour { address, device } => {
+                format!("ip neighbour replace proxy {address} dev {device}")
+            }
+            Step::RemoveDefaultLocalRule => "ip rule del priority 0 from all lookup local".into(),
+        }
+    }
+}
+
+impl Route {
+    /// Formats the route as `ip` does, without its protocol.
+    pub(crate) fn words(&self) -> String {
+        let Route { table, kind, to, device, via, onlink, source, metric } = self;
+        let mut words = Vec::new();
+        match kind {
+            RouteKind::Unicast => {}
+            RouteKind::Blackhole => words.push("blackhole".to_owned()),
+            RouteKind::Throw => words.push("throw".into()),
+            RouteKind::Unreachable => words.push("unreachable".into()),
+        }
+        words.push(prefix_words(*to));
+        words.extend(via.map(|gateway| format!("via {gateway}")));
+        words.extend(device.as_ref().map(|device| format!("dev {device}")));
+        words.extend(onlink.then(|| "onlink".to_owned()));
+        words.extend(source.map(|source| format!("src {source}")));
+        words.extend((*metric > 0).then(|| format!("metric {metric}")));
+        words.extend((*table != TABLE_MAIN).then(|| format!("table {table}")));
+        words.join(" ")
+    }
+}
+
+impl Rule {
+    fn command(&self) -> String {
+        format!(
+            "ip rule add priority {} {} protocol {RTPROT_NATBOX} {}",
+            self.priority,
+            self.selector_words(),
+            self.action_words()
+        )
+    }
+
+    /// Formats the rule as `ip` does, without its priority and its protocol.
+    pub(crate) fn words(&self) -> String {
+        format!("{} {}", self.selector_words(), self.action_words())
+    }
+
+    fn selector_words(&self) -> String {
+        let Rule { priority: _, iif, from, to, udp, action: _ } = self;
+        let mut words = Vec::new();
+        words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
+        words.extend(to.map(|to| format!("to {}", prefix_words(to))));
+        words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
+        words.extend(udp.map(|UdpPorts { source, destination }| {
+            format!("ipproto udp sport {source} dport {destination}")
+        }));
+        words.join(" ")
+    }
+
+    fn action_words(&self) -> String {
+        match self.action {
+            RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
+            RuleAction::Lookup(table) => format!("lookup {table}"),
+            RuleAction::Blackhole => "blackhole".into(),
+        }
+    }
+}
+
+/// Formats a prefix as `ip` does.
+fn prefix_words(prefix: Ipv4Net) -> String {
+    match prefix.prefix_len() {
+        0 => "default".into(),
+        32 => prefix.addr().to_string(),
+        _ => prefix.to_string(),
+    }
+}

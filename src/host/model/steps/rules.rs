@@ -1,0 +1,209 @@
+//! Policy rules, and the steps that put natbox before the host.
+
+use ipnet::Ipv4Net;
+
+use super::planner::{StepPlanner, host_prefix, sysctl};
+use crate::host::model::routing_ids::Precedence;
+use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, UdpPorts};
+
+/// Incoming interface of the host's own packets.
+const LOOPBACK: &str = "lo";
+/// Ports of a DHCP reply.
+const DHCP_REPLY: UdpPorts = UdpPorts { source: 67, destination: 68 };
+
+/// Priorities before the local rule, counted from the first.
+mod before_local {
+    pub(super) const TO_TUN: u32 = 0;
+    pub(super) const DHCP: u32 = 1;
+    pub(super) const SPOOFED: u32 = 2;
+    pub(super) const TO_NATBOX: u32 = 3;
+}
+
+/// Priorities after the local rule, counted from the first.
+mod after_local {
+    pub(super) const TO_TUN: u32 = 0;
+    pub(super) const SPOOFED: u32 = 1;
+    pub(super) const BYPASS: u32 = 2;
+    pub(super) const FROM_OUTSIDE: u32 = 3;
+    pub(super) const FROM_INSIDE: u32 = 4;
+    pub(super) const FROM_TUN: u32 = 5;
+    pub(super) const FROM_HOST: u32 = 6;
+}
+
+impl StepPlanner<'_> {
+    /// Sends the kernel's own ICMP errors about translated packets into the TUN.
+    ///
+    /// Such an error has the TUN's address as its source (`icmp_errors_use_inbound_ifaddr`), and
+    /// the kernel looks up the route from that source.
+    pub(super) fn errors_rule(&self) -> Rule {
+        self.rule_to_tun(host_prefix(self.ids.tun_address))
+    }
+
+    /// Sends the packets from the probe addresses into the TUN. The source address tells natbox the
+    /// uplink.
+    pub(super) fn probe_rule(&self) -> Option<Rule> {
+        let needs_any = self.facts.probe_addresses.iter().any(Option::is_some);
+        needs_any.then(|| self.rule_to_tun(self.ids.probe_block()))
+    }
+
+    fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
+        // The priority does not depend on whether an address is assigned to the host at this
+        // moment, because this rule identifies the network namespace.
+        let priority = match self.ids.precedence() {
+            Precedence::BeforeLocal => self.ids.before_local() + before_local::TO_TUN,
+            Precedence::AfterLocal => self.ids.after_local(after_local::TO_TUN),
+        };
+        let action = RuleAction::Lookup(self.ids.errors_table());
+        Rule { iif: Some(LOOPBACK.into()), from: Some(from), ..Rule::new(priority, action) }
+    }
+
+    /// Lists the rules after the local rule, except [`Self::errors_rule`] and
+    /// [`Self::probe_rule`].
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        for (place, interface) in self.outside_interfaces().iter().enumerate() {
+            let table = self.ids.outside_table(place);
+            rules.extend(self.outside_rules(interface.name, table));
+        }
+        let to_natbox = RuleAction::Lookup(self.ids.inside_table());
+        rules.push(Rule {
+            iif: Some(self.config.inside.interface.clone()),
+            ..Rule::new(self.ids.after_local(after_local::FROM_INSIDE), to_natbox)
+        });
+        for (place, uplink) in self.config.uplinks.iter().enumerate() {
+            if !self.has_table(place) {
+                continue;
+            }
+            let action = RuleAction::Lookup(self.ids.uplink_table(place));
+            let priority = self.ids.after_local(after_local::FROM_TUN);
+            // The kernel tries every rule for every packet, so the rules are as few as possible.
+            let addresses = uplink.addresses.iter().map(|address| host_prefix(*address)).collect();
+            for prefix in Ipv4Net::aggregate(&addresses) {
+                let (iif, from) = (Some(self.tun.into()), Some(prefix));
+                rules.push(Rule { iif, from, ..Rule::new(priority, action) });
+            }
+        }
+        rules.extend(self.host_rules());
+        rules
+    }
+
+    /// Lists the rules for packets from an outside interface.
+    fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
+        for prefix in &self.config.inside.prefixes {
+            let iif = Some(interface.into());
+            rules.push(Rule { iif, from: Some(*prefix), ..spoofed.clone() });
+        }
+        rules.extend(self.bypass_rules(interface));
+        let priority = self.ids.after_local(after_local::FROM_OUTSIDE);
+        let iif = Some(interface.into());
+        rules.push(Rule { iif, ..Rule::new(priority, RuleAction::Lookup(table)) });
+        rules
+    }
+
+    /// Lists the rules for the host's own packets from an address of an uplink.
+    ///
+    /// With several uplinks the main table's default route leads to one of them. The host's replies
+    /// from its own addresses, and the kernel's errors about packets that have just arrived, may
+    /// belong to another uplink.
+    fn host_rules(&self) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = Vec::new();
+        if self.config.uplinks.len() < 2 {
+            return rules;
+        }
+        let priority = self.ids.after_local(after_local::FROM_HOST);
+        for (place, uplink) in self.config.uplinks.iter().enumerate() {
+            let assigned = uplink
+                .addresses
+                .iter()
+                .copied()
+                .filter(|address| self.assigned_to_host(place, *address));
+            for address in assigned.chain(self.facts.uplinks[place].address) {
+                let from = Some(host_prefix(address));
+                // Uplinks that share an interface share its address. The first of them gets it.
+                if rules.iter().any(|rule| rule.from == from) {
+                    continue;
+                }
+                let action = RuleAction::Lookup(self.ids.uplink_table(place));
+                let iif = Some(LOOPBACK.into());
+                rules.push(Rule { iif, from, ..Rule::new(priority, action) });
+            }
+        }
+        rules
+    }
+
+    /// Lists the rules for packets that `no_nat` exempts from translation.
+    ///
+    /// Such packets carry inside addresses as their destinations. The errors table takes them to
+    /// natbox, because each of its routes leads into the TUN. Natbox checks protocols and ports.
+    fn bypass_rules(&self, interface: &str) -> Vec<Rule> {
+        let action = RuleAction::Lookup(self.ids.errors_table());
+        let bypass = Rule::new(self.ids.after_local(after_local::BYPASS), action);
+        let sources = self.config.no_nat.iter().map(|rule| rule.to).collect();
+        let mut rules = Vec::new();
+        for source in Ipv4Net::aggregate(&sources) {
+            for prefix in &self.config.inside.prefixes {
+                rules.push(Rule {
+                    iif: Some(interface.into()),
+                    // The kernel reports a selector of length zero as no selector.
+                    from: (source.prefix_len() > 0).then_some(source),
+                    to: Some(*prefix),
+                    ..bypass.clone()
+                });
+            }
+        }
+        rules
+    }
+
+    /// Puts natbox before the host, where an external address is assigned to the host.
+    ///
+    /// Packets that natbox does not translate come back out of the TUN unchanged. These rules do
+    /// not match the TUN, so such packets reach the host.
+    pub(super) fn precede_host(&self) -> Vec<Step> {
+        if !self.facts.any_assigned_to_host() {
+            return Vec::new();
+        }
+        // Early demux gives a packet of one of the host's connections to its socket before routing.
+        // The kernel drops a packet with a socket when it forwards the packet (into the TUN).
+        let mut steps = vec![sysctl("net/ipv4/ip_early_demux", 0)];
+        let local = RuleAction::Lookup(TABLE_LOCAL);
+        steps.extend(self.ids.local_rule.map(|priority| Step::Rule(Rule::new(priority, local))));
+        for (place, interface) in self.outside_interfaces().iter().enumerate() {
+            let table = self.ids.outside_table(place);
+            for uplink in &interface.uplinks {
+                let addresses = self.config.uplinks[*uplink].addresses.iter();
+                for address in addresses.filter(|address| self.assigned_to_host(*uplink, **address))
+                {
+                    let rules =
+                        self.rules_to_assigned(host_prefix(*address), interface.name, table);
+                    steps.extend(rules.into_iter().map(Step::Rule));
+                }
+            }
+        }
+        if self.ids.local_rule.is_some() {
+            steps.push(Step::RemoveDefaultLocalRule);
+        }
+        steps
+    }
+
+    /// Lists the rules before the local rule for one external address.
+    fn rules_to_assigned(&self, to: Ipv4Net, interface: &str, table: u32) -> Vec<Rule> {
+        let rule = |offset, iif: &str, action| Rule {
+            iif: Some(iif.into()),
+            to: Some(to),
+            ..Rule::new(self.ids.before_local() + offset, action)
+        };
+        let dhcp = rule(before_local::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
+        let mut rules = vec![Rule { udp: Some(DHCP_REPLY), ..dhcp }];
+        for prefix in &self.config.inside.prefixes {
+            let spoofed = rule(before_local::SPOOFED, interface, RuleAction::Blackhole);
+            rules.push(Rule { from: Some(*prefix), ..spoofed });
+        }
+        rules.push(rule(before_local::TO_NATBOX, interface, RuleAction::Lookup(table)));
+        let inside = &self.config.inside.interface;
+        let to_inside = RuleAction::Lookup(self.ids.inside_table());
+        rules.push(rule(before_local::TO_NATBOX, inside, to_inside));
+        rules
+    }
+}

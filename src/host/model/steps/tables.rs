@@ -1,0 +1,110 @@
+//! Routes of natbox's own tables and of the main table.
+
+use ipnet::Ipv4Net;
+
+use super::planner::{OutsideInterface, StepPlanner, default_prefix, host_prefix};
+use crate::host::model::step::{Route, RouteKind, TABLE_MAIN};
+
+/// Metric of the last resort: any other route to the same destination comes first.
+const LAST_RESORT: u32 = u32::MAX;
+
+/// Prefixes that no host on the Internet has (RFC 1122 section 3.2.1.3).
+const RESERVED: [Ipv4Net; 2] = [
+    Ipv4Net::new_assert(std::net::Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(std::net::Ipv4Addr::new(240, 0, 0, 0), 4),
+];
+
+impl StepPlanner<'_> {
+    /// Lists the routes of natbox's own tables.
+    pub(super) fn tables(&self) -> Vec<Route> {
+        let mut routes = vec![self.to_tun(self.ids.errors_table(), default_prefix())];
+        routes.extend(self.throw_inside(self.ids.inside_table()));
+        routes.push(self.to_tun(self.ids.inside_table(), default_prefix()));
+        for (place, interface) in self.outside_interfaces().iter().enumerate() {
+            routes.extend(self.outside_table(self.ids.outside_table(place), interface));
+        }
+        for place in (0..self.config.uplinks.len()).filter(|place| self.has_table(*place)) {
+            routes.extend(self.uplink_table(place));
+        }
+        routes
+    }
+
+    /// Routes for packets from an outside interface: only external addresses are reachable.
+    fn outside_table(&self, table: u32, interface: &OutsideInterface<'_>) -> Vec<Route> {
+        let uplinks = interface.uplinks.iter();
+        let addresses = uplinks.flat_map(|uplink| {
+            let addresses = &self.config.uplinks[*uplink].addresses;
+            addresses.iter().map(|address| (*uplink, *address))
+        });
+        let (mut routes, mut throws) = (Vec::new(), Vec::new());
+        for (uplink, address) in addresses {
+            routes.push(self.to_tun(table, host_prefix(address)));
+            // If natbox dies, the TUN and this route vanish, and the host must get its packets.
+            if self.assigned_to_host(uplink, address) {
+                let throw = Route::new(table, RouteKind::Throw, host_prefix(address));
+                throws.push(Route { metric: LAST_RESORT, ..throw });
+            }
+        }
+        routes.extend(throws);
+        routes.push(Route::new(table, RouteKind::Blackhole, default_prefix()));
+        routes
+    }
+
+    /// Routes for packets that leave by an uplink.
+    fn uplink_table(&self, place: usize) -> Vec<Route> {
+        let table = self.ids.uplink_table(place);
+        let (uplink, facts) = (&self.config.uplinks[place], &self.facts.uplinks[place]);
+        let through = |to| Route {
+            device: Some(uplink.interface.clone()),
+            ..Route::new(table, RouteKind::Unicast, to)
+        };
+        let mut routes: Vec<Route> = self.throw_inside(table).collect();
+        if facts.takes_routes() {
+            let inside = &self.config.inside.prefixes;
+            let outside = facts.on_link.iter().filter(|prefix| !inside.contains(prefix));
+            routes.extend(outside.map(|prefix| through(*prefix)));
+            match uplink.gateway {
+                Some(gateway) => {
+                    let onlink = !facts.reaches(gateway);
+                    routes.push(Route { via: Some(gateway), onlink, ..through(default_prefix()) });
+                }
+                None if facts.is_direct() => routes.push(through(default_prefix())),
+                None => {}
+            }
+        }
+        // While the routes above are missing, packets of this uplink must not leave by the default
+        // route of the main table.
+        let unreachable = Route::new(table, RouteKind::Unreachable, default_prefix());
+        routes.push(Route { metric: LAST_RESORT, ..unreachable });
+        routes
+    }
+
+    /// Lists natbox's routes of the main table.
+    pub(super) fn main_table(&self) -> Vec<Route> {
+        let last_resort =
+            |kind, to| Route { metric: LAST_RESORT, ..Route::new(TABLE_MAIN, kind, to) };
+        // An inside prefix may lack a connected route (link down, prefix wider than the network).
+        // Packets to that prefix must not leave by the default route with private addresses.
+        let inside = self.config.inside.prefixes.iter();
+        let mut routes: Vec<Route> =
+            inside.map(|prefix| last_resort(RouteKind::Unreachable, *prefix)).collect();
+        // Without a route back to a claimed source the kernel cannot send ICMP errors there.
+        routes.extend(RESERVED.map(|prefix| last_resort(RouteKind::Blackhole, prefix)));
+        let not_assigned =
+            self.addresses().filter(|(place, address)| !self.assigned_to_host(*place, *address));
+        routes.extend(not_assigned.map(|(place, address)| Route {
+            source: self.facts.uplinks[place].address,
+            ..self.to_tun(TABLE_MAIN, host_prefix(address))
+        }));
+        routes
+    }
+
+    fn to_tun(&self, table: u32, to: Ipv4Net) -> Route {
+        Route { device: Some(self.tun.into()), ..Route::new(table, RouteKind::Unicast, to) }
+    }
+
+    fn throw_inside(&self, table: u32) -> impl Iterator<Item = Route> {
+        let prefixes = self.config.inside.prefixes.iter();
+        prefixes.map(move |prefix| Route::new(table, RouteKind::Throw, *prefix))
+    }
+}

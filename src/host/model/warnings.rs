@@ -1,0 +1,97 @@
+//! Messages about a host that does not fit the configuration.
+
+use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::snapshot::Snapshot;
+use crate::config::{Config, Uplink};
+
+/// Lists the conditions that need a person's attention.
+pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) -> Vec<String> {
+    let mut warnings: Vec<String> = inside(facts, config, snapshot).into_iter().collect();
+    for (place, (uplink, found)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
+        let interface_key = format!("uplinks[{place}].interface");
+        warnings.extend(state(found).map(|problem| format!("{interface_key}: {problem}")));
+        if matches!(found.state, InterfaceState::Missing | InterfaceState::Down) {
+            continue;
+        }
+        warnings.extend(
+            unusable_address(uplink, found).map(|problem| format!("{interface_key}: {problem}")),
+        );
+        warnings.extend(next_hop(place, uplink, found, config, snapshot));
+    }
+    warnings
+}
+
+fn inside(facts: &HostFacts, config: &Config, snapshot: &Snapshot) -> Option<String> {
+    let (interface, present) = (&facts.inside.interface, facts.inside.address);
+    match config.inside.address {
+        Some(address) if !snapshot.has_address(address) => {
+            let length = config.inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
+            Some(format!(
+                "inside.address: {address} is not assigned to this host ({interface} has {}), so \
+                 the servers' next hop does not answer; correct the key, or run: ip address add \
+                 {address}/{length} dev {interface}",
+                present.map_or("none".into(), |address| address.to_string()),
+            ))
+        }
+        Some(_) | None if present.is_none() => Some(format!(
+            "inside.interface: {interface} has no IPv4 address, so no server can use this box as \
+             its next hop; assign an address of {:?}",
+            config.inside.prefixes
+        )),
+        Some(_) | None => None,
+    }
+}
+
+fn state(found: &InterfaceFacts) -> Option<String> {
+    let name = &found.interface;
+    match found.state {
+        InterfaceState::Missing => Some(format!(
+            "interface {name} does not exist; the uplink is down until the interface exists"
+        )),
+        InterfaceState::Down => Some(format!(
+            "{name} is down, and so is the uplink; bring the interface up: ip link set {name} up"
+        )),
+        InterfaceState::NoCarrier => {
+            Some(format!("{name} has no carrier; check its cable and its peer"))
+        }
+        InterfaceState::Up => None,
+    }
+}
+
+/// Reports an uplink that follows its interface and cannot use the interface's address.
+fn unusable_address(uplink: &Uplink, found: &InterfaceFacts) -> Option<String> {
+    let address = found.address.filter(|_| uplink.follows_interface)?;
+    uplink.addresses.is_empty().then(|| {
+        format!(
+            "{address} of {} cannot be an external address, because it is link-local, of an inside \
+             prefix, or of another uplink; give the interface another address",
+            found.interface
+        )
+    })
+}
+
+fn next_hop(
+    place: usize,
+    uplink: &Uplink,
+    found: &InterfaceFacts,
+    config: &Config,
+    snapshot: &Snapshot,
+) -> Option<String> {
+    let interface = &found.interface;
+    match uplink.gateway {
+        Some(gateway) if !found.reaches(gateway) => Some(format!(
+            "uplinks[{place}].gateway: {gateway} is on no network of {interface} ({:?}), and \
+             natbox treats it as on-link; if no packet leaves, correct the key or the interface's address",
+            found.on_link
+        )),
+        None if config.uplinks.len() > 1 && !found.is_direct() => Some(format!(
+            "uplinks[{place}]: no gateway is configured and {interface} has no default route, so \
+             no packet can leave by this uplink; set uplinks[{place}].gateway"
+        )),
+        None if !snapshot.has_default() => Some(format!(
+            "uplinks[{place}]: no gateway is configured and the host has no default route, so \
+             no packet can leave by {interface}; set uplinks[{place}].gateway"
+        )),
+        Some(_) | None => None,
+    }
+}

@@ -1,0 +1,131 @@
+//! The commands of one box. The list of steps decides what they set; see [`steps`].
+
+use std::net::Ipv4Addr;
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::host::error::HostError;
+use crate::host::kernel::sysctl;
+use crate::host::model::facts::HostFacts;
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
+use crate::host::model::snapshot::Snapshot;
+use crate::host::model::step::Step;
+use crate::host::model::steps::steps;
+
+/// The commands of one box.
+#[derive(Clone, Debug, Serialize)]
+pub struct BoxPlan {
+    /// Name of the box.
+    pub name: String,
+    /// Name of the TUN. natbox creates the TUN itself.
+    pub tun: String,
+    /// True when this machine has the box's interfaces, so that the plan uses their state. False
+    /// when the plan assumes it.
+    pub probed: bool,
+    /// The box's address on the private network, if the configuration or the interface gives it.
+    pub inside_address: Option<Ipv4Addr>,
+    /// Remarks, as sentences.
+    pub notes: Vec<String>,
+    /// Commands for a POSIX shell, in order.
+    pub commands: Vec<String>,
+}
+
+impl BoxPlan {
+    /// Plans a box. `snapshot` is this machine's, if the box is this machine.
+    pub(super) fn new(config: &Config, snapshot: Option<&Snapshot>) -> Self {
+        let addresses = match snapshot {
+            Some(snapshot) => snapshot.dynamic_addresses(config),
+            None => vec![None; config.uplinks.len()],
+        };
+        let config = &config.resolve(&addresses);
+        let mut notes = vec![first_note(config)];
+        let probed = snapshot.map(|snapshot| collect(config, snapshot)).and_then(|collected| {
+            collected.inspect_err(|error| notes.push(error.to_string())).ok()
+        });
+        let is_probed = probed.is_some();
+        let (facts, ids) = probed.unwrap_or_else(|| {
+            notes.push(
+                "This machine does not have the box's interfaces, so the plan assumes: external \
+                 addresses are on the segment of their uplink, none is assigned to the host, and \
+                 gateways are reachable. Run `natbox plan` on the box to be sure."
+                    .into(),
+            );
+            HostFacts::assumed(config)
+        });
+        notes.extend(dynamic_address_notes(config));
+        notes.extend(facts.warnings.iter().cloned());
+        if facts.any_assigned_to_host() {
+            notes.push(
+                "An external address is assigned to the host: the rule of the local table moves \
+                 behind natbox's rules."
+                    .into(),
+            );
+        }
+        let steps = steps(config, &facts, &ids);
+        Self {
+            name: config.name.clone(),
+            tun: config.tun.name.clone(),
+            probed: is_probed,
+            inside_address: config.inside.address.or(facts.inside.address),
+            notes,
+            commands: steps.iter().flat_map(|step| commands(step, config.host.manage)).collect(),
+        }
+    }
+}
+
+fn collect(config: &Config, snapshot: &Snapshot) -> Result<(HostFacts, RoutingIds), HostError> {
+    let allocate = |precedence| {
+        RoutingIds::allocate(snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
+    };
+    let collected = HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)?;
+    collected.0.check_interfaces(config, snapshot)?;
+    Ok(collected)
+}
+
+fn first_note(config: &Config) -> String {
+    let tun = &config.tun.name;
+    match config.host.manage {
+        true => format!(
+            "`natbox run` makes all these settings and reverts them when it stops. To make them by \
+             hand, set host.manage: false, and run the commands after natbox has created {tun}."
+        ),
+        false => format!(
+            "host.manage is false: run these commands each time natbox has created {tun}, because \
+             the routes vanish with {tun} when natbox stops. A second run does no harm."
+        ),
+    }
+}
+
+fn dynamic_address_notes(config: &Config) -> impl Iterator<Item = String> {
+    config.uplinks.iter().filter(|uplink| uplink.follows_interface).map(|uplink| {
+        let (name, interface) = (&uplink.name, &uplink.interface);
+        let now = uplink
+            .addresses
+            .first()
+            .map_or("unknown here".into(), |address| format!("now {address}"));
+        format!(
+            "Uplink {name} uses the address of {interface} ({now}). `natbox run` follows changes of \
+             that address; these commands do not."
+        )
+    })
+}
+
+/// Formats a step as commands.
+///
+/// Without `managed` a person runs the commands repeatedly, and the settings of the last run may
+/// still be in place.
+fn commands(step: &Step, managed: bool) -> Vec<String> {
+    let command = step.command();
+    let ignore_failure = |command: &str| format!("{command} 2>/dev/null || true");
+    let is_rule = matches!(step, Step::Rule(_) | Step::RemoveDefaultLocalRule);
+    match (is_rule && !managed, step.is_shared()) {
+        (false, _) => vec![command],
+        // Deleting the rule first would leave the host without a local rule for a moment.
+        (true, true) => vec![ignore_failure(&command)],
+        (true, false) => {
+            let delete = command.replacen("ip rule add", "ip rule del", 1);
+            vec![ignore_failure(&delete), command]
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The list of steps, as commands.
+
+use super::*;
+
+#[test]
+fn one_uplink_on_the_segment_with_a_gateway() {
+    assert_eq!(
+        commands(&natbox1(), &host()),
+        "
+        ip rule add priority 991 from 169.254.71.2 iif lo protocol 110 lookup 7165
+        sysctl -q -e -w net.ipv6.conf.nb1.disable_ipv6=1
+        sysctl -q -w net.ipv4.conf.nb1.accept_local=1
+        sysctl -q -w net.ipv4.conf.nb1.rp_filter=0
+        ip link set dev nb1 mtu 65535 txqueuelen 1000 up
+        ip address replace 169.254.71.2/32 dev nb1 scope link
+        ip route replace default dev nb1 table 7165 proto 110
+        ip route replace throw 10.0.0.0/24 table 7164 proto 110
+        ip route replace default dev nb1 table 7164 proto 110
+        ip route replace 203.0.113.10 dev nb1 table 7166 proto 110
+        ip route replace blackhole default table 7166 proto 110
+        ip route replace throw 10.0.0.0/24 table 7167 proto 110
+        ip route replace 203.0.113.0/24 dev wan0 table 7167 proto 110
+        ip route replace default via 203.0.113.254 dev wan0 table 7167 proto 110
+        ip route replace unreachable default metric 4294967295 table 7167 proto 110
+        ip route replace unreachable 10.0.0.0/24 metric 4294967295 proto 110
+        ip route replace blackhole 0.0.0.0/8 metric 4294967295 proto 110
+        ip route replace blackhole 240.0.0.0/4 metric 4294967295 proto 110
+        ip route replace 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
+        sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
+        sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
+        ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
+        ip rule add priority 1011 from all iif wan0 protocol 110 lookup 7166
+        ip rule add priority 1012 from all iif lan0 protocol 110 lookup 7164
+        ip rule add priority 1013 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
+        sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
+        sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
+        sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000
+        sysctl -q -w net.ipv4.ip_forward=1
+        sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
+        ip neighbour replace proxy 203.0.113.10 dev wan0
+        "
+        .replace("        ", "")
+        .trim_start()
+    );
+}
+
+#[test]
+fn without_a_gateway_the_main_table_has_the_route_out() {
+    let mut config = natbox1();
+    config.uplinks[0].gateway = None;
+    let commands = commands(&config, &host());
+    assert!(!commands.contains(" iif nb1 "), "{commands}");
+    assert!(!commands.contains("7167"), "{commands}");
+}
+
+#[test]
+fn an_address_that_is_routed_to_the_box_needs_no_proxy_entry() {
+    let mut config = natbox1();
+    config.uplinks[0].addresses = vec![ip("192.0.2.7")];
+    let commands = commands(&config, &host());
+    assert!(commands.contains("ip route replace 192.0.2.7 dev nb1 table 7166"), "{commands}");
+    assert!(!commands.contains("proxy"), "{commands}");
+}
+
+#[test]
+fn natbox_precedes_the_host_for_an_address_that_is_assigned_to_the_host() {
+    let mut host = host();
+    host.addresses.push(address(3, "203.0.113.10", "203.0.113.0/24", false));
+    let commands = commands(&natbox1(), &host);
+    let (before, after) = commands.split_once("sysctl -q -w net.ipv4.ip_early_demux=0\n").unwrap();
+    assert_eq!(
+        after,
+        "
+        ip rule add priority 999 from all protocol 110 lookup local
+        ip rule add priority 992 from all to 203.0.113.10 iif wan0 ipproto udp sport 67 dport 68 protocol 110 lookup local
+        ip rule add priority 993 from 10.0.0.0/24 to 203.0.113.10 iif wan0 protocol 110 blackhole
+        ip rule add priority 994 from all to 203.0.113.10 iif wan0 protocol 110 lookup 7166
+        ip rule add priority 994 from all to 203.0.113.10 iif lan0 protocol 110 lookup 7164
+        ip rule del priority 0 from all lookup local
+        "
+        .replace("        ", "")
+        .trim_start()
+    );
+    assert!(before.starts_with("ip rule add priority 991 from 169.254.71.2 iif lo "), "{before}");
+    // The kernel itself stops answering ARP for the address.
+    assert!(before.contains("ip neighbour replace proxy 203.0.113.10 dev wan0"), "{before}");
+    // Packets out of the TUN for the host have any source.
+    assert!(before.contains("conf.nb1.rp_filter=2"), "{before}");
+    // When natbox dies, its TUN vanishes, and the host gets its packets.
+    let throw = "ip route replace throw 203.0.113.10 metric 4294967295 table 7166 proto 110";
+    assert!(before.contains(throw), "{before}");
+    // The local table has the address.
+    assert!(!before.contains("ip route replace 203.0.113.10 dev nb1 src"), "{before}");
+}
+
+#[test]
+fn each_uplink_has_a_table_and_each_interface_one_rule() {
+    let commands = commands(&three_legged(), &host());
+    for line in [
+        "ip route replace default via 203.0.113.254 dev wan0 table 7103",
+        "ip route replace default via 198.51.100.254 dev wan1 table 7105",
+        "ip route replace default via 203.0.113.253 dev wan0 table 7107",
+        "from 203.0.113.10 iif nb0 protocol 110 lookup 7103",
+        // Four addresses, one rule.
+        "from 198.51.100.8/30 iif nb0 protocol 110 lookup 7105",
+        "from 203.0.113.30 iif nb0 protocol 110 lookup 7107",
+        "ip route replace 203.0.113.30 dev nb0 table 7102",
+        "ip route replace 198.51.100.9 dev nb0 table 7104",
+        "from all iif wan0 protocol 110 lookup 7102",
+        "from all iif wan1 protocol 110 lookup 7104",
+    ] {
+        assert!(commands.contains(line), "{line} in\n{commands}");
+    }
+    assert_eq!(commands.matches("iif wan0 protocol 110 lookup").count(), 1);
+    assert_eq!(commands.matches("conf.wan0.rp_filter").count(), 1);
+}
+
+/// Regression: with a default route by the first uplink, the host's replies and the kernel's errors
+/// left by that uplink alone.
+#[test]
+fn the_hosts_own_packets_leave_by_the_uplink_of_their_source() {
+    let mut host = host();
+    host.addresses.push(address(4, "198.51.100.9", "198.51.100.0/24", false));
+    let of_several = commands(&three_legged(), &host);
+    for line in [
+        "ip rule add priority 1006 from 203.0.113.1 iif lo protocol 110 lookup 7103",
+        "ip rule add priority 1006 from 198.51.100.1 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1006 from 198.51.100.9 iif lo protocol 110 lookup 7105",
+    ] {
+        assert!(of_several.contains(line), "{line} in\n{of_several}");
+    }
+    // The third uplink shares interface and address with the first.
+    assert_eq!(of_several.matches("from 203.0.113.1 iif lo").count(), 1);
+    assert!(
+        !commands(&natbox1(), &host).contains("from 203.0.113.1 iif lo"),
+        "a single uplink needs no rule"
+    );
+}
+
+#[test]
+fn forwarding_starts_after_the_rules_that_shut_off_the_inside() {
+    let commands = commands(&natbox1(), &host());
+    let at = |text: &str| commands.find(text).unwrap();
+    assert!(at("iif wan0 protocol 110 lookup") < at("ip_forward=1"));
+    assert!(at("iif wan0 protocol 110 blackhole") < at("ip_forward=1"));
+}
+
+#[test]
+fn an_interface_with_a_dot_has_a_sysctl_path_with_slashes() {
+    let mut config = natbox1();
+    config.uplinks[0].interface = "wan0.100".into();
+    let mut host = host();
+    host.links[2].name = "wan0.100".into();
+    let commands = commands(&config, &host);
+    assert!(commands.contains("sysctl -q -w net/ipv4/conf/wan0.100/rp_filter=2"), "{commands}");
+}
+
+/// The rules for these packets follow the drop of spoofed inside sources and precede the drop of all
+/// other packets to the inside.
+#[test]
+fn no_nat_destinations_reach_the_inside_through_the_tun() {
+    let no_nat_rule =
+        |to| NoNatRule { to: net(to), protocol: ForwardProtocol::Any, ports: PortRange::ALL };
+    let rules = |no_nat| {
+        let commands = commands(&Config { no_nat, ..natbox1() }, &host());
+        commands
+            .lines()
+            .filter(|line| line.starts_with("ip rule add") && line.contains("iif wan0"))
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let without = rules(Vec::new());
+    // Two halves of one prefix are one rule.
+    let with = rules(vec![
+        no_nat_rule("192.0.2.0/25"),
+        no_nat_rule("192.0.2.128/25"),
+        no_nat_rule("198.18.0.0/15"),
+    ]);
+    assert_eq!(with[0], without[0]);
+    assert_eq!(
+        with[1..3],
+        [
+            "ip rule add priority 1010 from 192.0.2.0/24 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+            "ip rule add priority 1010 from 198.18.0.0/15 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+        ]
+    );
+    assert_eq!(with[3..], without[1..]);
+    let everything = rules(vec![no_nat_rule("0.0.0.0/0"), no_nat_rule("192.0.2.0/24")]);
+    assert_eq!(
+        everything[1],
+        "ip rule add priority 1010 from all to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165"
+    );
+}
