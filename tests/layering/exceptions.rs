@@ -19,12 +19,8 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &["benches/engine.rs engine"];
 pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
-pub(crate) const SHARED_NAMES: &[&str] = &[
-    "Entry config nat",
-    "Span config time",
-    "State config nat",
-    "Uplink config nat",
-];
+pub(crate) const SHARED_NAMES: &[&str] =
+    &["Entry config nat", "Span config time", "State config nat", "Uplink config nat"];
 
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
