@@ -20,7 +20,7 @@ use criterion::{
 };
 use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::Key;
-use natbox::packet::{BATCH, ChecksumMode, Frames, Offload, TcpFlags, parse};
+use natbox::packet::{BATCH, ChecksumMode, Frames, Offload, TcpFlags, Ttl, parse};
 use natbox::time::Span;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -144,7 +144,7 @@ fn through_twin(twin: &Twin, table: &natbox::nat::Table, io: &mut ReplayIo) {
             parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a good packet");
         let key = Key::of(parsed.tuple().expect("it has ports"));
         let partner = twin.track(key, table.hash(key), START).expect("an open connection");
-        parsed.rewrite(frame.buffer, partner.tuple().reversed(), true);
+        parsed.rewrite(frame.buffer, partner.tuple().reversed(), Ttl::Increment);
         translated += 1;
         io.submit(index, parsed.length(), Offload::default());
     }

@@ -5,7 +5,7 @@
 //! cache: what is measured is the work, not the memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Tuple, builder, parse};
+use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Ttl, Tuple, builder, parse};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
@@ -77,9 +77,9 @@ fn parse_rewrite(criterion: &mut Criterion) {
 fn round(bytes: &mut [u8], mode: ChecksumMode, to: Tuple) {
     match parse(bytes, mode) {
         Ok(parsed) if matches!(parsed.payload(), Payload::IcmpError(_)) => {
-            parsed.rewrite_error(bytes, ROUTER, to.destination.address, to.reversed(), false);
+            parsed.rewrite_error(bytes, ROUTER, to.destination.address, to.reversed(), Ttl::Keep);
         }
-        Ok(parsed) => parsed.rewrite(bytes, to, false),
+        Ok(parsed) => parsed.rewrite(bytes, to, Ttl::Keep),
         Err(cause) => panic!("every rewrite leaves a right packet: {cause}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::config_file::ConfigFile;
 use super::exit::Failure;
@@ -11,6 +11,8 @@ use crate::config::{json_schema, reference, to_json, to_yaml};
 
 /// Arguments of `natbox config`.
 #[derive(Debug, Args)]
+#[command(mut_arg("path", |path| path.required(false)))]
+#[command(group(ArgGroup::new("printed").required(true).args(["path", "schema", "reference"])))]
 pub struct ConfigArguments {
     #[command(flatten)]
     file: Option<ConfigFile>,
@@ -18,10 +20,10 @@ pub struct ConfigArguments {
     #[arg(long)]
     json: bool,
     /// Print the JSON Schema of the configuration file; needs no file
-    #[arg(long, conflicts_with = "path", required_unless_present_any = ["path", "reference"])]
+    #[arg(long)]
     schema: bool,
     /// Print a configuration file with every key, its meaning and its default; needs no file
-    #[arg(long, conflicts_with_all = ["path", "json", "schema"])]
+    #[arg(long, conflicts_with = "json")]
     reference: bool,
 }
 

@@ -1,21 +1,22 @@
-//! Where the interfaces are that are followed, and what the configuration amounts to then.
+//! Addresses of uplinks that follow their interface, filled in once they are known.
 
 use std::net::Ipv4Addr;
 
 use super::model::Config;
 use super::sections::Uplink;
 
-/// Where an interface that is followed is at the moment.
+/// The present address of an interface that an uplink follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DynamicAddress {
-    /// Its own address.
+    /// The interface's own address.
     pub address: Ipv4Addr,
-    /// The next hop of the default route through it.
+    /// The next hop of the default route through the interface.
     pub gateway: Option<Ipv4Addr>,
 }
 
 impl Config {
-    /// Where the interfaces that are followed are, by [`Self::resolve`].
+    /// Returns the addresses that [`Self::resolve`] filled in, one for each uplink; None: the
+    /// uplink has fixed addresses, or its interface has none.
     pub fn dynamic_addresses(&self) -> Vec<Option<DynamicAddress>> {
         let of = |uplink: &Uplink| {
             let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;
@@ -24,11 +25,14 @@ impl Config {
         self.uplinks.iter().map(of).collect()
     }
 
-    /// The same with the addresses of interfaces that are followed filled in. `whereabouts`: one for each uplink; None: it has
-    /// no address at the moment, and publishes nothing.
-    pub fn resolve(&self, whereabouts: &[Option<DynamicAddress>]) -> Self {
+    /// Returns the configuration with the addresses of the interfaces filled in that uplinks
+    /// follow.
+    ///
+    /// `addresses` has one item for each uplink. None: the interface has no address, so the uplink
+    /// publishes nothing.
+    pub fn resolve(&self, addresses: &[Option<DynamicAddress>]) -> Self {
         let mut config = self.clone();
-        for (uplink, found) in config.uplinks.iter_mut().zip(whereabouts) {
+        for (uplink, found) in config.uplinks.iter_mut().zip(addresses) {
             if uplink.follows_interface {
                 uplink.addresses = found.iter().map(|found| found.address).collect();
                 uplink.gateway = uplink.gateway.or(found.and_then(|found| found.gateway));

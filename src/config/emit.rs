@@ -9,7 +9,8 @@ pub fn to_yaml(config: &Config) -> String {
     File::from(config).emit().to_yaml()
 }
 
-/// Returns the effective configuration as JSON on several lines. JSON is YAML, so [`super::parse`] reads it back.
+/// Returns the effective configuration as JSON on several lines. JSON is YAML, so [`super::parse`]
+/// reads it back.
 pub fn to_json(config: &Config) -> String {
     File::from(config).emit().to_json()
 }

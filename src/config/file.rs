@@ -23,12 +23,12 @@ section! {
         pub tun: Tun = mapping::<Tun>().with_defaults(),
         /// The private network behind the box.
         pub inside: Required<FileInside> = mapping::<FileInside>().required(
-            "the private leg: its interface and prefixes",
+            "the private network: its interface and prefixes",
             "add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
         ),
         /// The lines to the outside, at least one.
         pub uplinks: Required<Items<FileUplink>> = some(mapping::<FileUplink>(), Uplink::MAX, "uplinks").required(
-            "at least one line: its interface and addresses",
+            "at least one uplink: its interface and addresses",
             "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         ),
         /// Published services. No two publish the same protocol, address and port.
@@ -71,8 +71,10 @@ impl From<&Config> for File {
         Self {
             name: Unresolved::from_option(Some(config.name.clone())),
             tun: config.tun.clone(),
-            inside: Some(Located::unplaced(FileInside::from(&config.inside))),
-            uplinks: Some(Located::unplaced(Items::of(uplinks.iter().map(FileUplink::from)))),
+            inside: Some(Located::without_location(FileInside::from(&config.inside))),
+            uplinks: Some(Located::without_location(Items::of(
+                uplinks.iter().map(FileUplink::from),
+            ))),
             forwards: Unresolved::from_option(Some(Items::of(forwards))),
             outbound: Unresolved::from_option(Some(Items::of(outbound))),
             no_nat: Unresolved::from_option(Some(Items::of(no_nat))),
@@ -110,6 +112,6 @@ fn collect(path: &str, section: &SectionInfo, sections: &mut Vec<SectionKeys>) {
 const MAX_FORWARDS: usize = 4096;
 /// Most outbound rules. Bounds the time of the checks.
 const MAX_RULES: usize = 1024;
-/// Most rules without translation. Each packet without a session is compared with each, and each is a rule of the
-/// kernel.
+/// Most rules without translation. Each packet without a session is compared with each, and each is
+/// a rule of the kernel.
 const MAX_NO_NAT: usize = 64;

@@ -10,7 +10,6 @@ use super::model::Config;
 use super::problem::{Diagnostics, Location, Position, Problem, Problems};
 use super::reader::cursor::Cursor;
 use super::reader::tree::{self, Node, Value};
-use super::reader::unimplemented_keys;
 use super::schema::Section as _;
 
 /// A configuration that was accepted.
@@ -25,7 +24,8 @@ pub struct Loaded {
 /// Reads and checks a configuration file.
 ///
 /// # Errors
-/// Every problem of the file, in its order. A file that cannot be read is a single problem without a position.
+/// Every problem of the file, in its order. A file that cannot be read is a single problem without
+/// a position.
 pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let file_name = path.display().to_string();
     let unreadable = |found: String, advice: &str| {
@@ -47,12 +47,12 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
         Err(error) => {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
             let diagnostics = Diagnostics::new(&file_name);
-            let place = Location {
+            let location = Location {
                 position: Some(Position::after(&String::from_utf8_lossy(good))),
                 key: String::new(),
             };
             diagnostics.report(
-                &place,
+                &location,
                 "bytes that are not UTF-8",
                 "UTF-8 text",
                 "save the file as UTF-8",
@@ -62,15 +62,14 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     }
 }
 
-/// Checks a configuration given as text; `file_name` stands in the messages, and without its directory and ending it
-/// is the default of `name`.
+/// Checks a configuration given as text. Messages show `file_name`. Without its directory and
+/// extension it is the default of `name`.
 ///
 /// # Errors
 /// Every problem of the text, in its order.
 pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
     let diagnostics = Diagnostics::new(file_name);
     let config = tree::read(text, &diagnostics).and_then(|root| {
-        unimplemented_keys::warn(&root, &diagnostics);
         let file = read_file(&root, &diagnostics)?;
         checks::check(file, &root, file_name, &diagnostics)
     });
@@ -87,8 +86,9 @@ fn read_file(root: &Node, diagnostics: &Diagnostics) -> Option<File> {
     let schema = file::section_keys();
     let cursor = Cursor::root(root, diagnostics, &schema);
     if matches!(&root.value, Value::Mapping(entries) if entries.is_empty()) {
-        let advice = "begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example";
-        diagnostics.report(cursor.place(), "an empty file", "a configuration", advice);
+        let advice =
+            "begin with `inside:` and `uplinks:`; `natbox config --reference` prints an example";
+        diagnostics.report(cursor.location(), "an empty file", "a configuration", advice);
         return None;
     }
     cursor.fields(File::KEYS).map(|fields| File::read(&fields))

@@ -6,9 +6,10 @@
 //!                            text ◀─ emit ─────────────┴─────────────────┘
 //! ```
 //!
-//! Every key is declared once, in [`sections`] or [`file`]: its type, range, default, meaning, and whether a running
-//! box takes in a change. The declaration reads and prints the key. It makes the JSON Schema, the reference file and
-//! the manual ([`generate`]). A new key is one entry and its use.
+//! Every key is declared once, in [`sections`] or [`file`]: its type, range, default, meaning, and
+//! whether a running box takes in a change. The declaration reads and prints the key. It makes the
+//! JSON Schema, the reference file and the manual ([`generate`]). A new key is one entry and its
+//! use.
 //!
 //! * *position*: line and column.
 //! * *location*: a position, and the key path that leads there.
@@ -19,8 +20,8 @@
 //!
 //! * Every step goes on after a problem, so one run names all problems.
 //! * A [`Config`] comes out only if there was no problem.
-//! * No text, however hostile, makes this module panic or recurse without bound. Time and memory are linear in the
-//!   length of the text, which is bounded.
+//! * No text, however hostile, makes this module panic or recurse without bound. Time and memory
+//!   are linear in the length of the text, which is bounded.
 
 mod changes;
 mod checks;

@@ -1,6 +1,7 @@
 //! The effective configuration: every value present, checked and in its own type.
 //!
-//! Only [`super::load`] makes one from a file, so the holder of a [`Config`] may rely on the docs of the fields.
+//! Only [`super::load`] makes one from a file, so the holder of a [`Config`] may rely on the docs
+//! of the fields.
 
 use super::sections::{
     Admin, Dns, Forward, Host, Inside, Limits, Log, Nat, NoNatRule, OutboundRule, State, Timeouts,
@@ -20,7 +21,8 @@ pub struct Config {
     pub uplinks: Vec<Uplink>,
     /// Published services. No two publish the same protocol, address and port.
     pub forwards: Vec<Forward>,
-    /// Rules for sessions from the private network to the outside; the longest matching prefix decides.
+    /// Rules for sessions from the private network to the outside; the longest matching prefix
+    /// decides.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6), at most 64.
     pub no_nat: Vec<NoNatRule>,

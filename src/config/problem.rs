@@ -1,4 +1,4 @@
-//! Problems: what is wrong, where, and what to do; and the diagnostics that collects them.
+//! Problems of a configuration file, and the diagnostics that collect them.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,28 +18,28 @@ impl Position {
     /// The beginning of a file.
     pub const START: Self = Self { line: 1, column: 1 };
 
-    /// The position of the character that follows `text`.
+    /// Returns the position of the character that follows `text`.
     pub(super) fn after(text: &str) -> Self {
         let last_line = text.rsplit('\n').next().unwrap_or_default();
         Self { line: text.matches('\n').count() + 1, column: last_line.chars().count() + 1 }
     }
 }
 
-/// One thing that is wrong with a configuration file.
+/// One problem of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file as it was named to natbox.
+    /// Path of the file, as given to natbox.
     pub file: String,
-    /// Where; none if the file could not be read at all.
+    /// Position of the value or key; none if the file could not be read at all.
     #[serde(flatten)]
     pub position: Option<Position>,
     /// Key path such as `uplinks[0].gateway`; empty for the file as a whole.
     pub key: String,
-    /// What stands there.
+    /// Description of the value that the file has.
     pub found: String,
-    /// What should stand there.
+    /// Description of the values that the key takes.
     pub wanted: String,
-    /// What to do about it.
+    /// Advice for the user.
     pub advice: String,
 }
 
@@ -56,22 +56,23 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems of a file, in its order, at most a thousand; shown one a line.
+/// The problems of a file, in the order of the file, at most a thousand. Shown one a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problems(Vec<Problem>);
 
 impl Problems {
-    /// The problems in the order of the file.
+    /// Returns the problems in the order of the file.
     pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// Number of problems; never 0 in what [`super::load`] and [`super::parse`] return.
+    /// Returns the number of problems; never 0 in the errors of [`super::load`] and
+    /// [`super::parse`].
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no problem.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -99,19 +100,19 @@ pub(super) struct Location {
 }
 
 impl Location {
-    /// The file as a whole.
+    /// Makes the location of the file as a whole.
     pub fn file() -> Self {
         Self { position: None, key: String::new() }
     }
 
-    /// A key of the mapping at this place; the position stays.
+    /// Returns the location of a key of the mapping at this location. The position stays.
     pub fn field(&self, key: &str) -> Self {
         let separator = if self.key.is_empty() { "" } else { "." };
         Self { position: self.position, key: format!("{}{separator}{key}", self.key) }
     }
 }
 
-/// Collects problems and warnings while decoding goes on.
+/// Collects problems and warnings of a file.
 #[derive(Debug)]
 pub(super) struct Diagnostics {
     file: String,
@@ -120,7 +121,7 @@ pub(super) struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// An empty diagnostics for a file of this name.
+    /// Makes empty diagnostics for a file of this name.
     pub fn new(file_name: &str) -> Self {
         Self { file: file_name.into(), problems: RefCell::default(), warnings: RefCell::default() }
     }
@@ -128,33 +129,33 @@ impl Diagnostics {
     /// Records a problem.
     pub fn report(
         &self,
-        place: &Location,
+        location: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        let problem = self.problem(place, found.into(), wanted.into(), advice.into());
+        let problem = self.problem(location, found.into(), wanted.into(), advice.into());
         push_bounded(&mut self.problems.borrow_mut(), problem);
     }
 
     /// Records a warning.
     pub fn warn(
         &self,
-        place: &Location,
+        location: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        let problem = self.problem(place, found.into(), wanted.into(), advice.into());
+        let problem = self.problem(location, found.into(), wanted.into(), advice.into());
         push_bounded(&mut self.warnings.borrow_mut(), problem);
     }
 
-    /// Whether further problems are no longer recorded.
+    /// Returns whether the diagnostics hold as many problems as they record.
     pub fn is_full(&self) -> bool {
         self.problems.borrow().len() >= MAX_PROBLEMS
     }
 
-    /// Problems and warnings, each in the order of the file.
+    /// Returns the problems and the warnings, each in the order of the file.
     pub fn into_outcome(self) -> (Problems, Vec<Problem>) {
         let mut problems = self.problems.into_inner();
         let mut warnings = self.warnings.into_inner();
@@ -163,11 +164,17 @@ impl Diagnostics {
         (Problems(problems), warnings)
     }
 
-    fn problem(&self, place: &Location, found: String, wanted: String, advice: String) -> Problem {
+    fn problem(
+        &self,
+        location: &Location,
+        found: String,
+        wanted: String,
+        advice: String,
+    ) -> Problem {
         Problem {
             file: self.file.clone(),
-            position: place.position,
-            key: place.key.clone(),
+            position: location.position,
+            key: location.key.clone(),
             found,
             wanted,
             advice,
@@ -175,17 +182,17 @@ impl Diagnostics {
     }
 }
 
-/// What a value should have been.
+/// Why a text is no value of a key.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ValueError {
     /// The values that the key takes.
     pub wanted: String,
-    /// What to do.
+    /// Advice for the user.
     pub advice: String,
 }
 
 impl ValueError {
-    /// Makes an error of the two.
+    /// Makes an error of a description and an advice.
     pub fn new(wanted: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { wanted: wanted.into(), advice: advice.into() }
     }
@@ -196,22 +203,24 @@ impl ValueError {
     }
 }
 
-/// Text from the file as it stands in a message: in backticks, control characters escaped, the end of a long one cut.
+/// Returns a text of the file for a message: in backticks, with control characters escaped, and cut
+/// if it is long.
 pub(super) fn quoted(text: &str) -> String {
     let shown: String = text.chars().take(SHOWN_CHARACTERS).flat_map(char::escape_debug).collect();
     let rest = if text.chars().nth(SHOWN_CHARACTERS).is_some() { "..." } else { "" };
     format!("`{}{rest}`", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
-/// Keeps what a hostile file can make natbox print and hold within bounds.
+/// Records a problem, unless the diagnostics are full. Bounds the memory and the output that a
+/// hostile file causes.
 fn push_bounded(problems: &mut Vec<Problem>, problem: Problem) {
     if problems.len() < MAX_PROBLEMS {
         problems.push(problem);
     }
 }
 
-/// More are not recorded; nobody mends more in one go.
+/// Most problems that are recorded.
 const MAX_PROBLEMS: usize = 1000;
 
-/// How much of a text from the file a message shows.
+/// Most characters of a text of the file that a message shows.
 const SHOWN_CHARACTERS: usize = 60;

@@ -1,6 +1,8 @@
-//! Whole files: the shipped ones, bad ones with their exact messages, mutated ones, and the way there and back.
+//! Whole files: the shipped ones, bad ones with their exact messages, mutated ones, and the way
+//! there and back.
 
 mod dns;
+mod json_schema;
 mod properties;
 
 use std::fmt::Write as _;
@@ -143,7 +145,7 @@ fn keys_without_effect_yet_give_warnings() {
     let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(keys, ["admin.http", "state.keep"]);
     assert!(warnings[1].to_string().ends_with(
-        "state.keep: found `true`, wanted nothing yet; this version does not act on it: sessions end with the process"
+        "state.keep: found `true`, wanted no value yet; this version does not act on it: sessions end with the process"
     ));
     assert!(parse("f.yaml", SHORT).unwrap().warnings.is_empty());
 }
@@ -219,7 +221,7 @@ fn with_forwards(forwards: &str) -> String {
     )
 }
 
-/// As many as the host has tables of routes for; the box would not start with more.
+/// The host has that number of routing tables for one box.
 #[test]
 fn a_box_has_at_most_31_uplinks() {
     let with = |number: u8| {
@@ -242,14 +244,14 @@ fn a_box_has_at_most_31_uplinks() {
 fn bad_files_are_refused_with_these_words() {
     let cases: Vec<(String, &[&str])> = vec![
         // The text as such.
-        ("".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
-        ("# nothing\n".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; configs/natbox1.yaml is an example"]),
+        ("".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; `natbox config --reference` prints an example"]),
+        ("# nothing\n".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; `natbox config --reference` prints an example"]),
         ("- 1\n".into(), &["f.yaml:1:1: found a list, wanted a mapping; its keys are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ..."]),
-        ("name: a\u{0}b\n".into(), &["f.yaml:1:8: found the control character U+0000, wanted text; take it out; is this a YAML file?"]),
+        ("name: a\u{0}b\n".into(), &["f.yaml:1:8: found the control character U+0000, wanted text; remove it, or check that this is a YAML file"]),
         (with("tun:\n\tname: nb0"), &["f.yaml:4:2: found broken YAML (tabs disallowed within this context (block indentation)), wanted YAML; indent with spaces, not with tabs"]),
-        (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one box per file and take out the `---`"]),
+        (with("---\nname: b"), &["f.yaml:3:1: found a second YAML document, wanted one; write one box per file and remove the `---`"]),
         (with("host: &h { manage: true }"), &["f.yaml:3:7: found a YAML anchor or alias (`&`, `*`), wanted the value itself; write the value out"]),
-        (with("name: !!str x"), &["f.yaml:3:7: found a YAML tag (`!`), wanted a plain value; take out the tag"]),
+        (with("name: !!str x"), &["f.yaml:3:7: found a YAML tag (`!`), wanted a plain value; remove the tag"]),
         (with("? [a, b]\n: c"), &["f.yaml:3:3: found a list or mapping as a key, wanted text as a key; check the indentation and the brackets"]),
         // Keys.
         (with("tunn: {}\nnat: { hair_pin: true, mss: 1400 }\ntun: { mss_clamp: off }\nhairpin: true\nzebra: 1"), &[
@@ -261,18 +263,18 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ...",
         ]),
         (with("host: { manage: true, manage: false }\ninside: {}"), &[
-            "f.yaml:3:23: host.manage: found this key again (first in line 3), wanted it once; join the two or take one out",
-            "f.yaml:4:1: inside: found this key again (first in line 1), wanted it once; join the two or take one out",
+            "f.yaml:3:23: host.manage: found this key again (first in line 3), wanted the key once; join the two or remove one",
+            "f.yaml:4:1: inside: found this key again (first in line 1), wanted the key once; join the two or remove one",
         ]),
         ("name: x\n".into(), &[
-            "f.yaml:1:1: inside: found no such key, wanted the private leg: its interface and prefixes; add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
-            "f.yaml:1:1: uplinks: found no such key, wanted at least one line: its interface and addresses; add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
+            "f.yaml:1:1: inside: found no such key, wanted the private network: its interface and prefixes; add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
+            "f.yaml:1:1: uplinks: found no such key, wanted at least one uplink: its interface and addresses; add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",
         ]),
         ("inside: {}\nuplinks: [{}]\n".into(), &[
             "f.yaml:1:9: inside.interface: found no such key, wanted the interface towards the private network; add `interface: NAME`; `ip link` lists the names",
             "f.yaml:1:9: inside.prefixes: found no such key, wanted the private prefixes behind the interface; add `prefixes: [10.0.0.0/24]` with your own",
-            "f.yaml:2:11: uplinks[0].interface: found no such key, wanted the interface towards the line; add `interface: NAME`; `ip link` lists the names",
-            "f.yaml:2:11: uplinks[0].addresses: found no such key, wanted the line's external addresses; add `addresses: [203.0.113.10]` with your own",
+            "f.yaml:2:11: uplinks[0].interface: found no such key, wanted the interface towards the provider; add `interface: NAME`; `ip link` lists the names",
+            "f.yaml:2:11: uplinks[0].addresses: found no such key, wanted the uplink's external addresses; add `addresses: [203.0.113.10]` with your own",
         ]),
         // Types.
         (with("tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"true\" }"), &[
@@ -280,7 +282,7 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
             "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`, without quotes",
             "f.yaml:6:15: log.level: found a list, wanted one of `error`, `warn`, `info`, `debug`, `trace`; write a single value",
-            "f.yaml:7:7: name: found `5`, wanted text; put it in quotes if it is meant: \"5\"",
+            "f.yaml:7:7: name: found `5`, wanted text; write it in quotes: \"5\"",
             "f.yaml:8:11: forwards: found a mapping, wanted a list of forwards; begin each item with `- `, or write `[]` for none",
             "f.yaml:9:16: state.keep: found the text `true`, wanted true or false; write `true` or `false`, without quotes",
         ]),
@@ -325,13 +327,13 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:2:14: tun.name: found `wan0`, which is the interface of `uplinks[1]`, wanted a name of its own; choose another, such as `nb1`: natbox makes this device",
             "f.yaml:3:51: inside.prefixes[1]: found 10.0.0.0/24, wanted a prefix apart from 10.0.0.0/8 (inside.prefixes[0]); leave out the smaller of the two",
             "f.yaml:5:3: uplinks[0].gateway: found no such key, wanted the next hop, because there are 3 uplinks; add `gateway: ADDRESS`",
-            "f.yaml:5:16: uplinks[0].interface: found `lan0`, which is the inside interface too, wanted another interface; give each leg its own, a VLAN interface will do",
-            "f.yaml:5:34: uplinks[0].addresses[0]: found 10.0.0.9, which lies in the inside prefix 10.0.0.0/8, wanted an external address; write the line's own address here, or correct `inside.prefixes`",
-            "f.yaml:5:59: uplinks[0].addresses[2]: found 203.0.113.2, which is in uplinks[0].addresses[1] too, wanted each external address once; take it out of one of the two",
-            "f.yaml:6:33: uplinks[1].addresses: found 203.0.113.3, which is in uplinks[0].addresses[1] too, wanted each external address once; take it out of one of the two",
+            "f.yaml:5:16: uplinks[0].interface: found `lan0`, which is the inside interface, wanted another interface; give each uplink an interface of its own; a VLAN interface serves",
+            "f.yaml:5:34: uplinks[0].addresses[0]: found 10.0.0.9, which lies in the inside prefix 10.0.0.0/8, wanted an external address; write the uplink's external address, or correct `inside.prefixes`",
+            "f.yaml:5:59: uplinks[0].addresses[2]: found 203.0.113.2, which uplinks[0].addresses[1] holds already, wanted each external address once; remove it from one of the two",
+            "f.yaml:6:33: uplinks[1].addresses: found 203.0.113.3, which uplinks[0].addresses[1] holds already, wanted each external address once; remove it from one of the two",
             "f.yaml:6:55: uplinks[1].gateway: found 203.0.113.3, which is an address of this box (uplinks[0].addresses[1]), wanted the provider's router; ask the provider for its address",
             "f.yaml:7:16: uplinks[2].interface: found a second uplink `wan0` (the first is uplinks[1].interface), wanted one of each name; give this one a `name` of its own",
-            "f.yaml:7:55: uplinks[2].gateway: found 10.0.0.1, which lies in the inside prefix 10.0.0.0/8, wanted the provider's router; write its address on the line's side",
+            "f.yaml:7:55: uplinks[2].gateway: found 10.0.0.1, which lies in the inside prefix 10.0.0.0/8, wanted the provider's router; write its address on the uplink",
         ]),
         // Forwards.
         (with_forwards("- { protocol: tcp, port: 80, to: 10.0.0.5 }\n- { uplink: isp3, protocol: tcp, port: 80, to: 10.0.0.5 }\n- { uplink: isp2, protocol: tpc, port: 80, to: 10.0.0.5 }\n- { address: 203.0.113.3, protocol: tcp, port: 80, to: 10.0.0.5 }\n- { uplink: isp2, address: 203.0.113.1, protocol: tcp, port: 80, to: 10.0.0.5 }"), &[
@@ -343,22 +345,22 @@ fn bad_files_are_refused_with_these_words() {
         ]),
         (with_forwards("- { uplink: isp2, protocol: tcp, to: 10.0.0.5 }\n- { uplink: isp2, protocol: icmp, port: 8, to: 10.0.0.5:80 }\n- { uplink: isp2, protocol: udp, port: 9000-9099, to: 10.0.0.5:65500 }\n- { uplink: isp2, protocol: udp, port: 7000-7009, to: 10.0.0.5:1-5 }\n- { uplink: isp2, protocol: tcp, port: 90-80, to: server:80 }\n- { uplink: isp2, protocol: tcp, port: 81, to: 10.9.0.5:80 }\n- { uplink: isp2, protocol: tcp, port: 82, to: 10.0.0.255:80 }"), &[
             "f.yaml:6:3: forwards[0].port: found no such key, wanted the port to publish; add `port: 80` or `port: 8000-8099` with your own",
-            "f.yaml:7:41: forwards[1].port: found 8, wanted no `port`, because `protocol: icmp` publishes no single ports; take it out, or choose tcp, udp or tcp+udp",
+            "f.yaml:7:41: forwards[1].port: found 8, wanted no `port`, because `protocol: icmp` publishes no single ports; remove it, or choose tcp, udp or tcp+udp",
             "f.yaml:7:48: forwards[1].to: found port 80, wanted an address without port, because of `protocol: icmp`; write `to: 10.0.0.5`",
             "f.yaml:8:55: forwards[2].to: found port 65500 for the first of 100 published ports, wanted a range that ends at 65535 or before; lower it to 65436 at most, or publish fewer",
-            "f.yaml:9:55: forwards[3].to: found 5 ports (1-5), wanted as many as are published: 10 (7000-7009); write the first port only, the rest keep their offset",
+            "f.yaml:9:55: forwards[3].to: found 5 ports (1-5), wanted as many as are published: 10 (7000-7009); write the first port only, the others keep their offset",
             "f.yaml:10:40: forwards[4].port: found `90-80`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; write the lower port first: 80-90",
             "f.yaml:10:51: forwards[4].to: found `server:80`, wanted the server as ADDRESS or ADDRESS:PORT, such as 10.0.0.101:80; write four numbers from 0 to 255, without leading zeros",
             "f.yaml:11:48: forwards[5].to: found 10.9.0.5, wanted an address within `10.0.0.0/24`, `10.1.0.0/16`; correct it, or add its prefix to `inside.prefixes`",
             "f.yaml:12:48: forwards[6].to: found 10.0.0.255, the network or broadcast address of 10.0.0.0/24, wanted a host's address; write the server's address",
         ]),
         (with_forwards("- { name: a, uplink: isp2, protocol: tcp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: tcp, port: 85-95, to: 10.0.0.6 }\n- { name: c, uplink: isp2, protocol: any, to: 10.0.0.7 }"), &[
-            "f.yaml:7:3: forwards[1]: found tcp port 85-95 on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
-            "f.yaml:8:3: forwards[2]: found any on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
+            "f.yaml:7:3: forwards[1]: found tcp port 85-95 on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
+            "f.yaml:8:3: forwards[2]: found any on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
         ]),
         (with_forwards("- { name: a, uplink: isp2, protocol: tcp+udp, port: 80-90, to: 10.0.0.5 }\n- { name: b, uplink: isp2, protocol: udp, port: 85, to: 10.0.0.6 }\n- { name: c, address: 203.0.113.1, protocol: tcp, port: 80, to: 10.0.0.5 }\n- { name: d, address: 203.0.113.1, protocol: any, to: 10.0.0.7 }\n- { name: d, address: 203.0.113.2, protocol: icmp, to: 10.0.0.8 }"), &[
-            "f.yaml:7:3: forwards[1]: found udp port 85 on 198.51.100.1, which `a` publishes too (forwards[0]), wanted each protocol, address and port published once; change or remove one of the two",
-            "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` publishes too (forwards[2]), wanted each protocol, address and port published once; change or remove one of the two",
+            "f.yaml:7:3: forwards[1]: found udp port 85 on 198.51.100.1, which `a` (forwards[0]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
+            "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` (forwards[2]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:10:11: forwards[4].name: found a second forward `d` (the first is forwards[3]), wanted one of each name on an uplink; give this one another `name`",
         ]),
         // Exempt.
@@ -366,8 +368,8 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:4:9: no_nat[0].to: found `192.0.2.1/24`, wanted a prefix whose bits after the length are zero; write 192.0.2.0/24 for the network, or 192.0.2.1/32 for the one host",
             "f.yaml:5:3: no_nat[1].to: found no such key, wanted the destinations that are not translated; add `to: PREFIX`, such as `to: 192.0.2.0/24`",
             "f.yaml:5:26: no_nat[1].port: found `0`, wanted a port or a range of ports such as 80 or 8000-8099, from 1 to 65535; port 0 cannot be used",
-            "f.yaml:6:29: no_nat[2].port: found `80`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
-            "f.yaml:7:45: no_nat[3].port: found `7`, wanted no port without a protocol that has them; add `protocol: tcp` (or udp, tcp+udp)",
+            "f.yaml:6:29: no_nat[2].port: found `80`, wanted no `port`, because the protocol has none; add `protocol: tcp` (or udp, tcp+udp)",
+            "f.yaml:7:45: no_nat[3].port: found `7`, wanted no `port`, because the protocol has none; add `protocol: tcp` (or udp, tcp+udp)",
         ]),
         // Health, and addresses that follow their interface.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { interval: 10ms, tcp: ['192.0.2.1', 192.0.2.1:1-2], http: [ftp://a/, 'http://[::1]/', 'https://u:p@a/'] }, on_failure: die"), &[
@@ -375,28 +377,28 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:2:89: uplinks[0].health.tcp[0]: found `192.0.2.1`, wanted an IPv4 address with a port such as 192.0.2.53:53; add `:` and the port",
             "f.yaml:2:102: uplinks[0].health.tcp[1]: found `192.0.2.1:1-2`, wanted an IPv4 address with a port such as 192.0.2.53:53; choose one port",
             "f.yaml:2:125: uplinks[0].health.http[0]: found `ftp://a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; begin it with http:// or https://",
-            "f.yaml:2:135: uplinks[0].health.http[1]: found `http://[::1]/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; natbox's lines are IPv4: take a name or an IPv4 address",
+            "f.yaml:2:135: uplinks[0].health.http[1]: found `http://[::1]/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; natbox probes IPv4 only: write a name or an IPv4 address",
             "f.yaml:2:152: uplinks[0].health.http[2]: found `https://u:p@a/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; leave out the user and the password",
             "f.yaml:2:185: uplinks[0].on_failure: found `die`, wanted one of `keep`, `drain`, `reset`; choose one of them",
         ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { http: ['http://127.0.0.1/', 'http://localhost:80/', 'http://0xe0000001/'] }"), &[
             "f.yaml:2:74: uplinks[0].health.http[0]: found `http://127.0.0.1/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; loopback addresses cannot be used here",
-            "f.yaml:2:95: uplinks[0].health.http[1]: found `http://localhost:80/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; name a host that the line leads to",
+            "f.yaml:2:95: uplinks[0].health.http[1]: found `http://localhost:80/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; name a host beyond the uplink",
             "f.yaml:2:119: uplinks[0].health.http[2]: found `http://0xe0000001/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; multicast addresses cannot be used here",
         ]),
         // Targets that never leave the box.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: [203.0.113.10, 203.0.113.9], tcp: ['10.0.0.5:80'], http: ['http://203.0.113.10:8080/x', 'https://10.0.0.7/', 'http://0xa000008/'] }"), &[
-            "f.yaml:2:74: uplinks[0].health.ping[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target that the line leads to; ask the provider's router, or a host beyond it",
-            "f.yaml:2:108: uplinks[0].health.tcp[0]: found 10.0.0.5, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
-            "f.yaml:2:131: uplinks[0].health.http[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target that the line leads to; ask the provider's router, or a host beyond it",
-            "f.yaml:2:161: uplinks[0].health.http[1]: found 10.0.0.7, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
-            "f.yaml:2:182: uplinks[0].health.http[2]: found 10.0.0.8, which lies in the inside prefix 10.0.0.0/24, wanted a target that the line leads to; ask the provider's router, or a host beyond it",
+            "f.yaml:2:74: uplinks[0].health.ping[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
+            "f.yaml:2:108: uplinks[0].health.tcp[0]: found 10.0.0.5, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
+            "f.yaml:2:131: uplinks[0].health.http[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
+            "f.yaml:2:161: uplinks[0].health.http[1]: found 10.0.0.7, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
+            "f.yaml:2:182: uplinks[0].health.http[2]: found 10.0.0.8, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
         ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: {}"), &[
-            "f.yaml:2:65: uplinks[0].health: found a mapping, wanted whom to ask: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address that the line leads to",
+            "f.yaml:2:65: uplinks[0].health: found a mapping, wanted at least one target: `ping`, `tcp` or `http`; add `ping: [203.0.113.254]` with an address beyond the uplink",
         ]),
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: 192.0.2.1, quorum: 2 }"), &[
-            "f.yaml:2:92: uplinks[0].health.quorum: found `2`, wanted a number of answers from 1 to 1, as many as are asked; lower it, or ask more",
+            "f.yaml:2:92: uplinks[0].health.quorum: found `2`, wanted a number of answers from 1 to 1, the number of targets; lower it, or add targets",
         ]),
         (with("forwards: [{ protocol: tcp, port: 80, address: 203.0.113.10, to: 10.0.0.5 }]").replace("[203.0.113.10]", "interface"), &[
             "f.yaml:3:48: forwards[0].address: found 203.0.113.10, wanted an address of an uplink; leave it out: the uplink has the address of its interface",
@@ -408,7 +410,7 @@ fn bad_files_are_refused_with_these_words() {
         (with("outbound:\n- { from: 10.0.0.0/16 }\n- { from: 10.0.0.0/25, uplinks: [wan0, wan, wan0] }\n- { from: 10.0.0.0/25, uplinks: [] }\n- { uplinks: wan0 }"), &[
             "f.yaml:4:11: outbound[0].from: found 10.0.0.0/16, wanted a prefix within `10.0.0.0/24`; correct it, or add it to `inside.prefixes`",
             "f.yaml:5:40: outbound[1].uplinks[1]: found `wan`, wanted the name of an uplink; did you mean `wan0`?",
-            "f.yaml:5:45: outbound[1].uplinks[2]: found `wan0` again, wanted each uplink once; take one out",
+            "f.yaml:5:45: outbound[1].uplinks[2]: found `wan0` again, wanted each uplink once; remove one",
             "f.yaml:6:11: outbound[2].from: found 10.0.0.0/25 again (first in outbound[1].from), wanted one rule for each prefix; join the two",
             "f.yaml:6:33: outbound[2].uplinks: found an empty list, wanted a list of uplinks; add to the list, 1 to 31",
             "f.yaml:7:3: outbound[3].from: found no such key, wanted the sources that may go out; add `from: PREFIX`, such as `from: 10.0.0.0/24`",
@@ -456,7 +458,7 @@ fn an_unreadable_file_is_one_problem() {
     );
     assert_eq!(
         message(&file("my box.yaml", SHORT.as_bytes())),
-        "D/my box.yaml:1:1: name: found no such key, and the file's name `my box` cannot stand in, wanted a name of 1 to 63 letters, digits, `-`, `_`, `.`, beginning with a letter or digit; add `name: NAME`"
+        "D/my box.yaml:1:1: name: found no such key, and the file's name `my box` is no name of a box, wanted a name of 1 to 63 letters, digits, `-`, `_`, `.`, beginning with a letter or digit; add `name: NAME`"
     );
     assert_eq!(load(&file("box7.yaml", SHORT.as_bytes())).unwrap().config.name, "box7");
 }
@@ -497,7 +499,8 @@ fn hostile_files_are_refused_quickly() {
         let start = Instant::now();
         let message = refused(&text);
         let beginning = &text[..text.len().min(40)];
-        // A debug build on a busy machine reads a megabyte of YAML in seconds; what is quadratic takes many minutes.
+        // A debug build on a busy machine reads a megabyte of YAML in seconds; what is quadratic
+        // takes many minutes.
         assert!(
             start.elapsed() < Duration::from_secs(60),
             "{beginning:?} took {:?}",

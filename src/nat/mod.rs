@@ -63,9 +63,9 @@ pub use table::hash::KeyHash;
 pub use table::key::Key;
 pub use table::session::{EndpointKind, NewSession, SessionKind};
 pub use table::{
-    Accounting, EndReason, EndedSession, EndpointFilter, Filter, FirstPacket, InsertError, Lookup,
-    Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
-    SessionInfo, Table, TableCursor,
+    Accounting, EndReason, EndedSession, EndpointFilter, Family, Filter, FirstPacket, InsertError,
+    Lookup, Match, Page, PolicyCondition, SessionChange, SessionEvent, SessionEvents, SessionId,
+    SessionInfo, Table, TableCursor, V4,
 };
 pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};

@@ -33,21 +33,21 @@ impl fmt::Display for Protocol {
 /// host is 0. A reply then has the reversed tuple of its request. Two hosts that query each other
 /// with one identifier have different tuples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint {
-    /// IPv4 address.
-    pub address: Ipv4Addr,
+pub struct Endpoint<A = Ipv4Addr> {
+    /// Address.
+    pub address: A,
     /// Port, ICMP query identifier, or 0.
     pub port: u16,
 }
 
-impl Endpoint {
+impl<A> Endpoint<A> {
     /// Joins an address and a port.
-    pub const fn new(address: Ipv4Addr, port: u16) -> Self {
+    pub const fn new(address: A, port: u16) -> Self {
         Self { address, port }
     }
 }
 
-impl fmt::Display for Endpoint {
+impl<A: fmt::Display> fmt::Display for Endpoint<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}:{}", self.address, self.port)
     }
@@ -55,23 +55,23 @@ impl fmt::Display for Endpoint {
 
 /// Protocol, source and destination of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tuple {
+pub struct Tuple<A = Ipv4Addr> {
     /// IP protocol.
     pub protocol: Protocol,
     /// Sender.
-    pub source: Endpoint,
+    pub source: Endpoint<A>,
     /// Receiver.
-    pub destination: Endpoint,
+    pub destination: Endpoint<A>,
 }
 
-impl Tuple {
+impl<A: Copy> Tuple<A> {
     /// Returns the tuple of a reply.
     pub const fn reversed(self) -> Self {
         Self { protocol: self.protocol, source: self.destination, destination: self.source }
     }
 }
 
-impl fmt::Display for Tuple {
+impl<A: fmt::Display> fmt::Display for Tuple<A> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} {} > {}", self.protocol, self.source, self.destination)
     }

@@ -13,11 +13,7 @@ pub(crate) const CIRCLES: &[&str] = &[];
 pub(crate) const LONG_FILES: &[&str] = &[];
 
 /// File and function.
-pub(crate) const LONG_FUNCTIONS: &[&str] = &[
-    "benches/comparison/main.rs main",
-    "benches/comparison/report.rs picture",
-    "benches/engine.rs engine",
-];
+pub(crate) const LONG_FUNCTIONS: &[&str] = &["benches/engine.rs engine"];
 
 /// File and the function around the `select!`.
 pub(crate) const WIDE_SELECTS: &[&str] = &[];

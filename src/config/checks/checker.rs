@@ -1,9 +1,9 @@
-//! Where checks report, and how they find places and uplinks.
+//! Reports problems, and finds locations and uplinks.
 
 use std::net::Ipv4Addr;
 
 use crate::config::problem::{Diagnostics, Location, quoted};
-use crate::config::reader::cursor::{Located, place_of};
+use crate::config::reader::cursor::{Located, location_of};
 use crate::config::reader::nearest;
 use crate::config::reader::tree::Node;
 use crate::config::schema::Unresolved;
@@ -35,28 +35,29 @@ impl<'t> Checker<'t> {
     /// Reports a problem.
     pub fn report(
         &self,
-        place: &Location,
+        location: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        self.diagnostics.report(place, found, wanted, advice);
+        self.diagnostics.report(location, found, wanted, advice);
     }
 
     /// Reports a warning.
     pub fn warn(
         &self,
-        place: &Location,
+        location: &Location,
         found: impl Into<String>,
         wanted: impl Into<String>,
         advice: impl Into<String>,
     ) {
-        self.diagnostics.warn(place, found, wanted, advice);
+        self.diagnostics.warn(location, found, wanted, advice);
     }
 
-    /// Returns the place of the value at a key path. If the file leaves the key out: that of the mapping around it.
-    pub fn place_of(&self, path: &str) -> Location {
-        place_of(self.root, path)
+    /// Returns the location of the value at a key path. If the file leaves the key out, the
+    /// position is that of the mapping around it.
+    pub fn location_of(&self, path: &str) -> Location {
+        location_of(self.root, path)
     }
 
     /// Returns the external addresses of all uplinks that could be read, item by item.
@@ -64,7 +65,8 @@ impl<'t> Checker<'t> {
         self.uplinks.iter().filter_map(|uplink| uplink.addresses()).flatten()
     }
 
-    /// Finds the uplink of a name. Reports an unknown name, but not while the name of some uplink is unknown.
+    /// Finds the uplink of a name. Reports an unknown name, but not while the name of some uplink
+    /// is unknown.
     pub fn uplink_index(&self, name: &Located<String>) -> Option<usize> {
         let known = |uplink: &'t Located<FileUplink>| Some(uplink.name()?.value.as_str());
         let names: Option<Vec<&str>> = self.uplinks.iter().map(known).collect();
@@ -72,12 +74,13 @@ impl<'t> Checker<'t> {
         let index = names.iter().position(|known| *known == name.value);
         if index.is_none() {
             let advice = nearest::advise(&name.value, names.iter().copied());
-            self.report(&name.place, quoted(&name.value), "the name of an uplink", advice);
+            self.report(&name.location, quoted(&name.value), "the name of an uplink", advice);
         }
         index
     }
 
-    /// Finds the uplinks of a list of names, each once; every uplink if the file leaves the list out.
+    /// Finds the uplinks of a list of names, each once; every uplink if the file leaves the list
+    /// out.
     pub fn chosen_uplinks(&self, names: &Unresolved<Items<String>>) -> Option<Vec<usize>> {
         let names = match names {
             Unresolved::Unreadable => return None,
@@ -89,7 +92,7 @@ impl<'t> Checker<'t> {
             let Some(index) = self.uplink_index(name) else { continue };
             if chosen.contains(&index) {
                 let found = format!("`{}` again", name.value);
-                self.report(&name.place, found, "each uplink once", "take one out");
+                self.report(&name.location, found, "each uplink once", "remove one");
             } else {
                 chosen.push(index);
             }

@@ -37,8 +37,13 @@ pub(super) fn check(
         check_listening(dns, servers, forwards, checker);
     } else if matches!((&dns.update, &dns.hook), (Unresolved::Absent, Unresolved::Absent)) {
         let found = "`false`, and neither `update` nor `hook`";
-        let advice = "add one of them, or take `dns` out";
-        checker.report(&checker.place_of("dns.listen"), found, "something to do", advice);
+        let advice = "add one of them, or remove `dns`";
+        checker.report(
+            &checker.location_of("dns.listen"),
+            found,
+            "a way to announce addresses",
+            advice,
+        );
     }
     let update = match &dns.update {
         Unresolved::Absent => Some(None),
@@ -94,14 +99,14 @@ impl PublishedNames<'_> {
         let absolute = within(name, self.zone?, self.checker)?;
         match self.known.entry(absolute.clone()) {
             Entry::Vacant(vacant) => {
-                vacant.insert(name.place.clone());
+                vacant.insert(name.location.clone());
                 Some(absolute)
             }
             Entry::Occupied(first) => {
                 let found =
                     format!("{} again (first in {})", without_dot(&absolute), first.get().key);
                 let advice = "give one of the two another name";
-                self.checker.report(&name.place, found, "each name once", advice);
+                self.checker.report(&name.location, found, "each name once", advice);
                 None
             }
         }
@@ -116,13 +121,13 @@ fn within(name: &Located<Name>, zone: &Located<Name>, checker: &Checker<'_>) -> 
     if name.value.num_labels() > 0 && zone.value.zone_of(&as_absolute) {
         let wanted = format!("a name within {zone_text}, without it");
         let advice = "leave out the zone, or write \"@\" for itself";
-        checker.report(&name.place, without_dot(&as_absolute), wanted, advice);
+        checker.report(&name.location, without_dot(&as_absolute), wanted, advice);
         return None;
     }
     let absolute = name.value.clone().append_domain(&zone.value);
     if absolute.is_err() {
         let found = format!("a name that makes more than 255 bytes with {zone_text}");
-        checker.report(&name.place, found, "a shorter name", "shorten it");
+        checker.report(&name.location, found, "a shorter name", "shorten it");
     }
     absolute.ok()
 }
@@ -134,10 +139,10 @@ fn warn_of_one_address(servers: &[Located<FileDnsServer>], checker: &Checker<'_>
         if let Some(first) = known.get(&address.value) {
             let found = format!("{} again (first in {})", address.value, first.key);
             let wanted = "an address of its own for each name server";
-            let advice = "write that of another line, so that they do not fail together";
-            checker.warn(&address.place, found, wanted, advice);
+            let advice = "write the address of another uplink, so that they do not fail together";
+            checker.warn(&address.location, found, wanted, advice);
         } else {
-            known.insert(address.value, &address.place);
+            known.insert(address.value, &address.location);
         }
     }
 }
@@ -149,10 +154,10 @@ fn check_listening(
     forwards: &[Forward],
     checker: &Checker<'_>,
 ) {
-    let place = dns.place.field("name_servers");
+    let location = dns.location.field("name_servers");
     if matches!(dns.name_servers, Unresolved::Absent) {
-        let advice = "add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each line, or `listen: false`";
-        checker.report(&place, "no such key", "who answers for the zone", advice);
+        let advice = "add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each uplink, or `listen: false`";
+        checker.report(&location, "no such key", "the name servers of the zone", advice);
     }
     let first = |uplink: &Located<FileUplink>| uplink.addresses()?.first()?.value.first().copied();
     let own: Vec<Ipv4Addr> = checker.uplinks().iter().filter_map(first).collect();
@@ -168,8 +173,8 @@ fn check_listening(
                 Dns::PORT,
                 forward.name
             );
-            let advice = "take that port out of the forward, or set `listen: false`";
-            checker.report(&checker.place_of("dns.listen"), found, "a port of its own", advice);
+            let advice = "remove that port from the forward, or set `listen: false`";
+            checker.report(&checker.location_of("dns.listen"), found, "a port of its own", advice);
         }
     }
     let is_own = |server: &Located<FileDnsServer>| {
@@ -179,8 +184,8 @@ fn check_listening(
     let known = !checker.uplinks().iter().any(|uplink| uplink.follows_interface());
     if known && !own.is_empty() && !servers.is_empty() && !servers.iter().any(is_own) {
         let found = "no first address of an uplink";
-        let advice = "without it nobody asks this box; add the name server that it is";
-        checker.warn(&place, found, "this box among them", advice);
+        let advice = "clients find this box only through a name server of the zone; add this box";
+        checker.warn(&location, found, "this box among the name servers", advice);
     }
 }
 
@@ -196,7 +201,7 @@ fn check_update(
             if !given.value.zone_of(&zone?.value) {
                 let wanted = format!("{} or a zone above it", without_dot(&zone?.value));
                 let advice = "the published names must lie in it";
-                checker.report(&given.place, without_dot(&given.value), wanted, advice);
+                checker.report(&given.location, without_dot(&given.value), wanted, advice);
             }
             given.value.clone()
         }

@@ -36,7 +36,8 @@ struct Published<'d> {
     item: &'d Located<FileForward>,
 }
 
-/// Returns the forwards that one item of the list stands for: one for each uplink that the item names.
+/// Returns the forwards that one item of the list stands for: one for each uplink that the item
+/// names.
 fn publish<'d>(
     index: usize,
     item: &'d Located<FileForward>,
@@ -132,10 +133,11 @@ fn report_unknown_address(
         [] => "leave it out: the uplink has the address of its interface".to_owned(),
         some => format!("choose one of {}", nearest::list(some.iter().map(String::as_str))),
     };
-    checker.report(&address.place, address.value.to_string(), wanted, advice);
+    checker.report(&address.location, address.value.to_string(), wanted, advice);
 }
 
-/// Returns the only address of an uplink. Reports that the forward must choose if there are several.
+/// Returns the only address of an uplink. Reports that the forward must choose if there are
+/// several.
 fn only_address(
     item: &Located<FileForward>,
     uplink: &FileUplink,
@@ -150,7 +152,7 @@ fn only_address(
     let known: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
     let known = nearest::list(known.iter().map(String::as_str));
     let advice = format!("add `address:` with one of {known}");
-    checker.report(&item.place.field("address"), "no such key", wanted, advice);
+    checker.report(&item.location.field("address"), "no such key", wanted, advice);
     None
 }
 
@@ -169,9 +171,9 @@ fn ports_and_target(
         Unresolved::Given(ports) => ports.value,
         Unresolved::Unreadable => return None,
         Unresolved::Absent => {
-            let place = item.place.field("port");
+            let location = item.location.field("port");
             let advice = "add `port: 80` or `port: 8000-8099` with your own";
-            checker.report(&place, "no such key", "the port to publish", advice);
+            checker.report(&location, "no such key", "the port to publish", advice);
             return None;
         }
     };
@@ -182,15 +184,15 @@ fn ports_and_target(
 fn check_no_ports(protocol: ForwardProtocol, item: &FileForward, checker: &Checker<'_>) {
     if let Unresolved::Given(port) = &item.port {
         let wanted = format!("no `port`, because `protocol: {protocol}` publishes no single ports");
-        let advice = "take it out, or choose tcp, udp or tcp+udp";
-        checker.report(&port.place, port.value.to_string(), wanted, advice);
+        let advice = "remove it, or choose tcp, udp or tcp+udp";
+        checker.report(&port.location, port.value.to_string(), wanted, advice);
     }
     if let Some(to) = &item.to
         && let Some(port) = to.ports
     {
         let wanted = format!("an address without port, because of `protocol: {protocol}`");
         let advice = format!("write `to: {}`", to.address);
-        checker.report(&to.place, format!("port {port}"), wanted, advice);
+        checker.report(&to.location, format!("port {port}"), wanted, advice);
     }
 }
 
@@ -205,10 +207,10 @@ fn target_port(
         let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
         let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
         checker.report(
-            &to.place,
+            &to.location,
             found,
             wanted,
-            "write the first port only, the rest keep their offset",
+            "write the first port only, the others keep their offset",
         );
         return None;
     }
@@ -219,7 +221,7 @@ fn target_port(
             u32::from(length) + 1
         );
         let advice = format!("lower it to {} at most, or publish fewer", u16::MAX - length);
-        checker.report(&to.place, found, "a range that ends at 65535 or before", advice);
+        checker.report(&to.location, found, "a range that ends at 65535 or before", advice);
         return None;
     }
     Some(target.first)
@@ -235,7 +237,7 @@ fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker
             let wanted =
                 format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
             checker.report(
-                &to.place,
+                &to.location,
                 address.to_string(),
                 wanted,
                 "correct it, or add its prefix to `inside.prefixes`",
@@ -246,7 +248,7 @@ fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker
                 && (address == prefix.network() || address == prefix.broadcast()) =>
         {
             let found = format!("{address}, the network or broadcast address of {}", prefix.value);
-            checker.report(&to.place, found, "a host's address", "write the server's address");
+            checker.report(&to.location, found, "a host's address", "write the server's address");
         }
         Some(_) => {}
     }
@@ -260,27 +262,28 @@ fn check_names(published: &[Published<'_>], checker: &Checker<'_>) {
             Entry::Vacant(vacant) => {
                 vacant.insert(one);
             }
-            // An item without `uplink` meets the same other item on every uplink; once is enough.
-            Entry::Occupied(_) if reported == Some(&one.item.place) => {}
+            // An item without `uplink` meets the same other item on every uplink. One report is
+            // enough.
+            Entry::Occupied(_) if reported == Some(&one.item.location) => {}
             Entry::Occupied(first) => {
                 let found = format!(
                     "a second forward `{}` (the first is {})",
                     one.forward.name,
-                    first.get().item.place.key
+                    first.get().item.location.key
                 );
-                let place = match &one.item.name {
-                    Unresolved::Given(name) => name.place.clone(),
-                    Unresolved::Absent | Unresolved::Unreadable => one.item.place.field("name"),
+                let location = match &one.item.name {
+                    Unresolved::Given(name) => name.location.clone(),
+                    Unresolved::Absent | Unresolved::Unreadable => one.item.location.field("name"),
                 };
                 let wanted = "one of each name on an uplink";
-                checker.report(&place, found, wanted, "give this one another `name`");
-                reported = Some(&one.item.place);
+                checker.report(&location, found, wanted, "give this one another `name`");
+                reported = Some(&one.item.location);
             }
         }
     }
 }
 
-/// Protocols as a set; a forward publishes one or several.
+/// Returns the single protocols that a forward publishes.
 fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
     const TCP: usize = 0;
     const UDP: usize = 1;
@@ -294,10 +297,11 @@ fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
     }
 }
 
-/// Reports each forward that publishes a protocol, address and port of an earlier one, together with the first such
-/// forward.
+/// Reports each forward that publishes a protocol, address and port of an earlier one, together
+/// with the first such forward.
 ///
-/// The search sweeps over the ports of each address and remembers the forwards whose ports have not ended yet.
+/// The search sweeps over the ports of each address and remembers the forwards whose ports have not
+/// ended yet.
 fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
     let mut order: Vec<usize> = (0..published.len()).collect();
     order.sort_by_key(|index| {
@@ -315,7 +319,7 @@ fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
         });
         for other in open.iter().copied() {
             if share_protocol(published[other].forward.protocol, one.protocol) {
-                // The later of the two in the file is the one to mend.
+                // The later of the two in the file gets the report.
                 let (first, second) = (other.min(index), other.max(index));
                 first_clashes
                     .entry(second)
@@ -328,13 +332,13 @@ fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
     for (second, first) in first_clashes {
         let (first, second) = (&published[first], &published[second]);
         let found = format!(
-            "{}, which `{}` publishes too ({})",
+            "{}, which `{}` ({}) publishes already",
             described(&second.forward),
             first.forward.name,
-            first.item.place.key
+            first.item.location.key
         );
         checker.report(
-            &second.item.place,
+            &second.item.location,
             found,
             "each protocol, address and port published once",
             "change or remove one of the two",
@@ -357,8 +361,8 @@ fn described(forward: &Forward) -> String {
     }
 }
 
-/// Warns where two forwards of one uplink lead to the same port of the server: without a session, a packet from
-/// there does not tell which of the two it belongs to.
+/// Warns of two forwards of one uplink that lead to the same port of the server. Without a session,
+/// a packet from that port may belong to either.
 fn warn_of_shared_targets(published: &[Published<'_>], checker: &Checker<'_>) {
     let mut order: Vec<&Published<'_>> = published.iter().collect();
     order.sort_by_key(|one| (one.forward.uplink, one.forward.to_address, one.forward.to_port));
@@ -372,10 +376,10 @@ fn warn_of_shared_targets(published: &[Published<'_>], checker: &Checker<'_>) {
             && last_target(a) >= b.to_port
             && share_protocol(a.protocol, b.protocol)
         {
-            let found =
-                format!("a target that `{}` ({}) leads to as well", a.name, one.item.place.key);
-            let advice = "give the server a second address or port if it starts traffic from there";
-            checker.warn(&other.item.place, found, "a target of its own", advice);
+            let found = format!("the target of `{}` ({})", a.name, one.item.location.key);
+            let advice =
+                "give the server a second address or port if it opens sessions from this one";
+            checker.warn(&other.item.location, found, "a target of its own", advice);
         }
     }
 }

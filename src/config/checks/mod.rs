@@ -1,6 +1,8 @@
-//! Checks of keys that depend on one another: the file becomes the configuration, or the contradictions are named.
+//! Checks of keys that depend on one another: the file becomes the configuration, or the
+//! contradictions are named.
 //!
-//! A check reports nothing if one of its inputs could not be read: no problem merely echoes another.
+//! A check reports nothing if one of its inputs could not be read: no problem merely echoes
+//! another.
 
 mod checker;
 mod dns;
@@ -38,6 +40,7 @@ pub(super) fn check(
     check_inside(inside, checker);
     check_interfaces(&file.tun, inside, checker);
     check_nat(file.nat, checker);
+    warn_of_keys_without_effect(&file, checker);
     let uplinks = uplinks::check(inside, checker);
     let forwards = forwards::check(readable(&file.forwards), inside, checker);
     let outbound = outbound::check(readable(&file.outbound), inside, checker);
@@ -86,13 +89,15 @@ fn box_name(name: &Unresolved<String>, file_name: &str, checker: &Checker<'_>) -
     let stem = Path::new(file_name).file_stem().unwrap_or_default().to_string_lossy();
     let name = parse_box_name(&stem);
     if let Err(error) = &name {
-        let found = format!("no such key, and the file's name {} cannot stand in", quoted(&stem));
-        checker.report(&checker.place_of("name"), found, &error.wanted, "add `name: NAME`");
+        let found =
+            format!("no such key, and the file's name {} is no name of a box", quoted(&stem));
+        checker.report(&checker.location_of("name"), found, &error.wanted, "add `name: NAME`");
     }
     name.ok()
 }
 
-/// Returns the admin interfaces; None if the default socket would be named after a box without a name.
+/// Returns the admin interfaces; None if the default socket would be named after a box without a
+/// name.
 fn admin(admin: FileAdmin, name: Option<&str>) -> Option<Admin> {
     let socket = match admin.socket {
         Unresolved::Absent => Admin::default_socket(name?),
@@ -109,9 +114,9 @@ fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
             .iter()
             .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
         if let Some(other) = other {
-            let wanted = format!("a prefix apart from {} ({})", other.value, other.place.key);
+            let wanted = format!("a prefix apart from {} ({})", other.value, other.location.key);
             let advice = "leave out the smaller of the two";
-            checker.report(&prefix.place, prefix.value.to_string(), wanted, advice);
+            checker.report(&prefix.location, prefix.value.to_string(), wanted, advice);
         }
     }
     let (Some(address), Some(_)) = (inside.address.given(), prefixes) else { return };
@@ -119,7 +124,7 @@ fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
         let wanted = "an address in one of `inside.prefixes`";
         let advice =
             "write the box's own address on the private network, or correct `inside.prefixes`";
-        checker.report(&address.place, address.value.to_string(), wanted, advice);
+        checker.report(&address.location, address.value.to_string(), wanted, advice);
     }
 }
 
@@ -130,21 +135,22 @@ fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
     let uplinks: Vec<Located<String>> = checker.uplinks().iter().filter_map(interface).collect();
     for outside in &uplinks {
         if inside.is_some_and(|inside| inside.value == outside.value) {
-            let found = format!("`{}`, which is the inside interface too", outside.value);
-            let advice = "give each leg its own, a VLAN interface will do";
-            checker.report(&outside.place, found, "another interface", advice);
+            let found = format!("`{}`, which is the inside interface", outside.value);
+            let advice = "give each uplink an interface of its own; a VLAN interface serves";
+            checker.report(&outside.location, found, "another interface", advice);
         }
     }
     if let Some(taken) = inside.into_iter().chain(&uplinks).find(|leg| leg.value == tun.name) {
-        let found = format!("`{}`, which is the interface of {}", tun.name, leg_of(&taken.place));
+        let found =
+            format!("`{}`, which is the interface of {}", tun.name, leg_of(&taken.location));
         let advice = "choose another, such as `nb1`: natbox makes this device";
-        checker.report(&checker.place_of("tun.name"), found, "a name of its own", advice);
+        checker.report(&checker.location_of("tun.name"), found, "a name of its own", advice);
     }
 }
 
 /// Returns `uplinks[0]` of `uplinks[0].interface`.
-fn leg_of(place: &Location) -> String {
-    let (leg, _) = place.key.rsplit_once('.').unwrap_or((&place.key, ""));
+fn leg_of(location: &Location) -> String {
+    let (leg, _) = location.key.rsplit_once('.').unwrap_or((&location.key, ""));
     format!("`{leg}`")
 }
 
@@ -153,6 +159,19 @@ fn check_nat(nat: Nat, checker: &Checker<'_>) {
     if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
         let wanted = "false with endpoint-independent mapping";
         let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";
-        checker.report(&checker.place_of("nat.port_overlapping"), "`true`", wanted, advice);
+        checker.report(&checker.location_of("nat.port_overlapping"), "`true`", wanted, advice);
+    }
+}
+
+/// Warns of values that this version accepts and does not act on.
+fn warn_of_keys_without_effect(file: &File, checker: &Checker<'_>) {
+    let wanted = "no value yet";
+    if let Some(http) = file.admin.http.given() {
+        let advice = "this version does not act on it: no listener starts";
+        checker.warn(&http.location, quoted(&http.value.to_string()), wanted, advice);
+    }
+    if file.state.keep {
+        let advice = "this version does not act on it: sessions end with the process";
+        checker.warn(&checker.location_of("state.keep"), "`true`", wanted, advice);
     }
 }

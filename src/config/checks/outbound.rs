@@ -47,11 +47,11 @@ fn check_repeats(rules: &[Located<FileOutboundRule>], checker: &Checker<'_>) {
         to.sort();
         match known.entry((from.value, to)) {
             Entry::Vacant(vacant) => {
-                vacant.insert(&from.place);
+                vacant.insert(&from.location);
             }
             Entry::Occupied(first) => {
                 let found = format!("{} again (first in {})", from.value, first.get().key);
-                checker.report(&from.place, found, wanted, "join the two");
+                checker.report(&from.location, found, wanted, "join the two");
             }
         }
     }
@@ -68,7 +68,7 @@ fn outbound_rule(
         let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
         let wanted = format!("a prefix within {}", nearest::list(known.iter().map(String::as_str)));
         let advice = "correct it, or add it to `inside.prefixes`";
-        checker.report(&from.place, from.value.to_string(), wanted, advice);
+        checker.report(&from.location, from.value.to_string(), wanted, advice);
     }
     let uplinks = checker.chosen_uplinks(&rule.uplinks);
     Some(OutboundRule {
@@ -94,8 +94,8 @@ fn no_nat_rule(rule: &FileNoNatRule, checker: &Checker<'_>) -> Option<NoNatRule>
         (rule.port.given(), protocol)
     {
         let found = format!("`{}`", port.value);
-        let wanted = "no port without a protocol that has them";
-        checker.report(&port.place, found, wanted, "add `protocol: tcp` (or udp, tcp+udp)");
+        let wanted = "no `port`, because the protocol has none";
+        checker.report(&port.location, found, wanted, "add `protocol: tcp` (or udp, tcp+udp)");
     }
     Some(NoNatRule {
         to: rule.to.as_ref()?.value,

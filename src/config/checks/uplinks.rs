@@ -62,15 +62,20 @@ fn whole_health(file: &Located<FileHealth>, checker: &Checker<'_>) -> Option<Hea
     };
     match health.targets() as u32 {
         0 => {
-            let wanted = "whom to ask: `ping`, `tcp` or `http`";
-            let advice = "add `ping: [203.0.113.254]` with an address that the line leads to";
-            checker.report(&file.place, "a mapping", wanted, advice);
+            let wanted = "at least one target: `ping`, `tcp` or `http`";
+            let advice = "add `ping: [203.0.113.254]` with an address beyond the uplink";
+            checker.report(&file.location, "a mapping", wanted, advice);
             None
         }
         number if number < health.quorum => {
-            let wanted = format!("a number of answers from 1 to {number}, as many as are asked");
-            let place = checker.place_of(&format!("{}.quorum", file.place.key));
-            checker.report(&place, format!("`{}`", health.quorum), wanted, "lower it, or ask more");
+            let wanted = format!("a number of answers from 1 to {number}, the number of targets");
+            let location = checker.location_of(&format!("{}.quorum", file.location.key));
+            checker.report(
+                &location,
+                format!("`{}`", health.quorum),
+                wanted,
+                "lower it, or add targets",
+            );
             None
         }
         _ => Some(health),
@@ -82,12 +87,12 @@ fn check_followed(checker: &Checker<'_>) {
     let mut known: HashMap<&str, &Location> = HashMap::new();
     for uplink in checker.uplinks().iter().filter(|uplink| uplink.follows_interface()) {
         let Some(interface) = &uplink.interface else { continue };
-        if let Some(first) = known.insert(&interface.value, &uplink.place) {
+        if let Some(first) = known.insert(&interface.value, &uplink.location) {
             let found =
                 format!("the address of {}, which {} has already", interface.value, first.key);
             let wanted = "an interface of its own, or fixed addresses";
-            let place = uplink.place.field("addresses");
-            checker.report(&place, found, wanted, "correct one of the two");
+            let location = uplink.location.field("addresses");
+            checker.report(&location, found, wanted, "correct one of the two");
         }
     }
 }
@@ -97,13 +102,13 @@ fn check_names(checker: &Checker<'_>) {
     for name in checker.uplinks().iter().filter_map(|uplink| uplink.name()) {
         match known.entry(&name.value) {
             Entry::Vacant(vacant) => {
-                vacant.insert(&name.place);
+                vacant.insert(&name.location);
             }
             Entry::Occupied(first) => {
                 let found =
                     format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
                 let advice = "give this one a `name` of its own";
-                checker.report(&name.place, found, "one of each name", advice);
+                checker.report(&name.location, found, "one of each name", advice);
             }
         }
     }
@@ -113,12 +118,13 @@ fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
     let mut known: HashMap<Ipv4Addr, &Location> = HashMap::new();
     let fixed = checker.uplinks().iter().filter(|uplink| !uplink.follows_interface());
     for addresses in fixed.filter_map(|uplink| uplink.addresses()).flatten() {
-        // One problem for each item of the list is enough, even where the item stands for many addresses.
+        // One problem for each item of the list is enough, even where the item stands for many
+        // addresses.
         let mut twice = None;
         for &address in &addresses.value {
             match known.entry(address) {
                 Entry::Vacant(vacant) => {
-                    vacant.insert(&addresses.place);
+                    vacant.insert(&addresses.location);
                 }
                 Entry::Occupied(first) => {
                     twice = twice.or(Some((address, first.get().key.clone())))
@@ -126,14 +132,14 @@ fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
             }
         }
         if let Some((address, first)) = twice {
-            let found = format!("{address}, which is in {first} too");
-            let advice = "take it out of one of the two";
-            checker.report(&addresses.place, found, "each external address once", advice);
+            let found = format!("{address}, which {first} holds already");
+            let advice = "remove it from one of the two";
+            checker.report(&addresses.location, found, "each external address once", advice);
         }
         if let Some((address, prefix)) = inside.first_inside(&addresses.value) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            let advice = "write the line's own address here, or correct `inside.prefixes`";
-            checker.report(&addresses.place, found, "an external address", advice);
+            let advice = "write the uplink's external address, or correct `inside.prefixes`";
+            checker.report(&addresses.location, found, "an external address", advice);
         }
     }
 }
@@ -144,8 +150,8 @@ fn check_number_of_addresses(checker: &Checker<'_>) {
             uplink.addresses().iter().flat_map(|all| all.iter()).map(|some| some.value.len()).sum();
         if number > Uplink::MAX_ADDRESSES {
             let wanted = format!("at most {}", Uplink::MAX_ADDRESSES);
-            let place = uplink.place.field("addresses");
-            checker.report(&place, format!("{number} addresses"), wanted, "publish fewer");
+            let location = uplink.location.field("addresses");
+            checker.report(&location, format!("{number} addresses"), wanted, "publish fewer");
         }
     }
 }
@@ -156,8 +162,8 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
         let gateway = match &uplink.gateway {
             Unresolved::Absent if number > 1 && !uplink.follows_interface() => {
                 let wanted = format!("the next hop, because there are {number} uplinks");
-                let place = uplink.place.field("gateway");
-                checker.report(&place, "no such key", wanted, "add `gateway: ADDRESS`");
+                let location = uplink.location.field("gateway");
+                checker.report(&location, "no such key", wanted, "add `gateway: ADDRESS`");
                 continue;
             }
             Unresolved::Absent | Unresolved::Unreadable => continue,
@@ -166,31 +172,33 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
         let wanted = "the provider's router";
         let mut own = checker.external_addresses();
         if let Some(own) = own.find(|addresses| addresses.contains(&gateway.value)) {
-            let found =
-                format!("{}, which is an address of this box ({})", gateway.value, own.place.key);
-            checker.report(&gateway.place, found, wanted, "ask the provider for its address");
+            let found = format!(
+                "{}, which is an address of this box ({})",
+                gateway.value, own.location.key
+            );
+            checker.report(&gateway.location, found, wanted, "ask the provider for its address");
         }
         if let Some((address, prefix)) = inside.first_inside(&[gateway.value]) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            checker.report(&gateway.place, found, wanted, "write its address on the line's side");
+            checker.report(&gateway.location, found, wanted, "write its address on the uplink");
         }
     }
 }
 
 /// Reports targets that this box or its private side answers for: they say nothing of an uplink.
 fn check_targets(inside: &FileInside, checker: &Checker<'_>) {
-    let wanted = "a target that the line leads to";
-    let advice = "ask the provider's router, or a host beyond it";
+    let wanted = "a target beyond the uplink";
+    let advice = "probe the provider's router, or a host beyond it";
     let health = checker.uplinks().iter().filter_map(|uplink| uplink.health.given());
     for target in health.flat_map(|health| health.target_addresses()) {
         let mut own = checker.external_addresses();
         if let Some(own) = own.find(|addresses| addresses.contains(&target.value)) {
             let found =
-                format!("{}, which is an address of this box ({})", target.value, own.place.key);
-            checker.report(&target.place, found, wanted, advice);
+                format!("{}, which is an address of this box ({})", target.value, own.location.key);
+            checker.report(&target.location, found, wanted, advice);
         } else if let Some((address, prefix)) = inside.first_inside(&[target.value]) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            checker.report(&target.place, found, wanted, advice);
+            checker.report(&target.location, found, wanted, advice);
         }
     }
 }

@@ -6,8 +6,8 @@ use crate::config::schema::{Absence, KeyInfo, Section as _, SectionInfo, TypeInf
 
 /// Returns the JSON Schema of the configuration file.
 ///
-/// A file that meets the schema may still be refused: the schema does not express the range of durations, nor keys
-/// that depend on one another.
+/// A file that meets the schema may still be refused: the schema does not express the range of
+/// durations, nor keys that depend on one another.
 pub fn json_schema() -> String {
     let mut root = vec![
         ("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into()),

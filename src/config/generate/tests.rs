@@ -6,7 +6,8 @@ use std::path::Path;
 use super::manual::manual;
 use super::*;
 
-/// Compares a generated text with a file of the repository. `NATBOX_BLESS=1` writes the file instead.
+/// Compares a generated text with a file of the repository. `NATBOX_BLESS=1` writes the file
+/// instead.
 fn assert_generated(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("NATBOX_BLESS").is_some() {

@@ -1,6 +1,7 @@
-//! A cursor on a node: knows its key path and where to report, and decodes what stands there.
+//! Decodes nodes of the file, and reports problems with their locations.
 //!
-//! Every method that returns an `Option` has reported the reason of a `None`, except [`Fields::get`].
+//! Every method that returns an `Option` has reported the reason of a `None`, except
+//! [`Fields::get`].
 
 use std::ops::Deref;
 
@@ -9,13 +10,13 @@ use super::renamed;
 use super::tree::{Entry, Node, Value};
 use crate::config::problem::{Diagnostics, Location, ValueError, quoted};
 
-/// A value and where it stands.
+/// A value and its location.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Located<T> {
     /// The value.
     pub value: T,
-    /// Where it stands.
-    pub place: Location,
+    /// The location of the value in the file.
+    pub location: Location,
 }
 
 impl<T> Deref for Located<T> {
@@ -37,36 +38,36 @@ pub(in crate::config) struct SectionKeys {
 
 impl<T> Located<T> {
     /// Makes the located form of a value that was not read from a file.
-    pub fn unplaced(value: T) -> Self {
-        Self { value, place: Location::file() }
+    pub fn without_location(value: T) -> Self {
+        Self { value, location: Location::file() }
     }
 }
 
-/// A node on the way of decoding.
+/// A node of the file, with its location.
 #[derive(Clone, Debug)]
 pub(in crate::config) struct Cursor<'t> {
     node: &'t Node,
-    place: Location,
+    location: Location,
     diagnostics: &'t Diagnostics,
     schema: &'t [SectionKeys],
 }
 
 impl<'t> Cursor<'t> {
-    /// Makes the cursor of the whole file. `schema` lists every mapping that a file may hold: advice on a misplaced
-    /// key names the mapping where the key belongs.
+    /// Makes the cursor of the whole file. `schema` lists every mapping that a file may hold:
+    /// advice on a misplaced key names the mapping where the key belongs.
     pub fn root(node: &'t Node, diagnostics: &'t Diagnostics, schema: &'t [SectionKeys]) -> Self {
-        let place = Location { position: Some(node.position), key: String::new() };
-        Self { node, place, diagnostics, schema }
+        let location = Location { position: Some(node.position), key: String::new() };
+        Self { node, location, diagnostics, schema }
     }
 
-    /// Where this node stands.
-    pub fn place(&self) -> &Location {
-        &self.place
+    /// Returns the location of the node.
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
-    /// Reports that something else was wanted here.
+    /// Reports a problem with the node.
     pub fn reject(&self, wanted: &str, advice: &str) {
-        self.diagnostics.report(&self.place, self.node.describe(), wanted, advice);
+        self.diagnostics.report(&self.location, self.node.describe(), wanted, advice);
     }
 
     /// Returns the fields of a mapping. Reports keys that are unknown or repeated.
@@ -77,24 +78,29 @@ impl<'t> Cursor<'t> {
             return None;
         };
         let mut fields = Fields {
-            place: self.place.clone(),
+            location: self.location.clone(),
             diagnostics: self.diagnostics,
             schema: self.schema,
             known: Vec::new(),
         };
-        // Once nothing more is recorded, an endless list of strange keys need not be looked at.
+        // Bounds the time for a file with many unknown keys: full diagnostics record no more.
         for entry in entries.iter().take_while(|_| !self.diagnostics.is_full()) {
-            let place = entry_place(&self.place, entry);
+            let location = entry_location(&self.location, entry);
             let Some(key) = keys.iter().copied().find(|key| *key == entry.key) else {
                 let advice = self.unknown_key_advice(&entry.key, keys);
-                self.diagnostics.report(&place, "an unknown key", "one that natbox knows", advice);
+                self.diagnostics.report(
+                    &location,
+                    "an unknown key",
+                    "one that natbox knows",
+                    advice,
+                );
                 continue;
             };
             match fields.known.iter().find(|(known, _)| *known == key) {
                 Some((_, first)) => {
                     let found = format!("this key again (first in line {})", first.position.line);
-                    let advice = "join the two or take one out";
-                    self.diagnostics.report(&place, found, "it once", advice);
+                    let advice = "join the two or remove one";
+                    self.diagnostics.report(&location, found, "the key once", advice);
                 }
                 None => fields.known.push((key, entry)),
             }
@@ -104,7 +110,7 @@ impl<'t> Cursor<'t> {
 
     fn unknown_key_advice(&self, key: &str, keys: &[&'static str]) -> String {
         let nearest = || nearest::nearest(key, keys.iter().copied());
-        if let Some(candidate) = renamed::key(&self.place.key, key).or_else(nearest) {
+        if let Some(candidate) = renamed::key(&self.location.key, key).or_else(nearest) {
             return format!("did you mean `{candidate}`?");
         }
         match self.schema.iter().find(|section| section.keys.contains(&key)) {
@@ -116,7 +122,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// The items of a list of at most `most`.
+    /// Returns the items of a list of at most `most`.
     pub fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {
             self.reject(
@@ -128,7 +134,7 @@ impl<'t> Cursor<'t> {
         if nodes.len() > most {
             let wanted = format!("at most {most} {what}");
             self.diagnostics.report(
-                &self.place,
+                &self.location,
                 format!("{} items", nodes.len()),
                 wanted,
                 "leave some out",
@@ -139,11 +145,11 @@ impl<'t> Cursor<'t> {
     }
 
     fn item(&self, index: usize, node: &'t Node) -> Self {
-        let key = format!("{}[{index}]", self.place.key);
-        Self { node, place: Location { position: Some(node.position), key }, ..self.clone() }
+        let key = format!("{}[{index}]", self.location.key);
+        Self { node, location: Location { position: Some(node.position), key }, ..self.clone() }
     }
 
-    /// The items of a list of 1 to `most`; a single scalar counts as a list of itself.
+    /// Returns the items of a list of 1 to `most`. A scalar alone counts as a list of itself.
     pub fn some_items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         if matches!(self.node.value, Value::Plain(_) | Value::Quoted(_)) {
             return Some(vec![self.clone()]);
@@ -152,7 +158,7 @@ impl<'t> Cursor<'t> {
         if items.is_empty() {
             let advice = format!("add to the list, 1 to {most}");
             self.diagnostics.report(
-                &self.place,
+                &self.location,
                 "an empty list",
                 format!("a list of {what}"),
                 advice,
@@ -175,24 +181,24 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// A value read from a scalar's text, quoted or not.
+    /// Reads a value from the text of a scalar, quoted or not.
     pub fn value<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) | Value::Quoted(text) => match read(text) {
                 Ok(value) => Some(value),
                 Err(ValueError { wanted, advice }) => {
-                    let advice = renamed::value(&self.place.key, text)
+                    let advice = renamed::value(&self.location.key, text)
                         .map_or(advice, |now| format!("did you mean `{now}`?"));
-                    self.diagnostics.report(&self.place, quoted(text), wanted, advice);
+                    self.diagnostics.report(&self.location, quoted(text), wanted, advice);
                     None
                 }
             },
             Value::Null | Value::List(_) | Value::Mapping(_) => {
-                // What would have been wanted is known only to the reader of the text.
+                // Only the reader of the text knows the values that the key takes.
                 let wanted =
                     read("").err().map_or_else(|| "a single value".into(), |error| error.wanted);
                 let advice = match &self.node.value {
-                    Value::Null => "write a value, or take the key out",
+                    Value::Null => "write a value, or remove the key",
                     Value::List(_) | Value::Mapping(_) | Value::Plain(_) | Value::Quoted(_) => {
                         "write a single value"
                     }
@@ -203,11 +209,12 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Like [`Self::value`] for free text: what YAML takes for a number or a truth value must be in quotes.
+    /// Reads a value like [`Self::value`] from free text. Numbers and truth values of YAML must be
+    /// in quotes.
     pub fn text<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) if is_typed_scalar(text) => {
-                self.reject("text", &format!("put it in quotes if it is meant: \"{text}\""));
+                self.reject("text", &format!("write it in quotes: \"{text}\""));
                 None
             }
             Value::Plain(_)
@@ -218,7 +225,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// The text of a plain scalar, if it is one.
+    /// Returns the text of a plain scalar.
     pub fn word(&self) -> Option<&'t str> {
         match &self.node.value {
             Value::Plain(text) => Some(text),
@@ -226,7 +233,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// `true` or `false`.
+    /// Reads `true` or `false`.
     pub fn bool(&self) -> Option<bool> {
         match &self.node.value {
             Value::Plain(text) if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
@@ -244,16 +251,16 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// The value together with its place.
+    /// Returns the value with the location of the node.
     pub fn locate<T>(&self, value: T) -> Located<T> {
-        Located { value, place: self.place.clone() }
+        Located { value, location: self.location.clone() }
     }
 }
 
 /// The known fields of a mapping.
 #[derive(Debug)]
 pub(in crate::config) struct Fields<'t> {
-    place: Location,
+    location: Location,
     diagnostics: &'t Diagnostics,
     schema: &'t [SectionKeys],
     known: Vec<(&'static str, &'t Entry)>,
@@ -261,53 +268,54 @@ pub(in crate::config) struct Fields<'t> {
 
 impl<'t> Fields<'t> {
     /// Returns the fields of a mapping that is not there.
-    pub fn absent(place: Location, diagnostics: &'t Diagnostics) -> Self {
-        Self { place, diagnostics, schema: &[], known: Vec::new() }
+    pub fn absent(location: Location, diagnostics: &'t Diagnostics) -> Self {
+        Self { location, diagnostics, schema: &[], known: Vec::new() }
     }
 
     /// Returns a field, if present.
     pub fn get(&self, key: &str) -> Option<Cursor<'t>> {
         let (_, entry) = self.known.iter().find(|(known, _)| *known == key)?;
-        let place = value_place(&self.place, entry);
+        let location = value_location(&self.location, entry);
         Some(Cursor {
             node: &entry.value,
-            place,
+            location,
             diagnostics: self.diagnostics,
             schema: self.schema,
         })
     }
 
-    /// A field that must be present.
+    /// Returns a field that must be present. Reports its absence.
     pub fn required(&self, key: &str, wanted: &str, advice: &str) -> Option<Cursor<'t>> {
         let field = self.get(key);
         if field.is_none() {
-            self.diagnostics.report(&self.place.field(key), "no such key", wanted, advice);
+            self.diagnostics.report(&self.location.field(key), "no such key", wanted, advice);
         }
         field
     }
 }
 
-fn entry_place(parent: &Location, entry: &Entry) -> Location {
+fn entry_location(parent: &Location, entry: &Entry) -> Location {
     let key: String = entry.key.chars().take(KEY_CHARACTERS).flat_map(char::escape_debug).collect();
     Location { position: Some(entry.position), ..parent.field(&key) }
 }
 
-/// The place of an entry's value. An empty value has no character of its own: its key is the place to look at.
-fn value_place(parent: &Location, entry: &Entry) -> Location {
-    let place = entry_place(parent, entry);
+/// Returns the location of an entry's value. An empty value has no character of its own, so its
+/// location is that of the key.
+fn value_location(parent: &Location, entry: &Entry) -> Location {
+    let location = entry_location(parent, entry);
     match entry.value.value {
-        Value::Null => place,
+        Value::Null => location,
         Value::Plain(_) | Value::Quoted(_) | Value::List(_) | Value::Mapping(_) => {
-            Location { position: Some(entry.value.position), ..place }
+            Location { position: Some(entry.value.position), ..location }
         }
     }
 }
 
-/// Finds the place of the value at a key path such as `uplinks[2].health.quorum`. If the file has no such key, the
-/// place is that of the mapping around it, or of the closest mapping above.
-pub(in crate::config) fn place_of(root: &Node, path: &str) -> Location {
+/// Finds the location of the value at a key path such as `uplinks[2].health.quorum`. If the file
+/// has no such key, the position is that of the mapping around it, or of the closest mapping above.
+pub(in crate::config) fn location_of(root: &Node, path: &str) -> Location {
     let mut node = root;
-    let mut place = Location { position: Some(root.position), key: String::new() };
+    let mut location = Location { position: Some(root.position), key: String::new() };
     for step in path.split('.') {
         let (key, index) = match step.split_once('[') {
             Some((key, index)) => (key, index.trim_end_matches(']').parse::<usize>().ok()),
@@ -318,20 +326,20 @@ pub(in crate::config) fn place_of(root: &Node, path: &str) -> Location {
             Value::Null | Value::Plain(_) | Value::Quoted(_) | Value::List(_) => None,
         };
         let Some(entry) = found else { break };
-        place = value_place(&place, entry);
+        location = value_location(&location, entry);
         node = &entry.value;
         if let (Some(index), Value::List(items)) = (index, &node.value)
             && let Some(item) = items.get(index)
         {
             node = item;
-            place.position = Some(item.position);
+            location.position = Some(item.position);
         }
     }
-    Location { key: path.to_owned(), ..place }
+    Location { key: path.to_owned(), ..location }
 }
 
-/// Whether YAML 1.2 takes the text for a truth value or a number. What only looks like one, such as `1e999`, which no
-/// number of 64 bits holds, or `--5`, is text: the printer writes it without quotes.
+/// Returns whether YAML 1.2 takes the text for a truth value or a number. `--5` is text, and so is
+/// `1e999`, which no number of 64 bits holds: the printer writes both without quotes.
 fn is_typed_scalar(text: &str) -> bool {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     matches!(
@@ -344,5 +352,5 @@ fn is_typed_scalar(text: &str) -> bool {
         || digits.strip_prefix("0o").is_some_and(|octal| u64::from_str_radix(octal, 8).is_ok())
 }
 
-/// How much of a key the key path shows.
+/// Most characters of a key that the key path shows.
 const KEY_CHARACTERS: usize = 40;

@@ -4,4 +4,3 @@ pub(super) mod cursor;
 pub(super) mod nearest;
 mod renamed;
 pub(super) mod tree;
-pub(super) mod unimplemented_keys;

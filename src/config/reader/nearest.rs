@@ -1,6 +1,7 @@
-//! "Did you mean": the known word closest to an unknown one.
+//! Finds the known word closest to an unknown one, for "did you mean".
 
-/// The candidate that takes the fewest single-character edits, if these are few for the word's length.
+/// Returns the candidate that takes the fewest single-character edits, at most a third of the
+/// word's length.
 pub(in crate::config) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
@@ -18,7 +19,7 @@ pub(in crate::config) fn nearest<'c>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Advice that names the nearest of the candidates, or else all of them.
+/// Returns advice that names the nearest of the candidates, or else all of them.
 pub(in crate::config) fn advise<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str> + Clone,
@@ -29,7 +30,7 @@ pub(in crate::config) fn advise<'c>(
     }
 }
 
-/// The words in backticks, with commas; a long list is cut.
+/// Returns the words in backticks, with commas. A long list is cut.
 pub(in crate::config) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> String {
     let mut words = words.into_iter();
     let mut shown: Vec<String> =
@@ -40,7 +41,8 @@ pub(in crate::config) fn list<'c>(words: impl IntoIterator<Item = &'c str>) -> S
     shown.join(", ")
 }
 
-/// Edit distance with insertions, deletions, replacements and swapped neighbours; letter case costs nothing.
+/// Returns the edit distance with insertions, deletions, replacements and swapped neighbours.
+/// Letter case costs nothing.
 fn distance(word: &[char], candidate: &str) -> usize {
     let candidate: Vec<char> = candidate.chars().collect();
     let same = |row: usize, column: usize| word[row].eq_ignore_ascii_case(&candidate[column]);
@@ -61,10 +63,10 @@ fn distance(word: &[char], candidate: &str) -> usize {
     above[candidate.len()]
 }
 
-/// Longer words are nobody's typing mistake, and distance costs their length.
+/// Longest word that is compared. Bounds the time of the distance.
 const MAX_CHARACTERS: usize = 64;
 
-/// Choices named in one message.
+/// Most choices that a message names.
 const MAX_LISTED: usize = 12;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Keys and values that had another name before the first release.
 //!
-//! An old name is still an error. The error names the present one, which no edit distance would find.
+//! An old name is still an error. The error names the present one, which no edit distance would
+//! find.
 
 /// A key or a value that was renamed.
 struct Renamed {
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// The smallest file in which `line` stands in `section`.
+    /// Returns the smallest file with `line` in `section`.
     fn file_with(section: &str, line: &str) -> String {
         let uplink = |more: &str| {
             format!("uplinks: [{{ name: isp1, interface: wan0, addresses: [203.0.113.10]{more} }}]")

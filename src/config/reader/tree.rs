@@ -1,22 +1,23 @@
-//! The file as a tree of nodes with positions, built from the YAML parser's events.
+//! Builds a tree of nodes with positions from the events of the YAML parser.
 //!
-//! Only the plain part of YAML is accepted: one document, lists, mappings with text as keys, scalars. Anchors, aliases,
-//! tags and further documents are refused, so a node stands where it is written, and once.
+//! The reader accepts the plain part of YAML: one document, lists, mappings with text as keys, and
+//! scalars. It refuses anchors, aliases, tags and further documents, so the file holds every node
+//! exactly once.
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError};
 
 use crate::config::problem::{Diagnostics, Location, Position, quoted};
 
-/// A value and where it begins.
+/// A value and its position.
 #[derive(Debug)]
 pub(in crate::config) struct Node {
-    /// First character.
+    /// Position of the first character.
     pub position: Position,
-    /// What stands there.
+    /// The value.
     pub value: Value,
 }
 
-/// A value of the file, its type not yet decided for scalars.
+/// A value of the file. The type of a scalar is not decided yet.
 #[derive(Debug)]
 pub(in crate::config) enum Value {
     /// Nothing, `~` or `null`.
@@ -36,14 +37,14 @@ pub(in crate::config) enum Value {
 pub(in crate::config) struct Entry {
     /// The key's text.
     pub key: String,
-    /// Where the key begins.
+    /// Position of the key.
     pub position: Position,
     /// Its value.
     pub value: Node,
 }
 
 impl Node {
-    /// What stands here, for messages.
+    /// Describes the value for messages.
     pub fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".into(),
@@ -55,9 +56,10 @@ impl Node {
     }
 }
 
-/// Reads the text into a tree; None after a problem, which is then in the diagnostics.
+/// Reads the text into a tree; None after reporting a problem.
 ///
-/// The tree of an empty file is an empty mapping. At most [`MAX_DEPTH`] levels deep, so that recursion over it is safe.
+/// The tree of an empty file is an empty mapping. A tree is at most [`MAX_DEPTH`] levels deep, so
+/// recursion over it is safe.
 pub(in crate::config) fn read(text: &str, diagnostics: &Diagnostics) -> Option<Node> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if !acceptable_text(text, diagnostics) {
@@ -88,8 +90,8 @@ pub(in crate::config) fn read(text: &str, diagnostics: &Diagnostics) -> Option<N
     )
 }
 
-/// Refuses texts that are too long or hold characters that YAML does not allow (the parser would take a NUL for the
-/// end of the file).
+/// Refuses texts that are too long, or hold characters that YAML does not allow. The parser takes a
+/// NUL for the end of the file.
 fn acceptable_text(text: &str, diagnostics: &Diagnostics) -> bool {
     if text.len() > MAX_BYTES {
         let wanted = format!("at most {MAX_BYTES} bytes");
@@ -109,9 +111,10 @@ fn acceptable_text(text: &str, diagnostics: &Diagnostics) -> bool {
     else {
         return true;
     };
-    let place = Location { position: Some(Position::after(&text[..offset])), key: String::new() };
+    let location =
+        Location { position: Some(Position::after(&text[..offset])), key: String::new() };
     let found = format!("the control character U+{:04X}", u32::from(character));
-    diagnostics.report(&place, found, "text", "take it out; is this a YAML file?");
+    diagnostics.report(&location, found, "text", "remove it, or check that this is a YAML file");
     false
 }
 
@@ -121,7 +124,7 @@ impl From<&Marker> for Position {
     }
 }
 
-/// A problem that ends reading: what follows would be guesswork.
+/// A problem that ends the reading, because the rest of the file cannot be interpreted.
 struct Refusal {
     position: Position,
     found: String,
@@ -144,13 +147,13 @@ impl Refusal {
         {
             "indent with spaces, not with tabs"
         } else {
-            "look at this line and the one before for indentation, a missing `:`, bracket or quote"
+            "check this line and the one before for indentation, a missing `:`, bracket or quote"
         };
         Self::new(position, &format!("broken YAML ({})", error.info()), "YAML", advice)
     }
 }
 
-/// Puts events together; holds the collections that are still open, outermost first.
+/// Puts events together. Holds the collections that have not ended yet, outermost first.
 #[derive(Default)]
 struct Builder {
     open: Vec<Open>,
@@ -160,7 +163,7 @@ struct Builder {
 /// A collection that has not ended yet.
 enum Open {
     List(Position, Vec<Node>),
-    /// The last part is the key whose value comes next.
+    /// Position, entries, and the key whose value comes next.
     Mapping(Position, Vec<Entry>, Option<(String, Position)>),
 }
 
@@ -173,7 +176,7 @@ impl Builder {
                 position,
                 "a second YAML document",
                 "one",
-                "write one box per file and take out the `---`",
+                "write one box per file and remove the `---`",
             )),
             Event::Alias(_) => Err(shared(position)),
             Event::Scalar(_, _, anchor, _)
@@ -186,7 +189,7 @@ impl Builder {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
             | Event::MappingStart(_, Some(_)) => {
-                Err(Refusal::new(position, "a YAML tag (`!`)", "a plain value", "take out the tag"))
+                Err(Refusal::new(position, "a YAML tag (`!`)", "a plain value", "remove the tag"))
             }
             Event::Scalar(text, style, _, None) => {
                 self.add_scalar(text.into_owned(), style, position)
@@ -251,14 +254,14 @@ impl Builder {
                 position,
                 &found,
                 "fewer",
-                "compare with configs/reference.yaml",
+                "compare with `natbox config --reference`",
             ));
         }
         self.open.push(collection);
         Ok(())
     }
 
-    /// Hands a finished node to the collection around it.
+    /// Adds a finished node to the collection around it.
     fn close(&mut self, value: Node) {
         match self.open.last_mut() {
             None => self.root = Some(value),

@@ -27,7 +27,8 @@ pub(in crate::config) trait ValueTypeExt: ValueType + Sized {
         KeySpec::new(self, WithDefault(value))
     }
 
-    /// Makes a key that must be there. `wanted` and `advice` are the words of the problem when it is not.
+    /// Makes a key that must be there. `wanted` and `advice` are the words of the problem when it
+    /// is not.
     fn required(self, wanted: &'static str, advice: &'static str) -> KeySpec<Self, MustStand> {
         KeySpec::new(self, MustStand { wanted, advice })
     }
@@ -63,7 +64,7 @@ pub(in crate::config) enum Unresolved<T> {
 }
 
 impl<T> Unresolved<T> {
-    /// The value and its place, if it could be read.
+    /// The value and its location, if it could be read.
     pub fn given(&self) -> Option<&Located<T>> {
         match self {
             Self::Given(value) => Some(value),
@@ -91,7 +92,7 @@ impl<T> Unresolved<T> {
 
     /// Makes the field of a value that was not read from a file.
     pub fn from_option(value: Option<T>) -> Self {
-        value.map_or(Self::Absent, |value| Self::Given(Located::unplaced(value)))
+        value.map_or(Self::Absent, |value| Self::Given(Located::without_location(value)))
     }
 }
 

@@ -14,7 +14,7 @@ pub(in crate::config) trait Section: Sized {
     /// Its keys, in the order of the file.
     const KEYS: &'static [&'static str];
 
-    /// Reads the fields; problems are reported, and the fields say which values are missing.
+    /// Reads the fields. Reports problems, and marks the fields without a value.
     fn read(fields: &Fields<'_>) -> Self;
 
     /// Returns the mapping as the file writes it.
@@ -26,8 +26,19 @@ pub(in crate::config) trait Section: Sized {
 
 /// Declares a mapping of the file: a struct whose fields are the keys.
 ///
-/// `doc`, then `name: type of the field = key`, where the key says the type of the value, its default and the rest
-/// ([`KeySpec`]). The doc comments are the sentences of the manual.
+/// Each key is one entry, `name: type of the field = key`. The key holds the type of the value with its
+/// range, the default, and whether a reload can change the value ([`KeySpec`]). The doc comments are
+/// the sentences of the manual.
+///
+/// ```text
+/// section! {
+///     /// Behaviour of the translator.
+///     pub struct Nat {
+///         /// Whether inside hosts reach one another through external addresses.
+///         pub hairpin: bool = boolean().default(true).reloadable(),
+///     }
+/// }
+/// ```
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])+

@@ -21,7 +21,8 @@ pub struct Dns {
     pub zone: Name,
     /// Published names within the zone, at least one, each once.
     pub names: Vec<DnsName>,
-    /// Name servers of the zone, within it. None has a published name. At least one if `listen` is set.
+    /// Name servers of the zone, within it. None has a published name. At least one if `listen` is
+    /// set.
     pub name_servers: Vec<DnsServer>,
     /// Mail address of the zone's owner as a name (RFC 1035 section 8).
     pub mailbox: Name,
@@ -75,7 +76,8 @@ pub struct DnsUpdate {
 }
 
 section! {
-    /// DNS that follows the uplinks: a name server for published names, updates of a zone elsewhere, and a hook.
+    /// DNS that follows the uplinks: a name server for published names, updates of a zone
+    /// elsewhere, and a hook.
     #[derive(Debug)]
     pub(in crate::config) struct FileDns {
         /// The zone that the box answers for.
@@ -96,15 +98,16 @@ section! {
         pub ttl: Duration = whole_seconds(TTL).default(Duration::from_secs(30)),
         /// Time for which the absence of an address may be cached.
         pub negative_ttl: Duration = whole_seconds(TTL).default(Duration::from_secs(30)),
-        /// Answers by UDP for the clients of one /24 in a second. Beyond that natbox sends clients to TCP or does not
-        /// answer.
+        /// Answers by UDP for the clients of one /24 in a second. Beyond that natbox sends clients
+        /// to TCP or does not answer.
         pub answers_per_second: u32 = count(1..=1_000_000).default(20),
-        /// Whether the box answers at port 53 of each uplink's first address. Without it, `update` or `hook` is
-        /// needed.
+        /// Whether the box answers at port 53 of each uplink's first address. Without it, `update`
+        /// or `hook` is needed.
         pub listen: bool = boolean().default(true),
         /// A server elsewhere that gets updates (RFC 2136), over an uplink that is up.
         pub update: Unresolved<FileDnsUpdate> = mapping::<FileDnsUpdate>().optional("none"),
-        /// Program that runs when an uplink comes or goes, for 10 s at most. It must exist at the start.
+        /// Program that runs when an uplink comes or goes, for 10 s at most. It must exist at the
+        /// start.
         pub hook: Unresolved<PathBuf> = names::absolute_path()
             .optional("none")
             .example("/usr/local/bin/uplink-changed"),
@@ -195,7 +198,7 @@ impl Dns {
 impl FileDns {
     /// Returns the section as the file writes it.
     pub fn of(dns: &Dns, uplinks: &[Uplink]) -> Self {
-        let within = |name: &Name| Some(Located::unplaced(relative_to(name, &dns.zone)));
+        let within = |name: &Name| Some(Located::without_location(relative_to(name, &dns.zone)));
         let names = dns.names.iter().map(|published| {
             let uplinks = published.uplinks.iter().map(|index| uplinks[*index].name.clone());
             FileDnsName {
@@ -205,12 +208,12 @@ impl FileDns {
         });
         let servers = dns.name_servers.iter().map(|server| FileDnsServer {
             name: within(&server.name),
-            address: Some(Located::unplaced(server.address)),
+            address: Some(Located::without_location(server.address)),
         });
         let servers = (!dns.name_servers.is_empty()).then(|| Items::of(servers));
         Self {
-            zone: Some(Located::unplaced(dns.zone.clone())),
-            names: Some(Located::unplaced(Items::of(names))),
+            zone: Some(Located::without_location(dns.zone.clone())),
+            names: Some(Located::without_location(Items::of(names))),
             name_servers: Unresolved::from_option(servers),
             mailbox: Unresolved::from_option(Some(dns.mailbox.clone())),
             ttl: dns.ttl,
@@ -226,11 +229,11 @@ impl FileDns {
 impl From<&DnsUpdate> for FileDnsUpdate {
     fn from(update: &DnsUpdate) -> Self {
         Self {
-            server: Some(Located::unplaced(update.server)),
+            server: Some(Located::without_location(update.server)),
             zone: Unresolved::from_option(Some(update.zone.clone())),
-            key: Some(Located::unplaced(update.key.clone())),
+            key: Some(Located::without_location(update.key.clone())),
             algorithm: update.algorithm,
-            secret_file: Some(Located::unplaced(update.secret_file.clone())),
+            secret_file: Some(Located::without_location(update.secret_file.clone())),
             replace: update.replace,
         }
     }

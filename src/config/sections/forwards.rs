@@ -9,8 +9,8 @@ use crate::config::types::{config_enum, names, network, word};
 
 use super::uplinks::Uplink;
 
-/// One published service on one external address. Where the file leaves out the uplink, the box has one forward for
-/// each uplink, so `uplink` and `address` are always definite.
+/// One published service on one external address. Where the file leaves out the uplink, the box has
+/// one forward for each uplink, so `uplink` and `address` are always definite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
     /// Name from the file. Several forwards share it if the file leaves out the uplink.
@@ -25,13 +25,15 @@ pub struct Forward {
     pub ports: PortRange,
     /// The server.
     pub to_address: Ipv4Addr,
-    /// The server's port that the first published port maps to. The rest keep their offset, and the last one fits
-    /// below 65536. Equal to `ports.first` for [`ForwardProtocol::Icmp`] and [`ForwardProtocol::Any`].
+    /// The server's port that the first published port maps to. The rest keep their offset, and the
+    /// last one fits below 65536. Equal to `ports.first` for [`ForwardProtocol::Icmp`] and
+    /// [`ForwardProtocol::Any`].
     pub to_port: u16,
 }
 
 section! {
-    /// A published service: a static mapping from an external address to a server on the private network.
+    /// A published service: a static mapping from an external address to a server on the private
+    /// network.
     #[derive(Debug)]
     pub(in crate::config) struct FileForward {
         /// Name, unique on each uplink.
@@ -44,9 +46,10 @@ section! {
             .example("isp1"),
         /// Protocols to publish.
         pub protocol: Required<ForwardProtocol> = word::<ForwardProtocol>()
-            .required("what to publish", "add `protocol: tcp` (or udp, tcp+udp, icmp, any)")
+            .required("the protocols to publish", "add `protocol: tcp` (or udp, tcp+udp, icmp, any)")
             .example("tcp"),
-        /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need it.
+        /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need
+        /// it.
         pub port: Unresolved<PortRange> = network::ports()
             .optional("no port, with `icmp` and `any`")
             .example("80"),
@@ -54,8 +57,9 @@ section! {
         pub address: Unresolved<Ipv4Addr> = network::address()
             .optional("the only address of the uplink")
             .example("203.0.113.10"),
-        /// The server. With a range of ports, the port here is that of the first one, and the rest keep their
-        /// offset. Without a port the server has the published ports. The address lies in an inside prefix.
+        /// The server. With a range of ports, the port here is that of the first one, and the rest
+        /// keep their offset. Without a port the server has the published ports. The address lies
+        /// in an inside prefix.
         pub to: Required<ForwardTarget> = network::target()
             .required("the server", "add `to: ADDRESS:PORT`, such as `to: 10.0.0.101:80`")
             .example("10.0.0.101:80"),
@@ -98,10 +102,10 @@ impl FileForward {
         Self {
             name: Unresolved::from_option(Some(forward.name.clone())),
             uplink: Unresolved::from_option(Some(uplinks[forward.uplink].name.clone())),
-            protocol: Some(Located::unplaced(forward.protocol)),
+            protocol: Some(Located::without_location(forward.protocol)),
             port: Unresolved::from_option(has_ports.then_some(forward.ports)),
             address: Unresolved::from_option(address),
-            to: Some(Located::unplaced(to)),
+            to: Some(Located::without_location(to)),
         }
     }
 }

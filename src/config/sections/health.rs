@@ -9,8 +9,8 @@ use crate::config::reader::cursor::Located;
 use crate::config::schema::{Unresolved, ValueTypeExt as _, section};
 use crate::config::types::{Format, Items, Scalar as _, duration, network, number, pattern, some};
 
-/// Health check of an uplink. In every interval natbox probes all targets over this uplink alone. The round is good
-/// when enough of them answer.
+/// Health check of an uplink. In every interval natbox probes all targets over this uplink alone.
+/// The round is good when enough of them answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// Targets of ICMP echo requests.
@@ -30,8 +30,9 @@ pub struct Health {
 }
 
 section! {
-    /// Health check of an uplink. In every interval natbox probes all targets over this uplink alone. It needs one
-    /// of `ping`, `tcp` and `http`. No target may be an address of this box or lie in the private network.
+    /// Health check of an uplink. In every interval natbox probes all targets over this uplink
+    /// alone. It needs one of `ping`, `tcp` and `http`. No target may be an address of this box or
+    /// lie in the private network.
     #[derive(Debug)]
     pub(in crate::config) struct FileHealth {
         /// Addresses to send ICMP echo requests to.
@@ -42,8 +43,8 @@ section! {
         pub tcp: Unresolved<Items<SocketAddrV4>> = targets(network::endpoint(), "addresses with ports")
             .optional("none")
             .example("[\"192.0.2.53:53\"]"),
-        /// Pages to request with HEAD. A status of 200 to 399 counts as an answer. The host looks up names. While it
-        /// cannot, natbox probes the addresses that it found last.
+        /// Pages to request with HEAD. A status of 200 to 399 counts as an answer. The host looks
+        /// up names. While it cannot, natbox probes the addresses that it found last.
         pub http: Unresolved<Items<WebTarget>> = targets(web_target(), "addresses of pages")
             .optional("none")
             .example("[\"https://example.org/\"]"),
@@ -88,13 +89,13 @@ impl Health {
 }
 
 impl FileHealth {
-    /// Returns the addresses among the targets, with their places.
+    /// Returns the addresses among the targets, with their locations.
     pub fn target_addresses(&self) -> Vec<Located<Ipv4Addr>> {
-        let at = |place: &Location, value| Located { value, place: place.clone() };
-        let ping = readable(&self.ping).iter().map(|target| at(&target.place, target.value));
-        let tcp = readable(&self.tcp).iter().map(|target| at(&target.place, *target.value.ip()));
+        let at = |location: &Location, value| Located { value, location: location.clone() };
+        let ping = readable(&self.ping).iter().map(|target| at(&target.location, target.value));
+        let tcp = readable(&self.tcp).iter().map(|target| at(&target.location, *target.value.ip()));
         let http = readable(&self.http).iter();
-        let http = http.filter_map(|target| Some(at(&target.place, target.value.literal()?)));
+        let http = http.filter_map(|target| Some(at(&target.location, target.value.literal()?)));
         ping.chain(tcp).chain(http).collect()
     }
 }
@@ -145,9 +146,9 @@ fn parse_web_target(text: &str) -> Result<WebTarget, ValueError> {
     }
     match url.host_str() {
         Some(host) if host.starts_with('[') => {
-            Err(error("natbox's lines are IPv4: take a name or an IPv4 address"))
+            Err(error("natbox probes IPv4 only: write a name or an IPv4 address"))
         }
-        Some("localhost") => Err(error("name a host that the line leads to")),
+        Some("localhost") => Err(error("name a host beyond the uplink")),
         // The URL parser writes every form of an address as four plain numbers.
         Some(host) if host.parse::<Ipv4Addr>().is_ok() => {
             network::address().parse(host).map_err(|error| error.wanting(WANTED))?;

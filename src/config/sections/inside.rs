@@ -13,8 +13,8 @@ use crate::config::types::{Items, network, some};
 pub struct Inside {
     /// Interface towards the private network.
     pub interface: String,
-    /// The box's own address on that interface, the next hop of the servers; within [`Self::prefixes`].
-    /// None: the configuration does not say, and only a running box knows it.
+    /// The box's own address on that interface, the next hop of the servers; within
+    /// [`Self::prefixes`]. None: the configuration does not say, and only a running box knows it.
     pub address: Option<Ipv4Addr>,
     /// Private prefixes behind the interface, at least one; no two overlap.
     pub prefixes: Vec<Ipv4Net>,
@@ -72,9 +72,9 @@ impl FileInside {
 impl From<&Inside> for FileInside {
     fn from(inside: &Inside) -> Self {
         Self {
-            interface: Some(Located::unplaced(inside.interface.clone())),
+            interface: Some(Located::without_location(inside.interface.clone())),
             address: Unresolved::from_option(inside.address),
-            prefixes: Some(Located::unplaced(Items::of(inside.prefixes.iter().copied()))),
+            prefixes: Some(Located::without_location(Items::of(inside.prefixes.iter().copied()))),
         }
     }
 }

@@ -13,12 +13,13 @@ section! {
         pub sessions_per_host: u32 = count(0..=Limits::MAX_SESSIONS).default(64_000),
         /// Sessions that one inside host may open in a second. `0` sets no limit.
         pub new_sessions_per_host: u32 = count(0..=Limits::MAX_SESSIONS).default(0),
-        /// Fragmented datagrams tracked at one time. One source may use an eighth of them, at least 16.
+        /// Fragmented datagrams tracked at one time. One source may use an eighth of them, at least
+        /// 16.
         pub fragments: u32 = count(1..=Limits::MAX_FRAGMENTS).default(4096),
         /// Freed ports reserved for their last holders, on each external address for each protocol.
         pub delayed_ports: u32 = count(0..=Limits::MAX_PORTS).default(16_000),
-        /// ICMP errors that natbox itself sends to one host in a second (RFC 1812 section 4.3.2.8). `0` sets no
-        /// limit.
+        /// ICMP errors that natbox itself sends to one host in a second (RFC 1812 section 4.3.2.8).
+        /// `0` sets no limit.
         pub icmp_errors_per_host: u32 = count(0..=1_000_000).default(100),
     }
 }

@@ -1,8 +1,9 @@
-//! The mappings of the file. Each file declares the keys of one part, and the values that these amount to.
+//! The mappings of the file. Each file declares the keys of one part, and the values that these
+//! amount to.
 //!
-//! A type named `File...` is a mapping as the file has it: values with their places, where keys depend on one another
-//! or on the rest of the file. The checks make the effective value of it. A mapping whose keys stand for themselves
-//! is its own effective value.
+//! A type named `File...` is a mapping as the file has it: values with their locations, where keys
+//! depend on one another or on the rest of the file. The checks make the effective value of it. A
+//! mapping whose keys stand for themselves is its own effective value.
 
 mod dns;
 mod forwards;

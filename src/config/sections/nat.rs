@@ -19,22 +19,25 @@ section! {
         pub hairpin: bool = boolean().default(true).reloadable(),
         /// Dynamic external ports.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
-        /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the two interfaces,
-        /// less 40. `off` leaves the option alone.
+        /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
+        /// two interfaces, less 40. `off` leaves the option alone.
         pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
-        /// Treatment of a new session of a host whose external address has no port left (RFC 4787 section 4.1,
-        /// RFC 7857 section 4).
+        /// Treatment of a new session of a host whose external address has no port left (RFC 4787
+        /// section 4.1, RFC 7857 section 4).
         pub address_pooling: AddressPooling = word().default(AddressPooling::Paired),
-        /// Whether an even UDP port gets an even external port, and an odd one an odd one (RFC 4787 REQ-4).
+        /// Whether an even UDP port gets an even external port, and an odd one an odd one (RFC 4787
+        /// REQ-4).
         pub port_parity: bool = boolean().default(true),
-        /// Whether mappings towards different destinations may share an external port (RFC 7857 section 3). Needs a
-        /// `mapping` other than `endpoint-independent`.
+        /// Whether mappings towards different destinations may share an external port (RFC 7857
+        /// section 3). Needs a `mapping` other than `endpoint-independent`.
         pub port_overlapping: bool = boolean().default(false),
         /// Whether packets from outside keep a dynamic UDP mapping alive (RFC 4787 REQ-6).
         pub inbound_refresh: bool = boolean().default(true),
-        /// The ICMP error that an inside host gets when no mapping can be made (RFC 5508 REQ-8, RFC 6888 REQ-11).
+        /// The ICMP error that an inside host gets when no mapping can be made (RFC 5508 REQ-8, RFC
+        /// 6888 REQ-11).
         pub reject_with: RejectWith = word().default(RejectWith::AdminProhibited).reloadable(),
-        /// The reply to a TCP SYN from outside that no session and no forward expects (RFC 5382 REQ-4).
+        /// The reply to a TCP SYN from outside that no session and no forward expects (RFC 5382
+        /// REQ-4).
         pub unsolicited_syn: UnsolicitedSyn = word().default(UnsolicitedSyn::Drop).reloadable(),
     }
 }
@@ -84,7 +87,8 @@ config_enum! {
     pub enum UnsolicitedSyn {
         /// No reply.
         Drop = "drop",
-        /// ICMP port unreachable after 6 s, unless an inside host opens the same connection meanwhile.
+        /// ICMP port unreachable after 6 s, unless an inside host opens the same connection
+        /// meanwhile.
         DelayedReject = "delayed-reject",
     }
 }

@@ -24,8 +24,8 @@ pub struct OutboundRule {
 }
 
 section! {
-    /// A rule for sessions from the private network to the outside. The rule with the longest `from` that fits
-    /// applies, and among these the one with the longest `to`.
+    /// A rule for sessions from the private network to the outside. The rule with the longest
+    /// `from` that fits applies, and among these the one with the longest `to`.
     #[derive(Debug)]
     pub(in crate::config) struct FileOutboundRule {
         /// Sources, within an inside prefix.
@@ -39,8 +39,8 @@ section! {
         pub to: Unresolved<Items<Ipv4Net>> = some(network::prefix(), MAX_DESTINATIONS, "prefixes")
             .optional("all")
             .example("[192.0.2.0/24]"),
-        /// Names of the uplinks to use. natbox chooses among the healthy ones by weight, or among all if none is
-        /// healthy.
+        /// Names of the uplinks to use. natbox chooses among the healthy ones by weight, or among
+        /// all if none is healthy.
         pub uplinks: Unresolved<Items<String>> = some(names::label(), Uplink::MAX, "uplinks")
             .optional("all")
             .example("[isp1]"),
@@ -59,21 +59,22 @@ config_enum! {
     }
 }
 
-/// Destinations that inside hosts reach without translation. Their own packets reach the inside as they are. Packets
-/// to them leave by the host's routes, not by those of an uplink's addresses.
+/// Destinations that inside hosts reach without translation. Their own packets reach the inside as
+/// they are. Packets to them leave by the host's routes, not by those of an uplink's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoNatRule {
     /// Addresses of the destinations.
     pub to: Ipv4Net,
     /// Protocols.
     pub protocol: ForwardProtocol,
-    /// Ports at the destination; [`PortRange::ALL`] for [`ForwardProtocol::Icmp`] and [`ForwardProtocol::Any`].
+    /// Ports at the destination; [`PortRange::ALL`] for [`ForwardProtocol::Icmp`] and
+    /// [`ForwardProtocol::Any`].
     pub ports: PortRange,
 }
 
 section! {
-    /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6). Their own packets reach the inside
-    /// as they are. Packets to them leave by the host's routes.
+    /// Destinations that inside hosts reach without translation (RFC 6888 REQ-6). Their own packets
+    /// reach the inside as they are. Packets to them leave by the host's routes.
     #[derive(Debug)]
     pub(in crate::config) struct FileNoNatRule {
         /// Addresses of the destinations.
@@ -100,7 +101,7 @@ impl FileOutboundRule {
         let to = (!rule.to.is_empty()).then(|| Items::of(rule.to.iter().copied()));
         let names = rule.uplinks.iter().map(|index| uplinks[*index].name.clone());
         Self {
-            from: Some(Located::unplaced(rule.from)),
+            from: Some(Located::without_location(rule.from)),
             to: Unresolved::from_option(to),
             uplinks: Unresolved::from_option(Some(Items::of(names))),
             hash_by: rule.hash_by,
@@ -111,7 +112,7 @@ impl FileOutboundRule {
 impl From<&NoNatRule> for FileNoNatRule {
     fn from(rule: &NoNatRule) -> Self {
         Self {
-            to: Some(Located::unplaced(rule.to)),
+            to: Some(Located::without_location(rule.to)),
             protocol: Unresolved::from_option(Some(rule.protocol)),
             port: Unresolved::from_option((rule.ports != PortRange::ALL).then_some(rule.ports)),
         }

@@ -10,7 +10,8 @@ section! {
     /// The host that natbox runs on.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Host {
-        /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them on shutdown.
+        /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them
+        /// on shutdown.
         pub manage: bool = boolean().default(true),
     }
 }
@@ -84,7 +85,8 @@ section! {
         pub level: LogLevel = word().default(LogLevel::Info),
         /// Form of the lines.
         pub format: LogFormat = word().default(LogFormat::Text),
-        /// Whether natbox logs the beginning and the end of each mapping, without destinations (RFC 6888 section 4).
+        /// Whether natbox logs the beginning and the end of each mapping, without destinations (RFC
+        /// 6888 section 4).
         pub mappings: bool = boolean().default(false),
     }
 }

@@ -24,7 +24,8 @@ section! {
         pub icmp: Duration = duration(IDLE).default(Duration::from_secs(60)),
         /// Timeout of incomplete sets of fragments.
         pub fragment: Duration = duration(IDLE).default(Duration::from_secs(15)),
-        /// Time for which a freed port is reserved for its last holder (RFC 6888 REQ-8). `0` reserves none.
+        /// Time for which a freed port is reserved for its last holder (RFC 6888 REQ-8). `0`
+        /// reserves none.
         pub port_reuse_delay: Duration = duration(Duration::ZERO..=Timeouts::MAX)
             .default(Duration::from_secs(2 * 60)),
     }

@@ -18,7 +18,8 @@ section! {
         pub workers: Workers = workers().default(Workers::Auto),
         /// I/O backend.
         pub io: IoBackend = word().default(IoBackend::Auto),
-        /// Strongest offload level to ask the kernel for. natbox takes the next weaker level that the kernel grants.
+        /// Strongest offload level to ask the kernel for. natbox takes the next weaker level that
+        /// the kernel grants.
         pub offload: OffloadLimit = word().default(OffloadLimit::Auto),
         /// Time to poll before a worker sleeps while traffic flows. `0` turns polling off.
         pub busy_poll: Duration = duration(Duration::ZERO..=Duration::from_millis(1))

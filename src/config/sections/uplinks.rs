@@ -18,9 +18,9 @@ pub struct Uplink {
     pub name: String,
     /// Interface towards the provider; never the inside interface.
     pub interface: String,
-    /// External addresses, at least one, at most 1024. None lies in an inside prefix or belongs to another uplink.
-    /// If they follow the interface: the addresses that [`super::super::Config::resolve`] filled in, before that
-    /// `0.0.0.0`.
+    /// External addresses, at least one, at most 1024. None lies in an inside prefix or belongs to
+    /// another uplink. If they follow the interface: the addresses that
+    /// [`super::super::Config::resolve`] filled in, before that `0.0.0.0`.
     pub addresses: Vec<Ipv4Addr>,
     /// Whether the external address is the interface's own, followed as it changes.
     pub follows_interface: bool,
@@ -47,16 +47,17 @@ section! {
         /// Interface towards the provider. It must not be the inside interface.
         pub interface: Required<String> = network::interface()
             .required(
-                "the interface towards the line",
+                "the interface towards the provider",
                 "add `interface: NAME`; `ip link` lists the names",
             )
             .example("wan0"),
-        /// External addresses. The word `interface` stands for the interface's own address, which natbox follows as
-        /// it changes. The word `dhcp` means the same.
+        /// External addresses. The word `interface` stands for the interface's own address, which
+        /// natbox follows as it changes. The word `dhcp` means the same.
         pub addresses: Required<ExternalAddresses> = AddressesOrWord
-            .required("the line's external addresses", "add `addresses: [203.0.113.10]` with your own")
+            .required("the uplink's external addresses", "add `addresses: [203.0.113.10]` with your own")
             .example("[203.0.113.10]"),
-        /// Next hop towards the provider. Several uplinks need one each, unless `addresses` is `interface`.
+        /// Next hop towards the provider. Several uplinks need one each, unless `addresses` is
+        /// `interface`.
         pub gateway: Unresolved<Ipv4Addr> = network::address()
             .optional("none; with `addresses: interface`, the next hop of the default route through the interface")
             .example("203.0.113.254"),
@@ -77,9 +78,11 @@ config_enum! {
     pub enum OnFailure {
         /// Sessions stay, and inside endpoints with a mapping on the uplink keep using it.
         Keep = "keep",
-        /// Sessions stay. New ones use other uplinks, even from inside endpoints with a mapping here.
+        /// Sessions stay. New ones use other uplinks, even from inside endpoints with a mapping
+        /// here.
         Drain = "drain",
-        /// Sessions end. natbox sends the inside host a TCP reset or an ICMP error, so that it reconnects at once.
+        /// Sessions end. natbox sends the inside host a TCP reset or an ICMP error, so that it
+        /// reconnects at once.
         Reset = "reset",
     }
 }
@@ -89,7 +92,8 @@ config_enum! {
     pub enum Failback {
         /// New sessions may use the uplink.
         NewSessions = "new-sessions",
-        /// Outbound sessions that would prefer the uplink end as with `on_failure: reset`, and begin again on it.
+        /// Outbound sessions that would prefer the uplink end as with `on_failure: reset`, and
+        /// begin again on it.
         Reset = "reset",
     }
 }
@@ -112,8 +116,8 @@ impl Uplink {
     /// Most uplinks of one box: its block of routing tables has as many.
     pub const MAX: usize = 31;
 
-    /// Whether the box itself sends packets over this uplink, and so needs a probe address on it.
-    pub fn has_own_endpoint(&self) -> bool {
+    /// Returns true when natbox itself sends over this uplink, and so needs a probe address on it.
+    pub fn needs_probe_address(&self) -> bool {
         self.health.is_some()
     }
 }
@@ -143,8 +147,8 @@ impl From<&Uplink> for FileUplink {
     fn from(uplink: &Uplink) -> Self {
         Self {
             name: Unresolved::from_option(Some(uplink.name.clone())),
-            interface: Some(Located::unplaced(uplink.interface.clone())),
-            addresses: Some(Located::unplaced(ExternalAddresses {
+            interface: Some(Located::without_location(uplink.interface.clone())),
+            addresses: Some(Located::without_location(ExternalAddresses {
                 follows_interface: uplink.follows_interface,
                 ranges: Items::of(network::runs(&uplink.addresses)),
             })),

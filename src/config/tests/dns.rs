@@ -141,7 +141,7 @@ fn a_box_that_nobody_is_sent_to_gets_a_warning() {
         assert_eq!(
             warnings(&with(&SHORT.replace("203.0.113.10", other))),
             [
-                "f.yaml:5:6: dns.name_servers: found no first address of an uplink, wanted this box among them; without it nobody asks this box; add the name server that it is"
+                "f.yaml:5:6: dns.name_servers: found no first address of an uplink, wanted this box among the name servers; clients find this box only through a name server of the zone; add this box"
             ]
         );
     }
@@ -155,7 +155,7 @@ fn name_servers_that_fail_together_get_a_warning() {
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
     assert_eq!(
         warning.to_string(),
-        "f.yaml:5:126: dns.name_servers[1].address: found 203.0.113.10 again (first in dns.name_servers[0].address), wanted an address of its own for each name server; write that of another line, so that they do not fail together"
+        "f.yaml:5:126: dns.name_servers[1].address: found 203.0.113.10 again (first in dns.name_servers[0].address), wanted an address of its own for each name server; write the address of another uplink, so that they do not fail together"
     );
 }
 
@@ -173,7 +173,7 @@ fn bad_sections_are_refused_with_these_words() {
             &[
                 "f.yaml:5:6: dns.zone: found no such key, wanted the zone to answer for; add `zone: example.org` with your own",
                 "f.yaml:5:6: dns.names: found no such key, wanted the names to publish; add `names: [{ name: www }]` with your own",
-                "f.yaml:5:6: dns.name_servers: found no such key, wanted who answers for the zone; add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each line, or `listen: false`",
+                "f.yaml:5:6: dns.name_servers: found no such key, wanted the name servers of the zone; add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each uplink, or `listen: false`",
                 "f.yaml:5:8: dns.zones: found an unknown key, wanted one that natbox knows; did you mean `zone`?",
             ],
         ),
@@ -183,7 +183,7 @@ fn bad_sections_are_refused_with_these_words() {
                 "f.yaml:5:14: dns.zone: found `ex_ample..org`, wanted a domain name such as example.org; each part has 1 to 63 letters, digits, `-` or `_`",
                 "f.yaml:5:37: dns.names[0].name: found no such key, wanted a name within the zone; add `name: www`, or `name: \"@\"` for the zone itself",
                 "f.yaml:5:49: dns.names[1].name: found `*`, wanted a domain name such as example.org; write out each name: there are no wildcards here",
-                "f.yaml:5:64: dns.names[2].name: found `www.`, wanted a name within the zone, without the zone's own; take out the last dot",
+                "f.yaml:5:64: dns.names[2].name: found `www.`, wanted a name within the zone, without the zone's own; remove the last dot",
                 "f.yaml:5:78: dns.ttl: found `1500ms`, wanted whole seconds; leave out the milliseconds",
                 "f.yaml:5:100: dns.negative_ttl: found `2d`, wanted a duration from 1s to 1d, such as 30s, 2h4m or 50us; shorten it",
                 "f.yaml:5:124: dns.answers_per_second: found `0`, wanted a count from 1 to 1000000, such as 4096, 64k or 4M; raise it",
@@ -196,7 +196,7 @@ fn bad_sections_are_refused_with_these_words() {
             &[
                 "f.yaml:5:68: dns.names[0].name: found www.example.org, wanted a name within example.org, without it; leave out the zone, or write \"@\" for itself",
                 "f.yaml:5:114: dns.names[1].uplinks[1]: found `isp3`, wanted the name of an uplink; did you mean `isp1`?",
-                "f.yaml:5:120: dns.names[1].uplinks[2]: found `isp1` again, wanted each uplink once; take one out",
+                "f.yaml:5:120: dns.names[1].uplinks[2]: found `isp1` again, wanted each uplink once; remove one",
                 "f.yaml:5:137: dns.names[2].name: found a.example.org again (first in dns.names[1].name), wanted each name once; give one of the two another name",
             ],
         ),
@@ -210,7 +210,7 @@ fn bad_sections_are_refused_with_these_words() {
         (
             "dns: { zone: example.org, names: [{ name: www }], listen: false }",
             &[
-                "f.yaml:5:59: dns.listen: found `false`, and neither `update` nor `hook`, wanted something to do; add one of them, or take `dns` out",
+                "f.yaml:5:59: dns.listen: found `false`, and neither `update` nor `hook`, wanted a way to announce addresses; add one of them, or remove `dns`",
             ],
         ),
         (
@@ -219,7 +219,7 @@ fn bad_sections_are_refused_with_these_words() {
                 "f.yaml:5:74: dns.update.secret_file: found no such key, wanted the file with the key's secret; add `secret_file: /etc/natbox/dns.secret` with your own",
                 "f.yaml:5:84: dns.update.server: found `ns.example.org`, wanted ADDRESS or ADDRESS:PORT such as 192.0.2.53; write the address itself: names cannot be looked up before there is DNS",
                 "f.yaml:5:106: dns.update.zone: found www.example.org, wanted example.org or a zone above it; the published names must lie in it",
-                "f.yaml:5:128: dns.update.key: found `5`, wanted text; put it in quotes if it is meant: \"5\"",
+                "f.yaml:5:128: dns.update.key: found `5`, wanted text; write it in quotes: \"5\"",
                 "f.yaml:5:142: dns.update.algorithm: found `hmac-md5`, wanted one of `hmac-sha256`, `hmac-sha512`; choose one of them",
                 "f.yaml:5:161: dns.update.replace: found `mine`, wanted one of `all`, `own`; choose one of them",
             ],
@@ -227,13 +227,13 @@ fn bad_sections_are_refused_with_these_words() {
         (
             "forwards: [{ name: dns, uplink: isp2, protocol: tcp+udp, port: 50-60, to: 10.0.0.5 }]\ndns: { zone: example.org, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }",
             &[
-                "f.yaml:6:6: dns.listen: found a name server at port 53 of 198.51.100.10, which forward `dns` publishes, wanted a port of its own; take that port out of the forward, or set `listen: false`",
+                "f.yaml:6:6: dns.listen: found a name server at port 53 of 198.51.100.10, which forward `dns` publishes, wanted a port of its own; remove that port from the forward, or set `listen: false`",
             ],
         ),
         (
             "forwards: [{ name: all, address: 203.0.113.10, protocol: any, to: 10.0.0.5 }]\ndns: { zone: example.org, listen: true, names: [{ name: www }], name_servers: [{ name: ns1, address: 203.0.113.10 }] }",
             &[
-                "f.yaml:6:35: dns.listen: found a name server at port 53 of 203.0.113.10, which forward `all` publishes, wanted a port of its own; take that port out of the forward, or set `listen: false`",
+                "f.yaml:6:35: dns.listen: found a name server at port 53 of 203.0.113.10, which forward `all` publishes, wanted a port of its own; remove that port from the forward, or set `listen: false`",
             ],
         ),
     ];

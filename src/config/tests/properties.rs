@@ -131,7 +131,7 @@ fn distinct(index: usize, name: &str) -> String {
 }
 
 /// Any configuration that a file can lead to, in the order that a file gives.
-fn config() -> impl Strategy<Value = Config> {
+pub(super) fn config() -> impl Strategy<Value = Config> {
     let label = || {
         "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
             .prop_filter("a label", |text| types::names::label().parse(text).is_ok())

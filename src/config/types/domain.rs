@@ -28,8 +28,8 @@ pub(in crate::config) fn relative() -> Format<Name> {
         .bounded(|| pattern("^(@|[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*)$"))
 }
 
-/// Returns the type of a mail address as the SOA record has it: the part before the `@` is one label (RFC 1035
-/// section 8).
+/// Returns the type of a mail address as the SOA record has it: the part before the `@` is one
+/// label (RFC 1035 section 8).
 pub(in crate::config) fn mailbox() -> Format<Name> {
     let emit = |mailbox: &Name| {
         let part = String::from_utf8_lossy(mailbox.iter().next().unwrap_or_default());
@@ -70,7 +70,7 @@ fn parse_relative(text: &str) -> Result<Name, ValueError> {
     if text.ends_with('.') {
         return Err(ValueError::new(
             "a name within the zone, without the zone's own",
-            "take out the last dot",
+            "remove the last dot",
         ));
     }
     let too_long = |_| ValueError::new(WANTED_DOMAIN, "a name has at most 255 bytes");

@@ -21,7 +21,7 @@ impl<T> Items<T> {
 
     /// Makes a list of values that were not read from a file.
     pub fn of(values: impl IntoIterator<Item = T>) -> Self {
-        let readable = values.into_iter().map(Located::unplaced).collect();
+        let readable = values.into_iter().map(Located::without_location).collect();
         Self { readable, complete: true }
     }
 

@@ -71,8 +71,8 @@ pub(in crate::config) fn address() -> Format<Ipv4Addr> {
     Format::new("IPv4 address", parse_address, || pattern(concat!("^", ipv4!(), "$")))
 }
 
-/// Returns the type of external addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every address of a
-/// block `a.b.c.0/28`; at most [`MAX_ADDRESSES`].
+/// Returns the type of external addresses: one, a range `a.b.c.d-e` or `a.b.c.d-a.b.c.e`, or every
+/// address of a block `a.b.c.0/28`; at most [`MAX_ADDRESSES`].
 pub(in crate::config) fn addresses() -> Format<Vec<Ipv4Addr>> {
     Format {
         parse: parse_addresses,
@@ -91,7 +91,8 @@ pub(in crate::config) fn prefix() -> Format<Ipv4Net> {
     Format::new("IPv4 prefix", parse_prefix, || pattern(PREFIX))
 }
 
-/// Returns the type of a prefix of hosts: without host bits, and apart from the ranges that no host may have.
+/// Returns the type of a prefix of hosts: without host bits, and apart from the ranges that no host
+/// may have.
 pub(in crate::config) fn unicast_prefix() -> Format<Ipv4Net> {
     Format::new("IPv4 prefix", parse_unicast_prefix, || pattern(PREFIX))
 }
@@ -132,7 +133,8 @@ pub(in crate::config) fn interface() -> Format<String> {
         .bounded(|| pattern("^[^/:\\s]{1,15}$"))
 }
 
-/// Returns the type of the TUN device's name: an interface name in which the kernel finds no pattern to fill in.
+/// Returns the type of the TUN device's name: an interface name in which the kernel finds no
+/// pattern to fill in.
 pub(in crate::config) fn tun_interface() -> Format<String> {
     Format::text("interface name of 1 to 15 bytes", parse_tun_interface, shown)
         .bounded(|| pattern("^[^/:%\\s]{1,15}$"))
@@ -172,7 +174,7 @@ fn parse_addresses(text: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
     if size > MAX_ADDRESSES as u64 {
         return Err(ValueError::new(
             format!("at most {MAX_ADDRESSES} addresses"),
-            format!("these are {size}: publish fewer"),
+            format!("these are {size}; publish fewer"),
         ));
     }
     let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();

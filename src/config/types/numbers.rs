@@ -1,7 +1,7 @@
 //! Numbers, counts and durations.
 //!
-//! * A duration is made of whole numbers with units, the longest first and each at most once: `2h4m`, `100ms`,
-//!   `50us`. Zero needs no unit.
+//! * A duration is made of whole numbers with units, the longest first and each at most once:
+//!   `2h4m`, `100ms`, `50us`. Zero needs no unit.
 //! * A count may end in `k` (1000) or `M` (1,000,000).
 //! * All numbers are decimal.
 
@@ -201,7 +201,8 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
             rest.split_at(rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len()));
         let (name, tail) =
             tail.split_at(tail.find(|letter: char| letter.is_ascii_digit()).unwrap_or(tail.len()));
-        // Units already passed are gone from the iterator, which rules out a wrong order and repeats.
+        // Units already passed are gone from the iterator, which rules out a wrong order and
+        // repeats.
         let (_, microseconds) = units.find(|(unit, _)| *unit == name).ok_or(MALFORMED)?;
         let times = digits(head).ok_or(MALFORMED)?;
         total = times

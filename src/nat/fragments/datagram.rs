@@ -1,10 +1,10 @@
-//! What identifies a datagram and the place of a fragment in it.
+//! Identity of a datagram, and the range of a fragment in it.
 
 use std::net::Ipv4Addr;
 
 use crate::packet::Protocol;
 
-/// What the pieces of one datagram share (RFC 791).
+/// Fields that the fragments of one datagram share (RFC 791).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct DatagramId {
     pub(crate) source: Ipv4Addr,
@@ -13,7 +13,7 @@ pub(crate) struct DatagramId {
     pub(crate) identification: u16,
 }
 
-/// Where a piece lies in its datagram: bytes `start..end`, and whether more follow.
+/// Range of a fragment in its datagram: bytes `start..end`, and whether more follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentRange {
     pub(crate) start: u32,

@@ -1,22 +1,24 @@
-//! IP identifications of packets that leave under an address of the box (RFC 6864 section 5.3.1).
+//! IP identifications of packets that leave under an external address (RFC 6864 section 5.3.1).
 //!
-//! Hosts that share an external address number their packets independently, so pieces of two datagrams could meet at
-//! the receiver under one number. Every packet that may be or become fragments therefore gets a number as if the box
-//! had sent it: no two of the last 65,536 from one source to one destination by one protocol are equal.
+//! Hosts that share an external address number their packets independently. So fragments of two datagrams
+//! could meet at the receiver under one identification. natbox therefore gives every packet that is or
+//! may become fragments an identification of its own: no two of the last 65,536 from one source to one
+//! destination by one protocol are equal.
 //!
-//! A fixed table of counters is shared by all pairs of addresses; a keyed hash says which one serves a pair. What a
-//! counter shows passes through a permutation that is the pair's own, so a host that sees the numbers of its own pair
-//! cannot tell those of another, nor how many others count with it (RFC 4963 and RFC 7739 say what that is good for):
+//! A fixed table of counters is shared by all pairs of addresses; a keyed hash picks the counter of a
+//! pair. The value of a counter passes through a permutation that belongs to the pair. So a host that
+//! sees the identifications of its own pair can infer neither those of another pair nor how many others
+//! use the counter (RFC 4963 and RFC 7739 say why that matters):
 //!
 //! ```text
 //!   counter   │ block, 10 bits │ place, 6 bits │
-//!                    │ four Feistel rounds │ affine map, the block's own; the identity in a run
+//!                    │ four Feistel rounds │ affine map of the block; the identity in a run
 //!   number    │ block, 10 bits │ place, 6 bits │
 //! ```
 //!
-//! The segments of a super-packet are numbered upwards from its own number by whoever cuts it. Such a *run* gets blocks
-//! to itself. Runs of more than [`BLOCK`] segments do not occur with any usual MSS; one would stray into the
-//! blocks that follow its own.
+//! The kernel or the network card numbers the segments of a super-packet upwards from the super-packet's
+//! own identification. Such a *run* gets blocks to itself. With any usual MSS a run has at most [`BLOCK`]
+//! segments; a longer one would use identifications of the blocks after its own.
 
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
@@ -25,11 +27,11 @@ use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use crate::nat::seed::HashKey;
 use crate::packet::Protocol;
 
-/// Gives out numbers; shared by the workers.
+/// Allocates identifications; shared by the workers.
 pub(crate) struct Identifications {
     /// SipHash under a key from the translator's seed: its values do not reveal the key.
     key: HashKey,
-    /// All accesses are relaxed: a number is taken by one atomic step, and nothing else depends on it.
+    /// All accesses are relaxed: one atomic step takes an identification, and nothing else depends on it.
     counters: Box<[AtomicU16]>,
 }
 
@@ -39,7 +41,7 @@ impl Identifications {
         Self { key, counters: (0..COUNTERS).map(|_| AtomicU16::new(0)).collect() }
     }
 
-    /// The number of a packet, or the first of as many consecutive ones as there are `segments`.
+    /// Takes the identification of a packet, or the first of `segments` consecutive ones.
     pub(crate) fn take(
         &self,
         source: Ipv4Addr,
@@ -63,7 +65,7 @@ impl Identifications {
     }
 }
 
-/// A permutation of the blocks: a Feistel network over two halves of five bits.
+/// Permutes the blocks: a Feistel network over two halves of five bits.
 fn scrambled(block: u16, key: u64) -> u16 {
     let (mut left, mut right) = (block / HALF, block % HALF);
     for round in 0..ROUNDS {
@@ -77,11 +79,12 @@ fn mixed(key: u64, value: u16) -> u16 {
     ((key ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
 }
 
-/// Counters, 2 bytes each; a power of two. Pairs that share one leave gaps in each other's numbers, no repeats.
+/// Counters, 2 bytes each; a power of two. Pairs that share a counter leave gaps in each other's
+/// identifications, and no repeats.
 const COUNTERS: usize = 1 << 14;
-/// Numbers of a block.
+/// Identifications of a block.
 const BLOCK: u16 = 64;
-/// What half of a block's number can be.
+/// Values of half of a block's number.
 const HALF: u16 = 32;
 const ROUNDS: u32 = 4;
 
@@ -100,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_successive_numbers_as_there_are_differ_whichever_the_first() {
+    fn any_65536_successive_identifications_differ() {
         let identifications = Identifications::new(HashKey::of(1));
         let take = |number| identifications.take(SOURCE, destination(number), Protocol::UDP, 1);
         for skipped in [0, 1, 1000] {
@@ -133,9 +136,9 @@ mod tests {
         }
     }
 
-    /// SEC-4: neither by steps, nor from another pair's numbers, nor from those of another start.
+    /// SEC-4: steps, another pair's identifications and another instance's identifications reveal nothing.
     #[test]
-    fn numbers_are_not_to_be_guessed_from_those_before_or_of_others() {
+    fn identifications_cannot_be_inferred_from_earlier_ones_or_from_others() {
         let sequence = |identifications: &Identifications, number| {
             (0..2000)
                 .map(|_| identifications.take(SOURCE, destination(number), Protocol::UDP, 1))
@@ -159,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_never_take_the_same_number() {
+    fn workers_never_take_the_same_identification() {
         let identifications = Identifications::new(HashKey::of(1));
         let taken: Vec<Vec<u16>> = std::thread::scope(|scope| {
             let take = || {

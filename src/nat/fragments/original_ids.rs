@@ -1,5 +1,5 @@
-//! Which identification a datagram had come with that was sent on in pieces under another: for ICMP errors, which quote
-//! the new one to a sender that knows its own.
+//! Original identifications of datagrams that were sent on in fragments under another one. ICMP errors
+//! quote the new identification; their receiver knows the original one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,39 +7,40 @@ use crate::nat::fragments::datagram::DatagramId;
 use crate::nat::seed::HashKey;
 use crate::time::{Span, Tick};
 
-/// The last datagrams that were sent on in pieces, by the name that they left under.
+/// The last datagrams that were sent on in fragments, by their identity after the translation.
 pub(crate) struct OriginalIds {
-    by_name: HashMap<DatagramId, u16, HashKey>,
-    /// In order of their going. A name that was given twice may be forgotten with its first entry: errors then show
-    /// the new number, as those about older datagrams do.
+    by_id: HashMap<DatagramId, u16, HashKey>,
+    /// In the order in which they were sent. When an identity was used twice, the removal of its first
+    /// entry removes the second. ICMP errors then show the new identification, as those about older
+    /// datagrams do.
     order: VecDeque<(Tick, DatagramId)>,
     capacity: usize,
     lifetime: Span,
 }
 
 impl OriginalIds {
-    /// Room for `capacity` datagrams, each for `lifetime`.
+    /// Makes room for `capacity` datagrams, each for `lifetime`.
     pub(crate) fn new(capacity: usize, lifetime: Span, key: HashKey) -> Self {
-        Self { by_name: HashMap::with_hasher(key), order: VecDeque::new(), capacity, lifetime }
+        Self { by_id: HashMap::with_hasher(key), order: VecDeque::new(), capacity, lifetime }
     }
 
-    /// Notes that a datagram with the identification `original` was sent on under this name.
-    pub(crate) fn note(&mut self, name: DatagramId, original: u16, now: Tick) {
+    /// Notes that a datagram with the identification `original` was sent on as `id`.
+    pub(crate) fn note(&mut self, id: DatagramId, original: u16, now: Tick) {
         while let Some((since, oldest)) = self.order.front()
             && (self.order.len() >= self.capacity || now.reached(since.after(self.lifetime)))
         {
-            self.by_name.remove(oldest);
+            self.by_id.remove(oldest);
             self.order.pop_front();
         }
-        if name.identification != original {
-            self.by_name.insert(name, original);
-            self.order.push_back((now, name));
+        if id.identification != original {
+            self.by_id.insert(id, original);
+            self.order.push_back((now, id));
         }
     }
 
-    /// The identification that it had come with.
-    pub(crate) fn of(&self, name: DatagramId) -> Option<u16> {
-        self.by_name.get(&name).copied()
+    /// Original identification of a datagram that was sent on as `id`.
+    pub(crate) fn of(&self, id: DatagramId) -> Option<u16> {
+        self.by_id.get(&id).copied()
     }
 }
 
@@ -49,7 +50,7 @@ mod tests {
     use crate::packet::Protocol;
     use std::net::Ipv4Addr;
 
-    fn name(identification: u16) -> DatagramId {
+    fn id(identification: u16) -> DatagramId {
         let address = Ipv4Addr::new(192, 0, 2, 1);
         DatagramId {
             source: address,
@@ -63,11 +64,11 @@ mod tests {
     fn the_last_ones_are_known_for_a_while() {
         let mut originals = OriginalIds::new(100, Span::seconds(15), HashKey::of(1));
         for number in 0..1000 {
-            originals.note(name(number), number + 7, Tick(1000));
+            originals.note(id(number), number + 7, Tick(1000));
         }
-        assert_eq!((originals.of(name(899)), originals.of(name(900))), (None, Some(907)));
-        originals.note(name(5000), 1, Tick(16_000));
-        assert_eq!((originals.of(name(999)), originals.of(name(5000))), (None, Some(1)));
-        assert_eq!((originals.by_name.len(), originals.order.len()), (1, 1));
+        assert_eq!((originals.of(id(899)), originals.of(id(900))), (None, Some(907)));
+        originals.note(id(5000), 1, Tick(16_000));
+        assert_eq!((originals.of(id(999)), originals.of(id(5000))), (None, Some(1)));
+        assert_eq!((originals.by_id.len(), originals.order.len()), (1, 1));
     }
 }

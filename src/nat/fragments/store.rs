@@ -1,30 +1,39 @@
-//! Fragments: every piece of a datagram goes where its first piece went (RFC 4787 REQ-14).
+//! Fragments: every fragment of a datagram goes where the first fragment went (RFC 4787 REQ-14).
 //!
-//! Only the first piece has ports. So a datagram's *fate* is decided when the first piece comes, by the ordinary
-//! paths; later pieces get its addresses and its new identification, and pieces that come before it are held until it
-//! does. Nothing is reassembled.
+//! Only the first fragment has ports. So the ordinary paths determine the *disposition* of a datagram
+//! when its first fragment comes. Later fragments get its addresses and its new identification.
+//! Fragments that come before the first one are held until it comes. Nothing is reassembled.
 //!
 //! ```text
-//!   piece ─▶ overlaps another? ─ yes ─▶ the whole datagram is refused (RFC 1858; RFC 5722 for the reason)
-//!              │ no
-//!              ├─ first piece ─▶ ordinary path ─▶ fate ─▶ settle: held pieces are released
-//!              ├─ fate known ──▶ the same addresses
-//!              └─ fate unknown ─▶ held
+//!   fragment ─▶ overlaps another? ─ yes ─▶ the whole datagram is refused (RFC 1858; RFC 5722 for the reason)
+//!                 │ no
+//!                 ├─ first fragment ───────▶ ordinary path ─▶ disposition ─▶ resolve: held fragments are released
+//!                 ├─ disposition known ────▶ the same addresses
+//!                 └─ disposition unknown ──▶ held
 //! ```
 //!
-//! A datagram is forgotten once all its pieces have passed, so that its name is free for the next one; what is kept
-//! for ICMP errors about it is the number that it had come with ([`Fragments::original`]).
+//! When all fragments of a datagram have passed, the store removes the datagram, so that the next one
+//! may have the same identification. For ICMP errors the store keeps the original identification
+//! ([`Fragments::original`]).
 //!
-//! Two workers may have pieces of one datagram at once. A piece is either entered before the fate is written down, and
-//! then released by the worker with the first piece, or after that, and then goes on by itself: none is lost between.
+//! Two workers may have fragments of one datagram at once. A fragment enters the store either before the
+//! disposition is stored, or after. Before, the worker with the first fragment releases the fragment;
+//! after, the fragment's own worker sends it. No fragment is lost in between.
 //!
-//! Bounds: `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held pieces at one time, one [`SHARE`]th of each for
-//! one source, [`MAX_FRAGMENTS`] pieces a datagram, `timeouts.fragment` for each from its first arrival. Where room is
-//! short, the newcomer is let in and another goes: of the source that has its share, or of all when the store is full.
-//! Datagrams whose first piece was not sent on go first, then the others, each kind by age. So a source hurts itself
-//! alone; spoofed ones together cost another's datagram only if its pieces lie further apart than the flood needs to
-//! fill the store, and one that comes in order not even then unless the flood is of first pieces that pass. All of it
-//! sits behind one lock that packets in one piece never touch.
+//! Bounds:
+//! * `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held fragments at one time;
+//! * one [`SHARE`]th of each for one source;
+//! * [`MAX_FRAGMENTS`] fragments a datagram;
+//! * `timeouts.fragment` for each datagram, from its first arrival.
+//!
+//! When there is no room, the store admits the new datagram and evicts another: one of the same source if
+//! the source has its share, else one of all if the store is full. Datagrams whose first fragment was not
+//! sent on go first, then the others, each kind by age. So a source harms itself alone. Many spoofed
+//! sources together evict another host's datagram only if its fragments lie further apart than the flood
+//! needs to fill the store. A datagram that comes in order suffers only from a flood of first fragments
+//! that pass.
+//!
+//! One lock guards the store. Packets that are no fragments never take the lock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
@@ -37,38 +46,38 @@ use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
 use crate::time::{Span, Tick};
 
-/// What became of a datagram's first piece, and so becomes of the others.
+/// What happened to the first fragment of a datagram, and so happens to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// Sent on under this name.
+    /// Sent on as this datagram.
     Translated { to: DatagramId, inside: bool },
-    /// Handed back to the host.
+    /// Passed to the host.
     PassedToHost,
     /// Dropped.
     Dropped(DropReason),
 }
 
-/// What to do with a piece.
+/// What the worker must do with a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admit {
-    /// It is the first piece: find out its fate, then [`Fragments::resolve`].
+    /// Determine the disposition of this first fragment, then call [`Fragments::resolve`].
     First,
-    /// The same as with the first piece.
+    /// Do the same as with the first fragment.
     Known(Disposition),
-    /// It is held until the first piece comes.
+    /// Nothing: the store holds the fragment until the first one comes.
     Held,
-    /// Drop it.
+    /// Drop the fragment.
     Refused(DropReason),
 }
 
-/// Held pieces that were given up, by cause.
+/// Numbers of held fragments that were lost, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LostFragments {
-    /// Their first piece did not come in time.
+    /// The first fragment did not come in time.
     pub(crate) expired: u64,
-    /// They had to make room.
+    /// The fragments made room for others.
     pub(crate) evicted: u64,
-    /// Another piece of their datagram contradicted one of them.
+    /// Another fragment of the datagram overlapped one of them.
     pub(crate) refused: u64,
 }
 
@@ -77,11 +86,11 @@ pub(crate) struct Fragments(Mutex<Store>);
 
 struct Store {
     datagrams: HashMap<DatagramId, Datagram, HashKey>,
-    /// Every datagram, in the order in which they go when room is needed.
-    turns: BTreeMap<EvictionOrder, DatagramId>,
+    /// Every datagram, in the order of eviction.
+    by_eviction: BTreeMap<EvictionOrder, DatagramId>,
     /// The same by source.
-    turns_of: BTreeSet<(Ipv4Addr, EvictionOrder)>,
-    holdings: HashMap<Ipv4Addr, SourceUsage, HashKey>,
+    by_source: BTreeSet<(Ipv4Addr, EvictionOrder)>,
+    usage: HashMap<Ipv4Addr, SourceUsage, HashKey>,
     originals: OriginalIds,
     arrivals: u64,
     held_bytes: usize,
@@ -90,16 +99,16 @@ struct Store {
     lost: LostFragments,
 }
 
-/// When it is a datagram's turn to make room.
+/// Position of a datagram in the order of eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct EvictionOrder {
-    /// Its first piece was sent on.
+    /// Whether its first fragment was sent on.
     sent_on: bool,
     /// Number of its first arrival.
     number: u64,
 }
 
-/// What one source has in the store.
+/// Usage of the store by one source.
 #[derive(Clone, Copy, Debug, Default)]
 struct SourceUsage {
     datagrams: usize,
@@ -107,23 +116,23 @@ struct SourceUsage {
 }
 
 struct Datagram {
-    turn: EvictionOrder,
+    order: EvictionOrder,
     since: Tick,
-    pieces: Vec<FragmentRange>,
-    fate: Option<Disposition>,
+    fragments: Vec<FragmentRange>,
+    disposition: Option<Disposition>,
     refused: bool,
     held: Vec<Box<[u8]>>,
 }
 
 impl Fragments {
-    /// Room for `capacity` datagrams, each for at most `lifetime`.
+    /// Makes a store for `capacity` datagrams, each for at most `lifetime`.
     pub(crate) fn new(capacity: u32, lifetime: Span, key: HashKey) -> Self {
         let capacity = capacity.max(1) as usize;
         Self(Mutex::new(Store {
             datagrams: HashMap::with_hasher(key),
-            turns: BTreeMap::new(),
-            turns_of: BTreeSet::new(),
-            holdings: HashMap::with_hasher(key),
+            by_eviction: BTreeMap::new(),
+            by_source: BTreeSet::new(),
+            usage: HashMap::with_hasher(key),
             originals: OriginalIds::new(capacity, lifetime, key),
             arrivals: 0,
             held_bytes: 0,
@@ -133,112 +142,118 @@ impl Fragments {
         }))
     }
 
-    /// Takes note of a piece; `bytes` is the packet, kept if it must wait.
+    /// Enters a fragment; `bytes` is the packet, which the store keeps if the fragment must wait.
     pub(crate) fn admit(
         &self,
-        name: DatagramId,
-        piece: FragmentRange,
+        id: DatagramId,
+        fragment: FragmentRange,
         bytes: &[u8],
         now: Tick,
     ) -> Admit {
         let mut store = self.0.lock();
-        store.forget_expired(now);
-        if !store.datagrams.contains_key(&name) {
-            store.make_room(name.source);
-            store.enter(name, now);
+        store.remove_expired(now);
+        if !store.datagrams.contains_key(&id) {
+            store.make_room(id.source);
+            store.enter(id, now);
         }
-        let datagram = store.datagrams.get_mut(&name).expect("it was found or entered just above");
+        let datagram = store.datagrams.get_mut(&id).expect("it was found or entered just above");
         if datagram.refused {
             return Admit::Refused(DropReason::FragmentOverlap);
         }
-        if datagram.pieces.contains(&piece) {
-            // The same piece twice does no harm, and once is enough.
+        if datagram.fragments.contains(&fragment) {
+            // A repeated fragment does no harm, and once is enough.
             return Admit::Refused(DropReason::FragmentDuplicate);
         }
-        if datagram.pieces.len() == MAX_FRAGMENTS || datagram.contradicts(piece) {
+        if datagram.fragments.len() == MAX_FRAGMENTS || datagram.contradicts(fragment) {
             datagram.refused = true;
-            store.lost.refused += store.take_held(name).len() as u64;
+            store.lost.refused += store.take_held(id).len() as u64;
             return Admit::Refused(DropReason::FragmentOverlap);
         }
-        datagram.pieces.push(piece);
-        if piece.start == 0 {
+        datagram.fragments.push(fragment);
+        if fragment.start == 0 {
             return Admit::First;
         }
-        if let Some(fate) = datagram.fate {
+        if let Some(disposition) = datagram.disposition {
             if datagram.is_complete() {
-                store.remove(name);
+                store.remove(id);
             }
-            return Admit::Known(fate);
+            return Admit::Known(disposition);
         }
-        store.hold(name, bytes.into());
+        store.hold(id, bytes.into());
         Admit::Held
     }
 
-    /// Writes down a datagram's fate; returns the pieces that waited for it.
-    pub(crate) fn resolve(&self, name: DatagramId, fate: Disposition, now: Tick) -> Vec<Box<[u8]>> {
+    /// Stores the disposition of a datagram and returns the fragments that waited for it.
+    pub(crate) fn resolve(
+        &self,
+        id: DatagramId,
+        disposition: Disposition,
+        now: Tick,
+    ) -> Vec<Box<[u8]>> {
         let mut store = self.0.lock();
-        if let Disposition::Translated { to, .. } = fate {
-            store.originals.note(to, name.identification, now);
+        if let Disposition::Translated { to, .. } = disposition {
+            store.originals.note(to, id.identification, now);
         }
-        let Some(datagram) = store.datagrams.get_mut(&name) else { return Vec::new() };
-        datagram.fate = Some(fate);
-        let (complete, turn) = (datagram.is_complete(), datagram.turn);
-        datagram.turn.sent_on = !matches!(fate, Disposition::Dropped(_));
-        let later = datagram.turn;
-        store.turns.remove(&turn);
-        store.turns.insert(later, name);
-        store.turns_of.remove(&(name.source, turn));
-        store.turns_of.insert((name.source, later));
-        let held = store.take_held(name);
+        let Some(datagram) = store.datagrams.get_mut(&id) else { return Vec::new() };
+        datagram.disposition = Some(disposition);
+        let (complete, order) = (datagram.is_complete(), datagram.order);
+        datagram.order.sent_on = !matches!(disposition, Disposition::Dropped(_));
+        let later = datagram.order;
+        store.by_eviction.remove(&order);
+        store.by_eviction.insert(later, id);
+        store.by_source.remove(&(id.source, order));
+        store.by_source.insert((id.source, later));
+        let held = store.take_held(id);
         if complete {
-            store.remove(name);
+            store.remove(id);
         }
         held
     }
 
-    /// The identification that a datagram had come with which was sent on under this name, if that is still known.
-    pub(crate) fn original(&self, name: DatagramId) -> Option<u16> {
-        self.0.lock().originals.of(name)
+    /// Original identification of a datagram that was sent on as `id`, if the store still has it.
+    pub(crate) fn original(&self, id: DatagramId) -> Option<u16> {
+        self.0.lock().originals.of(id)
     }
 
-    /// Forgets what is too old, and tells which held pieces were lost since the last call.
+    /// Removes datagrams whose time is over. Returns the numbers of held fragments that were lost since
+    /// the last call.
     pub(crate) fn expire(&self, now: Tick) -> LostFragments {
         let mut store = self.0.lock();
-        store.forget_expired(now);
+        store.remove_expired(now);
         std::mem::take(&mut store.lost)
     }
 }
 
 impl Store {
-    fn enter(&mut self, name: DatagramId, now: Tick) {
+    fn enter(&mut self, id: DatagramId, now: Tick) {
         self.arrivals += 1;
-        let turn = EvictionOrder { sent_on: false, number: self.arrivals };
+        let order = EvictionOrder { sent_on: false, number: self.arrivals };
         let datagram = Datagram {
-            turn,
+            order,
             since: now,
-            pieces: Vec::new(),
-            fate: None,
+            fragments: Vec::new(),
+            disposition: None,
             refused: false,
             held: Vec::new(),
         };
-        self.datagrams.insert(name, datagram);
-        self.turns.insert(turn, name);
-        self.turns_of.insert((name.source, turn));
-        self.holdings.entry(name.source).or_default().datagrams += 1;
+        self.datagrams.insert(id, datagram);
+        self.by_eviction.insert(order, id);
+        self.by_source.insert((id.source, order));
+        self.usage.entry(id.source).or_default().datagrams += 1;
     }
 
-    fn forget_expired(&mut self, now: Tick) {
+    fn remove_expired(&mut self, now: Tick) {
         for sent_on in [false, true] {
-            while let Some((_, name)) =
-                self.turns.range(EvictionOrder { sent_on, number: 0 }..).next()
+            while let Some((_, id)) =
+                self.by_eviction.range(EvictionOrder { sent_on, number: 0 }..).next()
             {
-                let (name, datagram) = (*name, &self.datagrams[name]);
-                if datagram.turn.sent_on != sent_on
+                let (id, datagram) = (*id, &self.datagrams[id]);
+                if datagram.order.sent_on != sent_on
                     || !now.reached(datagram.since.after(self.lifetime))
                 {
                     break;
                 }
-                self.lost.expired += self.remove(name).held.len() as u64;
+                self.lost.expired += self.remove(id).held.len() as u64;
             }
         }
     }
@@ -246,102 +261,104 @@ impl Store {
     /// Makes room for one more datagram of `source`.
     fn make_room(&mut self, source: Ipv4Addr) {
         let share = (self.capacity / SHARE).max(MIN_SOURCE_SHARE);
-        if self.holdings.get(&source).is_some_and(|holding| holding.datagrams >= share) {
-            let (_, turn) = self
-                .turns_of
+        if self.usage.get(&source).is_some_and(|used| used.datagrams >= share) {
+            let (_, order) = self
+                .by_source
                 .range((source, FIRST_EVICTION_ORDER)..)
                 .next()
                 .expect("it has its share");
-            self.evict(*turn);
+            self.evict(*order);
         }
         while self.datagrams.len() >= self.capacity {
-            let (turn, _) = self.turns.first_key_value().expect("as many as there are datagrams");
-            self.evict(*turn);
+            let (order, _) =
+                self.by_eviction.first_key_value().expect("as many as there are datagrams");
+            self.evict(*order);
         }
     }
 
-    /// Keeps a piece until its datagram's fate is known; others that wait make room for it.
-    fn hold(&mut self, name: DatagramId, bytes: Box<[u8]>) {
-        let own = self.datagrams[&name].turn;
+    /// Holds a fragment until the disposition of its datagram is known; other held fragments make room.
+    fn hold(&mut self, id: DatagramId, bytes: Box<[u8]>) {
+        let own = self.datagrams[&id].order;
         let length = bytes.len();
-        while self.holdings[&name.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
+        while self.usage[&id.source].held_bytes + length > MAX_HELD_BYTES / SHARE {
             let mut others =
-                self.turns_of.range((name.source, FIRST_EVICTION_ORDER)..).map(|(_, turn)| *turn);
+                self.by_source.range((id.source, FIRST_EVICTION_ORDER)..).map(|(_, order)| *order);
             self.evict(
-                others.find(|turn| *turn != own).expect("one datagram has less than a share"),
+                others.find(|order| *order != own).expect("one datagram has less than a share"),
             );
         }
         while self.held_bytes + length > MAX_HELD_BYTES {
-            let mut others = self.turns.keys().copied();
-            self.evict(others.find(|turn| *turn != own).expect("one datagram has less than all"));
+            let mut others = self.by_eviction.keys().copied();
+            self.evict(others.find(|order| *order != own).expect("one datagram has less than all"));
         }
         self.held_bytes += length;
-        self.holdings.entry(name.source).or_default().held_bytes += length;
-        self.datagrams.get_mut(&name).expect("its own turn has not come").held.push(bytes);
+        self.usage.entry(id.source).or_default().held_bytes += length;
+        self.datagrams.get_mut(&id).expect("its own order has not come").held.push(bytes);
     }
 
-    fn evict(&mut self, turn: EvictionOrder) {
-        let name = self.turns[&turn];
-        self.lost.evicted += self.remove(name).held.len() as u64;
+    fn evict(&mut self, order: EvictionOrder) {
+        let id = self.by_eviction[&order];
+        self.lost.evicted += self.remove(id).held.len() as u64;
     }
 
-    fn remove(&mut self, name: DatagramId) -> Datagram {
-        let held = self.take_held(name);
-        let mut datagram = self.datagrams.remove(&name).expect("the caller found it");
-        self.turns.remove(&datagram.turn);
-        self.turns_of.remove(&(name.source, datagram.turn));
-        let holding = self.holdings.get_mut(&name.source).expect("it held this datagram");
-        holding.datagrams -= 1;
-        if holding.datagrams == 0 {
-            self.holdings.remove(&name.source);
+    fn remove(&mut self, id: DatagramId) -> Datagram {
+        let held = self.take_held(id);
+        let mut datagram = self.datagrams.remove(&id).expect("the caller found it");
+        self.by_eviction.remove(&datagram.order);
+        self.by_source.remove(&(id.source, datagram.order));
+        let used = self.usage.get_mut(&id.source).expect("it held this datagram");
+        used.datagrams -= 1;
+        if used.datagrams == 0 {
+            self.usage.remove(&id.source);
         }
         datagram.held = held;
         datagram
     }
 
-    fn take_held(&mut self, name: DatagramId) -> Vec<Box<[u8]>> {
-        let datagram = self.datagrams.get_mut(&name).expect("the caller found it");
+    fn take_held(&mut self, id: DatagramId) -> Vec<Box<[u8]>> {
+        let datagram = self.datagrams.get_mut(&id).expect("the caller found it");
         let held = std::mem::take(&mut datagram.held);
-        let bytes: usize = held.iter().map(|piece| piece.len()).sum();
+        let bytes: usize = held.iter().map(|fragment| fragment.len()).sum();
         self.held_bytes -= bytes;
-        self.holdings.get_mut(&name.source).expect("it holds this datagram").held_bytes -= bytes;
+        self.usage.get_mut(&id.source).expect("it holds this datagram").held_bytes -= bytes;
         held
     }
 }
 
 impl Datagram {
-    /// Whether a piece overlaps another, or disagrees about where the datagram ends.
-    fn contradicts(&self, piece: FragmentRange) -> bool {
-        self.pieces.iter().any(|other| {
-            let overlaps = piece.start < other.end && other.start < piece.end;
+    /// Whether a fragment overlaps another, or contradicts another about the end of the datagram.
+    fn contradicts(&self, fragment: FragmentRange) -> bool {
+        self.fragments.iter().any(|other| {
+            let overlaps = fragment.start < other.end && other.start < fragment.end;
             let beyond = |last: &FragmentRange, any: &FragmentRange| {
                 !last.more && (any.end > last.end || !any.more)
             };
-            overlaps || beyond(other, &piece) || beyond(&piece, other)
+            overlaps || beyond(other, &fragment) || beyond(&fragment, other)
         })
     }
 
-    /// Whether every byte has been seen; pieces never overlap, so lengths tell.
+    /// Whether every byte has come. Fragments never overlap, so the sum of their lengths decides.
     fn is_complete(&self) -> bool {
-        let last = self.pieces.iter().find(|piece| !piece.more);
+        let last = self.fragments.iter().find(|fragment| !fragment.more);
         last.is_some_and(|last| {
-            self.pieces.iter().map(|piece| piece.end - piece.start).sum::<u32>() == last.end
+            self.fragments.iter().map(|fragment| fragment.end - fragment.start).sum::<u32>()
+                == last.end
         })
     }
 }
 
-/// Bytes of pieces that wait for their first one, over all datagrams.
+/// Bytes of fragments that wait for their first one, over all datagrams.
 const MAX_HELD_BYTES: usize = 4 << 20;
-/// Pieces of one datagram: 64 KiB in pieces of 512 bytes.
+/// Fragments of one datagram: 64 KiB in fragments of 512 bytes.
 const MAX_FRAGMENTS: usize = 128;
-/// One source has at most this part of the datagrams and of the held bytes.
+/// One source has at most one part in this many of the datagrams and of the held bytes.
 const SHARE: usize = 8;
 /// Datagrams that a source may have however small the store is, if there is room.
 const MIN_SOURCE_SHARE: usize = 16;
 const FIRST_EVICTION_ORDER: EvictionOrder = EvictionOrder { sent_on: false, number: 0 };
 
-/// The pieces of one datagram do not overlap and end by 65,535; each comes with a header of at most 60 bytes. With one
-/// more, of any length, they still fit.
+// The fragments of one datagram do not overlap and end by 65,535; each comes with a header of at most
+// 60 bytes. With one more, of any length, they still fit.
 const _: () = assert!(2 * 65_535 + MAX_FRAGMENTS * 60 <= MAX_HELD_BYTES / SHARE);
 
 #[cfg(test)]

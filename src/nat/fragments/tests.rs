@@ -1,4 +1,4 @@
-//! FRAG-3: pieces of one datagram on several workers at once.
+//! FRAG-3: fragments of one datagram on several workers at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Barrier};
@@ -15,13 +15,13 @@ use crate::packet::{ChecksumMode, Payload, Protocol, builder, parse};
 use crate::time::Tick;
 
 const WORKERS: usize = 4;
-/// Datagrams whose pieces all workers have in hand at one time: below a source's share of the store.
+/// Datagrams whose fragments all workers have at one time: fewer than a source's share of the store.
 const AT_ONCE: u16 = 100;
 const ROUNDS: u16 = 60;
 const NOW: Tick = Tick(1000);
 
 #[test]
-fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
+fn fragments_of_one_datagram_meet_on_any_workers() {
     let published = [203, 0, 113, 10];
     let (limits, policy) = settings(1024..=65535, EndpointDependence::AddressAndPortDependent);
     let limits = Limits { fragments: 4096, ..limits };
@@ -49,17 +49,17 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
                 for round in 0..ROUNDS {
                     barrier.wait();
                     for number in 0..AT_ONCE {
-                        // The first pieces take turns on the workers, and so do the others.
+                        // The first fragments take turns on the workers, and so do the others.
                         let index = (worker + usize::from(number)) % WORKERS;
-                        let mut piece =
+                        let mut fragment =
                             datagram(round * AT_ONCE + number, published).swap_remove(index);
-                        let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
-                        let length = piece.len();
-                        piece.resize(2048, 0);
+                        let parsed = parse(&fragment, ChecksumMode::Complete).expect("well-formed");
+                        let length = fragment.len();
+                        fragment.resize(2048, 0);
                         let packet =
-                            Packet { parsed: &parsed, buffer: &mut piece, wire_length: length };
+                            Packet { parsed: &parsed, buffer: &mut fragment, wire_length: length };
                         match nat.translate_fragment(&mut context, packet, NOW) {
-                            Verdict::Translated => passed.push(piece[..length].to_vec()),
+                            Verdict::Translated => passed.push(fragment[..length].to_vec()),
                             Verdict::Held => {}
                             other @ (Verdict::PassToHost
                             | Verdict::Answer(..)
@@ -75,25 +75,25 @@ fn pieces_of_one_datagram_meet_on_whichever_workers_they_are() {
         })
         .collect();
     let mut payloads: HashMap<u16, Vec<(u16, Vec<u8>)>> = HashMap::new();
-    for piece in workers.into_iter().flat_map(|worker| worker.join().expect("no panic")) {
-        let parsed = parse(&piece, ChecksumMode::Complete).expect("well-formed");
+    for fragment in workers.into_iter().flat_map(|worker| worker.join().expect("no panic")) {
+        let parsed = parse(&fragment, ChecksumMode::Complete).expect("well-formed");
         let Payload::Fragment { offset, identification, .. } = parsed.payload() else {
             panic!("a fragment")
         };
-        payloads.entry(identification).or_default().push((offset, piece[20..].to_vec()));
+        payloads.entry(identification).or_default().push((offset, fragment[20..].to_vec()));
     }
     assert_eq!(payloads.len(), usize::from(ROUNDS * AT_ONCE), "datagrams");
-    for mut pieces in payloads.into_values() {
-        pieces.sort();
-        let number = u16::from_be_bytes([pieces[0].1[8], pieces[0].1[9]]);
-        let offsets: Vec<u16> = pieces.iter().map(|(offset, _)| *offset).collect();
+    for mut fragments in payloads.into_values() {
+        fragments.sort();
+        let number = u16::from_be_bytes([fragments[0].1[8], fragments[0].1[9]]);
+        let offsets: Vec<u16> = fragments.iter().map(|(offset, _)| *offset).collect();
         assert_eq!(offsets, [0, 16, 32, 48]);
-        let payload: Vec<u8> = pieces.into_iter().flat_map(|(_, payload)| payload).collect();
+        let payload: Vec<u8> = fragments.into_iter().flat_map(|(_, payload)| payload).collect();
         assert_eq!(payload[8..], number.to_be_bytes().repeat(28));
     }
 }
 
-/// A datagram in as many pieces as there are workers; its number fills it.
+/// A datagram in as many fragments as there are workers; its number fills it.
 fn datagram(number: u16, to: [u8; 4]) -> Vec<Vec<u8>> {
     let tuple = builder::tuple(Protocol::UDP, ([192, 0, 2, 1], 4444), (to, 53));
     let mut packet = builder::udp(tuple, &number.to_be_bytes().repeat(28));

@@ -1,4 +1,4 @@
-//! Accounts of inside hosts: how many sessions each has opened, and how fast.
+//! Limits of inside hosts: the sessions that each has, and the sessions that each opens in a second.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -10,13 +10,13 @@ use crate::nat::seed::HashKey;
 use crate::nat::verdict::DropReason;
 use crate::time::{Span, Tick};
 
-/// The accounts. Without limits none are kept.
+/// Usage of every inside host. Without limits there are no entries.
 pub(crate) struct HostLimiter {
-    accounts: DashMap<Ipv4Addr, HostUsage, HashKey>,
+    usage: DashMap<Ipv4Addr, HostUsage, HashKey>,
     sessions: Option<NonZeroU32>,
     new_sessions: Option<NonZeroU32>,
-    /// More accounts than this are worth a look at those that are idle.
-    look_above: AtomicUsize,
+    /// Number of entries above which [`Self::prune_idle`] looks for idle ones.
+    prune_threshold: AtomicUsize,
 }
 
 struct HostUsage {
@@ -26,35 +26,35 @@ struct HostUsage {
 }
 
 impl HostLimiter {
-    /// Limits on sessions and on new sessions a second; None: no limit.
+    /// Makes a limiter of sessions and of new sessions a second; None: no limit.
     pub(crate) fn new(
         sessions: Option<NonZeroU32>,
         new_sessions: Option<NonZeroU32>,
         key: HashKey,
     ) -> Self {
-        let look_above = AtomicUsize::new(FEW);
-        Self { accounts: DashMap::with_hasher(key), sessions, new_sessions, look_above }
+        let prune_threshold = AtomicUsize::new(MIN_PRUNE);
+        Self { usage: DashMap::with_hasher(key), sessions, new_sessions, prune_threshold }
     }
 
-    /// Books one more session of `host`.
+    /// Counts one more session of `host`, unless a limit forbids it.
     pub(crate) fn try_acquire(&self, host: Ipv4Addr, now: Tick) -> Result<(), DropReason> {
         if !self.is_tracked(host) {
             return Ok(());
         }
-        let mut account =
-            self.accounts.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
-        if self.sessions.is_some_and(|limit| account.sessions >= limit.get()) {
+        let mut used =
+            self.usage.entry(host).or_insert(HostUsage { sessions: 0, second: now, opened: 0 });
+        if self.sessions.is_some_and(|limit| used.sessions >= limit.get()) {
             return Err(DropReason::HostSessionLimit);
         }
-        if now.since(account.second) >= SECOND {
-            account.second = now;
-            account.opened = 0;
+        if now.since(used.second) >= SECOND {
+            used.second = now;
+            used.opened = 0;
         }
-        if self.new_sessions.is_some_and(|limit| account.opened >= limit.get()) {
+        if self.new_sessions.is_some_and(|limit| used.opened >= limit.get()) {
             return Err(DropReason::HostSessionRate);
         }
-        account.sessions += 1;
-        account.opened += 1;
+        used.sessions += 1;
+        used.opened += 1;
         Ok(())
     }
 
@@ -62,53 +62,53 @@ impl HostLimiter {
     pub(crate) fn restore(&self, host: Ipv4Addr, now: Tick) {
         if self.is_tracked(host) {
             let new = HostUsage { sessions: 0, second: now, opened: 0 };
-            self.accounts.entry(host).or_insert(new).sessions += 1;
+            self.usage.entry(host).or_insert(new).sessions += 1;
         }
     }
 
-    /// Books one session of `host` out.
+    /// Counts one session of `host` less.
     pub(crate) fn release(&self, host: Ipv4Addr) {
         if self.is_tracked(host) {
-            self.accounts.remove_if_mut(&host, |_, account| {
-                account.sessions -= 1;
-                // With a rate limit the account must outlive its sessions, or opening and closing would reset it.
-                account.sessions == 0 && self.new_sessions.is_none()
+            self.usage.remove_if_mut(&host, |_, used| {
+                used.sessions -= 1;
+                // With a rate limit the entry must outlive its sessions, or opening and closing would
+                // reset the rate.
+                used.sessions == 0 && self.new_sessions.is_none()
             });
         }
     }
 
-    /// Closes accounts that say nothing any more: with a rate limit they outlive their sessions. Costs nothing until they
-    /// have doubled since the last time.
+    /// Removes entries that are idle: with a rate limit they outlive their sessions. Does nothing until
+    /// the number of entries has doubled since the last removal.
     pub(crate) fn prune_idle(&self, now: Tick) {
-        if self.accounts.len() <= self.look_above.load(Relaxed) {
+        if self.usage.len() <= self.prune_threshold.load(Relaxed) {
             return;
         }
-        self.accounts
-            .retain(|_, account| account.sessions != 0 || now.since(account.second) < SECOND);
-        self.look_above.store((2 * self.accounts.len()).max(FEW), Relaxed);
+        self.usage.retain(|_, used| used.sessions != 0 || now.since(used.second) < SECOND);
+        self.prune_threshold.store((2 * self.usage.len()).max(MIN_PRUNE), Relaxed);
     }
 
     /// Number of sessions that count for a host.
     #[cfg(test)]
     pub(crate) fn sessions_of(&self, host: Ipv4Addr) -> u32 {
-        self.accounts.get(&host).map_or(0, |account| account.sessions)
+        self.usage.get(&host).map_or(0, |used| used.sessions)
     }
 
-    /// Whether a host is known to have opened sessions that live; without limits none is.
+    /// Whether a host has live sessions that it opened; without limits always false.
     pub(crate) fn has_sessions(&self, host: Ipv4Addr) -> bool {
-        self.accounts.get(&host).is_some_and(|account| account.sessions != 0)
+        self.usage.get(&host).is_some_and(|used| used.sessions != 0)
     }
 
-    /// The box's own endpoints, which are link-local, have none.
+    /// Whether a host has an entry. Probe addresses, which are link-local, have none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
         (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
     }
 }
 
-/// The time in which new sessions are counted.
+/// Interval over which new sessions are counted.
 const SECOND: Span = Span::seconds(1);
-/// So many accounts may stay, idle or not.
-const FEW: usize = 1024;
+/// Number of entries that may stay, idle or not.
+const MIN_PRUNE: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -131,12 +131,12 @@ mod tests {
             hosts.release(HOST);
             hosts.release(HOST);
         }
-        assert!(hosts.accounts.is_empty());
+        assert!(hosts.usage.is_empty());
     }
 
-    /// Whoever sends from ever other addresses of the inside cannot fill the memory with their accounts.
+    /// An inside host that sends from ever other addresses must not fill the memory with their entries.
     #[test]
-    fn accounts_of_hosts_that_are_gone_are_closed() {
+    fn entries_of_hosts_that_are_gone_are_removed() {
         let hosts = HostLimiter::new(None, NonZeroU32::new(2), HashKey::of(1));
         let (mut most, talker) = (0, Ipv4Addr::new(10, 255, 0, 1));
         assert_eq!(hosts.try_acquire(talker, Tick(0)), Ok(()));
@@ -148,12 +148,12 @@ mod tests {
             if number % 1000 == 0 {
                 hosts.prune_idle(now);
             }
-            most = most.max(hosts.accounts.len());
+            most = most.max(hosts.usage.len());
         }
-        assert!(hosts.has_sessions(talker), "an account in use stays");
+        assert!(hosts.has_sessions(talker), "an entry in use stays");
         assert!(
             most < 25_000,
-            "{most} accounts at one time, of which 10,000 have spoken within the last second"
+            "{most} entries at one time, of which 10,000 were used within the last second"
         );
     }
 

@@ -1,15 +1,15 @@
-//! The key of a mapping, and a mapping that a session holds.
+//! Keys of mappings, and mappings as values.
 
 use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
-/// Identifies a mapping from the inside.
+/// Key of a mapping, by its inside endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct MappingKey {
     pub(crate) protocol: Protocol,
     pub(crate) uplink: u8,
     pub(crate) inside: Endpoint,
-    /// The part of the remote endpoint that the mapping depends on; zero where it does not.
+    /// Part of the remote endpoint that the mapping depends on; zero where it depends on none.
     pub(crate) remote: Endpoint,
 }
 
@@ -24,12 +24,12 @@ pub(crate) struct MappingValue {
     pub(crate) refreshed: Tick,
 }
 
-/// A mapping held for a session that comes in by it.
+/// A mapping that an inbound session holds.
 pub(crate) struct BorrowedMapping {
-    /// What is held.
+    /// Key of the mapping.
     pub(crate) mapping: MappingKey,
-    /// The inside endpoint behind it.
+    /// Inside endpoint of the mapping.
     pub(crate) inside: Endpoint,
-    /// When the session counts as last refreshed.
+    /// Time of the last packet that counts as a refresh of the session.
     pub(crate) refreshed: Tick,
 }

@@ -7,29 +7,29 @@ use parking_lot::Mutex;
 use crate::packet::{ChecksumMode, Tuple};
 use crate::time::Tick;
 
-/// SYNs that wait, oldest first; at most [`MAX_WAITING`]. When there is no room, newcomers are met with silence.
+/// SYNs that wait, oldest first; at most [`MAX_WAITING`]. Further ones get no rejection.
 #[derive(Default)]
 pub(crate) struct DelayedRejects(Mutex<VecDeque<DelayedReject>>);
 
 /// A SYN that waits.
 pub(crate) struct DelayedReject {
-    /// When it is rejected.
+    /// Time of the rejection.
     pub(crate) due: Tick,
-    /// Its tuple.
+    /// Tuple of the SYN.
     pub(crate) tuple: Tuple,
     /// The whole packet.
     pub(crate) packet: Box<[u8]>,
-    /// How its checksum stands.
+    /// Mode of its checksum.
     pub(crate) checksum: ChecksumMode,
 }
 
 impl DelayedRejects {
-    /// Whether none waits.
+    /// Whether no SYN waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }
 
-    /// Adds one; drops it when [`MAX_WAITING`] wait already.
+    /// Adds a SYN, unless [`MAX_WAITING`] wait already.
     pub(crate) fn push(&self, reject: DelayedReject) {
         let mut waiting = self.0.lock();
         if waiting.len() < MAX_WAITING {
@@ -37,12 +37,12 @@ impl DelayedRejects {
         }
     }
 
-    /// Takes one whose time has come.
+    /// Takes a SYN whose time has come.
     pub(crate) fn due(&self, now: Tick) -> Option<DelayedReject> {
         let mut waiting = self.0.lock();
         if now.reached(waiting.front()?.due) { waiting.pop_front() } else { None }
     }
 }
 
-/// SYNs kept at one time.
+/// SYNs that wait at one time.
 const MAX_WAITING: usize = 1024;

@@ -1,8 +1,9 @@
-//! ICMP errors of the box's own: to whom, from whom, and not too many.
+//! Rate limit of the ICMP errors that natbox itself sends.
 //!
-//! Every receiver has a bucket of tokens (RFC 1812 section 4.3.2.8): as many errors a second as are allowed, and one
-//! second's worth at once. Buckets are picked by a keyed hash of the receiver and each error costs a little more or
-//! less by chance, so that nobody can read off a budget what somebody else was told (RFC 6056's concern; CVE-2020-25705).
+//! Every receiver has a token bucket (RFC 1812 section 4.3.2.8): the configured number of errors a second,
+//! and as many at once. A keyed hash of the receiver picks the bucket, and each error costs a little more
+//! or less by chance. So a host cannot infer from its own budget which errors another host got (the
+//! concern of RFC 6056; CVE-2020-25705).
 
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
@@ -15,12 +16,13 @@ use rand::rngs::StdRng;
 use crate::nat::seed::HashKey;
 use crate::time::Tick;
 
-/// The buckets.
+/// The token buckets.
 pub(crate) struct IcmpErrorLimiter {
     key: HashKey,
-    /// Time of the last answer in the upper half, tokens left then in the lower. Relaxed: a bucket is nothing else.
+    /// Time of the last error in the upper half, tokens left at that time in the lower. Relaxed: no other
+    /// data depends on a bucket.
     buckets: Box<[AtomicU64]>,
-    /// Errors a second, and at once; None: no limit.
+    /// Errors a second, and errors at once; None: no limit.
     rate: Option<NonZeroU32>,
 }
 
@@ -32,7 +34,7 @@ impl IcmpErrorLimiter {
         Self { key, buckets, rate }
     }
 
-    /// Whether `receiver` may be told something now, at this price; counts it.
+    /// Whether `receiver` may get an error now; takes the cost of the error.
     pub(crate) fn admit(&self, receiver: Ipv4Addr, random: &mut StdRng, now: Tick) -> bool {
         self.admit_at(receiver, TOKEN - COST_SPREAD / 2 + random.random_range(0..=COST_SPREAD), now)
     }
@@ -44,7 +46,7 @@ impl IcmpErrorLimiter {
             let (last, left) = ((packed >> 32) as u32, packed as u32);
             // A worker's clock may be behind another's by a batch.
             let passed = if now.reached(Tick(last)) { now.since(Tick(last)).0 } else { 0 };
-            // So many errors a second are as many thousandths a millisecond.
+            // One error a second is a thousandth of an error a millisecond.
             let grown = u64::from(left) + u64::from(passed) * u64::from(rate);
             let tokens = grown.min(u64::from(capacity(rate))) as u32;
             tokens.checked_sub(cost).map(|rest| pack(now, rest))
@@ -53,7 +55,7 @@ impl IcmpErrorLimiter {
     }
 }
 
-/// One second's worth, the last one of it at any price.
+/// Tokens of a full bucket: a second's worth, and enough for the last error at the highest cost.
 fn capacity(rate: u32) -> u32 {
     rate * TOKEN + COST_SPREAD / 2
 }
@@ -62,9 +64,9 @@ fn pack(time: Tick, tokens: u32) -> u64 {
     u64::from(time.0) << 32 | u64::from(tokens)
 }
 
-/// What one error costs, on average.
+/// Average cost of an error.
 const TOKEN: u32 = 1000;
-/// Between the cheapest and the dearest.
+/// Difference between the lowest and the highest cost.
 const COST_SPREAD: u32 = 500;
 /// Buckets, 8 bytes each.
 const BUCKETS: usize = 4096;
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_told_one_seconds_worth_at_once_and_then_so_many_a_second() {
+    fn a_host_gets_a_seconds_worth_of_errors_at_once_and_then_the_rate() {
         let start = Tick(u32::MAX - 1500);
         let limits = IcmpErrorLimiter::new(NonZeroU32::new(20), HashKey::of(1), start);
         assert_eq!(admitted(&limits, HOST, start), 20);
@@ -101,13 +103,13 @@ mod tests {
         assert_eq!(admitted(&limits, HOST, Tick(990)), 0);
     }
 
-    /// With one error a second the dearer half of first errors was refused.
+    /// With a rate of one error a second, half of the first errors were refused for their cost.
     #[test]
-    fn the_first_error_is_told_at_any_price() {
-        let dearest = TOKEN + COST_SPREAD / 2;
+    fn the_first_error_passes_at_any_cost() {
+        let highest = TOKEN + COST_SPREAD / 2;
         assert!(IcmpErrorLimiter::new(NonZeroU32::new(1), HashKey::of(1), Tick(0)).admit_at(
             HOST,
-            dearest,
+            highest,
             Tick(0)
         ));
     }

@@ -1,4 +1,4 @@
-//! State that the workers share beside sessions, mappings and fragments.
+//! State that the workers share besides sessions, mappings and fragments.
 
 pub(crate) mod delayed_rejects;
 pub(crate) mod icmp_errors;

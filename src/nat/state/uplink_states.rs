@@ -1,23 +1,25 @@
-//! What each uplink admits and carries at the moment.
+//! State of the uplinks: which new sessions each one admits, and its MTU.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 
 use crate::nat::policy::rules::{Policy, Uplink};
 
-/// What a line takes on from the inside.
+/// Which new sessions from inside an uplink admits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AdmitNew {
-    /// Whatever comes.
+    /// All.
     #[default]
     All = 0,
-    /// What comes from endpoints that have a mapping on it; others go elsewhere as long as some line is open to them.
+    /// Those of endpoints that have a mapping on the uplink. Others use another uplink while one admits
+    /// them.
     KnownEndpoints = 1,
-    /// Nothing new, as long as some other line is open to it. What is under way goes on.
+    /// None while another uplink admits them. Established sessions continue.
     None = 2,
 }
 
-/// What the legs can carry; may change while packets flow. Relaxed: a packet or two judged by the old value do no harm.
+/// MTUs and admission, which may change while packets flow. Relaxed: a packet or two that see the old
+/// value do no harm.
 pub(crate) struct UplinkStates {
     inside_mtu: AtomicU16,
     uplinks: Box<[UplinkState]>,
@@ -50,7 +52,7 @@ impl UplinkStates {
         self.uplinks[usize::from(uplink)].mtu.load(Relaxed)
     }
 
-    /// What the uplink admits.
+    /// Which new sessions an uplink admits.
     pub(crate) fn admission(&self, uplink: u8) -> AdmitNew {
         match self.uplinks[usize::from(uplink)].admission.load(Relaxed) {
             0 => AdmitNew::All,
@@ -73,7 +75,7 @@ impl UplinkStates {
         place.store(mtu, Relaxed);
     }
 
-    /// Sets what an uplink admits from now on.
+    /// Sets which new sessions an uplink admits from now on.
     pub(crate) fn set_admission(&self, uplink: u8, admission: AdmitNew) {
         self.uplinks[usize::from(uplink)].admission.store(admission as u8, Relaxed);
     }

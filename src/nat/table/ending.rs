@@ -1,8 +1,9 @@
 //! Ends of sessions: by time, by request, and to make room.
 
-use crate::nat::table::key::Key;
+use crate::nat::table::common::RecordCommon;
+use crate::nat::table::family::Family;
 use crate::nat::table::pool::Pool;
-use crate::nat::table::record::Record;
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{EndReason, EndedSession, SessionId, SessionKind};
 use crate::nat::table::session_table::Table;
 use crate::nat::table::wheel::Due;
@@ -11,32 +12,34 @@ use crate::nat::tracking::state::{IdleTimeouts, State};
 use crate::nat::tracking::tcp_state::TcpState;
 use crate::time::Tick;
 
-impl Table {
+impl<F: Family> Table<F> {
     /// Ends a session if its time is over. Returns None if a packet has refreshed the session or
     /// another worker has ended it in the meantime.
-    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession> {
+    pub fn reap_if_expired(&self, id: SessionId, now: Tick) -> Option<EndedSession<F::Key>> {
         self.end_if(id, EndReason::Expired, now, |record| {
-            now.reached(record.deadline(&self.idle_timeouts))
+            now.reached(record.common().deadline(&self.idle_timeouts))
         })
     }
 
     /// Ends a session, whatever its time. Returns None if there is no such session.
-    pub fn end(&self, id: SessionId, reason: EndReason, now: Tick) -> Option<EndedSession> {
+    pub fn end(&self, id: SessionId, reason: EndReason, now: Tick) -> Option<EndedSession<F::Key>> {
         self.end_if(id, reason, now, |_| true)
     }
 
     /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
     /// there is no such session.
-    pub fn end_tentative(&self, original: Key, now: Tick) -> Option<EndedSession> {
+    pub fn end_tentative(&self, original: F::Key, now: Tick) -> Option<EndedSession<F::Key>> {
         let hash = self.hash(original);
         let shard = self.index.lock(hash);
         let (slot, direction) = shard.find(hash, |entry| self.has_key(entry, original))?.split();
-        let id = self.records[slot as usize].id(slot);
+        let id = self.records[slot as usize].common().id(slot);
         drop(shard);
         if direction == Direction::Reply {
             return None;
         }
-        self.end_if(id, EndReason::Superseded, now, |record| record.state() == State::Tentative)
+        self.end_if(id, EndReason::Superseded, now, |record| {
+            record.common().state() == State::Tentative
+        })
     }
 
     fn end_if(
@@ -44,8 +47,8 @@ impl Table {
         id: SessionId,
         reason: EndReason,
         now: Tick,
-        due: impl Fn(&Record) -> bool,
-    ) -> Option<EndedSession> {
+        due: impl Fn(&F::Record) -> bool,
+    ) -> Option<EndedSession<F::Key>> {
         let (pool, mut locked) = self.lock_pool_of(id)?;
         due(&self.records[id.slot() as usize]).then(|| {
             locked.wheel.cancel(&self.records, id.slot());
@@ -60,7 +63,7 @@ impl Table {
         // Between the lookup and here another worker may have ended the session.
         let Some((_, mut locked)) = self.lock_pool_of(id) else { return };
         locked.wheel.cancel(&self.records, id.slot());
-        let deadline = self.records[id.slot() as usize].deadline(&self.idle_timeouts);
+        let deadline = self.records[id.slot() as usize].common().deadline(&self.idle_timeouts);
         locked.wheel.schedule(&self.records, id.slot(), deadline, now);
     }
 
@@ -71,7 +74,7 @@ impl Table {
         worker: usize,
         now: Tick,
         budget: u32,
-        ended: &mut Vec<EndedSession>,
+        ended: &mut Vec<EndedSession<F::Key>>,
     ) -> bool {
         let pool = &self.pools[worker % self.pools.len()];
         let mut locked = pool.lock();
@@ -91,20 +94,20 @@ impl Table {
     /// [`yields_first`]; the second is a session that [`is_closing`]. No other session is a victim:
     /// natbox does not end live mappings for newcomers (RFC 6888 REQ-11). Looks at a bounded number
     /// of records of each pool, `worker`'s first.
-    pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession> {
+    pub fn evict(&self, worker: usize, now: Tick) -> Option<EndedSession<F::Key>> {
         let pools = self.pools.len();
         (0..pools).find_map(|step| self.evict_from(&self.pools[(worker + step) % pools], now))
     }
 
-    fn evict_from(&self, pool: &Pool, now: Tick) -> Option<EndedSession> {
+    fn evict_from(&self, pool: &Pool, now: Tick) -> Option<EndedSession<F::Key>> {
         let mut locked = pool.lock();
-        let yields = |record: &Record| yields_first(record, &self.idle_timeouts, now);
-        let victim = locked
-            .slab
-            .find_victim(&self.records, yields)
-            .or_else(|| locked.slab.find_victim(&self.records, is_closing))?;
+        let yields = |record: &F::Record| yields_first(record.common(), &self.idle_timeouts, now);
+        let victim = locked.slab.find_victim(&self.records, yields).or_else(|| {
+            locked.slab.find_victim(&self.records, |record| is_closing(record.common()))
+        })?;
         locked.wheel.cancel(&self.records, victim);
-        let overdue = now.reached(self.records[victim as usize].deadline(&self.idle_timeouts));
+        let overdue =
+            now.reached(self.records[victim as usize].common().deadline(&self.idle_timeouts));
         let reason = if overdue { EndReason::Expired } else { EndReason::Evicted };
         Some(self.free(pool, &mut locked, victim, reason, now))
     }
@@ -112,7 +115,7 @@ impl Table {
 
 /// Whether a session's time is over, or the session came in over a static forward and is no
 /// established TCP connection: packets of such a session pass without a session.
-fn yields_first(record: &Record, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
+fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) -> bool {
     now.reached(record.deadline(idle_timeouts))
         || record.origin() == SessionKind::FORWARD
             && matches!(
@@ -132,6 +135,6 @@ fn yields_first(record: &Record, idle_timeouts: &IdleTimeouts, now: Tick) -> boo
 }
 
 /// Whether both ends of a TCP connection have closed it, or one has reset it.
-fn is_closing(record: &Record) -> bool {
+fn is_closing(record: &RecordCommon) -> bool {
     matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
 }

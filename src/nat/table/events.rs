@@ -6,15 +6,16 @@ use parking_lot::RwLock;
 
 use crate::nat::event_channel::{EventReceiver, EventSender, event_channel};
 use crate::nat::table::session::{EndReason, SessionInfo};
+use crate::packet::Tuple;
 use crate::time::Tick;
 
 /// A session has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionEvent {
+pub struct SessionEvent<T = Tuple> {
     /// The change.
     pub change: SessionChange,
     /// The session after the change; for an end, the session before it.
-    pub session: SessionInfo,
+    pub session: SessionInfo<T>,
     /// Time of the change.
     pub at: Tick,
 }
@@ -34,23 +35,23 @@ pub enum SessionChange {
 
 /// Reading end of a subscription. The events of one session, and those of sessions with one tuple, come
 /// in the order in which they happened.
-pub type SessionEvents = EventReceiver<SessionEvent>;
+pub type SessionEvents<T = Tuple> = EventReceiver<SessionEvent<T>>;
 
 /// The subscribers of a table.
-pub(crate) struct Subscribers {
-    senders: RwLock<Vec<EventSender<SessionEvent>>>,
+pub(crate) struct Subscribers<T> {
+    senders: RwLock<Vec<EventSender<SessionEvent<T>>>>,
     /// Whether there are any, so that a change costs one load when there are none. Relaxed: a
     /// subscription may miss the changes of the same moment.
     any: AtomicBool,
 }
 
-impl Subscribers {
+impl<T: Copy> Subscribers<T> {
     pub(crate) fn new() -> Self {
         Self { senders: RwLock::new(Vec::new()), any: AtomicBool::new(false) }
     }
 
     /// Adds a subscriber; at most `capacity` events wait for it.
-    pub(crate) fn add(&self, capacity: usize) -> SessionEvents {
+    pub(crate) fn add(&self, capacity: usize) -> SessionEvents<T> {
         let (sender, events) = event_channel(capacity);
         self.senders.write().push(sender);
         self.any.store(true, Relaxed);
@@ -65,7 +66,7 @@ impl Subscribers {
 
     /// Sends an event to every subscriber, and forgets the subscribers that are gone.
     #[cold]
-    pub(crate) fn send(&self, event: SessionEvent) {
+    pub(crate) fn send(&self, event: SessionEvent<T>) {
         let senders = self.senders.read();
         senders.iter().for_each(|sender| sender.send(event));
         let is_one_gone = senders.iter().any(EventSender::is_closed);

@@ -1,12 +1,10 @@
 //! The keyed hash over the keys of the index.
 
-use crate::nat::table::key::Key;
-
-/// Hash of a [`Key`]: the upper half names the bucket, the lowest 16 bits are the tag.
+/// Hash of a key: the upper half names the bucket, the lowest 16 bits are the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyHash(pub u64);
 
-/// Hashes keys under a secret.
+/// Hashes the words of keys under a secret.
 ///
 /// Outsiders choose their ports, so the hash depends on a secret drawn at start: two rounds of a
 /// 64 x 64 -> 128 bit multiplication folded by exclusive or, each round mixing in secret words. The
@@ -23,13 +21,12 @@ impl KeyHasher {
         Self { secret: secret.map(|word| word | 1 << 63 | 1) }
     }
 
-    /// Hashes a key.
+    /// Hashes the two words of a key.
     #[inline]
-    pub fn hash(&self, key: Key) -> KeyHash {
+    pub fn hash(&self, first: u64, second: u64) -> KeyHash {
         let [a, b, c, d] = self.secret;
-        let second = u64::from(key.ports) << 8 | u64::from(key.protocol);
-        let round = folded_multiply(key.addresses ^ a, second ^ b);
-        KeyHash(folded_multiply(round ^ c, d.wrapping_add(key.addresses.rotate_left(23))))
+        let round = folded_multiply(first ^ a, second ^ b);
+        KeyHash(folded_multiply(round ^ c, d.wrapping_add(first.rotate_left(23))))
     }
 }
 

@@ -80,8 +80,8 @@ pub(crate) struct Locked<'a> {
 pub(crate) struct ShardFull;
 
 impl Index {
-    /// Room for `entries` entries at half fill, so that a shard is full only when chance is out of the question;
-    /// small indexes have one shard, which is full only when all are.
+    /// Makes an index that `entries` entries fill by half, so that no shard becomes full by chance. A small
+    /// index has one shard.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
@@ -103,8 +103,8 @@ impl Index {
         self.buckets.prefetch(self.home_bucket(hash));
     }
 
-    /// The first entry in the home bucket whose tag fits: most likely the one that a look-up will find. Reads
-    /// without the lock, so it is a hint and nothing else.
+    /// Returns the first entry in the home bucket whose tag matches, most likely the one that a lookup will
+    /// find. The read takes no lock, so the result is only a hint.
     #[inline]
     pub(crate) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
         let bucket = &self.buckets[self.home_bucket(hash)];
@@ -121,7 +121,7 @@ impl Index {
         Locked { index: self, _first: self.shards[shard].0.lock(), _second: None }
     }
 
-    /// Locks the shards of two keys, in ascending order, so that two workers cannot wait for each other.
+    /// Locks the shards of two keys in ascending order, so that two workers cannot wait for each other.
     pub(crate) fn lock_both(&self, one: KeyHash, other: KeyHash) -> Locked<'_> {
         let (one, other) =
             (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
@@ -130,7 +130,7 @@ impl Index {
         Locked { index: self, _first: first, _second: second }
     }
 
-    /// Buckets that entries passed over, as many times as they did: 0 if every entry lies in the bucket that it wants.
+    /// Sum of the overflow counts: 0 if every entry lies in its home bucket.
     #[cfg(test)]
     pub(crate) fn displacement(&self) -> u32 {
         (0..self.buckets.len()).map(|bucket| self.buckets[bucket].overflow.load(Relaxed)).sum()
@@ -155,24 +155,24 @@ impl Index {
 }
 
 impl Locked<'_> {
-    /// Finds the entry of `hash` that `is_it` accepts. The key must belong to a locked shard.
+    /// Finds the entry of `hash` that `is_match` accepts. The key must belong to a locked shard.
     #[inline]
     pub(crate) fn find(
         &self,
         hash: KeyHash,
-        mut is_it: impl FnMut(Entry) -> bool,
+        mut is_match: impl FnMut(Entry) -> bool,
     ) -> Option<Entry> {
         let tag = tag(hash);
         let mut bucket = self.index.home_bucket(hash);
         for _ in 0..1usize << self.index.shard_shift {
-            let line = &self.index.buckets[bucket];
-            for slot in line.matching_slots(tag) {
-                let entry = Entry(line.entries[slot].load(Relaxed));
-                if is_it(entry) {
+            let contents = &self.index.buckets[bucket];
+            for slot in contents.matching_slots(tag) {
+                let entry = Entry(contents.entries[slot].load(Relaxed));
+                if is_match(entry) {
                     return Some(entry);
                 }
             }
-            if line.overflow.load(Relaxed) == 0 {
+            if contents.overflow.load(Relaxed) == 0 {
                 return None;
             }
             bucket = self.index.next_bucket(bucket);
@@ -185,10 +185,10 @@ impl Locked<'_> {
         let home = self.index.home_bucket(hash);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
-            let line = &self.index.buckets[bucket];
-            if let Some(slot) = line.matching_slots(EMPTY).next() {
-                line.entries[slot].store(entry.0, Relaxed);
-                line.set_tag(slot, tag(hash));
+            let contents = &self.index.buckets[bucket];
+            if let Some(slot) = contents.matching_slots(EMPTY).next() {
+                contents.entries[slot].store(entry.0, Relaxed);
+                contents.set_tag(slot, tag(hash));
                 self.change_overflow(home, bucket, 1);
                 return Ok(());
             }
@@ -197,21 +197,22 @@ impl Locked<'_> {
         Err(ShardFull)
     }
 
-    /// Takes an entry out; false when it is not there. The key must belong to a locked shard.
+    /// Removes an entry; false when the index has no such entry. The key must belong to a locked shard.
     pub(crate) fn remove(&self, hash: KeyHash, entry: Entry) -> bool {
         let tag = tag(hash);
         let home = self.index.home_bucket(hash);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
-            let line = &self.index.buckets[bucket];
-            let found =
-                line.matching_slots(tag).find(|slot| line.entries[*slot].load(Relaxed) == entry.0);
+            let contents = &self.index.buckets[bucket];
+            let found = contents
+                .matching_slots(tag)
+                .find(|slot| contents.entries[*slot].load(Relaxed) == entry.0);
             if let Some(slot) = found {
-                line.set_tag(slot, EMPTY);
+                contents.set_tag(slot, EMPTY);
                 self.change_overflow(home, bucket, -1);
                 return true;
             }
-            if line.overflow.load(Relaxed) == 0 {
+            if contents.overflow.load(Relaxed) == 0 {
                 return false;
             }
             bucket = self.index.next_bucket(bucket);
@@ -219,12 +220,12 @@ impl Locked<'_> {
         false
     }
 
-    /// Counts an entry of `home` that sits in `last` in, or out of, every bucket it passed over.
+    /// Adds `by` to the overflow count of every bucket from `home` up to, and without, `last`.
     fn change_overflow(&self, home: usize, last: usize, by: i32) {
         let mut bucket = home;
         while bucket != last {
-            let passed = &self.index.buckets[bucket].overflow;
-            passed.store(passed.load(Relaxed).wrapping_add_signed(by), Relaxed);
+            let overflow = &self.index.buckets[bucket].overflow;
+            overflow.store(overflow.load(Relaxed).wrapping_add_signed(by), Relaxed);
             bucket = self.index.next_bucket(bucket);
         }
     }
@@ -252,12 +253,12 @@ impl Bucket {
     }
 }
 
-/// A bit for each of the four 16-bit lanes of `word` that equals `tag`; exact, no false lanes.
+/// Returns a bit for each of the four 16-bit lanes of `word` that equals `tag`, without false positives.
 #[inline]
 fn equal_lanes(word: u64, tag: u16) -> u32 {
     const LOW: u64 = 0x7fff_7fff_7fff_7fff;
     let difference = word ^ (u64::from(tag) * 0x0001_0001_0001_0001);
-    // The top bit of a lane ends up clear only when all 16 bits of the difference are.
+    // The top bit of a lane is clear only when all 16 bits of the difference are.
     let unequal = ((difference & LOW) + LOW) | difference;
     let equal = !unequal & !LOW;
     (equal.wrapping_mul(0x0000_2000_4000_8001) >> 60) as u32

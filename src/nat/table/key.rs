@@ -1,10 +1,28 @@
 //! Keys of the index: tuples packed for comparison.
 
+use std::fmt;
+use std::hash::Hash;
 use std::net::Ipv4Addr;
 
+use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::packet::{Endpoint, Protocol, Tuple};
 
-/// A tuple packed into two words and a protocol.
+/// A tuple packed for comparison, of any address family.
+pub trait SessionKey: Copy + Eq + Hash + fmt::Debug + Send + Sync + 'static {
+    /// The tuple, unpacked.
+    type Tuple: Copy + Eq + fmt::Debug + Send + Sync + 'static;
+
+    /// Unpacks the tuple.
+    fn tuple(self) -> Self::Tuple;
+
+    /// Unpacks the tuple of the opposite direction.
+    fn reversed_tuple(self) -> Self::Tuple;
+
+    /// Hashes the key.
+    fn hash_with(self, hasher: &KeyHasher) -> KeyHash;
+}
+
+/// An IPv4 tuple packed into two words and a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     /// Source address in the upper half, destination in the lower.
@@ -41,6 +59,25 @@ impl Key {
                 self.ports as u16,
             ),
         }
+    }
+}
+
+impl SessionKey for Key {
+    type Tuple = Tuple;
+
+    #[inline]
+    fn tuple(self) -> Tuple {
+        Self::tuple(self)
+    }
+
+    #[inline]
+    fn reversed_tuple(self) -> Tuple {
+        Self::tuple(self).reversed()
+    }
+
+    #[inline]
+    fn hash_with(self, hasher: &KeyHasher) -> KeyHash {
+        hasher.hash(self.addresses, u64::from(self.ports) << 8 | u64::from(self.protocol))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Listings of sessions, in slices.
 
-use crate::nat::table::record::Record;
+use crate::nat::table::family::{Family, TupleOf};
+use crate::nat::table::key::SessionKey;
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{SessionId, SessionInfo};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
@@ -23,7 +25,7 @@ pub struct Page<T> {
     pub next: Option<TableCursor>,
 }
 
-impl Table {
+impl<F: Family> Table<F> {
     /// Calls `visit` for the sessions among the next `limit` records, and returns where to continue.
     /// None ends the walk. The lock of the pool is held meanwhile, so `limit` should be small.
     ///
@@ -32,7 +34,7 @@ impl Table {
         &self,
         from: TableCursor,
         limit: u32,
-        mut visit: impl FnMut(SessionInfo),
+        mut visit: impl FnMut(SessionInfo<TupleOf<F>>),
     ) -> Option<TableCursor> {
         let TableCursor { pool, record } = from;
         let locked = self.pools.get(pool)?.lock();
@@ -48,23 +50,24 @@ impl Table {
     }
 
     /// One session. None if there is no such session.
-    pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
+    pub fn session(&self, id: SessionId) -> Option<SessionInfo<TupleOf<F>>> {
         let (_, _locked) = self.lock_pool_of(id)?;
         Some(self.info(id.slot(), &self.records[id.slot() as usize]))
     }
 
     /// Describes a live record. The caller holds the pool's lock or the shard of one of its keys.
-    pub(super) fn info(&self, slot: u32, record: &Record) -> SessionInfo {
+    pub(super) fn info(&self, slot: u32, record: &F::Record) -> SessionInfo<TupleOf<F>> {
+        let common = record.common();
         SessionInfo {
-            id: record.id(slot),
+            id: common.id(slot),
             original: record.key(Direction::Original).tuple(),
             reply: record.key(Direction::Reply).tuple(),
-            origin: record.origin(),
-            uplink: record.uplink(),
-            state: record.state(),
-            tcp: record.tcp.snapshot(),
-            last_seen: record.last_seen(),
-            deadline: record.deadline(&self.idle_timeouts),
+            origin: common.origin(),
+            uplink: common.uplink(),
+            state: common.state(),
+            tcp: common.tcp.snapshot(),
+            last_seen: common.last_seen(),
+            deadline: common.deadline(&self.idle_timeouts),
             accounting: self.accounts.as_ref().map(|accounts| accounts.read(slot)),
         }
     }

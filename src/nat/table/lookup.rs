@@ -1,9 +1,10 @@
 //! Lookups: the session of a packet, refreshed by the packet or untouched.
 
 use crate::nat::table::events::SessionChange;
+use crate::nat::table::family::{Family, TupleOf};
 use crate::nat::table::hash::KeyHash;
-use crate::nat::table::key::Key;
-use crate::nat::table::record::Record;
+use crate::nat::table::key::SessionKey;
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::session::{SessionId, SessionKind};
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
@@ -13,9 +14,9 @@ use crate::time::Tick;
 
 /// Outcome of a lookup.
 #[derive(Clone, Copy, Debug)]
-pub enum Lookup {
+pub enum Lookup<T = Tuple> {
     /// The packet belongs to a session and has refreshed it.
-    Hit(Match),
+    Hit(Match<T>),
     /// The packet's session has ended and is not reaped yet: call [`Table::reap_if_expired`].
     Expired(SessionId),
     /// No session has the packet's tuple.
@@ -24,9 +25,9 @@ pub enum Lookup {
 
 /// A session as one of its packets sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Match {
+pub struct Match<T = Tuple> {
     /// Tuple to rewrite the packet to.
-    pub to: Tuple,
+    pub to: T,
     /// Direction of the packet.
     pub direction: Direction,
     /// Kinds of the session's two endpoints.
@@ -37,57 +38,63 @@ pub struct Match {
     pub reschedule: Option<SessionId>,
 }
 
-impl Table {
+impl<F: Family> Table<F> {
     /// Looks a packet up. If the packet belongs to a session, refreshes the session and moves its
     /// state. `bytes` is the length of the packet, for accounting.
     #[inline]
     pub fn lookup_and_update(
         &self,
-        key: Key,
+        key: F::Key,
         hash: KeyHash,
         segment: Option<&Segment>,
         bytes: u32,
         now: Tick,
-    ) -> Lookup {
+    ) -> Lookup<TupleOf<F>> {
         let locked = self.index.lock(hash);
         let Some(entry) = locked.find(hash, |entry| self.has_key(entry, key)) else {
             return Lookup::Miss;
         };
         let (slot, direction) = entry.split();
         let record = &self.records[slot as usize];
-        if now.reached(record.deadline(&self.idle_timeouts)) {
-            return Lookup::Expired(record.id(slot));
+        if now.reached(record.common().deadline(&self.idle_timeouts)) {
+            return Lookup::Expired(record.common().id(slot));
         }
         if let Some(accounts) = &self.accounts {
             accounts.count(slot, direction, bytes);
         }
-        let tracked = record.track(direction, segment, now, &self.idle_timeouts);
+        let common = record.common();
+        let tracked =
+            common.track(direction, segment, now, &self.idle_timeouts, || record.is_dns());
         if tracked.established && self.subscribers.any() {
             self.publish(SessionChange::Established, slot, record, now);
         }
         Lookup::Hit(Match {
-            reschedule: tracked.ends_sooner.then(|| record.id(slot)),
+            reschedule: tracked.ends_sooner.then(|| record.common().id(slot)),
             ..matched(record, direction)
         })
     }
 
     /// Looks a tuple up without touching its session.
-    pub fn lookup(&self, key: Key, now: Tick) -> Option<Match> {
+    pub fn lookup(&self, key: F::Key, now: Tick) -> Option<Match<TupleOf<F>>> {
         let hash = self.hash(key);
         let locked = self.index.lock(hash);
         let (slot, direction) = locked.find(hash, |entry| self.has_key(entry, key))?.split();
         let record = &self.records[slot as usize];
-        (!now.reached(record.deadline(&self.idle_timeouts))).then(|| matched(record, direction))
+        (!now.reached(record.common().deadline(&self.idle_timeouts)))
+            .then(|| matched(record, direction))
     }
 }
 
 #[inline]
-fn matched(record: &Record, direction: Direction) -> Match {
+fn matched<R: SessionRecord>(
+    record: &R,
+    direction: Direction,
+) -> Match<<R::Key as SessionKey>::Tuple> {
     Match {
-        to: record.key(direction.opposite()).tuple().reversed(),
+        to: record.key(direction.opposite()).reversed_tuple(),
         direction,
-        origin: record.origin(),
-        uplink: record.uplink(),
+        origin: record.common().origin(),
+        uplink: record.common().uplink(),
         reschedule: None,
     }
 }

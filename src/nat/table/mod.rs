@@ -13,8 +13,10 @@
 //! found a record under a shard may use the record until it unlocks the shard.
 
 pub(crate) mod accounting;
+pub(crate) mod common;
 pub(crate) mod ending;
 pub(crate) mod events;
+pub(crate) mod family;
 pub(crate) mod filter;
 pub(crate) mod hash;
 pub(crate) mod index;
@@ -37,6 +39,7 @@ pub(crate) mod wheel;
 
 pub use accounting::Accounting;
 pub use events::{SessionChange, SessionEvent, SessionEvents};
+pub use family::{Family, V4};
 pub use filter::{EndpointFilter, Filter, PolicyCondition};
 pub use listing::{Page, TableCursor};
 pub use lookup::{Lookup, Match};

@@ -1,7 +1,7 @@
-//! The session table as one would write it without a thought for speed: a list that is searched from end to end. What
-//! the table does is compared with this (see `table_tests.rs`).
+//! A model of the session table without regard to speed: a list that is searched from end to end. The
+//! tests compare the table with the model (see `tests.rs`).
 //!
-//! The pure functions of TCP tracking are the table's own; they have tests of their own.
+//! The model shares the pure functions of TCP tracking with the table; those have tests of their own.
 
 use std::sync::atomic::AtomicU32;
 
@@ -29,16 +29,16 @@ pub(crate) struct Session {
     tcp: TcpFields,
 }
 
-/// What the model says of a tuple.
+/// Outcome of a lookup in the model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     Miss,
-    /// Its session, by the original key, has ended.
+    /// The session of this original key has ended.
     Expired(Key),
     Hit(Expected),
 }
 
-/// The parts of a [`Hit`] that must agree.
+/// The parts of a [`Match`] that must agree.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
     to: crate::packet::Tuple,
@@ -80,8 +80,8 @@ impl Session {
         }
     }
 
-    /// Eviction takes these before any other.
-    fn is_opening(&self, now: Tick, idle_timeouts: &IdleTimeouts) -> bool {
+    /// Whether eviction takes the session before any other.
+    fn yields_first(&self, now: Tick, idle_timeouts: &IdleTimeouts) -> bool {
         let connected = [
             TcpState::Established,
             TcpState::FinOriginal,
@@ -107,12 +107,12 @@ impl Model {
     fn find(&self, key: Key) -> Option<(usize, Direction)> {
         let of = |direction| self.sessions.iter().position(|session| session.key(direction) == key);
         of(Direction::Original)
-            .map(|place| (place, Direction::Original))
-            .or_else(|| of(Direction::Reply).map(|place| (place, Direction::Reply)))
+            .map(|index| (index, Direction::Original))
+            .or_else(|| of(Direction::Reply).map(|index| (index, Direction::Reply)))
     }
 
-    fn expected(&self, place: usize, direction: Direction) -> Expected {
-        let session = &self.sessions[place];
+    fn expected(&self, index: usize, direction: Direction) -> Expected {
+        let session = &self.sessions[index];
         Expected {
             to: session.key(direction.opposite()).tuple().reversed(),
             direction,
@@ -150,33 +150,33 @@ impl Model {
     }
 
     pub(crate) fn peek(&self, key: Key, now: Tick) -> Known {
-        let Some((place, direction)) = self.find(key) else { return Known::Miss };
-        let session = &self.sessions[place];
+        let Some((index, direction)) = self.find(key) else { return Known::Miss };
+        let session = &self.sessions[index];
         if now.reached(session.deadline(&self.idle_timeouts)) {
             return Known::Expired(session.new.original);
         }
-        Known::Hit(self.expected(place, direction))
+        Known::Hit(self.expected(index, direction))
     }
 
     pub(crate) fn track(&mut self, key: Key, segment: Option<&Segment>, now: Tick) -> Known {
         let known = self.peek(key, now);
         let Known::Hit(expected) = known else { return known };
-        let (place, direction) = self.find(key).expect("it was just found");
-        let session = &mut self.sessions[place];
+        let (index, direction) = self.find(key).expect("it was just found");
+        let session = &mut self.sessions[index];
         let before = session.state;
         session.state = match (before, segment) {
             (State::Tcp(state), Some(segment)) => {
-                let placement = session.tcp.check(direction, segment);
-                let after = state.after(direction, segment.flags, placement);
+                let check = session.tcp.check(direction, segment);
+                let after = state.after(direction, segment.flags, check);
                 let opens_again = matches!(after, TcpState::SynOriginal | TcpState::SynReply)
-                    || placement == SequenceCheck::Reopened;
+                    || check == SequenceCheck::Reopened;
                 if state.is_opening() && segment.flags.syn() {
                     session.tcp.reset_direction(direction);
                 } else if after != state && opens_again {
                     session.tcp.reset();
                 }
-                let placement = session.tcp.check(direction, segment);
-                session.tcp.advance(direction, segment, placement);
+                let check = session.tcp.check(direction, segment);
+                session.tcp.advance(direction, segment, check);
                 State::Tcp(after)
             }
             (State::Udp | State::DnsReplied | State::Tentative, _) => {
@@ -198,29 +198,29 @@ impl Model {
         Known::Hit(Expected { ends_sooner, ..expected })
     }
 
-    /// Takes out a session that the table has ended; it must be there, the same in every part.
+    /// Removes a session that the table has ended. The model must have it, the same in every part.
     pub(crate) fn remove(&mut self, ended: &EndedSession) -> Session {
-        let place = self
+        let index = self
             .sessions
             .iter()
             .position(|session| EndedSession { reason: ended.reason, ..session.ended() } == *ended);
         self.sessions
-            .swap_remove(place.expect("the table ended a session that the model does not have"))
+            .swap_remove(index.expect("the table ended a session that the model does not have"))
     }
 
-    /// Whether the session may be evicted, and whether a better victim exists.
+    /// Whether the session may be evicted and no better victim exists.
     pub(crate) fn is_right_victim(&self, session: &Session, now: Tick) -> bool {
-        let opening = |session: &Session| session.is_opening(now, &self.idle_timeouts);
-        opening(session) || session.is_closing() && !self.sessions.iter().any(opening)
+        let yields = |session: &Session| session.yields_first(now, &self.idle_timeouts);
+        yields(session) || session.is_closing() && !self.sessions.iter().any(yields)
     }
 
     pub(crate) fn has_victim(&self, now: Tick) -> bool {
         self.sessions
             .iter()
-            .any(|session| session.is_opening(now, &self.idle_timeouts) || session.is_closing())
+            .any(|session| session.yields_first(now, &self.idle_timeouts) || session.is_closing())
     }
 
-    /// Sessions whose deadline has been over for longer than `slack`.
+    /// Number of sessions whose deadline has been over for longer than `slack`.
     pub(crate) fn overdue(&self, now: Tick, slack: Span) -> usize {
         let late =
             |session: &&Session| now.reached(session.deadline(&self.idle_timeouts).after(slack));

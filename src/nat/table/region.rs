@@ -19,7 +19,7 @@ use crate::nat::tracking::tcp_window::TcpFields;
 /// # Safety
 /// Every bit pattern, all zeros among them, must be a value of the type; all fields must allow shared
 /// mutation (atomics); the type must not need dropping.
-pub(crate) unsafe trait Plain: Sync {}
+pub unsafe trait Plain: Sync {}
 
 // SAFETY: an atomic integer takes every bit pattern, is shared freely, and needs no dropping.
 unsafe impl Plain for AtomicU8 {}

@@ -100,11 +100,11 @@ impl SessionKind {
 
 /// Content of a new session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewSession {
+pub struct NewSession<K = Key> {
     /// Tuple of the first packet, as it arrived.
-    pub original: Key,
+    pub original: K,
     /// Tuple of the replies, as they will arrive.
-    pub reply: Key,
+    pub reply: K,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
     /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent to.
@@ -197,11 +197,11 @@ impl EndReason {
 
 /// A session that has ended, with all that is needed to release its resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct EndedSession {
+pub struct EndedSession<K = Key> {
     /// Tuple of the packets of the initiator, on arrival.
-    pub original: Key,
+    pub original: K,
     /// Tuple of the packets of the responder, on arrival.
-    pub reply: Key,
+    pub reply: K,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
     /// Index of the uplink.
@@ -212,13 +212,13 @@ pub struct EndedSession {
 
 /// A session in a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionInfo {
+pub struct SessionInfo<T = Tuple> {
     /// Identifier.
     pub id: SessionId,
     /// Tuple of the packets of the initiator, on arrival.
-    pub original: Tuple,
+    pub original: T,
     /// Tuple of the packets of the responder, on arrival.
-    pub reply: Tuple,
+    pub reply: T,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
     /// Index of the uplink.

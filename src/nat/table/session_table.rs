@@ -6,11 +6,12 @@ use parking_lot::MutexGuard;
 
 use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
+use crate::nat::table::family::{Family, TupleOf, V4};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
 use crate::nat::table::index::{Entry, Index};
-use crate::nat::table::key::Key;
+use crate::nat::table::key::SessionKey;
 use crate::nat::table::pool::{Pool, PoolContents};
-use crate::nat::table::record::Record;
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
@@ -20,8 +21,8 @@ use crate::nat::tracking::tcp_window::{Segment, TcpSnapshot};
 use crate::time::{Span, Tick};
 
 /// The session table.
-pub struct Table {
-    pub(super) records: Region<Record>,
+pub struct Table<F: Family = V4> {
+    pub(super) records: Region<F::Record>,
     pub(super) index: Index,
     hasher: KeyHasher,
     pub(super) pools: Box<[Pool]>,
@@ -29,7 +30,7 @@ pub struct Table {
     pool_size: u32,
     capacity: u32,
     pub(super) idle_timeouts: IdleTimeouts,
-    pub(super) subscribers: Subscribers,
+    pub(super) subscribers: Subscribers<TupleOf<F>>,
     /// None: no accounting.
     pub(super) accounts: Option<Accounts>,
 }
@@ -57,11 +58,27 @@ pub enum InsertError {
 }
 
 impl Table {
-    /// Makes a table for exactly `capacity` sessions with one pool per worker.
+    /// Makes a table for exactly `capacity` IPv4 sessions with one pool per worker.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
     pub fn new(
+        capacity: u32,
+        workers: usize,
+        idle_timeouts: IdleTimeouts,
+        secret: [u64; 4],
+        now: Tick,
+    ) -> io::Result<Self> {
+        Self::of_family(capacity, workers, idle_timeouts, secret, now)
+    }
+}
+
+impl<F: Family> Table<F> {
+    /// Makes a table for exactly `capacity` sessions of a family with one pool per worker.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub fn of_family(
         capacity: u32,
         workers: usize,
         idle_timeouts: IdleTimeouts,
@@ -98,14 +115,14 @@ impl Table {
     }
 
     /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
-    pub fn subscribe(&self, capacity: usize) -> SessionEvents {
+    pub fn subscribe(&self, capacity: usize) -> SessionEvents<TupleOf<F>> {
         self.subscribers.add(capacity)
     }
 
     /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys, so the
     /// changes of one session, and those of one tuple, keep their order.
     #[cold]
-    pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &Record, now: Tick) {
+    pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &F::Record, now: Tick) {
         self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
     }
 
@@ -137,8 +154,8 @@ impl Table {
 
     /// Hashes a key. Hash a whole batch first, then look up: see [`Self::prefetch_index`].
     #[inline]
-    pub fn hash(&self, key: Key) -> KeyHash {
-        self.hasher.hash(key)
+    pub fn hash(&self, key: F::Key) -> KeyHash {
+        key.hash_with(&self.hasher)
     }
 
     /// Fetches the bucket of a hash into the cache: the first stage of a batched lookup.
@@ -163,7 +180,7 @@ impl Table {
     pub fn insert(
         &self,
         worker: usize,
-        new: &NewSession,
+        new: &NewSession<F::Key>,
         first: Option<FirstPacket<'_>>,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
@@ -173,7 +190,7 @@ impl Table {
         }
         self.insert_filled(worker, new, &accounting, now, |record| {
             if let Some(FirstPacket { segment: Some(segment), direction, .. }) = first {
-                record.tcp.advance(direction, segment, SequenceCheck::InWindow);
+                record.common().tcp.advance(direction, segment, SequenceCheck::InWindow);
             }
         })
     }
@@ -184,24 +201,24 @@ impl Table {
     /// See [`InsertError`]; the table has not changed then.
     pub(crate) fn restore(
         &self,
-        new: &NewSession,
+        new: &NewSession<F::Key>,
         tcp: &TcpSnapshot,
         accounting: &Accounting,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
         let KeyHash(hash) = self.hash(new.original);
         let worker = hash as u32 as usize;
-        self.insert_filled(worker, new, accounting, now, |record| record.tcp.restore(tcp))
+        self.insert_filled(worker, new, accounting, now, |record| record.common().tcp.restore(tcp))
     }
 
     /// Adds a session whose record `complete` finishes before the index names the record.
     fn insert_filled(
         &self,
         worker: usize,
-        new: &NewSession,
+        new: &NewSession<F::Key>,
         accounting: &Accounting,
         now: Tick,
-        complete: impl Fn(&Record),
+        complete: impl Fn(&F::Record),
     ) -> Result<SessionId, InsertError> {
         let pools = self.pools.len();
         for step in 0..pools {
@@ -218,16 +235,16 @@ impl Table {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
             }
-            let deadline = record.deadline(&self.idle_timeouts);
+            let deadline = record.common().deadline(&self.idle_timeouts);
             locked.wheel.schedule(&self.records, slot, deadline, now);
             pool.count_in();
-            return Ok(record.id(slot));
+            return Ok(record.common().id(slot));
         }
         Err(InsertError::Full)
     }
 
     /// Enters both keys of a filled record into the index.
-    fn enter(&self, slot: u32, new: &NewSession, now: Tick) -> Result<(), InsertError> {
+    fn enter(&self, slot: u32, new: &NewSession<F::Key>, now: Tick) -> Result<(), InsertError> {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);
         if locked.find(original, |entry| self.has_key(entry, new.original)).is_some() {
@@ -259,13 +276,13 @@ impl Table {
         slot: u32,
         reason: EndReason,
         now: Tick,
-    ) -> EndedSession {
+    ) -> EndedSession<F::Key> {
         let record = &self.records[slot as usize];
         let ended = EndedSession {
             original: record.key(Direction::Original),
             reply: record.key(Direction::Reply),
-            origin: record.origin(),
-            uplink: record.uplink(),
+            origin: record.common().origin(),
+            uplink: record.common().uplink(),
             reason,
         };
         let (original, reply) = (self.hash(ended.original), self.hash(ended.reply));
@@ -294,7 +311,7 @@ impl Table {
 
     /// Whether an entry names a record with this key.
     #[inline]
-    pub(super) fn has_key(&self, entry: Entry, key: Key) -> bool {
+    pub(super) fn has_key(&self, entry: Entry, key: F::Key) -> bool {
         let (slot, direction) = entry.split();
         self.records[slot as usize].key(direction) == key
     }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::nat::table::record::{FREE, NONE, Record};
+use crate::nat::table::common::{FREE, NONE};
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::table::session::SessionId;
 
@@ -26,10 +27,10 @@ impl Slab {
     }
 
     /// Takes a free slot and starts the next generation of its record.
-    pub(crate) fn take(&mut self, records: &Region<Record>) -> Option<u32> {
+    pub(crate) fn take<R: SessionRecord>(&mut self, records: &Region<R>) -> Option<u32> {
         let slot = if self.free != NONE {
             let slot = self.free;
-            self.free = records[slot as usize].next.load(Relaxed);
+            self.free = records[slot as usize].common().next.load(Relaxed);
             slot
         } else if self.used < self.count {
             self.used += 1;
@@ -37,33 +38,34 @@ impl Slab {
         } else {
             return None;
         };
-        records[slot as usize].renew();
+        records[slot as usize].common().renew();
         Some(slot)
     }
 
     /// Takes back a slot that is in no list of the wheel.
-    pub(crate) fn give_back(&mut self, records: &Region<Record>, slot: u32) {
+    pub(crate) fn give_back<R: SessionRecord>(&mut self, records: &Region<R>, slot: u32) {
         let record = &records[slot as usize];
-        record.wheel_slot.store(FREE, Relaxed);
-        record.next.store(self.free, Relaxed);
+        record.common().wheel_slot.store(FREE, Relaxed);
+        record.common().next.store(self.free, Relaxed);
         self.free = slot;
     }
 
     /// Whether an identifier names a live session of this slab.
-    pub(crate) fn has(&self, records: &Region<Record>, id: SessionId) -> bool {
-        self.is_live(records, id.slot()) && records[id.slot() as usize].id(id.slot()) == id
+    pub(crate) fn has<R: SessionRecord>(&self, records: &Region<R>, id: SessionId) -> bool {
+        self.is_live(records, id.slot()) && records[id.slot() as usize].common().id(id.slot()) == id
     }
 
     /// Whether a slot of this slab is in use.
-    fn is_live(&self, records: &Region<Record>, slot: u32) -> bool {
-        slot - self.first < self.used && records[slot as usize].wheel_slot.load(Relaxed) != FREE
+    fn is_live<R: SessionRecord>(&self, records: &Region<R>, slot: u32) -> bool {
+        slot - self.first < self.used
+            && records[slot as usize].common().wheel_slot.load(Relaxed) != FREE
     }
 
     /// Finds a live record that `is_victim` accepts among the next [`EVICTION_SCAN`] of the slab.
-    pub(crate) fn find_victim(
+    pub(crate) fn find_victim<R: SessionRecord>(
         &mut self,
-        records: &Region<Record>,
-        is_victim: impl Fn(&Record) -> bool,
+        records: &Region<R>,
+        is_victim: impl Fn(&R) -> bool,
     ) -> Option<u32> {
         for _ in 0..EVICTION_SCAN.min(self.used) {
             self.clock_hand = (self.clock_hand + 1) % self.used;
@@ -77,12 +79,12 @@ impl Slab {
 
     /// Calls `visit` for the live records from the `from`-th on and looks at `limit` records at most.
     /// Returns where to continue.
-    pub(crate) fn visit(
+    pub(crate) fn visit<R: SessionRecord>(
         &self,
-        records: &Region<Record>,
+        records: &Region<R>,
         from: u32,
         limit: u32,
-        mut visit: impl FnMut(u32, &Record),
+        mut visit: impl FnMut(u32, &R),
     ) -> Option<u32> {
         let end = from.saturating_add(limit).min(self.used);
         for offset in from..end {

@@ -1,4 +1,4 @@
-//! Several workers at once on one translator, where two packets meet at the same new mapping or session.
+//! Several workers at once on one translator: two packets need the same new mapping or session.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -25,7 +25,7 @@ use crate::time::{Span, Tick};
 const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
-/// A box with next to no ports, so that one that is not given back is missed soon.
+/// A translator with few ports, so that a port that is not released is missed soon.
 pub(crate) fn settings(
     ports: RangeInclusive<u16>,
     filtering: EndpointDependence,
@@ -54,7 +54,7 @@ pub(crate) fn settings(
     (limits, policy)
 }
 
-/// Sends one datagram through; the tuple it left with, or the verdict that stopped it.
+/// Translates one datagram. Returns its new tuple, or the verdict that stopped the datagram.
 pub(in crate::nat) fn send(
     nat: &Translator,
     context: &mut WorkerContext,
@@ -90,7 +90,7 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     let barrier = Barrier::new(WORKERS);
     let round = |context: &mut WorkerContext, worker: usize, number: u32| {
         let now = Tick(0).after(Span::seconds(60 * number));
-        // To remotes of their own, or all to one: then it is one session as well.
+        // Each worker to a remote of its own, or all to one: then there is one session, too.
         let apart = number.is_multiple_of(2);
         let remote = if apart { 1000 + worker as u16 } else { 1000 };
         let source = (HOST, 5000 + (number % 7) as u16);
@@ -128,10 +128,10 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     );
 }
 
-/// An inbound session that met its mapping while that ended and began anew under another port held the new one for
-/// ever: its end looked for the old port.
+/// An inbound session used its mapping while the mapping ended and began again on another port. The session
+/// then held the new mapping for ever, because its end looked for the old port.
 #[test]
-fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
+fn a_mapping_borrowed_while_its_port_changes_is_released() {
     let (limits, policy) = settings(40_000..=40_003, EndpointDependence::EndpointIndependent);
     let mappings =
         Mappings::new(&limits, &policy, &Forwards::new(&policy.forwards), HashKey::of(1));
@@ -154,24 +154,24 @@ fn a_mapping_adopted_while_it_changes_its_port_is_given_back() {
             let mut random = StdRng::seed_from_u64(2);
             while !over.load(Relaxed) {
                 let external = Endpoint::new(G, random.random_range(40_000..=40_003));
-                if let Some(adopted) = mappings.borrow(Protocol::UDP, external, remote) {
-                    assert_eq!((adopted.mapping, adopted.inside), (key, inside));
+                if let Some(borrowed) = mappings.borrow(Protocol::UDP, external, remote) {
+                    assert_eq!((borrowed.mapping, borrowed.inside), (key, inside));
                     // As the end of an inbound session does it.
                     mappings.release_external(Protocol::UDP, external, remote, Tick(0));
                 }
             }
         });
     });
-    assert_eq!(mappings.len(), 0, "somebody still holds the mapping");
+    assert_eq!(mappings.len(), 0, "the mapping is still held");
 }
 
-/// Sessions from both sides over few mappings that end all the time: afterwards nothing is held, neither mapping nor
-/// port nor a place in the host's account.
+/// Sessions from both sides over few mappings that end all the time. Afterwards no mapping, no port and no
+/// place in the host's limit is held.
 #[test]
-fn workers_that_race_over_mappings_give_everything_back() {
+fn workers_that_race_over_mappings_release_everything() {
     const WORKERS: usize = 2;
     let plain = |filtering| settings(40_000..=40_007, filtering);
-    let resting = {
+    let delayed = {
         let (mut limits, policy) = plain(EndpointDependence::EndpointIndependent);
         limits.timeouts.port_reuse_delay = Some(Span(500));
         limits.delayed_ports = 5;
@@ -186,7 +186,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
     let cases = [
         plain(EndpointDependence::EndpointIndependent),
         plain(EndpointDependence::AddressDependent),
-        resting,
+        delayed,
         overlapping,
     ];
     for (seed, (limits, policy)) in (1..).zip(cases) {
@@ -224,7 +224,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
             while !nat.expire(context, now) {}
         }
         assert_eq!((nat.mappings(), nat.table().len()), (0, 0));
-        // Every port and every place in the host's account is free again, once the ports have rested.
+        // After the reuse delay every port and every place in the host's limit is free again.
         let now = Tick(61_000);
         for port in 0..8 {
             let tuple = builder::tuple(Protocol::UDP, (HOST, 6000 + port), ([192, 0, 2, 1], 1));
@@ -233,7 +233,7 @@ fn workers_that_race_over_mappings_give_everything_back() {
                     destination: Endpoint::new(tuple.destination.address, 1 + remote),
                     ..tuple
                 };
-                send(&nat, &mut contexts[0], tuple, now).expect("nothing was kept");
+                send(&nat, &mut contexts[0], tuple, now).expect("everything was released");
             }
         }
     }

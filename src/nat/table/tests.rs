@@ -1,4 +1,4 @@
-//! The session table against [`crate::nat::tableel`], at its limits, and under two threads.
+//! The session table against its model, at its limits, and under two threads.
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
@@ -24,7 +24,7 @@ use crate::nat::tracking::tcp_window::Segment;
 use crate::packet::{Endpoint, Protocol, TcpFlags, Tuple};
 use crate::time::{Span, Tick};
 
-/// One thing that is done to table and model alike. Tuples are numbers of [`tuple`].
+/// An operation on table and model alike. Tuples are numbers of [`tuple`].
 #[derive(Clone, Debug)]
 enum Operation {
     Insert {
@@ -40,7 +40,7 @@ enum Operation {
         target: Target,
     },
     Sleep(Span),
-    /// A slice of expiry work, which may be far too small.
+    /// A slice of expiry work, which may be much too small.
     Expire {
         budget: u32,
     },
@@ -55,11 +55,12 @@ enum Operation {
 #[derive(Clone, Debug)]
 enum Target {
     Tuple(u32),
-    /// A tuple of a session that is there.
+    /// A tuple of a live session.
     Session(Index, bool),
 }
 
-/// An operation, the worker that does it, and how old its idea of the time is: it was read when its batch began.
+/// An operation, its worker, and the age of the worker's time in milliseconds: the worker reads the clock
+/// once per batch.
 type Step = (Operation, usize, u32);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -149,13 +150,13 @@ impl Pair {
             Operation::Expire { budget } => {
                 let mut ended = Vec::new();
                 self.table.expire(worker, now, *budget, &mut ended);
-                self.bury(&ended, now)?;
+                self.remove_ended(&ended, now)?;
             }
             Operation::CatchUp => self.catch_up()?,
             Operation::Evict => match self.table.evict(worker, now) {
                 Some(ended) => {
                     let session = self.model.remove(&ended);
-                    // With several pools the better victim may be another pool's.
+                    // With several pools another pool may have the better victim.
                     let fair = self.workers > 1 || self.model.is_right_victim(&session, now);
                     prop_assert!(fair, "{:?} was evicted", session.state);
                 }
@@ -181,7 +182,7 @@ impl Pair {
             Lookup::Expired(id) => {
                 let ended = self.table.reap_if_expired(id, now);
                 prop_assert_eq!(ended.map(|ended| Known::Expired(ended.original)), Some(expected));
-                self.bury(ended.as_slice(), now)?;
+                self.remove_ended(ended.as_slice(), now)?;
                 prop_assert_eq!(
                     self.table.reap_if_expired(id, now),
                     None,
@@ -192,8 +193,8 @@ impl Pair {
         Ok(())
     }
 
-    /// What the table has ended was due, and goes from the model too.
-    fn bury(&mut self, ended: &[EndedSession], now: Tick) -> Result<(), TestCaseError> {
+    /// Removes sessions that the table has ended from the model; each must have been due.
+    fn remove_ended(&mut self, ended: &[EndedSession], now: Tick) -> Result<(), TestCaseError> {
         for ended in ended {
             let session = self.model.remove(ended);
             prop_assert!(
@@ -209,7 +210,7 @@ impl Pair {
         for worker in 0..self.workers {
             let mut ended = Vec::new();
             while !self.table.expire(worker, self.now, 7, &mut ended) {}
-            self.bury(&ended, self.now)?;
+            self.remove_ended(&ended, self.now)?;
         }
         prop_assert_eq!(self.model.overdue(self.now, SLACK), 0);
         Ok(())
@@ -217,10 +218,10 @@ impl Pair {
 
     fn list(&self, limit: u32) -> Result<(), TestCaseError> {
         let mut listed = HashMap::new();
-        let mut place = Some(TableCursor::default());
-        while let Some(from) = place {
+        let mut next = Some(TableCursor::default());
+        while let Some(from) = next {
             let mut count = 0;
-            place = self.table.list(from, limit, |session| {
+            next = self.table.list(from, limit, |session| {
                 count += 1;
                 let value = (
                     session.reply,
@@ -271,7 +272,8 @@ proptest! {
         }
         pair.list(1)?;
         pair.list(u32::MAX)?;
-        // Nothing has leaked: when all is over, the whole capacity can be had again, and not one session more.
+        // No record has leaked: after all sessions have ended, the table takes its capacity again and not
+        // one session more.
         pair.now = pair.now.after(Span::seconds(7500));
         pair.catch_up()?;
         prop_assert!(pair.table.is_empty());
@@ -293,7 +295,7 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
         let now = Tick(0);
         let secret = std::array::from_fn(|_| random.random());
         let table = Table::new(CAPACITY, workers, idle_timeouts(), secret, now).expect("memory");
-        // Three rounds: the second and third use records anew, in another order.
+        // Three rounds: the second and third reuse records in another order.
         for round in 0..3 {
             let now = now.after(Span::seconds(1000 * round));
             let sessions: Vec<_> = (0..CAPACITY).map(|_| random_session(&mut random)).collect();
@@ -332,9 +334,9 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
 /// The addresses and ports of an attacker's keys by their number.
 type Attack = Box<dyn Fn(u32) -> (u64, u32)>;
 
-/// Keys as an attacker would choose them, who knows the hash function and not its secret: they differ in few bits, at places
-/// that a weak hash would not mix. They spread like random ones, so the table takes them to the last session, every one is
-/// found, and finding one does not become slow.
+/// An attacker who knows the hash function and not its secret chooses keys that differ in few bits, at
+/// places that a weak hash would not mix. The keys must spread like random ones: the table takes them to
+/// the last session, finds every one, and does not become slow.
 #[test]
 fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     const CAPACITY: u32 = 60_000;
@@ -388,11 +390,11 @@ fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
             assert!(table.lookup(new.original, Tick(0)).is_some(), "{name}");
             assert!(table.lookup(new.reply, Tick(0)).is_some(), "{name}");
         }
-        // Half of the slots are taken, so nearly every entry lies in the bucket that it wants.
+        // Half of the slots are taken, so nearly every entry lies in its home bucket.
         let displaced = table.displaced();
         assert!(
             displaced < CAPACITY / 10,
-            "{name}: {displaced} entries of {} are not at home",
+            "{name}: {displaced} entries of {} are not in their home bucket",
             2 * CAPACITY
         );
     }
@@ -415,7 +417,10 @@ fn accounting_counts_packets_and_bytes_of_each_direction() {
             let later = start.after(Span(7));
             table.lookup_and_update(key, table.hash(key), None, bytes, later);
         }
-        assert!(table.lookup(new.reply, start).is_some(), "a look counts for nothing");
+        assert!(
+            table.lookup(new.reply, start).is_some(),
+            "a lookup without a packet does not count"
+        );
         let expected = Accounting { start, packets: [2, 2], bytes: [112, 1540] };
         assert_eq!(table.session(id).expect("it is there").accounting, Some(expected));
         table.end(id, EndReason::Requested, start);
@@ -460,10 +465,10 @@ fn a_stale_identifier_names_no_session() {
     assert_eq!(table.end(foreign, EndReason::Requested, Tick(0)), None);
 }
 
-/// Threads insert, track and expire few tuples in a small table while the clock runs fast. An insertion and an end are
-/// noted in the same words, so the notes must balance, and what is left over must be what the table lists.
+/// Threads insert, track and expire few tuples in a small table while the clock runs fast. The test counts
+/// the insertions less the ends of each tuple; the counts must equal the sessions that the table lists.
 #[test]
-fn threads_neither_lose_nor_double_a_session() {
+fn threads_neither_lose_nor_duplicate_a_session() {
     const CAPACITY: u32 = 300;
     const ROUNDS: u32 = 60_000;
     for seed in 0..4 {
@@ -471,7 +476,7 @@ fn threads_neither_lose_nor_double_a_session() {
         let table =
             Table::new(CAPACITY, 2, idle_timeouts(), [seed, 2, 3, 4], Tick(clock.load(Relaxed)))
                 .expect("memory");
-        // By number of the original tuple: how often its session began, less how often it ended.
+        // By number of the original tuple: beginnings of its sessions less ends.
         let alive: Vec<AtomicU32> = (0..TUPLES).map(|_| AtomicU32::new(0)).collect();
         let number_of: HashMap<Key, usize> =
             (0..TUPLES).map(|number| (tuple(number), number as usize)).collect();
@@ -497,7 +502,7 @@ fn threads_neither_lose_nor_double_a_session() {
                                     reply: partner(number),
                                     ..session(number, 0, false)
                                 };
-                                // Noted first, as the other thread may end it at once.
+                                // Counted first, because the other thread may end the session at once.
                                 alive[number as usize].fetch_add(1, Relaxed);
                                 if table.insert(worker, &new, None, now).is_err() {
                                     alive[number as usize].fetch_sub(1, Relaxed);
@@ -568,9 +573,9 @@ fn threads_neither_lose_nor_double_a_session() {
 /// Both tuples of every session that the table lists.
 fn keys_of(table: &Table) -> HashSet<Key> {
     let mut keys = HashSet::new();
-    let mut place = Some(TableCursor::default());
-    while let Some(from) = place {
-        place = table.list(from, 64, |session| {
+    let mut next = Some(TableCursor::default());
+    while let Some(from) = next {
+        next = table.list(from, 64, |session| {
             for tuple in [session.original, session.reply] {
                 assert!(keys.insert(Key::of(tuple)), "{tuple} is listed twice");
             }
@@ -579,7 +584,7 @@ fn keys_of(table: &Table) -> HashSet<Key> {
     keys
 }
 
-/// The reply tuple of the session that a tuple opens when there is no choice: shared by some.
+/// The fixed reply tuple of the session that a tuple opens; some tuples share one.
 fn partner(number: u32) -> Key {
     Key { protocol: tuple(number).protocol, ..tuple((number * 7 + 1) % (TUPLES / 2)) }
 }
@@ -602,7 +607,7 @@ fn tuple(number: u32) -> Key {
     })
 }
 
-/// A session of the tuples of these numbers; the reply is bent to the original's protocol.
+/// A session of the tuples of these numbers; the reply gets the protocol of the original.
 fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
     let (original, reply) = (tuple(original), tuple(reply));
     let state = match Protocol(original.protocol) {
@@ -617,15 +622,15 @@ fn session(original: u32, reply: u32, midstream: bool) -> NewSession {
     NewSession {
         original,
         reply,
-        origin: if state == State::Tentative { GUESS } else { SessionKind::FORWARD },
+        origin: if state == State::Tentative { FROM_SERVER } else { SessionKind::FORWARD },
         uplink: (original.ports % 5) as u8,
         state,
         idle: Span(0),
     }
 }
 
-/// What a published server begins.
-const GUESS: SessionKind =
+/// A session that a published server opens.
+const FROM_SERVER: SessionKind =
     SessionKind { initiator: EndpointKind::Forward, responder: EndpointKind::Outside };
 
 fn random_session(random: &mut StdRng) -> NewSession {
@@ -641,15 +646,15 @@ fn random_session(random: &mut StdRng) -> NewSession {
     }
 }
 
-/// The usual ones.
+/// The default timeouts.
 fn idle_timeouts() -> IdleTimeouts {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
     IdleTimeouts::new(&Limits::new(inside).timeouts)
 }
 
-/// Distinct tuples, so few that collisions and taken replies are the rule.
+/// Distinct tuples, so few that conflicts of tuples are frequent.
 const TUPLES: u32 = 160;
-/// How old a worker's idea of the time may be.
+/// Greatest age of a worker's time.
 const LAG: Span = Span(1000);
 /// A session ends at most this long after its deadline: a few slots of the wheel and the lag.
 const SLACK: Span = Span(4 * 128 + LAG.0);

@@ -16,7 +16,8 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::nat::table::record::{NONE, Record};
+use crate::nat::table::common::NONE;
+use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
 use crate::nat::tracking::state::IdleTimeouts;
 use crate::time::{Span, Tick};
@@ -46,9 +47,9 @@ impl Wheel {
 
     /// Links a record into the slot of `deadline`: at the soonest into the slot after `now`'s, at the
     /// latest into the last one before the cursor comes round again.
-    pub(crate) fn schedule(
+    pub(crate) fn schedule<R: SessionRecord>(
         &mut self,
-        records: &Region<Record>,
+        records: &Region<R>,
         id: u32,
         deadline: Tick,
         now: Tick,
@@ -60,33 +61,34 @@ impl Wheel {
         let slot = self.cursor.wrapping_add(ahead) % SLOTS;
         let head = self.slots[slot as usize];
         let record = &records[id as usize];
-        record.wheel_slot.store(slot as u16, Relaxed);
-        record.previous.store(NONE, Relaxed);
-        record.next.store(head, Relaxed);
+        record.common().wheel_slot.store(slot as u16, Relaxed);
+        record.common().previous.store(NONE, Relaxed);
+        record.common().next.store(head, Relaxed);
         if head != NONE {
-            records[head as usize].previous.store(id, Relaxed);
+            records[head as usize].common().previous.store(id, Relaxed);
         }
         self.slots[slot as usize] = id;
     }
 
     /// Unlinks a record from its slot.
-    pub(crate) fn cancel(&mut self, records: &Region<Record>, id: u32) {
+    pub(crate) fn cancel<R: SessionRecord>(&mut self, records: &Region<R>, id: u32) {
         let record = &records[id as usize];
-        let (next, previous) = (record.next.load(Relaxed), record.previous.load(Relaxed));
+        let (next, previous) =
+            (record.common().next.load(Relaxed), record.common().previous.load(Relaxed));
         if next != NONE {
-            records[next as usize].previous.store(previous, Relaxed);
+            records[next as usize].common().previous.store(previous, Relaxed);
         }
         if previous != NONE {
-            records[previous as usize].next.store(next, Relaxed);
+            records[previous as usize].common().next.store(next, Relaxed);
         } else {
-            self.slots[usize::from(record.wheel_slot.load(Relaxed))] = next;
+            self.slots[usize::from(record.common().wheel_slot.load(Relaxed))] = next;
         }
     }
 
     /// Takes one step: looks at one record, or passes an empty slot.
-    pub(crate) fn step(
+    pub(crate) fn step<R: SessionRecord>(
         &mut self,
-        records: &Region<Record>,
+        records: &Region<R>,
         now: Tick,
         idle_timeouts: &IdleTimeouts,
     ) -> Due {
@@ -105,7 +107,7 @@ impl Wheel {
             return Due::Rescheduled;
         }
         self.cancel(records, id);
-        let deadline = records[id as usize].deadline(idle_timeouts);
+        let deadline = records[id as usize].common().deadline(idle_timeouts);
         if now.reached(deadline) {
             return Due::Ended(id);
         }

@@ -3,14 +3,14 @@
 /// Which of a session's two tuples a packet matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// That of the packet that opened the session.
+    /// Packets of the initiator.
     Original,
-    /// The other.
+    /// Packets of the responder.
     Reply,
 }
 
 impl Direction {
-    /// 0 or 1.
+    /// Index of the direction: 0 for original, 1 for reply.
     #[inline]
     pub fn number(self) -> usize {
         match self {

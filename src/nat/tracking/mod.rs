@@ -1,4 +1,4 @@
-//! The states of a session, as pure functions of what was seen.
+//! The state of a session, as pure functions of its packets.
 
 pub(crate) mod direction;
 pub(crate) mod state;

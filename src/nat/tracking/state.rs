@@ -1,4 +1,4 @@
-//! The state of a session of any protocol, and how long each may idle.
+//! The state of a session of any protocol, and the idle timeout of each state.
 
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::tracking::tcp_state::TcpState;
@@ -11,13 +11,13 @@ pub enum State {
     Tcp(TcpState),
     /// UDP.
     Udp,
-    /// UDP to port 53 whose last packet was an answer.
+    /// UDP to port 53 whose last packet was a reply.
     DnsReplied,
     /// ICMP query.
     Icmp,
     /// Any other protocol, tracked by addresses.
     Other,
-    /// UDP from a server that is published in several places, until somebody answers: where it belongs is a guess.
+    /// UDP from a server that several forwards publish, until a reply comes: the uplink is a guess.
     Tentative,
 }
 
@@ -77,7 +77,7 @@ pub struct IdleTimeouts {
 }
 
 impl IdleTimeouts {
-    /// The timeouts of the configuration, spread over the states.
+    /// Assigns the timeouts of the configuration to the states.
     pub fn new(timeouts: &Timeouts) -> Self {
         let mut spans = [timeouts.udp; State::COUNT];
         for state in TcpState::ALL {
@@ -99,12 +99,12 @@ impl IdleTimeouts {
         Self { spans, inbound_refresh: true }
     }
 
-    /// Whether packets from outside keep dynamic UDP sessions alive (RFC 4787 REQ-6a).
+    /// Sets whether packets from outside refresh dynamic UDP sessions (RFC 4787 REQ-6a).
     pub fn with_inbound_refresh(self, inbound_refresh: bool) -> Self {
         Self { inbound_refresh, ..self }
     }
 
-    /// How long a session in `state` may idle.
+    /// Idle timeout of a session in `state`.
     #[inline]
     pub fn of(&self, state: State) -> Span {
         self.spans[usize::from(state.number())]

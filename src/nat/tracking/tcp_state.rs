@@ -1,7 +1,7 @@
-//! TCP tracking: a pure function of (state, direction, flags, what the window says).
+//! TCP tracking: a pure function of (state, direction, flags, sequence check).
 //!
-//! After the state machine of RFC 6146 section 3.5.2 with the corrections of RFC 7857 section 2. "Original" is the
-//! direction of the packet that opened the session, "reply" the other.
+//! It follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC 7857 section 2.
+//! "Original" is the direction of the initiator, "reply" that of the responder.
 //!
 //! ```text
 //!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established
@@ -16,9 +16,10 @@
 //!   all from Midstream on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
-//! Whatever is not drawn leaves the state as it is. RST counts only with the exact next sequence number, FIN only
-//! inside the window (RFC 5961 section 3: an off-path segment with a guessed tuple must end nothing). A segment
-//! outside the window is still translated: the end hosts judge it, and they know more.
+//! A segment that is not drawn leaves the state as it is. RST counts only with the exact next sequence
+//! number, FIN only inside the window (RFC 5961 section 3: an off-path segment with a guessed tuple must
+//! end nothing). natbox translates a segment outside the window nevertheless: the end hosts know more and
+//! decide.
 
 use crate::nat::tracking::direction::Direction;
 use crate::packet::TcpFlags;
@@ -29,15 +30,15 @@ use crate::packet::TcpFlags;
 pub enum TcpState {
     /// SYN seen from the original side.
     SynOriginal = 0,
-    /// SYN seen from the reply side only: a closed tuple opened again the other way round.
+    /// SYN seen from the reply side only: a closed tuple was opened again in the opposite direction.
     SynReply,
     /// SYN seen from both sides.
     SynBoth,
-    /// BorrowedMapping in mid-stream by a static forward; only the original side was heard.
+    /// Adopted in mid-stream over a static forward; only packets of the original side were seen.
     Midstream,
-    /// The same, and the original side has sent FIN.
+    /// Like [`Self::Midstream`], and the original side has sent FIN.
     MidstreamFin,
-    /// Open.
+    /// Handshake complete.
     Established,
     /// FIN seen from the original side.
     FinOriginal,
@@ -45,20 +46,20 @@ pub enum TcpState {
     FinReply,
     /// FIN seen from both sides.
     FinBoth,
-    /// RST seen; kept for the transitory timeout in case something follows (RFC 7857 section 2.2).
+    /// RST seen; kept for the transitory timeout in case a segment follows (RFC 7857 section 2.2).
     Reset,
 }
 
-/// What window tracking says about a segment.
+/// Position of a segment relative to the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequenceCheck {
-    /// Sequence number exactly the next one expected: good enough for RST.
+    /// The sequence number is exactly the next one expected, as RST requires.
     NextExpected,
-    /// Inside the window: good enough for FIN.
+    /// The segment is inside the window, as FIN requires.
     InWindow,
-    /// Outside.
+    /// The segment is outside the window.
     OutOfWindow,
-    /// Outside, but it answers a SYN that was outside as well.
+    /// The segment is outside the window, and acknowledges a SYN that was outside the window.
     Reopened,
 }
 
@@ -77,34 +78,30 @@ impl TcpState {
         Self::Reset,
     ];
 
-    /// The state of a new session whose first packet has these flags, if such a packet may open one: a SYN alone
-    /// (data and ECN bits do not matter). SYN with ACK, FIN or RST never does.
+    /// State of a new session whose first packet has these flags. None if such a packet opens no session:
+    /// only a SYN without ACK, FIN and RST does; data and ECN bits do not matter.
     pub fn opening(flags: TcpFlags) -> Option<Self> {
         (flags.syn() && !flags.ack() && !flags.fin() && !flags.rst()).then_some(Self::SynOriginal)
     }
 
-    /// The state of a session adopted in mid-stream: plain ACKs, with or without data. RST and FIN end
-    /// connections, they do not reveal any.
+    /// State of a session that is adopted in mid-stream. None unless the packet is a plain ACK, with or
+    /// without data: RST and FIN end a connection and do not prove one.
     pub fn midstream(flags: TcpFlags) -> Option<Self> {
         (flags.ack() && !flags.syn() && !flags.fin() && !flags.rst()).then_some(Self::Midstream)
     }
 
-    /// Whether nobody has acknowledged the handshake yet.
+    /// Whether the handshake is not acknowledged yet.
     pub fn is_opening(self) -> bool {
         matches!(self, Self::SynOriginal | Self::SynReply | Self::SynBoth)
     }
 
-    /// The state after a segment.
-    pub fn after(self, direction: Direction, flags: TcpFlags, placement: SequenceCheck) -> Self {
-        let inside = placement != SequenceCheck::OutOfWindow;
+    /// Returns the state after a segment.
+    pub fn after(self, direction: Direction, flags: TcpFlags, check: SequenceCheck) -> Self {
+        let in_window = check != SequenceCheck::OutOfWindow;
         if flags.rst() {
-            // Not FinBoth: it is over already, and from Reset a late duplicate would bring it back to life.
+            // Not FinBoth: that connection is over, and from Reset a late duplicate would revive it.
             let ends = matches!(self, Self::Established | Self::FinOriginal | Self::FinReply);
-            return if ends && placement == SequenceCheck::NextExpected {
-                Self::Reset
-            } else {
-                self
-            };
+            return if ends && check == SequenceCheck::NextExpected { Self::Reset } else { self };
         }
         if flags.syn() {
             return match (self, direction) {
@@ -124,13 +121,13 @@ impl TcpState {
                     | Self::FinBoth
                     | Self::Reset,
                     _,
-                ) if placement == SequenceCheck::Reopened => Self::SynBoth,
+                ) if check == SequenceCheck::Reopened => Self::SynBoth,
                 _ => self,
             };
         }
         if flags.fin() {
             return match (self, direction) {
-                _ if !inside => self,
+                _ if !in_window => self,
                 (Self::SynBoth | Self::Established, Direction::Original) => Self::FinOriginal,
                 (Self::SynBoth | Self::Established | Self::Midstream, Direction::Reply) => {
                     Self::FinReply
@@ -142,10 +139,10 @@ impl TcpState {
             };
         }
         match (self, direction) {
-            (Self::SynBoth, _) if flags.ack() && inside => Self::Established,
+            (Self::SynBoth, _) if flags.ack() && in_window => Self::Established,
             (Self::Midstream, Direction::Reply) => Self::Established,
             (Self::MidstreamFin, Direction::Reply) => Self::FinOriginal,
-            (Self::Reset, _) if inside => Self::Established,
+            (Self::Reset, _) if in_window => Self::Established,
             _ => self,
         }
     }

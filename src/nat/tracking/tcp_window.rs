@@ -1,19 +1,26 @@
-//! Window tracking: where a segment lies relative to what both sides have said.
+//! Window tracking: the position of a segment relative to the sequence numbers of both sides.
 //!
-//! Kept per direction D: the sequence number after the last byte D sent, the highest acknowledgement D sent, and the
-//! largest window D advertised. A segment of D is *exact* when its sequence number is what the other side
-//! acknowledged last or what D itself would send next; it is *in the window* when it lies no further than one window
-//! before or after the other side's acknowledgement. But for SYN and RST it must acknowledge what the other side sent,
-//! give or take a window (RFC 5961 section 5), the first time and with a FIN not less; and a FIN must come after all that D
-//! has sent. Nothing is ever dropped on this ground (see [`crate::nat::tracking::tcp_state`]), so the window may be generous: what it
-//! must keep out is a guess from off the path.
+//! For each direction D a record holds the sequence number after the last byte that D sent, the highest
+//! acknowledgement that D sent, and the largest window that D advertised. With these numbers:
+//! * A segment of D is the *next expected* one when its sequence number is the other side's last
+//!   acknowledgement, or the number that D would send next.
+//! * A segment is *in the window* when it lies at most one window before or after the other side's
+//!   acknowledgement.
+//! * A segment other than SYN and RST must acknowledge what the other side sent, give or take a window
+//!   (RFC 5961 section 5). The first acknowledgement and that of a FIN must not be less.
+//! * A FIN must come after all that D has sent.
 //!
-//! A SYN outside the window is remembered: if the other side answers just that one, both begin anew, and a segment is
-//! *anew*. A host that still has the old connection answers with a plain ACK (RFC 5961 section 4.2).
+//! natbox drops no segment for its position (see [`crate::nat::tracking::tcp_state`]), so the window may
+//! be generous. It must keep out guesses from off the path.
 //!
-//! The window word of a record holds, for each direction, a nibble of scale (15: nothing heard of that direction
-//! yet), a nibble for the logarithm of the largest window, and a bit that says whether it has acknowledged anything;
-//! then, of the last SYN outside the window, the direction and the low 13 bits of the number after it.
+//! The record remembers a SYN outside the window. If the other side acknowledges that very SYN, both
+//! sides begin again, and the segment *reopens* the connection. A host that still has the old connection
+//! sends a plain ACK (RFC 5961 section 4.2).
+//!
+//! The window word of a record holds for each direction a nibble of scale (15: no segment of that
+//! direction seen yet), a nibble for the logarithm of the largest window, and a bit that says whether the
+//! direction has acknowledged anything. The rest holds, of the last SYN outside the window, the direction
+//! and the low 13 bits of the sequence number after it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -32,7 +39,7 @@ pub(crate) struct TcpFields {
     pub(crate) window: AtomicU32,
 }
 
-/// What tracking needs of a TCP segment.
+/// Fields of a TCP segment that tracking uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
     /// Flags.
@@ -108,7 +115,7 @@ impl TcpFields {
         self.window.store(snapshot.window, Relaxed);
     }
 
-    /// Forgets both directions.
+    /// Resets both directions: no segment seen.
     pub(crate) fn reset(&self) {
         for number in 0..2 {
             self.next_sequence[number].store(0, Relaxed);
@@ -117,36 +124,36 @@ impl TcpFields {
         self.window.store(UNSEEN | UNSEEN << 4, Relaxed);
     }
 
-    /// Forgets what a direction said, and that it was acknowledged: it begins again.
+    /// Resets a direction that begins again: no segment seen, and nothing of it acknowledged.
     pub(crate) fn reset_direction(&self, direction: Direction) {
         let (own, other) = (direction.number(), direction.opposite().number());
         let window = self.window.load(Relaxed) & !(1 << (16 + other));
         self.window.store(window | UNSEEN << (4 * own), Relaxed);
     }
 
-    /// Where a segment of `direction` lies.
+    /// Determines the position of a segment of `direction`.
     #[inline]
     pub(crate) fn check(&self, direction: Direction, segment: &Segment) -> SequenceCheck {
         let window = self.window.load(Relaxed);
         let (own, other) = (direction.number(), direction.opposite().number());
-        let own_heard = scale(window, own) != UNSEEN;
+        let own_seen = scale(window, own) != UNSEEN;
         let own_next = self.next_sequence[own].load(Relaxed);
         if !segment.flags.syn() && !segment.flags.rst() {
-            let is_late_fin = segment.flags.fin() && own_heard && later(own_next, segment.end());
+            let is_late_fin = segment.flags.fin() && own_seen && later(own_next, segment.end());
             if is_late_fin || !self.is_acknowledgement(window, direction, segment) {
                 return SequenceCheck::OutOfWindow;
             }
         }
         let other_acknowledged = has_acknowledged(window, other);
         let acknowledged = self.acknowledged[other].load(Relaxed);
-        if own_heard && segment.sequence == own_next
+        if own_seen && segment.sequence == own_next
             || other_acknowledged && segment.sequence == acknowledged
         {
             return SequenceCheck::NextExpected;
         }
-        let (edge, reach) = match (other_acknowledged, own_heard) {
+        let (edge, reach) = match (other_acknowledged, own_seen) {
             (true, _) => (acknowledged, largest_window(window, other)),
-            (false, true) => (own_next, LEAST_WINDOW),
+            (false, true) => (own_next, MIN_WINDOW),
             (false, false) => return SequenceCheck::InWindow,
         };
         let distance = segment.sequence.wrapping_sub(edge) as i32;
@@ -162,8 +169,8 @@ impl TcpFields {
         }
     }
 
-    /// Whether a segment acknowledges what the other side may have sent. Old acknowledgements are overtaken now and then, but
-    /// not by the first one or by a FIN.
+    /// Whether a segment acknowledges what the other side may have sent. Segments with old
+    /// acknowledgements arrive late now and then, but not the first one and not a FIN.
     fn is_acknowledgement(&self, window: u32, direction: Direction, segment: &Segment) -> bool {
         let (own, other) = (direction.number(), direction.opposite().number());
         if !segment.flags.ack() || scale(window, other) == UNSEEN {
@@ -176,19 +183,14 @@ impl TcpFields {
         !later(least, segment.acknowledgement) && !later(segment.acknowledgement, most)
     }
 
-    /// Takes in what a segment of `direction` says that lies at `placement`, unless that is outside the window.
+    /// Updates the fields by a segment of `direction`. Outside the window, only a SYN has an effect.
     #[inline]
-    pub(crate) fn advance(
-        &self,
-        direction: Direction,
-        segment: &Segment,
-        placement: SequenceCheck,
-    ) {
+    pub(crate) fn advance(&self, direction: Direction, segment: &Segment, check: SequenceCheck) {
         if segment.flags.rst() {
             return;
         }
         let window = self.window.load(Relaxed);
-        if placement == SequenceCheck::OutOfWindow {
+        if check == SequenceCheck::OutOfWindow {
             if segment.flags.syn() && !segment.flags.ack() {
                 let others = window & ((1 << SYN_MARK) - 1);
                 self.window.store(others | mark(direction, segment.end()) << SYN_MARK, Relaxed);
@@ -196,16 +198,16 @@ impl TcpFields {
             return;
         }
         let own = direction.number();
-        let heard = scale(window, own) != UNSEEN;
+        let seen = scale(window, own) != UNSEEN;
         let end = segment.end();
         let next = &self.next_sequence[own];
-        if !heard || later(end, next.load(Relaxed)) {
+        if !seen || later(end, next.load(Relaxed)) {
             next.store(end, Relaxed);
         }
         let other = direction.opposite().number();
-        if !heard && !has_acknowledged(window, other) {
-            // The least that the other side will acknowledge; in mid-stream it may be behind by a window.
-            let unseen = if segment.flags.syn() { 0 } else { LEAST_WINDOW };
+        if !seen && !has_acknowledged(window, other) {
+            // The least that the other side will acknowledge; in mid-stream a window less.
+            let unseen = if segment.flags.syn() { 0 } else { MIN_WINDOW };
             let first = segment.sequence.wrapping_add(u32::from(segment.flags.syn()));
             self.acknowledged[other].store(first.wrapping_sub(unseen), Relaxed);
         }
@@ -216,7 +218,7 @@ impl TcpFields {
         {
             acknowledged.store(segment.acknowledgement, Relaxed);
         }
-        let updated = updated_window(window, own, heard, segment);
+        let updated = updated_window(window, own, seen, segment);
         if updated != window {
             self.window.store(updated, Relaxed);
         }
@@ -237,44 +239,44 @@ fn has_acknowledged(window: u32, number: usize) -> bool {
     window >> (16 + number) & 1 != 0
 }
 
-/// The largest window that a direction advertised, rounded up to a power of two, at least [`LEAST_WINDOW`].
+/// Largest window that a direction advertised, rounded up to a power of two, at least [`MIN_WINDOW`].
 #[inline]
 fn largest_window(window: u32, number: usize) -> u32 {
-    LEAST_WINDOW << (window >> (8 + 4 * number) & 15)
+    MIN_WINDOW << (window >> (8 + 4 * number) & 15)
 }
 
-fn updated_window(window: u32, number: usize, heard: bool, segment: &Segment) -> u32 {
+fn updated_window(window: u32, number: usize, seen: bool, segment: &Segment) -> u32 {
     let known = scale(window, number);
     let shift = if segment.flags.syn() {
         u32::from(segment.scale.unwrap_or(0).min(14))
-    } else if heard {
+    } else if seen {
         known
     } else {
-        // Picked up in mid-stream: the SYN with the option was missed. 14 errs on the generous side.
+        // Adopted in mid-stream: the SYN with the option was not seen. 14 is the most generous value.
         14
     };
     // The window of a SYN is never scaled (RFC 7323 section 2.2).
     let applied = if segment.flags.syn() { 0 } else { shift };
     let bytes = u32::from(segment.window) << applied;
     let magnitude =
-        (bytes.div_ceil(LEAST_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
+        (bytes.div_ceil(MIN_WINDOW).max(1).next_power_of_two().trailing_zeros()).min(15);
     let largest = (window >> (8 + 4 * number) & 15).max(magnitude);
     let cleared = window & !(15 << (4 * number)) & !(15 << (8 + 4 * number));
     let acknowledged = u32::from(segment.flags.ack()) << (16 + number);
     cleared | shift << (4 * number) | largest << (8 + 4 * number) | acknowledged
 }
 
-/// What is remembered of a SYN of `direction` with this number after it.
+/// Mark of a SYN of `direction` whose next sequence number is `next`.
 fn mark(direction: Direction, next: u32) -> u32 {
     (direction.number() as u32) << 13 | next & 0x1fff
 }
 
-/// Where in the window word the remembered SYN begins.
+/// First bit of the remembered SYN in the window word.
 const SYN_MARK: u32 = 18;
-/// Marks a direction of which nothing was heard; shifts end at 14 (RFC 7323 section 2.3).
+/// Scale of a direction of which no segment was seen; shifts end at 14 (RFC 7323 section 2.3).
 const UNSEEN: u32 = 15;
-/// No window is taken to be smaller than this, so that retransmissions and probes around a closed window pass.
-const LEAST_WINDOW: u32 = 1 << 16;
+/// Least window, in bytes, so that retransmissions and probes around a closed window pass.
+const MIN_WINDOW: u32 = 1 << 16;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@ use crate::packet::{Protocol, builder};
 use super::*;
 use crate::nat::policy::limits::Timeouts;
 use crate::nat::table::key::Key;
+use crate::nat::table::record::{Record, SessionRecord};
 use crate::nat::table::session::{NewSession, SessionKind};
 use crate::nat::table::slab::Slab;
 use crate::nat::tracking::state::State;
@@ -22,7 +23,7 @@ fn a_session_that_comes_with_an_old_time_ends_in_time() {
         fragment: second,
         port_reuse_delay: None,
     });
-    let records = Region::map(1).expect("memory");
+    let records: Region<Record> = Region::map(1).expect("memory");
     let start = Tick(u32::MAX - 500);
     let (mut slab, mut wheel) = (Slab::new(0, 1), Wheel::new(start));
     while !matches!(wheel.step(&records, start.after(second), &idle_timeouts), Due::Nothing) {}

@@ -38,8 +38,8 @@ fn closing_needs_a_fin_from_each_side() {
     assert_eq!(after(&[(Reply, FIN), (Original, FIN), (Reply, ACK)]), FinBoth);
 }
 
-/// A host that has closed answers a late duplicate with RST; the next duplicate then made the session established
-/// again, for two hours instead of four minutes.
+/// A host that has closed sends RST in reply to a late duplicate. The next duplicate made the session
+/// established again, for two hours instead of four minutes.
 #[test]
 fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
     for direction in [Original, Reply] {
@@ -51,17 +51,17 @@ fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
     }
 }
 
-/// After a restart of the box, the FIN with which a server ends its answer may be the first that is heard of it; it was
-/// overheard, and the session then lived on as established.
+/// After a restart of natbox, the FIN at the end of a server's response may be the first segment from the
+/// server. The FIN had no effect, and the session stayed established.
 #[test]
-fn a_fin_is_not_overheard_because_it_comes_first_from_a_server() {
+fn a_fin_counts_though_it_is_the_first_segment_from_a_server() {
     assert_eq!(Midstream.after(Reply, FIN, InWindow).after(Original, FIN, InWindow), FinBoth);
 }
 
-/// The same from the client: anyone can say this from off the path, so it lives no longer for it; but it was overheard,
-/// and after the server's FIN the session stayed half-closed for two hours.
+/// An off-path attacker can send a client's FIN, so the FIN must not prolong the session. But it had no
+/// effect at all, and after the server's FIN the session stayed half-closed for two hours.
 #[test]
-fn a_clients_fin_is_kept_in_mind_until_its_server_is_heard() {
+fn a_clients_fin_is_remembered_until_its_server_sends() {
     assert_eq!(Midstream.after(Original, FIN, InWindow), MidstreamFin);
     assert_eq!(MidstreamFin.after(Original, ACK, InWindow), MidstreamFin);
     assert_eq!(MidstreamFin.after(Reply, ACK, InWindow), FinOriginal);
@@ -69,7 +69,7 @@ fn a_clients_fin_is_kept_in_mind_until_its_server_is_heard() {
 }
 
 #[test]
-fn both_ends_may_begin_anew_from_wherever_they_were() {
+fn both_ends_may_begin_again_from_any_state() {
     for state in TcpState::ALL {
         let opening = matches!(state, SynOriginal | SynReply | SynBoth);
         let expected = if opening { state.after(Reply, SYN_ACK, OutOfWindow) } else { SynBoth };
@@ -93,11 +93,11 @@ fn a_closed_tuple_opens_again_by_syn_from_either_side_and_not_by_one_alone() {
     }
 }
 
-/// The whole input space, against a table written down apart from the code.
+/// The whole input space, against a table that is written apart from the code.
 #[test]
 fn the_automaton_equals_its_table() {
-    // For each state: what (SYN, SYN-ACK, ACK, FIN, RST) lead to, from the original and from the reply side,
-    // with exact placement.
+    // For each state: the states after (SYN, SYN-ACK, ACK, FIN, RST) from the original and from the reply
+    // side, each the next expected segment.
     let table = [
         (
             SynOriginal,
@@ -182,7 +182,7 @@ fn the_automaton_equals_its_table() {
 }
 
 #[test]
-fn only_a_plain_syn_opens_and_only_a_plain_ack_is_picked_up() {
+fn only_a_plain_syn_opens_and_only_a_plain_ack_is_adopted() {
     for bits in 0..=63u8 {
         let flags = TcpFlags(bits);
         let plain = bits & 0x17;

@@ -18,7 +18,7 @@ fn segment(flags: u8, sequence: u32, acknowledgement: u32, payload: u32) -> Segm
     Segment { flags: TcpFlags(flags), sequence, acknowledgement, window: 500, payload, scale }
 }
 
-/// Places a segment and takes it in, as the packet path does.
+/// Checks a segment and updates the fields, as the packet path does.
 fn advance(fields: &TcpFields, direction: Direction, segment: &Segment) {
     fields.advance(direction, segment, fields.check(direction, segment));
 }
@@ -33,7 +33,7 @@ fn open(client: u32, server: u32) -> TcpFields {
 }
 
 #[test]
-fn the_next_byte_is_exact_across_the_wrap() {
+fn the_next_byte_is_expected_across_the_wrap() {
     let (client, server) = (u32::MAX - 1000, u32::MAX);
     let fields = open(client, server);
     let mut sequence = client.wrapping_add(1);
@@ -44,7 +44,7 @@ fn the_next_byte_is_exact_across_the_wrap() {
         sequence = sequence.wrapping_add(1448);
     }
     assert_eq!(fields.check(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::NextExpected);
-    // What the receiver acknowledged last is exact too: it is what a reset of lost data would carry.
+    // The last acknowledgement of the receiver is expected as well: a reset after lost data carries it.
     assert_eq!(
         fields.check(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
         SequenceCheck::NextExpected
@@ -52,13 +52,13 @@ fn the_next_byte_is_exact_across_the_wrap() {
 }
 
 #[test]
-fn guesses_from_off_the_path_are_hardly_ever_inside_and_never_exact() {
+fn guesses_from_off_the_path_are_rarely_in_the_window_and_never_expected() {
     let fields = open(1_000_000, 2_000_000);
     let mut inside = 0;
     for step in 0..64u32 {
         let guess = segment(0x04, step.wrapping_mul(1 << 26).wrapping_add(12_345), 0, 0);
         match fields.check(Original, &guess) {
-            SequenceCheck::NextExpected => panic!("a blind guess is exact"),
+            SequenceCheck::NextExpected => panic!("a blind guess is expected"),
             SequenceCheck::InWindow => inside += 1,
             SequenceCheck::OutOfWindow | SequenceCheck::Reopened => {}
         }
@@ -66,9 +66,9 @@ fn guesses_from_off_the_path_are_hardly_ever_inside_and_never_exact() {
     assert!(inside <= 1);
 }
 
-/// From off the path one may know the tuple, and by and by guess a sequence number in the window; not both numbers.
+/// An off-path attacker may know the tuple and guess a sequence number in the window, but not both numbers.
 #[test]
-fn what_acknowledges_nothing_that_was_sent_is_outside() {
+fn a_segment_that_acknowledges_nothing_that_was_sent_is_outside() {
     let fields = open(1_000_000, 2_000_000);
     for flags in [0x10, 0x11] {
         assert_eq!(
@@ -89,7 +89,7 @@ fn what_acknowledges_nothing_that_was_sent_is_outside() {
             SequenceCheck::OutOfWindow
         );
     }
-    // A FIN before what was sent is nobody's last word; the same FIN again is.
+    // A FIN before data that was sent is no end of the stream; the same FIN after it is.
     advance(&fields, Original, &segment(0x18, 1_000_001, 2_000_001, 5000));
     assert_eq!(
         fields.check(Original, &segment(0x11, 1_002_001, 2_000_001, 0)),
@@ -126,7 +126,7 @@ fn a_segment_outside_the_window_does_not_move_it() {
 }
 
 #[test]
-fn a_syn_from_elsewhere_begins_anew_once_the_other_side_answers_that_very_one() {
+fn a_syn_outside_the_window_reopens_once_the_other_side_acknowledges_it() {
     let fields = open(1_000_000, 2_000_000);
     let (syn, syn_ack) = (0x02, 0x12);
     let answer = |acknowledgement| segment(syn_ack, 3_500_000_000, acknowledgement, 0);
@@ -143,7 +143,7 @@ fn a_syn_from_elsewhere_begins_anew_once_the_other_side_answers_that_very_one() 
         "its own side"
     );
     assert_eq!(fields.check(Reply, &answer(3_000_000_001)), SequenceCheck::Reopened);
-    // Until then the old connection goes on.
+    // Until then the old connection continues.
     assert_eq!(
         fields.check(Original, &segment(0x10, 1_000_001, 2_000_001, 0)),
         SequenceCheck::NextExpected
