@@ -19,13 +19,8 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &["benches/engine.rs engine"];
 pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
-pub(crate) const SHARED_NAMES: &[&str] = &[
-    "Entry config nat",
-    "Span config time",
-    "State config nat",
-    "Uplink config nat",
-    "UplinkStates nat uplinks",
-];
+pub(crate) const SHARED_NAMES: &[&str] =
+    &["Entry config nat", "Span config time", "State config nat", "Uplink config nat"];
 
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
@@ -43,6 +38,11 @@ pub(crate) const FAMILIES: &[Family] = &[
             "PortRange",
             "Timeouts",
         ],
+    },
+    Family {
+        idea: "the present state of the uplinks: all of it, and what the packet path needs of it",
+        rooms: &["nat", "uplinks"],
+        names: &["UplinkStates"],
     },
     Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },
 ];
