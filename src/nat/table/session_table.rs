@@ -8,7 +8,7 @@ use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::family::{Family, TupleOf, V4};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
-use crate::nat::table::index::{Entry, Index};
+use crate::nat::table::index::{Index, IndexEntry};
 use crate::nat::table::key::SessionKey;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
@@ -114,13 +114,14 @@ impl<F: Family> Table<F> {
         Ok(Self { accounts, ..self })
     }
 
-    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
+    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the
+    /// reader.
     pub fn subscribe(&self, capacity: usize) -> SessionEvents<TupleOf<F>> {
         self.subscribers.add(capacity)
     }
 
-    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys, so the
-    /// changes of one session, and those of one tuple, keep their order.
+    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys,
+    /// so the changes of one session, and those of one tuple, keep their order.
     #[cold]
     pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &F::Record, now: Tick) {
         self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
@@ -172,8 +173,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the packet
-    /// that opens the session. Another worker may end the session before this call returns.
+    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the
+    /// packet that opens the session. Another worker may end the session before this call returns.
     ///
     /// # Errors
     /// See [`InsertError`]; the table has not changed then.
@@ -311,13 +312,13 @@ impl<F: Family> Table<F> {
 
     /// Whether an entry names a record with this key.
     #[inline]
-    pub(super) fn has_key(&self, entry: Entry, key: F::Key) -> bool {
+    pub(super) fn has_key(&self, entry: IndexEntry, key: F::Key) -> bool {
         let (slot, direction) = entry.split();
         self.records[slot as usize].key(direction) == key
     }
 }
 
 /// The entries of a record's original and reply key.
-fn entries(slot: u32) -> [Entry; 2] {
-    [Direction::Original, Direction::Reply].map(|direction| Entry::new(slot, direction))
+fn entries(slot: u32) -> [IndexEntry; 2] {
+    [Direction::Original, Direction::Reply].map(|direction| IndexEntry::new(slot, direction))
 }
