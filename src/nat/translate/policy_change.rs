@@ -113,7 +113,7 @@ impl Translator {
         slice.ended
     }
 
-    /// Whether a session could begin, as it is, by the rules.
+    /// Reports whether a session could begin by the policy, as it is.
     pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;
@@ -130,7 +130,7 @@ impl Translator {
         let is_hairpin = initiator.is_inside() && responder.is_inside();
         let from_is_allowed = match initiator {
             EndpointKind::Outside => true,
-            // Inside hosts reach one another whether they may go out or not.
+            // Inside hosts reach each other whether the policy lets them out or not.
             EndpointKind::Mapping | EndpointKind::Address => {
                 (is_hairpin || may_go_out(source, destination)) && !is_published(external_end)
             }
