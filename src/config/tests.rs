@@ -50,7 +50,7 @@ fn a_short_file_gets_every_documented_default() {
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.host, Host::default());
-    assert_eq!(config.state, State::default());
+    assert_eq!(config.state, Persistence::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.admin, Admin { socket: "/run/natbox/f.sock".into(), http: None });
     let uplink = &config.uplinks[0];

@@ -23,13 +23,7 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[
 pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
-pub(crate) const SHARED_NAMES: &[&str] = &[
-    "Entry config nat",
-    "Span config time",
-    "State config nat",
-    "Uplink config nat",
-    "UplinkStates nat uplinks",
-];
+pub(crate) const SHARED_NAMES: &[&str] = &["UplinkStates nat uplinks"];
 
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
@@ -46,6 +40,7 @@ pub(crate) const FAMILIES: &[Family] = &[
             "OutboundRule",
             "PortRange",
             "Timeouts",
+            "Uplink",
         ],
     },
     Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },

@@ -47,7 +47,8 @@ fn write_section(path: &str, section: &SectionInfo, text: &mut String) {
 
 fn write_key(path: &str, key: &KeyInfo, text: &mut String) {
     let mut facts: Vec<String> = Vec::new();
-    facts.extend(value_type(key).map(str::to_owned));
+    let value = value_type(key).filter(|_| key.value.words.is_empty());
+    facts.extend(value.map(str::to_owned));
     if key.absence == Absence::Refused {
         facts.push("required".to_owned());
     }

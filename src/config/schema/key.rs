@@ -16,6 +16,11 @@ pub(in crate::config) trait ValueType {
     /// Returns the value as the file writes it.
     fn emit(&self, value: &Self::Value) -> Document;
 
+    /// Returns the value as people write it, which may be shorter.
+    fn emit_short(&self, value: &Self::Value) -> Document {
+        self.emit(value)
+    }
+
     /// Describes the type.
     fn describe(&self) -> TypeInfo;
 }
@@ -136,7 +141,7 @@ impl<T: ValueType<Value: Clone>> Presence<T> for WithDefault<T::Value> {
     }
 
     fn describe(&self, value_type: &T) -> Absence {
-        Absence::Default(value_type.emit(&self.0))
+        Absence::Default(value_type.emit_short(&self.0))
     }
 }
 

@@ -73,12 +73,11 @@ impl<T: ValueType> ValueType for List<T> {
     fn describe(&self) -> TypeInfo {
         let item = self.item.describe();
         let least = usize::from(self.not_empty);
-        let name = match item.shape {
-            TypeShape::Mapping(_) => format!("list of {least} to {} mappings", self.most),
-            TypeShape::Scalar(_) | TypeShape::List { .. } => {
-                format!("list of {least} to {} items, each {}", self.most, item.name)
-            }
-        };
+        let mut name = format!("list of {least} to {} {}", self.most, self.what);
+        // The form of an item, where it is more than a name.
+        if item.name.starts_with('`') {
+            name.push_str(&format!(", each {}", item.name));
+        }
         let shape = TypeShape::List { item: Box::new(item), least, most: self.most };
         TypeInfo { name, words: Vec::new(), shape }
     }

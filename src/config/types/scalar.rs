@@ -18,6 +18,11 @@ pub(in crate::config) trait Scalar {
     /// Returns the value as the file writes it.
     fn emit(&self, value: &Self::Value) -> Document;
 
+    /// Returns the value as people write it, which may be shorter.
+    fn emit_short(&self, value: &Self::Value) -> Document {
+        self.emit(value)
+    }
+
     /// Describes the type.
     fn describe(&self) -> TypeInfo;
 
@@ -39,6 +44,10 @@ impl<S: Scalar> ValueType for S {
 
     fn emit(&self, value: &S::Value) -> Document {
         Scalar::emit(self, value)
+    }
+
+    fn emit_short(&self, value: &S::Value) -> Document {
+        Scalar::emit_short(self, value)
     }
 
     fn describe(&self) -> TypeInfo {
