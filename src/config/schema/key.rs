@@ -1,4 +1,4 @@
-//! A key: the type of its value, and what its absence means.
+//! A key: the type of its value, and the meaning of its absence.
 
 use crate::config::document::Document;
 use crate::config::reader::cursor::{Cursor, Fields, Located};
@@ -27,18 +27,17 @@ pub(in crate::config) trait ValueType {
 
 /// Makes keys of types.
 pub(in crate::config) trait ValueTypeExt: ValueType + Sized {
-    /// Makes a key that has this value when the file leaves it out.
+    /// Makes a key with a default.
     fn default(self, value: Self::Value) -> KeySpec<Self, WithDefault<Self::Value>> {
         KeySpec::new(self, WithDefault(value))
     }
 
-    /// Makes a key that must be there. `wanted` and `advice` are the words of the problem when it
-    /// is not.
+    /// Makes a key that must be there. If it is not, the problem shows `wanted` and `advice`.
     fn required(self, wanted: &'static str, advice: &'static str) -> KeySpec<Self, MustStand> {
         KeySpec::new(self, MustStand { wanted, advice })
     }
 
-    /// Makes a key that may be left out, with an effect that these words describe.
+    /// Makes a key that may be left out. `absent` describes the effect.
     fn optional(self, absent: &'static str) -> KeySpec<Self, MayStand> {
         KeySpec::new(self, MayStand(absent))
     }
@@ -69,7 +68,7 @@ pub(in crate::config) enum Unresolved<T> {
 }
 
 impl<T> Unresolved<T> {
-    /// The value and its location, if it could be read.
+    /// Returns the value and its location, if it could be read.
     pub fn given(&self) -> Option<&Located<T>> {
         match self {
             Self::Given(value) => Some(value),
@@ -77,7 +76,8 @@ impl<T> Unresolved<T> {
         }
     }
 
-    /// The value, or this one if the file leaves the key out; None if the value could not be read.
+    /// Returns the value, or `default` if the file leaves the key out; None if the value could not be
+    /// read.
     pub fn or_default(self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
@@ -86,7 +86,7 @@ impl<T> Unresolved<T> {
         }
     }
 
-    /// The value if there is one. The outer None: it could not be read.
+    /// Returns the value, if any. The outer None: the value could not be read.
     pub fn into_option(self) -> Option<Option<T>> {
         match self {
             Self::Absent => Some(None),
@@ -190,7 +190,7 @@ impl<T, P> KeySpec<T, P> {
         Self { reloadable: true, ..self }
     }
 
-    /// Sets the value that the reference file shows, in YAML, where there is no default to show.
+    /// Sets the value that the reference file shows, in YAML, for a key without a default.
     pub fn example(self, example: &'static str) -> Self {
         Self { example: Some(example), ..self }
     }

@@ -9,12 +9,12 @@ use crate::config::schema::{TypeInfo, TypeShape, ValueType};
 pub(in crate::config) struct Items<T> {
     /// The items, in the order of the file.
     pub readable: Vec<Located<T>>,
-    /// Whether these are all items. If not, a problem was reported for each of the others.
+    /// Whether `readable` holds every item. A problem was reported for each of the others.
     pub complete: bool,
 }
 
 impl<T> Items<T> {
-    /// Every item; None if one could not be read.
+    /// Returns every item; None if one could not be read.
     pub fn all(&self) -> Option<&[Located<T>]> {
         self.complete.then_some(&self.readable)
     }
@@ -25,7 +25,7 @@ impl<T> Items<T> {
         Self { readable, complete: true }
     }
 
-    /// The values of every item; None if one could not be read.
+    /// Returns the value of every item; None if one could not be read.
     pub fn values(&self) -> Option<Vec<T>>
     where
         T: Clone,
@@ -39,7 +39,7 @@ pub(in crate::config) struct List<T> {
     item: T,
     most: usize,
     what: &'static str,
-    /// The list has an item at least; a scalar alone counts as a list of itself.
+    /// Whether the list must have an item. If so, a scalar alone counts as a list of itself.
     not_empty: bool,
 }
 
@@ -74,7 +74,7 @@ impl<T: ValueType> ValueType for List<T> {
         let item = self.item.describe();
         let least = usize::from(self.not_empty);
         let mut name = format!("list of {least} to {} {}", self.most, self.what);
-        // The form of an item, where it is more than a name.
+        // Adds the form of an item, unless its name says no more than `what`.
         if item.name.starts_with('`') {
             name.push_str(&format!(", each {}", item.name));
         }

@@ -208,8 +208,7 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
             rest.split_at(rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len()));
         let (name, tail) =
             tail.split_at(tail.find(|letter: char| letter.is_ascii_digit()).unwrap_or(tail.len()));
-        // Units already passed are gone from the iterator, which rules out a wrong order and
-        // repeats.
+        // The iterator yields each unit once, which rules out a wrong order and repeats.
         let (_, microseconds) = units.find(|(unit, _)| *unit == name).ok_or(MALFORMED)?;
         let times = digits(head).ok_or(MALFORMED)?;
         total = times
@@ -221,7 +220,7 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
     if text.is_empty() { Err(MALFORMED) } else { Ok(Duration::from_micros(total)) }
 }
 
-/// A decimal number without sign, of at most 18 digits.
+/// Reads a decimal number without sign, of at most 18 digits.
 pub(in crate::config) fn digits(text: &str) -> Option<u64> {
     let fits = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     if fits { text.parse().ok() } else { None }

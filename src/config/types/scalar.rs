@@ -26,7 +26,7 @@ pub(in crate::config) trait Scalar {
     /// Describes the type.
     fn describe(&self) -> TypeInfo;
 
-    /// Whether any text will do, so that YAML's numbers and truth values need quotes.
+    /// Returns whether values are free text. Numbers and truth values of YAML then need quotes.
     fn is_free_text(&self) -> bool {
         false
     }
@@ -70,7 +70,7 @@ pub(in crate::config) struct Format<T> {
 }
 
 impl<T: Display> Format<T> {
-    /// Makes the type of values that match a regular expression and print as they are shown.
+    /// Makes the type of values that print as they are shown.
     pub fn new(
         name: &'static str,
         parse: fn(&str) -> Result<T, ValueError>,
@@ -117,7 +117,7 @@ impl<T> Scalar for Format<T> {
     }
 }
 
-/// Returns the text that a value is shown as.
+/// Returns the text of a value.
 pub(in crate::config) fn shown<T: Display>(value: &T) -> Document {
     Document::text(value)
 }
