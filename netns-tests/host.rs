@@ -1,4 +1,4 @@
-//! What natbox does to its host: sets it, keeps it while links come and go, and takes it back.
+//! natbox configures its host, keeps the settings while links come and go, and restores the host.
 
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -16,7 +16,7 @@ use crate::single_box::{
 };
 
 #[test]
-fn a_stopped_box_leaves_the_host_as_it_was() {
+fn a_stopped_natbox_restores_the_host() {
     for kind in [Published::OnLink, Published::Routed] {
         let scene = SingleBox::new(kind);
         let _server = scene.serve();
@@ -32,13 +32,13 @@ fn a_stopped_box_leaves_the_host_as_it_was() {
 }
 
 #[test]
-fn the_box_after_a_killed_one_works_and_takes_back_for_both() {
+fn the_start_after_a_kill_works_and_the_stop_restores_the_host() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let before = scene.host_state();
     for _ in 0..3 {
         scene.start(&scene.config()).kill();
-        assert_ne!(before, scene.host_state(), "a killed box cannot tidy up");
+        assert_ne!(before, scene.host_state(), "a killed process restores nothing");
     }
     let natbox = scene.start(&scene.config());
     scene.assert_traffic();
@@ -47,7 +47,7 @@ fn the_box_after_a_killed_one_works_and_takes_back_for_both() {
 }
 
 #[test]
-fn sysctls_that_were_set_otherwise_come_back_as_they_were() {
+fn a_stop_restores_unusual_sysctls() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     scene.natbox.sysctl("net/ipv4/conf/all/rp_filter", "1").unwrap();
@@ -62,7 +62,7 @@ fn sysctls_that_were_set_otherwise_come_back_as_they_were() {
 }
 
 #[test]
-fn an_address_on_the_segment_is_answered_for_at_once() {
+fn the_host_answers_arp_for_an_on_link_address_at_once() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let _natbox = scene.start(&scene.config());
@@ -75,13 +75,12 @@ fn an_address_on_the_segment_is_answered_for_at_once() {
         })
         .collect();
     times.sort();
-    // Not the slowest: the machine has other things to do. A kernel that waits before it answers (proxy_delay) takes
-    // 400 ms on average.
+    // The median, because the machine may be busy. With proxy_delay a kernel waits 400 ms on average.
     assert!(times[3] < Duration::from_millis(200), "{times:?}");
 }
 
 #[test]
-fn an_address_that_is_routed_here_needs_no_proxy_entry() {
+fn a_routed_address_needs_no_proxy_entry() {
     let scene = SingleBox::new(Published::Routed);
     let _server = scene.serve();
     let _natbox = scene.start(&scene.config());
@@ -90,17 +89,17 @@ fn an_address_that_is_routed_here_needs_no_proxy_entry() {
 }
 
 #[test]
-fn nobody_outside_reaches_the_inside_past_the_translation() {
+fn outside_hosts_do_not_reach_the_inside_untranslated() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     let _other_port = serve(&scene.server, SERVER, 8081);
-    // A neighbour with bad intentions: it knows the inside, and takes an inside address for itself.
+    // An attacker on the segment: it has a route to the inside, and uses an inside address.
     scene.net.route("10.0.0.0/24", scene.outside).unwrap();
     let inside_address = Ipv4Addr::new(10, 0, 0, 55);
     scene.net.address("lo", inside_address, 32).unwrap();
     let natbox = scene.start(&scene.config());
 
-    // Whatever arrives at the server now was let through.
+    // Every IPv4 packet that the server receives from now on has passed the box.
     let seen = Arc::new(AtomicU64::new(0));
     let counter = seen.clone();
     let capture = Capture::start(&scene.server, move |frame| {
@@ -123,10 +122,10 @@ fn nobody_outside_reaches_the_inside_past_the_translation() {
         assert!(attempt(from, to, port).is_err(), "{from} must not reach {to}:{port}");
     }
     drop(capture);
-    assert_eq!(seen.load(Ordering::Relaxed), 0, "packets past the translation");
+    assert_eq!(seen.load(Ordering::Relaxed), 0, "untranslated packets");
     scene.assert_traffic();
 
-    // And that is natbox's doing, not this scenario's: with plain forwarding the neighbour gets there.
+    // Without natbox, plain forwarding lets the attacker reach the server.
     natbox.stop(Signal::TERM);
     scene.natbox.sysctl("net/ipv4/ip_forward", "1").unwrap();
     attempt(CLIENT, SERVER, WEB).unwrap();
@@ -155,14 +154,14 @@ fn traffic_comes_back_with_a_link_that_went_down() {
         });
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
-        // The kernel drops the default route of a link that goes down; the box is not who set it.
+        // The kernel drops the default route of a link that goes down. natbox did not set that route.
         let _ = scene.natbox.route("default", crate::single_box::PROVIDER);
         before.assert_same(&scene.host_state(), &format!("after {interface} was down ({kind:?})"));
     }
 }
 
 #[test]
-fn a_smaller_mtu_of_the_uplink_is_told_to_senders_at_once() {
+fn senders_learn_a_smaller_mtu_of_the_uplink_at_once() {
     let scene = SingleBox::new(Published::OnLink);
     let natbox = scene.start(&scene.config());
     let sink = Sink::listen(&scene.net, CLIENT, 9000);
@@ -179,27 +178,27 @@ fn a_smaller_mtu_of_the_uplink_is_told_to_senders_at_once() {
         let output = command.output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    // 28 bytes of headers: 1300 just fits.
+    // With 28 bytes of headers the packet has exactly 1300 bytes.
     assert!(ping("1272").0);
     let (success, text) = ping("1273");
     assert!(!success && text.contains("mtu = 1300"), "{text}");
-    // Forgotten, so that TCP has to find out by itself.
+    // Without the cached path MTU, TCP has to discover the MTU again.
     scene.server.ip(&["route", "flush", "cache"]).unwrap();
-    // This connection has agreed on segments for 1500.
+    // This connection has negotiated segments for an MTU of 1500.
     sink.upload(&mut upload, 1_000_000);
     let learned = scene.server.ip_output(&["route", "get", &CLIENT.to_string()]).unwrap();
     assert!(learned.contains("mtu 1300"), "{learned}");
 }
 
 #[test]
-fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
+fn without_manage_nothing_changes_and_the_plan_configures_the_host() {
     for kind in [Published::OnLink, Published::Routed, Published::Owned] {
         let scene = SingleBox::new(kind);
         let _server = scene.serve();
         let config = crate::single_box::Config { manage: false, ..scene.config() };
         let before = scene.host_state();
         let natbox = scene.start(&config);
-        // The device itself is there, and its settings with it.
+        // The device exists with its default settings.
         let bare =
             |state: crate::single_box::HostState| state.without("nb0").without("natbox.sock");
         bare(before.clone()).assert_same(&bare(scene.host_state()), "with manage: false");
@@ -228,7 +227,7 @@ fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
         run_plan();
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
-        // The device goes, the rules and some routes stay, and the plan works again.
+        // The device vanishes, the rules and some routes stay, and a second run of the plan works.
         let natbox = scene.start(&config);
         run_plan();
         scene.assert_traffic();
@@ -242,8 +241,8 @@ fn without_manage_nothing_is_changed_and_the_plan_makes_it_work() {
 }
 
 #[test]
-fn two_boxes_of_one_host_leave_in_any_order() {
-    // A second line and a second private network on the same host.
+fn two_instances_of_one_host_stop_in_any_order() {
+    // A second uplink and a second private network on the same host.
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();
     scene.lab.veth(7, (&scene.natbox, "wan1"), (&scene.net, "eth1")).unwrap();
@@ -267,7 +266,7 @@ fn two_boxes_of_one_host_leave_in_any_order() {
         command.arg("run").arg("--config").arg(path);
         let child = scene.natbox.spawn("second", command).unwrap();
         let socket = scene.lab.directory().join("second.sock");
-        eventually("the second box is ready", || socket.exists().then_some(()));
+        eventually("the second instance is ready", || socket.exists().then_some(()));
         child
     };
     let before = scene.host_state();
@@ -283,19 +282,20 @@ fn two_boxes_of_one_host_leave_in_any_order() {
             scene.assert_traffic();
             natbox.stop(Signal::TERM);
         }
-        before.assert_same(&scene.host_state(), "after both boxes");
+        before.assert_same(&scene.host_state(), "after both instances");
     }
 }
 
 #[test]
-fn the_host_keeps_its_namespace_to_itself() {
-    // The journal carries the namespace's inode: another namespace's journal is none of this one's business.
+fn an_instance_ignores_other_namespaces() {
+    // The journal's name contains the namespace's inode, so an instance ignores journals of other
+    // namespaces.
     let scene = SingleBox::new(Published::OnLink);
     let other = SingleBox::new(Published::OnLink);
     let running = other.start(&other.config());
     let before = scene.host_state();
     scene.start(&scene.config()).stop(Signal::TERM);
-    before.assert_same(&scene.host_state(), "beside a box of another namespace");
+    before.assert_same(&scene.host_state(), "beside an instance of another namespace");
     let inode = std::fs::metadata(format!("/run/netns/{}", other.natbox.name())).unwrap().ino();
     assert!(std::path::Path::new(&format!("/run/natbox/host-{inode}-nb0.jsonl")).exists());
     running.stop(Signal::TERM);

@@ -1,4 +1,5 @@
-//! The published address is the host's own: natbox sees every packet first, and hands on what is the host's.
+//! The published address is assigned to the host: natbox gets every packet first, and passes the
+//! host's packets to the host.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -9,7 +10,7 @@ use crate::single_box::{
     CLIENT, DATAGRAMS, Published, SERVER, SingleBox, eventually, seconds, serve,
 };
 
-/// Everything that such a host does, at the same time.
+/// Runs all kinds of traffic of such a host at the same time.
 fn assert_all_works(scene: &SingleBox) {
     let own = serve(&scene.natbox, Ipv4Addr::UNSPECIFIED, 8022);
     let outside = serve(&scene.net, CLIENT, 8080);
@@ -24,7 +25,7 @@ fn assert_all_works(scene: &SingleBox) {
             assert_eq!(answer.body.len(), 3_000_000, "from the host's own server");
         });
         scope.spawn(|| {
-            // The host's own connection outwards.
+            // A connection that the host opens.
             let to = SocketAddrV4::new(CLIENT, 8080);
             let connect = || natbox::lab::http::connect(None, to, seconds(3));
             let mut connection = scene.natbox.enter(connect).unwrap().unwrap();
@@ -55,7 +56,7 @@ fn assert_all_works(scene: &SingleBox) {
             }
         });
         scope.spawn(|| {
-            // The host's own datagrams, as a resolver sends them.
+            // Datagrams of the host, as a resolver sends them.
             let peer = bind(&scene.net, CLIENT, 53);
             let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 0);
             own.send_to(b"question", (CLIENT, 53)).unwrap();
@@ -91,7 +92,7 @@ fn bind(namespace: &natbox::lab::Namespace, address: Ipv4Addr, port: u16) -> Udp
 }
 
 #[test]
-fn the_hosts_own_traffic_and_the_translated_go_on_side_by_side() {
+fn the_hosts_traffic_and_translated_traffic_work_side_by_side() {
     let scene = SingleBox::new(Published::Owned);
     let _server = scene.serve();
     let before = scene.host_state();
@@ -122,23 +123,25 @@ fn no_mapping_takes_a_port_at_which_the_host_waits() {
         let natbox = scene.start(&config);
         let own = before.unwrap_or_else(|| {
             let own = bind(&scene.natbox, Ipv4Addr::UNSPECIFIED, 5351);
-            // It is looked every two seconds.
+            // natbox reads the listening ports every two seconds.
             std::thread::sleep(seconds(3));
             own
         });
         let client = bind(&scene.net, CLIENT, 41_404);
         let mut buffer = [0; 64];
-        // An inside host that speaks from the same port as the host's service.
+        // An inside host sends from the port of the host's service.
         let inside = bind(&scene.server, SERVER, 5351);
         inside.send_to(b"from inside", (CLIENT, 41_404)).unwrap();
         let (length, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"from inside");
         assert_eq!(from, SocketAddrV4::new(scene.published, 5352).into());
-        // There is no other port for a second one.
+        // No other port is free for a second mapping.
         let second = bind(&scene.server, SERVER, 5353);
         second.send_to(b"one more", (CLIENT, 41_404)).unwrap();
-        eventually("it is refused", || (natbox.dropped("ports-exhausted") == 1).then_some(()));
-        // Whom the client reaches at that port is the host.
+        eventually("the drop is counted", || {
+            (natbox.dropped("ports-exhausted") == 1).then_some(())
+        });
+        // The client reaches the host at that port.
         client.send_to(b"to the host", (scene.published, 5351)).unwrap();
         let (length, from) = own.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from.ip()), (&b"to the host"[..], CLIENT.into()));
@@ -248,7 +251,7 @@ fn datagrams_to_a_forward_go_inside_and_others_to_the_host() {
         let (_, from) = client.recv_from(&mut buffer).unwrap();
         assert_eq!(from, scene.endpoint(port).into());
     }
-    // What nobody listens on is the host's to refuse: with an error in its own name.
+    // The host rejects packets to a port without a listener, from its own address.
     client.connect((scene.published, 9998)).unwrap();
     client.send(b"knock").unwrap();
     let error = client.recv(&mut buffer).unwrap_err();

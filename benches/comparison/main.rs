@@ -1,8 +1,9 @@
-//! natbox beside plain forwarding, nftables and haproxy, in namespaces of this machine. Run it by `benches/compare`, which
-//! installs what it needs.
+//! Compares natbox with plain forwarding, nftables and haproxy, in namespaces of this machine.
+//! `benches/compare` runs it, and installs the programs that it needs.
 //!
-//! Every round measures every device once, in alternating order, each on fresh namespaces; figures are medians over the
-//! rounds. What a virtual machine with few cores shows is ratios within one run.
+//! Every round measures every device once, in rotating order, each in new namespaces. The figures
+//! are medians over the rounds. On a virtual machine with few cores only the ratios within one run
+//! are meaningful.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,10 +14,11 @@ use clap::Parser;
 use serde_json::json;
 
 use report::Figures;
-use scene::{Device, Scene};
+use testbed::{Device, Testbed};
+use workloads::Workload;
 
 mod report;
-mod scene;
+mod testbed;
 mod udp;
 mod workloads;
 
@@ -24,16 +26,16 @@ mod workloads;
 #[derive(Parser)]
 #[command(name = "benches/compare")]
 struct Arguments {
-    /// Rounds; each measures every device once.
+    /// Number of rounds. Each round measures every device once.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Seconds for each measurement.
+    /// Duration of a measurement, in seconds.
     #[arg(long, default_value_t = 2)]
     seconds: u64,
     /// Devices, separated by commas.
     #[arg(long, value_delimiter = ',')]
     devices: Vec<Device>,
-    /// Workloads, separated by commas; all if not given.
+    /// Workloads, separated by commas. The default is all.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
     /// Directory for results.json, results.md and results.svg.
@@ -42,7 +44,7 @@ struct Arguments {
     /// Further keys of natbox's `tun` section, such as `workers: 1, busy_poll: 0`.
     #[arg(long, default_value = "")]
     tun: String,
-    /// Cargo adds this.
+    /// Added by cargo.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -51,55 +53,80 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let devices =
         if arguments.devices.is_empty() { Device::ALL.to_vec() } else { arguments.devices.clone() };
-    let names: Vec<&str> = workloads::ALL.iter().map(|workload| workload.name).collect();
-    for wanted in &arguments.workloads {
-        anyhow::ensure!(
-            names.contains(&wanted.as_str()),
-            "{wanted} is no workload; there are {}",
-            names.join(", ")
-        );
-    }
-    let chosen: Vec<_> = workloads::ALL
-        .iter()
-        .filter(|workload| {
-            arguments.workloads.is_empty()
-                || arguments.workloads.iter().any(|wanted| wanted == workload.name)
-        })
-        .collect();
-    let time = Duration::from_secs(arguments.seconds);
+    let workloads = arguments.workloads()?;
     let mut figures = Figures::default();
     for round in 0..arguments.rounds {
-        for workload in &chosen {
-            // Nobody is always the first, who finds the machine cool, or the last.
+        for workload in &workloads {
+            // The order rotates, so that no device always finds the machine cool.
             for step in 0..devices.len() {
                 let device = devices[(step + round as usize) % devices.len()];
-                if !workload.fits(device) {
-                    continue;
-                }
-                let scene = Scene::new(device, &arguments.tun)?;
-                let values = workload
-                    .run(&scene, time)
-                    .with_context(|| format!("{} through {}", workload.name, device.name()))?;
-                for (figure, value) in workload.figures.iter().zip(values) {
-                    say(&format!(
-                        "round {} {:14} {:9} {value:.2} {}",
-                        round + 1,
-                        figure.name,
-                        device.name(),
-                        figure.unit
-                    ));
-                    figures.add(*figure, device, value);
+                if workload.fits(device) {
+                    measure(&arguments, round, workload, device, &mut figures)?;
                 }
             }
         }
     }
+    write_report(&arguments, &devices, &figures)
+}
+
+impl Arguments {
+    /// Returns the workloads to measure.
+    ///
+    /// # Errors
+    /// A name is unknown.
+    fn workloads(&self) -> Result<Vec<&'static Workload>> {
+        let names: Vec<&str> = workloads::ALL.iter().map(|workload| workload.name).collect();
+        for wanted in &self.workloads {
+            anyhow::ensure!(
+                names.contains(&wanted.as_str()),
+                "--workloads {wanted}: unknown; choose from {}",
+                names.join(", ")
+            );
+        }
+        let is_wanted = |workload: &&Workload| {
+            self.workloads.is_empty() || self.workloads.iter().any(|name| name == workload.name)
+        };
+        Ok(workloads::ALL.iter().filter(is_wanted).collect())
+    }
+}
+
+/// Measures one workload once through a device and adds its figures.
+fn measure(
+    arguments: &Arguments,
+    round: u32,
+    workload: &Workload,
+    device: Device,
+    figures: &mut Figures,
+) -> Result<()> {
+    let testbed = Testbed::new(device, &arguments.tun)?;
+    let values = workload
+        .run(&testbed, Duration::from_secs(arguments.seconds))
+        .with_context(|| format!("{} through {}", workload.name, device.name()))?;
+    for (figure, value) in workload.figures.iter().zip(values) {
+        print(&format!(
+            "round {} {:14} {:9} {value:.2} {}",
+            round + 1,
+            figure.name,
+            device.name(),
+            figure.unit
+        ));
+        figures.add(*figure, device, value);
+    }
+    Ok(())
+}
+
+/// Writes the figures as JSON, Markdown and SVG, and prints the table.
+fn write_report(arguments: &Arguments, devices: &[Device], figures: &Figures) -> Result<()> {
     let machine = machine();
     let command =
         format!("benches/compare --rounds {} --seconds {}", arguments.rounds, arguments.seconds);
-    let table = figures.table(&devices);
+    let table = figures.table(devices);
     let caption = format!("{machine}; {command}");
     let report = json!({
-        "machine": machine, "command": command, "natbox": env!("CARGO_PKG_VERSION"), "figures": figures.json(&devices),
+        "machine": machine,
+        "command": command,
+        "natbox": env!("CARGO_PKG_VERSION"),
+        "figures": figures.json(devices),
     });
     fs::create_dir_all(&arguments.output)?;
     let write = |name: &str, text: &str| {
@@ -108,15 +135,13 @@ fn main() -> Result<()> {
     };
     write("results.json", &format!("{}\n", serde_json::to_string_pretty(&report)?))?;
     write("results.md", &format!("{table}\n{caption}\n"))?;
-    write("results.svg", &figures.picture(&devices, &caption))?;
-    say(&format!(
-        "\n{table}\n{caption}\nwritten to {}/results.{{md,json,svg}}",
-        arguments.output.display()
-    ));
+    write("results.svg", &figures.chart(devices, &caption))?;
+    let output = arguments.output.display();
+    print(&format!("\n{table}\n{caption}\nwritten to {output}/results.{{md,json,svg}}"));
     Ok(())
 }
 
-/// Cores, processor and kernel.
+/// Describes cores, processor and kernel.
 fn machine() -> String {
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
@@ -130,7 +155,7 @@ fn machine() -> String {
     )
 }
 
-#[expect(clippy::print_stdout, reason = "its report is what this program is for")]
-fn say(line: &str) {
+#[expect(clippy::print_stdout, reason = "the report is the output of this program")]
+fn print(line: &str) {
     println!("{line}");
 }

@@ -1,14 +1,14 @@
-//! Medians with their spread: as a table, as JSON, as a picture.
+//! Reports medians with their spread: as a table, as JSON, as a chart.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::scene::Device;
+use crate::testbed::Device;
 use crate::workloads::{self, Figure};
 
-/// What a figure came to in each round.
+/// The values of each figure and device, one for each round.
 #[derive(Default)]
 pub struct Figures(BTreeMap<(&'static str, &'static str), Vec<f64>>);
 
@@ -16,11 +16,11 @@ pub struct Figures(BTreeMap<(&'static str, &'static str), Vec<f64>>);
 #[derive(Clone, Copy)]
 pub struct Spread {
     pub median: f64,
-    pub least: f64,
-    pub most: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
-/// What the others are compared with.
+/// The device with which the others are compared.
 const REFERENCE: Device = Device::Nftables;
 
 impl Figures {
@@ -37,15 +37,15 @@ impl Figures {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Spread { median, least: *values.first()?, most: *values.last()? })
+        Some(Spread { median, min: *values.first()?, max: *values.last()? })
     }
 
-    /// Median as a share of the reference's.
+    /// Returns the median as a share of the reference's.
     pub fn ratio(&self, figure: Figure, device: Device) -> Option<f64> {
         Some(self.spread(figure, device)?.median / self.spread(figure, REFERENCE)?.median)
     }
 
-    /// A Markdown table: median, spread, ratio to the reference.
+    /// Formats a Markdown table: median, spread, ratio to the reference.
     pub fn table(&self, devices: &[Device]) -> String {
         let mut text = String::from("| |");
         devices.iter().for_each(|device| {
@@ -61,9 +61,8 @@ impl Figures {
             for device in devices {
                 match self.spread(figure, *device) {
                     None => text.push_str(" - |"),
-                    Some(Spread { median, least, most }) => {
-                        let _ =
-                            write!(text, " {} [{}..{}]", short(median), short(least), short(most));
+                    Some(Spread { median, min, max }) => {
+                        let _ = write!(text, " {} [{}..{}]", short(median), short(min), short(max));
                         if let Some(ratio) =
                             self.ratio(figure, *device).filter(|_| *device != REFERENCE)
                         {
@@ -83,10 +82,10 @@ impl Figures {
         for figure in figures() {
             let mut values = serde_json::Map::new();
             for device in devices {
-                if let Some(Spread { median, least, most }) = self.spread(figure, *device) {
+                if let Some(Spread { median, min, max }) = self.spread(figure, *device) {
                     let rounds = &self.0[&(figure.name, device.name())];
                     let ratio = self.ratio(figure, *device);
-                    let value = json!({ "median": median, "least": least, "most": most, "ratio": ratio, "rounds": rounds });
+                    let value = json!({ "median": median, "least": min, "most": max, "ratio": ratio, "rounds": rounds });
                     values.insert(device.name().to_owned(), value);
                 }
             }
@@ -98,65 +97,26 @@ impl Figures {
         Value::Array(list)
     }
 
-    /// Ratios to the reference as bars, one group a figure.
-    pub fn picture(&self, devices: &[Device], caption: &str) -> String {
-        let shown: Vec<Device> =
+    /// Draws the ratios to the reference as bars, one group for each figure.
+    pub fn chart(&self, devices: &[Device], caption: &str) -> String {
+        let devices: Vec<Device> =
             devices.iter().copied().filter(|device| *device != REFERENCE).collect();
         let rows: Vec<Figure> = figures()
-            .filter(|figure| shown.iter().any(|device| self.ratio(*figure, *device).is_some()))
+            .filter(|figure| devices.iter().any(|device| self.ratio(*figure, *device).is_some()))
             .collect();
-        let group = BAR * shown.len() + GAP;
+        let group = BAR * devices.len() + GAP;
         let height = TOP + group * rows.len() + 30;
         let mut svg = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\">
-<rect width=\"100%\" height=\"100%\" fill=\"white\"/>
-<text x=\"10\" y=\"18\" font-size=\"14\">Medians as a share of {}'s (1.0)</text>
-",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" \
+             font-family=\"sans-serif\" font-size=\"12\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"10\" y=\"18\" font-size=\"14\">Medians as a share of {}'s (1.0)</text>\n",
             REFERENCE.name()
         );
-        for (number, device) in shown.iter().enumerate() {
-            let x = 10 + 110 * number;
-            let _ = writeln!(
-                svg,
-                "<rect x=\"{x}\" y=\"28\" width=\"12\" height=\"12\" fill=\"{}\"/><text x=\"{}\" y=\"39\">{}</text>",
-                colour(*device),
-                x + 17,
-                device.name()
-            );
-        }
-        let at = |ratio: f64| LEFT as f64 + ratio.min(MOST_RATIO) * SCALE;
-        for tick in [0.0, 0.5, 1.0, 1.5, 2.0] {
-            let (x, bottom) = (at(tick), height - 25);
-            let stroke = if tick == 1.0 { "black" } else { "#ccc" };
-            let _ = writeln!(
-                svg,
-                "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"{stroke}\"/><text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
-                bottom + 14
-            );
-        }
+        draw_legend(&mut svg, &devices);
+        draw_axis(&mut svg, height - 25);
         for (row, figure) in rows.iter().enumerate() {
-            let y = TOP + group * row;
-            let note = if figure.is_cost { " (less is better)" } else { "" };
-            let _ = writeln!(
-                svg,
-                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}{note}</text>",
-                LEFT - 8,
-                y + (BAR * shown.len() + 12) / 2,
-                figure.title
-            );
-            for (number, device) in shown.iter().enumerate() {
-                let Some(ratio) = self.ratio(*figure, *device) else { continue };
-                let _ = writeln!(
-                    svg,
-                    "<rect x=\"{LEFT}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" fill=\"{}\"/><text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{ratio:.2}</text>",
-                    y + BAR * number,
-                    at(ratio) - LEFT as f64,
-                    BAR - 2,
-                    colour(*device),
-                    at(ratio) + 3.0,
-                    y + BAR * number + BAR - 4
-                );
-            }
+            self.draw_bars(&mut svg, *figure, &devices, TOP + group * row);
         }
         let _ = writeln!(
             svg,
@@ -165,6 +125,65 @@ impl Figures {
         );
         svg
     }
+
+    /// Draws the group of bars of a figure, `top` pixels below the upper edge.
+    fn draw_bars(&self, svg: &mut String, figure: Figure, devices: &[Device], top: usize) {
+        let note = if figure.is_cost { " (less is better)" } else { "" };
+        let _ = writeln!(
+            svg,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}{note}</text>",
+            LEFT - 8,
+            top + (BAR * devices.len() + 12) / 2,
+            figure.title
+        );
+        for (number, device) in devices.iter().enumerate() {
+            let Some(ratio) = self.ratio(figure, *device) else { continue };
+            let y = top + BAR * number;
+            let end = x_of(ratio);
+            let _ = writeln!(
+                svg,
+                "<rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"{}\" fill=\"{}\"/>\
+                 <text x=\"{:.1}\" y=\"{}\" font-size=\"10\">{ratio:.2}</text>",
+                end - LEFT as f64,
+                BAR - 2,
+                colour(*device),
+                end + 3.0,
+                y + BAR - 4
+            );
+        }
+    }
+}
+
+fn draw_legend(svg: &mut String, devices: &[Device]) {
+    for (number, device) in devices.iter().enumerate() {
+        let x = 10 + 110 * number;
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x}\" y=\"28\" width=\"12\" height=\"12\" fill=\"{}\"/>\
+             <text x=\"{}\" y=\"39\">{}</text>",
+            colour(*device),
+            x + 17,
+            device.name()
+        );
+    }
+}
+
+fn draw_axis(svg: &mut String, bottom: usize) {
+    for tick in [0.0, 0.5, 1.0, 1.5, 2.0] {
+        let x = x_of(tick);
+        let stroke = if tick == 1.0 { "black" } else { "#ccc" };
+        let _ = writeln!(
+            svg,
+            "<line x1=\"{x}\" y1=\"{TOP}\" x2=\"{x}\" y2=\"{bottom}\" stroke=\"{stroke}\"/>\
+             <text x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
+            bottom + 14
+        );
+    }
+}
+
+/// Returns the position of a ratio, in pixels from the left edge.
+fn x_of(ratio: f64) -> f64 {
+    LEFT as f64 + ratio.min(MAX_RATIO) * SCALE
 }
 
 fn figures() -> impl Iterator<Item = Figure> {
@@ -180,7 +199,7 @@ fn colour(device: Device) -> &'static str {
     }
 }
 
-/// Three significant digits.
+/// Formats a value with three significant digits.
 fn short(value: f64) -> String {
     match value {
         value if value >= 10_000.0 => format!("{:.0} k", value / 1000.0),
@@ -195,7 +214,7 @@ const LEFT: usize = 360;
 const TOP: usize = 50;
 const BAR: usize = 14;
 const GAP: usize = 10;
-/// Longer bars end here.
-const MOST_RATIO: f64 = 2.4;
-/// Pixels to a ratio of 1.
+/// Ratio at which longer bars end.
+const MAX_RATIO: f64 = 2.4;
+/// Length of a ratio of 1, in pixels.
 const SCALE: f64 = 210.0;

@@ -1,4 +1,4 @@
-//! Datagrams as fast as one thread sends them, of many flows, packet by packet.
+//! Sends datagrams of many flows, packet by packet, as fast as one thread can.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -16,12 +16,12 @@ use rustix::net::{
     sendmmsg, socket, sockopt::set_socket_send_buffer_size,
 };
 
-/// A datagram of 18 bytes: 64 on an Ethernet.
+/// Payload of 18 bytes, which makes an Ethernet frame of 64 bytes.
 const PAYLOAD: [u8; 18] = *b"natbox, compared. ";
-/// Packets handed to the kernel together.
-const TOGETHER: usize = 64;
+/// Number of packets in a system call.
+const BATCH_SIZE: usize = 64;
 
-/// Flows from one address to another, in a random order.
+/// Builds a packet for each flow from one address to another, in a random order.
 pub fn flows(
     from: (Ipv4Addr, impl Iterator<Item = u16> + Clone),
     to: (Ipv4Addr, impl Iterator<Item = u16>),
@@ -33,7 +33,7 @@ pub fn flows(
                     builder::tuple(Protocol::UDP, (from.0, source), (to.0, port)),
                     &PAYLOAD,
                 );
-                // As sockets send it.
+                // Sockets set DF as well.
                 builder::set_dont_fragment(&mut packet, true);
                 packet
             })
@@ -42,9 +42,9 @@ pub fn flows(
     packets
 }
 
-/// What came of it.
+/// The result of a run.
 pub struct Outcome {
-    /// Frames that the receiver's interface counted.
+    /// Number of frames that the receiver's interface counted.
     pub arrived: u64,
     pub took: Duration,
 }
@@ -55,14 +55,14 @@ impl Outcome {
     }
 }
 
-/// Sends packets over and over for a time, or each of them once.
+/// Sends packets repeatedly for `time`, or each of them once if `time` is `None`.
 pub fn send(
     sender: &Namespace,
     receiver: &Namespace,
     packets: &[Vec<u8>],
     time: Option<Duration>,
 ) -> Result<Outcome> {
-    // Somebody must be there, or the receiver's kernel would answer every packet with an error. Nobody reads.
+    // Without these sockets the receiver's kernel would answer every packet with an ICMP error.
     let ports: std::collections::BTreeSet<u16> =
         packets.iter().map(|packet| u16::from_be_bytes([packet[22], packet[23]])).collect();
     let _sinks: Vec<UdpSocket> = receiver.enter(|| {
@@ -70,41 +70,43 @@ pub fn send(
         ports.iter().map(bind).collect::<std::io::Result<_>>()
     })??;
     let before = receiver.received_frames("eth0")?;
-    let took = sender.enter(|| -> Result<Duration> {
-        let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
-        set_socket_send_buffer_size(&raw, 1 << 20)?;
-        let addresses: Vec<SocketAddrAny> =
-            packets.iter().map(|packet| destination(packet)).collect();
-        let slices: Vec<[IoSlice<'_>; 1]> =
-            packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
-        let mut controls: Vec<_> = packets.iter().map(|_| SendAncillaryBuffer::default()).collect();
-        let mut messages: Vec<MMsgHdr<'_>> = addresses
-            .iter()
-            .zip(&slices)
-            .zip(&mut controls)
-            .map(|((address, slice), control)| MMsgHdr::new_with_addr(address, slice, control))
-            .collect();
-        let started = Instant::now();
-        loop {
-            for chunk in messages.chunks_mut(TOGETHER) {
-                send_chunk(&raw, chunk)?;
-                if time.is_some_and(|time| started.elapsed() >= time) {
-                    return Ok(started.elapsed());
-                }
-            }
-            if time.is_none() {
-                return Ok(started.elapsed());
-            }
-        }
-    })??;
-    // What is on its way arrives, but is not waited for in the rate of a run that has a time.
+    let took = sender.enter(|| send_all(packets, time))??;
+    // The rate of a run with a time leaves out the packets that are still on their way.
     let at_end = receiver.received_frames("eth0")?;
     let settled = settle(receiver)?;
     let arrived = if time.is_some() { at_end } else { settled } - before;
     Ok(Outcome { arrived, took })
 }
 
-/// Waits until no more comes.
+/// Sends packets from the current namespace. Returns the time that it took.
+fn send_all(packets: &[Vec<u8>], time: Option<Duration>) -> Result<Duration> {
+    let raw = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::RAW))?;
+    set_socket_send_buffer_size(&raw, 1 << 20)?;
+    let addresses: Vec<SocketAddrAny> = packets.iter().map(|packet| destination(packet)).collect();
+    let slices: Vec<[IoSlice<'_>; 1]> =
+        packets.iter().map(|packet| [IoSlice::new(packet)]).collect();
+    let mut controls: Vec<_> = packets.iter().map(|_| SendAncillaryBuffer::default()).collect();
+    let mut messages: Vec<MMsgHdr<'_>> = addresses
+        .iter()
+        .zip(&slices)
+        .zip(&mut controls)
+        .map(|((address, slice), control)| MMsgHdr::new_with_addr(address, slice, control))
+        .collect();
+    let started = Instant::now();
+    loop {
+        for chunk in messages.chunks_mut(BATCH_SIZE) {
+            send_chunk(&raw, chunk)?;
+            if time.is_some_and(|time| started.elapsed() >= time) {
+                return Ok(started.elapsed());
+            }
+        }
+        if time.is_none() {
+            return Ok(started.elapsed());
+        }
+    }
+}
+
+/// Waits until no more packets arrive.
 fn settle(receiver: &Namespace) -> Result<u64> {
     let mut last = receiver.received_frames("eth0")?;
     loop {
@@ -127,7 +129,7 @@ fn send_chunk(raw: &OwnedFd, messages: &mut [MMsgHdr<'_>]) -> Result<()> {
     while done < messages.len() {
         match sendmmsg(raw, &mut messages[done..], SendFlags::empty()) {
             Ok(count) => done += count,
-            // The queue below is full: the first of them is lost.
+            // The queue of the interface is full: the first of the packets is lost.
             Err(Errno::NOBUFS | Errno::AGAIN) => done += 1,
             Err(error) => return Err(error.into()),
         }

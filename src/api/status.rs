@@ -135,3 +135,64 @@ pub struct Reloaded {
     /// Warnings of the new configuration.
     pub warnings: Vec<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Programs read these keys.
+    #[test]
+    fn the_json_of_a_status_has_these_keys() {
+        let worker = json!({ "counters": { "packets_in": 9 }, "drops": { "table-full": 1 } });
+        let status = json!({
+            "name": "natbox1",
+            "version": "0.1.0",
+            "pid": 7,
+            "uptime_seconds": 60,
+            "tun": { "name": "nb0", "io": "uring", "offload": "tso+uso" },
+            "uplinks": [{
+                "name": "isp1",
+                "interface": "wan0",
+                "address": "203.0.113.10",
+                "healthy": true,
+                "state_seconds": 59,
+                "link_ready": true,
+                "health_check": true,
+                "latency_milliseconds": 1.5,
+                "loss_percent": null,
+            }],
+            "sessions": { "now": 1, "capacity": 65536, "created": 3, "expired": 2, "evicted": 0 },
+            "mappings": 1,
+            "totals": { "packets_in": 9 },
+            "drops": { "table-full": 1 },
+            "log_lines_dropped": 0,
+            "workers": [worker],
+            "dns": {
+                "listening": ["203.0.113.10:53"],
+                "usable": ["isp1"],
+                "counters": { "queries": 4 },
+                "update_error": "the server does not answer",
+                "hook_error": "the hook cannot run",
+            },
+        });
+        let read: Status = serde_json::from_value(status.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), status);
+    }
+
+    #[test]
+    fn the_errors_of_dns_are_absent_while_there_are_none() {
+        let dns = DnsStatus {
+            listening: Vec::new(),
+            usable: Vec::new(),
+            counters: BTreeMap::new(),
+            update_error: None,
+            hook_error: None,
+        };
+        let text = serde_json::to_value(dns).unwrap();
+        let keys: Vec<&String> = text.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["counters", "listening", "usable"]);
+        assert_eq!(text["listening"], Value::Array(Vec::new()));
+    }
+}

@@ -116,6 +116,9 @@ async fn supervise<S: Subsystem>(
                 if let ControlFlow::Break(result) = subsystem.handle(event).await {
                     // Fails only when the instance ends already.
                     let _ = end.send(result);
+                    // The subsystem handles no further event.
+                    let _ = (&mut stopped).await;
+                    break;
                 }
             }
             Ok(()) = states.changed() => {

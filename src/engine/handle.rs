@@ -25,7 +25,7 @@ pub struct Handle {
     changes: Sender<Change>,
 }
 
-/// A change of policy, and who wants to know its result.
+/// A change of policy, and the callback that receives the number of ended sessions.
 struct Change {
     policy: Policy,
     done: Box<dyn FnOnce(usize) + Send>,

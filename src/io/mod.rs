@@ -12,27 +12,30 @@
 //!
 //! | file         | content                                                                        |
 //! |--------------|--------------------------------------------------------------------------------|
-//! | [`virtio`]   | the ten bytes of an [`Offload`] on the wire, validated                         |
+//! | `virtio.rs`  | the ten bytes of an [`Offload`] on the wire, validated                         |
 //! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
 //! | `tun.rs`     | opens the device and negotiates the offloads                                   |
 //! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
 //! | `poll.rs`    | [`PollIo`]: one read or write call for each packet, `poll` while idle          |
 //! | `uring/`     | [`UringIo`]: one call for many packets, if the kernel allows it (io_uring)     |
-//! | `mem.rs`     | [`MemoryIo`] for tests, [`ReplayIo`] for benches                               |
+//! | `memory.rs`  | `MemoryIo`: a queue for tests                                                   |
+//! | `replay.rs`  | [`ReplayIo`]: a queue for benches                                              |
 //! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
 //!
 //! No code of this module reads a packet. The module guarantees that every offset of a received
 //! [`Offload`] lies inside its packet. Packets with other headers are dropped and counted.
 
 mod batch;
-mod mem;
+#[cfg(test)]
+mod memory;
 mod poll;
+mod replay;
 mod sys;
 #[cfg(test)]
 mod testing;
 mod tun;
 mod uring;
-pub mod virtio;
+mod virtio;
 mod waker;
 
 use std::time::Duration;
@@ -40,8 +43,10 @@ use std::time::Duration;
 use crate::packet::{BATCH, Frame, Frames, Offload};
 
 pub use batch::FrameBuffers;
-pub use mem::{MemoryIo, ReplayIo};
+#[cfg(test)]
+pub(crate) use memory::MemoryIo;
 pub use poll::PollIo;
+pub use replay::ReplayIo;
 pub use tun::{OffloadLevel, OpenError, TunDevice, TunQueue, open};
 pub use uring::UringIo;
 pub use waker::Waker;

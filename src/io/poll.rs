@@ -225,7 +225,8 @@ mod tests {
     #[test]
     fn a_packet_that_cannot_be_written_is_counted_as_rejected() {
         let (mut io, kernel, _waker) = pair();
-        // Without a reader the socket buffer fills up, and further packets are rejected with EAGAIN.
+        // Without a reader the socket buffer fills up, and further packets are rejected with
+        // EAGAIN.
         for _ in 0..BATCH {
             io.send(&[0; 60_000], Offload::default());
         }

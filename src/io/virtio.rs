@@ -11,11 +11,11 @@
 use crate::packet::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 
 /// Length of the header, in bytes.
-pub const HEADER_SIZE: usize = 10;
+pub(crate) const HEADER_SIZE: usize = 10;
 
 /// The reason why a received header is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InvalidVnetHeader {
+pub(crate) enum InvalidVnetHeader {
     /// A flag that changes the meaning of other fields, and that natbox has not enabled.
     Flags,
     /// The checksum field lies outside the packet.
@@ -27,7 +27,7 @@ pub enum InvalidVnetHeader {
 }
 
 /// Writes the header.
-pub fn encode(offload: &Offload) -> [u8; HEADER_SIZE] {
+pub(crate) fn encode(offload: &Offload) -> [u8; HEADER_SIZE] {
     let mut header = [0; HEADER_SIZE];
     if let Some(checksum) = offload.checksum {
         header[0] |= FLAG_NEEDS_CSUM;
@@ -54,7 +54,10 @@ pub fn encode(offload: &Offload) -> [u8; HEADER_SIZE] {
 /// # Errors
 /// An offset points outside the packet, or the header uses a feature that natbox has not enabled
 /// with `TUNSETOFFLOAD`. Such a packet must be dropped, as its state is unknown.
-pub fn decode(header: &[u8; HEADER_SIZE], length: usize) -> Result<Offload, InvalidVnetHeader> {
+pub(crate) fn decode(
+    header: &[u8; HEADER_SIZE],
+    length: usize,
+) -> Result<Offload, InvalidVnetHeader> {
     let [flags, kind, ..] = *header;
     let field = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
 

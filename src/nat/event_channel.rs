@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 /// Reading end of a channel of events.
 pub struct EventReceiver<E> {
@@ -35,12 +35,9 @@ impl<E> EventReceiver<E> {
         self.receiver.recv().ok()
     }
 
-    /// Waits for the next event for at most `patience`. None when no event came.
-    pub fn next_within(&self, patience: Duration) -> Option<E> {
-        match self.receiver.recv_timeout(patience) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+    /// Waits for the next event for at most `timeout`. None when no event came.
+    pub fn next_within(&self, timeout: Duration) -> Option<E> {
+        self.receiver.recv_timeout(timeout).ok()
     }
 
     /// Number of events lost so far because the reader was slow.

@@ -45,6 +45,7 @@ pub use icmp::{IcmpError, IcmpErrorKind, QueryKind, icmp_error};
 pub use malformed::Malformed;
 pub use offload::{Offload, PartialChecksum, Segmentation, SegmentationKind};
 pub use parse::{ChecksumMode, Parsed, Payload, parse};
+pub use rewrite::Ttl;
 pub use tcp::{Tcp, TcpFlags};
 pub use testing::builder;
 pub use tuple::{Endpoint, Protocol, Tuple};

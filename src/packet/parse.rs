@@ -316,8 +316,8 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::TcpFlags;
     use crate::packet::builder;
+    use crate::packet::{TcpFlags, Ttl};
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
     const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -426,7 +426,11 @@ mod tests {
         assert_eq!(parsed.length(), 65_535);
         let Payload::Tcp(tcp) = parsed.payload() else { panic!() };
         assert_eq!(tcp.payload_length, 65_495);
-        parsed.rewrite(&mut bytes, builder::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)), true);
+        parsed.rewrite(
+            &mut bytes,
+            builder::tuple(Protocol::TCP, (OUTSIDE, 1), (INSIDE, 2)),
+            Ttl::Increment,
+        );
         builder::verify(&bytes, ChecksumMode::Partial).unwrap();
     }
 }

@@ -13,10 +13,20 @@ const TTL: usize = 8;
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
 
+/// The change of a packet's TTL in a rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ttl {
+    /// The TTL stays.
+    Keep = 0,
+    /// Adds 1, unless the TTL is 255. The kernel forwards a packet twice, into the TUN device and
+    /// out of it, and subtracts 1 each time. natbox counts as one hop.
+    Increment = 1,
+}
+
 impl Parsed {
     /// Rewrites the packet to the addresses of `to`, and to its ports or query identifier if the
-    /// packet has them. Ignores the protocol of `to`. If `ttl_credit`, adds 1 to the TTL unless the
-    /// TTL is 255.
+    /// packet has them. Ignores the protocol of `to`.
     ///
     /// A first fragment has ports, later ones have none. In an ICMP error only the outer addresses
     /// are rewritten. Only header fields and checksums change. The packet may be rewritten again.
@@ -24,10 +34,9 @@ impl Parsed {
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
     #[inline]
-    pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl_credit: bool) {
+    pub fn rewrite(&self, bytes: &mut [u8], to: Tuple, ttl: Ttl) {
         let (header, transport) = bytes[..self.length()].split_at_mut(self.header_length());
-        let addresses =
-            rewrite_header(header, to.source.address, to.destination.address, ttl_credit);
+        let addresses = rewrite_header(header, to.source.address, to.destination.address, ttl);
         rewrite_transport(transport, self.port_fields, to, addresses, self.checksum_mode());
     }
 
@@ -45,11 +54,11 @@ impl Parsed {
         source: Ipv4Addr,
         destination: Ipv4Addr,
         quoted: Tuple,
-        ttl_credit: bool,
+        ttl: Ttl,
     ) {
         let mut outer = self.outer_tuple();
         (outer.source.address, outer.destination.address) = (source, destination);
-        self.rewrite(bytes, outer, ttl_credit);
+        self.rewrite(bytes, outer, ttl);
         if matches!(self.payload(), Payload::IcmpError(_)) {
             rewrite_quote(&mut bytes[self.header_length()..self.length()], self.quote, quoted);
         }
@@ -62,7 +71,7 @@ fn rewrite_header(
     header: &mut [u8],
     source: Ipv4Addr,
     destination: Ipv4Addr,
-    ttl_credit: bool,
+    ttl: Ttl,
 ) -> ChecksumDelta {
     let Some(header) = header.first_chunk_mut::<{ ipv4::HEADER }>() else {
         unreachable!("Header::parse saw this many bytes");
@@ -74,7 +83,7 @@ fn rewrite_header(
     let addresses = ChecksumDelta::default()
         .two_words(two_words(SOURCE), source.to_bits())
         .two_words(two_words(DESTINATION), destination.to_bits());
-    let ttl = header[TTL].saturating_add(u8::from(ttl_credit));
+    let ttl = header[TTL].saturating_add(ttl as u8);
     let old = word(TTL);
     let new = u16::from_be_bytes([ttl, header[TTL + 1]]);
     let checksum = addresses.word(old, new).apply(word(ipv4::CHECKSUM));
@@ -160,7 +169,8 @@ fn rewrite_quote(icmp: &mut [u8], quote: Quote, to: Tuple) {
     // missing. An odd last byte is padded alike in both sums, and does not change.
     let before = checksum::sum(quoted);
     let (quoted_header, transport) = quoted.split_at_mut(header_length);
-    let addresses = rewrite_header(quoted_header, to.source.address, to.destination.address, false);
+    let addresses =
+        rewrite_header(quoted_header, to.source.address, to.destination.address, Ttl::Keep);
     rewrite_transport(transport, quote.port_fields, to, addresses, ChecksumMode::Complete);
     let change = ChecksumDelta::default().word(before, checksum::sum(quoted));
     update(header, icmp::CHECKSUM, |field| change.apply(field));
@@ -184,7 +194,7 @@ mod tests {
     }
 
     fn rewritten(mut bytes: Vec<u8>, mode: ChecksumMode, to: Tuple) -> Vec<u8> {
-        parse(&bytes, mode).unwrap().rewrite(&mut bytes, to, false);
+        parse(&bytes, mode).unwrap().rewrite(&mut bytes, to, Ttl::Keep);
         bytes
     }
 
@@ -326,13 +336,13 @@ mod tests {
     }
 
     #[test]
-    fn ttl_is_credited_once_and_never_past_255() {
+    fn ttl_is_incremented_once_and_never_beyond_255() {
         for (ttl, expected) in [(1, 2), (64, 65), (254, 255), (255, 255)] {
             let mut bytes = builder::udp(from(Protocol::UDP), b"x");
             builder::set_ttl(&mut bytes, ttl);
             let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(parsed.ttl(), ttl);
-            parsed.rewrite(&mut bytes, to(Protocol::UDP), true);
+            parsed.rewrite(&mut bytes, to(Protocol::UDP), Ttl::Increment);
             assert_eq!(bytes[8], expected);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
         }
@@ -375,7 +385,7 @@ mod tests {
         parsed.rewrite(
             &mut bytes,
             builder::tuple(Protocol::ICMP, (OUTSIDE, 7), (INSIDE, 8)),
-            false,
+            Ttl::Keep,
         );
         assert_eq!(bytes, expected);
     }
@@ -384,7 +394,7 @@ mod tests {
     fn rewrite_error_of_another_packet_changes_only_its_addresses() {
         let mut bytes = builder::udp(from(Protocol::UDP), b"x");
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
-        parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), false);
+        parsed.rewrite_error(&mut bytes, PUBLIC, OUTSIDE, to(Protocol::TCP), Ttl::Keep);
         assert_eq!(
             bytes,
             builder::udp(builder::tuple(Protocol::UDP, (PUBLIC, 5000), (OUTSIDE, 53)), b"x")

@@ -115,7 +115,7 @@ pub(super) fn data_offset(byte: u8) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::packet::{ChecksumMode, Payload, Protocol, Tuple, builder, parse};
 
@@ -123,7 +123,7 @@ mod tests {
         builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
     }
 
-    fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
+    pub(in crate::packet) fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
         builder::tcp(tuple(), flags, 1000, 2000, options, b"data")
     }
 

@@ -78,15 +78,8 @@ impl Parsed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Protocol, TcpFlags, Tuple, builder, parse};
-
-    fn tuple() -> Tuple {
-        builder::tuple(Protocol::TCP, ([10, 0, 0, 1], 40_000), ([192, 0, 2, 1], 80))
-    }
-
-    fn segment(flags: TcpFlags, options: &[u8]) -> Vec<u8> {
-        builder::tcp(tuple(), flags, 1000, 2000, options, b"data")
-    }
+    use crate::packet::tcp::tests::segment;
+    use crate::packet::{TcpFlags, builder, parse};
 
     fn clamp(bytes: &mut [u8], mode: ChecksumMode, maximum: u16) -> bool {
         parse(bytes, mode).unwrap().clamp_mss(bytes, maximum)

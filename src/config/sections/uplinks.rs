@@ -104,8 +104,8 @@ impl Uplink {
     /// Most uplinks of one box: its block of routing tables has as many.
     pub const MAX: usize = 31;
 
-    /// Whether the box itself sends packets over this uplink, and so needs a probe address on it.
-    pub fn has_own_endpoint(&self) -> bool {
+    /// Returns true when natbox itself sends over this uplink, and so needs a probe address on it.
+    pub fn needs_probe_address(&self) -> bool {
         self.health.is_some()
     }
 }

@@ -136,7 +136,7 @@ fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
     let uplinks = config.uplinks.iter().enumerate();
     uplinks
         .map(|(place, uplink)| {
-            (has_dns || uplink.has_own_endpoint()).then(|| ids.probe_address(place))
+            (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(place))
         })
         .collect()
 }

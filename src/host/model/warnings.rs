@@ -80,17 +80,17 @@ fn next_hop(
     let interface = &found.interface;
     match uplink.gateway {
         Some(gateway) if !found.reaches(gateway) => Some(format!(
-            "uplinks[{place}].gateway: {gateway} is on no network of {interface} ({:?}), and natbox \
-             treats it as on-link; if no packet leaves, correct the key or the interface's address",
+            "uplinks[{place}].gateway: {gateway} is on no network of {interface} ({:?}), and \
+             natbox treats it as on-link; if no packet leaves, correct the key or the interface's address",
             found.on_link
         )),
         None if config.uplinks.len() > 1 && !found.is_direct() => Some(format!(
-            "uplinks[{place}]: no gateway is configured and {interface} has no default route, so no \
-             packet can leave by this uplink; set uplinks[{place}].gateway"
+            "uplinks[{place}]: no gateway is configured and {interface} has no default route, so \
+             no packet can leave by this uplink; set uplinks[{place}].gateway"
         )),
         None if !snapshot.has_default() => Some(format!(
-            "uplinks[{place}]: no gateway is configured and the host has no default route, so no \
-             packet can leave by {interface}; set uplinks[{place}].gateway"
+            "uplinks[{place}]: no gateway is configured and the host has no default route, so \
+             no packet can leave by {interface}; set uplinks[{place}].gateway"
         )),
         Some(_) | None => None,
     }

@@ -1,14 +1,14 @@
 //! IP identifications of packets that leave under an external address (RFC 6864 section 5.3.1).
 //!
-//! Hosts that share an external address number their packets independently. So fragments of two datagrams
-//! could meet at the receiver under one identification. natbox therefore gives every packet that is or
-//! may become fragments an identification of its own: no two of the last 65,536 from one source to one
-//! destination by one protocol are equal.
+//! Hosts that share an external address number their packets independently. So fragments of two
+//! datagrams could meet at the receiver under one identification. natbox therefore gives every
+//! packet that is or may become fragments an identification of its own: no two of the last 65,536
+//! from one source to one destination by one protocol are equal.
 //!
-//! A fixed table of counters is shared by all pairs of addresses; a keyed hash picks the counter of a
-//! pair. The value of a counter passes through a permutation that belongs to the pair. So a host that
-//! sees the identifications of its own pair can infer neither those of another pair nor how many others
-//! use the counter (RFC 4963 and RFC 7739 say why that matters):
+//! A fixed table of counters is shared by all pairs of addresses; a keyed hash picks the counter of
+//! a pair. The value of a counter passes through a permutation that belongs to the pair. So a host
+//! that sees the identifications of its own pair can infer neither those of another pair nor how
+//! many others use the counter (RFC 4963 and RFC 7739 say why that matters):
 //!
 //! ```text
 //!   counter   │ block, 10 bits │ place, 6 bits │
@@ -16,9 +16,10 @@
 //!   number    │ block, 10 bits │ place, 6 bits │
 //! ```
 //!
-//! The kernel or the network card numbers the segments of a super-packet upwards from the super-packet's
-//! own identification. Such a *run* gets blocks to itself. With any usual MSS a run has at most [`BLOCK`]
-//! segments; a longer one would use identifications of the blocks after its own.
+//! The kernel or the network card numbers the segments of a super-packet upwards from the
+//! super-packet's own identification. Such a *run* gets blocks to itself. With any usual MSS a run
+//! has at most [`BLOCK`] segments; a longer one would use identifications of the blocks after its
+//! own.
 
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
@@ -31,7 +32,8 @@ use crate::packet::Protocol;
 pub(crate) struct Identifications {
     /// SipHash under a key from the translator's seed: its values do not reveal the key.
     key: HashKey,
-    /// All accesses are relaxed: one atomic step takes an identification, and nothing else depends on it.
+    /// All accesses are relaxed: one atomic step takes an identification, and nothing else depends
+    /// on it.
     counters: Box<[AtomicU16]>,
 }
 
@@ -136,7 +138,8 @@ mod tests {
         }
     }
 
-    /// SEC-4: steps, another pair's identifications and another instance's identifications reveal nothing.
+    /// SEC-4: steps, another pair's identifications and another instance's identifications reveal
+    /// nothing.
     #[test]
     fn identifications_cannot_be_inferred_from_earlier_ones_or_from_others() {
         let sequence = |identifications: &Identifications, number| {

@@ -1,5 +1,5 @@
-//! Original identifications of datagrams that were sent on in fragments under another one. ICMP errors
-//! quote the new identification; their receiver knows the original one.
+//! Original identifications of datagrams that were sent on in fragments under another one. ICMP
+//! errors quote the new identification; their receiver knows the original one.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,9 +10,9 @@ use crate::time::{Span, Tick};
 /// The last datagrams that were sent on in fragments, by their identity after the translation.
 pub(crate) struct OriginalIds {
     by_id: HashMap<DatagramId, u16, HashKey>,
-    /// In the order in which they were sent. When an identity was used twice, the removal of its first
-    /// entry removes the second. ICMP errors then show the new identification, as those about older
-    /// datagrams do.
+    /// In the order in which they were sent. When an identity was used twice, the removal of its
+    /// first entry removes the second. ICMP errors then show the new identification, as those about
+    /// older datagrams do.
     order: VecDeque<(Tick, DatagramId)>,
     capacity: usize,
     lifetime: Span,

@@ -1,8 +1,9 @@
 //! Fragments: every fragment of a datagram goes where the first fragment went (RFC 4787 REQ-14).
 //!
-//! Only the first fragment has ports. So the ordinary paths determine the *disposition* of a datagram
-//! when its first fragment comes. Later fragments get its addresses and its new identification.
-//! Fragments that come before the first one are held until it comes. Nothing is reassembled.
+//! Only the first fragment has ports. So the ordinary paths determine the *disposition* of a
+//! datagram when its first fragment comes. Later fragments get its addresses and its new
+//! identification. Fragments that come before the first one are held until it comes. Nothing is
+//! reassembled.
 //!
 //! ```text
 //!   fragment ─▶ overlaps another? ─ yes ─▶ the whole datagram is refused (RFC 1858; RFC 5722 for the reason)
@@ -12,13 +13,13 @@
 //!                 └─ disposition unknown ──▶ held
 //! ```
 //!
-//! When all fragments of a datagram have passed, the store removes the datagram, so that the next one
-//! may have the same identification. For ICMP errors the store keeps the original identification
-//! ([`Fragments::original`]).
+//! When all fragments of a datagram have passed, the store removes the datagram, so that the next
+//! one may have the same identification. For ICMP errors the store keeps the original
+//! identification ([`Fragments::original`]).
 //!
-//! Two workers may have fragments of one datagram at once. A fragment enters the store either before the
-//! disposition is stored, or after. Before, the worker with the first fragment releases the fragment;
-//! after, the fragment's own worker sends it. No fragment is lost in between.
+//! Two workers may have fragments of one datagram at once. A fragment enters the store either
+//! before the disposition is stored, or after. Before, the worker with the first fragment releases
+//! the fragment; after, the fragment's own worker sends it. No fragment is lost in between.
 //!
 //! Bounds:
 //! * `limits.fragments` datagrams and [`MAX_HELD_BYTES`] of held fragments at one time;
@@ -26,12 +27,12 @@
 //! * [`MAX_FRAGMENTS`] fragments a datagram;
 //! * `timeouts.fragment` for each datagram, from its first arrival.
 //!
-//! When there is no room, the store admits the new datagram and evicts another: one of the same source if
-//! the source has its share, else one of all if the store is full. Datagrams whose first fragment was not
-//! sent on go first, then the others, each kind by age. So a source harms itself alone. Many spoofed
-//! sources together evict another host's datagram only if its fragments lie further apart than the flood
-//! needs to fill the store. A datagram that comes in order suffers only from a flood of first fragments
-//! that pass.
+//! When there is no room, the store admits the new datagram and evicts another: one of the same
+//! source if the source has its share, else one of all if the store is full. Datagrams whose first
+//! fragment was not sent on go first, then the others, each kind by age. So a source harms itself
+//! alone. Many spoofed sources together evict another host's datagram only if its fragments lie
+//! further apart than the flood needs to fill the store. A datagram that comes in order suffers
+//! only from a flood of first fragments that pass.
 //!
 //! One lock guards the store. Packets that are no fragments never take the lock.
 
@@ -215,8 +216,8 @@ impl Fragments {
         self.0.lock().originals.of(id)
     }
 
-    /// Removes datagrams whose time is over. Returns the numbers of held fragments that were lost since
-    /// the last call.
+    /// Removes datagrams whose time is over. Returns the numbers of held fragments that were lost
+    /// since the last call.
     pub(crate) fn expire(&self, now: Tick) -> LostFragments {
         let mut store = self.0.lock();
         store.remove_expired(now);
@@ -276,7 +277,8 @@ impl Store {
         }
     }
 
-    /// Holds a fragment until the disposition of its datagram is known; other held fragments make room.
+    /// Holds a fragment until the disposition of its datagram is known; other held fragments make
+    /// room.
     fn hold(&mut self, id: DatagramId, bytes: Box<[u8]>) {
         let own = self.datagrams[&id].order;
         let length = bytes.len();
@@ -357,8 +359,8 @@ const SHARE: usize = 8;
 const MIN_SOURCE_SHARE: usize = 16;
 const FIRST_EVICTION_ORDER: EvictionOrder = EvictionOrder { sent_on: false, number: 0 };
 
-// The fragments of one datagram do not overlap and end by 65,535; each comes with a header of at most
-// 60 bytes. With one more, of any length, they still fit.
+// The fragments of one datagram do not overlap and end by 65,535; each comes with a header of at
+// most 60 bytes. With one more, of any length, they still fit.
 const _: () = assert!(2 * 65_535 + MAX_FRAGMENTS * 60 <= MAX_HELD_BYTES / SHARE);
 
 #[cfg(test)]

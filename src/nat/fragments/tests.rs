@@ -15,7 +15,8 @@ use crate::packet::{ChecksumMode, Payload, Protocol, builder, parse};
 use crate::time::Tick;
 
 const WORKERS: usize = 4;
-/// Datagrams whose fragments all workers have at one time: fewer than a source's share of the store.
+/// Datagrams whose fragments all workers have at one time: fewer than a source's share of the
+/// store.
 const AT_ONCE: u16 = 100;
 const ROUNDS: u16 = 60;
 const NOW: Tick = Tick(1000);

@@ -40,8 +40,8 @@ pub(crate) fn allocators(
 }
 
 impl PortAllocator {
-    /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their last
-    /// holder; None: a freed port is free at once.
+    /// Makes an allocator. `delayed_ports` is the number of freed UDP ports that wait for their
+    /// last holder; None: a freed port is free at once.
     pub(crate) fn new(
         protocol: Protocol,
         external: &ExternalAddress,
@@ -63,8 +63,8 @@ impl PortAllocator {
         Arc::new(Self { ports, delay })
     }
 
-    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random free
-    /// one.
+    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random
+    /// free one.
     pub(crate) fn take(
         &self,
         key: &MappingKey,
@@ -83,7 +83,8 @@ impl PortAllocator {
         self.ports.take(preference, random)
     }
 
-    /// Takes this very port for a restored mapping; false when the port is not free for the mapping.
+    /// Takes this very port for a restored mapping; false when the port is not free for the
+    /// mapping.
     pub(crate) fn take_exact(&self, key: &MappingKey, port: u16) -> bool {
         let delayed = self.delay.as_ref().is_some_and(|delay| delay.reclaim_exact(key, port));
         delayed || self.ports.reserve(port)

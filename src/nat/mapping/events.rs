@@ -1,5 +1,5 @@
-//! Beginnings and ends of dynamic mappings, for a log that can say who had an external endpoint at a
-//! time (RFC 6888 section 4). The events do not contain remote endpoints (RFC 6888 REQ-12).
+//! Beginnings and ends of dynamic mappings, for a log that can say who had an external endpoint at
+//! a time (RFC 6888 section 4). The events do not contain remote endpoints (RFC 6888 REQ-12).
 
 use crate::nat::event_channel::{EventReceiver, EventSender};
 use crate::packet::{Endpoint, Protocol};

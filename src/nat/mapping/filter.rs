@@ -1,5 +1,5 @@
-//! Filtering (RFC 4787 section 5): which remote endpoints may send to a mapping without a session of
-//! their own.
+//! Filtering (RFC 4787 section 5): which remote endpoints may send to a mapping without a session
+//! of their own.
 
 use crate::nat::mapping::mappings::Mappings;
 use crate::nat::policy::limits::EndpointDependence;
@@ -7,8 +7,8 @@ use crate::packet::{Endpoint, Protocol};
 use crate::time::Tick;
 
 impl Mappings {
-    /// Whether filtering allows `remote` to send to the mapping at `external` without a session of its
-    /// own.
+    /// Whether filtering allows `remote` to send to the mapping at `external` without a session of
+    /// its own.
     pub(crate) fn allows(
         &self,
         protocol: Protocol,
@@ -29,8 +29,8 @@ impl Mappings {
         }
     }
 
-    /// Notes that an inside host sent from `external` to the mapping at `target`, and filtering dropped
-    /// the packet. Until the pinhole expires, `target` may send back.
+    /// Notes that an inside host sent from `external` to the mapping at `target`, and filtering
+    /// dropped the packet. Until the pinhole expires, `target` may send back.
     pub(crate) fn open_pinhole(
         &self,
         protocol: Protocol,

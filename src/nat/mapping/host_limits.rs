@@ -1,4 +1,5 @@
-//! Limits of inside hosts: the sessions that each has, and the sessions that each opens in a second.
+//! Limits of inside hosts: the sessions that each has, and the sessions that each opens in a
+//! second.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -71,15 +72,15 @@ impl HostLimiter {
         if self.is_tracked(host) {
             self.usage.remove_if_mut(&host, |_, used| {
                 used.sessions -= 1;
-                // With a rate limit the entry must outlive its sessions, or opening and closing would
-                // reset the rate.
+                // With a rate limit the entry must outlive its sessions, or opening and closing
+                // would reset the rate.
                 used.sessions == 0 && self.new_sessions.is_none()
             });
         }
     }
 
-    /// Removes entries that are idle: with a rate limit they outlive their sessions. Does nothing until
-    /// the number of entries has doubled since the last removal.
+    /// Removes entries that are idle: with a rate limit they outlive their sessions. Does nothing
+    /// until the number of entries has doubled since the last removal.
     pub(crate) fn prune_idle(&self, now: Tick) {
         if self.usage.len() <= self.prune_threshold.load(Relaxed) {
             return;
@@ -134,7 +135,8 @@ mod tests {
         assert!(hosts.usage.is_empty());
     }
 
-    /// An inside host that sends from ever other addresses must not fill the memory with their entries.
+    /// An inside host that sends from ever other addresses must not fill the memory with their
+    /// entries.
     #[test]
     fn entries_of_hosts_that_are_gone_are_removed() {
         let hosts = HostLimiter::new(None, NonZeroU32::new(2), HashKey::of(1));

@@ -7,10 +7,10 @@
 //!   overlap_counts  (protocol, external endpoint)                 -> mappings; only where ports overlap
 //! ```
 //!
-//! The bit of a port in the allocator reserves the port. Where ports may overlap (RFC 7857 section 3),
-//! the first mapping on a port takes the bit and the last one gives the bit back. In between, an entry
-//! in `by_external` reserves a mapping; its key then contains the remote endpoint that the mapping
-//! depends on.
+//! The bit of a port in the allocator reserves the port. Where ports may overlap (RFC 7857 section
+//! 3), the first mapping on a port takes the bit and the last one gives the bit back. In between,
+//! an entry in `by_external` reserves a mapping; its key then contains the remote endpoint that the
+//! mapping depends on.
 //!
 //! Only a miss in the session table uses these maps. Locks are taken in the order by_inside,
 //! overlap_counts, by_external, and never while a worker holds a pool or a shard of the table.
@@ -54,7 +54,8 @@ pub(crate) struct Mappings {
     allocators: ArcSwap<PortAllocators>,
     /// Dynamic external ports for new allocators.
     ports: PortRange,
-    /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at once.
+    /// Freed UDP ports that wait for their last holder, per address; None: freed ports are free at
+    /// once.
     delayed_ports: Option<u32>,
     /// None: every port serves one mapping.
     overlap_counts: Option<DashMap<(Protocol, Endpoint), u32, HashKey>>,
@@ -113,8 +114,8 @@ impl Mappings {
         }
     }
 
-    /// Changes the external addresses. An address that stays keeps its ports as they are. A new address
-    /// gets all of its ports; [`Self::claim_for_forward`] takes those of forwards.
+    /// Changes the external addresses. An address that stays keeps its ports as they are. A new
+    /// address gets all of its ports; [`Self::claim_for_forward`] takes those of forwards.
     pub(crate) fn set_addresses(&self, policy: &Policy) {
         let before = self.allocators.load();
         self.allocators.store(Arc::new(allocators(policy, |protocol, external| {
@@ -180,8 +181,8 @@ impl Mappings {
         (protocol, external, remote)
     }
 
-    /// Holds a mapping for one more session and returns its external endpoint. A new mapping is made on
-    /// the first of these external addresses that has a port for it.
+    /// Holds a mapping for one more session and returns its external endpoint. A new mapping is
+    /// made on the first of these external addresses that has a port for it.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
@@ -253,7 +254,8 @@ impl Mappings {
         self.by_external.insert(self.external_key(key.protocol, external, key.remote), key);
     }
 
-    /// Puts a mapping on a port of other mappings, if its remote endpoint distinguishes it from them.
+    /// Puts a mapping on a port of other mappings, if its remote endpoint distinguishes it from
+    /// them.
     fn share(&self, external: Endpoint, key: MappingKey) -> bool {
         let Some(overlap_counts) = &self.overlap_counts else { return false };
         let Some(mut count) = overlap_counts.get_mut(&(key.protocol, external)) else {
@@ -302,8 +304,8 @@ impl Mappings {
         self.by_key(key).filter(|mapping| mapping.external == external)
     }
 
-    /// Whether mappings here depend on as much of the remote endpoint as `key`, so that a session with
-    /// `remote` finds the mapping by its key and by its external endpoint.
+    /// Whether mappings here depend on as much of the remote endpoint as `key`, so that a session
+    /// with `remote` finds the mapping by its key and by its external endpoint.
     pub(crate) fn has_scope_of(&self, key: &MappingKey, remote: Endpoint) -> bool {
         let scope = self.mapping_scope(remote);
         key.remote == self.mapping_scope(key.remote)
@@ -348,7 +350,8 @@ impl Mappings {
         }
     }
 
-    /// Releases one session's hold on a mapping. The last release ends the mapping and frees its port.
+    /// Releases one session's hold on a mapping. The last release ends the mapping and frees its
+    /// port.
     pub(crate) fn release(&self, key: MappingKey, now: Tick) {
         let ended = self.by_inside.remove_if_mut(&key, |_, mapping| {
             mapping.sessions -= 1;
@@ -420,8 +423,8 @@ impl Mappings {
         }
     }
 
-    /// Excludes the ports of the host's services, on every address that is assigned to the host; see
-    /// [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
+    /// Excludes the ports of the host's services, on every address that is assigned to the host;
+    /// see [`PortPool::exclude`](crate::nat::mapping::ports::PortPool::exclude).
     pub(crate) fn exclude(&self, ports: &[u16]) {
         for allocator in self.allocators.load().values() {
             allocator.ports.exclude(ports);

@@ -1,4 +1,5 @@
-//! What a session from inside holds beside its record: a mapping, a port, a share of its host's limits.
+//! What a session from inside holds beside its record: a mapping, a port, a share of its host's
+//! limits.
 //!
 //! ```text
 //!   mappings  inside endpoint <-> external endpoint     filter       who may send to a mapping

@@ -1,16 +1,16 @@
 //! External ports: which are free, and the choice of a random one.
 //!
 //! There is one bitmap per external address and protocol. Setting a bit that was clear *is* the
-//! reservation, so two workers cannot win the same port. The bits of ports that a forward owns are set
-//! from the start.
+//! reservation, so two workers cannot win the same port. The bits of ports that a forward owns are
+//! set from the start.
 //!
 //! The choice is random (RFC 6056 section 3.3.2 in spirit): a few random probes first. In a crowded
-//! range the pool then walks the words from a random one on and takes a random free bit of the first
-//! word that has any. So the work is bounded at any fill.
+//! range the pool then walks the words from a random one on and takes a random free bit of the
+//! first word that has any. So the work is bounded at any fill.
 //!
-//! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets an
-//! external port of that class while one is free. An inside port from 1024 up never gets one, unless
-//! the range has no others.
+//! Ports below 1024 are a class of their own (RFC 4787 REQ-3a). An inside port of that class gets
+//! an external port of that class while one is free. An inside port from 1024 up never gets one,
+//! unless the range has no others.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -28,8 +28,8 @@ pub(crate) struct PortPool {
     last: u16,
     /// Ranges that the host itself uses; never handed out.
     hosts: Box<[PortRange]>,
-    /// Ports at which programs of the host listen at the moment; None if the address is not assigned
-    /// to the host.
+    /// Ports at which programs of the host listen at the moment; None if the address is not
+    /// assigned to the host.
     excluded: Option<Box<[AtomicU64; WORDS]>>,
 }
 
@@ -71,8 +71,8 @@ impl PortPool {
         Self { taken, free: AtomicU32::new(free), first, last, hosts: hosts.into(), excluded }
     }
 
-    /// Hands out none of these ports from now on, and again those that were excluded before. A mapping
-    /// that has an excluded port keeps the port.
+    /// Hands out none of these ports from now on, and again those that were excluded before. A
+    /// mapping that has an excluded port keeps the port.
     pub(crate) fn exclude(&self, ports: &[u16]) {
         let Some(excluded) = &self.excluded else { return };
         let mut words = [0; WORDS];
@@ -164,8 +164,8 @@ impl PortPool {
                 return Some(port);
             }
         }
-        // Bits of ports outside the pool's range stay set, and the border of the classes lies between two
-        // words.
+        // Bits of ports outside the pool's range stay set, and the border of the classes lies
+        // between two words.
         let (from, to) = (usize::from(first / 64), usize::from(last / 64));
         let start = random.random_range(from..=to);
         for number in (start..=to).chain(from..start) {
@@ -194,8 +194,8 @@ impl PortPool {
         won
     }
 
-    /// Takes a port out of the pool for a forward; false while a mapping has the port. A port that the
-    /// pool does not hand out needs no claim: true.
+    /// Takes a port out of the pool for a forward; false while a mapping has the port. A port that
+    /// the pool does not hand out needs no claim: true.
     pub(crate) fn claim(&self, port: u16) -> bool {
         !self.has(port) || self.reserve(port)
     }

@@ -1,9 +1,9 @@
-//! Freed ports that wait for their last holders for a while (RFC 6888 REQ-8): a packet that is still
-//! under way to the old holder must not reach another host.
+//! Freed ports that wait for their last holders for a while (RFC 6888 REQ-8): a packet that is
+//! still under way to the old holder must not reach another host.
 //!
-//! Only mappings with endpoint-independent filtering need this. With the other two filtering modes the
-//! new holder's sessions do not admit the old holder's peers, and natbox tracks TCP to its end. REQ-8
-//! exempts both.
+//! Only mappings with endpoint-independent filtering need this. With the other two filtering modes
+//! the new holder's sessions do not admit the old holder's peers, and natbox tracks TCP to its end.
+//! REQ-8 exempts both.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -22,7 +22,8 @@ pub(crate) struct ReuseDelay {
 #[derive(Default)]
 struct Inner {
     by_holder: HashMap<MappingKey, Delayed>,
-    /// In the order of their ends. An entry whose port was reclaimed since then is stale and skipped.
+    /// In the order of their ends. An entry whose port was reclaimed since then is stale and
+    /// skipped.
     queue: VecDeque<(Delayed, MappingKey)>,
 }
 
@@ -55,7 +56,8 @@ impl ReuseDelay {
         }
         let delayed = Delayed { port, until: now.after(self.delay) };
         if let Some(other) = inner.by_holder.insert(holder, delayed) {
-            // The holder had two: by a race, or one from before a forward took its port and gave it back.
+            // The holder had two: by a race, or one from before a forward took its port and gave it
+            // back.
             release(other.port);
         }
         inner.queue.push_back((delayed, holder));

@@ -1,9 +1,9 @@
 //! Rate limit of the ICMP errors that natbox itself sends.
 //!
-//! Every receiver has a token bucket (RFC 1812 section 4.3.2.8): the configured number of errors a second,
-//! and as many at once. A keyed hash of the receiver picks the bucket, and each error costs a little more
-//! or less by chance. So a host cannot infer from its own budget which errors another host got (the
-//! concern of RFC 6056; CVE-2020-25705).
+//! Every receiver has a token bucket (RFC 1812 section 4.3.2.8): the configured number of errors a
+//! second, and as many at once. A keyed hash of the receiver picks the bucket, and each error costs
+//! a little more or less by chance. So a host cannot infer from its own budget which errors another
+//! host got (the concern of RFC 6056; CVE-2020-25705).
 
 use std::hash::BuildHasher;
 use std::net::Ipv4Addr;
@@ -19,8 +19,8 @@ use crate::time::Tick;
 /// The token buckets.
 pub(crate) struct IcmpErrorLimiter {
     key: HashKey,
-    /// Time of the last error in the upper half, tokens left at that time in the lower. Relaxed: no other
-    /// data depends on a bucket.
+    /// Time of the last error in the upper half, tokens left at that time in the lower. Relaxed: no
+    /// other data depends on a bucket.
     buckets: Box<[AtomicU64]>,
     /// Errors a second, and errors at once; None: no limit.
     rate: Option<NonZeroU32>,

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub(crate) struct NotificationQueue {
     waiting: Mutex<VecDeque<Box<[u8]>>>,
-    /// Whether any packet waits, so that a batch finds the empty queue without the lock. Written under
-    /// the lock.
+    /// Whether any packet waits, so that a batch finds the empty queue without the lock. Written
+    /// under the lock.
     some: AtomicBool,
 }
 

@@ -11,15 +11,15 @@ pub enum AdmitNew {
     /// All.
     #[default]
     All = 0,
-    /// Those of endpoints that have a mapping on the uplink. Others use another uplink while one admits
-    /// them.
+    /// Those of endpoints that have a mapping on the uplink. Others use another uplink while one
+    /// admits them.
     KnownEndpoints = 1,
     /// None while another uplink admits them. Established sessions continue.
     None = 2,
 }
 
-/// MTUs and admission, which may change while packets flow. Relaxed: a packet or two that see the old
-/// value do no harm.
+/// MTUs and admission, which may change while packets flow. Relaxed: a packet or two that see the
+/// old value do no harm.
 pub(crate) struct UplinkStates {
     inside_mtu: AtomicU16,
     uplinks: Box<[UplinkState]>,

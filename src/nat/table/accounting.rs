@@ -1,5 +1,5 @@
-//! Optional accounting: the start, the packets and the bytes of each session, in a region beside the
-//! records. A table without accounting has no such region, and a packet costs one branch more.
+//! Optional accounting: the start, the packets and the bytes of each session, in a region beside
+//! the records. A table without accounting has no such region, and a packet costs one branch more.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,7 +14,8 @@ use crate::time::Tick;
 /// super-packet counts as one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Accounting {
-    /// Start of the session. A [`Tick`] older than [`Span::MAX`](crate::time::Span::MAX) is ambiguous.
+    /// Start of the session. A [`Tick`] older than [`Span::MAX`](crate::time::Span::MAX) is
+    /// ambiguous.
     pub start: Tick,
     /// Packets of each direction.
     pub packets: [u64; 2],
@@ -68,8 +69,8 @@ impl Accounts {
         }
     }
 
-    /// Counts a packet of `bytes` bytes. The caller holds the shard of the direction's key, so no other
-    /// worker writes these counters.
+    /// Counts a packet of `bytes` bytes. The caller holds the shard of the direction's key, so no
+    /// other worker writes these counters.
     #[inline]
     pub(crate) fn count(&self, slot: u32, direction: Direction, bytes: u32) {
         let (account, number) = (&self.0[slot as usize], direction.number());

@@ -21,7 +21,8 @@ plain! {
         uplink: AtomicU8,
         state: AtomicU8,
         last_seen: AtomicU32,
-        /// Sequence numbers and windows of each direction; see [`crate::nat::tracking::tcp_window`].
+        /// Sequence numbers and windows of each direction; see
+        /// [`crate::nat::tracking::tcp_window`].
         pub(crate) tcp: TcpFields,
         /// Next and previous record in the list of a slot of the wheel, or of the free records.
         pub(crate) next: AtomicU32,
@@ -37,8 +38,8 @@ const _: () = assert!(size_of::<RecordCommon>() == 40);
 
 /// Effect of a packet on its session.
 pub(crate) struct Tracked {
-    /// The new state allows less time than the state before, so the record's slot of the wheel is too
-    /// late.
+    /// The new state allows less time than the state before, so the record's slot of the wheel is
+    /// too late.
     pub(crate) ends_sooner: bool,
     /// Both ends have taken part from now on; see [`SessionChange::Established`].
     ///
@@ -109,8 +110,8 @@ impl RecordCommon {
         Tick(self.last_seen.load(Relaxed)).after(idle_timeouts.of(self.state()))
     }
 
-    /// Refreshes the session with a packet and moves the session's state. `is_dns`: whether the packets
-    /// of the initiator go to port 53.
+    /// Refreshes the session with a packet and moves the session's state. `is_dns`: whether the
+    /// packets of the initiator go to port 53.
     #[inline]
     pub(crate) fn track(
         &self,
@@ -164,11 +165,9 @@ impl RecordCommon {
         self.state.store(after.number(), Relaxed);
         Tracked {
             ends_sooner: idle_timeouts.of(after) < idle_timeouts.of(before),
-            established: match before {
-                State::Tentative => true,
-                State::Tcp(TcpState::Reset) => false,
-                _ => after == State::Tcp(TcpState::Established),
-            },
+            established: before == State::Tentative
+                || after == State::Tcp(TcpState::Established)
+                    && before != State::Tcp(TcpState::Reset),
         }
     }
 }

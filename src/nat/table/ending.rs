@@ -26,8 +26,8 @@ impl<F: Family> Table<F> {
         self.end_if(id, reason, now, |_| true)
     }
 
-    /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None if
-    /// there is no such session.
+    /// Ends the session of this original tuple if its state is [`State::Tentative`]. Returns None
+    /// if there is no such session.
     pub fn end_tentative(&self, original: F::Key, now: Tick) -> Option<EndedSession<F::Key>> {
         let hash = self.hash(original);
         let shard = self.index.lock(hash);

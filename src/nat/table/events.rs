@@ -25,16 +25,16 @@ pub struct SessionEvent<T = Tuple> {
 pub enum SessionChange {
     /// The session was added to the table.
     Opened,
-    /// Both ends have taken part: the TCP handshake is complete, the server of a connection that was
-    /// adopted in mid-stream has answered, or a tentative UDP session was answered. Sessions of other
-    /// kinds have no such event.
+    /// Both ends have taken part: the TCP handshake is complete, the server of a connection that
+    /// was adopted in mid-stream has answered, or a tentative UDP session was answered. Sessions of
+    /// other kinds have no such event.
     Established,
     /// The session was removed from the table.
     Ended(EndReason),
 }
 
-/// Reading end of a subscription. The events of one session, and those of sessions with one tuple, come
-/// in the order in which they happened.
+/// Reading end of a subscription. The events of one session, and those of sessions with one tuple,
+/// come in the order in which they happened.
 pub type SessionEvents<T = Tuple> = EventReceiver<SessionEvent<T>>;
 
 /// The subscribers of a table.

@@ -6,8 +6,8 @@ use crate::nat::table::session::{SessionInfo, SessionKind};
 use crate::nat::tracking::state::State;
 use crate::packet::{Endpoint, Protocol};
 
-/// Predicate over sessions. A session matches when it meets every condition that is set; the default
-/// matches every session.
+/// Predicate over sessions. A session matches when it meets every condition that is set; the
+/// default matches every session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Index of the session's uplink.
@@ -48,8 +48,8 @@ pub enum PolicyCondition {
     /// The session could begin again over another uplink that admits new sessions. Hairpin sessions
     /// and sessions of probe addresses never meet this condition.
     HasAlternative,
-    /// The session was opened from inside over another uplink, and would use this uplink if it began
-    /// now.
+    /// The session was opened from inside over another uplink, and would use this uplink if it
+    /// began now.
     Prefers(u8),
     /// An external address of the session is no longer configured.
     AddressRemoved,

@@ -1,9 +1,10 @@
 //! The index: from the hash of a key to the slots of records, lock-sharded, of fixed size.
 //!
-//! A bucket is one cache line: eight 16-bit tags, eight entries, and an overflow count. The overflow
-//! count says how many entries belong to this bucket and lie in a later one because this one was
-//! full. A lookup reads the home bucket and continues with the next bucket only while that count is
-//! not zero. So there are no tombstones, and a lookup finds an entry at any fill up to the last slot.
+//! A bucket is one cache line: eight 16-bit tags, eight entries, and an overflow count. The
+//! overflow count says how many entries belong to this bucket and lie in a later one because this
+//! one was full. A lookup reads the home bucket and continues with the next bucket only while that
+//! count is not zero. So there are no tombstones, and a lookup finds an entry at any fill up to the
+//! last slot.
 //!
 //! ```text
 //!   bucket (64 bytes)   | tags 8 x u16 | entries 8 x u32 | overflow u32 | spare |
@@ -11,9 +12,9 @@
 //!   index               shard shard shard ... shard          upper half of the hash picks bucket and shard
 //! ```
 //!
-//! The lock of a shard guards the shard's buckets and keeps every record alive that the buckets name:
-//! before a worker frees a record, the worker removes the record's entries. The tag of an empty slot
-//! is zero.
+//! The lock of a shard guards the shard's buckets and keeps every record alive that the buckets
+//! name: before a worker frees a record, the worker removes the record's entries. The tag of an
+//! empty slot is zero.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -80,8 +81,8 @@ pub(crate) struct Locked<'a> {
 pub(crate) struct ShardFull;
 
 impl Index {
-    /// Makes an index that `entries` entries fill by half, so that no shard becomes full by chance. A small
-    /// index has one shard.
+    /// Makes an index that `entries` entries fill by half, so that no shard becomes full by chance.
+    /// A small index has one shard.
     ///
     /// # Errors
     /// When the memory cannot be mapped.
@@ -103,8 +104,8 @@ impl Index {
         self.buckets.prefetch(self.home_bucket(hash));
     }
 
-    /// Returns the first entry in the home bucket whose tag matches, most likely the one that a lookup will
-    /// find. The read takes no lock, so the result is only a hint.
+    /// Returns the first entry in the home bucket whose tag matches, most likely the one that a
+    /// lookup will find. The read takes no lock, so the result is only a hint.
     #[inline]
     pub(crate) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
         let bucket = &self.buckets[self.home_bucket(hash)];
@@ -121,7 +122,8 @@ impl Index {
         Locked { index: self, _first: self.shards[shard].0.lock(), _second: None }
     }
 
-    /// Locks the shards of two keys in ascending order, so that two workers cannot wait for each other.
+    /// Locks the shards of two keys in ascending order, so that two workers cannot wait for each
+    /// other.
     pub(crate) fn lock_both(&self, one: KeyHash, other: KeyHash) -> Locked<'_> {
         let (one, other) =
             (self.shard_of(self.home_bucket(one)), self.shard_of(self.home_bucket(other)));
@@ -197,7 +199,8 @@ impl Locked<'_> {
         Err(ShardFull)
     }
 
-    /// Removes an entry; false when the index has no such entry. The key must belong to a locked shard.
+    /// Removes an entry; false when the index has no such entry. The key must belong to a locked
+    /// shard.
     pub(crate) fn remove(&self, hash: KeyHash, entry: Entry) -> bool {
         let tag = tag(hash);
         let home = self.index.home_bucket(hash);
@@ -253,7 +256,8 @@ impl Bucket {
     }
 }
 
-/// Returns a bit for each of the four 16-bit lanes of `word` that equals `tag`, without false positives.
+/// Returns a bit for each of the four 16-bit lanes of `word` that equals `tag`, without false
+/// positives.
 #[inline]
 fn equal_lanes(word: u64, tag: u16) -> u32 {
     const LOW: u64 = 0x7fff_7fff_7fff_7fff;

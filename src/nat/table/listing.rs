@@ -26,10 +26,12 @@ pub struct Page<T> {
 }
 
 impl<F: Family> Table<F> {
-    /// Calls `visit` for the sessions among the next `limit` records, and returns where to continue.
-    /// None ends the walk. The lock of the pool is held meanwhile, so `limit` should be small.
+    /// Calls `visit` for the sessions among the next `limit` records, and returns where to
+    /// continue. None ends the walk. The lock of the pool is held meanwhile, so `limit` should be
+    /// small.
     ///
-    /// A walk may or may not visit sessions that begin or end meanwhile; no session is visited twice.
+    /// A walk may or may not visit sessions that begin or end meanwhile; no session is visited
+    /// twice.
     pub fn list(
         &self,
         from: TableCursor,

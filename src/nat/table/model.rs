@@ -1,7 +1,8 @@
-//! A model of the session table without regard to speed: a list that is searched from end to end. The
-//! tests compare the table with the model (see `tests.rs`).
+//! A model of the session table without regard to speed: a list that is searched from end to end.
+//! The tests compare the table with the model (see `tests.rs`).
 //!
-//! The model shares the pure functions of TCP tracking with the table; those have tests of their own.
+//! The model shares the pure functions of TCP tracking with the table; those have tests of their
+//! own.
 
 use std::sync::atomic::AtomicU32;
 

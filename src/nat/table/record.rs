@@ -1,18 +1,19 @@
 //! The session record: plain data, for IPv4 64 bytes and so one cache line.
 //!
-//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival. natbox
-//! rewrites a packet that matches one tuple to the reverse of the other. Forwards, outbound sessions
-//! and hairpin differ only in the tuples.
+//! A session is a pair of tuples, *original* and *reply*, each as its packets look on arrival.
+//! natbox rewrites a packet that matches one tuple to the reverse of the other. Forwards, outbound
+//! sessions and hairpin differ only in the tuples.
 //!
 //! Who may touch what:
-//! * Tuples, protocol, kind and uplink are written before the record's keys enter the index and never
-//!   while the keys are in the index. A worker that holds the shard of either key reads them freely.
-//! * State, last-seen and TCP fields are written by the worker that holds the shard of the packet's own
-//!   key. The two directions may run on two workers at once. Then the later write of a field wins, which
-//!   costs at most a refresh or a window edge, never a wrong translation.
+//! * Tuples, protocol, kind and uplink are written before the record's keys enter the index and
+//!   never while the keys are in the index. A worker that holds the shard of either key reads them
+//!   freely.
+//! * State, last-seen and TCP fields are written by the worker that holds the shard of the packet's
+//!   own key. The two directions may run on two workers at once. Then the later write of a field
+//!   wins, which costs at most a refresh or a window edge, never a wrong translation.
 //! * The links and the wheel slot belong to the record's pool; the pool's lock guards them.
-//! * The generation changes under the pool's lock while the record is free and not in the index. A worker
-//!   that holds the pool or the shard of either key reads it freely.
+//! * The generation changes under the pool's lock while the record is free and not in the index. A
+//!   worker that holds the pool or the shard of either key reads it freely.
 //!
 //! All accesses are relaxed: the locks of shard and pool order them.
 
@@ -33,8 +34,8 @@ pub trait SessionRecord: Plain + Send + Sized + 'static {
     /// The shared part.
     fn common(&self) -> &RecordCommon;
 
-    /// Fills a free record. The caller holds the pool's lock and has not yet entered the record into
-    /// the index.
+    /// Fills a free record. The caller holds the pool's lock and has not yet entered the record
+    /// into the index.
     fn fill(&self, new: &NewSession<Self::Key>, now: Tick);
 
     /// Tuple of a direction, as its packets arrive.

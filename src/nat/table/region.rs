@@ -1,8 +1,9 @@
 //! Memory that holds plain data only: one anonymous mapping, seen as a slice of records.
 //!
-//! Everything in a region is made of atomics, so workers and (later) processes may share the region,
-//! and every bit pattern is a value. This is the one file of `nat` where `unsafe` is allowed: the file
-//! maps the memory, asks the processor to fetch cache lines ahead, and says which types are plain.
+//! Everything in a region is made of atomics, so workers and (later) processes may share the
+//! region, and every bit pattern is a value. This is the one file of `nat` where `unsafe` is
+//! allowed: the file maps the memory, asks the processor to fetch cache lines ahead, and says which
+//! types are plain.
 
 #![allow(unsafe_code, reason = "maps the session region and prefetches; see the module doc")]
 
@@ -17,8 +18,8 @@ use crate::nat::tracking::tcp_window::TcpFields;
 /// Types that may live in a [`Region`]. [`plain!`] implements it.
 ///
 /// # Safety
-/// Every bit pattern, all zeros among them, must be a value of the type; all fields must allow shared
-/// mutation (atomics); the type must not need dropping.
+/// Every bit pattern, all zeros among them, must be a value of the type; all fields must allow
+/// shared mutation (atomics); the type must not need dropping.
 pub unsafe trait Plain: Sync {}
 
 // SAFETY: an atomic integer takes every bit pattern, is shared freely, and needs no dropping.
@@ -34,8 +35,8 @@ unsafe impl<T: Plain, const COUNT: usize> Plain for [T; COUNT] {}
 // SAFETY: made of atomics and of arrays of atomics alone.
 unsafe impl Plain for TcpFields {}
 
-/// Declares a struct that may live in a [`Region`]. Every field must be [`Plain`], which the compiler
-/// checks, so the file that declares the struct needs no unsafe code of its own.
+/// Declares a struct that may live in a [`Region`]. Every field must be [`Plain`], which the
+/// compiler checks, so the file that declares the struct needs no unsafe code of its own.
 macro_rules! plain {
     (
         $(#[$attribute:meta])*
@@ -79,10 +80,9 @@ impl<T: Plain> Region<T> {
     /// The kernel's, when the address space or memory cannot be had.
     pub(crate) fn map(count: usize) -> io::Result<Self> {
         let length = Self::length(count)?;
-        // The table has a fixed capacity, and an anonymous mapping is the only allocation that costs
-        // nothing until a page is touched.
-        // SAFETY: no address is asked for, the length is not zero, the flags ask for private anonymous memory, and
-        // the result is checked before use.
+        // The table has a fixed capacity, and an anonymous mapping is the only allocation that
+        // costs nothing until a page is touched. SAFETY: no address is asked for, the length is not
+        // zero, the flags ask for private anonymous memory, and the result is checked before use.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -116,11 +116,13 @@ impl<T: Plain> Region<T> {
             .ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
     }
 
-    /// Asks the processor to fetch the first cache line of the `index`-th value; out of range is ignored.
+    /// Asks the processor to fetch the first cache line of the `index`-th value; out of range is
+    /// ignored.
     #[inline]
     pub(crate) fn prefetch(&self, index: usize) {
         if index < self.count {
-            // SAFETY: the address lies in the mapping, and a prefetch has no effect that a program can see.
+            // SAFETY: the address lies in the mapping, and a prefetch has no effect that a program
+            // can see.
             #[cfg(target_arch = "x86_64")]
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -135,8 +137,8 @@ impl<T: Plain> Deref for Region<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `count` values of `T`, aligned to a page, zeroed or written as `T`, `T`
-        // allows shared mutation (`Plain`), and the mapping lives as long as `self`.
+        // SAFETY: the mapping holds `count` values of `T`, aligned to a page, zeroed or written as
+        // `T`, `T` allows shared mutation (`Plain`), and the mapping lives as long as `self`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.count) }
     }
 }
@@ -145,7 +147,8 @@ impl<T: Plain> Drop for Region<T> {
     fn drop(&mut self) {
         let length = Self::length(self.count)
             .expect("the same length was computed when the region was mapped");
-        // SAFETY: the mapping was made by `map` with this length, and no reference to it outlives `self`.
+        // SAFETY: the mapping was made by `map` with this length, and no reference to it outlives
+        // `self`.
         unsafe { libc::munmap(self.base.as_ptr().cast(), length) };
     }
 }

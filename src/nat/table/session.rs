@@ -107,18 +107,21 @@ pub struct NewSession<K = Key> {
     pub reply: K,
     /// Kinds of the two endpoints.
     pub origin: SessionKind,
-    /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent to.
+    /// Index of the uplink; for hairpin the uplink of the external address that the initiator sent
+    /// to.
     pub uplink: u8,
     /// Initial state.
     pub state: State,
-    /// Time for which the session has been idle already: zero, unless its first packet does not count.
+    /// Time for which the session has been idle already: zero, unless its first packet does not
+    /// count.
     pub idle: Span,
 }
 
 /// Identifies one session of a table: the slot of its record and the record's generation.
 ///
 /// When the session ends, the identifier becomes stale: the next session in the same record has
-/// another generation. A stale identifier names no session until 65,535 more sessions had the record.
+/// another generation. A stale identifier names no session until 65,535 more sessions had the
+/// record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId {
     slot: u32,
@@ -126,7 +129,8 @@ pub struct SessionId {
 }
 
 impl SessionId {
-    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was used.
+    /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was
+    /// used.
     #[inline]
     pub(crate) fn new(slot: u32, generation: u16) -> Self {
         Self { slot, generation: NonZeroU16::new(generation).unwrap_or(NonZeroU16::MIN) }

@@ -114,13 +114,14 @@ impl<F: Family> Table<F> {
         Ok(Self { accounts, ..self })
     }
 
-    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the reader.
+    /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the
+    /// reader.
     pub fn subscribe(&self, capacity: usize) -> SessionEvents<TupleOf<F>> {
         self.subscribers.add(capacity)
     }
 
-    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys, so the
-    /// changes of one session, and those of one tuple, keep their order.
+    /// Sends a change to the subscribers. The caller holds the shard of one of the record's keys,
+    /// so the changes of one session, and those of one tuple, keep their order.
     #[cold]
     pub(super) fn publish(&self, change: SessionChange, slot: u32, record: &F::Record, now: Tick) {
         self.subscribers.send(SessionEvent { change, session: self.info(slot, record), at: now });
@@ -172,8 +173,8 @@ impl<F: Family> Table<F> {
         }
     }
 
-    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the packet
-    /// that opens the session. Another worker may end the session before this call returns.
+    /// Adds a session, in the pool of `worker` if that pool has a free record. `first` is the
+    /// packet that opens the session. Another worker may end the session before this call returns.
     ///
     /// # Errors
     /// See [`InsertError`]; the table has not changed then.

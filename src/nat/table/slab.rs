@@ -77,8 +77,8 @@ impl Slab {
         None
     }
 
-    /// Calls `visit` for the live records from the `from`-th on and looks at `limit` records at most.
-    /// Returns where to continue.
+    /// Calls `visit` for the live records from the `from`-th on and looks at `limit` records at
+    /// most. Returns where to continue.
     pub(crate) fn visit<R: SessionRecord>(
         &self,
         records: &Region<R>,

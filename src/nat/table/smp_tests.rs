@@ -81,7 +81,8 @@ pub(in crate::nat) fn send(
     }
 }
 
-/// SMP-2: packets of one inside endpoint that arrive on several queues at the same moment share one mapping.
+/// SMP-2: packets of one inside endpoint that arrive on several queues at the same moment share one
+/// mapping.
 #[test]
 fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     const WORKERS: usize = 3;
@@ -128,8 +129,8 @@ fn first_packets_of_one_endpoint_on_several_workers_make_one_mapping() {
     );
 }
 
-/// An inbound session used its mapping while the mapping ended and began again on another port. The session
-/// then held the new mapping for ever, because its end looked for the old port.
+/// An inbound session used its mapping while the mapping ended and began again on another port. The
+/// session then held the new mapping for ever, because its end looked for the old port.
 #[test]
 fn a_mapping_borrowed_while_its_port_changes_is_released() {
     let (limits, policy) = settings(40_000..=40_003, EndpointDependence::EndpointIndependent);
@@ -165,8 +166,8 @@ fn a_mapping_borrowed_while_its_port_changes_is_released() {
     assert_eq!(mappings.len(), 0, "the mapping is still held");
 }
 
-/// Sessions from both sides over few mappings that end all the time. Afterwards no mapping, no port and no
-/// place in the host's limit is held.
+/// Sessions from both sides over few mappings that end all the time. Afterwards no mapping, no port
+/// and no place in the host's limit is held.
 #[test]
 fn workers_that_race_over_mappings_release_everything() {
     const WORKERS: usize = 2;

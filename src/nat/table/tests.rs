@@ -59,8 +59,8 @@ enum Target {
     Session(Index, bool),
 }
 
-/// An operation, its worker, and the age of the worker's time in milliseconds: the worker reads the clock
-/// once per batch.
+/// An operation, its worker, and the age of the worker's time in milliseconds: the worker reads the
+/// clock once per batch.
 type Step = (Operation, usize, u32);
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -272,8 +272,8 @@ proptest! {
         }
         pair.list(1)?;
         pair.list(u32::MAX)?;
-        // No record has leaked: after all sessions have ended, the table takes its capacity again and not
-        // one session more.
+        // No record has leaked: after all sessions have ended, the table takes its capacity again
+        // and not one session more.
         pair.now = pair.now.after(Span::seconds(7500));
         pair.catch_up()?;
         prop_assert!(pair.table.is_empty());
@@ -334,9 +334,9 @@ fn a_hundred_thousand_sessions_fill_a_table_for_a_hundred_thousand() {
 /// The addresses and ports of an attacker's keys by their number.
 type Attack = Box<dyn Fn(u32) -> (u64, u32)>;
 
-/// An attacker who knows the hash function and not its secret chooses keys that differ in few bits, at
-/// places that a weak hash would not mix. The keys must spread like random ones: the table takes them to
-/// the last session, finds every one, and does not become slow.
+/// An attacker who knows the hash function and not its secret chooses keys that differ in few bits,
+/// at places that a weak hash would not mix. The keys must spread like random ones: the table takes
+/// them to the last session, finds every one, and does not become slow.
 #[test]
 fn keys_chosen_by_an_attacker_fill_a_table_as_random_ones_do() {
     const CAPACITY: u32 = 60_000;
@@ -427,8 +427,8 @@ fn accounting_counts_packets_and_bytes_of_each_direction() {
     }
 }
 
-/// An administrator's "end this session" may come after the session has ended and another one has its
-/// record. That other session must live on.
+/// An administrator's "end this session" may come after the session has ended and another one has
+/// its record. That other session must live on.
 #[test]
 fn a_stale_identifier_names_no_session() {
     let table = Table::new(2, 1, idle_timeouts(), [1, 2, 3, 4], Tick(0)).expect("memory");
@@ -465,8 +465,9 @@ fn a_stale_identifier_names_no_session() {
     assert_eq!(table.end(foreign, EndReason::Requested, Tick(0)), None);
 }
 
-/// Threads insert, track and expire few tuples in a small table while the clock runs fast. The test counts
-/// the insertions less the ends of each tuple; the counts must equal the sessions that the table lists.
+/// Threads insert, track and expire few tuples in a small table while the clock runs fast. The test
+/// counts the insertions less the ends of each tuple; the counts must equal the sessions that the
+/// table lists.
 #[test]
 fn threads_neither_lose_nor_duplicate_a_session() {
     const CAPACITY: u32 = 300;
@@ -502,7 +503,8 @@ fn threads_neither_lose_nor_duplicate_a_session() {
                                     reply: partner(number),
                                     ..session(number, 0, false)
                                 };
-                                // Counted first, because the other thread may end the session at once.
+                                // Counted first, because the other thread may end the session at
+                                // once.
                                 alive[number as usize].fetch_add(1, Relaxed);
                                 if table.insert(worker, &new, None, now).is_err() {
                                     alive[number as usize].fetch_sub(1, Relaxed);

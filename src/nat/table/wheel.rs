@@ -9,10 +9,11 @@
 //! ```
 //!
 //! A packet does not move its record: the packet only writes the time. When the cursor reaches a
-//! record, the wheel computes the record's real deadline. If the deadline still lies ahead, the wheel
-//! links the record into the slot of that deadline, or into the farthest slot. So the wheel looks at
-//! each record once per timeout or wheel turn, whichever comes first, and never at all records at
-//! once. When a change of state shortens a session's time, the worker reschedules it at that moment.
+//! record, the wheel computes the record's real deadline. If the deadline still lies ahead, the
+//! wheel links the record into the slot of that deadline, or into the farthest slot. So the wheel
+//! looks at each record once per timeout or wheel turn, whichever comes first, and never at all
+//! records at once. When a change of state shortens a session's time, the worker reschedules it at
+//! that moment.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,8 +46,8 @@ impl Wheel {
         Self { slots: vec![NONE; SLOTS as usize].into(), cursor: slot_number(now) }
     }
 
-    /// Links a record into the slot of `deadline`: at the soonest into the slot after `now`'s, at the
-    /// latest into the last one before the cursor comes round again.
+    /// Links a record into the slot of `deadline`: at the soonest into the slot after `now`'s, at
+    /// the latest into the last one before the cursor comes round again.
     pub(crate) fn schedule<R: SessionRecord>(
         &mut self,
         records: &Region<R>,

@@ -1,7 +1,7 @@
 //! TCP tracking: a pure function of (state, direction, flags, sequence check).
 //!
-//! It follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC 7857 section 2.
-//! "Original" is the direction of the initiator, "reply" that of the responder.
+//! It follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC 7857 section
+//! 2. "Original" is the direction of the initiator, "reply" that of the responder.
 //!
 //! ```text
 //!   SynOriginal --SYN from reply--> SynBoth --ACK--> Established
@@ -16,10 +16,10 @@
 //!   all from Midstream on --SYN-ACK to a SYN from outside the window--> SynBoth: both ends have lost the old connection
 //! ```
 //!
-//! A segment that is not drawn leaves the state as it is. RST counts only with the exact next sequence
-//! number, FIN only inside the window (RFC 5961 section 3: an off-path segment with a guessed tuple must
-//! end nothing). natbox translates a segment outside the window nevertheless: the end hosts know more and
-//! decide.
+//! A segment that is not drawn leaves the state as it is. RST counts only with the exact next
+//! sequence number, FIN only inside the window (RFC 5961 section 3: an off-path segment with a
+//! guessed tuple must end nothing). natbox translates a segment outside the window nevertheless:
+//! the end hosts know more and decide.
 
 use crate::nat::tracking::direction::Direction;
 use crate::packet::TcpFlags;
@@ -30,7 +30,8 @@ use crate::packet::TcpFlags;
 pub enum TcpState {
     /// SYN seen from the original side.
     SynOriginal = 0,
-    /// SYN seen from the reply side only: a closed tuple was opened again in the opposite direction.
+    /// SYN seen from the reply side only: a closed tuple was opened again in the opposite
+    /// direction.
     SynReply,
     /// SYN seen from both sides.
     SynBoth,
@@ -78,14 +79,14 @@ impl TcpState {
         Self::Reset,
     ];
 
-    /// State of a new session whose first packet has these flags. None if such a packet opens no session:
-    /// only a SYN without ACK, FIN and RST does; data and ECN bits do not matter.
+    /// State of a new session whose first packet has these flags. None if such a packet opens no
+    /// session: only a SYN without ACK, FIN and RST does; data and ECN bits do not matter.
     pub fn opening(flags: TcpFlags) -> Option<Self> {
         (flags.syn() && !flags.ack() && !flags.fin() && !flags.rst()).then_some(Self::SynOriginal)
     }
 
-    /// State of a session that is adopted in mid-stream. None unless the packet is a plain ACK, with or
-    /// without data: RST and FIN end a connection and do not prove one.
+    /// State of a session that is adopted in mid-stream. None unless the packet is a plain ACK,
+    /// with or without data: RST and FIN end a connection and do not prove one.
     pub fn midstream(flags: TcpFlags) -> Option<Self> {
         (flags.ack() && !flags.syn() && !flags.fin() && !flags.rst()).then_some(Self::Midstream)
     }
@@ -99,7 +100,8 @@ impl TcpState {
     pub fn after(self, direction: Direction, flags: TcpFlags, check: SequenceCheck) -> Self {
         let in_window = check != SequenceCheck::OutOfWindow;
         if flags.rst() {
-            // Not FinBoth: that connection is over, and from Reset a late duplicate would revive it.
+            // Not FinBoth: that connection is over, and from Reset a late duplicate would revive
+            // it.
             let ends = matches!(self, Self::Established | Self::FinOriginal | Self::FinReply);
             return if ends && check == SequenceCheck::NextExpected { Self::Reset } else { self };
         }

@@ -1,26 +1,27 @@
 //! Window tracking: the position of a segment relative to the sequence numbers of both sides.
 //!
-//! For each direction D a record holds the sequence number after the last byte that D sent, the highest
-//! acknowledgement that D sent, and the largest window that D advertised. With these numbers:
+//! For each direction D a record holds the sequence number after the last byte that D sent, the
+//! highest acknowledgement that D sent, and the largest window that D advertised. With these
+//! numbers:
 //! * A segment of D is the *next expected* one when its sequence number is the other side's last
 //!   acknowledgement, or the number that D would send next.
 //! * A segment is *in the window* when it lies at most one window before or after the other side's
 //!   acknowledgement.
-//! * A segment other than SYN and RST must acknowledge what the other side sent, give or take a window
-//!   (RFC 5961 section 5). The first acknowledgement and that of a FIN must not be less.
+//! * A segment other than SYN and RST must acknowledge what the other side sent, give or take a
+//!   window (RFC 5961 section 5). The first acknowledgement and that of a FIN must not be less.
 //! * A FIN must come after all that D has sent.
 //!
-//! natbox drops no segment for its position (see [`crate::nat::tracking::tcp_state`]), so the window may
-//! be generous. It must keep out guesses from off the path.
+//! natbox drops no segment for its position (see [`crate::nat::tracking::tcp_state`]), so the
+//! window may be generous. It must keep out guesses from off the path.
 //!
-//! The record remembers a SYN outside the window. If the other side acknowledges that very SYN, both
-//! sides begin again, and the segment *reopens* the connection. A host that still has the old connection
-//! sends a plain ACK (RFC 5961 section 4.2).
+//! The record remembers a SYN outside the window. If the other side acknowledges that very SYN,
+//! both sides begin again, and the segment *reopens* the connection. A host that still has the old
+//! connection sends a plain ACK (RFC 5961 section 4.2).
 //!
 //! The window word of a record holds for each direction a nibble of scale (15: no segment of that
-//! direction seen yet), a nibble for the logarithm of the largest window, and a bit that says whether the
-//! direction has acknowledged anything. The rest holds, of the last SYN outside the window, the direction
-//! and the low 13 bits of the sequence number after it.
+//! direction seen yet), a nibble for the logarithm of the largest window, and a bit that says
+//! whether the direction has acknowledged anything. The rest holds, of the last SYN outside the
+//! window, the direction and the low 13 bits of the sequence number after it.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -64,8 +65,8 @@ impl Segment {
     }
 }
 
-/// TCP fields of a session as plain values, indexed by [`Direction::number`]. The values restore the
-/// fields exactly; [`Self::sequences`] interprets them.
+/// TCP fields of a session as plain values, indexed by [`Direction::number`]. The values restore
+/// the fields exactly; [`Self::sequences`] interprets them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpSnapshot {
     /// Sequence number after the last byte that the direction sent; 0 while nothing was seen.
@@ -183,7 +184,8 @@ impl TcpFields {
         !later(least, segment.acknowledgement) && !later(segment.acknowledgement, most)
     }
 
-    /// Updates the fields by a segment of `direction`. Outside the window, only a SYN has an effect.
+    /// Updates the fields by a segment of `direction`. Outside the window, only a SYN has an
+    /// effect.
     #[inline]
     pub(crate) fn advance(&self, direction: Direction, segment: &Segment, check: SequenceCheck) {
         if segment.flags.rst() {
@@ -239,7 +241,8 @@ fn has_acknowledged(window: u32, number: usize) -> bool {
     window >> (16 + number) & 1 != 0
 }
 
-/// Largest window that a direction advertised, rounded up to a power of two, at least [`MIN_WINDOW`].
+/// Largest window that a direction advertised, rounded up to a power of two, at least
+/// [`MIN_WINDOW`].
 #[inline]
 fn largest_window(window: u32, number: usize) -> u32 {
     MIN_WINDOW << (window >> (8 + 4 * number) & 15)
@@ -252,7 +255,8 @@ fn updated_window(window: u32, number: usize, seen: bool, segment: &Segment) -> 
     } else if seen {
         known
     } else {
-        // Adopted in mid-stream: the SYN with the option was not seen. 14 is the most generous value.
+        // Adopted in mid-stream: the SYN with the option was not seen. 14 is the most generous
+        // value.
         14
     };
     // The window of a SYN is never scaled (RFC 7323 section 2.2).

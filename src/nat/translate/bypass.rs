@@ -10,7 +10,7 @@ use crate::nat::context::WorkerContext;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
-use crate::packet::{Endpoint, IcmpError, Protocol, Tuple};
+use crate::packet::{Endpoint, IcmpError, Protocol, Ttl, Tuple};
 
 impl Translator {
     /// Passes a packet of no session untranslated if its remote end is exempt.
@@ -21,7 +21,7 @@ impl Translator {
         tuple: Tuple,
     ) -> Option<Verdict> {
         self.inside_end_of_bypass(tuple)?;
-        packet.parsed.rewrite(packet.buffer, tuple, true);
+        packet.parsed.rewrite(packet.buffer, tuple, Ttl::Increment);
         context.counters.bypassed += 1;
         Some(Verdict::Translated)
     }
@@ -46,7 +46,7 @@ impl Translator {
             },
             reporter => reporter,
         };
-        packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, true);
+        packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, Ttl::Increment);
         context.counters.bypassed += 1;
         Some(Verdict::Translated)
     }

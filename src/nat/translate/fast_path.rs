@@ -8,7 +8,7 @@ use crate::nat::table::{Lookup, Match};
 use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Tuple};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl, Tuple};
 use crate::time::Tick;
 
 /// A parsed packet in its buffer.
@@ -95,7 +95,7 @@ impl Translator {
         {
             self.clamp(packet, uplink);
         }
-        packet.parsed.rewrite(packet.buffer, to, true);
+        packet.parsed.rewrite(packet.buffer, to, Ttl::Increment);
         if !packet.parsed.is_atomic() || packet.parsed.has_options() {
             self.disguise(packet, to, inside);
         }

@@ -7,7 +7,7 @@ use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{ChecksumMode, Endpoint, Payload, Tuple, parse};
+use crate::packet::{ChecksumMode, Endpoint, Payload, Ttl, Tuple, parse};
 use crate::time::Tick;
 
 impl Translator {
@@ -105,7 +105,7 @@ impl Translator {
                     source: Endpoint::new(to.source, 0),
                     destination: Endpoint::new(to.destination, 0),
                 };
-                parsed.rewrite(piece, addresses, true);
+                parsed.rewrite(piece, addresses, Ttl::Increment);
                 parsed.set_identification(piece, to.identification);
                 if to.source != parsed.source() && !inside {
                     self.strip_recorded_addresses(&parsed, piece, to.source);

@@ -12,7 +12,7 @@ use crate::nat::translate::fast_path::Packet;
 use crate::nat::translate::slow_path::is_martian;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpError, Parsed, Tuple};
+use crate::packet::{IcmpError, Parsed, Ttl, Tuple};
 use crate::time::Tick;
 
 /// What an error's quote leads to.
@@ -53,7 +53,7 @@ impl Translator {
         }
         let source = self.error_source(parsed, &report);
         let receiver = report.sent.source.address;
-        parsed.rewrite_error(packet.buffer, source, receiver, report.sent, true);
+        parsed.rewrite_error(packet.buffer, source, receiver, report.sent, Ttl::Increment);
         self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
         context.counters.icmp_errors_translated += 1;
         Verdict::Translated

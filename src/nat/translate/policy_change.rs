@@ -42,8 +42,8 @@ impl Transition {
 impl Translator {
     /// Makes a translator with the same sessions, mappings and limits, and another policy.
     ///
-    /// Put the translator to work in place of this one, then pass the transition to [`Self::enforce`]. MTUs stay as
-    /// [`Self::set_mtu`] has set them.
+    /// Put the translator to work in place of this one, then pass the transition to
+    /// [`Self::enforce`]. MTUs stay as [`Self::set_mtu`] has set them.
     ///
     /// # Panics
     /// If `policy` has another number of uplinks: sessions name their uplink by its index.
@@ -82,12 +82,12 @@ impl Translator {
         (translator, transition)
     }
 
-    /// Does a slice of a transition: ends the sessions that the policy does not allow, and notifies the
-    /// inside hosts of those that lost their external address. The last slice moves ports between
-    /// dynamic mappings and forwards. Returns the number of ended sessions.
+    /// Does a slice of a transition: ends the sessions that the policy does not allow, and notifies
+    /// the inside hosts of those that lost their external address. The last slice moves ports
+    /// between dynamic mappings and forwards. Returns the number of ended sessions.
     ///
-    /// Call it until the transition [is complete](Transition::is_complete), and only when no worker uses
-    /// the translator before any more. A forward wins over a mapping that has its port.
+    /// Call it until the transition [is complete](Transition::is_complete), and only when no worker
+    /// uses the translator before any more. A forward wins over a mapping that has its port.
     pub fn enforce(&self, transition: &mut Transition, now: Tick) -> usize {
         let Some(from) = transition.next else { return 0 };
         let removed = (Filter::address_removed(), EndReason::AddressRemoved);
@@ -99,7 +99,8 @@ impl Translator {
                 !self.mappings.claim_for_forward(*protocol, *endpoint)
             };
             transition.published.retain(has_port);
-            // A mapping may have got a port between its slice and now, since the port was not claimed.
+            // A mapping may have got a port between its slice and now, since the port was not
+            // claimed.
             if !transition.published.is_empty() && transition.passes > 1 {
                 transition.passes -= 1;
                 transition.next = Some(TableCursor::default());
@@ -165,6 +166,6 @@ fn published_ports(policy: &Policy) -> HashSet<(Protocol, Endpoint)> {
     published
 }
 
-/// Passes over the table. Each one fails only when a mapping wins a port in a short race. If all fail,
-/// the forward still wins every packet.
+/// Passes over the table. Each one fails only when a mapping wins a port in a short race. If all
+/// fail, the forward still wins every packet.
 const CLAIM_PASSES: usize = 16;

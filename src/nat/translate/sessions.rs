@@ -1,7 +1,7 @@
 //! Sessions by request: pages of them, one of them ended, and all that match a filter ended.
 //!
-//! No call walks the whole table. A call handles one slice and returns where the next call continues,
-//! so a control thread can do other work between slices.
+//! No call walks the whole table. A call handles one slice and returns where the next call
+//! continues, so a control thread can do other work between slices.
 
 use crate::nat::table::events::SessionEvents;
 use crate::nat::table::filter::{Filter, PolicyCondition};
@@ -25,10 +25,11 @@ pub struct EndedSlice {
 pub struct NoSuchSession;
 
 impl Translator {
-    /// Returns the next sessions that match a filter. A page of a large table may be empty and still
-    /// have a next page.
+    /// Returns the next sessions that match a filter. A page of a large table may be empty and
+    /// still have a next page.
     ///
-    /// Pages may or may not contain sessions that begin or end meanwhile; no session is in two pages.
+    /// Pages may or may not contain sessions that begin or end meanwhile; no session is in two
+    /// pages.
     pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
         let mut items = Vec::new();
         let mut next = Some(from);
@@ -43,14 +44,15 @@ impl Translator {
         Page { items, next }
     }
 
-    /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the reader;
-    /// further ones are lost and counted. Translators that share the sessions share the subscription.
+    /// Subscribes to the changes of sessions from now on. At most `capacity` events wait for the
+    /// reader; further ones are lost and counted. Translators that share the sessions share the
+    /// subscription.
     pub fn subscribe(&self, capacity: usize) -> SessionEvents {
         self.table.subscribe(capacity)
     }
 
-    /// Ends a session. For some reasons the translator notifies the inside host: TCP gets a reset, UDP
-    /// gets an ICMP error.
+    /// Ends a session. For some reasons the translator notifies the inside host: TCP gets a reset,
+    /// UDP gets an ICMP error.
     ///
     /// # Errors
     /// The identifier is stale.
@@ -61,7 +63,8 @@ impl Translator {
 
     /// Ends the sessions that match a filter among the next slice of the table.
     ///
-    /// Call it again with the cursor returned, a moment later while [`Self::notifications`] is large.
+    /// Call it again with the cursor returned, a moment later while [`Self::notifications`] is
+    /// large.
     pub fn end_matching(
         &self,
         filter: &Filter,
@@ -72,8 +75,8 @@ impl Translator {
         self.end_first_match(&[(filter.clone(), reason)], from, now)
     }
 
-    /// Ends the sessions that match any filter among the next slice of the table, for the reason of the
-    /// first one that they match.
+    /// Ends the sessions that match any filter among the next slice of the table, for the reason of
+    /// the first one that they match.
     pub(crate) fn end_first_match(
         &self,
         filters: &[(Filter, EndReason)],
@@ -127,8 +130,8 @@ impl Translator {
         }
     }
 
-    /// Whether the uplink of a session may change: hairpin needs no uplink, and a probe address must
-    /// stay on its own.
+    /// Whether the uplink of a session may change: hairpin needs no uplink, and a probe address
+    /// must stay on its own.
     fn is_movable(&self, session: &SessionInfo) -> bool {
         let is_probe = session
             .inside_endpoints()

@@ -1,11 +1,11 @@
 //! Export and import: sessions that leave one translator and go on in another, as plain values.
 //!
-//! A snapshot names its uplink, and its times are spans before the export. So the importing translator
-//! may have another clock, another seed, another order of uplinks and another session table. It must
-//! have the external addresses of the session and a policy that allows the session.
+//! A snapshot names its uplink, and its times are spans before the export. So the importing
+//! translator may have another clock, another seed, another order of uplinks and another session
+//! table. It must have the external addresses of the session and a policy that allows the session.
 //!
-//! A session brings what it holds: its mapping with the same external port, its peer for filtering, and
-//! its place in the host's limit. The order in which sessions are imported does not matter.
+//! A session brings what it holds: its mapping with the same external port, its peer for filtering,
+//! and its place in the host's limit. The order in which sessions are imported does not matter.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;
@@ -105,8 +105,8 @@ pub enum ImportError {
 }
 
 impl Translator {
-    /// Returns snapshots of the sessions among the next slice of the table. Sessions whose time is over
-    /// are left out, and so are those that end meanwhile.
+    /// Returns snapshots of the sessions among the next slice of the table. Sessions whose time is
+    /// over are left out, and so are those that end meanwhile.
     pub fn export(&self, from: TableCursor, now: Tick) -> Page<SessionSnapshot> {
         let mut sessions = Vec::new();
         let next = self.table.list(from, SLICE, |session| {
@@ -273,8 +273,8 @@ fn peers(snapshot: &SessionSnapshot) -> impl Iterator<Item = (Endpoint, Endpoint
 }
 
 impl SessionSnapshot {
-    /// Whether the parts fit together, so that the end of the session releases exactly what its import
-    /// takes.
+    /// Whether the parts fit together, so that the end of the session releases exactly what its
+    /// import takes.
     fn is_consistent(&self) -> bool {
         let SessionKind { initiator, responder } = self.kind;
         let (original, reply) = (self.original, self.reply);
@@ -295,7 +295,8 @@ impl SessionSnapshot {
         state_fits
             && reply.protocol == protocol
             && (initiator.is_inside() || responder.is_inside())
-            // Only the destination of a session to the inside differs from the source of its replies.
+            // Only the destination of a session to the inside differs from the source of its
+            // replies.
             && (responder.is_inside() || reply.source == original.destination)
             && (initiator.is_inside()
                 || reply.destination.address == original.source.address)

@@ -1,5 +1,5 @@
-//! Notifications to inside hosts when natbox ends their sessions: TCP gets a reset, UDP gets an ICMP
-//! error, so that the host can begin again over another uplink at once.
+//! Notifications to inside hosts when natbox ends their sessions: TCP gets a reset, UDP gets an
+//! ICMP error, so that the host can begin again over another uplink at once.
 //!
 //! The control thread ends sessions in slices (see [`crate::nat::translate::sessions`]). The
 //! notifications wait in [`NotificationQueue`] until a worker sends them.
@@ -34,8 +34,8 @@ impl Translator {
         context.outbox.extend(packets);
     }
 
-    /// Notifications to the inside endpoint about the end of a session; empty where the protocol has no
-    /// such message.
+    /// Notifications to the inside endpoint about the end of a session; empty where the protocol
+    /// has no such message.
     pub(crate) fn notifications_for(&self, session: &SessionInfo) -> Packets {
         let inside = if session.origin.initiator.is_inside() {
             Direction::Original
@@ -69,9 +69,9 @@ impl Translator {
     }
 }
 
-/// Builds resets in the name of the other end. A receiver obeys only the exact sequence number that it
-/// expects (RFC 5961 section 3.2). That is the number the other end would send next if no segment was
-/// lost on the way, else the number that the receiver has acknowledged.
+/// Builds resets in the name of the other end. A receiver obeys only the exact sequence number that
+/// it expects (RFC 5961 section 3.2). That is the number the other end would send next if no
+/// segment was lost on the way, else the number that the receiver has acknowledged.
 fn resets(to: Tuple, sequences: TcpSequences, inside: Direction) -> Packets {
     let (own, other) = (inside.number(), inside.opposite().number());
     // In reply to a SYN, the acknowledgement number counts.
@@ -93,6 +93,7 @@ fn resets(to: Tuple, sequences: TcpSequences, inside: Direction) -> Packets {
 const BATCH_SIZE: usize = 64;
 /// Room for an ICMP error.
 const BUFFER: usize = 2048;
-/// ICMP code 13 (RFC 1812 section 5.2.7.1). Of the codes that are true here, kernels pass this one to
-/// programs (Linux: EHOSTUNREACH); they hide host unreachable from programs that do not ask for it.
+/// ICMP code 13 (RFC 1812 section 5.2.7.1). Of the codes that are true here, kernels pass this one
+/// to programs (Linux: EHOSTUNREACH); they hide host unreachable from programs that do not ask for
+/// it.
 const ADMINISTRATIVELY_PROHIBITED: u8 = 13;

@@ -199,7 +199,7 @@ fn quote_end(icmp: &[u8], header: &ipv4::Header) -> Result<usize, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, Parsed, Payload, TcpFlags, builder, parse};
+    use crate::packet::{ChecksumMode, Parsed, Payload, TcpFlags, Ttl, builder, parse};
     use std::net::Ipv4Addr;
 
     const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -292,9 +292,9 @@ mod tests {
                 assert_eq!(error, IcmpError { kind: 3, code: 3, quoted: expected });
                 let before = bytes.clone();
                 let to = builder::tuple(expected.protocol, (INSIDE, 6000), (OUTSIDE, 54));
-                parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+                parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
                 builder::verify(&bytes, ChecksumMode::Complete).unwrap();
-                parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, false);
+                parsed.rewrite_error(&mut bytes, ROUTER, PUBLIC, expected, Ttl::Keep);
                 assert_eq!(bytes, before);
             }
         }
@@ -317,7 +317,7 @@ mod tests {
         quoted[27] ^= 0x10;
         let mut bytes = about(&quoted);
         let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         let mut expected = builder::udp(to, b"some payload");
         let right = u16::from_be_bytes([expected[26], expected[27]]);
         expected[26..28].copy_from_slice(&bytes[54..56]);
@@ -336,7 +336,7 @@ mod tests {
     fn quoted_udp_without_checksum_stays_without() {
         let mut bytes = about(&builder::udp_without_checksum(tuple(Protocol::UDP), b"payload"));
         let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         assert_eq!(bytes[28..], builder::udp_without_checksum(to, b"payload"));
         builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }
@@ -348,7 +348,7 @@ mod tests {
             let mut bytes = about(&quoted);
             let parsed = parsed(&bytes).unwrap();
             let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
-            parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            parsed.rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
             assert_eq!(bytes[28 + 20 + words * 4..][..2], 6000u16.to_be_bytes());
         }
@@ -394,7 +394,7 @@ mod tests {
             let body = [quoted, &extension].concat();
             let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, words, 0, 0], &body);
             let to = builder::tuple(Protocol::UDP, (INSIDE, 6000), (OUTSIDE, 53));
-            parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+            parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
             assert_eq!(bytes[bytes.len() - extension.len()..], extension);
             assert_eq!(bytes[25], words);
             builder::verify(&bytes, ChecksumMode::Complete).unwrap();
@@ -409,7 +409,7 @@ mod tests {
             [&tcp()[..28], &[0x20, 0, 0x9e, 0x31, 0, 8, 1, 1, 0x03, 0xe8, 0x01, 0x01]].concat();
         let mut bytes = builder::icmp(ROUTER, PUBLIC, 11, 0, [0, 7, 0, 0], &body);
         let to = builder::tuple(Protocol::TCP, (INSIDE, 6000), (OUTSIDE, 53));
-        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, false);
+        parsed(&bytes).unwrap().rewrite_error(&mut bytes, ROUTER, INSIDE, to, Ttl::Keep);
         assert_eq!(bytes[56..], body[28..]);
     }
 

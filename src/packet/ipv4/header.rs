@@ -157,7 +157,7 @@ fn too_short(bytes: &[u8]) -> Malformed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{ChecksumMode, builder, parse};
+    use crate::packet::{ChecksumMode, Ttl, builder, parse};
 
     fn packet() -> Vec<u8> {
         builder::udp(
@@ -213,7 +213,7 @@ mod tests {
         let parsed = parse(&bytes, ChecksumMode::Complete).unwrap();
         assert_eq!(parsed.length(), bytes.len() - 10);
         let to = builder::tuple(Protocol::UDP, ([10, 9, 9, 9], 1), ([192, 0, 2, 9], 2));
-        parsed.rewrite(&mut bytes, to, false);
+        parsed.rewrite(&mut bytes, to, Ttl::Keep);
         assert_eq!(bytes[bytes.len() - 10..], [0xaa; 10]);
         builder::verify(&bytes, ChecksumMode::Complete).unwrap();
     }

@@ -6,12 +6,12 @@
 //! checks a packet after a rewrite.
 //!
 //! ```
-//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, builder, parse};
+//! use natbox::packet::{ChecksumMode, Protocol, TcpFlags, Ttl, builder, parse};
 //!
 //! let tuple = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([203, 0, 113, 10], 80));
 //! let to = builder::tuple(Protocol::TCP, ([192, 0, 2, 1], 40_000), ([10, 0, 0, 101], 80));
 //! let mut bytes = builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], b"");
-//! parse(&bytes, ChecksumMode::Complete).unwrap().rewrite(&mut bytes, to, true);
+//! parse(&bytes, ChecksumMode::Complete).unwrap().rewrite(&mut bytes, to, Ttl::Increment);
 //! builder::verify(&bytes, ChecksumMode::Complete).unwrap();
 //! ```
 

@@ -2,8 +2,8 @@
 
 use crate::packet::testing::builder;
 use crate::packet::{
-    ChecksumMode, IcmpErrorKind, Parsed, Payload, Protocol, QueryKind, TcpFlags, Tuple, icmp_error,
-    parse,
+    ChecksumMode, IcmpErrorKind, Parsed, Payload, Protocol, QueryKind, TcpFlags, Ttl, Tuple,
+    icmp_error, parse,
 };
 use etherparse::{Icmpv4Slice, Ipv4HeaderSlice, TcpSlice, UdpSlice};
 use proptest::collection::vec;
@@ -173,6 +173,10 @@ fn in_mode(mut bytes: Vec<u8>, partial: bool) -> (Vec<u8>, ChecksumMode) {
     (bytes, ChecksumMode::Partial)
 }
 
+fn ttl() -> impl Strategy<Value = Ttl> {
+    prop::sample::select(vec![Ttl::Keep, Ttl::Increment])
+}
+
 fn mode() -> impl Strategy<Value = ChecksumMode> {
     prop::sample::select(vec![ChecksumMode::Complete, ChecksumMode::Partial])
 }
@@ -184,7 +188,7 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
     let mut bytes = bytes.to_vec();
     parsed.clamp_mss(&mut bytes, number);
     let _ = parsed.window_scale(&bytes);
-    parsed.rewrite(&mut bytes, to, true);
+    parsed.rewrite(&mut bytes, to, Ttl::Increment);
     parsed.strip_recorded_addresses(
         &mut bytes,
         |address| address.octets()[3] % 2 == 0,
@@ -198,7 +202,7 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         to.source.address,
         to.destination.address,
         to.reversed(),
-        true,
+        Ttl::Increment,
     );
     bytes.resize(bytes.len().max(2048), 0);
     icmp_error(
@@ -209,28 +213,22 @@ fn exercise(bytes: &[u8], mode: ChecksumMode, to: Tuple, number: u16) {
         to.source.address,
     );
     // The bytes are another packet now. The description of the old packet must still not panic.
-    parsed.rewrite(&mut bytes, to, false);
+    parsed.rewrite(&mut bytes, to, Ttl::Keep);
     parsed.clamp_mss(&mut bytes, 0);
 }
 
 /// Rewrites a packet with the function for its payload.
-fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl_credit: bool) {
+fn there(parsed: &Parsed, bytes: &mut [u8], to: Tuple, quoted: Tuple, ttl: Ttl) {
     match parsed.payload() {
         Payload::IcmpError(_) => {
-            parsed.rewrite_error(
-                bytes,
-                to.source.address,
-                to.destination.address,
-                quoted,
-                ttl_credit,
-            );
+            parsed.rewrite_error(bytes, to.source.address, to.destination.address, quoted, ttl);
         }
         Payload::Tcp(_)
         | Payload::Udp
         | Payload::IcmpQuery(_)
         | Payload::IcmpOther { .. }
         | Payload::Fragment { .. }
-        | Payload::Other => parsed.rewrite(bytes, to, ttl_credit),
+        | Payload::Other => parsed.rewrite(bytes, to, ttl),
     }
 }
 
@@ -246,7 +244,7 @@ fn back(parsed: &Parsed, bytes: &mut [u8]) {
         | Payload::IcmpOther { .. }
         | Payload::Other => (parsed.tuple().unwrap_or(addresses), addresses),
     };
-    there(parsed, bytes, to, quoted, false);
+    there(parsed, bytes, to, quoted, Ttl::Keep);
 }
 
 /// Replaces a checksum of `0xffff` of a quoted query by `0x0000`. If the quote is truncated and the
@@ -277,20 +275,20 @@ proptest! {
 
     #[test]
     fn a_rewritten_packet_has_correct_checksums_and_the_new_tuple(
-        bytes in any_packet(), to in tuple(), quoted in tuple(), partial: bool, ttl_credit: bool,
+        bytes in any_packet(), to in tuple(), quoted in tuple(), partial: bool, ttl in ttl(),
     ) {
         let (mut bytes, mode) = in_mode(bytes, partial);
         builder::verify(&bytes, mode).unwrap();
         let Ok(parsed) = parse(&bytes, mode) else { return Ok(()) };
         let before = bytes.clone();
-        there(&parsed, &mut bytes, to, quoted, ttl_credit);
+        there(&parsed, &mut bytes, to, quoted, ttl);
         if let Err(problem) = builder::verify(&bytes, mode) {
             prop_assert!(false, "{}\n{:02x?}\n{:02x?}", problem, before, bytes);
         }
         let after = parse(&bytes, mode).unwrap();
         prop_assert_eq!(after.source(), to.source.address);
         prop_assert_eq!(after.destination(), to.destination.address);
-        prop_assert_eq!(after.ttl(), parsed.ttl().saturating_add(u8::from(ttl_credit)));
+        prop_assert_eq!(after.ttl(), parsed.ttl().saturating_add(ttl as u8));
         match (after.payload(), after.tuple()) {
             (Payload::Tcp(_) | Payload::Udp, Some(tuple)) => {
                 prop_assert_eq!(tuple.source, to.source);
@@ -315,7 +313,7 @@ proptest! {
         let (mut bytes, mode) = in_mode(bytes, partial);
         let Ok(parsed) = parse(&bytes, mode) else { return Ok(()) };
         let mut before = bytes.clone();
-        there(&parsed, &mut bytes, to, quoted, false);
+        there(&parsed, &mut bytes, to, quoted, Ttl::Keep);
         back(&parsed, &mut bytes);
         one_zero_in_quote(&parsed, &mut before);
         one_zero_in_quote(&parsed, &mut bytes);
@@ -326,7 +324,7 @@ proptest! {
     fn only_header_fields_change(bytes in plain_packet(), to in tuple()) {
         let Ok(parsed) = parse(&bytes, ChecksumMode::Complete) else { return Ok(()) };
         let mut after = bytes.clone();
-        parsed.rewrite(&mut after, to, true);
+        parsed.rewrite(&mut after, to, Ttl::Increment);
         let transport = parsed.header_length();
         let may_change: &[usize] = match parsed.protocol() {
             Protocol::TCP => &[0, 1, 2, 3, 16, 17],
@@ -487,7 +485,7 @@ fn corner_words_squared_in_every_field() {
                         builder::make_partial(&mut bytes);
                     }
                     let parsed = parse(&bytes, mode).unwrap();
-                    there(&parsed, &mut bytes, *to, to.reversed(), true);
+                    there(&parsed, &mut bytes, *to, to.reversed(), Ttl::Increment);
                     builder::verify(&bytes, mode).unwrap();
                 }
             }

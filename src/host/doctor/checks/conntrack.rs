@@ -35,8 +35,8 @@ pub(crate) fn of_box(facts: &BoxFacts) -> Finding {
     }
     if !is_readable {
         return ok(format!(
-            "nf_conntrack is loaded: {counted}; natbox could not read whether its packets are among \
-             them"
+            "nf_conntrack is loaded: {counted}; natbox could not read whether its packets are \
+             among them"
         ));
     }
     if !tracking.tracks {

@@ -33,8 +33,8 @@ pub(crate) fn no_obstacle(filters: &Filters, doubts: &BTreeSet<usize>) -> Option
     let found = match doubts.len() {
         0 => "no rule of nftables drops or rewrites natbox's packets".to_owned(),
         count => format!(
-            "no rule of nftables drops or rewrites all of natbox's packets; {count} may drop some of \
-             them, depending on senders, rates or marks"
+            "no rule of nftables drops or rewrites all of natbox's packets; {count} may drop some \
+             of them, depending on senders, rates or marks"
         ),
     };
     Some(Finding::ok("firewall", found))

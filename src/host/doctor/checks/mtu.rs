@@ -82,8 +82,8 @@ fn lost_replies(facts: &ServerFacts) -> Vec<Finding> {
              packet of {size} bytes does",
             address.address
         );
-        let why = "large replies are lost without an error: connections open, and hang as soon as a \
-                   page is sent";
+        let why = "large replies are lost without an error: connections open, and hang as soon as \
+                   a page is sent";
         let advice = format!(
             "if the MTU of {device} is right, raise the MTU of {router} and of all devices between"
         );

@@ -58,7 +58,8 @@ fn listener(facts: &ServerFacts, address: Ipv4Addr, forward: &Forward, protocol:
             format!("no program listens at {shown} ({protocol}), the target of {name}{only}");
         let table = if udp { 'u' } else { 't' };
         return Finding::error("service", found, "the server refuses clients").advice(format!(
-            "start the program, or make it listen at {shown} or at any address; check: ss -nl{table}p"
+            "start the program, or make it listen at {shown} or at any address; check: ss \
+             -nl{table}p"
         ));
     }
     let is_bound = at_port.iter().any(|listener| listener.address == Some(address));
@@ -70,8 +71,8 @@ fn listener(facts: &ServerFacts, address: Ipv4Addr, forward: &Forward, protocol:
              leave by the wrong box",
         )
         .advice(
-            "make the program listen at each address, or check with a client (such as dig) that the \
-             program uses IP_PKTINFO",
+            "make the program listen at each address, or check with a client (such as dig) that \
+             the program uses IP_PKTINFO",
         );
     }
     Finding::ok("service", format!("{name}: a program listens at {shown} ({protocol})"))

@@ -1,7 +1,7 @@
 //! Checks of a box.
 
 use super::*;
-use crate::host::doctor::checks::box_checks::evaluate;
+pub(super) use crate::host::doctor::checks::box_checks::evaluate;
 use crate::host::doctor::facts::box_facts::{
     BoxFacts, ExpectedPath, Gateway, PublishedAddress, StepState,
 };
@@ -11,7 +11,7 @@ use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
 /// A running box without any problem.
-pub(crate) fn good_box() -> BoxFacts {
+pub(super) fn good_box() -> BoxFacts {
     let config = natbox(1, FIRST, Some(100));
     let (host, ids) = HostFacts::assumed(&config);
     let link = |name: &str| LinkSettings {
@@ -48,10 +48,6 @@ fn set(facts: &mut BoxFacts, is: impl Fn(&Step) -> bool, state: StepState) {
     *found = state;
 }
 
-pub(crate) fn errors(facts: &BoxFacts) -> Vec<Finding> {
-    evaluate(facts).into_iter().filter(|finding| finding.severity == Severity::Error).collect()
-}
-
 #[test]
 fn a_good_box_has_no_errors() {
     let findings = evaluate(&good_box());
@@ -76,7 +72,7 @@ fn missing_settings_are_one_finding_per_kind_with_the_commands_of_the_plan() {
         |step| matches!(step, Step::ProxyNeighbour { .. }),
         StepState::Unreadable("no".into()),
     );
-    let found = errors(&facts);
+    let found = errors(evaluate(&facts));
     let ids: Vec<&str> = found.iter().map(|finding| finding.id.as_str()).collect();
     assert_eq!(ids, ["routes", "rules"]);
     assert_eq!(found[0].fix, ["ip route replace default dev nb0 table 7101 proto 110"]);
@@ -102,7 +98,7 @@ fn the_greater_of_both_source_filters_counts() {
         let mut facts = good_box();
         facts.host.settings.rp_filter_all = all;
         set(&mut facts, is_filter, StepState::Missing(Some(own.to_string())));
-        assert_eq!(errors(&facts).is_empty(), good, "all {all}, own {own}");
+        assert_eq!(errors(evaluate(&facts)).is_empty(), good, "all {all}, own {own}");
     }
 }
 
@@ -118,11 +114,14 @@ fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
     };
     let client = Ipv4Addr::new(192, 0, 2, 1);
     facts.paths = vec![path(FIRST, client, "lan0", "nb0"), path(client, FIRST, "nb0", "lan0")];
-    assert!(errors(&facts)[0].advice.starts_with("check: "), "no other rule explains the path");
+    assert!(
+        errors(evaluate(&facts))[0].advice.starts_with("check: "),
+        "no other rule explains the path"
+    );
     let rule = Rule::new(10, RuleAction::Lookup(52));
     facts.other_rules.push(FoundRule { rule, protocol: 3, more: false });
     assert_eq!(
-        errors(&facts)[0].fix,
+        errors(evaluate(&facts))[0].fix,
         [
             "ip rule add priority 1005 to 10.0.0.0/24 iif nb0 lookup main",
             "ip rule add priority 1015 from all lookup 52",
@@ -131,10 +130,10 @@ fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
     );
     // A missing address or setting explains the path.
     facts.host.warnings = vec!["inside.address: 10.0.0.100 is not assigned to this host".into()];
-    assert!(errors(&facts).iter().all(|finding| finding.id != "path"));
+    assert!(errors(evaluate(&facts)).iter().all(|finding| finding.id != "path"));
     facts.host.warnings.clear();
     set(&mut facts, |step| matches!(step, Step::Route(_)), StepState::Missing(None));
-    assert!(errors(&facts).iter().all(|finding| finding.id != "path"));
+    assert!(errors(evaluate(&facts)).iter().all(|finding| finding.id != "path"));
 }
 
 #[test]
@@ -146,7 +145,7 @@ fn silent_gateways_duplicates_and_new_assignments_have_findings() {
     let interface = "wan0".into();
     facts.published = vec![PublishedAddress { address, interface, is_duplicate: true }];
     facts.assigned_since_start = vec![Ipv4Addr::new(203, 0, 113, 1)];
-    let ids: Vec<String> = errors(&facts).into_iter().map(|finding| finding.id).collect();
+    let ids: Vec<String> = errors(evaluate(&facts)).into_iter().map(|finding| finding.id).collect();
     assert_eq!(ids, ["owned-address", "gateway", "duplicate-address"]);
 }
 
@@ -180,22 +179,22 @@ fn an_unconfirmed_gateway_is_a_warning() {
 fn an_interface_without_its_address_is_an_error() {
     let mut facts = good_box();
     facts.host.warnings = vec!["inside.address: 10.0.0.100 is not assigned to this host".into()];
-    assert_eq!(errors(&facts)[0].fix, ["ip address add 10.0.0.100/24 dev lan0"]);
+    assert_eq!(errors(evaluate(&facts))[0].fix, ["ip address add 10.0.0.100/24 dev lan0"]);
     facts.config.inside.address = None;
-    assert!(errors(&facts)[0].advice.contains("dev lan0"));
+    assert!(errors(evaluate(&facts))[0].advice.contains("dev lan0"));
     facts.host.warnings = vec!["uplinks[0].gateway: strange".into()];
-    assert_eq!(errors(&facts), []);
+    assert_eq!(errors(evaluate(&facts)), []);
 
     let interface = &mut facts.host.uplinks[0];
     (interface.assumed, interface.address) = (false, None);
     facts.host.on_link[0][0] = false;
     set(&mut facts, |step| matches!(step, Step::Route(_)), StepState::Missing(None));
-    let found = errors(&facts);
+    let found = errors(evaluate(&facts));
     assert!(
         found.len() == 1 && found[0].found.starts_with("wan0 has no address"),
         "routes are not compared without the address: {found:?}"
     );
     set(&mut facts, |step| matches!(step, Step::Route(_)), StepState::InPlace);
     facts.host.uplinks[0].address = Some(Ipv4Addr::new(203, 0, 113, 9));
-    assert_eq!(errors(&facts), [], "a block that is routed to the box");
+    assert_eq!(errors(evaluate(&facts)), [], "a block that is routed to the box");
 }

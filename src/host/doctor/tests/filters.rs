@@ -334,7 +334,7 @@ fn ingress_chains_apply_to_their_devices() {
     );
     let mut facts = box_checks::good_box();
     facts.filters = at("wan0");
-    let errors = box_checks::errors(&facts);
+    let errors = errors(box_checks::evaluate(&facts));
     assert_eq!(
         errors[0].fix,
         [r#"nft 'insert rule netdev t I iifname "wan0" ip daddr 203.0.113.1 accept'"#]
@@ -356,37 +356,41 @@ fn the_boxs_own_packets_must_pass_the_hosts_chains() {
     let fix = [r#"nft 'insert rule ip t I iifname "nb0" accept'"#];
     facts.filters = drops_dns("53");
     assert_eq!(
-        box_checks::errors(&facts),
+        errors(box_checks::evaluate(&facts)),
         [],
         "the name server has another port, at the probe address"
     );
     facts.filters = ruleset(&chain("I", INPUT));
-    assert_eq!(box_checks::errors(&facts)[0].fix, fix);
+    assert_eq!(errors(box_checks::evaluate(&facts))[0].fix, fix);
     let open = format!("{}, {ACCEPT}", is(PORT, "53").replace("tcp", "udp"));
     facts.filters = ruleset(&[chain("I", INPUT), rule("I", &open)].join(","));
-    assert_eq!(box_checks::errors(&facts)[0].fix, fix, "accepting that port does not help");
+    assert_eq!(
+        errors(box_checks::evaluate(&facts))[0].fix,
+        fix,
+        "accepting that port does not help"
+    );
     facts.host.assigned_to_host[0][0] = true;
     facts.filters = drops_dns("53");
-    assert_eq!(box_checks::errors(&facts)[0].fix, fix);
+    assert_eq!(errors(box_checks::evaluate(&facts))[0].fix, fix);
     assert!(
-        box_checks::errors(&facts)[0]
+        errors(box_checks::evaluate(&facts))[0]
             .found
             .contains("queries (udp) to the name server at 203.0.113.1")
     );
 
-    // NeighbourState to health checks belong to a connection of the host, unless nothing is tracked.
+    // Replies to health checks belong to a tracked connection of the host, unless rules exempt them.
     facts.config = config_with(1, FIRST, Some(100), ", health: { ping: [192.0.2.1] }", "");
     facts.host = HostFacts::assumed(&facts.config).0;
     let stateful =
         [chain("I", INPUT), rule("I", &format!("{}, {ACCEPT}", is(STATE, r#"["established"]"#)))]
             .join(",");
     facts.filters = ruleset(&stateful);
-    assert_eq!(box_checks::errors(&facts), []);
+    assert_eq!(errors(box_checks::evaluate(&facts)), []);
     let other_port = rule("I", &format!("{}, {ACCEPT}", is(PORT, "22")));
     facts.filters = ruleset(&[stateful, other_port, notrack()].join(","));
     assert!(
-        box_checks::errors(&facts)[0].found.contains("replies to the health checks of"),
+        errors(box_checks::evaluate(&facts))[0].found.contains("replies to the health checks of"),
         "{:?}",
-        box_checks::errors(&facts)
+        errors(box_checks::evaluate(&facts))
     );
 }

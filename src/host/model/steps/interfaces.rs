@@ -63,8 +63,8 @@ impl StepPlanner<'_> {
         steps
     }
 
-    /// Switches forwarding on. `ip_forward` reaches every interface at the moment of the change, but
-    /// not an interface on which forwarding was switched off later.
+    /// Switches forwarding on. `ip_forward` reaches every interface at the moment of the change. It
+    /// does not reach an interface on which forwarding is switched off later.
     pub(super) fn forwarding(&self) -> Vec<Step> {
         let settings = &self.facts.settings;
         let mut names: Vec<&str> = interface_names(self.config);

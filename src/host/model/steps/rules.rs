@@ -47,8 +47,8 @@ impl StepPlanner<'_> {
     }
 
     fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
-        // The priority does not depend on whether an address is assigned to the host at this moment,
-        // because this rule identifies the network namespace.
+        // The priority does not depend on whether an address is assigned to the host at this
+        // moment, because this rule identifies the network namespace.
         let priority = match self.ids.precedence() {
             Precedence::BeforeLocal => self.ids.before_local() + before_local::TO_TUN,
             Precedence::AfterLocal => self.ids.after_local(after_local::TO_TUN),
@@ -158,8 +158,8 @@ impl StepPlanner<'_> {
 
     /// Puts natbox before the host, where an external address is assigned to the host.
     ///
-    /// Packets that natbox does not translate come back out of the TUN unchanged. These rules do not
-    /// match the TUN, so such packets reach the host.
+    /// Packets that natbox does not translate come back out of the TUN unchanged. These rules do
+    /// not match the TUN, so such packets reach the host.
     pub(super) fn precede_host(&self) -> Vec<Step> {
         if !self.facts.any_assigned_to_host() {
             return Vec::new();

@@ -128,7 +128,8 @@ fn assert_consistent(store: &Fragments) {
     }
 }
 
-/// UDP-14a: later fragments, first fragments that pass, and first fragments that are dropped, of one source.
+/// UDP-14a: later fragments, first fragments that pass, and first fragments that are dropped, of
+/// one source.
 #[test]
 fn a_source_that_never_completes_its_datagrams_harms_itself_alone() {
     for kind in 0..3 {

@@ -157,13 +157,10 @@ fn a_table_of_another_family_finds_tracks_lists_and_ends_its_sessions() {
         let hit = table.lookup(original, Tick(0)).expect("it was inserted");
         assert_eq!(WideKey::of(hit.to.reversed()), reply);
         // A reply of a name server shortens the timeout.
-        match table.lookup_and_update(reply, table.hash(reply), None, 0, Tick(1)) {
-            Lookup::Hit(hit) => {
-                assert_eq!((hit.direction, hit.to), (Direction::Reply, original.reversed_tuple()));
-                table.reschedule(hit.reschedule.expect("it ends sooner"), Tick(1));
-            }
-            other => panic!("{other:?}"),
-        }
+        let found = table.lookup_and_update(reply, table.hash(reply), None, 0, Tick(1));
+        let Lookup::Hit(hit) = found else { panic!("{found:?}") };
+        assert_eq!((hit.direction, hit.to), (Direction::Reply, original.reversed_tuple()));
+        table.reschedule(hit.reschedule.expect("it ends sooner"), Tick(1));
     }
     let info = table.session(ids[7]).expect("it lives");
     assert_eq!((info.original, info.state), (session(7).original.tuple(), State::DnsReplied));

@@ -48,7 +48,8 @@ proptest! {
         let room = index.buckets.len() * SLOTS;
         let mut model = HashSet::new();
         for (number, id, add) in operations {
-            // Few buckets and few tags, so that chains and equal tags are the rule; every entry has one hash.
+            // Few buckets and few tags, so that chains and equal tags are the rule; every entry has
+            // one hash.
             let hash = KeyHash(((number % 7) << 61) | ((number % 3) << 40) | (number % 4));
             let entry = Entry(number as u32 * 8 + id);
             let locked = index.lock(hash);

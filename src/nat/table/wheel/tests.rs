@@ -8,8 +8,8 @@ use crate::nat::table::session::{NewSession, SessionKind};
 use crate::nat::table::slab::Slab;
 use crate::nat::tracking::state::State;
 
-/// A worker whose batch began before the pool's own worker turned the wheel scheduled its session almost
-/// a whole turn away: record and port were held for minutes after the end.
+/// A worker whose batch began before the pool's own worker turned the wheel scheduled its session
+/// almost a whole turn away: record and port were held for minutes after the end.
 #[test]
 fn a_session_that_comes_with_an_old_time_ends_in_time() {
     let second = Span::seconds(1);

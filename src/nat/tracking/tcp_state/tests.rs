@@ -38,8 +38,8 @@ fn closing_needs_a_fin_from_each_side() {
     assert_eq!(after(&[(Reply, FIN), (Original, FIN), (Reply, ACK)]), FinBoth);
 }
 
-/// A host that has closed sends RST in reply to a late duplicate. The next duplicate made the session
-/// established again, for two hours instead of four minutes.
+/// A host that has closed sends RST in reply to a late duplicate. The next duplicate made the
+/// session established again, for two hours instead of four minutes.
 #[test]
 fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
     for direction in [Original, Reply] {
@@ -51,15 +51,15 @@ fn a_reset_after_both_fins_does_not_let_duplicates_revive_the_session() {
     }
 }
 
-/// After a restart of natbox, the FIN at the end of a server's response may be the first segment from the
-/// server. The FIN had no effect, and the session stayed established.
+/// After a restart of natbox, the FIN at the end of a server's response may be the first segment
+/// from the server. The FIN had no effect, and the session stayed established.
 #[test]
 fn a_fin_counts_though_it_is_the_first_segment_from_a_server() {
     assert_eq!(Midstream.after(Reply, FIN, InWindow).after(Original, FIN, InWindow), FinBoth);
 }
 
-/// An off-path attacker can send a client's FIN, so the FIN must not prolong the session. But it had no
-/// effect at all, and after the server's FIN the session stayed half-closed for two hours.
+/// An off-path attacker can send a client's FIN, so the FIN must not prolong the session. But it
+/// had no effect at all, and after the server's FIN the session stayed half-closed for two hours.
 #[test]
 fn a_clients_fin_is_remembered_until_its_server_sends() {
     assert_eq!(Midstream.after(Original, FIN, InWindow), MidstreamFin);
@@ -96,8 +96,8 @@ fn a_closed_tuple_opens_again_by_syn_from_either_side_and_not_by_one_alone() {
 /// The whole input space, against a table that is written apart from the code.
 #[test]
 fn the_automaton_equals_its_table() {
-    // For each state: the states after (SYN, SYN-ACK, ACK, FIN, RST) from the original and from the reply
-    // side, each the next expected segment.
+    // For each state: the states after (SYN, SYN-ACK, ACK, FIN, RST) from the original and from the
+    // reply side, each the next expected segment.
     let table = [
         (
             SynOriginal,

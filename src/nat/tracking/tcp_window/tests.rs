@@ -44,7 +44,8 @@ fn the_next_byte_is_expected_across_the_wrap() {
         sequence = sequence.wrapping_add(1448);
     }
     assert_eq!(fields.check(Original, &segment(0x04, sequence, 0, 0)), SequenceCheck::NextExpected);
-    // The last acknowledgement of the receiver is expected as well: a reset after lost data carries it.
+    // The last acknowledgement of the receiver is expected as well: a reset after lost data carries
+    // it.
     assert_eq!(
         fields.check(Original, &segment(0x04, client.wrapping_add(1), 0, 0)),
         SequenceCheck::NextExpected
@@ -66,7 +67,8 @@ fn guesses_from_off_the_path_are_rarely_in_the_window_and_never_expected() {
     assert!(inside <= 1);
 }
 
-/// An off-path attacker may know the tuple and guess a sequence number in the window, but not both numbers.
+/// An off-path attacker may know the tuple and guess a sequence number in the window, but not both
+/// numbers.
 #[test]
 fn a_segment_that_acknowledges_nothing_that_was_sent_is_outside() {
     let fields = open(1_000_000, 2_000_000);

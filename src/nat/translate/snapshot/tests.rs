@@ -198,8 +198,8 @@ impl Instance {
         snapshots
     }
 
-    /// Ends the sessions whose time is over, at once. The wheel would do so a moment later, and that
-    /// moment depends on when it last saw the session.
+    /// Ends the sessions whose time is over, at once. The wheel would do so a moment later, and
+    /// that moment depends on when it last saw the session.
     fn expire(&mut self) {
         for session in self.sessions() {
             if let Some(ended) = self.nat.table.reap_if_expired(session.id, self.now) {
@@ -224,13 +224,12 @@ impl Instance {
         let key = Key::of(tuple);
         let packet = Packet { parsed: &parsed, buffer: &mut buffer, wire_length: length };
         let hash = self.nat.table().hash(key);
-        match self.nat.translate(&mut self.context, packet, key, hash, self.now) {
-            Verdict::Translated => {
-                let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
-                Ok(parsed.tuple().expect("udp and tcp have a tuple"))
-            }
-            verdict => Err(verdict),
+        let verdict = self.nat.translate(&mut self.context, packet, key, hash, self.now);
+        if verdict != Verdict::Translated {
+            return Err(verdict);
         }
+        let parsed = parse(&buffer[..length], ChecksumMode::Complete).expect("well-formed");
+        Ok(parsed.tuple().expect("udp and tcp have a tuple"))
     }
 
     /// The packet of a step, by the sessions of this instance.
@@ -266,8 +265,8 @@ impl Instance {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Export and import are invisible: the same packets get the same translation, and the sessions have
-    /// the same state, window, timers, mapping and place in the host's limit.
+    /// Export and import are invisible: the same packets get the same translation, and the sessions
+    /// have the same state, window, timers, mapping and place in the host's limit.
     #[test]
     fn an_imported_session_goes_on_as_if_it_had_never_moved(
         behaviour in behaviours(),

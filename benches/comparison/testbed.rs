@@ -1,9 +1,9 @@
-//! Three namespaces and a device under test in the middle one.
+//! Three namespaces, with the device under test in the middle one.
 //!
 //! ```text
 //!   net 198.51.100.1 ─── wan0 [ box ] lan0 ─── 10.0.0.2 server
 //!                    198.51.100.254  10.0.0.1
-//!         203.0.113.10 is routed to the box, which publishes the server there
+//!         203.0.113.10 is routed to the box, which publishes the server at this address
 //! ```
 
 use std::fs;
@@ -17,29 +17,29 @@ use natbox::lab::{Child, Lab, Namespace};
 use serde_json::Value;
 
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-const LINE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
+const UPLINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 const PUBLISHED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// Ports of the server, also the published ones.
+/// Ports of the server, which are published unchanged.
 pub const HTTP: u16 = 80;
 pub const IPERF: u16 = 5201;
 pub const UDP: u16 = 9000;
 
-/// So many sessions the tables have room for: what a Linux machine with a few GiB gives conntrack by itself.
+/// Capacity of the session tables: the default of conntrack on a Linux machine with a few GiB.
 pub const CAPACITY: u64 = 262_144;
 
 /// A device under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Device {
-    /// Plain forwarding by the kernel, without NAT: clients speak to the server's own address.
+    /// Plain forwarding by the kernel, without NAT: clients connect to the server's own address.
     Route,
     /// The kernel's NAT.
     Nftables,
-    /// A TCP proxy: no NAT, but what many would take instead.
+    /// A TCP proxy, as the common alternative to NAT.
     Haproxy,
-    /// This program.
+    /// natbox.
     Natbox,
 }
 
@@ -55,7 +55,7 @@ impl Device {
         }
     }
 
-    /// A proxy carries TCP from outside and nothing else.
+    /// Returns whether the device carries inbound TCP only.
     pub fn is_proxy(self) -> bool {
         self == Self::Haproxy
     }
@@ -65,42 +65,43 @@ impl Device {
     }
 }
 
-/// The namespaces, with the device at work.
-pub struct Scene {
+/// The namespaces, with the running device.
+pub struct Testbed {
     pub device: Device,
     pub net: Namespace,
     pub middle: Namespace,
     pub server: Namespace,
     tun: String,
-    // Before the lab: what runs ends first.
+    // Dropped before the lab, so that the programs end first.
     running: Option<Child>,
     lab: Lab,
 }
 
-impl Scene {
-    /// `tun`: further keys of the `tun` section of natbox's configuration.
-    pub fn new(device: Device, tun: &str) -> Result<Scene> {
+impl Testbed {
+    /// Sets up the namespaces and starts the device. `tun` holds further keys of the `tun` section
+    /// of natbox's configuration.
+    pub fn new(device: Device, tun: &str) -> Result<Testbed> {
         let lab = Lab::new("nbcmp")?;
         let (net, middle, server) =
             (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
         lab.veth(1, (&net, "eth0"), (&middle, "wan0"))?;
         lab.veth(2, (&server, "eth0"), (&middle, "lan0"))?;
         net.address("eth0", CLIENT, 24)?;
-        middle.address("wan0", LINE, 24)?;
+        middle.address("wan0", UPLINK, 24)?;
         middle.address("lan0", GATEWAY, 24)?;
         server.address("eth0", SERVER, 24)?;
         server.route("default", GATEWAY)?;
-        net.route(&format!("{PUBLISHED}/32"), LINE)?;
+        net.route(&format!("{PUBLISHED}/32"), UPLINK)?;
         for namespace in [&net, &server] {
             namespace.sysctl("net/ipv4/ip_local_port_range", "10000 65000")?;
         }
         let tun = tun.to_owned();
-        let mut scene = Scene { device, net, middle, server, tun, running: None, lab };
-        scene.start().with_context(|| format!("starting {}", device.name()))?;
-        Ok(scene)
+        let mut testbed = Testbed { device, net, middle, server, tun, running: None, lab };
+        testbed.start().with_context(|| format!("starting {}", device.name()))?;
+        Ok(testbed)
     }
 
-    /// Where clients find the server.
+    /// Returns the address at which clients reach the server.
     pub fn target(&self) -> Ipv4Addr {
         if self.device == Device::Route { SERVER } else { PUBLISHED }
     }
@@ -112,18 +113,18 @@ impl Scene {
     fn start(&mut self) -> Result<()> {
         match self.device {
             Device::Route => {
-                self.net.route("10.0.0.0/24", LINE)?;
+                self.net.route("10.0.0.0/24", UPLINK)?;
                 self.middle.sysctl("net/ipv4/ip_forward", "1")?;
             }
             Device::Nftables => {
                 self.middle.sysctl("net/ipv4/ip_forward", "1")?;
-                let rules = self.write("rules.nft", &rules())?;
+                let rules = self.write("rules.nft", &nftables_rules())?;
                 let mut command = self.middle.command("nft");
                 run(command.args(["-f", &rules]))?;
             }
             Device::Haproxy => {
                 self.middle.address("lo", PUBLISHED, 32)?;
-                let config = self.write("haproxy.cfg", &proxy())?;
+                let config = self.write("haproxy.cfg", &haproxy_config())?;
                 let mut command = self.middle.command("haproxy");
                 command.args(["-db", "-f", &config]);
                 self.running = Some(self.middle.spawn("haproxy", command)?);
@@ -131,7 +132,7 @@ impl Scene {
                 wait_for("haproxy", || matches!(self.middle.enter(connect), Ok(Ok(_))))?;
             }
             Device::Natbox => {
-                let config = self.write("natbox.yaml", &self.natbox(true))?;
+                let config = self.write("natbox.yaml", &self.natbox_config(true))?;
                 let mut command = self.middle.command(env!("CARGO_BIN_EXE_natbox"));
                 command.args(["run", "--config", &config]);
                 self.running = Some(self.middle.spawn("natbox", command)?);
@@ -147,13 +148,13 @@ impl Scene {
         Ok(path.to_str().context("a path in UTF-8")?.to_owned())
     }
 
-    fn natbox(&self, outbound: bool) -> String {
+    fn natbox_config(&self, outbound: bool) -> String {
         let socket = self.directory().join("natbox.sock");
         format!(
             "name: compared
 tun: {{ name: nb0, {} }}
 inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}
-uplinks: [{{ name: line, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLIENT} }}]
+uplinks: [{{ name: wan, interface: wan0, addresses: [{PUBLISHED}], gateway: {CLIENT} }}]
 forwards:
   - {{ name: web, protocol: tcp, port: {HTTP}, to: '{SERVER}:{HTTP}' }}
   - {{ name: bulk, protocol: tcp, port: {IPERF}, to: '{SERVER}:{IPERF}' }}
@@ -169,10 +170,10 @@ admin: {{ socket: '{}' }}
     }
 
     fn status(&self) -> Result<Value> {
-        self.natbox_says("status")
+        self.ask_natbox("status")
     }
 
-    fn natbox_says(&self, command: &str) -> Result<Value> {
+    fn ask_natbox(&self, command: &str) -> Result<Value> {
         let socket = self.directory().join("natbox.sock");
         let output = Command::new(env!("CARGO_BIN_EXE_natbox"))
             .args([command, "--json", "--socket"])
@@ -182,7 +183,7 @@ admin: {{ socket: '{}' }}
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Sessions in the device's table.
+    /// Returns the number of sessions in the device's table.
     pub fn sessions(&self) -> Result<u64> {
         match self.device {
             Device::Natbox => {
@@ -196,15 +197,15 @@ admin: {{ socket: '{}' }}
         }
     }
 
-    /// Ends all sessions that the inside has opened; how many, and how long it took.
+    /// Ends all outbound sessions. Returns their number and the time that it took.
     pub fn tear_down(&self) -> Result<(u64, Duration)> {
         let before = self.sessions()?;
         let started;
         match self.device {
             Device::Natbox => {
-                self.write("natbox.yaml", &self.natbox(false))?;
+                self.write("natbox.yaml", &self.natbox_config(false))?;
                 started = Instant::now();
-                self.natbox_says("reload")?;
+                self.ask_natbox("reload")?;
             }
             Device::Nftables => {
                 let mut command = self.middle.command("conntrack");
@@ -218,7 +219,7 @@ admin: {{ socket: '{}' }}
         Ok((before - self.sessions()?, took))
     }
 
-    /// Starts a program for as long as the scene lasts, or until it is dropped.
+    /// Starts a program, which ends when the result or the testbed is dropped.
     pub fn spawn(&self, namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<Child> {
         let mut command = namespace.command(program);
         command.args(arguments);
@@ -244,7 +245,7 @@ http {{ access_log off; keepalive_requests 100000000;
     }
 }
 
-fn rules() -> String {
+fn nftables_rules() -> String {
     format!(
         "table ip compared {{
   chain pre {{ type nat hook prerouting priority dstnat; policy accept;
@@ -259,7 +260,7 @@ fn rules() -> String {
     )
 }
 
-fn proxy() -> String {
+fn haproxy_config() -> String {
     let listen = |name: &str, port: u16| {
         format!(
             "listen {name}\n  bind {PUBLISHED}:{port} backlog 4096\n  server s {SERVER}:{port}\n"
@@ -272,7 +273,7 @@ fn proxy() -> String {
     )
 }
 
-/// Runs a program to its end; its output.
+/// Runs a program to its end and returns its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -284,11 +285,11 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// Waits until something is so.
-pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) -> Result<()> {
-    let begun = Instant::now();
-    while !is_so() {
-        ensure!(begun.elapsed() < Duration::from_secs(20), "{what} does not get ready");
+/// Waits until `program` is ready.
+pub fn wait_for(program: &str, mut is_ready: impl FnMut() -> bool) -> Result<()> {
+    let started = Instant::now();
+    while !is_ready() {
+        ensure!(started.elapsed() < Duration::from_secs(20), "{program}: not ready after 20 s");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
