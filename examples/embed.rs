@@ -60,12 +60,12 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     for packet in [&query, &syn, &stray] {
         let parsed = parse(packet, ChecksumMode::Complete)?;
         let query = Query::of(&parsed, packet).ok_or("the packet has no tuple")?;
-        let name = match nat.decide(&query, now) {
-            Decision::Open(opening) => opening.kind().name(),
-            Decision::Drop(reason) => reason.name(),
-            _ => "something else",
-        };
-        writeln!(out, "{} -> {name}", query.tuple)?;
+        let decision = nat.decide(&query, now);
+        if let Decision::Open(opening) = decision {
+            writeln!(out, "{} -> {}", query.tuple, opening.kind().name())?;
+        } else if let Decision::Drop(reason) = decision {
+            writeln!(out, "{} -> {}", query.tuple, reason.name())?;
+        }
     }
 
     // `process` translates a batch in place. Frames that leave are read back, the others were dropped.
