@@ -4,19 +4,18 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use natbox::engine::Pipeline;
-use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::{
-    Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
+    Counters, Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
+    WorkerContext,
 };
-use natbox::packet::{Offload, Protocol, TcpFlags, Tuple, builder};
+use natbox::packet::{Frames, Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+
+use super::replay::Replay;
 
 /// Start of every bench.
 pub const START: Tick = Tick(0);
@@ -110,19 +109,38 @@ pub fn segment(
     packet.try_into().expect("headers and payload have the requested length")
 }
 
-/// Makes a queue that delivers `packets` in order, repeatedly.
-pub fn replay(packets: Vec<Small>) -> ReplayIo {
-    let mut index = 0;
-    ReplayIo::generate(move |buffer| {
-        buffer[..SMALL].copy_from_slice(&packets[index]);
-        index = if index + 1 == packets.len() { 0 } else { index + 1 };
-        (SMALL, Offload::default())
-    })
+/// A worker of a translator.
+pub struct Worker {
+    nat: Arc<Translator>,
+    context: WorkerContext,
+    sent: u64,
 }
 
-pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
-    io.receive(Duration::ZERO).expect("memory does not fail");
-    batch.process(io, now).expect("memory does not fail");
+impl Worker {
+    pub fn new(nat: &Arc<Translator>, worker: usize) -> Self {
+        Self { nat: Arc::clone(nat), context: nat.worker(worker), sent: 0 }
+    }
+
+    /// Translates the next batch of `frames`.
+    pub fn run(&mut self, frames: &mut Replay, now: Tick) {
+        frames.receive();
+        self.nat.process(&mut self.context, frames, now);
+        self.sent += frames.flush();
+    }
+
+    /// Ends a slice of the expired sessions. Returns true when no more are due.
+    pub fn expire(&mut self, frames: &mut impl Frames, now: Tick) -> bool {
+        self.nat.poll(&mut self.context, frames, now) != Some(now)
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.context.counters
+    }
+
+    /// Returns the number of packets that left.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
 }
 
 /// Returns the tuple of the `index`-th client's packets, and that of the replies.
@@ -136,7 +154,7 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
 
 /// Makes an instance for `workers` workers, with `size` open connections through the forward and
 /// capacity for `more`.
-pub fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Pipeline>, Arc<Translator>) {
+pub fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Worker>, Arc<Translator>) {
     new_instance_with(1, size, more, workers)
 }
 
@@ -146,13 +164,11 @@ pub fn new_instance_with(
     size: u32,
     more: u32,
     workers: usize,
-) -> (Vec<Pipeline>, Arc<Translator>) {
+) -> (Vec<Worker>, Arc<Translator>) {
     let (limits, policy) = settings_with(uplinks, size + more);
     let nat = Translator::new(limits, policy, workers, Seed::from(1), START).expect("memory");
     let nat = Arc::new(nat);
-    let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-    let mut batches: Vec<_> =
-        (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), nat.worker(worker))).collect();
+    let mut instance: Vec<_> = (0..workers).map(|worker| Worker::new(&nat, worker)).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
             ((client(index), (public(index % uplinks), 80)), ((SERVER, 80), client(index)));
@@ -164,20 +180,19 @@ pub fn new_instance_with(
     });
     let finished = Arc::new(AtomicBool::new(false));
     let at_end = Arc::clone(&finished);
-    let mut io = ReplayIo::generate(move |buffer| {
+    let mut frames = Replay::generate(move |buffer| {
         let packet = flights.next().unwrap_or_else(|| {
             at_end.store(true, Relaxed);
             // Fills the last batch with packets of an open connection.
             segment(TcpFlags::ACK, client(0), (PUBLIC, 80), 125, 525)
         });
-        buffer[..SMALL].copy_from_slice(&packet);
-        (SMALL, Offload::default())
+        *buffer = packet;
     });
     while !finished.load(Relaxed) {
-        run(&mut batches[0], &mut io, START);
+        instance[0].run(&mut frames, START);
     }
     assert_eq!(nat.table().len(), size);
-    (batches, nat)
+    (instance, nat)
 }
 
 /// Returns one packet of each connection, in a random order and direction.

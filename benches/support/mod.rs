@@ -5,3 +5,4 @@
 pub mod dashmap_baseline;
 pub mod fixtures;
 pub mod memory_baseline;
+pub mod replay;
