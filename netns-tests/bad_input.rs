@@ -296,7 +296,7 @@ fn too_many_sessions_for_the_memory_are_refused_before_any_change() {
         &limited,
         &config,
         ENVIRONMENT,
-        &["limits.sessions: 500000000", "memory", "fewer"],
+        &["limits.sessions: no memory for 500000000 sessions", "choose a smaller number"],
     );
 }
 
