@@ -1,13 +1,15 @@
-//! What a mean over many rounds does not show: memory, the longest batch, what a second worker adds. Prints a table, and
-//! JSON with `--json`.
+//! Measures figures that a mean over many rounds does not show: memory, the longest batch, the gain
+//! from a second worker. Prints a table, or JSON with `--json`.
 //!
-//! * `memory`: resident bytes for each session of capacity, with 16,777,216 sessions open and room for no more;
-//! * `workers`: packets a second of two workers against one, each on connections of its own; on one connection that both
-//!   have a direction of; and on the very same packets;
-//! * `lines`: what a packet costs in a box with two, three and four lines that publish one server, against one line;
-//! * `longest batch`: one worker, while a million sessions expire and 100,000 begin.
+//! * `memory`: resident bytes for each session of capacity, with 16,777,216 sessions open, at full
+//!   capacity;
+//! * `workers`: packets a second of two workers against one, first on distinct connections, then on
+//!   the two directions of one connection, then on identical packets;
+//! * `uplinks`: cost of a packet in an instance with two, three and four uplinks that publish one
+//!   server, against one;
+//! * `longest batch`: one worker, while a million sessions expire and 100,000 open.
 //!
-//! `cargo bench --bench limits -- [memory|workers|lines|batch] [--json]`
+//! `cargo bench --bench limits -- [memory|workers|uplinks|batch] [--json]`
 
 use std::fs;
 use std::hint::black_box;
@@ -23,14 +25,14 @@ use natbox::packet::TcpFlags;
 use natbox::time::Span;
 use serde_json::{Value, json};
 
-use support::scene::{
-    PUBLIC, SERVER, SHORT, START, Small, client, established, established_on, open_box,
-    open_box_on, replay, run, segment, settings,
+use support::fixtures::{
+    PUBLIC, SERVER, SHORT, START, Small, client, established, established_over, new_instance,
+    new_instance_with, replay, run, segment, settings,
 };
 
 mod support;
 
-/// What is measured under a name.
+/// A name, and the measurement under that name.
 type Part = (&'static str, fn() -> Value);
 
 fn main() {
@@ -40,7 +42,7 @@ fn main() {
     let as_json = arguments.iter().any(|argument| argument == "--json");
     let names: Vec<&String> = arguments.iter().filter(|argument| *argument != "--json").collect();
     let parts: [Part; 4] =
-        [("memory", memory), ("workers", workers), ("lines", lines), ("batch", longest_batch)];
+        [("memory", memory), ("workers", workers), ("uplinks", uplinks), ("batch", longest_batch)];
     let mut report = serde_json::Map::new();
     for (name, measure) in parts {
         if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
@@ -48,25 +50,25 @@ fn main() {
         }
     }
     if as_json {
-        show(&serde_json::to_string_pretty(&report).expect("plain values"));
+        print(&serde_json::to_string_pretty(&report).expect("plain values"));
     } else {
         for (part, values) in &report {
             for (name, value) in values.as_object().expect("each part is a list of figures") {
-                show(&format!("{part:8} {name:55} {value}"));
+                print(&format!("{part:8} {name:55} {value}"));
             }
         }
     }
 }
 
-#[expect(clippy::print_stdout, reason = "its report is what this program is for")]
-fn show(line: &str) {
+#[expect(clippy::print_stdout, reason = "the report is the output of this program")]
+fn print(line: &str) {
     println!("{line}");
 }
 
-/// Resident bytes of this process.
+/// Returns the resident bytes of this process.
 fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says it");
+    let status = fs::read_to_string("/proc/self/status").expect("Linux has this file");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux has this line");
     let kibibytes: u64 =
         line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number");
     kibibytes * 1024
@@ -75,7 +77,7 @@ fn resident() -> u64 {
 fn memory() -> Value {
     let sessions = 16 << 20;
     let before = resident();
-    let (_batches, nat) = open_box(sessions, 0, 1);
+    let (_batches, nat) = new_instance(sessions, 0, 1);
     let taken = resident() - before;
     assert_eq!(nat.table().len(), sessions);
     json!({
@@ -84,7 +86,7 @@ fn memory() -> Value {
     })
 }
 
-/// Packets a second, all workers together.
+/// Returns the packets a second of all workers together.
 fn rate(batches: &mut [Pipeline], packets: &[Vec<Small>]) -> f64 {
     let (stop, begin) = (AtomicBool::new(false), Barrier::new(batches.len() + 1));
     std::thread::scope(|scope| {
@@ -113,7 +115,7 @@ fn rate(batches: &mut [Pipeline], packets: &[Vec<Small>]) -> f64 {
 
 fn workers() -> Value {
     let size = 1_000_000;
-    let (mut batches, _nat) = open_box(size, 0, 2);
+    let (mut batches, _nat) = new_instance(size, 0, 2);
     let all = established(size);
     let (one, other) = all.split_at(all.len() / 2);
     let distinct = [one.to_vec(), other.to_vec()];
@@ -142,31 +144,34 @@ fn workers() -> Value {
     })
 }
 
-fn lines() -> Value {
+fn uplinks() -> Value {
     let mut report = serde_json::Map::new();
     for size in [10_000, 1_000_000] {
-        let mut boxes = [1, 2, 3, 4].map(|lines| {
-            let (batches, _nat) = open_box_on(lines, size, 0, 1);
-            (batches, [established_on(lines, size)])
+        let mut instances = [1, 2, 3, 4].map(|uplinks| {
+            let (batches, _nat) = new_instance_with(uplinks, size, 0, 1);
+            (batches, [established_over(uplinks, size)])
         });
         let mut costs = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..9 {
-            for (costs, (batches, packets)) in costs.iter_mut().zip(&mut boxes) {
+            for (costs, (batches, packets)) in costs.iter_mut().zip(&mut instances) {
                 costs.push(1e9 / rate(batches, packets));
             }
         }
-        // Rounds of one machine's minute belong together.
+        // Compares values of the same round, as the speed of a machine drifts.
         let [one, more @ ..] = costs;
-        for (lines, costs) in (2..).zip(more) {
+        for (uplinks, costs) in (2..).zip(more) {
             let ratios = costs.iter().zip(&one).map(|(cost, one)| cost / one).collect();
-            report.insert(format!("{lines} lines / one, {size} sessions"), spread(ratios, 1000.0));
+            report.insert(
+                format!("{uplinks} uplinks / one, {size} sessions"),
+                spread(ratios, 1000.0),
+            );
         }
-        report.insert(format!("one line, {size} sessions, ns a packet"), spread(one, 10.0));
+        report.insert(format!("one uplink, {size} sessions, ns a packet"), spread(one, 10.0));
     }
     report.into()
 }
 
-/// Median, least and most.
+/// Returns median, minimum and maximum.
 fn spread(mut list: Vec<f64>, precision: f64) -> Value {
     list.sort_by(f64::total_cmp);
     let at = |place: usize| (list[place] * precision).round() / precision;
@@ -195,14 +200,14 @@ fn longest_batch() -> Value {
         let (mut longest, started) = (Duration::ZERO, Instant::now());
         let mut rounds = 0;
         let mut caught_up = false;
-        // As a worker does it: a batch, then a slice of what has ended, until both are through.
+        // Like a worker: a batch, then a slice of the expired sessions, until both are done.
         while rounds < count / BATCH as u32 || !caught_up {
-            let begun = Instant::now();
+            let batch_started = Instant::now();
             if rounds < count / BATCH as u32 {
                 run(&mut batch, &mut io, later);
             }
             caught_up = black_box(batch.expire(&mut io, later).expect("memory does not fail"));
-            longest = longest.max(begun.elapsed());
+            longest = longest.max(batch_started.elapsed());
             rounds += 1;
         }
         assert_eq!(nat.table().len(), count);

@@ -1,16 +1,17 @@
-//! Parse and rewrite of one packet: `packet/parse_rewrite/<content>/<bytes>/<checksum mode>`.
+//! Measures parse and rewrite of one packet: `packet/parse_rewrite/<payload>/<bytes>/<checksum
+//! mode>`.
 //!
-//! Each iteration takes a batch of packets through the packet work of the hit path; throughput counts packets. Every
-//! rewrite changes every field, there in one round and back in the next. The headers are warm in the first-level
-//! cache: what is measured is the work, not the memory.
+//! Each iteration parses and rewrites a batch of packets, as on the hit path. Throughput counts
+//! packets. Every rewrite changes every field, and the next round restores them. The headers are in
+//! the level-1 cache: the figures are the cost of the work, not of memory.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use natbox::packet::{ChecksumMode, Payload, Protocol, TcpFlags, Ttl, Tuple, builder, parse};
 use std::hint::black_box;
 use std::net::Ipv4Addr;
 
-/// Packets of one iteration. With one packet alone, each parse would wait for the bytes that the last rewrite wrote
-/// (narrow stores, wide loads), which never happens to packets that come from a device.
+/// Number of packets in an iteration. With a single packet, each parse would wait for the bytes of
+/// the last rewrite (narrow stores, wide loads). Packets from a device never cause this wait.
 const BATCH: usize = 32;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -25,7 +26,7 @@ fn tuples(protocol: Protocol) -> [Tuple; 2] {
     ]
 }
 
-/// An ICMP error of `size` bytes about a TCP segment.
+/// Builds an ICMP error of `size` bytes about a TCP segment.
 fn error(size: usize) -> Vec<u8> {
     let quoted =
         builder::tcp(tuples(Protocol::TCP)[1].reversed(), TcpFlags::ACK, 1, 2, &[], &[0x5a; 1500]);
@@ -60,13 +61,13 @@ fn parse_rewrite(criterion: &mut Criterion) {
                     bencher.iter(|| {
                         turn ^= 1;
                         for bytes in &mut batch {
-                            // Opaque, or the compiler would keep what it knows of the packets and tuples.
+                            // Opaque, so that the compiler knows nothing of packets and tuples.
                             round(black_box(bytes), mode, black_box(tuples[turn]));
                         }
                     });
                 });
                 for bytes in &batch {
-                    builder::verify(bytes, mode).expect("every rewrite leaves a right packet");
+                    builder::verify(bytes, mode).expect("every rewrite leaves a valid packet");
                 }
             }
         }
@@ -80,7 +81,7 @@ fn round(bytes: &mut [u8], mode: ChecksumMode, to: Tuple) {
             parsed.rewrite_error(bytes, ROUTER, to.destination.address, to.reversed(), Ttl::Keep);
         }
         Ok(parsed) => parsed.rewrite(bytes, to, Ttl::Keep),
-        Err(cause) => panic!("every rewrite leaves a right packet: {cause}"),
+        Err(cause) => panic!("every rewrite leaves a valid packet: {cause}"),
     }
 }
 

@@ -1,10 +1,12 @@
-//! The session table alone, one worker: `table/<operation>/<variant>/<sessions>`. Throughput counts sessions.
+//! Measures the session table alone, with one worker: `table/<operation>/<variant>/<sessions>`.
+//! Throughput counts sessions.
 //!
-//! * `track` finds sessions in random order, as packets of many clients come. `batched` runs the two prefetch stages
-//!   that [`natbox::engine::Batch`] runs, `single` none; `dashmap` is a twin with the same hash and records of the
-//!   same size behind a DashMap, for the ratio.
-//! * `insert` adds sessions to a table that holds that many already.
-//! * `expire/ended` ends that many at once; `expire/alive` is one turn of the wheel over that many that stay.
+//! * `track` finds sessions in random order, like the packets of many clients. `batched` runs the
+//!   two prefetch stages of the translator, `single` none. `dashmap` is a baseline with the same
+//!   hash and records of the same size behind a DashMap, for the ratio.
+//! * `insert` adds sessions to a table that already holds the given number.
+//! * `expire/ended` ends the given number at once. `expire/alive` is one turn of the wheel over the
+//!   given number of sessions that stay.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -20,20 +22,20 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-use support::twin::Twin;
+use support::dashmap_baseline::DashmapBaseline;
 
 mod support;
 
-/// In the second-level cache; far beyond the third.
+/// A table in the level-2 cache, and one far larger than the level-3 cache.
 const SIZES: [u32; 2] = [10_000, 1_000_000];
-/// Packets looked up together: the engine's batch.
+/// Number of packets looked up together: the engine's batch.
 const BATCH: usize = natbox::packet::BATCH;
-/// Sessions inserted between two looks at the clock.
+/// Number of sessions inserted between two readings of the clock.
 const CHUNK: usize = 4096;
 const START: Tick = Tick(0);
 const SHORT: Span = Span::seconds(1);
 
-/// Sessions that are to stay get the long lifetime, those that come and go the short one.
+/// Returns timeouts with a long lifetime for sessions that stay, and a short one for the others.
 fn idle_timeouts() -> IdleTimeouts {
     IdleTimeouts::new(&Timeouts {
         tcp_established: Span::MAX,
@@ -67,7 +69,9 @@ fn sessions(seed: u64, count: usize, state: TcpState) -> Vec<NewSession> {
 
 fn fill(table: &Table, sessions: &[NewSession], now: Tick) {
     for new in sessions {
-        table.insert(0, new, None, now).expect("random keys do not collide and there is room");
+        table
+            .insert(0, new, None, now)
+            .expect("random keys do not collide and the table is not full");
     }
 }
 
@@ -94,8 +98,8 @@ fn track(criterion: &mut Criterion) {
 
         group.bench_function(BenchmarkId::new("batched", size), |bencher| {
             bencher.iter(|| {
-                // Opaque, or the order could be known ahead.
-                let batch = black_box(batches.next().expect("it goes round"));
+                // Opaque, so that the compiler cannot know the order.
+                let batch = black_box(batches.next().expect("the iterator is endless"));
                 let mut hashes = [KeyHash(0); BATCH];
                 for (hash, key) in hashes.iter_mut().zip(batch) {
                     *hash = table.hash(*key);
@@ -112,17 +116,18 @@ fn track(criterion: &mut Criterion) {
         });
         group.bench_function(BenchmarkId::new("single", size), |bencher| {
             bencher.iter(|| {
-                for key in black_box(batches.next().expect("it goes round")) {
+                for key in black_box(batches.next().expect("the iterator is endless")) {
                     let tracked = table.lookup_and_update(*key, table.hash(*key), None, 64, START);
                     assert!(matches!(black_box(tracked), Lookup::Hit(_)));
                 }
             });
         });
-        let twin = Twin::new(&table, sessions.iter().map(|new| [new.original, new.reply]));
+        let baseline =
+            DashmapBaseline::new(&table, sessions.iter().map(|new| [new.original, new.reply]));
         group.bench_function(BenchmarkId::new("dashmap", size), |bencher| {
             bencher.iter(|| {
-                for key in black_box(batches.next().expect("it goes round")) {
-                    assert!(black_box(twin.track(*key, table.hash(*key), START)).is_some());
+                for key in black_box(batches.next().expect("the iterator is endless")) {
+                    assert!(black_box(baseline.track(*key, table.hash(*key), START)).is_some());
                 }
             });
         });
@@ -145,11 +150,11 @@ fn insert(criterion: &mut Criterion) {
             bencher.iter_custom(|rounds| {
                 let mut total = Duration::ZERO;
                 for _ in 0..rounds {
-                    let chunk = black_box(chunks.next().expect("it goes round"));
+                    let chunk = black_box(chunks.next().expect("the iterator is endless"));
                     let started = Instant::now();
                     fill(&table, chunk, now);
                     total += started.elapsed();
-                    // The room for the next round is not on the bill.
+                    // Freeing the table for the next round is not measured.
                     now = now.after(Span(2 * SHORT.0));
                     while !table.expire(0, now, u32::MAX, &mut ended) {}
                     assert_eq!(ended.len(), CHUNK);
@@ -196,7 +201,7 @@ fn expire(criterion: &mut Criterion) {
                 let mut total = Duration::ZERO;
                 for round in 0..rounds {
                     if round % 1000 == 0 {
-                        // Or the longest lifetime would be over before the bench is.
+                        // Otherwise the longest lifetime would end before the bench.
                         refresh(&lasting, &established, now);
                     }
                     now = now.after(TURN);

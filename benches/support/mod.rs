@@ -1,6 +1,7 @@
-//! What the benches share: a box with open connections, packets for it, and a twin of its table with a DashMap.
+//! Shared by the benches: an instance with open connections, packets for it, and baselines for
+//! ratios.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-pub mod floor;
-pub mod scene;
-pub mod twin;
+pub mod dashmap_baseline;
+pub mod fixtures;
+pub mod memory_baseline;

@@ -13,19 +13,18 @@ pub(crate) const CIRCLES: &[&str] = &[];
 pub(crate) const LONG_FILES: &[&str] = &[];
 
 /// File and function.
-pub(crate) const LONG_FUNCTIONS: &[&str] = &["benches/engine.rs engine"];
+pub(crate) const LONG_FUNCTIONS: &[&str] = &[];
 
 /// File and the function around the `select!`.
 pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
-pub(crate) const SHARED_NAMES: &[&str] =
-    &["Entry config nat", "Span config time", "State config nat", "Uplink config nat"];
+pub(crate) const SHARED_NAMES: &[&str] = &[];
 
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
         idea: "a value of the configuration file, and the same value in the translator's terms",
-        rooms: &["config", "nat"],
+        modules: &["config", "nat"],
         names: &[
             "EndpointDependence",
             "Forward",
@@ -37,12 +36,13 @@ pub(crate) const FAMILIES: &[Family] = &[
             "OutboundRule",
             "PortRange",
             "Timeouts",
+            "Uplink",
         ],
     },
     Family {
         idea: "the present state of the uplinks: all of it, and what the packet path needs of it",
-        rooms: &["nat", "uplinks"],
+        modules: &["nat", "uplinks"],
         names: &["UplinkStates"],
     },
-    Family { idea: "counters of a subsystem", rooms: &["dns", "nat"], names: &["Counters"] },
+    Family { idea: "counters of a subsystem", modules: &["dns", "nat"], names: &["Counters"] },
 ];

@@ -19,7 +19,7 @@ use source::{BENCHES, LIBRARY, Source};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
-const ROOMS: [(&str, &[&str]); 13] = [
+const MODULES: [(&str, &[&str]); 13] = [
     ("packet", &[]),
     ("io", &["packet"]),
     ("time", &[]),
@@ -82,26 +82,40 @@ const MAX_SELECT: usize = 4;
 
 #[test]
 fn top_level_modules_import_only_what_the_table_allows() {
-    let mut wrong = Vec::new();
-    for file in LIBRARY.iter() {
-        let Some(room) = file.module.first().filter(|room| *room != "main") else { continue };
-        let row = ROOMS.iter().find(|(name, _)| name == room);
-        let (_, allowed) = row.unwrap_or_else(|| panic!("{}: add its module to ROOMS", file.path));
-        for path in named_paths(file, &file.code) {
-            let name = path.segments.join("::");
-            let is_hidden =
-                HIDDEN.iter().any(|(from, hidden)| from == room && is_allowed(&name, hidden, &[]));
-            if is_hidden || !is_allowed(&name, room, allowed) {
-                let (line, path) = (file.line_at(path.offset), name);
-                wrong.push(format!("{}:{line}: {room} must not import crate::{path}", file.path));
-            }
-        }
-    }
+    let wrong = forbidden_imports(&LIBRARY, &MODULES, &HIDDEN);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn is_allowed(path: &str, room: &str, allowed: &[&str]) -> bool {
-    allowed.iter().copied().chain([room]).any(|prefix| {
+/// Returns a message for each path that a module must not name.
+///
+/// # Panics
+/// A module is not in the table.
+fn forbidden_imports(
+    sources: &[Source],
+    modules: &[(&str, &[&str])],
+    hidden: &[(&str, &str)],
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in sources {
+        let Some(module) = file.module.first().filter(|module| *module != "main") else { continue };
+        let row = modules.iter().find(|(name, _)| name == module);
+        let (_, allowed) = row.unwrap_or_else(|| panic!("{}: add {module} to MODULES", file.path));
+        for named in named_paths(file, &file.code) {
+            let path = named.segments.join("::");
+            let is_hidden = hidden
+                .iter()
+                .any(|(from, hidden)| from == module && is_allowed(&path, hidden, &[]));
+            if is_hidden || !is_allowed(&path, module, allowed) {
+                let line = file.line_at(named.offset);
+                wrong.push(format!("{}:{line}: {module} must not import crate::{path}", file.path));
+            }
+        }
+    }
+    wrong
+}
+
+fn is_allowed(path: &str, module: &str, allowed: &[&str]) -> bool {
+    allowed.iter().copied().chain([module]).any(|prefix| {
         path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
     })
 }
@@ -117,13 +131,13 @@ fn folders_import_downwards() {
 fn upward_imports(sources: &[Source], folders: &[(&str, &[&[&str]])]) -> Vec<String> {
     let mut wrong = Vec::new();
     let edges = Library::new(sources).edges();
-    for (room, rows) in folders {
+    for (module, rows) in folders {
         let level = |path: &str| {
-            let below = path.strip_prefix("src/")?.strip_prefix(room)?.strip_prefix('/')?;
+            let below = path.strip_prefix("src/")?.strip_prefix(module)?.strip_prefix('/')?;
             let name = below.split('/').next()?.trim_end_matches(".rs").to_owned();
             Some((rows.iter().position(|row| row.contains(&&name[..])), name))
         };
-        for source in sources.iter().filter(|source| source.module[..] != [room.to_owned()]) {
+        for source in sources.iter().filter(|source| source.module[..] != [module.to_owned()]) {
             match level(&source.path) {
                 Some((None, _)) => wrong.push(source.path.clone()),
                 Some((Some(own), _)) => {
@@ -177,7 +191,7 @@ fn selects_have_few_arms() {
     check("selects_have_few_arms", measured(sizes::selects, MAX_SELECT), exceptions::WIDE_SELECTS);
 }
 
-/// Returns "file name" for each piece of code with a size above `max`.
+/// Returns "file name" for each function or block with a size above `max`.
 fn measured(measure: fn(&Source) -> Vec<sizes::Measured>, max: usize) -> Vec<String> {
     let large = LIBRARY.iter().chain(&*BENCHES).flat_map(|file| {
         let large = measure(file).into_iter().filter(|found| found.size > max);
@@ -195,7 +209,7 @@ fn public_types_share_a_name_only_within_a_family() {
 /// Modules in which types of one name stand for one idea.
 struct Family {
     idea: &'static str,
-    rooms: &'static [&'static str],
+    modules: &'static [&'static str],
     names: &'static [&'static str],
 }
 
@@ -204,18 +218,18 @@ struct Family {
 fn shared_names(sources: &[Source], families: &[Family]) -> Vec<String> {
     let mut types = types::public_types(sources);
     let mut wrong = Vec::new();
-    for Family { idea, rooms, names } in families {
+    for Family { idea, modules, names } in families {
         for name in *names {
             let found = types.get_mut(*name).filter(|found| found.len() > 1);
             match found {
-                Some(found) if found.iter().all(|room| rooms.contains(room)) => found.clear(),
+                Some(found) if found.iter().all(|module| modules.contains(module)) => found.clear(),
                 Some(_) => {}
-                None => wrong.push(format!("{name} is in no need of the family \"{idea}\"")),
+                None => wrong.push(format!("no shared name, remove it from \"{idea}\": {name}")),
             }
         }
     }
-    let shared = types.iter().filter(|(_, rooms)| rooms.len() > 1);
-    wrong.extend(shared.map(|(name, rooms)| format!("{name} {}", rooms.join(" "))));
+    let shared = types.iter().filter(|(_, modules)| modules.len() > 1);
+    wrong.extend(shared.map(|(name, modules)| format!("{name} {}", modules.join(" "))));
     wrong
 }
 
@@ -256,6 +270,24 @@ fn a_path_is_allowed_by_whole_names() {
 }
 
 #[test]
+fn a_forbidden_import_and_a_hidden_name_are_found() {
+    let sources = [
+        Source::new("src/nat/key.rs", "use crate::time::Tick;\n\nuse crate::io::open;\n"),
+        Source::new("src/io/mod.rs", "use crate::nat::{Key, Translator};\n"),
+        Source::new("src/main.rs", "use natbox::nat::Translator;\n"),
+    ];
+    let modules: [(&str, &[&str]); 2] = [("nat", &["time"]), ("io", &["nat"])];
+    let wrong = forbidden_imports(&sources, &modules, &[("io", "nat::Translator")]);
+    assert_eq!(
+        wrong,
+        [
+            "src/nat/key.rs:3: nat must not import crate::io::open",
+            "src/io/mod.rs:1: io must not import crate::nat::Translator",
+        ]
+    );
+}
+
+#[test]
 fn an_import_that_points_upwards_is_found() {
     let sources = [
         Source::new("src/nat/mod.rs", "mod low;\nmod top;\nmod new;\npub use top::Top;\n"),
@@ -273,10 +305,10 @@ fn a_shared_name_is_found_unless_a_family_has_it() {
         Source::new("src/nat/a.rs", "pub struct Shared;\npub struct Forward;\npub struct One;\n"),
         Source::new("src/config/a.rs", "pub enum Shared {}\npub struct Forward;\n"),
     ];
-    let family = |names| Family { idea: "forwards", rooms: &["config", "nat"], names };
+    let family = |names| Family { idea: "forwards", modules: &["config", "nat"], names };
     let found = |families: &[Family]| shared_names(&sources, families);
     assert_eq!(found(&[]), ["Forward nat config", "Shared nat config"]);
     assert_eq!(found(&[family(&["Forward"])]), ["Shared nat config"]);
-    let unneeded = "One is in no need of the family \"forwards\"";
+    let unneeded = "no shared name, remove it from \"forwards\": One";
     assert_eq!(found(&[family(&["Forward", "Shared", "One"])]), [unneeded]);
 }

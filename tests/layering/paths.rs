@@ -200,7 +200,7 @@ fn first(path: &str) -> &str {
     path.split("::").next().unwrap_or(path)
 }
 
-/// A piece of code up to a line that ends a statement, an attribute or a block.
+/// Code up to a line that ends a statement, an attribute or a block.
 struct Item<'a>(&'a str);
 
 impl<'a> Item<'a> {

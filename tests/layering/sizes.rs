@@ -2,7 +2,7 @@
 
 use crate::source::{Source, is_word};
 
-/// A piece of code with a size.
+/// A function or block with its size.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Measured {
     pub(crate) name: String,

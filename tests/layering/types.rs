@@ -10,8 +10,8 @@ pub(crate) fn public_types(sources: &[Source]) -> BTreeMap<String, Vec<&str>> {
     let mut types: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for source in sources {
         for name in source.code.lines().filter_map(public_type) {
-            let room = source.module.first().map_or("lib", String::as_str);
-            types.entry(name.to_owned()).or_default().push(room);
+            let module = source.module.first().map_or("lib", String::as_str);
+            types.entry(name.to_owned()).or_default().push(module);
         }
     }
     types

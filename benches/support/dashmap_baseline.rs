@@ -1,4 +1,4 @@
-//! The table's twin with a DashMap, for ratios that hold on any machine.
+//! The baseline of the session table: a DashMap, for ratios that hold on any machine.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -7,21 +7,22 @@ use dashmap::DashMap;
 use natbox::nat::{Key, KeyHash, Table};
 use natbox::time::{Span, Tick};
 
-/// What the table would be with a DashMap for its index: from hashed key to record, one record a cache line.
-pub struct Twin {
+/// A session table with a DashMap for its index: from hashed key to record, one record in a cache
+/// line.
+pub struct DashmapBaseline {
     index: DashMap<Hashed, u32, BuildHasherDefault<Ready>>,
-    records: Vec<TwinRecord>,
+    records: Vec<BaselineRecord>,
 }
 
 #[repr(align(64))]
-struct TwinRecord {
+struct BaselineRecord {
     keys: [Key; 2],
     last_seen: AtomicU32,
     state: AtomicU32,
     spare: AtomicU64,
 }
 
-/// A key that brings its hash along, so that both indexes pay for the same one.
+/// A key with its hash, so that both indexes use the same hash function.
 #[derive(PartialEq, Eq)]
 struct Hashed {
     key: Key,
@@ -34,7 +35,7 @@ impl Hash for Hashed {
     }
 }
 
-/// Passes on a hash that is ready.
+/// Returns the hash that the key brings along.
 #[derive(Default)]
 struct Ready(u64);
 
@@ -52,7 +53,7 @@ impl Hasher for Ready {
     }
 }
 
-impl Twin {
+impl DashmapBaseline {
     pub fn new(table: &Table, sessions: impl ExactSizeIterator<Item = [Key; 2]>) -> Self {
         let index = DashMap::with_capacity_and_hasher_and_shard_amount(
             2 * sessions.len(),
@@ -66,13 +67,13 @@ impl Twin {
                 index.insert(Hashed { key, hash }, (id as u32) << 1 | direction as u32);
             }
             let [last_seen, state] = [0, 0].map(AtomicU32::new);
-            records.push(TwinRecord { keys, last_seen, state, spare: AtomicU64::new(0) });
+            records.push(BaselineRecord { keys, last_seen, state, spare: AtomicU64::new(0) });
         }
         Self { index, records }
     }
 
     pub fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
-        // The guard is held while the record is used, as a shard of the table is.
+        // The guard is held while the record is in use, like the lock of a shard of the table.
         let entry = self.index.get(&Hashed { key, hash: hash.0 })?;
         let record = &self.records[(*entry >> 1) as usize];
         let age = now.since(Tick(record.last_seen.load(Relaxed)));

@@ -1,4 +1,4 @@
-//! A box with a published server, its clients, and what they say.
+//! An instance with a published server, its clients, and their packets.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -18,11 +18,11 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-/// When everything begins.
+/// Start of every bench.
 pub const START: Tick = Tick(0);
-/// How long sessions live that come and go.
+/// Lifetime of sessions that end during a bench.
 pub const SHORT: Span = Span::seconds(1);
-/// Sessions opened between two looks at the clock; a multiple of [`BATCH`].
+/// Number of sessions opened between two readings of the clock: a multiple of `BATCH`.
 pub const CHUNK: usize = 4096;
 
 pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -30,32 +30,24 @@ pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
 pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
-/// A packet with room for headers and a little payload.
+/// A packet with headers and a small payload.
 pub type Small = [u8; SMALL];
 pub const SMALL: usize = 64;
 
-/// Open connections stay for good, those that come and go for [`SHORT`].
+/// Returns settings in which open connections last for ever, and others for [`SHORT`].
 pub fn settings(sessions: u32) -> (Limits, Policy) {
-    settings_of(1, sessions)
+    settings_with(1, sessions)
 }
 
-/// The same with this many lines, each publishing the server.
-fn settings_of(lines: u32, sessions: u32) -> (Limits, Policy) {
+/// Returns the same settings with several uplinks, each of which publishes the server.
+fn settings_with(uplinks: u32, sessions: u32) -> (Limits, Policy) {
     let inside = "10.0.0.0/8".parse().expect("a prefix");
     let one = Policy::one_uplink(inside, PUBLIC);
-    let uplinks = (0..lines).map(|line| {
+    let forwards = (0..uplinks).map(forward);
+    let uplinks = (0..uplinks).map(|uplink_index| {
         let mut uplink = one.uplinks[0].clone();
-        uplink.addresses[0].address = public(line);
+        uplink.addresses[0].address = public(uplink_index);
         uplink
-    });
-    let forwards = (0..lines).map(|line| Forward {
-        name: "web".into(),
-        uplink: line as u8,
-        protocol: ForwardProtocol::Tcp,
-        address: public(line),
-        ports: PortRange::single(80),
-        to_address: SERVER,
-        to_port: 80,
     });
     let limits = Limits {
         timeouts: Timeouts {
@@ -76,17 +68,30 @@ fn settings_of(lines: u32, sessions: u32) -> (Limits, Policy) {
     (limits, policy)
 }
 
-/// The address that a line publishes.
-fn public(line: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(PUBLIC.to_bits() + (line << 8))
+/// The forward that publishes the server on an uplink.
+fn forward(uplink: u32) -> Forward {
+    Forward {
+        name: "web".into(),
+        uplink: uplink as u8,
+        protocol: ForwardProtocol::Tcp,
+        address: public(uplink),
+        ports: PortRange::single(80),
+        to_address: SERVER,
+        to_port: 80,
+    }
 }
 
-/// The `index`-th client.
+/// Returns the published address of an uplink.
+fn public(uplink: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(PUBLIC.to_bits() + (uplink << 8))
+}
+
+/// Returns the endpoint of the `index`-th client.
 pub fn client(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0xc612_0000 + index / 50_000), (index % 50_000) as u16 + 10_000)
 }
 
-/// The `index`-th endpoint of the inside's own outbound traffic, 64 to a host.
+/// Returns the `index`-th inside endpoint of outbound traffic: 64 endpoints for each host.
 pub fn inside(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0x0a01_0000 + index / 64), (index % 64) as u16 + 20_000)
 }
@@ -100,12 +105,12 @@ pub fn segment(
 ) -> Small {
     let tuple = builder::tuple(Protocol::TCP, from, to);
     let mut packet = builder::tcp(tuple, flags, sequence, ack, &[], &[0x5a; SMALL - 40]);
-    // As TCP sends it; without DF it would get a new identification on its way out.
+    // TCP sets DF. Without DF the translator would give the packet a new identification.
     builder::set_dont_fragment(&mut packet, true);
-    packet.try_into().expect("headers and payload are as long as they were asked to be")
+    packet.try_into().expect("headers and payload have the requested length")
 }
 
-/// A queue that delivers `packets` in order, over and over.
+/// Makes a queue that delivers `packets` in order, repeatedly.
 pub fn replay(packets: Vec<Small>) -> ReplayIo {
     let mut index = 0;
     ReplayIo::generate(move |buffer| {
@@ -120,7 +125,7 @@ pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
     batch.process(io, now).expect("memory does not fail");
 }
 
-/// The tuple of the `index`-th client's packets, and of their answers.
+/// Returns the tuple of the `index`-th client's packets, and that of the replies.
 pub fn tuples(index: u32) -> [Tuple; 2] {
     let client = client(index);
     [
@@ -129,19 +134,20 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
     ]
 }
 
-/// A box for this many workers, with `size` open connections through the forward and room for `more`.
-pub fn open_box(size: u32, more: u32, workers: usize) -> (Vec<Pipeline>, Arc<Translator>) {
-    open_box_on(1, size, more, workers)
+/// Makes an instance for `workers` workers, with `size` open connections through the forward and
+/// capacity for `more`.
+pub fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Pipeline>, Arc<Translator>) {
+    new_instance_with(1, size, more, workers)
 }
 
-/// The same with the connections spread over so many lines.
-pub fn open_box_on(
-    lines: u32,
+/// Makes the same with the connections spread over several uplinks.
+pub fn new_instance_with(
+    uplinks: u32,
     size: u32,
     more: u32,
     workers: usize,
 ) -> (Vec<Pipeline>, Arc<Translator>) {
-    let (limits, policy) = settings_of(lines, size + more);
+    let (limits, policy) = settings_with(uplinks, size + more);
     let nat = Translator::new(limits, policy, workers, Seed::from(1), START).expect("memory");
     let nat = Arc::new(nat);
     let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
@@ -149,7 +155,7 @@ pub fn open_box_on(
         (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), nat.worker(worker))).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
-            ((client(index), (public(index % lines), 80)), ((SERVER, 80), client(index)));
+            ((client(index), (public(index % uplinks), 80)), ((SERVER, 80), client(index)));
         [
             segment(TcpFlags::SYN, there.0, there.1, 100, 0),
             segment(SYN_ACK, back.0, back.1, 500, 125),
@@ -161,7 +167,7 @@ pub fn open_box_on(
     let mut io = ReplayIo::generate(move |buffer| {
         let packet = flights.next().unwrap_or_else(|| {
             at_end.store(true, Relaxed);
-            // The last batch is filled up with something that does no harm.
+            // Fills the last batch with packets of an open connection.
             segment(TcpFlags::ACK, client(0), (PUBLIC, 80), 125, 525)
         });
         buffer[..SMALL].copy_from_slice(&packet);
@@ -174,18 +180,18 @@ pub fn open_box_on(
     (batches, nat)
 }
 
-/// One packet of each connection, in a random order and direction.
+/// Returns one packet of each connection, in a random order and direction.
 pub fn established(size: u32) -> Vec<Small> {
-    established_on(1, size)
+    established_over(1, size)
 }
 
-/// The same of connections that are spread over so many lines.
-pub fn established_on(lines: u32, size: u32) -> Vec<Small> {
+/// Returns the same of connections that are spread over several uplinks.
+pub fn established_over(uplinks: u32, size: u32) -> Vec<Small> {
     let mut random = StdRng::seed_from_u64(2);
     let mut packets: Vec<_> = (0..size)
         .map(|index| {
             if random.random() {
-                segment(TcpFlags::ACK, client(index), (public(index % lines), 80), 125, 525)
+                segment(TcpFlags::ACK, client(index), (public(index % uplinks), 80), 125, 525)
             } else {
                 segment(TcpFlags::ACK, (SERVER, 80), client(index), 525, 125)
             }

@@ -1,11 +1,11 @@
-//! The floor: what memory and copying cost a translator that has nothing to think about.
+//! The baseline of memory: the cost of the memory accesses and copies that no translator can avoid.
 
 use natbox::packet::BATCH;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-/// Two arrays of cache lines, as many as a table has: one for the index, one for the records.
-pub struct Floor {
+/// Two arrays with the number of cache lines of a table: one for the index, one for the records.
+pub struct MemoryBaseline {
     index: Vec<Line>,
     records: Vec<Line>,
     random: SmallRng,
@@ -15,14 +15,15 @@ pub struct Floor {
 #[repr(align(64))]
 struct Line([u64; 8]);
 
-impl Floor {
-    /// Lines for so many sessions, each touched once.
+impl MemoryBaseline {
+    /// Allocates the cache lines for `sessions` sessions and touches each of them once.
     pub fn new(sessions: usize) -> Self {
         let lines = || huge(sessions);
         Self { index: lines(), records: lines(), random: SmallRng::seed_from_u64(5) }
     }
 
-    /// Reads a random line of each array for every packet of a batch, the loads free to overlap; their places.
+    /// Reads a random line of each array for every packet of a batch. The loads may overlap.
+    /// Returns the records and their values.
     pub fn fetch(&mut self) -> [(usize, u64); BATCH] {
         let count = self.records.len() as u64;
         std::array::from_fn(|_| {
@@ -33,18 +34,19 @@ impl Floor {
         })
     }
 
-    /// Marks a record as seen, as a session is.
+    /// Writes to a record, as a packet refreshes its session.
     pub fn touch(&mut self, (record, value): (usize, u64)) -> u8 {
         self.records[record].0[1] += 1;
         value as u8
     }
 }
 
-/// Memory on huge pages, as the table's is.
-#[allow(unsafe_code, reason = "advice on memory of our own")]
+/// Allocates lines on huge pages, like the table.
+#[allow(unsafe_code, reason = "madvise takes an address; the memory is the vector's own")]
 fn huge(count: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::with_capacity(count);
-    // SAFETY: the range is the vector's own room; the advice changes nothing that a program can see.
+    // Needed because the advice takes an address. SAFETY: the range is inside the vector's
+    // allocation. The advice changes nothing that a program can observe.
     unsafe {
         let page = 2 << 20;
         let start =
