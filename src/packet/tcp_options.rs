@@ -1,6 +1,6 @@
 //! The options of a SYN: clamps the maximum segment size and reads the window scale.
 
-use super::checksum::ChecksumDelta;
+use super::checksum::{ChecksumDelta, word};
 use super::ipv4::options;
 use super::parse::{ChecksumMode, Parsed};
 use super::tcp::{CHECKSUM, HEADER, data_offset};
@@ -28,7 +28,7 @@ impl Parsed {
                 continue;
             }
             let value = range.start + option.start + 2;
-            let old = u16::from_be_bytes([bytes[value], bytes[value + 1]]);
+            let old = word(bytes, value);
             if old <= maximum {
                 continue;
             }
@@ -40,9 +40,7 @@ impl Parsed {
                 } else {
                     ChecksumDelta::default().word(old.swap_bytes(), maximum.swap_bytes())
                 };
-                let field = self.header_length() + CHECKSUM;
-                let checksum = change.apply(u16::from_be_bytes([bytes[field], bytes[field + 1]]));
-                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+                change.update(bytes, self.header_length() + CHECKSUM);
             }
         }
         clamped

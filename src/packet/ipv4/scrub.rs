@@ -1,7 +1,7 @@
 //! Scrubs IP headers: replaces the identification and the addresses that routers have recorded in
 //! options. Both would reveal inside hosts after the addresses were rewritten.
 
-use crate::packet::checksum::{self, ChecksumDelta};
+use crate::packet::checksum::{self, ChecksumDelta, word};
 use crate::packet::icmp;
 use crate::packet::ipv4;
 use crate::packet::ipv4::options;
@@ -91,14 +91,14 @@ impl Parsed {
         let before = checksum::sum(&bytes[quoted.clone()]);
         change(&mut bytes[quoted.clone()]);
         let difference = ChecksumDelta::default().word(before, checksum::sum(&bytes[quoted]));
-        set_checksum(&mut bytes[self.header_length() + icmp::CHECKSUM..], difference);
+        difference.update(bytes, self.header_length() + icmp::CHECKSUM);
     }
 }
 
 fn set_header_identification(header: &mut [u8], identification: u16) {
     let change = ChecksumDelta::default().word(word(header, IDENTIFICATION), identification);
     header[IDENTIFICATION..][..2].copy_from_slice(&identification.to_be_bytes());
-    set_checksum(&mut header[ipv4::CHECKSUM..], change);
+    change.update(header, ipv4::CHECKSUM);
 }
 
 fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, instead: Ipv4Addr) {
@@ -117,7 +117,7 @@ fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, i
         }
     }
     let change = ChecksumDelta::default().word(before, checksum::sum(list));
-    set_checksum(&mut header[ipv4::CHECKSUM..], change);
+    change.update(header, ipv4::CHECKSUM);
 }
 
 /// Returns the parts of an option that begin with an address, those behind its pointer included. No
@@ -131,15 +131,6 @@ fn records(option: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
         _ => (option.len(), 4),
     };
     option[start..].chunks_mut(size)
-}
-
-fn set_checksum(field: &mut [u8], change: ChecksumDelta) {
-    let value = change.apply(word(field, 0));
-    field[..2].copy_from_slice(&value.to_be_bytes());
-}
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[cfg(test)]
