@@ -45,10 +45,11 @@ use crate::packet::{BATCH, Frame, Frames, Offload};
 pub use batch::FrameBuffers;
 #[cfg(test)]
 pub(crate) use memory::MemoryIo;
-pub use poll::PollIo;
+pub(crate) use poll::PollIo;
 pub use replay::ReplayIo;
-pub use tun::{OffloadLevel, OpenError, TunDevice, TunQueue, open};
-pub use uring::UringIo;
+pub use tun::OpenError;
+pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open};
+pub(crate) use uring::UringIo;
 pub use waker::Waker;
 
 /// One queue of packets, used by one worker.

@@ -18,7 +18,7 @@ impl Parsed {
     /// A lower value stays, and no option is inserted (RFC 4459 §3.2). Segments without SYN and
     /// other protocols are left alone. So are bytes that are shorter than [`Parsed::length`].
     /// Updates the checksum, which in [`ChecksumMode::Partial`] does not cover options.
-    pub fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
+    pub(crate) fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
         let Some(range) = self.syn_options(bytes) else { return false };
         let mut clamped = false;
         let mut at = 0;
@@ -48,7 +48,7 @@ impl Parsed {
 
     /// Returns the window scale of a SYN or SYN-ACK: a shift, at most 14 (RFC 7323 §2.3). `None`
     /// without the option, and for every other packet.
-    pub fn window_scale(&self, bytes: &[u8]) -> Option<u8> {
+    pub(crate) fn window_scale(&self, bytes: &[u8]) -> Option<u8> {
         let list = bytes.get(self.syn_options(bytes)?)?;
         let mut at = 0;
         while let Ok(Some(option)) = options::next(list, at) {

@@ -19,19 +19,19 @@ impl Parsed {
     /// Returns whether the packet is atomic (RFC 6864 §4): it is no fragment, and DF keeps routers
     /// from fragmenting it. The identification of an atomic packet has no meaning.
     #[inline]
-    pub fn is_atomic(&self) -> bool {
+    pub(crate) fn is_atomic(&self) -> bool {
         self.dont_fragment() && !self.is_fragment()
     }
 
     /// Returns whether the packet is a fragment.
     #[inline]
-    pub fn is_fragment(&self) -> bool {
+    pub(crate) fn is_fragment(&self) -> bool {
         matches!(self.payload(), Payload::Fragment { .. })
     }
 
     /// Returns whether the IP header has options.
     #[inline]
-    pub fn has_options(&self) -> bool {
+    pub(crate) fn has_options(&self) -> bool {
         self.header_length() > ipv4::HEADER
     }
 
@@ -39,7 +39,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn set_identification(&self, bytes: &mut [u8], identification: u16) {
+    pub(crate) fn set_identification(&self, bytes: &mut [u8], identification: u16) {
         set_header_identification(&mut bytes[..self.header_length()], identification);
     }
 
@@ -48,7 +48,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn quoted_identification(&self, bytes: &[u8]) -> Option<u16> {
+    pub(crate) fn quoted_identification(&self, bytes: &[u8]) -> Option<u16> {
         let quote = &bytes[self.quote_start()?..];
         (quote[FLAGS] & MORE_FRAGMENTS != 0).then(|| word(quote, IDENTIFICATION))
     }
@@ -58,7 +58,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn set_quoted_identification(&self, bytes: &mut [u8], identification: u16) {
+    pub(crate) fn set_quoted_identification(&self, bytes: &mut [u8], identification: u16) {
         self.change_quoted_header(bytes, |header| {
             set_header_identification(header, identification)
         });
@@ -70,7 +70,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn strip_recorded_addresses(
+    pub(crate) fn strip_recorded_addresses(
         &self,
         bytes: &mut [u8],
         is_private: impl Fn(Ipv4Addr) -> bool,
