@@ -85,7 +85,7 @@ fn a_missing_interface_is_named_with_those_that_are_there() {
                 &[],
                 &config,
                 USER,
-                &[key, "an9\"", "there are: ", "lan0", "wan0"],
+                &[key, "an9\"", "present: ", "lan0", "wan0"],
             );
         }
     }
@@ -168,14 +168,20 @@ fn tun_name_used_by_another_program_is_refused() {
 #[test]
 fn without_privilege_the_message_says_which_is_needed() {
     let scene = SingleBox::new(Published::OnLink);
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     let capability = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
     // A directory that is writable for everyone, so that the socket does not fail first.
     let open = scene.lab.directory().join("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     let config = Config { socket: open.join("natbox.sock"), ..scene.config() };
-    assert_refused(&scene, &nobody, &config, ENVIRONMENT, &["permission", "CAP_NET_ADMIN", "root"]);
+    assert_refused(
+        &scene,
+        &unprivileged,
+        &config,
+        ENVIRONMENT,
+        &["permission", "CAP_NET_ADMIN", "root"],
+    );
     // Root without the capability.
     assert_refused(
         &scene,
@@ -187,7 +193,7 @@ fn without_privilege_the_message_says_which_is_needed() {
     let unmanaged = Config { manage: false, ..config };
     assert_refused(
         &scene,
-        &nobody,
+        &unprivileged,
         &unmanaged,
         ENVIRONMENT,
         &["permission", "CAP_NET_ADMIN", "root"],
@@ -204,7 +210,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         &hidden,
         &scene.config(),
         ENVIRONMENT,
-        &["/dev/net/tun is missing", "modprobe tun"],
+        &["/dev/net/tun: missing", "modprobe tun"],
     );
     // A device node without a driver.
     let script = scene.write(
@@ -217,7 +223,7 @@ fn without_the_driver_the_message_says_how_to_get_it() {
         &fake,
         &scene.config(),
         ENVIRONMENT,
-        &["/dev/net/tun is missing", "modprobe tun"],
+        &["/dev/net/tun: missing", "modprobe tun"],
     );
 }
 
@@ -241,10 +247,10 @@ fn an_unusable_socket_path_is_named() {
         ENVIRONMENT,
         &["admin.socket", "/proc/natbox", "must be writable"],
     );
-    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
     assert_refused(
         &scene,
-        &nobody,
+        &unprivileged,
         &scene.config(),
         ENVIRONMENT,
         &["admin.socket", "must be writable"],
@@ -296,7 +302,7 @@ fn too_many_sessions_for_the_memory_are_refused_before_any_change() {
         &limited,
         &config,
         ENVIRONMENT,
-        &["limits.sessions: 500000000", "memory", "fewer"],
+        &["limits.sessions: ", "no memory for 500000000 sessions", "smaller number"],
     );
 }
 

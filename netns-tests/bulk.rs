@@ -3,6 +3,7 @@
 use std::net::SocketAddrV4;
 
 use anyhow::{Context, Result, bail, ensure};
+use natbox::lab::Child;
 use natbox::lab::topology::{CLIENTS, Private};
 use serde_json::Value;
 
@@ -18,23 +19,7 @@ fn uploads_downloads_and_datagrams_flow_over_both_uplinks_at_once() -> Result<()
         boxes.push(
             site.start(uplink, &site.config(uplink).forward("tcp+udp", port, address, port))?,
         );
-        let mut command = site.server().command("iperf3");
-        command.args([
-            "--server",
-            "--forceflush",
-            "--bind",
-            &address.to_string(),
-            "--port",
-            &port.to_string(),
-        ]);
-        let mut server = site.server().spawn(&format!("iperf3-server-{uplink}"), command)?;
-        wait_for("iperf3 to listen", || {
-            if let Some(status) = server.ended()? {
-                bail!("iperf3 ended ({status}):\n{}", server.log());
-            }
-            Ok(server.log().contains("Server listening").then_some(()))
-        })?;
-        servers.push(server);
+        servers.push(start_server(&site, uplink, port)?);
     }
     let kinds: [(&str, &[&str]); 4] = [
         ("upload", &["--parallel", "4"]),
@@ -79,4 +64,19 @@ fn uploads_downloads_and_datagrams_flow_over_both_uplinks_at_once() -> Result<()
         }
     }
     Ok(())
+}
+
+/// Starts iperf3 on the server's address for an uplink, and waits until it listens.
+fn start_server(site: &Site, uplink: usize, port: u16) -> Result<Child> {
+    let mut command = site.server().command("iperf3");
+    command.args(["--server", "--forceflush"]);
+    command.args(["--bind", &site.server_address(uplink).to_string(), "--port", &port.to_string()]);
+    let mut server = site.server().spawn(&format!("iperf3-server-{uplink}"), command)?;
+    wait_for("iperf3 to listen", || {
+        if let Some(status) = server.ended()? {
+            bail!("iperf3 ended ({status}):\n{}", server.log());
+        }
+        Ok(server.log().contains("Server listening").then_some(()))
+    })?;
+    Ok(server)
 }

@@ -121,72 +121,77 @@ fn failed_uplink_is_detected_in_time_and_only_its_sessions_are_reset() -> Result
         }];
     for probe in probes {
         let (site, _outside) = site()?;
-        std::fs::write(site.lab.directory().join("alive"), "")?;
-        let _nginx =
-            Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
-        let (stays, dies) = (site.uplink(0), site.uplink(1));
-        let config = site
-            .three_legged_config()
-            .uplink(
-                0,
-                &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], quorum: 2", stays.gateway)),
-            )
-            .uplink(1, &format!("{}, on_failure: reset", health(&probe(&site))));
-        let natbox = site.start(0, &config)?;
-        let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
-            Talk::several(&site)?.into_iter().partition(|talk| talk.over(stays));
-        // For a while only health checks run, and they succeed.
-        thread::sleep(INTERVAL * (FALL + 1));
-        let status = natbox.status()?;
-        ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
-        let ends = thread::scope(|scope| {
-            let talkers: Vec<_> = lost
-                .into_iter()
-                .map(|mut talk| {
-                    scope.spawn(move || {
-                        let error = loop {
-                            if let Err(error) = talk.connection.get("/") {
-                                break error;
-                            }
-                            thread::sleep(Duration::from_millis(10));
-                        };
-                        (error, Instant::now())
-                    })
-                })
-                .collect();
-            set_router(dies, false)?;
-            let died = Instant::now();
-            for talk in &mut kept {
-                talk.goes_on().context("the surviving uplink")?;
-            }
-            let ends = talkers.into_iter().map(|talker| talker.join().expect("no panic"));
-            Ok::<_, anyhow::Error>(
-                ends.map(|(error, when)| (error, when - died)).collect::<Vec<_>>(),
-            )
-        })?;
-        for (error, after) in ends {
-            ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
-            ensure!(
-                after < INTERVAL * FALL + Duration::from_millis(100) + SLACK,
-                "reset after {after:?}"
-            );
-        }
-        assert_new_ones_go_over(&site, 0)?;
-        set_router(dies, true)?;
-        wait_until_healthy(&natbox, 1, true).with_context(|| probe(&site))?;
-        for talk in &mut kept {
-            talk.goes_on().context("the surviving uplink")?;
-        }
-        Talk::several(&site).context("both uplinks again")?;
-        let status = natbox.status()?;
-        ensure!(status.uplinks[0].state_seconds >= status.uplinks[1].state_seconds, "{status:?}");
-        ensure!(
-            status.uplinks[0].healthy
-                && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0)
-        );
-        ensure!(status.totals["failover_notifications"] >= 1, "{status:?}");
+        assert_detected(&site, &probe(&site)).with_context(|| probe(&site))?;
     }
     Ok(())
+}
+
+fn assert_detected(site: &Site, probe: &str) -> Result<()> {
+    std::fs::write(site.lab.directory().join("alive"), "")?;
+    let _nginx = Nginx::start(&site.lab, site.client(), "nginx", site.lab.directory(), &[TARGET])?;
+    let (stays, dies) = (site.uplink(0), site.uplink(1));
+    let config = site
+        .three_legged_config()
+        .uplink(0, &health(&format!("ping: [{}], tcp: [\"{OUTSIDE}\"], quorum: 2", stays.gateway)))
+        .uplink(1, &format!("{}, on_failure: reset", health(probe)));
+    let natbox = site.start(0, &config)?;
+    let (mut kept, lost): (Vec<Talk>, Vec<Talk>) =
+        Talk::several(site)?.into_iter().partition(|talk| talk.over(stays));
+    // For a while only health checks run, and they succeed.
+    thread::sleep(INTERVAL * (FALL + 1));
+    let status = natbox.status()?;
+    ensure!(status.uplinks.iter().all(|uplink| uplink.healthy), "{status:?}");
+    for (error, after) in fail(dies, lost, &mut kept)? {
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionReset, "{error}");
+        let limit = INTERVAL * FALL + Duration::from_millis(100) + SLACK;
+        ensure!(after < limit, "reset after {after:?}");
+    }
+    assert_new_ones_go_over(site, 0)?;
+    set_router(dies, true)?;
+    wait_until_healthy(&natbox, 1, true)?;
+    for talk in &mut kept {
+        talk.goes_on().context("the surviving uplink")?;
+    }
+    Talk::several(site).context("both uplinks again")?;
+    let status = natbox.status()?;
+    ensure!(status.uplinks[0].state_seconds >= status.uplinks[1].state_seconds, "{status:?}");
+    ensure!(
+        status.uplinks[0].healthy && status.uplinks[1].loss_percent.is_some_and(|loss| loss > 0.0)
+    );
+    ensure!(status.totals["failover_notifications"] >= 1, "{status:?}");
+    Ok(())
+}
+
+/// Lets an uplink fail. Asserts that connections over the other uplink continue. Returns the errors
+/// of the connections over the failed uplink, and the time until each.
+fn fail(
+    dies: &TopologyUplink,
+    lost: Vec<Talk>,
+    kept: &mut [Talk],
+) -> Result<Vec<(std::io::Error, Duration)>> {
+    thread::scope(|scope| {
+        let talkers: Vec<_> = lost
+            .into_iter()
+            .map(|mut talk| {
+                scope.spawn(move || {
+                    let error = loop {
+                        if let Err(error) = talk.connection.get("/") {
+                            break error;
+                        }
+                        thread::sleep(Duration::from_millis(10));
+                    };
+                    (error, Instant::now())
+                })
+            })
+            .collect();
+        set_router(dies, false)?;
+        let died = Instant::now();
+        for talk in kept {
+            talk.goes_on().context("the surviving uplink")?;
+        }
+        let ends = talkers.into_iter().map(|talker| talker.join().expect("no panic"));
+        Ok(ends.map(|(error, when)| (error, when - died)).collect())
+    })
 }
 
 /// Without health checks the result is the same. The other uplink loses no datagram, and with

@@ -105,9 +105,9 @@ fn switch_offloads_off(site: &Site) -> Result<()> {
     require("ethtool")?;
     let topology = &site.topology;
     let mut ends = vec![(&topology.servers[0].namespace, "eth0"), (&topology.lans[0], "srv1")];
-    for (uplink, leg, port) in [(0, "isp1", "box1"), (1, "isp2", "box2")] {
+    for (uplink, interface, port) in [(0, "isp1", "box1"), (1, "isp2", "box2")] {
         ends.extend([
-            (&topology.client, leg),
+            (&topology.client, interface),
             (&topology.uplinks[uplink].provider, "net0"),
             (&topology.uplinks[uplink].provider, "box0"),
             (&topology.uplinks[uplink].natbox, "wan0"),

@@ -26,8 +26,8 @@ const KINDS: [Published; 3] = [Published::OnLink, Published::Routed, Published::
 /// Builds a setup whose box treats a silent neighbour as unreachable after half a second.
 fn impatient(kind: Published) -> SingleBox {
     let scene = SingleBox::new(kind);
-    for leg in ["lan0", "wan0"] {
-        scene.natbox.sysctl(&format!("net/ipv4/neigh/{leg}/retrans_time_ms"), "150").unwrap();
+    for interface in ["lan0", "wan0"] {
+        scene.natbox.sysctl(&format!("net/ipv4/neigh/{interface}/retrans_time_ms"), "150").unwrap();
     }
     scene
 }
@@ -46,7 +46,7 @@ fn answer(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (ErrorKind
 
 /// Sends a datagram and returns its source port. Linux does not report "host unreachable" to the
 /// socket of a datagram.
-fn knock(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (UdpSocket, u16) {
+fn send_datagram(namespace: &Namespace, from: Ipv4Addr, to: SocketAddrV4) -> (UdpSocket, u16) {
     let socket = namespace.enter(|| UdpSocket::bind((from, 0))).unwrap().unwrap();
     socket.send_to(b"anybody there", to).unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -59,7 +59,7 @@ fn unreachable_server_is_reported_to_the_client_by_the_published_address() {
         let scene = impatient(kind);
         let _natbox = scene.start(&scene.config());
         let watch = ErrorWatch::start(&scene.net);
-        let (_socket, port) = knock(&scene.net, CLIENT, scene.endpoint(DEAD));
+        let (_socket, port) = send_datagram(&scene.net, CLIENT, scene.endpoint(DEAD));
         let seen = watch.wait_for("host unreachable", |error| error.code == HOST);
         assert_eq!(
             (seen.kind, seen.source, seen.destination),
@@ -82,13 +82,13 @@ fn unreachable_outside_host_is_reported_to_the_inside() {
         let scene = impatient(kind);
         let _natbox = scene.start(&scene.config());
         let watch = ErrorWatch::start(&scene.server);
-        let nobody = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 99), 9);
-        let (_socket, port) = knock(&scene.server, SERVER, nobody);
+        let unused = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 99), 9);
+        let (_socket, port) = send_datagram(&scene.server, SERVER, unused);
         let seen = watch.wait_for("host unreachable", |error| error.code == HOST);
         assert_eq!((seen.source, seen.destination), (BOX_INSIDE, SERVER), "{kind:?}");
-        assert_eq!((seen.quoted, seen.ports), ((SERVER, *nobody.ip()), (port, 9)));
+        assert_eq!((seen.quoted, seen.ports), ((SERVER, *unused.ip()), (port, 9)));
 
-        let connect = || http::connect(None, nobody, seconds(5));
+        let connect = || http::connect(None, unused, seconds(5));
         let error = scene.server.enter(connect).unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HostUnreachable, "TCP, {kind:?}");
     }

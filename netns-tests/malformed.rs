@@ -15,15 +15,15 @@ use rustix::process::Signal;
 use crate::probe::{cut, with};
 use crate::single_box::{Config, DATAGRAMS, Injector, Published, SingleBox, WEB, eventually};
 
-const STRANGER: Ipv4Addr = Injector::STRANGER;
+const UNUSED_CLIENT: Ipv4Addr = Injector::UNUSED_CLIENT;
 
 /// Makes a correct packet to a port of the published address.
 fn udp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    builder::udp(builder::tuple(Protocol::UDP, (STRANGER, 4000), (to, port)), payload)
+    builder::udp(builder::tuple(Protocol::UDP, (UNUSED_CLIENT, 4000), (to, port)), payload)
 }
 
 fn tcp(to: Ipv4Addr, port: u16, payload: &[u8]) -> Vec<u8> {
-    let tuple = builder::tuple(Protocol::TCP, (STRANGER, 4000), (to, port));
+    let tuple = builder::tuple(Protocol::TCP, (UNUSED_CLIENT, 4000), (to, port));
     builder::tcp(tuple, TcpFlags::SYN, 1, 0, &[2, 4, 5, 180], payload)
 }
 
@@ -97,8 +97,8 @@ fn malformed_transport_headers_are_dropped_with_their_reason() {
     let natbox = scene.start(&scene.config());
     let injector = Injector::new(&scene);
     let g = scene.published;
-    let error = |quoted: &[u8]| builder::icmp_error(3, 1, STRANGER, g, quoted);
-    let tuple = builder::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000));
+    let error = |quoted: &[u8]| builder::icmp_error(3, 1, UNUSED_CLIENT, g, quoted);
+    let tuple = builder::tuple(Protocol::UDP, (g, DATAGRAMS), (UNUSED_CLIENT, 4000));
     let sent = builder::udp(tuple, b"payload");
     let large = udp(g, 9999, &[0; 100]);
     let fragments = builder::fragments(&large, 64);
@@ -120,16 +120,19 @@ fn malformed_transport_headers_are_dropped_with_their_reason() {
         (error(&with(sent.clone(), &[(0, 0x44)])), DropReason::BadIcmpError),
         (error(&error(&sent)), DropReason::BadIcmpError),
         (with(error(&sent), &[(22, 1)]), DropReason::BadIcmpError),
-        (error(&udp(g, 9999, b"nobody's")), DropReason::IcmpErrorNoSession),
-        (builder::icmp_error(5, 1, STRANGER, g, &sent), DropReason::UnsupportedIcmp),
-        (builder::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"), DropReason::NoMapping),
+        (error(&udp(g, 9999, b"unmapped")), DropReason::IcmpErrorNoSession),
+        (builder::icmp_error(5, 1, UNUSED_CLIENT, g, &sent), DropReason::UnsupportedIcmp),
+        (
+            builder::echo(UNUSED_CLIENT, g, QueryKind::EchoRequest, 1, 1, b"ping"),
+            DropReason::NoMapping,
+        ),
         (fragments[0].clone(), DropReason::NoMapping),
         (fragments[1].clone(), DropReason::NoMapping),
         // Beyond 65,535 bytes; a first fragment without complete ports.
         (with(fragments[1].clone(), &[(6, 0x1f), (7, 0xff)]), DropReason::BadFragment),
         // A source in "this network". The kernel drops only the unspecified address of these.
         (with(udp(g, 9999, b""), &[(12, 0)]), DropReason::Martian),
-        (udp(g, 9999, b"nobody's"), DropReason::NoMapping),
+        (udp(g, 9999, b"unmapped"), DropReason::NoMapping),
         (tcp(g, 9999, b""), DropReason::NoMapping),
     ];
     for (number, (packet, reason)) in cases.iter().enumerate() {
@@ -161,7 +164,7 @@ fn unknown_protocols_are_dropped_with_their_reason() {
         (0..=255).map(Protocol).filter(|protocol| !known.contains(protocol)).collect();
     for protocol in &unknown {
         for payload in [&[] as &[u8], &[0], &[0xff; 64]] {
-            injector.send(&builder::other(*protocol, STRANGER, scene.published, payload));
+            injector.send(&builder::other(*protocol, UNUSED_CLIENT, scene.published, payload));
         }
     }
     eventually("all are counted", || {
@@ -179,39 +182,24 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let natbox = scene.start(&Config { sessions: "4k".into(), ..scene.config() });
     let injector = Injector::new(&scene);
     let g = scene.published;
-    let sent =
-        builder::udp(builder::tuple(Protocol::UDP, (g, DATAGRAMS), (STRANGER, 4000)), b"payload");
+    let sent = builder::udp(
+        builder::tuple(Protocol::UDP, (g, DATAGRAMS), (UNUSED_CLIENT, 4000)),
+        b"payload",
+    );
     let good = [
         tcp(g, WEB, b""),
         tcp(g, WEB, &[7; 200]),
         udp(g, DATAGRAMS, &[7; 200]),
         udp(g, 9999, b""),
-        builder::echo(STRANGER, g, QueryKind::EchoRequest, 1, 1, b"ping"),
-        builder::icmp_error(3, 4, STRANGER, g, &sent),
+        builder::echo(UNUSED_CLIENT, g, QueryKind::EchoRequest, 1, 1, b"ping"),
+        builder::icmp_error(3, 4, UNUSED_CLIENT, g, &sent),
         builder::with_ip_options(&udp(g, DATAGRAMS, b"payload"), &[7, 7, 4, 0, 0, 0, 0]),
     ];
     let mut random = StdRng::seed_from_u64(0x6e61_7462_6f78);
     let mut flood = |count: usize| {
         for number in 0..count {
-            let mut packet = good[random.random_range(0..good.len())].clone();
-            for _ in 0..random.random_range(1..6) {
-                let at = random.random_range(0..packet.len());
-                // The destination stays, because the packet would be routed elsewhere otherwise.
-                if !(16..20).contains(&at) {
-                    packet[at] = random.random();
-                }
-            }
-            if random.random_ratio(1, 8) {
-                packet.truncate(random.random_range(0..packet.len()));
-            }
-            // Most packets pass the kernel's own checks.
-            if packet.len() >= 20 && random.random_ratio(7, 8) {
-                packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
-                let [high, low] = (packet.len() as u16).to_be_bytes();
-                packet[2..4].copy_from_slice(&[high, low]);
-                builder::refresh_header_checksum(&mut packet);
-            }
-            injector.send(&packet);
+            let packet = good[random.random_range(0..good.len())].clone();
+            injector.send(&mutated(packet, &mut random));
             if number % 20_000 == 0 {
                 assert_eq!(
                     scene.fetch().unwrap(),
@@ -244,4 +232,26 @@ fn random_mutations_neither_stop_the_box_nor_make_it_grow() {
     let log = natbox.process.log();
     assert!(!log.contains("bug") && !log.contains("WARN"), "{log}");
     natbox.stop(Signal::TERM);
+}
+
+/// Changes random bytes of a packet, and the length of some packets.
+fn mutated(mut packet: Vec<u8>, random: &mut StdRng) -> Vec<u8> {
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..packet.len());
+        // The destination stays, because the packet would be routed elsewhere otherwise.
+        if !(16..20).contains(&at) {
+            packet[at] = random.random();
+        }
+    }
+    if random.random_ratio(1, 8) {
+        packet.truncate(random.random_range(0..packet.len()));
+    }
+    // Most packets pass the kernel's own checks.
+    if packet.len() >= 20 && random.random_ratio(7, 8) {
+        packet[0] = if random.random_ratio(7, 8) { 0x45 } else { packet[0] };
+        let [high, low] = (packet.len() as u16).to_be_bytes();
+        packet[2..4].copy_from_slice(&[high, low]);
+        builder::refresh_header_checksum(&mut packet);
+    }
+    packet
 }

@@ -20,7 +20,7 @@ const LENGTH: usize = 20_000_000;
 
 /// `tun.offload`, its name in the status, and the features that the kernel shows: checksum, TCP and
 /// UDP segmentation.
-const RUNGS: [(&str, &str, [bool; 3]); 5] = [
+const LEVELS: [(&str, &str, [bool; 3]); 5] = [
     ("auto", "tso4+uso4+checksum", [true, true, true]),
     ("tso+uso", "tso4+uso4+checksum", [true, true, true]),
     ("tso", "tso4+checksum", [true, true, false]),
@@ -34,7 +34,7 @@ fn status_names_each_offload_level_and_downloads_are_intact() {
         let scene = SingleBox::new(Published::OnLink);
         let _server = scene.serve();
         let _outside = serve(&scene.net, CLIENT, 8080);
-        for (offload, name, features) in RUNGS {
+        for (offload, name, features) in LEVELS {
             let what = format!("io {io}, offload {offload}, {workers} workers");
             let config = Config {
                 io: io.into(),
@@ -76,7 +76,7 @@ fn status_names_each_offload_level_and_downloads_are_intact() {
 #[test]
 fn uploads_are_intact_at_each_offload_level() {
     let scene = SingleBox::new(Published::Routed);
-    for (offload, _, _) in RUNGS {
+    for (offload, _, _) in LEVELS {
         let natbox = scene.start(&Config { offload: offload.into(), ..scene.config() });
         let sink = Sink::listen(&scene.server, crate::single_box::SERVER, WEB);
         let mut upload = sink.connect(&scene.net, Some(scene.endpoint(WEB)));
@@ -178,8 +178,11 @@ fn receivers_count_no_wrong_checksum() {
         // The counters can count.
         let _natbox = scene.start(&scene.config());
         let injector = Injector::new(&scene);
-        let tuple =
-            builder::tuple(Protocol::UDP, (Injector::STRANGER, 4000), (scene.published, DATAGRAMS));
+        let tuple = builder::tuple(
+            Protocol::UDP,
+            (Injector::UNUSED_CLIENT, 4000),
+            (scene.published, DATAGRAMS),
+        );
         let mut wrong = builder::udp(tuple, b"wrong");
         wrong[26] ^= 1;
         injector.send(&wrong);

@@ -281,14 +281,14 @@ fn overlapping_and_impossible_fragments_are_dropped() {
     probe.outside.send(&whole(1)[1]);
     probe.outside.send(&whole(1)[2]);
     probe.silence();
-    assert_eq!(probe.dropped("fragment-overlap"), 3, "the overlap ends its datagram");
+    probe.assert_dropped("fragment-overlap", 3);
     // A duplicate passes only once.
     for fragment in [0, 0, 1, 1, 1, 2] {
         probe.outside.send(&whole(2)[fragment]);
     }
     joined(&probe.inside.expect_all(3, "each once"));
     probe.silence();
-    assert_eq!(probe.dropped("fragment-duplicate"), 3);
+    probe.assert_dropped("fragment-duplicate", 3);
     // Impossible fragments, each dropped by itself.
     let segment = builder::tcp(
         builder::tuple(Protocol::TCP, (E1, 4), (G, 8080)),

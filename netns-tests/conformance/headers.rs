@@ -96,7 +96,7 @@ fn fragmentation_needed_passes_with_any_mtu() {
         probe.outside.expect("as long as before");
         let elsewhere = with_df(udp(at(S1, 5000), at(E2, 53), &[7; 1472]));
         probe.inside.send(&elsewhere);
-        probe.outside.expect("a full packet to somebody else");
+        probe.outside.expect("a full packet to another host");
     }
     let inward = with_df(udp(at(E1, 4444), F, &[7; 1472]));
     probe.outside.send(&inward);

@@ -166,7 +166,7 @@ fn icmp_errors_with_bad_checksums_are_dropped() {
         probe.outside.send(&good);
         probe.inside.expect("the good one");
     }
-    assert_eq!(probe.dropped("bad-icmp-error"), 6);
+    probe.assert_dropped("bad-icmp-error", 6);
 }
 
 #[test]
@@ -197,7 +197,8 @@ fn quoted_transport_checksum_is_not_verified() {
     probe.inside.tolerate();
     let [sent, _, _] = three_kinds(&probe);
     let mut quoted = sent.outside.0.clone();
-    quoted[27] = quoted[27].wrapping_add(1);
+    let wrong = u16::from_be_bytes([quoted[26], quoted[27]]).wrapping_add(1);
+    quoted[26..28].copy_from_slice(&wrong.to_be_bytes());
     probe.outside.send(&builder::icmp_error(3, 3, E1, G, &quoted));
     let error = probe.inside.expect("the error");
     let right = Seen(sent.original).checksum();
@@ -352,7 +353,7 @@ fn addresses_of_an_icmp_error_must_match_its_quote() {
         probe.inside.send(&builder::icmp_error(kind, code, S2, E1, &received));
         probe.silence();
     }
-    assert_eq!(probe.dropped("icmp-error-mismatch"), 5);
+    probe.assert_dropped("icmp-error-mismatch", 5);
     probe.inside.send(&builder::icmp_error(3, 3, S1, E1, &received));
     probe.outside.expect("S1's own report");
 }
@@ -422,16 +423,16 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
         packet
     };
     let started = Instant::now();
-    let mut told = 0;
+    let mut errors = 0;
     for number in 0..1000 {
         probe.inside.send(&too_long(S1));
         if number % 50 == 0 {
-            told += std::iter::from_fn(|| probe.inside.poll()).count();
+            errors += std::iter::from_fn(|| probe.inside.poll()).count();
         }
     }
-    told += probe.inside.drain().len();
+    errors += probe.inside.drain().len();
     let bound = 60 + 30 * started.elapsed().as_secs() as usize;
-    assert!((10..=bound).contains(&told), "{told} errors for 1000 packets");
+    assert!((10..=bound).contains(&errors), "{errors} errors for 1000 packets");
     // Another host still gets its error, at once.
     probe.inside.send(&too_long(S2));
     let error = probe.inside.expect("the error for another host");
@@ -442,8 +443,8 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
     // Errors that the kernel writes: packets of ten thousand other hosts do not use up the
     // allowance of E1.
     for number in 0..10_000_u32 {
-        let stranger = Ipv4Addr::from(0xc612_0000 + number);
-        let mut packet = udp(at(stranger, 5000), F, b"x");
+        let other_host = Ipv4Addr::from(0xc612_0000 + number);
+        let mut packet = udp(at(other_host, 5000), F, b"x");
         builder::set_ttl(&mut packet, 1);
         probe.outside.send(&packet);
         if number % 100 == 0 {
@@ -453,9 +454,9 @@ fn icmp_errors_of_the_box_are_rate_limited_per_receiver() {
     let mut packet = udp(at(E1, 5000), F, b"x");
     builder::set_ttl(&mut packet, 1);
     probe.outside.send(&packet);
-    let told: HashSet<_> =
+    let receivers: HashSet<_> =
         probe.outside.drain().iter().map(|seen| seen.destination().address).collect();
-    assert!(told.contains(&E1), "{} others were told", told.len());
+    assert!(receivers.contains(&E1), "{} others got an error", receivers.len());
 }
 
 #[test]

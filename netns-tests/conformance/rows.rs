@@ -396,7 +396,7 @@ pub const CHAPTERS: &[(&str, &[Row])] = &[
             row(
                 &["PMTU-2", "UDP-13"],
                 "MUST",
-                "Too long with DF: fragmentation needed, with the next leg's MTU",
+                "Too long with DF: fragmentation needed, with the MTU of the next interface",
             ),
             row(&["PMTU-3"], "MUST (P)", "Every size within the MTU passes"),
             row(

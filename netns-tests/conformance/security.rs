@@ -263,17 +263,17 @@ fn mapped_and_unmapped_ports_cannot_be_told_apart_from_outside() {
         while let Some(seen) = probe.outside.within(Duration::from_millis(6800)) {
             answers.push(seen);
         }
-        let told =
+        let errors_to =
             |attacker| answers.iter().filter(|seen| seen.destination().address == attacker).count();
         if syn == "drop" {
             assert_eq!(answers, []);
         } else {
             // Each gets one second's allowance, give or take the random cost of an error.
             assert!(
-                (4..=7).contains(&told(E2)) && (4..=7).contains(&told(RX)),
+                (4..=7).contains(&errors_to(E2)) && (4..=7).contains(&errors_to(RX)),
                 "{} {}",
-                told(E2),
-                told(RX)
+                errors_to(E2),
+                errors_to(RX)
             );
         }
         probe.silence();

@@ -62,18 +62,26 @@ fn both_directions_of_a_connection_meet_on_one_worker() {
     let read = || -> Vec<u64> {
         probe.status().workers.iter().map(|worker| worker.counters["packets_in"]).collect()
     };
+    // A worker publishes its counters after it has sent the packets.
+    let mut sent = 0;
+    let counted = |sent: u64| {
+        wait_until("all packets are counted", || read().iter().sum::<u64>() == sent);
+        read()
+    };
     let mut at_work = HashSet::new();
     for port in 0..40 {
         for mut connection in [
             probe.connect_in(at(E1, 5000 + port), F),
             probe.connect_out(at(S1, 5000 + port), at(E1, 80)),
         ] {
-            let before = read();
+            sent += 3;
+            let before = counted(sent);
             for _ in 0..5 {
                 probe.assert_open(&mut connection);
             }
+            sent += 10;
             let packets: Vec<u64> =
-                read().iter().zip(before).map(|(now, before)| now - before).collect();
+                counted(sent).iter().zip(before).map(|(now, before)| now - before).collect();
             assert!(packets.contains(&10) && packets.contains(&0), "{packets:?}");
             at_work.insert(packets[0] == 10);
         }

@@ -12,7 +12,7 @@ use super::start_box;
 use crate::failover::{FALL, INTERVAL, SLACK, health, set_router};
 use crate::lab::{BoxConfig, Site, wait_for};
 
-const LEGS: ThreeLeggedPlan =
+const PLAN: ThreeLeggedPlan =
     ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: false };
 
 fn start(site: &Site, config: &BoxConfig) -> Result<NatBox> {
@@ -36,7 +36,7 @@ fn is(found: &[String], mut wanted: Vec<Ipv4Addr>) -> bool {
 
 #[test]
 fn dns_omits_an_uplink_as_soon_as_it_has_failed() -> Result<()> {
-    let site = Site::three_legged(LEGS)?;
+    let site = Site::three_legged(PLAN)?;
     let (stays, dies) = (site.uplink(0), site.uplink(1));
     let config = site
         .three_legged_config()
@@ -69,7 +69,7 @@ fn dns_omits_an_uplink_as_soon_as_it_has_failed() -> Result<()> {
 
 #[test]
 fn dns_follows_a_changed_interface_address() -> Result<()> {
-    let site = Site::three_legged(LEGS)?;
+    let site = Site::three_legged(PLAN)?;
     let (fixed, follows) = (site.uplink(0), site.uplink(1));
     let _natbox = start(&site, &site.three_legged_config().followed(1))?;
     let found = led_to(&site, follows.outside)?;

@@ -47,17 +47,17 @@ impl Site {
     }
 
     /// Builds a site whose uplinks all lead to one box.
-    pub fn three_legged(legs: ThreeLeggedPlan) -> Result<Site> {
-        Site::three_legged_by(legs, own_interface)
+    pub fn three_legged(plan: ThreeLeggedPlan) -> Result<Site> {
+        Site::three_legged_by(plan, own_interface)
     }
 
     /// Builds the same site with the test's own attachment of the uplinks.
     pub fn three_legged_by(
-        legs: ThreeLeggedPlan,
+        plan: ThreeLeggedPlan,
         attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
-        let topology = Topology::three_legged(&lab, legs, attach)?;
+        let topology = Topology::three_legged(&lab, plan, attach)?;
         Ok(Site { topology, lab })
     }
 

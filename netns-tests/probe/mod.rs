@@ -1,7 +1,7 @@
 //! The packet-level probe: one real `natbox run` between two wires whose other ends the test holds.
 //!
 //! ```text
-//!   outside   E1, E2, Rx: nobody's addresses, the test writes and reads their packets
+//!   outside   E1, E2, Rx: no host has these addresses; the test writes and reads their packets
 //!     │  TAP wan0   203.0.113.1/24, next hop 203.0.113.254
 //!    box      natbox run; external addresses G, G2, routed to the box
 //!     │  TAP lan0   10.0.0.1/24
@@ -39,7 +39,7 @@ use natbox::api::Status;
 use natbox::lab::{Lab, Namespace};
 use natbox::packet::{Endpoint, Protocol, builder};
 
-use crate::single_box::RunningBox;
+use crate::single_box::{RunningBox, eventually};
 
 /// Private hosts.
 pub const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
@@ -163,6 +163,14 @@ impl Probe {
     /// Returns the number of packets dropped so far for a reason.
     pub fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
+    }
+
+    /// Asserts the number of packets dropped so far for a reason, once the workers have published
+    /// their counters.
+    #[track_caller]
+    pub fn assert_dropped(&self, reason: &str, count: u64) {
+        eventually(reason, || (self.dropped(reason) >= count).then_some(()));
+        assert_eq!(self.dropped(reason), count, "{reason}");
     }
 
     /// Returns the number of live sessions.

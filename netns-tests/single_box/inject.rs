@@ -38,5 +38,5 @@ impl Injector {
     }
 
     /// A client address that no kernel has, so that no kernel answers the box.
-    pub const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+    pub const UNUSED_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 }

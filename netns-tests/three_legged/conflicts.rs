@@ -11,7 +11,7 @@ use natbox::lab::http::connect_from;
 use natbox::lab::topology::CLIENTS;
 use rustix::net::sockopt::set_socket_reuseaddr;
 
-use super::{ECHO, WEB, legs, services};
+use super::{ECHO, WEB, plan, services};
 use crate::lab::{Echo, Site, TIMEOUT, datagrams, listen};
 
 /// Each uplink is in conflict with the two others.
@@ -26,7 +26,7 @@ const BYTES: usize = 200_000;
 #[test]
 fn connections_from_one_endpoint_over_all_uplinks_carry_their_own_data() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
-        let site = Site::three_legged(legs(UPLINKS as u8))?;
+        let site = Site::three_legged(plan(UPLINKS as u8))?;
         let listener = listen(site.server(), site.server_address(0), WEB)?;
         let mut config = services(&site);
         (config.offload, config.io) = (offload, io);
@@ -64,7 +64,7 @@ fn connections_from_one_endpoint_over_all_uplinks_carry_their_own_data() -> Resu
 
 #[test]
 fn datagrams_from_one_socket_over_all_uplinks_are_answered_by_each_of_them() -> Result<()> {
-    let site = Site::three_legged(legs(UPLINKS as u8))?;
+    let site = Site::three_legged(plan(UPLINKS as u8))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
     let watches =
@@ -171,7 +171,7 @@ fn assert_told_apart(seen: BTreeSet<(SocketAddr, usize)>) -> Result<()> {
     for port in PORTS {
         ensure!(
             peers.contains(&SocketAddr::from((CLIENTS[0], port))),
-            "nobody kept port {port}: {peers:?}"
+            "no peer kept port {port}: {peers:?}"
         );
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use natbox::lab::topology::CLIENTS;
 
-use super::{ECHO, legs, services};
+use super::{ECHO, plan, services};
 use crate::lab::{Echo, Site, datagrams};
 use crate::probe::spray;
 
@@ -27,7 +27,7 @@ const ROUNDS: u64 = 50;
 
 #[test]
 fn none_of_a_million_replies_uses_the_wrong_uplink() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     let echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let mut config = services(&site);
     config.workers = "2".into();

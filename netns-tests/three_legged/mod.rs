@@ -32,7 +32,7 @@ const WEB: u16 = 80;
 const ECHO: u16 = 7;
 
 /// Returns a plan with unlimited uplinks and an inside host beside the server.
-const fn legs(uplinks: u8) -> ThreeLeggedPlan {
+const fn plan(uplinks: u8) -> ThreeLeggedPlan {
     ThreeLeggedPlan { uplinks, servers: 2, mbit: None, one_network: false }
 }
 

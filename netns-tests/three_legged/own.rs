@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use natbox::lab::http::{HttpServer, connect};
 use natbox::lab::topology::CLIENTS;
 
-use super::{ECHO, WEB, legs, serve_page, services};
+use super::{ECHO, WEB, plan, serve_page, services};
 use crate::lab::{Echo, Site, TIMEOUT, curl, hops, listen, ping};
 
 /// Port of the host's own program.
@@ -13,7 +13,7 @@ const OWN: u16 = 2222;
 
 #[test]
 fn host_replies_from_its_own_addresses_over_the_uplink_of_the_request() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     for uplink in &site.topology.uplinks {
         uplink.natbox.address(&uplink.interface, uplink.published, 32)?;
     }
@@ -48,7 +48,7 @@ fn host_replies_from_its_own_addresses_over_the_uplink_of_the_request() -> Resul
 
 #[test]
 fn icmp_errors_of_the_host_use_the_uplink_of_the_quoted_packet() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;
     let watches = [site.watch_ports(0, &[ECHO])?, site.watch_ports(1, &[ECHO])?];

@@ -32,7 +32,7 @@ fn open_both(probe: &Probe) -> [Endpoint; 2] {
         seen.source()
     });
     assert_eq!((peers[0], peers[1].address), (CLIENT, E1));
-    assert_ne!(peers[1].port, CLIENT.port, "the second is told from the first");
+    assert_ne!(peers[1].port, CLIENT.port, "the two clients are distinct");
     peers
 }
 

@@ -6,19 +6,19 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, ensure};
 use natbox::lab::topology::CLIENTS;
 
-use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, plan, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange, ping};
 use crate::single_box::ErrorWatch;
 
 #[test]
 fn replies_use_the_uplink_of_their_request_with_offloads() -> Result<()> {
-    let site = Site::three_legged(legs(3))?;
+    let site = Site::three_legged(plan(3))?;
     assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
 
 #[test]
 fn replies_use_the_uplink_of_their_request_without_offloads() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     let mut config = services(&site);
     (config.offload, config.io) = ("none", "poll");
     assert_every_uplink_answers_for_itself(&site, &config)
@@ -27,7 +27,7 @@ fn replies_use_the_uplink_of_their_request_without_offloads() -> Result<()> {
 /// Fragmentation needed, by a router behind each uplink; port unreachable, by the server itself.
 #[test]
 fn icmp_errors_use_the_uplink_of_the_request_and_its_address() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     let (_nginx, page) = serve_page(&site)?;
     let _natbox = site.start(0, &services(&site))?;
     let server = site.server_address(0);
@@ -47,7 +47,7 @@ fn icmp_errors_use_the_uplink_of_the_request_and_its_address() -> Result<()> {
         socket.send(b"anybody there")?;
         // The kernel passes an error to the socket only if the quoted packet is one that the socket
         // has sent.
-        let error = socket.recv(&mut [0; 64]).err().context("an answer where nobody listens")?;
+        let error = socket.recv(&mut [0; 64]).err().context("a reply from a closed port")?;
         ensure!(error.kind() == ErrorKind::ConnectionRefused, "{error} over {}", uplink.name);
         let seen = outside.wait_for("port unreachable", |error| error.source == uplink.published);
         ensure!(
@@ -61,7 +61,7 @@ fn icmp_errors_use_the_uplink_of_the_request_and_its_address() -> Result<()> {
 
 #[test]
 fn inside_hosts_and_the_server_itself_reach_every_published_address() -> Result<()> {
-    let site = Site::three_legged(legs(2))?;
+    let site = Site::three_legged(plan(2))?;
     let (nginx, page) = serve_page(&site)?;
     let _echo = Echo::start(site.server(), site.server_address(0), ECHO)?;
     let _natbox = site.start(0, &services(&site))?;

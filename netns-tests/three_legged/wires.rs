@@ -8,7 +8,7 @@ use natbox::lab::topology::{Attachment, CLIENTS, ThreeLeggedPlan};
 use natbox::lab::{Lab, LabError, Namespace, hardware_address};
 use parking_lot::Mutex;
 
-use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, legs, serve_page, services};
+use super::{ECHO, WEB, assert_every_uplink_answers_for_itself, plan, serve_page, services};
 use crate::lab::{Echo, Site, curl, datagrams, exchange};
 
 /// Index of the pair of interfaces by which the box reaches a segment.
@@ -22,7 +22,7 @@ fn two_gateways_on_one_segment_are_two_uplinks() -> Result<()> {
         connect_provider(lab, number, provider, segment)?;
         Ok(Attachment { interface: "wan0".into(), sender: hardware_address(TRUNK, 1) })
     };
-    let site = Site::three_legged_by(ThreeLeggedPlan { one_network: true, ..legs(2) }, attach)?;
+    let site = Site::three_legged_by(ThreeLeggedPlan { one_network: true, ..plan(2) }, attach)?;
     let [one, two] = [site.uplink(0), site.uplink(1)];
     ensure!(
         one.interface == two.interface && one.outside == two.outside && one.gateway != two.gateway
@@ -39,7 +39,7 @@ fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
         let sender = child_of_trunk(natbox, &interface, number, segment, provider, lab)?;
         Ok(Attachment { interface, sender })
     };
-    let site = Site::three_legged_by(legs(2), attach)?;
+    let site = Site::three_legged_by(plan(2), attach)?;
     ensure!(site.uplink(0).interface != site.uplink(1).interface);
     assert_every_uplink_answers_for_itself(&site, &services(&site))
 }
@@ -48,7 +48,7 @@ fn interfaces_of_one_parent_are_uplinks_of_their_own() -> Result<()> {
 #[test]
 fn each_uplink_has_an_mtu_of_its_own() -> Result<()> {
     for (offload, io) in [("auto", "auto"), ("none", "poll")] {
-        let site = Site::three_legged(legs(2))?;
+        let site = Site::three_legged(plan(2))?;
         for (end, interface) in
             [(&site.uplink(1).natbox, "wan1"), (&site.uplink(1).provider, "box0")]
         {

@@ -274,18 +274,18 @@ mod tests {
     fn sweep_ends_a_recorded_child_but_not_a_later_process_with_its_pid() {
         let run = tempfile::tempdir().unwrap();
         let sleeper = || Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().unwrap();
-        let (mut recorded, mut stranger) = (sleeper(), sleeper());
+        let (mut recorded, mut later) = (sleeper(), sleeper());
         let mut journal = LabJournal::create_in(run.path(), "x-2-0").unwrap();
         journal.child(recorded.id()).unwrap();
-        let same_pid = Process { start: 1, ..Process::of(stranger.id()).unwrap() };
+        let same_pid = Process { start: 1, ..Process::of(later.id()).unwrap() };
         journal.write(&Entry::Child(same_pid)).unwrap();
         drop(journal);
 
         sweep_in(run.path()).unwrap();
         assert!(recorded.try_wait().unwrap().is_some(), "the recorded child must be gone");
-        assert!(stranger.try_wait().unwrap().is_none(), "start times differ: not ours");
-        stranger.kill().unwrap();
-        stranger.wait().unwrap();
+        assert!(later.try_wait().unwrap().is_none(), "start times differ: not ours");
+        later.kill().unwrap();
+        later.wait().unwrap();
     }
 
     #[test]

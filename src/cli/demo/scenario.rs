@@ -77,8 +77,8 @@ const FAILOVER: ScenarioSpec = ScenarioSpec {
 };
 
 fn build_three_legged(lab: &Lab, mbit: u32) -> Result<Topology, LabError> {
-    let legs = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
-    Topology::three_legged(lab, legs, own_interface)
+    let plan = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: Some(mbit), one_network: false };
+    Topology::three_legged(lab, plan, own_interface)
 }
 
 impl ScenarioSpec {

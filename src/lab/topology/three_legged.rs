@@ -76,28 +76,28 @@ impl Topology {
     /// A command of iproute2 failed.
     pub fn three_legged(
         lab: &Lab,
-        legs: ThreeLeggedPlan,
+        plan: ThreeLeggedPlan,
         mut attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Topology, LabError> {
         let client = clients(lab)?;
         let natbox = lab.namespace("box")?;
         let mut uplinks: Vec<TopologyUplink> = Vec::new();
-        for number in 0..legs.uplinks {
+        for number in 0..plan.uplinks {
             let provider = lab.namespace(&format!("isp{}", number + 1))?;
             let Attachment { interface, sender } = attach(lab, number, &natbox, &provider)?;
             let uplink =
-                uplink(number, legs.one_network, natbox.clone(), provider, interface, sender);
+                uplink(number, plan.one_network, natbox.clone(), provider, interface, sender);
             let is_known = uplinks.iter().any(|other| other.outside == uplink.outside);
             let is_shared = uplinks.iter().any(|other| other.interface == uplink.interface);
             if !is_known {
                 natbox.address(&uplink.interface, uplink.outside, 24)?;
             }
-            let reached = if legs.one_network { 32 } else { 24 };
+            let reached = if plan.one_network { 32 } else { 24 };
             let Ok(destination) = Ipv4Net::new(uplink.published, reached) else {
                 unreachable!("a length of 24 or 32 is one")
             };
             uplink.provide(lab, &client, number, &destination.trunc().to_string())?;
-            if let Some(mbit) = legs.mbit.filter(|_| !is_shared) {
+            if let Some(mbit) = plan.mbit.filter(|_| !is_shared) {
                 uplink.shape(mbit)?;
             }
             uplinks.push(uplink);
@@ -107,10 +107,10 @@ impl Topology {
         let lan = lab.namespace("lan")?;
         lab.veth(20, (&natbox, "lan0"), (&lan, "box1"))?;
         natbox.address("lan0", INSIDE, 24)?;
-        let servers = (0..legs.servers)
+        let servers = (0..plan.servers)
             .map(|number| build_server(lab, &lan, number, uplinks.len()))
             .collect::<Result<Vec<_>, _>>()?;
-        let ports: Vec<String> = (1..=legs.servers).map(|number| format!("srv{number}")).collect();
+        let ports: Vec<String> = (1..=plan.servers).map(|number| format!("srv{number}")).collect();
         lan.bridge("br0", &ports.iter().map(String::as_str).chain(["box1"]).collect::<Vec<_>>())?;
         Ok(Topology { client, uplinks, servers, lans: vec![lan] })
     }
