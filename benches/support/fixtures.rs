@@ -18,23 +18,23 @@ use rand::{RngExt, SeedableRng};
 use super::replay::Replay;
 
 /// Start of every bench.
-pub const START: Tick = Tick(0);
+pub(crate) const START: Tick = Tick(0);
 /// Lifetime of sessions that end during a bench.
-pub const SHORT: Span = Span::seconds(1);
+pub(crate) const SHORT: Span = Span::seconds(1);
 /// Number of sessions opened between two readings of the clock: a multiple of `BATCH`.
-pub const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 
-pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
-pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const SYN_ACK: TcpFlags = TcpFlags(0x12);
+pub(crate) const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
 /// A packet with headers and a small payload.
-pub type Small = [u8; SMALL];
-pub const SMALL: usize = 64;
+pub(crate) type Small = [u8; SMALL];
+pub(crate) const SMALL: usize = 64;
 
 /// Returns settings in which open connections last for ever, and others for [`SHORT`].
-pub fn settings(sessions: u32) -> (Limits, Policy) {
+pub(crate) fn settings(sessions: u32) -> (Limits, Policy) {
     settings_with(1, sessions)
 }
 
@@ -86,16 +86,16 @@ fn public(uplink: u32) -> Ipv4Addr {
 }
 
 /// Returns the endpoint of the `index`-th client.
-pub fn client(index: u32) -> (Ipv4Addr, u16) {
+pub(crate) fn client(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0xc612_0000 + index / 50_000), (index % 50_000) as u16 + 10_000)
 }
 
 /// Returns the `index`-th inside endpoint of outbound traffic: 64 endpoints for each host.
-pub fn inside(index: u32) -> (Ipv4Addr, u16) {
+pub(crate) fn inside(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0x0a01_0000 + index / 64), (index % 64) as u16 + 20_000)
 }
 
-pub fn segment(
+pub(crate) fn segment(
     flags: TcpFlags,
     from: (Ipv4Addr, u16),
     to: (Ipv4Addr, u16),
@@ -110,41 +110,41 @@ pub fn segment(
 }
 
 /// A worker of a translator.
-pub struct Worker {
+pub(crate) struct Worker {
     nat: Arc<Translator>,
     context: WorkerContext,
     sent: u64,
 }
 
 impl Worker {
-    pub fn new(nat: &Arc<Translator>, worker: usize) -> Self {
+    pub(crate) fn new(nat: &Arc<Translator>, worker: usize) -> Self {
         Self { nat: Arc::clone(nat), context: nat.worker(worker), sent: 0 }
     }
 
     /// Translates the next batch of `frames`.
-    pub fn run(&mut self, frames: &mut Replay, now: Tick) {
+    pub(crate) fn run(&mut self, frames: &mut Replay, now: Tick) {
         frames.receive();
         self.nat.process(&mut self.context, frames, now);
         self.sent += frames.flush();
     }
 
     /// Ends a slice of the expired sessions. Returns true when no more are due.
-    pub fn expire(&mut self, frames: &mut impl Frames, now: Tick) -> bool {
+    pub(crate) fn expire(&mut self, frames: &mut impl Frames, now: Tick) -> bool {
         self.nat.poll(&mut self.context, frames, now) != Some(now)
     }
 
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.context.counters
     }
 
     /// Returns the number of packets that left.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.sent
     }
 }
 
 /// Returns the tuple of the `index`-th client's packets, and that of the replies.
-pub fn tuples(index: u32) -> [Tuple; 2] {
+pub(crate) fn tuples(index: u32) -> [Tuple; 2] {
     let client = client(index);
     [
         builder::tuple(Protocol::TCP, client, (PUBLIC, 80)),
@@ -154,12 +154,12 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
 
 /// Makes an instance for `workers` workers, with `size` open connections through the forward and
 /// capacity for `more`.
-pub fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Worker>, Arc<Translator>) {
+pub(crate) fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Worker>, Arc<Translator>) {
     new_instance_with(1, size, more, workers)
 }
 
 /// Makes the same with the connections spread over several uplinks.
-pub fn new_instance_with(
+pub(crate) fn new_instance_with(
     uplinks: u32,
     size: u32,
     more: u32,
@@ -196,12 +196,12 @@ pub fn new_instance_with(
 }
 
 /// Returns one packet of each connection, in a random order and direction.
-pub fn established(size: u32) -> Vec<Small> {
+pub(crate) fn established(size: u32) -> Vec<Small> {
     established_over(1, size)
 }
 
 /// Returns the same of connections that are spread over several uplinks.
-pub fn established_over(uplinks: u32, size: u32) -> Vec<Small> {
+pub(crate) fn established_over(uplinks: u32, size: u32) -> Vec<Small> {
     let mut random = StdRng::seed_from_u64(2);
     let mut packets: Vec<_> = (0..size)
         .map(|index| {

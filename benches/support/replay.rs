@@ -7,7 +7,7 @@ use super::fixtures::{SMALL, Small};
 /// A source of full batches that costs next to nothing, so that a bench measures the translator.
 ///
 /// Packets to send are counted. After the first batch nothing is allocated.
-pub struct Replay {
+pub(crate) struct Replay {
     next: Box<dyn FnMut(&mut [u8; SMALL]) + Send>,
     buffers: Box<[[u8; MIN_BUFFER]]>,
     received: usize,
@@ -16,13 +16,13 @@ pub struct Replay {
 
 impl Replay {
     /// Delivers the packets that `next` writes.
-    pub fn generate(next: impl FnMut(&mut [u8; SMALL]) + Send + 'static) -> Self {
+    pub(crate) fn generate(next: impl FnMut(&mut [u8; SMALL]) + Send + 'static) -> Self {
         let buffers = vec![[0; MIN_BUFFER]; BATCH].into_boxed_slice();
         Self { next: Box::new(next), buffers, received: 0, to_send: 0 }
     }
 
     /// Delivers `packets` in order, repeatedly.
-    pub fn new(packets: Vec<Small>) -> Self {
+    pub(crate) fn new(packets: Vec<Small>) -> Self {
         let mut index = 0;
         Self::generate(move |buffer| {
             *buffer = packets[index];
@@ -31,7 +31,7 @@ impl Replay {
     }
 
     /// Replaces the batch with the next one. Returns its length.
-    pub fn receive(&mut self) -> usize {
+    pub(crate) fn receive(&mut self) -> usize {
         for buffer in &mut self.buffers {
             (self.next)(buffer.first_chunk_mut().expect("a buffer is longer than a packet"));
         }
@@ -40,7 +40,7 @@ impl Replay {
     }
 
     /// Returns the number of packets to send since the last call.
-    pub fn flush(&mut self) -> u64 {
+    pub(crate) fn flush(&mut self) -> u64 {
         std::mem::take(&mut self.to_send)
     }
 }

@@ -40,14 +40,14 @@ use std::time::Duration;
 
 use crate::packet::{BATCH, Frame, Frames, Offload};
 
-pub use batch::FrameBuffers;
+pub(crate) use batch::FrameBuffers;
 #[cfg(test)]
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
-pub use tun::OpenError;
+pub(crate) use tun::OpenError;
 pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open};
 pub(crate) use uring::UringIo;
-pub use waker::Waker;
+pub(crate) use waker::Waker;
 
 /// One queue of packets, used by one worker.
 ///
