@@ -123,7 +123,7 @@ pub struct NewSession<K = Key> {
 /// another generation. A stale identifier names no session until 65,535 more sessions had the
 /// record.
 ///
-/// It is one word, so that a match with it is written and read at once.
+/// The identifier is one word, so that one store writes it and one load reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionId(NonZeroU64);
 
@@ -171,7 +171,7 @@ pub enum EndReason {
     AddressRemoved,
     /// A new policy does not allow the session.
     PolicyChanged,
-    /// An administrator or a program asked for it.
+    /// An administrator or a program requested the end.
     Requested,
 }
 
