@@ -5,12 +5,9 @@ set positional-arguments
 _default:
     @just --list --unsorted
 
-# Formatting, clippy, rustdoc and all tests that need no root
+# Formatting, clippy, rustdoc, all tests that need no root, and linked benches
 check:
-    cargo fmt --check
-    cargo clippy --locked --all-targets --all-features -- -D warnings
-    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
-    cargo test --locked
+    netns-tests/run --unprivileged
 
 # All tests that need no root; arguments go to cargo test (just test nat::table)
 test *ARGUMENTS:
