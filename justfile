@@ -5,13 +5,13 @@ set positional-arguments
 _default:
     @just --list --unsorted
 
-# Formatting, clippy, rustdoc, all tests that need no root, and linked benches
+# Formatting, clippy, rustdoc, linked benches and all tests that need no root
 check:
     netns-tests/run --unprivileged
 
-# All tests that need no root; arguments go to cargo test (just test nat::table)
+# The tests beside the code; arguments go to cargo test (just test nat::table)
 test *ARGUMENTS:
-    cargo test --locked "$@"
+    cargo test --locked --all-features --lib "$@"
 
 # Tests in network namespaces whose name contains FILTER, such as failover or doctor:: (root)
 netns FILTER:
@@ -23,7 +23,7 @@ conformance:
 
 # Rewrites the files that are made from the code: docs/reference and configs/reference.yaml
 bless:
-    NATBOX_BLESS=1 cargo test --locked --lib --test docs
+    NATBOX_BLESS=1 cargo test --locked --all-features --lib --test docs
 
 # The criterion benches: one target (packet, table, engine, limits), or all of them
 bench *TARGET:

@@ -85,7 +85,7 @@ fn a_missing_interface_is_named_with_those_that_are_there() {
                 &[],
                 &config,
                 USER,
-                &[key, "an9\"", "there are: ", "lan0", "wan0"],
+                &[key, "an9\"", "present: ", "lan0", "wan0"],
             );
         }
     }

@@ -253,7 +253,7 @@ fn datagrams_to_a_forward_go_inside_and_others_to_the_host() {
     }
     // The host rejects packets to a port without a listener, from its own address.
     client.connect((scene.published, 9998)).unwrap();
-    client.send(b"knock").unwrap();
+    client.send(b"request").unwrap();
     let error = client.recv(&mut buffer).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }

@@ -96,15 +96,15 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
     ];
     assert_named_and_fixed(host, &arguments, &all)?;
 
-    // A firewall that accepts known connections, and notrack rules that exempt natbox's packets.
+    // A firewall that accepts known connections, and notrack rules for natbox's packets.
     shell(
         host,
         "nft 'add table inet known; add chain inet known in { type filter hook input priority 0; policy drop; }; \
          add rule inet known in ct state established,related accept'",
     )?;
     let report = examine(host, &[], &arguments)?;
-    let exempt = report.of(Severity::Ok, "conntrack");
-    ensure!(exempt.len() == 1 && exempt[0].found.contains("exempt"), "{report:#?}");
+    let untracked = report.of(Severity::Ok, "conntrack");
+    ensure!(untracked.len() == 1 && untracked[0].found.contains("are untracked"), "{report:#?}");
     shell(host, "nft delete table ip natbox")?;
     let report = examine(host, &[], &arguments)?;
     let beside = report.of(Severity::Warning, "conntrack");

@@ -29,8 +29,8 @@ pub enum HostError {
     },
     /// Another natbox in this network namespace uses the same device.
     #[error(
-        "{what}: natbox with pid {pid} (TUN {tun}) uses the device already; stop that natbox, or \
-         put all uplinks that share an interface into one configuration"
+        "{what}: taken by natbox with pid {pid} (TUN {tun}); stop that natbox, or put all uplinks \
+         that share an interface into one configuration"
     )]
     Taken {
         /// The shared device and its key or kind.

@@ -71,6 +71,10 @@ pub use tracking::direction::Direction;
 pub use tracking::state::{IdleTimeouts, State};
 pub use tracking::tcp_state::{SequenceCheck, TcpState};
 pub use tracking::tcp_window::{Segment, TcpSequences, TcpSnapshot};
+pub use translate::decide::{
+    Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
+    Rewrite,
+};
 pub use translate::policy_change::Transition;
 pub use translate::sessions::{EndedSlice, NoSuchSession};
 pub use translate::snapshot::{

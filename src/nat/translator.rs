@@ -187,10 +187,12 @@ impl Translator {
         destination: Ipv4Addr,
         reason: DropReason,
     ) -> Verdict {
-        match self.external(destination) {
-            Some(External { owned: true, .. }) => Verdict::PassToHost,
-            Some(External { owned: false, .. }) | None => Verdict::Drop(reason),
-        }
+        if self.is_assigned(destination) { Verdict::PassToHost } else { Verdict::Drop(reason) }
+    }
+
+    /// Reports whether the host has an external address.
+    pub(super) fn is_assigned(&self, address: Ipv4Addr) -> bool {
+        self.external(address).is_some_and(|external| external.owned)
     }
 
     pub(super) fn external(&self, address: Ipv4Addr) -> Option<External> {
@@ -201,16 +203,17 @@ impl Translator {
         self.limits.inside.iter().any(|prefix| prefix.contains(&address))
     }
 
-    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for what is
-    /// published of it.
-    pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Ipv4Addr {
+    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for its
+    /// forwards. None: forwards publish every address of the uplink whole.
+    pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Option<Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
         if let Some(published) =
             self.forwards.address_of(host, uplink).filter(|own| addresses.contains(own))
         {
-            return published;
+            return Some(published);
         }
-        addresses[(self.host_hash(host) >> 32) as usize % addresses.len()]
+        let place = ((self.host_hash(host) >> 32) as usize).checked_rem(addresses.len())?;
+        Some(addresses[place])
     }
 
     /// The external addresses on which a mapping of an inside host may be made, best first.
@@ -222,7 +225,7 @@ impl Translator {
         let addresses = &self.dynamic[usize::from(uplink)];
         let own = self.external_address(uplink, host);
         let others = if self.limits.paired_soft { &addresses[..] } else { &[] };
-        std::iter::once(own).chain(others.iter().copied().filter(move |other| *other != own))
+        own.into_iter().chain(others.iter().copied().filter(move |other| Some(*other) != own))
     }
 
     pub(super) fn host_hash(&self, host: Ipv4Addr) -> u64 {

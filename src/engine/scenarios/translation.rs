@@ -243,6 +243,20 @@ fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
     }
 }
 
+/// The worker divided by the number of addresses and died.
+#[test]
+fn a_hairpin_over_an_uplink_whose_only_address_is_published_whole_finds_no_port() {
+    let mut setup = two_lines();
+    setup.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S2, 0)];
+    let mut stage = Stage::new(setup);
+    assert_eq!(stage.refuse(&tcp(SYN, (S1, 6000), (G, 80), 1, 0)), DropReason::PortsExhausted);
+    assert_eq!(
+        stage.refuse(&builder::other(Protocol(47), S1, G, b"gre")),
+        DropReason::PortsExhausted
+    );
+    assert_eq!(stage.pass(&tcp(SYN, (E1, 6000), (G, 80), 1, 0)).destination.address, S2);
+}
+
 /// With a full table, the host limit counted a published server's answers as sessions of its own.
 #[test]
 fn no_account_stops_the_answers_of_a_published_server() {

@@ -27,9 +27,9 @@ use crate::nat::tracking::direction::Direction;
 
 /// What an entry points at: a record's slot and which of the record's two tuples was hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry(pub(crate) u32);
+pub(crate) struct IndexEntry(pub(crate) u32);
 
-impl Entry {
+impl IndexEntry {
     /// Packs a record's slot and a direction.
     #[inline]
     pub(crate) fn new(slot: u32, direction: Direction) -> Self {
@@ -107,12 +107,12 @@ impl Index {
     /// Returns the first entry in the home bucket whose tag matches, most likely the one that a
     /// lookup will find. The read takes no lock, so the result is only a hint.
     #[inline]
-    pub(crate) fn speculate(&self, hash: KeyHash) -> Option<Entry> {
+    pub(crate) fn speculate(&self, hash: KeyHash) -> Option<IndexEntry> {
         let bucket = &self.buckets[self.home_bucket(hash)];
         bucket
             .matching_slots(tag(hash))
             .next()
-            .map(|slot| Entry(bucket.entries[slot].load(Relaxed)))
+            .map(|slot| IndexEntry(bucket.entries[slot].load(Relaxed)))
     }
 
     /// Locks the shard of a key.
@@ -162,14 +162,14 @@ impl Locked<'_> {
     pub(crate) fn find(
         &self,
         hash: KeyHash,
-        mut is_match: impl FnMut(Entry) -> bool,
-    ) -> Option<Entry> {
+        mut is_match: impl FnMut(IndexEntry) -> bool,
+    ) -> Option<IndexEntry> {
         let tag = tag(hash);
         let mut bucket = self.index.home_bucket(hash);
         for _ in 0..1usize << self.index.shard_shift {
             let contents = &self.index.buckets[bucket];
             for slot in contents.matching_slots(tag) {
-                let entry = Entry(contents.entries[slot].load(Relaxed));
+                let entry = IndexEntry(contents.entries[slot].load(Relaxed));
                 if is_match(entry) {
                     return Some(entry);
                 }
@@ -183,7 +183,7 @@ impl Locked<'_> {
     }
 
     /// Adds an entry. The key must belong to a locked shard.
-    pub(crate) fn insert(&self, hash: KeyHash, entry: Entry) -> Result<(), ShardFull> {
+    pub(crate) fn insert(&self, hash: KeyHash, entry: IndexEntry) -> Result<(), ShardFull> {
         let home = self.index.home_bucket(hash);
         let mut bucket = home;
         for _ in 0..1usize << self.index.shard_shift {
@@ -201,7 +201,7 @@ impl Locked<'_> {
 
     /// Removes an entry; false when the index has no such entry. The key must belong to a locked
     /// shard.
-    pub(crate) fn remove(&self, hash: KeyHash, entry: Entry) -> bool {
+    pub(crate) fn remove(&self, hash: KeyHash, entry: IndexEntry) -> bool {
         let tag = tag(hash);
         let home = self.index.home_bucket(hash);
         let mut bucket = home;

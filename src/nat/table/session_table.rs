@@ -8,7 +8,7 @@ use crate::nat::table::accounting::{Accounting, Accounts};
 use crate::nat::table::events::{SessionChange, SessionEvent, SessionEvents, Subscribers};
 use crate::nat::table::family::{Family, TupleOf, V4};
 use crate::nat::table::hash::{KeyHash, KeyHasher};
-use crate::nat::table::index::{Entry, Index};
+use crate::nat::table::index::{Index, IndexEntry};
 use crate::nat::table::key::SessionKey;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
@@ -312,13 +312,13 @@ impl<F: Family> Table<F> {
 
     /// Whether an entry names a record with this key.
     #[inline]
-    pub(super) fn has_key(&self, entry: Entry, key: F::Key) -> bool {
+    pub(super) fn has_key(&self, entry: IndexEntry, key: F::Key) -> bool {
         let (slot, direction) = entry.split();
         self.records[slot as usize].key(direction) == key
     }
 }
 
 /// The entries of a record's original and reply key.
-fn entries(slot: u32) -> [Entry; 2] {
-    [Direction::Original, Direction::Reply].map(|direction| Entry::new(slot, direction))
+fn entries(slot: u32) -> [IndexEntry; 2] {
+    [Direction::Original, Direction::Reply].map(|direction| IndexEntry::new(slot, direction))
 }

@@ -4,6 +4,7 @@ use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
 use crate::nat::table::session::EndpointKind;
 use crate::nat::table::{EndedSession, SessionId};
+use crate::nat::translate::decide::ExternalEndpoint;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
@@ -13,8 +14,6 @@ use crate::time::Tick;
 pub(crate) struct Binding {
     /// The endpoint.
     pub(crate) external: Endpoint,
-    /// What kind of one it is.
-    pub(crate) from: EndpointKind,
     /// The mapping, where it is one.
     mapping: Option<MappingKey>,
     /// The other inside host's mapping, if the session goes to one.
@@ -22,49 +21,40 @@ pub(crate) struct Binding {
 }
 
 impl Translator {
-    /// An external endpoint for a session that `tuple` opens from inside, and a place in its host's account.
+    /// Reserves the external endpoint of a session that `tuple` opens from inside, and the session's place in the limits of
+    /// its host.
     pub(crate) fn bind(
+        &self,
+        context: &mut WorkerContext,
+        tuple: Tuple,
+        uplink: u8,
+        external: ExternalEndpoint,
+        now: Tick,
+    ) -> Result<Binding, DropReason> {
+        self.hosts.try_acquire(tuple.source.address, now)?;
+        let endpoint = match external {
+            ExternalEndpoint::Published(endpoint) => endpoint,
+            // The reply tuple's entry in the table is the whole reservation.
+            ExternalEndpoint::Address(address) => Endpoint::new(address, 0),
+            ExternalEndpoint::Mapping => return self.bind_mapping(context, tuple, uplink, now),
+        };
+        Ok(Binding { external: endpoint, mapping: None, target: None })
+    }
+
+    fn bind_mapping(
         &self,
         context: &mut WorkerContext,
         tuple: Tuple,
         uplink: u8,
         now: Tick,
     ) -> Result<Binding, DropReason> {
-        self.hosts.try_acquire(tuple.source.address, now)?;
-        if let Some((published_uplink, external)) =
-            self.forwards.published(tuple.protocol, tuple.source, Some(uplink))
-            && published_uplink == uplink
-        {
-            return Ok(Binding {
-                external,
-                from: EndpointKind::Forward,
-                mapping: None,
-                target: None,
-            });
-        }
-        if !has_ports(tuple.protocol) {
-            // Address-only: the reply tuple's place in the table is the whole reservation.
-            let address = self.external_address(uplink, tuple.source.address);
-            let external = Endpoint::new(address, 0);
-            return Ok(Binding {
-                external,
-                from: EndpointKind::Address,
-                mapping: None,
-                target: None,
-            });
-        }
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
         let addresses = self.external_addresses(uplink, tuple.source.address);
         match self.mappings.acquire(key, addresses, &mut context.random, now) {
             Ok(external) => {
                 // Before the session is in the table, where another worker could end it at once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
-                Ok(Binding {
-                    external,
-                    from: EndpointKind::Mapping,
-                    mapping: Some(key),
-                    target: None,
-                })
+                Ok(Binding { external, mapping: Some(key), target: None })
             }
             Err(_) => {
                 self.hosts.release(tuple.source.address);
@@ -95,18 +85,44 @@ impl Translator {
     ) -> Result<BorrowedMapping, DropReason> {
         let mut adopted =
             self.mappings.borrow(protocol, external, remote).ok_or(DropReason::NoMapping)?;
-        if self.limits.inbound_refresh || protocol != Protocol::UDP {
-            adopted.refreshed = now;
+        adopted.refreshed = self.refreshed(protocol, adopted.refreshed, now);
+        match self.admit(protocol, external, remote, adopted.refreshed, now) {
+            Ok(()) => {
+                // A remote endpoint that is let in may be answered, and sessions of the inside are what permits.
+                self.mappings.add_peer(protocol, external, remote);
+                Ok(adopted)
+            }
+            Err(reason) => {
+                self.mappings.release(adopted.mapping, now);
+                Err(reason)
+            }
         }
-        // Its sessions are over and not yet buried: strangers must not keep what is left of it (RFC 4787 REQ-6a).
-        let is_over = now.reached(adopted.refreshed.after(self.limits.timeouts.udp));
-        if !is_over && self.mappings.allows(protocol, external, remote, now) {
-            // Whoever is let in may be answered, and what the inside answers is what permits.
-            self.mappings.add_peer(protocol, external, remote);
-            return Ok(adopted);
+    }
+
+    /// The time at which a mapping counts as last refreshed when a packet comes over it now.
+    pub(crate) fn refreshed(&self, protocol: Protocol, refreshed: Tick, now: Tick) -> Tick {
+        let refreshes = self.limits.inbound_refresh || protocol != Protocol::UDP;
+        if refreshes { now } else { refreshed }
+    }
+
+    /// Checks whether filtering lets `remote` in over the mapping at an external endpoint.
+    pub(crate) fn admit(
+        &self,
+        protocol: Protocol,
+        external: Endpoint,
+        remote: Endpoint,
+        refreshed: Tick,
+        now: Tick,
+    ) -> Result<(), DropReason> {
+        // The sessions of the mapping are over and not yet reaped: packets from outside must not keep the mapping alive
+        // (RFC 4787 REQ-6a).
+        if now.reached(refreshed.after(self.limits.timeouts.udp)) {
+            return Err(DropReason::NoMapping);
         }
-        self.mappings.release(adopted.mapping, now);
-        Err(if is_over { DropReason::NoMapping } else { DropReason::Filtered })
+        match self.mappings.allows(protocol, external, remote, now) {
+            true => Ok(()),
+            false => Err(DropReason::Filtered),
+        }
     }
 
     /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
@@ -159,9 +175,4 @@ impl Translator {
             self.mappings.release_external(protocol, destination, seen, now);
         }
     }
-}
-
-/// Protocols whose sessions are told apart by ports or identifiers.
-pub(crate) fn has_ports(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::ICMP)
 }

@@ -7,52 +7,66 @@
 //! server's answer count as one to an exempt destination.
 
 use crate::nat::context::WorkerContext;
+use crate::nat::translate::decide::{Decision, ErrorRewrite};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::Verdict;
-use crate::packet::{Endpoint, IcmpError, Protocol, Ttl, Tuple};
+use crate::packet::{Endpoint, IcmpError, Parsed, Protocol, Ttl, Tuple};
 
 impl Translator {
-    /// Passes a packet of no session untranslated if its remote end is exempt.
+    /// Sends a packet on untranslated.
     pub(crate) fn bypass(
         &self,
         context: &mut WorkerContext,
         packet: &mut Packet<'_>,
         tuple: Tuple,
-    ) -> Option<Verdict> {
-        self.inside_end_of_bypass(tuple)?;
+    ) -> Verdict {
         packet.parsed.rewrite(packet.buffer, tuple, Ttl::Increment);
         context.counters.bypassed += 1;
-        Some(Verdict::Translated)
+        Verdict::Translated
     }
 
-    /// Passes an ICMP error about such a packet. The host's own kernel reports under the TUN's address, which is
-    /// nobody's business: its errors bear the address that the packet was for, or the box's inside one.
-    pub(crate) fn bypass_error(
+    /// Decides about an ICMP error that quotes a packet without a session. None: the quoted packet was not bypassed.
+    ///
+    /// The host's kernel reports under the address of the TUN device, which no other host may see. Its errors get the
+    /// address that the quoted packet was for, or the inside address of the box.
+    pub(crate) fn decide_bypass_error(
         &self,
-        context: &mut WorkerContext,
-        packet: &mut Packet<'_>,
+        parsed: &Parsed,
         error: IcmpError,
-    ) -> Option<Verdict> {
+    ) -> Option<Decision> {
         let (sender, receiver) = (error.quoted.source.address, error.quoted.destination.address);
-        let inside = self.inside_end_of_bypass(error.quoted)?;
-        if packet.parsed.destination() != sender {
+        let inside = self.inside_end_of_bypass(error.quoted)?.address == sender;
+        if parsed.destination() != sender {
             return None;
         }
-        let source = match packet.parsed.source() {
+        let source = match parsed.source() {
             own if self.policy.tun_address == Some(own) => match self.policy.inside_address {
-                Some(address) if inside.address == sender => address,
+                Some(address) if inside => address,
                 Some(_) | None => receiver,
             },
             reporter => reporter,
         };
-        packet.parsed.rewrite_error(packet.buffer, source, sender, error.quoted, Ttl::Increment);
+        let quoted = error.quoted;
+        let rewrite = ErrorRewrite { error, source, destination: sender, quoted, inside };
+        Some(Decision::BypassError(rewrite))
+    }
+
+    /// Sends an ICMP error about an untranslated packet on.
+    pub(crate) fn bypass_error(
+        &self,
+        context: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        rewrite: &ErrorRewrite,
+    ) -> Verdict {
+        let ErrorRewrite { source, destination, quoted, .. } = *rewrite;
+        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
         context.counters.bypassed += 1;
-        Some(Verdict::Translated)
+        Verdict::Translated
     }
 
     /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
-    fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
+    pub(crate) fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
         if self.policy.no_nat.is_empty() {
             return None;
         }

@@ -9,13 +9,14 @@ use crate::nat::table::key::Key;
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Payload, Tuple, parse};
+use crate::packet::{IcmpErrorKind, Payload, parse};
 use crate::time::{Span, Tick};
 
 impl Translator {
     /// Keeps a dropped packet from outside if it is a SYN and such are answered late.
-    pub(crate) fn defer(&self, packet: &Packet<'_>, tuple: Tuple, now: Tick) {
+    pub(crate) fn defer(&self, packet: &Packet<'_>, now: Tick) {
         let Payload::Tcp(tcp) = packet.parsed.payload() else { return };
+        let Some(tuple) = packet.parsed.tuple() else { return };
         let length = packet.parsed.length();
         if !self.policy.delayed_reject || !tcp.flags.syn() || tcp.flags.ack() || length > MAX_SYN {
             return;

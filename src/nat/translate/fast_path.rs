@@ -6,9 +6,10 @@ use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::{Lookup, Match};
 use crate::nat::tracking::tcp_window::Segment;
+use crate::nat::translate::decide::Rewrite;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl, Tuple};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl};
 use crate::time::Tick;
 
 /// A parsed packet in its buffer.
@@ -64,18 +65,17 @@ impl Translator {
             self.table.reschedule(session, now);
         }
         let inside = hit.origin.is_inbound(hit.direction);
-        self.rewrite_and_count(context, packet, hit.to, inside, hit.uplink, now)
+        let rewrite = Rewrite { to: hit.to, inside, uplink: hit.uplink };
+        self.rewrite_and_count(context, packet, rewrite, now)
     }
 
-    /// Rewrites a packet to `to` and counts it, unless it does not fit the leg that it leaves by.
+    /// Rewrites a packet and counts the packet, unless it exceeds the MTU of the interface that it leaves by.
     #[inline]
     pub(crate) fn rewrite_and_count(
         &self,
         context: &mut WorkerContext,
         packet: &mut Packet<'_>,
-        to: Tuple,
-        inside: bool,
-        uplink: u8,
+        Rewrite { to, inside, uplink }: Rewrite,
         now: Tick,
     ) -> Verdict {
         let mtu = self.egress_mtu(inside, uplink);

@@ -4,6 +4,7 @@ use crate::nat::context::WorkerContext;
 use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
 use crate::nat::fragments::store::{Admit, Disposition};
 use crate::nat::table::key::Key;
+use crate::nat::translate::decide::{Decision, FragmentRewrite};
 use crate::nat::translate::fast_path::Packet;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
@@ -36,34 +37,55 @@ impl Translator {
             end: start + (parsed.length() - parsed.header_length()) as u32,
             more,
         };
-        match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
-            Admit::Held => Verdict::Held,
-            Admit::Refused(reason) => Verdict::Drop(reason),
-            Admit::Known(fate) => self.follow(context, buffer, fate),
+        let fate = match self.fragments.admit(name, piece, &buffer[..parsed.length()], now) {
             Admit::First => {
-                let verdict = match first_tuple {
-                    Some(tuple) => {
-                        let key = Key::of(tuple);
-                        let packet = Packet { parsed, buffer: &mut *buffer, wire_length };
-                        self.translate(context, packet, key, self.table.hash(key), now)
-                    }
-                    None => {
-                        self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp)
-                    }
-                };
-                let fate = self.fate(buffer, verdict);
-                for mut piece in self.fragments.resolve(name, fate, now) {
-                    match self.follow(context, &mut piece, fate) {
-                        Verdict::Translated | Verdict::PassToHost => context.outbox.push(piece),
-                        Verdict::Drop(reason) | Verdict::Answer(_, reason) => {
-                            context.counters.drops.count(reason, 1)
-                        }
-                        Verdict::Held => unreachable!("a fate is never to wait"),
-                    }
-                }
-                verdict
+                let packet = Packet { parsed, buffer, wire_length };
+                return self.translate_first_fragment(context, packet, name, first_tuple, now);
             }
+            Admit::Held => Decision::Hold,
+            Admit::Refused(reason) => return Verdict::Drop(reason),
+            Admit::Known(Disposition::Dropped(reason)) => return Verdict::Drop(reason),
+            Admit::Known(Disposition::PassedToHost) => Decision::PassToHost,
+            Admit::Known(Disposition::Translated { to, inside }) => {
+                Decision::Fragment(FragmentRewrite { to, inside })
+            }
+        };
+        self.carry_out(context, Packet { parsed, buffer, wire_length }, None, fate, now)
+    }
+
+    /// Translates the first fragment of a datagram by its ports, and does the same to the fragments that wait for it.
+    fn translate_first_fragment(
+        &self,
+        context: &mut WorkerContext,
+        packet: Packet<'_>,
+        name: DatagramId,
+        first_tuple: Option<Tuple>,
+        now: Tick,
+    ) -> Verdict {
+        let Packet { parsed, buffer, wire_length } = packet;
+        let verdict = match first_tuple {
+            Some(tuple) => {
+                let key = Key::of(tuple);
+                let packet = Packet { parsed, buffer: &mut *buffer, wire_length };
+                self.translate(context, packet, key, self.table.hash(key), now)
+            }
+            None => self.untranslated_verdict(parsed.destination(), DropReason::UnsupportedIcmp),
+        };
+        let fate = self.fate(buffer, verdict);
+        for mut piece in self.fragments.resolve(name, fate, now) {
+            match fate {
+                Disposition::Dropped(reason) => {
+                    context.counters.drops.count(reason, 1);
+                    continue;
+                }
+                Disposition::PassedToHost => {}
+                Disposition::Translated { to, inside } => {
+                    self.rewrite_fragment(context, &mut piece, FragmentRewrite { to, inside });
+                }
+            }
+            context.outbox.push(piece);
         }
+        verdict
     }
 
     /// What the verdict on the first piece means for the others.
@@ -90,36 +112,35 @@ impl Translator {
         }
     }
 
-    /// Does to a later piece what was done to the first.
-    fn follow(&self, context: &mut WorkerContext, piece: &mut [u8], fate: Disposition) -> Verdict {
-        match fate {
-            Disposition::Dropped(reason) => Verdict::Drop(reason),
-            Disposition::PassedToHost => Verdict::PassToHost,
-            Disposition::Translated { to, inside } => {
-                let Ok(parsed) = parse(piece, ChecksumMode::Complete) else {
-                    unreachable!("it was parsed when it came");
-                };
-                // Later pieces have no ports; a rewrite leaves their payload alone.
-                let addresses = Tuple {
-                    protocol: to.protocol,
-                    source: Endpoint::new(to.source, 0),
-                    destination: Endpoint::new(to.destination, 0),
-                };
-                parsed.rewrite(piece, addresses, Ttl::Increment);
-                parsed.set_identification(piece, to.identification);
-                if to.source != parsed.source() && !inside {
-                    self.strip_recorded_addresses(&parsed, piece, to.source);
-                }
-                if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
-                    context.counters.bypassed += 1;
-                } else if inside {
-                    context.counters.translated_inbound += 1;
-                } else {
-                    context.counters.translated_outbound += 1;
-                }
-                Verdict::Translated
-            }
+    /// Does to a later fragment what was done to the first one.
+    pub(crate) fn rewrite_fragment(
+        &self,
+        context: &mut WorkerContext,
+        fragment: &mut [u8],
+        FragmentRewrite { to, inside }: FragmentRewrite,
+    ) -> Verdict {
+        let Ok(parsed) = parse(fragment, ChecksumMode::Complete) else {
+            unreachable!("the fragment was parsed when it came");
+        };
+        // Later fragments have no ports; a rewrite leaves their payload alone.
+        let addresses = Tuple {
+            protocol: to.protocol,
+            source: Endpoint::new(to.source, 0),
+            destination: Endpoint::new(to.destination, 0),
+        };
+        parsed.rewrite(fragment, addresses, Ttl::Increment);
+        parsed.set_identification(fragment, to.identification);
+        if to.source != parsed.source() && !inside {
+            self.strip_recorded_addresses(&parsed, fragment, to.source);
         }
+        if (to.source, to.destination) == (parsed.source(), parsed.destination()) {
+            context.counters.bypassed += 1;
+        } else if inside {
+            context.counters.translated_inbound += 1;
+        } else {
+            context.counters.translated_outbound += 1;
+        }
+        Verdict::Translated
     }
 
     /// Forgets datagrams whose time is over, and counts the pieces that were lost with them.

@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
+use crate::nat::translate::decide::{Decision, ErrorRewrite, is_martian};
 use crate::nat::translate::fast_path::Packet;
-use crate::nat::translate::slow_path::is_martian;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpError, Parsed, Ttl, Tuple};
@@ -24,37 +24,60 @@ struct Report {
 }
 
 impl Translator {
-    /// Translates an ICMP error.
+    /// Handles an ICMP error.
     #[cold]
     pub(crate) fn translate_error(
         &self,
         context: &mut WorkerContext,
-        mut packet: Packet<'_>,
+        packet: Packet<'_>,
         error: IcmpError,
         now: Tick,
     ) -> Verdict {
-        let parsed = packet.parsed;
-        // Nobody but the box has its addresses, and what its kernel writes bears the TUN's, a link-local one.
+        let decision = self.decide_error(packet.parsed, error, now);
+        self.carry_out(context, packet, None, decision, now)
+    }
+
+    /// Decides about an ICMP error.
+    pub(crate) fn decide_error(&self, parsed: &Parsed, error: IcmpError, now: Tick) -> Decision {
+        // No other host has the addresses of the box. What its kernel writes bears the TUN's, a link-local one.
         let is_kernels_own = self.is_kernels_own(parsed.source());
         if !is_kernels_own
             && (is_martian(parsed.source()) || self.external(parsed.source()).is_some())
         {
-            return Verdict::Drop(DropReason::Martian);
+            return Decision::Drop(DropReason::Martian);
         }
         let Some(report) = self.report(error.quoted, now) else {
-            return self.bypass_error(context, &mut packet, error).unwrap_or_else(|| {
-                self.untranslated_verdict(parsed.destination(), DropReason::IcmpErrorNoSession)
+            return self.decide_bypass_error(parsed, error).unwrap_or_else(|| {
+                match self.is_assigned(parsed.destination()) {
+                    true => Decision::PassToHost,
+                    false => Decision::Drop(DropReason::IcmpErrorNoSession),
+                }
             });
         };
         if parsed.destination() != error.quoted.source.address
             || !self.may_report(parsed.source(), error, report.to_inside)
         {
-            return Verdict::Drop(DropReason::IcmpErrorMismatch);
+            return Decision::Drop(DropReason::IcmpErrorMismatch);
         }
-        let source = self.error_source(parsed, &report);
-        let receiver = report.sent.source.address;
-        parsed.rewrite_error(packet.buffer, source, receiver, report.sent, Ttl::Increment);
-        self.scrub_error(&mut packet, error, source, receiver, report.to_inside);
+        Decision::Error(ErrorRewrite {
+            error,
+            source: self.error_source(parsed, &report),
+            destination: report.sent.source.address,
+            quoted: report.sent,
+            inside: report.to_inside,
+        })
+    }
+
+    /// Translates an ICMP error.
+    pub(crate) fn rewrite_error(
+        &self,
+        context: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        rewrite: &ErrorRewrite,
+    ) -> Verdict {
+        let ErrorRewrite { error, source, destination, quoted, inside } = *rewrite;
+        packet.parsed.rewrite_error(packet.buffer, source, destination, quoted, Ttl::Increment);
+        self.scrub_error(packet, error, source, destination, inside);
         context.counters.icmp_errors_translated += 1;
         Verdict::Translated
     }

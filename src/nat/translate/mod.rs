@@ -3,6 +3,8 @@
 pub(crate) mod batch;
 pub(crate) mod binding;
 pub(crate) mod bypass;
+pub(crate) mod commit;
+pub(crate) mod decide;
 pub(crate) mod delayed_reject;
 pub(crate) mod fast_path;
 pub(crate) mod fragment_path;

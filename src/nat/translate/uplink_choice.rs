@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use crate::nat::policy::rules::{HashBy, OutboundRule};
 use crate::nat::state::uplink_states::AdmitNew;
-use crate::nat::translate::binding::has_ports;
+use crate::nat::translate::decide::has_ports;
 use crate::nat::translator::Translator;
 use crate::packet::{Endpoint, Tuple};
 

@@ -51,7 +51,7 @@ fn wrong_paths(facts: &BoxFacts, wrong: &[&ExpectedPath]) -> Finding {
     }
     let rules: Vec<String> = facts.other_rules.iter().map(|found| words(&found.rule)).collect();
     let advice = format!(
-        "the kernel tries rules of other programs first ({}); exempt natbox's interfaces from them",
+        "the kernel tries rules of other programs first ({}); let them spare natbox's interfaces",
         rules.join("; ")
     );
     finding.advice(advice).fix(commands(facts, wrong))

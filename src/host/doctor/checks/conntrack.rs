@@ -1,9 +1,9 @@
 //! Checks connection tracking beside natbox.
 //!
 //! The rules decide whether the kernel tracks packets. The count of connections does not: it
-//! includes the host's own connections, and old entries stay for days. natbox's packets may be
-//! exempt from tracking only where no rule matches a connection's state. For such a rule the
-//! packets would belong to no connection, and the rule would drop them.
+//! includes the host's own connections, and old entries stay for days. `notrack` rules for natbox's
+//! packets are safe only where no rule matches a connection's state. For such a rule the packets
+//! would belong to no connection, and the rule would drop them.
 
 use std::net::Ipv4Addr;
 
@@ -19,19 +19,21 @@ pub(crate) fn of_box(facts: &BoxFacts) -> Finding {
     let Some(usage) = filters.conntrack else { return not_loaded() };
     let tracking = filters.tracking_use();
     let is_readable = filters.unreadable.is_none() && !filters.legacy;
-    let is_exempt = is_exempt(facts);
+    let is_untracked = is_untracked(facts);
     // An address that is assigned to the host serves the host's other connections as well, and
     // another program may translate those.
-    let may_untrack =
-        is_readable && !tracking.matches_state && !is_exempt && !facts.host.any_assigned_to_host();
+    let may_untrack = is_readable
+        && !tracking.matches_state
+        && !is_untracked
+        && !facts.host.any_assigned_to_host();
     let commands = if may_untrack { untrack(facts) } else { Vec::new() };
     if is_full(usage) {
         return full(usage, commands);
     }
     let ok = |found: String| Finding::ok("conntrack", found);
     let counted = counted(usage);
-    if is_exempt {
-        return ok("nf_conntrack is loaded, and natbox's packets are exempt from it".into());
+    if is_untracked {
+        return ok("nf_conntrack is loaded, and natbox's packets are untracked".into());
     }
     if !is_readable {
         return ok(format!(
@@ -51,7 +53,7 @@ pub(crate) fn of_box(facts: &BoxFacts) -> Finding {
     match commands.is_empty() {
         false => finding.fix(commands),
         true => finding.advice(format!(
-            "raise net.netfilter.nf_conntrack_max well above limits.sessions; or exempt natbox's \
+            "raise net.netfilter.nf_conntrack_max well above limits.sessions; or untrack natbox's \
              packets by hand: first accept the packets of {} in all chains, before any rule that \
              matches a state, then add notrack rules for them",
             facts.config.tun.name
@@ -92,10 +94,10 @@ fn full(usage: ConntrackUsage, untrack: Vec<String>) -> Finding {
     .fix(std::iter::once(larger).chain(untrack))
 }
 
-/// Returns true when rules exempt all of natbox's packets from tracking.
-fn is_exempt(facts: &BoxFacts) -> bool {
+/// Returns true when `notrack` rules match all of natbox's packets.
+fn is_untracked(facts: &BoxFacts) -> bool {
     let from = |iif| FilteredPacket { iif: Some(iif), ..FilteredPacket::default() };
-    let is_untracked =
+    let has_notrack =
         |packet: &FilteredPacket<'_>| facts.filters.tracking(packet) == Tracking::Untracked;
     let prefixes = &facts.config.inside.prefixes;
     let outside =
@@ -103,14 +105,14 @@ fn is_exempt(facts: &BoxFacts) -> bool {
     let requests = facts.config.uplinks.iter().all(|uplink| {
         let mut addresses = uplink.addresses.iter();
         addresses
-            .all(|to| is_untracked(&FilteredPacket { to: Some(*to), ..from(&uplink.interface) }))
+            .all(|to| has_notrack(&FilteredPacket { to: Some(*to), ..from(&uplink.interface) }))
     });
     requests
-        && is_untracked(&from(&facts.config.tun.name))
-        && is_untracked(&FilteredPacket { to: outside, ..from(&facts.config.inside.interface) })
+        && has_notrack(&from(&facts.config.tun.name))
+        && has_notrack(&FilteredPacket { to: outside, ..from(&facts.config.inside.interface) })
 }
 
-/// Lists the commands that exempt natbox's packets from tracking.
+/// Lists the commands that add `notrack` rules for natbox's packets.
 fn untrack(facts: &BoxFacts) -> Vec<String> {
     let prefixes = &facts.config.inside.prefixes;
     // Another program may translate the inside's connections to the host itself.

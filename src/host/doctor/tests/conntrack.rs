@@ -78,8 +78,8 @@ fn the_fix_exempts_natbox_from_tracking_unless_a_rule_matches_a_state() {
             r#"nft 'add rule ip natbox untracked iifname "wan0" ip daddr { 203.0.113.1 } notrack'"#,
         ]
     );
-    let exempt = of(ruleset(&[nat.clone(), notrack()].join(",")), usage(5));
-    assert_eq!(exempt.severity, Severity::Ok, "the commands are in place: {exempt:?}");
+    let untracked = of(ruleset(&[nat.clone(), notrack()].join(",")), usage(5));
+    assert_eq!(untracked.severity, Severity::Ok, "the commands are in place: {untracked:?}");
     let asked = of(ruleset(&stateful), usage(5));
     assert_eq!((asked.severity, asked.fix.len()), (Severity::Warning, 0), "{asked:?}");
     let by_iptables = rule("P", r#"{ "xt": { "type": "match", "name": "conntrack" } }"#);

@@ -25,15 +25,15 @@ fn a_small_index_takes_every_slot_even_when_all_keys_want_one_bucket() {
     let hash = KeyHash(0x1234);
     let locked = index.lock(hash);
     for id in 0..slots as u32 {
-        locked.insert(hash, Entry(id)).expect("there is room");
+        locked.insert(hash, IndexEntry(id)).expect("there is room");
     }
-    assert_eq!(locked.insert(hash, Entry(0)), Err(ShardFull));
+    assert_eq!(locked.insert(hash, IndexEntry(0)), Err(ShardFull));
     for id in 0..slots as u32 {
-        assert_eq!(locked.find(hash, |entry| entry.0 == id), Some(Entry(id)));
+        assert_eq!(locked.find(hash, |entry| entry.0 == id), Some(IndexEntry(id)));
     }
     for id in (0..slots as u32).rev() {
-        assert!(locked.remove(hash, Entry(id)));
-        assert!(!locked.remove(hash, Entry(id)));
+        assert!(locked.remove(hash, IndexEntry(id)));
+        assert!(!locked.remove(hash, IndexEntry(id)));
     }
     assert!(index.buckets.iter().all(|bucket| bucket.overflow.load(Relaxed) == 0));
 }
@@ -51,7 +51,7 @@ proptest! {
             // Few buckets and few tags, so that chains and equal tags are the rule; every entry has
             // one hash.
             let hash = KeyHash(((number % 7) << 61) | ((number % 3) << 40) | (number % 4));
-            let entry = Entry(number as u32 * 8 + id);
+            let entry = IndexEntry(number as u32 * 8 + id);
             let locked = index.lock(hash);
             prop_assert_eq!(locked.find(hash, |other| other == entry).is_some(), model.contains(&entry.0));
             let present = model.contains(&entry.0);

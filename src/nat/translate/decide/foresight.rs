@@ -1,0 +1,106 @@
+//! Decides about a packet that might come: the miss path's decision, and what its commit would find.
+
+use crate::nat::policy::limits::EndpointDependence;
+use crate::nat::table::key::Key;
+use crate::nat::translate::decide::{
+    Decision, ExternalEndpoint, Opening, Path, Query, Rewrite, has_ports,
+};
+use crate::nat::translator::Translator;
+use crate::nat::verdict::DropReason;
+use crate::packet::{Endpoint, Tuple};
+use crate::time::Tick;
+
+impl Translator {
+    /// Decides about a packet that might come now, and changes nothing.
+    ///
+    /// [`Self::process`] does to the packet what the decision says, with three exceptions. A packet that would open a
+    /// session is dropped if a resource runs out ([`DropReason::is_shortage`]). A packet longer than the MTU of its
+    /// outgoing interface is dropped if it has DF set. A hairpin packet to a port without a mapping is dropped for
+    /// another reason if the sender's new mapping draws this very port.
+    pub fn decide(&self, query: &Query, now: Tick) -> Decision {
+        if let Some(hit) = self.table.lookup(Key::of(query.tuple), now) {
+            let inside = hit.origin.is_inbound(hit.direction);
+            return Decision::Session(Rewrite { to: hit.to, inside, uplink: hit.uplink });
+        }
+        match self.decide_unmatched(query, now) {
+            Decision::Open(opening) => match self.foresee(&opening, now) {
+                Ok(()) => Decision::Open(opening),
+                Err(reason) => self.decide_dropped(query.tuple.destination.address, reason),
+            },
+            decision => decision,
+        }
+    }
+
+    /// Checks what the commit of an opening would find, as far as no resource runs out.
+    fn foresee(&self, opening: &Opening, now: Tick) -> Result<(), DropReason> {
+        let tuple = opening.tuple;
+        let protocol = tuple.protocol;
+        match opening.path {
+            Path::Outbound { external } => {
+                self.reply_is_free(opening, tuple.destination, external, now)
+            }
+            Path::Hairpin { external, server: Some(server) } => {
+                self.reply_is_free(opening, server, external, now)
+            }
+            Path::Hairpin { external, server: None } => {
+                // A new mapping has a port that no filter knows.
+                let address = || self.external_address(opening.uplink, tuple.source.address);
+                let unknown_port = || address().map(|address| Endpoint::new(address, 0));
+                let remote = self.present_endpoint(opening, external).or_else(unknown_port);
+                let remote = remote.ok_or(DropReason::PortsExhausted)?;
+                let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
+                let mapping = mapping.ok_or(DropReason::NoMapping)?;
+                // A host that sends to its own mapping refreshes the mapping, and is a peer of the mapping.
+                let is_own = remote == tuple.destination;
+                let refreshed =
+                    if is_own { now } else { self.refreshed(protocol, mapping.refreshed, now) };
+                if !is_own || self.limits.filtering != EndpointDependence::AddressDependent {
+                    self.admit(protocol, tuple.destination, remote, refreshed, now)?;
+                }
+                self.reply_is_free(opening, mapping.key.inside, external, now)
+            }
+            // The source port of a client makes room for another session; other protocols have none.
+            Path::Forward { server } if !has_ports(protocol) => {
+                let reply = Tuple { protocol, source: server, destination: tuple.source };
+                self.is_free(reply, now)
+            }
+            Path::Forward { .. } | Path::Mapping { .. } | Path::Midstream { .. } => Ok(()),
+        }
+    }
+
+    fn reply_is_free(
+        &self,
+        opening: &Opening,
+        target: Endpoint,
+        external: ExternalEndpoint,
+        now: Tick,
+    ) -> Result<(), DropReason> {
+        let Some(destination) = self.present_endpoint(opening, external) else { return Ok(()) };
+        let reply = Tuple { protocol: opening.tuple.protocol, source: target, destination };
+        if reply == opening.tuple {
+            Err(DropReason::AddressConflict)
+        } else {
+            self.is_free(reply, now)
+        }
+    }
+
+    fn is_free(&self, reply: Tuple, now: Tick) -> Result<(), DropReason> {
+        match self.table.lookup(Key::of(reply), now) {
+            Some(_) => Err(DropReason::AddressConflict),
+            None => Ok(()),
+        }
+    }
+
+    /// The external endpoint of an opening. None: the commit draws one.
+    fn present_endpoint(&self, opening: &Opening, external: ExternalEndpoint) -> Option<Endpoint> {
+        let Tuple { protocol, source, destination } = opening.tuple;
+        match external {
+            ExternalEndpoint::Published(endpoint) => Some(endpoint),
+            ExternalEndpoint::Address(address) => Some(Endpoint::new(address, 0)),
+            ExternalEndpoint::Mapping => {
+                let key = self.mappings.key(protocol, opening.uplink, source, destination);
+                self.mappings.by_key(key).map(|mapping| mapping.external)
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Sessions from outside to inside: through a forward, or over a dynamic mapping.
+
+use crate::nat::context::WorkerContext;
+use crate::nat::table::InsertError;
+use crate::nat::table::key::Key;
+use crate::nat::table::session::NewSession;
+use crate::nat::translate::commit::{Unmatched, initial_match};
+use crate::nat::translate::decide::{Opening, has_ports};
+use crate::nat::translator::Translator;
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{Endpoint, Tuple};
+use crate::time::Tick;
+
+impl Translator {
+    /// Opens a session from outside over a dynamic mapping.
+    pub(crate) fn open_inbound(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'_>,
+        opening: &Opening,
+    ) -> Result<Verdict, DropReason> {
+        let Tuple { protocol, source, destination } = miss.tuple;
+        let borrowed = self.borrow_mapping(protocol, destination, source, miss.now)?;
+        let reply = Tuple { protocol, source: borrowed.inside, destination: source };
+        let idle = miss.now.since(borrowed.refreshed);
+        let new = NewSession { idle, ..opening.session(reply) };
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+            let hit = initial_match(&new);
+            return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
+        };
+        self.release_borrowed(miss.tuple, source, borrowed.mapping, miss.now);
+        match error {
+            InsertError::AlreadyExists => Ok(self.retry(context, miss)),
+            InsertError::ReplyConflict => Err(DropReason::AddressConflict),
+            InsertError::Full => Err(DropReason::TableFull),
+        }
+    }
+
+    /// Opens a session from outside to a published server.
+    ///
+    /// If the same client endpoint already talks to the same server endpoint (through another uplink or another published
+    /// port), the session gets another source port. A tentative session of the server yields: now the uplink is known.
+    pub(crate) fn open_forward(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'_>,
+        opening: &Opening,
+        server: Endpoint,
+    ) -> Result<Verdict, DropReason> {
+        let tuple = miss.tuple;
+        let mut client = tuple.source;
+        for _ in 0..CONFLICT_TRIES {
+            let reply = Tuple { protocol: tuple.protocol, source: server, destination: client };
+            let new = opening.session(reply);
+            match self.insert(context, &new, miss.first(), miss.now) {
+                Ok(()) => {
+                    let hit = initial_match(&new);
+                    return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
+                }
+                Err(InsertError::AlreadyExists) => return Ok(self.retry(context, miss)),
+                Err(InsertError::Full) => {
+                    return self.forward_request_stateless(context, miss, opening.uplink, server);
+                }
+                Err(InsertError::ReplyConflict) if self.replace_tentative(new.reply, miss.now) => {}
+                Err(InsertError::ReplyConflict) if has_ports(tuple.protocol) => {
+                    client.port = context.random_unprivileged_port();
+                }
+                Err(InsertError::ReplyConflict) => return Err(DropReason::AddressConflict),
+            }
+        }
+        Err(DropReason::PortsExhausted)
+    }
+
+    /// Ends the tentative session that a server has opened with this tuple. Returns false if there is none.
+    fn replace_tentative(&self, original: Key, now: Tick) -> bool {
+        let ended = self.table.end_tentative(original, now);
+        ended.inspect(|ended| self.release(ended, now)).is_some()
+    }
+}
+
+/// Random source ports that are tried for a client whose own is taken; each fails only by chance.
+const CONFLICT_TRIES: usize = 16;

@@ -1,0 +1,96 @@
+//! Sessions from inside to outside, and connections of published servers that are adopted in the middle.
+
+use crate::nat::context::WorkerContext;
+use crate::nat::table::key::Key;
+use crate::nat::table::session::NewSession;
+use crate::nat::table::{FirstPacket, InsertError, Match};
+use crate::nat::tracking::direction::Direction;
+use crate::nat::translate::binding::Binding;
+use crate::nat::translate::commit::{Unmatched, initial_match};
+use crate::nat::translate::decide::{ExternalEndpoint, Opening, Rewrite};
+use crate::nat::translator::Translator;
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{Endpoint, Tuple};
+
+impl Translator {
+    /// Opens a session from inside to outside.
+    ///
+    /// A published server's reply looks like this when the table is full. The reply goes on without a session: no limit
+    /// of a host stops it.
+    pub(crate) fn open_outbound(
+        &self,
+        context: &mut WorkerContext,
+        miss: Unmatched<'_>,
+        opening: &Opening,
+        external: ExternalEndpoint,
+    ) -> Result<Verdict, DropReason> {
+        let bound = self.bind(context, miss.tuple, opening.uplink, external, miss.now);
+        let binding = match (bound, external) {
+            (Ok(binding), _) => binding,
+            (Err(_), ExternalEndpoint::Published(published)) => {
+                return self.forward_reply_stateless(context, miss, published, opening.uplink);
+            }
+            (Err(reason), ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping) => {
+                return Err(reason);
+            }
+        };
+        let destination = miss.tuple.destination;
+        match (self.open_bound(context, miss, &binding, destination, opening), external) {
+            (Err((DropReason::TableFull, miss)), ExternalEndpoint::Published(published)) => {
+                self.forward_reply_stateless(context, miss, published, opening.uplink)
+            }
+            (outcome, _) => outcome.map_err(|(reason, _)| reason),
+        }
+    }
+
+    /// Opens a session from inside that leaves with the binding's endpoint towards `target`. On an error the binding is
+    /// released, and the packet comes back.
+    pub(crate) fn open_bound<'a>(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'a>,
+        binding: &Binding,
+        target: Endpoint,
+        opening: &Opening,
+    ) -> Result<Verdict, (DropReason, Unmatched<'a>)> {
+        let protocol = miss.tuple.protocol;
+        let new =
+            opening.session(Tuple { protocol, source: target, destination: binding.external });
+        let Err(error) = self.insert(context, &new, miss.first(), miss.now) else {
+            let hit = initial_match(&new);
+            return Ok(self.forward_match(context, &mut miss.packet, &hit, miss.now));
+        };
+        self.release_binding(miss.tuple, binding, miss.now);
+        match error {
+            InsertError::AlreadyExists => Ok(self.retry(context, miss)),
+            InsertError::ReplyConflict => Err((DropReason::AddressConflict, miss)),
+            InsertError::Full => Err((DropReason::TableFull, miss)),
+        }
+    }
+
+    /// Adopts a connection of a published server in the middle, or sends the packet on without a session.
+    pub(crate) fn adopt_midstream(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'_>,
+        opening: &Opening,
+        published: Endpoint,
+    ) -> Verdict {
+        let to = Tuple { source: published, ..miss.tuple };
+        // As the client's own packet would have made it, so that both directions agree on who opened it.
+        let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
+        let new = NewSession { original, reply, ..opening.session(miss.tuple) };
+        let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };
+        match self.insert(context, &new, first, miss.now) {
+            Ok(()) => {
+                let hit = Match { to, direction: Direction::Reply, ..initial_match(&new) };
+                self.forward_match(context, &mut miss.packet, &hit, miss.now)
+            }
+            Err(InsertError::AlreadyExists) => self.retry(context, miss),
+            Err(InsertError::Full | InsertError::ReplyConflict) => {
+                let rewrite = Rewrite { to, inside: false, uplink: opening.uplink };
+                self.send_stateless(context, &mut miss.packet, rewrite, miss.now)
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Packets of forwards that go on without a session.
+
+use crate::nat::context::WorkerContext;
+use crate::nat::translate::commit::Unmatched;
+use crate::nat::translate::decide::Rewrite;
+use crate::nat::translate::fast_path::Packet;
+use crate::nat::translator::Translator;
+use crate::nat::verdict::{DropReason, Verdict};
+use crate::packet::{Endpoint, Tuple};
+use crate::time::Tick;
+
+impl Translator {
+    /// Sends a client's packet on to the server of a forward because the session table is full.
+    pub(crate) fn forward_request_stateless(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'_>,
+        uplink: u8,
+        server: Endpoint,
+    ) -> Result<Verdict, DropReason> {
+        let to = Tuple { destination: server, ..miss.tuple };
+        let rewrite = self.stateless_request(to, uplink, DropReason::TableFull, miss.now)?;
+        Ok(self.send_stateless(context, &mut miss.packet, rewrite, miss.now))
+    }
+
+    /// Sends a published server's packet out without a session, unless the packet may reply to a request that came in
+    /// elsewhere.
+    pub(crate) fn forward_reply_stateless(
+        &self,
+        context: &mut WorkerContext,
+        mut miss: Unmatched<'_>,
+        published: Endpoint,
+        uplink: u8,
+    ) -> Result<Verdict, DropReason> {
+        if self.is_published_more_than_once(miss.tuple) {
+            return Err(DropReason::UplinkUnknown);
+        }
+        let to = Tuple { source: published, ..miss.tuple };
+        let rewrite = Rewrite { to, inside: false, uplink };
+        Ok(self.send_stateless(context, &mut miss.packet, rewrite, miss.now))
+    }
+
+    /// Translates a packet of a forward without a session.
+    pub(crate) fn send_stateless(
+        &self,
+        context: &mut WorkerContext,
+        packet: &mut Packet<'_>,
+        rewrite: Rewrite,
+        now: Tick,
+    ) -> Verdict {
+        let verdict = self.rewrite_and_count(context, packet, rewrite, now);
+        if verdict == Verdict::Translated {
+            context.counters.forwarded_stateless += 1;
+        }
+        verdict
+    }
+}
