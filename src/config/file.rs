@@ -8,7 +8,7 @@ use super::model::Config;
 use super::schema::SectionInfo;
 use super::sections::{
     FileAdmin, FileDns, FileForward, FileInside, FileNoNatRule, FileOutboundRule, FileUplink, Host,
-    Limits, Log, Nat, State, Timeouts, Tun, Uplink,
+    Limits, Log, Nat, Persistence, Timeouts, Tun, Uplink,
 };
 
 section! {
@@ -36,11 +36,11 @@ section! {
             .optional("none")
             .reloadable(),
         /// Rules for sessions from the private network to the outside.
-        pub outbound: Unresolved<Items<FileOutboundRule>> = list(mapping::<FileOutboundRule>(), MAX_RULES, "outbound")
+        pub outbound: Unresolved<Items<FileOutboundRule>> = list(mapping::<FileOutboundRule>(), MAX_RULES, "outbound rules")
             .optional("no inside host may go out")
             .reloadable(),
         /// Destinations that inside hosts reach without translation.
-        pub no_nat: Unresolved<Items<FileNoNatRule>> = list(mapping::<FileNoNatRule>(), MAX_NO_NAT, "no_nat")
+        pub no_nat: Unresolved<Items<FileNoNatRule>> = list(mapping::<FileNoNatRule>(), MAX_NO_NAT, "rules without translation")
             .optional("none"),
         /// Behaviour of the translator.
         pub nat: Nat = mapping::<Nat>().with_defaults(),
@@ -53,11 +53,11 @@ section! {
         /// Admin interfaces.
         pub admin: FileAdmin = mapping::<FileAdmin>().with_defaults(),
         /// Session state.
-        pub state: State = mapping::<State>().with_defaults(),
+        pub state: Persistence = mapping::<Persistence>().with_defaults(),
         /// Log output.
         pub log: Log = mapping::<Log>().with_defaults(),
         /// DNS that follows the uplinks.
-        pub dns: Unresolved<FileDns> = mapping::<FileDns>().optional("natbox does nothing about DNS"),
+        pub dns: Unresolved<FileDns> = mapping::<FileDns>().optional("none"),
     }
 }
 

@@ -6,9 +6,9 @@
 //!                            text ◀─ emit ─────────────┴─────────────────┘
 //! ```
 //!
-//! Every key is declared once, in [`sections`] or [`file`]: its type, range, default, meaning, and
+//! Every key is declared once, in `sections` or `file`: its type, range, default, meaning, and
 //! whether a running box takes in a change. The declaration reads and prints the key. It makes the
-//! JSON Schema, the reference file and the manual ([`generate`]). A new key is one entry and its
+//! JSON Schema, the reference file and the manual (`generate`). A new key is one entry and its
 //! use.
 //!
 //! * *position*: line and column.
@@ -48,8 +48,8 @@ pub use problem::{Position, Problem, Problems};
 pub use sections::{
     AddressPooling, Admin, Dns, DnsName, DnsServer, DnsUpdate, EndpointDependence, Failback,
     Forward, ForwardProtocol, HashBy, Health, Host, Inside, IoBackend, Limits, Log, LogFormat,
-    LogLevel, MssClamp, Nat, NoNatRule, OffloadLimit, OnFailure, OutboundRule, RejectWith, State,
-    Timeouts, Tun, UnsolicitedSyn, Uplink, WebTarget, Workers,
+    LogLevel, MssClamp, Nat, NoNatRule, OffloadLimit, OnFailure, OutboundRule, Persistence,
+    RejectWith, Timeouts, Tun, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 pub use types::ConfigEnum;
 pub use types::network::PortRange;

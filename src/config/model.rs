@@ -4,8 +4,8 @@
 //! of the fields.
 
 use super::sections::{
-    Admin, Dns, Forward, Host, Inside, Limits, Log, Nat, NoNatRule, OutboundRule, State, Timeouts,
-    Tun, Uplink,
+    Admin, Dns, Forward, Host, Inside, Limits, Log, Nat, NoNatRule, OutboundRule, Persistence,
+    Timeouts, Tun, Uplink,
 };
 
 /// The configuration of one box.
@@ -37,7 +37,7 @@ pub struct Config {
     /// Admin interfaces.
     pub admin: Admin,
     /// Session state.
-    pub state: State,
+    pub state: Persistence,
     /// Log output.
     pub log: Log,
     /// DNS that follows the uplinks, if the file asks for it.

@@ -1,5 +1,5 @@
-//! Whole files: the shipped ones, bad ones with their exact messages, mutated ones, and the way
-//! there and back.
+//! Whole files: shipped files, bad files with their exact messages, mutated files, and files printed
+//! and read again.
 
 mod dns;
 mod json_schema;
@@ -42,7 +42,7 @@ fn refused(text: &str) -> String {
 }
 
 #[test]
-fn a_short_file_gets_every_documented_default() {
+fn a_short_file_gets_every_default() {
     let config = accepted(SHORT);
     assert_eq!(config.name, "f");
     assert_eq!(config.tun, Tun::default());
@@ -50,7 +50,7 @@ fn a_short_file_gets_every_documented_default() {
     assert_eq!(config.timeouts, Timeouts::default());
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.host, Host::default());
-    assert_eq!(config.state, State::default());
+    assert_eq!(config.state, Persistence::default());
     assert_eq!(config.log, Log::default());
     assert_eq!(config.admin, Admin { socket: "/run/natbox/f.sock".into(), http: None });
     let uplink = &config.uplinks[0];
@@ -67,7 +67,7 @@ fn the_reference_file_holds_the_defaults() {
     let mut short = accepted(
         &SHORT.replace("interface: wan0", "name: isp1, gateway: 203.0.113.254, interface: wan0"),
     );
-    // What has no default, and what is made from the name.
+    // Keys without a default, and keys whose default depends on the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
     short.inside.address = reference.inside.address;
@@ -89,7 +89,7 @@ fn the_reference_file_holds_the_defaults() {
 }
 
 #[test]
-fn every_key_of_the_schema_stands_in_the_reference_file_and_in_what_is_printed() {
+fn the_reference_file_and_the_printed_configuration_have_every_key() {
     for text in [REFERENCE, &to_yaml(&accepted(REFERENCE)), &to_json(&accepted(REFERENCE))] {
         let diagnostics = Diagnostics::new("f.yaml");
         let mut keys = Vec::new();
@@ -139,7 +139,7 @@ fn the_shipped_files_are_accepted_without_warnings() {
 }
 
 #[test]
-fn keys_without_effect_yet_give_warnings() {
+fn keys_without_effect_give_warnings() {
     let warnings =
         parse("f.yaml", &REFERENCE.replace("keep: false", "keep: true")).unwrap().warnings;
     let keys: Vec<&str> = warnings.iter().map(|warning| warning.key.as_str()).collect();
@@ -177,7 +177,7 @@ fn forwards_fill_in_uplink_address_and_ports() {
 }
 
 #[test]
-fn an_address_that_follows_its_interface_is_filled_in_later() {
+fn resolve_fills_in_the_address_of_a_followed_interface() {
     let text = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
                 uplinks:\n\
                 - { name: a, interface: w0, addresses: interface }\n\
@@ -205,12 +205,12 @@ fn an_address_that_follows_its_interface_is_filled_in_later() {
     assert_eq!(written.resolve(&config.dynamic_addresses()), config);
 }
 
-/// Adds lines to [`SHORT`]; they begin in line 3.
+/// Returns [`SHORT`] with more lines, from line 3 on.
 fn with(lines: &str) -> String {
     format!("{SHORT}{lines}\n")
 }
 
-/// Three uplinks by hand; forwards begin in line 6.
+/// Returns a file with two uplinks and with forwards from line 6 on.
 fn with_forwards(forwards: &str) -> String {
     format!(
         "inside: {{ interface: lan0, prefixes: [10.0.0.0/24, 10.1.0.0/16] }}\n\
@@ -221,7 +221,7 @@ fn with_forwards(forwards: &str) -> String {
     )
 }
 
-/// The host has that number of routing tables for one box.
+/// The host has 31 routing tables for the uplinks of one box.
 #[test]
 fn a_box_has_at_most_31_uplinks() {
     let with = |number: u8| {
@@ -241,7 +241,7 @@ fn a_box_has_at_most_31_uplinks() {
 }
 
 #[test]
-fn bad_files_are_refused_with_these_words() {
+fn bad_files_are_refused_with_exact_messages() {
     let cases: Vec<(String, &[&str])> = vec![
         // The text as such.
         ("".into(), &["f.yaml:1:1: found an empty file, wanted a configuration; begin with `inside:` and `uplinks:`; `natbox config --reference` prints an example"]),
@@ -363,7 +363,7 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:9:3: forwards[3]: found any on 203.0.113.1, which `c` (forwards[2]) publishes already, wanted each protocol, address and port published once; change or remove one of the two",
             "f.yaml:10:11: forwards[4].name: found a second forward `d` (the first is forwards[3]), wanted one of each name on an uplink; give this one another `name`",
         ]),
-        // Exempt.
+        // Destinations without translation.
         (with("no_nat:\n- { to: 192.0.2.1/24 }\n- { protocol: tcp, port: 0 }\n- { to: 192.0.2.0/24, port: 80 }\n- { to: 192.0.2.0/24, protocol: icmp, port: 7 }"), &[
             "f.yaml:4:9: no_nat[0].to: found `192.0.2.1/24`, wanted a prefix whose bits after the length are zero; write 192.0.2.0/24 for the network, or 192.0.2.1/32 for the one host",
             "f.yaml:5:3: no_nat[1].to: found no such key, wanted the destinations that are not translated; add `to: PREFIX`, such as `to: 192.0.2.0/24`",
@@ -386,7 +386,7 @@ fn bad_files_are_refused_with_these_words() {
             "f.yaml:2:95: uplinks[0].health.http[1]: found `http://localhost:80/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; name a host beyond the uplink",
             "f.yaml:2:119: uplinks[0].health.http[2]: found `http://0xe0000001/`, wanted the address of a page such as https://example.org/ or http://192.0.2.80/alive; multicast addresses cannot be used here",
         ]),
-        // Targets that never leave the box.
+        // Targets on the box or on its private network.
         (SHORT.replace("203.0.113.10]", "203.0.113.10], health: { ping: [203.0.113.10, 203.0.113.9], tcp: ['10.0.0.5:80'], http: ['http://203.0.113.10:8080/x', 'https://10.0.0.7/', 'http://0xa000008/'] }"), &[
             "f.yaml:2:74: uplinks[0].health.ping[0]: found 203.0.113.10, which is an address of this box (uplinks[0].addresses[0]), wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
             "f.yaml:2:108: uplinks[0].health.tcp[0]: found 10.0.0.5, which lies in the inside prefix 10.0.0.0/24, wanted a target beyond the uplink; probe the provider's router, or a host beyond it",
@@ -499,8 +499,8 @@ fn hostile_files_are_refused_quickly() {
         let start = Instant::now();
         let message = refused(&text);
         let beginning = &text[..text.len().min(40)];
-        // A debug build on a busy machine reads a megabyte of YAML in seconds; what is quadratic
-        // takes many minutes.
+        // A debug build on a busy machine reads a megabyte of YAML in seconds. A quadratic reader takes
+        // many minutes.
         assert!(
             start.elapsed() < Duration::from_secs(60),
             "{beginning:?} took {:?}",

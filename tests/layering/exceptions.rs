@@ -19,7 +19,7 @@ pub(crate) const LONG_FUNCTIONS: &[&str] = &[];
 pub(crate) const WIDE_SELECTS: &[&str] = &[];
 
 /// Type and the top-level modules that define one of this name.
-pub(crate) const SHARED_NAMES: &[&str] = &["Span config time", "State config nat"];
+pub(crate) const SHARED_NAMES: &[&str] = &[];
 
 pub(crate) const FAMILIES: &[Family] = &[
     Family {

@@ -1,8 +1,7 @@
-//! Checks of keys that depend on one another: the file becomes the configuration, or the
-//! contradictions are named.
+//! Checks keys that depend on one another, and makes the configuration of a file without
+//! contradictions.
 //!
-//! A check reports nothing if one of its inputs could not be read: no problem merely echoes
-//! another.
+//! A check reports nothing if one of its inputs could not be read, so no problem repeats another.
 
 mod checker;
 mod dns;
@@ -79,7 +78,7 @@ fn readable<T>(list: &Unresolved<super::types::Items<T>>) -> &[Located<T>] {
     list.given().map_or(&[], |items| &items.value.readable)
 }
 
-/// Returns the name of the box. The file's own name serves if the file gives none.
+/// Returns the name of the box. Without the key, the name of the file serves.
 fn box_name(name: &Unresolved<String>, file_name: &str, checker: &Checker<'_>) -> Option<String> {
     match name {
         Unresolved::Unreadable => return None,
@@ -128,7 +127,7 @@ fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
     }
 }
 
-/// Reports an interface that two legs share, or that has the name of the TUN device.
+/// Reports an uplink on the inside interface, and a TUN device with the name of another interface.
 fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
     let inside = inside.interface.as_ref();
     let interface = |uplink: &'_ Located<FileUplink>| uplink.value.interface.clone();
@@ -140,21 +139,26 @@ fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
             checker.report(&outside.location, found, "another interface", advice);
         }
     }
-    if let Some(taken) = inside.into_iter().chain(&uplinks).find(|leg| leg.value == tun.name) {
-        let found =
-            format!("`{}`, which is the interface of {}", tun.name, leg_of(&taken.location));
+    if let Some(taken) =
+        inside.into_iter().chain(&uplinks).find(|interface| interface.value == tun.name)
+    {
+        let found = format!(
+            "`{}`, which is the interface of {}",
+            tun.name,
+            mapping_around(&taken.location)
+        );
         let advice = "choose another, such as `nb1`: natbox makes this device";
         checker.report(&checker.location_of("tun.name"), found, "a name of its own", advice);
     }
 }
 
 /// Returns `uplinks[0]` of `uplinks[0].interface`.
-fn leg_of(location: &Location) -> String {
-    let (leg, _) = location.key.rsplit_once('.').unwrap_or((&location.key, ""));
-    format!("`{leg}`")
+fn mapping_around(location: &Location) -> String {
+    let (mapping, _) = location.key.rsplit_once('.').unwrap_or((&location.key, ""));
+    format!("`{mapping}`")
 }
 
-/// Reports ports for several mappings where the remote endpoint does not tell the mappings apart.
+/// Reports overlapping ports if the remote endpoint does not distinguish the mappings of a port.
 fn check_nat(nat: Nat, checker: &Checker<'_>) {
     if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
         let wanted = "false with endpoint-independent mapping";

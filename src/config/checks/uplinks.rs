@@ -82,7 +82,7 @@ fn whole_health(file: &Located<FileHealth>, checker: &Checker<'_>) -> Option<Hea
     }
 }
 
-/// Reports two uplinks with the one address of an interface.
+/// Reports two uplinks that follow the same interface.
 fn check_followed(checker: &Checker<'_>) {
     let mut known: HashMap<&str, &Location> = HashMap::new();
     for uplink in checker.uplinks().iter().filter(|uplink| uplink.follows_interface()) {
@@ -118,8 +118,7 @@ fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
     let mut known: HashMap<Ipv4Addr, &Location> = HashMap::new();
     let fixed = checker.uplinks().iter().filter(|uplink| !uplink.follows_interface());
     for addresses in fixed.filter_map(|uplink| uplink.addresses()).flatten() {
-        // One problem for each item of the list is enough, even where the item stands for many
-        // addresses.
+        // Reports at most one problem for an item of the list, which may stand for many addresses.
         let mut twice = None;
         for &address in &addresses.value {
             match known.entry(address) {
@@ -185,7 +184,8 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
     }
 }
 
-/// Reports targets that this box or its private side answers for: they say nothing of an uplink.
+/// Reports targets on this box or its private network: their answers reveal nothing about an
+/// uplink.
 fn check_targets(inside: &FileInside, checker: &Checker<'_>) {
     let wanted = "a target beyond the uplink";
     let advice = "probe the provider's router, or a host beyond it";

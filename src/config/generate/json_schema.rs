@@ -4,6 +4,8 @@ use crate::config::document::Document;
 use crate::config::file::File;
 use crate::config::schema::{Absence, KeyInfo, Section as _, SectionInfo, TypeInfo, TypeShape};
 
+use super::text::{capitalised, value_type};
+
 /// Returns the JSON Schema of the configuration file.
 ///
 /// A file that meets the schema may still be refused: the schema does not express the range of
@@ -37,6 +39,9 @@ fn mapping(section: &SectionInfo) -> Vec<(String, Document)> {
 
 fn property(key: &KeyInfo) -> Document {
     let mut description = key.doc.clone();
+    if let Some(value) = value_type(key).filter(|_| key.value.words.is_empty()) {
+        description.push_str(&format!(" {}.", capitalised(value)));
+    }
     for word in &key.value.words {
         description.push_str(&format!(" {}: {}", word.word, word.meaning));
     }

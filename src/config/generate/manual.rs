@@ -47,7 +47,8 @@ fn write_section(path: &str, section: &SectionInfo, text: &mut String) {
 
 fn write_key(path: &str, key: &KeyInfo, text: &mut String) {
     let mut facts: Vec<String> = Vec::new();
-    facts.extend(value_type(key).map(str::to_owned));
+    let value = value_type(key).filter(|_| key.value.words.is_empty());
+    facts.extend(value.map(str::to_owned));
     if key.absence == Absence::Refused {
         facts.push("required".to_owned());
     }
@@ -72,7 +73,7 @@ fn write_key(path: &str, key: &KeyInfo, text: &mut String) {
     }
 }
 
-/// Returns the default of a key in words; none if the keys below have defaults of their own.
+/// Returns the default of a key in words; None if the keys below have defaults of their own.
 fn default(key: &KeyInfo) -> Option<String> {
     match &key.absence {
         Absence::Refused => None,
@@ -88,12 +89,12 @@ fn path_of(path: &str, key: &KeyInfo) -> String {
     format!("{path}{separator}{}{items}", key.name)
 }
 
-/// The anchor that a heading gets: its letters, digits, `_` and `-`.
+/// Returns the anchor of a heading: its letters, digits, `_` and `-`.
 fn anchor(path: &str) -> String {
     path.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '-')).collect()
 }
 
-/// Writes a text behind a mark; its further lines are indented as far.
+/// Writes a text behind a mark. Further lines have the same indentation.
 fn push_wrapped(mark: &str, words: &str, text: &mut String) {
     for (index, line) in wrap(words, WIDTH - mark.len()).iter().enumerate() {
         let blank = " ".repeat(mark.len());
@@ -101,5 +102,5 @@ fn push_wrapped(mark: &str, words: &str, text: &mut String) {
     }
 }
 
-/// Columns of a line.
+/// Most columns of a line.
 const WIDTH: usize = 100;

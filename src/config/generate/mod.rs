@@ -1,4 +1,4 @@
-//! Makes the JSON Schema, the reference file and the manual of the declaration of the keys.
+//! Makes the JSON Schema, the reference file and the manual from the declarations of the keys.
 
 mod json_schema;
 #[cfg(test)]

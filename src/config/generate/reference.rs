@@ -85,7 +85,7 @@ fn write_section(section: &SectionInfo, value: &TypeInfo, depth: usize, text: &m
     lines.for_each(|line| text.push_str(&format!("{line}\n")));
 }
 
-/// The default as YAML, or else the example.
+/// Returns the default as YAML, or else the example.
 fn shown(key: &KeyInfo) -> String {
     match (&key.absence, key.example) {
         (_, Some(example)) => example.to_owned(),
@@ -96,5 +96,5 @@ fn shown(key: &KeyInfo) -> String {
     }
 }
 
-/// Columns of a line.
+/// Most columns of a line.
 const WIDTH: usize = 100;

@@ -26,11 +26,11 @@ pub(super) fn value_type(key: &KeyInfo) -> Option<&str> {
 
 /// Returns a value as YAML in one line.
 pub(super) fn yaml(value: &Document) -> String {
-    match value {
-        // A zero without a unit is a number for YAML, and reads as a duration as well.
-        Document::Text(text) if text == "0" => text.clone(),
-        other => other.to_yaml().trim_end().to_owned(),
+    // A zero without a unit is a number for YAML, and reads as a duration.
+    if *value == Document::text(0) {
+        return "0".to_owned();
     }
+    value.to_yaml().trim_end().to_owned()
 }
 
 /// Returns a text with a capital at its beginning.

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use super::nearest;
 use super::renamed;
-use super::tree::{Entry, Node, Value};
+use super::tree::{MappingEntry, Node, Value};
 use crate::config::problem::{Diagnostics, Location, ValueError, quoted};
 
 /// A value and its location.
@@ -263,7 +263,7 @@ pub(in crate::config) struct Fields<'t> {
     location: Location,
     diagnostics: &'t Diagnostics,
     schema: &'t [SectionKeys],
-    known: Vec<(&'static str, &'t Entry)>,
+    known: Vec<(&'static str, &'t MappingEntry)>,
 }
 
 impl<'t> Fields<'t> {
@@ -294,14 +294,14 @@ impl<'t> Fields<'t> {
     }
 }
 
-fn entry_location(parent: &Location, entry: &Entry) -> Location {
+fn entry_location(parent: &Location, entry: &MappingEntry) -> Location {
     let key: String = entry.key.chars().take(KEY_CHARACTERS).flat_map(char::escape_debug).collect();
     Location { position: Some(entry.position), ..parent.field(&key) }
 }
 
 /// Returns the location of an entry's value. An empty value has no character of its own, so its
 /// location is that of the key.
-fn value_location(parent: &Location, entry: &Entry) -> Location {
+fn value_location(parent: &Location, entry: &MappingEntry) -> Location {
     let location = entry_location(parent, entry);
     match entry.value.value {
         Value::Null => location,

@@ -29,12 +29,12 @@ pub(in crate::config) enum Value {
     /// A list.
     List(Vec<Node>),
     /// A mapping, in the order of the file; keys may repeat.
-    Mapping(Vec<Entry>),
+    Mapping(Vec<MappingEntry>),
 }
 
 /// A key with its value.
 #[derive(Debug)]
-pub(in crate::config) struct Entry {
+pub(in crate::config) struct MappingEntry {
     /// The key's text.
     pub key: String,
     /// Position of the key.
@@ -164,7 +164,7 @@ struct Builder {
 enum Open {
     List(Position, Vec<Node>),
     /// Position, entries, and the key whose value comes next.
-    Mapping(Position, Vec<Entry>, Option<(String, Position)>),
+    Mapping(Position, Vec<MappingEntry>, Option<(String, Position)>),
 }
 
 impl Builder {
@@ -267,7 +267,7 @@ impl Builder {
             None => self.root = Some(value),
             Some(Open::List(_, items)) => items.push(value),
             Some(Open::Mapping(_, entries, key)) => match key.take() {
-                Some((key, position)) => entries.push(Entry { key, position, value }),
+                Some((key, position)) => entries.push(MappingEntry { key, position, value }),
                 None => unreachable!("a value without a key: keys are taken before values"),
             },
         }

@@ -35,7 +35,7 @@ pub(in crate::config) enum Absence {
     Refused,
     /// The value is this one.
     Default(Document),
-    /// The effect depends on other keys or on the host: the words for it.
+    /// The effect in words. It depends on other keys or on the host.
     Described(&'static str),
 }
 
@@ -44,7 +44,7 @@ pub(in crate::config) enum Absence {
 pub(in crate::config) struct TypeInfo {
     /// The type in words, with its range: `duration from 1s to 24d`.
     pub name: String,
-    /// The words with a meaning of their own that the type allows.
+    /// The words of the type, if it is a choice of words.
     pub words: Vec<Word>,
     /// How values are composed.
     pub shape: TypeShape,
@@ -68,9 +68,9 @@ pub(in crate::config) enum TypeShape {
     List {
         /// The type of each item.
         item: Box<TypeInfo>,
-        /// Fewest items.
+        /// Minimum number of items.
         least: usize,
-        /// Most items.
+        /// Maximum number of items.
         most: usize,
     },
     /// A mapping.
@@ -83,7 +83,7 @@ impl TypeInfo {
         Self { name: name.into(), words: Vec::new(), shape: TypeShape::Scalar(constraint) }
     }
 
-    /// The keys of the mapping that the value is, or that each item of the list is.
+    /// Returns the keys of the mapping, or of the mappings in the list.
     pub fn section(&self) -> Option<&SectionInfo> {
         match &self.shape {
             TypeShape::Scalar(_) => None,
@@ -92,7 +92,7 @@ impl TypeInfo {
         }
     }
 
-    /// Whether the value is a list.
+    /// Returns whether the value is a list.
     pub fn is_list(&self) -> bool {
         matches!(self.shape, TypeShape::List { .. })
     }

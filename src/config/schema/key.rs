@@ -1,4 +1,4 @@
-//! A key: the type of its value, and what its absence means.
+//! A key: the type of its value, and the meaning of its absence.
 
 use crate::config::document::Document;
 use crate::config::reader::cursor::{Cursor, Fields, Located};
@@ -16,24 +16,28 @@ pub(in crate::config) trait ValueType {
     /// Returns the value as the file writes it.
     fn emit(&self, value: &Self::Value) -> Document;
 
+    /// Returns the value as people write it, which may be shorter.
+    fn emit_short(&self, value: &Self::Value) -> Document {
+        self.emit(value)
+    }
+
     /// Describes the type.
     fn describe(&self) -> TypeInfo;
 }
 
 /// Makes keys of types.
 pub(in crate::config) trait ValueTypeExt: ValueType + Sized {
-    /// Makes a key that has this value when the file leaves it out.
+    /// Makes a key with a default.
     fn default(self, value: Self::Value) -> KeySpec<Self, WithDefault<Self::Value>> {
         KeySpec::new(self, WithDefault(value))
     }
 
-    /// Makes a key that must be there. `wanted` and `advice` are the words of the problem when it
-    /// is not.
+    /// Makes a key that must be there. If it is not, the problem shows `wanted` and `advice`.
     fn required(self, wanted: &'static str, advice: &'static str) -> KeySpec<Self, MustStand> {
         KeySpec::new(self, MustStand { wanted, advice })
     }
 
-    /// Makes a key that may be left out, with an effect that these words describe.
+    /// Makes a key that may be left out. `absent` describes the effect.
     fn optional(self, absent: &'static str) -> KeySpec<Self, MayStand> {
         KeySpec::new(self, MayStand(absent))
     }
@@ -64,7 +68,7 @@ pub(in crate::config) enum Unresolved<T> {
 }
 
 impl<T> Unresolved<T> {
-    /// The value and its location, if it could be read.
+    /// Returns the value and its location, if it could be read.
     pub fn given(&self) -> Option<&Located<T>> {
         match self {
             Self::Given(value) => Some(value),
@@ -72,7 +76,8 @@ impl<T> Unresolved<T> {
         }
     }
 
-    /// The value, or this one if the file leaves the key out; None if the value could not be read.
+    /// Returns the value, or `default` if the file leaves the key out; None if the value could not be
+    /// read.
     pub fn or_default(self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
@@ -81,7 +86,7 @@ impl<T> Unresolved<T> {
         }
     }
 
-    /// The value if there is one. The outer None: it could not be read.
+    /// Returns the value, if any. The outer None: the value could not be read.
     pub fn into_option(self) -> Option<Option<T>> {
         match self {
             Self::Absent => Some(None),
@@ -136,7 +141,7 @@ impl<T: ValueType<Value: Clone>> Presence<T> for WithDefault<T::Value> {
     }
 
     fn describe(&self, value_type: &T) -> Absence {
-        Absence::Default(value_type.emit(&self.0))
+        Absence::Default(value_type.emit_short(&self.0))
     }
 }
 
@@ -185,7 +190,7 @@ impl<T, P> KeySpec<T, P> {
         Self { reloadable: true, ..self }
     }
 
-    /// Sets the value that the reference file shows, in YAML, where there is no default to show.
+    /// Sets the value that the reference file shows, in YAML, for a key without a default.
     pub fn example(self, example: &'static str) -> Self {
         Self { example: Some(example), ..self }
     }

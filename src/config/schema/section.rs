@@ -1,4 +1,4 @@
-//! A mapping of the file, declared once.
+//! Declares mappings of the file.
 
 use std::marker::PhantomData;
 
@@ -98,7 +98,7 @@ pub(in crate::config) fn doc_text(lines: &[&str]) -> String {
         .join(" ")
 }
 
-/// Returns the section of a file that leaves it out.
+/// Returns the value of a section that the file leaves out.
 pub(in crate::config) fn absent<S: Section>() -> S {
     S::read(&Fields::absent(Location::file(), &Diagnostics::new("")))
 }
@@ -112,7 +112,7 @@ pub(in crate::config) fn mapping<S: Section>() -> Mapping<S> {
 }
 
 impl<S: Section> Mapping<S> {
-    /// Makes a key with the default of each key below it, when the file leaves it out.
+    /// Makes a key whose default holds the default of each key below it.
     pub fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
         self.default(absent())
     }

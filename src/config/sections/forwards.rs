@@ -51,7 +51,7 @@ section! {
         /// Port or range of ports to publish. `icmp` and `any` take none, the other protocols need
         /// it.
         pub port: Unresolved<PortRange> = network::ports()
-            .optional("no port, with `icmp` and `any`")
+            .optional("none")
             .example("80"),
         /// External address to publish on.
         pub address: Unresolved<Ipv4Addr> = network::address()

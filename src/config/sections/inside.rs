@@ -31,9 +31,10 @@ section! {
                 "add `interface: NAME`; `ip link` lists the names",
             )
             .example("lan0"),
-        /// The box's own address on the interface, which is the next hop of the servers.
+        /// The box's own address on the interface, which is the next hop of the servers. Without it,
+        /// `plan` and `doctor` on another host do not know the address.
         pub address: Unresolved<Ipv4Addr> = network::address()
-            .optional("only the running box knows it; `plan` and `doctor` on another host do not")
+            .optional("the address that a running box finds on the interface")
             .example("10.0.0.1"),
         /// Private prefixes behind the interface. No two may overlap.
         pub prefixes: Required<Items<Ipv4Net>> = some(network::unicast_prefix(), MAX_PREFIXES, "prefixes")

@@ -24,7 +24,7 @@ pub use inside::Inside;
 pub use limits::Limits;
 pub use nat::{AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn};
 pub use outbound::{HashBy, NoNatRule, OutboundRule};
-pub use service::{Admin, Host, Log, LogFormat, LogLevel, State};
+pub use service::{Admin, Host, Log, LogFormat, LogLevel, Persistence};
 pub use timeouts::Timeouts;
 pub use tun::{IoBackend, OffloadLimit, Tun, Workers};
 pub use uplinks::{Failback, OnFailure, Uplink};

@@ -51,7 +51,7 @@ impl Default for Nat {
 config_enum! {
     /// Part of the remote endpoint that a mapping or filter depends on (RFC 4787).
     pub enum EndpointDependence {
-        /// None.
+        /// No part of it.
         EndpointIndependent = "endpoint-independent",
         /// The address.
         AddressDependent = "address-dependent",

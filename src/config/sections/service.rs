@@ -65,13 +65,13 @@ impl From<&Admin> for FileAdmin {
 section! {
     /// Session state.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct State {
+    pub struct Persistence {
         /// Whether sessions outlive the process. This version does not act on `true` yet.
         pub keep: bool = boolean().default(false),
     }
 }
 
-impl Default for State {
+impl Default for Persistence {
     fn default() -> Self {
         absent()
     }

@@ -59,7 +59,7 @@ section! {
         /// Next hop towards the provider. Several uplinks need one each, unless `addresses` is
         /// `interface`.
         pub gateway: Unresolved<Ipv4Addr> = network::address()
-            .optional("none; with `addresses: interface`, the next hop of the default route through the interface")
+            .optional("none, or with `addresses: interface` the next hop of the default route through the interface")
             .example("203.0.113.254"),
         /// Share of new outbound mappings, relative to the other uplinks.
         pub weight: u32 = number(1..=1000).default(1),
@@ -95,18 +95,6 @@ config_enum! {
         /// Outbound sessions that would prefer the uplink end as with `on_failure: reset`, and
         /// begin again on it.
         Reset = "reset",
-    }
-}
-
-impl Default for OnFailure {
-    fn default() -> Self {
-        Self::Keep
-    }
-}
-
-impl Default for Failback {
-    fn default() -> Self {
-        Self::NewSessions
     }
 }
 

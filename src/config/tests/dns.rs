@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::{ConfigEnum as _, Dns, DnsName, DnsServer, DnsUpdate, Uplink, parse};
 use crate::dns::{Algorithm, Name, Replace};
 
-/// Two uplinks; `dns` begins in line 5.
+/// Returns a file with two uplinks and with `dns` from line 5 on.
 fn with(dns: &str) -> String {
     format!(
         "inside: {{ interface: lan0, prefixes: [10.0.0.0/24] }}\n\
@@ -33,7 +33,7 @@ fn name(text: &str) -> Name {
     name
 }
 
-/// The same with every value that has a default at that.
+/// Returns the section with the default of every key that has one.
 pub(super) fn with_defaults(dns: Dns) -> Dns {
     Dns {
         ttl: Duration::from_secs(30),
@@ -56,7 +56,7 @@ pub(super) fn with_defaults(dns: Dns) -> Dns {
     }
 }
 
-/// A section that fits to some uplinks, different for different numbers and names of boxes.
+/// Returns a valid section for some uplinks. Its values vary with the numbers and the text.
 pub(super) fn any(uplinks: &[Uplink], number: usize, text: &str, small: u16) -> Dns {
     let zone = name(["example.org", "a.b-c.1e5.x_y", "org"][number % 3]);
     let label = text.to_ascii_lowercase().replace(['.', '-'], "_");
@@ -95,7 +95,7 @@ pub(super) fn any(uplinks: &[Uplink], number: usize, text: &str, small: u16) -> 
 }
 
 #[test]
-fn a_short_section_gets_every_documented_default() {
+fn a_short_section_gets_every_default() {
     let dns = accepted(&with(SHORT));
     assert_eq!(dns.zone, name("example.org"));
     assert_eq!(dns.names, [DnsName { name: name("www.example.org"), uplinks: vec![0, 1] }]);
@@ -131,12 +131,12 @@ fn names_belong_to_uplinks() {
 }
 
 #[test]
-fn a_box_that_nobody_is_sent_to_gets_a_warning() {
+fn a_box_outside_its_own_name_servers_gets_a_warning() {
     let warnings = |text: &str| {
         parse("f.yaml", text).unwrap().warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(warnings(&with(SHORT)), [""; 0]);
-    // The second address of an uplink is not where it listens.
+    // The name server listens at the first address of an uplink only.
     for other in ["192.0.2.1", "203.0.113.11"] {
         assert_eq!(
             warnings(&with(&SHORT.replace("203.0.113.10", other))),
@@ -160,7 +160,7 @@ fn name_servers_that_fail_together_get_a_warning() {
 }
 
 #[test]
-fn bad_sections_are_refused_with_these_words() {
+fn bad_sections_are_refused_with_exact_messages() {
     let cases: &[(&str, &[&str])] = &[
         (
             "dns: []",
@@ -254,7 +254,7 @@ fn bad_sections_are_refused_with_these_words() {
 }
 
 #[test]
-fn forwards_beside_the_name_server_are_accepted() {
+fn forwards_of_other_ports_and_addresses_than_the_name_server_are_accepted() {
     for forward in [
         "{ uplink: isp2, protocol: tcp+udp, port: 54, to: 10.0.0.5 }",
         "{ uplink: isp2, protocol: icmp, to: 10.0.0.5 }",

@@ -1,4 +1,4 @@
-//! The JSON Schema, judged by an independent validator: it agrees with the reader.
+//! An independent validator compares the JSON Schema with the reader.
 
 use jsonschema::Validator;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Properties: whatever the text, an answer; whatever is printed reads back equal.
+//! Properties: no text makes the reader panic, and a printed configuration reads back equal.
 
 use super::types::Scalar as _;
 use super::*;
@@ -24,13 +24,13 @@ proptest! {
     }
 
     #[test]
-    fn what_is_printed_reads_back_equal(config in config()) {
+    fn a_printed_configuration_reads_back_equal(config in config()) {
         prop_assert_eq!(&accepted(&to_yaml(&config)), &config);
         prop_assert_eq!(&accepted(&to_json(&config)), &config);
     }
 }
 
-/// A change to a text; numbers are taken modulo what there is.
+/// A change to a text. An index wraps around the number of lines or letters.
 #[derive(Clone, Debug)]
 enum Mutation {
     DeleteLine(usize),
@@ -125,12 +125,12 @@ impl Mutation {
     }
 }
 
-/// A name that no other index has; the first one is left as it was generated.
+/// Returns a name that no other index has. Index 0 keeps the name.
 fn distinct(index: usize, name: &str) -> String {
     if index == 0 { name.to_owned() } else { format!("{name}{index}") }
 }
 
-/// Any configuration that a file can lead to, in the order that a file gives.
+/// Generates any configuration that a file can lead to, in the order of the file.
 pub(super) fn config() -> impl Strategy<Value = Config> {
     let label = || {
         "[a-zA-Z0-9._+ -]{1,20}|[-+]{0,2}[0-9.]{1,3}[eE][0-9]{1,5}|0?[xob][0-9A-F]{1,20}|[-+]{0,2}[.](inf|nAn|NaN)|true|null|~|\\PC{1,12}"
@@ -321,7 +321,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     socket: socket.into(),
                     http: http.map(|port| ([127, 0, 0, 1], port).into()),
                 },
-                state: State { keep },
+                state: Persistence { keep },
                 log: Log { level: pick(words.4), format: pick(words.5), mappings: manage },
                 dns,
                 name,

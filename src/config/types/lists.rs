@@ -9,12 +9,12 @@ use crate::config::schema::{TypeInfo, TypeShape, ValueType};
 pub(in crate::config) struct Items<T> {
     /// The items, in the order of the file.
     pub readable: Vec<Located<T>>,
-    /// Whether these are all items. If not, a problem was reported for each of the others.
+    /// Whether `readable` holds every item. A problem was reported for each of the others.
     pub complete: bool,
 }
 
 impl<T> Items<T> {
-    /// Every item; None if one could not be read.
+    /// Returns every item; None if one could not be read.
     pub fn all(&self) -> Option<&[Located<T>]> {
         self.complete.then_some(&self.readable)
     }
@@ -25,7 +25,7 @@ impl<T> Items<T> {
         Self { readable, complete: true }
     }
 
-    /// The values of every item; None if one could not be read.
+    /// Returns the value of every item; None if one could not be read.
     pub fn values(&self) -> Option<Vec<T>>
     where
         T: Clone,
@@ -39,7 +39,7 @@ pub(in crate::config) struct List<T> {
     item: T,
     most: usize,
     what: &'static str,
-    /// The list has an item at least; a scalar alone counts as a list of itself.
+    /// Whether the list must have an item. If so, a scalar alone counts as a list of itself.
     not_empty: bool,
 }
 
@@ -73,12 +73,11 @@ impl<T: ValueType> ValueType for List<T> {
     fn describe(&self) -> TypeInfo {
         let item = self.item.describe();
         let least = usize::from(self.not_empty);
-        let name = match item.shape {
-            TypeShape::Mapping(_) => format!("list of {least} to {} mappings", self.most),
-            TypeShape::Scalar(_) | TypeShape::List { .. } => {
-                format!("list of {least} to {} items, each {}", self.most, item.name)
-            }
-        };
+        let mut name = format!("list of {least} to {} {}", self.most, self.what);
+        // Adds the form of an item, unless its name says no more than `what`.
+        if item.name.starts_with('`') {
+            name.push_str(&format!(", each {}", item.name));
+        }
         let shape = TypeShape::List { item: Box::new(item), least, most: self.most };
         TypeInfo { name, words: Vec::new(), shape }
     }

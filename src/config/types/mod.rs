@@ -1,4 +1,4 @@
-//! The types of values: how each is read from its text, printed, and described.
+//! The types of values: each reads, prints and describes its values.
 
 mod constraint;
 pub(super) mod domain;

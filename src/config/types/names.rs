@@ -56,8 +56,10 @@ fn parse_label(text: &str) -> Result<String, ValueError> {
 
 /// Returns the type of an absolute path that fits a Unix socket's address.
 pub(in crate::config) fn socket_path() -> Format<PathBuf> {
-    Format::text("absolute path of at most 107 bytes", parse_socket_path, emit_path)
-        .bounded(|| pattern("^/.{0,105}[^/]$"))
+    Format::text("absolute path of at most 107 bytes", parse_socket_path, |path| {
+        Document::text(path.display())
+    })
+    .bounded(|| pattern("^/.{0,105}[^/]$"))
 }
 
 fn parse_socket_path(text: &str) -> Result<PathBuf, ValueError> {
@@ -76,8 +78,10 @@ fn parse_socket_path(text: &str) -> Result<PathBuf, ValueError> {
 
 /// Returns the type of the absolute path of a file.
 pub(in crate::config) fn absolute_path() -> Format<PathBuf> {
-    Format::text("absolute path of a file", parse_absolute_path, emit_path)
-        .bounded(|| pattern("^/.*[^/]$"))
+    Format::text("absolute path of a file", parse_absolute_path, |path| {
+        Document::text(path.display())
+    })
+    .bounded(|| pattern("^/.*[^/]$"))
 }
 
 fn parse_absolute_path(text: &str) -> Result<PathBuf, ValueError> {
@@ -92,10 +96,6 @@ fn parse_absolute_path(text: &str) -> Result<PathBuf, ValueError> {
 
 fn is_absolute(text: &str) -> bool {
     text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control)
-}
-
-fn emit_path(path: &PathBuf) -> Document {
-    Document::text(path.display())
 }
 
 /// Bytes of a name.

@@ -265,7 +265,7 @@ fn parse_unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     }
 }
 
-/// Which kind of address that no host may have this is, if any.
+/// Returns the kind of an address that no host may have.
 fn reserved(address: Ipv4Addr) -> Option<&'static str> {
     RESERVED
         .iter()

@@ -78,6 +78,13 @@ impl Scalar for Count {
         (*value).into()
     }
 
+    fn emit_short(&self, value: &u32) -> Document {
+        match Rounded(*value).to_string() {
+            short if short.ends_with(['k', 'M']) => Document::Text(short),
+            _ => Scalar::emit(self, value),
+        }
+    }
+
     fn describe(&self) -> TypeInfo {
         let name = format!("count from {} to {}", Rounded(*self.0.start()), Rounded(*self.0.end()));
         TypeInfo::scalar(name, any_of([integer(&self.0), pattern("^[0-9]{1,18}[kM]?$")]))
@@ -90,9 +97,9 @@ struct Rounded(u32);
 impl fmt::Display for Rounded {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            millions if millions > 0 && millions % 1_000_000 == 0 => {
-                write!(formatter, "{}M", millions / 1_000_000)
-            }
+            0 => formatter.write_str("0"),
+            number if number % 1_000_000 == 0 => write!(formatter, "{}M", number / 1_000_000),
+            number if number % 1000 == 0 => write!(formatter, "{}k", number / 1000),
             number => write!(formatter, "{number}"),
         }
     }
@@ -123,7 +130,7 @@ impl Scalar for DurationWithin {
     type Value = Duration;
 
     fn parse(&self, text: &str) -> Result<Duration, ValueError> {
-        let (least, most) = (Span(*self.range.start()), Span(*self.range.end()));
+        let (least, most) = (DurationText(*self.range.start()), DurationText(*self.range.end()));
         let wanted = || format!("a duration from {least} to {most}, such as {DURATION_EXAMPLES}");
         let duration = any_duration(text).map_err(|advice| ValueError::new(wanted(), advice))?;
         if !self.range.contains(&duration) {
@@ -140,12 +147,12 @@ impl Scalar for DurationWithin {
     }
 
     fn emit(&self, value: &Duration) -> Document {
-        Document::text(Span(*value))
+        Document::text(DurationText(*value))
     }
 
     fn describe(&self) -> TypeInfo {
         let kind = if self.whole_seconds { "duration in whole seconds" } else { "duration" };
-        let (least, most) = (Span(*self.range.start()), Span(*self.range.end()));
+        let (least, most) = (DurationText(*self.range.start()), DurationText(*self.range.end()));
         const TEXT: &str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?([0-9]+us)?$";
         let mut text = pattern(TEXT);
         if let Document::Mapping(keywords) = &mut text {
@@ -165,9 +172,9 @@ impl Scalar for DurationWithin {
 
 /// A duration as the file writes it, down to microseconds.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::config) struct Span(pub Duration);
+pub(in crate::config) struct DurationText(pub Duration);
 
-impl fmt::Display for Span {
+impl fmt::Display for DurationText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0.as_micros();
         if rest == 0 {
@@ -201,8 +208,7 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
             rest.split_at(rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len()));
         let (name, tail) =
             tail.split_at(tail.find(|letter: char| letter.is_ascii_digit()).unwrap_or(tail.len()));
-        // Units already passed are gone from the iterator, which rules out a wrong order and
-        // repeats.
+        // The iterator yields each unit once, which rules out a wrong order and repeats.
         let (_, microseconds) = units.find(|(unit, _)| *unit == name).ok_or(MALFORMED)?;
         let times = digits(head).ok_or(MALFORMED)?;
         total = times
@@ -214,7 +220,7 @@ fn any_duration(text: &str) -> Result<Duration, &'static str> {
     if text.is_empty() { Err(MALFORMED) } else { Ok(Duration::from_micros(total)) }
 }
 
-/// A decimal number without sign, of at most 18 digits.
+/// Reads a decimal number without sign, of at most 18 digits.
 pub(in crate::config) fn digits(text: &str) -> Option<u64> {
     let fits = (1..=18).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
     if fits { text.parse().ok() } else { None }

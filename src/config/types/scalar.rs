@@ -18,10 +18,15 @@ pub(in crate::config) trait Scalar {
     /// Returns the value as the file writes it.
     fn emit(&self, value: &Self::Value) -> Document;
 
+    /// Returns the value as people write it, which may be shorter.
+    fn emit_short(&self, value: &Self::Value) -> Document {
+        self.emit(value)
+    }
+
     /// Describes the type.
     fn describe(&self) -> TypeInfo;
 
-    /// Whether any text will do, so that YAML's numbers and truth values need quotes.
+    /// Returns whether values are free text. Numbers and truth values of YAML then need quotes.
     fn is_free_text(&self) -> bool {
         false
     }
@@ -39,6 +44,10 @@ impl<S: Scalar> ValueType for S {
 
     fn emit(&self, value: &S::Value) -> Document {
         Scalar::emit(self, value)
+    }
+
+    fn emit_short(&self, value: &S::Value) -> Document {
+        Scalar::emit_short(self, value)
     }
 
     fn describe(&self) -> TypeInfo {
@@ -61,7 +70,7 @@ pub(in crate::config) struct Format<T> {
 }
 
 impl<T: Display> Format<T> {
-    /// Makes the type of values that match a regular expression and print as they are shown.
+    /// Makes the type of values that print as they are shown.
     pub fn new(
         name: &'static str,
         parse: fn(&str) -> Result<T, ValueError>,
@@ -108,7 +117,7 @@ impl<T> Scalar for Format<T> {
     }
 }
 
-/// Returns the text that a value is shown as.
+/// Returns the text of a value.
 pub(in crate::config) fn shown<T: Display>(value: &T) -> Document {
     Document::text(value)
 }

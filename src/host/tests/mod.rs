@@ -103,8 +103,8 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         gateway: Some(ip(gateway)),
         weight: 1,
         health: None,
-        on_failure: OnFailure::default(),
-        failback: Failback::default(),
+        on_failure: OnFailure::Keep,
+        failback: Failback::NewSessions,
     }
 }
 
@@ -138,7 +138,7 @@ fn natbox1() -> Config {
         limits: Limits::default(),
         host: Host::default(),
         admin: Admin { socket: "/run/natbox/natbox1.sock".into(), http: None },
-        state: State { keep: false },
+        state: Persistence { keep: false },
         log: Log::default(),
         dns: None,
     }

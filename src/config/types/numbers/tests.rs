@@ -60,7 +60,7 @@ proptest! {
     #[test]
     fn durations_read_back_as_written(microseconds in 0..=u64::MAX / 2) {
         let duration = Duration::from_micros(microseconds);
-        prop_assert_eq!(super::duration(ANY).parse(&Span(duration).to_string()), Ok(duration));
+        prop_assert_eq!(super::duration(ANY).parse(&DurationText(duration).to_string()), Ok(duration));
     }
 
     #[test]
