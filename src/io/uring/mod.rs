@@ -36,7 +36,7 @@ use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue through a ring. The first thread that receives is the only one
 /// that may use it.
-pub struct UringIo {
+pub(crate) struct UringIo {
     // Dropped first: without the ring nothing can run the work that knows the addresses below.
     ring: Ring,
     batch: FrameBuffers,
@@ -68,7 +68,7 @@ impl UringIo {
     /// # Errors
     /// The kernel is too old, forbids io_uring or is short of memory. The queues are given back as
     /// they were.
-    pub fn all(
+    pub(crate) fn all(
         queues: Vec<TunQueue>,
         waker: &Waker,
     ) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {
