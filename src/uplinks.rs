@@ -1,9 +1,9 @@
 //! The states of the uplinks, in one channel.
 //!
 //! ```text
-//!   control: health checks, links, addresses ── update ─▶ Uplinks ── watch ─┬─▶ failover
-//!                                                                           ├─▶ name server, DNS updates, hook
-//!                                                                           └─▶ status
+//!   health checks, links, addresses ── update ─▶ Uplinks ── watch ─┬─▶ failover
+//!                                                                  ├─▶ name server, updates, hook
+//!                                                                  └─▶ status
 //! ```
 //!
 //! A follower that is slow misses intermediate states, never the last one.

@@ -25,7 +25,8 @@ pub enum ReloadError {
     Config(#[from] Problems),
     /// The file changes keys that need a restart.
     #[error(
-        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; nothing was changed",
+        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; \
+         nothing was changed",
         config::reloadable_keys().join(", ")
     )]
     NeedsRestart {

@@ -112,7 +112,9 @@ impl HookRunner {
     ) {
         let Self { mut process, events, outcomes } = self;
         if let Err(error) = send_events(events, outcomes, &mut uplinks, &last_errors.hook).await {
-            tracing::error!(%error, "dns.hook: the process that runs the hook has ended; restart natbox to run the hook again");
+            tracing::error!(
+                %error, "dns.hook: the process that runs the hook has ended; restart natbox"
+            );
             last_errors.hook.set("the process that runs the hook has ended; restart natbox");
         }
         // The runner ends because its pipes are closed. Waiting for its end leaves no zombie.

@@ -70,7 +70,8 @@ pub struct DnsSettings {
 pub enum DnsError {
     /// The name server cannot listen at an address.
     #[error(
-        "dns.listen: {address}: {source}; stop another name server on this host; port 53 needs CAP_NET_BIND_SERVICE"
+        "dns.listen: {address}: {source}; stop another name server on this host; port 53 needs \
+         CAP_NET_BIND_SERVICE"
     )]
     Bind {
         /// The address.

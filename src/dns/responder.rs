@@ -1,7 +1,7 @@
 //! From the bytes of a message to the bytes of its answer.
 //!
 //! ```text
-//!   bytes ─ check_header ─▶ Request (hickory-server) ─ RequestHandler ─▶ answer::answer ─ Reply ─▶ bytes
+//!   bytes ─ check_header ─▶ Request (hickory) ─ RequestHandler ─▶ answer::answer ─ Reply ─▶ bytes
 //!            │ header alone: no answer, FORMERR, NOTIMP
 //! ```
 //!

@@ -4,8 +4,8 @@
 //! [`crate::nat::WorkerContext`]. Workers share only the translator.
 //!
 //! ```text
-//!   workers ── SharedCounters, once per batch ─▶ Handle ◀── control: status, sessions, policy, uplinks
-//!           ── WorkerFailure, bounded channel ─▶ control
+//!   workers ── SharedCounters, once a batch ──▶ Handle ◀── control: status, sessions, policy
+//!           ── WorkerFailure, bounded channel ▶ control
 //! ```
 //!
 //! [`Handle`] is the only door from the control plane to the translator.

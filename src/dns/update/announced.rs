@@ -31,7 +31,10 @@ impl AnnouncedRecords {
             Some(Ok(text)) => text,
             Some(Err(error)) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %shown(path.as_ref()), %error, "dns.update: the records announced before cannot be read");
+                    tracing::warn!(
+                        path = %shown(path.as_ref()), %error,
+                        "dns.update: the announced records cannot be read"
+                    );
                 }
                 String::new()
             }
@@ -70,7 +73,8 @@ impl AnnouncedRecords {
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, path)) {
             tracing::warn!(
                 path = %path.display(), %error,
-                "dns.update: the announced records cannot be written; an address that changes while natbox is not running stays in the zone"
+                "dns.update: the announced records cannot be written; an address that changes \
+                 while natbox is not running stays in the zone"
             );
         }
     }

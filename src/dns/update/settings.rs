@@ -76,7 +76,8 @@ pub enum SecretError {
     },
     /// The file does not hold base64.
     #[error(
-        "{path}: found no base64 ({reason}), wanted the secret alone, as tsig-keygen prints it after `secret`"
+        "{path}: found no base64 ({reason}), wanted the secret alone, as tsig-keygen prints it \
+         after `secret`"
     )]
     NotBase64 {
         /// The file.
