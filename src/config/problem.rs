@@ -66,7 +66,7 @@ impl Problems {
         self.0.iter()
     }
 
-    /// Returns the number of problems; never 0 in the errors of [`super::load`] and
+    /// Returns the number of problems; never 0 in the errors of [`load`](super::load()) and
     /// [`super::parse`].
     pub fn len(&self) -> usize {
         self.0.len()
