@@ -220,7 +220,12 @@ admin: {{ socket: '{}' }}
     }
 
     /// Starts a program, which ends when the result or the testbed is dropped.
-    pub(crate) fn spawn(&self, namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<Child> {
+    pub(crate) fn spawn(
+        &self,
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<Child> {
         let mut command = namespace.command(program);
         command.args(arguments);
         Ok(namespace.spawn(program, command)?)

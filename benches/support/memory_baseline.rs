@@ -45,8 +45,9 @@ impl MemoryBaseline {
 #[allow(unsafe_code, reason = "madvise takes an address; the memory is the vector's own")]
 fn huge(count: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::with_capacity(count);
-    // Needed because the advice takes an address. SAFETY: the range is inside the vector's
-    // allocation. The advice changes nothing that a program can observe.
+    // Needed because the advice takes an address.
+    // SAFETY: the range is inside the vector's allocation. The advice changes nothing that a
+    // program can observe.
     unsafe {
         let page = 2 << 20;
         let start =

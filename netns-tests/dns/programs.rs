@@ -26,7 +26,11 @@ pub(crate) fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -
 }
 
 /// Returns the answers only, one line each: the data of the records, sorted.
-pub(crate) fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn short(
+    namespace: &Namespace,
+    server: Ipv4Addr,
+    arguments: &[&str],
+) -> Result<Vec<String>> {
     let text = dig(namespace, server, &[&["+short"], arguments].concat())?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();
@@ -145,7 +149,12 @@ pub(crate) fn key(name: &str, algorithm: &str, secret: &str) -> String {
 
 /// Starts a server of example.org at [`CLIENTS`]`[3]` with some records of other owners. `keys` are
 /// its options, and the keys in `allowed` may update it.
-pub(crate) fn served(lab: &Lab, namespace: &Namespace, keys: &str, allowed: &str) -> Result<Server> {
+pub(crate) fn served(
+    lab: &Lab,
+    namespace: &Namespace,
+    keys: &str,
+    allowed: &str,
+) -> Result<Server> {
     let zone = ServedZone {
         name: "example.org.",
         records: "@ 60 IN NS ns\nns 60 IN A 192.0.2.14\nwww 60 IN A 192.0.2.99\nwww 60 IN TXT \"stays\"",

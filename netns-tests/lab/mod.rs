@@ -141,7 +141,11 @@ impl Site {
     }
 
     /// Does the same for other ports.
-    pub(crate) fn watch_ports(&self, uplink: usize, ports: &'static [u16]) -> Result<UplinkCapture> {
+    pub(crate) fn watch_ports(
+        &self,
+        uplink: usize,
+        ports: &'static [u16],
+    ) -> Result<UplinkCapture> {
         let uplink = self.uplink(uplink);
         let expected = ExpectedReplies {
             sender: uplink.sender,
@@ -169,7 +173,13 @@ pub(crate) struct BoxConfig {
 
 impl BoxConfig {
     /// Publishes a port. `protocol` is as in the file; for `icmp` the ports are ignored.
-    pub(crate) fn forward(mut self, protocol: &str, port: u16, to: Ipv4Addr, to_port: u16) -> BoxConfig {
+    pub(crate) fn forward(
+        mut self,
+        protocol: &str,
+        port: u16,
+        to: Ipv4Addr,
+        to_port: u16,
+    ) -> BoxConfig {
         let number = self.forwards.len();
         self.forwards.push(match protocol {
             "icmp" => format!("{{ name: f{number}, protocol: icmp, to: {to} }}"),
@@ -239,7 +249,10 @@ pub(crate) fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Res
 }
 
 /// Waits until `condition` has a value.
-pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn wait_for<T>(
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = condition()? {

@@ -55,7 +55,11 @@ pub(crate) fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u
 }
 
 /// Returns the hops that traceroute reports. Fails if a hop does not answer.
-pub(crate) fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<Vec<Ipv4Addr>> {
+pub(crate) fn hops(
+    namespace: &Namespace,
+    arguments: &[&str],
+    to: Ipv4Addr,
+) -> Result<Vec<Ipv4Addr>> {
     require("traceroute")?;
     let mut command = namespace.command("traceroute");
     command

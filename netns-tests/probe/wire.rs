@@ -23,7 +23,7 @@ pub(crate) struct Wire {
     /// Whether the oracle is off, because the test sends wrong checksums or has translation off.
     tolerant: Cell<bool>,
     /// The packets that a read skips, once the oracle has checked them.
-    ignored: RefCell<Box<dyn Fn(&Seen) -> bool>>,
+    ignored: RefCell<PacketFilter>,
 }
 
 impl Wire {
@@ -192,3 +192,6 @@ impl Wire {
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Time without a packet that counts as silence.
 const QUIET: Duration = Duration::from_millis(200);
+
+/// A choice of packets.
+type PacketFilter = Box<dyn Fn(&Seen) -> bool>;

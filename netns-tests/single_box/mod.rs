@@ -188,7 +188,10 @@ impl SingleBox {
     }
 
     /// Connects to the published web server.
-    pub(crate) fn connect(&self, timeout: std::time::Duration) -> std::io::Result<http::Connection> {
+    pub(crate) fn connect(
+        &self,
+        timeout: std::time::Duration,
+    ) -> std::io::Result<http::Connection> {
         self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), timeout)).unwrap()
     }
 

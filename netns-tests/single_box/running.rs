@@ -26,7 +26,12 @@ impl RunningBox {
     }
 
     /// Runs a box with a configuration file in a namespace, and waits until the box answers.
-    pub(crate) fn launch(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> RunningBox {
+    pub(crate) fn launch(
+        namespace: &Namespace,
+        name: &str,
+        path: &Path,
+        socket: &Path,
+    ) -> RunningBox {
         RunningBox::launch_behind(&[], namespace, name, path, socket)
     }
 

@@ -1,7 +1,7 @@
 //! The effective configuration: every value present, checked and in its own type.
 //!
-//! Only [`super::load`] makes one from a file, so the holder of a [`Config`] may rely on the docs
-//! of the fields.
+//! Only [`load`](super::load()) makes one from a file, so the holder of a [`Config`] may rely on
+//! the docs of the fields.
 
 use super::sections::{
     Admin, Dns, Forward, Host, Inside, Limits, Log, Nat, NoNatRule, OutboundRule, Persistence,

@@ -16,9 +16,9 @@
 //! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
 //! | `tun.rs`     | opens the device and negotiates the offloads                                   |
 //! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
-//! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle          |
-//! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)     |
-//! | `memory.rs`  | `MemoryIo`: a queue for tests                                                   |
+//! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle            |
+//! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)       |
+//! | `memory.rs`  | `MemoryIo`: a queue for tests                                                  |
 //! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
 //!
 //! No code of this module reads a packet. The module guarantees that every offset of a received

@@ -50,7 +50,7 @@ struct Inbox {
     buffers: ProvidedBuffers,
     /// Reads that are done and not handed out yet.
     arrived: VecDeque<Arrived>,
-    /// Reason why no further packet will come; returned after the packets that have arrived.
+    /// Reason why no further packet will come. It is returned after the packets that have arrived.
     failed: Option<io::Error>,
     bad_headers: u64,
 }
