@@ -79,7 +79,7 @@ fn broken(script: impl Into<String>, id: &'static str, found: impl Into<String>)
 }
 
 impl Breakage {
-    fn is_warning(self) -> Self {
+    fn into_warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 
