@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Translates a few packets and writes what happens to them.
-pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     // Limits are fixed while the translator lives. The policy can be swapped by `with_policy`.
     let inside = "10.0.0.0/24".parse()?;
     let limits = Limits { sessions: 1000, ..Limits::new(inside) };

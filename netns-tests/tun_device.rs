@@ -96,7 +96,7 @@ fn io_auto_uses_poll_where_io_uring_is_forbidden() {
             forbid_io_uring();
             let natbox = scene.start(&scene.config());
             assert_eq!(natbox.status().tun.io, "poll");
-            natbox.wait_for_log("no io_uring");
+            natbox.wait_for_log("io_uring is not available");
             scene.assert_traffic();
             natbox.stop(Signal::TERM);
             let config = Config { io: "uring".into(), ..scene.config() };

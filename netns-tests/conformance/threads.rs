@@ -70,11 +70,12 @@ fn both_directions_of_a_connection_meet_on_one_worker() {
     };
     let mut at_work = HashSet::new();
     for port in 0..40 {
-        for mut connection in [
+        let connections = [
             probe.connect_in(at(E1, 5000 + port), F),
             probe.connect_out(at(S1, 5000 + port), at(E1, 80)),
-        ] {
-            sent += 3;
+        ];
+        sent += 6;
+        for mut connection in connections {
             let before = counted(sent);
             for _ in 0..5 {
                 probe.assert_open(&mut connection);

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::host::doctor::{Finding, Severity};
+use natbox::cli::doctor::{Finding, Severity};
 use natbox::lab::{Namespace, command_line};
 use serde::Deserialize;
 
@@ -79,7 +79,7 @@ fn broken(script: impl Into<String>, id: &'static str, found: impl Into<String>)
 }
 
 impl Breakage {
-    fn is_warning(self) -> Self {
+    fn into_warning(self) -> Self {
         Self { severity: Severity::Warning, ..self }
     }
 

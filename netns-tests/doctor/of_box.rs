@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use natbox::host::doctor::Severity;
+use natbox::cli::doctor::Severity;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
@@ -49,7 +49,7 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
         broken("sysctl -qw net.ipv4.ip_forward=0", "sysctls", "ip_forward is 0"),
         broken("sysctl -qw net.ipv4.conf.wan0.forwarding=0", "sysctls", "wan0/forwarding is 0"),
         broken("sysctl -qw net.ipv4.neigh.wan0.proxy_delay=80", "sysctls", "proxy_delay")
-            .is_warning(),
+            .into_warning(),
         broken(
             format!("ip neighbour del proxy {published} dev wan0"),
             "proxy-arp",
@@ -86,8 +86,8 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
             "`inet ports from` drops replies of",
         ),
         // The masquerade table above makes the kernel track; no rule matches a state.
-        broken("true", "conntrack", "nf_conntrack is in the path").is_warning(),
-        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").is_warning(),
+        broken("true", "conntrack", "nf_conntrack is in the path").into_warning(),
+        broken("ip link set wan0 mtu 1200", "mtu", "wan0 has MTU 1200").into_warning(),
         broken(
             "ip address del 10.0.0.100/24 dev lan0",
             "configuration",

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use natbox::host::doctor::Severity;
+use natbox::cli::doctor::Severity;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
@@ -85,7 +85,7 @@ fn doctor_names_and_fixes_each_breakage_of_a_server() -> Result<()> {
             "firewall",
             "`ip filter INPUT` drops requests to 10.0.0.202:80",
         ),
-        broken("ip link set eth0 mtu 1000", "mtu", "eth0 has MTU 1000").is_warning(),
+        broken("ip link set eth0 mtu 1000", "mtu", "eth0 has MTU 1000").into_warning(),
         broken(
             "ip link set eth0 mtu 9000",
             "mtu",

@@ -41,9 +41,7 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The answer has another form than this version expects.
-    #[error(
-        "{path}: unexpected answer ({detail}); use the natbox command of the version that is running"
-    )]
+    #[error("{path}: unexpected answer ({detail}); use the natbox command of the running version")]
     Strange {
         /// The socket.
         path: PathBuf,

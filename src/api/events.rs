@@ -131,7 +131,8 @@ impl fmt::Display for EventKind {
             Self::UplinkHealthy { uplink } => write!(f, "uplink {uplink} is healthy"),
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
-                "uplink {uplink}: {sessions} sessions ended; clients reconnect over the right uplink"
+                "uplink {uplink}: {sessions} sessions ended; clients reconnect over the right \
+                 uplink"
             ),
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
                 f,

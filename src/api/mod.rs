@@ -7,13 +7,13 @@
 //!   {"api_version":1,"command":"status"}      ──▶   a Status, or {"error":"..."}
 //! ```
 //!
-//! | file       | idea                                            |
-//! |------------|-------------------------------------------------|
-//! | `request`  | requests, the version, the answer to a bad one  |
-//! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]   |
-//! | `sessions` | pages of sessions                               |
-//! | `events`   | events, as JSON and as sentences                |
-//! | `client`   | finding an instance and asking it               |
+//! | file       | idea                                           |
+//! |------------|------------------------------------------------|
+//! | `request`  | requests, the version, the answer to a bad one |
+//! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |
+//! | `sessions` | pages of sessions                              |
+//! | `events`   | events, as JSON and as sentences               |
+//! | `client`   | finding an instance and asking it              |
 
 pub mod client;
 mod events;

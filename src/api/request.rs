@@ -51,7 +51,7 @@ pub enum RequestError {
     Malformed(#[from] serde_json::Error),
     /// The client speaks another version of the protocol.
     #[error(
-        "api_version: found {found}, wanted {VERSION}; use the natbox command of the version that is running"
+        "api_version: found {found}, wanted {VERSION}; use the natbox command of the running version"
     )]
     Version {
         /// What the client sent.

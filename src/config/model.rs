@@ -1,7 +1,7 @@
 //! The effective configuration: every value present, checked and in its own type.
 //!
-//! Only [`super::load`] makes one from a file, so the holder of a [`Config`] may rely on the docs
-//! of the fields.
+//! Only [`load`](super::load()) makes one from a file, so the holder of a [`Config`] may rely on
+//! the docs of the fields.
 
 use super::sections::{
     Admin, Dns, Forward, Host, Inside, Limits, Log, Nat, NoNatRule, OutboundRule, Persistence,
@@ -10,7 +10,7 @@ use super::sections::{
 
 /// The configuration of one box.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Name of the box: letters, digits, `-`, `_`, `.`.
     pub name: String,
     /// The TUN device and its workers.

@@ -9,7 +9,7 @@ use crate::io::OpenError;
 
 /// Why an instance did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// The admin socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -42,7 +42,8 @@ pub enum RunError {
     NoUring(io::Error),
     /// A health check by ping needs a raw socket.
     #[error(
-        "{key}: no socket for ICMP ({source}); start natbox with CAP_NET_RAW, which natbox drops at once, or check by tcp"
+        "{key}: no socket for ICMP ({source}); start natbox with CAP_NET_RAW, which natbox drops at \
+         once, or check by tcp"
     )]
     RawSocket {
         /// The key that asks for pings.
@@ -63,7 +64,8 @@ pub enum RunError {
     },
     /// A worker's queue failed.
     #[error(
-        "worker {worker}: the TUN device {tun} is gone ({source}); natbox stops; start natbox again if the interface was deleted"
+        "worker {worker}: the TUN device {tun} is gone ({source}); natbox stops; start natbox again \
+         if the interface was deleted"
     )]
     QueueFailed {
         /// Number of the worker.
@@ -85,11 +87,11 @@ pub enum RunError {
 
 /// Why the admin socket cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// Another process answers on the socket.
     #[error(
-        "admin.socket: {path} is in use by another natbox; stop that one, or give this instance another name \
-         or another admin.socket"
+        "admin.socket: {path} is in use by another natbox; stop that one, or give this instance \
+         another name or another admin.socket"
     )]
     Taken {
         /// The socket.
@@ -105,8 +107,8 @@ pub enum SocketError {
     },
     /// The system refused.
     #[error(
-        "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's user, \
-         who may not write to files of other users (run natbox as root)"
+        "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's \
+         user, who may not write to files of other users (run natbox as root)"
     )]
     Other {
         /// The socket or its directory.

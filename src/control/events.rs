@@ -69,14 +69,18 @@ fn log(kind: &EventKind) {
         }
         EventKind::UplinkHealthy { uplink } => tracing::info!(%uplink, "uplink is healthy"),
         EventKind::SessionsEnded { uplink, sessions } => {
-            tracing::info!(%uplink, sessions, "sessions ended; clients reconnect over the right uplink");
+            tracing::info!(
+                %uplink, sessions, "sessions ended; clients reconnect over the right uplink"
+            );
         }
         EventKind::AddressChanged { uplink, address, sessions_ended } => {
             let address = address.map_or("none".to_owned(), |address| address.to_string());
             tracing::info!(%uplink, %address, sessions_ended, "address changed");
         }
         EventKind::InterfaceRemoved { interface } => {
-            tracing::warn!(%interface, "interface was removed; its packets are lost until it exists again");
+            tracing::warn!(
+                %interface, "interface was removed; packets are lost until the interface exists again"
+            );
         }
         EventKind::InterfaceDown { interface } => tracing::warn!(%interface, "interface is down"),
         EventKind::InterfaceUp { interface } => tracing::info!(%interface, "interface is up"),

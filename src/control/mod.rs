@@ -3,20 +3,20 @@
 //! One thread runs all of it (a tokio current-thread runtime). The workers never wait for this
 //! thread: they report failures through the engine's channel and publish their counters.
 //!
-//! | file                                 | idea                                                          |
-//! |--------------------------------------|---------------------------------------------------------------|
-//! | `run`, `start`                       | privileges, the order of start and stop                       |
-//! | `subsystem`                          | the contract of every part below, and the loop that runs it   |
-//! | `workers`                            | TUN device, workers                                           |
-//! | `reconcile`                          | the host: links, addresses, listening ports                   |
-//! | `health`, `failover`                 | checks of the uplinks, and what follows from them             |
-//! | `dns`                                | name server, updates, hook                                    |
-//! | `exhaustion`                         | events about exhausted resources                              |
-//! | `admin`, `status`, `sessions`        | the admin socket and its answers                              |
-//! | `signals`                            | stop, reload, counters                                        |
-//! | `reload`, `settings`                 | the configuration in use, and the policy that follows from it |
-//! | `events`, `logging`, `mapping_log`   | what natbox reports                                           |
-//! | `sandbox`                            | dropping privileges                                           |
+//! | file                               | idea                                                          |
+//! |------------------------------------|---------------------------------------------------------------|
+//! | `run`, `start`                     | privileges, the order of start and stop                       |
+//! | `subsystem`                        | the contract of every part below, and the loop that runs it   |
+//! | `workers`                          | TUN device, workers                                           |
+//! | `reconcile`                        | the host: links, addresses, listening ports                   |
+//! | `health`, `failover`               | checks of the uplinks, and what follows from them             |
+//! | `dns`                              | name server, updates, hook                                    |
+//! | `exhaustion`                       | events about exhausted resources                              |
+//! | `admin`, `status`, `sessions`      | the admin socket and its answers                              |
+//! | `signals`                          | stop, reload, counters                                        |
+//! | `reload`, `settings`               | the configuration in use, and the policy that follows from it |
+//! | `events`, `logging`, `mapping_log` | what natbox reports                                           |
+//! | `sandbox`                          | dropping privileges                                           |
 //!
 //! No file here names the translator: [`crate::engine::Handle`] is the only door to it.
 
@@ -27,7 +27,7 @@ mod events;
 mod exhaustion;
 mod failover;
 mod health;
-pub mod logging;
+pub(crate) mod logging;
 mod mapping_log;
 mod reconcile;
 mod reload;
@@ -41,6 +41,5 @@ mod status;
 mod subsystem;
 mod workers;
 
-pub use error::{RunError, SocketError};
-pub use reload::ReloadError;
-pub use run::run;
+pub(crate) use error::{RunError, SocketError};
+pub(crate) use run::run;

@@ -132,7 +132,8 @@ impl HostReconciler {
                 if !self.host.config().host.manage {
                     tracing::warn!(
                         %tun,
-                        "TUN device is up without its routes (host.manage: false); set them as `natbox plan` prints"
+                        "TUN device is up without its routes (host.manage: false); set the routes \
+                         that `natbox plan` prints"
                     );
                 }
                 self.parts.events.emit(EventKind::TunUp { tun });
@@ -148,7 +149,7 @@ impl HostReconciler {
         match host::listening_ports(self.host.facts()) {
             Ok(ports) => self.parts.engine.exclude_ports(&ports),
             Err(error) => tracing::warn!(
-                %error, "host: listening ports cannot be read; a mapping may get a port of a program"
+                %error, "host: listening ports cannot be read; a mapping may get the port of a program"
             ),
         }
     }

@@ -19,13 +19,14 @@ use crate::nat::Policy;
 
 /// Why the instance keeps the configuration before.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub(crate) enum ReloadError {
     /// The file has problems.
     #[error("{0}")]
     Config(#[from] Problems),
     /// The file changes keys that need a restart.
     #[error(
-        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; nothing was changed",
+        "{path}: {keys} changed; restart natbox to use the new values; a reload can change only {}; \
+         nothing was changed",
         config::reloadable_keys().join(", ")
     )]
     NeedsRestart {

@@ -1,8 +1,8 @@
 //! The start of an instance, after privileges are dropped.
 //!
 //! ```text
-//!   start   admin socket bound (hidden) ─ host probed ─ TUN open ─ workers ─ host set ─ health checks ─ failover ─ DNS ─
-//!           admin socket shown ─ signals
+//!   start   admin socket bound (hidden) ─ host probed ─ TUN open ─ workers ─ host set ─
+//!           health checks ─ failover ─ DNS ─ admin socket shown ─ signals
 //!   stop    the same in reverse
 //! ```
 //!

@@ -4,11 +4,11 @@
 //! An update contains the whole state, not the change. So the next update makes up for a lost one,
 //! and an update that is sent twice does no harm. Updates go by TCP, over an uplink that is up.
 //!
-//! | file        | idea                                                    |
-//! |-------------|---------------------------------------------------------|
-//! | `settings`  | server, zone and key                                    |
-//! | `exchange`  | one update, sent over an uplink and answered            |
-//! | `announced` | the records that this instance has put into the zone    |
+//! | file        | idea                                                 |
+//! |-------------|------------------------------------------------------|
+//! | `settings`  | server, zone and key                                 |
+//! | `exchange`  | one update, sent over an uplink and answered         |
+//! | `announced` | the records that this instance has put into the zone |
 
 mod announced;
 mod exchange;
@@ -27,7 +27,7 @@ use super::last_errors::LastErrors;
 use super::zone::{PublishedName, Zone};
 use crate::uplinks::UplinkStates;
 
-pub use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
+pub(crate) use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
 
 use announced::AnnouncedRecords;
 
@@ -131,7 +131,9 @@ impl Updater {
                 self.last_sent = None;
                 self.has_failed = true;
                 let seconds = self.pause.as_secs();
-                tracing::warn!(%server, error, "dns.update: the update failed; the next attempt is in {seconds} s");
+                tracing::warn!(
+                    %server, error, "dns.update: the update failed; next attempt in {seconds} s"
+                );
                 self.last_errors.update.set(error);
             }
         }

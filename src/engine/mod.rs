@@ -4,8 +4,8 @@
 //! [`crate::nat::WorkerContext`]. Workers share only the translator.
 //!
 //! ```text
-//!   workers ── SharedCounters, once per batch ─▶ Handle ◀── control: status, sessions, policy, uplinks
-//!           ── WorkerFailure, bounded channel ─▶ control
+//!   workers ── SharedCounters, once a batch ──▶ Handle ◀── control: status, sessions, policy
+//!           ── WorkerFailure, bounded channel ▶ control
 //! ```
 //!
 //! [`Handle`] is the only door from the control plane to the translator.
@@ -22,11 +22,9 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
-pub use counters::SharedCounters;
-pub use handle::{Handle, Occupancy};
-pub use pipeline::Pipeline;
-pub use start::{Builder, Engine, Options, WORKER_THREAD};
-pub use worker::WorkerFailure;
+pub(crate) use handle::Handle;
+pub(crate) use start::{Builder, Engine, Options, WORKER_THREAD};
+pub(crate) use worker::WorkerFailure;
 
 #[cfg(test)]
 use handle::swap_policy;

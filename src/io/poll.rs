@@ -14,7 +14,7 @@ use super::{Flushed, PacketIo, TunQueue, Waker};
 use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue, packet by packet.
-pub struct PollIo {
+pub(crate) struct PollIo {
     queue: TunQueue,
     waker: Waker,
     batch: FrameBuffers,
@@ -23,7 +23,7 @@ pub struct PollIo {
 
 impl PollIo {
     /// Takes over a queue.
-    pub fn new(queue: TunQueue, waker: Waker) -> Self {
+    pub(crate) fn new(queue: TunQueue, waker: Waker) -> Self {
         Self { queue, waker, batch: FrameBuffers::new(), bad_headers: 0 }
     }
 

@@ -32,10 +32,11 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
     // The flags fill all 16 bits: IFF_TUN_EXCL is the sign bit.
     request.ifr_ifru.ifru_flags = flags as u16 as c_short;
 
-    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETIFF, for which the kernel
-    // reads and writes back one `struct ifreq`; `libc::ifreq` is that struct (size asserted below),
-    // exclusively borrowed for the call, its name ends in a zero byte because at most NAME_LIMIT
-    // bytes were set, and no union field that the kernel could write is read afterwards.
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETIFF, for which the kernel reads and writes back one `struct
+    // ifreq`. `libc::ifreq` is that struct (size asserted below), exclusively borrowed for the
+    // call. Its name ends in a zero byte, as at most NAME_LIMIT bytes were set. No union field that
+    // the kernel could write is read afterwards.
     unsafe {
         ioctl(file, Updater::<{ libc::TUNSETIFF as Opcode }, libc::ifreq>::new(&mut request))?
     };
@@ -50,9 +51,9 @@ pub(super) fn set_interface(file: impl AsFd, name: &str, flags: c_int) -> Result
 /// # Errors
 /// `EINVAL`: the kernel does not know one of the flags, and has changed nothing.
 pub(super) fn set_offload(file: impl AsFd, flags: u32) -> Result<()> {
-    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETOFFLOAD, whose argument is
-    // the integer itself, not a pointer; the kernel checks every bit of it and touches no memory of
-    // ours.
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETOFFLOAD, whose argument is the integer itself, not a pointer. The
+    // kernel checks every bit of it and accesses no memory of this process.
     unsafe {
         ioctl(file, IntegerSetter::<{ libc::TUNSETOFFLOAD as Opcode }>::new_usize(flags as usize))
     }
@@ -64,8 +65,9 @@ pub(super) fn set_offload(file: impl AsFd, flags: u32) -> Result<()> {
 /// The kernel has no virtio header on this device.
 pub(super) fn set_header_size(file: impl AsFd, bytes: usize) -> Result<()> {
     let bytes = c_int::try_from(bytes).map_err(|_| Errno::INVAL)?;
-    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETVNETHDRSZ, for which the
-    // kernel reads one `int`; the setter owns it for the call.
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETVNETHDRSZ, for which the kernel reads one `int`. The setter owns
+    // it for the call.
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETHDRSZ as Opcode }, c_int>::new(bytes)) }
 }
 
@@ -75,8 +77,9 @@ pub(super) fn set_header_size(file: impl AsFd, bytes: usize) -> Result<()> {
 /// # Errors
 /// The kernel is older than 4.0 and uses the machine's own byte order.
 pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
-    // Needed because the ioctl is untyped. SAFETY: the opcode is TUNSETVNETLE, for which the kernel
-    // reads one `int`; the setter owns it for the call.
+    // Needed because the ioctl is untyped.
+    // SAFETY: the opcode is TUNSETVNETLE, for which the kernel reads one `int`. The setter owns it
+    // for the call.
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETLE as Opcode }, c_int>::new(1)) }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn deliver(kernel: &OwnedFd, offload: Offload, packet: &[u8]) {
     rustix::io::write(kernel, &wire).expect("the socket takes the packet");
 }
 
-/// Takes the next packet that the backend has written; `None` if there is none.
+/// Takes the next packet that the backend has written. `None` if there is none.
 pub(super) fn collect(kernel: &OwnedFd) -> Option<(Offload, Vec<u8>)> {
     let mut wire = vec![0; 70_000];
     let count = rustix::io::read(kernel, &mut wire).ok()?;

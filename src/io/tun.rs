@@ -21,20 +21,20 @@ use super::virtio::HEADER_SIZE;
 
 /// An open TUN device.
 #[derive(Debug)]
-pub struct TunDevice {
+pub(crate) struct TunDevice {
     /// Name of the interface.
-    pub name: String,
+    pub(crate) name: String,
     /// Index of the interface (`ifindex`).
-    pub index: u32,
+    pub(crate) index: u32,
     /// Offload level that the kernel granted.
-    pub offload: OffloadLevel,
+    pub(crate) offload: OffloadLevel,
     /// The queues, one for each worker.
-    pub queues: Vec<TunQueue>,
+    pub(crate) queues: Vec<TunQueue>,
 }
 
 /// One queue of a TUN device, non-blocking.
 #[derive(Debug)]
-pub struct TunQueue {
+pub(crate) struct TunQueue {
     file: OwnedFd,
 }
 
@@ -57,7 +57,7 @@ impl TunQueue {
 ///
 /// The work that natbox may leave undone in packets for the kernel does not depend on the level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum OffloadLevel {
+pub(crate) enum OffloadLevel {
     /// Super-packets of TCP and UDP, and checksums. Linux 6.2.
     #[default]
     TsoUso,
@@ -107,7 +107,7 @@ impl fmt::Display for OffloadLevel {
 
 /// The reason why the device could not be opened, with the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The TUN driver is missing or cannot be reached.
     #[error(
         "{DRIVER}: missing, but natbox needs a TUN device; load the driver with `modprobe tun`, \
@@ -182,7 +182,11 @@ pub enum OpenError {
 ///
 /// # Errors
 /// See [`OpenError`]. No device is left behind.
-pub fn open(name: &str, queues: u16, max_offload: OffloadLevel) -> Result<TunDevice, OpenError> {
+pub(crate) fn open(
+    name: &str,
+    queues: u16,
+    max_offload: OffloadLevel,
+) -> Result<TunDevice, OpenError> {
     check_name(name)?;
     let wanted = queues.max(1);
     let multi_queue = if wanted > 1 { IFF_MULTI_QUEUE } else { 0 };

@@ -83,6 +83,13 @@ impl ChecksumDelta {
         !fold(self.0 + u64::from(!field))
     }
 
+    /// Updates the field at offset `at` of `bytes`, which holds a complemented sum.
+    #[inline]
+    pub(super) fn update(self, bytes: &mut [u8], at: usize) {
+        let field = self.apply(word(bytes, at));
+        bytes[at..at + 2].copy_from_slice(&field.to_be_bytes());
+    }
+
     /// Returns the new value of a UDP checksum. 0 stays 0, and no other value becomes 0.
     #[inline]
     pub(super) fn apply_to_udp(self, field: u16) -> u16 {
@@ -94,6 +101,12 @@ impl ChecksumDelta {
     pub(super) fn apply_to_partial(self, field: u16) -> u16 {
         fold(self.0 + u64::from(field))
     }
+}
+
+/// Returns the 16-bit word at offset `at`.
+#[inline]
+pub(super) fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// Returns a computed UDP checksum as it is sent (RFC 768).

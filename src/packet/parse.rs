@@ -289,7 +289,7 @@ impl Parsed {
     /// Returns the TCP header of a segment, or of the first fragment of a segment. `payload_length`
     /// is then that of the fragment. `None` for any other packet.
     #[inline]
-    pub fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
+    pub(crate) fn tcp(&self, bytes: &[u8]) -> Option<Tcp> {
         match self.payload() {
             Payload::Tcp(tcp) => Some(tcp),
             Payload::Fragment { offset: 0, .. } if self.protocol() == Protocol::TCP => {

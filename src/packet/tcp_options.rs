@@ -1,6 +1,6 @@
 //! The options of a SYN: clamps the maximum segment size and reads the window scale.
 
-use super::checksum::ChecksumDelta;
+use super::checksum::{ChecksumDelta, word};
 use super::ipv4::options;
 use super::parse::{ChecksumMode, Parsed};
 use super::tcp::{CHECKSUM, HEADER, data_offset};
@@ -18,7 +18,7 @@ impl Parsed {
     /// A lower value stays, and no option is inserted (RFC 4459 §3.2). Segments without SYN and
     /// other protocols are left alone. So are bytes that are shorter than [`Parsed::length`].
     /// Updates the checksum, which in [`ChecksumMode::Partial`] does not cover options.
-    pub fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
+    pub(crate) fn clamp_mss(&self, bytes: &mut [u8], maximum: u16) -> bool {
         let Some(range) = self.syn_options(bytes) else { return false };
         let mut clamped = false;
         let mut at = 0;
@@ -28,7 +28,7 @@ impl Parsed {
                 continue;
             }
             let value = range.start + option.start + 2;
-            let old = u16::from_be_bytes([bytes[value], bytes[value + 1]]);
+            let old = word(bytes, value);
             if old <= maximum {
                 continue;
             }
@@ -40,9 +40,7 @@ impl Parsed {
                 } else {
                     ChecksumDelta::default().word(old.swap_bytes(), maximum.swap_bytes())
                 };
-                let field = self.header_length() + CHECKSUM;
-                let checksum = change.apply(u16::from_be_bytes([bytes[field], bytes[field + 1]]));
-                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+                change.update(bytes, self.header_length() + CHECKSUM);
             }
         }
         clamped
@@ -50,7 +48,7 @@ impl Parsed {
 
     /// Returns the window scale of a SYN or SYN-ACK: a shift, at most 14 (RFC 7323 §2.3). `None`
     /// without the option, and for every other packet.
-    pub fn window_scale(&self, bytes: &[u8]) -> Option<u8> {
+    pub(crate) fn window_scale(&self, bytes: &[u8]) -> Option<u8> {
         let list = bytes.get(self.syn_options(bytes)?)?;
         let mut at = 0;
         while let Ok(Some(option)) = options::next(list, at) {

@@ -96,7 +96,8 @@ fn every_natbox_command_in_the_documentation_exists() {
         let by_cargo = || {
             let run = arguments(&mention.command, "cargo")?;
             let separator = run.iter().position(|word| *word == "--")?;
-            (run.first() == Some(&"run")).then(|| run[separator + 1..].to_vec())
+            let is_natbox = run.first() == Some(&"run") && !run.contains(&"--example");
+            is_natbox.then(|| run[separator + 1..].to_vec())
         };
         let Some(arguments) = direct.or_else(by_cargo) else { continue };
         checked += 1;
@@ -137,8 +138,13 @@ fn every_recipe_script_and_bench_that_the_documentation_names_exists() {
         let wrong = if let Some(words) = arguments(&mention.command, "just") {
             words.first().is_some_and(|recipe| !has_recipe(recipe))
         } else if let Some(words) = arguments(&mention.command, "cargo") {
-            let benches = words.windows(2).filter(|pair| pair[0] == "--bench");
-            benches.map(|pair| pair[1]).any(|bench| !cargo.contains(&format!("name = \"{bench}\"")))
+            let target = |kind: &'static str| {
+                words.windows(2).filter(move |pair| pair[0] == kind).map(|pair| pair[1])
+            };
+            let is_bench = |bench| cargo.contains(&format!("name = \"{bench}\""));
+            let is_example = |example| root().join(format!("examples/{example}.rs")).exists();
+            target("--bench").any(|bench| !is_bench(bench))
+                || target("--example").any(|example| !is_example(example))
         } else {
             let program = mention.command.split_whitespace().next().unwrap_or_default();
             !names_what_exists(program)

@@ -142,7 +142,7 @@ impl<'a> Library<'a> {
         defined.filter(|path| *path != file.source.path).collect()
     }
 
-    /// Returns the file that defines the item at `path`; `None` for a path that ends at a module.
+    /// Returns the file that defines the item at `path`. `None` for a path that ends at a module.
     fn definition(&self, path: &[String], followed: usize) -> Option<&'a str> {
         let depth =
             (0..=path.len()).rev().find(|depth| self.files.contains_key(&path[..*depth]))?;

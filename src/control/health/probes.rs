@@ -186,8 +186,8 @@ fn web_client(source: Ipv4Addr, health: &Health) -> io::Result<reqwest::Client> 
         .pool_max_idle_per_host(0)
         .build()
         .map_err(|error| {
-            let remedy = "check that the certificates of the authorities are installed (Debian: ca-certificates)";
-            io::Error::other(format!("health.http: the HTTP client cannot be made ({error:?}); {remedy}"))
+            let remedy = "install the certificates of the authorities (Debian: ca-certificates)";
+            io::Error::other(format!("health.http: no HTTP client ({error:?}); {remedy}"))
         })
 }
 

@@ -25,13 +25,16 @@ pub(super) struct AnnouncedRecords {
 
 impl AnnouncedRecords {
     /// Reads the records that the process before left.
-    pub fn open(path: Option<PathBuf>) -> Self {
+    pub(super) fn open(path: Option<PathBuf>) -> Self {
         let text = match path.as_ref().map(fs::read_to_string) {
             None => String::new(),
             Some(Ok(text)) => text,
             Some(Err(error)) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %shown(path.as_ref()), %error, "dns.update: the records announced before cannot be read");
+                    tracing::warn!(
+                        path = %shown(path.as_ref()), %error,
+                        "dns.update: the announced records cannot be read"
+                    );
                 }
                 String::new()
             }
@@ -40,12 +43,12 @@ impl AnnouncedRecords {
     }
 
     /// Returns all records.
-    pub fn records(&self) -> &BTreeSet<AnnouncedRecord> {
+    pub(super) fn records(&self) -> &BTreeSet<AnnouncedRecord> {
         &self.records
     }
 
     /// Adds records that natbox is about to send.
-    pub fn add(&mut self, records: impl Iterator<Item = AnnouncedRecord>) {
+    pub(super) fn add(&mut self, records: impl Iterator<Item = AnnouncedRecord>) {
         let before = self.records.len();
         self.records.extend(records);
         if self.records.len() != before {
@@ -54,7 +57,7 @@ impl AnnouncedRecords {
     }
 
     /// Removes all records but these. The server has deleted the others.
-    pub fn keep(&mut self, records: BTreeSet<AnnouncedRecord>) {
+    pub(super) fn keep(&mut self, records: BTreeSet<AnnouncedRecord>) {
         if self.records != records {
             self.records = records;
             self.write();
@@ -70,7 +73,8 @@ impl AnnouncedRecords {
         if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, path)) {
             tracing::warn!(
                 path = %path.display(), %error,
-                "dns.update: the announced records cannot be written; an address that changes while natbox is not running stays in the zone"
+                "dns.update: the announced records cannot be written; an address that changes \
+                 while natbox is not running stays in the zone"
             );
         }
     }

@@ -40,12 +40,10 @@ pub(super) enum UpdateError {
     )]
     NoZone(String),
     #[error(
-        "the server does not know the key {0} with this algorithm; give it the key under the same name"
+        "the server does not know the key {0} with this algorithm; configure the same key there"
     )]
     UnknownKey(String),
-    #[error(
-        "the server has another secret for the key {0}; give it the one that is in dns.update.secret_file"
-    )]
+    #[error("the server has another secret for the key {0}; use the one in dns.update.secret_file")]
     OtherSecret(String),
     #[error(
         "the clocks of the server and of this host differ by more than {FUDGE} s; set them right"

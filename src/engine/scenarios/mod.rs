@@ -33,7 +33,8 @@ use crate::packet::{
 use crate::time::{Span, Tick};
 use arc_swap::ArcSwap;
 
-use super::{Pipeline, swap_policy};
+use super::pipeline::Pipeline;
+use super::swap_policy;
 
 pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);

@@ -36,7 +36,7 @@ use crate::packet::BATCH;
 
 /// Reads and writes one TUN queue through a ring. The first thread that receives is the only one
 /// that may use it.
-pub struct UringIo {
+pub(crate) struct UringIo {
     // Dropped first: without the ring nothing can run the work that knows the addresses below.
     ring: Ring,
     batch: FrameBuffers,
@@ -50,7 +50,7 @@ struct Inbox {
     buffers: ProvidedBuffers,
     /// Reads that are done and not handed out yet.
     arrived: VecDeque<Arrived>,
-    /// Reason why no further packet will come; returned after the packets that have arrived.
+    /// Reason why no further packet will come. It is returned after the packets that have arrived.
     failed: Option<io::Error>,
     bad_headers: u64,
 }
@@ -68,7 +68,7 @@ impl UringIo {
     /// # Errors
     /// The kernel is too old, forbids io_uring or is short of memory. The queues are given back as
     /// they were.
-    pub fn all(
+    pub(crate) fn all(
         queues: Vec<TunQueue>,
         waker: &Waker,
     ) -> Result<Vec<Self>, (io::Error, Vec<TunQueue>)> {

@@ -70,9 +70,9 @@ impl Ring {
         let multishot = may_multishot && probe.is_supported(opcode::ReadMulti::CODE);
         ring.submitter().register_files(&[queue.as_fd().as_raw_fd()])?;
         let buffers = ProvidedBuffers::new(batch);
-        // Needed because the kernel is given an address. SAFETY: the ring of entries is
-        // page-aligned, has BATCH entries and is owned by `buffers`. `buffers` does not move it and
-        // outlives the ring (field order of UringIo).
+        // Needed because the kernel is given an address.
+        // SAFETY: the ring of entries is page-aligned, has BATCH entries and is owned by `buffers`.
+        // `buffers` does not move it and outlives the ring (field order of UringIo).
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 buffers.address(),
@@ -118,8 +118,9 @@ impl Ring {
                     .build()
                     .flags(squeue::Flags::BUFFER_SELECT),
             };
-            // Needed because an entry may name memory. SAFETY: this one names none. It picks
-            // provided buffers, which live as long as the ring.
+            // Needed because an entry may name memory.
+            // SAFETY: this one names none. It picks provided buffers, which live as long as the
+            // ring.
             if !unsafe { self.push(&read.user_data(READ)) } {
                 break;
             }
@@ -149,7 +150,7 @@ impl Ring {
         self.enter(1, Some(wait))
     }
 
-    /// Takes the next completion; `None` if there is no further one.
+    /// Takes the next completion. `None` if there is no further one.
     #[inline]
     pub(super) fn next_completion(&mut self) -> Option<Completion> {
         let entry = self.ring.completion().next()?;
@@ -173,7 +174,7 @@ impl Ring {
 
     /// Writes the outgoing packets of `batch`, in order. Returns when all writes are done.
     ///
-    /// Calls `reap` whenever completions may have arrived; `reap` must take all of them.
+    /// Calls `reap` whenever completions may have arrived. `reap` must take all of them.
     ///
     /// # Errors
     /// The ring failed. It then submits and waits for nothing any more.
@@ -195,9 +196,10 @@ impl Ring {
         for (wire, _) in batch.outgoing() {
             let write = opcode::Write::new(Fixed(0), wire.as_ptr(), wire.len() as u32).build();
             let write = write.user_data(WRITE);
-            // Needed because the entry names the packet's memory. SAFETY: `batch` is borrowed until
-            // this function returns. By then all writes are done, or the ring is broken: the kernel
-            // touches packets only inside `enter`, which a broken ring refuses.
+            // Needed because the entry names the packet's memory.
+            // SAFETY: `batch` is borrowed until this function returns. By then all writes are done,
+            // or the ring is broken: the kernel touches packets only inside `enter`, which a broken
+            // ring refuses.
             while !unsafe { self.push(&write) } {
                 self.enter(1, None)?;
                 reap(self);
@@ -235,7 +237,7 @@ impl Ring {
         }
     }
 
-    /// Pushes an entry; returns false if the submission queue is full.
+    /// Pushes an entry. Returns false if the submission queue is full.
     ///
     /// # Safety
     /// The memory that the entry names stays valid and unchanged until the entry is done.

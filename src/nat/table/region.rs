@@ -81,8 +81,9 @@ impl<T: Plain> Region<T> {
     pub(crate) fn map(count: usize) -> io::Result<Self> {
         let length = Self::length(count)?;
         // The table has a fixed capacity, and an anonymous mapping is the only allocation that
-        // costs nothing until a page is touched. SAFETY: no address is asked for, the length is not
-        // zero, the flags ask for private anonymous memory, and the result is checked before use.
+        // costs nothing until a page is touched.
+        // SAFETY: no address is asked for, the length is not zero, the flags ask for private
+        // anonymous memory, and the result is checked before use.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),

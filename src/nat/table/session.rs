@@ -1,6 +1,6 @@
 //! Sessions as values: two tuples, the kinds of their endpoints, an uplink and a state.
 
-use std::num::NonZeroU16;
+use std::num::NonZeroU64;
 
 use crate::nat::table::accounting::Accounting;
 use crate::nat::table::key::Key;
@@ -122,35 +122,35 @@ pub struct NewSession<K = Key> {
 /// When the session ends, the identifier becomes stale: the next session in the same record has
 /// another generation. A stale identifier names no session until 65,535 more sessions had the
 /// record.
+///
+/// The identifier is one word, so that one store writes it and one load reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SessionId {
-    slot: u32,
-    generation: NonZeroU16,
-}
+pub struct SessionId(NonZeroU64);
 
 impl SessionId {
     /// Identifier of the session in `slot`; `generation` is 1 or more in every record that was
     /// used.
     #[inline]
     pub(crate) fn new(slot: u32, generation: u16) -> Self {
-        Self { slot, generation: NonZeroU16::new(generation).unwrap_or(NonZeroU16::MIN) }
+        let bits = u64::from(generation.max(1)) << 32 | u64::from(slot);
+        Self(NonZeroU64::new(bits).expect("the generation is 1 or more, one line above"))
     }
 
     /// Slot of the session's record.
     #[inline]
     pub(crate) fn slot(self) -> u32 {
-        self.slot
+        self.0.get() as u32
     }
 
     /// The identifier as one number, for output; see [`Self::from_bits`].
     pub fn to_bits(self) -> u64 {
-        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+        self.0.get()
     }
 
     /// The identifier of a number that [`Self::to_bits`] made; None for any other number.
     pub fn from_bits(bits: u64) -> Option<Self> {
-        let generation = NonZeroU16::new(u16::try_from(bits >> 32).ok()?)?;
-        Some(Self { slot: bits as u32, generation })
+        let generation = u16::try_from(bits >> 32).ok().filter(|generation| *generation != 0)?;
+        Some(Self::new(bits as u32, generation))
     }
 }
 
@@ -171,7 +171,7 @@ pub enum EndReason {
     AddressRemoved,
     /// A new policy does not allow the session.
     PolicyChanged,
-    /// An administrator or a program asked for it.
+    /// An administrator or a program requested the end.
     Requested,
 }
 

@@ -105,7 +105,7 @@ impl<F: Family> Table<F> {
         })
     }
 
-    /// Adds accounting, 64 bytes a session. Call it before the table has sessions.
+    /// Adds accounting, 64 bytes a session. Call this method before the table has sessions.
     ///
     /// # Errors
     /// When the memory cannot be mapped.

@@ -1,6 +1,7 @@
 //! TCP tracking: a pure function of (state, direction, flags, sequence check).
 //!
-//! It follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC 7857 section
+//! The function follows the state machine of RFC 6146 section 3.5.2 with the corrections of RFC
+//! 7857 section
 //! 2. "Original" is the direction of the initiator, "reply" that of the responder.
 //!
 //! ```text

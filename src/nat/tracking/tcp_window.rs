@@ -12,7 +12,7 @@
 //! * A FIN must come after all that D has sent.
 //!
 //! natbox drops no segment for its position (see [`crate::nat::tracking::tcp_state`]), so the
-//! window may be generous. It must keep out guesses from off the path.
+//! window may be generous. The window must keep out guesses from off the path.
 //!
 //! The record remembers a SYN outside the window. If the other side acknowledges that very SYN,
 //! both sides begin again, and the segment *reopens* the connection. A host that still has the old

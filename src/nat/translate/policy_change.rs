@@ -86,8 +86,9 @@ impl Translator {
     /// the inside hosts of those that lost their external address. The last slice moves ports
     /// between dynamic mappings and forwards. Returns the number of ended sessions.
     ///
-    /// Call it until the transition [is complete](Transition::is_complete), and only when no worker
-    /// uses the translator before any more. A forward wins over a mapping that has its port.
+    /// Call this method until the transition [is complete](Transition::is_complete), and only when
+    /// no worker uses the translator before any more. A forward wins over a mapping that has its
+    /// port.
     pub fn enforce(&self, transition: &mut Transition, now: Tick) -> usize {
         let Some(from) = transition.next else { return 0 };
         let removed = (Filter::address_removed(), EndReason::AddressRemoved);
@@ -113,7 +114,7 @@ impl Translator {
         slice.ended
     }
 
-    /// Reports whether a session could begin by the policy, as it is.
+    /// Whether the policy would allow the session if it began now with the same tuples.
     pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;
@@ -130,7 +131,7 @@ impl Translator {
         let is_hairpin = initiator.is_inside() && responder.is_inside();
         let from_is_allowed = match initiator {
             EndpointKind::Outside => true,
-            // Inside hosts reach each other whether the policy lets them out or not.
+            // Inside hosts may reach each other without an outbound rule.
             EndpointKind::Mapping | EndpointKind::Address => {
                 (is_hairpin || may_go_out(source, destination)) && !is_published(external_end)
             }

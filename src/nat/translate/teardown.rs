@@ -24,7 +24,8 @@ impl Translator {
         self.notifications.len()
     }
 
-    /// Leaves some of what waits in [`WorkerContext::outbox`]. One worker does it for all.
+    /// Moves some of the notifications that wait to [`WorkerContext::outbox`]. One worker sends
+    /// those of all.
     pub(crate) fn send_notifications(&self, context: &mut WorkerContext) {
         if context.worker != 0 || self.notifications.is_empty() {
             return;

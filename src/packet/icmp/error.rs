@@ -1,6 +1,6 @@
 //! ICMP errors that natbox sends about packets that it cannot forward.
 
-use crate::packet::checksum::{self, ChecksumDelta, udp_nonzero};
+use crate::packet::checksum::{self, ChecksumDelta, udp_nonzero, word};
 use crate::packet::icmp;
 use crate::packet::ipv4;
 use crate::packet::parse::{ChecksumMode, Parsed, Payload};
@@ -145,9 +145,8 @@ fn restore_first_segment(parsed: &Parsed, buffer: &mut [u8], wire_length: usize)
     let (header, transport) = buffer[..wire_length].split_at_mut(parsed.header_length());
     let change =
         ChecksumDelta::default().word(word(header, ipv4::TOTAL_LENGTH), wire_length as u16);
-    let checksum = change.apply(word(header, ipv4::CHECKSUM));
     header[ipv4::TOTAL_LENGTH..][..2].copy_from_slice(&(wire_length as u16).to_be_bytes());
-    header[ipv4::CHECKSUM..][..2].copy_from_slice(&checksum.to_be_bytes());
+    change.update(header, ipv4::CHECKSUM);
     match parsed.payload() {
         Payload::Tcp(_) => {
             // Segmentation sets these two flags in the last segment only.
@@ -204,10 +203,6 @@ fn complete_checksum(parsed: &Parsed, buffer: &mut [u8], wire_length: usize) {
     let value = !checksum::fold(sum);
     let value = if at == udp::CHECKSUM { udp_nonzero(value) } else { value };
     transport[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[cfg(test)]

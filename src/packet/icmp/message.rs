@@ -38,7 +38,7 @@ pub enum QueryKind {
 }
 
 impl QueryKind {
-    /// Returns the query of an ICMP type; `None` for types that are no translated query.
+    /// Returns the query of an ICMP type. `None` for types that are no translated query.
     #[inline]
     pub(crate) const fn of(kind: u8) -> Option<Self> {
         match kind {

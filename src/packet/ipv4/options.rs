@@ -21,7 +21,7 @@ pub(crate) struct OptionRef {
     pub(crate) length: usize,
 }
 
-/// Returns the first option at or after offset `at`; `None` at the end of the list.
+/// Returns the first option at or after offset `at`. `None` at the end of the list.
 pub(crate) fn next(options: &[u8], mut at: usize) -> Result<Option<OptionRef>, InvalidLength> {
     loop {
         match options.get(at).copied() {

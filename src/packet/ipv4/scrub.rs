@@ -1,7 +1,7 @@
 //! Scrubs IP headers: replaces the identification and the addresses that routers have recorded in
 //! options. Both would reveal inside hosts after the addresses were rewritten.
 
-use crate::packet::checksum::{self, ChecksumDelta};
+use crate::packet::checksum::{self, ChecksumDelta, word};
 use crate::packet::icmp;
 use crate::packet::ipv4;
 use crate::packet::ipv4::options;
@@ -19,19 +19,19 @@ impl Parsed {
     /// Returns whether the packet is atomic (RFC 6864 §4): it is no fragment, and DF keeps routers
     /// from fragmenting it. The identification of an atomic packet has no meaning.
     #[inline]
-    pub fn is_atomic(&self) -> bool {
+    pub(crate) fn is_atomic(&self) -> bool {
         self.dont_fragment() && !self.is_fragment()
     }
 
     /// Returns whether the packet is a fragment.
     #[inline]
-    pub fn is_fragment(&self) -> bool {
+    pub(crate) fn is_fragment(&self) -> bool {
         matches!(self.payload(), Payload::Fragment { .. })
     }
 
     /// Returns whether the IP header has options.
     #[inline]
-    pub fn has_options(&self) -> bool {
+    pub(crate) fn has_options(&self) -> bool {
         self.header_length() > ipv4::HEADER
     }
 
@@ -39,7 +39,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn set_identification(&self, bytes: &mut [u8], identification: u16) {
+    pub(crate) fn set_identification(&self, bytes: &mut [u8], identification: u16) {
         set_header_identification(&mut bytes[..self.header_length()], identification);
     }
 
@@ -48,7 +48,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn quoted_identification(&self, bytes: &[u8]) -> Option<u16> {
+    pub(crate) fn quoted_identification(&self, bytes: &[u8]) -> Option<u16> {
         let quote = &bytes[self.quote_start()?..];
         (quote[FLAGS] & MORE_FRAGMENTS != 0).then(|| word(quote, IDENTIFICATION))
     }
@@ -58,7 +58,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn set_quoted_identification(&self, bytes: &mut [u8], identification: u16) {
+    pub(crate) fn set_quoted_identification(&self, bytes: &mut [u8], identification: u16) {
         self.change_quoted_header(bytes, |header| {
             set_header_identification(header, identification)
         });
@@ -70,7 +70,7 @@ impl Parsed {
     ///
     /// # Panics
     /// If `bytes` is shorter than [`Parsed::length`].
-    pub fn strip_recorded_addresses(
+    pub(crate) fn strip_recorded_addresses(
         &self,
         bytes: &mut [u8],
         is_private: impl Fn(Ipv4Addr) -> bool,
@@ -91,14 +91,14 @@ impl Parsed {
         let before = checksum::sum(&bytes[quoted.clone()]);
         change(&mut bytes[quoted.clone()]);
         let difference = ChecksumDelta::default().word(before, checksum::sum(&bytes[quoted]));
-        set_checksum(&mut bytes[self.header_length() + icmp::CHECKSUM..], difference);
+        difference.update(bytes, self.header_length() + icmp::CHECKSUM);
     }
 }
 
 fn set_header_identification(header: &mut [u8], identification: u16) {
     let change = ChecksumDelta::default().word(word(header, IDENTIFICATION), identification);
     header[IDENTIFICATION..][..2].copy_from_slice(&identification.to_be_bytes());
-    set_checksum(&mut header[ipv4::CHECKSUM..], change);
+    change.update(header, ipv4::CHECKSUM);
 }
 
 fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, instead: Ipv4Addr) {
@@ -117,7 +117,7 @@ fn strip_from_header(header: &mut [u8], is_private: impl Fn(Ipv4Addr) -> bool, i
         }
     }
     let change = ChecksumDelta::default().word(before, checksum::sum(list));
-    set_checksum(&mut header[ipv4::CHECKSUM..], change);
+    change.update(header, ipv4::CHECKSUM);
 }
 
 /// Returns the parts of an option that begin with an address, those behind its pointer included. No
@@ -131,15 +131,6 @@ fn records(option: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
         _ => (option.len(), 4),
     };
     option[start..].chunks_mut(size)
-}
-
-fn set_checksum(field: &mut [u8], change: ChecksumDelta) {
-    let value = change.apply(word(field, 0));
-    field[..2].copy_from_slice(&value.to_be_bytes());
-}
-
-fn word(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[cfg(test)]
