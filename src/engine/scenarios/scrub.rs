@@ -161,7 +161,7 @@ fn recorded_private_addresses_stay_inside() {
     }
 }
 
-/// OPT-1: with 40 bytes, too.
+/// OPT-1: with 40 bytes as well.
 #[test]
 fn other_options_pass_as_they_are_both_ways() {
     let mut stage = Stage::new(settings());
