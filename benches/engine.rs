@@ -1,13 +1,13 @@
-//! Measures whole batches through the engine, with one worker and no device:
+//! Measures whole batches through the translator, with one worker and no device:
 //! `engine/<operation>/<variant>/<sessions>`.
 //!
 //! The figures cover all work between receiving and sending: parse, hash, look up, track, rewrite,
-//! count. The queue copies a packet's headers into its buffer, as a device would. Throughput counts
+//! count. The frames copy each packet into its buffer, as a device would. Throughput counts
 //! packets of 64 bytes.
 //!
 //! * `established` are packets of open TCP connections through a forward, both directions, in
 //!   random order.
-//!   * `natbox` is the engine.
+//!   * `natbox` is the translator.
 //!   * `dashmap` is a baseline that parses and rewrites with the same code, one packet after the
 //!     other, and finds sessions in a DashMap. The baseline tracks no TCP state and has no timers.
 //!   * `floor` is the baseline of memory. It copies the packets, fetches two independent cache
@@ -23,8 +23,6 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use natbox::engine::Pipeline;
-use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::{Key, Translator};
 use natbox::packet::{BATCH, ChecksumMode, Frames, Offload, TcpFlags, Ttl, parse};
 use natbox::time::Span;
@@ -34,10 +32,11 @@ use rand::seq::SliceRandom;
 
 use support::dashmap_baseline::DashmapBaseline;
 use support::fixtures::{
-    CHUNK, PUBLIC, REMOTE, SHORT, START, client, established, inside, new_instance, replay, run,
+    CHUNK, PUBLIC, REMOTE, SHORT, START, Worker, client, established, inside, new_instance,
     segment, tuples,
 };
 use support::memory_baseline::MemoryBaseline;
+use support::replay::Replay;
 
 mod support;
 
@@ -62,13 +61,14 @@ fn engine(criterion: &mut Criterion) {
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
     for size in sizes() {
-        let (batches, nat) = new_instance(size, CHUNK as u32, 1);
-        let mut batch = batches.into_iter().next().expect("one worker");
-        established_packets(&mut group, &mut batch, &nat, size);
-        new_sessions(&mut group, &mut batch, &nat, size);
-        let counters = batch.counters();
+        let (workers, nat) = new_instance(size, CHUNK as u32, 1);
+        let mut worker = workers.into_iter().next().expect("one worker");
+        established_packets(&mut group, &mut worker, &nat, size);
+        new_sessions(&mut group, &mut worker, &nat, size);
+        let counters = worker.counters();
         assert_eq!(
-            counters.packets_in, counters.packets_out,
+            counters.packets_in,
+            worker.sent(),
             "a packet was dropped: {:?}",
             counters.drops
         );
@@ -79,29 +79,29 @@ fn engine(criterion: &mut Criterion) {
 
 fn established_packets(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    batch: &mut Pipeline,
+    worker: &mut Worker,
     nat: &Translator,
     size: u32,
 ) {
-    let mut io = replay(established(size));
+    let mut frames = Replay::new(established(size));
     group.throughput(Throughput::Elements(BATCH as u64));
-    memory_baseline(group, &mut io, size);
+    memory_baseline(group, &mut frames, size);
     group.bench_function(BenchmarkId::new("established/natbox", size), |bencher| {
         bencher.iter(|| {
-            run(batch, &mut io, START);
-            batch.expire(&mut io, START).expect("memory does not fail")
+            worker.run(&mut frames, START);
+            worker.expire(&mut frames, START)
         });
     });
     let baseline =
         DashmapBaseline::new(nat.table(), (0..size).map(|index| tuples(index).map(Key::of)));
     group.bench_function(BenchmarkId::new("established/dashmap", size), |bencher| {
-        bencher.iter(|| translate_by_dashmap(&baseline, nat.table(), &mut io));
+        bencher.iter(|| translate_by_dashmap(&baseline, nat.table(), &mut frames));
     });
 }
 
 fn new_sessions(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    batch: &mut Pipeline,
+    worker: &mut Worker,
     nat: &Translator,
     size: u32,
 ) {
@@ -115,20 +115,20 @@ fn new_sessions(
     let kinds = [("forward", inbound.collect::<Vec<_>>()), ("outbound", outbound.collect())];
     for (kind, mut packets) in kinds {
         packets.shuffle(&mut StdRng::seed_from_u64(3));
-        let mut io = replay(packets);
+        let mut frames = Replay::new(packets);
         group.bench_function(BenchmarkId::new(format!("new-{kind}/natbox"), size), |bencher| {
             bencher.iter_custom(|rounds| {
                 let mut total = Duration::ZERO;
                 for _ in 0..rounds {
                     let started = Instant::now();
                     for _ in 0..CHUNK / BATCH {
-                        run(batch, &mut io, now);
+                        worker.run(&mut frames, now);
                     }
                     total += started.elapsed();
                     assert_eq!(nat.table().len(), size + CHUNK as u32);
                     // Freeing the table for the next round is not measured.
                     now = now.after(Span(2 * SHORT.0));
-                    while !batch.expire(&mut io, now).expect("memory does not fail") {}
+                    while !worker.expire(&mut frames, now) {}
                     assert_eq!(nat.table().len(), size);
                 }
                 total
@@ -138,40 +138,44 @@ fn new_sessions(
 }
 
 /// Measures the least work of any translator of this kind.
-fn memory_baseline(group: &mut BenchmarkGroup<'_, WallTime>, io: &mut ReplayIo, size: u32) {
+fn memory_baseline(group: &mut BenchmarkGroup<'_, WallTime>, frames: &mut Replay, size: u32) {
     let mut lines = MemoryBaseline::new(size as usize);
     group.bench_function(BenchmarkId::new("established/floor", size), |bencher| {
         bencher.iter(|| {
-            let frames = io.receive(Duration::ZERO).expect("memory does not fail");
+            let count = frames.receive();
             let places: [_; BATCH] = lines.fetch();
-            for (index, place) in places.into_iter().enumerate().take(frames) {
+            for (index, place) in places.into_iter().enumerate().take(count) {
                 let value = lines.touch(place);
                 // Opaque, so that the compiler cannot leave out the writes.
-                let frame = black_box(io.frame(index));
+                let frame = black_box(frames.frame(index));
                 frame.buffer[8..28].fill(value);
                 let length = frame.length;
-                io.submit(index, length, Offload::default());
+                frames.submit(index, length, Offload::default());
             }
-            io.flush().expect("memory does not fail")
+            frames.flush()
         });
     });
 }
 
 /// Translates one batch with the baseline.
-fn translate_by_dashmap(baseline: &DashmapBaseline, table: &natbox::nat::Table, io: &mut ReplayIo) {
-    let frames = io.receive(Duration::ZERO).expect("memory does not fail");
+fn translate_by_dashmap(
+    baseline: &DashmapBaseline,
+    table: &natbox::nat::Table,
+    frames: &mut Replay,
+) {
+    let count = frames.receive();
     let mut translated = 0;
-    for index in 0..frames {
-        let frame = io.frame(index);
+    for index in 0..count {
+        let frame = frames.frame(index);
         let parsed =
             parse(&frame.buffer[..frame.length], ChecksumMode::Complete).expect("a valid packet");
         let key = Key::of(parsed.tuple().expect("the packet has ports"));
         let partner = baseline.track(key, table.hash(key), START).expect("an open connection");
         parsed.rewrite(frame.buffer, partner.tuple().reversed(), Ttl::Increment);
         translated += 1;
-        io.submit(index, parsed.length(), Offload::default());
+        frames.submit(index, parsed.length(), Offload::default());
     }
-    assert_eq!(io.flush().expect("memory does not fail").sent, translated);
+    assert_eq!(frames.flush(), translated);
 }
 
 criterion_group!(benches, engine);

@@ -17,8 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
-use natbox::engine::Pipeline;
 use natbox::nat::{Seed, Translator};
 use natbox::packet::BATCH;
 use natbox::packet::TcpFlags;
@@ -26,9 +24,10 @@ use natbox::time::Span;
 use serde_json::{Value, json};
 
 use support::fixtures::{
-    PUBLIC, SERVER, SHORT, START, Small, client, established, established_over, new_instance,
-    new_instance_with, replay, run, segment, settings,
+    PUBLIC, SERVER, SHORT, START, Small, Worker, client, established, established_over,
+    new_instance, new_instance_with, segment, settings,
 };
+use support::replay::Replay;
 
 mod support;
 
@@ -87,19 +86,19 @@ fn memory() -> Value {
 }
 
 /// Returns the packets a second of all workers together.
-fn rate(batches: &mut [Pipeline], packets: &[Vec<Small>]) -> f64 {
-    let (stop, begin) = (AtomicBool::new(false), Barrier::new(batches.len() + 1));
+fn rate(workers: &mut [Worker], packets: &[Vec<Small>]) -> f64 {
+    let (stop, begin) = (AtomicBool::new(false), Barrier::new(workers.len() + 1));
     std::thread::scope(|scope| {
-        let working: Vec<_> = batches
+        let working: Vec<_> = workers
             .iter_mut()
             .zip(packets)
-            .map(|(batch, packets)| {
-                let (stop, begin, mut io) = (&stop, &begin, replay(packets.clone()));
+            .map(|(worker, packets)| {
+                let (stop, begin, mut frames) = (&stop, &begin, Replay::new(packets.clone()));
                 scope.spawn(move || {
                     begin.wait();
                     let (started, mut count) = (Instant::now(), 0_u64);
                     while !stop.load(Relaxed) {
-                        run(batch, &mut io, START);
+                        worker.run(&mut frames, START);
                         count += BATCH as u64;
                     }
                     count as f64 / started.elapsed().as_secs_f64()
@@ -186,17 +185,16 @@ fn longest_batch() -> Value {
         let (limits, policy) = settings(ending + beginning);
         let nat =
             Arc::new(Translator::new(limits, policy, 1, Seed::from(1), START).expect("memory"));
-        let context = nat.worker(0);
-        let mut batch = Pipeline::new(Arc::new(ArcSwap::new(Arc::clone(&nat))), context);
+        let mut worker = Worker::new(&nat, 0);
         let syn = |index| segment(TcpFlags::SYN, client(index), (PUBLIC, 80), 1, 0);
         let count = ending.next_multiple_of(BATCH as u32);
-        let mut io = replay((0..count).map(syn).collect());
+        let mut frames = Replay::new((0..count).map(syn).collect());
         for _ in 0..count / BATCH as u32 {
-            run(&mut batch, &mut io, START);
+            worker.run(&mut frames, START);
         }
         let later = START.after(Span(2 * SHORT.0));
         let count = beginning.next_multiple_of(BATCH as u32);
-        let mut io = replay((0..count).map(|index| syn(ending * 2 + index)).collect());
+        let mut frames = Replay::new((0..count).map(|index| syn(ending * 2 + index)).collect());
         let (mut longest, started) = (Duration::ZERO, Instant::now());
         let mut rounds = 0;
         let mut caught_up = false;
@@ -204,9 +202,9 @@ fn longest_batch() -> Value {
         while rounds < count / BATCH as u32 || !caught_up {
             let batch_started = Instant::now();
             if rounds < count / BATCH as u32 {
-                run(&mut batch, &mut io, later);
+                worker.run(&mut frames, later);
             }
-            caught_up = black_box(batch.expire(&mut io, later).expect("memory does not fail"));
+            caught_up = black_box(worker.expire(&mut frames, later));
             longest = longest.max(batch_started.elapsed());
             rounds += 1;
         }

@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Translates a few packets and writes what happens to them.
-pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     // Limits are fixed while the translator lives. The policy can be swapped by `with_policy`.
     let inside = "10.0.0.0/24".parse()?;
     let limits = Limits { sessions: 1000, ..Limits::new(inside) };
@@ -60,12 +60,12 @@ pub fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     for packet in [&query, &syn, &stray] {
         let parsed = parse(packet, ChecksumMode::Complete)?;
         let query = Query::of(&parsed, packet).ok_or("the packet has no tuple")?;
-        let name = match nat.decide(&query, now) {
-            Decision::Open(opening) => opening.kind().name(),
-            Decision::Drop(reason) => reason.name(),
-            _ => "something else",
-        };
-        writeln!(out, "{} -> {name}", query.tuple)?;
+        let decision = nat.decide(&query, now);
+        if let Decision::Open(opening) = decision {
+            writeln!(out, "{} -> {}", query.tuple, opening.kind().name())?;
+        } else if let Decision::Drop(reason) = decision {
+            writeln!(out, "{} -> {}", query.tuple, reason.name())?;
+        }
     }
 
     // `process` translates a batch in place. Frames that leave are read back, the others were dropped.

@@ -28,7 +28,7 @@ use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 
 /// Translates the packets of a capture.
 #[derive(Debug, Parser)]
-pub struct Options {
+pub(crate) struct Options {
     /// Capture to read.
     input: PathBuf,
     /// Capture to write.
@@ -89,7 +89,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Translates the capture and writes a summary.
-pub fn run(options: &Options, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(options: &Options, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let nat = translator(options)?;
     let mut context = nat.worker(0);
     let mut frames = VecFrames::new();

@@ -23,11 +23,11 @@ const ECHO: u16 = 7;
 const WEB: u16 = 80;
 
 /// Interval of health checks, and the number of lost checks that fails an uplink (`fall`).
-pub const INTERVAL: Duration = Duration::from_millis(300);
-pub const FALL: u32 = 3;
+pub(crate) const INTERVAL: Duration = Duration::from_millis(300);
+pub(crate) const FALL: u32 = 3;
 
 /// Allowance for a busy machine in measured times.
-pub const SLACK: Duration = Duration::from_millis(600);
+pub(crate) const SLACK: Duration = Duration::from_millis(600);
 
 fn site() -> Result<(Site, HttpServer)> {
     let site = Site::three_legged(ThreeLeggedPlan {
@@ -42,7 +42,7 @@ fn site() -> Result<(Site, HttpServer)> {
 }
 
 /// Returns the health keys of an uplink with these targets.
-pub fn health(targets: &str) -> String {
+pub(crate) fn health(targets: &str) -> String {
     format!("health: {{ {targets}, interval: {}ms, fall: {FALL}, rise: 2 }}", INTERVAL.as_millis())
 }
 
@@ -92,13 +92,13 @@ fn wait_until_healthy(natbox: &NatBox, uplink: usize, healthy: bool) -> Result<(
 }
 
 /// Removes or restores the gateway's address, as if the router had died or been repaired.
-pub fn set_router(uplink: &TopologyUplink, alive: bool) -> Result<()> {
+pub(crate) fn set_router(uplink: &TopologyUplink, alive: bool) -> Result<()> {
     let gateway = format!("{}/24", uplink.gateway);
     uplink.provider.ip(&["address", if alive { "add" } else { "del" }, &gateway, "dev", "box0"])?;
     Ok(())
 }
 
-pub fn set_carrier(uplink: &TopologyUplink, up: bool) -> Result<()> {
+pub(crate) fn set_carrier(uplink: &TopologyUplink, up: bool) -> Result<()> {
     Ok(uplink.provider.ip(&["link", "set", "dev", "box0", if up { "up" } else { "down" }])?)
 }
 

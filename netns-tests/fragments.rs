@@ -7,7 +7,7 @@ use crate::lab::{Echo, datagrams, exchange};
 use crate::single_box::{CLIENT, DATAGRAMS, Published, SERVER, SingleBox};
 
 /// Datagrams of one, two and many fragments, up to the largest that IPv4 can carry.
-pub const SIZES: [usize; 7] = [1472, 1473, 2960, 4000, 9001, 30_000, 65_507];
+pub(crate) const SIZES: [usize; 7] = [1472, 1473, 2960, 4000, 9001, 30_000, 65_507];
 
 #[test]
 fn large_datagrams_cross_the_box_both_ways_through_a_forward_and_outbound() {

@@ -9,15 +9,18 @@
 //! Programs that embed the translator start at [`nat`].
 
 pub mod api;
+
+#[doc(hidden)]
 pub mod cli;
-pub mod config;
-pub mod control;
-pub mod dns;
-pub mod engine;
-pub mod host;
-pub mod io;
+mod config;
+mod control;
+mod dns;
+mod engine;
+mod host;
+mod io;
+#[doc(hidden)]
 pub mod lab;
 pub mod nat;
 pub mod packet;
 pub mod time;
-pub mod uplinks;
+mod uplinks;

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 /// One uplink at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UplinkState {
+pub(crate) struct UplinkState {
     /// Name of the uplink.
     pub name: String,
     /// First external address, by which clients reach published services; None: the uplink has no
@@ -39,7 +39,7 @@ pub struct UplinkState {
 
 impl UplinkState {
     /// Makes the state of an uplink that is up, with weight 1 and without addresses.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             address: None,
@@ -56,7 +56,7 @@ impl UplinkState {
 
 /// All uplinks at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub struct UplinkStates {
+pub(crate) struct UplinkStates {
     /// Uplinks in the order of the configuration.
     pub uplinks: Vec<UplinkState>,
     /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::up`] or
@@ -67,7 +67,7 @@ pub struct UplinkStates {
 impl UplinkStates {
     /// Returns the uplinks of `among` that have an address and are up. If none of them is up,
     /// returns those that are down: an old address serves a client better than no address.
-    pub fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
+    pub(crate) fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
         let uplinks = || among.iter().filter_map(|index| self.uplinks.get(*index));
         let addressed = || uplinks().filter_map(|uplink| Some((uplink, uplink.address?)));
         let up: Vec<_> = addressed().filter(|(uplink, _)| uplink.up).collect();
@@ -75,25 +75,25 @@ impl UplinkStates {
     }
 
     /// Returns the uplinks that are up.
-    pub fn up(&self) -> impl Iterator<Item = &UplinkState> {
+    pub(crate) fn up(&self) -> impl Iterator<Item = &UplinkState> {
         self.uplinks.iter().filter(|uplink| uplink.up)
     }
 }
 
 /// The channel: control writes, everyone else follows.
 #[derive(Debug)]
-pub struct Uplinks(watch::Sender<UplinkStates>);
+pub(crate) struct Uplinks(watch::Sender<UplinkStates>);
 
 impl Uplinks {
     /// Makes the channel with the first states.
-    pub fn new(uplinks: Vec<UplinkState>) -> Self {
+    pub(crate) fn new(uplinks: Vec<UplinkState>) -> Self {
         Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
     }
 
     /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`] or
     /// [`UplinkState::address`] is another one afterwards. Does nothing if no uplink has this
     /// index.
-    pub fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
+    pub(crate) fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
         self.0.send_if_modified(|states| {
             let Some(state) = states.uplinks.get_mut(uplink) else { return false };
             let (up, address) = (state.up, state.address);
@@ -110,7 +110,7 @@ impl Uplinks {
     }
 
     /// Adds a follower.
-    pub fn watch(&self) -> watch::Receiver<UplinkStates> {
+    pub(crate) fn watch(&self) -> watch::Receiver<UplinkStates> {
         self.0.subscribe()
     }
 }

@@ -10,11 +10,11 @@ use crate::workloads::{self, Figure};
 
 /// The values of each figure and device, one for each round.
 #[derive(Default)]
-pub struct Figures(BTreeMap<(&'static str, &'static str), Vec<f64>>);
+pub(crate) struct Figures(BTreeMap<(&'static str, &'static str), Vec<f64>>);
 
 /// Median and extremes.
 #[derive(Clone, Copy)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub median: f64,
     pub min: f64,
     pub max: f64,
@@ -24,11 +24,11 @@ pub struct Spread {
 const REFERENCE: Device = Device::Nftables;
 
 impl Figures {
-    pub fn add(&mut self, figure: Figure, device: Device, value: f64) {
+    pub(crate) fn add(&mut self, figure: Figure, device: Device, value: f64) {
         self.0.entry((figure.name, device.name())).or_default().push(value);
     }
 
-    pub fn spread(&self, figure: Figure, device: Device) -> Option<Spread> {
+    pub(crate) fn spread(&self, figure: Figure, device: Device) -> Option<Spread> {
         let mut values = self.0.get(&(figure.name, device.name()))?.clone();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
@@ -41,12 +41,12 @@ impl Figures {
     }
 
     /// Returns the median as a share of the reference's.
-    pub fn ratio(&self, figure: Figure, device: Device) -> Option<f64> {
+    pub(crate) fn ratio(&self, figure: Figure, device: Device) -> Option<f64> {
         Some(self.spread(figure, device)?.median / self.spread(figure, REFERENCE)?.median)
     }
 
     /// Formats a Markdown table: median, spread, ratio to the reference.
-    pub fn table(&self, devices: &[Device]) -> String {
+    pub(crate) fn table(&self, devices: &[Device]) -> String {
         let mut text = String::from("| |");
         devices.iter().for_each(|device| {
             let _ = write!(text, " {} |", device.name());
@@ -77,7 +77,7 @@ impl Figures {
         text
     }
 
-    pub fn json(&self, devices: &[Device]) -> Value {
+    pub(crate) fn json(&self, devices: &[Device]) -> Value {
         let mut list = Vec::new();
         for figure in figures() {
             let mut values = serde_json::Map::new();
@@ -98,7 +98,7 @@ impl Figures {
     }
 
     /// Draws the ratios to the reference as bars, one group for each figure.
-    pub fn chart(&self, devices: &[Device], caption: &str) -> String {
+    pub(crate) fn chart(&self, devices: &[Device], caption: &str) -> String {
         let devices: Vec<Device> =
             devices.iter().copied().filter(|device| *device != REFERENCE).collect();
         let rows: Vec<Figure> = figures()

@@ -16,23 +16,23 @@ use anyhow::{Context, Result, bail, ensure};
 use natbox::lab::{Child, Lab, Namespace};
 use serde_json::Value;
 
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const UPLINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 254);
 const PUBLISHED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// Ports of the server, which are published unchanged.
-pub const HTTP: u16 = 80;
-pub const IPERF: u16 = 5201;
-pub const UDP: u16 = 9000;
+pub(crate) const HTTP: u16 = 80;
+pub(crate) const IPERF: u16 = 5201;
+pub(crate) const UDP: u16 = 9000;
 
 /// Capacity of the session tables: the default of conntrack on a Linux machine with a few GiB.
-pub const CAPACITY: u64 = 262_144;
+pub(crate) const CAPACITY: u64 = 262_144;
 
 /// A device under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Device {
+pub(crate) enum Device {
     /// Plain forwarding by the kernel, without NAT: clients connect to the server's own address.
     Route,
     /// The kernel's NAT.
@@ -44,9 +44,9 @@ pub enum Device {
 }
 
 impl Device {
-    pub const ALL: [Self; 4] = [Self::Route, Self::Nftables, Self::Haproxy, Self::Natbox];
+    pub(crate) const ALL: [Self; 4] = [Self::Route, Self::Nftables, Self::Haproxy, Self::Natbox];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Route => "route",
             Self::Nftables => "nftables",
@@ -56,17 +56,17 @@ impl Device {
     }
 
     /// Returns whether the device carries inbound TCP only.
-    pub fn is_proxy(self) -> bool {
+    pub(crate) fn is_proxy(self) -> bool {
         self == Self::Haproxy
     }
 
-    pub fn translates(self) -> bool {
+    pub(crate) fn translates(self) -> bool {
         matches!(self, Self::Nftables | Self::Natbox)
     }
 }
 
 /// The namespaces, with the running device.
-pub struct Testbed {
+pub(crate) struct Testbed {
     pub device: Device,
     pub net: Namespace,
     pub middle: Namespace,
@@ -80,7 +80,7 @@ pub struct Testbed {
 impl Testbed {
     /// Sets up the namespaces and starts the device. `tun` holds further keys of the `tun` section
     /// of natbox's configuration.
-    pub fn new(device: Device, tun: &str) -> Result<Testbed> {
+    pub(crate) fn new(device: Device, tun: &str) -> Result<Testbed> {
         let lab = Lab::new("nbcmp")?;
         let (net, middle, server) =
             (lab.namespace("net")?, lab.namespace("box")?, lab.namespace("server")?);
@@ -102,11 +102,11 @@ impl Testbed {
     }
 
     /// Returns the address at which clients reach the server.
-    pub fn target(&self) -> Ipv4Addr {
+    pub(crate) fn target(&self) -> Ipv4Addr {
         if self.device == Device::Route { SERVER } else { PUBLISHED }
     }
 
-    pub fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.lab.directory()
     }
 
@@ -184,7 +184,7 @@ admin: {{ socket: '{}' }}
     }
 
     /// Returns the number of sessions in the device's table.
-    pub fn sessions(&self) -> Result<u64> {
+    pub(crate) fn sessions(&self) -> Result<u64> {
         match self.device {
             Device::Natbox => {
                 let status = self.status()?;
@@ -198,7 +198,7 @@ admin: {{ socket: '{}' }}
     }
 
     /// Ends all outbound sessions. Returns their number and the time that it took.
-    pub fn tear_down(&self) -> Result<(u64, Duration)> {
+    pub(crate) fn tear_down(&self) -> Result<(u64, Duration)> {
         let before = self.sessions()?;
         let started;
         match self.device {
@@ -220,14 +220,19 @@ admin: {{ socket: '{}' }}
     }
 
     /// Starts a program, which ends when the result or the testbed is dropped.
-    pub fn spawn(&self, namespace: &Namespace, program: &str, arguments: &[&str]) -> Result<Child> {
+    pub(crate) fn spawn(
+        &self,
+        namespace: &Namespace,
+        program: &str,
+        arguments: &[&str],
+    ) -> Result<Child> {
         let mut command = namespace.command(program);
         command.args(arguments);
         Ok(namespace.spawn(program, command)?)
     }
 
     /// Starts nginx with a page of one byte in a namespace.
-    pub fn web_server(&self, namespace: &Namespace) -> Result<Child> {
+    pub(crate) fn web_server(&self, namespace: &Namespace) -> Result<Child> {
         let directory = self.directory().display().to_string();
         let config = self.write(
             "nginx.conf",
@@ -274,7 +279,7 @@ fn haproxy_config() -> String {
 }
 
 /// Runs a program to its end and returns its output.
-pub fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(
@@ -286,7 +291,7 @@ pub fn run(command: &mut Command) -> Result<String> {
 }
 
 /// Waits until `program` is ready.
-pub fn wait_for(program: &str, mut is_ready: impl FnMut() -> bool) -> Result<()> {
+pub(crate) fn wait_for(program: &str, mut is_ready: impl FnMut() -> bool) -> Result<()> {
     let started = Instant::now();
     while !is_ready() {
         ensure!(started.elapsed() < Duration::from_secs(20), "{program}: not ready after 20 s");

@@ -22,7 +22,7 @@ const PAYLOAD: [u8; 18] = *b"natbox, compared. ";
 const BATCH_SIZE: usize = 64;
 
 /// Builds a packet for each flow from one address to another, in a random order.
-pub fn flows(
+pub(crate) fn flows(
     from: (Ipv4Addr, impl Iterator<Item = u16> + Clone),
     to: (Ipv4Addr, impl Iterator<Item = u16>),
 ) -> Vec<Vec<u8>> {
@@ -43,20 +43,20 @@ pub fn flows(
 }
 
 /// The result of a run.
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Number of frames that the receiver's interface counted.
     pub arrived: u64,
     pub took: Duration,
 }
 
 impl Outcome {
-    pub fn rate(&self) -> f64 {
+    pub(crate) fn rate(&self) -> f64 {
         self.arrived as f64 / self.took.as_secs_f64()
     }
 }
 
 /// Sends packets repeatedly for `time`, or each of them once if `time` is `None`.
-pub fn send(
+pub(crate) fn send(
     sender: &Namespace,
     receiver: &Namespace,
     packets: &[Vec<u8>],

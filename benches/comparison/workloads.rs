@@ -11,7 +11,7 @@ use crate::udp;
 
 /// A figure that a workload yields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// Short name, for tables and files.
     pub name: &'static str,
     /// Description for readers.
@@ -30,7 +30,7 @@ const fn cost(name: &'static str, title: &'static str, unit: &'static str) -> Fi
 }
 
 /// A workload, its figures, and the devices that it fits.
-pub struct Workload {
+pub(crate) struct Workload {
     pub name: &'static str,
     pub figures: &'static [Figure],
     fits: fn(Device) -> bool,
@@ -38,12 +38,12 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn fits(&self, device: Device) -> bool {
+    pub(crate) fn fits(&self, device: Device) -> bool {
         (self.fits)(device)
     }
 
     /// Measures the figures, in their order.
-    pub fn run(&self, testbed: &Testbed, time: Duration) -> Result<Vec<f64>> {
+    pub(crate) fn run(&self, testbed: &Testbed, time: Duration) -> Result<Vec<f64>> {
         (self.work)(testbed, time)
     }
 }
@@ -56,7 +56,7 @@ fn no_proxy(device: Device) -> bool {
     !device.is_proxy()
 }
 
-pub const ALL: &[Workload] = &[
+pub(crate) const ALL: &[Workload] = &[
     Workload {
         name: "tcp1",
         figures: &[figure("tcp1", "TCP, 1 stream in", "Gbit/s")],

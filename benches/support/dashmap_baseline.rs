@@ -9,7 +9,7 @@ use natbox::time::{Span, Tick};
 
 /// A session table with a DashMap for its index: from hashed key to record, one record in a cache
 /// line.
-pub struct DashmapBaseline {
+pub(crate) struct DashmapBaseline {
     index: DashMap<Hashed, u32, BuildHasherDefault<Ready>>,
     records: Vec<BaselineRecord>,
 }
@@ -54,7 +54,7 @@ impl Hasher for Ready {
 }
 
 impl DashmapBaseline {
-    pub fn new(table: &Table, sessions: impl ExactSizeIterator<Item = [Key; 2]>) -> Self {
+    pub(crate) fn new(table: &Table, sessions: impl ExactSizeIterator<Item = [Key; 2]>) -> Self {
         let index = DashMap::with_capacity_and_hasher_and_shard_amount(
             2 * sessions.len(),
             BuildHasherDefault::default(),
@@ -72,7 +72,7 @@ impl DashmapBaseline {
         Self { index, records }
     }
 
-    pub fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
+    pub(crate) fn track(&self, key: Key, hash: KeyHash, now: Tick) -> Option<Key> {
         // The guard is held while the record is in use, like the lock of a shard of the table.
         let entry = self.index.get(&Hashed { key, hash: hash.0 })?;
         let record = &self.records[(*entry >> 1) as usize];

@@ -4,38 +4,37 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use natbox::engine::Pipeline;
-use natbox::io::{PacketIo, ReplayIo};
 use natbox::nat::{
-    Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
+    Counters, Forward, ForwardProtocol, Limits, Policy, PortRange, Seed, Timeouts, Translator,
+    WorkerContext,
 };
-use natbox::packet::{Offload, Protocol, TcpFlags, Tuple, builder};
+use natbox::packet::{Frames, Protocol, TcpFlags, Tuple, builder};
 use natbox::time::{Span, Tick};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-/// Start of every bench.
-pub const START: Tick = Tick(0);
-/// Lifetime of sessions that end during a bench.
-pub const SHORT: Span = Span::seconds(1);
-/// Number of sessions opened between two readings of the clock: a multiple of `BATCH`.
-pub const CHUNK: usize = 4096;
+use super::replay::Replay;
 
-pub const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
-pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const SYN_ACK: TcpFlags = TcpFlags(0x12);
+/// Start of every bench.
+pub(crate) const START: Tick = Tick(0);
+/// Lifetime of sessions that end during a bench.
+pub(crate) const SHORT: Span = Span::seconds(1);
+/// Number of sessions opened between two readings of the clock: a multiple of `BATCH`.
+pub(crate) const CHUNK: usize = 4096;
+
+pub(crate) const PUBLIC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+pub(crate) const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const SYN_ACK: TcpFlags = TcpFlags(0x12);
 
 /// A packet with headers and a small payload.
-pub type Small = [u8; SMALL];
-pub const SMALL: usize = 64;
+pub(crate) type Small = [u8; SMALL];
+pub(crate) const SMALL: usize = 64;
 
 /// Returns settings in which open connections last for ever, and others for [`SHORT`].
-pub fn settings(sessions: u32) -> (Limits, Policy) {
+pub(crate) fn settings(sessions: u32) -> (Limits, Policy) {
     settings_with(1, sessions)
 }
 
@@ -87,16 +86,16 @@ fn public(uplink: u32) -> Ipv4Addr {
 }
 
 /// Returns the endpoint of the `index`-th client.
-pub fn client(index: u32) -> (Ipv4Addr, u16) {
+pub(crate) fn client(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0xc612_0000 + index / 50_000), (index % 50_000) as u16 + 10_000)
 }
 
 /// Returns the `index`-th inside endpoint of outbound traffic: 64 endpoints for each host.
-pub fn inside(index: u32) -> (Ipv4Addr, u16) {
+pub(crate) fn inside(index: u32) -> (Ipv4Addr, u16) {
     (Ipv4Addr::from_bits(0x0a01_0000 + index / 64), (index % 64) as u16 + 20_000)
 }
 
-pub fn segment(
+pub(crate) fn segment(
     flags: TcpFlags,
     from: (Ipv4Addr, u16),
     to: (Ipv4Addr, u16),
@@ -110,23 +109,42 @@ pub fn segment(
     packet.try_into().expect("headers and payload have the requested length")
 }
 
-/// Makes a queue that delivers `packets` in order, repeatedly.
-pub fn replay(packets: Vec<Small>) -> ReplayIo {
-    let mut index = 0;
-    ReplayIo::generate(move |buffer| {
-        buffer[..SMALL].copy_from_slice(&packets[index]);
-        index = if index + 1 == packets.len() { 0 } else { index + 1 };
-        (SMALL, Offload::default())
-    })
+/// A worker of a translator.
+pub(crate) struct Worker {
+    nat: Arc<Translator>,
+    context: WorkerContext,
+    sent: u64,
 }
 
-pub fn run(batch: &mut Pipeline, io: &mut ReplayIo, now: Tick) {
-    io.receive(Duration::ZERO).expect("memory does not fail");
-    batch.process(io, now).expect("memory does not fail");
+impl Worker {
+    pub(crate) fn new(nat: &Arc<Translator>, worker: usize) -> Self {
+        Self { nat: Arc::clone(nat), context: nat.worker(worker), sent: 0 }
+    }
+
+    /// Translates the next batch of `frames`.
+    pub(crate) fn run(&mut self, frames: &mut Replay, now: Tick) {
+        frames.receive();
+        self.nat.process(&mut self.context, frames, now);
+        self.sent += frames.flush();
+    }
+
+    /// Ends a slice of the expired sessions. Returns true when no more are due.
+    pub(crate) fn expire(&mut self, frames: &mut impl Frames, now: Tick) -> bool {
+        self.nat.poll(&mut self.context, frames, now) != Some(now)
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.context.counters
+    }
+
+    /// Returns the number of packets that left.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
 }
 
 /// Returns the tuple of the `index`-th client's packets, and that of the replies.
-pub fn tuples(index: u32) -> [Tuple; 2] {
+pub(crate) fn tuples(index: u32) -> [Tuple; 2] {
     let client = client(index);
     [
         builder::tuple(Protocol::TCP, client, (PUBLIC, 80)),
@@ -136,23 +154,21 @@ pub fn tuples(index: u32) -> [Tuple; 2] {
 
 /// Makes an instance for `workers` workers, with `size` open connections through the forward and
 /// capacity for `more`.
-pub fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Pipeline>, Arc<Translator>) {
+pub(crate) fn new_instance(size: u32, more: u32, workers: usize) -> (Vec<Worker>, Arc<Translator>) {
     new_instance_with(1, size, more, workers)
 }
 
 /// Makes the same with the connections spread over several uplinks.
-pub fn new_instance_with(
+pub(crate) fn new_instance_with(
     uplinks: u32,
     size: u32,
     more: u32,
     workers: usize,
-) -> (Vec<Pipeline>, Arc<Translator>) {
+) -> (Vec<Worker>, Arc<Translator>) {
     let (limits, policy) = settings_with(uplinks, size + more);
     let nat = Translator::new(limits, policy, workers, Seed::from(1), START).expect("memory");
     let nat = Arc::new(nat);
-    let shared = Arc::new(ArcSwap::new(Arc::clone(&nat)));
-    let mut batches: Vec<_> =
-        (0..workers).map(|worker| Pipeline::new(Arc::clone(&shared), nat.worker(worker))).collect();
+    let mut instance: Vec<_> = (0..workers).map(|worker| Worker::new(&nat, worker)).collect();
     let mut flights = (0..size).flat_map(move |index| {
         let (there, back) =
             ((client(index), (public(index % uplinks), 80)), ((SERVER, 80), client(index)));
@@ -164,29 +180,28 @@ pub fn new_instance_with(
     });
     let finished = Arc::new(AtomicBool::new(false));
     let at_end = Arc::clone(&finished);
-    let mut io = ReplayIo::generate(move |buffer| {
+    let mut frames = Replay::generate(move |buffer| {
         let packet = flights.next().unwrap_or_else(|| {
             at_end.store(true, Relaxed);
             // Fills the last batch with packets of an open connection.
             segment(TcpFlags::ACK, client(0), (PUBLIC, 80), 125, 525)
         });
-        buffer[..SMALL].copy_from_slice(&packet);
-        (SMALL, Offload::default())
+        *buffer = packet;
     });
     while !finished.load(Relaxed) {
-        run(&mut batches[0], &mut io, START);
+        instance[0].run(&mut frames, START);
     }
     assert_eq!(nat.table().len(), size);
-    (batches, nat)
+    (instance, nat)
 }
 
 /// Returns one packet of each connection, in a random order and direction.
-pub fn established(size: u32) -> Vec<Small> {
+pub(crate) fn established(size: u32) -> Vec<Small> {
     established_over(1, size)
 }
 
 /// Returns the same of connections that are spread over several uplinks.
-pub fn established_over(uplinks: u32, size: u32) -> Vec<Small> {
+pub(crate) fn established_over(uplinks: u32, size: u32) -> Vec<Small> {
     let mut random = StdRng::seed_from_u64(2);
     let mut packets: Vec<_> = (0..size)
         .map(|index| {

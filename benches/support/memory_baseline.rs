@@ -5,7 +5,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 /// Two arrays with the number of cache lines of a table: one for the index, one for the records.
-pub struct MemoryBaseline {
+pub(crate) struct MemoryBaseline {
     index: Vec<Line>,
     records: Vec<Line>,
     random: SmallRng,
@@ -17,14 +17,14 @@ struct Line([u64; 8]);
 
 impl MemoryBaseline {
     /// Allocates the cache lines for `sessions` sessions and touches each of them once.
-    pub fn new(sessions: usize) -> Self {
+    pub(crate) fn new(sessions: usize) -> Self {
         let lines = || huge(sessions);
         Self { index: lines(), records: lines(), random: SmallRng::seed_from_u64(5) }
     }
 
     /// Reads a random line of each array for every packet of a batch. The loads may overlap.
     /// Returns the records and their values.
-    pub fn fetch(&mut self) -> [(usize, u64); BATCH] {
+    pub(crate) fn fetch(&mut self) -> [(usize, u64); BATCH] {
         let count = self.records.len() as u64;
         std::array::from_fn(|_| {
             let random: u64 = self.random.random();
@@ -35,7 +35,7 @@ impl MemoryBaseline {
     }
 
     /// Writes to a record, as a packet refreshes its session.
-    pub fn touch(&mut self, (record, value): (usize, u64)) -> u8 {
+    pub(crate) fn touch(&mut self, (record, value): (usize, u64)) -> u8 {
         self.records[record].0[1] += 1;
         value as u8
     }

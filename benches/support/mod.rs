@@ -2,6 +2,7 @@
 //! ratios.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-pub mod dashmap_baseline;
-pub mod fixtures;
-pub mod memory_baseline;
+pub(crate) mod dashmap_baseline;
+pub(crate) mod fixtures;
+pub(crate) mod memory_baseline;
+pub(crate) mod replay;

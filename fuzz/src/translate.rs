@@ -45,7 +45,7 @@ impl Input<'_> {
 ///
 /// # Panics
 /// If a packet leaves with a wrong checksum or other than as decided, or vanishes.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let mut input = Input(data);
     let mut now = Tick(0);
     let nat = translator(&mut input, now);

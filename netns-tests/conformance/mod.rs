@@ -28,13 +28,13 @@ use std::path::PathBuf;
 use crate::probe::setup;
 
 /// A record of a test's rows. Its drop writes whether the test passed.
-pub struct Proof {
+pub(crate) struct Proof {
     ids: &'static [&'static str],
 }
 
 /// Names the rows that the test proves. Keep the value until the end of the test.
 #[must_use = "the proof is noted when this is dropped"]
-pub fn proves(ids: &'static [&'static str]) -> Proof {
+pub(crate) fn proves(ids: &'static [&'static str]) -> Proof {
     for id in ids {
         let mut rows = rows::CHAPTERS.iter().flat_map(|(_, rows)| *rows);
         assert!(rows.any(|row| row.ids.contains(id)), "{id} is no row of the conformance table");

@@ -222,7 +222,7 @@ fn ports_overlap_for_different_destinations_if_configured() {
 
 /// Waits until a condition holds. Fails after [`TIMEOUT`].
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !is_so() {
         assert!(Instant::now() < deadline, "waited {} s in vain: {what}", TIMEOUT.as_secs());

@@ -5,7 +5,7 @@
 
 /// One requirement.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Ids of the requirement; one row may have several.
     pub ids: &'static [&'static str],
     /// MUST, SHOULD or MAY; `(P)` marks a requirement of this project.
@@ -30,7 +30,7 @@ const fn deliberate(
 }
 
 /// The rows by chapter.
-pub const CHAPTERS: &[(&str, &[Row])] = &[
+pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
     (
         "Addressing and mapping",
         &[

@@ -15,7 +15,7 @@ mod answers;
 mod dead_uplink;
 mod healthy_uplinks;
 mod named_targets;
-pub mod programs;
+pub(crate) mod programs;
 mod update_ways;
 mod updates;
 
@@ -34,7 +34,7 @@ const ZONE: &str = "zone: example.org, name_servers: [{ name: ns1, address: 203.
 
 /// The owner of the published address.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Address {
+pub(crate) enum Address {
     /// The host: the name server listens at the address.
     Owned,
     /// No host: queries to the name server are translated.
@@ -42,7 +42,7 @@ pub enum Address {
 }
 
 /// Starts the box of an uplink with a `dns` section.
-pub fn start(site: &Site, uplink: usize, address: Address, dns: &str) -> Result<NatBox> {
+pub(crate) fn start(site: &Site, uplink: usize, address: Address, dns: &str) -> Result<NatBox> {
     let host = &site.uplink(uplink).natbox;
     if address == Address::Owned {
         host.address("wan0", site.uplink(uplink).published, 24)?;
@@ -51,7 +51,7 @@ pub fn start(site: &Site, uplink: usize, address: Address, dns: &str) -> Result<
     start_box(&site.lab, host, &format!("natbox{}", uplink + 1), &text)
 }
 
-pub fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {
+pub(crate) fn start_box(lab: &Lab, host: &Namespace, name: &str, text: &str) -> Result<NatBox> {
     let mut natbox = NatBox::start(Path::new(NATBOX), host, lab.directory(), name, text)?;
     natbox.wait_ready(&Interrupt::default())?;
     Ok(natbox)

@@ -11,7 +11,7 @@ use natbox::lab::{Child, Lab, Namespace};
 use crate::lab::{output, require, wait_for};
 
 /// Asks a server and returns dig's output without question and statistics.
-pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<String> {
+pub(crate) fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("dig")?;
     let mut command = namespace.command("dig");
     command.arg(format!("@{server}")).args([
@@ -26,7 +26,11 @@ pub fn dig(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Resul
 }
 
 /// Returns the answers only, one line each: the data of the records, sorted.
-pub fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn short(
+    namespace: &Namespace,
+    server: Ipv4Addr,
+    arguments: &[&str],
+) -> Result<Vec<String>> {
     let text = dig(namespace, server, &[&["+short"], arguments].concat())?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     lines.sort();
@@ -34,16 +38,16 @@ pub fn short(namespace: &Namespace, server: Ipv4Addr, arguments: &[&str]) -> Res
 }
 
 /// An external name server. A drop ends it.
-pub struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Server {
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.0.log()
     }
 }
 
 /// Starts a recursive resolver (unbound with its defaults) that knows only this root server.
-pub fn resolver(
+pub(crate) fn resolver(
     lab: &Lab,
     namespace: &Namespace,
     address: Ipv4Addr,
@@ -70,10 +74,10 @@ pub fn resolver(
 }
 
 /// `/etc/resolv.conf` of a namespace, which `ip netns exec` mounts.
-pub struct StubResolver(PathBuf);
+pub(crate) struct StubResolver(PathBuf);
 
 impl StubResolver {
-    pub fn new(namespace: &Namespace, server: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn new(namespace: &Namespace, server: Ipv4Addr) -> Result<Self> {
         let directory = PathBuf::from("/etc/netns").join(namespace.name());
         fs::create_dir_all(&directory)?;
         let this = Self(directory);
@@ -91,7 +95,7 @@ impl Drop for StubResolver {
 }
 
 /// A zone for [`authority`].
-pub struct ServedZone<'t> {
+pub(crate) struct ServedZone<'t> {
     pub name: &'t str,
     /// Records beside the SOA, as lines of a zone file.
     pub records: &'t str,
@@ -101,7 +105,7 @@ pub struct ServedZone<'t> {
 
 /// Starts an authoritative server (BIND) for some zones. `options` stand at the top of its
 /// configuration.
-pub fn authority(
+pub(crate) fn authority(
     lab: &Lab,
     namespace: &Namespace,
     label: &str,
@@ -136,16 +140,21 @@ pub fn authority(
 }
 
 /// 32 bytes, as tsig-keygen makes them.
-pub const SECRET_256: &str = "qz2R0c8lyQJ4KBUeSyYvFhFGwxWZKb4QFj7b+TfOvO0=";
+pub(crate) const SECRET_256: &str = "qz2R0c8lyQJ4KBUeSyYvFhFGwxWZKb4QFj7b+TfOvO0=";
 
 /// Formats a key as [`authority`] takes it among its options.
-pub fn key(name: &str, algorithm: &str, secret: &str) -> String {
+pub(crate) fn key(name: &str, algorithm: &str, secret: &str) -> String {
     format!("key {name} {{ algorithm {algorithm}; secret \"{secret}\"; }};\n")
 }
 
 /// Starts a server of example.org at [`CLIENTS`]`[3]` with some records of other owners. `keys` are
 /// its options, and the keys in `allowed` may update it.
-pub fn served(lab: &Lab, namespace: &Namespace, keys: &str, allowed: &str) -> Result<Server> {
+pub(crate) fn served(
+    lab: &Lab,
+    namespace: &Namespace,
+    keys: &str,
+    allowed: &str,
+) -> Result<Server> {
     let zone = ServedZone {
         name: "example.org.",
         records: "@ 60 IN NS ns\nns 60 IN A 192.0.2.14\nwww 60 IN A 192.0.2.99\nwww 60 IN TXT \"stays\"",

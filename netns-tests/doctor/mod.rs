@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, bail, ensure};
-use natbox::host::doctor::{Finding, Severity};
+use natbox::cli::doctor::{Finding, Severity};
 use natbox::lab::{Namespace, command_line};
 use serde::Deserialize;
 

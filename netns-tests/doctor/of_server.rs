@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use natbox::host::doctor::Severity;
+use natbox::cli::doctor::Severity;
 use natbox::lab::boxes::NatBox;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 

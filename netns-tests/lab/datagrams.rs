@@ -25,14 +25,14 @@ const STOP_POLL: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A server that sends every datagram back. A drop stops the server.
-pub struct Echo {
+pub(crate) struct Echo {
     seen: Arc<Mutex<BTreeSet<(SocketAddr, u8)>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Echo {
-    pub fn start(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Echo> {
+    pub(crate) fn start(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<Echo> {
         let socket = datagrams(namespace, address, port)?;
         socket.set_read_timeout(Some(STOP_POLL))?;
         let (seen, stop) =
@@ -53,7 +53,7 @@ impl Echo {
     }
 
     /// Returns each sender together with the first byte of its datagram.
-    pub fn seen(&self) -> BTreeSet<(SocketAddr, u8)> {
+    pub(crate) fn seen(&self) -> BTreeSet<(SocketAddr, u8)> {
         self.seen.lock().clone()
     }
 }
@@ -68,7 +68,7 @@ impl Drop for Echo {
 }
 
 /// Makes a socket for datagrams in a namespace, with a large receive buffer.
-pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
+pub(crate) fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<UdpSocket> {
     let socket = namespace
         .enter(|| UdpSocket::bind((address, port)))?
         .with_context(|| format!("bind {address}:{port}"))?;
@@ -78,7 +78,7 @@ pub fn datagrams(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<
 }
 
 /// Sends one datagram over a connected socket and checks that the same datagram comes back.
-pub fn exchange(socket: &UdpSocket, size: usize) -> Result<()> {
+pub(crate) fn exchange(socket: &UdpSocket, size: usize) -> Result<()> {
     let sent: Vec<u8> = (0..size).map(|at| (at * 31 + size).to_le_bytes()[0]).collect();
     let mut received = vec![0; LARGEST];
     socket.send(&sent).with_context(|| format!("send {size} bytes"))?;

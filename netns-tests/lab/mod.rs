@@ -20,39 +20,39 @@ use natbox::lab::topology::{
 };
 use natbox::lab::{Lab, LabError, Namespace};
 
-pub use datagrams::{Echo, datagrams, exchange};
-pub use programs::{Nginx, curl, hops, output, ping, require};
+pub(crate) use datagrams::{Echo, datagrams, exchange};
+pub(crate) use programs::{Nginx, curl, hops, output, ping, require};
 
 /// The program under test.
-pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
+pub(crate) const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
 /// Longest wait for a condition, on a busy machine.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Interval between two checks of a condition.
 const POLL: Duration = Duration::from_millis(10);
 
 /// Uplinks, hosts of the boxes, servers and clients. No box runs yet.
-pub struct Site {
+pub(crate) struct Site {
     pub topology: Topology,
     pub lab: Lab,
 }
 
 impl Site {
     /// Builds a site with unlimited uplinks and one box for each.
-    pub fn new(private: Private, servers: u8) -> Result<Site> {
+    pub(crate) fn new(private: Private, servers: u8) -> Result<Site> {
         let lab = Lab::new("nbtest").context("a netns test cannot run here")?;
         let topology = Topology::two_uplinks(&lab, TwoBoxPlan { private, servers, mbit: None })?;
         Ok(Site { topology, lab })
     }
 
     /// Builds a site whose uplinks all lead to one box.
-    pub fn three_legged(plan: ThreeLeggedPlan) -> Result<Site> {
+    pub(crate) fn three_legged(plan: ThreeLeggedPlan) -> Result<Site> {
         Site::three_legged_by(plan, own_interface)
     }
 
     /// Builds the same site with the test's own attachment of the uplinks.
-    pub fn three_legged_by(
+    pub(crate) fn three_legged_by(
         plan: ThreeLeggedPlan,
         attach: impl FnMut(&Lab, u8, &Namespace, &Namespace) -> Result<Attachment, LabError>,
     ) -> Result<Site> {
@@ -61,31 +61,31 @@ impl Site {
         Ok(Site { topology, lab })
     }
 
-    pub fn uplink(&self, number: usize) -> &TopologyUplink {
+    pub(crate) fn uplink(&self, number: usize) -> &TopologyUplink {
         &self.topology.uplinks[number]
     }
 
-    pub fn client(&self) -> &Namespace {
+    pub(crate) fn client(&self) -> &Namespace {
         &self.topology.client
     }
 
     /// Returns the namespace of the first server.
-    pub fn server(&self) -> &Namespace {
+    pub(crate) fn server(&self) -> &Namespace {
         &self.topology.servers[0].namespace
     }
 
     /// Returns the first server's address for an uplink.
-    pub fn server_address(&self, uplink: usize) -> Ipv4Addr {
+    pub(crate) fn server_address(&self, uplink: usize) -> Ipv4Addr {
         self.topology.servers[0].addresses[uplink]
     }
 
     /// Returns a configuration for the box of an uplink, without forwards.
-    pub fn config(&self, uplink: usize) -> BoxConfig {
+    pub(crate) fn config(&self, uplink: usize) -> BoxConfig {
         self.config_of(uplink..uplink + 1)
     }
 
     /// Returns a configuration for the one box of all uplinks, without forwards.
-    pub fn three_legged_config(&self) -> BoxConfig {
+    pub(crate) fn three_legged_config(&self) -> BoxConfig {
         self.config_of(0..self.topology.uplinks.len())
     }
 
@@ -111,12 +111,12 @@ impl Site {
     }
 
     /// Returns a configuration that publishes port 80 of the first server.
-    pub fn web_config(&self, uplink: usize) -> BoxConfig {
+    pub(crate) fn web_config(&self, uplink: usize) -> BoxConfig {
         self.config(uplink).forward("tcp", 80, self.server_address(uplink), 80)
     }
 
     /// Starts the box of an uplink and waits until the box is ready.
-    pub fn start(&self, uplink: usize, config: &BoxConfig) -> Result<NatBox> {
+    pub(crate) fn start(&self, uplink: usize, config: &BoxConfig) -> Result<NatBox> {
         let name = format!("natbox{}", config.number);
         let namespace = &self.uplink(uplink).natbox;
         let mut natbox = NatBox::start(
@@ -131,17 +131,21 @@ impl Site {
     }
 
     /// Starts both boxes, which publish port 80 of the first server.
-    pub fn start_web_boxes(&self) -> Result<[NatBox; 2]> {
+    pub(crate) fn start_web_boxes(&self) -> Result<[NatBox; 2]> {
         Ok([self.start(0, &self.web_config(0))?, self.start(1, &self.web_config(1))?])
     }
 
     /// Captures an uplink and counts packets that are no replies from the published port 80.
-    pub fn watch(&self, uplink: usize) -> Result<UplinkCapture> {
+    pub(crate) fn watch(&self, uplink: usize) -> Result<UplinkCapture> {
         self.watch_ports(uplink, &[80])
     }
 
     /// Does the same for other ports.
-    pub fn watch_ports(&self, uplink: usize, ports: &'static [u16]) -> Result<UplinkCapture> {
+    pub(crate) fn watch_ports(
+        &self,
+        uplink: usize,
+        ports: &'static [u16],
+    ) -> Result<UplinkCapture> {
         let uplink = self.uplink(uplink);
         let expected = ExpectedReplies {
             sender: uplink.sender,
@@ -155,7 +159,7 @@ impl Site {
 
 /// The configuration of one box.
 #[derive(Clone)]
-pub struct BoxConfig {
+pub(crate) struct BoxConfig {
     pub number: usize,
     pub workers: String,
     pub offload: &'static str,
@@ -169,7 +173,13 @@ pub struct BoxConfig {
 
 impl BoxConfig {
     /// Publishes a port. `protocol` is as in the file; for `icmp` the ports are ignored.
-    pub fn forward(mut self, protocol: &str, port: u16, to: Ipv4Addr, to_port: u16) -> BoxConfig {
+    pub(crate) fn forward(
+        mut self,
+        protocol: &str,
+        port: u16,
+        to: Ipv4Addr,
+        to_port: u16,
+    ) -> BoxConfig {
         let number = self.forwards.len();
         self.forwards.push(match protocol {
             "icmp" => format!("{{ name: f{number}, protocol: icmp, to: {to} }}"),
@@ -181,13 +191,13 @@ impl BoxConfig {
     }
 
     /// Adds keys to an uplink, as in the file.
-    pub fn uplink(mut self, uplink: usize, keys: &str) -> BoxConfig {
+    pub(crate) fn uplink(mut self, uplink: usize, keys: &str) -> BoxConfig {
         self.uplinks[uplink] = self.uplinks[uplink].replace(" }", &format!(", {keys} }}"));
         self
     }
 
     /// Makes an uplink use the address of its interface (`addresses: interface`).
-    pub fn followed(mut self, uplink: usize) -> BoxConfig {
+    pub(crate) fn followed(mut self, uplink: usize) -> BoxConfig {
         let (head, tail) =
             self.uplinks[uplink].split_once("addresses: [").expect("written so above");
         let (_, tail) = tail.split_once(']').expect("written so above");
@@ -196,7 +206,7 @@ impl BoxConfig {
     }
 
     /// Removes the gateway of an uplink, so that the next hop comes from the interface.
-    pub fn without_gateway(mut self, uplink: usize) -> BoxConfig {
+    pub(crate) fn without_gateway(mut self, uplink: usize) -> BoxConfig {
         let (head, tail) =
             self.uplinks[uplink].split_once(", gateway: ").expect("written so above");
         let end = tail.find([',', ' ']).expect("more follows");
@@ -205,12 +215,12 @@ impl BoxConfig {
     }
 
     /// Adds an outbound rule, as in the file.
-    pub fn outbound(mut self, rule: &str) -> BoxConfig {
+    pub(crate) fn outbound(mut self, rule: &str) -> BoxConfig {
         self.outbound.push_str(&format!("  - {{ {rule} }}\n"));
         self
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } =
             self;
         let all = format!("  - {{ from: {prefix} }}\n");
@@ -232,14 +242,17 @@ impl BoxConfig {
 }
 
 /// Listens in a namespace.
-pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
+pub(crate) fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Result<TcpListener> {
     namespace
         .enter(|| TcpListener::bind((address, port)))?
         .with_context(|| format!("bind {address}:{port}"))
 }
 
 /// Waits until `condition` has a value.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub(crate) fn wait_for<T>(
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = condition()? {

@@ -11,7 +11,7 @@ use natbox::lab::{Child, Lab, Namespace, command_line};
 use super::wait_for;
 
 /// Fails if a program is not installed.
-pub fn require(program: &str) -> Result<()> {
+pub(crate) fn require(program: &str) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     ensure!(
         std::env::split_paths(&path).any(|directory| directory.join(program).is_file()),
@@ -21,7 +21,7 @@ pub fn require(program: &str) -> Result<()> {
 }
 
 /// Runs a command to its end and returns its output. Fails with the output if the command fails.
-pub fn output(mut command: Command) -> Result<String> {
+pub(crate) fn output(mut command: Command) -> Result<String> {
     let Output { status, stdout, stderr } =
         command.output().with_context(|| format!("start {}", command_line(&command)))?;
     let text = String::from_utf8_lossy(&stdout).into_owned();
@@ -32,7 +32,7 @@ pub fn output(mut command: Command) -> Result<String> {
 }
 
 /// Runs curl from an address of the namespace and returns the body. HTTP errors are errors.
-pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result<String> {
+pub(crate) fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result<String> {
     require("curl")?;
     let mut command = namespace.command("curl");
     command
@@ -42,7 +42,7 @@ pub fn curl(namespace: &Namespace, from: Ipv4Addr, arguments: &[&str]) -> Result
 }
 
 /// Pings from an address of the namespace. Fails unless every echo is answered.
-pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> Result<()> {
+pub(crate) fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> Result<()> {
     require("ping")?;
     let mut command = namespace.command("ping");
     command.args(["-n", "-i", "0.1", "-W", "2", "-c", &count.to_string()]);
@@ -55,7 +55,11 @@ pub fn ping(namespace: &Namespace, from: Ipv4Addr, to: Ipv4Addr, count: u32) -> 
 }
 
 /// Returns the hops that traceroute reports. Fails if a hop does not answer.
-pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<Vec<Ipv4Addr>> {
+pub(crate) fn hops(
+    namespace: &Namespace,
+    arguments: &[&str],
+    to: Ipv4Addr,
+) -> Result<Vec<Ipv4Addr>> {
     require("traceroute")?;
     let mut command = namespace.command("traceroute");
     command
@@ -68,7 +72,7 @@ pub fn hops(namespace: &Namespace, arguments: &[&str], to: Ipv4Addr) -> Result<V
 }
 
 /// A running nginx with all its files in one directory.
-pub struct Nginx {
+pub(crate) struct Nginx {
     directory: PathBuf,
     _process: Child,
 }
@@ -76,7 +80,7 @@ pub struct Nginx {
 impl Nginx {
     /// Serves the files of `root` on each of `addresses`. The log has a line `CLIENT SERVER` for
     /// each request.
-    pub fn start(
+    pub(crate) fn start(
         lab: &Lab,
         namespace: &Namespace,
         name: &str,
@@ -118,7 +122,7 @@ impl Nginx {
     }
 
     /// Returns the lines `CLIENT SERVER` of the access log so far.
-    pub fn requests(&self) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    pub(crate) fn requests(&self) -> Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
         let text = fs::read_to_string(self.directory.join("access.log"))?;
         text.lines()
             .map(|line| {

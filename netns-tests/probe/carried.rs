@@ -36,7 +36,7 @@ fn expected(sent: &[u8], source: Endpoint, destination: Endpoint) -> Vec<u8> {
 /// identification may differ if the packet is not atomic, because the box then chooses it (RFC
 /// 6864).
 #[track_caller]
-pub fn assert_carried(sent: &[u8], seen: &Seen, source: Endpoint, destination: Endpoint) {
+pub(crate) fn assert_carried(sent: &[u8], seen: &Seen, source: Endpoint, destination: Endpoint) {
     let mut wanted = expected(sent, source, destination);
     let mut found = seen.0.clone();
     let before = Seen(sent.to_vec());

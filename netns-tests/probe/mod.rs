@@ -18,18 +18,18 @@
 mod carried;
 mod packets;
 mod seen;
-pub mod setup;
+pub(crate) mod setup;
 mod spray;
 mod talk;
 mod wire;
 
-pub use carried::assert_carried;
-pub use packets::{cut, segment, syn, tuple, udp, with};
-pub use seen::Seen;
-pub use setup::Setup;
-pub use spray::spray;
-pub use talk::{Connection, SYN_ACK};
-pub use wire::Wire;
+pub(crate) use carried::assert_carried;
+pub(crate) use packets::{cut, segment, syn, tuple, udp, with};
+pub(crate) use seen::Seen;
+pub(crate) use setup::Setup;
+pub(crate) use spray::spray;
+pub(crate) use talk::{Connection, SYN_ACK};
+pub(crate) use wire::Wire;
 
 use std::cell::Cell;
 use std::net::Ipv4Addr;
@@ -42,29 +42,29 @@ use natbox::packet::{Endpoint, Protocol, builder};
 use crate::single_box::{RunningBox, eventually};
 
 /// Private hosts.
-pub const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
-pub const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
-pub const S3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
+pub(crate) const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
+pub(crate) const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 12);
+pub(crate) const S3: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 13);
 /// A private router.
-pub const RP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
+pub(crate) const RP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 254);
 /// Address of the box on the private network.
-pub const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// External addresses of the box.
-pub const G: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-pub const G2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+pub(crate) const G: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+pub(crate) const G2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Outside hosts.
-pub const E1: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-pub const E2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(crate) const E1: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+pub(crate) const E2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 /// A router on the way to them.
-pub const RX: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+pub(crate) const RX: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 
 /// Published endpoint of [`S1`]:80, TCP and UDP.
-pub const F: Endpoint = Endpoint::new(G, 8080);
+pub(crate) const F: Endpoint = Endpoint::new(G, 8080);
 /// Target of [`F`].
-pub const F_TARGET: Endpoint = Endpoint::new(S1, 80);
+pub(crate) const F_TARGET: Endpoint = Endpoint::new(S1, 80);
 
 /// The box and the wires.
-pub struct Probe {
+pub(crate) struct Probe {
     pub inside: Wire,
     pub outside: Wire,
     second: Option<Wire>,
@@ -78,14 +78,14 @@ pub struct Probe {
 
 impl Probe {
     /// Makes the wires and starts the box.
-    pub fn start(setup: Setup) -> Probe {
+    pub(crate) fn start(setup: Setup) -> Probe {
         let probe = Probe::prepare(setup);
         probe.launch();
         probe
     }
 
     /// Starts the box with a small pipe as standard error that no process reads.
-    pub fn start_unread(setup: Setup) -> Probe {
+    pub(crate) fn start_unread(setup: Setup) -> Probe {
         let probe = Probe::prepare(setup);
         let fifo = probe.lab.directory().join("unread");
         let script = format!("mkfifo {0} && exec 9<>{0} && exec \"$@\" 2>&9", fifo.display());
@@ -128,82 +128,82 @@ impl Probe {
     }
 
     /// Starts the box with the default setup.
-    pub fn plain() -> Probe {
+    pub(crate) fn plain() -> Probe {
         Probe::start(Setup::new())
     }
 
     /// Starts the box again after [`Probe::kill`].
-    pub fn launch(&self) {
+    pub(crate) fn launch(&self) {
         let socket = self.lab.directory().join("natbox.sock");
         self.running.set(Some(RunningBox::launch(&self.natbox, "natbox", &self.path, &socket)));
     }
 
     /// Replaces the configuration file of the box.
-    pub fn write(&self, setup: &Setup) {
+    pub(crate) fn write(&self, setup: &Setup) {
         std::fs::write(&self.path, setup.text(&self.lab.directory().join("natbox.sock"))).unwrap();
     }
 
     /// Kills the box without a clean-up.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.running.take().unwrap().kill();
     }
 
     /// Runs `work` with the process.
-    pub fn with_box<T>(&self, work: impl FnOnce(&RunningBox) -> T) -> T {
+    pub(crate) fn with_box<T>(&self, work: impl FnOnce(&RunningBox) -> T) -> T {
         let running = self.running.take().expect("a running box");
         let outcome = work(&running);
         self.running.set(Some(running));
         outcome
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         self.with_box(RunningBox::status)
     }
 
     /// Returns the number of packets dropped so far for a reason.
-    pub fn dropped(&self, reason: &str) -> u64 {
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
     /// Asserts the number of packets dropped so far for a reason, once the workers have published
     /// their counters.
     #[track_caller]
-    pub fn assert_dropped(&self, reason: &str, count: u64) {
+    pub(crate) fn assert_dropped(&self, reason: &str, count: u64) {
         eventually(reason, || (self.dropped(reason) >= count).then_some(()));
         assert_eq!(self.dropped(reason), count, "{reason}");
     }
 
     /// Returns the number of live sessions.
-    pub fn sessions(&self) -> u32 {
+    pub(crate) fn sessions(&self) -> u32 {
         self.status().sessions.now
     }
 
     /// Returns the resident memory of the process, in kilobytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         self.with_box(RunningBox::resident)
     }
 
     /// Returns the wire of the second uplink.
     #[track_caller]
-    pub fn second(&self) -> &Wire {
+    pub(crate) fn second(&self) -> &Wire {
         self.second.as_ref().expect("a setup with a second uplink")
     }
 
     /// Returns the log of the box.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.with_box(|running| running.process.log())
     }
 
     /// Asserts that nothing arrives outside for a while, and that the box works.
     #[track_caller]
-    pub fn silence_outside(&self) {
+    pub(crate) fn silence_outside(&self) {
         self.outside.assert_silent();
         self.assert_alive();
     }
 
     /// Asserts that nothing arrives on any side for a while, and that the box works.
     #[track_caller]
-    pub fn silence(&self) {
+    pub(crate) fn silence(&self) {
         self.outside.assert_silent();
         self.inside.assert_none();
         self.second.iter().for_each(Wire::assert_none);
@@ -212,7 +212,7 @@ impl Probe {
 
     /// Asserts that a packet to the heartbeat port arrives, and no other packet before it.
     #[track_caller]
-    pub fn assert_alive(&self) {
+    pub(crate) fn assert_alive(&self) {
         // Each heartbeat has another payload and costs at most one session.
         self.beats.set(self.beats.get() + 1);
         let beat = self.beats.get();
@@ -229,6 +229,6 @@ impl Probe {
 }
 
 /// Makes an endpoint.
-pub const fn at(address: Ipv4Addr, port: u16) -> Endpoint {
+pub(crate) const fn at(address: Ipv4Addr, port: u16) -> Endpoint {
     Endpoint::new(address, port)
 }

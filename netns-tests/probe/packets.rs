@@ -3,17 +3,17 @@
 use natbox::packet::{Endpoint, Protocol, TcpFlags, Tuple, builder};
 
 /// Makes a tuple of two endpoints.
-pub fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
+pub(crate) fn tuple(protocol: Protocol, source: Endpoint, destination: Endpoint) -> Tuple {
     Tuple { protocol, source, destination }
 }
 
 /// Makes a datagram.
-pub fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(source: Endpoint, destination: Endpoint, payload: &[u8]) -> Vec<u8> {
     builder::udp(tuple(Protocol::UDP, source, destination), payload)
 }
 
 /// Makes a segment without options and payload.
-pub fn segment(
+pub(crate) fn segment(
     source: Endpoint,
     destination: Endpoint,
     flags: TcpFlags,
@@ -31,12 +31,12 @@ pub fn segment(
 }
 
 /// Makes a SYN without options.
-pub fn syn(source: Endpoint, destination: Endpoint) -> Vec<u8> {
+pub(crate) fn syn(source: Endpoint, destination: Endpoint) -> Vec<u8> {
     segment(source, destination, TcpFlags::SYN, 1000, 0)
 }
 
 /// Sets some bytes of a packet and corrects the IP header checksum.
-pub fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
+pub(crate) fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
     for (at, byte) in changes {
         packet[*at] = *byte;
     }
@@ -45,7 +45,7 @@ pub fn with(mut packet: Vec<u8>, changes: &[(usize, u8)]) -> Vec<u8> {
 }
 
 /// Cuts a packet off, with a matching total length. At most 255 bytes remain.
-pub fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
+pub(crate) fn cut(mut packet: Vec<u8>, length: usize) -> Vec<u8> {
     packet.truncate(length);
     with(packet, &[(2, 0), (3, length as u8)])
 }

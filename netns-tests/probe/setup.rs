@@ -5,15 +5,15 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// A port that every setup publishes, for [`super::Probe::assert_alive`].
-pub const HEARTBEAT: u16 = 65_000;
+pub(crate) const HEARTBEAT: u16 = 65_000;
 /// Target of the heartbeat port.
-pub const HEART: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 250);
+pub(crate) const HEART: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 250);
 
 /// The environment variable that names the variant: offload and workers, such as `none-1`.
-pub const VARIANT: &str = "NATBOX_VARIANT";
+pub(crate) const VARIANT: &str = "NATBOX_VARIANT";
 
 /// Returns the variant for tests that do not choose one; `auto-2` without the environment variable.
-pub fn variant() -> (String, u16) {
+pub(crate) fn variant() -> (String, u16) {
     let variant = std::env::var(VARIANT).unwrap_or_else(|_| "auto-2".to_owned());
     let (offload, workers) =
         variant.split_once('-').expect("NATBOX_VARIANT is OFFLOAD-WORKERS, such as none-1");
@@ -22,7 +22,7 @@ pub fn variant() -> (String, u16) {
 
 /// A configuration in the making. The methods take text as it stands between the braces in YAML.
 #[derive(Clone)]
-pub struct Setup {
+pub(crate) struct Setup {
     /// MTU of wan0 and lan0.
     pub mtu: [u16; 2],
     /// MTU of wan1, if there is a second uplink.
@@ -42,7 +42,7 @@ pub struct Setup {
 impl Setup {
     /// Makes the setup of the conformance table: G, the forwards F and FR, and outbound for all
     /// inside hosts.
-    pub fn new() -> Setup {
+    pub(crate) fn new() -> Setup {
         let (offload, workers) = variant();
         Setup {
             mtu: [1500, 1500],
@@ -65,18 +65,18 @@ impl Setup {
     }
 
     /// Adds G2.
-    pub fn pool(self) -> Setup {
+    pub(crate) fn pool(self) -> Setup {
         Setup { addresses: "192.0.2.1-2", ..self }
     }
 
     /// Sets the external addresses.
-    pub fn addresses(self, addresses: &'static str) -> Setup {
+    pub(crate) fn addresses(self, addresses: &'static str) -> Setup {
         Setup { addresses, ..self }
     }
 
     /// Adds a second uplink with its own MTU and G2, which publishes F's server. Outbound sessions
     /// use the first uplink.
-    pub fn second_uplink(self, mtu: u16) -> Setup {
+    pub(crate) fn second_uplink(self, mtu: u16) -> Setup {
         let setup = Setup { second: Some(mtu), ..self };
         setup
             .forward(
@@ -86,47 +86,47 @@ impl Setup {
     }
 
     /// Sets the MTU of the two interfaces.
-    pub fn mtu(self, wan: u16, lan: u16) -> Setup {
+    pub(crate) fn mtu(self, wan: u16, lan: u16) -> Setup {
         Setup { mtu: [wan, lan], ..self }
     }
 
     /// Sets the number of workers.
-    pub fn workers(self, workers: u16) -> Setup {
+    pub(crate) fn workers(self, workers: u16) -> Setup {
         Setup { workers, ..self }
     }
 
     /// Adds a forward, such as `protocol: any, address: 192.0.2.2, to: 10.0.0.12`.
-    pub fn forward(mut self, forward: &str) -> Setup {
+    pub(crate) fn forward(mut self, forward: &str) -> Setup {
         self.forwards.push(format!("{{ {forward} }}"));
         self
     }
 
     /// Removes every forward except the heartbeat.
-    pub fn no_forwards(mut self) -> Setup {
+    pub(crate) fn no_forwards(mut self) -> Setup {
         self.forwards.clear();
         self
     }
 
     /// Replaces the outbound rules.
-    pub fn outbound(mut self, rules: &[&'static str]) -> Setup {
+    pub(crate) fn outbound(mut self, rules: &[&'static str]) -> Setup {
         self.outbound = rules.to_vec();
         self
     }
 
     /// Adds keys of `nat`.
-    pub fn nat(mut self, keys: &str) -> Setup {
+    pub(crate) fn nat(mut self, keys: &str) -> Setup {
         self.nat.push(keys.to_owned());
         self
     }
 
     /// Adds keys of `timeouts`.
-    pub fn timeouts(mut self, keys: &str) -> Setup {
+    pub(crate) fn timeouts(mut self, keys: &str) -> Setup {
         self.timeouts.push(keys.to_owned());
         self
     }
 
     /// Adds keys of `limits`. `sessions` must come first.
-    pub fn limits(mut self, keys: &str) -> Setup {
+    pub(crate) fn limits(mut self, keys: &str) -> Setup {
         if keys.starts_with("sessions:") {
             self.limits.clear();
         }
@@ -135,7 +135,7 @@ impl Setup {
     }
 
     /// Adds keys of `log`.
-    pub fn log(mut self, keys: &str) -> Setup {
+    pub(crate) fn log(mut self, keys: &str) -> Setup {
         self.log.push(keys.to_owned());
         self
     }

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 /// Makes a random worker read each packet of the TUN device of this process.
-pub fn spray(pid: u32) {
+pub(crate) fn spray(pid: u32) {
     let device = tun_of(pid);
     let program = random_queue();
     let descriptor = program.as_raw_fd();

@@ -5,7 +5,7 @@ use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 use super::{Probe, Seen, at, tuple};
 
 /// SYN and ACK.
-pub const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
+pub(crate) const SYN_ACK: TcpFlags = TcpFlags(TcpFlags::SYN.0 | TcpFlags::ACK.0);
 
 /// Returns the options of an ordinary SYN: MSS 1460.
 fn syn_options() -> [u8; 4] {
@@ -14,7 +14,7 @@ fn syn_options() -> [u8; 4] {
 
 /// A connection through the box, as each end sees it.
 #[derive(Clone, Copy, Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// Inside end.
     pub inside: Endpoint,
     /// Peer of the inside end.
@@ -31,13 +31,13 @@ pub struct Connection {
 
 impl Connection {
     /// Makes a segment of the inside end with the expected numbers.
-    pub fn by_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn by_inside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.inside, self.inside_peer);
         builder::tcp(to, flags, self.inside_next, self.outside_next, &[], payload)
     }
 
     /// Makes a segment of the outside end with the expected numbers.
-    pub fn by_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn by_outside(&self, flags: TcpFlags, payload: &[u8]) -> Vec<u8> {
         let to = tuple(Protocol::TCP, self.outside, self.external);
         builder::tcp(to, flags, self.outside_next, self.inside_next, &[], payload)
     }
@@ -46,7 +46,7 @@ impl Connection {
 impl Probe {
     /// Sends a datagram from inside and returns the packet that arrives outside.
     #[track_caller]
-    pub fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
+    pub(crate) fn udp_out(&self, from: Endpoint, to: Endpoint, payload: &[u8]) -> Seen {
         self.inside.send(&builder::udp(tuple(Protocol::UDP, from, to), payload));
         let seen = self.outside.expect("a datagram from inside");
         assert_eq!((seen.destination(), seen.payload()), (to, payload), "{seen:?}");
@@ -55,18 +55,18 @@ impl Probe {
 
     /// Opens a UDP mapping and returns its external endpoint.
     #[track_caller]
-    pub fn open_udp(&self, from: Endpoint, to: Endpoint) -> Endpoint {
+    pub(crate) fn open_udp(&self, from: Endpoint, to: Endpoint) -> Endpoint {
         self.udp_out(from, to, b"hello").source()
     }
 
     /// Sends a datagram from outside.
-    pub fn udp_in(&self, from: Endpoint, to: Endpoint) {
+    pub(crate) fn udp_in(&self, from: Endpoint, to: Endpoint) {
         self.outside.send(&builder::udp(tuple(Protocol::UDP, from, to), b"answer"));
     }
 
     /// Asserts that a datagram from outside reaches an inside endpoint.
     #[track_caller]
-    pub fn assert_udp_in(&self, from: Endpoint, to: Endpoint, inside: Endpoint) {
+    pub(crate) fn assert_udp_in(&self, from: Endpoint, to: Endpoint, inside: Endpoint) {
         self.udp_in(from, to);
         let seen = self.inside.expect("a datagram from outside");
         assert_eq!((seen.source(), seen.destination()), (from, inside), "{seen:?}");
@@ -74,35 +74,35 @@ impl Probe {
 
     /// Asserts that a datagram from outside is dropped: the heartbeat that follows arrives first.
     #[track_caller]
-    pub fn assert_udp_refused_at_once(&self, from: Endpoint, to: Endpoint) {
+    pub(crate) fn assert_udp_refused_at_once(&self, from: Endpoint, to: Endpoint) {
         self.udp_in(from, to);
         self.assert_alive();
     }
 
     /// Asserts that a datagram from outside is dropped.
     #[track_caller]
-    pub fn assert_udp_refused(&self, from: Endpoint, to: Endpoint) {
+    pub(crate) fn assert_udp_refused(&self, from: Endpoint, to: Endpoint) {
         self.udp_in(from, to);
         self.silence();
     }
 
     /// Sends a segment from inside and returns the packet that arrives outside.
     #[track_caller]
-    pub fn tcp_out(&self, segment: &[u8]) -> Seen {
+    pub(crate) fn tcp_out(&self, segment: &[u8]) -> Seen {
         self.inside.send(segment);
         self.outside.expect("a segment from inside")
     }
 
     /// Sends a segment from outside and returns the packet that arrives inside.
     #[track_caller]
-    pub fn tcp_in(&self, segment: &[u8]) -> Seen {
+    pub(crate) fn tcp_in(&self, segment: &[u8]) -> Seen {
         self.outside.send(segment);
         self.inside.expect("a segment from outside")
     }
 
     /// Sends a SYN from inside and returns the packet that arrives outside.
     #[track_caller]
-    pub fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
+    pub(crate) fn syn_out(&self, from: Endpoint, to: Endpoint) -> Seen {
         self.tcp_out(&builder::tcp(
             tuple(Protocol::TCP, from, to),
             TcpFlags::SYN,
@@ -114,7 +114,7 @@ impl Probe {
     }
 
     /// Sends a SYN from outside.
-    pub fn syn_in(&self, from: Endpoint, to: Endpoint) {
+    pub(crate) fn syn_in(&self, from: Endpoint, to: Endpoint) {
         let syn = builder::tcp(
             tuple(Protocol::TCP, from, to),
             TcpFlags::SYN,
@@ -128,7 +128,7 @@ impl Probe {
 
     /// Opens a connection from inside by the three-way handshake.
     #[track_caller]
-    pub fn connect_out(&self, from: Endpoint, to: Endpoint) -> Connection {
+    pub(crate) fn connect_out(&self, from: Endpoint, to: Endpoint) -> Connection {
         let external = self.syn_out(from, to).source();
         let mut connection = Connection {
             inside: from,
@@ -154,7 +154,7 @@ impl Probe {
 
     /// Opens a connection from outside to a published endpoint.
     #[track_caller]
-    pub fn connect_in(&self, from: Endpoint, published: Endpoint) -> Connection {
+    pub(crate) fn connect_in(&self, from: Endpoint, published: Endpoint) -> Connection {
         self.syn_in(from, published);
         let seen = self.inside.expect("a SYN from outside");
         let (server, client) = (seen.destination(), seen.source());
@@ -183,7 +183,7 @@ impl Probe {
 
     /// Asserts that data passes both ways, and advances the sequence numbers.
     #[track_caller]
-    pub fn assert_open(&self, connection: &mut Connection) {
+    pub(crate) fn assert_open(&self, connection: &mut Connection) {
         let data = TcpFlags(TcpFlags::ACK.0 | TcpFlags::PSH.0);
         let seen = self.tcp_out(&connection.by_inside(data, b"from inside"));
         assert_eq!(
@@ -205,7 +205,7 @@ impl Probe {
 
     /// Sends an echo request from inside and returns the packet that arrives outside.
     #[track_caller]
-    pub fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
+    pub(crate) fn ping_out(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Seen {
         self.inside.send(&builder::echo(
             from.address,
             to,
@@ -221,13 +221,13 @@ impl Probe {
 
     /// Opens an echo session and returns its external address and identifier.
     #[track_caller]
-    pub fn open_ping(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Endpoint {
+    pub(crate) fn open_ping(&self, from: Endpoint, to: std::net::Ipv4Addr) -> Endpoint {
         let seen = self.ping_out(from, to);
         at(seen.source().address, seen.identifier())
     }
 
     /// Sends an echo reply from outside.
-    pub fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
+    pub(crate) fn pong_in(&self, from: std::net::Ipv4Addr, to: Endpoint) {
         self.outside.send(&builder::echo(
             from,
             to.address,

@@ -16,7 +16,7 @@ use tun_tap::{Iface, Mode};
 use super::{G, G2, Seen};
 
 /// A TAP device in the box's namespace. The test holds the other end.
-pub struct Wire {
+pub(crate) struct Wire {
     tap: Iface,
     header: [u8; 14],
     is_outside: bool,
@@ -69,22 +69,22 @@ impl Wire {
     }
 
     /// Sends a packet to the box.
-    pub fn send(&self, packet: &[u8]) {
+    pub(crate) fn send(&self, packet: &[u8]) {
         self.tap.send(&[&self.header[..], packet].concat()).unwrap();
     }
 
     /// Turns the oracle off.
-    pub fn tolerate(&self) {
+    pub(crate) fn tolerate(&self) {
         self.tolerant.set(true);
     }
 
     /// Makes later reads skip these packets, such as those of a flood that a test does not count.
-    pub fn ignore(&self, packets: impl Fn(&Seen) -> bool + 'static) {
+    pub(crate) fn ignore(&self, packets: impl Fn(&Seen) -> bool + 'static) {
         *self.ignored.borrow_mut() = Box::new(packets);
     }
 
     /// Returns the next packet that the box has already sent.
-    pub fn poll(&self) -> Option<Seen> {
+    pub(crate) fn poll(&self) -> Option<Seen> {
         let mut frame = vec![0; 70_000];
         while let Ok(length @ 14..) = self.tap.recv(&mut frame) {
             if frame[12..14] == [8, 0] {
@@ -100,12 +100,12 @@ impl Wire {
 
     /// Waits for the next packet from the box. Fails after [`TIMEOUT`].
     #[track_caller]
-    pub fn expect(&self, what: &str) -> Seen {
+    pub(crate) fn expect(&self, what: &str) -> Seen {
         self.within(TIMEOUT).unwrap_or_else(|| panic!("{} never came {}", what, self.place()))
     }
 
     /// Waits for the next packet from the box, at most `timeout`.
-    pub fn within(&self, timeout: Duration) -> Option<Seen> {
+    pub(crate) fn within(&self, timeout: Duration) -> Option<Seen> {
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(seen) = self.poll() {
@@ -119,23 +119,23 @@ impl Wire {
     }
 
     /// Returns all packets until none has come for [`QUIET`].
-    pub fn drain(&self) -> Vec<Seen> {
+    pub(crate) fn drain(&self) -> Vec<Seen> {
         std::iter::from_fn(|| self.within(QUIET)).collect()
     }
 
     /// Discards all packets that have already come.
-    pub fn drain_now(&self) {
+    pub(crate) fn drain_now(&self) {
         while self.poll().is_some() {}
     }
 
     /// Returns all packets until none has come for 20 ms, which is the end of a burst.
-    pub fn drain_until_quiet(&self) -> Vec<Seen> {
+    pub(crate) fn drain_until_quiet(&self) -> Vec<Seen> {
         std::iter::from_fn(|| self.within(Duration::from_millis(20))).collect()
     }
 
     /// Waits for a number of packets and returns them in their order.
     #[track_caller]
-    pub fn expect_all(&self, count: usize, what: &str) -> Vec<Seen> {
+    pub(crate) fn expect_all(&self, count: usize, what: &str) -> Vec<Seen> {
         (0..count)
             .map(|number| self.expect(&format!("{what} ({} of {count})", number + 1)))
             .collect()

@@ -11,7 +11,7 @@ use super::eventually;
 
 /// One ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IcmpError {
+pub(crate) struct IcmpError {
     pub kind: u8,
     pub code: u8,
     pub source: Ipv4Addr,
@@ -25,14 +25,14 @@ pub struct IcmpError {
 }
 
 /// A capture of the ICMP errors that a namespace receives.
-pub struct ErrorWatch {
+pub(crate) struct ErrorWatch {
     seen: Arc<Mutex<Vec<IcmpError>>>,
     private: Arc<Mutex<Vec<String>>>,
     capture: Capture,
 }
 
 impl ErrorWatch {
-    pub fn start(namespace: &Namespace) -> ErrorWatch {
+    pub(crate) fn start(namespace: &Namespace) -> ErrorWatch {
         let (seen, private) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let (errors, addresses) = (seen.clone(), private.clone());
         let capture = Capture::start(namespace, move |frame| {
@@ -54,19 +54,19 @@ impl ErrorWatch {
 
     /// Waits for an ICMP error.
     #[track_caller]
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&IcmpError) -> bool) -> IcmpError {
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&IcmpError) -> bool) -> IcmpError {
         let found = || self.seen.lock().iter().find(|error| wanted(error)).cloned();
         eventually(&format!("{what}; seen: {:?}", self.seen.lock()), found)
     }
 
     /// Discards the errors captured so far.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.seen.lock().clear();
     }
 
     /// Stops. Fails if a packet that arrived here contained a private address.
     #[track_caller]
-    pub fn assert_nothing_private(self) {
+    pub(crate) fn assert_nothing_private(self) {
         drop(self.capture);
         let private = self.private.lock();
         assert!(private.is_empty(), "private addresses outside: {private:?}");

@@ -9,14 +9,14 @@ use super::{PROVIDER, SingleBox};
 
 /// A TAP device that is bridged with the provider's end of the uplink. A frame written here arrives
 /// at the box's `wan0` without passing an IP stack.
-pub struct Injector {
+pub(crate) struct Injector {
     tap: Iface,
     header: [u8; 14],
 }
 
 impl Injector {
     /// Replaces the provider's interface by a bridge.
-    pub fn new(scene: &SingleBox) -> Injector {
+    pub(crate) fn new(scene: &SingleBox) -> Injector {
         let net = &scene.net;
         let tap = net.enter(|| Iface::without_packet_info("tap0", Mode::Tap)).unwrap().unwrap();
         net.ip(&["link", "set", "tap0", "up"]).unwrap();
@@ -33,10 +33,10 @@ impl Injector {
     }
 
     /// Sends bytes to the box as the payload of an IPv4 frame.
-    pub fn send(&self, packet: &[u8]) {
+    pub(crate) fn send(&self, packet: &[u8]) {
         self.tap.send(&[&self.header[..], packet].concat()).unwrap();
     }
 
     /// A client address that no kernel has, so that no kernel answers the box.
-    pub const UNUSED_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+    pub(crate) const UNUSED_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 }

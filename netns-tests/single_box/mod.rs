@@ -22,11 +22,11 @@ mod running;
 mod state;
 mod traffic;
 
-pub use errors::{ErrorWatch, IcmpError};
-pub use inject::Injector;
-pub use running::{Ended, RunningBox};
-pub use state::HostState;
-pub use traffic::{Sink, eventually, seconds};
+pub(crate) use errors::{ErrorWatch, IcmpError};
+pub(crate) use inject::Injector;
+pub(crate) use running::{Ended, RunningBox};
+pub(crate) use state::HostState;
+pub(crate) use traffic::{Sink, eventually, seconds};
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -36,31 +36,31 @@ use natbox::lab::http;
 use natbox::lab::{Lab, Namespace};
 
 /// The program under test.
-pub const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
+pub(crate) const NATBOX: &str = env!("CARGO_BIN_EXE_natbox");
 
 /// Address of the client.
-pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 /// The provider's router, which is the box's next hop.
-pub const PROVIDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
+pub(crate) const PROVIDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
 /// Address of the box on the private network.
-pub const BOX_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub(crate) const BOX_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Address of the server.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
 /// An unused address on the private network.
-pub const DEAD_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 199);
+pub(crate) const DEAD_SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 199);
 /// Address of a host beyond the provider.
-pub const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 
 /// Published port of [`SERVER`]'s web server (TCP).
-pub const WEB: u16 = 80;
+pub(crate) const WEB: u16 = 80;
 /// Published port of the unused address (TCP and UDP).
-pub const DEAD: u16 = 81;
+pub(crate) const DEAD: u16 = 81;
 /// Published port of [`SERVER`] (UDP). The test decides whether a socket listens there.
-pub const DATAGRAMS: u16 = 7;
+pub(crate) const DATAGRAMS: u16 = 7;
 
 /// The owner of the published address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
+pub(crate) enum Published {
     /// No host has the address, and it lies in the network of the uplink: the box must answer ARP.
     OnLink,
     /// No host has the address, and the provider routes it to the box.
@@ -71,7 +71,7 @@ pub enum Published {
 
 /// The namespaces.
 #[derive(Debug)]
-pub struct SingleBox {
+pub(crate) struct SingleBox {
     pub lab: Lab,
     pub net: Namespace,
     pub natbox: Namespace,
@@ -83,7 +83,7 @@ pub struct SingleBox {
 }
 
 impl SingleBox {
-    pub fn new(kind: Published) -> SingleBox {
+    pub(crate) fn new(kind: Published) -> SingleBox {
         let (published, outside) = match kind {
             Published::OnLink => (Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(203, 0, 113, 1)),
             Published::Routed => (Ipv4Addr::new(198, 51, 100, 10), Ipv4Addr::new(203, 0, 113, 1)),
@@ -114,7 +114,7 @@ impl SingleBox {
 
     /// Adds a host beyond the provider. Only the provider's router knows that the link to this host
     /// has an MTU of `mtu` bytes.
-    pub fn with_far(&self, mtu: u32) -> Namespace {
+    pub(crate) fn with_far(&self, mtu: u32) -> Namespace {
         let far = self.lab.namespace("far").unwrap();
         self.lab.veth(2, (&self.net, "far0"), (&far, "eth0")).unwrap();
         self.net.address("far0", Ipv4Addr::new(198, 18, 0, 1), 24).unwrap();
@@ -125,12 +125,12 @@ impl SingleBox {
     }
 
     /// Returns a published endpoint.
-    pub fn endpoint(&self, port: u16) -> SocketAddrV4 {
+    pub(crate) fn endpoint(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.published, port)
     }
 
     /// Returns a configuration for these namespaces.
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config {
             name: "natbox".to_owned(),
             tun: "nb0".to_owned(),
@@ -149,57 +149,60 @@ impl SingleBox {
     }
 
     /// Writes a configuration beside the logs and returns its path.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.lab.directory().join(format!("{name}.yaml"));
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// Starts the box and waits until the box answers.
-    pub fn start(&self, config: &Config) -> RunningBox {
+    pub(crate) fn start(&self, config: &Config) -> RunningBox {
         RunningBox::start(self, config)
     }
 
     /// Runs `natbox ARGUMENTS` to its end in the box's namespace, behind a command that prepares
     /// the environment and may be empty.
-    pub fn natbox(&self, before: &[&str], arguments: &[&str]) -> Ended {
+    pub(crate) fn natbox(&self, before: &[&str], arguments: &[&str]) -> Ended {
         running::to_its_end(&self.natbox, before, arguments)
     }
 
     /// Runs a box that must not get ready. Returns its exit code and output.
-    pub fn refused(&self, before: &[&str], config: &Path) -> Ended {
+    pub(crate) fn refused(&self, before: &[&str], config: &Path) -> Ended {
         self.natbox(before, &["run", "--config", config.to_str().unwrap()])
     }
 
     /// Returns the state of the box's host.
-    pub fn host_state(&self) -> HostState {
+    pub(crate) fn host_state(&self) -> HostState {
         HostState::of(self)
     }
 
     /// Starts the built-in web server on [`SERVER`].
-    pub fn serve(&self) -> http::HttpServer {
+    pub(crate) fn serve(&self) -> http::HttpServer {
         serve(&self.server, SERVER, WEB)
     }
 
     /// Fetches, through the published port, the client's address as the server sees it.
-    pub fn fetch(&self) -> std::io::Result<String> {
+    pub(crate) fn fetch(&self) -> std::io::Result<String> {
         let mut connection = self.connect(seconds(2))?;
         Ok(connection.get("/")?.text().trim().to_owned())
     }
 
     /// Connects to the published web server.
-    pub fn connect(&self, timeout: std::time::Duration) -> std::io::Result<http::Connection> {
+    pub(crate) fn connect(
+        &self,
+        timeout: std::time::Duration,
+    ) -> std::io::Result<http::Connection> {
         self.net.enter(|| http::connect(Some(CLIENT), self.endpoint(WEB), timeout)).unwrap()
     }
 
     /// Asserts that the forward works and that the server reaches the Internet side.
-    pub fn assert_traffic(&self) {
+    pub(crate) fn assert_traffic(&self) {
         assert_eq!(self.fetch().unwrap(), CLIENT.to_string(), "through the forward");
         self.assert_outbound();
     }
 
     /// Asserts that the server reaches the Internet side with the published address.
-    pub fn assert_outbound(&self) {
+    pub(crate) fn assert_outbound(&self) {
         let outside = serve(&self.net, CLIENT, 8080);
         let to = SocketAddrV4::new(CLIENT, 8080);
         let mut connection =
@@ -214,14 +217,14 @@ impl SingleBox {
 }
 
 /// Starts the built-in web server on an address of a namespace.
-pub fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::HttpServer {
+pub(crate) fn serve(namespace: &Namespace, address: Ipv4Addr, port: u16) -> http::HttpServer {
     let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
     http::HttpServer::start(vec![listener], None).unwrap()
 }
 
 /// A configuration. Its `Display` is the YAML.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     pub name: String,
     pub tun: String,
     pub workers: String,

@@ -13,7 +13,7 @@ use super::{Config, NATBOX, SingleBox, eventually, seconds};
 
 /// A box that has answered on its admin socket. A drop stops the box.
 #[derive(Debug)]
-pub struct RunningBox {
+pub(crate) struct RunningBox {
     pub process: Child,
     pub path: PathBuf,
     socket: PathBuf,
@@ -26,12 +26,17 @@ impl RunningBox {
     }
 
     /// Runs a box with a configuration file in a namespace, and waits until the box answers.
-    pub fn launch(namespace: &Namespace, name: &str, path: &Path, socket: &Path) -> RunningBox {
+    pub(crate) fn launch(
+        namespace: &Namespace,
+        name: &str,
+        path: &Path,
+        socket: &Path,
+    ) -> RunningBox {
         RunningBox::launch_behind(&[], namespace, name, path, socket)
     }
 
     /// Runs the box behind a command that prepares the environment.
-    pub fn launch_behind(
+    pub(crate) fn launch_behind(
         before: &[&str],
         namespace: &Namespace,
         name: &str,
@@ -56,16 +61,16 @@ impl RunningBox {
         running
     }
 
-    pub fn socket(&self) -> &Path {
+    pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         client::request(&self.socket, &Request::Status).unwrap()
     }
 
     /// Returns all sessions.
-    pub fn sessions(&self) -> Vec<SessionView> {
+    pub(crate) fn sessions(&self) -> Vec<SessionView> {
         let (mut sessions, mut next) = (Vec::new(), Some(SessionCursor::default()));
         while let Some(from) = next {
             let page: SessionPage =
@@ -77,22 +82,22 @@ impl RunningBox {
     }
 
     /// Makes the box reload its configuration.
-    pub fn reload(&self) -> Reloaded {
+    pub(crate) fn reload(&self) -> Reloaded {
         self.try_reload().unwrap()
     }
 
     /// Makes the box reload its configuration, which the box may reject.
-    pub fn try_reload(&self) -> Result<Reloaded, client::ClientError> {
+    pub(crate) fn try_reload(&self) -> Result<Reloaded, client::ClientError> {
         client::request(&self.socket, &Request::Reload)
     }
 
     /// Returns the number of packets dropped so far for a reason.
-    pub fn dropped(&self, reason: &str) -> u64 {
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
         self.status().drops.get(reason).copied().unwrap_or(0)
     }
 
     /// Returns the resident memory of the process, in kilobytes.
-    pub fn resident(&self) -> u64 {
+    pub(crate) fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -100,19 +105,19 @@ impl RunningBox {
     }
 
     /// Stops the box by a signal. The exit code must be 0.
-    pub fn stop(mut self, signal: Signal) {
+    pub(crate) fn stop(mut self, signal: Signal) {
         self.process.signal(signal).unwrap();
         let status = self.process.wait(seconds(10)).unwrap().expect("the box ends after a signal");
         assert_eq!(status.code(), Some(0), "{}", self.process.log());
     }
 
     /// Kills the box without a clean-up.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
     }
 
     /// Waits until the log contains `words`.
-    pub fn wait_for_log(&self, words: &str) {
+    pub(crate) fn wait_for_log(&self, words: &str) {
         eventually(&format!("the log says {words:?}"), || {
             self.process.log().contains(words).then_some(())
         });
@@ -121,7 +126,7 @@ impl RunningBox {
 
 /// The end of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -130,7 +135,7 @@ pub struct Ended {
 impl Ended {
     /// Asserts the exit code, and that standard error contains all of these words in one message.
     #[track_caller]
-    pub fn assert_says(&self, code: i32, words: &[&str]) {
+    pub(crate) fn assert_says(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
         for word in words {
             assert!(self.stderr.contains(word), "{word:?} is missing in: {}", self.stderr);

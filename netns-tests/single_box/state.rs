@@ -9,7 +9,7 @@ use super::SingleBox;
 
 /// Rules, routes, proxy entries, links with addresses, all IPv4 settings, and natbox's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostState {
+pub(crate) struct HostState {
     /// The parts, by command or path.
     parts: BTreeMap<String, String>,
 }
@@ -43,7 +43,7 @@ impl HostState {
     }
 
     /// Returns the state without the parts that name an interface.
-    pub fn without(mut self, interface: &str) -> HostState {
+    pub(crate) fn without(mut self, interface: &str) -> HostState {
         let in_path = format!("/{interface}/");
         self.parts.retain(|name, _| !name.contains(&in_path));
         for text in self.parts.values_mut() {
@@ -57,13 +57,13 @@ impl HostState {
     }
 
     /// Returns the output of `ip -4 rule`.
-    pub fn rules(&self) -> &str {
+    pub(crate) fn rules(&self) -> &str {
         &self.parts["ip -4 rule"]
     }
 
     /// Fails with the parts that differ.
     #[track_caller]
-    pub fn assert_same(&self, now: &HostState, when: &str) {
+    pub(crate) fn assert_same(&self, now: &HostState, when: &str) {
         let names = self
             .parts
             .keys()

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use natbox::lab::Namespace;
 
 /// Returns a duration in seconds.
-pub fn seconds(count: u64) -> Duration {
+pub(crate) fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
 /// Waits until `ask` returns a value. Fails after [`TIMEOUT`].
 #[track_caller]
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(answer) = ask() {
@@ -28,14 +28,14 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// A TCP server that reads and counts everything.
 #[derive(Debug)]
-pub struct Sink {
+pub(crate) struct Sink {
     address: SocketAddrV4,
     received: Arc<AtomicU64>,
 }
 
 impl Sink {
     /// Listens in a namespace, for one connection.
-    pub fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Sink {
+    pub(crate) fn listen(namespace: &Namespace, address: Ipv4Addr, port: u16) -> Sink {
         let listener = namespace.enter(|| TcpListener::bind((address, port))).unwrap().unwrap();
         let received = Arc::new(AtomicU64::new(0));
         let counter = received.clone();
@@ -52,7 +52,7 @@ impl Sink {
     }
 
     /// Connects to the server, or to an endpoint that is published for it.
-    pub fn connect(&self, from: &Namespace, published: Option<SocketAddrV4>) -> TcpStream {
+    pub(crate) fn connect(&self, from: &Namespace, published: Option<SocketAddrV4>) -> TcpStream {
         let to = published.unwrap_or(self.address).into();
         let stream = from.enter(|| TcpStream::connect_timeout(&to, seconds(3))).unwrap().unwrap();
         stream.set_write_timeout(Some(seconds(5))).unwrap();
@@ -61,7 +61,7 @@ impl Sink {
 
     /// Sends a number of bytes and waits until all have arrived.
     #[track_caller]
-    pub fn upload(&self, stream: &mut TcpStream, bytes: usize) {
+    pub(crate) fn upload(&self, stream: &mut TcpStream, bytes: usize) {
         let before = self.received.load(Ordering::Relaxed);
         stream.write_all(&vec![7; bytes]).unwrap();
         let wanted = before + bytes as u64;

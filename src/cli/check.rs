@@ -12,7 +12,7 @@ use crate::config::{self as configuration, Config, Loaded, Problem, Problems};
 
 /// Arguments of `natbox check`.
 #[derive(Debug, Args)]
-pub struct CheckArguments {
+pub(super) struct CheckArguments {
     #[command(flatten)]
     file: ConfigFile,
     /// Print JSON
@@ -25,7 +25,7 @@ pub struct CheckArguments {
 /// # Errors
 /// A user error with every problem of the file. With `--json` the problems are printed instead, and the exit
 /// code is the same.
-pub fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let path = &arguments.file.path;
     if arguments.json {
         let outcome = configuration::load(path);

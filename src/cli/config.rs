@@ -13,7 +13,7 @@ use crate::config::{json_schema, reference, to_json, to_yaml};
 #[derive(Debug, Args)]
 #[command(mut_arg("path", |path| path.required(false)))]
 #[command(group(ArgGroup::new("printed").required(true).args(["path", "schema", "reference"])))]
-pub struct ConfigArguments {
+pub(super) struct ConfigArguments {
     #[command(flatten)]
     file: Option<ConfigFile>,
     /// Print JSON
@@ -32,7 +32,7 @@ pub struct ConfigArguments {
 ///
 /// # Errors
 /// A user error with every problem of the file.
-pub fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
     let text = match &arguments.file {
         None if arguments.reference => reference(),
         None => json_schema(),

@@ -10,7 +10,7 @@ use crate::config::{self, Loaded, Problem};
 
 /// The option `--config FILE`, common to every subcommand that reads one file.
 #[derive(Debug, Args)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     /// Configuration file of the instance (YAML)
     #[arg(short = 'c', long = "config", value_name = "FILE")]
     pub path: PathBuf,
@@ -21,7 +21,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// A user error that holds [`config::Problems`].
-    pub fn load(&self) -> Result<config::Config, Failure> {
+    pub(super) fn load(&self) -> Result<config::Config, Failure> {
         let Loaded { config, warnings } = config::load(&self.path).map_err(Failure::user)?;
         show_warnings(&warnings);
         Ok(config)

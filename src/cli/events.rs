@@ -13,7 +13,7 @@ use crate::api::{Event, Request};
 
 /// Arguments of `natbox events`.
 #[derive(Debug, Args)]
-pub struct EventsArguments {
+pub(super) struct EventsArguments {
     #[command(flatten)]
     query: InstanceQuery,
     /// After the recent events (at most 1,000), print new ones until the instance ends
@@ -25,7 +25,7 @@ pub struct EventsArguments {
 ///
 /// # Errors
 /// An environment error when no instance answers. A user error when several run and none is named.
-pub fn run(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
     let EventsArguments { query, follow } = arguments;
     let request = Request::Events { follow: *follow };
     let ended = query.instance.follow(&request, |event: Event| {

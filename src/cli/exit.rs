@@ -8,13 +8,13 @@ use crate::config::Problems;
 use crate::engine::WORKER_THREAD;
 
 /// Exit code of success.
-pub const DONE: u8 = 0;
+pub(super) const DONE: u8 = 0;
 /// Exit code of a user error.
-pub const USER: u8 = 1;
+pub(super) const USER: u8 = 1;
 /// Exit code of an environment error.
-pub const ENVIRONMENT: u8 = 2;
+pub(super) const ENVIRONMENT: u8 = 2;
 /// Exit code of a bug (`EX_SOFTWARE` of sysexits.h).
-pub const BUG: u8 = 70;
+pub(super) const BUG: u8 = 70;
 
 /// The reason why a command failed, which decides the exit code.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ fn sentence(error: &anyhow::Error) -> String {
 /// A worker of the engine unwinds and is reported to the control thread, which restores the host
 /// and ends the process. A panic in another thread ends the process at once; the next `natbox run`
 /// then restores the host.
-pub fn install_panic_hook() {
+pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         warn(&format!(

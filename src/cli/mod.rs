@@ -12,7 +12,8 @@ mod check;
 mod config;
 mod config_file;
 pub mod demo;
-mod doctor;
+#[doc(hidden)]
+pub mod doctor;
 mod events;
 mod exit;
 mod output;

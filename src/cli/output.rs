@@ -11,7 +11,7 @@ use super::exit::Failure;
 ///
 /// # Errors
 /// An environment error, for example a full disk.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     offer(text).map(|_| ())
 }
 

@@ -12,7 +12,7 @@ use crate::host::render;
 
 /// Arguments of `natbox plan`.
 #[derive(Debug, Args)]
-pub struct PlanArguments {
+pub(super) struct PlanArguments {
     /// Configuration files of the instance, or of all instances that publish the same servers
     #[arg(short = 'c', long = "config", value_name = "FILE", num_args = 1.., required = true)]
     paths: Vec<PathBuf>,
@@ -25,7 +25,7 @@ pub struct PlanArguments {
 ///
 /// # Errors
 /// A user error when a configuration is wrong, after all files have been read.
-pub fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &PlanArguments) -> Result<ExitCode, Failure> {
     let configs = load_all(&arguments.paths)?;
     output::show(arguments.json, &render::plan(&configs), |plan| plan.text())?;
     Ok(ExitCode::SUCCESS)

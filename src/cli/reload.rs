@@ -12,7 +12,7 @@ use crate::api::{Reloaded, Request};
 
 /// Arguments of `natbox reload`.
 #[derive(Debug, Args)]
-pub struct ReloadArguments {
+pub(super) struct ReloadArguments {
     #[command(flatten)]
     query: InstanceQuery,
 }
@@ -22,7 +22,7 @@ pub struct ReloadArguments {
 /// # Errors
 /// An environment error when no instance answers. A user error when the instance rejects the new file; the
 /// instance then continues with the old one.
-pub fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
     let reloaded: Reloaded = arguments.query.instance.ask(&Request::Reload)?;
     for warning in &reloaded.warnings {
         warn(&format!("warning: {warning}"));

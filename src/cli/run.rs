@@ -14,7 +14,7 @@ use crate::io::OpenError;
 
 /// Arguments of `natbox run`.
 #[derive(Debug, Args)]
-pub struct RunArguments {
+pub(super) struct RunArguments {
     #[command(flatten)]
     config: ConfigFile,
 }
@@ -24,7 +24,7 @@ pub struct RunArguments {
 /// # Errors
 /// A user error when the configuration or an object that it names is wrong. An environment error when the host
 /// lacks or rejects something. A bug when a worker panicked.
-pub fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } =
         config::load(&arguments.config.path).map_err(Failure::user)?;
     let _logging = logging::start(config.log);

@@ -12,7 +12,7 @@ use crate::dns;
 
 /// Arguments of `natbox run-hooks`.
 #[derive(Debug, Args)]
-pub struct RunHooksArguments {
+pub(super) struct RunHooksArguments {
     /// Program to run for each event on standard input
     hook: PathBuf,
 }
@@ -21,7 +21,7 @@ pub struct RunHooksArguments {
 ///
 /// # Errors
 /// A bug when the two processes do not follow their protocol.
-pub fn run(arguments: &RunHooksArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &RunHooksArguments) -> Result<ExitCode, Failure> {
     dns::run_events(&arguments.hook, io::stdin(), io::stdout().lock())
         .context("running DNS hooks")
         .map(|()| ExitCode::SUCCESS)

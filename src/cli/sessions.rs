@@ -11,7 +11,7 @@ use crate::api::{Request, SessionCursor, SessionPage, SessionView};
 
 /// Arguments of `natbox sessions`.
 #[derive(Debug, Args)]
-pub struct SessionsArguments {
+pub(super) struct SessionsArguments {
     #[command(flatten)]
     query: InstanceQuery,
 }
@@ -20,7 +20,7 @@ pub struct SessionsArguments {
 ///
 /// # Errors
 /// An environment error when no instance answers. A user error when several run and none is named.
-pub fn run(arguments: &SessionsArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &SessionsArguments) -> Result<ExitCode, Failure> {
     let InstanceQuery { instance, json } = &arguments.query;
     let mut next = Some(SessionCursor::default());
     let mut separator = "[";

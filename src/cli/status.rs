@@ -11,7 +11,7 @@ use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
 #[derive(Debug, Args)]
-pub struct StatusArguments {
+pub(super) struct StatusArguments {
     #[command(flatten)]
     query: InstanceQuery,
 }
@@ -20,7 +20,7 @@ pub struct StatusArguments {
 ///
 /// # Errors
 /// An environment error when no instance answers. A user error when several run and none is named.
-pub fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
     arguments.query.show(&Request::Status, text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,6 @@
 use std::io::{self, Write};
 
 /// Prints a text and a line end to standard error. If that fails, the text is lost.
-pub fn warn(text: &str) {
+pub(super) fn warn(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
 }

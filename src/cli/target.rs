@@ -13,7 +13,7 @@ use crate::api::{Request, client};
 
 /// The running instance that a command means. When only one runs, the options can be left out.
 #[derive(Debug, Args)]
-pub struct InstanceSelector {
+pub(super) struct InstanceSelector {
     /// Name of the instance (`name` in its configuration)
     #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     name: Option<String>,
@@ -24,7 +24,7 @@ pub struct InstanceSelector {
 
 impl InstanceSelector {
     /// Returns whether the user named an instance.
-    pub fn is_named(&self) -> bool {
+    pub(super) fn is_named(&self) -> bool {
         self.name.is_some() || self.socket.is_some()
     }
 
@@ -33,7 +33,10 @@ impl InstanceSelector {
     /// # Errors
     /// An environment error when no instance answers. A user error when several instances run and none is named,
     /// or when the instance rejects the request.
-    pub fn ask<Answer: DeserializeOwned>(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(super) fn ask<Answer: DeserializeOwned>(
+        &self,
+        request: &Request,
+    ) -> Result<Answer, Failure> {
         client::request(&self.socket()?, request).map_err(failure)
     }
 
@@ -42,7 +45,7 @@ impl InstanceSelector {
     ///
     /// # Errors
     /// As for [`InstanceSelector::ask`].
-    pub fn follow<Answer: DeserializeOwned, Break>(
+    pub(super) fn follow<Answer: DeserializeOwned, Break>(
         &self,
         request: &Request,
         take: impl FnMut(Answer) -> ControlFlow<Break>,
@@ -83,7 +86,7 @@ impl InstanceQuery {
 ///
 /// # Errors
 /// The reason why the instance did not answer.
-pub fn ask_at<Answer: DeserializeOwned>(
+pub(super) fn ask_at<Answer: DeserializeOwned>(
     socket: &Path,
     request: &Request,
 ) -> Result<Answer, client::ClientError> {

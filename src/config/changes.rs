@@ -7,7 +7,7 @@ use super::schema::{Section as _, SectionInfo};
 
 /// A key whose value differs between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// Key path. A list counts as one value.
     pub path: String,
     /// Whether a running box takes in the new value.
@@ -15,7 +15,7 @@ pub struct Change {
 }
 
 /// Lists the keys whose values differ, sorted by their paths.
-pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
+pub(crate) fn changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut paths = Vec::new();
     compare("", Some(&File::from(before).emit()), Some(&File::from(after).emit()), &mut paths);
     paths.sort();
@@ -25,7 +25,7 @@ pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
 }
 
 /// Lists the keys that a running box takes in, in the order of the file.
-pub fn reloadable_keys() -> Vec<String> {
+pub(crate) fn reloadable_keys() -> Vec<String> {
     let mut paths = Vec::new();
     collect("", &File::describe(), &mut paths);
     paths

@@ -7,7 +7,7 @@ use super::sections::Uplink;
 
 /// The present address of an interface that an uplink follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DynamicAddress {
+pub(crate) struct DynamicAddress {
     /// The interface's own address.
     pub address: Ipv4Addr,
     /// The next hop of the default route through the interface.
@@ -17,7 +17,7 @@ pub struct DynamicAddress {
 impl Config {
     /// Returns the addresses that [`Self::resolve`] filled in, one for each uplink; None: the
     /// uplink has fixed addresses, or its interface has none.
-    pub fn dynamic_addresses(&self) -> Vec<Option<DynamicAddress>> {
+    pub(crate) fn dynamic_addresses(&self) -> Vec<Option<DynamicAddress>> {
         let of = |uplink: &Uplink| {
             let address = uplink.addresses.first().filter(|_| uplink.follows_interface)?;
             Some(DynamicAddress { address: *address, gateway: uplink.gateway })
@@ -30,7 +30,7 @@ impl Config {
     ///
     /// `addresses` has one item for each uplink. None: the interface has no address, so the uplink
     /// publishes nothing.
-    pub fn resolve(&self, addresses: &[Option<DynamicAddress>]) -> Self {
+    pub(crate) fn resolve(&self, addresses: &[Option<DynamicAddress>]) -> Self {
         let mut config = self.clone();
         for (uplink, found) in config.uplinks.iter_mut().zip(addresses) {
             if uplink.follows_interface {

@@ -5,12 +5,12 @@ use super::model::Config;
 use super::schema::Section as _;
 
 /// Returns the effective configuration as a file; [`super::parse`] reads it back to an equal one.
-pub fn to_yaml(config: &Config) -> String {
+pub(crate) fn to_yaml(config: &Config) -> String {
     File::from(config).emit().to_yaml()
 }
 
 /// Returns the effective configuration as JSON on several lines. JSON is YAML, so [`super::parse`]
 /// reads it back.
-pub fn to_json(config: &Config) -> String {
+pub(crate) fn to_json(config: &Config) -> String {
     File::from(config).emit().to_json()
 }

@@ -14,7 +14,7 @@ use super::schema::Section as _;
 
 /// A configuration that was accepted.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The effective configuration.
     pub config: Config,
     /// Conditions that work but are probably mistakes, in the order of the file.
@@ -26,7 +26,7 @@ pub struct Loaded {
 /// # Errors
 /// Every problem of the file, in its order. A file that cannot be read is a single problem without
 /// a position.
-pub fn load(path: &Path) -> Result<Loaded, Problems> {
+pub(crate) fn load(path: &Path) -> Result<Loaded, Problems> {
     let file_name = path.display().to_string();
     let unreadable = |found: String, advice: &str| {
         let diagnostics = Diagnostics::new(&file_name);
@@ -67,7 +67,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
 ///
 /// # Errors
 /// Every problem of the text, in its order.
-pub fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
+pub(crate) fn parse(file_name: &str, text: &str) -> Result<Loaded, Problems> {
     let diagnostics = Diagnostics::new(file_name);
     let config = tree::read(text, &diagnostics).and_then(|root| {
         let file = read_file(&root, &diagnostics)?;

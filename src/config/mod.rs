@@ -38,21 +38,24 @@ mod schema;
 mod sections;
 mod types;
 
-pub use changes::{Change, changes, reloadable_keys};
-pub use dynamic_address::DynamicAddress;
-pub use emit::{to_json, to_yaml};
-pub use generate::{json_schema, reference};
-pub use load::{Loaded, load, parse};
-pub use model::Config;
-pub use problem::{Position, Problem, Problems};
-pub use sections::{
-    AddressPooling, Admin, Dns, DnsName, DnsServer, DnsUpdate, EndpointDependence, Failback,
-    Forward, ForwardProtocol, HashBy, Health, Host, Inside, IoBackend, Limits, Log, LogFormat,
-    LogLevel, MssClamp, Nat, NoNatRule, OffloadLimit, OnFailure, OutboundRule, Persistence,
-    RejectWith, Timeouts, Tun, UnsolicitedSyn, Uplink, WebTarget, Workers,
+pub(crate) use changes::{changes, reloadable_keys};
+pub(crate) use dynamic_address::DynamicAddress;
+pub(crate) use emit::{to_json, to_yaml};
+pub(crate) use generate::{json_schema, reference};
+pub(crate) use load::{Loaded, load, parse};
+pub(crate) use model::Config;
+pub(crate) use problem::{Problem, Problems};
+pub(crate) use sections::{
+    AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
+    HashBy, Health, IoBackend, Log, LogFormat, LogLevel, MssClamp, OffloadLimit, OnFailure,
+    OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
-pub use types::ConfigEnum;
-pub use types::network::PortRange;
+#[cfg(test)]
+pub(crate) use sections::{
+    DnsName, DnsServer, Host, Inside, Limits, Nat, NoNatRule, Persistence, Timeouts, Tun,
+};
+pub(crate) use types::ConfigEnum;
+pub(crate) use types::network::PortRange;
 
 #[cfg(test)]
 mod tests;

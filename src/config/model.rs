@@ -10,7 +10,7 @@ use super::sections::{
 
 /// The configuration of one box.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Name of the box: letters, digits, `-`, `_`, `.`.
     pub name: String,
     /// The TUN device and its workers.

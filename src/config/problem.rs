@@ -7,7 +7,7 @@ use serde::Serialize;
 
 /// A point in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Position {
+pub(crate) struct Position {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
@@ -16,7 +16,7 @@ pub struct Position {
 
 impl Position {
     /// The beginning of a file.
-    pub const START: Self = Self { line: 1, column: 1 };
+    pub(crate) const START: Self = Self { line: 1, column: 1 };
 
     /// Returns the position of the character that follows `text`.
     pub(super) fn after(text: &str) -> Self {
@@ -27,7 +27,7 @@ impl Position {
 
 /// One problem of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// Path of the file, as given to natbox.
     pub file: String,
     /// Position of the value or key; none if the file could not be read at all.
@@ -58,22 +58,16 @@ impl fmt::Display for Problem {
 
 /// The problems of a file, in the order of the file, at most a thousand. Shown one a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problems(Vec<Problem>);
+pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
     /// Returns the problems in the order of the file.
-    pub fn iter(&self) -> std::slice::Iter<'_, Problem> {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Problem> {
         self.0.iter()
     }
 
-    /// Returns the number of problems; never 0 in the errors of [`load`](super::load()) and
-    /// [`super::parse`].
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Returns whether there is no problem.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -101,12 +95,12 @@ pub(super) struct Location {
 
 impl Location {
     /// Makes the location of the file as a whole.
-    pub fn file() -> Self {
+    pub(super) fn file() -> Self {
         Self { position: None, key: String::new() }
     }
 
     /// Returns the location of a key of the mapping at this location. The position stays.
-    pub fn field(&self, key: &str) -> Self {
+    pub(super) fn field(&self, key: &str) -> Self {
         let separator = if self.key.is_empty() { "" } else { "." };
         Self { position: self.position, key: format!("{}{separator}{key}", self.key) }
     }
@@ -122,12 +116,12 @@ pub(super) struct Diagnostics {
 
 impl Diagnostics {
     /// Makes empty diagnostics for a file of this name.
-    pub fn new(file_name: &str) -> Self {
+    pub(super) fn new(file_name: &str) -> Self {
         Self { file: file_name.into(), problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// Records a problem.
-    pub fn report(
+    pub(super) fn report(
         &self,
         location: &Location,
         found: impl Into<String>,
@@ -139,7 +133,7 @@ impl Diagnostics {
     }
 
     /// Records a warning.
-    pub fn warn(
+    pub(super) fn warn(
         &self,
         location: &Location,
         found: impl Into<String>,
@@ -151,12 +145,12 @@ impl Diagnostics {
     }
 
     /// Returns whether the diagnostics hold as many problems as they record.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.problems.borrow().len() >= MAX_PROBLEMS
     }
 
     /// Returns the problems and the warnings, each in the order of the file.
-    pub fn into_outcome(self) -> (Problems, Vec<Problem>) {
+    pub(super) fn into_outcome(self) -> (Problems, Vec<Problem>) {
         let mut problems = self.problems.into_inner();
         let mut warnings = self.warnings.into_inner();
         problems.sort_by_key(|problem| problem.position);
@@ -193,12 +187,12 @@ pub(super) struct ValueError {
 
 impl ValueError {
     /// Makes an error of a description and an advice.
-    pub fn new(wanted: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub(super) fn new(wanted: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { wanted: wanted.into(), advice: advice.into() }
     }
 
     /// Keeps the advice and replaces what is wanted.
-    pub fn wanting(self, wanted: &str) -> Self {
+    pub(super) fn wanting(self, wanted: &str) -> Self {
         Self { wanted: wanted.into(), ..self }
     }
 }

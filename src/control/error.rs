@@ -9,7 +9,7 @@ use crate::io::OpenError;
 
 /// Why an instance did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(crate) enum RunError {
     /// The admin socket cannot be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -87,7 +87,7 @@ pub enum RunError {
 
 /// Why the admin socket cannot be made.
 #[derive(Debug, thiserror::Error)]
-pub enum SocketError {
+pub(crate) enum SocketError {
     /// Another process answers on the socket.
     #[error(
         "admin.socket: {path} is in use by another natbox; stop that one, or give this instance \

@@ -26,12 +26,12 @@ pub(super) const MAPPINGS: &str = "mappings";
 
 /// The running log output. Writes the remaining lines when dropped.
 #[must_use = "logging ends when this is dropped"]
-pub struct Logging {
+pub(crate) struct Logging {
     _writer: WorkerGuard,
 }
 
 /// Starts logging to standard error. A second call does nothing.
-pub fn start(log: Log) -> Logging {
+pub(crate) fn start(log: Log) -> Logging {
     let level = match log.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,

@@ -27,7 +27,7 @@ mod events;
 mod exhaustion;
 mod failover;
 mod health;
-pub mod logging;
+pub(crate) mod logging;
 mod mapping_log;
 mod reconcile;
 mod reload;
@@ -41,6 +41,5 @@ mod status;
 mod subsystem;
 mod workers;
 
-pub use error::{RunError, SocketError};
-pub use reload::ReloadError;
-pub use run::run;
+pub(crate) use error::{RunError, SocketError};
+pub(crate) use run::run;

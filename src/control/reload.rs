@@ -19,7 +19,7 @@ use crate::nat::Policy;
 
 /// Why the instance keeps the configuration before.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub(crate) enum ReloadError {
     /// The file has problems.
     #[error("{0}")]
     Config(#[from] Problems),

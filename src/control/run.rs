@@ -13,7 +13,7 @@ use crate::config::Config;
 ///
 /// # Errors
 /// See [`RunError`]. The host has been restored by then.
-pub fn run(path: &Path, config: &Config) -> Result<(), RunError> {
+pub(crate) fn run(path: &Path, config: &Config) -> Result<(), RunError> {
     // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that
     // runs the hook.
     let raw =

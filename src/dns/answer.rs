@@ -25,11 +25,11 @@ use super::zone::{NameServer, NodeAtName, Zone};
 use crate::uplinks::{UplinkState, UplinkStates};
 
 /// Most addresses in one answer. More addresses would not help a client to find one that works.
-pub const MAX_ADDRESSES: usize = 8;
+pub(crate) const MAX_ADDRESSES: usize = 8;
 
 /// ZoneAnswer to a query.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ZoneAnswer {
+pub(crate) struct ZoneAnswer {
     /// Response code.
     pub code: ResponseCode,
     /// Whether the answer is authoritative.
@@ -44,7 +44,12 @@ pub struct ZoneAnswer {
 
 /// Answers a query. `rng_value` decides the order of the addresses. Over all values, an uplink's
 /// address comes first in proportion to the uplink's weight.
-pub fn answer(zone: &Zone, states: &UplinkStates, question: &Query, rng_value: u64) -> ZoneAnswer {
+pub(crate) fn answer(
+    zone: &Zone,
+    states: &UplinkStates,
+    question: &Query,
+    rng_value: u64,
+) -> ZoneAnswer {
     let name = question.name();
     if question.query_class() != DNSClass::IN || !zone.origin.zone_of(name) {
         return ZoneAnswer { code: ResponseCode::Refused, ..ZoneAnswer::default() };

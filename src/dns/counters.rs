@@ -7,13 +7,13 @@ macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident),+ $(,)?) => {
         /// Counters since the start, shared between the name server and its readers.
         #[derive(Debug, Default)]
-        pub struct Counters {
+        pub(crate) struct Counters {
             $($(#[doc = $doc])+ pub(super) $name: Counter),+
         }
 
         impl Counters {
             /// Returns every counter by its name.
-            pub fn values(&self) -> BTreeMap<String, u64> {
+            pub(crate) fn values(&self) -> BTreeMap<String, u64> {
                 [$((stringify!($name).to_owned(), self.$name.value())),+].into()
             }
         }
@@ -44,12 +44,12 @@ counters! {
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    pub fn count(&self) {
+    pub(super) fn count(&self) {
         // Relaxed: a counter orders nothing.
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn value(&self) -> u64 {
+    pub(super) fn value(&self) -> u64 {
         // Relaxed: as in count().
         self.0.load(Ordering::Relaxed)
     }

@@ -34,14 +34,14 @@ use super::last_errors::{LastError, LastErrors};
 use crate::uplinks::{UplinkState, UplinkStates};
 
 /// The command of `natbox` that makes a process the runner. Its argument is the hook.
-pub const RUNNER_COMMAND: &str = "run-hooks";
+pub(crate) const RUNNER_COMMAND: &str = "run-hooks";
 
 /// Why a file cannot be a hook.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path}: found {found}, wanted an executable program; correct the key, or run: chmod +x {path}"
 )]
-pub struct HookError {
+pub(crate) struct HookError {
     path: PathBuf,
     found: String,
 }
@@ -51,7 +51,7 @@ pub struct HookError {
 ///
 /// # Errors
 /// What the path leads to instead.
-pub fn check_hook(hook: &Path) -> Result<(), HookError> {
+pub(crate) fn check_hook(hook: &Path) -> Result<(), HookError> {
     let wrong = |found: String| HookError { path: hook.to_owned(), found };
     let metadata = hook
         .metadata()
@@ -93,7 +93,7 @@ pub(super) struct HookRunner {
 impl HookRunner {
     /// Starts the runner. `command` is natbox itself, with [`RUNNER_COMMAND`] and the hook as
     /// arguments.
-    pub fn start(mut command: Command) -> io::Result<Self> {
+    pub(super) fn start(mut command: Command) -> io::Result<Self> {
         // A group of its own: a terminal's signals must not reach the runner, which ends when the
         // pipe closes.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
@@ -105,7 +105,7 @@ impl HookRunner {
 
     /// Sends the state of each uplink, then every change, for ever. Ends when the runner has ended:
     /// natbox cannot start another one, because it may start no programs by then.
-    pub async fn follow(
+    pub(super) async fn follow(
         self,
         mut uplinks: watch::Receiver<UplinkStates>,
         last_errors: Arc<LastErrors>,
@@ -212,7 +212,7 @@ fn state(up: bool) -> &'static str {
 ///
 /// # Errors
 /// An event cannot be read, or an outcome cannot be written.
-pub fn run_events(
+pub(crate) fn run_events(
     hook: &Path,
     events: impl Read + AsFd,
     mut outcomes: impl Write,

@@ -16,15 +16,15 @@ pub(super) struct LastErrors {
 pub(super) struct LastError(Mutex<Option<String>>);
 
 impl LastError {
-    pub fn set(&self, text: impl Into<String>) {
+    pub(super) fn set(&self, text: impl Into<String>) {
         *self.0.lock() = Some(text.into());
     }
 
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         *self.0.lock() = None;
     }
 
-    pub fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<String> {
         self.0.lock().clone()
     }
 }

@@ -48,13 +48,13 @@ struct Bucket {
 impl<S: BuildHasher> Limiter<S> {
     /// Makes a limiter of `rate` answers a second for each source. The hasher needs a secret key,
     /// so that an attacker cannot choose sources that take the bucket of another one.
-    pub fn new(rate: u32, hasher: S, start: Instant) -> Self {
+    pub(super) fn new(rate: u32, hasher: S, start: Instant) -> Self {
         let never = Bucket { source: u64::MAX, tokens: 0, last_query: 0, truncated: false };
         Self { buckets: vec![[never; WAYS]; SETS].into_boxed_slice(), rate, hasher, start }
     }
 
     /// Decides about the next answer to a client.
-    pub fn check(&mut self, client: IpAddr, now: Instant) -> RateLimitAction {
+    pub(super) fn check(&mut self, client: IpAddr, now: Instant) -> RateLimitAction {
         let now = now.saturating_duration_since(self.start) + Duration::from_nanos(1);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let full = u64::from(self.rate) * TOKEN;

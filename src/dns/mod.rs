@@ -35,12 +35,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::{oneshot, watch};
 
-pub use answer::{MAX_ADDRESSES, ZoneAnswer, answer};
-pub use counters::Counters;
-pub use hickory_proto::rr::Name;
-pub use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
-pub use update::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
-pub use zone::{NameServer, PublishedName, Zone};
+pub(crate) use counters::Counters;
+pub(crate) use hickory_proto::rr::Name;
+pub(crate) use hook::{HookError, RUNNER_COMMAND, check_hook, run_events};
+pub(crate) use update::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
+pub(crate) use zone::{NameServer, PublishedName, Zone};
 
 use hook::HookRunner;
 use last_errors::LastErrors;
@@ -51,7 +50,7 @@ use crate::uplinks::{UplinkStates, Uplinks};
 
 /// Settings of name server, updates and hook.
 #[derive(Debug)]
-pub struct DnsSettings {
+pub(crate) struct DnsSettings {
     /// The published zone.
     pub zone: Zone,
     /// Where the name server listens, by UDP and by TCP; empty: there is no name server. An address
@@ -67,7 +66,7 @@ pub struct DnsSettings {
 
 /// Why DNS cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum DnsError {
+pub(crate) enum DnsError {
     /// The name server cannot listen at an address.
     #[error(
         "dns.listen: {address}: {source}; stop another name server on this host; port 53 needs \
@@ -95,7 +94,7 @@ pub enum DnsError {
 
 /// DNS after the step that needs privileges.
 #[derive(Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     zone: Zone,
     sockets: Vec<Sockets>,
     answers_per_second: u32,
@@ -108,7 +107,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`DnsError::Bind`] or [`DnsError::HookRunner`].
-    pub fn new(settings: DnsSettings) -> Result<Self, DnsError> {
+    pub(crate) fn new(settings: DnsSettings) -> Result<Self, DnsError> {
         let DnsSettings { zone, listen, answers_per_second, update, hook_runner } = settings;
         let bind =
             |address| Sockets::bind(address).map_err(|source| DnsError::Bind { address, source });
@@ -123,7 +122,7 @@ impl Prepared {
     ///
     /// # Errors
     /// [`DnsError::Bind`].
-    pub fn listen_also(&mut self, address: IpAddr) -> Result<u16, DnsError> {
+    pub(crate) fn listen_also(&mut self, address: IpAddr) -> Result<u16, DnsError> {
         let address = SocketAddr::new(address, 0);
         let error = |source| DnsError::Bind { address, source };
         let sockets = Sockets::bind(address).map_err(error)?;
@@ -136,9 +135,10 @@ impl Prepared {
     ///
     /// # Errors
     /// [`DnsError::Thread`], for instance when the system has no descriptors left.
-    pub fn start(self, uplinks: &Uplinks) -> Result<Service, DnsError> {
+    pub(crate) fn start(self, uplinks: &Uplinks) -> Result<Service, DnsError> {
         let counters = Arc::new(Counters::default());
         let last_errors = Arc::new(LastErrors::default());
+        #[cfg(test)]
         let listening = self.sockets.iter().filter_map(|sockets| sockets.address().ok()).collect();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -162,7 +162,14 @@ impl Prepared {
             Ok(Err(error)) => return Err(DnsError::Thread(error)),
             Err(_) => unreachable!("the thread reports before anything else"),
         }
-        Ok(Service { listening, counters, last_errors, stop: Some(stop), thread: Some(thread) })
+        Ok(Service {
+            #[cfg(test)]
+            listening,
+            counters,
+            last_errors,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// Serves until `stopped` resolves or its other half is dropped. Sends to `report` whether the
@@ -203,7 +210,8 @@ struct Followers {
 
 /// Running DNS. Stops when dropped.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
+    #[cfg(test)]
     listening: Vec<SocketAddr>,
     counters: Arc<Counters>,
     last_errors: Arc<LastErrors>,
@@ -213,22 +221,23 @@ pub struct Service {
 
 impl Service {
     /// Returns where the name server listens.
-    pub fn listening(&self) -> &[SocketAddr] {
+    #[cfg(test)]
+    pub(crate) fn listening(&self) -> &[SocketAddr] {
         &self.listening
     }
 
     /// Returns the counters of the name server.
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
     /// Returns why the last update failed; None: the update succeeded, or there was none yet.
-    pub fn update_error(&self) -> Option<String> {
+    pub(crate) fn update_error(&self) -> Option<String> {
         self.last_errors.update.text()
     }
 
     /// Returns why the hook cannot run; None: no error is known.
-    pub fn hook_error(&self) -> Option<String> {
+    pub(crate) fn hook_error(&self) -> Option<String> {
         self.last_errors.hook.text()
     }
 }

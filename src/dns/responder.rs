@@ -65,7 +65,7 @@ pub(super) enum Extent {
 impl Responder {
     /// Makes a responder that answers from `zone` and from the states that `uplinks` has at each
     /// query.
-    pub fn new(
+    pub(super) fn new(
         zone: Zone,
         uplinks: watch::Receiver<UplinkStates>,
         counters: Arc<Counters>,
@@ -74,7 +74,7 @@ impl Responder {
     }
 
     /// Answers a message: in full, or with the query alone.
-    pub async fn respond(
+    pub(super) async fn respond(
         &self,
         message: &[u8],
         client: SocketAddr,

@@ -33,7 +33,7 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Binds both sockets at one port. Port 0: at any port that is free. The address need not exist
     /// yet (`IP_FREEBIND`): some addresses exist only when the TUN does.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
         loop {
             attempts -= 1;
@@ -54,7 +54,7 @@ impl Sockets {
     }
 
     /// Returns the address, with the port that the system chose for port 0.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
         self.connections.local_addr()
     }
 }

@@ -27,7 +27,7 @@ use super::last_errors::LastErrors;
 use super::zone::{PublishedName, Zone};
 use crate::uplinks::UplinkStates;
 
-pub use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
+pub(crate) use settings::{Algorithm, Replace, SecretError, TsigKey, Update, read_secret};
 
 use announced::AnnouncedRecords;
 

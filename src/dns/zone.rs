@@ -7,7 +7,7 @@ use hickory_proto::rr::Name;
 /// What is published, under which names, and the zone's name servers. Every name is absolute and
 /// lies in the zone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Zone {
+pub(crate) struct Zone {
     /// Apex of the zone.
     pub origin: Name,
     /// Published names, each once.
@@ -25,7 +25,7 @@ pub struct Zone {
 
 /// A name whose addresses are those of uplinks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct PublishedName {
+pub(crate) struct PublishedName {
     /// The name.
     pub name: Name,
     /// Indices of the uplinks, at least one.
@@ -34,7 +34,7 @@ pub struct PublishedName {
 
 /// A name server of the zone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NameServer {
+pub(crate) struct NameServer {
     /// Name of the server.
     pub name: Name,
     /// Address of the server. The address does not depend on the state of an uplink.

@@ -6,7 +6,7 @@ use crate::nat::Counters;
 
 /// The counters of one worker, on cache lines of their own. The worker writes them once per batch.
 #[repr(align(128))]
-pub struct SharedCounters([AtomicU64; Counters::COUNT]);
+pub(crate) struct SharedCounters([AtomicU64; Counters::COUNT]);
 
 impl Default for SharedCounters {
     fn default() -> Self {
@@ -17,7 +17,7 @@ impl Default for SharedCounters {
 impl SharedCounters {
     /// Publishes the counters. Only the worker that owns them calls this.
     #[inline]
-    pub fn write(&self, counters: &Counters) {
+    pub(crate) fn write(&self, counters: &Counters) {
         for (cell, value) in self.0.iter().zip(counters.values()) {
             // Relaxed: the counters are independent of each other and of any other memory.
             cell.store(value, Relaxed);
@@ -25,7 +25,7 @@ impl SharedCounters {
     }
 
     /// Returns the counters of the last batch. A reader may see a batch in part.
-    pub fn read(&self) -> Counters {
+    pub(crate) fn read(&self) -> Counters {
         Counters::from_values(self.0.iter().map(|cell| cell.load(Relaxed)))
     }
 }

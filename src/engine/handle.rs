@@ -19,7 +19,7 @@ use super::counters::SharedCounters;
 
 /// The running translator, as the control plane sees it. Clones lead to the same translator.
 #[derive(Clone)]
-pub struct Handle {
+pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
     counters: Arc<[Arc<SharedCounters>]>,
     changes: Sender<Change>,
@@ -33,7 +33,7 @@ struct Change {
 
 /// How full the translator is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Occupancy {
+pub(crate) struct Occupancy {
     /// Sessions in the table.
     pub sessions: u32,
     /// Capacity of the table.
@@ -65,19 +65,19 @@ impl Handle {
     }
 
     /// Returns the counters of each worker, as of its last batch.
-    pub fn counters(&self) -> Vec<Counters> {
+    pub(crate) fn counters(&self) -> Vec<Counters> {
         self.counters.iter().map(|counters| counters.read()).collect()
     }
 
     /// Returns the sums of the counters over all workers.
-    pub fn totals(&self) -> Counters {
+    pub(crate) fn totals(&self) -> Counters {
         let mut totals = Counters::default();
         self.counters().iter().for_each(|counters| totals.add(counters));
         totals
     }
 
     /// Returns how full the translator is.
-    pub fn occupancy(&self) -> Occupancy {
+    pub(crate) fn occupancy(&self) -> Occupancy {
         let nat = self.nat.load();
         Occupancy {
             sessions: nat.table().len(),
@@ -89,17 +89,17 @@ impl Handle {
 
     /// Returns the sessions that match a filter, page by page. A page of a large table may be empty
     /// and still have a next page.
-    pub fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
+    pub(crate) fn sessions(&self, from: TableCursor, filter: &Filter) -> Page<SessionInfo> {
         self.nat.load().sessions(from, filter)
     }
 
     /// Returns the names of the uplinks, by [`SessionInfo::uplink`].
-    pub fn uplink_names(&self) -> Vec<String> {
+    pub(crate) fn uplink_names(&self) -> Vec<String> {
         self.nat.load().policy().uplinks.iter().map(|uplink| uplink.name.clone()).collect()
     }
 
     /// Ends the sessions that match a filter among the next slice of the table.
-    pub fn end_matching(
+    pub(crate) fn end_matching(
         &self,
         filter: &Filter,
         reason: EndReason,
@@ -109,29 +109,29 @@ impl Handle {
     }
 
     /// Returns how many packets to clients of ended sessions wait for a worker.
-    pub fn pending_notifications(&self) -> usize {
+    pub(crate) fn pending_notifications(&self) -> usize {
         self.nat.load().notifications()
     }
 
     /// Sets which new sessions an uplink admits, from the next packet on.
-    pub fn set_admission(&self, uplink: u8, admit: AdmitNew) {
+    pub(crate) fn set_admission(&self, uplink: u8, admit: AdmitNew) {
         self.nat.load().set_admission(uplink, admit);
     }
 
     /// Sets the MTU of an uplink, or of the inside (None), in bytes.
-    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
+    pub(crate) fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
         self.nat.load().set_mtu(uplink, mtu);
     }
 
     /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an
     /// address of the host.
-    pub fn exclude_ports(&self, ports: &[u16]) {
+    pub(crate) fn exclude_ports(&self, ports: &[u16]) {
         self.nat.load().exclude_ports(ports);
     }
 
     /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their
     /// number on the thread that did so. Policies take effect in the order of the calls.
-    pub fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
+    pub(crate) fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
         let change = Change { policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
     }

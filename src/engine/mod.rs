@@ -22,11 +22,9 @@ mod worker;
 #[cfg(test)]
 mod worker_tests;
 
-pub use counters::SharedCounters;
-pub use handle::{Handle, Occupancy};
-pub use pipeline::Pipeline;
-pub use start::{Builder, Engine, Options, WORKER_THREAD};
-pub use worker::WorkerFailure;
+pub(crate) use handle::Handle;
+pub(crate) use start::{Builder, Engine, Options, WORKER_THREAD};
+pub(crate) use worker::WorkerFailure;
 
 #[cfg(test)]
 use handle::swap_policy;

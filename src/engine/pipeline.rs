@@ -9,7 +9,7 @@ use crate::nat::{Counters, DropReason, Translator, WorkerContext};
 use crate::time::Tick;
 
 /// The translator of a worker's queue, with the worker's context.
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     nat: Arc<ArcSwap<Translator>>,
     context: WorkerContext,
     bad_vnet_headers: u64,
@@ -17,12 +17,12 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Makes the pipeline of a worker. Each call uses the translator that is in place at its beginning.
-    pub fn new(nat: Arc<ArcSwap<Translator>>, context: WorkerContext) -> Self {
+    pub(crate) fn new(nat: Arc<ArcSwap<Translator>>, context: WorkerContext) -> Self {
         Self { nat, context, bad_vnet_headers: 0 }
     }
 
     /// The counters so far.
-    pub fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.context.counters
     }
 
@@ -30,7 +30,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
-    pub fn process(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<()> {
+    pub(crate) fn process(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<()> {
         // Held until the packets are sent: a swap of the policy waits for it.
         let nat = self.nat.load();
         nat.process(&mut self.context, io, now);
@@ -46,7 +46,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
-    pub fn expire(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<bool> {
+    pub(crate) fn expire(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<bool> {
         let bytes = self.context.counters.bytes_out;
         let done = self.nat.load().expire_into(&mut self.context, io, now);
         self.flush_since(io, bytes)?;
@@ -58,7 +58,11 @@ impl Pipeline {
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
-    pub fn poll(&mut self, io: &mut impl PacketIo, now: Tick) -> std::io::Result<Option<Tick>> {
+    pub(crate) fn poll(
+        &mut self,
+        io: &mut impl PacketIo,
+        now: Tick,
+    ) -> std::io::Result<Option<Tick>> {
         let bytes = self.context.counters.bytes_out;
         let due = self.nat.load().poll(&mut self.context, io, now);
         self.flush_since(io, bytes)?;

@@ -15,14 +15,14 @@ use super::counters::SharedCounters;
 use super::handle::Handle;
 use super::worker::{self, Worker, WorkerFailure};
 
-pub use super::worker::Options;
+pub(crate) use super::worker::Options;
 
 /// Start of the names of the workers' threads. A panic of such a thread is caught and reported as a
 /// [`WorkerFailure`].
-pub const WORKER_THREAD: &str = "natbox-w";
+pub(crate) const WORKER_THREAD: &str = "natbox-w";
 
 /// An engine before its workers run.
-pub struct Builder {
+pub(crate) struct Builder {
     nat: Translator,
 }
 
@@ -31,7 +31,7 @@ impl Builder {
     ///
     /// # Errors
     /// The memory for the sessions cannot be mapped.
-    pub fn new(
+    pub(crate) fn new(
         limits: Limits,
         policy: Policy,
         workers: usize,
@@ -42,7 +42,7 @@ impl Builder {
     }
 
     /// Makes the mapping log. The log holds `capacity` unread events.
-    pub fn log_mappings(&mut self, capacity: usize) -> MappingEvents {
+    pub(crate) fn log_mappings(&mut self, capacity: usize) -> MappingEvents {
         self.nat.log_mappings(capacity)
     }
 
@@ -50,7 +50,7 @@ impl Builder {
     ///
     /// # Errors
     /// A thread cannot be started. Workers that run already are stopped.
-    pub fn start<Q: PacketIo + 'static>(
+    pub(crate) fn start<Q: PacketIo + 'static>(
         self,
         queues: Vec<Q>,
         waker: Waker,
@@ -61,7 +61,7 @@ impl Builder {
 }
 
 /// Running workers. Dropping the engine stops them.
-pub struct Engine {
+pub(crate) struct Engine {
     threads: Vec<JoinHandle<()>>,
     handle: Handle,
     stop: Arc<AtomicBool>,
@@ -100,17 +100,17 @@ impl Engine {
     }
 
     /// Returns the door to the translator and the counters. It outlives the engine.
-    pub fn handle(&self) -> Handle {
+    pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
     /// Returns the failures of the workers. A failure must end the process.
-    pub fn failures(&self) -> &Receiver<WorkerFailure> {
+    pub(crate) fn failures(&self) -> &Receiver<WorkerFailure> {
         &self.failures
     }
 
     /// Stops all workers. Returns their counters, one entry per worker.
-    pub fn stop(mut self) -> Vec<Counters> {
+    pub(crate) fn stop(mut self) -> Vec<Counters> {
         self.halt();
         self.handle.counters()
     }

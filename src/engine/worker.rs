@@ -20,14 +20,14 @@ use super::pipeline::Pipeline;
 
 /// Options of all workers.
 #[derive(Clone, Copy, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// How long a worker polls before it sleeps while traffic flows; zero: not at all.
     pub busy_poll: Duration,
 }
 
 /// Why a worker has ended.
 #[derive(Debug)]
-pub enum WorkerFailure {
+pub(crate) enum WorkerFailure {
     /// The queue failed: the device is gone.
     QueueFailed {
         /// Number of the worker.

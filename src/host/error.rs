@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// An error of the host's configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum HostError {
+pub(crate) enum HostError {
     /// The configuration names an interface that does not exist.
     #[error(
         "{key}: interface {name:?} does not exist; correct the key or create the interface \
@@ -129,24 +129,6 @@ pub enum HostError {
 }
 
 impl HostError {
-    /// Returns true when the configuration has to change rather than the machine: exit code 1
-    /// instead of 2.
-    pub fn is_users(&self) -> bool {
-        match self {
-            HostError::MissingInterface { .. } => true,
-            HostError::InterfaceDown { .. }
-            | HostError::Taken { .. }
-            | HostError::Locked { .. }
-            | HostError::NoFreeIds { .. }
-            | HostError::Conflict { .. }
-            | HostError::Permission { .. }
-            | HostError::Netlink { .. }
-            | HostError::Sysctl { .. }
-            | HostError::Journal { .. }
-            | HostError::WrongTun { .. } => false,
-        }
-    }
-
     /// Makes the error of a refused netlink request. Lack of privilege has a variant of its own.
     pub(crate) fn netlink(doing: impl Into<String>, error: rtnetlink::Error) -> Self {
         let doing = doing.into();

@@ -36,18 +36,18 @@
 //! | `model`  | plain values: steps, facts, numbers; no system calls                  |
 
 mod apply;
-pub mod doctor;
+pub(crate) mod doctor;
 mod error;
 mod kernel;
 mod model;
-pub mod render;
+pub(crate) mod render;
 
-pub use apply::{ManagedHost, PlannedHost, prepare, wait_until_gone};
-pub use error::HostError;
-pub use kernel::listeners::listening_ports;
-pub use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
-pub use model::facts::{HostFacts, InterfaceFacts, InterfaceState};
-pub use model::routing_ids::RoutingIds;
+pub(crate) use apply::{ManagedHost, PlannedHost, prepare, wait_until_gone};
+pub(crate) use error::HostError;
+pub(crate) use kernel::listeners::listening_ports;
+pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
+pub(crate) use model::facts::HostFacts;
+pub(crate) use model::routing_ids::RoutingIds;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use crate::packet::{BATCH, Offload};
 /// A queue with the test at its other end: delivers the pushed packets and keeps the sent ones.
 ///
 /// Never waits. Drops packets with invalid offload headers, as the queue of a device does.
-pub struct MemoryIo {
+pub(crate) struct MemoryIo {
     arriving: VecDeque<(Vec<u8>, Offload)>,
     sent: Vec<(Vec<u8>, Offload)>,
     batch: FrameBuffers,
@@ -22,7 +22,7 @@ pub struct MemoryIo {
 
 impl MemoryIo {
     /// Creates an empty queue with batches of up to [`BATCH`] frames.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_limit(BATCH)
     }
 
@@ -30,7 +30,7 @@ impl MemoryIo {
     ///
     /// # Panics
     /// `limit` is out of range.
-    pub fn with_limit(limit: usize) -> Self {
+    pub(crate) fn with_limit(limit: usize) -> Self {
         assert!((1..=BATCH).contains(&limit), "batches hold 1 to {BATCH} frames, not {limit}");
         Self {
             arriving: VecDeque::new(),
@@ -45,13 +45,13 @@ impl MemoryIo {
     ///
     /// # Panics
     /// The packet is longer than an IPv4 packet can be.
-    pub fn push(&mut self, packet: &[u8], offload: Offload) {
+    pub(crate) fn push(&mut self, packet: &[u8], offload: Offload) {
         assert!(packet.len() <= MAX_PACKET, "{} bytes are no IPv4 packet", packet.len());
         self.arriving.push_back((packet.to_vec(), offload));
     }
 
     /// Returns the packets that were flushed since the last call, in order.
-    pub fn sent(&mut self) -> Vec<(Vec<u8>, Offload)> {
+    pub(crate) fn sent(&mut self) -> Vec<(Vec<u8>, Offload)> {
         std::mem::take(&mut self.sent)
     }
 }

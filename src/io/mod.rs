@@ -19,7 +19,6 @@
 //! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle            |
 //! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)       |
 //! | `memory.rs`  | `MemoryIo`: a queue for tests                                                  |
-//! | `replay.rs`  | [`ReplayIo`]: a queue for benches                                              |
 //! | `waker.rs`   | [`Waker`]: ends the waiting of workers                                         |
 //!
 //! No code of this module reads a packet. The module guarantees that every offset of a received
@@ -29,7 +28,6 @@ mod batch;
 #[cfg(test)]
 mod memory;
 mod poll;
-mod replay;
 mod sys;
 #[cfg(test)]
 mod testing;
@@ -42,15 +40,14 @@ use std::time::Duration;
 
 use crate::packet::{BATCH, Frame, Frames, Offload};
 
-pub use batch::FrameBuffers;
+pub(crate) use batch::FrameBuffers;
 #[cfg(test)]
 pub(crate) use memory::MemoryIo;
 pub(crate) use poll::PollIo;
-pub use replay::ReplayIo;
-pub use tun::OpenError;
+pub(crate) use tun::OpenError;
 pub(crate) use tun::{OffloadLevel, TunDevice, TunQueue, open};
 pub(crate) use uring::UringIo;
-pub use waker::Waker;
+pub(crate) use waker::Waker;
 
 /// One queue of packets, used by one worker.
 ///

@@ -107,7 +107,7 @@ impl fmt::Display for OffloadLevel {
 
 /// The reason why the device could not be opened, with the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The TUN driver is missing or cannot be reached.
     #[error(
         "{DRIVER}: missing, but natbox needs a TUN device; load the driver with `modprobe tun`, \

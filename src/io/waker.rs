@@ -11,7 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 /// A waker that has fired stays so. After that [`PacketIo::receive`](super::PacketIo::receive)
 /// still receives, but no longer waits.
 #[derive(Clone, Debug)]
-pub struct Waker {
+pub(crate) struct Waker {
     event: Arc<OwnedFd>,
 }
 
@@ -20,7 +20,7 @@ impl Waker {
     ///
     /// # Errors
     /// The process has no file descriptor left.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self { event: Arc::new(event) })
     }
@@ -31,7 +31,7 @@ impl Waker {
     }
 
     /// Fires.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // The write fails only if the counter is full. Then the waker has fired before, as no code
         // reads the counter.
         let _ = rustix::io::write(&*self.event, &1u64.to_ne_bytes());

@@ -1,37 +1,65 @@
-//! The translator: sessions, mappings, forwards, and what becomes of each packet.
+//! The translator as a library: packets in, translated packets out, without input, output or a clock.
 //!
-//! Words (RFC 2663, RFC 4787): *inside* and *outside* are the private and the public realm; an *external* address is
-//! one of the box's own on the outside; a *mapping* ties an inside endpoint to an external endpoint; a *session* is
-//! one flow over a mapping or forward; a *forward* is a static mapping from the configuration.
+//! Words (RFC 2663, RFC 4787): *inside* and *outside* are the private and the public realm. An *external* address is
+//! an address of natbox on the outside. A *mapping* ties an inside endpoint to an external endpoint. A *session* is one
+//! flow over a mapping or a forward. A *forward* is a static mapping from the configuration.
 //!
-//! ```text
-//!   parsed packet ─▶ fast_path: table hit ─────────────────▶ rewrite ─▶ Verdict
-//!                      │ miss                                   ▲
-//!                      └▶ slow_path: forward / outbound / hairpin: new session, or stateless, or Drop(reason)
-//!   ICMP error    ─▶ icmp_error: session of the quote ─▶ rewrite outside and in
-//!   fragment      ─▶ fragment_path: as its datagram's first piece, or held until that comes
+//! ```
+//! use natbox::nat::{Limits, Policy, Seed, Translator};
+//! use natbox::packet::{ChecksumMode, Protocol, VecFrames, builder, parse};
+//! use natbox::time::Tick;
+//!
+//! let inside = "10.0.0.0/24".parse().unwrap();
+//! let policy = Policy::one_uplink(inside, [203, 0, 113, 10].into());
+//! let nat = Translator::new(Limits::new(inside), policy, 1, Seed::from(1), Tick(0))?;
+//! let mut context = nat.worker(0);
+//!
+//! let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 5], 5353), ([192, 0, 2, 53], 53));
+//! let mut frames = VecFrames::new();
+//! frames.push(&builder::udp(tuple, b"question"));
+//! nat.process(&mut context, &mut frames, Tick(0));
+//!
+//! let (translated, _) = frames.take_sent().remove(0);
+//! let parsed = parse(&translated, ChecksumMode::Complete).unwrap();
+//! assert_eq!(parsed.source(), std::net::Ipv4Addr::new(203, 0, 113, 10));
+//! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! | file                        | idea                                                            |
-//! |-----------------------------|-----------------------------------------------------------------|
-//! | `key`, `index`              | packed tuples, keyed hash, buckets under sharded locks          |
-//! | `session`, `region`         | the 64-byte record, the memory it lives in                      |
-//! | `pool`, `table`             | free records and timing wheel; all of it as one table           |
-//! | `tcp_state`, `tcp_window`   | TCP tracking as a pure function                                 |
-//! | `ports`, `resting`          | external ports: free ones, and those kept for their last holders |
-//! | `mappings`, `hosts`         | what else a session from inside needs: mapping, account         |
-//! | `mapping_log`               | beginnings and ends of mappings, for a log                      |
-//! | `lease`                     | taking these together, and giving them back                     |
-//! | `lines`                     | which line something new takes                                  |
-//! | `notifications_for`                  | ending sessions of a failed line, and telling the inside        |
-//! | `answers`, `delayed_rejects`      | errors of the box's own: how many, and those that wait          |
-//! | `fragments`                 | datagrams in pieces: overlaps, what waits for a first piece     |
-//! | `exempt`                    | what passes untranslated                                        |
-//! | `disguise`                  | what else in a header tells of the inside                       |
-//! | `identification`, `originals`| new IP identifications, and which ones they stand for          |
-//! | `forwards`, `settings`      | what the configuration says                                     |
+//! # The face
 //!
-//! No clock and no input or output here: `now` is a parameter, and randomness comes with the [`WorkerContext`].
+//! | to                                   | use                                                              |
+//! |--------------------------------------|------------------------------------------------------------------|
+//! | make a translator                    | [`Translator::new`], [`Limits`], [`Policy`], [`Seed`]            |
+//! | translate batches                    | [`Translator::worker`], [`Translator::process`], [`Translator::poll`] |
+//! | ask what would happen                | [`Translator::decide`], [`Query`], [`Decision`]                  |
+//! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`]             |
+//! | report changes of the host           | [`Translator::set_mtu`], [`Translator::set_admission`], [`Translator::exclude_ports`] |
+//! | list and end sessions                | [`Translator::sessions`], [`Translator::end`], [`Translator::end_matching`], [`Filter`] |
+//! | count                                | [`WorkerContext::counters`], [`Counters`], [`DropReason`]        |
+//! | follow mappings                      | [`Translator::log_mappings`], [`MappingEvent`]                   |
+//! | keep a session table of its own      | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`]             |
+//!
+//! # The inside
+//!
+//! ```text
+//!   frames ─▶ batch: parse, hash, prefetch
+//!               ├─ tuple        ─▶ fast_path: session found ─────────────────▶ rewrite
+//!               │                    └─ none ─▶ decide ─▶ commit (slow_path) ─▶ rewrite, or drop
+//!               ├─ ICMP error   ─▶ icmp_error: decide by the quote ──────────▶ rewrite outside and in
+//!               └─ fragment     ─▶ fragment_path: as the first fragment, or held until that comes
+//! ```
+//!
+//! | folder      | idea                                                                            |
+//! |-------------|---------------------------------------------------------------------------------|
+//! | `policy`    | limits and rules as values; forwards by either end                              |
+//! | `tracking`  | states of sessions, TCP as a pure function                                      |
+//! | `table`     | keys, keyed hash, index, records of 64 bytes, timing wheel, listing             |
+//! | `mapping`   | external ports, mappings, filtering, limits of hosts, log of mappings           |
+//! | `fragments` | datagrams in fragments, IP identifications                                      |
+//! | `state`     | what else workers share: uplinks, ICMP limits, delayed rejects, notifications   |
+//! | `translate` | what happens to a packet: decide, commit, rewrite; sessions by request          |
+//!
+//! Imports between the folders point to earlier rows. `now` is a parameter, and all randomness comes from the [`Seed`].
 
 mod context;
 mod counters;
@@ -81,4 +109,4 @@ pub use translate::snapshot::{
     AccountingSnapshot, ImportError, MappingSnapshot, SNAPSHOT_VERSION, SessionSnapshot,
 };
 pub use translator::Translator;
-pub use verdict::{DropReason, Verdict};
+pub use verdict::DropReason;

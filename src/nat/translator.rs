@@ -1,4 +1,4 @@
-//! The translator: its parts, its construction, and what its workers bring along.
+//! The translator: its parts, its construction, its expiry.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,8 +24,8 @@ use crate::nat::tracking::state::IdleTimeouts;
 use crate::nat::verdict::{DropReason, Verdict};
 use crate::time::{Span, Tick};
 
-/// The translator of one box, shared by its workers: what is remembered, and the rules. [`Translator::with_policy`] makes another
-/// one that remembers the same.
+/// A translator, shared by its workers: sessions, mappings and the policy.
+/// [`Translator::with_policy`] makes another one with the same sessions and mappings.
 pub struct Translator {
     pub(super) table: Arc<Table>,
     pub(super) mappings: Arc<Mappings>,
@@ -40,14 +40,15 @@ pub struct Translator {
     pub(super) policy: Policy,
     pub(super) forwards: Forwards,
     pub(super) externals: HashMap<Ipv4Addr, External>,
-    /// By uplink: the addresses that have ports for mappings, so not those that a forward publishes whole.
+    /// External addresses with ports for mappings, by uplink. An address that a forward publishes
+    /// whole has none.
     pub(super) dynamic: Box<[Box<[Ipv4Addr]>]>,
-    /// Secret that spreads inside hosts over uplinks and external addresses.
+    /// Key of the hash that spreads inside hosts over uplinks and external addresses.
     pub(super) hash_seed: u64,
     pub(super) worker_seed: WorkerSeed,
 }
 
-/// An external address as the packet path sees it.
+/// An external address in the packet path.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct External {
     pub(super) uplink: u8,
@@ -109,23 +110,24 @@ impl Translator {
         WorkerContext::new(worker, self.worker_seed.rng(worker), EXPIRY_BUDGET as usize)
     }
 
-    /// The session table, for batched look-ups and listings.
+    /// The session table.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// Has beginnings and ends of mappings told from now on, with room for so many unread events. Call this before any
-    /// packet has come; a second call replaces the first.
+    /// Logs beginnings and ends of mappings from now on. Up to `room` events wait for the reader;
+    /// further events are lost. Call this before the first packet. A second call replaces the
+    /// first.
     ///
     /// # Panics
-    /// If another translator shares these mappings already ([`Self::with_policy`]).
+    /// If another translator shares the mappings already ([`Self::with_policy`]).
     pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
         Arc::get_mut(&mut self.mappings)
             .expect("a translator at the start of its life shares nothing")
             .log(room)
     }
 
-    /// Events of [`Self::log_mappings`] that found no room.
+    /// Number of events that [`Self::log_mappings`] has lost.
     pub fn mapping_events_lost(&self) -> u64 {
         self.mappings.events_lost()
     }
@@ -135,19 +137,19 @@ impl Translator {
         self.mappings.len()
     }
 
-    /// What is fixed since the start.
+    /// The limits, fixed since the start.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// The rules that apply now.
+    /// The policy that applies now.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// Takes a slice of the expiry work of a context's pool. True when nothing more is due.
+    /// Does a slice of the expiry work of a worker. Returns true when nothing more is due.
     pub(super) fn expire(&self, context: &mut WorkerContext, now: Tick) -> bool {
-        // What has no wheel of its own is swept now and then; one worker does it for all.
+        // State without a timing wheel is swept at intervals, by one worker.
         if context.worker == 0 && now.since(context.last_sweep) >= SWEEP_INTERVAL {
             context.last_sweep = now;
             self.expire_fragments(context, now);
@@ -166,22 +168,23 @@ impl Translator {
         done
     }
 
-    /// Whether nothing here waits for its time to come.
+    /// Reports whether nothing here waits for a time.
     pub(crate) fn is_idle(&self) -> bool {
-        // SYNs that other workers take are answered late by the first one, which must not sleep over them.
+        // Worker 0 rejects the SYNs that other workers keep, so it must not sleep over them.
         self.table.is_empty()
             && self.delayed_rejects.is_empty()
             && !self.policy.delayed_reject
             && self.notifications.is_empty()
     }
 
-    /// Takes in at which ports programs of the host wait: no mapping gets one of them on an address of the host's own.
+    /// Sets the ports at which programs of the host listen: no new mapping gets one of them on an
+    /// address of the host.
     pub fn exclude_ports(&self, ports: &[u16]) {
         self.mappings.exclude(ports);
     }
 
-    /// What becomes of a packet to `destination` that is not translated for `reason`: the host may have a use for it
-    /// when the address is its own.
+    /// The verdict on a packet to `destination` that is not translated for `reason`: the host gets
+    /// the packet if the host has the address.
     pub(super) fn untranslated_verdict(
         &self,
         destination: Ipv4Addr,
@@ -216,7 +219,7 @@ impl Translator {
         Some(addresses[place])
     }
 
-    /// The external addresses on which a mapping of an inside host may be made, best first.
+    /// The external addresses on which an inside host may get a mapping, best first.
     pub(super) fn external_addresses(
         &self,
         uplink: u8,
@@ -232,7 +235,7 @@ impl Translator {
         self.mix64(u64::from(host.to_bits()))
     }
 
-    /// A hash that nobody outside can foresee.
+    /// A hash that no remote host can predict.
     pub(super) fn mix64(&self, seed: u64) -> u64 {
         let mixed = (seed ^ self.hash_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -240,7 +243,7 @@ impl Translator {
     }
 }
 
-/// Every external address of the box.
+/// Every external address.
 pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     let of_uplink = |(number, uplink): (usize, &Uplink)| {
         let external = |external: &ExternalAddress| {
@@ -251,8 +254,9 @@ pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     policy.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
-/// The addresses of each uplink that mappings may use: those of which a forward has not taken every port. All of them when
-/// there is none on any uplink, so that it is said that ports have run out.
+/// The addresses of each uplink that mappings may use: all but those that a forward publishes
+/// whole. If no uplink has such an address, every address counts, so that packets are dropped
+/// because ports have run out.
 pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
     let whole = |address: &Ipv4Addr| {
         let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;
@@ -272,6 +276,6 @@ pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
     }
 }
 
-/// Steps of the wheel that one batch pays for; a step that ends a session costs some hundred nanoseconds.
+/// Steps of the wheel in one batch. A step that ends a session costs some hundred nanoseconds.
 const EXPIRY_BUDGET: u32 = 256;
 const SWEEP_INTERVAL: Span = Span(100);

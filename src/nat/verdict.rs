@@ -5,7 +5,7 @@ use crate::packet::Malformed;
 
 /// Tells the engine what to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Send the packet, which was rewritten in place.
     Translated,
     /// Send the packet unchanged: it belongs to the host itself.

@@ -79,7 +79,7 @@ const BANNED: &[(&str, &str)] = &[
 ];
 
 /// Finds what the rules exclude in one piece of text; each finding names what to write instead.
-pub fn findings(text: &str) -> Vec<String> {
+pub(crate) fn findings(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let words: Vec<String> = words(text).collect();
     let spaced = format!(" {} ", words.join(" "));

@@ -3,7 +3,7 @@
 
 /// A stretch of a document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Block {
+pub(crate) enum Block {
     /// Running text: a paragraph, a list item, a heading or one table cell, on one line.
     Prose { line: usize, text: String },
     /// Fenced code with its language.
@@ -11,7 +11,7 @@ pub enum Block {
 }
 
 /// Splits a document into blocks, with the number of each block's first line.
-pub fn blocks(document: &str) -> Vec<Block> {
+pub(crate) fn blocks(document: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut lines = document.lines().enumerate().map(|(index, line)| (index + 1, line));
     let mut open: Option<(usize, String)> = None;
@@ -58,7 +58,7 @@ fn close(open: &mut Option<(usize, String)>, blocks: &mut Vec<Block>) {
 }
 
 /// The cells of a table row. An escaped `\|` does not end a cell.
-pub fn cells(row: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn cells(row: &str) -> impl Iterator<Item = &str> {
     let mut rest = row.trim().trim_start_matches('|');
     std::iter::from_fn(move || {
         let mut end = None;
@@ -93,12 +93,12 @@ fn starts_block(line: &str) -> Option<&str> {
 }
 
 /// The code spans of a text, without their backticks.
-pub fn code_spans(text: &str) -> Vec<&str> {
+pub(crate) fn code_spans(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
 /// The text with every code span replaced by the word `code` and every link by its label.
-pub fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut result = String::new();
     for (index, part) in text.split('`').enumerate() {
         result.push_str(if index % 2 == 0 { part } else { "code" });
@@ -114,7 +114,7 @@ pub fn plain(text: &str) -> String {
 }
 
 /// The targets of the links and pictures of a text.
-pub fn link_targets(text: &str) -> Vec<&str> {
+pub(crate) fn link_targets(text: &str) -> Vec<&str> {
     text.match_indices("](")
         .filter_map(|(at, mark)| {
             let rest = &text[at + mark.len()..];

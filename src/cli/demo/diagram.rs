@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::report::UplinkReport;
 
 /// Draws two uplinks with a box each.
-pub fn two_boxes(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+pub(super) fn two_boxes(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
     let [one, two] = uplinks else { return String::new() };
     [
         upper_half(one, two, rate_mbit, clients),
@@ -19,7 +19,11 @@ pub fn two_boxes(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr])
 }
 
 /// Draws two uplinks with one box.
-pub fn three_legged(uplinks: &[UplinkReport], rate_mbit: u32, clients: &[Ipv4Addr]) -> String {
+pub(super) fn three_legged(
+    uplinks: &[UplinkReport],
+    rate_mbit: u32,
+    clients: &[Ipv4Addr],
+) -> String {
     let [one, two] = uplinks else { return String::new() };
     [
         upper_half(one, two, rate_mbit, clients),

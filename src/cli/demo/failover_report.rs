@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// The results. The field names are keys of `--json`.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct FailoverReport {
+pub(super) struct FailoverReport {
     /// Datagrams that were lost on the way there or back over the surviving uplink.
     #[serde(rename = "lost_on_other_lines")]
     pub lost_on_other_uplinks: u64,
@@ -30,7 +30,7 @@ pub struct FailoverReport {
 
 impl FailoverReport {
     /// Describes each unmet expectation in one sentence.
-    pub fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.lost_on_other_uplinks > 0 {
             problems.push(format!(
@@ -54,7 +54,7 @@ impl FailoverReport {
     }
 
     /// Formats the results as text.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         format!(
             "  uplink 2 failed:   inside hosts used uplink 1 after {:.2} s ({:.2} s allowed); \
              uplink 2 was in use {:.2} s after it recovered\n\

@@ -2,7 +2,7 @@
 
 /// Options of every scenario. They may precede or follow its name.
 #[derive(Clone, Debug, clap::Args)]
-pub struct DemoOptions {
+pub(super) struct DemoOptions {
     /// Print the report as JSON (progress goes to standard error)
     #[arg(long, global = true)]
     pub json: bool,

@@ -9,14 +9,14 @@ use serde::Serialize;
 use super::failover_report::FailoverReport;
 
 /// Least ratio at which the bandwidths of the uplinks count as added up.
-pub const RATIO_WANTED: f64 = 1.95;
+pub(super) const RATIO_WANTED: f64 = 1.95;
 
 /// Share of its rate that an uplink must reach alone to count as the bottleneck.
 const BUSY_SHARE: f64 = 0.85;
 
 /// The report. The field names are the keys of `--json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct DemoReport {
+pub(super) struct DemoReport {
     /// Uplinks, in order.
     #[serde(rename = "lines")]
     pub uplinks: Vec<UplinkReport>,
@@ -52,7 +52,7 @@ pub struct DemoReport {
 
 /// The report of a named scenario, with the keys that only such a report has.
 #[derive(Clone, Debug, Serialize)]
-pub struct ScenarioReport<'a> {
+pub(super) struct ScenarioReport<'a> {
     /// Name of the scenario.
     #[serde(rename = "story")]
     pub scenario: &'a str,
@@ -69,7 +69,7 @@ pub struct ScenarioReport<'a> {
 
 /// One uplink.
 #[derive(Clone, Debug, Serialize)]
-pub struct UplinkReport {
+pub(super) struct UplinkReport {
     /// `uplink 1`, ...
     pub name: String,
     /// Published endpoint.
@@ -98,7 +98,7 @@ pub struct UplinkReport {
 
 impl DemoReport {
     /// Computes the sums, the ratio and the verdict.
-    pub fn finish(mut self) -> DemoReport {
+    pub(super) fn finish(mut self) -> DemoReport {
         let alone: f64 = self.uplinks.iter().map(|uplink| uplink.alone_mbit).sum();
         let mean = alone / self.uplinks.len() as f64;
         self.together_mbit = self.uplinks.iter().map(|uplink| uplink.together_mbit).sum();
@@ -117,7 +117,7 @@ impl DemoReport {
     }
 
     /// Adds further unmet expectations.
-    pub fn add_problems(&mut self, problems: impl Iterator<Item = String>) {
+    pub(super) fn add_problems(&mut self, problems: impl Iterator<Item = String>) {
         self.problems.extend(problems);
         self.passed = self.problems.is_empty();
     }
@@ -170,7 +170,7 @@ impl DemoReport {
     }
 
     /// Formats the report as text. `colour`: with terminal control codes.
-    pub fn text(&self, colour: bool) -> String {
+    pub(super) fn text(&self, colour: bool) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
         let _ = self.write_table(&mut text);

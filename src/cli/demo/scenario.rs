@@ -9,7 +9,7 @@ use crate::lab::{Lab, LabError};
 
 /// A scenario other than that of two instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
-pub enum Scenario {
+pub(super) enum Scenario {
     /// One instance with two uplinks: the server has one address and needs no policy routing
     ThreeLegged,
     /// One instance with two uplinks of which one fails: only its own sessions notice

@@ -18,7 +18,8 @@ use crate::api::Request;
 use crate::api::client::ClientError;
 use crate::api::{EffectiveConfig, Status};
 use crate::config::{self, Config};
-use crate::host::doctor::{self, Finding};
+use crate::host::doctor;
+pub use crate::host::doctor::{Finding, Severity};
 use report::DoctorReport;
 
 /// Arguments of `doctor`.

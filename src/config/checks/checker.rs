@@ -19,7 +19,7 @@ pub(super) struct Checker<'t> {
 
 impl<'t> Checker<'t> {
     /// Makes the checker of a file. `uplinks`: all of the file; empty if they could not be read.
-    pub fn new(
+    pub(super) fn new(
         root: &'t Node,
         diagnostics: &'t Diagnostics,
         uplinks: &'t [Located<FileUplink>],
@@ -28,12 +28,12 @@ impl<'t> Checker<'t> {
     }
 
     /// The uplinks of the file; empty if they could not be read.
-    pub fn uplinks(&self) -> &'t [Located<FileUplink>] {
+    pub(super) fn uplinks(&self) -> &'t [Located<FileUplink>] {
         self.uplinks
     }
 
     /// Reports a problem.
-    pub fn report(
+    pub(super) fn report(
         &self,
         location: &Location,
         found: impl Into<String>,
@@ -44,7 +44,7 @@ impl<'t> Checker<'t> {
     }
 
     /// Reports a warning.
-    pub fn warn(
+    pub(super) fn warn(
         &self,
         location: &Location,
         found: impl Into<String>,
@@ -56,18 +56,18 @@ impl<'t> Checker<'t> {
 
     /// Returns the location of the value at a key path. If the file leaves the key out, the
     /// position is that of the mapping around it.
-    pub fn location_of(&self, path: &str) -> Location {
+    pub(super) fn location_of(&self, path: &str) -> Location {
         location_of(self.root, path)
     }
 
     /// Returns the external addresses of all uplinks that could be read, item by item.
-    pub fn external_addresses(&self) -> impl Iterator<Item = &'t Located<Vec<Ipv4Addr>>> {
+    pub(super) fn external_addresses(&self) -> impl Iterator<Item = &'t Located<Vec<Ipv4Addr>>> {
         self.uplinks.iter().filter_map(|uplink| uplink.addresses()).flatten()
     }
 
     /// Finds the uplink of a name. Reports an unknown name, but not while the name of some uplink
     /// is unknown.
-    pub fn uplink_index(&self, name: &Located<String>) -> Option<usize> {
+    pub(super) fn uplink_index(&self, name: &Located<String>) -> Option<usize> {
         let known = |uplink: &'t Located<FileUplink>| Some(uplink.name()?.value.as_str());
         let names: Option<Vec<&str>> = self.uplinks.iter().map(known).collect();
         let names = names.filter(|names| !names.is_empty())?;
@@ -81,7 +81,7 @@ impl<'t> Checker<'t> {
 
     /// Finds the uplinks of a list of names, each once; every uplink if the file leaves the list
     /// out.
-    pub fn chosen_uplinks(&self, names: &Unresolved<Items<String>>) -> Option<Vec<usize>> {
+    pub(super) fn chosen_uplinks(&self, names: &Unresolved<Items<String>>) -> Option<Vec<usize>> {
         let names = match names {
             Unresolved::Unreadable => return None,
             Unresolved::Absent => return Some((0..self.uplinks.len()).collect()),

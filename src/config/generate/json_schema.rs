@@ -10,7 +10,7 @@ use super::text::{capitalised, value_type};
 ///
 /// A file that meets the schema may still be refused: the schema does not express the range of
 /// durations, nor keys that depend on one another.
-pub fn json_schema() -> String {
+pub(crate) fn json_schema() -> String {
     let mut root = vec![
         ("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into()),
         ("title".to_owned(), "natbox configuration".into()),

@@ -7,7 +7,7 @@ use crate::config::schema::{Absence, KeyInfo, Section as _, SectionInfo};
 use super::text::{value_type, wrap, yaml};
 
 /// Returns the manual.
-pub fn manual() -> String {
+pub(super) fn manual() -> String {
     let mut text = HEAD.to_owned();
     write_section("", &File::describe(), &mut text);
     text

@@ -6,8 +6,8 @@ mod manual;
 mod reference;
 mod text;
 
-pub use json_schema::json_schema;
-pub use reference::reference;
+pub(crate) use json_schema::json_schema;
+pub(crate) use reference::reference;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use crate::config::schema::{Absence, KeyInfo, Section as _, SectionInfo, TypeInf
 use super::text::{capitalised, value_type, wrap, yaml};
 
 /// Returns the reference file.
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let mut text = HEAD.to_owned();
     for key in &File::describe().keys {
         text.push('\n');

@@ -38,7 +38,7 @@ pub(in crate::config) struct SectionKeys {
 
 impl<T> Located<T> {
     /// Makes the located form of a value that was not read from a file.
-    pub fn without_location(value: T) -> Self {
+    pub(crate) fn without_location(value: T) -> Self {
         Self { value, location: Location::file() }
     }
 }
@@ -55,23 +55,27 @@ pub(in crate::config) struct Cursor<'t> {
 impl<'t> Cursor<'t> {
     /// Makes the cursor of the whole file. `schema` lists every mapping that a file may hold:
     /// advice on a misplaced key names the mapping where the key belongs.
-    pub fn root(node: &'t Node, diagnostics: &'t Diagnostics, schema: &'t [SectionKeys]) -> Self {
+    pub(crate) fn root(
+        node: &'t Node,
+        diagnostics: &'t Diagnostics,
+        schema: &'t [SectionKeys],
+    ) -> Self {
         let location = Location { position: Some(node.position), key: String::new() };
         Self { node, location, diagnostics, schema }
     }
 
     /// Returns the location of the node.
-    pub fn location(&self) -> &Location {
+    pub(crate) fn location(&self) -> &Location {
         &self.location
     }
 
     /// Reports a problem with the node.
-    pub fn reject(&self, wanted: &str, advice: &str) {
+    pub(crate) fn reject(&self, wanted: &str, advice: &str) {
         self.diagnostics.report(&self.location, self.node.describe(), wanted, advice);
     }
 
     /// Returns the fields of a mapping. Reports keys that are unknown or repeated.
-    pub fn fields(&self, keys: &'static [&'static str]) -> Option<Fields<'t>> {
+    pub(crate) fn fields(&self, keys: &'static [&'static str]) -> Option<Fields<'t>> {
         let Value::Mapping(entries) = &self.node.value else {
             let advice = format!("its keys are {}", nearest::list(keys.iter().copied()));
             self.reject("a mapping", &advice);
@@ -123,7 +127,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the items of a list of at most `most`.
-    pub fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
+    pub(crate) fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {
             self.reject(
                 &format!("a list of {what}"),
@@ -150,7 +154,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the items of a list of 1 to `most`. A scalar alone counts as a list of itself.
-    pub fn some_items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
+    pub(crate) fn some_items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         if matches!(self.node.value, Value::Plain(_) | Value::Quoted(_)) {
             return Some(vec![self.clone()]);
         }
@@ -169,7 +173,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the only item of a list, or the node itself if it is no list.
-    pub fn sole_item(&self) -> Option<Self> {
+    pub(crate) fn sole_item(&self) -> Option<Self> {
         match &self.node.value {
             Value::List(nodes) => {
                 let [node] = nodes.as_slice() else { return None };
@@ -182,7 +186,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Reads a value from the text of a scalar, quoted or not.
-    pub fn value<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
+    pub(crate) fn value<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) | Value::Quoted(text) => match read(text) {
                 Ok(value) => Some(value),
@@ -211,7 +215,7 @@ impl<'t> Cursor<'t> {
 
     /// Reads a value like [`Self::value`] from free text. Numbers and truth values of YAML must be
     /// in quotes.
-    pub fn text<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
+    pub(crate) fn text<T>(&self, read: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
         match &self.node.value {
             Value::Plain(text) if is_typed_scalar(text) => {
                 self.reject("text", &format!("write it in quotes: \"{text}\""));
@@ -226,7 +230,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the text of a plain scalar.
-    pub fn word(&self) -> Option<&'t str> {
+    pub(crate) fn word(&self) -> Option<&'t str> {
         match &self.node.value {
             Value::Plain(text) => Some(text),
             Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => None,
@@ -234,7 +238,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Reads `true` or `false`.
-    pub fn bool(&self) -> Option<bool> {
+    pub(crate) fn bool(&self) -> Option<bool> {
         match &self.node.value {
             Value::Plain(text) if matches!(text.as_str(), "true" | "True" | "TRUE") => Some(true),
             Value::Plain(text) if matches!(text.as_str(), "false" | "False" | "FALSE") => {
@@ -252,7 +256,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the value with the location of the node.
-    pub fn locate<T>(&self, value: T) -> Located<T> {
+    pub(crate) fn locate<T>(&self, value: T) -> Located<T> {
         Located { value, location: self.location.clone() }
     }
 }
@@ -268,12 +272,12 @@ pub(in crate::config) struct Fields<'t> {
 
 impl<'t> Fields<'t> {
     /// Returns the fields of a mapping that is not there.
-    pub fn absent(location: Location, diagnostics: &'t Diagnostics) -> Self {
+    pub(crate) fn absent(location: Location, diagnostics: &'t Diagnostics) -> Self {
         Self { location, diagnostics, schema: &[], known: Vec::new() }
     }
 
     /// Returns a field, if present.
-    pub fn get(&self, key: &str) -> Option<Cursor<'t>> {
+    pub(crate) fn get(&self, key: &str) -> Option<Cursor<'t>> {
         let (_, entry) = self.known.iter().find(|(known, _)| *known == key)?;
         let location = value_location(&self.location, entry);
         Some(Cursor {
@@ -285,7 +289,7 @@ impl<'t> Fields<'t> {
     }
 
     /// Returns a field that must be present. Reports its absence.
-    pub fn required(&self, key: &str, wanted: &str, advice: &str) -> Option<Cursor<'t>> {
+    pub(crate) fn required(&self, key: &str, wanted: &str, advice: &str) -> Option<Cursor<'t>> {
         let field = self.get(key);
         if field.is_none() {
             self.diagnostics.report(&self.location.field(key), "no such key", wanted, advice);

@@ -45,7 +45,7 @@ pub(in crate::config) struct MappingEntry {
 
 impl Node {
     /// Describes the value for messages.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match &self.value {
             Value::Null => "nothing".into(),
             Value::Plain(text) => quoted(text),

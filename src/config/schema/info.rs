@@ -79,12 +79,12 @@ pub(in crate::config) enum TypeShape {
 
 impl TypeInfo {
     /// Describes a type of single values.
-    pub fn scalar(name: impl Into<String>, constraint: Document) -> Self {
+    pub(crate) fn scalar(name: impl Into<String>, constraint: Document) -> Self {
         Self { name: name.into(), words: Vec::new(), shape: TypeShape::Scalar(constraint) }
     }
 
     /// Returns the keys of the mapping, or of the mappings in the list.
-    pub fn section(&self) -> Option<&SectionInfo> {
+    pub(crate) fn section(&self) -> Option<&SectionInfo> {
         match &self.shape {
             TypeShape::Scalar(_) => None,
             TypeShape::List { item, .. } => item.section(),
@@ -93,7 +93,7 @@ impl TypeInfo {
     }
 
     /// Returns whether the value is a list.
-    pub fn is_list(&self) -> bool {
+    pub(crate) fn is_list(&self) -> bool {
         matches!(self.shape, TypeShape::List { .. })
     }
 }

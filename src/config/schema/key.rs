@@ -69,7 +69,7 @@ pub(in crate::config) enum Unresolved<T> {
 
 impl<T> Unresolved<T> {
     /// Returns the value and its location, if it could be read.
-    pub fn given(&self) -> Option<&Located<T>> {
+    pub(crate) fn given(&self) -> Option<&Located<T>> {
         match self {
             Self::Given(value) => Some(value),
             Self::Absent | Self::Unreadable => None,
@@ -78,7 +78,7 @@ impl<T> Unresolved<T> {
 
     /// Returns the value, or `default` if the file leaves the key out; None if the value could not be
     /// read.
-    pub fn or_default(self, default: T) -> Option<T> {
+    pub(crate) fn or_default(self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),
             Self::Unreadable => None,
@@ -87,7 +87,7 @@ impl<T> Unresolved<T> {
     }
 
     /// Returns the value, if any. The outer None: the value could not be read.
-    pub fn into_option(self) -> Option<Option<T>> {
+    pub(crate) fn into_option(self) -> Option<Option<T>> {
         match self {
             Self::Absent => Some(None),
             Self::Unreadable => None,
@@ -96,7 +96,7 @@ impl<T> Unresolved<T> {
     }
 
     /// Makes the field of a value that was not read from a file.
-    pub fn from_option(value: Option<T>) -> Self {
+    pub(crate) fn from_option(value: Option<T>) -> Self {
         value.map_or(Self::Absent, |value| Self::Given(Located::without_location(value)))
     }
 }
@@ -186,29 +186,29 @@ impl<T, P> KeySpec<T, P> {
     }
 
     /// Lets a running box take in a change of the value.
-    pub fn reloadable(self) -> Self {
+    pub(crate) fn reloadable(self) -> Self {
         Self { reloadable: true, ..self }
     }
 
     /// Sets the value that the reference file shows, in YAML, for a key without a default.
-    pub fn example(self, example: &'static str) -> Self {
+    pub(crate) fn example(self, example: &'static str) -> Self {
         Self { example: Some(example), ..self }
     }
 }
 
 impl<T: ValueType, P: Presence<T>> KeySpec<T, P> {
     /// Reads the field of a section.
-    pub fn read(&self, fields: &Fields<'_>, name: &str) -> P::Field {
+    pub(crate) fn read(&self, fields: &Fields<'_>, name: &str) -> P::Field {
         self.presence.read(&self.value_type, fields, name)
     }
 
     /// Returns the value as the file writes it; None to leave the key out.
-    pub fn emit(&self, field: &P::Field) -> Option<Document> {
+    pub(crate) fn emit(&self, field: &P::Field) -> Option<Document> {
         self.presence.emit(&self.value_type, field)
     }
 
     /// Describes the key.
-    pub fn describe(&self, name: &'static str, doc: String) -> KeyInfo {
+    pub(crate) fn describe(&self, name: &'static str, doc: String) -> KeyInfo {
         KeyInfo {
             name,
             doc,

@@ -113,7 +113,7 @@ pub(in crate::config) fn mapping<S: Section>() -> Mapping<S> {
 
 impl<S: Section> Mapping<S> {
     /// Makes a key whose default holds the default of each key below it.
-    pub fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
+    pub(crate) fn with_defaults(self) -> KeySpec<Self, WithDefault<S>> {
         self.default(absent())
     }
 }

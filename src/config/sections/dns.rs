@@ -16,7 +16,7 @@ use super::uplinks::Uplink;
 
 /// DNS that follows the uplinks. All names are absolute.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Dns {
+pub(crate) struct Dns {
     /// The zone that the box answers for.
     pub zone: Name,
     /// Published names within the zone, at least one, each once.
@@ -42,7 +42,7 @@ pub struct Dns {
 
 /// A published name.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DnsName {
+pub(crate) struct DnsName {
     /// The name.
     pub name: Name,
     /// Indices into [`super::super::Config::uplinks`], at least one, no repeats.
@@ -51,7 +51,7 @@ pub struct DnsName {
 
 /// A name server of the zone.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DnsServer {
+pub(crate) struct DnsServer {
     /// Its name.
     pub name: Name,
     /// Its address.
@@ -60,7 +60,7 @@ pub struct DnsServer {
 
 /// A server that takes updates (RFC 2136) signed with a shared key (RFC 8945).
 #[derive(Clone, Debug, PartialEq)]
-pub struct DnsUpdate {
+pub(crate) struct DnsUpdate {
     /// The server.
     pub server: SocketAddr,
     /// The zone there: [`Dns::zone`] or one above it.
@@ -192,12 +192,12 @@ config_words! {
 
 impl Dns {
     /// Port of a name server.
-    pub const PORT: u16 = domain::DNS_PORT;
+    pub(crate) const PORT: u16 = domain::DNS_PORT;
 }
 
 impl FileDns {
     /// Returns the section as the file writes it.
-    pub fn of(dns: &Dns, uplinks: &[Uplink]) -> Self {
+    pub(crate) fn of(dns: &Dns, uplinks: &[Uplink]) -> Self {
         let within = |name: &Name| Some(Located::without_location(relative_to(name, &dns.zone)));
         let names = dns.names.iter().map(|published| {
             let uplinks = published.uplinks.iter().map(|index| uplinks[*index].name.clone());

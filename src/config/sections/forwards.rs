@@ -12,7 +12,7 @@ use super::uplinks::Uplink;
 /// One published service on one external address. Where the file leaves out the uplink, the box has
 /// one forward for each uplink, so `uplink` and `address` are always definite.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Forward {
+pub(crate) struct Forward {
     /// Name from the file. Several forwards share it if the file leaves out the uplink.
     pub name: String,
     /// Index into [`super::super::Config::uplinks`].
@@ -68,7 +68,7 @@ section! {
 
 config_enum! {
     /// Protocols that a forward publishes, or that a rule without translation is for.
-    pub enum ForwardProtocol {
+    pub(crate) enum ForwardProtocol {
         /// TCP.
         Tcp = "tcp",
         /// UDP.
@@ -94,7 +94,7 @@ impl ForwardProtocol {
 
 impl FileForward {
     /// Returns the forward as the file writes it.
-    pub fn of(forward: &Forward, uplinks: &[Uplink]) -> Self {
+    pub(crate) fn of(forward: &Forward, uplinks: &[Uplink]) -> Self {
         let has_ports = forward.protocol.has_ports();
         let first = PortRange { first: forward.to_port, last: forward.to_port };
         let to = ForwardTarget { address: forward.to_address, ports: has_ports.then_some(first) };

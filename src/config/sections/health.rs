@@ -12,7 +12,7 @@ use crate::config::types::{Format, Items, Scalar as _, duration, network, number
 /// Health check of an uplink. In every interval natbox probes all targets over this uplink alone.
 /// The round is good when enough of them answer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Health {
+pub(crate) struct Health {
     /// Targets of ICMP echo requests.
     pub ping: Vec<Ipv4Addr>,
     /// Targets of TCP connections.
@@ -69,7 +69,7 @@ fn targets<T: crate::config::schema::ValueType>(
 
 /// A page with scheme `http` or `https`, and with a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebTarget(pub reqwest::Url);
+pub(crate) struct WebTarget(pub reqwest::Url);
 
 impl WebTarget {
     /// Returns the address of the host, if the page names it by its address.
@@ -80,17 +80,17 @@ impl WebTarget {
 
 impl Health {
     /// Most targets of each kind.
-    pub const MAX_TARGETS: u32 = 16;
+    pub(crate) const MAX_TARGETS: u32 = 16;
 
     /// Returns the number of targets of a round.
-    pub fn targets(&self) -> usize {
+    pub(crate) fn targets(&self) -> usize {
         self.ping.len() + self.tcp.len() + self.http.len()
     }
 }
 
 impl FileHealth {
     /// Returns the addresses among the targets, with their locations.
-    pub fn target_addresses(&self) -> Vec<Located<Ipv4Addr>> {
+    pub(crate) fn target_addresses(&self) -> Vec<Located<Ipv4Addr>> {
         let at = |location: &Location, value| Located { value, location: location.clone() };
         let ping = readable(&self.ping).iter().map(|target| at(&target.location, target.value));
         let tcp = readable(&self.tcp).iter().map(|target| at(&target.location, *target.value.ip()));

@@ -10,7 +10,7 @@ use crate::config::types::{Items, network, some};
 
 /// The private leg.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Inside {
+pub(crate) struct Inside {
     /// Interface towards the private network.
     pub interface: String,
     /// The box's own address on that interface, the next hop of the servers; within
@@ -48,7 +48,7 @@ section! {
 
 impl Inside {
     /// Returns the longest prefix that holds an address.
-    pub fn prefix_of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
+    pub(crate) fn prefix_of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
         let prefixes = self.prefixes.iter().filter(|prefix| prefix.contains(&address));
         prefixes.max_by_key(|prefix| prefix.prefix_len()).copied()
     }
@@ -56,12 +56,12 @@ impl Inside {
 
 impl FileInside {
     /// Returns the prefixes; None if one could not be read.
-    pub fn all_prefixes(&self) -> Option<&[Located<Ipv4Net>]> {
+    pub(crate) fn all_prefixes(&self) -> Option<&[Located<Ipv4Net>]> {
         self.prefixes.as_ref()?.all()
     }
 
     /// Returns the first of the addresses that an inside prefix holds, with the prefix.
-    pub fn first_inside(&self, addresses: &[Ipv4Addr]) -> Option<(Ipv4Addr, Ipv4Net)> {
+    pub(crate) fn first_inside(&self, addresses: &[Ipv4Addr]) -> Option<(Ipv4Addr, Ipv4Net)> {
         let prefixes = self.all_prefixes()?;
         addresses.iter().find_map(|address| {
             let prefix = prefixes.iter().find(|prefix| prefix.contains(address))?;

@@ -6,7 +6,7 @@ use crate::config::types::count;
 section! {
     /// Bounds of memory, and of what one host may use.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Limits {
+    pub(crate) struct Limits {
         /// Sessions at one time, exactly.
         pub sessions: u32 = count(1..=Limits::MAX_SESSIONS).default(1_000_000),
         /// Sessions that one inside host may have opened at one time. `0` sets no limit.
@@ -26,11 +26,11 @@ section! {
 
 impl Limits {
     /// Largest value of [`Limits::sessions`] and of the limits for one host.
-    pub const MAX_SESSIONS: u32 = 512_000_000;
+    pub(crate) const MAX_SESSIONS: u32 = 512_000_000;
     /// Largest value of [`Limits::fragments`].
-    pub const MAX_FRAGMENTS: u32 = 1_000_000;
+    pub(crate) const MAX_FRAGMENTS: u32 = 1_000_000;
     /// Largest value of [`Limits::delayed_ports`]: the number of ports.
-    pub const MAX_PORTS: u32 = 65_536;
+    pub(crate) const MAX_PORTS: u32 = 65_536;
 }
 
 impl Default for Limits {

@@ -17,17 +17,19 @@ mod timeouts;
 mod tun;
 mod uplinks;
 
-pub use dns::{Dns, DnsName, DnsServer, DnsUpdate};
-pub use forwards::{Forward, ForwardProtocol};
-pub use health::{Health, WebTarget};
-pub use inside::Inside;
-pub use limits::Limits;
-pub use nat::{AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn};
-pub use outbound::{HashBy, NoNatRule, OutboundRule};
-pub use service::{Admin, Host, Log, LogFormat, LogLevel, Persistence};
-pub use timeouts::Timeouts;
-pub use tun::{IoBackend, OffloadLimit, Tun, Workers};
-pub use uplinks::{Failback, OnFailure, Uplink};
+pub(crate) use dns::{Dns, DnsName, DnsServer, DnsUpdate};
+pub(crate) use forwards::{Forward, ForwardProtocol};
+pub(crate) use health::{Health, WebTarget};
+pub(crate) use inside::Inside;
+pub(crate) use limits::Limits;
+pub(crate) use nat::{
+    AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn,
+};
+pub(crate) use outbound::{HashBy, NoNatRule, OutboundRule};
+pub(crate) use service::{Admin, Host, Log, LogFormat, LogLevel, Persistence};
+pub(crate) use timeouts::Timeouts;
+pub(crate) use tun::{IoBackend, OffloadLimit, Tun, Workers};
+pub(crate) use uplinks::{Failback, OnFailure, Uplink};
 
 pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
 pub(super) use forwards::FileForward;

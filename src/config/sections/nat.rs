@@ -10,7 +10,7 @@ use crate::config::types::{
 section! {
     /// Behaviour of the translator.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Nat {
+    pub(crate) struct Nat {
         /// Part of the remote endpoint that a mapping depends on (RFC 4787 section 4.1).
         pub mapping: EndpointDependence = word().default(EndpointDependence::EndpointIndependent),
         /// Part of the remote endpoint that a filter depends on (RFC 4787 section 5).
@@ -50,7 +50,7 @@ impl Default for Nat {
 
 config_enum! {
     /// Part of the remote endpoint that a mapping or filter depends on (RFC 4787).
-    pub enum EndpointDependence {
+    pub(crate) enum EndpointDependence {
         /// No part of it.
         EndpointIndependent = "endpoint-independent",
         /// The address.
@@ -62,7 +62,7 @@ config_enum! {
 
 config_enum! {
     /// Treatment of a new session of a host whose external address has no port left.
-    pub enum AddressPooling {
+    pub(crate) enum AddressPooling {
         /// natbox rejects the session.
         Paired = "paired",
         /// The session uses another address of the uplink.
@@ -72,7 +72,7 @@ config_enum! {
 
 config_enum! {
     /// The ICMP error that an inside host gets when no mapping can be made.
-    pub enum RejectWith {
+    pub(crate) enum RejectWith {
         /// ICMP type 3, code 13.
         AdminProhibited = "admin-prohibited",
         /// ICMP type 3, code 1.
@@ -84,7 +84,7 @@ config_enum! {
 
 config_enum! {
     /// The reply to a TCP SYN from outside that no session and no forward expects.
-    pub enum UnsolicitedSyn {
+    pub(crate) enum UnsolicitedSyn {
         /// No reply.
         Drop = "drop",
         /// ICMP port unreachable after 6 s, unless an inside host opens the same connection
@@ -95,7 +95,7 @@ config_enum! {
 
 /// Upper bound of the MSS option of TCP SYN segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MssClamp {
+pub(crate) enum MssClamp {
     /// The smaller MTU of the two interfaces, less 40.
     Auto,
     /// None.

@@ -12,7 +12,7 @@ use super::uplinks::Uplink;
 
 /// Sources that may go out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct OutboundRule {
+pub(crate) struct OutboundRule {
     /// Sources, within an inside prefix.
     pub from: Ipv4Net,
     /// Destinations; none: all.
@@ -51,7 +51,7 @@ section! {
 
 config_enum! {
     /// Selector of the uplink of a mapping.
-    pub enum HashBy {
+    pub(crate) enum HashBy {
         /// The inside address and port: the mappings of one host use different uplinks.
         SourcePort = "source-port",
         /// The inside address: all mappings of one host use the same uplink.
@@ -62,7 +62,7 @@ config_enum! {
 /// Destinations that inside hosts reach without translation. Their own packets reach the inside as
 /// they are. Packets to them leave by the host's routes, not by those of an uplink's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoNatRule {
+pub(crate) struct NoNatRule {
     /// Addresses of the destinations.
     pub to: Ipv4Net,
     /// Protocols.
@@ -97,7 +97,7 @@ section! {
 
 impl FileOutboundRule {
     /// Returns the rule as the file writes it.
-    pub fn of(rule: &OutboundRule, uplinks: &[Uplink]) -> Self {
+    pub(crate) fn of(rule: &OutboundRule, uplinks: &[Uplink]) -> Self {
         let to = (!rule.to.is_empty()).then(|| Items::of(rule.to.iter().copied()));
         let names = rule.uplinks.iter().map(|index| uplinks[*index].name.clone());
         Self {

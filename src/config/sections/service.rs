@@ -9,7 +9,7 @@ use crate::config::types::{boolean, config_enum, names, network, word};
 section! {
     /// The host that natbox runs on.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Host {
+    pub(crate) struct Host {
         /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them
         /// on shutdown.
         pub manage: bool = boolean().default(true),
@@ -24,7 +24,7 @@ impl Default for Host {
 
 /// Admin interfaces.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Unix socket.
     pub socket: PathBuf,
     /// HTTP listener, if any.
@@ -48,7 +48,7 @@ section! {
 
 impl Admin {
     /// Returns the socket of a box of this name if the file gives none.
-    pub fn default_socket(name: &str) -> PathBuf {
+    pub(crate) fn default_socket(name: &str) -> PathBuf {
         PathBuf::from(format!("/run/natbox/{name}.sock"))
     }
 }
@@ -65,7 +65,7 @@ impl From<&Admin> for FileAdmin {
 section! {
     /// Session state.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Persistence {
+    pub(crate) struct Persistence {
         /// Whether sessions outlive the process. This version does not act on `true` yet.
         pub keep: bool = boolean().default(false),
     }
@@ -80,7 +80,7 @@ impl Default for Persistence {
 section! {
     /// Log output.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Log {
+    pub(crate) struct Log {
         /// Least severe level to print.
         pub level: LogLevel = word().default(LogLevel::Info),
         /// Form of the lines.
@@ -99,7 +99,7 @@ impl Default for Log {
 
 config_enum! {
     /// Log levels.
-    pub enum LogLevel {
+    pub(crate) enum LogLevel {
         /// Errors only.
         Error = "error",
         /// Conditions that a person should look at.
@@ -115,7 +115,7 @@ config_enum! {
 
 config_enum! {
     /// Log formats.
-    pub enum LogFormat {
+    pub(crate) enum LogFormat {
         /// Lines for people.
         Text = "text",
         /// One JSON object a line.

@@ -9,7 +9,7 @@ use crate::config::types::duration;
 section! {
     /// Idle timeouts.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Timeouts {
+    pub(crate) struct Timeouts {
         /// Timeout of open TCP connections (RFC 5382 REQ-5).
         pub tcp_established: Duration = duration(IDLE).default(Duration::from_secs(2 * 3600 + 4 * 60)),
         /// Timeout of closing and reset TCP connections (RFC 5382 REQ-5).
@@ -33,7 +33,7 @@ section! {
 
 impl Timeouts {
     /// Longest timeout: the longest span that `time::Tick`s order.
-    pub const MAX: Duration = Duration::from_secs(24 * 24 * 3600);
+    pub(crate) const MAX: Duration = Duration::from_secs(24 * 24 * 3600);
 }
 
 impl Default for Timeouts {

@@ -11,7 +11,7 @@ use crate::config::types::{
 section! {
     /// The TUN device that natbox creates, and the threads that serve it.
     #[derive(Clone, Debug, PartialEq)]
-    pub struct Tun {
+    pub(crate) struct Tun {
         /// Name of the interface. No other interface may have it.
         pub name: String = network::tun_interface().default("nb0".into()),
         /// Number of queues, each served by one thread. `auto` takes half of the usable cores.
@@ -35,7 +35,7 @@ impl Default for Tun {
 
 /// Number of workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Workers {
+pub(crate) enum Workers {
     /// Half of the usable cores.
     Auto,
     /// 1 to 256.
@@ -67,7 +67,7 @@ fn parse_workers(text: &str) -> Result<Workers, ValueError> {
 
 config_enum! {
     /// I/O backend.
-    pub enum IoBackend {
+    pub(crate) enum IoBackend {
         /// The best backend that the kernel offers: `uring` from Linux 6.1, otherwise `poll`.
         Auto = "auto",
         /// io_uring. The box does not start if the kernel lacks it.
@@ -79,7 +79,7 @@ config_enum! {
 
 config_enum! {
     /// Upper bound on the offload level.
-    pub enum OffloadLimit {
+    pub(crate) enum OffloadLimit {
         /// The strongest level that the kernel grants.
         Auto = "auto",
         /// Segmentation of TCP and UDP, and checksums. Starts at the same level as `auto`.

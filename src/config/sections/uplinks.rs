@@ -13,7 +13,7 @@ use super::health::{FileHealth, Health};
 
 /// One uplink.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Uplink {
+pub(crate) struct Uplink {
     /// Unique among the uplinks.
     pub name: String,
     /// Interface towards the provider; never the inside interface.
@@ -75,7 +75,7 @@ section! {
 
 config_enum! {
     /// Treatment of the sessions of an uplink that fails.
-    pub enum OnFailure {
+    pub(crate) enum OnFailure {
         /// Sessions stay, and inside endpoints with a mapping on the uplink keep using it.
         Keep = "keep",
         /// Sessions stay. New ones use other uplinks, even from inside endpoints with a mapping
@@ -89,7 +89,7 @@ config_enum! {
 
 config_enum! {
     /// Treatment of outbound sessions when an uplink is healthy again.
-    pub enum Failback {
+    pub(crate) enum Failback {
         /// New sessions may use the uplink.
         NewSessions = "new-sessions",
         /// Outbound sessions that would prefer the uplink end as with `on_failure: reset`, and
@@ -100,19 +100,19 @@ config_enum! {
 
 impl Uplink {
     /// Most external addresses of one uplink.
-    pub const MAX_ADDRESSES: usize = network::MAX_ADDRESSES;
+    pub(crate) const MAX_ADDRESSES: usize = network::MAX_ADDRESSES;
     /// Most uplinks of one box: its block of routing tables has as many.
-    pub const MAX: usize = 31;
+    pub(crate) const MAX: usize = 31;
 
     /// Returns true when natbox itself sends over this uplink, and so needs a probe address on it.
-    pub fn needs_probe_address(&self) -> bool {
+    pub(crate) fn needs_probe_address(&self) -> bool {
         self.health.is_some()
     }
 }
 
 impl FileUplink {
     /// Returns the name. It is the interface's name if the file leaves it out.
-    pub fn name(&self) -> Option<&Located<String>> {
+    pub(crate) fn name(&self) -> Option<&Located<String>> {
         match &self.name {
             Unresolved::Absent => self.interface.as_ref(),
             Unresolved::Unreadable => None,
@@ -121,12 +121,12 @@ impl FileUplink {
     }
 
     /// Returns the external addresses, item by item; None if one could not be read.
-    pub fn addresses(&self) -> Option<&[Located<Vec<Ipv4Addr>>]> {
+    pub(crate) fn addresses(&self) -> Option<&[Located<Vec<Ipv4Addr>>]> {
         self.addresses.as_ref()?.ranges.all()
     }
 
     /// Whether the external address is the interface's own.
-    pub fn follows_interface(&self) -> bool {
+    pub(crate) fn follows_interface(&self) -> bool {
         self.addresses.as_ref().is_some_and(|addresses| addresses.follows_interface)
     }
 }

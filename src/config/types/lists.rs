@@ -15,18 +15,18 @@ pub(in crate::config) struct Items<T> {
 
 impl<T> Items<T> {
     /// Returns every item; None if one could not be read.
-    pub fn all(&self) -> Option<&[Located<T>]> {
+    pub(crate) fn all(&self) -> Option<&[Located<T>]> {
         self.complete.then_some(&self.readable)
     }
 
     /// Makes a list of values that were not read from a file.
-    pub fn of(values: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn of(values: impl IntoIterator<Item = T>) -> Self {
         let readable = values.into_iter().map(Located::without_location).collect();
         Self { readable, complete: true }
     }
 
     /// Returns the value of every item; None if one could not be read.
-    pub fn values(&self) -> Option<Vec<T>>
+    pub(crate) fn values(&self) -> Option<Vec<T>>
     where
         T: Clone,
     {

@@ -15,4 +15,4 @@ pub(super) use numbers::{count, duration, number, whole_seconds};
 pub(super) use scalar::{Format, Scalar};
 pub(super) use words::{boolean, config_enum, config_words, word};
 
-pub use words::ConfigEnum;
+pub(crate) use words::ConfigEnum;

@@ -14,7 +14,7 @@ use super::scalar::{Format, shown};
 
 /// An inclusive, non-empty range of ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortRange {
+pub(crate) struct PortRange {
     /// First port.
     pub first: u16,
     /// Last port, at least `first`.
@@ -23,7 +23,7 @@ pub struct PortRange {
 
 impl PortRange {
     /// Every port. Stands for protocols without ports.
-    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+    pub(crate) const ALL: Self = Self { first: 0, last: u16::MAX };
 }
 
 impl fmt::Display for PortRange {

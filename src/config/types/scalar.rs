@@ -71,7 +71,7 @@ pub(in crate::config) struct Format<T> {
 
 impl<T: Display> Format<T> {
     /// Makes the type of values that print as they are shown.
-    pub fn new(
+    pub(crate) fn new(
         name: &'static str,
         parse: fn(&str) -> Result<T, ValueError>,
         constraint: fn() -> Document,
@@ -82,7 +82,7 @@ impl<T: Display> Format<T> {
 
 impl<T> Format<T> {
     /// Makes the type of texts.
-    pub fn text(
+    pub(crate) fn text(
         name: &'static str,
         parse: fn(&str) -> Result<T, ValueError>,
         emit: fn(&T) -> Document,
@@ -92,7 +92,7 @@ impl<T> Format<T> {
     }
 
     /// Bounds the values by other keywords of JSON Schema.
-    pub fn bounded(self, constraint: fn() -> Document) -> Self {
+    pub(crate) fn bounded(self, constraint: fn() -> Document) -> Self {
         Self { constraint, ..self }
     }
 }

@@ -11,7 +11,7 @@ use crate::config::schema::{TypeInfo, ValueType, Word};
 use super::scalar::Scalar;
 
 /// An enum whose values are words in the file.
-pub trait ConfigEnum: Copy + 'static {
+pub(crate) trait ConfigEnum: Copy + 'static {
     /// Every value.
     const ALL: &'static [Self];
 

@@ -207,7 +207,7 @@ fn an_answer_with_the_most_addresses_fits_into_a_datagram() {
             Extent::Full,
         );
         assert!(matches!(answer, ResponseBytes::Full(_)));
-        assert_eq!(read(&answer).answers.len(), crate::dns::MAX_ADDRESSES);
+        assert_eq!(read(&answer).answers.len(), crate::dns::answer::MAX_ADDRESSES);
     }
 }
 

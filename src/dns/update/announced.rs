@@ -25,7 +25,7 @@ pub(super) struct AnnouncedRecords {
 
 impl AnnouncedRecords {
     /// Reads the records that the process before left.
-    pub fn open(path: Option<PathBuf>) -> Self {
+    pub(super) fn open(path: Option<PathBuf>) -> Self {
         let text = match path.as_ref().map(fs::read_to_string) {
             None => String::new(),
             Some(Ok(text)) => text,
@@ -43,12 +43,12 @@ impl AnnouncedRecords {
     }
 
     /// Returns all records.
-    pub fn records(&self) -> &BTreeSet<AnnouncedRecord> {
+    pub(super) fn records(&self) -> &BTreeSet<AnnouncedRecord> {
         &self.records
     }
 
     /// Adds records that natbox is about to send.
-    pub fn add(&mut self, records: impl Iterator<Item = AnnouncedRecord>) {
+    pub(super) fn add(&mut self, records: impl Iterator<Item = AnnouncedRecord>) {
         let before = self.records.len();
         self.records.extend(records);
         if self.records.len() != before {
@@ -57,7 +57,7 @@ impl AnnouncedRecords {
     }
 
     /// Removes all records but these. The server has deleted the others.
-    pub fn keep(&mut self, records: BTreeSet<AnnouncedRecord>) {
+    pub(super) fn keep(&mut self, records: BTreeSet<AnnouncedRecord>) {
         if self.records != records {
             self.records = records;
             self.write();

@@ -10,7 +10,7 @@ use hickory_proto::rr::Name;
 
 /// The server to update, and how.
 #[derive(Clone, Debug)]
-pub struct Update {
+pub(crate) struct Update {
     /// Address of the server.
     pub server: SocketAddr,
     /// Whether uplinks lead to the server. False for a server on the private network, to which the
@@ -28,7 +28,7 @@ pub struct Update {
 
 /// Which records an update replaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replace {
+pub(crate) enum Replace {
     /// All addresses of a name: this instance alone publishes it. If every uplink is down, an
     /// update contains all addresses.
     All,
@@ -39,7 +39,7 @@ pub enum Replace {
 
 /// A key of TSIG.
 #[derive(Clone)]
-pub struct TsigKey {
+pub(crate) struct TsigKey {
     /// Name of the key.
     pub name: Name,
     /// Algorithm of the key.
@@ -56,7 +56,7 @@ impl fmt::Debug for TsigKey {
 
 /// Algorithms of TSIG that natbox implements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// hmac-sha256
     HmacSha256,
     /// hmac-sha512
@@ -65,7 +65,7 @@ pub enum Algorithm {
 
 /// Why a secret cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum SecretError {
+pub(crate) enum SecretError {
     /// The file cannot be read.
     #[error("{path}: {source}; the file must be readable for natbox's user")]
     File {
@@ -91,7 +91,7 @@ pub enum SecretError {
 ///
 /// # Errors
 /// See [`SecretError`].
-pub fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
+pub(crate) fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
     let not_base64 = |reason: String| SecretError::NotBase64 { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path)
         .map_err(|source| SecretError::File { path: path.to_owned(), source })?;

@@ -1,4 +1,4 @@
-//! Datagrams in pieces.
+//! Fragmented datagrams.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn frames(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
     packets.iter().map(|packet| (packet.clone(), Offload::default())).collect()
 }
 
-/// Puts pieces that came out back together: addresses, and the datagram's payload.
+/// Reassembles fragments that came out: addresses, and the datagram's payload.
 fn reassembled(pieces: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     let mut payload = vec![0; 65_536];
     let mut end = 0;
@@ -22,7 +22,7 @@ fn reassembled(pieces: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     (first.source(), first.destination(), payload)
 }
 
-/// Sends a datagram in three pieces, in the given order; all of it must come out.
+/// Sends a datagram in three fragments, in the given order; all of it must come out.
 fn in_pieces(
     stage: &mut Stage,
     packet: &[u8],

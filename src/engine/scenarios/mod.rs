@@ -3,18 +3,18 @@
 //! The stage: inside 10.0.0.0/24 behind one or two uplinks; outside hosts E1, E2. Every packet that comes out is
 //! checked in full ([`builder::verify`]).
 
-mod disguise;
 mod errors;
-mod exempt;
 mod fragments;
-mod guesses;
-mod lines;
 mod malformed;
+mod no_nat;
 mod reload;
 mod replay;
+mod scrub;
 mod sessions;
-mod strays;
+mod tentative;
 mod translation;
+mod unsolicited;
+mod uplinks;
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
@@ -33,7 +33,8 @@ use crate::packet::{
 use crate::time::{Span, Tick};
 use arc_swap::ArcSwap;
 
-use super::{Pipeline, swap_policy};
+use super::pipeline::Pipeline;
+use super::swap_policy;
 
 pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);

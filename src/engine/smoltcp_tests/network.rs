@@ -1,5 +1,5 @@
 //! A small internet in memory: one host outside, the box, one host inside, and a link on either side of the box that
-//! loses, doubles and delays packets as it is told. Time is virtual and jumps from event to event.
+//! loses, doubles and delays packets with given probabilities. Time is virtual and jumps from event to event.
 //!
 //! ```text
 //!   outside E1 ──link── box (Stage) ──link── inside S1        links: 5 ms, and the faults, each way

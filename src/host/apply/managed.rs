@@ -18,7 +18,7 @@ use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
 /// A host with natbox's changes. Dropping the value reverts nothing; see [`Self::restore`].
-pub struct ManagedHost {
+pub(crate) struct ManagedHost {
     /// Configuration as the file has it.
     pub(super) file_config: Config,
     /// Configuration with the last known addresses of its interfaces.
@@ -46,12 +46,12 @@ enum OnFailure {
 
 impl ManagedHost {
     /// Returns the facts about the host, as of the last reading.
-    pub fn facts(&self) -> &HostFacts {
+    pub(crate) fn facts(&self) -> &HostFacts {
         &self.facts
     }
 
     /// Returns the configuration with the last known addresses of its interfaces.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
@@ -82,7 +82,7 @@ impl ManagedHost {
     ///
     /// # Errors
     /// When the kernel does not answer, or the journal cannot be written.
-    pub async fn reconcile(&mut self) -> Result<(), HostError> {
+    pub(crate) async fn reconcile(&mut self) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let config = self.file_config.resolve(&snapshot.dynamic_addresses(&self.file_config));
         let settings = sysctl::settings(&config)?;
@@ -114,7 +114,7 @@ impl ManagedHost {
     /// Reverts all changes, the last one first, and returns every failure.
     ///
     /// The journal stays on disk after a failure, so that the next start tries again.
-    pub async fn restore(mut self) -> Vec<HostError> {
+    pub(crate) async fn restore(mut self) -> Vec<HostError> {
         if self.journal.is_none() {
             return Vec::new();
         }

@@ -21,6 +21,6 @@ pub(crate) mod planned;
 mod revert;
 mod wait;
 
-pub use managed::ManagedHost;
-pub use planned::{PlannedHost, prepare};
-pub use wait::wait_until_gone;
+pub(crate) use managed::ManagedHost;
+pub(crate) use planned::{PlannedHost, prepare};
+pub(crate) use wait::wait_until_gone;

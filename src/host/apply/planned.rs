@@ -25,7 +25,7 @@ use crate::host::model::steps::steps;
 /// # Errors
 /// When the inside or every uplink is missing or down, another natbox uses an interface, privilege
 /// is lacking, or no routing numbers are free.
-pub async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
+pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     let directory = Path::new(journal::DIRECTORY);
     let kernel = Kernel::connect()?;
     let interfaces = interface_names(config).into_iter().map(String::from).collect();
@@ -101,7 +101,7 @@ fn unowned_rules(
 }
 
 /// A host whose changes are planned and not yet made.
-pub struct PlannedHost {
+pub(crate) struct PlannedHost {
     file_config: Config,
     config: Config,
     kernel: Kernel,
@@ -116,17 +116,17 @@ pub struct PlannedHost {
 
 impl PlannedHost {
     /// Returns the facts about the host.
-    pub fn facts(&self) -> &HostFacts {
+    pub(crate) fn facts(&self) -> &HostFacts {
         &self.facts
     }
 
     /// Returns the numbers of the instance's tables and rules.
-    pub fn routing_ids(&self) -> RoutingIds {
+    pub(crate) fn routing_ids(&self) -> RoutingIds {
         self.ids
     }
 
     /// Returns the configuration with the present addresses of its interfaces.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
@@ -138,7 +138,7 @@ impl PlannedHost {
     /// # Errors
     /// When the kernel refuses a change, or another program's route is in the place of one of
     /// natbox's.
-    pub async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
+    pub(crate) async fn apply(self, tun_index: u32) -> Result<ManagedHost, HostError> {
         let Self { file_config, config, kernel, steps, facts, ids, header, directory, lock } = self;
         let mut managed = ManagedHost {
             file_config,

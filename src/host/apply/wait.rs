@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(5);
 ///
 /// The kernel destroys an io_uring after its process has closed it, and only then closes the last
 /// queue of a TUN.
-pub async fn wait_until_gone(name: &str) {
+pub(crate) async fn wait_until_gone(name: &str) {
     let Ok(kernel) = Kernel::connect() else { return };
     for _ in 0..MAX_ATTEMPTS {
         match kernel.links().await {

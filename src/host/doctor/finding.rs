@@ -33,17 +33,17 @@ pub enum Severity {
 
 impl Finding {
     /// Makes a finding about something in order.
-    pub fn ok(id: &str, found: impl Into<String>) -> Self {
+    pub(crate) fn ok(id: &str, found: impl Into<String>) -> Self {
         Self::new(id, Severity::Ok, found, "")
     }
 
     /// Makes a finding about something that works less well than it could.
-    pub fn warning(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn warning(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
         Self::new(id, Severity::Warning, found, why)
     }
 
     /// Makes a finding about something that does not work.
-    pub fn error(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
+    pub(crate) fn error(id: &str, found: impl Into<String>, why: impl Into<String>) -> Self {
         Self::new(id, Severity::Error, found, why)
     }
 
@@ -59,13 +59,13 @@ impl Finding {
 
     /// Sets what a person has to do.
     #[must_use]
-    pub fn advice(self, advice: impl Into<String>) -> Self {
+    pub(crate) fn advice(self, advice: impl Into<String>) -> Self {
         Self { advice: advice.into(), ..self }
     }
 
     /// Sets the commands that fix the problem.
     #[must_use]
-    pub fn fix(self, commands: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn fix(self, commands: impl IntoIterator<Item = String>) -> Self {
         Self { fix: commands.into_iter().collect(), ..self }
     }
 }

@@ -32,7 +32,7 @@ use facts::{box_facts, server_facts};
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn examine_box(
+pub(crate) fn examine_box(
     config: &Config,
     running: Option<RoutingIds>,
 ) -> Result<Vec<Finding>, HostError> {
@@ -49,7 +49,7 @@ pub fn examine_box(
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn interfaces_up() -> Result<Vec<String>, HostError> {
+pub(crate) fn interfaces_up() -> Result<Vec<String>, HostError> {
     on_a_runtime(async move {
         let links = Kernel::connect()?.links().await?;
         Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
@@ -61,7 +61,7 @@ pub fn interfaces_up() -> Result<Vec<String>, HostError> {
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
+pub(crate) fn examine_server(configs: &[Config], probe: bool) -> Result<Vec<Finding>, HostError> {
     on_a_runtime(async move {
         Ok(server_checks::evaluate(&server_facts::collect(configs, probe).await?))
     })

@@ -40,7 +40,7 @@ pub(crate) struct Listener {
 ///
 /// # Errors
 /// When the kernel's tables of sockets cannot be read.
-pub fn listening_ports(facts: &HostFacts) -> Result<Vec<u16>, HostError> {
+pub(crate) fn listening_ports(facts: &HostFacts) -> Result<Vec<u16>, HostError> {
     if facts.any_assigned_to_host() { ports() } else { Ok(Vec::new()) }
 }
 

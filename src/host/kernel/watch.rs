@@ -22,7 +22,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// A change on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostChange {
+pub(crate) enum HostChange {
     /// A watched interface changed.
     Link(LinkChange),
     /// Addresses changed, or default routes while an uplink follows its interface.
@@ -31,7 +31,7 @@ pub enum HostChange {
 
 /// One change of one watched interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkChange {
+pub(crate) struct LinkChange {
     /// Interface name.
     pub interface: String,
     /// Kind of change.
@@ -40,7 +40,7 @@ pub struct LinkChange {
 
 /// Kind of change of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkEvent {
+pub(crate) enum LinkEvent {
     /// The interface was deleted, renamed or moved to another namespace.
     Removed,
     /// The interface is administratively down, or has no peer.
@@ -53,7 +53,7 @@ pub enum LinkEvent {
 }
 
 /// A subscription to changes.
-pub struct LinkWatch {
+pub(crate) struct LinkWatch {
     /// Time at which to report changed addresses; None when none have changed.
     settled: Option<Instant>,
     kernel: Kernel,
@@ -111,7 +111,7 @@ impl LinkWatch {
     ///
     /// # Errors
     /// When the kernel refuses the subscription.
-    pub async fn start(config: &Config) -> Result<Self, HostError> {
+    pub(crate) async fn start(config: &Config) -> Result<Self, HostError> {
         let mut names = vec![config.tun.name.clone(), config.inside.interface.clone()];
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
@@ -146,7 +146,7 @@ impl LinkWatch {
 
     /// Waits for the next change. Never returns once the kernel's end of the subscription is
     /// closed, which happens only when the process ends.
-    pub async fn next(&mut self) -> HostChange {
+    pub(crate) async fn next(&mut self) -> HostChange {
         loop {
             if let Some(change) = self.pending.pop_front() {
                 return HostChange::Link(change);

@@ -11,7 +11,7 @@ use crate::host::error::HostError;
 
 /// Facts about the host, for one configuration.
 #[derive(Clone, Debug, PartialEq)]
-pub struct HostFacts {
+pub(crate) struct HostFacts {
     /// The inside interface.
     pub inside: InterfaceFacts,
     /// The interface of each uplink, in the order of the configuration.
@@ -40,7 +40,7 @@ pub struct HostFacts {
 
 /// Facts about one interface.
 #[derive(Clone, Debug, PartialEq)]
-pub struct InterfaceFacts {
+pub(crate) struct InterfaceFacts {
     /// Interface name.
     pub interface: String,
     /// Interface index; 0 when assumed.
@@ -65,7 +65,7 @@ pub struct InterfaceFacts {
 
 /// Whether packets can pass an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InterfaceState {
+pub(crate) enum InterfaceState {
     /// The interface does not exist.
     Missing,
     /// The interface is administratively down.
@@ -78,7 +78,7 @@ pub enum InterfaceState {
 
 impl HostFacts {
     /// Returns true when an external address is assigned to the host, or may be at any moment.
-    pub fn any_assigned_to_host(&self) -> bool {
+    pub(crate) fn any_assigned_to_host(&self) -> bool {
         self.follows_interfaces || self.assigned_to_host.iter().flatten().any(|flag| *flag)
     }
 
@@ -110,7 +110,7 @@ impl HostFacts {
     /// Returns true when the host's own packets from an address of an uplink leave by that uplink.
     ///
     /// With a single uplink the host's main table decides.
-    pub fn host_leaves_by(&self, config: &Config, uplink: usize) -> bool {
+    pub(crate) fn host_leaves_by(&self, config: &Config, uplink: usize) -> bool {
         let gateway = config.uplinks[uplink].gateway;
         let default = self.uplinks[uplink].default.filter(|route| route.best);
         config.uplinks.len() > 1
@@ -120,7 +120,7 @@ impl HostFacts {
 
     /// Returns true when packets can leave by an uplink: its interface is up, has an address and
     /// has a next hop.
-    pub fn is_ready(&self, config: &Config, uplink: usize) -> bool {
+    pub(crate) fn is_ready(&self, config: &Config, uplink: usize) -> bool {
         let (settings, facts) = (&config.uplinks[uplink], &self.uplinks[uplink]);
         let has_next_hop =
             config.uplinks.len() == 1 || settings.gateway.is_some() || facts.is_direct();

@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 ///
 /// The number tells natbox's entries from those of other programs. iproute2's `rt_protos` does not
 /// list it, and the kernel's own numbers (up to `RTPROT_STATIC`) are lower.
-pub const RTPROT_NATBOX: u8 = 110;
+pub(crate) const RTPROT_NATBOX: u8 = 110;
 
 /// The kernel's main table.
-pub const TABLE_MAIN: u32 = 254;
+pub(crate) const TABLE_MAIN: u32 = 254;
 /// The kernel's table of the host's own addresses.
-pub const TABLE_LOCAL: u32 = 255;
+pub(crate) const TABLE_LOCAL: u32 = 255;
 
 /// MTU of the TUN in bytes: the largest IPv4 packet, so that the kernel never fragments into the
 /// TUN.
-pub const TUN_MTU: u32 = 65535;
+pub(crate) const TUN_MTU: u32 = 65535;
 /// Length of the TUN's transmit queue, in packets. A super-packet counts once.
-pub const TUN_QUEUE_LENGTH: u32 = 1000;
+pub(crate) const TUN_QUEUE_LENGTH: u32 = 1000;
 
 /// One change, complete enough to be made, compared, removed and printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Step {
+pub(crate) enum Step {
     /// Sets MTU and queue length of the TUN and brings the TUN up. The settings vanish with the
     /// device, so nothing has to be removed.
     BringUpTun {
@@ -90,7 +90,7 @@ impl Step {
 
 /// An IPv4 route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
+pub(crate) struct Route {
     /// Table.
     pub table: u32,
     /// Effect on matching packets.
@@ -118,7 +118,7 @@ impl Route {
 
 /// Effect of a route on matching packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RouteKind {
+pub(crate) enum RouteKind {
     /// Forwards.
     Unicast,
     /// Drops without an ICMP error.
@@ -131,7 +131,7 @@ pub enum RouteKind {
 
 /// An IPv4 policy rule. A packet must match all selectors that are present.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// Priority; the kernel tries lower numbers first.
     pub priority: u32,
     /// Incoming interface; `lo` for the host's own packets.
@@ -160,7 +160,7 @@ impl Rule {
 
 /// Both ports of a UDP datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UdpPorts {
+pub(crate) struct UdpPorts {
     /// Source port.
     pub source: u16,
     /// Destination port.
@@ -169,7 +169,7 @@ pub struct UdpPorts {
 
 /// Effect of a rule on matching packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RuleAction {
+pub(crate) enum RuleAction {
     /// Looks up the route in a table.
     Lookup(u32),
     /// Drops without an ICMP error.

@@ -15,7 +15,7 @@ use crate::host::model::steps::steps;
 
 /// The commands of one box.
 #[derive(Clone, Debug, Serialize)]
-pub struct BoxPlan {
+pub(crate) struct BoxPlan {
     /// Name of the box.
     pub name: String,
     /// Name of the TUN. natbox creates the TUN itself.

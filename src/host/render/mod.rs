@@ -19,6 +19,4 @@ pub(crate) mod server_targets;
 mod server_text;
 mod servers;
 
-pub use box_plan::BoxPlan;
-pub use plan::{Plan, plan};
-pub use server_plan::{ServerAddress, ServerPlan, Snippet};
+pub(crate) use plan::plan;

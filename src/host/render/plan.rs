@@ -15,7 +15,7 @@ use crate::config::Config;
 
 /// What a person has to do by hand, on every machine.
 #[derive(Clone, Debug, Serialize)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// One entry per configuration, in their order.
     pub boxes: Vec<BoxPlan>,
     /// One entry per server, as far as the configurations distinguish servers.
@@ -27,7 +27,7 @@ pub struct Plan {
 /// Makes the plan for boxes on this machine or on others.
 ///
 /// The function needs no privilege. It assumes facts that it cannot read, and the plan says so.
-pub fn plan(configs: &[Config]) -> Plan {
+pub(crate) fn plan(configs: &[Config]) -> Plan {
     let snapshot = probe_host();
     let matches: Vec<HostMatch> =
         configs.iter().map(|config| HostMatch::of(config, snapshot.as_ref())).collect();
@@ -75,7 +75,7 @@ fn duplicate_external_addresses(configs: &[Config]) -> Vec<String> {
 
 impl Plan {
     /// Formats the plan for people: commands under a heading per machine.
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for warning in &self.warnings {
             let _ = writeln!(text, "# WARNING: {warning}");

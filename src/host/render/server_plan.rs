@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// The settings of one server.
 #[derive(Clone, Debug, Serialize)]
-pub struct ServerPlan {
+pub(crate) struct ServerPlan {
     /// Names of the forwards to the server.
     pub forwards: Vec<String>,
     /// The server's addresses, each with its box.
@@ -28,7 +28,7 @@ pub struct ServerPlan {
 
 /// One address of a server.
 #[derive(Clone, Debug, Serialize)]
-pub struct ServerAddress {
+pub(crate) struct ServerAddress {
     /// The address.
     pub address: Ipv4Addr,
     /// The private network of the address.
@@ -39,7 +39,7 @@ pub struct ServerAddress {
 
 /// The content of one file.
 #[derive(Clone, Debug, Serialize)]
-pub struct Snippet {
+pub(crate) struct Snippet {
     /// Interface, or the variable in its place.
     pub interface: String,
     /// Content.

@@ -12,7 +12,7 @@ pub trait Family: sealed::Sealed + 'static {
 }
 
 /// Tuple of a family.
-pub type TupleOf<F> = <<F as Family>::Key as SessionKey>::Tuple;
+pub(crate) type TupleOf<F> = <<F as Family>::Key as SessionKey>::Tuple;
 
 /// IPv4: records of 64 bytes, one cache line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

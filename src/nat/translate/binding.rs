@@ -1,4 +1,6 @@
-//! What sessions hold beside their record (a mapping, a permit, a place in their host's account), and how it comes back.
+//! What a session holds beside its record: an external endpoint, a mapping, a place in the limits
+//! of its host. Reserves these before the session is inserted, and releases them when the session
+//! ends.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
@@ -10,13 +12,13 @@ use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
-/// An external endpoint for a session from inside, and what the session must give back.
+/// The external endpoint of a session from inside, and the mappings that the session holds.
 pub(crate) struct Binding {
-    /// The endpoint.
+    /// The external endpoint.
     pub(crate) external: Endpoint,
-    /// The mapping, where it is one.
+    /// The sender's mapping. None: the endpoint is a forward's, or an address alone.
     mapping: Option<MappingKey>,
-    /// The other inside host's mapping, if the session goes to one.
+    /// The mapping of the other inside host, if a hairpin session goes to one.
     pub(crate) target: Option<MappingKey>,
 }
 
@@ -63,7 +65,7 @@ impl Translator {
         }
     }
 
-    /// Gives back the lease of a session that `tuple` did not open after all.
+    /// Releases the binding of a session that `tuple` did not open after all.
     pub(crate) fn release_binding(&self, tuple: Tuple, lease: &Binding, now: Tick) {
         if let Some(mapping) = lease.mapping {
             self.mappings.remove_peer(tuple.protocol, lease.external, tuple.destination);
@@ -75,7 +77,7 @@ impl Translator {
         self.hosts.release(tuple.source.address);
     }
 
-    /// The mapping at an external endpoint, held for a new session, if filtering lets `remote` in.
+    /// Holds the mapping at an external endpoint for a new session, if filtering admits `remote`.
     pub(crate) fn borrow_mapping(
         &self,
         protocol: Protocol,
@@ -88,7 +90,8 @@ impl Translator {
         adopted.refreshed = self.refreshed(protocol, adopted.refreshed, now);
         match self.admit(protocol, external, remote, adopted.refreshed, now) {
             Ok(()) => {
-                // A remote endpoint that is let in may be answered, and sessions of the inside are what permits.
+                // The inside may reply to a remote endpoint that is admitted, and a session of the
+                // inside admits its peer.
                 self.mappings.add_peer(protocol, external, remote);
                 Ok(adopted)
             }
@@ -99,13 +102,13 @@ impl Translator {
         }
     }
 
-    /// The time at which a mapping counts as last refreshed when a packet comes over it now.
+    /// Time of the last refresh of a mapping, when a packet comes over the mapping now.
     pub(crate) fn refreshed(&self, protocol: Protocol, refreshed: Tick, now: Tick) -> Tick {
         let refreshes = self.limits.inbound_refresh || protocol != Protocol::UDP;
         if refreshes { now } else { refreshed }
     }
 
-    /// Checks whether filtering lets `remote` in over the mapping at an external endpoint.
+    /// Checks whether filtering admits `remote` over the mapping at an external endpoint.
     pub(crate) fn admit(
         &self,
         protocol: Protocol,
@@ -125,7 +128,7 @@ impl Translator {
         }
     }
 
-    /// Gives back the mapping of a session that `remote` did not open by `tuple` after all.
+    /// Releases the mapping of a session that `remote` did not open by `tuple` after all.
     pub(crate) fn release_borrowed(
         &self,
         tuple: Tuple,
@@ -137,7 +140,7 @@ impl Translator {
         self.mappings.release(mapping, now);
     }
 
-    /// Notes that the inside sent over a mapping, where that alone keeps it alive.
+    /// Notes that the inside sent over a mapping, where only such packets refresh the mapping.
     #[cold]
     pub(crate) fn refresh_mapping(&self, tuple: Tuple, uplink: u8, now: Tick) {
         if tuple.protocol == Protocol::UDP {
@@ -156,11 +159,11 @@ impl Translator {
         }
     }
 
-    /// Gives back what an ended session held.
+    /// Releases what an ended session held.
     pub(crate) fn release(&self, ended: &EndedSession, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         let Tuple { protocol, source, destination } = original;
-        // As whom the sender of the first packet is known to the other end.
+        // The endpoint by which the other end knows the sender of the first packet.
         let seen = reply.destination;
         if ended.origin.initiator.is_inside() {
             self.hosts.release(source.address);

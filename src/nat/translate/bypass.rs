@@ -1,10 +1,11 @@
-//! Destinations that inside hosts reach without translation (RFC 6888 REQ-6): packets to them, and theirs to inside
-//! hosts, pass as they are.
+//! Destinations that inside hosts reach without translation (RFC 6888 REQ-6). Packets to and from
+//! these destinations pass unchanged.
 //!
-//! There is no session and no filtering: whoever may send from such a destination's addresses reaches the inside. A
-//! packet of an existing session is translated all the same, so a client there that talks to a published address is
-//! answered from it; only where the box has no session for it (see [`crate::nat::counters::Counters::forwarded_stateless`]) does its
-//! server's answer count as one to an exempt destination.
+//! Bypassed packets have no session and are not filtered: every sender with such a source address
+//! reaches the inside. A packet of an existing session is translated, so a client at such an
+//! address that talks to a published address gets replies from that address. If the client's packet
+//! was forwarded without a session (see [`crate::nat::counters::Counters::forwarded_stateless`]),
+//! the reply of the server bypasses translation.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::translate::decide::{Decision, ErrorRewrite};
@@ -65,7 +66,8 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// The inside end of a packet between the inside and an exempt destination, whichever way it goes.
+    /// The inside end of a packet between the inside and a destination without translation, in
+    /// either direction.
     pub(crate) fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
         if self.policy.no_nat.is_empty() {
             return None;

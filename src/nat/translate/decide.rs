@@ -289,11 +289,11 @@ impl Translator {
 
     /// Decides about a packet that is dropped for `reason` unless the host has the destination address.
     fn decide_dropped(&self, destination: Ipv4Addr, reason: DropReason) -> Decision {
-        match reason {
-            DropReason::NoMapping | DropReason::Filtered if self.is_assigned(destination) => {
-                Decision::PassToHost
-            }
-            reason => Decision::Drop(reason),
+        let may_be_hosts = matches!(reason, DropReason::NoMapping | DropReason::Filtered);
+        if may_be_hosts && self.is_assigned(destination) {
+            Decision::PassToHost
+        } else {
+            Decision::Drop(reason)
         }
     }
 

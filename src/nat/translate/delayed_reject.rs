@@ -1,7 +1,9 @@
-//! SYNs from outside that nobody waits for: silence at first, and an error only if it stays so (RFC 5382 REQ-4).
+//! Unsolicited SYNs from outside: dropped silently at first, and rejected only if no session comes
+//! up (RFC 5382 REQ-4).
 //!
-//! The other end may be about to dial out; its SYN must not find that ours was answered with an error already. So the SYN
-//! is kept for six seconds, and answered unless a session of its tuple exists by then.
+//! The other end may be about to open the connection from inside. An early error would break this
+//! simultaneous open. So the translator keeps the SYN for six seconds, and rejects the SYN unless a
+//! session has its tuple by then.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::state::delayed_rejects::DelayedReject;
@@ -13,7 +15,8 @@ use crate::packet::{IcmpErrorKind, Payload, parse};
 use crate::time::{Span, Tick};
 
 impl Translator {
-    /// Keeps a dropped packet from outside if it is a SYN and such are answered late.
+    /// Keeps a dropped packet from outside if the packet is a SYN and the policy rejects SYNs after
+    /// a delay.
     pub(crate) fn defer(&self, packet: &Packet<'_>, now: Tick) {
         let Payload::Tcp(tcp) = packet.parsed.payload() else { return };
         let Some(tuple) = packet.parsed.tuple() else { return };
@@ -29,7 +32,8 @@ impl Translator {
         });
     }
 
-    /// Answers SYNs that have waited long enough; the answers are left in [`WorkerContext::outbox`]. One worker does it for all.
+    /// Rejects the SYNs that have waited long enough, and leaves the errors in
+    /// [`WorkerContext::outbox`]. Only worker 0 does this.
     pub(crate) fn send_due(&self, context: &mut WorkerContext, now: Tick) {
         if context.worker != 0 || !self.policy.delayed_reject {
             return;
@@ -58,10 +62,10 @@ impl Translator {
     }
 }
 
-/// RFC 5382 REQ-4: no answer within this time.
+/// Time before a reject (RFC 5382 REQ-4).
 const REJECT_DELAY: Span = Span::seconds(6);
-/// Longest SYN kept, in bytes: what an ICMP error may quote.
+/// Length of the longest SYN that is kept, in bytes: what an ICMP error may quote.
 const MAX_SYN: usize = 548;
-/// Room for an ICMP error.
+/// Size of the buffer for an ICMP error, in bytes.
 const BUFFER: usize = 2048;
 const PORT_UNREACHABLE: u8 = 3;

@@ -13,7 +13,7 @@ use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl};
 use crate::time::Tick;
 
 /// A parsed packet in its buffer.
-pub struct Packet<'a> {
+pub(crate) struct Packet<'a> {
     /// Its headers.
     pub parsed: &'a Parsed,
     /// The packet is at the front; at least 2048 bytes.

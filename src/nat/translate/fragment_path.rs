@@ -1,4 +1,4 @@
-//! The way of a datagram's pieces; what is kept about them is in [`crate::nat::fragments::store`].
+//! The path of fragments. [`crate::nat::fragments::store`] keeps what is known of their datagrams.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
@@ -12,7 +12,8 @@ use crate::packet::{ChecksumMode, Endpoint, Payload, Ttl, Tuple, parse};
 use crate::time::Tick;
 
 impl Translator {
-    /// Handles a piece of a datagram. Pieces that had waited for this one are left in [`WorkerContext::outbox`].
+    /// Handles a fragment. Leaves fragments that had waited for this one in
+    /// [`WorkerContext::outbox`].
     #[cold]
     pub(crate) fn translate_fragment(
         &self,
@@ -88,7 +89,7 @@ impl Translator {
         verdict
     }
 
-    /// What the verdict on the first piece means for the others.
+    /// What the verdict on the first fragment means for the others.
     fn fate(&self, translated: &[u8], verdict: Verdict) -> Disposition {
         match verdict {
             Verdict::Translated => {
@@ -143,7 +144,7 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// Forgets datagrams whose time is over, and counts the pieces that were lost with them.
+    /// Forgets datagrams whose time is over, and counts the fragments that are lost with them.
     pub(crate) fn expire_fragments(&self, context: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
         context.counters.drops.count(DropReason::FragmentTimeout, lost.expired);

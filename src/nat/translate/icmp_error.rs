@@ -1,8 +1,10 @@
-//! ICMP errors: found by the packet they quote, translated outside and in (RFC 5508 section 4).
+//! ICMP errors: matched by the packet that they quote, and translated in both headers (RFC 5508
+//! section 4).
 //!
-//! An error reports on a packet that the box sent on, so the quote is that packet as it left: the mirror of one of a
-//! session's two tuples. The packet's sender knows it by the session's other tuple, which is what the quote becomes;
-//! the error goes to that tuple's source. Errors never refresh, shorten or end a session (RFC 5508 REQ-6).
+//! An error reports on a packet that the translator sent on. So the quote is that packet as it
+//! left: the reverse of one of a session's two tuples. The sender of the packet knows it by the
+//! session's other tuple. The quote becomes this tuple, and the error goes to its source. Errors
+//! never refresh, shorten or end a session (RFC 5508 REQ-6).
 
 use std::net::Ipv4Addr;
 
@@ -15,11 +17,11 @@ use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::{IcmpError, Parsed, Ttl, Tuple};
 use crate::time::Tick;
 
-/// What an error's quote leads to.
+/// The packet that an error reports on.
 struct Report {
     /// The quoted packet as its sender wrote it.
     sent: Tuple,
-    /// Whether that sender is inside.
+    /// True: the sender is inside.
     to_inside: bool,
 }
 
@@ -39,7 +41,8 @@ impl Translator {
 
     /// Decides about an ICMP error.
     pub(crate) fn decide_error(&self, parsed: &Parsed, error: IcmpError, now: Tick) -> Decision {
-        // No other host has the addresses of the box. What its kernel writes bears the TUN's, a link-local one.
+        // No other host has the addresses of the box. Errors of its kernel have the link-local
+        // address of the TUN device.
         let is_kernels_own = self.is_kernels_own(parsed.source());
         if !is_kernels_own
             && (is_martian(parsed.source()) || self.external(parsed.source()).is_some())
@@ -89,22 +92,25 @@ impl Translator {
                 to_inside: hit.origin.is_inbound(hit.direction),
             });
         }
-        // A forward that went on without a session.
+        // A packet of a forward that went on without a session.
         if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
             return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
         }
         if self.forwards.published_more_than_once(quoted.protocol, quoted.destination) {
-            // Nobody knows where the packet came in.
+            // Where the packet came in is unknown.
             return None;
         }
         let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;
         Some(Report { sent: Tuple { destination: published, ..quoted }, to_inside: false })
     }
 
-    /// Whether `reporter` may speak about the quoted packet. On its way out anyone outside may: it is the Internet's routers
-    /// that do (RFC 5508 REQ-4). On its way in, or to another inside host, it is the packet's receiver, or a router: one that the host knows as a next hop, or one
-    /// further in, which says what only routers say and has no sessions of its own. Everybody else is another host, which
-    /// has no business with the packets of its neighbours.
+    /// Reports whether `reporter` may send an error about the quoted packet.
+    ///
+    /// For a packet on its way out every outside address may: routers of the Internet do (RFC 5508
+    /// REQ-4). For a packet on its way in, or to another inside host, the receiver of the packet
+    /// may, and so may routers. Routers are the next hops that the host knows, and inside addresses
+    /// that have no sessions or forwards and send no error that only a receiver sends. Other inside
+    /// hosts may not report on packets of their neighbours.
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
@@ -121,17 +127,18 @@ impl Translator {
             }
     }
 
-    /// Whether an address is the box's own on the TUN, which its kernel uses.
+    /// Reports whether the host's kernel uses an address on the TUN device.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
         self.policy.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
     }
 
-    /// Whose name the translated error bears. An inside reporter has no address that the outside may see, so it
-    /// appears as the address that the receiver was talking to (RFC 5508 REQ-5). An outside one keeps its own.
+    /// The source address of the translated error. An inside reporter has no address that the
+    /// outside may see: its error gets the address that the receiver was talking to (RFC 5508
+    /// REQ-5). An outside reporter keeps its own.
     fn error_source(&self, parsed: &Parsed, report: &Report) -> Ipv4Addr {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
-            // The host's own kernel, about a packet that we handed to it.
+            // The host's kernel, about a packet that the translator handed to it.
             return match self.policy.inside_address {
                 Some(address) if report.to_inside => address,
                 Some(_) | None => report.sent.destination.address,

@@ -8,8 +8,11 @@ use crate::packet::{IcmpErrorKind, icmp_error};
 use crate::time::Tick;
 
 impl Translator {
-    /// The answer to a packet that was dropped for `reason` and still stands in its buffer as its sender wrote it: from
-    /// the box's inside address to inside hosts, from the address they talk to to outside ones.
+    /// Replaces a packet that is dropped for `reason` by an ICMP error to its sender. The packet
+    /// still stands in its buffer as its sender wrote it.
+    ///
+    /// The source of the error is the inside address of the box if the sender is inside, else the
+    /// address that the packet was for.
     #[cold]
     pub(crate) fn reply_with_error(
         &self,
@@ -30,7 +33,7 @@ impl Translator {
             return Verdict::Drop(reason);
         }
         if !to_inside && packet.parsed.has_options() {
-            // The kernel has recorded its own way to us.
+            // The kernel has recorded its own route to the translator.
             self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
         }
         match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {
@@ -39,7 +42,8 @@ impl Translator {
         }
     }
 
-    /// What an inside host is told whose packet opens no session, if it is to be told anything (RFC 5508 REQ-8).
+    /// Drops a packet that opens no session, and sends an ICMP error to an inside sender if the
+    /// policy has a code for it (RFC 5508 REQ-8).
     pub(crate) fn reject(
         &self,
         context: &mut WorkerContext,

@@ -1,5 +1,5 @@
-//! What a packet still tells of the inside when its addresses and ports have been rewritten, and what is done about it:
-//! its IP identification (see [`crate::nat::fragments::identification`]) and recorded routes.
+//! Removes what a rewritten packet still reveals of the inside: its IP identification (see
+//! [`crate::nat::fragments::identification`]) and recorded routes.
 
 use std::net::Ipv4Addr;
 
@@ -9,11 +9,13 @@ use crate::nat::translator::Translator;
 use crate::packet::{Endpoint, IcmpError, Parsed, Payload, Protocol, Tuple};
 
 impl Translator {
-    /// Finishes a packet, parsed before it was rewritten to the addresses of `to`, that is not atomic or has options.
+    /// Finishes a packet that is not atomic or has options. The packet was parsed before the
+    /// rewrite to the addresses of `to`.
     ///
-    /// From inside, whatever is not atomic gets a new identification. From outside only pieces of datagrams do: those
-    /// of one client may reach one server through several external addresses, numbered apart by the client, and only
-    /// then share source and destination.
+    /// From inside, every packet that is not atomic gets a new identification. From outside only
+    /// fragments do: fragments of one client may reach one server through several external
+    /// addresses. The client numbers these apart, and only the rewrite gives them the same source
+    /// and destination.
     #[inline(never)]
     pub(crate) fn disguise(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
         let parsed = packet.parsed;
@@ -57,7 +59,8 @@ impl Translator {
         }
     }
 
-    /// Takes out of a packet for the outside the addresses that only the inside and this host know.
+    /// Replaces recorded addresses that only the inside and this host know, in a packet for the
+    /// outside.
     pub(crate) fn strip_recorded_addresses(
         &self,
         parsed: &Parsed,
@@ -74,7 +77,7 @@ impl Translator {
 }
 
 impl Packet<'_> {
-    /// Packets that it becomes on the wire: 1, or the segments of a super-packet.
+    /// Number of packets on the wire: 1, or the segments of a super-packet.
     fn segments(&self) -> u16 {
         let length = self.parsed.length();
         if self.wire_length >= length {

@@ -1,8 +1,9 @@
-//! Lines: which one something new takes, and what each can carry now.
+//! Selects the uplink of a new session.
 //!
-//! Each inside endpoint draws a random number for every line, by a keyed hash, bent by the line's weight; of the lines that
-//! it may take the best number wins (rendezvous hashing). So the choice is spread by weight and always the same, and when
-//! a line fails, only those move that were on it.
+//! Each inside endpoint gets a pseudo-random score for every uplink, from a keyed hash and the
+//! uplink's weight. Of the uplinks that the session may use, the best score wins (rendezvous
+//! hashing). So sessions are spread by weight, an endpoint always gets the same uplink, and a
+//! failing uplink moves only its own sessions.
 
 use std::net::Ipv4Addr;
 
@@ -13,18 +14,19 @@ use crate::nat::translator::Translator;
 use crate::packet::{Endpoint, Tuple};
 
 impl Translator {
-    /// Takes in a new MTU of the inside leg (None) or of an uplink.
+    /// Sets the MTU of the inside interface (None) or of an uplink, in bytes.
     pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
         self.uplink_states.set_mtu(uplink, mtu);
     }
 
-    /// Takes in what an uplink takes on from now on.
+    /// Sets which new sessions an uplink admits from now on.
     pub fn set_admission(&self, uplink: u8, admission: AdmitNew) {
         self.uplink_states.set_admission(uplink, admission);
     }
 
-    /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a mapping, else the best of
-    /// the open ones, else (none is) the best of all.
+    /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a
+    /// mapping, else the best of the uplinks that admit new sessions, else (none does) the best of
+    /// all.
     pub(crate) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
         if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
             return Some(own).filter(|own| self.has_address(*own));
@@ -51,8 +53,8 @@ impl Translator {
             .or_else(|| self.highest_score(rule, endpoint, begins))
     }
 
-    /// The line of a rule that an inside endpoint would take now if it had no mapping anywhere, and `own`, the one that it has
-    /// taken, were open, too.
+    /// The uplink of a rule that an inside endpoint would get now, if it had no mapping, and if
+    /// `own`, its present uplink, admitted new sessions.
     pub(crate) fn preferred_uplink(
         &self,
         rule: &OutboundRule,
@@ -68,14 +70,14 @@ impl Translator {
         })
     }
 
-    /// Whether something new could begin by a rule over another line than this one.
+    /// Reports whether an uplink of a rule other than `uplink` admits new sessions.
     pub(crate) fn has_alternative(&self, rule: &OutboundRule, uplink: u8) -> bool {
         rule.uplinks
             .iter()
             .any(|other| *other != uplink && self.uplink_states.admission(*other) == AdmitNew::All)
     }
 
-    /// Whether any line but this one is open.
+    /// Reports whether any uplink other than `uplink` admits new sessions.
     pub(crate) fn has_other_open_uplink(&self, uplink: u8) -> bool {
         let lines = 0..self.uplink_states.len() as u8;
         lines
@@ -83,7 +85,8 @@ impl Translator {
             .any(|other| other != uplink && self.uplink_states.admission(other) == AdmitNew::All)
     }
 
-    /// Whether a line has any external address; one that follows its interface may have none.
+    /// Reports whether an uplink has an external address. An uplink with dynamic addresses may have
+    /// none.
     fn has_address(&self, uplink: u8) -> bool {
         !self.dynamic[usize::from(uplink)].is_empty()
     }
@@ -102,8 +105,8 @@ impl Translator {
         })
     }
 
-    /// An exponentially distributed number with the line's weight as its rate: the least of several is each one's in
-    /// proportion to the weights.
+    /// An exponentially distributed number with the uplink's weight as its rate. The probability
+    /// that an uplink has the smallest number is proportional to its weight.
     fn rendezvous_score(&self, endpoint: Endpoint, uplink: u8) -> f64 {
         let seed = u64::from(endpoint.address.to_bits()) << 24
             | u64::from(endpoint.port) << 8
@@ -113,8 +116,8 @@ impl Translator {
         -uniform.ln() / f64::from(self.policy.uplinks[usize::from(uplink)].weight.max(1))
     }
 
-    /// The rule by which an inside host may reach a destination: the longest source prefix first, then the longest
-    /// destination.
+    /// The rule by which an inside host may reach a destination: the longest source prefix first,
+    /// then the longest destination prefix.
     pub(crate) fn outbound_rule(
         &self,
         host: Ipv4Addr,
@@ -130,7 +133,7 @@ impl Translator {
         reaching.max_by_key(|(lengths, _)| *lengths).map(|(_, rule)| rule)
     }
 
-    /// The line whose own endpoint on the box has this address.
+    /// The uplink that has this probe address.
     pub(crate) fn uplink_of_probe_address(&self, address: Ipv4Addr) -> Option<u8> {
         if !address.is_link_local() {
             return None;

@@ -22,12 +22,11 @@ impl Translator {
             let inside = hit.origin.is_inbound(hit.direction);
             return Decision::Session(Rewrite { to: hit.to, inside, uplink: hit.uplink });
         }
-        match self.decide_unmatched(query, now) {
-            Decision::Open(opening) => match self.foresee(&opening, now) {
-                Ok(()) => Decision::Open(opening),
-                Err(reason) => self.decide_dropped(query.tuple.destination.address, reason),
-            },
-            decision => decision,
+        let decision = self.decide_unmatched(query, now);
+        let Decision::Open(opening) = decision else { return decision };
+        match self.foresee(&opening, now) {
+            Ok(()) => decision,
+            Err(reason) => self.decide_dropped(query.tuple.destination.address, reason),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::nat::{NoNatRule, PortRange};
 
-/// E1 is exempt for UDP to port 53; everything in 198.18.0.0/15 wholly.
+/// UDP to port 53 of E1 is not translated, and nothing to 198.18.0.0/15 is.
 fn settings_with_exemptions() -> Setup {
     let exemption = |to: &str, protocol, ports| NoNatRule {
         to: to.parse().expect("a prefix"),

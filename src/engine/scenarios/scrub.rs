@@ -1,4 +1,5 @@
-//! What a header tells of the inside besides addresses and ports: IP identifications and recorded routes.
+//! What a header reveals of the inside beside addresses and ports: IP identifications and recorded
+//! routes.
 
 use std::collections::HashSet;
 
@@ -44,7 +45,7 @@ fn what_leaves_the_inside_gets_a_number_of_its_own_unless_it_is_atomic() {
     assert_eq!(identification(&inward), 7);
 }
 
-/// IPID-1, in the form in which it hurts: pieces of two hosts' datagrams with one number, interleaved; and of two
+/// IPID-1, in the form in which it hurts: fragments of two hosts' datagrams with one number, interleaved; and of two
 /// datagrams of one client to one server through two lines.
 #[test]
 fn pieces_of_datagrams_with_equal_numbers_never_mix() {

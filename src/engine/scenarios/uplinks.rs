@@ -55,7 +55,7 @@ impl Stage {
         ended
     }
 
-    /// What the inside is told.
+    /// The notifications to the inside.
     fn notifications(&mut self) -> Vec<Vec<u8>> {
         assert!(
             !self.nat.is_idle() || self.nat.notifications() == 0,

@@ -1,4 +1,5 @@
-//! Several lines that publish one server: what the box cannot know it does not guess, or takes back.
+//! Several uplinks that publish one server: without knowledge of the uplink, a session is tentative
+//! or refused.
 
 use super::*;
 
@@ -39,7 +40,7 @@ fn an_answer_without_a_session_is_sent_by_no_line() {
 }
 
 /// After a restart a server's datagrams went out by one line for ever, and the client, who had asked over the other, became
-/// a stranger to the server.
+/// an unknown host to the server.
 #[test]
 fn a_servers_datagrams_leave_by_a_guess_only_until_the_client_shows_the_line() {
     let mut stage = Stage::new(two_lines());
