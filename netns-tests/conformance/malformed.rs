@@ -126,6 +126,8 @@ fn invalid_tcp_flags_open_no_session() {
             opens,
             "{bits:#08b}"
         );
+        // A worker publishes its counters after it has sent the packets.
+        wait_until("the session is counted", || created() - before >= u64::from(opens));
         assert_eq!(created() - before, u64::from(opens), "{bits:#08b}");
         // To a forward: an ACK reveals a connection that is older than the box. All segments pass
         // to the server.
