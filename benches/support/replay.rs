@@ -8,15 +8,18 @@ use super::fixtures::{SMALL, Small};
 ///
 /// Packets to send are counted. After the first batch nothing is allocated.
 pub(crate) struct Replay {
-    next: Box<dyn FnMut(&mut [u8; SMALL]) + Send>,
+    next: Box<NextPacket>,
     buffers: Box<[[u8; MIN_BUFFER]]>,
     received: usize,
     to_send: u64,
 }
 
+/// Writes the next packet.
+type NextPacket = dyn FnMut(&mut Small) + Send;
+
 impl Replay {
     /// Delivers the packets that `next` writes.
-    pub(crate) fn generate(next: impl FnMut(&mut [u8; SMALL]) + Send + 'static) -> Self {
+    pub(crate) fn generate(next: impl FnMut(&mut Small) + Send + 'static) -> Self {
         let buffers = vec![[0; MIN_BUFFER]; BATCH].into_boxed_slice();
         Self { next: Box::new(next), buffers, received: 0, to_send: 0 }
     }

@@ -190,3 +190,16 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
     let sessions = stage.sessions();
     assert_eq!(sessions, 2, "of the mapping, and through the forward");
 }
+
+#[test]
+fn a_syn_with_data_in_fragments_opens_a_connection_in_every_order() {
+    let payload = [7; 2500];
+    let syn = |from, to| builder::tcp(tuple(Protocol::TCP, from, to), SYN, 100, 0, &[], &payload);
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let mut stage = Stage::new(settings());
+        let (source, destination, _) = in_pieces(&mut stage, &syn((S2, 6000), (E1, 80)), 1, order);
+        assert_eq!((source, destination), (G, E1));
+        let (source, destination, _) = in_pieces(&mut stage, &syn((E1, 4444), (G, 8080)), 2, order);
+        assert_eq!((source, destination), (E1, S1));
+    }
+}

@@ -38,7 +38,7 @@ pub struct Query {
 /// What decides, beside the tuple, whether a packet opens a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// TCP with these flags.
+    /// TCP with these flags, also the first fragment of a segment if it holds the whole header.
     Tcp(TcpFlags),
     /// UDP.
     Udp,
@@ -48,7 +48,7 @@ pub enum Content {
     IcmpReply,
     /// Another protocol.
     Other,
-    /// The first fragment of a datagram.
+    /// The first fragment of a datagram other than a TCP segment with its whole header.
     FirstFragment,
 }
 
@@ -173,18 +173,17 @@ impl Query {
     /// Describes a parsed packet in its buffer. None: the packet has no tuple (an ICMP error, a later fragment, an
     /// unsupported ICMP message).
     pub fn of(parsed: &Parsed, buffer: &[u8]) -> Option<Self> {
-        let (tuple, content) = match parsed.payload() {
-            Payload::Fragment { first_tuple, .. } => (first_tuple?, Content::FirstFragment),
-            payload @ (Payload::Tcp(_)
+        let tuple = match parsed.payload() {
+            Payload::Fragment { first_tuple, .. } => first_tuple?,
+            Payload::Tcp(_)
             | Payload::Udp
             | Payload::IcmpQuery(_)
             | Payload::IcmpError(_)
             | Payload::IcmpOther { .. }
-            | Payload::Other) => {
-                let flags = parsed.tcp(buffer).map(|tcp| tcp.flags);
-                (parsed.tuple()?, Content::of(payload, flags)?)
-            }
+            | Payload::Other => parsed.tuple()?,
         };
+        let flags = parsed.tcp(buffer).map(|tcp| tcp.flags);
+        let content = Content::of(parsed.payload(), flags)?;
         Some(Self { tuple, content })
     }
 
@@ -223,10 +222,14 @@ impl Query {
 }
 
 impl Content {
-    /// The content of a packet with this payload and, for TCP, these flags.
+    /// The content of a packet with this payload and these flags of a TCP header. A first fragment
+    /// of TCP has flags if it holds the whole header.
     pub(crate) fn of(payload: Payload, flags: Option<TcpFlags>) -> Option<Self> {
+        if let Some(flags) = flags {
+            return Some(Self::Tcp(flags));
+        }
         match payload {
-            Payload::Tcp(_) => flags.map(Self::Tcp),
+            Payload::Tcp(_) => None,
             Payload::Udp => Some(Self::Udp),
             Payload::IcmpQuery(kind) if kind.is_request() => Some(Self::IcmpRequest),
             Payload::IcmpQuery(_) => Some(Self::IcmpReply),
