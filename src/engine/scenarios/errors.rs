@@ -23,7 +23,7 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
     }
     let stranger = builder::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
     assert_eq!(stage.refuse(&stranger), DropReason::IcmpErrorNoSession);
-    let mut crossed = Stage::new(two_lines());
+    let mut crossed = Stage::new(two_uplinks());
     let on_the_wire = crossed.send(&sent).expect("translated");
     let unrelated = builder::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
     assert_eq!(crossed.refuse(&unrelated), DropReason::IcmpErrorMismatch);

@@ -2,10 +2,10 @@
 
 use super::*;
 
-/// Policies and packets that make the translator choose: an uplink, external ports, source ports of clients in
-/// conflict, IP identifications, costs of ICMP errors.
+/// Policies and packets that make the translator choose: an uplink, external ports, source ports of
+/// clients in conflict, IP identifications, costs of ICMP errors.
 fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
-    let setup = two_lines().with(|setup| {
+    let setup = two_uplinks().with(|setup| {
         setup.policy.outbound[0].uplinks = vec![0, 1];
         setup.policy.delayed_reject = true;
         setup.policy.reject_with = Some(13);

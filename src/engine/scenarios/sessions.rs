@@ -117,7 +117,8 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     stage.pass(&udp((S2, 6000), (E1, 53)));
 }
 
-/// Answered SYNs and datagrams of a flood on one published port filled the table, and no inside host could go out.
+/// Answered SYNs and datagrams of a flood on one published port filled the table, and no inside
+/// host could go out.
 #[test]
 fn a_flood_on_a_forward_leaves_room_for_the_inside() {
     let mut settings = settings();

@@ -9,7 +9,7 @@ const OWN2: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 2);
 
 /// Two lines over which the inside may go out, each with an endpoint of the box's own.
 fn both_ways() -> Setup {
-    let mut settings = two_lines();
+    let mut settings = two_uplinks();
     settings.policy.outbound[0].uplinks = vec![0, 1];
     for (uplink, own) in settings.policy.uplinks.iter_mut().zip([OWN, OWN2]) {
         uplink.probe_address = Some(own);
@@ -136,7 +136,8 @@ fn sequences(told: &[Vec<u8>], port: u16) -> Vec<u32> {
     resets.filter_map(|packet| parsed(packet).tcp(packet).map(|tcp| tcp.sequence)).collect()
 }
 
-/// What the other end sent may have been lost on its last stretch: then the receiver expects another number.
+/// What the other end sent may have been lost on its last stretch: then the receiver expects
+/// another number.
 #[test]
 fn a_reset_is_sent_with_either_number_that_the_receiver_may_expect() {
     let mut stage = Stage::new(both_ways());
@@ -218,7 +219,8 @@ fn a_line_that_is_back_takes_new_endpoints_and_gets_the_old_ones_back_if_asked()
     assert_eq!(line(&mut stage, own), 0);
     assert_eq!(stage.sessions(), before, "who is where it belongs was not touched");
     assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
-    // Both failed and the second is back first: nobody belongs on it because the first is not back yet.
+    // Both failed and the second is back first: nobody belongs on it because the first is not back
+    // yet.
     stage.nat.set_admission(0, AdmitNew::None);
     assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
 }
