@@ -163,7 +163,7 @@ fn the_mss_is_clamped_to_the_smaller_mtu_in_both_directions() {
 }
 
 #[test]
-fn the_translator_restores_one_of_the_two_ttl_decrements_of_the_host() {
+fn translation_increments_the_ttl_so_that_the_box_counts_as_one_hop() {
     let mut stage = Stage::new(settings());
     for ttl in [1, 63, 254] {
         let mut packet = udp((E1, 4444), (G, 8080));

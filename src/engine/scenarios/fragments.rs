@@ -1,29 +1,25 @@
-//! Fragmented datagrams.
+//! Translation of fragmented datagrams.
 
 use super::*;
 
-fn frames(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
-    packets.iter().map(|packet| (packet.clone(), Offload::default())).collect()
-}
-
-/// Reassembles fragments that came out: addresses, and the datagram's payload.
-fn reassembled(pieces: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
+/// Reassembles fragments. Returns the source, the destination and the payload of the datagram.
+fn reassembled(fragments: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     let mut payload = vec![0; 65_536];
     let mut end = 0;
-    for (piece, _) in pieces {
-        let parsed = parsed(piece);
+    for (fragment, _) in fragments {
+        let parsed = parsed(fragment);
         let Payload::Fragment { offset, .. } = parsed.payload() else { panic!("a fragment") };
-        let body = &piece[parsed.header_length()..parsed.length()];
+        let body = &fragment[parsed.header_length()..parsed.length()];
         payload[usize::from(offset)..usize::from(offset) + body.len()].copy_from_slice(body);
         end = end.max(usize::from(offset) + body.len());
     }
-    let first = parsed(&pieces[0].0);
+    let first = parsed(&fragments[0].0);
     payload.truncate(end);
     (first.source(), first.destination(), payload)
 }
 
-/// Sends a datagram in three fragments, in the given order; all of it must come out.
-fn in_pieces(
+/// Sends a datagram in three fragments in the given order. The engine must send all of them.
+fn send_in_fragments(
     stage: &mut Stage,
     packet: &[u8],
     identification: u16,
@@ -31,15 +27,15 @@ fn in_pieces(
 ) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     let mut packet = packet.to_vec();
     builder::set_identification(&mut packet, identification);
-    let pieces = builder::fragments(&packet, 1000);
-    assert_eq!(pieces.len(), 3);
-    let out = stage.run(&order.map(|index| (pieces[index].clone(), Offload::default())));
+    let fragments = builder::fragments(&packet, 1000);
+    assert_eq!(fragments.len(), 3);
+    let out = stage.run(&order.map(|index| (fragments[index].clone(), Offload::default())));
     assert_eq!(out.len(), 3, "{order:?}: {:?}", stage.dropped());
     reassembled(&out)
 }
 
 #[test]
-fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
+fn fragments_of_every_protocol_are_translated_in_every_order_in_both_directions() {
     let payload: Vec<u8> = (0..2500u32).map(|byte| byte as u8).collect();
     let udp = |from, to| builder::udp(tuple(Protocol::UDP, from, to), &payload);
     let echo = |from, to, kind| builder::echo(from, to, kind, 7, 1, &payload);
@@ -49,15 +45,15 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
         let mut stage = Stage::new(settings());
         connect(&mut stage);
         let external = stage.pass(&udp((S2, 5000), (E1, 53))).source;
-        // Connections and queries of S2: outwards, and to S1 by its published address.
-        let dialled = stage.pass(&tcp(SYN, (S2, 6000), (E1, 80), 100, 0)).source.port;
-        stage.pass(&tcp(SYN_ACK, (E1, 80), (G, dialled), 500, 101));
-        let hairpin = stage.pass(&tcp(SYN, (S2, 6001), (G, 8080), 100, 0)).source.port;
-        stage.pass(&tcp(SYN_ACK, (S1, 80), (G, hairpin), 500, 101));
-        let asked = |stage: &mut Stage, of| {
-            stage.pass(&builder::echo(S2, of, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
+        // Connections and echo requests of S2: to E1, and to S1 through the published address.
+        let external_port = stage.pass(&tcp(SYN, (S2, 6000), (E1, 80), 100, 0)).source.port;
+        stage.pass(&tcp(SYN_ACK, (E1, 80), (G, external_port), 500, 101));
+        let hairpin_port = stage.pass(&tcp(SYN, (S2, 6001), (G, 8080), 100, 0)).source.port;
+        stage.pass(&tcp(SYN_ACK, (S1, 80), (G, hairpin_port), 500, 101));
+        let query_from_s2 = |stage: &mut Stage, to| {
+            stage.pass(&builder::echo(S2, to, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
         };
-        let (query, inner_query) = (asked(&mut stage, E1), asked(&mut stage, G));
+        let (query, hairpin_query) = (query_from_s2(&mut stage, E1), query_from_s2(&mut stage, G));
         let echo_of =
             |from, to, kind, identifier| builder::echo(from, to, kind, identifier, 1, &payload);
         for (number, (sent, expected)) in [
@@ -70,10 +66,10 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
             (udp((S2, 5000), (G, 8080)), udp((G, external.port), (S1, 80))),
             (udp((S1, 80), (G, external.port)), udp((G, 8080), (S2, 5000))),
             (udp((E1, 53), (G, external.port)), udp((E1, 53), (S2, 5000))),
-            (data((S2, 6000), (E1, 80)), data((G, dialled), (E1, 80))),
-            (data((E1, 80), (G, dialled)), data((E1, 80), (S2, 6000))),
-            (data((S2, 6001), (G, 8080)), data((G, hairpin), (S1, 80))),
-            (data((S1, 80), (G, hairpin)), data((G, 8080), (S2, 6001))),
+            (data((S2, 6000), (E1, 80)), data((G, external_port), (E1, 80))),
+            (data((E1, 80), (G, external_port)), data((E1, 80), (S2, 6000))),
+            (data((S2, 6001), (G, 8080)), data((G, hairpin_port), (S1, 80))),
+            (data((S1, 80), (G, hairpin_port)), data((G, 8080), (S2, 6001))),
             (
                 echo_of(S2, E1, QueryKind::EchoRequest, 9),
                 echo_of(G, E1, QueryKind::EchoRequest, query),
@@ -81,10 +77,10 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
             (echo_of(E1, G, QueryKind::EchoReply, query), echo_of(E1, S2, QueryKind::EchoReply, 9)),
             (
                 echo_of(S2, G, QueryKind::EchoRequest, 9),
-                echo_of(G, S1, QueryKind::EchoRequest, inner_query),
+                echo_of(G, S1, QueryKind::EchoRequest, hairpin_query),
             ),
             (
-                echo_of(S1, G, QueryKind::EchoReply, inner_query),
+                echo_of(S1, G, QueryKind::EchoReply, hairpin_query),
                 echo_of(G, S2, QueryKind::EchoReply, 9),
             ),
         ]
@@ -92,7 +88,7 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
         .enumerate()
         {
             let (source, destination, payload) =
-                in_pieces(&mut stage, &sent, number as u16 + 1, order);
+                send_in_fragments(&mut stage, &sent, number as u16 + 1, order);
             let whole = parsed(&expected);
             assert_eq!((source, destination), (whole.source(), whole.destination()));
             assert!(
@@ -104,22 +100,22 @@ fn datagrams_in_pieces_pass_in_every_order_both_ways_for_every_protocol() {
 }
 
 #[test]
-fn pieces_that_wait_in_vain_are_counted_when_their_time_is_over() {
+fn fragments_whose_first_one_never_arrives_are_counted_as_fragment_timeout() {
     let mut stage = Stage::new(settings());
     let datagram = builder::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 3000]);
-    let pieces = builder::fragments(&datagram, 1000);
-    for piece in &pieces[1..] {
-        assert_eq!(stage.send(piece), None);
+    let fragments = builder::fragments(&datagram, 1000);
+    for fragment in &fragments[1..] {
+        assert_eq!(stage.send(fragment), None);
     }
     stage.wait(Span::seconds(16));
     assert_eq!(stage.counters().drops.of(DropReason::FragmentTimeout), 3);
     assert_eq!(stage.sessions(), 0);
-    stage.send(&pieces[0]).expect("a first piece passes on its own");
+    stage.send(&fragments[0]).expect("a first fragment passes at once");
 }
 
-/// FRAG-1: each against a forward and a dynamic mapping.
+/// FRAG-1: towards a forward, towards a dynamic mapping, and from inside.
 #[test]
-fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
+fn overlapping_and_malformed_fragments_are_dropped_and_leave_no_state() {
     let mut stage = Stage::new(settings());
     let external = stage.pass(&udp((S2, 5000), (E1, 53))).source.port;
     for (round, (from, to)) in
@@ -128,79 +124,89 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
             .enumerate()
     {
         let mut number = 100 * round as u16;
-        let mut fresh = || {
+        let mut next_datagram = || {
             number += 1;
             let mut packet = builder::udp(tuple(Protocol::UDP, from, to), &[1; 3000]);
             builder::set_identification(&mut packet, number);
             builder::fragments(&packet, 1000)
         };
-        let moved = |piece: &[u8], word: u16| {
-            let mut piece = piece.to_vec();
-            piece[6..8].copy_from_slice(&word.to_be_bytes());
-            builder::refresh_header_checksum(&mut piece);
-            piece
+        let with_offset_word = |fragment: &[u8], word: u16| {
+            let mut fragment = fragment.to_vec();
+            fragment[6..8].copy_from_slice(&word.to_be_bytes());
+            builder::refresh_header_checksum(&mut fragment);
+            fragment
         };
-        // A later piece that covers the first, its neighbour, or the datagram's end; with the first
-        // before or behind it.
-        for bad in [1, 60, 124, 126, 200, 370] {
-            let pieces = fresh();
-            let overlapping = moved(&pieces[1], 0x2000 | bad);
-            stage.send(&pieces[0]).expect("passes");
-            stage.send(&pieces[1]).expect("passes");
-            stage.send(&pieces[3]).expect("passes");
-            assert_eq!(stage.refuse(&overlapping), DropReason::FragmentOverlap, "{bad}");
-            assert_eq!(stage.refuse(&pieces[2]), DropReason::FragmentOverlap);
+        // A fragment that overlaps the first, its neighbour or the end of the datagram. The first
+        // fragment comes before or after it.
+        for offset in [1, 60, 124, 126, 200, 370] {
+            let fragments = next_datagram();
+            let overlapping = with_offset_word(&fragments[1], 0x2000 | offset);
+            stage.send(&fragments[0]).expect("passes");
+            stage.send(&fragments[1]).expect("passes");
+            stage.send(&fragments[3]).expect("passes");
+            assert_eq!(stage.refuse(&overlapping), DropReason::FragmentOverlap, "{offset}");
+            assert_eq!(stage.refuse(&fragments[2]), DropReason::FragmentOverlap);
 
-            let pieces = fresh();
-            stage.send(&pieces[3]);
-            stage.send(&pieces[1]);
-            assert_eq!(stage.refuse(&moved(&pieces[1], 0x2000 | bad)), DropReason::FragmentOverlap);
-            assert_eq!(stage.refuse(&pieces[0]), DropReason::FragmentOverlap);
+            let fragments = next_datagram();
+            stage.send(&fragments[3]);
+            stage.send(&fragments[1]);
+            assert_eq!(
+                stage.refuse(&with_offset_word(&fragments[1], 0x2000 | offset)),
+                DropReason::FragmentOverlap
+            );
+            assert_eq!(stage.refuse(&fragments[0]), DropReason::FragmentOverlap);
         }
-        // Past the longest datagram; not a multiple of eight; empty.
-        let pieces = fresh();
-        assert_eq!(stage.refuse(&moved(&pieces[0], 8191)), DropReason::BadFragment);
+        // A fragment beyond the longest datagram, one with a length that is no multiple of eight,
+        // and an empty one.
+        let fragments = next_datagram();
+        assert_eq!(stage.refuse(&with_offset_word(&fragments[0], 8191)), DropReason::BadFragment);
         for payload in [&b"not eight"[..], b""] {
-            let piece = builder::other(Protocol::UDP, from.0, to.0, payload);
-            assert_eq!(stage.refuse(&moved(&piece, 0x2000 | 9)), DropReason::BadFragment);
+            let fragment = builder::other(Protocol::UDP, from.0, to.0, payload);
+            assert_eq!(
+                stage.refuse(&with_offset_word(&fragment, 0x2000 | 9)),
+                DropReason::BadFragment
+            );
         }
-        // Repeats pass once; then the name is free for another datagram.
+        // A duplicate fragment is dropped. After the last fragment, another datagram can use the
+        // identification.
         for _ in 0..2 {
-            for (index, piece) in pieces.iter().enumerate() {
-                stage.send(piece).expect("passes");
+            for (index, fragment) in fragments.iter().enumerate() {
+                stage.send(fragment).expect("passes");
                 if index < 3 {
-                    assert_eq!(stage.refuse(piece), DropReason::FragmentDuplicate);
+                    assert_eq!(stage.refuse(fragment), DropReason::FragmentDuplicate);
                 }
             }
         }
-        // A last piece of one byte.
+        // A last fragment of one byte.
         let mut packet = builder::udp(tuple(Protocol::UDP, from, to), &[1; 1993]);
         builder::set_identification(&mut packet, 99);
-        let pieces = builder::fragments(&packet, 1000);
-        assert_eq!(pieces[2].len(), 21);
-        assert_eq!(stage.run(&frames(&pieces)).len(), 3);
+        let fragments = builder::fragments(&packet, 1000);
+        assert_eq!(fragments[2].len(), 21);
+        assert_eq!(stage.run(&frames(&fragments)).len(), 3);
     }
     let tiny = builder::other(Protocol::TCP, E1, G, &[0x11; 24]);
     for word in [0x2000 | 1u16, 1, 2] {
-        let mut piece = tiny.clone();
-        piece[6..8].copy_from_slice(&word.to_be_bytes());
-        builder::refresh_header_checksum(&mut piece);
-        assert_eq!(stage.refuse(&piece), DropReason::BadFragment);
+        let mut fragment = tiny.clone();
+        fragment[6..8].copy_from_slice(&word.to_be_bytes());
+        builder::refresh_header_checksum(&mut fragment);
+        assert_eq!(stage.refuse(&fragment), DropReason::BadFragment);
     }
     stage.wait(Span::seconds(16));
     let sessions = stage.sessions();
-    assert_eq!(sessions, 2, "of the mapping, and through the forward");
+    assert_eq!(sessions, 2, "one over the mapping and one through the forward");
 }
 
 #[test]
-fn a_syn_with_data_in_fragments_opens_a_connection_in_every_order() {
+fn a_fragmented_syn_with_data_opens_a_session_in_every_order_of_fragments() {
     let payload = [7; 2500];
     let syn = |from, to| builder::tcp(tuple(Protocol::TCP, from, to), SYN, 100, 0, &[], &payload);
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
         let mut stage = Stage::new(settings());
-        let (source, destination, _) = in_pieces(&mut stage, &syn((S2, 6000), (E1, 80)), 1, order);
+        let (source, destination, _) =
+            send_in_fragments(&mut stage, &syn((S2, 6000), (E1, 80)), 1, order);
         assert_eq!((source, destination), (G, E1));
-        let (source, destination, _) = in_pieces(&mut stage, &syn((E1, 4444), (G, 8080)), 2, order);
+        let (source, destination, _) =
+            send_in_fragments(&mut stage, &syn((E1, 4444), (G, 8080)), 2, order);
         assert_eq!((source, destination), (E1, S1));
     }
 }

@@ -1,9 +1,10 @@
-//! Packets that are not what they should be.
+//! Malformed packets.
 
 use super::*;
 
-/// One packet of each kind for each direction, towards a published server and from a host inside.
-fn of_each_kind() -> Vec<Vec<u8>> {
+/// Returns one packet of each kind for each direction: to a published server and from an inside
+/// host.
+fn packets_of_each_kind() -> Vec<Vec<u8>> {
     let echo = |from, to| builder::echo(from, to, QueryKind::EchoRequest, 7, 1, b"odd");
     vec![
         tcp(SYN, (E2, 4), (G, 8080), 1, 0),
@@ -17,34 +18,34 @@ fn of_each_kind() -> Vec<Vec<u8>> {
 
 /// MAL-2.
 #[test]
-fn what_lies_behind_the_total_length_is_neither_looked_at_nor_sent() {
+fn bytes_after_the_ip_total_length_are_neither_read_nor_sent() {
     let (mut stage, mut clean) = (Stage::new(settings()), Stage::new(settings()));
-    let outside = |packet: &[u8]| parsed(packet).destination() == G;
-    for packet in of_each_kind() {
+    let from_outside = |packet: &[u8]| parsed(packet).destination() == G;
+    for packet in packets_of_each_kind() {
         let expected = clean.send(&packet).expect("passes");
         let out = stage.send(&[&packet[..], &[0xaa; 10]].concat()).expect("passes");
         assert_eq!(out.len(), expected.len());
-        if outside(&packet) {
+        if from_outside(&packet) {
             assert_eq!(out, expected);
             let error = builder::icmp_error(3, 3, S1, E2, &out);
             let expected = clean.send(&error).map(|error| error[20..].to_vec());
-            let junk =
+            let with_junk =
                 stage.send(&[&error[..], &[0x55; 11]].concat()).map(|error| error[20..].to_vec());
-            assert_eq!(junk, expected);
+            assert_eq!(with_junk, expected);
         }
     }
     let datagram = builder::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 2500]);
-    let pieces = builder::fragments(&datagram, 1000);
-    let with_junk =
-        [1, 0, 2].map(|index| ([&pieces[index][..], &[0xaa; 7]].concat(), Offload::default()));
-    let out = stage.run(&with_junk);
-    let lengths: Vec<usize> = out.iter().map(|(piece, _)| piece.len()).collect();
-    assert_eq!(lengths, [pieces[0].len(), pieces[1].len(), pieces[2].len()]);
+    let fragments = builder::fragments(&datagram, 1000);
+    let padded =
+        [1, 0, 2].map(|index| ([&fragments[index][..], &[0xaa; 7]].concat(), Offload::default()));
+    let out = stage.run(&padded);
+    let lengths: Vec<usize> = out.iter().map(|(fragment, _)| fragment.len()).collect();
+    assert_eq!(lengths, [fragments[0].len(), fragments[1].len(), fragments[2].len()]);
 }
 
 /// MAL-3.
 #[test]
-fn inconsistent_transport_headers_are_dropped_without_state_with_and_without_a_session() {
+fn inconsistent_transport_headers_are_dropped_and_change_no_session() {
     let damaged = |packet: &[u8]| -> Vec<Vec<u8>> {
         let with = |at: usize, bytes: &[u8]| {
             let mut packet = packet.to_vec();
@@ -64,7 +65,7 @@ fn inconsistent_transport_headers_are_dropped_without_state_with_and_without_a_s
         }
     };
     for open_first in [false, true] {
-        for packet in of_each_kind() {
+        for packet in packets_of_each_kind() {
             let mut stage = Stage::new(settings());
             if open_first {
                 stage.pass(&packet);
@@ -78,9 +79,9 @@ fn inconsistent_transport_headers_are_dropped_without_state_with_and_without_a_s
     }
 }
 
-/// ICMP-3: each bit that a checksum guards.
+/// ICMP-3: with each bit flipped that one of the two checksums covers.
 #[test]
-fn errors_with_a_wrong_checksum_of_their_own_or_of_the_quoted_header_are_dropped() {
+fn an_icmp_error_with_a_wrong_icmp_checksum_or_quoted_header_checksum_is_dropped() {
     let mut stage = Stage::new(settings());
     let on_the_wire = stage.send(&udp((S2, 5000), (E1, 53))).expect("translated");
     let error = builder::icmp_error(3, 3, ROUTER, G, &on_the_wire);
@@ -97,8 +98,8 @@ fn errors_with_a_wrong_checksum_of_their_own_or_of_the_quoted_header_are_dropped
         let bad = builder::icmp_error(3, 3, ROUTER, G, &quoted);
         assert_eq!(stage.refuse(&bad), DropReason::BadIcmpError, "bit {bit} of the quote");
     }
-    // RFC 4884: a length that points behind the packet.
-    let lying = builder::icmp(ROUTER, G, 3, 3, [0, 200, 0, 0], &on_the_wire);
-    assert_eq!(stage.refuse(&lying), DropReason::BadIcmpError);
-    stage.send(&error).expect("the error itself is good");
+    // RFC 4884: a length that points beyond the packet.
+    let bad_length = builder::icmp(ROUTER, G, 3, 3, [0, 200, 0, 0], &on_the_wire);
+    assert_eq!(stage.refuse(&bad_length), DropReason::BadIcmpError);
+    stage.send(&error).expect("the unchanged error is translated");
 }

@@ -241,6 +241,11 @@ fn tcp(
     builder::tcp(builder::tuple(Protocol::TCP, source, destination), flags, sequence, ack, &[], b"")
 }
 
+/// Returns the packets as frames without offload.
+fn frames(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
+    packets.iter().map(|packet| (packet.clone(), Offload::default())).collect()
+}
+
 fn parsed(packet: &[u8]) -> Parsed {
     parse(packet, ChecksumMode::Complete).expect("well-formed")
 }

@@ -1,81 +1,90 @@
-//! What a header reveals of the inside beside addresses and ports: IP identifications and recorded
-//! routes.
+//! Scrubbing: IP identifications and recorded routes reveal nothing of the inside after
+//! translation.
 
 use std::collections::HashSet;
 
 use super::*;
 
+/// Returns the IP identification of a packet.
 fn identification(packet: &[u8]) -> u16 {
     u16::from_be_bytes([packet[4], packet[5]])
 }
 
-fn numbered(mut packet: Vec<u8>, number: u16, dont_fragment: bool) -> Vec<u8> {
+/// Returns the packet with the given IP identification and DF bit.
+fn with_identification(mut packet: Vec<u8>, value: u16, dont_fragment: bool) -> Vec<u8> {
     builder::set_dont_fragment(&mut packet, dont_fragment);
-    builder::set_identification(&mut packet, number);
+    builder::set_identification(&mut packet, value);
     packet
-}
-
-fn plain(packets: &[Vec<u8>]) -> Vec<(Vec<u8>, Offload)> {
-    packets.iter().map(|packet| (packet.clone(), Offload::default())).collect()
 }
 
 /// IPID-1.
 #[test]
-fn what_leaves_the_inside_gets_a_number_of_its_own_unless_it_is_atomic() {
+fn outbound_packets_get_unique_ip_identifications_unless_they_are_atomic() {
     let mut stage = Stage::new(settings());
     let mut seen = HashSet::new();
     for round in 0..500u16 {
         for host in [S1, S2] {
-            let out = stage.send(&numbered(udp((host, 5000), (E1, 53)), 7, false)).expect("passes");
+            let out = stage
+                .send(&with_identification(udp((host, 5000), (E1, 53)), 7, false))
+                .expect("passes");
             assert!(seen.insert(identification(&out)), "round {round}");
             assert!(!parsed(&out).dont_fragment());
-            let atomic =
-                stage.send(&numbered(udp((host, 5000), (E1, 53)), 7, true)).expect("passes");
+            let atomic = stage
+                .send(&with_identification(udp((host, 5000), (E1, 53)), 7, true))
+                .expect("passes");
             assert!(identification(&atomic) == 7 && parsed(&atomic).dont_fragment());
         }
     }
-    // Hairpin changes the source too.
+    // Hairpin packets get new identifications: translation changes their source.
     let hairpin: HashSet<u16> = (0..50)
-        .map(|_| stage.send(&numbered(udp((S2, 5000), (G, 8080)), 7, false)).expect("passes"))
+        .map(|_| {
+            stage.send(&with_identification(udp((S2, 5000), (G, 8080)), 7, false)).expect("passes")
+        })
         .map(|out| identification(&out))
         .collect();
     assert_eq!(hairpin.len(), 50);
-    // A whole packet from outside is its sender's own.
-    let inward = stage.send(&numbered(udp((E1, 4444), (G, 8080)), 7, false)).expect("passes");
-    assert_eq!(identification(&inward), 7);
+    // An unfragmented packet from outside keeps the identification of its sender.
+    let inbound =
+        stage.send(&with_identification(udp((E1, 4444), (G, 8080)), 7, false)).expect("passes");
+    assert_eq!(identification(&inbound), 7);
 }
 
-/// IPID-1, in the form in which it hurts: fragments of two hosts' datagrams with one number,
-/// interleaved; and of two datagrams of one client to one server through two lines.
+/// IPID-1, where equal identifications would corrupt data. The first case interleaves fragments of
+/// the datagrams of two hosts. The second case interleaves fragments of two datagrams of one client
+/// to one server over two uplinks.
 #[test]
-fn pieces_of_datagrams_with_equal_numbers_never_mix() {
+fn interleaved_fragments_of_two_datagrams_with_one_identification_get_two_identifications() {
     let mut stage = Stage::new(two_uplinks());
-    let pieces = |from, to, fill: u8| {
+    let fragments = |from, to, fill: u8| {
         let packet = builder::udp(tuple(Protocol::UDP, from, to), &[fill; 2500]);
-        builder::fragments(&numbered(packet, 7, false), 1000)
+        builder::fragments(&with_identification(packet, 7, false), 1000)
     };
-    for (one, other, receiver) in [
-        (pieces((S1, 5000), (E1, 53), 1), pieces((S2, 5000), (E1, 53), 2), E1),
-        (pieces((E1, 4444), (G, 8080), 1), pieces((E1, 4444), (G2, 8080), 2), S1),
+    for (first, second, receiver) in [
+        (fragments((S1, 5000), (E1, 53), 1), fragments((S2, 5000), (E1, 53), 2), E1),
+        (fragments((E1, 4444), (G, 8080), 1), fragments((E1, 4444), (G2, 8080), 2), S1),
     ] {
-        // Each order of one against each of the other.
+        // Each order of the first datagram with each order of the second.
         for order in [[0, 1, 2], [1, 0, 2], [2, 1, 0]] {
             let interleaved: Vec<_> = order
                 .iter()
-                .flat_map(|index| [one[*index].clone(), other[2 - *index].clone()])
+                .flat_map(|index| [first[*index].clone(), second[2 - *index].clone()])
                 .collect();
-            let out = stage.run(&plain(&interleaved));
+            let out = stage.run(&frames(&interleaved));
             assert_eq!(out.len(), 6);
-            let numbers: HashSet<u16> =
+            let identifications: HashSet<u16> =
                 out.iter().map(|(packet, _)| identification(packet)).collect();
-            assert_eq!(numbers.len(), 2);
-            for number in numbers {
+            assert_eq!(identifications.len(), 2);
+            for expected in identifications {
                 let fills: HashSet<u8> = out
                     .iter()
-                    .filter(|(packet, _)| identification(packet) == number)
+                    .filter(|(packet, _)| identification(packet) == expected)
                     .map(|(packet, _)| *packet.last().expect("a payload"))
                     .collect();
-                assert_eq!(fills.len(), 1, "the pieces under one number are of one datagram");
+                assert_eq!(
+                    fills.len(),
+                    1,
+                    "all fragments with one identification are of one datagram"
+                );
             }
             assert!(out.iter().all(|(packet, _)| parsed(packet).destination() == receiver));
         }
@@ -83,14 +92,14 @@ fn pieces_of_datagrams_with_equal_numbers_never_mix() {
 }
 
 #[test]
-fn an_error_about_a_first_piece_shows_the_number_that_its_sender_gave_it() {
+fn an_icmp_error_about_a_first_fragment_quotes_the_original_ip_identification() {
     let mut stage = Stage::new(settings());
     for (from, to, reporter, expected) in
         [((S2, 5000), (E1, 53), ROUTER, (S2, 5000)), ((E1, 4444), (G, 8080), S1, (E1, 4444))]
     {
         let packet = builder::udp(tuple(Protocol::UDP, from, to), &[7; 2500]);
-        let pieces = builder::fragments(&numbered(packet, 77, false), 1000);
-        let sent = stage.run(&plain(&pieces));
+        let fragments = builder::fragments(&with_identification(packet, 77, false), 1000);
+        let sent = stage.run(&frames(&fragments));
         assert_eq!(sent.len(), 3);
         assert_ne!(identification(&sent[0].0), 77);
         let error =
@@ -103,7 +112,7 @@ fn an_error_about_a_first_piece_shows_the_number_that_its_sender_gave_it() {
 }
 
 #[test]
-fn segments_of_a_super_packet_share_no_number_with_other_packets() {
+fn segments_of_a_tso_packet_share_no_ip_identification_with_other_packets() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
     let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
@@ -126,7 +135,7 @@ fn segments_of_a_super_packet_share_no_number_with_other_packets() {
 
 /// OPT-1.
 #[test]
-fn recorded_private_addresses_stay_inside() {
+fn recorded_routes_of_outbound_packets_show_the_external_address_for_private_ones() {
     let mut stage = Stage::new(settings());
     let tun = Ipv4Addr::new(169, 254, 71, 1);
     let link_local = Ipv4Addr::new(169, 254, 71, 2);
@@ -135,35 +144,38 @@ fn recorded_private_addresses_stay_inside() {
         list.extend(addresses.iter().flat_map(|address| address.octets()));
         list
     };
-    let with = |packet: Vec<u8>, addresses| builder::with_ip_options(&packet, &option(addresses));
+    let with_option =
+        |packet: Vec<u8>, addresses| builder::with_ip_options(&packet, &option(addresses));
     let recorded = [S2, BOX, tun, link_local, ROUTER];
-    let concealed = [G, G, G, G, ROUTER];
+    let scrubbed = [G, G, G, G, ROUTER];
 
     for dont_fragment in [false, true] {
-        let sent = numbered(with(udp((S2, 5000), (E1, 53)), recorded), 7, dont_fragment);
+        let sent =
+            with_identification(with_option(udp((S2, 5000), (E1, 53)), recorded), 7, dont_fragment);
         let out = stage.send(&sent).expect("passes");
-        assert_eq!(out[20..44], option(concealed));
+        assert_eq!(out[20..44], option(scrubbed));
         assert_eq!(out[48..], builder::udp(parsed(&out).tuple().expect("udp"), b"payload")[24..]);
     }
-    // Inwards they stay: nothing there is to be hidden from the inside.
-    let arrived = stage.send(&with(udp((E1, 4444), (G, 8080)), recorded)).expect("passes");
+    // Packets to the inside keep the recorded addresses.
+    let arrived = stage.send(&with_option(udp((E1, 4444), (G, 8080)), recorded)).expect("passes");
     assert_eq!(arrived[20..44], option(recorded));
-    // The server quotes what has arrived.
+    // The server quotes the packet as it arrived.
     let out = stage.send(&builder::icmp_error(3, 3, S1, E1, &arrived)).expect("translated");
-    assert_eq!(out[28 + 20..28 + 44], option(concealed));
-    // Pieces have the option each, as these copy it.
+    assert_eq!(out[28 + 20..28 + 44], option(scrubbed));
+    // The builder copies the option into each fragment.
     let datagram = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[1; 2500]);
-    let pieces = builder::fragments(&with(datagram, recorded), 1000);
-    let out = stage.run(&plain(&[pieces[1].clone(), pieces[0].clone(), pieces[2].clone()]));
+    let fragments = builder::fragments(&with_option(datagram, recorded), 1000);
+    let out =
+        stage.run(&frames(&[fragments[1].clone(), fragments[0].clone(), fragments[2].clone()]));
     assert_eq!(out.len(), 3);
-    for (piece, _) in out {
-        assert_eq!(piece[20..44], option(concealed));
+    for (fragment, _) in out {
+        assert_eq!(fragment[20..44], option(scrubbed));
     }
 }
 
-/// OPT-1: with 40 bytes as well.
+/// OPT-1, with options of up to 40 bytes.
 #[test]
-fn other_options_pass_as_they_are_both_ways() {
+fn options_without_recorded_addresses_pass_unchanged_and_source_routes_are_dropped() {
     let mut stage = Stage::new(settings());
     for list in [
         &[1, 1, 1, 1][..],

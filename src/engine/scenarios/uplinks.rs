@@ -79,8 +79,8 @@ fn connect_out(stage: &mut Stage, wanted: u8) -> u16 {
         stage.pass(&syn).source.address == [G, G2][usize::from(wanted)]
     });
     let port = port.expect("one port of many");
-    let outside = stage.pass(&tcp(SYN, (S2, port), (E1, 443), 1000, 0)).source;
-    stage.pass(&tcp(SYN_ACK, (E1, 443), (outside.address, outside.port), 3000, 1001));
+    let mapped = stage.pass(&tcp(SYN, (S2, port), (E1, 443), 1000, 0)).source;
+    stage.pass(&tcp(SYN_ACK, (E1, 443), (mapped.address, mapped.port), 3000, 1001));
     stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001));
     port
 }
@@ -150,8 +150,8 @@ fn sequences(notifications: &[Vec<u8>], port: u16) -> Vec<u32> {
 fn an_inside_host_gets_a_reset_for_each_sequence_number_that_it_may_expect() {
     let mut stage = Stage::new(two_outbound_uplinks());
     let port = connect_out(&mut stage, 1);
-    let outside = stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
-    let to = builder::tuple(Protocol::TCP, (E1, 443), (outside.address, outside.port));
+    let mapped = stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
+    let to = builder::tuple(Protocol::TCP, (E1, 443), (mapped.address, mapped.port));
     stage.pass(&builder::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
     stage.nat.set_admission(1, AdmitNew::None);
     let (_, notifications) = sweep(&mut stage, failed(1));
@@ -250,10 +250,10 @@ fn probes_leave_over_their_own_uplink_in_every_admission_state() {
     let mut stage = Stage::new(two_outbound_uplinks());
     for (uplink, probe_address, external) in [(0, PROBE, G), (1, PROBE2, G2)] {
         stage.nat.set_admission(uplink, AdmitNew::None);
-        let outside = stage.pass(&udp((probe_address, 7), (E1, 53))).source;
-        assert_eq!(outside.address, external);
+        let mapped = stage.pass(&udp((probe_address, 7), (E1, 53))).source;
+        assert_eq!(mapped.address, external);
         let reply =
-            builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (external, outside.port)), b"");
+            builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (external, mapped.port)), b"");
         assert_eq!(stage.pass(&reply).destination.address, probe_address);
         stage.nat.set_admission(uplink, AdmitNew::All);
     }
