@@ -1,9 +1,9 @@
-//! ICMP errors, packets too big for the next leg, and what is changed besides addresses.
+//! ICMP errors, packets larger than the next MTU, and translation of other fields: MSS and TTL.
 
 use super::*;
 
 #[test]
-fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
+fn an_icmp_error_from_outside_quotes_the_packet_as_the_inside_host_sent_it() {
     let mut stage = Stage::new(settings());
     let sent = udp((S2, 5000), (E1, 53));
     let on_the_wire = stage.send(&sent).expect("translated");
@@ -18,19 +18,20 @@ fn errors_from_outside_reach_the_sender_with_the_addresses_it_knows() {
         assert_eq!(
             out[28 + 20..],
             sent[20..],
-            "the quoted transport bytes are the sender's own, checksum and all"
+            "the quoted transport bytes equal those that the sender sent, with the checksum"
         );
     }
-    let stranger = builder::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
-    assert_eq!(stage.refuse(&stranger), DropReason::IcmpErrorNoSession);
-    let mut crossed = Stage::new(two_lines());
+    let without_session = builder::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
+    assert_eq!(stage.refuse(&without_session), DropReason::IcmpErrorNoSession);
+    let mut crossed = Stage::new(two_uplinks());
     let on_the_wire = crossed.send(&sent).expect("translated");
-    let unrelated = builder::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
-    assert_eq!(crossed.refuse(&unrelated), DropReason::IcmpErrorMismatch);
+    let mismatched = builder::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
+    assert_eq!(crossed.refuse(&mismatched), DropReason::IcmpErrorMismatch);
 }
 
 #[test]
-fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent() {
+fn an_icmp_error_from_inside_has_the_published_address_and_quotes_the_packet_as_the_client_sent_it()
+{
     for full in [false, true] {
         let mut settings = settings();
         settings.limits.sessions = if full { 1 } else { 1000 };
@@ -38,7 +39,7 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
         stage.pass(&udp((S2, 1), (E2, 2)));
         let sent = udp((E1, 4444), (G, 8080));
         let arrived = stage.send(&sent).expect("translated");
-        // By the server, by a router before it, and by the host's own kernel behind the box.
+        // Reported by the server, by a router before the server, and by the kernel of the box.
         let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(169, 254, 71, 1));
         for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
             let out = stage
@@ -49,15 +50,15 @@ fn errors_from_inside_bear_the_published_address_and_quote_what_the_client_sent(
             let Payload::IcmpError(error) = parsed.payload() else { panic!("an ICMP error") };
             assert_eq!(error.quoted, tuple(Protocol::UDP, (E1, 4444), (G, 8080)));
         }
-        // That nobody waits at a port, only its host can say.
-        let pretended = builder::icmp_error(3, 3, router, E1, &arrived);
-        assert_eq!(stage.refuse(&pretended), DropReason::IcmpErrorMismatch);
+        // Only the server itself can report a closed port.
+        let spoofed = builder::icmp_error(3, 3, router, E1, &arrived);
+        assert_eq!(stage.refuse(&spoofed), DropReason::IcmpErrorMismatch);
         assert_eq!(stage.counters().forwarded_stateless, u64::from(full));
     }
 }
 
 #[test]
-fn the_kernels_own_errors_about_outbound_packets_reach_the_inside_host() {
+fn icmp_errors_of_the_kernel_about_outbound_packets_reach_the_inside_host() {
     let mut stage = Stage::new(settings());
     let sent = udp((S2, 5000), (E1, 53));
     let on_the_wire = stage.send(&sent).expect("translated");
@@ -68,7 +69,7 @@ fn the_kernels_own_errors_about_outbound_packets_reach_the_inside_host() {
 }
 
 #[test]
-fn errors_cross_the_hairpin() {
+fn icmp_errors_about_hairpin_packets_are_translated() {
     let mut stage = Stage::new(settings());
     let arrived = stage.send(&udp((S2, 5000), (G, 8080))).expect("translated");
     let external = parsed(&arrived).tuple().expect("udp").source;
@@ -80,7 +81,7 @@ fn errors_cross_the_hairpin() {
 }
 
 #[test]
-fn errors_neither_refresh_nor_end_a_session() {
+fn icmp_errors_neither_refresh_nor_end_a_session() {
     let mut stage = Stage::new(settings());
     let on_the_wire = stage.send(&udp((S2, 5000), (E1, 5353))).expect("translated");
     for _ in 0..29 {
@@ -93,7 +94,7 @@ fn errors_neither_refresh_nor_end_a_session() {
 }
 
 #[test]
-fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
+fn a_packet_larger_than_the_next_mtu_gets_an_icmp_error_that_quotes_it_untranslated() {
     let mut settings = settings();
     settings.policy.uplinks[0].mtu = 1400;
     settings.policy.inside_mtu = 1300;
@@ -107,7 +108,7 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
         (big(tuple(Protocol::UDP, (S2, 5000), (E1, 53))), S2, BOX, 1400u16),
         (big(tuple(Protocol::UDP, (E1, 4444), (G, 8080))), E1, G, 1300),
     ] {
-        let out = stage.send(&packet).expect("an answer");
+        let out = stage.send(&packet).expect("an ICMP error");
         assert_eq!((parsed(&out).source(), parsed(&out).destination()), (source, receiver));
         let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
         assert_eq!((error.kind, error.code), (3, 4));
@@ -122,10 +123,10 @@ fn a_packet_too_big_for_the_next_leg_is_answered_before_translation() {
 }
 
 #[test]
-fn super_packets_pass_whole_and_are_judged_by_their_segments() {
+fn a_tso_packet_passes_whole_and_its_segment_size_is_checked_against_the_mtu() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
-    let super_packet = |size: u16| {
+    let tso_packet = |size: u16| {
         let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
         let mut packet = builder::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
         builder::set_dont_fragment(&mut packet, true);
@@ -135,19 +136,19 @@ fn super_packets_pass_whole_and_are_judged_by_their_segments() {
         let checksum = Some(PartialChecksum { start: 20, offset: 16 });
         (packet, Offload { checksum, segmentation, valid: false })
     };
-    let (packet, offload) = super_packet(1460);
+    let (packet, offload) = tso_packet(1460);
     let out = stage.run(&[(packet.clone(), offload)]);
     assert_eq!(out.len(), 1);
     assert_eq!(out[0].1, offload);
     assert_eq!(out[0].0.len(), packet.len());
-    let out = stage.run(&[super_packet(1461)]);
+    let out = stage.run(&[tso_packet(1461)]);
     let Payload::IcmpError(error) = parsed(&out[0].0).payload() else { panic!("an ICMP error") };
     assert_eq!((error.kind, error.code, parsed(&out[0].0).destination()), (3, 4, S1));
     assert_eq!(out[0].1, Offload::default());
 }
 
 #[test]
-fn the_mss_is_clamped_to_the_smaller_leg_in_both_directions() {
+fn the_mss_is_clamped_to_the_smaller_mtu_in_both_directions() {
     let mut settings = settings();
     settings.policy.uplinks[0].mtu = 1400;
     let mut stage = Stage::new(settings);
@@ -162,7 +163,7 @@ fn the_mss_is_clamped_to_the_smaller_leg_in_both_directions() {
 }
 
 #[test]
-fn the_box_counts_as_one_hop() {
+fn the_translator_restores_one_of_the_two_ttl_decrements_of_the_host() {
     let mut stage = Stage::new(settings());
     for ttl in [1, 63, 254] {
         let mut packet = udp((E1, 4444), (G, 8080));

@@ -140,7 +140,8 @@ fn hostile_pieces_are_never_delivered_and_leave_nothing_behind() {
             builder::refresh_header_checksum(&mut piece);
             piece
         };
-        // A later piece that covers the first, its neighbour, or the datagram's end; with the first before or behind it.
+        // A later piece that covers the first, its neighbour, or the datagram's end; with the first
+        // before or behind it.
         for bad in [1, 60, 124, 126, 200, 370] {
             let pieces = fresh();
             let overlapping = moved(&pieces[1], 0x2000 | bad);

@@ -1,7 +1,9 @@
-//! Packets through the whole engine over memory queues: one test per behaviour of the translator.
+//! Tests that send packets through the whole engine over memory queues: one test for each behaviour
+//! of the translator.
 //!
-//! The stage: inside 10.0.0.0/24 behind one or two uplinks; outside hosts E1, E2. Every packet that comes out is
-//! checked in full ([`builder::verify`]).
+//! The inside prefix is 10.0.0.0/24, behind one or two uplinks. E1 and E2 are outside hosts.
+//! The harness verifies every field and checksum of each packet that the engine sends
+//! ([`builder::verify`]).
 
 mod errors;
 mod fragments;
@@ -36,24 +38,31 @@ use arc_swap::ArcSwap;
 use super::pipeline::Pipeline;
 use super::swap_policy;
 
+/// The external address of the first uplink.
 pub(super) const G: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+/// The external address of the second uplink.
 pub(super) const G2: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// The box's own address on the inside.
 pub(super) const BOX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
+/// The inside host that the forwards of [`settings`] publish.
 pub(super) const S1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
+/// A second inside host.
 pub(super) const S2: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 102);
 pub(super) const E1: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(super) const E2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// A router on the outside.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 
-/// A box on memory queues, with its own clock.
+/// A translator and one worker on a memory queue, with a clock that the test moves.
 pub(super) struct Stage {
     pub(super) nat: Arc<Translator>,
-    rules: Arc<ArcSwap<Translator>>,
-    batch: Pipeline,
+    current: Arc<ArcSwap<Translator>>,
+    pipeline: Pipeline,
     io: MemoryIo,
     pub(super) now: Tick,
 }
 
+/// Builds a forward of the first uplink's address.
 pub(super) fn forward(
     protocol: ForwardProtocol,
     ports: RangeInclusive<u16>,
@@ -71,7 +80,7 @@ pub(super) fn forward(
     }
 }
 
-/// What a translator is made of.
+/// The limits and the policy of a translator.
 #[derive(Clone)]
 pub(super) struct Setup {
     pub(super) limits: Limits,
@@ -79,13 +88,14 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// The same with a change.
+    /// Returns the setup after `change`.
     pub(super) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         change(&mut self);
         self
     }
 }
 
+/// Returns a setup with one uplink that publishes two ranges of ports and ping.
 pub(super) fn settings() -> Setup {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
     let policy = Policy {
@@ -101,8 +111,8 @@ pub(super) fn settings() -> Setup {
     Setup { limits: Limits::new(inside), policy }
 }
 
-/// Two lines that publish the same server, as in the three-legged box.
-fn two_lines() -> Setup {
+/// Returns [`settings`] with a second uplink. Both uplinks publish port 80 of S1.
+fn two_uplinks() -> Setup {
     let mut settings = settings();
     let mut second = settings.policy.uplinks[0].clone();
     second.addresses[0].address = G2;
@@ -123,22 +133,22 @@ impl Stage {
     fn with_seed(Setup { limits, policy }: Setup, seed: Seed) -> Self {
         let now = Tick(u32::MAX - 5000);
         let nat = Arc::new(Translator::new(limits, policy, 1, seed, now).expect("memory"));
-        let lane = nat.worker(0);
-        let rules = Arc::new(ArcSwap::new(Arc::clone(&nat)));
+        let context = nat.worker(0);
+        let current = Arc::new(ArcSwap::new(Arc::clone(&nat)));
         Self {
-            batch: Pipeline::new(Arc::clone(&rules), lane),
-            rules,
+            pipeline: Pipeline::new(Arc::clone(&current), context),
+            current,
             nat,
             io: MemoryIo::new(),
             now,
         }
     }
 
-    /// Gives the box new rules; how many sessions that ended.
+    /// Replaces the policy. Returns the number of sessions that the new policy ended.
     pub(super) fn reload(&mut self, setup: Setup) -> usize {
         let (nat, mut transition) = self.nat.with_policy(setup.policy);
         self.nat = Arc::new(nat);
-        swap_policy(&self.rules, Arc::clone(&self.nat));
+        swap_policy(&self.current, Arc::clone(&self.nat));
         let mut ended = 0;
         while !transition.is_complete() {
             ended += self.nat.enforce(&mut transition, self.now);
@@ -146,7 +156,8 @@ impl Stage {
         ended
     }
 
-    /// Sends packets through the box in one batch; what comes out is verified.
+    /// Sends packets through the engine in one batch. Returns the packets that the engine sent, all
+    /// verified.
     pub(super) fn run(&mut self, packets: &[(Vec<u8>, Offload)]) -> Vec<(Vec<u8>, Offload)> {
         for (packet, offload) in packets {
             self.io.push(packet, *offload);
@@ -156,7 +167,7 @@ impl Stage {
             if frames == 0 {
                 break;
             }
-            self.batch.process(&mut self.io, self.now).expect("memory does not fail");
+            self.pipeline.process(&mut self.io, self.now).expect("memory does not fail");
         }
         let sent = self.io.sent();
         for (packet, offload) in &sent {
@@ -170,44 +181,47 @@ impl Stage {
         sent
     }
 
-    /// Sends one packet; what came out, if anything.
+    /// Sends one packet. Returns the packet that the engine sent, or `None` if it sent none.
     pub(super) fn send(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let sent = self.run(&[(packet.to_vec(), Offload::default())]);
         assert!(sent.len() <= 1);
         sent.into_iter().next().map(|(packet, _)| packet)
     }
 
-    /// Sends one packet that must come out, and tells its tuple.
+    /// Sends one packet that the engine must send on. Returns the tuple of the packet sent.
     fn pass(&mut self, packet: &[u8]) -> Tuple {
         let out = self.send(packet).unwrap_or_else(|| panic!("dropped: {:?}", self.dropped()));
         parsed(&out).tuple().expect("a packet with a tuple")
     }
 
-    /// Sends one packet that must be dropped, and tells why.
+    /// Sends one packet that the engine must drop. Returns the reason.
     pub(super) fn refuse(&mut self, packet: &[u8]) -> DropReason {
         let before = self.counters().drops;
         let out = self.send(packet);
-        assert_eq!(out, None, "a packet came out");
+        assert_eq!(out, None, "the engine sent a packet");
         let after = self.counters().drops;
-        let moved: Vec<_> =
+        let counted: Vec<_> =
             after.iter().filter(|(reason, count)| before.of(*reason) != *count).collect();
-        assert_eq!(moved.len(), 1, "one reason moves: {moved:?}");
-        moved[0].0
+        assert_eq!(counted.len(), 1, "one drop counter changes: {counted:?}");
+        counted[0].0
     }
 
     pub(super) fn counters(&self) -> &Counters {
-        self.batch.counters()
+        self.pipeline.counters()
     }
 
+    /// Returns the drop counters that are not zero.
     fn dropped(&self) -> Vec<(DropReason, u64)> {
         self.counters().drops.iter().filter(|(_, count)| *count != 0).collect()
     }
 
+    /// Moves the clock forward by `span` and expires what is due.
     pub(super) fn wait(&mut self, span: Span) {
         self.now = self.now.after(span);
-        while !self.batch.expire(&mut self.io, self.now).expect("memory does not fail") {}
+        while !self.pipeline.expire(&mut self.io, self.now).expect("memory does not fail") {}
     }
 
+    /// Returns the number of sessions.
     pub(super) fn sessions(&self) -> u32 {
         self.nat.table().len()
     }
@@ -241,7 +255,8 @@ const SYN_ACK: TcpFlags = TcpFlags(0x12);
 const FIN_ACK: TcpFlags = TcpFlags(0x11);
 const RST: TcpFlags = TcpFlags::RST;
 
-/// Opens a connection from E1 to the forward; sequence numbers after it are 101 and 501.
+/// Opens a connection from E1 to the forward. The next sequence numbers are 101 (client) and 501
+/// (server).
 fn connect(stage: &mut Stage) {
     stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 100, 0));
     stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4444), 500, 101));

@@ -28,7 +28,8 @@ fn packets_to_and_from_exempt_destinations_pass_as_they_are_but_for_the_ttl() {
     let packets = [
         udp((S2, 5000), (E1, 53)),
         udp((E1, 53), (S2, 5000)),
-        // In the middle of a connection, and an answer nobody asked for here: there are no sessions.
+        // In the middle of a connection, and an answer nobody asked for here: there are no
+        // sessions.
         tcp(ACK, (S2, 5000), (FAR, 80), 1, 2),
         tcp(SYN, (FAR, 5000), (S1, 80), 1, 0),
         echo(FAR, S2, QueryKind::EchoReply),

@@ -1,4 +1,5 @@
-//! New rules while sessions live: what they allow goes on, what they do not ends in both directions.
+//! New rules while sessions live: what they allow goes on, what they do not ends in both
+//! directions.
 
 use super::*;
 
@@ -101,7 +102,8 @@ fn a_hairpin_session_gives_back_both_mappings_whatever_ends_it() {
     new.policy.forwards.push(forward(ForwardProtocol::Udp, spoken_to.port..=spoken_to.port, S1, 7));
     assert_eq!(stage.reload(new), 2);
     assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0));
-    // Now the same endpoint is a forward's, and the session to it holds one mapping only; it ends with the forward.
+    // Now the same endpoint is a forward's, and the session to it holds one mapping only; it ends
+    // with the forward.
     assert_eq!(
         stage.pass(&udp((S2, 6000), (spoken_to.address, spoken_to.port))).destination.address,
         S1

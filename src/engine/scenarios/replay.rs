@@ -1,11 +1,13 @@
-//! A run is repeated from its seed and its packets.
+//! The seed and the packets determine the output of a run.
 
 use super::*;
 
-/// Policies and packets that make the translator choose: an uplink, external ports, source ports of clients in
-/// conflict, IP identifications, costs of ICMP errors.
+/// Sends packets for which the translator chooses with its random generator. Returns the output.
+///
+/// The translator chooses uplinks, external ports, source ports of clients in conflict, IP
+/// identifications and costs of ICMP errors.
 fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
-    let setup = two_lines().with(|setup| {
+    let setup = two_uplinks().with(|setup| {
         setup.policy.outbound[0].uplinks = vec![0, 1];
         setup.policy.delayed_reject = true;
         setup.policy.reject_with = Some(13);
@@ -19,7 +21,7 @@ fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
         let batch = [
             udp((host, 5000 + number), (E1, 53)),
             tcp(SYN, (host, 6000 + number), (E2, 443), 1, 0),
-            // One client endpoint on two published addresses of one server.
+            // One client endpoint sends to two published addresses of one server.
             tcp(SYN, (E1, 7000 + number), (G, 8080), 1, 0),
             tcp(SYN, (E1, 7000 + number), (G2, 8080), 1, 0),
             tcp(SYN, (E1, 1), (G, 30_000 + number), 1, 0),
@@ -32,9 +34,9 @@ fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
 }
 
 #[test]
-fn one_seed_gives_the_same_output_and_another_seed_other_ports() {
+fn two_runs_with_one_seed_send_the_same_packets_and_another_seed_gives_other_ports() {
     let first = run(1);
-    assert!(first.len() > 500, "{} packets came out", first.len());
+    assert!(first.len() > 500, "the engine sent {} packets", first.len());
     assert_eq!(first, run(1));
     let ports = |sent: &[(Vec<u8>, Offload)]| -> Vec<u16> {
         let tuples = sent.iter().filter_map(|(packet, _)| parsed(packet).tuple());

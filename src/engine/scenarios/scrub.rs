@@ -45,11 +45,11 @@ fn what_leaves_the_inside_gets_a_number_of_its_own_unless_it_is_atomic() {
     assert_eq!(identification(&inward), 7);
 }
 
-/// IPID-1, in the form in which it hurts: fragments of two hosts' datagrams with one number, interleaved; and of two
-/// datagrams of one client to one server through two lines.
+/// IPID-1, in the form in which it hurts: fragments of two hosts' datagrams with one number,
+/// interleaved; and of two datagrams of one client to one server through two lines.
 #[test]
 fn pieces_of_datagrams_with_equal_numbers_never_mix() {
-    let mut stage = Stage::new(two_lines());
+    let mut stage = Stage::new(two_uplinks());
     let pieces = |from, to, fill: u8| {
         let packet = builder::udp(tuple(Protocol::UDP, from, to), &[fill; 2500]);
         builder::fragments(&numbered(packet, 7, false), 1000)

@@ -1,19 +1,23 @@
-//! How long sessions live, and what happens when there is no room for one.
+//! Idle timeouts of sessions, midstream pick-up, and the limits of the session table.
 
 use super::*;
 
 #[test]
-fn tcp_sessions_live_as_long_as_their_state_says() {
+fn a_tcp_session_expires_after_the_idle_timeout_of_its_state() {
     let mut stage = Stage::new(settings());
     stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 100, 0));
     stage.wait(Span::seconds(31));
-    assert_eq!(stage.sessions(), 0, "an unanswered SYN");
+    assert_eq!(stage.sessions(), 0, "a SYN without a reply");
     connect(&mut stage);
     stage.wait(Span::seconds(7439));
-    assert_eq!(stage.sessions(), 1, "an open connection");
+    assert_eq!(stage.sessions(), 1, "an established connection");
     stage.pass(&tcp(FIN_ACK, (E1, 4444), (G, 8080), 101, 501));
     stage.wait(Span::seconds(7000));
-    assert_eq!(stage.sessions(), 1, "a half-closed connection is still open");
+    assert_eq!(
+        stage.sessions(),
+        1,
+        "a half-closed connection keeps the timeout of an established one"
+    );
     stage.pass(&tcp(FIN_ACK, (S1, 80), (E1, 4444), 501, 102));
     stage.wait(Span::seconds(239));
     assert_eq!(stage.sessions(), 1);
@@ -25,7 +29,7 @@ fn tcp_sessions_live_as_long_as_their_state_says() {
 }
 
 #[test]
-fn a_reset_ends_a_session_only_with_the_exact_number() {
+fn a_reset_shortens_the_idle_timeout_only_with_the_exact_sequence_number() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
     for sequence in [0, 101 + 1000, 101 + (1 << 20), 101_u32.wrapping_sub(9)] {
@@ -39,7 +43,7 @@ fn a_reset_ends_a_session_only_with_the_exact_number() {
 }
 
 #[test]
-fn a_closed_tuple_is_used_again_at_once() {
+fn a_syn_on_the_tuple_of_a_closed_connection_reopens_the_session() {
     let mut stage = Stage::new(settings());
     connect(&mut stage);
     stage.pass(&tcp(FIN_ACK, (E1, 4444), (G, 8080), 101, 501));
@@ -50,30 +54,30 @@ fn a_closed_tuple_is_used_again_at_once() {
 }
 
 #[test]
-fn a_connection_through_a_forward_survives_a_restart_of_the_box() {
+fn a_connection_through_a_forward_survives_a_restart_of_natbox() {
     for first_from_server in [false, true] {
         let mut stage = Stage::new(settings());
-        let (data, answer) =
+        let (data, reply) =
             (tcp(ACK, (E1, 4444), (G, 8080), 101, 501), tcp(ACK, (S1, 80), (E1, 4444), 501, 101));
         for from_server in [first_from_server, !first_from_server, first_from_server] {
             if from_server {
-                assert_eq!(stage.pass(&answer), tuple(Protocol::TCP, (G, 8080), (E1, 4444)));
+                assert_eq!(stage.pass(&reply), tuple(Protocol::TCP, (G, 8080), (E1, 4444)));
             } else {
                 assert_eq!(stage.pass(&data), tuple(Protocol::TCP, (E1, 4444), (S1, 80)));
             }
         }
         assert_eq!(stage.sessions(), 1);
         stage.wait(Span::seconds(1000));
-        assert_eq!(stage.sessions(), 1, "both sides were heard: the connection is open");
+        assert_eq!(stage.sessions(), 1, "after packets of both ends the connection is established");
     }
     let mut stage = Stage::new(settings());
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
     stage.wait(Span::seconds(241));
-    assert_eq!(stage.sessions(), 0, "an outsider alone makes no long-lived session");
+    assert_eq!(stage.sessions(), 0, "packets of an outside host alone establish no connection");
 }
 
 #[test]
-fn tcp_out_of_nowhere_opens_nothing() {
+fn only_a_syn_opens_an_outbound_tcp_session_and_a_reset_or_fin_opens_none_on_a_forward() {
     let mut stage = Stage::new(settings());
     for flags in [ACK, FIN_ACK, RST, SYN_ACK, TcpFlags(0), TcpFlags(0x3f), TcpFlags(0x03)] {
         assert_eq!(
@@ -89,7 +93,7 @@ fn tcp_out_of_nowhere_opens_nothing() {
 }
 
 #[test]
-fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
+fn a_full_table_drops_new_outbound_sessions_and_translates_forwards_statelessly() {
     let mut settings = settings();
     settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
@@ -97,7 +101,7 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
         stage.pass(&udp((S2, 5000 + port), (E1, 53)));
     }
     assert_eq!(stage.refuse(&udp((S2, 6000), (E1, 53))), DropReason::TableFull);
-    assert_eq!(stage.nat.mappings(), 16, "a refused session holds no mapping");
+    assert_eq!(stage.nat.mappings(), 16, "a session that was not opened holds no mapping");
     assert_eq!(
         stage.pass(&tcp(SYN, (E1, 4), (G, 8080), 1, 0)),
         tuple(Protocol::TCP, (E1, 4), (S1, 80))
@@ -117,9 +121,10 @@ fn a_full_table_refuses_outbound_and_lets_forwards_go_on_without_sessions() {
     stage.pass(&udp((S2, 6000), (E1, 53)));
 }
 
-/// Answered SYNs and datagrams of a flood on one published port filled the table, and no inside host could go out.
+/// Regression: a flood of answered SYNs and datagrams on one published port filled the table, and
+/// no inside host could open a session.
 #[test]
-fn a_flood_on_a_forward_leaves_room_for_the_inside() {
+fn a_flood_on_a_forward_is_evicted_for_outbound_sessions() {
     let mut settings = settings();
     settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
@@ -137,7 +142,8 @@ fn a_flood_on_a_forward_leaves_room_for_the_inside() {
         stage.pass(&udp((S2, 5000 + port), (E1, 53)));
     }
     assert_eq!(stage.counters().sessions_evicted, 15);
-    // Who was given up goes on without a session; the open connection was not.
+    // An evicted client is translated without a session. The established connection was not
+    // evicted.
     assert_eq!(stage.pass(&udp((E2, 1001), (G, 8080))), tuple(Protocol::UDP, (E2, 1001), (S1, 80)));
     assert_eq!(stage.pass(&udp((S1, 80), (E2, 1001))), tuple(Protocol::UDP, (G, 8080), (E2, 1001)));
     let before = stage.counters().forwarded_stateless;
@@ -146,7 +152,7 @@ fn a_flood_on_a_forward_leaves_room_for_the_inside() {
 }
 
 #[test]
-fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
+fn a_full_table_evicts_half_open_connections_but_no_established_one() {
     let mut settings = settings();
     settings.limits.sessions = 16;
     let mut stage = Stage::new(settings);
@@ -164,12 +170,12 @@ fn a_full_table_gives_up_half_open_connections_but_never_open_ones() {
     assert_eq!(
         stage.counters().forwarded_stateless,
         before,
-        "the open connection still has its session"
+        "the established connection still has its session"
     );
 }
 
 #[test]
-fn a_host_cannot_have_more_sessions_than_its_limit() {
+fn an_inside_host_cannot_exceed_the_session_limit_per_host() {
     let mut stage =
         Stage::new(settings().with(|setup| setup.limits.sessions_per_host = NonZeroU32::new(5)));
     for _ in 0..3 {
@@ -186,12 +192,12 @@ fn a_host_cannot_have_more_sessions_than_its_limit() {
 }
 
 #[test]
-fn dns_sessions_end_soon_after_their_answer() {
+fn a_dns_session_expires_10_seconds_after_its_reply() {
     let mut stage = Stage::new(settings());
     let external = stage.pass(&udp((S2, 5000), (E1, 53))).source;
     let other = stage.pass(&udp((S2, 5001), (E1, 5353))).source;
     stage.wait(Span::seconds(20));
-    assert_eq!(stage.sessions(), 2, "no answer yet");
+    assert_eq!(stage.sessions(), 2, "no reply yet");
     stage.pass(&udp((E1, 53), (G, external.port)));
     stage.pass(&udp((E1, 5353), (G, other.port)));
     stage.wait(Span::seconds(11));
@@ -199,10 +205,10 @@ fn dns_sessions_end_soon_after_their_answer() {
 }
 
 #[test]
-fn the_first_packet_after_the_end_opens_a_new_session() {
+fn a_packet_that_finds_an_expired_session_opens_a_new_one() {
     let mut stage = Stage::new(settings());
     let first = stage.pass(&udp((S2, 5000), (E1, 53))).source;
-    // The wheel is not turned: the packet itself meets the corpse.
+    // No expiry runs, so the packet itself finds the expired session.
     stage.now = stage.now.after(Span::seconds(301));
     stage.pass(&udp((S2, 5000), (E1, 53)));
     assert_eq!((stage.sessions(), stage.counters().sessions_expired), (1, 1));

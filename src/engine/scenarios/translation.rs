@@ -1,11 +1,11 @@
-//! What packets are rewritten to: forwards, outbound, hairpin, several lines.
+//! Addresses and ports after translation: forwards, outbound sessions, hairpin, two uplinks.
 
 use super::*;
 
 #[test]
-fn a_forward_rewrites_the_destination_only_and_its_answer_the_source_only() {
+fn a_forward_rewrites_only_the_destination_of_a_request_and_only_the_source_of_a_reply() {
     let mut stage = Stage::new(settings());
-    for (protocol, packet, answer) in [
+    for (protocol, packet, reply) in [
         (Protocol::UDP, udp((E1, 4444), (G, 8080)), udp((S1, 80), (E1, 4444))),
         (
             Protocol::TCP,
@@ -14,13 +14,13 @@ fn a_forward_rewrites_the_destination_only_and_its_answer_the_source_only() {
         ),
     ] {
         assert_eq!(stage.pass(&packet), tuple(protocol, (E1, 4444), (S1, 80)));
-        assert_eq!(stage.pass(&answer), tuple(protocol, (G, 8080), (E1, 4444)));
+        assert_eq!(stage.pass(&reply), tuple(protocol, (G, 8080), (E1, 4444)));
     }
     assert_eq!(stage.sessions(), 2);
 }
 
 #[test]
-fn a_range_forward_keeps_the_offset_and_publishes_nothing_beside_it() {
+fn a_port_range_forward_keeps_the_offset_and_publishes_no_port_outside_the_range() {
     let mut stage = Stage::new(settings());
     for port in 9000..=9015 {
         let out = stage.pass(&udp((E1, 4444), (G, port)));
@@ -31,18 +31,18 @@ fn a_range_forward_keeps_the_offset_and_publishes_nothing_beside_it() {
 }
 
 #[test]
-fn ping_to_a_published_address_reaches_the_server_and_returns() {
+fn a_ping_to_a_published_address_reaches_the_server_and_its_reply_the_client() {
     let mut stage = Stage::new(settings());
     let request = builder::echo(E1, G, QueryKind::EchoRequest, 77, 1, b"ping");
     assert_eq!(stage.pass(&request), tuple(Protocol::ICMP, (E1, 77), (S1, 0)));
     let reply = builder::echo(S1, E1, QueryKind::EchoReply, 77, 1, b"ping");
     assert_eq!(stage.pass(&reply), tuple(Protocol::ICMP, (G, 0), (E1, 77)));
-    let unasked = builder::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
-    assert_eq!(stage.refuse(&unasked), DropReason::IcmpUnsolicitedReply);
+    let unsolicited = builder::echo(S2, E1, QueryKind::EchoReply, 77, 1, b"ping");
+    assert_eq!(stage.refuse(&unsolicited), DropReason::IcmpUnsolicitedReply);
 }
 
 #[test]
-fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
+fn a_whole_address_forward_translates_every_protocol_and_keeps_the_ports() {
     let mut settings = settings();
     settings.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S2, 0)];
     let mut stage = Stage::new(settings);
@@ -68,7 +68,7 @@ fn a_whole_address_forward_carries_every_protocol_with_its_ports() {
 }
 
 #[test]
-fn outbound_mappings_are_endpoint_independent_and_answers_find_their_way() {
+fn outbound_mappings_are_endpoint_independent_and_replies_reach_the_inside_host() {
     let mut stage = Stage::new(settings());
     let first = stage.pass(&udp((S1, 5000), (E1, 53))).source;
     assert_eq!(first.address, G);
@@ -83,7 +83,7 @@ fn outbound_mappings_are_endpoint_independent_and_answers_find_their_way() {
 }
 
 #[test]
-fn mapping_and_filtering_follow_their_nine_combinations() {
+fn all_nine_combinations_of_mapping_and_filtering_follow_rfc_4787() {
     use EndpointDependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
     for mapping in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
         for filtering in [EndpointIndependent, AddressDependent, AddressAndPortDependent] {
@@ -118,13 +118,17 @@ fn mapping_and_filtering_follow_their_nine_combinations() {
                 }
             );
             stage.wait(Span::seconds(301));
-            assert_eq!((stage.sessions(), stage.nat.mappings()), (0, 0), "nothing is left behind");
+            assert_eq!(
+                (stage.sessions(), stage.nat.mappings()),
+                (0, 0),
+                "no session or mapping remains"
+            );
         }
     }
 }
 
 #[test]
-fn dynamic_ports_never_meet_a_forward_and_run_out_cleanly() {
+fn dynamic_ports_exclude_forwards_and_an_exhausted_pool_drops_with_ports_exhausted() {
     let mut settings = settings();
     settings.limits.ports = (8079..=8082).into();
     let mut stage = Stage::new(settings);
@@ -139,7 +143,7 @@ fn dynamic_ports_never_meet_a_forward_and_run_out_cleanly() {
 }
 
 #[test]
-fn what_the_server_itself_starts_from_a_published_endpoint_keeps_it() {
+fn a_session_that_a_server_opens_from_its_published_port_leaves_with_the_published_endpoint() {
     let mut stage = Stage::new(settings());
     assert_eq!(stage.pass(&udp((S1, 80), (E2, 999))), tuple(Protocol::UDP, (G, 8080), (E2, 999)));
     assert_eq!(stage.pass(&udp((E2, 999), (G, 8080))), tuple(Protocol::UDP, (E2, 999), (S1, 80)));
@@ -147,7 +151,7 @@ fn what_the_server_itself_starts_from_a_published_endpoint_keeps_it() {
 }
 
 #[test]
-fn queries_with_one_identifier_are_told_apart() {
+fn echo_requests_of_two_hosts_with_one_identifier_get_two_external_identifiers() {
     let mut stage = Stage::new(settings());
     let echo = |from, to| builder::echo(from, to, QueryKind::EchoRequest, 42, 1, b"");
     let other = Ipv4Addr::new(10, 0, 0, 7);
@@ -162,14 +166,14 @@ fn queries_with_one_identifier_are_told_apart() {
         one,
         "one identifier, two targets: one mapping (RFC 5508 REQ-1)"
     );
-    let stranger = builder::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
-    assert_eq!(stage.refuse(&stranger), DropReason::IcmpUnsolicitedReply);
+    let unsolicited = builder::echo(E2, G, QueryKind::EchoReply, two.port, 1, b"");
+    assert_eq!(stage.refuse(&unsolicited), DropReason::IcmpUnsolicitedReply);
 }
 
 #[test]
-fn hairpin_shows_the_senders_external_endpoint() {
+fn a_hairpin_packet_has_the_external_endpoint_of_its_sender_as_source() {
     let mut stage = Stage::new(settings());
-    // Onto a forward, from another host and from the server itself.
+    // To a forward, from another host and from the server itself.
     for host in [S2, S1] {
         let out = stage.pass(&tcp(SYN, (host, 5000), (G, 8080), 1, 0));
         assert_eq!(
@@ -179,8 +183,8 @@ fn hairpin_shows_the_senders_external_endpoint() {
         let back = stage.pass(&tcp(SYN_ACK, (S1, 80), (G, out.source.port), 1, 2));
         assert_eq!(back, tuple(Protocol::TCP, (G, 8080), (host, 5000)));
     }
-    // Between two dynamic mappings: the filter of the target applies as for outsiders.
-    let one = stage.pass(&udp((S1, 5000), (E1, 53))).source;
+    // Between two dynamic mappings, the filter of the target applies as for an outside host.
+    stage.pass(&udp((S1, 5000), (E1, 53)));
     let two = stage.pass(&udp((S2, 6000), (E1, 53))).source;
     assert_eq!(stage.refuse(&udp((S1, 5000), (G, two.port))), DropReason::Filtered);
     assert_eq!(
@@ -190,13 +194,8 @@ fn hairpin_shows_the_senders_external_endpoint() {
     let mut open = Stage::new(
         settings().with(|setup| setup.limits.filtering = EndpointDependence::EndpointIndependent),
     );
-    let (one, two) = (
-        {
-            let _ = one;
-            open.pass(&udp((S1, 5000), (E1, 53))).source
-        },
-        open.pass(&udp((S2, 6000), (E1, 53))).source,
-    );
+    let one = open.pass(&udp((S1, 5000), (E1, 53))).source;
+    let two = open.pass(&udp((S2, 6000), (E1, 53))).source;
     assert_eq!(
         open.pass(&udp((S1, 5000), (G, two.port))),
         tuple(Protocol::UDP, (G, one.port), (S2, 6000))
@@ -210,8 +209,8 @@ fn hairpin_shows_the_senders_external_endpoint() {
 }
 
 #[test]
-fn a_client_that_talks_to_one_server_over_two_lines_from_one_port_gets_both() {
-    let mut stage = Stage::new(two_lines());
+fn one_client_port_can_reach_one_server_over_two_uplinks_at_once() {
+    let mut stage = Stage::new(two_uplinks());
     assert_eq!(
         stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 1, 0)),
         tuple(Protocol::TCP, (E1, 4444), (S1, 80))
@@ -225,9 +224,10 @@ fn a_client_that_talks_to_one_server_over_two_lines_from_one_port_gets_both() {
     assert_eq!(back, tuple(Protocol::TCP, (G, 8080), (E1, 4444)));
 }
 
-/// Hosts were spread over an address that a forward publishes whole, and had no port there.
+/// Regression: the translator assigned hosts to an address that a forward publishes whole. That
+/// address has no dynamic port.
 #[test]
-fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
+fn hosts_get_no_mapping_on_a_pool_address_that_a_forward_publishes_whole() {
     let mut settings = settings();
     let mut second = settings.policy.uplinks[0].addresses[0].clone();
     second.address = G2;
@@ -243,10 +243,10 @@ fn a_whole_address_forward_in_a_pool_leaves_the_other_addresses_to_the_hosts() {
     }
 }
 
-/// The worker divided by the number of addresses and died.
+/// Regression: the worker divided by the number of addresses and panicked.
 #[test]
-fn a_hairpin_over_an_uplink_whose_only_address_is_published_whole_finds_no_port() {
-    let mut setup = two_lines();
+fn a_hairpin_session_over_an_uplink_without_dynamic_ports_is_dropped() {
+    let mut setup = two_uplinks();
     setup.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S2, 0)];
     let mut stage = Stage::new(setup);
     assert_eq!(stage.refuse(&tcp(SYN, (S1, 6000), (G, 80), 1, 0)), DropReason::PortsExhausted);
@@ -257,9 +257,10 @@ fn a_hairpin_over_an_uplink_whose_only_address_is_published_whole_finds_no_port(
     assert_eq!(stage.pass(&tcp(SYN, (E1, 6000), (G, 80), 1, 0)).destination.address, S2);
 }
 
-/// With a full table, the host limit counted a published server's answers as sessions of its own.
+/// Regression: with a full table, the host limit counted the replies of a published server as
+/// sessions of that server.
 #[test]
-fn no_account_stops_the_answers_of_a_published_server() {
+fn session_limits_do_not_drop_the_stateless_replies_of_a_published_server() {
     let mut stage = Stage::new(settings().with(|setup| {
         setup.limits.sessions = 4;
         setup.limits.new_sessions_per_host = NonZeroU32::new(3);
@@ -276,26 +277,27 @@ fn no_account_stops_the_answers_of_a_published_server() {
     }
 }
 
-/// After a restart, a server's data went out on whichever line came first.
+/// Regression: after a restart, the first configured uplink sent the data of the server.
 #[test]
-fn a_server_on_two_lines_goes_on_only_after_its_client_has_shown_the_line() {
-    let mut stage = Stage::new(two_lines());
-    let answer = tcp(ACK, (S1, 80), (E1, 4444), 501, 101);
-    assert_eq!(stage.refuse(&answer), DropReason::UplinkUnknown);
+fn after_a_restart_tcp_of_a_server_on_two_uplinks_passes_only_once_the_client_has_sent() {
+    let mut stage = Stage::new(two_uplinks());
+    let reply = tcp(ACK, (S1, 80), (E1, 4444), 501, 101);
+    assert_eq!(stage.refuse(&reply), DropReason::UplinkUnknown);
     stage.pass(&tcp(ACK, (E1, 4444), (G2, 8080), 101, 501));
-    assert_eq!(stage.pass(&answer), tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
+    assert_eq!(stage.pass(&reply), tuple(Protocol::TCP, (G2, 8080), (E1, 4444)));
 }
 
-/// Under the default filtering, two inside hosts that spoke to each other's mappings were refused for ever.
+/// Regression: with the default filtering, the packets of two inside hosts to each other's mappings
+/// were always dropped.
 #[test]
-fn inside_hosts_that_speak_to_each_other_are_let_in_as_hosts_outside_would_be() {
+fn two_inside_hosts_that_send_to_each_others_mappings_pass_the_filter() {
     let mut stage = Stage::new(settings());
     let a = stage.pass(&udp((S1, 5000), (E1, 53))).source.port;
     let b = stage.pass(&udp((S2, 6000), (E1, 53))).source.port;
     assert_eq!(stage.refuse(&udp((S1, 5000), (G, b))), DropReason::Filtered);
     assert_eq!(stage.pass(&udp((S2, 6000), (G, a))), tuple(Protocol::UDP, (G, b), (S1, 5000)));
     assert_eq!(stage.pass(&udp((S1, 5000), (G, b))), tuple(Protocol::UDP, (G, a), (S2, 6000)));
-    // Not by others, and not for ever.
+    // An outside host stays filtered, and the pinhole expires.
     assert_eq!(stage.refuse(&udp((E2, b), (G, a))), DropReason::Filtered);
     let mut stage = Stage::new(settings());
     let a = stage.pass(&udp((S1, 5000), (E1, 53))).source.port;

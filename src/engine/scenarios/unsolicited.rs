@@ -1,9 +1,9 @@
-//! Packets that are not translated, and protocols without ports.
+//! Packets that match no session and no forward, and protocols without ports.
 
 use super::*;
 
 #[test]
-fn martians_and_strangers_are_dropped_by_name() {
+fn martians_and_packets_without_a_matching_rule_are_dropped_each_with_its_reason() {
     let mut stage = Stage::new(settings());
     for source in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
         let source: Ipv4Addr = source.parse().expect("an address");
@@ -34,19 +34,19 @@ fn martians_and_strangers_are_dropped_by_name() {
 }
 
 #[test]
-fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
+fn unmatched_packets_to_a_host_assigned_address_pass_to_the_host() {
     let mut settings = settings();
     settings.policy.uplinks[0].addresses[0].assigned_to_host = true;
     settings.policy.uplinks[0].addresses[0].reserved = vec![(32768..=60999).into()];
     let mut stage = Stage::new(settings);
     let ssh = tcp(SYN, (E1, 4444), (G, 22), 1, 0);
-    let out = stage.send(&ssh).expect("handed back");
+    let out = stage.send(&ssh).expect("passed to the host");
     assert_eq!(out, ssh);
     assert_eq!(stage.counters().passed_to_host, 1);
-    // From inside, too, from the first segment to the last.
+    // A connection from inside passes to the host from its first segment to its last.
     for flags in [SYN, TcpFlags::ACK, TcpFlags::RST] {
         let ssh = tcp(flags, (S1, 4444), (G, 22), 1, 0);
-        assert_eq!(stage.send(&ssh).expect("handed back"), ssh);
+        assert_eq!(stage.send(&ssh).expect("passed to the host"), ssh);
     }
     assert_eq!(stage.sessions(), 0);
     assert_eq!(stage.pass(&udp((E1, 4444), (G, 8080))).destination.address, S1);
@@ -54,15 +54,15 @@ fn what_matches_nothing_on_the_hosts_own_address_goes_back_to_the_host() {
         let external = stage.pass(&udp((S2, 2000 + port), (E1, 53))).source;
         assert!(
             !(32768..=60999).contains(&external.port),
-            "the host's own ephemeral ports stay the host's"
+            "the host's ephemeral ports are reserved"
         );
         let filtered = stage.pass(&udp((E2, 53), (G, external.port)));
-        assert_eq!(filtered.destination, external, "handed back, not translated");
+        assert_eq!(filtered.destination, external, "passed to the host without translation");
     }
 }
 
 #[test]
-fn other_protocols_go_out_by_address_while_it_is_free() {
+fn a_protocol_without_ports_has_one_inside_host_for_each_remote_address() {
     let mut stage = Stage::new(settings());
     let gre = Protocol(47);
     assert_eq!(stage.pass(&builder::other(gre, S1, E1, b"x")), tuple(gre, (G, 0), (E1, 0)));
@@ -72,37 +72,39 @@ fn other_protocols_go_out_by_address_while_it_is_free() {
     assert_eq!(stage.pass(&builder::other(gre, E2, G, b"x")), tuple(gre, (E2, 0), (S2, 0)));
 }
 
-/// Protocols without ports went out in a full table as if the box published their host: without a session, and so without
-/// a way back or an eye on who else talks to that remote address.
+/// Regression: with a full table, packets of protocols without ports were sent as if a forward
+/// published their host. Without a session, replies had no way back, and the conflict check for the
+/// remote address did not run.
 #[test]
-fn other_protocols_of_an_unpublished_host_do_not_pass_a_full_table() {
+fn protocols_without_ports_from_an_unpublished_host_need_room_in_the_session_table() {
     let mut stage = Stage::new(settings().with(|setup| setup.limits.sessions = 1));
     stage.pass(&udp((S2, 5000), (E1, 53)));
     assert_eq!(stage.refuse(&builder::other(Protocol(47), S2, E2, b"x")), DropReason::TableFull);
 }
 
 #[test]
-fn fragments_and_odd_icmp_to_the_hosts_own_address_go_back_to_the_host() {
+fn fragments_and_unsupported_icmp_to_a_host_assigned_address_pass_to_the_host() {
     let mut settings = settings();
     settings.policy.uplinks[0].addresses[0].assigned_to_host = true;
-    let mut owned = Stage::new(settings.clone());
+    let mut assigned = Stage::new(settings.clone());
     settings.policy.uplinks[0].addresses[0].assigned_to_host = false;
-    let mut foreign = Stage::new(settings);
+    let mut unassigned = Stage::new(settings);
     let datagram = builder::udp(tuple(Protocol::UDP, (E1, 53), (G, 40000)), &[1; 3000]);
     for fragment in builder::fragments(&datagram, 1480) {
-        assert_eq!(owned.send(&fragment).as_ref(), Some(&fragment));
-        foreign.send(&fragment);
+        assert_eq!(assigned.send(&fragment).as_ref(), Some(&fragment));
+        unassigned.send(&fragment);
     }
     let redirect = builder::icmp(E1, G, 5, 1, [0; 4], &[0; 28]);
-    assert_eq!(owned.send(&redirect).as_ref(), Some(&redirect));
-    assert_eq!(foreign.refuse(&redirect), DropReason::UnsupportedIcmp);
-    let about_its_own = builder::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
-    assert_eq!(owned.send(&about_its_own).as_ref(), Some(&about_its_own));
+    assert_eq!(assigned.send(&redirect).as_ref(), Some(&redirect));
+    assert_eq!(unassigned.refuse(&redirect), DropReason::UnsupportedIcmp);
+    let host_error = builder::icmp_error(3, 3, E1, G, &udp((G, 40000), (E1, 53)));
+    assert_eq!(assigned.send(&host_error).as_ref(), Some(&host_error));
 }
 
-/// A server that was published twice on one line spoke first after a restart, and its packet left by the wrong address.
+/// Regression: a server that is published twice on one uplink sent first after a restart. Its
+/// packet left with the wrong endpoint.
 #[test]
-fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
+fn after_a_restart_tcp_of_a_server_that_is_published_twice_passes_only_once_the_client_has_sent() {
     let mut settings = settings();
     settings.policy.forwards.push(forward(ForwardProtocol::TcpUdp, 8081..=8081, S1, 80));
     let mut stage = Stage::new(settings);
@@ -113,6 +115,6 @@ fn a_server_that_is_published_twice_waits_for_the_client_to_tell_where() {
         );
     }
     stage.pass(&tcp(ACK, (E1, 4444), (G, 8081), 101, 501));
-    let answer = stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101));
-    assert_eq!(answer, tuple(Protocol::TCP, (G, 8081), (E1, 4444)));
+    let reply = stage.pass(&tcp(ACK, (S1, 80), (E1, 4444), 501, 101));
+    assert_eq!(reply, tuple(Protocol::TCP, (G, 8081), (E1, 4444)));
 }
