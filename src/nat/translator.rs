@@ -175,6 +175,7 @@ impl Translator {
             && self.delayed_rejects.is_empty()
             && !self.policy.delayed_reject
             && self.notifications.is_empty()
+            && self.fragments.is_empty()
     }
 
     /// Sets the ports at which programs of the host listen: no new mapping gets one of them on an

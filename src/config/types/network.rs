@@ -314,14 +314,14 @@ fn parse_target(text: &str) -> Result<ForwardTarget, ValueError> {
 
 fn parse_endpoint(text: &str) -> Result<SocketAddrV4, ValueError> {
     const WANTED: &str = "an IPv4 address with a port such as 192.0.2.53:53";
-    let anew = |error: ValueError| error.wanting(WANTED);
+    let restate = |error: ValueError| error.wanting(WANTED);
     let (host, port) =
         text.split_once(':').ok_or_else(|| ValueError::new(WANTED, "add `:` and the port"))?;
-    let range = parse_ports(port).map_err(anew)?;
+    let range = parse_ports(port).map_err(restate)?;
     if range.first != range.last {
         return Err(ValueError::new(WANTED, "choose one port"));
     }
-    Ok(SocketAddrV4::new(parse_address(host).map_err(anew)?, range.first))
+    Ok(SocketAddrV4::new(parse_address(host).map_err(restate)?, range.first))
 }
 
 fn parse_interface(text: &str) -> Result<String, ValueError> {

@@ -223,6 +223,12 @@ impl Fragments {
         store.remove_expired(now);
         std::mem::take(&mut store.lost)
     }
+
+    /// Reports whether there is nothing for [`expire`](Self::expire) to do, now or later.
+    pub(crate) fn is_empty(&self) -> bool {
+        let store = self.0.lock();
+        store.datagrams.is_empty() && store.lost == LostFragments::default()
+    }
 }
 
 impl Store {

@@ -69,7 +69,7 @@ impl Mappings {
         }
     }
 
-    /// Takes back one [`Self::add_peer`].
+    /// Removes one session that [`Self::add_peer`] counted.
     pub(crate) fn remove_peer(&self, protocol: Protocol, external: Endpoint, remote: Endpoint) {
         if self.filtering == EndpointDependence::AddressDependent {
             self.peers.remove_if_mut(&(protocol, external, remote.address), |_, sessions| {
@@ -80,5 +80,6 @@ impl Mappings {
     }
 }
 
-/// Pinholes at one time. When there are so many, filtering drops further packets without a pinhole.
+/// Maximum number of pinholes. When they are in use, filtering drops further packets without a
+/// pinhole.
 const MAX_PINHOLES: usize = 4096;

@@ -200,7 +200,7 @@ impl PortPool {
         !self.has(port) || self.reserve(port)
     }
 
-    /// Takes back a port that a forward had.
+    /// Returns a port that a forward had to the pool.
     pub(crate) fn give_back(&self, port: u16) {
         if self.has(port) {
             self.release(port);

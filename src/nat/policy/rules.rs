@@ -95,7 +95,7 @@ pub struct Uplink {
 pub struct ExternalAddress {
     /// The address.
     pub address: Ipv4Addr,
-    /// True: the host has the address too, and gets the packets that match no session, mapping or forward.
+    /// True: the address is assigned to the host as well, and the host gets the packets that match no session, mapping or forward.
     pub assigned_to_host: bool,
     /// Ports of the host's own outgoing connections; no mapping gets them. Listening ports are reported by
     /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports).

@@ -42,7 +42,7 @@ impl Slab {
         Some(slot)
     }
 
-    /// Takes back a slot that is in no list of the wheel.
+    /// Frees a slot that is in no list of the wheel.
     pub(crate) fn give_back<R: SessionRecord>(&mut self, records: &Region<R>, slot: u32) {
         let record = &records[slot as usize];
         record.common().wheel_slot.store(FREE, Relaxed);

@@ -204,3 +204,41 @@ fn wire_length(parsed: &Parsed, offload: Offload) -> usize {
 const UDP_HEADER: usize = 8;
 /// Time between two calls of [`Translator::poll`] while sessions may expire.
 const POLL_INTERVAL: Span = Span(250);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use crate::nat::policy::limits::Limits;
+    use crate::nat::policy::rules::Policy;
+    use crate::nat::seed::Seed;
+    use crate::nat::translator::Translator;
+    use crate::nat::verdict::DropReason;
+    use crate::packet::{Protocol, VecFrames, builder};
+    use crate::time::Tick;
+
+    #[test]
+    fn held_fragments_keep_the_worker_polling_until_they_expire() {
+        let inside = "10.0.0.0/24".parse().expect("a prefix");
+        let limits = Limits::new(inside);
+        let lifetime = limits.timeouts.fragment;
+        let policy = Policy::one_uplink(inside, Ipv4Addr::new(203, 0, 113, 10));
+        let nat = Translator::new(limits, policy, 1, Seed::from(1), Tick(0)).expect("memory");
+        let mut context = nat.worker(0);
+        let mut frames = VecFrames::new();
+        assert_eq!(nat.poll(&mut context, &mut frames, Tick(0)), None);
+        let tuple = builder::tuple(Protocol::UDP, ([10, 0, 0, 5], 5000), ([192, 0, 2, 1], 53));
+        let fragments = builder::fragments(&builder::udp(tuple, &[0; 100]), 64);
+        frames.push(&fragments[1]);
+        nat.process(&mut context, &mut frames, Tick(0));
+        let (mut now, mut polls) = (Tick(0), 0);
+        while let Some(due) = nat.poll(&mut context, &mut frames, now) {
+            assert!(due.since(now).0 > 0, "nothing else is due");
+            now = due;
+            polls += 1;
+            assert!(polls < 1000, "the fragment never expires");
+        }
+        assert!(now.since(Tick(0)) >= lifetime, "polling ended at {now:?}");
+        assert_eq!(context.counters.drops.of(DropReason::FragmentTimeout), 1);
+    }
+}

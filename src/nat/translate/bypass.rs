@@ -79,16 +79,16 @@ impl Translator {
                 (false, true) => (destination, source),
                 (true, true) | (false, false) => return None,
             };
-        let exempt =
+        let is_bypassed =
             self.external(remote.address).is_none() && self.is_bypassed(tuple.protocol, remote);
-        exempt.then_some(inside)
+        is_bypassed.then_some(inside)
     }
 
     fn is_bypassed(&self, protocol: Protocol, remote: Endpoint) -> bool {
-        self.policy.no_nat.iter().any(|exemption| {
-            exemption.to.contains(&remote.address)
-                && exemption.protocol.covers(protocol)
-                && exemption.ports.contains(remote.port)
+        self.policy.no_nat.iter().any(|rule| {
+            rule.to.contains(&remote.address)
+                && rule.protocol.covers(protocol)
+                && rule.ports.contains(remote.port)
         })
     }
 }

@@ -97,7 +97,7 @@ impl Translator {
         }
         packet.parsed.rewrite(packet.buffer, to, Ttl::Increment);
         if !packet.parsed.is_atomic() || packet.parsed.has_options() {
-            self.disguise(packet, to, inside);
+            self.scrub_packet(packet, to, inside);
         }
         if inside {
             context.counters.translated_inbound += 1;

@@ -17,7 +17,7 @@ impl Translator {
     /// addresses. The client numbers these apart, and only the rewrite gives them the same source
     /// and destination.
     #[inline(never)]
-    pub(crate) fn disguise(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
+    pub(crate) fn scrub_packet(&self, packet: &mut Packet<'_>, to: Tuple, inside: bool) {
         let parsed = packet.parsed;
         let own_name = to.source.address == parsed.source();
         if parsed.is_fragment() || !(own_name || parsed.is_atomic()) {
@@ -45,7 +45,7 @@ impl Translator {
         inside: bool,
     ) {
         let (source, destination) = (Endpoint::new(source, 0), Endpoint::new(destination, 0));
-        self.disguise(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
+        self.scrub_packet(packet, Tuple { protocol: Protocol::ICMP, source, destination }, inside);
         let Packet { parsed, buffer, .. } = packet;
         let Some(identification) = parsed.quoted_identification(buffer) else { return };
         let quoted = DatagramId {

@@ -79,8 +79,8 @@ impl Translator {
 
     /// Reports whether any uplink other than `uplink` admits new sessions.
     pub(crate) fn has_other_open_uplink(&self, uplink: u8) -> bool {
-        let lines = 0..self.uplink_states.len() as u8;
-        lines
+        let uplinks = 0..self.uplink_states.len() as u8;
+        uplinks
             .into_iter()
             .any(|other| other != uplink && self.uplink_states.admission(other) == AdmitNew::All)
     }
@@ -98,8 +98,8 @@ impl Translator {
         may_take: impl Fn(&u8) -> bool,
     ) -> Option<u8> {
         let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
-        let lines = rule.uplinks.iter().copied().filter(may_take);
-        lines.min_by(|one, other| {
+        let uplinks = rule.uplinks.iter().copied().filter(may_take);
+        uplinks.min_by(|one, other| {
             self.rendezvous_score(endpoint, *one)
                 .total_cmp(&self.rendezvous_score(endpoint, *other))
         })
@@ -142,7 +142,7 @@ impl Translator {
             .uplinks
             .iter()
             .position(|uplink| uplink.probe_address == Some(address))
-            .map(|line| line as u8)
+            .map(|uplink| uplink as u8)
     }
 }
 
@@ -163,10 +163,10 @@ mod tests {
         let mut policy = Policy::one_uplink(inside, Ipv4Addr::new(203, 0, 113, 1));
         let first = policy.uplinks.remove(0);
         for (number, weight) in weights.iter().enumerate() {
-            let mut line = first.clone();
-            line.weight = *weight;
-            line.addresses[0].address = Ipv4Addr::new(203, 0, 113, number as u8 + 1);
-            policy.uplinks.push(line);
+            let mut uplink = first.clone();
+            uplink.weight = *weight;
+            uplink.addresses[0].address = Ipv4Addr::new(203, 0, 113, number as u8 + 1);
+            policy.uplinks.push(uplink);
         }
         policy.outbound[0].uplinks = (0..weights.len() as u8).collect();
         change(&mut policy);
@@ -183,17 +183,17 @@ mod tests {
         nat.select_uplink(&builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
     }
 
-    fn share(choices: &[u8], line: u8) -> f64 {
-        choices.iter().filter(|choice| **choice == line).count() as f64 / choices.len() as f64
+    fn share(choices: &[u8], uplink: u8) -> f64 {
+        choices.iter().filter(|choice| **choice == uplink).count() as f64 / choices.len() as f64
     }
 
     #[test]
     fn endpoints_are_spread_by_weight_and_always_alike() {
         let nat = box_with(&[1, 3, 6], |_| {});
         let chosen = choices(&nat);
-        for (line, wanted) in [(0, 0.1), (1, 0.3), (2, 0.6)] {
-            let share = share(&chosen, line);
-            assert!((share - wanted).abs() < 0.02, "line {line}: {share}");
+        for (uplink, wanted) in [(0, 0.1), (1, 0.3), (2, 0.6)] {
+            let share = share(&chosen, uplink);
+            assert!((share - wanted).abs() < 0.02, "uplink {uplink}: {share}");
         }
         assert_eq!(choices(&nat), chosen);
     }
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[test]
-    fn a_host_keeps_to_one_line_if_asked() {
+    fn a_host_uses_one_uplink_when_the_rule_hashes_by_address() {
         let nat = box_with(&[1, 1], |policy| policy.outbound[0].hash_by = HashBy::SourceAddress);
-        let lines = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
+        let uplinks = |host: u8| (1..200).map(move |port| ([10, 0, 0, host], port));
         let mut both = std::collections::HashSet::new();
         for host in 0..100 {
             let first = choose(&nat, ([10, 0, 0, host], 1));
             both.insert(first);
-            assert!(lines(host).all(|source| choose(&nat, source) == first));
+            assert!(uplinks(host).all(|source| choose(&nat, source) == first));
         }
         assert_eq!(both.len(), 2);
     }
@@ -257,15 +257,15 @@ mod tests {
                 rule("10.9.0.0/16", &["192.0.2.0/24"], 3),
             ];
         });
-        let line = |source: [u8; 4], destination: [u8; 4]| {
+        let uplink = |source: [u8; 4], destination: [u8; 4]| {
             nat.select_uplink(&builder::tuple(Protocol::TCP, (source, 1), (destination, 80)))
         };
-        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
-        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));
-        assert_eq!(line([10, 0, 0, 1], [192, 0, 2, 129]), Some(1));
-        assert_eq!(line([10, 0, 0, 1], [198, 51, 100, 128]), Some(2));
-        assert_eq!(line([10, 9, 0, 1], [192, 0, 2, 129]), Some(3));
-        assert_eq!(line([10, 9, 0, 1], [8, 8, 8, 8]), Some(2));
-        assert_eq!(line([11, 0, 0, 1], [8, 8, 8, 8]), None);
+        assert_eq!(uplink([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
+        assert_eq!(uplink([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));
+        assert_eq!(uplink([10, 0, 0, 1], [192, 0, 2, 129]), Some(1));
+        assert_eq!(uplink([10, 0, 0, 1], [198, 51, 100, 128]), Some(2));
+        assert_eq!(uplink([10, 9, 0, 1], [192, 0, 2, 129]), Some(3));
+        assert_eq!(uplink([10, 9, 0, 1], [8, 8, 8, 8]), Some(2));
+        assert_eq!(uplink([11, 0, 0, 1], [8, 8, 8, 8]), None);
     }
 }

@@ -66,7 +66,7 @@ prop_compose! {
     fn setup()(
         mapping in dependence(),
         filtering in dependence(),
-        (hairpin, outbound, exempt, owned, refresh) in any::<(bool, bool, bool, bool, bool)>(),
+        (hairpin, outbound, bypass, owned, refresh) in any::<(bool, bool, bool, bool, bool)>(),
         forwards in 0..5usize,
     ) -> (Limits, Policy) {
         let inside = "10.0.0.0/24".parse().expect("a prefix");
@@ -106,7 +106,7 @@ prop_compose! {
             } else {
                 Vec::new()
             },
-            no_nat: if exempt {
+            no_nat: if bypass {
                 let to = "192.0.2.2/32".parse().expect("a prefix");
                 vec![NoNatRule { to, protocol: ForwardProtocol::Any, ports: (0..=65535).into() }]
             } else {
