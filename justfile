@@ -5,7 +5,7 @@ set positional-arguments
 _default:
     @just --list --unsorted
 
-# Formatting, clippy, rustdoc, linked benches and all tests that need no root
+# Formatting, clippy, rustdoc, a build of the benches, and all tests that need no root
 check:
     netns-tests/run --unprivileged
 
