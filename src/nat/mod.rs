@@ -1,8 +1,10 @@
-//! The translator as a library: packets in, translated packets out, without input, output or a clock.
+//! The translator as a library: packets in, translated packets out, without I/O and without a
+//! clock.
 //!
-//! Words (RFC 2663, RFC 4787): *inside* and *outside* are the private and the public realm. An *external* address is
-//! an address of natbox on the outside. A *mapping* ties an inside endpoint to an external endpoint. A *session* is one
-//! flow over a mapping or a forward. A *forward* is a static mapping from the configuration.
+//! Words (RFC 2663, RFC 4787): *inside* and *outside* are the private and the public realm. An
+//! *external* address is an address of natbox on the outside. A *mapping* ties an inside endpoint
+//! to an external endpoint. A *session* is one flow over a mapping or a forward. A *forward* is a
+//! static mapping from the configuration.
 //!
 //! ```
 //! use natbox::nat::{Limits, Policy, Seed, Translator};
@@ -25,41 +27,48 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! # The face
+//! # Public API
 //!
-//! | to                                   | use                                                              |
-//! |--------------------------------------|------------------------------------------------------------------|
-//! | make a translator                    | [`Translator::new`], [`Limits`], [`Policy`], [`Seed`]            |
-//! | translate batches                    | [`Translator::worker`], [`Translator::process`], [`Translator::poll`] |
-//! | ask what would happen                | [`Translator::decide`], [`Query`], [`Decision`]                  |
-//! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`]             |
-//! | report changes of the host           | [`Translator::set_mtu`], [`Translator::set_admission`], [`Translator::exclude_ports`] |
-//! | list and end sessions                | [`Translator::sessions`], [`Translator::end`], [`Translator::end_matching`], [`Filter`] |
-//! | count                                | [`WorkerContext::counters`], [`Counters`], [`DropReason`]        |
-//! | follow mappings                      | [`Translator::log_mappings`], [`MappingEvent`]                   |
-//! | keep a session table of its own      | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`]             |
+//! | purpose                              | items                                                |
+//! |--------------------------------------|------------------------------------------------------|
+//! | make a translator                    | [`Translator::new`], [`Limits`], [`Policy`], [`Seed`] |
+//! | make the context of a thread         | [`Translator::worker`], [`WorkerContext`]            |
+//! | translate batches                    | [`Translator::process`], [`Translator::poll`]        |
+//! | learn what would happen to a packet  | [`Translator::decide`], [`Query`], [`Decision`]      |
+//! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`] |
+//! | report a changed MTU                 | [`Translator::set_mtu`]                              |
+//! | report a failed or recovered uplink  | [`Translator::set_admission`], [`AdmitNew`]          |
+//! | reserve ports for the host           | [`Translator::exclude_ports`]                        |
+//! | list sessions                        | [`Translator::sessions`], [`Filter`]                 |
+//! | end sessions                         | [`Translator::end`], [`Translator::end_matching`]    |
+//! | follow sessions                      | [`Translator::subscribe`], [`SessionEvent`]          |
+//! | move sessions to another translator  | [`Translator::export`], [`Translator::import`]       |
+//! | log mappings                         | [`Translator::log_mappings`], [`MappingEvent`]       |
+//! | count packets and drops              | [`WorkerContext::counters`], [`DropReason`]           |
+//! | use a session table alone            | [`Table`], [`Key`], [`NewSession`], [`IdleTimeouts`] |
 //!
-//! # The inside
+//! # Structure
 //!
 //! ```text
 //!   frames ─▶ batch: parse, hash, prefetch
-//!               ├─ tuple        ─▶ fast_path: session found ─────────────────▶ rewrite
-//!               │                    └─ none ─▶ decide ─▶ commit (slow_path) ─▶ rewrite, or drop
-//!               ├─ ICMP error   ─▶ icmp_error: decide by the quote ──────────▶ rewrite outside and in
-//!               └─ fragment     ─▶ fragment_path: as the first fragment, or held until that comes
+//!               ├─ tuple        ─▶ fast_path: session found ────────────────▶ rewrite
+//!               │                    └─ none ─▶ decide ─▶ commit (slow_path) ▶ rewrite, or drop
+//!               ├─ ICMP error   ─▶ icmp_error: decide by the quote ─▶ rewrite error and quote
+//!               └─ fragment     ─▶ fragment_path: as the first fragment, or hold until it arrives
 //! ```
 //!
-//! | folder      | idea                                                                            |
-//! |-------------|---------------------------------------------------------------------------------|
-//! | `policy`    | limits and rules as values; forwards by either end                              |
-//! | `tracking`  | states of sessions, TCP as a pure function                                      |
-//! | `table`     | keys, keyed hash, index, records of 64 bytes, timing wheel, listing             |
-//! | `mapping`   | external ports, mappings, filtering, limits of hosts, log of mappings           |
-//! | `fragments` | datagrams in fragments, IP identifications                                      |
-//! | `state`     | what else workers share: uplinks, ICMP limits, delayed rejects, notifications   |
-//! | `translate` | what happens to a packet: decide, commit, rewrite; sessions by request          |
+//! | folder      | content                                                                       |
+//! |-------------|-------------------------------------------------------------------------------|
+//! | `policy`    | limits and rules as values; the index of the forwards                         |
+//! | `tracking`  | states of sessions; TCP state and windows as pure functions                   |
+//! | `table`     | keys, keyed hash, index, 64-byte records, timing wheel, listing               |
+//! | `mapping`   | mappings, external ports, filtering, limits per host, the mapping log         |
+//! | `fragments` | datagrams in fragments, IP identifications                                    |
+//! | `state`     | other shared state: uplinks, ICMP limits, delayed rejects, notifications      |
+//! | `translate` | the paths of a packet: decide, commit, rewrite; sessions by request           |
 //!
-//! Imports between the folders point to earlier rows. `now` is a parameter, and all randomness comes from the [`Seed`].
+//! Each folder imports only folders of earlier rows. `now` is a parameter, and all randomness comes
+//! from the [`Seed`].
 
 mod context;
 mod counters;

@@ -56,10 +56,11 @@ pub(super) struct External {
 }
 
 impl Translator {
-    /// Makes a translator with an empty session table of `limits.sessions` records, for `workers` workers.
+    /// Makes a translator with an empty session table of `limits.sessions` records, for `workers`
+    /// workers.
     ///
-    /// All randomness comes from `seed`. Two translators with one seed, the same limits and the same policy give the
-    /// same output for the same packets at the same times.
+    /// All randomness comes from `seed`. Two translators with one seed, the same limits and the
+    /// same policy give the same output for the same packets at the same times.
     ///
     /// # Errors
     /// The memory of the session table cannot be mapped.
@@ -103,7 +104,8 @@ impl Translator {
         })
     }
 
-    /// Makes the context of a worker. Each worker of a translator has a number of its own, counted from 0.
+    /// Makes the context of a worker. Each worker of a translator has a number of its own, counted
+    /// from 0.
     ///
     /// The translator's seed and the number determine the worker's random choices.
     pub fn worker(&self, worker: usize) -> WorkerContext {
@@ -115,15 +117,15 @@ impl Translator {
         &self.table
     }
 
-    /// Logs beginnings and ends of mappings from now on. Up to `room` events wait for the reader;
-    /// further events are lost. Call this before the first packet. A second call replaces the
-    /// first.
+    /// Subscribes to the beginnings and ends of mappings from now on. At most `room` events wait
+    /// for the reader; further events are lost and counted. Call this before the first packet. A
+    /// second call replaces the first.
     ///
     /// # Panics
-    /// If another translator shares the mappings already ([`Self::with_policy`]).
+    /// If another translator already shares the mappings ([`Self::with_policy`]).
     pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
         Arc::get_mut(&mut self.mappings)
-            .expect("a translator at the start of its life shares nothing")
+            .expect("log_mappings: another translator already shares the mappings; call this before with_policy")
             .log(room)
     }
 
@@ -168,9 +170,9 @@ impl Translator {
         done
     }
 
-    /// Reports whether nothing here waits for a time.
+    /// Reports whether the translator holds no state that expires or is due.
     pub(crate) fn is_idle(&self) -> bool {
-        // Worker 0 rejects the SYNs that other workers keep, so it must not sleep over them.
+        // Worker 0 rejects the SYNs that other workers keep, so it must wake in time for them.
         self.table.is_empty()
             && self.delayed_rejects.is_empty()
             && !self.policy.delayed_reject
@@ -178,14 +180,14 @@ impl Translator {
             && self.fragments.is_empty()
     }
 
-    /// Sets the ports at which programs of the host listen: no new mapping gets one of them on an
-    /// address of the host.
+    /// Sets the ports at which programs of the host listen. No new mapping gets one of these ports
+    /// on an address of the host.
     pub fn exclude_ports(&self, ports: &[u16]) {
         self.mappings.exclude(ports);
     }
 
-    /// The verdict on a packet to `destination` that is not translated for `reason`: the host gets
-    /// the packet if the host has the address.
+    /// Returns the verdict on a packet that is not translated for `reason`. If the host has the
+    /// address `destination`, the host gets the packet. Otherwise the packet is dropped.
     pub(super) fn untranslated_verdict(
         &self,
         destination: Ipv4Addr,
@@ -207,8 +209,9 @@ impl Translator {
         self.limits.inside.iter().any(|prefix| prefix.contains(&address))
     }
 
-    /// The external address of an inside host on an uplink: one for all its mappings (RFC 4787 REQ-2), and for its
-    /// forwards. None: forwards publish every address of the uplink whole.
+    /// Returns the external address of an inside host on an uplink: one address for all mappings
+    /// (RFC 4787 REQ-2) and forwards of the host. None: forwards publish every address of the
+    /// uplink whole.
     pub(super) fn external_address(&self, uplink: u8, host: Ipv4Addr) -> Option<Ipv4Addr> {
         let addresses = &self.dynamic[usize::from(uplink)];
         if let Some(published) =
@@ -220,7 +223,7 @@ impl Translator {
         Some(addresses[place])
     }
 
-    /// The external addresses on which an inside host may get a mapping, best first.
+    /// Returns the external addresses on which an inside host may get a mapping, best first.
     pub(super) fn external_addresses(
         &self,
         uplink: u8,
@@ -236,7 +239,7 @@ impl Translator {
         self.mix64(u64::from(host.to_bits()))
     }
 
-    /// A hash that no remote host can predict.
+    /// Returns a hash that no remote host can predict.
     pub(super) fn mix64(&self, seed: u64) -> u64 {
         let mixed = (seed ^ self.hash_seed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -244,7 +247,7 @@ impl Translator {
     }
 }
 
-/// Every external address.
+/// Returns every external address.
 pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     let of_uplink = |(number, uplink): (usize, &Uplink)| {
         let external = |external: &ExternalAddress| {
@@ -255,9 +258,9 @@ pub(super) fn externals(policy: &Policy) -> HashMap<Ipv4Addr, External> {
     policy.uplinks.iter().enumerate().flat_map(of_uplink).collect()
 }
 
-/// The addresses of each uplink that mappings may use: all but those that a forward publishes
-/// whole. If no uplink has such an address, every address counts, so that packets are dropped
-/// because ports have run out.
+/// Returns the addresses of each uplink that mappings may use: all but those that a forward
+/// publishes whole. If no uplink has such an address, returns all, so that packets are dropped with
+/// [`DropReason::PortsExhausted`].
 pub(super) fn dynamic_addresses(policy: &Policy) -> Box<[Box<[Ipv4Addr]>]> {
     let whole = |address: &Ipv4Addr| {
         let any = |forward: &&Forward| forward.protocol == ForwardProtocol::Any;

@@ -3,7 +3,7 @@
 
 use crate::packet::Malformed;
 
-/// Tells the engine what to do with a packet.
+/// Outcome of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Send the packet, which was rewritten in place.

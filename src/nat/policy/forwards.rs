@@ -29,26 +29,26 @@ impl Forwards {
         Self { by_external, by_inside }
     }
 
-    /// The server endpoint behind a published one.
+    /// Returns the server endpoint behind a published endpoint.
     pub(crate) fn target(&self, protocol: Protocol, external: Endpoint) -> Option<Endpoint> {
         let forward = self.forward_at(protocol, external)?;
         let distance = external.port - forward.ports.first;
         Some(Endpoint::new(forward.to_address, forward.to_port + distance))
     }
 
-    /// The forward that publishes an external endpoint.
+    /// Returns the forward that publishes an external endpoint.
     pub(crate) fn forward_at(&self, protocol: Protocol, external: Endpoint) -> Option<&Forward> {
         self.by_external.get(&external.address)?.iter().find(|forward| {
             forward.protocol.covers(protocol) && forward.ports.contains(external.port)
         })
     }
 
-    /// Whether anything is forwarded to this inside host.
+    /// Reports whether a forward leads to this inside host.
     pub(crate) fn has_server(&self, host: Ipv4Addr) -> bool {
         self.by_inside.contains_key(&host)
     }
 
-    /// An address of an uplink at which something of this inside host is published.
+    /// Returns an address of an uplink at which a forward publishes this inside host.
     pub(crate) fn address_of(&self, host: Ipv4Addr, uplink: u8) -> Option<Ipv4Addr> {
         self.by_inside
             .get(&host)?
@@ -57,12 +57,13 @@ impl Forwards {
             .map(|forward| forward.address)
     }
 
-    /// Whether a server endpoint is published in more than one place.
+    /// Reports whether a server endpoint has more than one published endpoint.
     pub(crate) fn published_more_than_once(&self, protocol: Protocol, inside: Endpoint) -> bool {
         self.published_endpoints(protocol, inside).nth(1).is_some()
     }
 
-    /// The published endpoint of a server endpoint; over `uplink` if it is published there, else over any.
+    /// Returns the published endpoint of a server endpoint and its uplink: `uplink` if a forward
+    /// publishes the server there, otherwise the first uplink.
     pub(crate) fn published(
         &self,
         protocol: Protocol,
@@ -76,7 +77,7 @@ impl Forwards {
             .or(first)
     }
 
-    /// Where a server endpoint is published: uplink and endpoint.
+    /// Returns the published endpoints of a server endpoint, each with its uplink.
     fn published_endpoints(
         &self,
         protocol: Protocol,

@@ -1,4 +1,4 @@
-//! What is fixed while a translator runs: sizes, time-outs and the behaviour of mappings.
+//! Values that are fixed while a translator runs: sizes, timeouts and the behaviour of mappings.
 
 use std::num::NonZeroU32;
 
@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use crate::nat::policy::port_range::PortRange;
 use crate::time::Span;
 
-/// Sizes, time-outs and behaviour that a translator keeps from its start to its end.
+/// Sizes, timeouts and behaviour that a translator keeps from its start to its end.
 ///
 /// [`Policy`](crate::nat::Policy) holds what a running translator can change.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,11 +20,13 @@ pub struct Limits {
     pub filtering: EndpointDependence,
     /// External ports for dynamic mappings.
     pub ports: PortRange,
-    /// True: a host whose external address has no free port may use another address of the uplink (RFC 7857 section 4).
+    /// True: a host whose external address has no free port may use another address of the uplink
+    /// (RFC 7857 section 4).
     pub paired_soft: bool,
     /// True: UDP mappings keep the lowest bit of the port (RFC 4787 REQ-4).
     pub port_parity: bool,
-    /// True: mappings towards different destinations may share an external port (RFC 7857 section 3).
+    /// True: mappings towards different destinations may share an external port (RFC 7857 section
+    /// 3).
     pub port_overlapping: bool,
     /// True: packets from outside refresh dynamic UDP mappings (RFC 4787 REQ-6a).
     pub inbound_refresh: bool,
@@ -34,21 +36,22 @@ pub struct Limits {
     pub sessions: u32,
     /// True: the table counts packets and bytes of each session, at 64 bytes of memory a session.
     pub accounting: bool,
-    /// Maximum of sessions that one inside host has open. None: no limit.
+    /// Maximum number of open sessions of one inside host. None: no limit.
     pub sessions_per_host: Option<NonZeroU32>,
-    /// Maximum of sessions that one inside host opens per second. None: no limit.
+    /// Maximum number of new sessions per second of one inside host. None: no limit.
     pub new_sessions_per_host: Option<NonZeroU32>,
-    /// Maximum of fragmented datagrams that are tracked at one time.
+    /// Maximum number of fragmented datagrams that are tracked at the same time.
     pub fragments: u32,
-    /// Maximum of freed ports that are kept for their last holders, on each external address, for each protocol.
+    /// Maximum number of freed ports that wait for their last holders, on each external address and
+    /// for each protocol.
     pub delayed_ports: u32,
-    /// Maximum of ICMP errors per second to one host. None: no limit.
+    /// Maximum number of ICMP errors per second to one host. None: no limit.
     pub icmp_errors_per_host: Option<NonZeroU32>,
 }
 
 impl Limits {
-    /// Makes limits for one inside prefix: 1,024 sessions, the timeouts of the configuration's defaults, no limit for a
-    /// single host.
+    /// Makes limits for one inside prefix: 1,024 sessions, the default timeouts of the
+    /// configuration, and no limit for a single host.
     pub fn new(inside: Ipv4Net) -> Self {
         Self {
             inside: vec![inside],
@@ -108,6 +111,7 @@ pub struct Timeouts {
     pub icmp: Span,
     /// Datagrams of which fragments are missing.
     pub fragment: Span,
-    /// Time for which a freed port is kept for its last holder (RFC 6888 REQ-8). None: the port is free at once.
+    /// Time during which a freed port waits for its last holder (RFC 6888 REQ-8). None: the port is
+    /// free at once.
     pub port_reuse_delay: Option<Span>,
 }

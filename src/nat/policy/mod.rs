@@ -1,4 +1,5 @@
-//! The rules of a translator as values: sizes and behaviour that are fixed, and rules that a reload may swap.
+//! The configuration of a translator as values: limits that are fixed, and rules that a reload may
+//! swap.
 
 pub(crate) mod forwards;
 pub(crate) mod limits;

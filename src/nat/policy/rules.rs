@@ -1,4 +1,4 @@
-//! The rules that a reload may swap while sessions live, as plain data.
+//! The rules that a reload may swap while sessions continue, as plain data.
 
 use std::net::Ipv4Addr;
 
@@ -12,36 +12,40 @@ use crate::packet::Protocol;
 /// [`Translator::with_policy`](crate::nat::Translator::with_policy) swaps the whole value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Address of the inside interface: the source of ICMP errors to inside hosts. None: the published address.
+    /// Address of the inside interface: the source of ICMP errors to inside hosts. None: the
+    /// published address.
     pub inside_address: Option<Ipv4Addr>,
-    /// Routers in front of inside hosts: they may report on any packet that went inside.
+    /// Routers in front of inside hosts. They may send ICMP errors about any packet that went
+    /// inside.
     pub inside_routers: Vec<Ipv4Addr>,
     /// MTU of the inside interface at the start, in bytes;
     /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
     pub inside_mtu: u16,
-    /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about translated packets.
+    /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about
+    /// translated packets.
     pub tun_address: Option<Ipv4Addr>,
-    /// Uplinks, at most 256. Their number stays as it was at the start.
+    /// Uplinks, at most 256. Their number is fixed at the start.
     pub uplinks: Vec<Uplink>,
     /// Published services.
     pub forwards: Vec<Forward>,
-    /// Sources that may go out.
+    /// Rules for sessions from inside to outside.
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation.
     pub no_nat: Vec<NoNatRule>,
-    /// True: inside hosts reach each other through external addresses.
+    /// True: inside hosts reach each other through external addresses (RFC 4787 REQ-9).
     pub hairpin: bool,
     /// TCP MSS clamp.
     pub mss_clamp: MssClamp,
-    /// Code of the destination unreachable message to an inside host for which no mapping can be made (RFC 5508 REQ-8,
-    /// RFC 6888 REQ-11). None: no message.
+    /// Code of the destination unreachable message to an inside host for which no mapping can be
+    /// made (RFC 5508 REQ-8, RFC 6888 REQ-11). None: no message.
     pub reject_with: Option<u8>,
     /// True: an unsolicited SYN is answered with port unreachable after a delay (RFC 5382 REQ-4).
     pub delayed_reject: bool,
 }
 
 impl Policy {
-    /// Makes the rules of one uplink with one address, over which every inside host may go out. Nothing is published.
+    /// Makes the rules of one uplink with one address, over which every inside host may go out.
+    /// Nothing is published.
     pub fn one_uplink(inside: Ipv4Net, external: Ipv4Addr) -> Self {
         let address =
             ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
@@ -85,8 +89,8 @@ pub struct Uplink {
     pub weight: u32,
     /// External addresses.
     pub addresses: Vec<ExternalAddress>,
-    /// Link-local address of an endpoint of the host on this uplink. What the host sends from it leaves by the uplink, and
-    /// forwards may lead to it. Health checks and services of the host use it.
+    /// Link-local address of the host whose packets leave by this uplink. Health checks and
+    /// services of the host use it, and forwards may lead to it.
     pub probe_address: Option<Ipv4Addr>,
 }
 
@@ -95,10 +99,12 @@ pub struct Uplink {
 pub struct ExternalAddress {
     /// The address.
     pub address: Ipv4Addr,
-    /// True: the address is assigned to the host as well, and the host gets the packets that match no session, mapping or forward.
+    /// True: the address is assigned to the host as well, and the host gets the packets that match
+    /// no session, mapping or forward.
     pub assigned_to_host: bool,
-    /// Ports of the host's own outgoing connections; no mapping gets them. Listening ports are reported by
-    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports).
+    /// Ports of the host's own outgoing connections; no mapping gets them.
+    /// [`Translator::exclude_ports`](crate::nat::Translator::exclude_ports) reserves the ports at
+    /// which the host listens.
     pub reserved: Vec<PortRange>,
 }
 
@@ -117,7 +123,7 @@ pub struct Forward {
     pub ports: PortRange,
     /// Address of the server.
     pub to_address: Ipv4Addr,
-    /// Port of the server for the first published port. The other ports keep their distance from it.
+    /// Port of the server for the first published port. Further ports follow in the same order.
     pub to_port: u16,
 }
 
@@ -149,7 +155,7 @@ impl ForwardProtocol {
     }
 }
 
-/// Sources that may go out, and their uplinks.
+/// Sources that may open sessions to the outside, and the uplinks of these sessions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutboundRule {
     /// Sources.
@@ -158,11 +164,11 @@ pub struct OutboundRule {
     pub to: Vec<Ipv4Net>,
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
-    /// What is hashed to select an uplink.
+    /// Part of a packet's source that selects the uplink.
     pub hash_by: HashBy,
 }
 
-/// What an outbound rule hashes to select an uplink.
+/// Part of a packet's source that an outbound rule hashes to select an uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashBy {
     /// The inside endpoint; for protocols without ports the inside address.
@@ -171,7 +177,7 @@ pub enum HashBy {
     SourceAddress,
 }
 
-/// Destinations that are reached without translation.
+/// Destinations to and from which packets pass without translation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoNatRule {
     /// Addresses.

@@ -1,4 +1,5 @@
-//! A batch of frames: parse all, hash all and fetch their buckets, fetch their records, translate each.
+//! A batch of frames: parses all, hashes all and prefetches their buckets, prefetches their
+//! records, and translates each.
 
 use crate::nat::context::{FrameClass, WorkerContext};
 use crate::nat::table::key::Key;
@@ -11,8 +12,9 @@ use crate::time::{Span, Tick};
 impl Translator {
     /// Translates the received frames, and submits or sends the packets that leave.
     ///
-    /// A frame that is not submitted was dropped, or is a fragment that waits for its first fragment; the counters of
-    /// `context` say which. `now` never goes back for one context.
+    /// A frame that is not submitted was dropped, or is a fragment that waits for the first
+    /// fragment of its datagram. The counters of `context` show which. `now` must never decrease
+    /// for one context.
     #[inline]
     pub fn process(&self, context: &mut WorkerContext, frames: &mut impl Frames, now: Tick) {
         let mut classes = std::mem::take(&mut context.classes);
@@ -27,9 +29,9 @@ impl Translator {
         context.counters.batches += u64::from(count != 0);
     }
 
-    /// Ends sessions whose time is over, in a slice of bounded work, and sends packets that are due.
+    /// Ends expired sessions, in a slice of bounded work, and sends packets that are due.
     ///
-    /// Returns the time for the next call. None: nothing is due before the next packet comes.
+    /// Returns the time for the next call. None: nothing is due before the next packet arrives.
     pub fn poll(
         &self,
         context: &mut WorkerContext,
@@ -55,7 +57,7 @@ impl Translator {
         done
     }
 
-    /// Translates as many frames as there are `classes`, from `first` on.
+    /// Translates one frame for each of the `classes`, from frame `first` on.
     #[inline]
     fn process_from(
         &self,
@@ -165,7 +167,7 @@ impl Translator {
     }
 }
 
-/// Sends the packets that other packets or their time have released.
+/// Sends the packets that other packets have released or that are due.
 #[inline]
 fn send_outbox(context: &mut WorkerContext, frames: &mut impl Frames) {
     for packet in context.outbox.drain(..) {
@@ -174,8 +176,9 @@ fn send_outbox(context: &mut WorkerContext, frames: &mut impl Frames) {
     }
 }
 
-/// Whether the transport checksum of this very packet is yet to be completed. An offset that points deeper, into a
-/// packet inside this one, does not count: that packet is not rewritten.
+/// Returns [`ChecksumMode::Partial`] if the device must complete the transport checksum of this
+/// packet. An offset into an encapsulated packet does not count: natbox does not rewrite that
+/// packet.
 #[inline]
 fn checksum_mode(offload: Offload, bytes: &[u8]) -> ChecksumMode {
     let header_length = bytes.first().map_or(0, |byte| u16::from(byte & 0x0f) * 4);
@@ -185,7 +188,8 @@ fn checksum_mode(offload: Offload, bytes: &[u8]) -> ChecksumMode {
     }
 }
 
-/// Length of the packet on the wire, in bytes: for a super-packet that of one full segment.
+/// Returns the length of the packet on the wire, in bytes. For a super-packet, that is the length
+/// of one full segment.
 #[inline]
 fn wire_length(parsed: &Parsed, offload: Offload) -> usize {
     let Some(segmentation) = offload.segmentation else { return parsed.length() };

@@ -1,6 +1,6 @@
-//! What a session holds beside its record: an external endpoint, a mapping, a place in the limits
-//! of its host. Reserves these before the session is inserted, and releases them when the session
-//! ends.
+//! The binding of a session: its external endpoint, its mapping and its share of the host's limit
+//! (RFC 6146). The commit reserves the binding before it inserts the session, and the end of the
+//! session releases it.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
@@ -23,8 +23,8 @@ pub(crate) struct Binding {
 }
 
 impl Translator {
-    /// Reserves the external endpoint of a session that `tuple` opens from inside, and the session's place in the limits of
-    /// its host.
+    /// Reserves the external endpoint of a session that `tuple` opens from inside, and the
+    /// session's share of its host's limits.
     pub(crate) fn bind(
         &self,
         context: &mut WorkerContext,
@@ -54,7 +54,8 @@ impl Translator {
         let addresses = self.external_addresses(uplink, tuple.source.address);
         match self.mappings.acquire(key, addresses, &mut context.random, now) {
             Ok(external) => {
-                // Before the session is in the table, where another worker could end it at once.
+                // Added before the session is in the table, where another worker could end it at
+                // once.
                 self.mappings.add_peer(tuple.protocol, external, tuple.destination);
                 Ok(Binding { external, mapping: Some(key), target: None })
             }
@@ -65,7 +66,7 @@ impl Translator {
         }
     }
 
-    /// Releases the binding of a session that `tuple` did not open after all.
+    /// Releases the binding of a session that `tuple` failed to open.
     pub(crate) fn release_binding(&self, tuple: Tuple, lease: &Binding, now: Tick) {
         if let Some(mapping) = lease.mapping {
             self.mappings.remove_peer(tuple.protocol, lease.external, tuple.destination);
@@ -102,7 +103,7 @@ impl Translator {
         }
     }
 
-    /// Time of the last refresh of a mapping, when a packet comes over the mapping now.
+    /// Returns the time of a mapping's last refresh if a packet from outside uses the mapping now.
     pub(crate) fn refreshed(&self, protocol: Protocol, refreshed: Tick, now: Tick) -> Tick {
         let refreshes = self.limits.inbound_refresh || protocol != Protocol::UDP;
         if refreshes { now } else { refreshed }
@@ -117,8 +118,8 @@ impl Translator {
         refreshed: Tick,
         now: Tick,
     ) -> Result<(), DropReason> {
-        // The sessions of the mapping are over and not yet reaped: packets from outside must not keep the mapping alive
-        // (RFC 4787 REQ-6a).
+        // The sessions of the mapping have expired and are not yet reaped. Packets from outside
+        // must not keep the mapping alive (RFC 4787 REQ-6a).
         if now.reached(refreshed.after(self.limits.timeouts.udp)) {
             return Err(DropReason::NoMapping);
         }
@@ -128,7 +129,7 @@ impl Translator {
         }
     }
 
-    /// Releases the mapping of a session that `remote` did not open by `tuple` after all.
+    /// Releases the mapping of a session that `remote` failed to open by `tuple`.
     pub(crate) fn release_borrowed(
         &self,
         tuple: Tuple,
@@ -140,7 +141,8 @@ impl Translator {
         self.mappings.release(mapping, now);
     }
 
-    /// Notes that the inside sent over a mapping, where only such packets refresh the mapping.
+    /// Refreshes the mapping of a packet from inside. Called only if packets from outside do not
+    /// refresh mappings.
     #[cold]
     pub(crate) fn refresh_mapping(&self, tuple: Tuple, uplink: u8, now: Tick) {
         if tuple.protocol == Protocol::UDP {
@@ -151,7 +153,7 @@ impl Translator {
         }
     }
 
-    /// Ends a session whose time is over, unless another packet was faster.
+    /// Ends an expired session, unless a packet has refreshed the session in the meantime.
     pub(crate) fn reap(&self, context: &mut WorkerContext, session: SessionId, now: Tick) {
         if let Some(ended) = self.table.reap_if_expired(session, now) {
             context.counters.sessions_expired += 1;
@@ -163,7 +165,7 @@ impl Translator {
     pub(crate) fn release(&self, ended: &EndedSession, now: Tick) {
         let (original, reply) = (ended.original.tuple(), ended.reply.tuple());
         let Tuple { protocol, source, destination } = original;
-        // The endpoint by which the other end knows the sender of the first packet.
+        // The sender of the first packet as the other end sees it.
         let seen = reply.destination;
         if ended.origin.initiator.is_inside() {
             self.hosts.release(source.address);

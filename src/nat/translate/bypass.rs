@@ -1,5 +1,5 @@
-//! Destinations that inside hosts reach without translation (RFC 6888 REQ-6). Packets to and from
-//! these destinations pass unchanged.
+//! The path of packets to and from destinations without translation (RFC 6888 REQ-6). Such packets
+//! pass unchanged.
 //!
 //! Bypassed packets have no session and are not filtered: every sender with such a source address
 //! reaches the inside. A packet of an existing session is translated, so a client at such an
@@ -15,7 +15,7 @@ use crate::nat::verdict::Verdict;
 use crate::packet::{Endpoint, IcmpError, Parsed, Protocol, Ttl, Tuple};
 
 impl Translator {
-    /// Sends a packet on untranslated.
+    /// Forwards a packet without translation.
     pub(crate) fn bypass(
         &self,
         context: &mut WorkerContext,
@@ -27,10 +27,12 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// Decides about an ICMP error that quotes a packet without a session. None: the quoted packet was not bypassed.
+    /// Decides about an ICMP error that quotes a packet without a session. None: the quoted packet
+    /// was not bypassed.
     ///
-    /// The host's kernel reports under the address of the TUN device, which no other host may see. Its errors get the
-    /// address that the quoted packet was for, or the inside address of the box.
+    /// Errors of the host's kernel have the address of the TUN device as their source, which no
+    /// other host may see. The translator replaces this source by the destination of the quoted
+    /// packet, or by the inside address of the box.
     pub(crate) fn decide_bypass_error(
         &self,
         parsed: &Parsed,
@@ -53,7 +55,7 @@ impl Translator {
         Some(Decision::BypassError(rewrite))
     }
 
-    /// Sends an ICMP error about an untranslated packet on.
+    /// Forwards an ICMP error about an untranslated packet.
     pub(crate) fn bypass_error(
         &self,
         context: &mut WorkerContext,
@@ -66,8 +68,8 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// The inside end of a packet between the inside and a destination without translation, in
-    /// either direction.
+    /// Returns the inside end of a packet between the inside and a destination without translation,
+    /// in either direction.
     pub(crate) fn inside_end_of_bypass(&self, tuple: Tuple) -> Option<Endpoint> {
         if self.policy.no_nat.is_empty() {
             return None;

@@ -1,4 +1,5 @@
-//! Carries out a decision: reserves what a new session needs, inserts the session, rewrites the packet.
+//! Carries out a decision: reserves what a new session needs, inserts the session, rewrites the
+//! packet.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
@@ -22,7 +23,7 @@ pub(crate) struct Unmatched<'a> {
 }
 
 impl Translator {
-    /// Does to a packet what was decided about the packet.
+    /// Carries out the decision about a packet.
     pub(crate) fn carry_out(
         &self,
         context: &mut WorkerContext,
@@ -96,18 +97,19 @@ impl Translator {
         self.reject(context, packet, reason, now)
     }
 
-    /// Another worker was faster with the very same session: its record serves this packet as well.
+    /// Translates a packet by the session that another worker has just opened with the same tuples.
     pub(crate) fn retry(&self, context: &mut WorkerContext, mut miss: Unmatched<'_>) -> Verdict {
         let key = Key::of(miss.tuple);
         let (hash, bytes) = (self.table.hash(key), miss.packet.parsed.length() as u32);
         match self.table.lookup_and_update(key, hash, miss.segment, bytes, miss.now) {
             Lookup::Hit(hit) => self.forward_match(context, &mut miss.packet, &hit, miss.now),
-            // The session has ended already, which takes a whole lifetime. The sender tries again.
+            // The session has ended in the meantime, although its whole idle timeout had to pass.
+            // The sender retransmits.
             Lookup::Expired(_) | Lookup::Miss => Verdict::Drop(DropReason::TableFull),
         }
     }
 
-    /// Inserts a session. In a full table a session that the table gives up more easily makes room.
+    /// Inserts a session. If the table is full, evicts a session that yields first.
     pub(crate) fn insert(
         &self,
         context: &mut WorkerContext,

@@ -6,9 +6,10 @@
 //!   source outside     forward, mapping, or the host          dropped
 //! ```
 //!
-//! [`Translator::decide`] answers for a packet that might come. The miss path answers for a packet that has come, by
-//! the same rules, and then commits the decision (see [`crate::nat::translate::slow_path`]): it reserves ports and
-//! records, which another worker may take first.
+//! [`Translator::decide`] decides about a packet that might arrive. The miss path decides by the
+//! same rules about a packet that has arrived, and then commits the decision (see
+//! [`crate::nat::translate::slow_path`]). The commit reserves ports and records, which another
+//! worker may take first.
 
 mod foresight;
 #[cfg(test)]
@@ -31,14 +32,14 @@ use crate::time::Tick;
 pub struct Query {
     /// Tuple of the packet, as it arrives.
     pub tuple: Tuple,
-    /// What the packet is, beside its tuple.
+    /// Properties of the packet that its tuple does not show.
     pub content: Content,
 }
 
-/// What decides, beside the tuple, whether a packet opens a session.
+/// Properties beside the tuple that decide whether a packet opens a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// TCP with these flags, also the first fragment of a segment if it holds the whole header.
+    /// A TCP segment with these flags, or its first fragment if that holds the whole header.
     Tcp(TcpFlags),
     /// UDP.
     Udp,
@@ -59,15 +60,16 @@ pub enum Decision {
     Session(Rewrite),
     /// The packet opens a session.
     Open(Opening),
-    /// The packet of a forward goes on without a session.
+    /// The packet of a forward is translated without a session.
     Stateless(Rewrite),
-    /// The packet with this tuple goes on untranslated, by a rule of [`Policy::no_nat`](crate::nat::Policy::no_nat).
+    /// The packet with this tuple is forwarded without translation, by a rule of
+    /// [`Policy::no_nat`](crate::nat::Policy::no_nat).
     Bypass(Tuple),
     /// The ICMP error is translated for the sender of the packet that the error quotes.
     Error(ErrorRewrite),
-    /// The ICMP error about an untranslated packet goes on.
+    /// The ICMP error is about an untranslated packet and is forwarded.
     BypassError(ErrorRewrite),
-    /// The later fragment goes where the first fragment of its datagram went.
+    /// The later fragment is translated like the first fragment of its datagram.
     Fragment(FragmentRewrite),
     /// The fragment waits for the first fragment of its datagram.
     Hold,
@@ -91,13 +93,13 @@ pub struct Rewrite {
 /// A rewrite of an ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ErrorRewrite {
-    /// The error as it came.
+    /// The error as it arrived.
     pub error: IcmpError,
     /// New source address.
     pub source: Ipv4Addr,
     /// New destination address.
     pub destination: Ipv4Addr,
-    /// New tuple of the quoted packet: as its sender wrote it.
+    /// New tuple of the quoted packet: the tuple with which its sender sent it.
     pub quoted: Tuple,
     /// True: the error leaves towards the inside.
     pub inside: bool,
@@ -136,12 +138,14 @@ pub enum Path {
     Hairpin {
         /// New source.
         external: ExternalEndpoint,
-        /// New destination: the server of a forward. None: the inside endpoint of the mapping at the destination.
+        /// New destination: the server of a forward. None: the inside endpoint of the mapping at
+        /// the destination.
         server: Option<Endpoint>,
     },
     /// From outside through a forward: the destination becomes the server.
     ///
-    /// If another session has the resulting tuple, the source port of the client becomes a random one.
+    /// If another session has the resulting tuple, the source port of the client becomes a random
+    /// one.
     Forward {
         /// New destination.
         server: Endpoint,
@@ -151,27 +155,29 @@ pub enum Path {
         /// New destination.
         inside: Endpoint,
     },
-    /// From the server of a forward, in the middle of a TCP connection: the source becomes the published endpoint.
+    /// From the server of a forward, midstream in a TCP connection: the source becomes the
+    /// published endpoint.
     Midstream {
         /// New source.
         published: Endpoint,
     },
 }
 
-/// An external endpoint for an inside one.
+/// External endpoint of an inside endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalEndpoint {
     /// The published endpoint of a forward.
     Published(Endpoint),
     /// An external address; the protocol has no ports.
     Address(Ipv4Addr),
-    /// The external endpoint of a dynamic mapping: the inside endpoint's present one, or a new one that the commit draws.
+    /// The external endpoint of a dynamic mapping: of the present one, or of a new one that the
+    /// commit makes.
     Mapping,
 }
 
 impl Query {
-    /// Describes a parsed packet in its buffer. None: the packet has no tuple (an ICMP error, a later fragment, an
-    /// unsupported ICMP message).
+    /// Describes a parsed packet in its buffer. None: the packet has no tuple (an ICMP error, a
+    /// later fragment, an unsupported ICMP message).
     pub fn of(parsed: &Parsed, buffer: &[u8]) -> Option<Self> {
         let tuple = match parsed.payload() {
             Payload::Fragment { first_tuple, .. } => first_tuple?,
@@ -187,7 +193,8 @@ impl Query {
         Some(Self { tuple, content })
     }
 
-    /// The state of the session that the packet may open, or why the packet may open none.
+    /// Returns the first state of the session that the packet may open, or the reason why it may
+    /// open none.
     fn opening_state(&self) -> Result<State, DropReason> {
         match self.content {
             Content::Tcp(flags) => {
@@ -197,7 +204,8 @@ impl Query {
             Content::IcmpRequest => Ok(State::Icmp),
             Content::IcmpReply => Err(DropReason::IcmpUnsolicitedReply),
             Content::Other => Ok(State::Other),
-            // A first fragment shows its ports. Of TCP it has the whole header, or opens nothing.
+            // A first fragment has the ports. A TCP fragment without the whole header opens no
+            // session.
             Content::FirstFragment => match self.tuple.protocol {
                 Protocol::TCP => Err(DropReason::TcpWithoutSession),
                 Protocol::UDP => Ok(State::Udp),
@@ -208,7 +216,8 @@ impl Query {
         }
     }
 
-    /// The state of a connection that is adopted in the middle, if the packet shows that there is one.
+    /// Returns the state of a connection that is adopted midstream, if the packet proves that a
+    /// connection exists.
     fn midstream_state(&self) -> Option<State> {
         match self.content {
             Content::Tcp(flags) => TcpState::midstream(flags).map(State::Tcp),
@@ -222,8 +231,8 @@ impl Query {
 }
 
 impl Content {
-    /// The content of a packet with this payload and these flags of a TCP header. A first fragment
-    /// of TCP has flags if it holds the whole header.
+    /// Returns the content of a packet with this payload and these TCP flags. A first fragment of
+    /// TCP has flags if it holds the whole header.
     pub(crate) fn of(payload: Payload, flags: Option<TcpFlags>) -> Option<Self> {
         if let Some(flags) = flags {
             return Some(Self::Tcp(flags));
@@ -241,7 +250,7 @@ impl Content {
 }
 
 impl ExternalEndpoint {
-    /// The kind of a session's inside endpoint with this external one.
+    /// Returns the kind of an inside endpoint with this external endpoint.
     pub(crate) fn kind(self) -> EndpointKind {
         match self {
             Self::Published(_) => EndpointKind::Forward,
@@ -252,7 +261,7 @@ impl ExternalEndpoint {
 }
 
 impl Opening {
-    /// The kinds of the session's endpoints.
+    /// Returns the kinds of the session's endpoints.
     pub fn kind(&self) -> SessionKind {
         match self.path {
             Path::Outbound { external } => {
@@ -290,7 +299,8 @@ impl Translator {
         decision.unwrap_or_else(|reason| self.decide_dropped(destination, reason))
     }
 
-    /// Decides about a packet that is dropped for `reason` unless the host has the destination address.
+    /// Decides about a packet that is dropped for `reason` unless the host has the destination
+    /// address.
     fn decide_dropped(&self, destination: Ipv4Addr, reason: DropReason) -> Decision {
         let may_be_hosts = matches!(reason, DropReason::NoMapping | DropReason::Filtered);
         if may_be_hosts && self.is_assigned(destination) {
@@ -307,12 +317,12 @@ impl Translator {
         let uplink =
             published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
         let state = match (query.opening_state(), published) {
-            // The packet may begin something, or answer a request whose session is lost.
+            // The packet may open a session, or reply to a request whose session is lost.
             (Ok(State::Udp), Some(_)) if self.is_published_more_than_once(tuple) => {
                 State::Tentative
             }
             (Ok(state), _) => state,
-            // The server of a forward goes on in the middle of a connection after a restart.
+            // After a restart, the server of a forward continues a connection midstream.
             (
                 Err(DropReason::TcpWithoutSession | DropReason::IcmpUnsolicitedReply),
                 Some((_, endpoint)),
@@ -326,10 +336,11 @@ impl Translator {
         Ok(Decision::Open(Opening { tuple, uplink, state, path: Path::Outbound { external } }))
     }
 
-    /// Decides about a packet of a published server in the middle of a connection without a session.
+    /// Decides about a midstream packet of a published server that has no session.
     ///
-    /// Where the server is published several times, only the client's next packet can tell where the connection came in:
-    /// until then nothing may go out from the wrong address.
+    /// If the server has several published endpoints, only the client's next packet shows which one
+    /// the connection uses. Until then the server's packets are dropped, because they could leave
+    /// from a wrong address.
     fn decide_midstream(
         &self,
         query: &Query,
@@ -357,8 +368,8 @@ impl Translator {
     fn decide_hairpin(&self, query: &Query, external: External) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
         let server = self.forwards.target(tuple.protocol, tuple.destination);
-        // An inside host that sends to an address of the host means the host itself, in the middle of a connection as
-        // well: the host's replies do not come by here.
+        // A packet from inside to an address of the host is for the host itself, even midstream:
+        // the host's replies do not pass the translator.
         if external.owned
             && server.is_none()
             && !self.mappings.exists(tuple.protocol, tuple.destination)
@@ -429,7 +440,8 @@ impl Translator {
                     path: Path::Forward { server },
                 }))
             }
-            // RST and FIN of a connection whose session is lost: the server knows the connection.
+            // An RST or FIN of a connection whose session is lost. The server still has the
+            // connection.
             (Err(reason @ DropReason::TcpWithoutSession), None) => {
                 let to = Tuple { destination: server, ..query.tuple };
                 self.stateless_request(to, uplink, reason, now).map(Decision::Stateless)
@@ -438,10 +450,11 @@ impl Translator {
         }
     }
 
-    /// Decides about a client's packet that cannot have a session: the packet goes on to the server as `to`.
+    /// Decides about a client's packet that cannot have a session: the packet is forwarded to the
+    /// server as `to`.
     ///
-    /// If a session that came in elsewhere has this tuple, the packet is dropped for `reason`: the server would reply over
-    /// that session.
+    /// If a session over another published endpoint has this tuple, the packet is dropped for
+    /// `reason`: the server would reply over that session.
     pub(crate) fn stateless_request(
         &self,
         to: Tuple,
@@ -464,7 +477,7 @@ impl Translator {
         })
     }
 
-    /// Reports whether the source of a tuple is a server that is published in more than one place.
+    /// Reports whether the source of a tuple is a server with more than one published endpoint.
     pub(crate) fn is_published_more_than_once(&self, tuple: Tuple) -> bool {
         self.forwards.published_more_than_once(tuple.protocol, tuple.source)
     }
@@ -475,8 +488,8 @@ pub(crate) fn has_ports(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::ICMP)
 }
 
-/// Reports whether an address is never translated: no single host (RFC 1812 section 5.3.7), or link-local (RFC 3927
-/// section 7).
+/// Reports whether an address is never translated: an address of no single host (RFC 1812 section
+/// 5.3.7), or a link-local address (RFC 3927 section 7).
 pub(crate) fn is_martian(address: Ipv4Addr) -> bool {
     let first = address.octets()[0];
     first == 0 || first == 127 || first >= 224 || address.is_link_local()

@@ -1,5 +1,5 @@
-//! Unsolicited SYNs from outside: dropped silently at first, and rejected only if no session comes
-//! up (RFC 5382 REQ-4).
+//! Delayed rejects of unsolicited SYNs from outside. A SYN is dropped silently at first, and
+//! rejected only if no session opens (RFC 5382 REQ-4).
 //!
 //! The other end may be about to open the connection from inside. An early error would break this
 //! simultaneous open. So the translator keeps the SYN for six seconds, and rejects the SYN unless a

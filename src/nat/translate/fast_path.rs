@@ -1,4 +1,5 @@
-//! The hit path: look up, track, rewrite. What is not a hit goes to [`crate::nat::translate::slow_path`].
+//! The hit path: looks up, tracks, rewrites. A packet without a session goes to
+//! [`crate::nat::translate::slow_path`].
 
 use crate::nat::context::WorkerContext;
 use crate::nat::policy::rules::MssClamp;
@@ -16,9 +17,10 @@ use crate::time::Tick;
 pub(crate) struct Packet<'a> {
     /// Its headers.
     pub parsed: &'a Parsed,
-    /// The packet is at the front; at least 2048 bytes.
+    /// At least 2048 bytes, with the packet at the front.
     pub buffer: &'a mut [u8],
-    /// Its length on the wire, IP header included: for a super-packet that of one full segment.
+    /// Its length on the wire in bytes, IP header included. For a super-packet: the length of one
+    /// full segment.
     pub wire_length: usize,
 }
 
@@ -69,7 +71,7 @@ impl Translator {
         self.rewrite_and_count(context, packet, rewrite, now)
     }
 
-    /// Rewrites a packet and counts the packet, unless it exceeds the MTU of the interface that it leaves by.
+    /// Rewrites and counts a packet, unless it exceeds the MTU of its outgoing interface.
     #[inline]
     pub(crate) fn rewrite_and_count(
         &self,
@@ -80,8 +82,8 @@ impl Translator {
     ) -> Verdict {
         let mtu = self.egress_mtu(inside, uplink);
         if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
-            // While it still looks as its sender wrote it: the kernel behind us would quote the translated packet (RFC
-            // 5508 section 7.1.1).
+            // Sent before the rewrite, so that the error quotes the packet of the sender. The
+            // kernel would quote the translated packet (RFC 5508 section 7.1.1).
             return self.reply_with_error(
                 context,
                 packet,

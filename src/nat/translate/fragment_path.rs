@@ -1,4 +1,4 @@
-//! The path of fragments. [`crate::nat::fragments::store`] keeps what is known of their datagrams.
+//! The path of fragments. [`crate::nat::fragments::store`] keeps the state of their datagrams.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::fragments::datagram::{DatagramId, FragmentRange};
@@ -54,7 +54,8 @@ impl Translator {
         self.carry_out(context, Packet { parsed, buffer, wire_length }, None, fate, now)
     }
 
-    /// Translates the first fragment of a datagram by its ports, and does the same to the fragments that wait for it.
+    /// Translates the first fragment of a datagram by its ports, and the fragments that wait for it
+    /// like it.
     fn translate_first_fragment(
         &self,
         context: &mut WorkerContext,
@@ -89,7 +90,7 @@ impl Translator {
         verdict
     }
 
-    /// What the verdict on the first fragment means for the others.
+    /// Returns the consequence of the first fragment's verdict for the other fragments.
     fn fate(&self, translated: &[u8], verdict: Verdict) -> Disposition {
         match verdict {
             Verdict::Translated => {
@@ -113,7 +114,7 @@ impl Translator {
         }
     }
 
-    /// Does to a later fragment what was done to the first one.
+    /// Translates a later fragment like the first one.
     pub(crate) fn rewrite_fragment(
         &self,
         context: &mut WorkerContext,
@@ -144,7 +145,7 @@ impl Translator {
         Verdict::Translated
     }
 
-    /// Forgets datagrams whose time is over, and counts the fragments that are lost with them.
+    /// Removes expired datagrams, and counts the fragments that are lost with them.
     pub(crate) fn expire_fragments(&self, context: &mut WorkerContext, now: Tick) {
         let lost = self.fragments.expire(now);
         context.counters.drops.count(DropReason::FragmentTimeout, lost.expired);

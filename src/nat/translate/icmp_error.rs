@@ -92,12 +92,12 @@ impl Translator {
                 to_inside: hit.origin.is_inbound(hit.direction),
             });
         }
-        // A packet of a forward that went on without a session.
+        // A packet of a forward that was translated without a session.
         if let Some(server) = self.forwards.target(quoted.protocol, quoted.source) {
             return Some(Report { sent: Tuple { source: server, ..quoted }, to_inside: true });
         }
         if self.forwards.published_more_than_once(quoted.protocol, quoted.destination) {
-            // Where the packet came in is unknown.
+            // The published endpoint that the packet used is unknown.
             return None;
         }
         let (_, published) = self.forwards.published(quoted.protocol, quoted.destination, None)?;

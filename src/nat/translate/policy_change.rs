@@ -33,7 +33,7 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// Whether no work remains.
+    /// Reports whether no work remains.
     pub fn is_complete(&self) -> bool {
         self.next.is_none()
     }
@@ -114,7 +114,7 @@ impl Translator {
         slice.ended
     }
 
-    /// Whether the policy would allow the session if it began now with the same tuples.
+    /// Reports whether the policy would allow the session if it began now with the same tuples.
     pub(crate) fn permits(&self, session: &SessionInfo) -> bool {
         if self.address_removed(session) {
             return false;

@@ -102,7 +102,7 @@ impl Translator {
         true
     }
 
-    /// Whether a session meets every condition of a filter.
+    /// Reports whether a session meets every condition of a filter.
     fn matches(&self, filter: &Filter, session: &SessionInfo) -> bool {
         filter.matches_values(session)
             && filter.forward.as_ref().is_none_or(|name| self.uses_forward(session, name))
@@ -130,8 +130,8 @@ impl Translator {
         }
     }
 
-    /// Whether the uplink of a session may change: hairpin needs no uplink, and a probe address
-    /// must stay on its own.
+    /// Reports whether the uplink of a session may change: hairpin needs no uplink, and a probe
+    /// address must stay on its own.
     fn is_movable(&self, session: &SessionInfo) -> bool {
         let is_probe = session
             .inside_endpoints()
@@ -141,7 +141,7 @@ impl Translator {
         !session.is_hairpin() && !is_probe
     }
 
-    /// Whether a session could begin again over another uplink.
+    /// Reports whether a session could begin again over another uplink.
     fn can_leave(&self, session: &SessionInfo) -> bool {
         match session.origin.initiator {
             EndpointKind::Mapping | EndpointKind::Address => {
@@ -155,8 +155,8 @@ impl Translator {
         }
     }
 
-    /// Whether a session from inside over another uplink would use `uplink` if it began now. A
-    /// published server does not choose: its replies use the uplink of the request.
+    /// Reports whether a session from inside over another uplink would use `uplink` if it began
+    /// now. A published server does not choose: its replies use the uplink of the request.
     fn prefers(&self, session: &SessionInfo, uplink: u8) -> bool {
         let (inside, remote) = (session.original.source, session.original.destination);
         let initiator = session.origin.initiator;
@@ -167,7 +167,7 @@ impl Translator {
             })
     }
 
-    /// Whether an external address of a session is no longer configured.
+    /// Reports whether an external address of a session is no longer configured.
     pub(crate) fn address_removed(&self, session: &SessionInfo) -> bool {
         let external = session.external_endpoints();
         external.into_iter().flatten().any(|end| self.external(end.address).is_none())

@@ -1,4 +1,4 @@
-//! Export and import: sessions that leave one translator and go on in another, as plain values.
+//! Export and import: sessions that leave one translator and continue in another, as plain values.
 //!
 //! A snapshot names its uplink, and its times are spans before the export. So the importing
 //! translator may have another clock, another seed, another order of uplinks and another session
@@ -209,7 +209,8 @@ impl Translator {
         })
     }
 
-    /// Whether the external endpoints belong to the uplink and the policy allows the session.
+    /// Reports whether the external endpoints belong to the uplink and the policy allows the
+    /// session.
     fn allows_import(&self, snapshot: &SessionSnapshot, uplink: u8, now: Tick) -> bool {
         let session = SessionInfo {
             id: SessionId::new(0, 1),
@@ -228,7 +229,7 @@ impl Translator {
             && self.permits(&session)
     }
 
-    /// Whether the end of the session will find the mappings of the snapshot.
+    /// Reports whether the end of the session will find the mappings of the snapshot.
     fn has_mapping_behaviour(&self, snapshot: &SessionSnapshot, uplink: u8) -> bool {
         let SessionSnapshot { original, reply, mappings: [initiator, responder], .. } = snapshot;
         let protocol = original.protocol;
@@ -273,8 +274,8 @@ fn peers(snapshot: &SessionSnapshot) -> impl Iterator<Item = (Endpoint, Endpoint
 }
 
 impl SessionSnapshot {
-    /// Whether the parts fit together, so that the end of the session releases exactly what its
-    /// import takes.
+    /// Reports whether the parts fit together, so that the end of the session releases exactly what
+    /// its import takes.
     fn is_consistent(&self) -> bool {
         let SessionKind { initiator, responder } = self.kind;
         let (original, reply) = (self.original, self.reply);

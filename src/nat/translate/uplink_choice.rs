@@ -24,9 +24,9 @@ impl Translator {
         self.uplink_states.set_admission(uplink, admission);
     }
 
-    /// The uplink of a session that `tuple` opens from inside: the one where its endpoint has a
-    /// mapping, else the best of the uplinks that admit new sessions, else (none does) the best of
-    /// all.
+    /// Returns the uplink of a session that `tuple` opens from inside: the uplink where its
+    /// endpoint has a mapping, otherwise the best of the uplinks that admit new sessions. If none
+    /// admits new sessions, returns the best of all.
     pub(crate) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
         if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
             return Some(own).filter(|own| self.has_address(*own));
@@ -53,8 +53,8 @@ impl Translator {
             .or_else(|| self.highest_score(rule, endpoint, begins))
     }
 
-    /// The uplink of a rule that an inside endpoint would get now, if it had no mapping, and if
-    /// `own`, its present uplink, admitted new sessions.
+    /// Returns the uplink of a rule that an inside endpoint would get now if it had no mapping, and
+    /// if its present uplink `own` admitted new sessions.
     pub(crate) fn preferred_uplink(
         &self,
         rule: &OutboundRule,

@@ -1,4 +1,5 @@
-//! Decides about a packet that might come: the miss path's decision, and what its commit would find.
+//! Decides about a packet that might arrive: the decision of the miss path, and the result of its
+//! commit.
 
 use crate::nat::policy::limits::EndpointDependence;
 use crate::nat::table::key::Key;
@@ -11,12 +12,13 @@ use crate::packet::{Endpoint, Tuple};
 use crate::time::Tick;
 
 impl Translator {
-    /// Decides about a packet that might come now, and changes nothing.
+    /// Decides about a packet that might arrive now, and changes nothing.
     ///
-    /// [`Self::process`] does to the packet what the decision says, with three exceptions. A packet that would open a
-    /// session is dropped if a resource runs out ([`DropReason::is_shortage`]). A packet longer than the MTU of its
-    /// outgoing interface is dropped if it has DF set. A hairpin packet to a port without a mapping is dropped for
-    /// another reason if the sender's new mapping draws this very port.
+    /// [`Self::process`] carries out the same decision, with three exceptions. A packet that would
+    /// open a session is dropped if a resource runs out ([`DropReason::is_shortage`]). A packet
+    /// longer than the MTU of its outgoing interface is dropped if it has DF set. A hairpin packet
+    /// to a port without a mapping is dropped for another reason if the sender's new mapping draws
+    /// this very port.
     pub fn decide(&self, query: &Query, now: Tick) -> Decision {
         if let Some(hit) = self.table.lookup(Key::of(query.tuple), now) {
             let inside = hit.origin.is_inbound(hit.direction);
@@ -30,7 +32,7 @@ impl Translator {
         }
     }
 
-    /// Checks what the commit of an opening would find, as far as no resource runs out.
+    /// Returns the result of an opening's commit if no resource runs out.
     fn foresee(&self, opening: &Opening, now: Tick) -> Result<(), DropReason> {
         let tuple = opening.tuple;
         let protocol = tuple.protocol;
@@ -42,14 +44,15 @@ impl Translator {
                 self.reply_is_free(opening, server, external, now)
             }
             Path::Hairpin { external, server: None } => {
-                // A new mapping has a port that no filter knows.
+                // A new mapping has a port for which no filter exists yet.
                 let address = || self.external_address(opening.uplink, tuple.source.address);
                 let unknown_port = || address().map(|address| Endpoint::new(address, 0));
                 let remote = self.present_endpoint(opening, external).or_else(unknown_port);
                 let remote = remote.ok_or(DropReason::PortsExhausted)?;
                 let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
                 let mapping = mapping.ok_or(DropReason::NoMapping)?;
-                // A host that sends to its own mapping refreshes the mapping, and is a peer of the mapping.
+                // A host that sends to its own mapping refreshes the mapping, and is a peer of the
+                // mapping.
                 let is_own = remote == tuple.destination;
                 let refreshed =
                     if is_own { now } else { self.refreshed(protocol, mapping.refreshed, now) };
@@ -58,7 +61,7 @@ impl Translator {
                 }
                 self.reply_is_free(opening, mapping.key.inside, external, now)
             }
-            // The source port of a client makes room for another session; other protocols have none.
+            // A client's source port can change to avoid a conflict; other protocols have no ports.
             Path::Forward { server } if !has_ports(protocol) => {
                 let reply = Tuple { protocol, source: server, destination: tuple.source };
                 self.is_free(reply, now)
@@ -90,7 +93,7 @@ impl Translator {
         }
     }
 
-    /// The external endpoint of an opening. None: the commit draws one.
+    /// Returns the external endpoint of an opening. None: the commit draws a port.
     fn present_endpoint(&self, opening: &Opening, external: ExternalEndpoint) -> Option<Endpoint> {
         let Tuple { protocol, source, destination } = opening.tuple;
         match external {

@@ -8,7 +8,8 @@ use crate::nat::verdict::{DropReason, Verdict};
 use crate::packet::Endpoint;
 
 impl Translator {
-    /// Opens a hairpin session to the server of a forward, or (None) to the mapping at the packet's destination.
+    /// Opens a hairpin session to the server of a forward, or (None) to the mapping at the packet's
+    /// destination.
     pub(crate) fn open_hairpin(
         &self,
         context: &mut WorkerContext,

@@ -38,8 +38,9 @@ impl Translator {
 
     /// Opens a session from outside to a published server.
     ///
-    /// If the same client endpoint already talks to the same server endpoint (through another uplink or another published
-    /// port), the session gets another source port. A tentative session of the server yields: now the uplink is known.
+    /// If the same client endpoint already talks to the same server endpoint (through another
+    /// uplink or another published port), the session gets another source port. A tentative session
+    /// of the server ends, because the client's packet shows the uplink.
     pub(crate) fn open_forward(
         &self,
         context: &mut WorkerContext,
@@ -71,12 +72,14 @@ impl Translator {
         Err(DropReason::PortsExhausted)
     }
 
-    /// Ends the tentative session that a server has opened with this tuple. Returns false if there is none.
+    /// Ends the tentative session that a server has opened with this tuple. Returns false if there
+    /// is none.
     fn replace_tentative(&self, original: Key, now: Tick) -> bool {
         let ended = self.table.end_tentative(original, now);
         ended.inspect(|ended| self.release(ended, now)).is_some()
     }
 }
 
-/// Random source ports that are tried for a client whose own is taken; each fails only by chance.
+/// Maximum number of random source ports to try for a client whose own port is taken. A try fails
+/// only if the random port is taken.
 const CONFLICT_TRIES: usize = 16;

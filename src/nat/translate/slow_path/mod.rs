@@ -1,9 +1,9 @@
 //! The miss path: a packet without a session.
 //!
 //! ```text
-//!   decide ─▶ reserve (limits of the host, mapping, port) ─▶ insert the session ─▶ rewrite
-//!                                                              └─ table full, or a tuple in conflict: give back,
-//!                                                                 then go on without a session, or drop
+//!   decide ─▶ reserve (host limit, mapping, port) ─▶ insert the session ─▶ rewrite
+//!                                                      └─ table full or conflict: release, then
+//!                                                         translate without a session, or drop
 //! ```
 
 mod hairpin;

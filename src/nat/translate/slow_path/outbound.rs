@@ -1,4 +1,5 @@
-//! Sessions from inside to outside, and connections of published servers that are adopted in the middle.
+//! Sessions from inside to outside, and connections of published servers that are adopted
+//! midstream.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::table::key::Key;
@@ -15,8 +16,8 @@ use crate::packet::{Endpoint, Tuple};
 impl Translator {
     /// Opens a session from inside to outside.
     ///
-    /// A published server's reply looks like this when the table is full. The reply goes on without a session: no limit
-    /// of a host stops it.
+    /// If the table is full, a published server's reply arrives here. It is translated without a
+    /// session, and no limit of a host applies.
     pub(crate) fn open_outbound(
         &self,
         context: &mut WorkerContext,
@@ -43,8 +44,8 @@ impl Translator {
         }
     }
 
-    /// Opens a session from inside that leaves with the binding's endpoint towards `target`. On an error the binding is
-    /// released, and the packet comes back.
+    /// Opens a session from inside from the binding's endpoint to `target`. On an error, releases
+    /// the binding and returns the packet.
     pub(crate) fn open_bound<'a>(
         &self,
         context: &mut WorkerContext,
@@ -68,7 +69,8 @@ impl Translator {
         }
     }
 
-    /// Adopts a connection of a published server in the middle, or sends the packet on without a session.
+    /// Adopts a connection of a published server midstream, or translates the packet without a
+    /// session.
     pub(crate) fn adopt_midstream(
         &self,
         context: &mut WorkerContext,
@@ -77,7 +79,8 @@ impl Translator {
         published: Endpoint,
     ) -> Verdict {
         let to = Tuple { source: published, ..miss.tuple };
-        // As the client's own packet would have made it, so that both directions agree on who opened it.
+        // The same session as the client's packet would open, so that both directions agree on the
+        // initiator.
         let (original, reply) = (Key::of(to.reversed()), Key::of(miss.tuple));
         let new = NewSession { original, reply, ..opening.session(miss.tuple) };
         let first = FirstPacket { segment: None, direction: Direction::Reply, ..miss.first() };

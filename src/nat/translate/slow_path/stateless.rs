@@ -1,4 +1,4 @@
-//! Packets of forwards that go on without a session.
+//! Packets of forwards that are translated without a session.
 
 use crate::nat::context::WorkerContext;
 use crate::nat::translate::commit::Unmatched;
@@ -10,7 +10,8 @@ use crate::packet::{Endpoint, Tuple};
 use crate::time::Tick;
 
 impl Translator {
-    /// Sends a client's packet on to the server of a forward because the session table is full.
+    /// Forwards a client's packet to the server of a forward without a session, because the session
+    /// table is full.
     pub(crate) fn forward_request_stateless(
         &self,
         context: &mut WorkerContext,
@@ -23,8 +24,8 @@ impl Translator {
         Ok(self.send_stateless(context, &mut miss.packet, rewrite, miss.now))
     }
 
-    /// Sends a published server's packet out without a session, unless the packet may reply to a request that came in
-    /// elsewhere.
+    /// Forwards a published server's packet without a session, unless the request may have used
+    /// another published endpoint.
     pub(crate) fn forward_reply_stateless(
         &self,
         context: &mut WorkerContext,
