@@ -11,10 +11,10 @@ use serde::de::DeserializeOwned;
 use super::request::{Refusal, Request};
 use crate::config::Admin;
 
-/// Why a request has no answer.
+/// Reason why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The default directory has no socket that answers.
+    /// No instance answers on a socket of the default directory.
     #[error(
         "no natbox is running: no socket in {directory} answers; name the socket with --socket PATH"
     )]
@@ -30,7 +30,7 @@ pub enum ClientError {
         /// Names of the instances.
         names: String,
     },
-    /// The socket does not answer.
+    /// No instance answers on the socket.
     #[error(
         "{path}: no natbox answers ({source}); start the instance, or run this command as root"
     )]
@@ -40,20 +40,20 @@ pub enum ClientError {
         /// The system's error.
         source: io::Error,
     },
-    /// The answer has another form than this version expects.
+    /// The answer does not have the form that this version expects.
     #[error("{path}: unexpected answer ({detail}); use the natbox command of the running version")]
     Strange {
         /// The socket.
         path: PathBuf,
-        /// What is wrong with the answer.
+        /// Description of the mismatch.
         detail: String,
     },
-    /// The instance refused the request.
+    /// The instance rejected the request.
     #[error("the instance refused: {0}")]
     Refused(String),
 }
 
-/// Finds the socket of an instance: by path, by name, or of the only instance that runs.
+/// Finds the socket of an instance: by path, by name, or as the only instance that runs.
 ///
 /// # Errors
 /// [`ClientError::NoneRunning`] or [`ClientError::Several`] when neither path nor name is given.
@@ -108,7 +108,7 @@ pub fn follow<Answer: DeserializeOwned, Break>(
 ) -> Result<ControlFlow<Break>, ClientError> {
     let silent = |source| ClientError::Silent { path: socket.to_owned(), source };
     let mut reader = send(socket, request).map_err(silent)?;
-    // The next event can be days away.
+    // No timeout: the next event can be days away.
     reader.get_ref().set_read_timeout(None).map_err(silent)?;
     loop {
         let mut line = String::new();

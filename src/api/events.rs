@@ -1,7 +1,7 @@
 //! Events: state changes of an instance, as JSON objects and as sentences.
 //!
-//! An uplink in good order has a few events a day. Single packets and sessions are counted
-//! (`natbox status`) and listed (`natbox sessions`).
+//! A healthy uplink causes a few events a day. Packets and sessions cause no events:
+//! `natbox status` counts packets, and `natbox sessions` lists sessions.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -44,8 +44,8 @@ pub enum EventKind {
         /// Name of the uplink.
         uplink: String,
     },
-    /// natbox ended sessions of an uplink, or sessions that belong on the uplink, so that clients
-    /// open them again elsewhere.
+    /// natbox ended sessions of a failed uplink, or sessions that belong on a recovered uplink, so
+    /// that the hosts open them again.
     SessionsEnded {
         /// Name of the uplink.
         uplink: String,
@@ -100,8 +100,7 @@ pub enum EventKind {
         /// Sessions that ended because the new policy does not allow them.
         sessions_ended: usize,
     },
-    /// The instance could not use the changed configuration file and keeps the configuration
-    /// before.
+    /// The instance could not use the changed configuration file and keeps the old configuration.
     ReloadFailed {
         /// Reason.
         error: String,
@@ -110,7 +109,7 @@ pub enum EventKind {
     ResourceExhausted {
         /// Drop reason, as in `natbox status`.
         reason: String,
-        /// Packets dropped since the last event with this reason.
+        /// Number of packets dropped since the last event with this reason.
         packets: u64,
         /// Explanation of the drop reason.
         why: String,

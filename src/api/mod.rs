@@ -1,4 +1,4 @@
-//! The admin protocol: what a client can ask a running instance, and the form of each answer.
+//! The admin protocol: the requests that a running instance serves, and the form of each answer.
 //!
 //! A client sends one JSON object a line over the admin socket, and the instance answers each with
 //! one JSON object a line:

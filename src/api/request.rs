@@ -28,7 +28,7 @@ pub enum Request {
     /// Asks for events: an answer of many lines, each a [`super::Event`]. The connection ends after
     /// the last.
     Events {
-        /// Whether new events follow the recent ones until the instance ends.
+        /// True: new events follow the recent ones until the instance ends.
         #[serde(default)]
         follow: bool,
     },
@@ -43,31 +43,31 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// Why a line is not a request.
+/// Reason why a line is not a request.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// The line is not JSON, or no known request.
     #[error("not a request: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The client speaks another version of the protocol.
+    /// The client uses another version of the protocol.
     #[error(
         "api_version: found {found}, wanted {VERSION}; use the natbox command of the running version"
     )]
     Version {
-        /// What the client sent.
+        /// Version that the client sent.
         found: Value,
     },
 }
 
 impl Request {
-    /// Writes the request with the version of the protocol, without the line's end.
+    /// Returns the request as JSON with the version of the protocol, without a line end.
     pub fn to_json(&self) -> String {
         let mut object = serde_json::to_value(self).expect("a request always serialises");
         object[VERSION_KEY] = VERSION.into();
         object.to_string()
     }
 
-    /// Reads a request. A request without a version is taken for one of [`VERSION`].
+    /// Reads a request. A request without a version counts as one of [`VERSION`].
     ///
     /// # Errors
     /// See [`RequestError`].

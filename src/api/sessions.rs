@@ -28,7 +28,7 @@ pub struct SessionView {
     pub protocol: String,
     /// State, such as `established`.
     pub state: String,
-    /// What opened the session: `forward`, `outbound`, `forward-outbound`, `inbound`, `hairpin` or
+    /// Kind of the session: `forward`, `outbound`, `forward-outbound`, `inbound`, `hairpin` or
     /// `hairpin-forward`.
     pub origin: String,
     /// Name of the uplink that carries the session.
@@ -37,7 +37,7 @@ pub struct SessionView {
     pub original: TupleView,
     /// Packets of the other side, as they arrive.
     pub reply: TupleView,
-    /// Seconds until the session ends if no packet comes.
+    /// Seconds until the session ends if no packet arrives.
     pub expires_in_seconds: u32,
 }
 

@@ -60,13 +60,13 @@ pub struct UplinkStatus {
     /// First external address; None: the uplink has no address.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
-    /// Whether new sessions may use the uplink.
+    /// True: new sessions may use the uplink.
     pub healthy: bool,
     /// Seconds since the uplink became healthy or failed.
     pub state_seconds: u64,
     /// True when the interface is up, has an address and has a next hop.
     pub link_ready: bool,
-    /// Whether the uplink has a health check.
+    /// True: the uplink has a health check.
     pub health_check: bool,
     /// Smoothed round-trip time of the health check in milliseconds; None: no answer yet.
     pub latency_milliseconds: Option<f64>,
@@ -103,7 +103,7 @@ pub struct WorkerStatus {
 pub struct DnsStatus {
     /// Addresses of the name server; empty if the configuration has only updates or a hook.
     pub listening: Vec<SocketAddr>,
-    /// Names of the uplinks whose addresses the published names have.
+    /// Names of the healthy uplinks. The published names have their addresses.
     pub usable: Vec<String>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
@@ -115,13 +115,13 @@ pub struct DnsStatus {
     pub hook_error: Option<String>,
 }
 
-/// The configuration that an instance uses, and its numbers of tables and rules: enough to compute
-/// the state that the host must have.
+/// The configuration that an instance uses, and the identifiers of its routing tables and rules.
+/// Both together determine the state that the host must have.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EffectiveConfig {
     /// Configuration as YAML, with all defaults.
     pub configuration: String,
-    /// RoutingIds of the instance's routing tables, rules and probe addresses.
+    /// Identifiers of the instance's routing tables, rules and probe addresses.
     pub routing_ids: RoutingIds,
 }
 

@@ -1,7 +1,7 @@
-//! The door from the control plane to the translator and its workers.
+//! The access of the control plane to the translator and its workers.
 //!
-//! Nothing here waits for a worker or walks the whole table on the caller's thread: listings and
-//! endings take one slice a call, and a change of policy runs on a thread of its own.
+//! No method waits for a worker or walks the whole table on the caller's thread. A call lists or
+//! ends one slice of the sessions, and a change of policy runs on a thread of its own.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::time::Tick;
 
 use super::counters::SharedCounters;
 
-/// The running translator, as the control plane sees it. Clones lead to the same translator.
+/// The running translator, as the control plane sees it. Clones refer to the same translator.
 #[derive(Clone)]
 pub(crate) struct Handle {
     nat: Arc<ArcSwap<Translator>>,
@@ -31,7 +31,7 @@ struct Change {
     done: Box<dyn FnOnce(usize) + Send>,
 }
 
-/// How full the translator is.
+/// Use of the translator's capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Occupancy {
     /// Sessions in the table.
@@ -76,7 +76,7 @@ impl Handle {
         totals
     }
 
-    /// Returns how full the translator is.
+    /// Returns the use of the translator's capacity.
     pub(crate) fn occupancy(&self) -> Occupancy {
         let nat = self.nat.load();
         Occupancy {
@@ -108,7 +108,7 @@ impl Handle {
         self.nat.load().end_matching(filter, reason, from, Tick::now())
     }
 
-    /// Returns how many packets to clients of ended sessions wait for a worker.
+    /// Returns the number of notifications about ended sessions that wait for a worker.
     pub(crate) fn pending_notifications(&self) -> usize {
         self.nat.load().notifications()
     }
@@ -118,7 +118,7 @@ impl Handle {
         self.nat.load().set_admission(uplink, admit);
     }
 
-    /// Sets the MTU of an uplink, or of the inside (None), in bytes.
+    /// Sets the MTU of an uplink, or of the inside interface (None), in bytes.
     pub(crate) fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
         self.nat.load().set_mtu(uplink, mtu);
     }
@@ -129,15 +129,15 @@ impl Handle {
         self.nat.load().exclude_ports(ports);
     }
 
-    /// Puts a policy to work, ends the sessions that it does not allow, and calls `done` with their
-    /// number on the thread that did so. Policies take effect in the order of the calls.
+    /// Applies a policy, ends the sessions that it does not allow, and calls `done` with their
+    /// number on the policy thread. Policies take effect in the order of the calls.
     pub(crate) fn change_policy(&self, policy: Policy, done: impl FnOnce(usize) + Send + 'static) {
         let change = Change { policy, done: Box::new(done) };
         self.changes.send(change).expect("the thread runs as long as a handle exists");
     }
 }
 
-/// Changes the policy at work and returns how many sessions ended.
+/// Applies a policy and returns the number of ended sessions.
 fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
     let (new, mut transition) = nat.load().with_policy(policy);
     let new = Arc::new(new);
@@ -149,8 +149,8 @@ fn change_policy(nat: &ArcSwap<Translator>, policy: Policy) -> usize {
     ended
 }
 
-/// Puts `new` to work and waits until no worker uses the translator before, so that nothing more
-/// happens by its policy. A batch takes some microseconds.
+/// Replaces the translator by `new`, and waits until no worker uses the old one, so that its policy
+/// has no further effect. A batch takes some microseconds.
 pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
     let before = nat.swap(new);
     let deadline = Instant::now() + BATCH_TIMEOUT;
@@ -159,5 +159,6 @@ pub(super) fn swap_policy(nat: &ArcSwap<Translator>, new: Arc<Translator>) {
     }
 }
 
-/// A worker that has not ended its batch by then is dead, and the process ends with it.
+/// Time after which a worker that has not ended its batch counts as failed. A failed worker ends
+/// the process.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! The engine: one worker per queue, batch by batch.
 //!
-//! Here io, packet and nat are joined. A worker owns its queue and its
+//! This module joins `io`, `packet` and `nat`. A worker owns its queue and its
 //! [`crate::nat::WorkerContext`]. Workers share only the translator.
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //!           ── WorkerFailure, bounded channel ▶ control
 //! ```
 //!
-//! [`Handle`] is the only door from the control plane to the translator.
+//! The control plane reaches the translator through [`Handle`] alone.
 
 mod counters;
 mod handle;

@@ -1,4 +1,4 @@
-//! What a worker does with its queue and its translator: translate a batch, flush, count.
+//! The work of a worker on one batch: translate, flush, count.
 
 use std::sync::Arc;
 
@@ -16,17 +16,18 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Makes the pipeline of a worker. Each call uses the translator that is in place at its beginning.
+    /// Makes the pipeline of a worker. Each call of a method uses the translator that `nat` holds
+    /// when the call begins.
     pub(crate) fn new(nat: Arc<ArcSwap<Translator>>, context: WorkerContext) -> Self {
         Self { nat, context, bad_vnet_headers: 0 }
     }
 
-    /// The counters so far.
+    /// Returns the counters since the start.
     pub(crate) fn counters(&self) -> &Counters {
         &self.context.counters
     }
 
-    /// Translates the frames that `io` has received, and sends what leaves.
+    /// Translates the frames that `io` has received, and sends the translated packets.
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
@@ -42,7 +43,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Takes a slice of the expiry work, and sends packets that are due. Returns true when nothing more is due now.
+    /// Does a slice of the expiry work, and sends packets that are due. Returns true when nothing
+    /// more is due now.
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].
@@ -53,8 +55,8 @@ impl Pipeline {
         Ok(done)
     }
 
-    /// Does what [`Self::expire`] does. Returns the time for the next call. None: nothing is due before the next packet
-    /// comes.
+    /// Does what [`Self::expire`] does. Returns the time for the next call. None: nothing is due
+    /// before the next packet arrives.
     ///
     /// # Errors
     /// Those of [`PacketIo::flush`].

@@ -1,4 +1,4 @@
-//! The workers' threads: started, and stopped together.
+//! The threads of the workers, and how they start and stop together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +76,7 @@ impl Engine {
         waker: Waker,
         options: Options,
     ) -> std::io::Result<Self> {
-        // Each worker sends at most one failure, so none is ever lost.
+        // Each worker sends at most one failure, so no failure is lost.
         let (sender, failures) = bounded(queues.len().max(1));
         let nat = Arc::new(ArcSwap::from_pointee(nat));
         let counters: Vec<_> = queues.iter().map(|_| Arc::new(SharedCounters::default())).collect();
@@ -99,7 +99,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Returns the door to the translator and the counters. It outlives the engine.
+    /// Returns the handle to the translator and the counters. The handle outlives the engine.
     pub(crate) fn handle(&self) -> Handle {
         self.handle.clone()
     }

@@ -21,11 +21,12 @@ use super::pipeline::Pipeline;
 /// Options of all workers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// How long a worker polls before it sleeps while traffic flows; zero: not at all.
+    /// Time for which a worker polls before it sleeps while traffic flows. Zero: a worker never
+    /// polls.
     pub busy_poll: Duration,
 }
 
-/// Why a worker has ended.
+/// Reason why a worker has ended.
 #[derive(Debug)]
 pub(crate) enum WorkerFailure {
     /// The queue failed: the device is gone.
@@ -84,7 +85,7 @@ impl<Q: PacketIo> Worker<Q> {
     /// Receives frames: polls for a while, then sleeps.
     ///
     /// Waking a sleeping core costs several times as much as translating a packet. So a worker
-    /// stays awake while packets come. An idle worker does not poll: each sleep is followed by at
+    /// stays awake while packets arrive. An idle worker does not poll: each sleep is followed by at
     /// most one round of polling. Between two polls, the worker yields the core: another thread may
     /// be the source of the packets.
     fn receive(&mut self) -> io::Result<usize> {
@@ -105,7 +106,7 @@ impl<Q: PacketIo> Worker<Q> {
 
     fn sleep(&mut self) -> io::Result<usize> {
         loop {
-            // Sessions expire in the same small slices while no packet comes.
+            // While no packet arrives, sessions expire in the same small slices.
             let now = Tick::now();
             let due = self.pipeline.poll(&mut self.queue, now)?;
             let wait = due.map_or(IDLE_WAIT, |due| Duration::from_millis(due.since(now).0.into()));

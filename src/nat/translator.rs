@@ -125,7 +125,7 @@ impl Translator {
     /// If another translator already shares the mappings ([`Self::with_policy`]).
     pub fn log_mappings(&mut self, room: usize) -> MappingEvents {
         Arc::get_mut(&mut self.mappings)
-            .expect("log_mappings: another translator already shares the mappings; call this before with_policy")
+            .expect("log_mappings: call this before with_policy, which shares the mappings")
             .log(room)
     }
 

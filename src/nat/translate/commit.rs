@@ -109,7 +109,8 @@ impl Translator {
         }
     }
 
-    /// Inserts a session. If the table is full, evicts a session that yields first.
+    /// Inserts a session. If the table is full, evicts the session that yields first, if any
+    /// yields.
     pub(crate) fn insert(
         &self,
         context: &mut WorkerContext,
