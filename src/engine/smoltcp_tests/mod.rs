@@ -2,8 +2,8 @@
 //! of natbox. The box is between them on memory queues. Time is virtual, and links lose, duplicate
 //! and reorder packets.
 //!
-//! [`Stage::run`](super::scenarios::Stage::run) verifies in full every packet that the box sends.
-//! The stacks of the hosts verify each packet again.
+//! [`Harness::run`](super::scenarios::Harness::run) verifies in full every packet that the box
+//! sends. The stacks of the hosts verify each packet again.
 
 mod network;
 
@@ -180,10 +180,10 @@ fn assert_all_bytes_received(network: &Network, one: &ConnectionEnd, other: &Con
 /// Asserts that one closed session remains, and that it expires after the transitory timeout.
 fn assert_session_expires(network: &mut Network) {
     assert_eq!(network.states(), [State::Tcp(TcpState::FinBoth)], "{}", network.name);
-    let transitory = network.stage.nat.limits().timeouts.tcp_transitory;
-    network.stage.wait(Span(transitory.0 + Span::seconds(1).0));
+    let transitory = network.harness.nat.limits().timeouts.tcp_transitory;
+    network.harness.wait(Span(transitory.0 + Span::seconds(1).0));
     assert_eq!(
-        (network.stage.sessions(), network.stage.nat.mappings()),
+        (network.harness.sessions(), network.harness.nat.mappings()),
         (0, 0),
         "{}",
         network.name
@@ -300,10 +300,10 @@ fn sixty_concurrent_connections_receive_only_their_own_bytes() {
             .expect("the bytes of one server");
         assert_all_bytes_received(&network, client, server);
     }
-    assert_eq!(network.stage.sessions(), 60);
-    assert_eq!(network.stage.nat.mappings(), 30);
-    network.stage.wait(Span::seconds(241));
-    assert_eq!((network.stage.sessions(), network.stage.nat.mappings()), (0, 0));
+    assert_eq!(network.harness.sessions(), 60);
+    assert_eq!(network.harness.nat.mappings(), 30);
+    network.harness.wait(Span::seconds(241));
+    assert_eq!((network.harness.sessions(), network.harness.nat.mappings()), (0, 0));
 }
 
 #[test]
@@ -332,12 +332,12 @@ fn a_connection_through_a_forward_survives_three_restarts_of_natbox() {
 fn a_connection_through_a_forward_works_statelessly_while_the_session_table_is_full() {
     let faults = Faults { loss: 0.01, duplication: 0.05, reordering: 0.1 };
     let mut network = Network::new(settings().with(|setup| setup.limits.sessions = 1), faults, 5);
-    network.stage.send(&datagram((S2, 5000), (E2, 53))).expect("the first session is free");
+    network.harness.send(&datagram((S2, 5000), (E2, 53))).expect("the first session is free");
     let mut ends = ends_through_forward(&mut network, 5, true);
     run_until_closed(&mut network, &mut ends, |_, _| {});
     assert_all_bytes_received(&network, &ends[0], &ends[1]);
     assert_eq!(network.states(), [State::Udp]);
-    assert_eq!(network.stage.counters().forwarded_stateless, network.forwarded);
+    assert_eq!(network.harness.counters().forwarded_stateless, network.forwarded);
 }
 
 #[test]
@@ -361,8 +361,8 @@ fn a_reset_of_either_end_passes_the_box_and_the_session_expires() {
             );
             if faults.reordering == 0.0 {
                 assert_eq!(network.states(), [State::Tcp(TcpState::Reset)], "{}", network.name);
-                network.stage.wait(Span::seconds(241));
-                assert_eq!(network.stage.sessions(), 0);
+                network.harness.wait(Span::seconds(241));
+                assert_eq!(network.harness.sessions(), 0);
             }
         }
     }
@@ -417,8 +417,8 @@ fn udp_requests_and_replies_of_every_length_pass_in_both_directions() {
             assert!(replied, "a reply to {length} bytes");
         }
         assert_eq!(network.states(), [State::Udp]);
-        network.stage.wait(Span::seconds(301));
-        assert_eq!((network.stage.sessions(), network.stage.nat.mappings()), (0, 0));
+        network.harness.wait(Span::seconds(301));
+        assert_eq!((network.harness.sessions(), network.harness.nat.mappings()), (0, 0));
     }
 }
 
@@ -462,8 +462,8 @@ fn pings_from_both_sides_get_their_replies() {
             assert!(replied, "a reply to ping {number}");
         }
         assert_eq!(network.states(), [State::Icmp]);
-        network.stage.wait(Span::seconds(61));
-        assert_eq!((network.stage.sessions(), network.stage.nat.mappings()), (0, 0));
+        network.harness.wait(Span::seconds(61));
+        assert_eq!((network.harness.sessions(), network.harness.nat.mappings()), (0, 0));
     }
 }
 
@@ -477,6 +477,6 @@ fn a_connection_to_a_closed_port_behind_a_forward_is_reset_by_the_server() {
     )];
     run_until_closed(&mut network, &mut ends, |_, _| {});
     assert!(ends[0].received.is_empty() && !ends[0].finished, "S1 sent a reset");
-    assert_eq!(network.stage.refuse(&datagram((E2, 1), (G, 1))), DropReason::NoMapping);
+    assert_eq!(network.harness.drop_reason(&datagram((E2, 1), (G, 1))), DropReason::NoMapping);
     assert_eq!(network.inside.interface.ipv4_addr(), Some(S1));
 }

@@ -3,7 +3,7 @@
 //! virtual and moves from event to event.
 //!
 //! ```text
-//!   outside E1 ──link── box (Stage) ──link── inside S1     each link: 5 ms and faults, each way
+//!   outside E1 ──link── box (Harness) ──link── inside S1     each link: 5 ms and faults, each way
 //! ```
 
 use std::cmp::Reverse;
@@ -17,7 +17,7 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
-use crate::engine::scenarios::{E1, S1, Setup, Stage};
+use crate::engine::scenarios::{E1, Harness, S1, Setup};
 use crate::nat::{State, TableCursor};
 use crate::packet::Offload;
 use crate::time::Span;
@@ -47,7 +47,7 @@ pub(super) enum Node {
 pub(super) struct Network {
     /// Faults and seed, for the messages of failed assertions.
     pub(super) name: String,
-    pub(super) stage: Stage,
+    pub(super) harness: Harness,
     pub(super) outside: Host,
     pub(super) inside: Host,
     /// Number of packets that the box sent.
@@ -72,7 +72,7 @@ impl Network {
     pub(super) fn new(settings: Setup, faults: Faults, seed: u64) -> Self {
         Self {
             name: format!("{faults:?}, seed {seed}"),
-            stage: Stage::new(settings),
+            harness: Harness::new(settings),
             outside: Host::new(E1, seed),
             inside: Host::new(S1, seed + 1),
             forwarded: 0,
@@ -94,9 +94,9 @@ impl Network {
 
     /// Replaces the box by a new one without sessions.
     pub(super) fn restart_box(&mut self, settings: Setup) {
-        let now = self.stage.now;
-        self.stage = Stage::new(settings);
-        self.stage.wait(now.since(self.stage.now));
+        let now = self.harness.now;
+        self.harness = Harness::new(settings);
+        self.harness.wait(now.since(self.harness.now));
     }
 
     /// Returns the milliseconds since the start.
@@ -109,7 +109,7 @@ impl Network {
         let mut states = Vec::new();
         let mut next = Some(TableCursor::default());
         while let Some(from) = next {
-            next = self.stage.nat.table().list(from, 7, |listed| states.push(listed.state));
+            next = self.harness.nat.table().list(from, 7, |listed| states.push(listed.state));
         }
         states
     }
@@ -133,7 +133,7 @@ impl Network {
         let Some(next) = timers.into_iter().flatten().chain(arrival).min() else { return false };
         // `poll_at` can return the current time although the stack has nothing to send.
         let next = next.max(self.elapsed + 1);
-        self.stage.wait(Span((next - self.elapsed) as u32));
+        self.harness.wait(Span((next - self.elapsed) as u32));
         self.elapsed = next;
         true
     }
@@ -150,7 +150,7 @@ impl Network {
                 }
             }
         }
-        for (packet, _) in self.stage.run(&batch) {
+        for (packet, _) in self.harness.run(&batch) {
             self.forwarded += 1;
             let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
             let node = match destination {
