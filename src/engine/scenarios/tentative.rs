@@ -3,9 +3,9 @@
 
 use super::*;
 
-/// Regression: the table was full, and a client endpoint with an established connection also sent
-/// over the other uplink. The server took these packets for packets of the established connection
-/// and replied there.
+/// Regression: the table was full, and a client endpoint with an established connection sent over
+/// the other uplink. The server took these packets for packets of the established connection and
+/// replied there.
 #[test]
 fn a_full_table_drops_a_client_endpoint_that_has_a_session_over_another_uplink() {
     let mut harness = Harness::new(two_uplinks().with(|setup| setup.limits.sessions = 1));
@@ -61,8 +61,8 @@ fn a_tentative_udp_session_of_a_server_moves_to_the_uplink_over_which_the_client
     assert_eq!(harness.pass(&reply), tuple(Protocol::UDP, (used, 8080), (E1, 5000)));
     assert_eq!(harness.sessions(), 1);
 
-    // A packet of the client over the tentative uplink confirms it. Over the other uplink, the same
-    // client endpoint then gets a session with a translated source port.
+    // A packet of the client over the tentative uplink confirms the uplink. Over the other uplink,
+    // the same client endpoint then gets a session with a translated source port.
     let chosen = harness.pass(&udp((S1, 80), (E2, 5000))).source.address;
     harness.pass(&udp((E2, 5000), (chosen, 8080)));
     let other = if chosen == G { G2 } else { G };

@@ -114,7 +114,8 @@ fn only_inside_hosts_with_sessions_over_a_failed_uplink_get_resets_and_icmp_erro
     let reset = notifications
         .iter()
         .find(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, lost))));
-    let Payload::Tcp(header) = parsed(reset.expect("it was found above")).payload() else {
+    let Payload::Tcp(header) = parsed(reset.expect("a reset among the notifications")).payload()
+    else {
         panic!("TCP")
     };
     assert!(header.flags.rst());
@@ -125,8 +126,8 @@ fn only_inside_hosts_with_sessions_over_a_failed_uplink_get_resets_and_icmp_erro
     });
     let wanted = (3, 13, tuple(Protocol::UDP, (S2, lost_udp), (E1, 53)));
     assert!(quotes.into_iter().any(|quote| quote == wanted));
-    // Sessions over the other uplink continue. The ended connection and the ended UDP session begin
-    // again over it.
+    // Sessions over the first uplink continue. The ended connection and the ended UDP session start
+    // again over that uplink.
     assert_eq!(harness.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
     assert_eq!(
         harness.drop_reason(&tcp(ACK, (S2, lost), (E1, 443), 1001, 3001)),

@@ -177,7 +177,7 @@ fn assert_all_bytes_received(network: &Network, one: &ConnectionEnd, other: &Con
     }
 }
 
-/// Asserts that one closed session remains, and that it expires after the transitory timeout.
+/// Asserts that one closed session remains and expires after the transitory timeout.
 fn assert_session_expires(network: &mut Network) {
     assert_eq!(network.states(), [State::Tcp(TcpState::FinBoth)], "{}", network.name);
     let transitory = network.harness.nat.limits().timeouts.tcp_transitory;
