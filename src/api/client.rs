@@ -148,3 +148,19 @@ fn read<Answer: DeserializeOwned>(socket: &Path, line: &str) -> Result<Answer, C
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Event, EventKind};
+
+    #[test]
+    fn a_failed_reload_is_an_event_and_no_refusal() {
+        let socket = Path::new("natbox.sock");
+        let line = r#"{"at":"2026-01-01T00:00:00Z","event":"reload-failed","error":"no such key"}"#;
+        let event: Event = read(socket, line).expect("an event");
+        assert!(matches!(event.kind, EventKind::ReloadFailed { error } if error == "no such key"));
+        let refused = read::<Event>(socket, r#"{"error":"not a request"}"#);
+        assert!(matches!(refused, Err(ClientError::Refused(error)) if error == "not a request"));
+    }
+}

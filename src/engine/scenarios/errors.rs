@@ -4,12 +4,12 @@ use super::*;
 
 #[test]
 fn an_icmp_error_from_outside_quotes_the_packet_as_the_inside_host_sent_it() {
-    let mut stage = Stage::new(settings());
+    let mut harness = Harness::new(settings());
     let sent = udp((S2, 5000), (E1, 53));
-    let on_the_wire = stage.send(&sent).expect("translated");
+    let on_the_wire = harness.send(&sent).expect("translated");
     for (kind, code) in [(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)] {
         let error = builder::icmp_error(kind, code, ROUTER, G, &on_the_wire);
-        let out = stage.send(&error).expect("translated");
+        let out = harness.send(&error).expect("translated");
         let parsed = parsed(&out);
         assert_eq!((parsed.source(), parsed.destination()), (ROUTER, S2));
         let Payload::IcmpError(error) = parsed.payload() else { panic!("an ICMP error") };
@@ -22,27 +22,26 @@ fn an_icmp_error_from_outside_quotes_the_packet_as_the_inside_host_sent_it() {
         );
     }
     let without_session = builder::icmp_error(3, 3, ROUTER, G, &udp((G, 1), (E1, 53)));
-    assert_eq!(stage.refuse(&without_session), DropReason::IcmpErrorNoSession);
-    let mut crossed = Stage::new(two_uplinks());
+    assert_eq!(harness.drop_reason(&without_session), DropReason::IcmpErrorNoSession);
+    let mut crossed = Harness::new(two_uplinks());
     let on_the_wire = crossed.send(&sent).expect("translated");
     let mismatched = builder::icmp_error(3, 3, ROUTER, G2, &on_the_wire);
-    assert_eq!(crossed.refuse(&mismatched), DropReason::IcmpErrorMismatch);
+    assert_eq!(crossed.drop_reason(&mismatched), DropReason::IcmpErrorMismatch);
 }
 
 #[test]
-fn an_icmp_error_from_inside_has_the_published_address_and_quotes_the_packet_as_the_client_sent_it()
-{
+fn an_icmp_error_from_inside_has_the_published_address_and_quotes_the_packet_of_the_client() {
     for full in [false, true] {
         let mut settings = settings();
         settings.limits.sessions = if full { 1 } else { 1000 };
-        let mut stage = Stage::new(settings);
-        stage.pass(&udp((S2, 1), (E2, 2)));
+        let mut harness = Harness::new(settings);
+        harness.pass(&udp((S2, 1), (E2, 2)));
         let sent = udp((E1, 4444), (G, 8080));
-        let arrived = stage.send(&sent).expect("translated");
+        let arrived = harness.send(&sent).expect("translated");
         // Reported by the server, by a router before the server, and by the kernel of the box.
         let (router, host) = (Ipv4Addr::new(10, 0, 0, 254), Ipv4Addr::new(169, 254, 71, 1));
         for (reporter, code) in [(S1, 3), (router, 1), (host, 1)] {
-            let out = stage
+            let out = harness
                 .send(&builder::icmp_error(3, code, reporter, E1, &arrived))
                 .expect("translated");
             let parsed = parsed(&out);
@@ -52,17 +51,17 @@ fn an_icmp_error_from_inside_has_the_published_address_and_quotes_the_packet_as_
         }
         // Only the server itself can report a closed port.
         let spoofed = builder::icmp_error(3, 3, router, E1, &arrived);
-        assert_eq!(stage.refuse(&spoofed), DropReason::IcmpErrorMismatch);
-        assert_eq!(stage.counters().forwarded_stateless, u64::from(full));
+        assert_eq!(harness.drop_reason(&spoofed), DropReason::IcmpErrorMismatch);
+        assert_eq!(harness.counters().forwarded_stateless, u64::from(full));
     }
 }
 
 #[test]
 fn icmp_errors_of_the_kernel_about_outbound_packets_reach_the_inside_host() {
-    let mut stage = Stage::new(settings());
+    let mut harness = Harness::new(settings());
     let sent = udp((S2, 5000), (E1, 53));
-    let on_the_wire = stage.send(&sent).expect("translated");
-    let out = stage
+    let on_the_wire = harness.send(&sent).expect("translated");
+    let out = harness
         .send(&builder::icmp_error(3, 1, Ipv4Addr::new(169, 254, 71, 1), G, &on_the_wire))
         .expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (BOX, S2));
@@ -70,11 +69,12 @@ fn icmp_errors_of_the_kernel_about_outbound_packets_reach_the_inside_host() {
 
 #[test]
 fn icmp_errors_about_hairpin_packets_are_translated() {
-    let mut stage = Stage::new(settings());
-    let arrived = stage.send(&udp((S2, 5000), (G, 8080))).expect("translated");
+    let mut harness = Harness::new(settings());
+    let arrived = harness.send(&udp((S2, 5000), (G, 8080))).expect("translated");
     let external = parsed(&arrived).tuple().expect("udp").source;
-    let out =
-        stage.send(&builder::icmp_error(3, 3, S1, external.address, &arrived)).expect("translated");
+    let out = harness
+        .send(&builder::icmp_error(3, 3, S1, external.address, &arrived))
+        .expect("translated");
     assert_eq!((parsed(&out).source(), parsed(&out).destination()), (G, S2));
     let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
     assert_eq!(error.quoted, tuple(Protocol::UDP, (S2, 5000), (G, 8080)));
@@ -82,15 +82,15 @@ fn icmp_errors_about_hairpin_packets_are_translated() {
 
 #[test]
 fn icmp_errors_neither_refresh_nor_end_a_session() {
-    let mut stage = Stage::new(settings());
-    let on_the_wire = stage.send(&udp((S2, 5000), (E1, 5353))).expect("translated");
+    let mut harness = Harness::new(settings());
+    let on_the_wire = harness.send(&udp((S2, 5000), (E1, 5353))).expect("translated");
     for _ in 0..29 {
-        stage.wait(Span::seconds(10));
-        stage.send(&builder::icmp_error(3, 3, E1, G, &on_the_wire)).expect("translated");
-        assert_eq!(stage.sessions(), 1);
+        harness.wait(Span::seconds(10));
+        harness.send(&builder::icmp_error(3, 3, E1, G, &on_the_wire)).expect("translated");
+        assert_eq!(harness.sessions(), 1);
     }
-    stage.wait(Span::seconds(11));
-    assert_eq!(stage.sessions(), 0);
+    harness.wait(Span::seconds(11));
+    assert_eq!(harness.sessions(), 0);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_packet_larger_than_the_next_mtu_gets_an_icmp_error_that_quotes_it_untransla
     let mut settings = settings();
     settings.policy.uplinks[0].mtu = 1400;
     settings.policy.inside_mtu = 1300;
-    let mut stage = Stage::new(settings);
+    let mut harness = Harness::new(settings);
     let big = |protocol_tuple: Tuple| {
         let mut packet = builder::udp(protocol_tuple, &[0; 1400]);
         builder::set_dont_fragment(&mut packet, true);
@@ -108,24 +108,24 @@ fn a_packet_larger_than_the_next_mtu_gets_an_icmp_error_that_quotes_it_untransla
         (big(tuple(Protocol::UDP, (S2, 5000), (E1, 53))), S2, BOX, 1400u16),
         (big(tuple(Protocol::UDP, (E1, 4444), (G, 8080))), E1, G, 1300),
     ] {
-        let out = stage.send(&packet).expect("an ICMP error");
+        let out = harness.send(&packet).expect("an ICMP error");
         assert_eq!((parsed(&out).source(), parsed(&out).destination()), (source, receiver));
         let Payload::IcmpError(error) = parsed(&out).payload() else { panic!("an ICMP error") };
         assert_eq!((error.kind, error.code), (3, 4));
         assert_eq!(Some(error.quoted), parsed(&packet).tuple());
         assert_eq!(u16::from_be_bytes([out[26], out[27]]), mtu);
     }
-    assert_eq!(stage.counters().drops.of(DropReason::MtuExceeded), 2);
+    assert_eq!(harness.counters().drops.of(DropReason::MtuExceeded), 2);
     let small = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1372]);
-    stage.pass(&small);
+    harness.pass(&small);
     let fragmentable = builder::udp(tuple(Protocol::UDP, (S2, 5000), (E1, 53)), &[0; 1400]);
-    stage.pass(&fragmentable);
+    harness.pass(&fragmentable);
 }
 
 #[test]
 fn a_tso_packet_passes_whole_and_its_segment_size_is_checked_against_the_mtu() {
-    let mut stage = Stage::new(settings());
-    connect(&mut stage);
+    let mut harness = Harness::new(settings());
+    connect(&mut harness);
     let tso_packet = |size: u16| {
         let connection = tuple(Protocol::TCP, (S1, 80), (E1, 4444));
         let mut packet = builder::tcp(connection, ACK, 501, 101, &[], &[7; 60_000]);
@@ -137,11 +137,11 @@ fn a_tso_packet_passes_whole_and_its_segment_size_is_checked_against_the_mtu() {
         (packet, Offload { checksum, segmentation, valid: false })
     };
     let (packet, offload) = tso_packet(1460);
-    let out = stage.run(&[(packet.clone(), offload)]);
+    let out = harness.run(&[(packet.clone(), offload)]);
     assert_eq!(out.len(), 1);
     assert_eq!(out[0].1, offload);
     assert_eq!(out[0].0.len(), packet.len());
-    let out = stage.run(&[tso_packet(1461)]);
+    let out = harness.run(&[tso_packet(1461)]);
     let Payload::IcmpError(error) = parsed(&out[0].0).payload() else { panic!("an ICMP error") };
     assert_eq!((error.kind, error.code, parsed(&out[0].0).destination()), (3, 4, S1));
     assert_eq!(out[0].1, Offload::default());
@@ -151,23 +151,29 @@ fn a_tso_packet_passes_whole_and_its_segment_size_is_checked_against_the_mtu() {
 fn the_mss_is_clamped_to_the_smaller_mtu_in_both_directions() {
     let mut settings = settings();
     settings.policy.uplinks[0].mtu = 1400;
-    let mut stage = Stage::new(settings);
+    let mut harness = Harness::new(settings);
     let with_mss = |flags, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), mss: u16| {
         let [high, low] = mss.to_be_bytes();
         builder::tcp(tuple(Protocol::TCP, from, to), flags, 1, 0, &[2, 4, high, low], b"")
     };
     let mss = |packet: Vec<u8>| u16::from_be_bytes([packet[42], packet[43]]);
-    assert_eq!(mss(stage.send(&with_mss(SYN, (E1, 4), (G, 8080), 1460)).expect("passes")), 1360);
-    assert_eq!(mss(stage.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1460)).expect("passes")), 1360);
-    assert_eq!(mss(stage.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1200)).expect("passes")), 1200);
+    assert_eq!(mss(harness.send(&with_mss(SYN, (E1, 4), (G, 8080), 1460)).expect("passes")), 1360);
+    assert_eq!(
+        mss(harness.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1460)).expect("passes")),
+        1360
+    );
+    assert_eq!(
+        mss(harness.send(&with_mss(SYN_ACK, (S1, 80), (E1, 4), 1200)).expect("passes")),
+        1200
+    );
 }
 
 #[test]
 fn translation_increments_the_ttl_so_that_the_box_counts_as_one_hop() {
-    let mut stage = Stage::new(settings());
+    let mut harness = Harness::new(settings());
     for ttl in [1, 63, 254] {
         let mut packet = udp((E1, 4444), (G, 8080));
         builder::set_ttl(&mut packet, ttl);
-        assert_eq!(parsed(&stage.send(&packet).expect("passes")).ttl(), ttl + 1);
+        assert_eq!(parsed(&harness.send(&packet).expect("passes")).ttl(), ttl + 1);
     }
 }

@@ -20,7 +20,7 @@ fn reassembled(fragments: &[(Vec<u8>, Offload)]) -> (Ipv4Addr, Ipv4Addr, Vec<u8>
 
 /// Sends a datagram in three fragments in the given order. The engine must send all of them.
 fn send_in_fragments(
-    stage: &mut Stage,
+    harness: &mut Harness,
     packet: &[u8],
     identification: u16,
     order: [usize; 3],
@@ -29,8 +29,8 @@ fn send_in_fragments(
     builder::set_identification(&mut packet, identification);
     let fragments = builder::fragments(&packet, 1000);
     assert_eq!(fragments.len(), 3);
-    let out = stage.run(&order.map(|index| (fragments[index].clone(), Offload::default())));
-    assert_eq!(out.len(), 3, "{order:?}: {:?}", stage.dropped());
+    let out = harness.run(&order.map(|index| (fragments[index].clone(), Offload::default())));
+    assert_eq!(out.len(), 3, "{order:?}: {:?}", harness.dropped());
     reassembled(&out)
 }
 
@@ -42,18 +42,19 @@ fn fragments_of_every_protocol_are_translated_in_every_order_in_both_directions(
     let data =
         |from, to| builder::tcp(tuple(Protocol::TCP, from, to), ACK, 101, 501, &[], &payload);
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        let mut stage = Stage::new(settings());
-        connect(&mut stage);
-        let external = stage.pass(&udp((S2, 5000), (E1, 53))).source;
+        let mut harness = Harness::new(settings());
+        connect(&mut harness);
+        let external = harness.pass(&udp((S2, 5000), (E1, 53))).source;
         // Connections and echo requests of S2: to E1, and to S1 through the published address.
-        let external_port = stage.pass(&tcp(SYN, (S2, 6000), (E1, 80), 100, 0)).source.port;
-        stage.pass(&tcp(SYN_ACK, (E1, 80), (G, external_port), 500, 101));
-        let hairpin_port = stage.pass(&tcp(SYN, (S2, 6001), (G, 8080), 100, 0)).source.port;
-        stage.pass(&tcp(SYN_ACK, (S1, 80), (G, hairpin_port), 500, 101));
-        let query_from_s2 = |stage: &mut Stage, to| {
-            stage.pass(&builder::echo(S2, to, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
+        let external_port = harness.pass(&tcp(SYN, (S2, 6000), (E1, 80), 100, 0)).source.port;
+        harness.pass(&tcp(SYN_ACK, (E1, 80), (G, external_port), 500, 101));
+        let hairpin_port = harness.pass(&tcp(SYN, (S2, 6001), (G, 8080), 100, 0)).source.port;
+        harness.pass(&tcp(SYN_ACK, (S1, 80), (G, hairpin_port), 500, 101));
+        let query_from_s2 = |harness: &mut Harness, to| {
+            harness.pass(&builder::echo(S2, to, QueryKind::EchoRequest, 9, 1, b"ping")).source.port
         };
-        let (query, hairpin_query) = (query_from_s2(&mut stage, E1), query_from_s2(&mut stage, G));
+        let (query, hairpin_query) =
+            (query_from_s2(&mut harness, E1), query_from_s2(&mut harness, G));
         let echo_of =
             |from, to, kind, identifier| builder::echo(from, to, kind, identifier, 1, &payload);
         for (number, (sent, expected)) in [
@@ -88,7 +89,7 @@ fn fragments_of_every_protocol_are_translated_in_every_order_in_both_directions(
         .enumerate()
         {
             let (source, destination, payload) =
-                send_in_fragments(&mut stage, &sent, number as u16 + 1, order);
+                send_in_fragments(&mut harness, &sent, number as u16 + 1, order);
             let whole = parsed(&expected);
             assert_eq!((source, destination), (whole.source(), whole.destination()));
             assert!(
@@ -101,23 +102,23 @@ fn fragments_of_every_protocol_are_translated_in_every_order_in_both_directions(
 
 #[test]
 fn fragments_whose_first_one_never_arrives_are_counted_as_fragment_timeout() {
-    let mut stage = Stage::new(settings());
+    let mut harness = Harness::new(settings());
     let datagram = builder::udp(tuple(Protocol::UDP, (E1, 4444), (G, 8080)), &[1; 3000]);
     let fragments = builder::fragments(&datagram, 1000);
     for fragment in &fragments[1..] {
-        assert_eq!(stage.send(fragment), None);
+        assert_eq!(harness.send(fragment), None);
     }
-    stage.wait(Span::seconds(16));
-    assert_eq!(stage.counters().drops.of(DropReason::FragmentTimeout), 3);
-    assert_eq!(stage.sessions(), 0);
-    stage.send(&fragments[0]).expect("a first fragment passes at once");
+    harness.wait(Span::seconds(16));
+    assert_eq!(harness.counters().drops.of(DropReason::FragmentTimeout), 3);
+    assert_eq!(harness.sessions(), 0);
+    harness.send(&fragments[0]).expect("a first fragment passes at once");
 }
 
 /// FRAG-1: towards a forward, towards a dynamic mapping, and from inside.
 #[test]
 fn overlapping_and_malformed_fragments_are_dropped_and_leave_no_state() {
-    let mut stage = Stage::new(settings());
-    let external = stage.pass(&udp((S2, 5000), (E1, 53))).source.port;
+    let mut harness = Harness::new(settings());
+    let external = harness.pass(&udp((S2, 5000), (E1, 53))).source.port;
     for (round, (from, to)) in
         [((E1, 4444), (G, 8080)), ((E1, 53), (G, external)), ((S2, 5000), (E1, 53))]
             .into_iter()
@@ -141,29 +142,32 @@ fn overlapping_and_malformed_fragments_are_dropped_and_leave_no_state() {
         for offset in [1, 60, 124, 126, 200, 370] {
             let fragments = next_datagram();
             let overlapping = with_offset_word(&fragments[1], 0x2000 | offset);
-            stage.send(&fragments[0]).expect("passes");
-            stage.send(&fragments[1]).expect("passes");
-            stage.send(&fragments[3]).expect("passes");
-            assert_eq!(stage.refuse(&overlapping), DropReason::FragmentOverlap, "{offset}");
-            assert_eq!(stage.refuse(&fragments[2]), DropReason::FragmentOverlap);
+            harness.send(&fragments[0]).expect("passes");
+            harness.send(&fragments[1]).expect("passes");
+            harness.send(&fragments[3]).expect("passes");
+            assert_eq!(harness.drop_reason(&overlapping), DropReason::FragmentOverlap, "{offset}");
+            assert_eq!(harness.drop_reason(&fragments[2]), DropReason::FragmentOverlap);
 
             let fragments = next_datagram();
-            stage.send(&fragments[3]);
-            stage.send(&fragments[1]);
+            harness.send(&fragments[3]);
+            harness.send(&fragments[1]);
             assert_eq!(
-                stage.refuse(&with_offset_word(&fragments[1], 0x2000 | offset)),
+                harness.drop_reason(&with_offset_word(&fragments[1], 0x2000 | offset)),
                 DropReason::FragmentOverlap
             );
-            assert_eq!(stage.refuse(&fragments[0]), DropReason::FragmentOverlap);
+            assert_eq!(harness.drop_reason(&fragments[0]), DropReason::FragmentOverlap);
         }
         // A fragment beyond the longest datagram, one with a length that is no multiple of eight,
         // and an empty one.
         let fragments = next_datagram();
-        assert_eq!(stage.refuse(&with_offset_word(&fragments[0], 8191)), DropReason::BadFragment);
+        assert_eq!(
+            harness.drop_reason(&with_offset_word(&fragments[0], 8191)),
+            DropReason::BadFragment
+        );
         for payload in [&b"not eight"[..], b""] {
             let fragment = builder::other(Protocol::UDP, from.0, to.0, payload);
             assert_eq!(
-                stage.refuse(&with_offset_word(&fragment, 0x2000 | 9)),
+                harness.drop_reason(&with_offset_word(&fragment, 0x2000 | 9)),
                 DropReason::BadFragment
             );
         }
@@ -171,9 +175,9 @@ fn overlapping_and_malformed_fragments_are_dropped_and_leave_no_state() {
         // identification.
         for _ in 0..2 {
             for (index, fragment) in fragments.iter().enumerate() {
-                stage.send(fragment).expect("passes");
+                harness.send(fragment).expect("passes");
                 if index < 3 {
-                    assert_eq!(stage.refuse(fragment), DropReason::FragmentDuplicate);
+                    assert_eq!(harness.drop_reason(fragment), DropReason::FragmentDuplicate);
                 }
             }
         }
@@ -182,17 +186,17 @@ fn overlapping_and_malformed_fragments_are_dropped_and_leave_no_state() {
         builder::set_identification(&mut packet, 99);
         let fragments = builder::fragments(&packet, 1000);
         assert_eq!(fragments[2].len(), 21);
-        assert_eq!(stage.run(&frames(&fragments)).len(), 3);
+        assert_eq!(harness.run(&frames(&fragments)).len(), 3);
     }
     let tiny = builder::other(Protocol::TCP, E1, G, &[0x11; 24]);
     for word in [0x2000 | 1u16, 1, 2] {
         let mut fragment = tiny.clone();
         fragment[6..8].copy_from_slice(&word.to_be_bytes());
         builder::refresh_header_checksum(&mut fragment);
-        assert_eq!(stage.refuse(&fragment), DropReason::BadFragment);
+        assert_eq!(harness.drop_reason(&fragment), DropReason::BadFragment);
     }
-    stage.wait(Span::seconds(16));
-    let sessions = stage.sessions();
+    harness.wait(Span::seconds(16));
+    let sessions = harness.sessions();
     assert_eq!(sessions, 2, "one over the mapping and one through the forward");
 }
 
@@ -201,12 +205,12 @@ fn a_fragmented_syn_with_data_opens_a_session_in_every_order_of_fragments() {
     let payload = [7; 2500];
     let syn = |from, to| builder::tcp(tuple(Protocol::TCP, from, to), SYN, 100, 0, &[], &payload);
     for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-        let mut stage = Stage::new(settings());
+        let mut harness = Harness::new(settings());
         let (source, destination, _) =
-            send_in_fragments(&mut stage, &syn((S2, 6000), (E1, 80)), 1, order);
+            send_in_fragments(&mut harness, &syn((S2, 6000), (E1, 80)), 1, order);
         assert_eq!((source, destination), (G, E1));
         let (source, destination, _) =
-            send_in_fragments(&mut stage, &syn((E1, 4444), (G, 8080)), 2, order);
+            send_in_fragments(&mut harness, &syn((E1, 4444), (G, 8080)), 2, order);
         assert_eq!((source, destination), (E1, S1));
     }
 }

@@ -54,7 +54,7 @@ pub(super) const E2: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 254);
 
 /// A translator and one worker on a memory queue, with a clock that the test moves.
-pub(super) struct Stage {
+pub(super) struct Harness {
     pub(super) nat: Arc<Translator>,
     current: Arc<ArcSwap<Translator>>,
     pipeline: Pipeline,
@@ -125,7 +125,7 @@ fn two_uplinks() -> Setup {
     settings
 }
 
-impl Stage {
+impl Harness {
     pub(super) fn new(setup: Setup) -> Self {
         Self::with_seed(setup, Seed::from(7))
     }
@@ -195,7 +195,7 @@ impl Stage {
     }
 
     /// Sends one packet that the engine must drop. Returns the reason.
-    pub(super) fn refuse(&mut self, packet: &[u8]) -> DropReason {
+    pub(super) fn drop_reason(&mut self, packet: &[u8]) -> DropReason {
         let before = self.counters().drops;
         let out = self.send(packet);
         assert_eq!(out, None, "the engine sent a packet");
@@ -262,8 +262,8 @@ const RST: TcpFlags = TcpFlags::RST;
 
 /// Opens a connection from E1 to the forward. The next sequence numbers are 101 (client) and 501
 /// (server).
-fn connect(stage: &mut Stage) {
-    stage.pass(&tcp(SYN, (E1, 4444), (G, 8080), 100, 0));
-    stage.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4444), 500, 101));
-    stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
+fn connect(harness: &mut Harness) {
+    harness.pass(&tcp(SYN, (E1, 4444), (G, 8080), 100, 0));
+    harness.pass(&tcp(SYN_ACK, (S1, 80), (E1, 4444), 500, 101));
+    harness.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501));
 }

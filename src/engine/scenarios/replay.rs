@@ -14,7 +14,7 @@ fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
         setup.limits.icmp_errors_per_host = NonZeroU32::new(3);
         setup.limits.ports = (40_000..=40_063).into();
     });
-    let mut stage = Stage::with_seed(setup, Seed::from(seed));
+    let mut harness = Harness::with_seed(setup, Seed::from(seed));
     let mut sent = Vec::new();
     for number in 0..200u16 {
         let host = Ipv4Addr::new(10, 0, 0, (number % 50) as u8);
@@ -26,9 +26,9 @@ fn run(seed: u64) -> Vec<(Vec<u8>, Offload)> {
             tcp(SYN, (E1, 7000 + number), (G2, 8080), 1, 0),
             tcp(SYN, (E1, 1), (G, 30_000 + number), 1, 0),
         ];
-        sent.extend(stage.run(&batch.map(|packet| (packet, Offload::default()))));
-        stage.wait(Span(40));
-        sent.extend(stage.run(&[]));
+        sent.extend(harness.run(&batch.map(|packet| (packet, Offload::default()))));
+        harness.wait(Span(40));
+        sent.extend(harness.run(&[]));
     }
     sent
 }

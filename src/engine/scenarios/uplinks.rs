@@ -21,21 +21,21 @@ fn two_outbound_uplinks() -> Setup {
 }
 
 /// Returns the uplink over which the packets of a port of S2 leave.
-fn uplink_of(stage: &mut Stage, port: u16) -> u8 {
-    let source = stage.pass(&udp((S2, port), (E1, 53))).source.address;
+fn uplink_of(harness: &mut Harness, port: u16) -> u8 {
+    let source = harness.pass(&udp((S2, port), (E1, 53))).source.address;
     [G, G2].iter().position(|external| *external == source).expect("an external address") as u8
 }
 
 /// Returns a port of S2 for which the translator selects the uplink `wanted`.
-fn port_on(stage: &mut Stage, wanted: u8) -> u16 {
-    (20_000..).find(|port| uplink_of(stage, *port) == wanted).expect("one port of many")
+fn port_on(harness: &mut Harness, wanted: u8) -> u16 {
+    (20_000..).find(|port| uplink_of(harness, *port) == wanted).expect("one port of many")
 }
 
 /// Ends the sessions that match a filter. Returns their number and the notifications to the inside
 /// hosts.
-fn sweep(stage: &mut Stage, (filter, reason): (Filter, EndReason)) -> (usize, Vec<Vec<u8>>) {
-    let ended = stage.end_all(&filter, reason);
-    (ended, stage.notifications())
+fn sweep(harness: &mut Harness, (filter, reason): (Filter, EndReason)) -> (usize, Vec<Vec<u8>>) {
+    let ended = harness.end_all(&filter, reason);
+    (ended, harness.notifications())
 }
 
 /// Returns the filter and the reason with which sessions end when an uplink fails.
@@ -48,7 +48,7 @@ fn recovered(uplink: u8) -> (Filter, EndReason) {
     (Filter::preferring(uplink), EndReason::Failback)
 }
 
-impl Stage {
+impl Harness {
     /// Ends all sessions that match a filter, slice by slice. Returns the number of sessions ended.
     fn end_all(&self, filter: &Filter, reason: EndReason) -> usize {
         let (mut ended, mut next) = (0, Some(TableCursor::default()));
@@ -73,15 +73,15 @@ impl Stage {
 
 /// Opens a connection from S2 to E1 over the uplink `wanted`. Returns its port. The next sequence
 /// numbers are 1001 (S2) and 3001 (E1).
-fn connect_out(stage: &mut Stage, wanted: u8) -> u16 {
+fn connect_out(harness: &mut Harness, wanted: u8) -> u16 {
     let port = (30_000..).find(|port| {
         let syn = tcp(SYN, (S2, *port), (E1, 443), 1000, 0);
-        stage.pass(&syn).source.address == [G, G2][usize::from(wanted)]
+        harness.pass(&syn).source.address == [G, G2][usize::from(wanted)]
     });
     let port = port.expect("one port of many");
-    let mapped = stage.pass(&tcp(SYN, (S2, port), (E1, 443), 1000, 0)).source;
-    stage.pass(&tcp(SYN_ACK, (E1, 443), (mapped.address, mapped.port), 3000, 1001));
-    stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001));
+    let mapped = harness.pass(&tcp(SYN, (S2, port), (E1, 443), 1000, 0)).source;
+    harness.pass(&tcp(SYN_ACK, (E1, 443), (mapped.address, mapped.port), 3000, 1001));
+    harness.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001));
     port
 }
 
@@ -92,21 +92,21 @@ fn an_uplink_whose_only_address_is_published_whole_gets_no_mappings() {
     let mut settings = two_outbound_uplinks();
     let whole = forward(ForwardProtocol::Any, 0..=65535, S1, 0);
     settings.policy.forwards = vec![Forward { address: G2, uplink: 1, ..whole }];
-    let mut stage = Stage::new(settings);
+    let mut harness = Harness::new(settings);
     for port in 5000..5020 {
-        assert_eq!(uplink_of(&mut stage, port), 0);
+        assert_eq!(uplink_of(&mut harness, port), 0);
     }
 }
 
 #[test]
 fn only_inside_hosts_with_sessions_over_a_failed_uplink_get_resets_and_icmp_errors() {
-    let mut stage = Stage::new(two_outbound_uplinks());
-    let (kept, lost) = (connect_out(&mut stage, 0), connect_out(&mut stage, 1));
-    let lost_udp = port_on(&mut stage, 1);
-    stage.nat.set_admission(1, AdmitNew::None);
-    let sessions = stage.sessions();
-    let (ended, notifications) = sweep(&mut stage, failed(1));
-    assert_eq!(stage.sessions() as usize, sessions as usize - ended);
+    let mut harness = Harness::new(two_outbound_uplinks());
+    let (kept, lost) = (connect_out(&mut harness, 0), connect_out(&mut harness, 1));
+    let lost_udp = port_on(&mut harness, 1);
+    harness.nat.set_admission(1, AdmitNew::None);
+    let sessions = harness.sessions();
+    let (ended, notifications) = sweep(&mut harness, failed(1));
+    assert_eq!(harness.sessions() as usize, sessions as usize - ended);
     let tuples: Vec<Tuple> =
         notifications.iter().filter_map(|packet| parsed(packet).tuple()).collect();
     assert!(tuples.contains(&tuple(Protocol::TCP, (E1, 443), (S2, lost))), "{tuples:?}");
@@ -114,7 +114,8 @@ fn only_inside_hosts_with_sessions_over_a_failed_uplink_get_resets_and_icmp_erro
     let reset = notifications
         .iter()
         .find(|packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E1, 443), (S2, lost))));
-    let Payload::Tcp(header) = parsed(reset.expect("it was found above")).payload() else {
+    let Payload::Tcp(header) = parsed(reset.expect("a reset among the notifications")).payload()
+    else {
         panic!("TCP")
     };
     assert!(header.flags.rst());
@@ -125,15 +126,15 @@ fn only_inside_hosts_with_sessions_over_a_failed_uplink_get_resets_and_icmp_erro
     });
     let wanted = (3, 13, tuple(Protocol::UDP, (S2, lost_udp), (E1, 53)));
     assert!(quotes.into_iter().any(|quote| quote == wanted));
-    // Sessions over the other uplink continue. The ended connection and the ended UDP session begin
-    // again over it.
-    assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
+    // Sessions over the first uplink continue. The ended connection and the ended UDP session start
+    // again over that uplink.
+    assert_eq!(harness.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
     assert_eq!(
-        stage.refuse(&tcp(ACK, (S2, lost), (E1, 443), 1001, 3001)),
+        harness.drop_reason(&tcp(ACK, (S2, lost), (E1, 443), 1001, 3001)),
         DropReason::TcpWithoutSession
     );
-    assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, G);
-    assert_eq!(uplink_of(&mut stage, lost_udp), 0);
+    assert_eq!(harness.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, G);
+    assert_eq!(uplink_of(&mut harness, lost_udp), 0);
 }
 
 /// Returns the sequence numbers of the resets from port 443 of E1 to a port of S2.
@@ -148,42 +149,42 @@ fn sequences(notifications: &[Vec<u8>], port: u16) -> Vec<u32> {
 /// that case the inside host expects an earlier sequence number.
 #[test]
 fn an_inside_host_gets_a_reset_for_each_sequence_number_that_it_may_expect() {
-    let mut stage = Stage::new(two_outbound_uplinks());
-    let port = connect_out(&mut stage, 1);
-    let mapped = stage.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
+    let mut harness = Harness::new(two_outbound_uplinks());
+    let port = connect_out(&mut harness, 1);
+    let mapped = harness.pass(&tcp(ACK, (S2, port), (E1, 443), 1001, 3001)).source;
     let to = builder::tuple(Protocol::TCP, (E1, 443), (mapped.address, mapped.port));
-    stage.pass(&builder::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
-    stage.nat.set_admission(1, AdmitNew::None);
-    let (_, notifications) = sweep(&mut stage, failed(1));
+    harness.pass(&builder::tcp(to, ACK, 3001, 1001, &[], &[7; 500]));
+    harness.nat.set_admission(1, AdmitNew::None);
+    let (_, notifications) = sweep(&mut harness, failed(1));
     assert_eq!(sequences(&notifications, port), [3501, 3001]);
 }
 
 #[test]
 fn sessions_of_a_published_server_end_only_over_the_failed_uplink() {
-    let mut stage = Stage::new(two_outbound_uplinks());
-    connect(&mut stage);
-    stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
-    stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
-    stage.nat.set_admission(1, AdmitNew::None);
-    let (ended, notifications) = sweep(&mut stage, failed(1));
+    let mut harness = Harness::new(two_outbound_uplinks());
+    connect(&mut harness);
+    harness.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
+    harness.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
+    harness.nat.set_admission(1, AdmitNew::None);
+    let (ended, notifications) = sweep(&mut harness, failed(1));
     assert_eq!((ended, notifications.len()), (1, 1));
     assert_eq!(parsed(&notifications[0]).tuple(), Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80))));
-    assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
+    assert_eq!(harness.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
 }
 
 #[test]
 fn sessions_without_an_alternative_uplink_survive_the_failure_of_their_uplink() {
     let mut settings = two_outbound_uplinks();
     settings.policy.outbound[0].uplinks = vec![1];
-    let mut stage = Stage::new(settings);
-    stage.pass(&udp((S2, 5000), (E1, 53)));
-    stage.nat.set_admission(1, AdmitNew::None);
+    let mut harness = Harness::new(settings);
+    harness.pass(&udp((S2, 5000), (E1, 53)));
+    harness.nat.set_admission(1, AdmitNew::None);
     assert_eq!(
-        sweep(&mut stage, failed(1)),
+        sweep(&mut harness, failed(1)),
         (0, vec![]),
         "the outbound rule allows no other uplink"
     );
-    let mut both_down = Stage::new(two_outbound_uplinks());
+    let mut both_down = Harness::new(two_outbound_uplinks());
     let _ = connect_out(&mut both_down, 1);
     both_down.nat.set_admission(0, AdmitNew::None);
     both_down.nat.set_admission(1, AdmitNew::None);
@@ -192,24 +193,24 @@ fn sessions_without_an_alternative_uplink_survive_the_failure_of_their_uplink() 
 
 #[test]
 fn admit_known_endpoints_keeps_mapped_endpoints_and_admit_none_only_established_sessions() {
-    let mut stage = Stage::new(two_outbound_uplinks());
-    let port = port_on(&mut stage, 1);
-    stage.nat.set_admission(1, AdmitNew::KnownEndpoints);
+    let mut harness = Harness::new(two_outbound_uplinks());
+    let port = port_on(&mut harness, 1);
+    harness.nat.set_admission(1, AdmitNew::KnownEndpoints);
     assert_eq!(
-        stage.pass(&udp((S2, port), (E2, 53))).source.address,
+        harness.pass(&udp((S2, port), (E2, 53))).source.address,
         G2,
         "the inside endpoint has a mapping on the second uplink"
     );
-    let other = (40_000..40_050).map(|port| uplink_of(&mut stage, port)).max();
+    let other = (40_000..40_050).map(|port| uplink_of(&mut harness, port)).max();
     assert_eq!(other, Some(0));
-    stage.nat.set_admission(1, AdmitNew::None);
+    harness.nat.set_admission(1, AdmitNew::None);
     assert_eq!(
-        stage.pass(&udp((S2, port), (E1, 53))).source.address,
+        harness.pass(&udp((S2, port), (E1, 53))).source.address,
         G2,
         "an established session continues"
     );
     assert_eq!(
-        stage.pass(&udp((S2, port), (E1, 5353))).source.address,
+        harness.pass(&udp((S2, port), (E1, 5353))).source.address,
         G,
         "a new session uses the other uplink"
     );
@@ -217,50 +218,50 @@ fn admit_known_endpoints_keeps_mapped_endpoints_and_admit_none_only_established_
 
 #[test]
 fn a_recovered_uplink_gets_new_endpoints_and_failback_returns_the_old_ones() {
-    let mut stage = Stage::new(two_outbound_uplinks());
-    let (first_choice, second_choice) = (port_on(&mut stage, 0), port_on(&mut stage, 1));
-    stage.nat.set_admission(1, AdmitNew::None);
-    sweep(&mut stage, failed(1));
-    assert_eq!(uplink_of(&mut stage, second_choice), 0);
-    stage.nat.set_admission(1, AdmitNew::All);
+    let mut harness = Harness::new(two_outbound_uplinks());
+    let (first_choice, second_choice) = (port_on(&mut harness, 0), port_on(&mut harness, 1));
+    harness.nat.set_admission(1, AdmitNew::None);
+    sweep(&mut harness, failed(1));
+    assert_eq!(uplink_of(&mut harness, second_choice), 0);
+    harness.nat.set_admission(1, AdmitNew::All);
     assert_eq!(
-        stage.pass(&udp((S2, second_choice), (E2, 53))).source.address,
+        harness.pass(&udp((S2, second_choice), (E2, 53))).source.address,
         G,
         "the endpoint has its mapping on the first uplink now"
     );
-    let (_, notifications) = sweep(&mut stage, recovered(1));
+    let (_, notifications) = sweep(&mut harness, recovered(1));
     assert!(!notifications.is_empty());
-    assert_eq!(uplink_of(&mut stage, second_choice), 1);
-    let before = stage.sessions();
-    assert_eq!(uplink_of(&mut stage, first_choice), 0);
+    assert_eq!(uplink_of(&mut harness, second_choice), 1);
+    let before = harness.sessions();
+    assert_eq!(uplink_of(&mut harness, first_choice), 0);
     assert_eq!(
-        stage.sessions(),
+        harness.sessions(),
         before,
         "failback ends no session that is on its preferred uplink"
     );
-    assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
+    assert_eq!(sweep(&mut harness, recovered(1)).0, 0);
     // Both uplinks failed and the second recovered first. No session prefers the second uplink only
     // because the first is still down.
-    stage.nat.set_admission(0, AdmitNew::None);
-    assert_eq!(sweep(&mut stage, recovered(1)).0, 0);
+    harness.nat.set_admission(0, AdmitNew::None);
+    assert_eq!(sweep(&mut harness, recovered(1)).0, 0);
 }
 
 #[test]
 fn probes_leave_over_their_own_uplink_in_every_admission_state() {
-    let mut stage = Stage::new(two_outbound_uplinks());
+    let mut harness = Harness::new(two_outbound_uplinks());
     for (uplink, probe_address, external) in [(0, PROBE, G), (1, PROBE2, G2)] {
-        stage.nat.set_admission(uplink, AdmitNew::None);
-        let mapped = stage.pass(&udp((probe_address, 7), (E1, 53))).source;
+        harness.nat.set_admission(uplink, AdmitNew::None);
+        let mapped = harness.pass(&udp((probe_address, 7), (E1, 53))).source;
         assert_eq!(mapped.address, external);
         let reply =
             builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (external, mapped.port)), b"");
-        assert_eq!(stage.pass(&reply).destination.address, probe_address);
-        stage.nat.set_admission(uplink, AdmitNew::All);
+        assert_eq!(harness.pass(&reply).destination.address, probe_address);
+        harness.nat.set_admission(uplink, AdmitNew::All);
     }
-    stage.nat.set_admission(1, AdmitNew::None);
-    assert_eq!(sweep(&mut stage, failed(1)).0, 0, "probe sessions continue");
+    harness.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(sweep(&mut harness, failed(1)).0, 0, "probe sessions continue");
     let unknown_address = Ipv4Addr::new(169, 254, 72, 3);
-    assert_eq!(stage.refuse(&udp((unknown_address, 7), (E1, 53))), DropReason::Martian);
+    assert_eq!(harness.drop_reason(&udp((unknown_address, 7), (E1, 53))), DropReason::Martian);
 }
 
 #[test]
@@ -271,12 +272,12 @@ fn a_forward_can_publish_a_service_on_the_probe_address() {
         address: G2,
         ..forward(ForwardProtocol::Udp, 53..=53, PROBE2, 53)
     });
-    let mut stage = Stage::new(settings);
-    assert_eq!(stage.pass(&udp((E1, 999), (G2, 53))).destination.address, PROBE2);
-    let reply = stage.pass(&udp((PROBE2, 53), (E1, 999)));
+    let mut harness = Harness::new(settings);
+    assert_eq!(harness.pass(&udp((E1, 999), (G2, 53))).destination.address, PROBE2);
+    let reply = harness.pass(&udp((PROBE2, 53), (E1, 999)));
     assert_eq!((reply.source.address, reply.source.port), (G2, 53));
     // The same holds without a session, as after a restart.
-    let reply = stage.pass(&udp((PROBE2, 53), (E2, 999)));
+    let reply = harness.pass(&udp((PROBE2, 53), (E2, 999)));
     assert_eq!((reply.source.address, reply.source.port), (G2, 53));
 }
 
@@ -290,40 +291,46 @@ fn only_sessions_over_a_removed_address_end_and_their_inside_hosts_are_notified(
         settings.policy.forwards[3].address = NEW;
         settings
     };
-    let mut stage = Stage::new(two_outbound_uplinks());
-    connect(&mut stage);
-    let (kept, lost) = (connect_out(&mut stage, 0), connect_out(&mut stage, 1));
-    stage.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
-    stage.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
-    stage.pass(&udp((PROBE2, 7), (E1, 53)));
-    stage.reload(with_new_address());
-    let notifications = stage.notifications();
+    let mut harness = Harness::new(two_outbound_uplinks());
+    connect(&mut harness);
+    let (kept, lost) = (connect_out(&mut harness, 0), connect_out(&mut harness, 1));
+    harness.pass(&tcp(SYN, (E2, 5555), (G2, 8080), 100, 0));
+    harness.pass(&tcp(SYN_ACK, (S1, 80), (E2, 5555), 500, 101));
+    harness.pass(&udp((PROBE2, 7), (E1, 53)));
+    harness.reload(with_new_address());
+    let notifications = harness.notifications();
     assert_eq!(sequences(&notifications, lost), [3001]);
     assert!(
         notifications.iter().any(
             |packet| parsed(packet).tuple() == Some(tuple(Protocol::TCP, (E2, 5555), (S1, 80)))
         )
     );
-    assert_eq!(stage.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
-    assert_eq!(stage.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
-    assert_eq!(stage.refuse(&tcp(SYN, (E1, 7), (G2, 8080), 1, 0)), DropReason::SourceNotAllowed);
+    assert_eq!(harness.pass(&tcp(ACK, (S2, kept), (E1, 443), 1001, 3001)).source.address, G);
+    assert_eq!(harness.pass(&tcp(ACK, (E1, 4444), (G, 8080), 101, 501)).destination.address, S1);
+    assert_eq!(
+        harness.drop_reason(&tcp(SYN, (E1, 7), (G2, 8080), 1, 0)),
+        DropReason::SourceNotAllowed
+    );
     // New sessions use the new address.
-    assert_eq!(stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, NEW);
-    assert_eq!(stage.pass(&udp((PROBE2, 7), (E1, 53))).source.address, NEW);
-    assert_eq!(stage.pass(&tcp(SYN, (E1, 7), (NEW, 8080), 1, 0)).destination.address, S1);
+    assert_eq!(harness.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address, NEW);
+    assert_eq!(harness.pass(&udp((PROBE2, 7), (E1, 53))).source.address, NEW);
+    assert_eq!(harness.pass(&tcp(SYN, (E1, 7), (NEW, 8080), 1, 0)).destination.address, S1);
     let mut without_address = with_new_address();
     without_address.policy.uplinks[1].addresses.clear();
     without_address.policy.forwards.pop();
-    stage.reload(without_address.clone());
+    harness.reload(without_address.clone());
     assert_eq!(
-        stage.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address,
+        harness.pass(&tcp(SYN, (S2, lost), (E1, 443), 9, 0)).source.address,
         G,
         "an uplink without an address gets no session"
     );
-    assert_eq!(stage.refuse(&udp((PROBE2, 7), (E1, 53))), DropReason::NoOutboundRule);
+    assert_eq!(harness.drop_reason(&udp((PROBE2, 7), (E1, 53))), DropReason::NoOutboundRule);
     without_address.policy.outbound[0].uplinks = vec![1];
-    stage.reload(without_address);
-    assert_eq!(stage.refuse(&tcp(SYN, (S2, 7), (E1, 443), 9, 0)), DropReason::NoOutboundRule);
-    stage.reload(with_new_address());
-    assert_eq!(stage.pass(&udp((PROBE2, 7), (E1, 53))).source.address, NEW);
+    harness.reload(without_address);
+    assert_eq!(
+        harness.drop_reason(&tcp(SYN, (S2, 7), (E1, 443), 9, 0)),
+        DropReason::NoOutboundRule
+    );
+    harness.reload(with_new_address());
+    assert_eq!(harness.pass(&udp((PROBE2, 7), (E1, 53))).source.address, NEW);
 }
