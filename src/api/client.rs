@@ -49,7 +49,7 @@ pub enum ClientError {
         detail: String,
     },
     /// The instance rejected the request.
-    #[error("the instance refused: {0}")]
+    #[error("the instance rejected the request: {0}")]
     Refused(String),
 }
 

@@ -130,7 +130,7 @@ impl fmt::Display for EventKind {
             Self::UplinkHealthy { uplink } => write!(f, "uplink {uplink} is healthy"),
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
-                "uplink {uplink}: {sessions} sessions ended; clients reconnect over the right \
+                "uplink {uplink}: {sessions} sessions ended; hosts open them again over a healthy \
                  uplink"
             ),
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(

@@ -7,7 +7,7 @@
 //!   {"api_version":1,"command":"status"}      ──▶   a Status, or {"error":"..."}
 //! ```
 //!
-//! | file       | idea                                           |
+//! | file       | content                                        |
 //! |------------|------------------------------------------------|
 //! | `request`  | requests, the version, the answer to a bad one |
 //! | `status`   | [`Status`], [`EffectiveConfig`], [`Reloaded`]  |

@@ -22,8 +22,8 @@ pub(super) struct RunArguments {
 /// Runs an instance until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// A user error when the configuration or an object that it names is wrong. An environment error when the host
-/// lacks or rejects something. A bug when a worker panicked.
+/// A user error when the configuration or an object that it names is wrong. An environment error
+/// when the host lacks or rejects something. A bug when a worker panicked.
 pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let Loaded { config, warnings } =
         config::load(&arguments.config.path).map_err(Failure::user)?;
@@ -34,8 +34,8 @@ pub(super) fn run(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     control::run(&arguments.config.path, &config).map(|()| ExitCode::SUCCESS).map_err(failure)
 }
 
-/// Classifies an error: a user error if another configuration would avoid it, otherwise an environment error or a
-/// bug.
+/// Classifies an error: a user error if another configuration would avoid it, otherwise an
+/// environment error or a bug.
 fn failure(error: RunError) -> Failure {
     let users = match &error {
         RunError::NoUring(_) => true,

@@ -31,8 +31,8 @@ impl InstanceSelector {
     /// Sends a request to the instance and returns the answer.
     ///
     /// # Errors
-    /// An environment error when no instance answers. A user error when several instances run and none is named,
-    /// or when the instance rejects the request.
+    /// An environment error when no instance answers. A user error when several instances run and
+    /// none is named, or when the instance rejects the request.
     pub(super) fn ask<Answer: DeserializeOwned>(
         &self,
         request: &Request,
@@ -40,8 +40,8 @@ impl InstanceSelector {
         client::request(&self.socket()?, request).map_err(failure)
     }
 
-    /// Sends a request whose answer has many lines. Passes each to `take` until `take` breaks off or the instance
-    /// ends.
+    /// Sends a request whose answer has many lines. Passes each to `take` until `take` breaks off
+    /// or the instance ends.
     ///
     /// # Errors
     /// As for [`InstanceSelector::ask`].
@@ -72,7 +72,8 @@ impl InstanceQuery {
     /// Sends a request to the instance and prints the answer as JSON or as `text` writes it.
     ///
     /// # Errors
-    /// As for [`InstanceSelector::ask`], and an environment error when the output cannot be written.
+    /// As for [`InstanceSelector::ask`], and an environment error when the output cannot be
+    /// written.
     pub(super) fn show<Answer: DeserializeOwned + Serialize>(
         &self,
         request: &Request,

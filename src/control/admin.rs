@@ -22,7 +22,7 @@ use crate::api::{MAX_REQUEST, Refusal, Request};
 pub(super) struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Name until the instance is ready.
+    /// Name of the socket until the instance is ready.
     hidden: Option<PathBuf>,
 }
 
@@ -51,7 +51,7 @@ impl AdminSocket {
     /// Gives the socket its final name: the instance is ready.
     ///
     /// # Errors
-    /// Another process has taken the name since, or the system refuses.
+    /// Another process has taken the name since, or the system reports an error.
     pub(super) fn publish(&mut self) -> Result<(), SocketError> {
         check_free(&self.path)?;
         if let Some(hidden) = &self.hidden {

@@ -1,5 +1,5 @@
-//! The subsystem that runs the name server, the DNS updates and the hook: from the configuration to
-//! [`crate::dns`].
+//! The subsystem that runs the name server, the DNS updates and the hook of [`crate::dns`] as
+//! configured.
 
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
@@ -19,13 +19,14 @@ use crate::uplinks::{UplinkStates, Uplinks};
 /// The running name server, updates and hook.
 pub(super) struct NameService {
     uplinks: watch::Receiver<UplinkStates>,
-    /// Whether there is a name server, and not only updates or a hook.
+    /// True: the instance has a name server, not only updates or a hook.
     listens: bool,
     /// None: stopped.
     service: RefCell<Option<Service>>,
 }
 
-/// Does what needs privileges. Returns None if the configuration has no `dns`.
+/// Does the part of the start that needs privileges. Returns None if the configuration has no
+/// `dns`.
 ///
 /// # Errors
 /// See [`DnsError`].
@@ -79,7 +80,7 @@ pub(super) fn listen_at_probe_addresses(
 }
 
 impl NameService {
-    /// Starts what was prepared.
+    /// Starts the prepared name server, updates and hook.
     ///
     /// # Errors
     /// [`DnsError::Thread`].

@@ -1,4 +1,4 @@
-//! Why an instance does not start, or ends early.
+//! Errors that prevent the start of an instance or end it early.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use crate::dns::DnsError;
 use crate::host::HostError;
 use crate::io::OpenError;
 
-/// Why an instance did not start, or ended without a signal.
+/// Reason why an instance did not start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
     /// The admin socket cannot be made.
@@ -18,7 +18,7 @@ pub(crate) enum RunError {
     Tun {
         /// Name of the device.
         name: String,
-        /// What went wrong.
+        /// Reason.
         source: OpenError,
     },
     /// Routes, rules or sysctls of the host cannot be set.
@@ -43,7 +43,7 @@ pub(crate) enum RunError {
     /// A health check by ping needs a raw socket.
     #[error(
         "{key}: no socket for ICMP ({source}); start natbox with CAP_NET_RAW, which natbox drops at \
-         once, or check by tcp"
+         once, or use health.tcp"
     )]
     RawSocket {
         /// The key that asks for pings.
@@ -57,7 +57,7 @@ pub(crate) enum RunError {
     /// A system call failed that should not fail.
     #[error("{doing}: {source}")]
     System {
-        /// What natbox was doing.
+        /// Action that failed.
         doing: &'static str,
         /// The system's error.
         source: io::Error,
@@ -85,12 +85,12 @@ pub(crate) enum RunError {
     },
 }
 
-/// Why the admin socket cannot be made.
+/// Reason why the admin socket cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
     /// Another process answers on the socket.
     #[error(
-        "admin.socket: {path} is in use by another natbox; stop that one, or give this instance \
+        "admin.socket: {path} is in use by another natbox; stop it, or give this instance \
          another name or another admin.socket"
     )]
     Taken {
@@ -108,7 +108,7 @@ pub(crate) enum SocketError {
     /// The system refused.
     #[error(
         "admin.socket: {path} cannot be made: {source}; the directory must be writable for natbox's \
-         user, who may not write to files of other users (run natbox as root)"
+         user without CAP_DAC_OVERRIDE; run natbox as root"
     )]
     Other {
         /// The socket or its directory.

@@ -70,7 +70,7 @@ fn log(kind: &EventKind) {
         EventKind::UplinkHealthy { uplink } => tracing::info!(%uplink, "uplink is healthy"),
         EventKind::SessionsEnded { uplink, sessions } => {
             tracing::info!(
-                %uplink, sessions, "sessions ended; clients reconnect over the right uplink"
+                %uplink, sessions, "sessions ended; hosts open them again over a healthy uplink"
             );
         }
         EventKind::AddressChanged { uplink, address, sessions_ended } => {

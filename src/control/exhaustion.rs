@@ -1,5 +1,5 @@
-//! The subsystem that reports exhausted resources, once in a while and not for every packet (RFC
-//! 6888 REQ-11).
+//! The subsystem that reports exhausted resources, at intervals and not for every packet (RFC 6888
+//! REQ-11).
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::api::EventKind;
 use crate::engine::Handle;
 use crate::nat::{DropReason, Drops};
 
-/// Reads the drop counters now and then, and emits an event for each reason that means exhaustion.
+/// Reads the drop counters at intervals, and emits an event for each reason that means exhaustion.
 pub(super) struct ExhaustionWatch {
     engine: Handle,
     events: Rc<Events>,

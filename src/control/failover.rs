@@ -1,9 +1,9 @@
 //! The subsystem that moves sessions when an uplink fails or recovers.
 //!
-//! In one step the translator learns which new sessions each uplink admits, so from the next packet
-//! on no new session uses a failed uplink. Then, and only where the configuration asks for it,
-//! natbox ends the sessions of the failed uplink, slice by slice. While no uplink is up, sessions
-//! stay as they are: no other uplink could take them.
+//! In one step, failover sets which new sessions each uplink admits. From the next packet on, no
+//! new session uses a failed uplink. If the configuration says so, failover then ends the sessions
+//! of the failed uplink, slice by slice. While no uplink is up, sessions continue: no other uplink
+//! could take them.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ pub(super) struct Failover {
     engine: Handle,
     states: watch::Receiver<UplinkStates>,
     events: Rc<Events>,
-    /// Which uplinks were up at the last look.
+    /// True for each uplink that was up at the last change.
     up: Vec<bool>,
 }
 
 impl Failover {
-    /// Adapts the translator to the states of now. Must run in a `LocalSet`.
+    /// Adapts the translator to the present states. Must run in a `LocalSet`.
     pub(super) fn new(
         config: &Config,
         engine: Handle,
@@ -147,14 +147,14 @@ fn up(states: &UplinkStates) -> Vec<bool> {
     states.uplinks.iter().map(|uplink| uplink.up).collect()
 }
 
-/// Whether the sessions of an uplink must end: the uplink is down, another one is up, and the
-/// configuration says `reset`.
+/// Reports whether the sessions of an uplink must end: the uplink is down, another one is up, and
+/// the configuration says `reset`.
 fn is_doomed(settings: &Uplink, is_up: bool, all: &[bool]) -> bool {
     !is_up && all.contains(&true) && settings.on_failure == OnFailure::Reset
 }
 
-/// How long an uplink may take to recover after another one has. Uplinks that failed together
-/// recover together, but one of them is the first.
+/// Time that an uplink may take to recover after another uplink has. Uplinks that failed together
+/// recover together, but one of them recovers first.
 fn recovery_time(settings: &Uplink) -> Duration {
     let check = settings.health.as_ref();
     check.map_or(LINK_DELAY, |health| health.interval * (health.rise + 1))

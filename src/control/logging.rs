@@ -8,8 +8,8 @@
 //!
 //! A worker never logs a packet. The mapping log has a key of its own and ignores the level.
 //!
-//! A thread of its own writes the lines, so a reader that stops reading delays nothing else. Lines
-//! beyond [`MAX_UNWRITTEN_LINES`] are dropped and counted.
+//! A separate thread writes the lines, so a slow reader delays no other thread. Lines beyond
+//! [`MAX_UNWRITTEN_LINES`] are dropped and counted.
 
 use std::sync::OnceLock;
 

@@ -3,22 +3,23 @@
 //! One thread runs all of it (a tokio current-thread runtime). The workers never wait for this
 //! thread: they report failures through the engine's channel and publish their counters.
 //!
-//! | file                               | idea                                                          |
-//! |------------------------------------|---------------------------------------------------------------|
-//! | `run`, `start`                     | privileges, the order of start and stop                       |
-//! | `subsystem`                        | the contract of every part below, and the loop that runs it   |
-//! | `workers`                          | TUN device, workers                                           |
-//! | `reconcile`                        | the host: links, addresses, listening ports                   |
-//! | `health`, `failover`               | checks of the uplinks, and what follows from them             |
-//! | `dns`                              | name server, updates, hook                                    |
-//! | `exhaustion`                       | events about exhausted resources                              |
-//! | `admin`, `status`, `sessions`      | the admin socket and its answers                              |
-//! | `signals`                          | stop, reload, counters                                        |
-//! | `reload`, `settings`               | the configuration in use, and the policy that follows from it |
-//! | `events`, `logging`, `mapping_log` | what natbox reports                                           |
-//! | `sandbox`                          | dropping privileges                                           |
+//! | file                               | content                                                 |
+//! |------------------------------------|---------------------------------------------------------|
+//! | `run`, `start`                     | privileges, the order of start and stop                 |
+//! | `subsystem`                        | contract of each subsystem, and the loop that runs it   |
+//! | `workers`                          | TUN device, workers                                     |
+//! | `reconcile`                        | the host: links, addresses, listening ports             |
+//! | `health`, `failover`               | checks of the uplinks, and the response to failures     |
+//! | `dns`                              | name server, updates, hook                              |
+//! | `exhaustion`                       | events about exhausted resources                        |
+//! | `admin`, `status`, `sessions`      | the admin socket and its answers                        |
+//! | `signals`                          | stop, reload, counters                                  |
+//! | `reload`, `settings`               | configuration in use, and the policy made from it       |
+//! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
+//! | `sandbox`                          | dropping privileges                                     |
 //!
-//! No file here names the translator: [`crate::engine::Handle`] is the only door to it.
+//! The control plane never names the translator. It reaches the translator through
+//! [`crate::engine::Handle`] alone.
 
 mod admin;
 mod dns;

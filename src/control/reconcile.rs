@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   link or address changes ─▶ host: set again what the kernel dropped
-//!                            ─▶ translator: the policy with the addresses of now
+//!                            ─▶ translator: the policy with the present addresses
 //!                            ─▶ uplinks: address, link ready or not
 //! ```
 
@@ -21,7 +21,7 @@ use crate::engine::Handle;
 use crate::host::{self, HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
 use crate::uplinks::Uplinks;
 
-/// Reacts to changes of the host, and restores the host at the end.
+/// Reacts to changes of the host, and restores the host at the stop.
 pub(super) struct HostReconciler {
     host: ManagedHost,
     links: LinkWatch,
@@ -39,7 +39,7 @@ pub(super) struct Parts {
     pub(super) events: Rc<Events>,
 }
 
-/// What the reconciler waits for.
+/// Event that the reconciler waits for.
 pub(super) enum HostEvent {
     /// The kernel reports a change.
     Change(HostChange),
@@ -54,12 +54,12 @@ impl HostReconciler {
         Self { host, links, listening_ports, tun_is_down: false, parts }
     }
 
-    /// Sets on the host what is missing, and adopts its addresses and links. Sessions end only if
-    /// their external address is gone.
+    /// Sets missing settings on the host, and adopts the host's addresses and links. Sessions end
+    /// only if their external address is gone.
     async fn reconcile(&mut self) {
         let before = self.host.config().uplinks.clone();
         if let Err(error) = self.host.reconcile().await {
-            tracing::warn!(%error, "host: changes could not be set again");
+            tracing::warn!(%error, "host: settings that the kernel removed could not be set again");
         }
         let (config, facts) = (self.host.config(), self.host.facts());
         let sessions_ended = self.parts.reloader.adopt_host(config, facts).await;

@@ -1,7 +1,7 @@
 //! The configuration file and the host as the running instance uses them, and how both change.
 //!
 //! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
-//! the instance keeps the configuration before and reports the reason.
+//! the instance keeps the old configuration and reports the reason.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
 
-/// Why the instance keeps the configuration before.
+/// Reason why the instance keeps the old configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReloadError {
     /// The file has problems.
@@ -84,8 +84,8 @@ impl Reloader {
         }
     }
 
-    /// Puts the host's present addresses and interfaces to work. `config`: with the addresses that
-    /// its interfaces have now. Returns how many sessions ended.
+    /// Applies the host's present addresses and interfaces. `config`: the configuration with the
+    /// addresses that its interfaces have now. Returns the number of ended sessions.
     pub(super) async fn adopt_host(&self, config: &Config, facts: &HostFacts) -> usize {
         let before = self.policy();
         self.host.replace(HostState::new(config, facts));
@@ -104,7 +104,7 @@ impl Reloader {
         self.file_config.borrow().resolve(&self.host.borrow().addresses)
     }
 
-    /// Returns the numbers of the instance's tables and rules.
+    /// Returns the identifiers of the instance's routing tables and rules.
     pub(super) fn routing_ids(&self) -> RoutingIds {
         self.routing_ids
     }
@@ -148,8 +148,8 @@ impl Reloader {
         settings::policy(&self.config(), &self.host.borrow().facts, &self.dns)
     }
 
-    /// Puts a policy to work. Waits, without holding up the control thread, until the sessions that
-    /// the policy does not allow have ended. Returns their number.
+    /// Applies a policy. Waits, without blocking the control thread, until the sessions that the
+    /// policy does not allow have ended. Returns their number.
     async fn change_policy(&self, policy: Policy) -> usize {
         let (sender, ended) = oneshot::channel();
         self.engine.change_policy(policy, move |sessions| {

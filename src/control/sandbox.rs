@@ -1,17 +1,18 @@
 //! Drops privileges before the first packet.
 //!
 //! natbox needs only CAP_NET_ADMIN: for devices, routes, rules and `/proc/sys/net`. Its own files
-//! belong to root. All other capabilities are dropped for good, also for programs that an attacker
-//! could make the process run. A filter refuses system calls that no part of natbox makes.
+//! belong to root. natbox drops all other capabilities permanently, even for programs that an
+//! attacker could make the process run. A seccomp filter blocks system calls that no part of natbox
+//! makes.
 
 use caps::{CapSet, Capability, CapsHashSet};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-/// Drops what natbox does not need. Call it while the process has one thread, because later threads
-/// inherit the result.
+/// Drops the privileges that natbox does not need. Call it while the process has one thread,
+/// because later threads inherit the result.
 ///
 /// # Errors
-/// A sentence about what the system refused.
+/// A sentence about the step that failed.
 pub(super) fn enter() -> Result<(), String> {
     drop_capabilities().map_err(|error| format!("dropping capabilities: {error}"))?;
     rustix::thread::set_no_new_privs(true)
@@ -49,8 +50,8 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
 }
 
 /// System calls that run programs, reach into other processes, change mounts or change the kernel.
-/// The list names the refused calls and not the allowed ones, so that another C library or kernel
-/// does not stop natbox.
+/// The list names the blocked calls and not the allowed ones, so that natbox runs with any C
+/// library and kernel.
 const DENIED: [i64; 31] = [
     libc::SYS_execve,
     libc::SYS_execveat,

@@ -1,4 +1,4 @@
-//! The subsystem that obeys signals.
+//! The subsystem that handles signals.
 //!
 //! TERM and INT stop the instance, HUP reloads the configuration, and USR1 logs the counters. So a
 //! closing terminal, which sends HUP, does not end natbox.
@@ -12,7 +12,7 @@ use super::status::InstanceHandle;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 
-/// Signals that natbox listens for. Signals that come before the subsystem starts are not lost.
+/// Signals that natbox handles. Signals that arrive before the subsystem starts are not lost.
 pub(super) struct SignalStreams {
     terminate: Signal,
     interrupt: Signal,
@@ -20,7 +20,7 @@ pub(super) struct SignalStreams {
     report: Signal,
 }
 
-/// What a signal asks for.
+/// Action of a signal.
 pub(super) enum SignalAction {
     Stop(&'static str),
     LogCounters,
@@ -28,10 +28,10 @@ pub(super) enum SignalAction {
 }
 
 impl SignalStreams {
-    /// Begins to listen.
+    /// Installs the handlers.
     ///
     /// # Errors
-    /// The system refuses a handler.
+    /// A handler cannot be installed.
     pub(super) fn new() -> Result<Self, RunError> {
         let listen = |kind| {
             signal(kind)
@@ -46,7 +46,7 @@ impl SignalStreams {
     }
 }
 
-/// Obeys signals.
+/// Handles signals.
 pub(super) struct Signals {
     streams: SignalStreams,
     instance: Rc<InstanceHandle>,

@@ -6,8 +6,8 @@
 //!   stop    the same in reverse
 //! ```
 //!
-//! The order does the least harm: natbox tries everything that can be refused before it changes the
-//! host, and the kernel routes into the TUN only when workers read from it.
+//! The order limits the damage of a failed start. natbox tries everything that can fail before it
+//! changes the host, and the kernel routes into the TUN only when workers read from it.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -35,7 +35,7 @@ use crate::engine::Handle;
 use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
 use crate::uplinks::{UplinkState, Uplinks};
 
-/// What took privileges that natbox has dropped since.
+/// Sockets and services that needed the privileges which natbox has dropped since.
 pub(super) struct Privileged {
     /// Sockets for pings.
     pub(super) raw: RawSockets,
@@ -130,7 +130,7 @@ impl Start<'_> {
     }
 }
 
-/// Opens the TUN device and starts the workers. Returns the door to the translator, the status of
+/// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of
 /// the TUN device and its interface index.
 fn start_workers(
     config: &Config,
@@ -149,7 +149,7 @@ fn start_workers(
     Ok((engine, status, index))
 }
 
-/// The uplinks as the host has them: up if packets can leave by them.
+/// Returns the states of the uplinks on the host. An uplink is up if packets can leave by it.
 fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
     let uplinks = config.uplinks.iter().zip(&facts.probe_addresses).enumerate();
     let state = |(index, (uplink, source)): (usize, (&Uplink, &Option<Ipv4Addr>))| {

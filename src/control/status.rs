@@ -1,4 +1,4 @@
-//! The state of a running instance: what `natbox status` shows and the admin socket answers.
+//! The state of a running instance, as the admin socket sends it and `natbox status` shows it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ impl InstanceHandle {
         tokio::task::spawn_blocking(move || sessions::page(&engine, from)).await
     }
 
-    /// Returns the configuration in use and the numbers of tables and rules.
+    /// Returns the configuration in use, and the identifiers of routing tables and rules.
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.file_config()),
@@ -53,7 +53,7 @@ impl InstanceHandle {
         }
     }
 
-    /// Returns the status of now.
+    /// Returns the present status.
     pub(super) fn status(&self) -> Status {
         let (workers, totals) = (self.engine.counters(), self.engine.totals());
         let occupancy = self.engine.occupancy();

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Each subsystem has a task of its own on the control thread. Subsystems stop in the reverse order
-//! of their start, one after the other. A new subsystem costs one call of [`Subsystems::start`].
+//! of their start, one after the other. A new subsystem needs one call of [`Subsystems::start`].
 
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -18,25 +18,25 @@ use tokio::task::JoinHandle;
 use super::error::RunError;
 use crate::uplinks::{UplinkStates, Uplinks};
 
-/// What follows from an event: the instance goes on, or ends with a result.
+/// Consequence of an event: the instance continues, or ends with a result.
 pub(super) type Outcome = ControlFlow<Result<(), RunError>>;
 
 /// A part of the instance that runs beside the packets. Its methods run one at a time.
 pub(super) trait Subsystem: 'static {
-    /// What the subsystem waits for.
+    /// Event that the subsystem waits for.
     type Event;
 
     /// Name in messages.
     const NAME: &'static str;
-    /// How long [`Subsystem::stop`] may take, including the event that is being handled.
+    /// Time that [`Subsystem::stop`] may take, including the event that is being handled.
     const STOP_DEADLINE: Duration = Duration::from_secs(2);
-    /// What becomes of the work that [`Subsystem::stop`] did not finish, for a person.
+    /// Consequence if [`Subsystem::stop`] does not finish in time, as text for the log.
     const IF_LATE: &'static str = "the process ends without it";
 
     /// Waits for the next event. Must be cancel safe.
     async fn next(&mut self) -> Self::Event;
 
-    /// Handles an event, to its end.
+    /// Handles an event completely.
     async fn handle(&mut self, event: Self::Event) -> Outcome;
 
     /// Adapts to changed uplinks.

@@ -1,4 +1,4 @@
-//! The TUN device and the workers: opened, started, watched and stopped.
+//! The TUN device and the workers: opens, starts, watches and stops them.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ impl WorkerThreads {
         Ok(Self { engine, failures, name: config.name.clone(), tun })
     }
 
-    /// Returns the door to the translator.
+    /// Returns the handle to the translator.
     pub(super) fn handle(&self) -> Handle {
         self.engine.handle()
     }
@@ -159,7 +159,7 @@ fn forward_failures(engine: &Engine) -> Result<mpsc::Receiver<WorkerFailure>, Ru
     Ok(receiver)
 }
 
-/// Most workers of `workers: auto`. Auto takes half of the cores: the kernel's half of the work
-/// (receiving, and forwarding into the TUN) runs beside the workers. More queues than this never
-/// paid.
+/// Maximum number of workers of `workers: auto`. `auto` takes half of the cores, because the
+/// kernel's half of the work (receiving, and forwarding into the TUN) runs beside the workers. In
+/// measurements, more queues than this were never faster.
 const MAX_AUTO_WORKERS: u16 = 16;

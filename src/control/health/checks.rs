@@ -25,7 +25,7 @@ pub(in crate::control) struct HealthChecks {
 struct Check {
     uplink: usize,
     interval: Duration,
-    /// How long a probe waits for its answer.
+    /// Time that a probe waits for its answer.
     timeout: Duration,
     /// Start of the next round.
     next: Instant,
@@ -33,7 +33,7 @@ struct Check {
     prober: Rc<Prober>,
 }
 
-/// The result of one probe: how long the answer took, or why there is none.
+/// Result of one probe: the time until the answer, or the reason why there is none.
 pub(in crate::control) struct ProbeResult {
     uplink: usize,
     round: u64,

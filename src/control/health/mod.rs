@@ -1,6 +1,6 @@
 //! The health of the uplinks.
 //!
-//! | file      | idea                                                     |
+//! | file      | content                                                  |
 //! |-----------|----------------------------------------------------------|
 //! | `uplink`  | one uplink as a pure state machine                       |
 //! | `monitor` | the state machines of all uplinks, and what they publish |

@@ -54,7 +54,7 @@ impl UplinkMonitor {
         self.monitored.borrow_mut()[uplink].health.begin_round(Instant::now())
     }
 
-    /// Reports the result of one probe: how long the answer took, or why there is none.
+    /// Records the result of one probe: the time until the answer, or the reason why there is none.
     pub(super) fn record(&self, uplink: usize, round: u64, answer: Result<Duration, String>) {
         self.change(uplink, |state| match answer {
             Ok(latency) => state.health.answered(round, latency),
@@ -104,8 +104,8 @@ impl UplinkMonitor {
     }
 }
 
-/// The event of a transition. `error`: of the last probe without an answer, empty if there was
-/// none.
+/// Returns the event of a transition. `error`: error of the last probe without an answer; empty if
+/// every probe got one.
 fn event(name: &str, transition: UplinkEvent, error: &str) -> EventKind {
     let uplink = name.to_owned();
     let reason = match transition {

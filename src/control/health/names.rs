@@ -1,9 +1,9 @@
-//! Host names of HTTP targets: the host resolves them, and natbox remembers the addresses for when
-//! the host cannot.
+//! Host names of HTTP targets. The host resolves them, and natbox keeps the addresses in case the
+//! host cannot resolve them later.
 //!
 //! The host resolves names over its own default route. If that route leads over a failed uplink, no
 //! name resolves, and every uplink whose targets have names would fail. So the last addresses of a
-//! name stay valid until the host finds others, and no probe waits long for those.
+//! name stay valid until the host finds others, and no probe waits long for new addresses.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -51,8 +51,8 @@ impl Names {
         Self { look_up: Arc::new(look_up), known: Arc::default() }
     }
 
-    /// Returns the addresses of a name: the present ones if the host answers soon, else the last
-    /// ones. If there are no last ones, waits until the look-up ends.
+    /// Returns the addresses of a name: new ones if the host resolves the name soon, otherwise the
+    /// last ones. If there are no last ones, waits until the look-up ends.
     async fn addresses(&self, name: &str) -> Result<Vec<Ipv4Addr>, String> {
         let (mut outcome, is_new) = self.begin(name);
         let last = self.last(name);
@@ -147,7 +147,8 @@ fn ipv4(address: SocketAddr) -> Option<Ipv4Addr> {
     }
 }
 
-/// How long a probe waits for newer addresses than the last ones: little, compared to its timeout.
+/// Time that a probe waits for newer addresses than the last ones. Short compared to the probe's
+/// timeout.
 const MAX_WAIT: Duration = Duration::from_millis(200);
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl RawSockets {
         config.uplinks.iter().enumerate().map(open).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Takes the socket of an uplink.
+    /// Removes and returns the socket of an uplink.
     pub(super) fn take(&mut self, uplink: usize) -> Option<OwnedFd> {
         self.0.get_mut(uplink)?.take()
     }
@@ -110,10 +110,10 @@ impl Prober {
         Ok(Rc::new(Self { source, echoes, web }))
     }
 
-    /// Sends one probe. Returns how long the answer took.
+    /// Sends one probe. Returns the time until the answer.
     ///
     /// # Errors
-    /// Why there is no answer, as text for the log.
+    /// The reason why there is no answer, as text for the log.
     pub(super) async fn probe(
         &self,
         target: &ProbeTarget,

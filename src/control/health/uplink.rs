@@ -41,7 +41,7 @@ struct CheckState {
     last_good_round: Option<u64>,
     /// Smoothed round-trip time.
     latency: Option<Duration>,
-    /// Whether each of the last probes got an answer.
+    /// For each of the last probes: true if it got an answer.
     answers: VecDeque<bool>,
 }
 
@@ -61,12 +61,12 @@ pub(super) enum UplinkEvent {
     Down(DownReason),
 }
 
-/// Why an uplink has failed.
+/// Reason why an uplink has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DownReason {
     /// The interface is down or removed, or has no address or no next hop.
     LinkNotReady,
-    /// Too few targets answered for too long.
+    /// For `fall` intervals, fewer targets than `quorum` have answered.
     NoAnswer,
 }
 
@@ -211,7 +211,7 @@ impl CheckState {
     }
 }
 
-/// How long the answers of the last round may take.
+/// Time that the answers of the last round may take.
 const GRACE: Duration = Duration::from_millis(90);
 /// Rounds that wait for answers.
 const MAX_ROUNDS: usize = 64;
