@@ -1,4 +1,4 @@
-//! Differences between two configurations, and which of them a running box takes in.
+//! Differences between two configurations, and which of them a reload can apply.
 
 use super::document::Document;
 use super::file::File;
@@ -10,7 +10,7 @@ use super::schema::{Section as _, SectionInfo};
 pub(crate) struct Change {
     /// Key path. A list counts as one value.
     pub path: String,
-    /// Whether a running box takes in the new value.
+    /// True: a reload can apply the new value.
     pub reloadable: bool,
 }
 
@@ -24,7 +24,7 @@ pub(crate) fn changes(before: &Config, after: &Config) -> Vec<Change> {
     paths.into_iter().map(change).collect()
 }
 
-/// Lists the keys that a running box takes in, in the order of the file.
+/// Lists the keys that a reload can change, in the order of the file.
 pub(crate) fn reloadable_keys() -> Vec<String> {
     let mut paths = Vec::new();
     collect("", &File::describe(), &mut paths);

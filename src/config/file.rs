@@ -26,7 +26,7 @@ section! {
             "the private network: its interface and prefixes",
             "add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
         ),
-        /// The lines to the outside, at least one.
+        /// Uplinks to the outside, at least one.
         pub uplinks: Required<Items<FileUplink>> = some(mapping::<FileUplink>(), Uplink::MAX, "uplinks").required(
             "at least one uplink: its interface and addresses",
             "add `uplinks:` and under it `- { interface: wan0, addresses: [203.0.113.10] }` with your own values",

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every key is declared once, in `sections` or `file`: its type, range, default, meaning, and
-//! whether a running box takes in a change. The declaration reads and prints the key. It makes the
+//! whether a reload applies a change. The declaration reads and prints the key. It makes the
 //! JSON Schema, the reference file and the manual (`generate`). A new key is one entry and its
 //! use.
 //!

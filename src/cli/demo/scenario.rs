@@ -12,7 +12,7 @@ use crate::lab::{Lab, LabError};
 pub(super) enum Scenario {
     /// One instance with two uplinks: the server has one address and needs no policy routing
     ThreeLegged,
-    /// One instance with two uplinks of which one fails: only its own sessions notice
+    /// One instance with two uplinks, one of which fails: only sessions of that uplink are affected
     Failover,
 }
 

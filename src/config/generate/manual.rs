@@ -25,7 +25,7 @@ FILE` prints it with all defaults, and `natbox config --schema` prints the JSON 
   first: `2h4m`, `100ms`. Zero needs no unit.
 * A count may end in `k` (1000) or `M` (1,000,000): `4096`, `64k`, `4M`.
 * A list that must not be empty may be written as its only item: `addresses: 203.0.113.10`.
-* `natbox reload` takes in a change of the keys marked *reload*. A change of any other key needs a
+* `natbox reload` applies a change of the keys marked *reload*. A change of any other key needs a
   restart, and until then the box keeps its old configuration.
 ";
 

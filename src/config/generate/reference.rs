@@ -23,7 +23,7 @@ const HEAD: &str = "\
 #   100ms. Zero needs no unit.
 # * A count may end in k (1000) or M (1,000,000): 4096, 64k, 4M.
 # * Unknown and repeated keys are errors. So are YAML anchors, aliases and tags.
-# * `natbox reload` takes in a change of the keys marked \"Reload\". The others need a restart.
+# * `natbox reload` applies a change of the keys marked \"Reload\". The others need a restart.
 ";
 
 fn write_key(key: &KeyInfo, depth: usize, text: &mut String) {

@@ -22,7 +22,7 @@ pub(in crate::config) struct KeyInfo {
     pub value: TypeInfo,
     /// The effect of leaving the key out.
     pub absence: Absence,
-    /// Whether a running box takes in a change of the value.
+    /// True: `natbox reload` applies a change of the value.
     pub reloadable: bool,
     /// A value for the reference file, if the default does not serve.
     pub example: Option<&'static str>,

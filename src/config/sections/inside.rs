@@ -1,4 +1,4 @@
-//! `inside`: the private leg.
+//! `inside`: the private network.
 
 use std::net::Ipv4Addr;
 
@@ -8,7 +8,7 @@ use crate::config::reader::cursor::Located;
 use crate::config::schema::{Required, Unresolved, ValueTypeExt as _, section};
 use crate::config::types::{Items, network, some};
 
-/// The private leg.
+/// The private network.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Inside {
     /// Interface towards the private network.

@@ -1,4 +1,4 @@
-//! `uplinks`: the lines to the outside, and what happens when one fails.
+//! `uplinks`: the uplinks to the outside, and the treatment of their sessions after a failure.
 
 use std::net::Ipv4Addr;
 
@@ -37,7 +37,7 @@ pub(crate) struct Uplink {
 }
 
 section! {
-    /// A line to the outside, with its external addresses.
+    /// An uplink to the outside, with its external addresses.
     #[derive(Debug)]
     pub(in crate::config) struct FileUplink {
         /// Name, unique among the uplinks.
