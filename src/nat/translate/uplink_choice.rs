@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn only_those_on_a_failed_line_move_and_they_by_weight() {
+    fn only_endpoints_of_a_failed_uplink_move_and_they_move_by_weight() {
         let nat = box_with(&[1, 3, 6], |_| {});
         let before = choices(&nat);
         for admission in [AdmitNew::KnownEndpoints, AdmitNew::None] {
