@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn without_any_open_line_the_choice_is_as_if_all_were() {
+    fn without_an_open_uplink_the_choice_is_as_if_all_were_open() {
         let nat = box_with(&[1, 1], |_| {});
         let before = choices(&nat);
         nat.set_admission(0, AdmitNew::None);
