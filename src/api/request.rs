@@ -38,8 +38,8 @@ pub enum Request {
 
 /// The answer to a request that the instance does not serve.
 ///
-/// An answer with further fields is not a [`Refusal`]: the event
-/// [`super::EventKind::ReloadFailed`] has an `error` as well.
+/// An object with further fields is no [`Refusal`]: the event [`super::EventKind::ReloadFailed`]
+/// has an `error` among its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refusal {

@@ -76,7 +76,7 @@ fn sentence(error: &anyhow::Error) -> String {
 /// Makes a panic in any thread end the process with a short message and [`BUG`].
 ///
 /// A worker of the engine unwinds and is reported to the control thread, which restores the host
-/// and ends the process. A panic in another thread ends the process at once; the next `natbox run`
+/// and ends the process. A panic in another thread ends the process at once. The next `natbox run`
 /// then restores the host.
 pub(super) fn install_panic_hook() {
     std::panic::set_hook(Box::new(|panic| {

@@ -55,7 +55,7 @@ impl Pipeline {
         Ok(done)
     }
 
-    /// Does what [`Self::expire`] does. Returns the time for the next call. None: nothing is due
+    /// Does the work of [`Self::expire`]. Returns the time for the next call. None: nothing is due
     /// before the next packet arrives.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io::{self, Write as _};
 
-/// The place where progress is shown.
+/// Output of the progress.
 pub(super) struct Screen {
     /// True: standard error, because another program reads standard output.
     errors: bool,

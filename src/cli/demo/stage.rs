@@ -130,7 +130,8 @@ impl Stage {
         let report = DemoReport {
             uplinks: reports,
             client_addresses: CLIENTS.into(),
-            // The addresses that the server reported to clients, and those that it has served since.
+            // The addresses that the server reported to clients, and those that it has served
+            // since.
             client_addresses_seen: &seen | &self.server.peers(),
             capture_missed,
             rate_mbit: options.rate,

@@ -1,5 +1,5 @@
-//! `natbox doctor`: checks a running instance and its host, or a server behind boxes, and prints the
-//! commands that fix what is wrong.
+//! `natbox doctor`: checks a running instance and its host, or a server behind boxes, and prints
+//! the commands that fix what is wrong.
 
 mod report;
 mod status;
@@ -58,11 +58,11 @@ struct ServerArguments {
     json: bool,
 }
 
-/// Checks, and prints the findings. Exit code: 1 if a finding is an error.
+/// Runs the checks and prints the findings. Exit code: 1 if a finding is an error, otherwise 0.
 ///
 /// # Errors
-/// The environment's when no instance answers, or the instance runs in another network namespace;
-/// the user's when a configuration is wrong.
+/// An environment error when no instance answers, or when the instance runs in another network
+/// namespace. A user error when a configuration is wrong.
 pub fn run(arguments: &DoctorArguments) -> Result<ExitCode, Failure> {
     let (title, findings, json) = match &arguments.what {
         Some(Subject::Server(server)) => {

@@ -44,7 +44,7 @@ impl Translator {
         (!self.is_idle()).then(|| now.after(POLL_INTERVAL))
     }
 
-    /// Does what [`Self::poll`] does. Returns true when nothing more is due now.
+    /// Does the work of [`Self::poll`]. Returns true when nothing more is due now.
     #[inline]
     pub(crate) fn expire_into(
         &self,

@@ -32,8 +32,8 @@ impl Translator {
         });
     }
 
-    /// Rejects the SYNs that have waited long enough, and leaves the errors in
-    /// [`WorkerContext::outbox`]. Only worker 0 does this.
+    /// Rejects the SYNs whose delay has passed, and leaves the errors in [`WorkerContext::outbox`].
+    /// Only worker 0 does this.
     pub(crate) fn send_due(&self, context: &mut WorkerContext, now: Tick) {
         if context.worker != 0 || !self.policy.delayed_reject {
             return;
@@ -47,7 +47,7 @@ impl Translator {
             let mut buffer = [0; BUFFER];
             buffer[..packet.len()].copy_from_slice(&packet);
             let Ok(parsed) = parse(&packet, checksum) else {
-                unreachable!("it was parsed when it came")
+                unreachable!("the translator parsed this SYN when it arrived")
             };
             let mut packet =
                 Packet { parsed: &parsed, buffer: &mut buffer, wire_length: packet.len() };
@@ -64,7 +64,7 @@ impl Translator {
 
 /// Time before a reject (RFC 5382 REQ-4).
 const REJECT_DELAY: Span = Span::seconds(6);
-/// Length of the longest SYN that is kept, in bytes: what an ICMP error may quote.
+/// Maximum length of a SYN that is kept, in bytes: the length that an ICMP error may quote.
 const MAX_SYN: usize = 548;
 /// Size of the buffer for an ICMP error, in bytes.
 const BUFFER: usize = 2048;

@@ -12,7 +12,7 @@ use crate::packet::{ChecksumMode, Endpoint, Payload, Ttl, Tuple, parse};
 use crate::time::Tick;
 
 impl Translator {
-    /// Handles a fragment. Leaves fragments that had waited for this one in
+    /// Handles a fragment. Leaves fragments that have waited for this one in
     /// [`WorkerContext::outbox`].
     #[cold]
     pub(crate) fn translate_fragment(
@@ -54,8 +54,8 @@ impl Translator {
         self.carry_out(context, Packet { parsed, buffer, wire_length }, None, fate, now)
     }
 
-    /// Translates the first fragment of a datagram by its ports, and the fragments that wait for it
-    /// like it.
+    /// Translates the first fragment of a datagram by its ports. Translates the fragments that wait
+    /// for it in the same way.
     fn translate_first_fragment(
         &self,
         context: &mut WorkerContext,

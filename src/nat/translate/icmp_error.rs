@@ -1,10 +1,11 @@
 //! ICMP errors: matched by the packet that they quote, and translated in both headers (RFC 5508
 //! section 4).
 //!
-//! An error reports on a packet that the translator sent on. So the quote is that packet as it
-//! left: the reverse of one of a session's two tuples. The sender of the packet knows it by the
-//! session's other tuple. The quote becomes this tuple, and the error goes to its source. Errors
-//! never refresh, shorten or end a session (RFC 5508 REQ-6).
+//! An error reports on a packet that the translator has forwarded. So the quote shows the packet as
+//! it left: its tuple is the reverse of one of a session's two tuples. The sender of the packet
+//! sent it with the session's other tuple. The translator rewrites the quote to this tuple, and
+//! sends the error to the tuple's source. Errors never refresh, shorten or end a session (RFC 5508
+//! REQ-6).
 
 use std::net::Ipv4Addr;
 
@@ -106,11 +107,11 @@ impl Translator {
 
     /// Reports whether `reporter` may send an error about the quoted packet.
     ///
-    /// For a packet on its way out every outside address may: routers of the Internet do (RFC 5508
-    /// REQ-4). For a packet on its way in, or to another inside host, the receiver of the packet
-    /// may, and so may routers. Routers are the next hops that the host knows, and inside addresses
-    /// that have no sessions or forwards and send no error that only a receiver sends. Other inside
-    /// hosts may not report on packets of their neighbours.
+    /// If the packet went outside, every outside address may, because routers of the Internet do
+    /// (RFC 5508 REQ-4). If the packet went inside, its receiver and routers may. Routers are the
+    /// next hops of the host, and inside addresses without sessions and forwards that send no error
+    /// which only a receiver sends. Other inside hosts may not report on packets of their
+    /// neighbours.
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
@@ -132,13 +133,13 @@ impl Translator {
         self.policy.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
     }
 
-    /// The source address of the translated error. An inside reporter has no address that the
-    /// outside may see: its error gets the address that the receiver was talking to (RFC 5508
-    /// REQ-5). An outside reporter keeps its own.
+    /// Returns the source address of the translated error. The outside must not see the address of
+    /// an inside reporter, so its error gets the destination to which the quoted packet was sent
+    /// (RFC 5508 REQ-5). An outside reporter keeps its own address.
     fn error_source(&self, parsed: &Parsed, report: &Report) -> Ipv4Addr {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
-            // The host's kernel, about a packet that the translator handed to it.
+            // An error of the host's kernel about a packet that the translator sent.
             return match self.policy.inside_address {
                 Some(address) if report.to_inside => address,
                 Some(_) | None => report.sent.destination.address,

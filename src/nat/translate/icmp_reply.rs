@@ -8,11 +8,11 @@ use crate::packet::{IcmpErrorKind, icmp_error};
 use crate::time::Tick;
 
 impl Translator {
-    /// Replaces a packet that is dropped for `reason` by an ICMP error to its sender. The packet
-    /// still stands in its buffer as its sender wrote it.
+    /// Replaces a packet that is dropped for `reason` by an ICMP error to its sender. The buffer
+    /// must hold the packet as its sender sent it.
     ///
-    /// The source of the error is the inside address of the box if the sender is inside, else the
-    /// address that the packet was for.
+    /// The source of the error is the inside address of the box if the sender is inside, otherwise
+    /// the destination of the packet.
     #[cold]
     pub(crate) fn reply_with_error(
         &self,
@@ -33,7 +33,7 @@ impl Translator {
             return Verdict::Drop(reason);
         }
         if !to_inside && packet.parsed.has_options() {
-            // The kernel has recorded its own route to the translator.
+            // The kernel has recorded addresses on the way to the translator.
             self.strip_recorded_addresses(packet.parsed, packet.buffer, source);
         }
         match icmp_error(packet.parsed, packet.buffer, packet.wire_length, answer, source) {

@@ -1,4 +1,4 @@
-//! Removes what a rewritten packet still reveals of the inside: its IP identification (see
+//! Removes inside information that survives a rewrite: the IP identification (see
 //! [`crate::nat::fragments::identification`]) and recorded routes.
 
 use std::net::Ipv4Addr;

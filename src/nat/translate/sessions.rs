@@ -63,8 +63,8 @@ impl Translator {
 
     /// Ends the sessions that match a filter among the next slice of the table.
     ///
-    /// Call it again with the cursor returned, a moment later while [`Self::notifications`] is
-    /// large.
+    /// Call this again with the returned cursor. While [`Self::notifications`] is large, wait a
+    /// moment before.
     pub fn end_matching(
         &self,
         filter: &Filter,

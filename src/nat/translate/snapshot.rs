@@ -1,11 +1,11 @@
 //! Export and import: sessions that leave one translator and continue in another, as plain values.
 //!
-//! A snapshot names its uplink, and its times are spans before the export. So the importing
+//! A snapshot has its uplink by name, and its times as spans before the export. So the importing
 //! translator may have another clock, another seed, another order of uplinks and another session
 //! table. It must have the external addresses of the session and a policy that allows the session.
 //!
-//! A session brings what it holds: its mapping with the same external port, its peer for filtering,
-//! and its place in the host's limit. The order in which sessions are imported does not matter.
+//! The import restores the session's mapping with the same external port, its peer for filtering,
+//! and its share of the host's limit. The order of imports does not matter.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;
@@ -151,7 +151,7 @@ impl Translator {
 
     /// Adds a session of another translator: the same translation, timers, window and mapping.
     ///
-    /// The session counts for its host's limit of sessions, but neither limit stops it.
+    /// The session counts towards its host's limit of sessions, but no limit prevents the import.
     ///
     /// # Errors
     /// See [`ImportError`].
