@@ -1,4 +1,5 @@
-//! The translator inside another program: packets are byte vectors, and time is a number that the program gives.
+//! The translator inside another program: packets are byte vectors, and time is a number that the
+//! program gives.
 //!
 //! ```text
 //!   host 10.0.0.5 ── translator 203.0.113.10 ── resolver 192.0.2.53
@@ -50,7 +51,8 @@ pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     // A context belongs to one thread. Threads share the translator.
     let mut context = nat.worker(0);
 
-    // A question to a resolver, the first packet of a connection to the server, and a packet that nothing admits.
+    // A question to a resolver, the first packet of a connection to the server, and a packet that
+    // nothing admits.
     let query = builder::udp(builder::tuple(Protocol::UDP, (HOST, 5353), (RESOLVER, 53)), b"?");
     let to_server = builder::tuple(Protocol::TCP, (CLIENT, 40_000), (EXTERNAL, 80));
     let syn = builder::tcp(to_server, TcpFlags::SYN, 1, 0, &[], b"");
@@ -68,7 +70,8 @@ pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         }
     }
 
-    // `process` translates a batch in place. Frames that leave are read back, the others were dropped.
+    // `process` translates a batch in place. Frames that leave are read back, the others were
+    // dropped.
     let mut frames = VecFrames::new();
     for packet in [&query, &syn, &stray] {
         frames.push(packet);

@@ -1,8 +1,8 @@
 //! Translates a capture: the packets of one side in, the packets of the other side out.
 //!
-//! The input holds raw IPv4 packets or Ethernet frames, the output raw IPv4 packets. The clock of the translator is that
-//! of the capture, so timeouts apply. Packets that do not cross the translator (ICMP errors to the sender, hairpin) are
-//! counted and not written.
+//! The input holds raw IPv4 packets or Ethernet frames, the output raw IPv4 packets. The clock of
+//! the translator is that of the capture, so timeouts apply. Packets that do not cross the
+//! translator (ICMP errors to the sender, hairpin) are counted and not written.
 //!
 //! ```text
 //! cargo run --example pcap_nat -- inside.pcap outside.pcap --inside 10.0.0.0/24 --external 203.0.113.10 \

@@ -75,7 +75,8 @@ fn the_host_answers_arp_for_an_on_link_address_at_once() {
         })
         .collect();
     times.sort();
-    // The median, because the machine may be busy. With proxy_delay a kernel waits 400 ms on average.
+    // The median, because the machine may be busy. With proxy_delay a kernel waits 400 ms on
+    // average.
     assert!(times[3] < Duration::from_millis(200), "{times:?}");
 }
 
@@ -154,7 +155,8 @@ fn traffic_comes_back_with_a_link_that_went_down() {
         });
         scene.assert_traffic();
         natbox.stop(Signal::TERM);
-        // The kernel drops the default route of a link that goes down. natbox did not set that route.
+        // The kernel drops the default route of a link that goes down. natbox did not set that
+        // route.
         let _ = scene.natbox.route("default", crate::single_box::PROVIDER);
         before.assert_same(&scene.host_state(), &format!("after {interface} was down ({kind:?})"));
     }

@@ -1,11 +1,12 @@
-//! Time as the data plane sees it: [`Tick`]s of one millisecond, read once per batch and passed down as `now`.
+//! Time as the data plane sees it: [`Tick`]s of one millisecond, read once per batch and passed
+//! down as `now`.
 
 use std::time::Duration;
 
 /// A moment, in milliseconds of `CLOCK_BOOTTIME`, modulo 2^32 (49.7 days).
 ///
-/// Ticks are compared by their wrapping difference, so two ticks must be less than 24 days apart to be ordered
-/// rightly. The longest configurable timeout is far below that.
+/// Ticks are compared by their wrapping difference, so two ticks must be less than 24 days apart to
+/// be ordered rightly. The longest configurable timeout is far below that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tick(pub u32);
 

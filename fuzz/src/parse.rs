@@ -1,4 +1,5 @@
-//! Any bytes as one packet: a packet that parses is rewritten, and every checksum of the result is exact.
+//! Any bytes as one packet: a packet that parses is rewritten, and every checksum of the result is
+//! exact.
 
 use natbox::packet::{ChecksumMode, Endpoint, Ttl, Tuple, builder, parse};
 

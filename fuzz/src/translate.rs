@@ -1,5 +1,5 @@
-//! A policy and a sequence of packets, both read from the input: what leaves the translator is well-formed, what is
-//! decided is done, and no packet is lost without a reason.
+//! A policy and a sequence of packets, both read from the input: what leaves the translator is
+//! well-formed, what is decided is done, and no packet is lost without a reason.
 
 use natbox::nat::{
     Decision, DropReason, EndpointDependence, Forward, ForwardProtocol, Limits, Policy, PortRange,
@@ -160,7 +160,8 @@ fn send(nat: &Translator, context: &mut WorkerContext, packet: &[u8], now: Tick)
     let dropped: Vec<_> = drops.filter(|(_, count)| *count != 0).collect();
     if let Some(Decision::Drop(reason)) = decision {
         let actual = dropped.first().map(|(reason, _)| *reason);
-        // A new mapping may draw the very port that the packet is for: few ports make this likely here.
+        // A new mapping may draw the very port that the packet is for: few ports make this likely
+        // here.
         let by_chance = reason == DropReason::NoMapping
             && matches!(actual, Some(DropReason::AddressConflict | DropReason::Filtered));
         assert!(by_chance || actual == Some(reason), "{reason:?} was decided, {actual:?} done");

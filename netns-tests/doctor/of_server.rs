@@ -10,8 +10,8 @@ use natbox::lab::topology::{Private, ThreeLeggedPlan};
 use crate::doctor::{assert_named_and_fixed, broken, examine};
 use crate::lab::{Site, datagrams, listen};
 
-/// Starts two boxes that publish a TCP and a UDP port of one server. Returns the arguments of doctor
-/// as well.
+/// Starts two boxes that publish a TCP and a UDP port of one server. Returns the arguments of
+/// doctor as well.
 fn two_boxes(private: Private) -> Result<(Site, [NatBox; 2], Vec<PathBuf>)> {
     let site = Site::new(private, 1)?;
     let start = |uplink: usize| {

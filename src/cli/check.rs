@@ -23,8 +23,8 @@ pub(super) struct CheckArguments {
 /// Checks the file and prints the result.
 ///
 /// # Errors
-/// A user error with every problem of the file. With `--json` the problems are printed instead, and the exit
-/// code is the same.
+/// A user error with every problem of the file. With `--json` the problems are printed instead, and
+/// the exit code is the same.
 pub(super) fn run(arguments: &CheckArguments) -> Result<ExitCode, Failure> {
     let path = &arguments.file.path;
     if arguments.json {

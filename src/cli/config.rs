@@ -1,4 +1,5 @@
-//! `natbox config`: prints the effective configuration, the schema of the file, or a reference file.
+//! `natbox config`: prints the effective configuration, the schema of the file, or a reference
+//! file.
 
 use std::process::ExitCode;
 

@@ -31,7 +31,8 @@ impl ConfigFile {
 /// Loads several files. Reads all of them before it reports that one is wrong.
 ///
 /// # Errors
-/// A user error with the problems of the last wrong file; the problems of earlier files are printed.
+/// A user error with the problems of the last wrong file; the problems of earlier files are
+/// printed.
 pub(super) fn load_all(paths: &[PathBuf]) -> Result<Vec<config::Config>, Failure> {
     let mut configs = Vec::new();
     let mut failed = None;

@@ -21,7 +21,8 @@ pub(super) struct EventsArguments {
     follow: bool,
 }
 
-/// Prints the recent events. With `--follow` continues until the instance ends or the reader closes its end.
+/// Prints the recent events. With `--follow` continues until the instance ends or the reader closes
+/// its end.
 ///
 /// # Errors
 /// An environment error when no instance answers. A user error when several run and none is named.

@@ -15,7 +15,8 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     offer(text).map(|_| ())
 }
 
-/// Prints as [`print`] does. Returns false when the reader has closed its end, so that the caller can stop.
+/// Prints as [`print`] does. Returns false when the reader has closed its end, so that the caller
+/// can stop.
 ///
 /// # Errors
 /// An environment error, for example a full disk.

@@ -20,8 +20,8 @@ pub(super) struct ReloadArguments {
 /// Makes an instance read its configuration file again, and prints what changed.
 ///
 /// # Errors
-/// An environment error when no instance answers. A user error when the instance rejects the new file; the
-/// instance then continues with the old one.
+/// An environment error when no instance answers. A user error when the instance rejects the new
+/// file; the instance then continues with the old one.
 pub(super) fn run(arguments: &ReloadArguments) -> Result<ExitCode, Failure> {
     let reloaded: Reloaded = arguments.query.instance.ask(&Request::Reload)?;
     for warning in &reloaded.warnings {

@@ -1,4 +1,5 @@
-//! `natbox run-hooks`: the helper process that runs the DNS hook of an instance. Started by `natbox run` only.
+//! `natbox run-hooks`: the helper process that runs the DNS hook of an instance. Started by
+//! `natbox run` only.
 
 use std::io;
 use std::path::PathBuf;

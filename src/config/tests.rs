@@ -1,5 +1,5 @@
-//! Whole files: shipped files, bad files with their exact messages, mutated files, and files printed
-//! and read again.
+//! Whole files: shipped files, bad files with their exact messages, mutated files, and files
+//! printed and read again.
 
 mod dns;
 mod json_schema;
@@ -499,8 +499,8 @@ fn hostile_files_are_refused_quickly() {
         let start = Instant::now();
         let message = refused(&text);
         let beginning = &text[..text.len().min(40)];
-        // A debug build on a busy machine reads a megabyte of YAML in seconds. A quadratic reader takes
-        // many minutes.
+        // A debug build on a busy machine reads a megabyte of YAML in seconds. A quadratic reader
+        // takes many minutes.
         assert!(
             start.elapsed() < Duration::from_secs(60),
             "{beginning:?} took {:?}",

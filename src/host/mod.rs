@@ -11,8 +11,8 @@
 //!                                                      └──▶ doctor   compares them with the host
 //! ```
 //!
-//! The path of a packet (`G` an external address, `S` a server, `C` a client; rules and tables as in
-//! [`model::steps`]):
+//! The path of a packet (`G` an external address, `S` a server, `C` a client; rules and tables as
+//! in [`model::steps`]):
 //!
 //! ```text
 //!   C→G  in by wan0 ─ rule iif wan0 ─ table outside: G → TUN, all else blackhole ─▶ natbox

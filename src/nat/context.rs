@@ -40,8 +40,8 @@ pub(crate) enum FrameClass {
     Fragment {
         parsed: Parsed,
     },
-    /// Without a tuple, and neither an ICMP error nor a fragment: dropped for this reason unless the host has the
-    /// destination address.
+    /// Without a tuple, and neither an ICMP error nor a fragment: dropped for this reason unless
+    /// the host has the destination address.
     Untranslatable {
         parsed: Parsed,
         reason: DropReason,
@@ -49,7 +49,8 @@ pub(crate) enum FrameClass {
 }
 
 impl WorkerContext {
-    /// Makes the context of the worker with this number. Up to `ended` sessions end in one slice of expiry work.
+    /// Makes the context of the worker with this number. Up to `ended` sessions end in one slice of
+    /// expiry work.
     pub(super) fn new(worker: usize, random: StdRng, ended: usize) -> Self {
         Self {
             counters: Counters::default(),

@@ -5,7 +5,8 @@
 //!        └▶ a generator for each worker: external ports, costs of ICMP errors
 //! ```
 //!
-//! Two translators with one seed, the same limits and the same policy give the same output for the same packets.
+//! Two translators with one seed, the same limits and the same policy give the same output for the
+//! same packets.
 
 use std::fmt;
 use std::hash::BuildHasher;
@@ -21,7 +22,8 @@ pub struct Seed([u8; 32]);
 impl Seed {
     /// Draws a seed from a generator that the operating system has seeded.
     ///
-    /// Remote hosts must not predict ports and hash buckets (RFC 6056), so a translator on a network uses this one.
+    /// Remote hosts must not predict ports and hash buckets (RFC 6056), so a translator on a
+    /// network uses this one.
     pub fn random() -> Self {
         Self(rand::random())
     }

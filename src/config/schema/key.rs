@@ -76,8 +76,8 @@ impl<T> Unresolved<T> {
         }
     }
 
-    /// Returns the value, or `default` if the file leaves the key out; None if the value could not be
-    /// read.
+    /// Returns the value, or `default` if the file leaves the key out; None if the value could not
+    /// be read.
     pub(crate) fn or_default(self, default: T) -> Option<T> {
         match self {
             Self::Absent => Some(default),

@@ -26,9 +26,9 @@ pub(in crate::config) trait Section: Sized {
 
 /// Declares a mapping of the file: a struct whose fields are the keys.
 ///
-/// Each key is one entry, `name: type of the field = key`. The key holds the type of the value with its
-/// range, the default, and whether a reload can change the value ([`KeySpec`]). The doc comments are
-/// the sentences of the manual.
+/// Each key is one entry, `name: type of the field = key`. The key holds the type of the value with
+/// its range, the default, and whether a reload can change the value ([`KeySpec`]). The doc
+/// comments are the sentences of the manual.
 ///
 /// ```text
 /// section! {

@@ -31,8 +31,8 @@ section! {
                 "add `interface: NAME`; `ip link` lists the names",
             )
             .example("lan0"),
-        /// The box's own address on the interface, which is the next hop of the servers. Without it,
-        /// `plan` and `doctor` on another host do not know the address.
+        /// The box's own address on the interface, which is the next hop of the servers. Without
+        /// it, `plan` and `doctor` on another host do not know the address.
         pub address: Unresolved<Ipv4Addr> = network::address()
             .optional("the address that a running box finds on the interface")
             .example("10.0.0.1"),

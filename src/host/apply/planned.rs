@@ -132,8 +132,8 @@ impl PlannedHost {
 
     /// Makes all changes, and reverts them if one fails.
     ///
-    /// With `host.manage: false` nothing changes, and the TUN stays down. The user runs the commands
-    /// of `natbox plan` instead. `tun_index` is the interface index of the open TUN.
+    /// With `host.manage: false` nothing changes, and the TUN stays down. The user runs the
+    /// commands of `natbox plan` instead. `tun_index` is the interface index of the open TUN.
     ///
     /// # Errors
     /// When the kernel refuses a change, or another program's route is in the place of one of

@@ -145,7 +145,8 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
         KernelAction::Blackhole => found.rule.action = RuleAction::Blackhole,
         _ => found.more = true,
     }
-    // Inverted rules (`not`). A selector's interface that is missing at the moment is no difference.
+    // Inverted rules (`not`). A selector's interface that is missing at the moment is no
+    // difference.
     found.more |= header.flags.bits() & FIB_RULE_INVERT != 0;
     found
 }

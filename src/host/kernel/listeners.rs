@@ -1,5 +1,5 @@
-//! Ports on which programs of this host listen. A mapping of an address that is assigned to the host
-//! must not use these ports.
+//! Ports on which programs of this host listen. A mapping of an address that is assigned to the
+//! host must not use these ports.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -245,8 +245,8 @@ async fn sleep_until(moment: Option<Instant>) {
 )]
 fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
     match payload {
-        // A bridge sends messages of its own family about its ports. One of them says "deleted" when
-        // a port leaves the bridge.
+        // A bridge sends messages of its own family about its ports. One of them says "deleted"
+        // when a port leaves the bridge.
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message))
             if message.header.interface_family == AddressFamily::Unspec =>
         {

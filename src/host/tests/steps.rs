@@ -155,8 +155,8 @@ fn an_interface_with_a_dot_has_a_sysctl_path_with_slashes() {
     assert!(commands.contains("sysctl -q -w net/ipv4/conf/wan0.100/rp_filter=2"), "{commands}");
 }
 
-/// The rules for these packets follow the drop of spoofed inside sources and precede the drop of all
-/// other packets to the inside.
+/// The rules for these packets follow the drop of spoofed inside sources and precede the drop of
+/// all other packets to the inside.
 #[test]
 fn no_nat_destinations_reach_the_inside_through_the_tun() {
     let no_nat_rule =

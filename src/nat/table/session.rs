@@ -27,7 +27,7 @@ pub enum EndpointKind {
 impl EndpointKind {
     const ALL: [Self; 4] = [Self::Outside, Self::Mapping, Self::Forward, Self::Address];
 
-    /// Whether the endpoint is inside.
+    /// Reports whether the endpoint is inside.
     #[inline]
     pub fn is_inside(self) -> bool {
         self != Self::Outside
@@ -78,7 +78,7 @@ impl SessionKind {
         }
     }
 
-    /// Whether packets of this direction leave towards the inside.
+    /// Reports whether packets of this direction leave towards the inside.
     #[inline]
     pub fn is_inbound(self, direction: Direction) -> bool {
         match direction {
@@ -87,7 +87,7 @@ impl SessionKind {
         }
     }
 
-    /// Whether packets of this direction come from outside over a dynamic mapping.
+    /// Reports whether packets of this direction come from outside over a dynamic mapping.
     #[inline]
     pub fn is_inbound_over_mapping(self, direction: Direction) -> bool {
         let (sender, receiver) = match direction {
@@ -165,7 +165,7 @@ pub enum EndReason {
     Superseded,
     /// The session's uplink failed.
     UplinkFailed,
-    /// A recovered uplink takes its sessions back.
+    /// The session belongs on an uplink that has recovered.
     Failback,
     /// An external address of the session is no longer configured.
     AddressRemoved,
@@ -190,7 +190,8 @@ impl EndReason {
         }
     }
 
-    /// Whether the translator notifies the inside host, so that the host can begin again at once.
+    /// Reports whether the translator notifies the inside host, so that the host can begin again at
+    /// once.
     pub(crate) fn notifies_inside(self) -> bool {
         match self {
             Self::UplinkFailed | Self::Failback | Self::AddressRemoved | Self::Requested => true,
@@ -268,7 +269,7 @@ impl SessionInfo {
         }
     }
 
-    /// Whether both endpoints are inside.
+    /// Reports whether both endpoints are inside.
     pub fn is_hairpin(&self) -> bool {
         self.origin.initiator.is_inside() && self.origin.responder.is_inside()
     }

@@ -1,18 +1,18 @@
 //! The paths of a packet, and the work on sessions that no packet causes.
 //!
-//! | file                                | content                                                  |
-//! |-------------------------------------|----------------------------------------------------------|
-//! | `batch`                             | a batch: parse, hash, prefetch, translate                |
-//! | `fast_path`                         | a packet of a session                                    |
-//! | `decide`, `commit`, `slow_path`     | a packet without a session                               |
-//! | `binding`, `uplink_choice`          | external endpoint, mapping and uplink of a new session   |
-//! | `fragment_path`                     | a fragment                                               |
-//! | `icmp_error`                        | an ICMP error                                            |
-//! | `bypass`                            | a packet that is not translated                          |
-//! | `scrub`                             | identification and recorded routes after a rewrite       |
-//! | `icmp_reply`, `delayed_reject`      | ICMP errors that the translator sends                    |
-//! | `sessions`, `snapshot`, `teardown`  | listing, ending, export and import of sessions           |
-//! | `policy_change`                     | a new policy while sessions continue                     |
+//! | file                               | content                                                 |
+//! |------------------------------------|---------------------------------------------------------|
+//! | `batch`                            | a batch: parse, hash, prefetch, translate               |
+//! | `fast_path`                        | a packet of a session                                   |
+//! | `decide`, `commit`, `slow_path`    | a packet without a session                              |
+//! | `binding`, `uplink_choice`         | external endpoint, mapping and uplink of a new session  |
+//! | `fragment_path`                    | a fragment                                              |
+//! | `icmp_error`                       | an ICMP error                                           |
+//! | `bypass`                           | a packet that is not translated                         |
+//! | `scrub`                            | identification and recorded routes after a rewrite      |
+//! | `icmp_reply`, `delayed_reject`     | ICMP errors that the translator sends                   |
+//! | `sessions`, `snapshot`, `teardown` | listing, ending, export and import of sessions          |
+//! | `policy_change`                    | a new policy while sessions continue                    |
 
 pub(crate) mod batch;
 pub(crate) mod binding;

@@ -378,7 +378,8 @@ fn the_boxs_own_packets_must_pass_the_hosts_chains() {
             .contains("queries (udp) to the name server at 203.0.113.1")
     );
 
-    // Replies to health checks belong to a tracked connection of the host, unless a `notrack` rule matches.
+    // Replies to health checks belong to a tracked connection of the host, unless a `notrack` rule
+    // matches.
     facts.config = config_with(1, FIRST, Some(100), ", health: { ping: [192.0.2.1] }", "");
     facts.host = HostFacts::assumed(&facts.config).0;
     let stateful =
