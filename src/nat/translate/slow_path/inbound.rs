@@ -41,6 +41,7 @@ impl Translator {
     /// If the same client endpoint already talks to the same server endpoint (through another
     /// uplink or another published port), the session gets another source port. A tentative session
     /// of the server ends, because the client's packet shows the uplink.
+    #[inline(always)]
     pub(crate) fn open_forward(
         &self,
         context: &mut WorkerContext,

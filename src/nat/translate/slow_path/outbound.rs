@@ -18,6 +18,7 @@ impl Translator {
     ///
     /// If the table is full, a published server's reply arrives here. It is translated without a
     /// session, and no limit of a host applies.
+    #[inline]
     pub(crate) fn open_outbound(
         &self,
         context: &mut WorkerContext,
