@@ -10,7 +10,7 @@ use crate::nat::policy::rules::{
     Forward, ForwardProtocol, HashBy, NoNatRule, OutboundRule, Policy, Uplink,
 };
 use crate::nat::seed::Seed;
-use crate::packet::{ChecksumMode, QueryKind, VecFrames, builder, parse};
+use crate::packet::{ChecksumMode, QueryKind, TcpFlags, VecFrames, builder, parse};
 use crate::time::Span;
 
 const ADDRESSES: [[u8; 4]; 9] = [
