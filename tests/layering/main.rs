@@ -15,7 +15,7 @@ mod types;
 use std::collections::BTreeSet;
 
 use paths::{Library, named_paths};
-use source::{BENCHES, LIBRARY, Source};
+use source::{BENCHES, LIBRARY, Source, every_file};
 
 /// The top-level modules, and what each one may import besides itself. A path allows everything
 /// below it.
@@ -75,6 +75,8 @@ const UNSAFE: [&str; 3] = ["src/io/sys.rs", "src/io/uring/ring.rs", "src/nat/tab
 
 /// Lines of a file outside of tests.
 const MAX_FILE: usize = 500;
+/// Lines of a file with its tests; also of a file that holds tests alone.
+const MAX_FILE_WITH_TESTS: usize = 600;
 /// Lines of a function.
 const MAX_FUNCTION: usize = 60;
 /// Arms of a `select!`.
@@ -178,6 +180,22 @@ fn files_are_short() {
         .filter(|file| file.lines > MAX_FILE)
         .map(|file| file.path.clone());
     check("files_are_short", long.collect(), exceptions::LONG_FILES);
+}
+
+#[test]
+fn files_with_their_tests_are_short() {
+    let long = every_file().into_iter().filter(|file| all_lines(file) > MAX_FILE_WITH_TESTS);
+    check("files_with_their_tests_are_short", long.map(|file| file.path).collect(), &[]);
+}
+
+fn all_lines(file: &Source) -> usize {
+    file.masked.lines().count()
+}
+
+#[test]
+fn the_lines_of_tests_count_for_the_length_with_tests() {
+    let file = Source::new("src/a.rs", "fn f() {}\n\n#[cfg(test)]\nmod tests {\n}\n");
+    assert_eq!((file.lines, all_lines(&file)), (2, 5));
 }
 
 #[test]

@@ -58,6 +58,14 @@ pub(crate) static LIBRARY: LazyLock<Vec<Source>> = LazyLock::new(|| {
 /// Every file below `benches/`.
 pub(crate) static BENCHES: LazyLock<Vec<Source>> = LazyLock::new(|| below("benches"));
 
+/// Reads every file of Rust in the project, tests included.
+pub(crate) fn every_file() -> Vec<Source> {
+    ["src", "benches", "examples", "fuzz/src", "fuzz/fuzz_targets", "netns-tests", "tests"]
+        .into_iter()
+        .flat_map(below)
+        .collect()
+}
+
 /// Drops the modules that another file declares under `#[cfg(test)]`, and the modules below them.
 pub(crate) fn without_test_files(sources: Vec<Source>) -> Vec<Source> {
     let tests: BTreeSet<_> = sources.iter().flat_map(Source::test_modules).collect();

@@ -1,4 +1,4 @@
-//! Reports problems, and finds locations and uplinks.
+//! The file under check: its diagnostics, locations and uplinks.
 
 use std::net::Ipv4Addr;
 
@@ -13,7 +13,8 @@ use crate::config::types::Items;
 /// The file under check.
 pub(super) struct Checker<'t> {
     root: &'t Node,
-    diagnostics: &'t Diagnostics,
+    /// Collects the problems and warnings.
+    pub(super) diagnostics: &'t Diagnostics,
     uplinks: &'t [Located<FileUplink>],
 }
 
@@ -30,28 +31,6 @@ impl<'t> Checker<'t> {
     /// The uplinks of the file; empty if they could not be read.
     pub(super) fn uplinks(&self) -> &'t [Located<FileUplink>] {
         self.uplinks
-    }
-
-    /// Reports a problem.
-    pub(super) fn report(
-        &self,
-        location: &Location,
-        found: impl Into<String>,
-        wanted: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
-        self.diagnostics.report(location, found, wanted, advice);
-    }
-
-    /// Reports a warning.
-    pub(super) fn warn(
-        &self,
-        location: &Location,
-        found: impl Into<String>,
-        wanted: impl Into<String>,
-        advice: impl Into<String>,
-    ) {
-        self.diagnostics.warn(location, found, wanted, advice);
     }
 
     /// Returns the location of the value at a key path. If the file leaves the key out, the
@@ -74,7 +53,12 @@ impl<'t> Checker<'t> {
         let index = names.iter().position(|known| *known == name.value);
         if index.is_none() {
             let advice = nearest::advise(&name.value, names.iter().copied());
-            self.report(&name.location, quoted(&name.value), "the name of an uplink", advice);
+            self.diagnostics.report(
+                &name.location,
+                quoted(&name.value),
+                "the name of an uplink",
+                advice,
+            );
         }
         index
     }
@@ -92,7 +76,7 @@ impl<'t> Checker<'t> {
             let Some(index) = self.uplink_index(name) else { continue };
             if chosen.contains(&index) {
                 let found = format!("`{}` again", name.value);
-                self.report(&name.location, found, "each uplink once", "remove one");
+                self.diagnostics.report(&name.location, found, "each uplink once", "remove one");
             } else {
                 chosen.push(index);
             }

@@ -38,7 +38,7 @@ pub(super) fn check(
     } else if matches!((&dns.update, &dns.hook), (Unresolved::Absent, Unresolved::Absent)) {
         let found = "`false`, and neither `update` nor `hook`";
         let advice = "add one of them, or remove `dns`";
-        checker.report(
+        checker.diagnostics.report(
             &checker.location_of("dns.listen"),
             found,
             "a way to announce addresses",
@@ -106,7 +106,7 @@ impl PublishedNames<'_> {
                 let found =
                     format!("{} again (first in {})", without_dot(&absolute), first.get().key);
                 let advice = "give one of the two another name";
-                self.checker.report(&name.location, found, "each name once", advice);
+                self.checker.diagnostics.report(&name.location, found, "each name once", advice);
                 None
             }
         }
@@ -121,13 +121,13 @@ fn within(name: &Located<Name>, zone: &Located<Name>, checker: &Checker<'_>) -> 
     if name.value.num_labels() > 0 && zone.value.zone_of(&as_absolute) {
         let wanted = format!("a name within {zone_text}, without it");
         let advice = "leave out the zone, or write \"@\" for itself";
-        checker.report(&name.location, without_dot(&as_absolute), wanted, advice);
+        checker.diagnostics.report(&name.location, without_dot(&as_absolute), wanted, advice);
         return None;
     }
     let absolute = name.value.clone().append_domain(&zone.value);
     if absolute.is_err() {
         let found = format!("a name that makes more than 255 bytes with {zone_text}");
-        checker.report(&name.location, found, "a shorter name", "shorten it");
+        checker.diagnostics.report(&name.location, found, "a shorter name", "shorten it");
     }
     absolute.ok()
 }
@@ -140,7 +140,7 @@ fn warn_of_one_address(servers: &[Located<FileDnsServer>], checker: &Checker<'_>
             let found = format!("{} again (first in {})", address.value, first.key);
             let wanted = "an address of its own for each name server";
             let advice = "write the address of another uplink, so that they do not fail together";
-            checker.warn(&address.location, found, wanted, advice);
+            checker.diagnostics.warn(&address.location, found, wanted, advice);
         } else {
             known.insert(address.value, &address.location);
         }
@@ -157,7 +157,12 @@ fn check_listening(
     let location = dns.location.field("name_servers");
     if matches!(dns.name_servers, Unresolved::Absent) {
         let advice = "add `name_servers: [{ name: ns1, address: 203.0.113.10 }]`, one for each uplink, or `listen: false`";
-        checker.report(&location, "no such key", "the name servers of the zone", advice);
+        checker.diagnostics.report(
+            &location,
+            "no such key",
+            "the name servers of the zone",
+            advice,
+        );
     }
     let first = |uplink: &Located<FileUplink>| uplink.addresses()?.first()?.value.first().copied();
     let own: Vec<Ipv4Addr> = checker.uplinks().iter().filter_map(first).collect();
@@ -174,7 +179,12 @@ fn check_listening(
                 forward.name
             );
             let advice = "remove that port from the forward, or set `listen: false`";
-            checker.report(&checker.location_of("dns.listen"), found, "a port of its own", advice);
+            checker.diagnostics.report(
+                &checker.location_of("dns.listen"),
+                found,
+                "a port of its own",
+                advice,
+            );
         }
     }
     let is_own = |server: &Located<FileDnsServer>| {
@@ -185,7 +195,7 @@ fn check_listening(
     if known && !own.is_empty() && !servers.is_empty() && !servers.iter().any(is_own) {
         let found = "no first address of an uplink";
         let advice = "clients find this box only through a name server of the zone; add this box";
-        checker.warn(&location, found, "this box among the name servers", advice);
+        checker.diagnostics.warn(&location, found, "this box among the name servers", advice);
     }
 }
 
@@ -201,7 +211,12 @@ fn check_update(
             if !given.value.zone_of(&zone?.value) {
                 let wanted = format!("{} or a zone above it", without_dot(&zone?.value));
                 let advice = "the published names must lie in it";
-                checker.report(&given.location, without_dot(&given.value), wanted, advice);
+                checker.diagnostics.report(
+                    &given.location,
+                    without_dot(&given.value),
+                    wanted,
+                    advice,
+                );
             }
             given.value.clone()
         }

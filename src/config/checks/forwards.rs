@@ -133,7 +133,7 @@ fn report_unknown_address(
         [] => "leave it out: the uplink has the address of its interface".to_owned(),
         some => format!("choose one of {}", nearest::list(some.iter().map(String::as_str))),
     };
-    checker.report(&address.location, address.value.to_string(), wanted, advice);
+    checker.diagnostics.report(&address.location, address.value.to_string(), wanted, advice);
 }
 
 /// Returns the only address of an uplink. Reports that the forward must choose if there are
@@ -152,7 +152,7 @@ fn only_address(
     let known: Vec<String> = addresses.iter().map(Ipv4Addr::to_string).collect();
     let known = nearest::list(known.iter().map(String::as_str));
     let advice = format!("add `address:` with one of {known}");
-    checker.report(&item.location.field("address"), "no such key", wanted, advice);
+    checker.diagnostics.report(&item.location.field("address"), "no such key", wanted, advice);
     None
 }
 
@@ -173,7 +173,7 @@ fn ports_and_target(
         Unresolved::Absent => {
             let location = item.location.field("port");
             let advice = "add `port: 80` or `port: 8000-8099` with your own";
-            checker.report(&location, "no such key", "the port to publish", advice);
+            checker.diagnostics.report(&location, "no such key", "the port to publish", advice);
             return None;
         }
     };
@@ -185,14 +185,14 @@ fn check_no_ports(protocol: ForwardProtocol, item: &FileForward, checker: &Check
     if let Unresolved::Given(port) = &item.port {
         let wanted = format!("no `port`, because `protocol: {protocol}` publishes no single ports");
         let advice = "remove it, or choose tcp, udp or tcp+udp";
-        checker.report(&port.location, port.value.to_string(), wanted, advice);
+        checker.diagnostics.report(&port.location, port.value.to_string(), wanted, advice);
     }
     if let Some(to) = &item.to
         && let Some(port) = to.ports
     {
         let wanted = format!("an address without port, because of `protocol: {protocol}`");
         let advice = format!("write `to: {}`", to.address);
-        checker.report(&to.location, format!("port {port}"), wanted, advice);
+        checker.diagnostics.report(&to.location, format!("port {port}"), wanted, advice);
     }
 }
 
@@ -206,7 +206,7 @@ fn target_port(
     if target.first != target.last && target.last - target.first != length {
         let found = format!("{} ports ({target})", u32::from(target.last - target.first) + 1);
         let wanted = format!("as many as are published: {} ({ports})", u32::from(length) + 1);
-        checker.report(
+        checker.diagnostics.report(
             &to.location,
             found,
             wanted,
@@ -221,7 +221,12 @@ fn target_port(
             u32::from(length) + 1
         );
         let advice = format!("lower it to {} at most, or publish fewer", u16::MAX - length);
-        checker.report(&to.location, found, "a range that ends at 65535 or before", advice);
+        checker.diagnostics.report(
+            &to.location,
+            found,
+            "a range that ends at 65535 or before",
+            advice,
+        );
         return None;
     }
     Some(target.first)
@@ -236,7 +241,7 @@ fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker
                 prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
             let wanted =
                 format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
-            checker.report(
+            checker.diagnostics.report(
                 &to.location,
                 address.to_string(),
                 wanted,
@@ -248,7 +253,12 @@ fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker
                 && (address == prefix.network() || address == prefix.broadcast()) =>
         {
             let found = format!("{address}, the network or broadcast address of {}", prefix.value);
-            checker.report(&to.location, found, "a host's address", "write the server's address");
+            checker.diagnostics.report(
+                &to.location,
+                found,
+                "a host's address",
+                "write the server's address",
+            );
         }
         Some(_) => {}
     }
@@ -276,7 +286,12 @@ fn check_names(published: &[Published<'_>], checker: &Checker<'_>) {
                     Unresolved::Absent | Unresolved::Unreadable => one.item.location.field("name"),
                 };
                 let wanted = "one of each name on an uplink";
-                checker.report(&location, found, wanted, "give this one another `name`");
+                checker.diagnostics.report(
+                    &location,
+                    found,
+                    wanted,
+                    "give this one another `name`",
+                );
                 reported = Some(&one.item.location);
             }
         }
@@ -337,7 +352,7 @@ fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
             first.forward.name,
             first.item.location.key
         );
-        checker.report(
+        checker.diagnostics.report(
             &second.item.location,
             found,
             "each protocol, address and port published once",
@@ -379,7 +394,7 @@ fn warn_of_shared_targets(published: &[Published<'_>], checker: &Checker<'_>) {
             let found = format!("the target of `{}` ({})", a.name, one.item.location.key);
             let advice =
                 "give the server a second address or port if it opens sessions from this one";
-            checker.warn(&other.item.location, found, "a target of its own", advice);
+            checker.diagnostics.warn(&other.item.location, found, "a target of its own", advice);
         }
     }
 }

@@ -90,7 +90,12 @@ fn box_name(name: &Unresolved<String>, file_name: &str, checker: &Checker<'_>) -
     if let Err(error) = &name {
         let found =
             format!("no such key, and the file's name {} is no name of a box", quoted(&stem));
-        checker.report(&checker.location_of("name"), found, &error.wanted, "add `name: NAME`");
+        checker.diagnostics.report(
+            &checker.location_of("name"),
+            found,
+            &error.wanted,
+            "add `name: NAME`",
+        );
     }
     name.ok()
 }
@@ -115,7 +120,7 @@ fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
         if let Some(other) = other {
             let wanted = format!("a prefix apart from {} ({})", other.value, other.location.key);
             let advice = "leave out the smaller of the two";
-            checker.report(&prefix.location, prefix.value.to_string(), wanted, advice);
+            checker.diagnostics.report(&prefix.location, prefix.value.to_string(), wanted, advice);
         }
     }
     let (Some(address), Some(_)) = (inside.address.given(), prefixes) else { return };
@@ -123,7 +128,7 @@ fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
         let wanted = "an address in one of `inside.prefixes`";
         let advice =
             "write the box's own address on the private network, or correct `inside.prefixes`";
-        checker.report(&address.location, address.value.to_string(), wanted, advice);
+        checker.diagnostics.report(&address.location, address.value.to_string(), wanted, advice);
     }
 }
 
@@ -136,7 +141,7 @@ fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
         if inside.is_some_and(|inside| inside.value == outside.value) {
             let found = format!("`{}`, which is the inside interface", outside.value);
             let advice = "give each uplink an interface of its own; a VLAN interface serves";
-            checker.report(&outside.location, found, "another interface", advice);
+            checker.diagnostics.report(&outside.location, found, "another interface", advice);
         }
     }
     if let Some(taken) =
@@ -148,7 +153,12 @@ fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
             mapping_around(&taken.location)
         );
         let advice = "choose another, such as `nb1`: natbox makes this device";
-        checker.report(&checker.location_of("tun.name"), found, "a name of its own", advice);
+        checker.diagnostics.report(
+            &checker.location_of("tun.name"),
+            found,
+            "a name of its own",
+            advice,
+        );
     }
 }
 
@@ -163,7 +173,12 @@ fn check_nat(nat: Nat, checker: &Checker<'_>) {
     if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
         let wanted = "false with endpoint-independent mapping";
         let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";
-        checker.report(&checker.location_of("nat.port_overlapping"), "`true`", wanted, advice);
+        checker.diagnostics.report(
+            &checker.location_of("nat.port_overlapping"),
+            "`true`",
+            wanted,
+            advice,
+        );
     }
 }
 
@@ -172,10 +187,10 @@ fn warn_of_keys_without_effect(file: &File, checker: &Checker<'_>) {
     let wanted = "no value yet";
     if let Some(http) = file.admin.http.given() {
         let advice = "this version does not act on it: no listener starts";
-        checker.warn(&http.location, quoted(&http.value.to_string()), wanted, advice);
+        checker.diagnostics.warn(&http.location, quoted(&http.value.to_string()), wanted, advice);
     }
     if file.state.keep {
         let advice = "this version does not act on it: sessions end with the process";
-        checker.warn(&checker.location_of("state.keep"), "`true`", wanted, advice);
+        checker.diagnostics.warn(&checker.location_of("state.keep"), "`true`", wanted, advice);
     }
 }

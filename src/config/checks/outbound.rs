@@ -51,7 +51,7 @@ fn check_repeats(rules: &[Located<FileOutboundRule>], checker: &Checker<'_>) {
             }
             Entry::Occupied(first) => {
                 let found = format!("{} again (first in {})", from.value, first.get().key);
-                checker.report(&from.location, found, wanted, "join the two");
+                checker.diagnostics.report(&from.location, found, wanted, "join the two");
             }
         }
     }
@@ -68,7 +68,7 @@ fn outbound_rule(
         let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
         let wanted = format!("a prefix within {}", nearest::list(known.iter().map(String::as_str)));
         let advice = "correct it, or add it to `inside.prefixes`";
-        checker.report(&from.location, from.value.to_string(), wanted, advice);
+        checker.diagnostics.report(&from.location, from.value.to_string(), wanted, advice);
     }
     let uplinks = checker.chosen_uplinks(&rule.uplinks);
     Some(OutboundRule {
@@ -95,7 +95,12 @@ fn no_nat_rule(rule: &FileNoNatRule, checker: &Checker<'_>) -> Option<NoNatRule>
     {
         let found = format!("`{}`", port.value);
         let wanted = "no `port`, because the protocol has none";
-        checker.report(&port.location, found, wanted, "add `protocol: tcp` (or udp, tcp+udp)");
+        checker.diagnostics.report(
+            &port.location,
+            found,
+            wanted,
+            "add `protocol: tcp` (or udp, tcp+udp)",
+        );
     }
     Some(NoNatRule {
         to: rule.to.as_ref()?.value,

@@ -64,13 +64,13 @@ fn whole_health(file: &Located<FileHealth>, checker: &Checker<'_>) -> Option<Hea
         0 => {
             let wanted = "at least one target: `ping`, `tcp` or `http`";
             let advice = "add `ping: [203.0.113.254]` with an address beyond the uplink";
-            checker.report(&file.location, "a mapping", wanted, advice);
+            checker.diagnostics.report(&file.location, "a mapping", wanted, advice);
             None
         }
         number if number < health.quorum => {
             let wanted = format!("a number of answers from 1 to {number}, the number of targets");
             let location = checker.location_of(&format!("{}.quorum", file.location.key));
-            checker.report(
+            checker.diagnostics.report(
                 &location,
                 format!("`{}`", health.quorum),
                 wanted,
@@ -92,7 +92,7 @@ fn check_followed(checker: &Checker<'_>) {
                 format!("the address of {}, which {} has already", interface.value, first.key);
             let wanted = "an interface of its own, or fixed addresses";
             let location = uplink.location.field("addresses");
-            checker.report(&location, found, wanted, "correct one of the two");
+            checker.diagnostics.report(&location, found, wanted, "correct one of the two");
         }
     }
 }
@@ -108,7 +108,7 @@ fn check_names(checker: &Checker<'_>) {
                 let found =
                     format!("a second uplink `{}` (the first is {})", name.value, first.get().key);
                 let advice = "give this one a `name` of its own";
-                checker.report(&name.location, found, "one of each name", advice);
+                checker.diagnostics.report(&name.location, found, "one of each name", advice);
             }
         }
     }
@@ -133,12 +133,17 @@ fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
         if let Some((address, first)) = twice {
             let found = format!("{address}, which {first} holds already");
             let advice = "remove it from one of the two";
-            checker.report(&addresses.location, found, "each external address once", advice);
+            checker.diagnostics.report(
+                &addresses.location,
+                found,
+                "each external address once",
+                advice,
+            );
         }
         if let Some((address, prefix)) = inside.first_inside(&addresses.value) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
             let advice = "write the uplink's external address, or correct `inside.prefixes`";
-            checker.report(&addresses.location, found, "an external address", advice);
+            checker.diagnostics.report(&addresses.location, found, "an external address", advice);
         }
     }
 }
@@ -150,7 +155,12 @@ fn check_number_of_addresses(checker: &Checker<'_>) {
         if number > Uplink::MAX_ADDRESSES {
             let wanted = format!("at most {}", Uplink::MAX_ADDRESSES);
             let location = uplink.location.field("addresses");
-            checker.report(&location, format!("{number} addresses"), wanted, "publish fewer");
+            checker.diagnostics.report(
+                &location,
+                format!("{number} addresses"),
+                wanted,
+                "publish fewer",
+            );
         }
     }
 }
@@ -162,7 +172,12 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
             Unresolved::Absent if number > 1 && !uplink.follows_interface() => {
                 let wanted = format!("the next hop, because there are {number} uplinks");
                 let location = uplink.location.field("gateway");
-                checker.report(&location, "no such key", wanted, "add `gateway: ADDRESS`");
+                checker.diagnostics.report(
+                    &location,
+                    "no such key",
+                    wanted,
+                    "add `gateway: ADDRESS`",
+                );
                 continue;
             }
             Unresolved::Absent | Unresolved::Unreadable => continue,
@@ -175,11 +190,21 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
                 "{}, which is an address of this box ({})",
                 gateway.value, own.location.key
             );
-            checker.report(&gateway.location, found, wanted, "ask the provider for its address");
+            checker.diagnostics.report(
+                &gateway.location,
+                found,
+                wanted,
+                "ask the provider for its address",
+            );
         }
         if let Some((address, prefix)) = inside.first_inside(&[gateway.value]) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            checker.report(&gateway.location, found, wanted, "write its address on the uplink");
+            checker.diagnostics.report(
+                &gateway.location,
+                found,
+                wanted,
+                "write its address on the uplink",
+            );
         }
     }
 }
@@ -195,10 +220,10 @@ fn check_targets(inside: &FileInside, checker: &Checker<'_>) {
         if let Some(own) = own.find(|addresses| addresses.contains(&target.value)) {
             let found =
                 format!("{}, which is an address of this box ({})", target.value, own.location.key);
-            checker.report(&target.location, found, wanted, advice);
+            checker.diagnostics.report(&target.location, found, wanted, advice);
         } else if let Some((address, prefix)) = inside.first_inside(&[target.value]) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            checker.report(&target.location, found, wanted, advice);
+            checker.diagnostics.report(&target.location, found, wanted, advice);
         }
     }
 }
