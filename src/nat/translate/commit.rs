@@ -42,8 +42,10 @@ impl Translator {
                     segment,
                     now,
                 };
-                self.commit(context, miss, &opening)
-                    .unwrap_or_else(|reason| self.drop_unmatched(context, &mut packet, reason, now))
+                match self.commit(context, miss, &opening) {
+                    Ok(verdict) => verdict,
+                    Err(reason) => self.drop_unmatched(context, &mut packet, reason, now),
+                }
             }
             Decision::Session(rewrite) => {
                 self.rewrite_and_count(context, &mut packet, rewrite, now)

@@ -52,7 +52,10 @@ impl Translator {
             (false, Some(external)) => self.decide_inbound(query, external, now),
             (false, None) => Err(DropReason::SourceNotAllowed),
         };
-        decision.unwrap_or_else(|reason| self.decide_dropped(destination, reason))
+        match decision {
+            Ok(decision) => decision,
+            Err(reason) => self.decide_dropped(destination, reason),
+        }
     }
 
     /// Decides about a packet that is dropped for `reason` unless the host has the destination
