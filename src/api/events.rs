@@ -8,6 +8,8 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::counted;
+
 /// A state change of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
@@ -114,6 +116,18 @@ pub enum EventKind {
         /// Explanation of the drop reason.
         why: String,
     },
+    /// A condition of the host prevents packets from passing, for example a rule of a firewall.
+    HostWarning {
+        /// The condition.
+        found: String,
+        /// Why it matters.
+        why: String,
+    },
+    /// A condition of the host has ended.
+    HostWarningEnded {
+        /// The condition, as in [`EventKind::HostWarning`].
+        found: String,
+    },
     /// The reader of the events was slow, and events are missing at this place.
     EventsLost {
         /// Number of missing events.
@@ -130,15 +144,17 @@ impl fmt::Display for EventKind {
             Self::UplinkHealthy { uplink } => write!(f, "uplink {uplink} is healthy"),
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
-                "uplink {uplink}: {sessions} sessions ended; hosts open them again over a healthy \
-                 uplink"
+                "uplink {uplink}: {} ended; hosts open them again over a healthy uplink",
+                counted_sessions(*sessions)
             ),
             Self::AddressChanged { uplink, address: Some(address), sessions_ended } => write!(
                 f,
-                "uplink {uplink}: address is now {address}; {sessions_ended} sessions ended"
+                "uplink {uplink}: address is now {address}; {} ended",
+                counted_sessions(*sessions_ended)
             ),
             Self::AddressChanged { uplink, address: None, sessions_ended } => {
-                write!(f, "uplink {uplink}: no address; {sessions_ended} sessions ended")
+                let sessions = counted_sessions(*sessions_ended);
+                write!(f, "uplink {uplink}: no address; {sessions} ended")
             }
             Self::InterfaceRemoved { interface } => write!(f, "interface {interface} was removed"),
             Self::InterfaceDown { interface } => write!(f, "interface {interface} is down"),
@@ -154,19 +170,25 @@ impl fmt::Display for EventKind {
                 write!(f, "configuration reloaded: nothing changed")
             }
             Self::Reloaded { changed, sessions_ended } => {
-                let changed = changed.join(", ");
-                write!(
-                    f,
-                    "configuration reloaded: changed {changed}; {sessions_ended} sessions ended"
-                )
+                let (changed, sessions) = (changed.join(", "), counted_sessions(*sessions_ended));
+                write!(f, "configuration reloaded: changed {changed}; {sessions} ended")
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {
-                write!(f, "{packets} packets dropped ({reason}): {why}")
+                let packets = counted(*packets, "packet", "packets");
+                write!(f, "{packets} dropped ({reason}): {why}")
             }
-            Self::EventsLost { events } => write!(f, "{events} events lost: slow reader"),
+            Self::HostWarning { found, why } => write!(f, "{found}: {why}"),
+            Self::HostWarningEnded { found } => write!(f, "no more: {found}"),
+            Self::EventsLost { events } => {
+                write!(f, "{} lost: slow reader", counted(*events, "event", "events"))
+            }
         }
     }
+}
+
+fn counted_sessions(sessions: usize) -> String {
+    counted(sessions, "session", "sessions")
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | `health`, `failover`               | checks of the uplinks, and the response to failures     |
 //! | `dns`                              | name server, updates, hook                              |
 //! | `exhaustion`                       | events about exhausted resources                        |
+//! | `firewall`, `warnings`             | the host's filters, and warnings about the host         |
 //! | `admin`, `status`, `sessions`      | the admin socket and its answers                        |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
@@ -27,6 +28,7 @@ mod error;
 mod events;
 mod exhaustion;
 mod failover;
+mod firewall;
 mod health;
 pub(crate) mod logging;
 mod mapping_log;
@@ -40,6 +42,7 @@ mod signals;
 mod start;
 mod status;
 mod subsystem;
+mod warnings;
 mod workers;
 
 pub(crate) use error::{RunError, SocketError};

@@ -104,6 +104,11 @@ impl Reloader {
         self.file_config.borrow().resolve(&self.host.borrow().addresses)
     }
 
+    /// Returns the facts about the host in use.
+    pub(super) fn host_facts(&self) -> HostFacts {
+        self.host.borrow().facts.clone()
+    }
+
     /// Returns the identifiers of the instance's routing tables and rules.
     pub(super) fn routing_ids(&self) -> RoutingIds {
         self.routing_ids

@@ -20,13 +20,15 @@ use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
 use super::failover::Failover;
-use super::health::{HealthChecks, RawSockets, UplinkMonitor};
+use super::firewall::{FirewallWatch, ListerProcess};
+use super::health::{self, HealthChecks, RawSockets, UplinkMonitor};
 use super::reconcile::{HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
 use super::signals::{SignalStreams, Signals};
 use super::status::InstanceHandle;
 use super::subsystem::Subsystems;
+use super::warnings::Warnings;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
 use crate::config::{Config, Uplink};
@@ -41,6 +43,8 @@ pub(super) struct Privileged {
     pub(super) raw: RawSockets,
     /// DNS; None: the configuration has none.
     pub(super) dns: Option<Prepared>,
+    /// The process that lists the rules of nftables; None: it could not be started.
+    pub(super) lister: Option<ListerProcess>,
 }
 
 /// Runs an instance until a signal or an error ends it. Restores the host in either case.
@@ -83,7 +87,7 @@ impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, signals, mut socket, host, uplinks } = self;
-        let Privileged { raw, mut dns } = privileged;
+        let Privileged { raw, mut dns, lister } = privileged;
         let config = host.config().clone();
         let events = Rc::new(Events::new());
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
@@ -116,13 +120,19 @@ impl Start<'_> {
             subsystems.start(DnsFollower::new(Rc::clone(dns)));
         }
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
+        let warnings = Rc::new(Warnings::new(Rc::clone(&events)));
+        if let Some(lister) = lister {
+            let watch = FirewallWatch::new(lister, Rc::clone(&reloader), Rc::clone(&warnings));
+            let doing = "watching the firewall";
+            subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
+        }
 
         socket.publish()?;
         tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
         events.emit(EventKind::Ready { name: config.name.clone() });
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let instance =
-            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events, warnings };
         let instance = Rc::new(instance);
         subsystems.start(AdminServer::new(socket, Rc::clone(&instance)));
         subsystems.start(Signals::new(signals, instance));
@@ -160,6 +170,7 @@ fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
             weight: uplink.weight,
             up: ready,
             link_ready: ready,
+            reason: (!ready).then(health::link_not_ready),
             ..UplinkState::new(&uplink.name)
         }
     };

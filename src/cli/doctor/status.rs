@@ -1,12 +1,14 @@
 //! Checks of what an instance reports about itself.
 
 use crate::api::{DnsStatus, Status, UplinkStatus};
+use crate::config::counted;
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
 
 /// Makes the findings about an instance's status. `up` holds the interfaces that are up.
 pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
-    let uplinks = status.uplinks.iter().map(|row| uplink(row, up.contains(&row.interface)));
+    let uplinks = status.uplinks.iter().enumerate();
+    let uplinks = uplinks.map(|(place, row)| uplink((place, row), up.contains(&row.interface)));
     let mut findings: Vec<Finding> = uplinks.collect();
     findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
@@ -15,7 +17,7 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
         0 => Finding::ok("log", "no line of the log was dropped"),
         dropped => Finding::warning(
             "log",
-            format!("{dropped} lines of the log were dropped"),
+            counted(dropped, "line of the log was dropped", "lines of the log were dropped"),
             "the reader of standard error (the journal, a pipe) is too slow, so the mapping log has \
              gaps",
         )
@@ -24,18 +26,21 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
     findings
 }
 
-fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
+fn uplink((place, row): (usize, &UplinkStatus), is_up: bool) -> Finding {
     let UplinkStatus { name, interface, state_seconds, .. } = row;
     let failed = format!("{name} failed {state_seconds} s ago");
+    let reason = row.reason.as_deref().unwrap_or("no answer");
     match (row.healthy, row.link_ready) {
         (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
         (false, true) => Finding::error(
             "uplink",
-            format!("{failed}: the health check over {interface} gets no reply"),
-            "new outbound sessions use other uplinks, and clients of this uplink's addresses get no \
-             reply",
+            format!("{failed} by the health check over {interface}: {reason}"),
+            "new outbound sessions use other uplinks, and clients of this uplink's addresses may get \
+             no reply",
         )
-        .advice("check the uplink's router and the targets of uplinks.health"),
+        .advice(format!(
+            "check the uplink's router and the targets of uplinks[{place}].health"
+        )),
         // An uplink whose address follows its interface is down without an address.
         (false, false) if is_up => Finding::error(
             "uplink",
@@ -79,7 +84,8 @@ fn dns(dns: &DnsStatus) -> Vec<Finding> {
 
 fn sessions(status: &Status) -> Finding {
     let sessions = &status.sessions;
-    let found = format!("{} of {} sessions are in use", sessions.now, sessions.capacity);
+    let capacity = counted(sessions.capacity, "session", "sessions");
+    let found = format!("{} of {capacity} in use", sessions.now);
     match u64::from(sessions.now) * 10 >= u64::from(sessions.capacity) * 9 {
         true => Finding::warning(
             "sessions",
@@ -97,7 +103,8 @@ fn sessions(status: &Status) -> Finding {
 fn drops(status: &Status) -> Vec<Finding> {
     let counts = status.drops.iter().filter_map(|(name, count)| {
         let reason = *DropReason::ALL.iter().find(|reason| reason.name() == name)?;
-        let found = format!("{count} packets were dropped since the start: {}", reason.name());
+        let dropped = counted(*count, "packet was dropped", "packets were dropped");
+        let found = format!("{dropped} since the start: {}", reason.name());
         let why = reason.explanation().trim();
         Some(Finding::warning("drops", found, why).advice(drop_advice(reason)?))
     });
