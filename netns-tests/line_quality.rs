@@ -28,10 +28,14 @@ fn ping(uplink: &TopologyUplink, keys: &str) -> String {
     format!("health: {{ ping: {}, interval: 100ms{keys} }}", uplink.gateway)
 }
 
-/// Sets what the provider's end does to packets towards the box, in words of netem.
-fn set_quality(uplink: &TopologyUplink, quality: &str) -> Result<()> {
-    let mut command = uplink.provider.command("tc");
-    command.args(["qdisc", "replace", "dev", "box0", "root", "netem"]).args(quality.split(' '));
+/// Lets the provider's end lose this share of the pings from the box.
+fn set_loss(uplink: &TopologyUplink, percent: u32) -> Result<()> {
+    let mut command = uplink.provider.command("nft");
+    command.arg(format!(
+        "add table ip lossy; flush table ip lossy; \
+         add chain ip lossy in {{ type filter hook input priority 0; }}; \
+         add rule ip lossy in iifname box0 meta l4proto icmp numgen random mod 100 < {percent} drop"
+    ));
     output(command).map(drop)
 }
 
@@ -67,10 +71,10 @@ fn uplink_that_loses_half_of_its_packets_fails_and_stays_out() -> Result<()> {
         .three_legged_config()
         .uplink(0, &ping(site.uplink(0), ""))
         .uplink(1, &ping(site.uplink(1), ""));
-    set_quality(site.uplink(0), "loss 2%")?;
+    set_loss(site.uplink(0), 2)?;
     let natbox = site.start(0, &config)?;
     thread::sleep(10 * INTERVAL);
-    set_quality(site.uplink(1), "loss 50%")?;
+    set_loss(site.uplink(1), 50)?;
     let failed = wait_until(&natbox, 1, false)?;
     ensure!(failed.reason.is_some(), "{failed:?}");
     thread::sleep(100 * INTERVAL);
@@ -80,32 +84,45 @@ fn uplink_that_loses_half_of_its_packets_fails_and_stays_out() -> Result<()> {
     ensure!((20.0..=80.0).contains(&loss), "{loss} %");
     let seen = changes(&natbox)?;
     ensure!(seen.len() <= 3, "it flaps: {seen:?}");
-    set_quality(site.uplink(1), "loss 0%")?;
+    set_loss(site.uplink(1), 0)?;
     wait_until(&natbox, 1, true).map(drop)
 }
 
 #[test]
 fn slow_uplink_fails_by_its_limit_and_returns_by_the_lower_one() -> Result<()> {
     let site = site()?;
-    let limits = ", window: 8, latency: { fail: 150ms, return: 60ms }";
-    let config = site.three_legged_config().uplink(1, &ping(site.uplink(1), limits));
-    let natbox = site.start(0, &config)?;
-    set_quality(site.uplink(1), "delay 100ms")?;
-    thread::sleep(12 * INTERVAL);
+    let page = SocketAddrV4::new(CLIENTS[4], 8081);
+    let delay = Arc::new(AtomicU16::new(0));
+    let slow = Arc::clone(&delay);
+    // Relaxed: the test waits for the effect.
+    let set_delay = |milliseconds: u16| delay.store(milliseconds, Ordering::Relaxed);
+    let handler: HttpHandler = Arc::new(move |_| {
+        // Relaxed: as above.
+        thread::sleep(Duration::from_millis(slow.load(Ordering::Relaxed).into()));
+        Some(HttpAnswer::text(200, ""))
+    });
+    let listener = listen(site.client(), *page.ip(), page.port())?;
+    let _server = HttpServer::start(vec![listener], Some(handler))?;
+    let health = format!(
+        "health: {{ http: \"http://{page}/\", interval: 100ms, fall: 20, window: 8, latency: {{ fail: 500ms, return: 200ms }} }}"
+    );
+    let natbox = site.start(0, &site.three_legged_config().uplink(1, &health))?;
+    set_delay(300);
+    thread::sleep(15 * INTERVAL);
     ensure!(uplink(&natbox, 1)?.healthy, "below the limit");
-    set_quality(site.uplink(1), "delay 200ms")?;
+    set_delay(600);
     let failed = wait_until(&natbox, 1, false)?;
     let reason = failed.reason.unwrap_or_default();
     ensure!(reason.starts_with("latency: "), "{reason}");
-    ensure!(failed.latency_milliseconds.is_some_and(|latency| latency >= 150.0));
+    ensure!(failed.latency_milliseconds.is_some_and(|latency| latency >= 500.0));
     let mut command = site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     let text = output(command)?;
     ensure!(text.contains("failed for") && text.contains("; latency: "), "{text}");
-    set_quality(site.uplink(1), "delay 100ms")?;
-    thread::sleep(15 * INTERVAL);
+    set_delay(300);
+    thread::sleep(20 * INTERVAL);
     ensure!(!uplink(&natbox, 1)?.healthy, "between the limits nothing changes");
-    set_quality(site.uplink(1), "delay 0ms")?;
+    set_delay(0);
     let healthy = wait_until(&natbox, 1, true)?;
     ensure!(healthy.reason.is_none() && healthy.hold_seconds.is_none(), "{healthy:?}");
     Ok(())

@@ -252,8 +252,16 @@ fn child(parent: Pid) -> Result<Pid> {
     wait_for("the process that stands by", || {
         let children = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
         let texts = fs::read_dir(&threads)?.flatten().filter_map(|thread| children(thread).ok());
-        let mut pids = texts.filter_map(|text| text.trim().parse().ok().and_then(Pid::from_raw));
-        Ok(pids.next())
+        let pids: Vec<i32> = texts
+            .flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|pid| pid.parse().ok())
+            .collect();
+        // The other children are hooks.
+        let stands_by = |pid: &i32| {
+            let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.starts_with("natbox\0")
+        };
+        Ok(pids.into_iter().find(stands_by).and_then(Pid::from_raw))
     })
 }
 

@@ -17,7 +17,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -100,15 +100,21 @@ pub(super) fn run(work: &HelperWork, name: HelperName) -> Result<ExitCode, Failu
     let stand_by = work.clone();
     // The thread ends with the process.
     thread::spawn(move || keep_stand_by(&stand_by, other));
-    work.run(worker.is_some())
-        .context("helping an instance")
-        .map(|()| ExitCode::SUCCESS)
-        .map_err(Failure::bug)
+    match work.run(worker.is_some()) {
+        // The instance has ended and waits for no answer.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        outcome => {
+            outcome.context("helping an instance").map(|()| ExitCode::SUCCESS).map_err(Failure::bug)
+        }
+    }
 }
 
-/// Starts the process that stands by, and starts it again whenever it ends.
+/// Starts the process that stands by, and starts it again whenever it ends: soon if it has worked
+/// for a while, otherwise later each time.
 fn keep_stand_by(work: &HelperWork, name: HelperName) {
+    let mut pause = MIN_PAUSE;
     loop {
+        let began = Instant::now();
         let mut command = Command::new("/proc/self/exe");
         match name {
             HelperName::Worker => command.args(work.command_line()),
@@ -123,7 +129,11 @@ fn keep_stand_by(work: &HelperWork, name: HelperName) {
         if let Ok(mut stand_by) = command.spawn() {
             let _ = stand_by.wait();
         }
-        thread::sleep(PAUSE);
+        pause = match began.elapsed() {
+            short if short < MAX_PAUSE => (pause * 2).min(MAX_PAUSE),
+            _ => MIN_PAUSE,
+        };
+        thread::sleep(pause);
     }
 }
 
@@ -163,5 +173,6 @@ pub(super) const STAND_BY_COMMAND: &str = "stand-by";
 const WORK: &str = "NATBOX_HELPER_WORK";
 /// Environment variable with the process ID of the worker that the process stands by for.
 const WORKER: &str = "NATBOX_HELPER_WORKER";
-/// Pause before a process that ended is started again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Bounds of the pause before a process that ended is started again.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+const MAX_PAUSE: Duration = Duration::from_secs(60);

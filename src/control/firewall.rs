@@ -80,6 +80,8 @@ type Look = Pin<Box<dyn Future<Output = (Pipes, Result<String, String>)>>>;
 pub(super) struct Pipes {
     requests: pipe::Sender,
     answers: BufReader<pipe::Receiver>,
+    /// Number of the last request.
+    number: u64,
 }
 
 /// What the watch waits for.
@@ -113,7 +115,7 @@ impl FirewallWatch {
             reloader,
             warnings,
             process,
-            pipes: Some(Pipes { requests, answers }),
+            pipes: Some(Pipes { requests, answers, number: 0 }),
             look: None,
             next_look: now,
             not_before: now,
@@ -161,6 +163,8 @@ impl Subsystem for FirewallWatch {
             }
             FirewallEvent::Listed(pipes, listing) => {
                 self.look = None;
+                // Leaves no zombie if another process has taken over.
+                let _ = self.process.try_wait();
                 self.evaluate(listing).await;
                 let took = now.saturating_duration_since(self.not_before);
                 self.not_before = now + MIN_PAUSE.max(took * PAUSE_FACTOR);
@@ -191,18 +195,21 @@ async fn look(look: &mut Option<Look>) -> (Pipes, Result<String, String>) {
 /// Asks the lister for the rules.
 async fn list(mut pipes: Pipes) -> (Pipes, Result<String, String>) {
     let listing = async {
+        pipes.request().await?;
         let mut line = String::new();
         loop {
-            pipes.requests.write_all(b"\n").await?;
             line.clear();
             if pipes.answers.read_line(&mut line).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             match serde_json::from_str(&line)? {
-                RuleListing::Rules(rules) => return io::Result::Ok(Ok(rules)),
-                RuleListing::Failed(reason) => return Ok(Err(reason)),
+                RuleListing::Listed { request, rules } if request == pipes.number => {
+                    return Ok(rules);
+                }
+                // The answer to a request that was sent twice.
+                RuleListing::Listed { .. } => {}
                 // The request may be lost with the process that had read it.
-                RuleListing::TakenOver => {}
+                RuleListing::TakenOver => pipes.request().await?,
             }
         }
     };
@@ -210,6 +217,14 @@ async fn list(mut pipes: Pipes) -> (Pipes, Result<String, String>) {
         Err(format!("the process that lists them has ended ({error}); restart natbox"))
     });
     (pipes, listing)
+}
+
+impl Pipes {
+    /// Asks for the rules.
+    async fn request(&mut self) -> io::Result<()> {
+        self.number += 1;
+        self.requests.write_all(format!("{}\n", self.number).as_bytes()).await
+    }
 }
 
 /// Subscribes to changes of nftables.

@@ -1,7 +1,7 @@
 //! A process that lists the rules of nftables for a running instance, which may start no programs.
 //!
 //! ```text
-//!   instance ── a line ──▶ lister ──▶ nft
+//!   instance ── a number, a line ──▶ lister ──▶ nft
 //!            ◀── a RuleListing, a JSON line ──
 //! ```
 //!
@@ -20,15 +20,18 @@ pub(crate) const LISTER_COMMAND: &str = "list-rules";
 /// An answer of the lister.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum RuleListing {
-    /// The rules, as nft prints them in JSON.
-    Rules(String),
-    /// The reason why there are no rules.
-    Failed(String),
+    /// The rules, as nft prints them in JSON, or the reason why there are none.
+    Listed {
+        /// Number of the request.
+        request: u64,
+        /// The rules.
+        rules: Result<String, String>,
+    },
     /// No answer: this process has replaced one that ended, and knows no earlier request.
     TakenOver,
 }
 
-/// Does the lister's work: lists the rules for each line that it reads from `requests`, until the
+/// Does the lister's work: lists the rules for each number that it reads from `requests`, until the
 /// pipe closes. `taken_over`: whether another process did this work before.
 ///
 /// # Errors
@@ -42,12 +45,8 @@ pub(crate) fn list_rules(
         write(&mut answers, &RuleListing::TakenOver)?;
     }
     for request in BufReader::new(requests).lines() {
-        request?;
-        let listing = match firewall::list() {
-            Ok(rules) => RuleListing::Rules(rules),
-            Err(reason) => RuleListing::Failed(reason),
-        };
-        write(&mut answers, &listing)?;
+        let request = request?.parse().map_err(io::Error::other)?;
+        write(&mut answers, &RuleListing::Listed { request, rules: firewall::list() })?;
     }
     Ok(())
 }
@@ -66,13 +65,16 @@ mod tests {
     #[test]
     fn each_request_gets_one_line() {
         let mut answers = Vec::new();
-        list_rules(&b"\n\n"[..], &mut answers, true).unwrap();
+        list_rules(&b"7\n8\n"[..], &mut answers, true).unwrap();
         let lines: Vec<RuleListing> = String::from_utf8(answers)
             .unwrap()
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
-        assert_eq!((lines.len(), &lines[0]), (3, &RuleListing::TakenOver));
-        assert!(!lines[1..].contains(&RuleListing::TakenOver));
+        let numbers = lines.iter().map(|line| match line {
+            RuleListing::Listed { request, .. } => *request,
+            RuleListing::TakenOver => 0,
+        });
+        assert_eq!(numbers.collect::<Vec<_>>(), [0, 7, 8]);
     }
 }
