@@ -4,6 +4,9 @@
 //! new session uses a failed uplink. If the configuration says so, failover then ends the sessions
 //! of the failed uplink, slice by slice. While no uplink is up, sessions continue: no other uplink
 //! could take them.
+//!
+//! The translator itself prefers the lowest tier that has an uplink which admits new sessions.
+//! Failover only reports that another tier is in use.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +29,8 @@ pub(super) struct Failover {
     events: Rc<Events>,
     /// True for each uplink that was up at the last change.
     up: Vec<bool>,
+    /// Tier that was in use last; while no uplink is up, the one before.
+    tier: u32,
 }
 
 impl Failover {
@@ -37,7 +42,9 @@ impl Failover {
         events: Rc<Events>,
     ) -> Self {
         let (uplinks, up) = (config.uplinks.clone().into(), vec![true; config.uplinks.len()]);
-        let mut failover = Self { uplinks, engine, states, events, up };
+        // An instance that starts with a backup uplink reports that as well.
+        let tier = config.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
+        let mut failover = Self { uplinks, engine, states, events, up, tier };
         let now = failover.states.borrow().clone();
         failover.changed(&now);
         failover
@@ -54,6 +61,14 @@ impl Failover {
             };
             self.engine.set_admission(index as u8, admit);
         }
+    }
+
+    /// Emits an event if another tier is in use.
+    fn report_tier(&mut self, states: &UplinkStates) {
+        let Some(tier) = states.tier_in_use().filter(|tier| *tier != self.tier) else { return };
+        let before = std::mem::replace(&mut self.tier, tier);
+        let uplinks = states.in_use().map(|uplink| uplink.name.clone()).collect();
+        self.events.emit(EventKind::TierChanged { tier, before, uplinks });
     }
 
     /// Ends sessions of uplinks that are doomed now and were not `before`.
@@ -138,6 +153,7 @@ impl Subsystem for Failover {
     fn changed(&mut self, states: &UplinkStates) {
         let before = std::mem::replace(&mut self.up, up(states));
         self.set_admissions();
+        self.report_tier(states);
         self.end_doomed(&before);
         self.fail_back(&before);
     }

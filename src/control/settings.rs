@@ -109,6 +109,7 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
             name: uplink.name.clone(),
             mtu: mtu(interface.mtu),
             weight: uplink.weight,
+            tier: tier(uplink.tier),
             addresses: uplink
                 .addresses
                 .iter()
@@ -170,6 +171,10 @@ fn protocol(protocol: ForwardProtocol) -> nat::ForwardProtocol {
 
 fn ports(range: PortRange) -> nat::PortRange {
     nat::PortRange { first: range.first, last: range.last }
+}
+
+fn tier(tier: u32) -> u8 {
+    u8::try_from(tier).expect("the configuration allows no larger one")
 }
 
 fn index(uplink: usize) -> u8 {

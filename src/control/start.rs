@@ -89,8 +89,15 @@ impl Start<'_> {
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
 
         let (engine, tun, tun_index) = start_workers(&config, &host, &dns_ports, subsystems)?;
-        let reloader =
-            Reloader::new(path, file_config, &host, dns_ports, engine.clone(), Rc::clone(&events));
+        let reloader = Reloader::new(
+            path,
+            file_config,
+            &host,
+            dns_ports,
+            engine.clone(),
+            Rc::clone(&uplinks),
+            Rc::clone(&events),
+        );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let parts = Parts {
             engine: engine.clone(),
@@ -158,6 +165,7 @@ fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
             address: uplink.addresses.first().copied(),
             source: *source,
             weight: uplink.weight,
+            tier: uplink.tier,
             up: ready,
             link_ready: ready,
             ..UplinkState::new(&uplink.name)

@@ -158,6 +158,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 follows_interface: false,
                 gateway: Some(address(254)),
                 weight,
+                tier: 1 + weight % 255,
                 on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
                 failback: Failback::ALL[weight as usize % Failback::ALL.len()],
                 health: health.map(|(interval, fall, rise)| Health {

@@ -102,6 +102,7 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         follows_interface: false,
         gateway: Some(ip(gateway)),
         weight: 1,
+        tier: 1,
         health: None,
         on_failure: OnFailure::Keep,
         failback: Failback::NewSessions,

@@ -58,6 +58,7 @@ impl Policy {
                 name: "isp1".into(),
                 mtu: 1500,
                 weight: 1,
+                tier: 1,
                 addresses: vec![address],
                 probe_address: None,
             }],
@@ -85,8 +86,10 @@ pub struct Uplink {
     /// MTU of its interface at the start, in bytes;
     /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
     pub mtu: u16,
-    /// Share of new outbound mappings, relative to the other uplinks.
+    /// Share of new outbound mappings, relative to the other uplinks of the tier.
     pub weight: u32,
+    /// Tier. A new session uses the lowest tier that has an uplink which admits it.
+    pub tier: u8,
     /// External addresses.
     pub addresses: Vec<ExternalAddress>,
     /// Link-local address of the host whose packets leave by this uplink. Health checks and
