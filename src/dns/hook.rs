@@ -198,9 +198,7 @@ impl Sent {
 /// index of the uplink.
 fn next_event(sent: &[Option<Sent>], states: &UplinkStates) -> Option<(usize, HookEvent)> {
     let sent = |index: usize| sent.get(index).copied().flatten();
-    let is_news = |(index, uplink): &(usize, &UplinkState)| {
-        sent(*index) != Some(Sent::of(uplink))
-    };
+    let is_news = |(index, uplink): &(usize, &UplinkState)| sent(*index) != Some(Sent::of(uplink));
     let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
     let all_up = states.in_use().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
     let event = HookEvent {

@@ -24,6 +24,9 @@ pub struct Policy {
     /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about
     /// translated packets.
     pub tun_address: Option<Ipv4Addr>,
+    /// Host address: the link-local address from which the host's own packets leave over any uplink
+    /// that an outbound rule allows. None: the host's own packets do not pass the translator.
+    pub host_address: Option<Ipv4Addr>,
     /// Uplinks, at most 256. Their number is fixed at the start.
     pub uplinks: Vec<Uplink>,
     /// Published services.
@@ -54,6 +57,7 @@ impl Policy {
             inside_routers: Vec::new(),
             inside_mtu: 1500,
             tun_address: None,
+            host_address: None,
             uplinks: vec![Uplink {
                 name: "isp1".into(),
                 mtu: 1500,

@@ -50,8 +50,15 @@ impl Translator {
             HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
         };
         let best = self.highest_score(rule, endpoint, begins);
+        // The host's own packets leave a failed uplink at once, whatever their mapping.
+        let is_host = self.policy.host_address == Some(tuple.source.address);
+        let admits_known = |uplink: &u8| match admission(uplink) {
+            AdmitNew::All => true,
+            AdmitNew::KnownEndpoints => !is_host,
+            AdmitNew::None => false,
+        };
         let goes_on = |uplink: &u8| {
-            (all_closed || admission(uplink) != AdmitNew::None)
+            (all_closed || admits_known(uplink))
                 && best.is_none_or(|best| self.tier(*uplink) <= self.tier(best))
                 && has_mapping(uplink)
         };
@@ -143,6 +150,13 @@ impl Translator {
             length.map(|length| ((rule.from.prefix_len(), length), rule))
         });
         reaching.max_by_key(|(lengths, _)| *lengths).map(|(_, rule)| rule)
+    }
+
+    /// Reports whether the host itself sends from a link-local address over an uplink.
+    pub(crate) fn is_hosts_own(&self, address: Ipv4Addr) -> bool {
+        address.is_link_local()
+            && (self.policy.host_address == Some(address)
+                || self.uplink_of_probe_address(address).is_some())
     }
 
     /// The uplink that has this probe address.
