@@ -49,9 +49,9 @@ pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Expectation, Failback, Forward,
-    ForwardProtocol, HashBy, Health, HoldTimes, IoBackend, LatencyLimits, Log, LogFormat, LogLevel,
-    LossLimits, MssClamp, OffloadLimit, OnFailure, OutboundRule, RejectWith, UnsolicitedSyn,
-    Uplink, WebTarget, Workers,
+    ForwardProtocol, HashBy, Health, HoldTimes, HostDefaultRoute, IoBackend, LatencyLimits, Log,
+    LogFormat, LogLevel, LossLimits, MssClamp, OffloadLimit, OnFailure, OutboundRule, RejectWith,
+    UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
