@@ -129,11 +129,7 @@ impl Start<'_> {
         }
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
         let warnings = Rc::new(Warnings::new(Rc::clone(&events)));
-        if let Some(lister) = lister {
-            let watch = FirewallWatch::new(lister, Rc::clone(&reloader), Rc::clone(&warnings));
-            let doing = "watching the firewall";
-            subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
-        }
+        watch_firewall(lister, &reloader, &warnings, subsystems)?;
 
         socket.publish()?;
         tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
@@ -146,6 +142,21 @@ impl Start<'_> {
         subsystems.start(Signals::new(signals, instance));
         Ok(())
     }
+}
+
+/// Watches whether the host's filters let natbox's packets pass, if there is a lister.
+fn watch_firewall(
+    lister: Option<ListerProcess>,
+    reloader: &Rc<Reloader>,
+    warnings: &Rc<Warnings>,
+    subsystems: &mut Subsystems,
+) -> Result<(), RunError> {
+    if let Some(lister) = lister {
+        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(warnings));
+        let doing = "watching the firewall";
+        subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
+    }
+    Ok(())
 }
 
 /// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of

@@ -182,14 +182,14 @@ fn the_uplinks_that_are_up_are_those_of_the_lowest_tier() {
     now.uplinks[2].tier = 2;
     let sent: Vec<Option<Sent>> =
         states().uplinks.iter().map(|uplink| Some(Sent::of(uplink))).collect();
-    let (number, event) = next_event(&sent, &now).unwrap();
+    let (number, event) = next_event(&sent, &now, 1).unwrap();
     assert_eq!((number, event.tier), (1, 2), "another tier is news");
     let names = |event: &HookEvent| -> Vec<String> {
         event.all_up.iter().map(|(name, _)| name.clone()).collect()
     };
     assert_eq!(names(&event), ["isp1"]);
     now.uplinks[0].up = false;
-    let (number, event) = next_event(&sent, &now).unwrap();
+    let (number, event) = next_event(&sent, &now, 1).unwrap();
     assert_eq!((number, event.up), (0, false));
     assert_eq!(names(&event), ["isp2", "isp3"]);
 }

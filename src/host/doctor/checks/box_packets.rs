@@ -138,7 +138,7 @@ fn of_health_checks<'a>(
 }
 
 /// Lists the host's own packets with `host.default_route: follow`.
-fn of_host(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
+fn of_host(facts: FilteredBox<'_>) -> Vec<PassingPacket<'_>> {
     let tun = facts.config.tun.name.as_str();
     let Some(address) = facts.host.host_address else { return Vec::new() };
     let reply = FilteredPacket { reply: true, ..from_tun(tun, address) };
