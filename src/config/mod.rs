@@ -48,7 +48,7 @@ pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
     HashBy, Health, IoBackend, Log, LogFormat, LogLevel, MssClamp, OffloadLimit, OnFailure,
-    OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
+    OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{

@@ -38,7 +38,7 @@ pub(super) fn check(
     let inside = file.inside.as_ref().map_or(&unreadable, |inside| &inside.value);
     check_inside(inside, checker);
     check_interfaces(&file.tun, inside, checker);
-    check_nat(file.nat, checker);
+    check_nat(&file.nat, checker);
     warn_of_keys_without_effect(&file, checker);
     let uplinks = uplinks::check(inside, checker);
     let forwards = forwards::check(readable(&file.forwards), inside, checker);
@@ -169,7 +169,7 @@ fn mapping_around(location: &Location) -> String {
 }
 
 /// Reports overlapping ports if the remote endpoint does not distinguish the mappings of a port.
-fn check_nat(nat: Nat, checker: &Checker<'_>) {
+fn check_nat(nat: &Nat, checker: &Checker<'_>) {
     if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
         let wanted = "false with endpoint-independent mapping";
         let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";

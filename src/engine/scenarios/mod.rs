@@ -9,6 +9,7 @@ mod errors;
 mod fragments;
 mod malformed;
 mod no_nat;
+mod related;
 mod reload;
 mod replay;
 mod scrub;

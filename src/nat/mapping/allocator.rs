@@ -63,11 +63,12 @@ impl PortAllocator {
         Arc::new(Self { ports, delay })
     }
 
-    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random
-    /// free one.
+    /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
+    /// if the mapping keeps ports, or a random free one.
     pub(crate) fn take(
         &self,
         key: &MappingKey,
+        keeps_port: bool,
         preference: PortPreference,
         random: &mut StdRng,
         now: Tick,
@@ -79,6 +80,9 @@ impl PortAllocator {
                 None => {}
             }
             delay.release_due(now, |port| self.ports.release(port));
+        }
+        if keeps_port && self.ports.take_kept(key.inside.port) {
+            return Some(key.inside.port);
         }
         self.ports.take(preference, random)
     }

@@ -182,10 +182,12 @@ impl Mappings {
     }
 
     /// Holds a mapping for one more session and returns its external endpoint. A new mapping is
-    /// made on the first of these external addresses that has a port for it.
+    /// made on the first of these external addresses that has a port for it. If the mapping
+    /// `keeps_port`, it gets its inside port where that is free.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
+        keeps_port: bool,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
         now: Tick,
@@ -204,7 +206,7 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
                 let external = addresses
-                    .find_map(|address| self.allocate_on(address, key, random, now))
+                    .find_map(|address| self.allocate_on(address, key, keeps_port, random, now))
                     .ok_or(PortsExhaustedOn)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
@@ -222,6 +224,7 @@ impl Mappings {
         &self,
         address: Ipv4Addr,
         key: MappingKey,
+        keeps_port: bool,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
@@ -233,7 +236,7 @@ impl Mappings {
             Protocol::TCP | Protocol::UDP => PortPreference::Class(key.inside.port),
             _ => PortPreference::None,
         };
-        let Some(port) = allocator.take(&key, preference, random, now) else {
+        let Some(port) = allocator.take(&key, keeps_port, preference, random, now) else {
             self.overlap_counts.as_ref()?;
             return allocator
                 .ports

@@ -5,7 +5,9 @@
 //! table. It must have the external addresses of the session and a policy that allows the session.
 //!
 //! The import restores the session's mapping with the same external port, its peer for filtering,
-//! and its share of the host's limit. The order of imports does not matter.
+//! and its share of the host's limit. The order of imports matters in one case: if the outbound
+//! rule of a session does not name its uplink, the session is allowed only after the inbound session
+//! to which it is related.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;
@@ -297,8 +299,8 @@ impl SessionSnapshot {
             && reply.protocol == protocol
             && (initiator.is_inside() || responder.is_inside())
             // Only the destination of a session to the inside differs from the source of its
-            // replies.
-            && (responder.is_inside() || reply.source == original.destination)
+            // replies. A related session may have another port of the same remote host.
+            && (responder.is_inside() || reply.source.address == original.destination.address)
             && (initiator.is_inside()
                 || reply.destination.address == original.source.address)
             && fits(initiator, self.mappings[0], original.source, reply.destination)
