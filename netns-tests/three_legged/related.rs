@@ -13,6 +13,7 @@ use natbox::lab::http::connect_from;
 use natbox::lab::topology::CLIENTS;
 
 use super::plan;
+use crate::conformance::proves;
 use crate::failover::set_carrier;
 use crate::lab::{Site, TIMEOUT, curl, datagrams, listen, wait_for};
 
@@ -92,6 +93,7 @@ fn acknowledged(socket: &UdpSocket, packet: &[u8], wanted: [u8; 4]) -> Result<bo
 /// no forward publishes.
 #[test]
 fn tftp_answers_from_a_new_port_use_the_uplink_of_the_request() -> Result<()> {
+    let _proof = proves(&["FWD-8"]);
     let site = Site::three_legged(plan(3))?;
     let file = "x".repeat(3 * BLOCK + 100);
     let server = site.server_address(0);
@@ -135,6 +137,7 @@ fn one_client_socket_gets_an_answer_from_each_uplink() -> Result<()> {
 /// mapping on another uplink does not matter.
 #[test]
 fn active_data_connections_use_the_uplink_of_the_control_connection() -> Result<()> {
+    let _proof = proves(&["FWD-8"]);
     let site = Site::three_legged(plan(2))?;
     let server = site.server_address(0);
     let control = listen(site.server(), server, CONTROL)?;
