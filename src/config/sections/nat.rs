@@ -136,7 +136,7 @@ impl ValueType for PreservedPorts {
     type Value = PortPreservation;
 
     fn read(&self, cursor: &Cursor<'_>) -> Option<PortPreservation> {
-        match cursor.word() {
+        match cursor.scalar() {
             Some("true") => Some(PortPreservation::All),
             Some("false" | "off") => Some(PortPreservation::Off),
             Some(_) | None => Self::list().read(cursor)?.values().map(PortPreservation::Listed),

@@ -88,10 +88,11 @@ impl PortAllocator {
     }
 
     /// Takes this very port for a restored mapping; false when the port is not free for the
-    /// mapping.
-    pub(crate) fn take_exact(&self, key: &MappingKey, port: u16) -> bool {
+    /// mapping. Only a mapping that keeps its inside port may have a port outside of the range.
+    pub(crate) fn take_exact(&self, key: &MappingKey, keeps_port: bool, port: u16) -> bool {
         let delayed = self.delay.as_ref().is_some_and(|delay| delay.reclaim_exact(key, port));
-        delayed || self.ports.reserve(port)
+        let may_have = self.ports.is_dynamic(port) || keeps_port && port == key.inside.port;
+        delayed || may_have && self.ports.reserve(port)
     }
 
     /// Takes the port of an ended mapping back.

@@ -319,7 +319,12 @@ impl Mappings {
     ///
     /// # Errors
     /// The mapping's key has another external endpoint here, or its port is not free.
-    pub(crate) fn restore(&self, value: MappingValue, now: Tick) -> Result<(), PortsExhaustedOn> {
+    pub(crate) fn restore(
+        &self,
+        value: MappingValue,
+        keeps_port: bool,
+        now: Tick,
+    ) -> Result<(), PortsExhaustedOn> {
         let MappingValue { key, external, refreshed } = value;
         match self.by_inside.entry(key) {
             Entry::Occupied(mut entry) if entry.get().external == external => {
@@ -334,7 +339,8 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let allocators = self.allocators.load();
                 let allocator = allocators.get(&(key.protocol, external.address));
-                if allocator.is_some_and(|ports| ports.take_exact(&key, external.port)) {
+                if allocator.is_some_and(|ports| ports.take_exact(&key, keeps_port, external.port))
+                {
                     self.enter_external(external, key);
                 } else if !self.share(external, key) {
                     return Err(PortsExhaustedOn);

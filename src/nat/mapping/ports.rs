@@ -228,7 +228,7 @@ impl PortPool {
     }
 
     /// Whether a port lies in the range of dynamic ports.
-    fn is_dynamic(&self, port: u16) -> bool {
+    pub(crate) fn is_dynamic(&self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
     }
 

@@ -254,7 +254,8 @@ impl Translator {
         let values: Vec<MappingValue> =
             snapshot.mappings.iter().flatten().map(|it| it.value(protocol, uplink, now)).collect();
         for (held, value) in values.iter().enumerate() {
-            if self.mappings.restore(*value, now).is_err() {
+            let keeps_port = self.policy.keeps_port(protocol, value.key.inside.port);
+            if self.mappings.restore(*value, keeps_port, now).is_err() {
                 for other in &values[..held] {
                     self.mappings.release(other.key, now);
                 }
