@@ -70,7 +70,7 @@ fn the_reference_file_holds_the_defaults() {
     // Keys without a default, and keys whose default depends on the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
-    short.inside.address = reference.inside.address;
+    short.inside.legs[0].address = reference.inside.legs[0].address;
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();

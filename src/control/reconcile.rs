@@ -88,7 +88,7 @@ impl HostReconciler {
         let on_interface =
             config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
         let uplinks: Vec<usize> = on_interface.map(|(index, _)| index).collect();
-        let is_inside = config.inside.interface == interface;
+        let leg = config.inside.legs.iter().position(|leg| leg.interface == interface);
         match event {
             LinkEvent::Removed | LinkEvent::Down => {
                 self.parts.events.emit(match event {
@@ -106,10 +106,10 @@ impl HostReconciler {
             }
             LinkEvent::Mtu(bytes) => {
                 let mtu = settings::mtu(bytes);
-                if is_inside {
-                    self.parts.engine.set_mtu(None, mtu);
-                }
-                uplinks.iter().for_each(|index| self.parts.engine.set_mtu(Some(*index as u8), mtu));
+                leg.into_iter().for_each(|leg| self.parts.engine.set_leg_mtu(leg, mtu));
+                uplinks
+                    .iter()
+                    .for_each(|index| self.parts.engine.set_uplink_mtu(*index as u8, mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
                 false
             }

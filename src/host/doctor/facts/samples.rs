@@ -19,7 +19,7 @@ pub(crate) const OUTSIDE_SAMPLES: [Ipv4Addr; 5] = [
 
 /// Chooses an address that neither the host's networks nor the configuration contain.
 pub(super) fn sample_outside_address(config: &Config, snapshot: &Snapshot) -> Option<Ipv4Addr> {
-    let mut known: Vec<Ipv4Net> = config.inside.prefixes.clone();
+    let mut known: Vec<Ipv4Net> = config.inside.prefixes().collect();
     known.extend(config.no_nat.iter().map(|rule| rule.to));
     // A VPN routes the whole Internet as two halves. Such a prefix is not a local network.
     let networks = snapshot.links.iter().flat_map(|link| snapshot.on_link(link));

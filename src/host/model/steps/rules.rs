@@ -66,10 +66,12 @@ impl StepPlanner<'_> {
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(Rule {
-            iif: Some(self.config.inside.interface.clone()),
-            ..Rule::new(self.ids.after_local(after_local::FROM_INSIDE), to_natbox)
-        });
+        for leg in &self.config.inside.legs {
+            rules.push(Rule {
+                iif: Some(leg.interface.clone()),
+                ..Rule::new(self.ids.after_local(after_local::FROM_INSIDE), to_natbox)
+            });
+        }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             if !self.has_table(place) {
                 continue;
@@ -91,9 +93,9 @@ impl StepPlanner<'_> {
     fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
         let mut rules = Vec::new();
         let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let iif = Some(interface.into());
-            rules.push(Rule { iif, from: Some(*prefix), ..spoofed.clone() });
+            rules.push(Rule { iif, from: Some(prefix), ..spoofed.clone() });
         }
         rules.extend(self.bypass_rules(interface));
         let priority = self.ids.after_local(after_local::FROM_OUTSIDE);
@@ -143,12 +145,12 @@ impl StepPlanner<'_> {
         let sources = self.config.no_nat.iter().map(|rule| rule.to).collect();
         let mut rules = Vec::new();
         for source in Ipv4Net::aggregate(&sources) {
-            for prefix in &self.config.inside.prefixes {
+            for prefix in self.config.inside.prefixes() {
                 rules.push(Rule {
                     iif: Some(interface.into()),
                     // The kernel reports a selector of length zero as no selector.
                     from: (source.prefix_len() > 0).then_some(source),
-                    to: Some(*prefix),
+                    to: Some(prefix),
                     ..bypass.clone()
                 });
             }
@@ -196,14 +198,15 @@ impl StepPlanner<'_> {
         };
         let dhcp = rule(before_local::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
         let mut rules = vec![Rule { udp: Some(DHCP_REPLY), ..dhcp }];
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let spoofed = rule(before_local::SPOOFED, interface, RuleAction::Blackhole);
-            rules.push(Rule { from: Some(*prefix), ..spoofed });
+            rules.push(Rule { from: Some(prefix), ..spoofed });
         }
         rules.push(rule(before_local::TO_NATBOX, interface, RuleAction::Lookup(table)));
-        let inside = &self.config.inside.interface;
         let to_inside = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(rule(before_local::TO_NATBOX, inside, to_inside));
+        for leg in &self.config.inside.legs {
+            rules.push(rule(before_local::TO_NATBOX, &leg.interface, to_inside));
+        }
         rules
     }
 }
