@@ -10,6 +10,7 @@
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
 //! | `events` | events arrive in order, for followers and for later readers |
+//! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
 //! | `integrity` | downloads of up to 1 GiB over both uplinks at once, bit for bit, with every offload |
@@ -51,6 +52,7 @@ mod failover;
 mod fragments;
 mod host;
 mod host_assigned_address;
+mod inside_legs;
 mod integrity;
 mod interface_changes;
 mod kernel_errors;

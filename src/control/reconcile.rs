@@ -98,7 +98,8 @@ impl HostReconciler {
                     }
                 });
                 uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
-                false
+                // The status shows the legs as of the last reading of the host.
+                leg.is_some()
             }
             LinkEvent::Up => {
                 self.parts.events.emit(EventKind::InterfaceUp { interface });

@@ -7,6 +7,7 @@
 
 mod errors;
 mod fragments;
+mod inside_legs;
 mod malformed;
 mod no_nat;
 mod reload;

@@ -150,6 +150,11 @@ impl InterfaceFacts {
         }
     }
 
+    /// Returns true when the interface is up and has a peer.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == InterfaceState::Up
+    }
+
     /// Returns true when the kernel accepts routes through the interface.
     pub(crate) fn takes_routes(&self) -> bool {
         matches!(self.state, InterfaceState::NoCarrier | InterfaceState::Up)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::firewall;
 use super::link_settings::LinkSettings;
 use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
-use super::samples::sample_outside_address;
+use super::samples::{sample_inside_host, sample_outside_address};
 use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
 use crate::host::doctor::nft::filters::Filters;
@@ -181,8 +181,8 @@ fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
     snapshot.rules.iter().filter(is_other).cloned().collect()
 }
 
-/// Lists every path through the box, for the first address of each uplink and each server behind
-/// it.
+/// Lists every path through the box, for the first address of each uplink, each server behind it,
+/// and a host behind each inside leg.
 fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
     let tun = &config.tun.name;
     let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
@@ -204,6 +204,12 @@ fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
             let inside = &leg.interface;
             all.push(path("translated requests to servers", client, server, tun, inside, None));
             all.push(path("replies of servers", server, client, inside, tun, None));
+        }
+    }
+    for leg in &config.inside.legs {
+        if let Some(host) = sample_inside_host(leg, snapshot) {
+            let inside = &leg.interface;
+            all.push(path("packets of inside hosts", host, client, inside, tun, None));
         }
     }
     let mut unique: Vec<ExpectedPath> = Vec::new();

@@ -3,6 +3,7 @@
 use ipnet::Ipv4Net;
 
 use super::planner::{StepPlanner, host_prefix, sysctl};
+use crate::config::InsideLeg;
 use crate::host::model::routing_ids::Precedence;
 use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, UdpPorts};
 
@@ -66,11 +67,14 @@ impl StepPlanner<'_> {
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
+        let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
         for leg in &self.config.inside.legs {
-            rules.push(Rule {
-                iif: Some(leg.interface.clone()),
-                ..Rule::new(self.ids.after_local(after_local::FROM_INSIDE), to_natbox)
-            });
+            let iif = Some(leg.interface.clone());
+            for prefix in self.prefixes_of_other_legs(leg) {
+                rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
+            }
+            let priority = self.ids.after_local(after_local::FROM_INSIDE);
+            rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
         }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             if !self.has_table(place) {
@@ -87,6 +91,18 @@ impl StepPlanner<'_> {
         }
         rules.extend(self.host_rules());
         rules
+    }
+
+    /// Lists the prefixes that no packet from a leg may have as its source, in as few prefixes as
+    /// possible.
+    ///
+    /// Source filters of the legs are loose, and the TUN hides the leg of a packet. Without these
+    /// rules a host behind one leg could open sessions in the name of a host behind another.
+    fn prefixes_of_other_legs(&self, leg: &InsideLeg) -> Vec<Ipv4Net> {
+        let others = self.config.inside.legs.iter().filter(|other| *other != leg);
+        let prefixes: Vec<Ipv4Net> =
+            others.flat_map(|other| other.prefixes.iter().copied()).collect();
+        Ipv4Net::aggregate(&prefixes)
     }
 
     /// Lists the rules for packets from an outside interface.
@@ -205,6 +221,10 @@ impl StepPlanner<'_> {
         rules.push(rule(before_local::TO_NATBOX, interface, RuleAction::Lookup(table)));
         let to_inside = RuleAction::Lookup(self.ids.inside_table());
         for leg in &self.config.inside.legs {
+            for prefix in self.prefixes_of_other_legs(leg) {
+                let spoofed = rule(before_local::SPOOFED, &leg.interface, RuleAction::Blackhole);
+                rules.push(Rule { from: Some(prefix), ..spoofed });
+            }
             rules.push(rule(before_local::TO_NATBOX, &leg.interface, to_inside));
         }
         rules
