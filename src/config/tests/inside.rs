@@ -41,43 +41,43 @@ fn problems_of_a_leg_are_named_with_its_place() {
     let cases = [
         (
             legs("{ interface: dmz0, prefixes: [10.0.0.128/25] }"),
-            "f.yaml:3:32: inside[1].prefixes[0]: found 10.0.0.128/25, wanted a prefix apart from 10.0.0.0/24 (inside[0].prefixes[0]); give each prefix to the one inside leg that leads there",
+            "inside[1].prefixes[0]: found 10.0.0.128/25, wanted a prefix apart from 10.0.0.0/24 (inside[0].prefixes[0]); give each prefix to the one inside leg that leads there",
         ),
         (
             legs("{ interface: lan0, prefixes: [10.1.0.0/24] }"),
-            "f.yaml:3:16: inside[1].interface: found `lan0`, which is the interface of `inside[0]`, wanted another interface; join the two, or give this one a VLAN interface of its own",
+            "inside[1].interface: found `lan0`, which is the interface of `inside[0]`, wanted another interface; join the two, or give this one a VLAN interface of its own",
         ),
         (
             legs("{ interface: wan0, prefixes: [10.1.0.0/24] }"),
-            "f.yaml:4:24: uplinks[0].interface: found `wan0`, which is the inside interface, wanted another interface; give each uplink an interface of its own; a VLAN interface serves",
+            "uplinks[0].interface: found `wan0`, which is the inside interface, wanted another interface; give each uplink an interface of its own; a VLAN interface serves",
         ),
         (
             legs("{ interface: dmz0, address: 10.0.0.2, prefixes: [10.1.0.0/24] }"),
-            "f.yaml:3:31: inside[1].address: found 10.0.0.2, wanted an address in one of the `prefixes` of its inside leg; write the box's own address on the private network, or correct the `prefixes`",
+            "inside[1].address: found 10.0.0.2, wanted an address in one of the `prefixes` of its inside leg; write the box's own address on the private network, or correct the `prefixes`",
         ),
         (
             legs("{ interface: dmz0, prefix: [10.1.0.0/24] }"),
-            "f.yaml:3:22: inside[1].prefix: found an unknown key, wanted one that natbox knows; did you mean `prefixes`?",
+            "inside[1].prefix: found an unknown key, wanted one that natbox knows; did you mean `prefixes`?",
         ),
         (
             format!("{LEGS}tun: {{ name: dmz0 }}\n"),
-            "f.yaml:5:14: tun.name: found `dmz0`, which is the interface of `inside[1]`, wanted a name of its own; choose another, such as `nb1`: natbox makes this device",
+            "tun.name: found `dmz0`, which is the interface of `inside[1]`, wanted a name of its own; choose another, such as `nb1`: natbox makes this device",
         ),
         (
             format!("{LEGS}outbound: [{{ from: 10.2.0.0/24 }}]\n"),
-            "f.yaml:5:20: outbound[0].from: found 10.2.0.0/24, wanted a prefix within `10.0.0.0/24`, `10.1.0.0/24`; correct it, or add it to `inside[].prefixes`",
+            "outbound[0].from: found 10.2.0.0/24, wanted a prefix within `10.0.0.0/24`, `10.1.0.0/24`; correct it, or add it to `inside[].prefixes`",
         ),
         (
             format!("{LEGS}forwards: [{{ protocol: any, to: 10.2.0.5 }}]\n"),
-            "f.yaml:5:33: forwards[0].to: found 10.2.0.5, wanted an address within `10.0.0.0/24`, `10.1.0.0/24`; correct it, or add its prefix to `inside[].prefixes`",
+            "forwards[0].to: found 10.2.0.5, wanted an address within `10.0.0.0/24`, `10.1.0.0/24`; correct it, or add its prefix to `inside[].prefixes`",
         ),
         (
             SHORT.replacen("{ interface: lan0, prefixes: [10.0.0.0/24] }", "[]", 1),
-            "f.yaml:1:9: inside: found an empty list, wanted a list of inside legs; add to the list, 1 to 32",
+            "inside: found an empty list, wanted a list of inside legs; add to the list, 1 to 32",
         ),
         (
             SHORT.replacen("{ interface: lan0, prefixes: [10.0.0.0/24] }", "lan0", 1),
-            "f.yaml:1:9: inside: found `lan0`, wanted a mapping; its keys are `interface`, `address`, `prefixes`",
+            "inside: found `lan0`, wanted a mapping; its keys are `interface`, `address`, `prefixes`",
         ),
     ];
     for (text, problem) in cases {
