@@ -112,7 +112,8 @@ impl HostReconciler {
                     .iter()
                     .for_each(|index| self.parts.engine.set_uplink_mtu(*index as u8, mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
-                false
+                // The host's own default route has the smallest MTU.
+                self.host.facts().host_address.is_some()
             }
         }
     }
