@@ -223,7 +223,7 @@ fn a_later_fragment_with_df_that_exceeds_the_next_mtu_is_dropped_and_counted() {
     const FIRST: u16 = 400;
     let setup = settings().with(|setup| {
         setup.policy.uplinks[0].mtu = 1000;
-        setup.policy.inside_mtu = 1200;
+        setup.policy.legs[0].mtu = 1200;
     });
     for (from, to, mtu) in [((S2, 5000), (E1, 53), 1000), ((E1, 4444), (G, 8080), 1200)] {
         for later_first in [false, true] {

@@ -158,10 +158,11 @@ impl Translator {
     }
 
     /// Returns the MTU of the interface by which a translated fragment leaves. The source of a
-    /// bypassed fragment has no uplink, so the kernel decides.
+    /// bypassed fragment may have no uplink; then the kernel decides.
     fn fragment_mtu(&self, to: DatagramId, inside: bool) -> u16 {
         if inside {
-            return self.uplink_states.inside_mtu();
+            let leg = self.policy.leg_towards(to.destination);
+            return leg.map_or(u16::MAX, |leg| self.uplink_states.leg_mtu(leg));
         }
         let external = self.external(to.source);
         external.map_or(u16::MAX, |external| self.uplink_states.uplink_mtu(external.uplink))
