@@ -26,6 +26,7 @@
 //!
 //! The last row exists only with several uplinks.
 
+mod arp;
 mod interfaces;
 mod planner;
 mod rules;
@@ -50,6 +51,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.tables().into_iter().map(Step::Route));
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
+    steps.extend(planner.arp());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
     steps.extend(planner.icmp_sysctls());
     steps.extend(planner.forwarding());
