@@ -209,7 +209,7 @@ fn reload_of_a_waiting_box_can_name_other_interfaces() {
     running.stop(Signal::TERM);
 }
 
-/// A wrong file, and a file that names a missing hook, are errors at once: time does not mend them.
+/// A wrong file, and a file that names a missing hook, are errors at once: time does not fix them.
 #[test]
 fn wrong_configuration_does_not_wait() {
     let scene = SingleBox::new(Published::OnLink);

@@ -44,7 +44,7 @@ pub(crate) struct AwaitedInterface {
 }
 
 impl AwaitedInterface {
-    /// Returns the command that mends an interface which exists and is down.
+    /// Returns the command that fixes an interface which exists and is down.
     pub(crate) fn command(&self) -> Option<String> {
         self.present.is_none().then(|| format!("ip link set {} up", self.interface))
     }
