@@ -95,14 +95,21 @@ impl Start<'_> {
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, entrance, host, uplinks } = self;
         let Privileged { raw, arp, mut dns } = privileged;
-        let Entrance { signals, mut admin, instance, events } = entrance;
-        let config = host.config().clone();
+        let events = Rc::clone(&entrance.events);
+        let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
 
         let (engine, tun, tun_index) =
             start_workers(&config, &host, &dns_ports, subsystems).await?;
-        let reloader =
-            Reloader::new(path, file_config, &host, dns_ports, engine.clone(), Rc::clone(&events));
+        let reloader = Reloader::new(
+            path,
+            file_config,
+            &host,
+            dns_ports,
+            engine.clone(),
+            Rc::clone(&uplinks),
+            Rc::clone(&events),
+        );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let announcements = Rc::new(Announcements::default());
         let parts = Parts {
@@ -116,10 +123,8 @@ impl Start<'_> {
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
-        if let Some(socket) = arp {
-            let states = uplinks.watch().borrow().clone();
-            subsystems.start(Announcer::new(&config, socket, announcements, &states));
-        }
+        let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
+        announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
         let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
         subsystems.start(
@@ -127,7 +132,8 @@ impl Start<'_> {
                 .map_err(|source| RunError::System { doing: "starting health checks", source })?,
         );
         let states = uplinks.watch();
-        subsystems.start(Failover::new(&config, engine.clone(), states, Rc::clone(&events)));
+        let sink = Rc::clone(&events);
+        subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
         let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
         let dns = dns.map(Rc::new);
         if let Some(dns) = &dns {
@@ -137,10 +143,17 @@ impl Start<'_> {
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let handle = InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
-        let handle = Rc::new(handle);
+        entrance.open(Rc::new(handle), subsystems)
+    }
+}
+
+impl Entrance {
+    /// Lets clients and signals reach the running instance.
+    fn open(self, handle: Rc<InstanceHandle>, subsystems: &mut Subsystems) -> Result<(), RunError> {
+        let Self { signals, mut admin, instance, events } = self;
         instance.run(Rc::clone(&handle));
         admin.publish()?;
-        handle.events.emit(EventKind::Ready { name: handle.name.clone() });
+        events.emit(EventKind::Ready { name: handle.name.clone() });
         subsystems.start(admin);
         subsystems.start(Signals::new(signals, handle));
         Ok(())
@@ -175,6 +188,7 @@ fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
             address: uplink.addresses.first().copied(),
             source: *source,
             weight: uplink.weight,
+            tier: uplink.tier,
             up: ready,
             link_ready: ready,
             ..UplinkState::new(&uplink.name)
