@@ -21,7 +21,7 @@ use super::subsystem::{Outcome, Subsystem};
 use crate::config::Config;
 use crate::host::Announcement;
 use crate::io::ArpSocket;
-use crate::uplinks::UplinkStates;
+use crate::uplinks::{UplinkStates, Uplinks};
 
 /// The addresses of the host, and those that must be announced.
 #[derive(Default)]
@@ -81,11 +81,18 @@ impl Announcer {
         config: &Config,
         socket: ArpSocket,
         announcements: Rc<Announcements>,
-        states: &UplinkStates,
+        uplinks: &Uplinks,
     ) -> Self {
         let interfaces = config.uplinks.iter().map(|uplink| uplink.interface.clone()).collect();
         let pause = Instant::now();
-        Self { socket, announcements, pending: Vec::new(), pause, interfaces, up: up(states) }
+        Self {
+            socket,
+            announcements,
+            pending: Vec::new(),
+            pause,
+            interfaces,
+            up: up(&uplinks.watch().borrow()),
+        }
     }
 
     fn next_due(&self) -> Option<Instant> {

@@ -130,6 +130,7 @@ impl WaitingInstance {
             address: settings.addresses.first().copied(),
             state_seconds: self.since.elapsed().as_secs(),
             health_check: settings.health.is_some(),
+            tier: settings.tier,
             ..UplinkStatus::default()
         }
     }
