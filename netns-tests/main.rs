@@ -13,6 +13,7 @@
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
 //! | `boot_order` | interfaces are absent or down at the start: the box waits, serves as they come, gives nothing up |
+//! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
 //! | `shared_segment` | several interfaces of the box on one segment: each answers ARP for its own addresses |
@@ -58,6 +59,7 @@ mod fragments;
 mod host;
 mod host_assigned_address;
 mod host_route;
+mod inside_legs;
 mod integrity;
 mod interface_changes;
 mod kernel_errors;

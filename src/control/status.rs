@@ -70,6 +70,7 @@ impl InstanceHandle {
             waiting_for: Vec::new(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
+            inside: self.reloader.legs(),
             uplinks,
             sessions: SessionStatus {
                 now: occupancy.sessions,

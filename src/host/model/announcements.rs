@@ -27,7 +27,7 @@ impl HostFacts {
     ///
     /// An external address beyond the segment comes by way of an address of the interface.
     pub(crate) fn announcements(&self, config: &Config) -> Vec<Announcement> {
-        let mut found: Vec<Announcement> = own_addresses(&self.inside).collect();
+        let mut found: Vec<Announcement> = self.legs.iter().flat_map(own_addresses).collect();
         let places = config.uplinks.iter().zip(&self.uplinks).enumerate();
         for (place, (uplink, facts)) in places {
             found.extend(own_addresses(facts));

@@ -12,8 +12,8 @@ use crate::config::{Config, PortRange};
 /// Facts about the host, for one configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HostFacts {
-    /// The inside interface.
-    pub inside: InterfaceFacts,
+    /// The interface of each inside leg, in the order of the configuration.
+    pub legs: Vec<InterfaceFacts>,
     /// The interface of each uplink, in the order of the configuration.
     pub uplinks: Vec<InterfaceFacts>,
     /// For each uplink and each of its addresses: true when any interface of the host has the
@@ -98,6 +98,11 @@ impl HostFacts {
 }
 
 impl InterfaceFacts {
+    /// Returns true when the interface is up and has a peer.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == InterfaceState::Up
+    }
+
     /// Returns true when the kernel accepts routes through the interface.
     pub(crate) fn takes_routes(&self) -> bool {
         matches!(self.state, InterfaceState::NoCarrier | InterfaceState::Up)

@@ -86,24 +86,23 @@ impl fmt::Display for AwaitedInterface {
 }
 
 /// Lists the interfaces that natbox waits for before it starts: those that are missing or down,
-/// while packets cannot pass from the inside to any uplink. Empty: natbox can start.
+/// while packets cannot pass from any inside leg to any uplink. Empty: natbox can start.
 ///
-/// One uplink is enough, because the others may appear later. natbox does not wait for an uplink
-/// whose address follows its interface: such an interface comes and goes at any time.
+/// One leg and one uplink are enough, because the others may appear later. natbox does not wait for
+/// an uplink whose address follows its interface: such an interface comes and goes at any time.
 pub(crate) fn awaited(config: &Config, links: &[Link]) -> Vec<AwaitedInterface> {
-    let inside = AwaitedInterface::new("inside.interface".into(), &config.inside.interface, links);
-    let mut uplinks = Vec::new();
-    for (place, uplink) in config.uplinks.iter().enumerate() {
+    let legs = config.inside.legs.iter().enumerate().map(|(place, leg)| {
+        AwaitedInterface::new(config.inside.key_path(place, "interface"), &leg.interface, links)
+    });
+    let uplinks = config.uplinks.iter().enumerate().map(|(place, uplink)| {
         let key = format!("uplinks[{place}].interface");
-        match AwaitedInterface::new(key, &uplink.interface, links) {
-            Some(awaited) if !uplink.follows_interface => uplinks.push(awaited),
-            Some(_) | None => {
-                uplinks.clear();
-                break;
-            }
-        }
-    }
-    inside.into_iter().chain(uplinks).collect()
+        let awaited = AwaitedInterface::new(key, &uplink.interface, links);
+        awaited.filter(|_| !uplink.follows_interface)
+    });
+    let all_or_none = |awaited: Option<Vec<AwaitedInterface>>| awaited.unwrap_or_default();
+    let mut awaited = all_or_none(legs.collect());
+    awaited.extend(all_or_none(uplinks.collect()));
+    awaited
 }
 
 fn names(links: &[Link]) -> String {

@@ -51,7 +51,7 @@ fn a_start_waits_for_the_inside_and_for_one_uplink() {
     let commands = commands(&config, &host());
     assert!(!commands.contains("dev eth7") && !commands.contains("conf.eth7"), "{commands}");
     assert!(commands.contains("unreachable default metric 4294967295 table 7105"), "{commands}");
-    config.inside.interface = "eth8".into();
+    config.inside.legs[0].interface = "eth8".into();
     assert_eq!(awaited(&config).len(), 1, "the inside");
     (config.uplinks[0].interface, config.uplinks[2].interface) = ("eth5".into(), "eth6".into());
     assert_eq!(awaited(&config).len(), 4, "the inside and one of the uplinks");

@@ -25,7 +25,8 @@ impl StepPlanner<'_> {
     pub(super) fn arp(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         let uplinks = self.facts.uplinks.iter().map(|facts| (facts, true));
-        for (facts, is_uplink) in uplinks.chain([(&self.facts.inside, false)]) {
+        let legs = self.facts.legs.iter().map(|facts| (facts, false));
+        for (facts, is_uplink) in uplinks.chain(legs) {
             if !facts.arp || facts.state == InterfaceState::Missing {
                 continue;
             }
