@@ -30,6 +30,7 @@ pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod region;
 pub(crate) mod related;
+pub(crate) mod related_lists;
 pub(crate) mod session;
 pub(crate) mod session_table;
 pub(crate) mod slab;

@@ -12,18 +12,14 @@
 //! its list after its keys enter the index, and leaves the list before the record is free. Both
 //! happen under the lock of the record's pool. So a record in a list is live.
 
-use std::io;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-
-use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::nat::table::ending::is_closing;
 use crate::nat::table::family::Family;
-use crate::nat::table::hash::KeyHash;
 use crate::nat::table::key::Key;
 use crate::nat::table::record::SessionRecord;
-use crate::nat::table::region::{Region, plain};
+use crate::nat::table::related_lists::{END, RelatedLists, slot_of};
 use crate::nat::table::session::SessionKind;
 use crate::nat::table::session_table::Table;
 use crate::nat::tracking::direction::Direction;
@@ -40,84 +36,6 @@ pub(crate) struct RelatedPlace {
     /// Remote endpoint. It differs from that of the tuple if the inbound session shows the server
     /// another client port than the client's own.
     pub(crate) remote: Endpoint,
-}
-
-/// The lists of a table.
-pub(super) struct RelatedLists {
-    /// First record of each list; their number is a power of two.
-    heads: Region<AtomicU32>,
-    /// One for each record.
-    links: Region<Links>,
-    locks: Box<[ListLock]>,
-}
-
-plain! {
-    /// Neighbours of a record in its list. The lock of the list guards them.
-    #[repr(C)]
-    struct Links {
-        next: AtomicU32,
-        previous: AtomicU32,
-    }
-}
-
-/// One lock in a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct ListLock(Mutex<()>);
-
-impl RelatedLists {
-    /// Maps the lists of `capacity` records.
-    ///
-    /// # Errors
-    /// When the memory cannot be mapped.
-    pub(super) fn new(capacity: u32) -> io::Result<Self> {
-        Ok(Self {
-            heads: Region::map((capacity as usize).max(1).next_power_of_two())?,
-            links: Region::map(capacity as usize)?,
-            locks: (0..LOCKS).map(|_| ListLock::default()).collect(),
-        })
-    }
-
-    fn list_of(&self, KeyHash(hash): KeyHash) -> usize {
-        (hash >> 32) as usize & (self.heads.len() - 1)
-    }
-
-    fn lock(&self, list: usize) -> MutexGuard<'_, ()> {
-        self.locks[list % LOCKS].0.lock()
-    }
-
-    fn link(&self, hash: KeyHash, slot: u32) {
-        let list = self.list_of(hash);
-        let _locked = self.lock(list);
-        let second = self.heads[list].load(Relaxed);
-        let links = &self.links[slot as usize];
-        links.next.store(second, Relaxed);
-        links.previous.store(END, Relaxed);
-        if let Some(second) = slot_of(second) {
-            self.links[second].previous.store(slot + 1, Relaxed);
-        }
-        self.heads[list].store(slot + 1, Relaxed);
-    }
-
-    fn unlink(&self, hash: KeyHash, slot: u32) {
-        let list = self.list_of(hash);
-        let _locked = self.lock(list);
-        let links = &self.links[slot as usize];
-        let (next, previous) = (links.next.load(Relaxed), links.previous.load(Relaxed));
-        let before = match slot_of(previous) {
-            Some(previous) => &self.links[previous].next,
-            None => &self.heads[list],
-        };
-        before.store(next, Relaxed);
-        if let Some(next) = slot_of(next) {
-            self.links[next].previous.store(previous, Relaxed);
-        }
-    }
-}
-
-/// The slot of a link; None: the end of the list.
-fn slot_of(link: u32) -> Option<usize> {
-    link.checked_sub(1).map(|slot| slot as usize)
 }
 
 impl<F: Family> Table<F> {
@@ -202,10 +120,6 @@ impl Table {
     }
 }
 
-/// End of a list. Other links are slots plus one, because a mapped region begins as zeros.
-const END: u32 = 0;
-/// Locks of all lists.
-const LOCKS: usize = 256;
 /// Sessions that one search looks at.
 const MOST_STEPS: usize = 128;
 

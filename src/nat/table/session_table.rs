@@ -13,7 +13,7 @@ use crate::nat::table::key::SessionKey;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
-use crate::nat::table::related::RelatedLists;
+use crate::nat::table::related_lists::RelatedLists;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
