@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
 use crate::config::counted;
 use crate::host::doctor::{Finding, Severity};
 use crate::nat::DropReason;
@@ -29,6 +29,10 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
+    if status.state == InstanceState::Waiting {
+        return lines(&rows);
+    }
+    rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
     rows.extend(status.uplinks.iter().map(|uplink| {
         let tier = if several_tiers { tier_text(uplink) } else { String::new() };
@@ -43,6 +47,10 @@ fn text(status: &Status) -> String {
     }
     rows.extend(status.warnings.iter().flat_map(warning_rows));
     rows.extend(drop_rows(status));
+    lines(&rows)
+}
+
+fn lines(rows: &[Row]) -> String {
     rows.iter().map(|Row { name, value }| format!("{name:<10}{value}\n")).collect()
 }
 
@@ -59,11 +67,23 @@ impl Row {
 }
 
 fn instance_rows(status: &Status) -> Vec<Row> {
-    let Status { name, version, pid, uptime_seconds, tun, workers, .. } = status;
-    let instance = format!("{name} (natbox {version}, pid {pid}, up {uptime_seconds} s)");
-    let workers = counted(workers.len(), "worker", "workers");
-    let device = format!("{} ({workers}, io {}, offload {})", tun.name, tun.io, tun.offload);
-    vec![Row::new("instance", instance), Row::new("tun", device)]
+    let Status { name, version, pid, state, uptime_seconds, tun, workers, .. } = status;
+    let state = match state {
+        InstanceState::Running => "up",
+        InstanceState::Waiting => "waiting",
+    };
+    let instance = format!("{name} (natbox {version}, pid {pid}, {state} {uptime_seconds} s)");
+    let mut rows = vec![Row::new("instance", instance)];
+    let missing = status.waiting_for.iter().enumerate();
+    rows.extend(missing.map(|(index, missing)| {
+        Row::new(if index == 0 { "waits for" } else { "" }, missing.clone())
+    }));
+    if status.state == InstanceState::Running {
+        let workers = counted(workers.len(), "worker", "workers");
+        let device = format!("{} ({workers}, io {}, offload {})", tun.name, tun.io, tun.offload);
+        rows.push(Row::new("tun", device));
+    }
+    rows
 }
 
 fn table_rows(status: &Status) -> [Row; 2] {
@@ -108,6 +128,11 @@ fn counter_rows(status: &Status) -> [Row; 5] {
         Row::new("bypass", bypass),
         Row::new("icmp", icmp),
     ]
+}
+
+fn leg_text(leg: &LegStatus) -> String {
+    let address = leg.address.map_or("no address".to_owned(), |address| address.to_string());
+    format!("{}, {address}: {}", leg.interface, if leg.up { "up" } else { "down" })
 }
 
 fn uplink_text(uplink: &UplinkStatus) -> String {

@@ -49,14 +49,13 @@ pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Expectation, Failback, Forward,
-    ForwardProtocol, HashBy, Health, HoldTimes, HostDefaultRoute, IoBackend, LatencyLimits, Log,
-    LogFormat, LogLevel, LossLimits, MssClamp, OffloadLimit, OnFailure, OutboundRule, RejectWith,
-    UnsolicitedSyn, Uplink, WebTarget, Workers,
+    ForwardProtocol, HashBy, Health, HoldTimes, HostDefaultRoute, Inside, InsideLeg, IoBackend,
+    LatencyLimits, Log, LogFormat, LogLevel, LossLimits, MssClamp, OffloadLimit, OnFailure,
+    OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
-    DnsName, DnsServer, Host, Inside, Limits, Nat, NoNatRule, Persistence, StatusRange, Timeouts,
-    Tun,
+    DnsName, DnsServer, Host, Limits, Nat, NoNatRule, Persistence, StatusRange, Timeouts, Tun,
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::names::wanted_box_name;

@@ -2,6 +2,7 @@
 //! printed and read again.
 
 mod dns;
+mod inside;
 mod json_schema;
 mod properties;
 
@@ -21,11 +22,18 @@ const REFERENCE: &str = include_str!("../../configs/reference.yaml");
 const NATBOX1: &str = include_str!("../../configs/natbox1.yaml");
 const NATBOX2: &str = include_str!("../../configs/natbox2.yaml");
 const FAILOVER: &str = include_str!("../../configs/failover.yaml");
+const INSIDE_LEGS: &str = include_str!("../../configs/inside-legs.yaml");
 const THREE_LEGGED: &str = include_str!("../../configs/three-legged.yaml");
 
 /// The shortest valid file.
 const SHORT: &str = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
                      uplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
+
+/// A file with two inside legs.
+const LEGS: &str = "inside:\n\
+                    - { interface: lan0, address: 10.0.0.1, prefixes: [10.0.0.0/24] }\n\
+                    - { interface: dmz0, prefixes: [10.1.0.0/24] }\n\
+                    uplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
 
 fn accepted(text: &str) -> Config {
     match parse("f.yaml", text) {
@@ -70,7 +78,7 @@ fn the_reference_file_holds_the_defaults() {
     // Keys without a default, and keys whose default depends on the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
-    short.inside.address = reference.inside.address;
+    short.inside.legs[0].address = reference.inside.legs[0].address;
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
@@ -129,6 +137,7 @@ fn the_shipped_files_are_accepted_without_warnings() {
         ("natbox1", NATBOX1),
         ("natbox2", NATBOX2),
         ("three-legged", THREE_LEGGED),
+        ("inside-legs", INSIDE_LEGS),
         ("failover", FAILOVER),
     ];
     for (name, text) in files {
@@ -259,7 +268,7 @@ fn bad_files_are_refused_with_exact_messages() {
         (with("tunn: {}\nnat: { hair_pin: true, mss: 1400 }\ntun: { mss_clamp: off }\nhairpin: true\nzebra: 1"), &[
             "f.yaml:3:1: tunn: found an unknown key, wanted one that natbox knows; did you mean `tun`?",
             "f.yaml:4:8: nat.hair_pin: found an unknown key, wanted one that natbox knows; did you mean `hairpin`?",
-            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
+            "f.yaml:4:24: nat.mss: found an unknown key, wanted one that natbox knows; the keys here are `mapping`, `filtering`, `hairpin`, `ports`, `port_preservation`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
             "f.yaml:5:8: tun.mss_clamp: found an unknown key, wanted one that natbox knows; `mss_clamp` belongs under `nat`",
             "f.yaml:6:1: hairpin: found an unknown key, wanted one that natbox knows; `hairpin` belongs under `nat`",
             "f.yaml:7:1: zebra: found an unknown key, wanted one that natbox knows; the keys here are `name`, `tun`, `inside`, `uplinks`, `forwards`, `outbound`, `no_nat`, `nat`, `timeouts`, `limits`, `host`, `admin`, ...",
@@ -281,7 +290,7 @@ fn bad_files_are_refused_with_exact_messages() {
         // Types.
         (with("tun:\nnat: []\nhost: { manage: yes }\nlog: { level: [info] }\nname: 5\nforwards: {}\nstate: { keep: \"true\" }"), &[
             "f.yaml:3:1: tun: found nothing, wanted a mapping; its keys are `name`, `workers`, `io`, `offload`, `busy_poll`",
-            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
+            "f.yaml:4:6: nat: found a list, wanted a mapping; its keys are `mapping`, `filtering`, `hairpin`, `ports`, `port_preservation`, `mss_clamp`, `address_pooling`, `port_parity`, `port_overlapping`, `inbound_refresh`, `reject_with`, `unsolicited_syn`",
             "f.yaml:5:17: host.manage: found `yes`, wanted true or false; write `true` or `false`, without quotes",
             "f.yaml:6:15: log.level: found a list, wanted one of `error`, `warn`, `info`, `debug`, `trace`; write a single value",
             "f.yaml:7:7: name: found `5`, wanted text; write it in quotes: \"5\"",

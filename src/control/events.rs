@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
+use super::service_manager::ServiceManager;
 use crate::api::{Event, EventKind};
 
 /// Logs events, keeps the last [`CAPACITY`], and sends them to followers.
@@ -14,6 +15,7 @@ pub(super) struct Events {
     recent: RefCell<VecDeque<Event>>,
     followers: broadcast::Sender<Event>,
     ended: Cell<EndedSessions>,
+    service_manager: ServiceManager,
 }
 
 /// Sessions that have ended early, by what the events say about them.
@@ -27,8 +29,12 @@ pub(super) struct EndedSessions {
 
 impl Events {
     pub(super) fn new() -> Self {
-        let followers = broadcast::Sender::new(CAPACITY);
-        Self { recent: RefCell::default(), followers, ended: Cell::default() }
+        Self {
+            recent: RefCell::default(),
+            followers: broadcast::Sender::new(CAPACITY),
+            ended: Cell::default(),
+            service_manager: ServiceManager::from_environment(),
+        }
     }
 
     /// Returns the sessions that have ended early since the start.
@@ -36,10 +42,11 @@ impl Events {
         self.ended.get()
     }
 
-    /// Logs an event and sends it to the followers.
+    /// Logs an event, reports it to the service manager and sends it to the followers.
     pub(super) fn emit(&self, kind: EventKind) {
         log(&kind);
         self.count_ended(&kind);
+        self.service_manager.report(&kind);
         let event = Event { at: now(), kind };
         let mut recent = self.recent.borrow_mut();
         if recent.len() == CAPACITY {
@@ -91,6 +98,9 @@ fn now() -> String {
 
 fn log(kind: &EventKind) {
     match kind {
+        EventKind::Waiting { missing } => {
+            tracing::warn!("natbox waits and then starts by itself: {}", missing.join("; "));
+        }
         EventKind::Ready { name } => tracing::info!(%name, "ready"),
         EventKind::Stopping { signal } => tracing::info!(%signal, "stopping"),
         EventKind::UplinkFailed { uplink, reason } => {

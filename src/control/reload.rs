@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 
 use super::events::Events;
 use super::settings;
-use crate::api::{EventKind, Reloaded};
+use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
+use crate::dns::DnsError;
 use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
@@ -36,6 +37,20 @@ pub(crate) enum ReloadError {
         /// Paths of the changed keys.
         keys: String,
     },
+    /// The file changes keys that a waiting instance uses already.
+    #[error(
+        "{path}: {keys} changed; restart natbox to use the new values; while natbox waits for its \
+         interfaces, a reload can change every key except admin, log and name; nothing was changed"
+    )]
+    FixedWhileWaiting {
+        /// The file.
+        path: String,
+        /// Paths of the changed keys.
+        keys: String,
+    },
+    /// A file that the new configuration names is not usable.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
 }
 
 /// The configuration and the host in use.
@@ -111,6 +126,17 @@ impl Reloader {
     /// Returns the facts about the host in use.
     pub(super) fn host_facts(&self) -> HostFacts {
         self.host.borrow().facts.clone()
+    }
+
+    /// Returns the inside legs, as of the last reading of the host.
+    pub(super) fn legs(&self) -> Vec<LegStatus> {
+        let host = self.host.borrow();
+        let legs = host.facts.legs.iter().map(|found| LegStatus {
+            interface: found.interface.clone(),
+            address: found.address,
+            up: found.is_up(),
+        });
+        legs.collect()
     }
 
     /// Returns the identifiers of the instance's routing tables and rules.

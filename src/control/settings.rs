@@ -8,14 +8,14 @@ use crate::nat;
 use crate::time::Span;
 
 use crate::config::{
-    AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange,
-    RejectWith, UnsolicitedSyn,
+    AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp,
+    PortPreservation, PortRange, RejectWith, UnsolicitedSyn,
 };
 
 /// Returns the limits of the translator, which are fixed at the start.
 pub(super) fn limits(config: &Config) -> nat::Limits {
     nat::Limits {
-        inside: config.inside.prefixes.clone(),
+        inside: config.inside.prefixes().collect(),
         mapping: dependence(config.nat.mapping),
         filtering: dependence(config.nat.filtering),
         ports: ports(config.nat.ports),
@@ -48,9 +48,7 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
 /// probe address, if the name server listens there.
 pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
     nat::Policy {
-        inside_address: facts.inside.address,
-        inside_routers: facts.inside.next_hops.clone(),
-        inside_mtu: mtu(facts.inside.mtu),
+        legs: legs(config, facts),
         tun_address: Some(facts.tun_address),
         host_address: facts.host_address,
         uplinks: uplinks(config, facts),
@@ -78,6 +76,11 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
                 ports: ports(rule.ports),
             })
             .collect(),
+        kept_ports: match &config.nat.port_preservation {
+            PortPreservation::Off => Vec::new(),
+            PortPreservation::All => vec![ports(config.nat.ports)],
+            PortPreservation::Listed(listed) => listed.iter().copied().map(ports).collect(),
+        },
         hairpin: config.nat.hairpin,
         mss_clamp: match config.nat.mss_clamp {
             MssClamp::Auto => nat::MssClamp::Auto,
@@ -91,6 +94,16 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         },
         delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::DelayedReject,
     }
+}
+
+fn legs(config: &Config, facts: &HostFacts) -> Vec<nat::Leg> {
+    let legs = config.inside.legs.iter().zip(&facts.legs).map(|(leg, found)| nat::Leg {
+        prefixes: leg.prefixes.clone(),
+        address: found.address,
+        routers: found.next_hops.clone(),
+        mtu: mtu(found.mtu),
+    });
+    legs.collect()
 }
 
 fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
@@ -125,6 +138,7 @@ fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
     let hash_by = |hash_by| match hash_by {
         HashBy::SourcePort => nat::HashBy::SourcePort,
         HashBy::SourceAddress => nat::HashBy::SourceAddress,
+        HashBy::AddressPair => nat::HashBy::AddressPair,
     };
     let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
         from: rule.from,

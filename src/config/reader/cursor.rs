@@ -126,6 +126,11 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Returns whether the node is a list.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// Returns the items of a list of at most `most`.
     pub(crate) fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {
@@ -234,6 +239,14 @@ impl<'t> Cursor<'t> {
         match &self.node.value {
             Value::Plain(text) => Some(text),
             Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => None,
+        }
+    }
+
+    /// Returns the text of a scalar, quoted or not.
+    pub(crate) fn scalar(&self) -> Option<&'t str> {
+        match &self.node.value {
+            Value::Plain(text) | Value::Quoted(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Mapping(_) => None,
         }
     }
 

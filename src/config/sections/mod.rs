@@ -26,10 +26,10 @@ pub(crate) use expect::StatusRange;
 pub(crate) use forwards::{Forward, ForwardProtocol};
 pub(crate) use health::{Health, WebTarget};
 pub(crate) use health_limits::{HoldTimes, LatencyLimits, LossLimits};
-pub(crate) use inside::Inside;
+pub(crate) use inside::{Inside, InsideLeg};
 pub(crate) use limits::Limits;
 pub(crate) use nat::{
-    AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn,
+    AddressPooling, EndpointDependence, MssClamp, Nat, PortPreservation, RejectWith, UnsolicitedSyn,
 };
 pub(crate) use outbound::{HashBy, NoNatRule, OutboundRule};
 pub(crate) use service::{Admin, Host, HostDefaultRoute, Log, LogFormat, LogLevel, Persistence};
@@ -41,7 +41,7 @@ pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
 pub(super) use forwards::FileForward;
 pub(super) use health::FileHealth;
 pub(super) use health_limits::FileLatencyLimits;
-pub(super) use inside::FileInside;
+pub(super) use inside::FileInsideLeg;
 pub(super) use outbound::{FileNoNatRule, FileOutboundRule};
 pub(super) use service::FileAdmin;
 pub(super) use uplinks::FileUplink;

@@ -18,14 +18,15 @@ use crate::config::Health;
 pub(super) struct Rounds {
     targets: u32,
     quorum: u32,
-    /// Most rounds in `ended`.
+    /// Rounds of the window.
     window: usize,
     next: u64,
     /// Start of the last round.
     last_began: Option<Instant>,
     /// Rounds that wait for answers, oldest first.
     waiting: VecDeque<WaitingRound>,
-    /// The window, by number.
+    /// The window, by number, and before it as many rounds again, which are in the window if it
+    /// forgets an outage.
     ended: VecDeque<EndedRound>,
     /// As many rounds as the window has, outages included: true for a good one.
     recent: VecDeque<bool>,
@@ -127,8 +128,8 @@ impl Rounds {
 
     /// Returns the number of lost rounds in the window, and of all rounds in it.
     pub(super) fn lost(&self) -> (u32, u32) {
-        let lost = self.ended.iter().filter(|round| round.latency.is_none()).count();
-        (lost as u32, self.ended.len() as u32)
+        let lost = self.in_window().filter(|round| round.latency.is_none()).count();
+        (lost as u32, self.ended.len().min(self.window) as u32)
     }
 
     /// Returns the lost share of the last rounds, outages included, 0 to 1; None: no round has ended
@@ -153,9 +154,15 @@ impl Rounds {
         let later = self.ended.iter().rev().take_while(|ended| ended.number > round.number).count();
         let place = self.ended.len() - later;
         self.ended.insert(place, EndedRound { number: round.number, latency });
-        if self.ended.len() > self.window {
-            self.ended.pop_front();
+        if self.ended.len() > 2 * self.window {
+            // An outage must not displace the rounds before it: the window will forget the outage.
+            let lost = self.ended.iter().rev().take_while(|round| round.latency.is_none()).count();
+            self.ended.remove(if lost > self.window { self.ended.len() - lost } else { 0 });
         }
+    }
+
+    fn in_window(&self) -> impl Iterator<Item = &EndedRound> {
+        self.ended.iter().rev().take(self.window)
     }
 
     fn remember(&mut self, good: bool) {
@@ -167,7 +174,7 @@ impl Rounds {
 
     fn median(&self) -> Option<Duration> {
         let mut latencies: Vec<Duration> =
-            self.ended.iter().filter_map(|round| round.latency).collect();
+            self.in_window().filter_map(|round| round.latency).collect();
         let middle = latencies.len() / 2;
         (!latencies.is_empty()).then(|| *latencies.select_nth_unstable(middle).1)
     }

@@ -50,6 +50,8 @@ pub(crate) enum LinkEvent {
     Up,
     /// New MTU, in bytes.
     Mtu(u32),
+    /// Another hardware address.
+    HardwareAddress,
 }
 
 /// A subscription to changes.
@@ -85,6 +87,7 @@ struct LinkState {
     index: u32,
     carrier: bool,
     mtu: u32,
+    hardware: Option<[u8; 6]>,
 }
 
 impl WatchedLink {
@@ -112,7 +115,8 @@ impl LinkWatch {
     /// # Errors
     /// When the kernel refuses the subscription.
     pub(crate) async fn start(config: &Config) -> Result<Self, HostError> {
-        let mut names = vec![config.tun.name.clone(), config.inside.interface.clone()];
+        let mut names = vec![config.tun.name.clone()];
+        names.extend(config.inside.legs.iter().map(|leg| leg.interface.clone()));
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();
@@ -134,7 +138,8 @@ impl LinkWatch {
         let messages = Box::new(messages.map(|(message, _)| interpret(message.payload)));
         let watched = names.into_iter().map(|name| WatchedLink { name, state: None }).collect();
         let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
-        let addresses = external.chain(config.inside.address).collect();
+        let inside = config.inside.legs.iter().filter_map(|leg| leg.address);
+        let addresses = external.chain(inside).collect();
         let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
         let mut watch =
             Self { settled: None, kernel, messages, connection, watched, addresses, pending };
@@ -216,10 +221,13 @@ impl LinkWatch {
                 }
                 continue;
             }
-            let Link { index, carrier, mtu, .. } = *link;
-            let before = watched.state.replace(LinkState { index, carrier, mtu });
+            let Link { index, carrier, mtu, hardware, .. } = *link;
+            let before = watched.state.replace(LinkState { index, carrier, mtu, hardware });
             if before.is_none_or(|before| before.mtu != mtu) {
                 report(LinkEvent::Mtu(mtu));
+            }
+            if before.is_some_and(|before| before.hardware != hardware) {
+                report(LinkEvent::HardwareAddress);
             }
             // Another interface of the same name has lost the routes of the first.
             let is_replaced = before.is_some_and(|before| before.index != index);

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::facts::{HostFacts, InterfaceFacts};
+use super::presence::InterfaceState;
 use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
@@ -48,7 +49,12 @@ impl HostFacts {
             ids => ids?,
         };
         let mut facts = Self {
-            inside: InterfaceFacts::new(&config.inside.interface, snapshot),
+            legs: config
+                .inside
+                .legs
+                .iter()
+                .map(|leg| InterfaceFacts::new(&leg.interface, snapshot))
+                .collect(),
             uplinks,
             assigned_to_host,
             on_link,
@@ -72,12 +78,13 @@ impl HostFacts {
     pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
         let ids = RoutingIds::default_ids(&config.tun.name, Precedence::BeforeLocal);
         let settings = KernelSettings::assumed();
+        let legs = config.inside.legs.iter().map(|leg| InterfaceFacts::assumed(&leg.interface));
         let uplinks =
             config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
         let flags =
             |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
         let facts = Self {
-            inside: InterfaceFacts::assumed(&config.inside.interface),
+            legs: legs.collect(),
             uplinks: uplinks.collect(),
             assigned_to_host: flags(false),
             on_link: flags(true),
@@ -104,11 +111,9 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            state: match (link.up, link.carrier) {
-                (false, _) => InterfaceState::Down,
-                (true, false) => InterfaceState::NoCarrier,
-                (true, true) => InterfaceState::Up,
-            },
+            addresses: snapshot.addresses_of(link).collect(),
+            hardware: link.hardware,
+            state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
@@ -123,6 +128,8 @@ impl InterfaceFacts {
             index: 0,
             mtu: 1500,
             address: None,
+            addresses: Vec::new(),
+            hardware: None,
             state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),

@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
+use crate::host::model::presence;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::Step;
@@ -23,12 +25,25 @@ pub(crate) struct BoxPlan {
     /// True when this machine has the box's interfaces, so that the plan uses their state. False
     /// when the plan assumes it.
     pub probed: bool,
-    /// The box's address on the private network, if the configuration or the interface gives it.
+    /// The box's address on the first inside leg, if the configuration or the interface gives it.
     pub inside_address: Option<Ipv4Addr>,
+    /// The inside legs, in the order of the configuration.
+    pub inside: Vec<PlannedLeg>,
     /// Remarks, as sentences.
     pub notes: Vec<String>,
     /// Commands for a POSIX shell, in order.
     pub commands: Vec<String>,
+}
+
+/// An inside leg of a box.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PlannedLeg {
+    /// Interface towards the private network.
+    pub interface: String,
+    /// The box's address on the interface, if the configuration or the interface gives it.
+    pub address: Option<Ipv4Addr>,
+    /// Private prefixes behind the interface.
+    pub prefixes: Vec<Ipv4Net>,
 }
 
 impl BoxPlan {
@@ -40,7 +55,10 @@ impl BoxPlan {
         };
         let config = &config.resolve(&addresses);
         let mut notes = vec![first_note(config)];
-        let probed = snapshot.map(|snapshot| collect(config, snapshot)).and_then(|collected| {
+        let awaited = snapshot.map(|snapshot| presence::awaited(config, &snapshot.links));
+        notes.extend(awaited.iter().flatten().map(ToString::to_string));
+        let present = snapshot.filter(|_| awaited.is_some_and(|awaited| awaited.is_empty()));
+        let probed = present.map(|snapshot| collect(config, snapshot)).and_then(|collected| {
             collected.inspect_err(|error| notes.push(error.to_string())).ok()
         });
         let is_probed = probed.is_some();
@@ -63,14 +81,33 @@ impl BoxPlan {
             );
         }
         let steps = steps(config, &facts, &ids);
+        let inside: Vec<PlannedLeg> = config
+            .inside
+            .legs
+            .iter()
+            .zip(&facts.legs)
+            .map(|(leg, found)| PlannedLeg {
+                interface: leg.interface.clone(),
+                address: leg.address.or(found.address),
+                prefixes: leg.prefixes.clone(),
+            })
+            .collect();
         Self {
             name: config.name.clone(),
             tun: config.tun.name.clone(),
             probed: is_probed,
-            inside_address: config.inside.address.or(facts.inside.address),
+            inside_address: inside.first().and_then(|leg| leg.address),
+            inside,
             notes,
             commands: steps.iter().flat_map(|step| commands(step, config.host.manage)).collect(),
         }
+    }
+
+    /// Returns the box's address on the inside leg that leads to a server.
+    pub(super) fn next_hop_of(&self, server: Ipv4Addr) -> Option<Ipv4Addr> {
+        let leads_to =
+            |leg: &&PlannedLeg| leg.prefixes.iter().any(|prefix| prefix.contains(&server));
+        self.inside.iter().find(leads_to)?.address
     }
 }
 
@@ -78,9 +115,7 @@ fn collect(config: &Config, snapshot: &Snapshot) -> Result<(HostFacts, RoutingId
     let allocate = |precedence| {
         RoutingIds::allocate(snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
     };
-    let collected = HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)?;
-    collected.0.check_interfaces(config, snapshot)?;
-    Ok(collected)
+    HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)
 }
 
 fn first_note(config: &Config) -> String {

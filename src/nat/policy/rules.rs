@@ -12,15 +12,8 @@ use crate::packet::Protocol;
 /// [`Translator::with_policy`](crate::nat::Translator::with_policy) swaps the whole value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Address of the inside interface: the source of ICMP errors to inside hosts. None: the
-    /// published address.
-    pub inside_address: Option<Ipv4Addr>,
-    /// Routers in front of inside hosts. They may send ICMP errors about any packet that went
-    /// inside.
-    pub inside_routers: Vec<Ipv4Addr>,
-    /// MTU of the inside interface at the start, in bytes;
-    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
-    pub inside_mtu: u16,
+    /// Inside legs. Their number is fixed at the start.
+    pub legs: Vec<Leg>,
     /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about
     /// translated packets.
     pub tun_address: Option<Ipv4Addr>,
@@ -35,6 +28,9 @@ pub struct Policy {
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation.
     pub no_nat: Vec<NoNatRule>,
+    /// TCP and UDP ports that a mapping keeps: an inside port among them becomes the external port
+    /// if it is free, even outside of [`Limits::ports`](crate::nat::Limits::ports).
+    pub kept_ports: Vec<PortRange>,
     /// True: inside hosts reach each other through external addresses (RFC 4787 REQ-9).
     pub hairpin: bool,
     /// TCP MSS clamp.
@@ -53,9 +49,12 @@ impl Policy {
         let address =
             ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
         Self {
-            inside_address: None,
-            inside_routers: Vec::new(),
-            inside_mtu: 1500,
+            legs: vec![Leg {
+                prefixes: vec![inside],
+                address: None,
+                routers: Vec::new(),
+                mtu: 1500,
+            }],
             tun_address: None,
             host_address: None,
             uplinks: vec![Uplink {
@@ -74,12 +73,44 @@ impl Policy {
                 hash_by: HashBy::SourcePort,
             }],
             no_nat: Vec::new(),
+            kept_ports: Vec::new(),
             hairpin: true,
             mss_clamp: MssClamp::Auto,
             reject_with: None,
             delayed_reject: false,
         }
     }
+
+    /// Reports whether a mapping of this inside port keeps the port where it is free.
+    pub(crate) fn keeps_port(&self, protocol: Protocol, port: u16) -> bool {
+        protocol != Protocol::ICMP && self.kept_ports.iter().any(|kept| kept.contains(port))
+    }
+
+    /// Returns the index of the leg that leads to an inside host.
+    pub(crate) fn leg_towards(&self, host: Ipv4Addr) -> Option<usize> {
+        self.legs.iter().position(|leg| leg.prefixes.iter().any(|prefix| prefix.contains(&host)))
+    }
+
+    /// Returns the source of ICMP errors to an inside host; None: the published address.
+    pub(crate) fn error_source_towards(&self, host: Ipv4Addr) -> Option<Ipv4Addr> {
+        self.legs[self.leg_towards(host)?].address
+    }
+}
+
+/// One inside leg: an interface towards inside hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leg {
+    /// Prefixes of the inside hosts behind the interface.
+    pub prefixes: Vec<Ipv4Net>,
+    /// Address of the interface: the source of ICMP errors to these inside hosts. None: the
+    /// published address.
+    pub address: Option<Ipv4Addr>,
+    /// Routers in front of inside hosts. They may send ICMP errors about any packet that went
+    /// inside.
+    pub routers: Vec<Ipv4Addr>,
+    /// MTU of the interface at the start, in bytes;
+    /// [`Translator::set_leg_mtu`](crate::nat::Translator::set_leg_mtu) changes it later.
+    pub mtu: u16,
 }
 
 /// One uplink.
@@ -88,7 +119,7 @@ pub struct Uplink {
     /// Name, for listings.
     pub name: String,
     /// MTU of its interface at the start, in bytes;
-    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
+    /// [`Translator::set_uplink_mtu`](crate::nat::Translator::set_uplink_mtu) changes it later.
     pub mtu: u16,
     /// Share of new outbound mappings, relative to the other uplinks of the tier.
     pub weight: u32,
@@ -171,17 +202,19 @@ pub struct OutboundRule {
     pub to: Vec<Ipv4Net>,
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
-    /// Part of a packet's source that selects the uplink.
+    /// Part of a packet's tuple that selects the uplink.
     pub hash_by: HashBy,
 }
 
-/// Part of a packet's source that an outbound rule hashes to select an uplink.
+/// Part of a packet's tuple that an outbound rule hashes to select an uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashBy {
     /// The inside endpoint; for protocols without ports the inside address.
     SourcePort,
     /// The inside address.
     SourceAddress,
+    /// The inside address and the remote address.
+    AddressPair,
 }
 
 /// Destinations to and from which packets pass without translation.

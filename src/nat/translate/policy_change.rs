@@ -43,15 +43,16 @@ impl Translator {
     /// Makes a translator with the same sessions, mappings and limits, and another policy.
     ///
     /// Put the translator to work in place of this one, then pass the transition to
-    /// [`Self::enforce`]. MTUs stay as [`Self::set_mtu`] has set them.
+    /// [`Self::enforce`]. MTUs stay as [`Self::set_leg_mtu`] and [`Self::set_uplink_mtu`] have set
+    /// them.
     ///
     /// # Panics
-    /// If `policy` has another number of uplinks: sessions name their uplink by its index.
+    /// If `policy` has another number of uplinks or legs: sessions name their uplink by its index.
     pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
         assert_eq!(
-            policy.uplinks.len(),
-            self.policy.uplinks.len(),
-            "the number of uplinks is fixed"
+            (policy.uplinks.len(), policy.legs.len()),
+            (self.policy.uplinks.len(), self.policy.legs.len()),
+            "the numbers of uplinks and legs are fixed"
         );
         self.mappings.set_addresses(&policy);
         let (had, has) = (published_ports(&self.policy), published_ports(&policy));
@@ -124,8 +125,12 @@ impl Translator {
         let is_published = |external| self.forwards.target(protocol, external).is_some();
         let may_go_out = |inside: Endpoint, remote: Endpoint| {
             let rule = self.outbound_rule(inside.address, remote.address);
+            let tuple = Tuple { protocol, source: inside, destination: remote };
             self.uplink_of_probe_address(inside.address) == Some(session.uplink)
-                || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
+                || rule.is_some_and(|rule| {
+                    rule.uplinks.contains(&session.uplink)
+                        || self.is_related_on(tuple, session.uplink, session.last_seen)
+                })
         };
         let SessionKind { initiator, responder } = session.origin;
         let is_hairpin = initiator.is_inside() && responder.is_inside();
