@@ -104,22 +104,22 @@ fn slow_uplink_fails_by_its_limit_and_returns_by_the_lower_one() -> Result<()> {
     let listener = listen(site.client(), *page.ip(), page.port())?;
     let _server = HttpServer::start(vec![listener], Some(handler))?;
     let health = format!(
-        "health: {{ http: \"http://{page}/\", interval: 100ms, fall: 20, window: 8, latency: {{ fail: 500ms, return: 200ms }} }}"
+        "health: {{ http: \"http://{page}/\", interval: 100ms, fall: 60, window: 8, latency: {{ fail: 1500ms, return: 600ms }} }}"
     );
     let natbox = site.start(0, &site.three_legged_config().uplink(1, &health))?;
-    set_delay(300);
+    set_delay(800);
     thread::sleep(15 * INTERVAL);
     ensure!(uplink(&natbox, 1)?.healthy, "below the limit");
-    set_delay(600);
+    set_delay(2000);
     let failed = wait_until(&natbox, 1, false)?;
     let reason = failed.reason.unwrap_or_default();
     ensure!(reason.starts_with("latency: "), "{reason}");
-    ensure!(failed.latency_milliseconds.is_some_and(|latency| latency >= 500.0));
+    ensure!(failed.latency_milliseconds.is_some_and(|latency| latency >= 1500.0));
     let mut command = site.uplink(0).natbox.command(NATBOX);
     command.args(["status", "--socket"]).arg(natbox.socket());
     let text = output(command)?;
     ensure!(text.contains("failed for") && text.contains("; latency: "), "{text}");
-    set_delay(300);
+    set_delay(800);
     thread::sleep(20 * INTERVAL);
     ensure!(!uplink(&natbox, 1)?.healthy, "between the limits nothing changes");
     set_delay(0);

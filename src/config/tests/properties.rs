@@ -138,8 +138,8 @@ fn expectation(one: u32, other: u32) -> Expectation {
         1 => vec![range(204, 204), range(300 + other % 100, 400 + one % 200)],
         _ => vec![range(100, 599)],
     };
-    let body = (other % 2 == 0).then(|| format!("{one} \"{other}\u{a0}: ~#"));
-    Expectation { status, body, foreign_redirect: other % 3 == 0 }
+    let body = other.is_multiple_of(2).then(|| format!("{one} \"{other}\u{a0}: ~#"));
+    Expectation { status, body, foreign_redirect: other.is_multiple_of(3) }
 }
 
 /// Generates any configuration that a file can lead to, in the order of the file.
@@ -189,7 +189,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     },
                     window: 4 + rise % 997,
                     loss: LossLimits { fail: 1 + fall % 100, r#return: rise % (1 + fall % 100) },
-                    latency: (fall % 2 == 0).then(|| LatencyLimits {
+                    latency: fall.is_multiple_of(2).then(|| LatencyLimits {
                         fail: Duration::from_millis(1 + u64::from(1 + fall)),
                         back: Duration::from_micros(1000 + u64::from(fall)),
                     }),

@@ -17,7 +17,7 @@ fn play(health: &Health, trace: impl IntoIterator<Item = bool>) -> Vec<(u128, Up
     let mut results: Vec<(Instant, u64, bool)> = Vec::new();
     let mut changes = Vec::new();
     let trace: Vec<bool> = trace.into_iter().collect();
-    for index in 0..trace.len() {
+    for (index, &answered) in trace.iter().enumerate() {
         let began = start + health.interval * index as u32;
         let mut happened: Vec<(Instant, Option<(u64, bool)>)> = Vec::new();
         results.retain(|&(at, round, answered)| {
@@ -37,7 +37,7 @@ fn play(health: &Health, trace: impl IntoIterator<Item = bool>) -> Vec<(u128, Up
             };
             changes.extend(change.map(|change| ((at - start).as_millis(), change)));
         }
-        let (answered, round) = (trace[index], uplink.begin_round(began));
+        let round = uplink.begin_round(began);
         results.push((began + if answered { QUICK } else { timeout }, round, answered));
     }
     changes
