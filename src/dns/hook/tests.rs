@@ -58,10 +58,10 @@ fn send_one(events: &OwnedFd, outcomes: &OwnedFd) -> HookOutcome {
     writeln!(events, "{}", serde_json::to_string(&event).unwrap()).unwrap();
     let mut answer = String::new();
     BufReader::new(fs::File::from(outcomes.try_clone().unwrap())).read_line(&mut answer).unwrap();
-    match serde_json::from_str(&answer).unwrap() {
-        RunnerAnswer::Ended { number: 1, outcome } => outcome,
-        other => panic!("{other:?}"),
-    }
+    let RunnerAnswer::Ended { number: 1, outcome } = serde_json::from_str(&answer).unwrap() else {
+        panic!("{answer}")
+    };
+    outcome
 }
 
 #[test]
