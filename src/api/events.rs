@@ -93,6 +93,25 @@ pub enum EventKind {
         /// Name of the TUN device.
         tun: String,
     },
+    /// Another program removed settings that natbox had made on the host, and natbox has made them
+    /// again.
+    HostRestored {
+        /// The settings, as commands of `ip` and `sysctl`.
+        changed: Vec<String>,
+    },
+    /// Another program removes settings of the host again and again. natbox makes them again after
+    /// a growing pause, without further events.
+    HostDisputed {
+        /// The settings, and the usual cause.
+        problem: String,
+    },
+    /// natbox moved its policy rules, so that no rule of another program takes its packets.
+    RulesMoved {
+        /// First priority of natbox's rules.
+        priority: u32,
+        /// Rules of other programs that came first; empty if natbox's rules return to their place.
+        before: Vec<String>,
+    },
     /// The instance read its configuration file again and uses it.
     Reloaded {
         /// Paths of the keys whose values changed.
@@ -150,6 +169,17 @@ impl fmt::Display for EventKind {
                 write!(f, "TUN device {tun} is down; no packet is translated")
             }
             Self::TunUp { tun } => write!(f, "TUN device {tun} is up"),
+            Self::HostRestored { changed } => {
+                write!(f, "another program changed the host; set again: {}", changed.join("; "))
+            }
+            Self::HostDisputed { problem } => f.write_str(problem),
+            Self::RulesMoved { priority, before } if before.is_empty() => {
+                write!(f, "policy rules moved back to priority {priority}")
+            }
+            Self::RulesMoved { priority, before } => {
+                let before = before.join("`, `");
+                write!(f, "policy rules moved to priority {priority}, before `{before}`")
+            }
             Self::Reloaded { changed, .. } if changed.is_empty() => {
                 write!(f, "configuration reloaded: nothing changed")
             }

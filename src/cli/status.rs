@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, HostStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -27,7 +27,8 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
-    rows.extend(status.uplinks.iter().map(|uplink| Row::new("uplink", uplink_text(uplink))));
+    rows.extend(status.host.iter().flat_map(host_rows));
+    rows.extend(status.uplinks.iter().map(|uplink| uplink_row(status, uplink)));
     rows.extend(table_rows(status));
     rows.extend(counter_rows(status));
     rows.extend(status.dns.iter().flat_map(dns_rows));
@@ -97,9 +98,33 @@ fn counter_rows(status: &Status) -> [Row; 5] {
     ]
 }
 
-fn uplink_text(uplink: &UplinkStatus) -> String {
+/// Shows settings of the host that are missing or disputed.
+fn host_rows(host: &HostStatus) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        host.error.iter().map(|error| Row::new("", format!("error: {error}"))).collect();
+    rows.extend(host.missing.iter().map(|missing| Row::new("", format!("missing: {missing}"))));
+    if rows.is_empty() && host.restored > 0 {
+        let restored = host.restored;
+        rows.push(Row::new(
+            "",
+            format!("complete; {restored} settings were removed and set again"),
+        ));
+    }
+    if let Some(first) = rows.first_mut() {
+        first.name = "settings";
+    }
+    rows
+}
+
+fn uplink_row(status: &Status, uplink: &UplinkStatus) -> Row {
+    let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
+    Row::new("uplink", uplink_text(uplink, is_incomplete))
+}
+
+fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
     let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
         (true, ..) => "healthy",
+        (false, true, Some(_)) if is_incomplete => "failed (settings of the host are missing)",
         (false, true, _) => "failed",
         (false, false, None) => "failed (no address)",
         (false, false, Some(_)) => "failed (link not ready)",

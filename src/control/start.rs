@@ -25,7 +25,7 @@ use super::reconcile::{HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
 use super::signals::{SignalStreams, Signals};
-use super::status::InstanceHandle;
+use super::status::{HostWatchState, InstanceHandle};
 use super::subsystem::Subsystems;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
@@ -98,7 +98,9 @@ impl Start<'_> {
             uplinks: Rc::clone(&uplinks),
             monitor: Rc::new(monitor),
             events: Rc::clone(&events),
+            state: Rc::new(HostWatchState::new(config.host.manage)),
         };
+        let host_state = Rc::clone(&parts.state);
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
@@ -121,8 +123,17 @@ impl Start<'_> {
         tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
         events.emit(EventKind::Ready { name: config.name.clone() });
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
-        let instance =
-            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+        let instance = InstanceHandle {
+            name,
+            started,
+            tun,
+            uplinks,
+            engine,
+            reloader,
+            dns,
+            events,
+            host: host_state,
+        };
         let instance = Rc::new(instance);
         subsystems.start(AdminServer::new(socket, Rc::clone(&instance)));
         subsystems.start(Signals::new(signals, instance));

@@ -42,7 +42,7 @@ mod kernel;
 mod model;
 pub(crate) mod render;
 
-pub(crate) use apply::{ManagedHost, PlannedHost, prepare, wait_until_gone};
+pub(crate) use apply::{HostReport, LookCause, ManagedHost, PlannedHost, prepare, wait_until_gone};
 pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::listening_ports;
 pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};

@@ -1,13 +1,20 @@
 //! Checks of what an instance reports about itself.
 
-use crate::api::{DnsStatus, Status, UplinkStatus};
-use crate::host::doctor::Finding;
+use crate::api::{DnsStatus, HostStatus, Status, UplinkStatus};
+use crate::host::doctor::{Finding, InterfaceState};
 use crate::nat::DropReason;
 
-/// Makes the findings about an instance's status. `up` holds the interfaces that are up.
-pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
-    let uplinks = status.uplinks.iter().map(|row| uplink(row, up.contains(&row.interface)));
-    let mut findings: Vec<Finding> = uplinks.collect();
+/// Makes the findings about an instance's status. `interfaces` holds those of the host.
+pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)]) -> Vec<Finding> {
+    let state = |name: &str| {
+        let mut found = interfaces.iter().filter(|(interface, _)| interface == name);
+        found.next().map_or(InterfaceState::Missing, |(_, state)| *state)
+    };
+    let mut findings: Vec<Finding> = status.host.iter().flat_map(disputed).collect();
+    // A missing setting of the host explains every failed uplink.
+    let is_complete = status.host.as_ref().is_none_or(|host| host.missing.is_empty());
+    let rows = status.uplinks.iter().filter(|row| is_complete || !row.link_ready);
+    findings.extend(rows.map(|row| uplink(row, state(&row.interface))));
     findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     findings.extend(drops(status));
@@ -24,12 +31,24 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
     findings
 }
 
-fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
+/// Reports settings of the host that other programs remove again and again.
+fn disputed(host: &HostStatus) -> Option<Finding> {
+    let problem = host.error.as_ref()?;
+    let why = "while a setting is missing, packets are lost or leave untranslated";
+    let advice = "find the program that removes the settings: ip monitor rule route; for \
+                  systemd-networkd set ManageForeignRoutingPolicyRules=no and ManageForeignRoutes=no \
+                  in networkd.conf; for NetworkManager set unmanaged-devices for the TUN";
+    Some(Finding::error("disputed", problem.clone(), why).advice(advice))
+}
+
+fn uplink(row: &UplinkStatus, state: InterfaceState) -> Finding {
     let UplinkStatus { name, interface, state_seconds, .. } = row;
     let failed = format!("{name} failed {state_seconds} s ago");
-    match (row.healthy, row.link_ready) {
-        (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
-        (false, true) => Finding::error(
+    let why = "no packet passes this uplink";
+    let down = |what: &str| Finding::error("uplink", format!("{failed}: {interface} {what}"), why);
+    match (row.healthy, row.link_ready, state) {
+        (true, ..) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
+        (false, true, _) => Finding::error(
             "uplink",
             format!("{failed}: the health check over {interface} gets no reply"),
             "new outbound sessions use other uplinks, and clients of this uplink's addresses get no \
@@ -37,22 +56,20 @@ fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
         )
         .advice("check the uplink's router and the targets of uplinks.health"),
         // An uplink whose address follows its interface is down without an address.
-        (false, false) if is_up => Finding::error(
-            "uplink",
-            format!("{failed}: {interface} is up and has no address"),
-            "no packet passes this uplink",
-        )
-        .advice(format!(
+        (false, false, InterfaceState::Up) => down("is up and has no address").advice(format!(
             "check the interface's DHCP client: ip address show dev {interface}; networkctl status \
              {interface}"
         )),
-        (false, false) => Finding::error(
-            "uplink",
-            format!("{failed}: {interface} is down"),
-            "no packet passes this uplink",
-        )
-        .fix([format!("ip link set {interface} up")])
-        .advice("if the interface is up already, check its cable"),
+        (false, false, InterfaceState::NoCarrier) => down("is up and has no carrier").advice(
+            format!("check the cable, the modem and the port at the other end: ip link show {interface}"),
+        ),
+        (false, false, InterfaceState::Missing) => down("does not exist").advice(format!(
+            "find out what removed the interface (a driver, a USB modem, PPP), or correct \
+             uplinks.interface: ip link show; natbox uses {interface} as soon as it exists"
+        )),
+        (false, false, InterfaceState::Down) => {
+            down("is down").fix([format!("ip link set {interface} up")])
+        }
     }
 }
 

@@ -3,28 +3,22 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
-use super::routing_ids::{Precedence, RoutingIds};
+use super::precedence::preceding;
+use super::routing_ids::RoutingIds;
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
+use super::step::Rule;
 use super::warnings::warnings;
 use crate::config::Config;
-use crate::host::error::HostError;
 
 impl HostFacts {
     /// Derives the facts from what the kernel reports.
-    ///
-    /// `allocate` chooses the routing numbers. Natbox asks for rules before the local rule even
-    /// when no external address is assigned to the host, because that may change at run time. If
-    /// such numbers are not free, only an assigned address is an error.
-    ///
-    /// # Errors
-    /// When no routing numbers are free.
     pub(crate) fn collect(
         config: &Config,
         snapshot: &Snapshot,
         settings: KernelSettings,
-        allocate: impl Fn(Precedence) -> Result<RoutingIds, HostError>,
-    ) -> Result<(Self, RoutingIds), HostError> {
+        ids: &RoutingIds,
+    ) -> Self {
         let uplinks: Vec<InterfaceFacts> = config
             .uplinks
             .iter()
@@ -41,12 +35,6 @@ impl HostFacts {
         let on_link =
             flags(&|facts, address| !snapshot.has_address(address) && facts.reaches(address));
         let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
-        let any_assigned =
-            follows_interfaces || assigned_to_host.iter().flatten().any(|flag| *flag);
-        let ids = match allocate(Precedence::BeforeLocal) {
-            Err(_) if !any_assigned => allocate(Precedence::AfterLocal)?,
-            ids => ids?,
-        };
         let mut facts = Self {
             inside: InterfaceFacts::new(&config.inside.interface, snapshot),
             uplinks,
@@ -55,12 +43,15 @@ impl HostFacts {
             follows_interfaces,
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
-            probe_addresses: probe_addresses(config, &ids),
+            probe_addresses: probe_addresses(config, ids),
+            has_main_rule: snapshot.has_main_rule(),
+            has_first_local_rule: has_first_local_rule(snapshot),
             warnings: Vec::new(),
             settings,
         };
         facts.warnings = warnings(&facts, config, snapshot);
-        Ok((facts, ids))
+        facts.warnings.extend(preceding_rules(snapshot, config, ids));
+        facts
     }
 
     /// Returns the facts that `plan` assumes for a box on another machine.
@@ -69,7 +60,7 @@ impl HostFacts {
     /// a surplus proxy entry does no harm there. Every interface uses ARP, and source filters are
     /// strict.
     pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
-        let ids = RoutingIds::default_ids(&config.tun.name, Precedence::BeforeLocal);
+        let ids = RoutingIds::default_ids(config);
         let settings = KernelSettings::assumed();
         let uplinks =
             config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
@@ -84,6 +75,8 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            has_main_rule: true,
+            has_first_local_rule: true,
             warnings: Vec::new(),
             settings,
         };
@@ -102,11 +95,7 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            state: match (link.up, link.carrier) {
-                (false, _) => InterfaceState::Down,
-                (true, false) => InterfaceState::NoCarrier,
-                (true, true) => InterfaceState::Up,
-            },
+            state: link.state(),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
@@ -139,4 +128,24 @@ fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
             (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(place))
         })
         .collect()
+}
+
+/// Returns false when another program has moved the local rule behind other rules.
+fn has_first_local_rule(snapshot: &Snapshot) -> bool {
+    let is_first = |rule: &Rule| *rule == Rule::default_local() || *rule == Rule::local_aside();
+    let mut others = snapshot.rules.iter().filter(|found| found.is_local());
+    snapshot.rules.iter().any(|found| is_first(&found.rule)) || others.next().is_none()
+}
+
+/// Reports rules of other programs that natbox's rules cannot precede.
+fn preceding_rules(snapshot: &Snapshot, config: &Config, ids: &RoutingIds) -> Vec<String> {
+    let rules = preceding(snapshot, config, ids.priority(0)).map(|found| {
+        format!(
+            "policy rules: `{}` of another program takes natbox's packets, and no place before that \
+             rule is free; give that rule a priority above {}",
+            found.words(),
+            ids.priorities().end
+        )
+    });
+    rules.collect()
 }

@@ -8,6 +8,7 @@
 //! | `snapshot`    | interfaces, addresses, routes and rules of the network namespace     |
 //! | `settings`    | sysctls that decide which steps natbox needs                         |
 //! | `routing_ids` | numbers of natbox's tables and rules                                 |
+//! | `precedence`  | the place of natbox's rules among those of other programs            |
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
@@ -16,6 +17,7 @@
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod precedence;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
