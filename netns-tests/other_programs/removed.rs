@@ -81,7 +81,11 @@ fn one_event_names_what_was_removed() {
     let natbox = scene.start(&scene.config());
     pause();
     assert_eq!(host_status(&natbox).restored, 0);
-    assert!(!events(&scene, &natbox).iter().any(|event| matches!(event, EventKind::HostRestored { .. })));
+    assert!(
+        !events(&scene, &natbox)
+            .iter()
+            .any(|event| matches!(event, EventKind::HostRestored { .. }))
+    );
     shell(&scene.natbox, DELETE_FOREIGN);
     let restored = || {
         let restored = events(&scene, &natbox).into_iter().filter_map(|event| {
@@ -120,7 +124,10 @@ fn a_program_that_removes_a_rule_again_and_again_is_an_error_in_the_status() {
     assert!(!host.missing.is_empty() && !status.uplinks[0].healthy, "{:?}", host.missing);
     let socket = natbox.socket().to_str().unwrap();
     let text = scene.natbox(&[], &["status", "--socket", socket]).stdout;
-    assert!(text.contains("error: another program removed") && !text.contains(": healthy"), "{text}");
+    assert!(
+        text.contains("error: another program removed") && !text.contains(": healthy"),
+        "{text}"
+    );
     let disputes = events(&scene, &natbox).into_iter();
     let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
     assert_eq!(disputes.count(), 1);

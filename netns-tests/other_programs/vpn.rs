@@ -39,9 +39,12 @@ fn rules_of_a_vpn_do_not_take_natboxs_packets() {
         scene.assert_traffic();
         shell(&scene.natbox, vpn);
         assert_in_and_out(&scene, &format!("after `{vpn}`"));
-        let moved = events(&scene, &natbox).into_iter().find_map(|event| match event {
-            EventKind::RulesMoved { priority, before } => Some((priority, before)),
-            _ => None,
+        let moved = events(&scene, &natbox).into_iter().find_map(|event| {
+            if let EventKind::RulesMoved { priority, before } = event {
+                Some((priority, before))
+            } else {
+                None
+            }
         });
         let (priority, before) = moved.expect("an event");
         assert!(priority < 1000 && !before.is_empty(), "{priority}: {before:?}");

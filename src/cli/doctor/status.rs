@@ -194,7 +194,8 @@ mod tests {
     #[test]
     fn each_part_of_the_status_is_evaluated() {
         let good = status();
-        let evaluate = |status: &Status| evaluate(status, &[]);
+        let down = [("wan0".to_owned(), InterfaceState::Down)];
+        let evaluate = |status: &Status| evaluate(status, &down);
         assert!(
             evaluate(&good).iter().all(|finding| finding.severity == Severity::Ok),
             "{:?}",
@@ -227,14 +228,30 @@ mod tests {
     }
 
     #[test]
-    fn an_uplink_without_an_address_is_an_error_of_its_own() {
+    fn each_state_of_an_interface_has_advice_that_helps() {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].link_ready) = (false, false);
-        let findings = evaluate(&status, &["wan0".into()]);
-        assert!(
-            findings[0].found.contains("has no address") && findings[0].fix.is_empty(),
-            "{findings:?}"
-        );
+        for (state, found) in [
+            (InterfaceState::Up, "is up and has no address"),
+            (InterfaceState::NoCarrier, "is up and has no carrier"),
+            (InterfaceState::Missing, "does not exist"),
+        ] {
+            let interfaces = [("wan0".to_owned(), state)];
+            let known = if state == InterfaceState::Missing { &[][..] } else { &interfaces };
+            let finding = &evaluate(&status, known)[0];
+            assert!(finding.found.ends_with(found) && finding.fix.is_empty(), "{finding:?}");
+            assert!(!finding.advice.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn disputed_settings_of_the_host_are_an_error() {
+        let error = Some("another program removed a rule".to_owned());
+        let host = HostStatus { missing: vec!["a rule".into()], restored: 9, error };
+        let status = Status { host: Some(host), ..status() };
+        let findings = evaluate(&status, &[]);
+        assert_eq!((findings[0].severity, findings[0].id.as_str()), (Severity::Error, "disputed"));
+        assert!(findings.iter().all(|finding| finding.id != "uplink"), "{findings:?}");
     }
 
     #[test]

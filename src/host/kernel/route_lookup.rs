@@ -105,9 +105,7 @@ impl Kernel {
         match futures_util::StreamExt::next(&mut stream).await {
             Some(Ok(reply)) => Ok(route_result(&reply, snapshot)),
             Some(Err(error)) => match error_number(&error) {
-                Some(number) => {
-                    Ok(RouteResult::Dropped(drop_reason(number, query.iif.as_deref())))
-                }
+                Some(number) => Ok(RouteResult::Dropped(drop_reason(number, query.iif.as_deref()))),
                 None => Err(HostError::netlink("looking up a route", error)),
             },
             None => Ok(RouteResult::Dropped("the kernel sent no reply".into())),

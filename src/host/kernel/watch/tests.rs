@@ -7,7 +7,8 @@ use crate::config;
 async fn watch(messages: Vec<Message>) -> LinkWatch {
     let config = config::parse(
         "a test",
-        "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
+        "name: test\n\
+         inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
          tun: { name: nb0 }\n\
          uplinks: [{ name: isp1, interface: wan0, addresses: [203.0.113.10] }]\n",
     );
