@@ -52,7 +52,7 @@ fn own_service(scene: &SingleBox) -> http::HttpServer {
 /// Returns the output of `ip rule` and `ip route`, sorted.
 fn rules_and_routes(scene: &SingleBox) -> Vec<String> {
     let questions: [&[&str]; 5] = [
-        &["-4", "-d", "rule"],
+        &["-4", "rule"],
         &["-4", "route", "show", "table", "all"],
         &["-4", "neigh", "show", "proxy"],
         &["-4", "-brief", "address"],

@@ -186,7 +186,7 @@ fn lost_reports_of_the_kernel_lead_to_a_look_at_everything() {
     // More reports than the socket holds, then the loss of a route, which no look by time finds.
     shell(
         &scene.natbox,
-        "ip link add many type dummy; ip link set many up; \
+        "ip link add many type veth peer name few; ip link set many up; ip link set few up; \
          for add in add del; do \
            seq 8000 | sed \"s/.*/route $add 198.19.0.&\\/32 dev many table &/\" | \
            sed 's/198.19.0.[0-9]*/198.19.0.1/' > /tmp/natbox-routes-$$; \

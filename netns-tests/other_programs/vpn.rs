@@ -7,17 +7,17 @@ use super::{OWN_PORT, events, own_service, pause, reaches, shell, soon};
 use crate::single_box::{Published, SingleBox, WEB, eventually};
 
 /// The rules of wg-quick for a tunnel that takes everything, with a device that swallows packets.
-pub(super) const WG_QUICK: &str = "ip link add wg0 type dummy; ip link set wg0 up; \
+pub(super) const WG_QUICK: &str = "ip link add wg0 type veth peer name wg1; ip link set wg1 up; ip link set wg0 up; \
     ip route add default dev wg0 table 51820; \
     ip rule add not fwmark 51820 table 51820; ip rule add table main suppress_prefixlength 0";
 /// Ends the tunnel as wg-quick does.
 const WG_QUICK_DOWN: &str = "ip rule del table 51820; \
     ip rule del table main suppress_prefixlength 0; ip link del wg0";
 /// A VPN whose rules spare nothing.
-const CATCH_ALL: &str = "ip link add tun9 type dummy; ip link set tun9 up; \
+const CATCH_ALL: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
     ip route add default dev tun9 table 200; ip rule add from all table 200";
 /// A VPN for the private network.
-const OF_THE_INSIDE: &str = "ip link add tun9 type dummy; ip link set tun9 up; \
+const OF_THE_INSIDE: &str = "ip link add tun9 type veth peer name tun8; ip link set tun8 up; ip link set tun9 up; \
     ip route add default dev tun9 table 200; ip rule add from 10.0.0.0/24 table 200";
 
 fn assert_in_and_out(scene: &SingleBox, when: &str) {

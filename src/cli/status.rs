@@ -28,7 +28,12 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
     rows.extend(status.host.iter().flat_map(host_rows));
-    rows.extend(status.uplinks.iter().map(|uplink| uplink_row(status, uplink)));
+    let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
+    let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
+    rows.extend(status.uplinks.iter().map(|uplink| {
+        let tier = if several_tiers { tier_text(uplink) } else { String::new() };
+        Row::new("uplink", uplink_text(uplink, is_incomplete) + &tier)
+    }));
     rows.extend(table_rows(status));
     rows.extend(counter_rows(status));
     rows.extend(status.dns.iter().flat_map(dns_rows));
@@ -116,11 +121,6 @@ fn host_rows(host: &HostStatus) -> Vec<Row> {
     rows
 }
 
-fn uplink_row(status: &Status, uplink: &UplinkStatus) -> Row {
-    let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
-    Row::new("uplink", uplink_text(uplink, is_incomplete))
-}
-
 fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
     let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
         (true, ..) => "healthy",
@@ -139,6 +139,15 @@ fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
     };
     let UplinkStatus { name, interface, state_seconds, .. } = uplink;
     format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}")
+}
+
+fn tier_text(uplink: &UplinkStatus) -> String {
+    let state = match (uplink.in_use, uplink.healthy) {
+        (true, _) => ", in use",
+        (false, true) => ", standby",
+        (false, false) => "",
+    };
+    format!(", tier {}{state}", uplink.tier)
 }
 
 fn dns_rows(dns: &DnsStatus) -> Vec<Row> {

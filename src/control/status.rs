@@ -90,9 +90,13 @@ impl InstanceHandle {
         let states = self.uplinks.borrow();
         let host = self.host.get();
         let is_complete = host.as_ref().is_none_or(|host| host.missing.is_empty());
+        let tier = states.tier_in_use().filter(|_| is_complete);
         let uplinks = config.uplinks.iter().zip(&states.uplinks);
-        let uplinks =
-            uplinks.map(|(settings, state)| uplink(settings, state, is_complete)).collect();
+        let uplinks = uplinks.map(|(settings, state)| UplinkStatus {
+            healthy: state.up && is_complete,
+            ..uplink(settings, state, tier)
+        });
+        let uplinks = uplinks.collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -139,12 +143,15 @@ impl InstanceHandle {
     }
 }
 
-fn uplink(settings: &Uplink, state: &UplinkState, host_is_complete: bool) -> UplinkStatus {
+/// `tier`: the tier in use.
+fn uplink(settings: &Uplink, state: &UplinkState, tier: Option<u32>) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),
         address: settings.addresses.first().copied(),
-        healthy: state.up && host_is_complete,
+        tier: state.tier,
+        in_use: state.up && Some(state.tier) == tier,
+        healthy: state.up,
         state_seconds: state.since.elapsed().as_secs(),
         link_ready: state.link_ready,
         health_check: settings.health.is_some(),

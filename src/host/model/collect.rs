@@ -9,7 +9,7 @@ use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
 use super::step::Rule;
 use super::warnings::warnings;
-use crate::config::Config;
+use crate::config::{Config, HostDefaultRoute};
 
 impl HostFacts {
     /// Derives the facts from what the kernel reports.
@@ -44,6 +44,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, ids),
+            host_address: host_address(config, ids),
             has_main_rule: snapshot.has_main_rule(),
             has_first_local_rule: has_first_local_rule(snapshot),
             warnings: Vec::new(),
@@ -75,6 +76,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            host_address: host_address(config, &ids),
             has_main_rule: true,
             has_first_local_rule: true,
             warnings: Vec::new(),
@@ -118,6 +120,10 @@ impl InterfaceFacts {
             assumed: true,
         }
     }
+}
+
+fn host_address(config: &Config, ids: &RoutingIds) -> Option<Ipv4Addr> {
+    (config.host.default_route == HostDefaultRoute::Follow).then(|| ids.host_address())
 }
 
 fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {

@@ -49,7 +49,7 @@ impl Step {
 impl Route {
     /// Formats the route as `ip` does, without its protocol.
     pub(crate) fn words(&self) -> String {
-        let Route { table, kind, to, device, via, onlink, source, metric } = self;
+        let Route { table, kind, to, device, via, onlink, source, metric, mtu } = self;
         let mut words = Vec::new();
         match kind {
             RouteKind::Unicast => {}
@@ -64,6 +64,7 @@ impl Route {
         words.extend(onlink.then(|| "onlink".to_owned()));
         words.extend(source.map(|source| format!("src {source}")));
         words.extend((*metric > 0).then(|| format!("metric {metric}")));
+        words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
         words.extend((*table != TABLE_MAIN).then(|| format!("table {}", table_words(*table))));
         words.join(" ")
     }
@@ -89,7 +90,16 @@ impl Rule {
     }
 
     fn selector_words(&self) -> String {
-        let Rule { priority: _, iif, from, to, udp, suppress_group, action: _ } = self;
+        let Rule {
+            priority: _,
+            iif,
+            from,
+            to,
+            udp,
+            suppress_group,
+            suppress_prefix_length: _,
+            action: _,
+        } = self;
         let mut words = Vec::new();
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
@@ -102,9 +112,13 @@ impl Rule {
     }
 
     fn action_words(&self) -> String {
-        match self.action {
+        let action = match self.action {
             RuleAction::Lookup(table) => format!("lookup {}", table_words(table)),
             RuleAction::Blackhole => "blackhole".into(),
+        };
+        match self.suppress_prefix_length {
+            Some(length) => format!("{action} suppress_prefixlength {length}"),
+            None => action,
         }
     }
 }

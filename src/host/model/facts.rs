@@ -36,6 +36,9 @@ pub(crate) struct HostFacts {
     pub(crate) has_main_rule: bool,
     /// True when the rule of the local table is the kernel's first rule.
     pub(crate) has_first_local_rule: bool,
+    /// Address on the TUN from which the host's own packets leave over any uplink; None with
+    /// `host.default_route: leave`.
+    pub host_address: Option<Ipv4Addr>,
     /// Conditions that need a person's attention, as messages.
     pub warnings: Vec<String>,
     /// Sysctls of the host.

@@ -22,6 +22,9 @@ use crate::host::error::HostError;
 const TABLES: u32 = 7100;
 /// Tables of one instance: inside, errors, then two per uplink.
 const TABLES_PER_INSTANCE: u32 = 64;
+/// First of the tables with the host's own default route: one table per instance, behind all
+/// blocks.
+const FOLLOW_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
 /// First priority of the first preferred block. The number is low, so that a VPN's catch-all rules
 /// come later.
 const PRIORITIES: u32 = 1000;
@@ -30,6 +33,7 @@ pub(super) const PRIORITIES_PER_INSTANCE: u32 = 16;
 /// The TUN's address is 169.254.71.(index + 1). Link-local (RFC 3927): it never leaves the host.
 const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
 /// First of the probe addresses: a block of 32 per instance, with one address per uplink from 1 on.
+/// Address 0 is the source of the host's own packets, see [`RoutingIds::host_address`].
 const PROBE_ADDRESSES: [u8; 4] = [169, 254, 72, 0];
 /// Prefix length of one instance's block of probe addresses.
 const PROBE_PREFIX: u8 = 27;
@@ -135,7 +139,7 @@ impl RoutingIds {
                 RuleAction::Lookup(table) => table,
                 RuleAction::Blackhole => TABLE_LOCAL,
             };
-            tables.contains(&table)
+            tables.contains(&table) || table == self.follow_table()
         };
         let mut rules = snapshot.rules.iter().filter(|found| owner.counts(found.is_natbox()));
         let mut routes = snapshot.routes.iter().filter(|found| owner.counts(found.is_natbox()));
@@ -143,7 +147,9 @@ impl RoutingIds {
         let address_conflict =
             owner == RuleOwner::OtherInstance && snapshot.has_address(self.tun_address);
         !rules.any(leads_here)
-            && !routes.any(|found| tables.contains(&found.route.table))
+            && !routes.any(|found| {
+                tables.contains(&found.route.table) || found.route.table == self.follow_table()
+            })
             && !address_conflict
     }
 
@@ -153,7 +159,7 @@ impl RoutingIds {
 
     /// Returns true for a table of any instance.
     pub(crate) fn is_table_of_natbox(table: u32) -> bool {
-        (TABLES..TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES).contains(&table)
+        (TABLES..FOLLOW_TABLES + MAX_INSTANCES).contains(&table)
     }
 
     /// Table for packets from the inside.
@@ -174,6 +180,16 @@ impl RoutingIds {
     /// Table for packets that leave by the `place`-th uplink.
     pub(crate) fn uplink_table(&self, place: usize) -> u32 {
         self.inside_table() + 3 + 2 * place as u32
+    }
+
+    /// Table with the host's own default route.
+    pub(crate) fn follow_table(&self) -> u32 {
+        FOLLOW_TABLES + self.instance_index
+    }
+
+    /// Address from which the host's own packets come to natbox, with `host.default_route: follow`.
+    pub(crate) fn host_address(&self) -> Ipv4Addr {
+        self.probe_block().addr()
     }
 
     /// Prefix of the instance's probe addresses.

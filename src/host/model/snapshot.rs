@@ -257,6 +257,7 @@ impl FoundRule {
         !self.more
             && self.rule.takes_every_packet()
             && self.rule.suppress_group.is_none()
+            && self.rule.suppress_prefix_length.is_none()
             && self.rule.action == RuleAction::Lookup(table)
     }
 

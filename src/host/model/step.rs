@@ -84,10 +84,11 @@ impl Step {
     pub(crate) fn is_shared(&self) -> bool {
         match self {
             Step::Sysctl { .. } | Step::SetLocalRuleAside | Step::KeepMainRule => true,
+            // The host's own packets to known networks.
+            Step::Rule(rule) => rule.suppress_prefix_length.is_some(),
             Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
-            | Step::Rule(_)
             | Step::ProxyNeighbour { .. } => false,
         }
     }
@@ -138,12 +139,25 @@ pub(crate) struct Route {
     pub source: Option<Ipv4Addr>,
     /// Metric; 0 means none.
     pub metric: u32,
+    /// Size of the largest packet, in bytes. None: as large as the interface allows.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 impl Route {
     /// Makes a route with only a table, a kind and a destination.
     pub(crate) fn new(table: u32, kind: RouteKind, to: Ipv4Net) -> Self {
-        Self { table, kind, to, device: None, via: None, onlink: false, source: None, metric: 0 }
+        Self {
+            table,
+            kind,
+            to,
+            device: None,
+            via: None,
+            onlink: false,
+            source: None,
+            metric: 0,
+            mtu: None,
+        }
     }
 }
 
@@ -169,7 +183,7 @@ pub(crate) struct Rule {
     pub priority: u32,
     /// Incoming interface; `lo` for the host's own packets.
     pub iif: Option<String>,
-    /// Source prefix.
+    /// Source prefix. `0.0.0.0/32` selects the host's own packets that have no source yet.
     pub from: Option<Ipv4Net>,
     /// Destination prefix.
     pub to: Option<Ipv4Net>,
@@ -180,12 +194,25 @@ pub(crate) struct Rule {
     pub suppress_group: Option<u32>,
     /// Effect on matching packets.
     pub action: RuleAction,
+    /// A route with a prefix of this length or a shorter one does not count, and the kernel
+    /// continues with the next rule.
+    #[serde(default)]
+    pub suppress_prefix_length: Option<u32>,
 }
 
 impl Rule {
     /// Makes a rule without selectors.
     pub(crate) fn new(priority: u32, action: RuleAction) -> Self {
-        Self { priority, iif: None, from: None, to: None, udp: None, suppress_group: None, action }
+        Self {
+            priority,
+            iif: None,
+            from: None,
+            to: None,
+            udp: None,
+            suppress_group: None,
+            suppress_prefix_length: None,
+            action,
+        }
     }
 
     /// Returns the rule of the local table that the kernel installs (net/ipv4/fib_rules.c).
@@ -213,7 +240,16 @@ impl Rule {
 
     /// Returns true for a rule without selectors.
     pub(crate) fn takes_every_packet(&self) -> bool {
-        let Rule { priority: _, iif, from, to, udp, suppress_group: _, action: _ } = self;
+        let Rule {
+            priority: _,
+            iif,
+            from,
+            to,
+            udp,
+            suppress_group: _,
+            suppress_prefix_length: _,
+            action: _,
+        } = self;
         iif.is_none() && from.is_none() && to.is_none() && udp.is_none()
     }
 }

@@ -23,10 +23,13 @@
 //! | block    | `iif TUN to PREFIX` → main              | no rule of another program takes the packets |
 //! | block    | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
 //! | block    | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
+//! | 32764    | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
+//! | 32765    | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
 //! | 32766    | main                                    | the kernel's rule; kept, never removed       |
 //!
 //! The rules marked `G` exist only where `G` is assigned to the host. The rule `iif lo from OUTSIDE`
-//! exists only with several uplinks.
+//! exists only with several uplinks, and the rules `from 0.0.0.0` only with `host.default_route:
+//! follow`.
 //!
 //! Where `G` is assigned to the host, the kernel's local rule would deliver every packet to `G`
 //! before natbox sees it. natbox does not move that rule, because another program may delete a rule
@@ -40,6 +43,7 @@
 //! | networkd removes foreign rules   | rules of the local table count as the kernel's and stay   |
 //! | a rule precedes natbox's block   | only `G` is concerned, until natbox has moved its block   |
 
+mod host_route;
 mod interfaces;
 mod planner;
 mod rules;
@@ -65,6 +69,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
+    steps.extend(planner.host_route());
     steps.extend(planner.icmp_sysctls());
     steps.extend(planner.forwarding());
     steps.extend(planner.proxies());
