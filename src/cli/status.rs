@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, HostStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, HostStatus, LegStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -28,6 +28,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
     rows.extend(status.host.iter().flat_map(host_rows));
+    rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
     let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
     rows.extend(status.uplinks.iter().map(|uplink| {
@@ -119,6 +120,11 @@ fn host_rows(host: &HostStatus) -> Vec<Row> {
         first.name = "settings";
     }
     rows
+}
+
+fn leg_text(leg: &LegStatus) -> String {
+    let address = leg.address.map_or("no address".to_owned(), |address| address.to_string());
+    format!("{}, {address}: {}", leg.interface, if leg.up { "up" } else { "down" })
 }
 
 fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {

@@ -76,6 +76,6 @@ fn takes_packets(found: &FoundRule, config: &Config) -> bool {
 /// Returns true for a prefix with a whole inside prefix or with an external address.
 fn holds_a_network(prefix: Ipv4Net, config: &Config) -> bool {
     let mut external = config.uplinks.iter().flat_map(|uplink| &uplink.addresses);
-    config.inside.prefixes.iter().any(|inside| prefix.contains(inside))
+    config.inside.prefixes().any(|inside| prefix.contains(&inside))
         || external.any(|address| prefix.contains(address))
 }

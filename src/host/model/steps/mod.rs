@@ -14,9 +14,11 @@
 //! | block, G | `iif wan0 to G` DHCP replies → local    | a DHCP client's socket is bound to wan0      |
 //! | block, G | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface           |
 //! | block, G | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
-//! | block, G | `iif lan0 to G` → inside                | the same for hairpin                         |
+//! | block, G | `iif lan0 from OTHER to G` → blackhole  | a TUN hides the inside leg as well           |
+//! | block, G | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
 //! | block, G | `to G` → local                          | all other packets to `G` are the host's      |
 //! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
+//! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
 //! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
 //! | block    | `iif wan0` → outside                    | only `G` is reachable from outside           |
 //! | block    | `iif lan0` → inside                     | natbox translates all that leaves the inside |
@@ -29,7 +31,8 @@
 //!
 //! The rules marked `G` exist only where `G` is assigned to the host. The rule `iif lo from OUTSIDE`
 //! exists only with several uplinks, and the rules `from 0.0.0.0` only with `host.default_route:
-//! follow`.
+//! follow`. The rules with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another
+//! leg.
 //!
 //! Where `G` is assigned to the host, the kernel's local rule would deliver every packet to `G`
 //! before natbox sees it. natbox does not move that rule, because another program may delete a rule

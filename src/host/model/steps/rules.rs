@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::planner::{StepPlanner, host_prefix, sysctl};
+use crate::config::InsideLeg;
 use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, UdpPorts};
 
 /// Incoming interface of the host's own packets.
@@ -60,10 +61,15 @@ impl StepPlanner<'_> {
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(Rule {
-            iif: Some(self.config.inside.interface.clone()),
-            ..Rule::new(self.ids.priority(position::FROM_INSIDE), to_natbox)
-        });
+        let spoofed = Rule::new(self.ids.priority(position::SPOOFED), RuleAction::Blackhole);
+        for leg in &self.config.inside.legs {
+            let iif = Some(leg.interface.clone());
+            for prefix in self.prefixes_of_other_legs(leg) {
+                rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
+            }
+            let priority = self.ids.priority(position::FROM_INSIDE);
+            rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
+        }
         rules.extend(self.rules_from_tun());
         rules.extend(self.host_rules());
         rules
@@ -79,9 +85,9 @@ impl StepPlanner<'_> {
             iif: Some(self.tun.into()),
             ..Rule::new(self.ids.priority(offset), action)
         };
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let rule = from_tun(position::TO_INSIDE, RuleAction::Lookup(TABLE_MAIN));
-            rules.push(Rule { to: Some(*prefix), ..rule });
+            rules.push(Rule { to: Some(prefix), ..rule });
         }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             let table = match self.has_table(place) {
@@ -98,13 +104,25 @@ impl StepPlanner<'_> {
         rules
     }
 
+    /// Lists the prefixes that no packet from a leg may have as its source, in as few prefixes as
+    /// possible.
+    ///
+    /// Source filters of the legs are loose, and the TUN hides the leg of a packet. Without these
+    /// rules a host behind one leg could open sessions in the name of a host behind another.
+    fn prefixes_of_other_legs(&self, leg: &InsideLeg) -> Vec<Ipv4Net> {
+        let others = self.config.inside.legs.iter().filter(|other| *other != leg);
+        let prefixes: Vec<Ipv4Net> =
+            others.flat_map(|other| other.prefixes.iter().copied()).collect();
+        Ipv4Net::aggregate(&prefixes)
+    }
+
     /// Lists the rules for packets from an outside interface.
     fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
         let mut rules = Vec::new();
         let spoofed = Rule::new(self.ids.priority(position::SPOOFED), RuleAction::Blackhole);
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let iif = Some(interface.into());
-            rules.push(Rule { iif, from: Some(*prefix), ..spoofed.clone() });
+            rules.push(Rule { iif, from: Some(prefix), ..spoofed.clone() });
         }
         rules.extend(self.bypass_rules(interface));
         let priority = self.ids.priority(position::FROM_OUTSIDE);
@@ -154,12 +172,12 @@ impl StepPlanner<'_> {
         let sources = self.config.no_nat.iter().map(|rule| rule.to).collect();
         let mut rules = Vec::new();
         for source in Ipv4Net::aggregate(&sources) {
-            for prefix in &self.config.inside.prefixes {
+            for prefix in self.config.inside.prefixes() {
                 rules.push(Rule {
                     iif: Some(interface.into()),
                     // The kernel reports a selector of length zero as no selector.
                     from: (source.prefix_len() > 0).then_some(source),
-                    to: Some(*prefix),
+                    to: Some(prefix),
                     ..bypass.clone()
                 });
             }
@@ -216,14 +234,20 @@ impl StepPlanner<'_> {
         };
         let dhcp = rule(position::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
         let mut rules = vec![Rule { udp: Some(DHCP_REPLY), ..dhcp }];
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let spoofed = rule(position::SPOOFED_TO_HOST, interface, RuleAction::Blackhole);
-            rules.push(Rule { from: Some(*prefix), ..spoofed });
+            rules.push(Rule { from: Some(prefix), ..spoofed });
         }
         rules.push(rule(position::TO_NATBOX, interface, RuleAction::Lookup(table)));
-        let inside = &self.config.inside.interface;
         let to_inside = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(rule(position::TO_NATBOX, inside, to_inside));
+        for leg in &self.config.inside.legs {
+            for prefix in self.prefixes_of_other_legs(leg) {
+                let spoofed =
+                    rule(position::SPOOFED_TO_HOST, &leg.interface, RuleAction::Blackhole);
+                rules.push(Rule { from: Some(prefix), ..spoofed });
+            }
+            rules.push(rule(position::TO_NATBOX, &leg.interface, to_inside));
+        }
         rules
     }
 }
