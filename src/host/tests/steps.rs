@@ -209,13 +209,13 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
         "ip route replace throw 10.1.0.0/24 table 7164 proto 110",
         "ip route replace throw 10.1.0.0/24 table 7167 proto 110",
         "ip route replace unreachable 10.2.0.0/24 metric 4294967295 proto 110",
-        "ip rule add priority 1009 from 10.2.0.0/24 iif wan0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
-        "ip rule add priority 1012 from all iif dmz0 protocol 110 lookup 7164",
-        "ip rule add priority 993 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 994 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
+        "ip rule add priority 1021 from 10.2.0.0/24 iif wan0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
+        "ip rule add priority 1024 from all iif dmz0 protocol 110 lookup 7164",
+        "ip rule add priority 1018 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1019 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
     ] {
         assert!(commands.contains(&format!("{line}\n")), "{line} in\n{commands}");
     }
