@@ -6,6 +6,7 @@
 //!   or a second has passed   ─▶ host: set again what another program removed
 //!                            ─▶ translator: the policy with the present addresses
 //!                            ─▶ uplinks: address, link ready or not
+//!                            ─▶ neighbours: the addresses that are new
 //! ```
 
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::announcer::Announcements;
 use super::events::Events;
 use super::health::UplinkMonitor;
 use super::reload::Reloader;
@@ -44,6 +46,7 @@ pub(super) struct Parts {
     pub(super) monitor: Rc<UplinkMonitor>,
     pub(super) events: Rc<Events>,
     pub(super) state: Rc<HostWatchState>,
+    pub(super) announcements: Rc<Announcements>,
 }
 
 /// Event that the reconciler waits for.
@@ -62,6 +65,7 @@ impl HostReconciler {
         let listening_ports = tokio::time::interval(LISTENING_PORTS_INTERVAL);
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        parts.announcements.adopt(host.announcements());
         Self { host, links, listening_ports, looks, tun_is_down: false, parts }
     }
 
@@ -92,6 +96,7 @@ impl HostReconciler {
         for index in 0..config.uplinks.len() {
             self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
         }
+        self.parts.announcements.adopt(self.host.announcements());
     }
 
     /// Makes the outcome of a look at the host known.
@@ -131,11 +136,13 @@ impl HostReconciler {
         let leg = config.inside.legs.iter().position(|leg| leg.interface == interface);
         match event {
             LinkEvent::Removed | LinkEvent::Down => {
+                self.parts.announcements.forget(&interface);
                 self.parts.events.emit(match event {
                     LinkEvent::Removed => EventKind::InterfaceRemoved { interface },
-                    LinkEvent::Down | LinkEvent::Up | LinkEvent::Mtu(_) => {
-                        EventKind::InterfaceDown { interface }
-                    }
+                    LinkEvent::Down
+                    | LinkEvent::Up
+                    | LinkEvent::Mtu(_)
+                    | LinkEvent::HardwareAddress => EventKind::InterfaceDown { interface },
                 });
                 uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
                 // The status shows the legs as of the last reading of the host.
@@ -155,6 +162,8 @@ impl HostReconciler {
                 // The host's own default route has the smallest MTU.
                 self.host.facts().host_address.is_some()
             }
+            // The neighbours must learn it.
+            LinkEvent::HardwareAddress => true,
         }
     }
 
@@ -183,7 +192,9 @@ impl HostReconciler {
             }
             // A worker reports a removed device, and natbox stops. Only the kernel uses the
             // device's MTU.
-            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
+            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) | LinkEvent::HardwareAddress => {
+                false
+            }
         }
     }
 

@@ -14,8 +14,8 @@ use super::logging;
 use super::reload::Reloader;
 use super::sessions;
 use crate::api::{
-    EffectiveConfig, HostStatus, SessionCursor, SessionPage, SessionStatus, Status, TunStatus,
-    UplinkStatus, WorkerStatus,
+    EffectiveConfig, HostStatus, InstanceState, SessionCursor, SessionPage, SessionStatus, Status,
+    TunStatus, UplinkStatus, WorkerStatus,
 };
 use crate::config::{self, Uplink};
 use crate::engine::Handle;
@@ -78,7 +78,7 @@ impl InstanceHandle {
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.file_config()),
-            routing_ids: self.reloader.routing_ids(),
+            routing_ids: Some(self.reloader.routing_ids()),
         }
     }
 
@@ -101,6 +101,8 @@ impl InstanceHandle {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            state: InstanceState::Running,
+            waiting_for: Vec::new(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
             inside: self.reloader.legs(),

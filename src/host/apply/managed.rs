@@ -14,6 +14,7 @@ use crate::host::error::HostError;
 use crate::host::kernel::indices::Indices;
 use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::sysctl;
+use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::precedence::preceding;
 use crate::host::model::routing_ids::RoutingIds;
@@ -70,6 +71,15 @@ impl ManagedHost {
     /// Returns the numbers of the instance's tables and rules. The place of the rules may change.
     pub(crate) fn routing_ids(&self) -> RoutingIds {
         self.ids
+    }
+
+    /// Lists the addresses that natbox announces by ARP: none with `host.manage: false`, because
+    /// then natbox does not know whether packets to them reach it.
+    pub(crate) fn announcements(&self) -> Vec<Announcement> {
+        match self.config.host.manage {
+            true => self.facts.announcements(&self.config),
+            false => Vec::new(),
+        }
     }
 
     /// Makes all changes, and reverts them if one fails.

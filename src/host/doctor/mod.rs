@@ -16,7 +16,7 @@ mod facts;
 mod finding;
 mod nft;
 
-pub(crate) use crate::host::model::facts::InterfaceState;
+pub(crate) use crate::host::model::presence::InterfaceState;
 pub use finding::{Finding, Severity};
 
 use crate::config::Config;
@@ -41,7 +41,7 @@ pub(crate) fn examine_box(
         Ok(match box_facts::collect(config, running).await? {
             Ok(facts) => box_checks::evaluate(&facts),
             // Without the interfaces every other check is meaningless.
-            Err(error) => vec![box_checks::missing_interface(&error)],
+            Err(awaited) => awaited.iter().map(box_checks::missing_interface).collect(),
         })
     })
 }
@@ -53,7 +53,8 @@ pub(crate) fn examine_box(
 pub(crate) fn interface_states() -> Result<Vec<(String, InterfaceState)>, HostError> {
     on_a_runtime(async move {
         let links = Kernel::connect()?.links().await?;
-        Ok(links.into_iter().map(|link| (link.name.clone(), link.state())).collect())
+        let state = |name: &String| (name.clone(), InterfaceState::of(name, &links));
+        Ok(links.iter().map(|link| state(&link.name)).collect())
     })
 }
 

@@ -59,6 +59,8 @@ pub(crate) enum LinkEvent {
     Up,
     /// New MTU, in bytes.
     Mtu(u32),
+    /// Another hardware address.
+    HardwareAddress,
 }
 
 /// A subscription to changes.
@@ -100,6 +102,7 @@ struct LinkState {
     mtu: u32,
     /// Length of the transmit queue and interface group.
     settings: (u32, u32),
+    hardware: Option<[u8; 6]>,
 }
 
 impl WatchedLink {
@@ -284,9 +287,10 @@ impl LinkWatch {
                 }
                 continue;
             }
-            let Link { index, carrier, mtu, .. } = *link;
+            let Link { index, carrier, mtu, hardware, .. } = *link;
             let settings = (link.queue_length, link.group);
-            let before = watched.state.replace(LinkState { index, carrier, mtu, settings });
+            let state = LinkState { index, carrier, mtu, settings, hardware };
+            let before = watched.state.replace(state);
             let is_changed =
                 before.is_some_and(|before| (before.mtu, before.settings) != (mtu, settings));
             if is_changed && watched.name == self.tun {
@@ -295,6 +299,9 @@ impl LinkWatch {
             }
             if before.is_none_or(|before| before.mtu != mtu) {
                 report(LinkEvent::Mtu(mtu));
+            }
+            if before.is_some_and(|before| before.hardware != hardware) {
+                report(LinkEvent::HardwareAddress);
             }
             // Another interface of the same name has lost the routes of the first.
             let is_replaced = before.is_some_and(|before| before.index != index);

@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::facts::{HostFacts, InterfaceFacts};
 use super::precedence::preceding;
+use super::presence::InterfaceState;
 use super::routing_ids::RoutingIds;
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
@@ -103,7 +104,9 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            state: link.state(),
+            addresses: snapshot.addresses_of(link).collect(),
+            hardware: link.hardware,
+            state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
@@ -118,6 +121,8 @@ impl InterfaceFacts {
             index: 0,
             mtu: 1500,
             address: None,
+            addresses: Vec::new(),
+            hardware: None,
             state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),

@@ -17,6 +17,7 @@ use crate::host::kernel::route_lookup::{
 };
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
+use crate::host::model::presence::{self, AwaitedInterface};
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{FoundRule, Snapshot};
@@ -92,25 +93,26 @@ pub(crate) struct PublishedAddress {
     pub(crate) is_duplicate: bool,
 }
 
-/// Collects the facts. The inner error is an interface that is missing or down.
+/// Collects the facts. The inner error holds the interfaces without which no packet passes.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub(crate) async fn collect(
     file_config: &Config,
     running: Option<RoutingIds>,
-) -> Result<Result<BoxFacts, HostError>, HostError> {
+) -> Result<Result<BoxFacts, Vec<AwaitedInterface>>, HostError> {
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
+    let awaited = presence::awaited(file_config, &snapshot.links);
+    if !awaited.is_empty() {
+        return Ok(Err(awaited));
+    }
     let config = file_config.resolve(&snapshot.dynamic_addresses(file_config));
     let ids = match running {
         Some(ids) => ids,
         None => RoutingIds::allocate(&snapshot, &config, RuleOwner::ThisInstance)?,
     };
     let host = HostFacts::collect(&config, &snapshot, sysctl::settings(&config)?, &ids);
-    if let Err(error) = host.check_interfaces(&config, &snapshot) {
-        return Ok(Err(error));
-    }
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
     let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));

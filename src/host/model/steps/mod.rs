@@ -46,6 +46,7 @@
 //! | networkd removes foreign rules   | rules of the local table count as the kernel's and stay   |
 //! | a rule precedes natbox's block   | only `G` is concerned, until natbox has moved its block   |
 
+mod arp;
 mod host_route;
 mod interfaces;
 mod planner;
@@ -71,6 +72,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.tables().into_iter().map(Step::Route));
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
+    steps.extend(planner.arp());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
     steps.extend(planner.host_route());
     steps.extend(planner.icmp_sysctls());
