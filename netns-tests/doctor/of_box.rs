@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use natbox::cli::doctor::Severity;
 use natbox::lab::topology::{Private, ThreeLeggedPlan};
 
 use crate::dns::{self, Address};
 use crate::doctor::{assert_named_and_fixed, broken, examine, shell, text};
-use crate::lab::{NATBOX, Site};
+use crate::lab::{NATBOX, Site, output};
 
 #[test]
 fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
@@ -18,7 +18,12 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
     let arguments = [Path::new("--socket"), natbox.socket()];
     let host = &site.uplink(0).natbox;
     let file = site.lab.directory().join("natbox1.yaml");
-    shell(host, &format!("{NATBOX} plan --config {} | sh -e", file.display()))?;
+    let mut plan = host.command(NATBOX);
+    plan.args(["plan", "--json", "--config"]).arg(&file);
+    let plan: serde_json::Value = serde_json::from_slice(&output(plan)?.stdout)?;
+    for command in plan["boxes"][0]["commands"].as_array().context("commands")? {
+        shell(host, command.as_str().context("a command")?)?;
+    }
     let healthy = examine(host, &[], &arguments)?;
     ensure!(healthy.healthy, "{healthy:#?}");
     for id in [

@@ -39,8 +39,13 @@ fn soon<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// Returns true when the client reaches a TCP service at the published address.
 fn reaches(scene: &SingleBox, port: u16) -> bool {
+    reaches_from(scene, CLIENT, port)
+}
+
+/// Returns true when a host outside reaches a TCP service at the published address.
+fn reaches_from(scene: &SingleBox, from: Ipv4Addr, port: u16) -> bool {
     let to = scene.endpoint(port);
-    let connect = || http::connect(Some(CLIENT), to, Duration::from_millis(400));
+    let connect = || http::connect(Some(from), to, Duration::from_millis(400));
     scene.net.enter(connect).unwrap().is_ok()
 }
 
