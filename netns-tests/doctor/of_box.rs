@@ -20,7 +20,7 @@ fn doctor_names_and_fixes_each_breakage_of_a_box() -> Result<()> {
     let file = site.lab.directory().join("natbox1.yaml");
     let mut plan = host.command(NATBOX);
     plan.args(["plan", "--json", "--config"]).arg(&file);
-    let plan: serde_json::Value = serde_json::from_slice(&output(plan)?.stdout)?;
+    let plan: serde_json::Value = serde_json::from_str(&output(plan)?)?;
     for command in plan["boxes"][0]["commands"].as_array().context("commands")? {
         shell(host, command.as_str().context("a command")?)?;
     }

@@ -194,28 +194,35 @@ impl fmt::Display for EventKind {
                 write!(f, "another program changed the host; set again: {}", changed.join("; "))
             }
             Self::HostDisputed { problem } => f.write_str(problem),
-            Self::RulesMoved { priority, before } if before.is_empty() => {
-                write!(f, "policy rules moved back to priority {priority}")
-            }
-            Self::RulesMoved { priority, before } => {
-                let before = before.join("`, `");
-                write!(f, "policy rules moved to priority {priority}, before `{before}`")
-            }
-            Self::Reloaded { changed, .. } if changed.is_empty() => {
-                write!(f, "configuration reloaded: nothing changed")
-            }
+            Self::RulesMoved { priority, before } => f.write_str(&rules_moved(*priority, before)),
             Self::Reloaded { changed, sessions_ended } => {
-                let changed = changed.join(", ");
-                write!(
-                    f,
-                    "configuration reloaded: changed {changed}; {sessions_ended} sessions ended"
-                )
+                f.write_str(&reloaded(changed, *sessions_ended))
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {
                 write!(f, "{packets} packets dropped ({reason}): {why}")
             }
             Self::EventsLost { events } => write!(f, "{events} events lost: slow reader"),
+        }
+    }
+}
+
+fn rules_moved(priority: u32, before: &[String]) -> String {
+    match before {
+        [] => format!("policy rules moved back to priority {priority}"),
+        before => {
+            let before = before.join("`, `");
+            format!("policy rules moved to priority {priority}, before `{before}`")
+        }
+    }
+}
+
+fn reloaded(changed: &[String], sessions_ended: usize) -> String {
+    match changed {
+        [] => "configuration reloaded: nothing changed".to_owned(),
+        changed => {
+            let changed = changed.join(", ");
+            format!("configuration reloaded: changed {changed}; {sessions_ended} sessions ended")
         }
     }
 }

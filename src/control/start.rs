@@ -98,7 +98,6 @@ impl Start<'_> {
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
-
         let (engine, tun, tun_index) =
             start_workers(&config, &host, &dns_ports, subsystems).await?;
         let reloader = Reloader::new(
@@ -128,11 +127,7 @@ impl Start<'_> {
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
-        let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
-        subsystems.start(
-            checks
-                .map_err(|source| RunError::System { doing: "starting health checks", source })?,
-        );
+        start_checks(&config, monitor, &uplinks, raw, subsystems)?;
         let states = uplinks.watch();
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
@@ -170,6 +165,20 @@ impl Entrance {
         subsystems.start(Signals::new(signals, handle));
         Ok(())
     }
+}
+
+/// Starts the health checks.
+fn start_checks(
+    config: &Config,
+    monitor: Rc<UplinkMonitor>,
+    uplinks: &Uplinks,
+    raw: RawSockets,
+    subsystems: &mut Subsystems,
+) -> Result<(), RunError> {
+    let checks = HealthChecks::new(config, monitor, &uplinks.watch().borrow(), raw);
+    let failed = |source| RunError::System { doing: "starting health checks", source };
+    subsystems.start(checks.map_err(failed)?);
+    Ok(())
 }
 
 /// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of

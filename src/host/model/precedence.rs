@@ -10,10 +10,12 @@
 
 use ipnet::Ipv4Net;
 
-use super::routing_ids::PRIORITIES_PER_INSTANCE;
 use super::settings::interface_names;
 use super::snapshot::{FoundRule, Snapshot};
 use crate::config::Config;
+
+/// Priorities of one instance.
+pub(super) const PRIORITIES_PER_INSTANCE: u32 = 16;
 
 /// A place for a block of rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

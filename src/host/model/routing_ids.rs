@@ -12,7 +12,7 @@ use std::ops::Range;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::precedence::{Place, place};
+use super::precedence::{PRIORITIES_PER_INSTANCE, Place, place};
 use super::snapshot::{FoundRule, Snapshot};
 use super::step::{RuleAction, TABLE_LOCAL};
 use crate::config::{Config, Uplink};
@@ -28,8 +28,6 @@ const FOLLOW_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
 /// First priority of the first preferred block. The number is low, so that a VPN's catch-all rules
 /// come later.
 const PRIORITIES: u32 = 1000;
-/// Priorities of one instance.
-pub(super) const PRIORITIES_PER_INSTANCE: u32 = 16;
 /// The TUN's address is 169.254.71.(index + 1). Link-local (RFC 3927): it never leaves the host.
 const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
 /// First of the probe addresses: a block of 32 per instance, with one address per uplink from 1 on.
