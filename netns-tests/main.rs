@@ -31,6 +31,7 @@
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host_firewall` | rules of other programs that drop packets show in the status while they are there |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
+//! | `other_programs` | others remove rules, routes and settings, or add rules first: natbox repairs |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |
@@ -71,6 +72,7 @@ mod lifecycle;
 mod line_quality;
 mod malformed;
 mod no_nat;
+mod other_programs;
 mod outbound;
 mod parallel;
 mod ping;

@@ -18,6 +18,7 @@ mod finding;
 mod lister;
 mod nft;
 
+pub(crate) use crate::host::model::presence::InterfaceState;
 pub use finding::{Finding, Severity};
 pub(crate) use lister::{LISTER_COMMAND, RuleListing, list_rules};
 
@@ -64,14 +65,15 @@ pub(crate) fn examine_firewall(
     findings
 }
 
-/// Lists the interfaces that are up and have a peer.
+/// Lists the interfaces with their states.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(crate) fn interfaces_up() -> Result<Vec<String>, HostError> {
+pub(crate) fn interface_states() -> Result<Vec<(String, InterfaceState)>, HostError> {
     on_a_runtime(async move {
         let links = Kernel::connect()?.links().await?;
-        Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
+        let state = |name: &String| (name.clone(), InterfaceState::of(name, &links));
+        Ok(links.iter().map(|link| state(&link.name)).collect())
     })
 }
 
