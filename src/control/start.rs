@@ -132,17 +132,13 @@ impl Start<'_> {
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
         start_checks(&config, monitor, &uplinks, raw, subsystems)?;
-        let states = uplinks.watch();
-        let sink = Rc::clone(&events);
+        let (states, sink) = (uplinks.watch(), Rc::clone(&events));
         subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
         let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
         let dns = dns.map(Rc::new);
-        if let Some(dns) = &dns {
-            subsystems.start(DnsFollower::new(Rc::clone(dns)));
-        }
+        dns.iter().for_each(|dns| subsystems.start(DnsFollower::new(Rc::clone(dns))));
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
-        let warnings = Rc::new(Warnings::new(Rc::clone(&events)));
-        watch_firewall(lister, &reloader, &warnings, subsystems)?;
+        let warnings = watch_firewall(lister, &reloader, &events, subsystems)?;
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
         let handle = InstanceHandle {
@@ -174,19 +170,21 @@ impl Entrance {
     }
 }
 
-/// Watches whether the host's filters let natbox's packets pass, if there is a lister.
+/// Watches whether the host's filters let natbox's packets pass, if there is a lister. Returns the
+/// warnings about the host.
 fn watch_firewall(
     lister: Option<ListerProcess>,
     reloader: &Rc<Reloader>,
-    warnings: &Rc<Warnings>,
+    events: &Rc<Events>,
     subsystems: &mut Subsystems,
-) -> Result<(), RunError> {
+) -> Result<Rc<Warnings>, RunError> {
+    let warnings = Rc::new(Warnings::new(Rc::clone(events)));
     if let Some(lister) = lister {
-        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(warnings));
+        let watch = FirewallWatch::new(lister, Rc::clone(reloader), Rc::clone(&warnings));
         let doing = "watching the firewall";
         subsystems.start(watch.map_err(|source| RunError::System { doing, source })?);
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// Starts the health checks.
