@@ -107,7 +107,7 @@ impl Health {
     /// Most targets of each kind.
     pub(crate) const MAX_TARGETS: u32 = 16;
 
-    /// Makes a check of so many targets of pings, with the default of every other key.
+    /// Makes a check of a number of ping targets, with the default of every other key.
     #[cfg(test)]
     pub(crate) fn of_pings(targets: u32) -> Self {
         let file: FileHealth = crate::config::schema::absent();

@@ -68,7 +68,7 @@ impl From<&LatencyLimits> for FileLatencyLimits {
 section! {
     /// Time that a failed uplink must answer before it is healthy again, beside `rise`. It grows
     /// with each failure and shrinks while the uplink is healthy, so that an unsteady uplink stays
-    /// out (RFC 2439). An outage of `fall` intervals begins the time anew.
+    /// out (RFC 2439). An outage of `fall` intervals begins the time again.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct HoldTimes {
         /// Time after a failure that followed no other one.

@@ -145,8 +145,8 @@ impl UplinkHealth {
         self.check.as_ref()?.rounds.latency()
     }
 
-    /// Returns the lost share of the last rounds, as many as the window has, 0 to 1. Outages count
-    /// here. None: no round has ended yet.
+    /// Returns the lost share of the last rounds, up to the length of the window, 0 to 1. Outages
+    /// count here. None: no round has ended yet.
     pub(super) fn loss(&self) -> Option<f64> {
         self.check.as_ref()?.rounds.recent_loss()
     }
