@@ -37,7 +37,7 @@ fn status_is_shown_as_text_and_as_json() {
 
         let text = scene.natbox(&[], &["status", "--socket", &socket]);
         assert_eq!(text.code, Some(0));
-        for words in ["natbox (natbox ", &format!("nb0 ({workers} workers"), "of 64000 (10 created"]
+        for words in ["natbox (natbox ", &format!("nb0 ({workers} worker"), "of 64000 (10 created"]
         {
             assert!(text.stdout.contains(words), "{words:?} is missing in {}", text.stdout);
         }

@@ -91,9 +91,7 @@ pub(super) enum DownReason {
 impl fmt::Display for DownReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LinkNotReady => {
-                formatter.write_str("link not ready: no carrier, no address or no next hop")
-            }
+            Self::LinkNotReady => formatter.write_str("no carrier, no address or no next hop"),
             Self::NoAnswer => formatter.write_str("no answer"),
             Self::Loss { lost, of } => write!(formatter, "loss: {lost} of {of} rounds"),
             Self::Latency(latency) => {
