@@ -23,6 +23,7 @@
 //! | `web_session` | a session bound to the client's address survives a change of the uplink |
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
+//! | `host_services` | services of the host itself, published; nothing of the inside leaves a line untranslated |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |
@@ -51,6 +52,7 @@ mod failover;
 mod fragments;
 mod host;
 mod host_assigned_address;
+mod host_services;
 mod integrity;
 mod interface_changes;
 mod kernel_errors;

@@ -1,8 +1,10 @@
 //! Whole files: shipped files, bad files with their exact messages, mutated files, and files
 //! printed and read again.
 
+mod advice;
 mod dns;
 mod json_schema;
+mod keywords;
 mod properties;
 
 use std::fmt::Write as _;

@@ -1,6 +1,7 @@
 //! The subsystem that keeps the host, the translator and the uplinks' states in step.
 //!
 //! ```text
+//!   a reload                ─▶ host: settings of the new configuration
 //!   link or address changes ─▶ host: set again what the kernel dropped
 //!                            ─▶ translator: the policy with the present addresses
 //!                            ─▶ uplinks: address, link ready or not
@@ -43,6 +44,8 @@ pub(super) struct Parts {
 pub(super) enum HostEvent {
     /// The kernel reports a change.
     Change(HostChange),
+    /// A reload has changed the configuration.
+    Reloaded,
     /// Time to read the ports at which the host's programs listen.
     ReadListeningPorts,
 }
@@ -164,6 +167,7 @@ impl Subsystem for HostReconciler {
     async fn next(&mut self) -> HostEvent {
         tokio::select! {
             change = self.links.next() => HostEvent::Change(change),
+            () = self.parts.reloader.reloaded() => HostEvent::Reloaded,
             _ = self.listening_ports.tick() => HostEvent::ReadListeningPorts,
         }
     }
@@ -173,6 +177,10 @@ impl Subsystem for HostReconciler {
             HostEvent::ReadListeningPorts => {
                 self.exclude_listening_ports();
                 false
+            }
+            HostEvent::Reloaded => {
+                self.host.set_config(self.parts.reloader.file_config());
+                true
             }
             HostEvent::Change(HostChange::Addresses) => true,
             HostEvent::Change(HostChange::Link(change)) => {

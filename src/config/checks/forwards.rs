@@ -241,12 +241,16 @@ fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker
                 prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
             let wanted =
                 format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
-            checker.diagnostics.report(
-                &to.location,
-                address.to_string(),
-                wanted,
-                "correct it, or add its prefix to `inside.prefixes`",
-            );
+            let mut external = checker.external_addresses();
+            let (found, advice) = match external.find(|known| known.contains(&address)) {
+                Some(known) => (
+                    format!("{address}, which is an address of this box ({})", known.location.key),
+                    "write the server's address, or for a service of the box itself the address \
+                     that the box has on the inside interface",
+                ),
+                None => (address.to_string(), "correct it, or add its prefix to `inside.prefixes`"),
+            };
+            checker.diagnostics.report(&to.location, found, wanted, advice);
         }
         Some(prefix)
             if prefix.prefix_len() < 31

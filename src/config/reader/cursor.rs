@@ -229,11 +229,11 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Returns the text of a plain scalar.
+    /// Returns the text of a scalar, quoted or not.
     pub(crate) fn word(&self) -> Option<&'t str> {
         match &self.node.value {
-            Value::Plain(text) => Some(text),
-            Value::Quoted(_) | Value::Null | Value::List(_) | Value::Mapping(_) => None,
+            Value::Plain(text) | Value::Quoted(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Mapping(_) => None,
         }
     }
 

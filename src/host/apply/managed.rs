@@ -55,6 +55,11 @@ impl ManagedHost {
         &self.config
     }
 
+    /// Replaces the configuration after a reload. [`Self::reconcile`] then makes its settings.
+    pub(crate) fn set_config(&mut self, file_config: Config) {
+        self.file_config = file_config;
+    }
+
     /// Makes all changes, and reverts them if one fails.
     ///
     /// # Errors

@@ -6,7 +6,9 @@ use rtnetlink::packet_route::address::{AddressMessage, AddressScope};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::rule::{
     RuleAction as KernelAction, RuleAttribute, RuleMessage, RulePortRange,
 };
@@ -15,7 +17,9 @@ use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
 use super::indices::Indices;
 use crate::host::error::HostError;
-use crate::host::model::step::{RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, UdpPorts};
+use crate::host::model::step::{
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, SourcePorts, UdpPorts,
+};
 
 /// Describes a /32 address of link scope.
 pub(super) fn address_message(address: Ipv4Addr, index: u32) -> AddressMessage {
@@ -36,6 +40,7 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
         RouteKind::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
         RouteKind::Throw => (RouteType::Throw, RouteScope::Universe),
         RouteKind::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
+        RouteKind::Broadcast => (RouteType::Broadcast, RouteScope::Link),
     };
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
         .table_id(route.table)
@@ -60,7 +65,11 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
     if route.metric > 0 {
         builder = builder.priority(route.metric);
     }
-    Ok(builder.build())
+    let mut message = builder.build();
+    if let Some(mtu) = route.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    Ok(message)
 }
 
 /// Describes a rule. Without `protocol`, the message matches rules of any protocol.
@@ -71,6 +80,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
     attributes.push(RuleAttribute::Priority(rule.priority));
     if let Some(iif) = &rule.iif {
         attributes.push(RuleAttribute::Iifname(iif.clone()));
+    }
+    if let Some(oif) = &rule.oif {
+        attributes.push(RuleAttribute::Oifname(oif.clone()));
     }
     if let Some(from) = rule.from {
         message.header.src_len = from.prefix_len();
@@ -85,6 +97,11 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
         attributes.push(RuleAttribute::SourcePortRange(port(source)));
         attributes.push(RuleAttribute::DestinationPortRange(port(destination)));
+    }
+    if let Some(SourcePorts { first, last }) = rule.udp_source {
+        attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
+        let range = RulePortRange { start: first, end: last };
+        attributes.push(RuleAttribute::SourcePortRange(range));
     }
     if let Some(protocol) = protocol {
         attributes.push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));

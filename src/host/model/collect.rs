@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::own_traffic::OwnTraffic;
 use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
@@ -56,6 +57,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            own_traffic: OwnTraffic::collect(config, snapshot),
             warnings: Vec::new(),
             settings,
         };
@@ -84,6 +86,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            own_traffic: OwnTraffic::assumed(config),
             warnings: Vec::new(),
             settings,
         };

@@ -3,8 +3,8 @@
 use ipnet::Ipv4Net;
 
 use super::step::{
-    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
-    TUN_QUEUE_LENGTH, UdpPorts,
+    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, SourcePorts, Step, TABLE_LOCAL, TABLE_MAIN,
+    TUN_MTU, TUN_QUEUE_LENGTH, UdpPorts,
 };
 
 impl Step {
@@ -37,13 +37,14 @@ impl Step {
 impl Route {
     /// Formats the route as `ip` does, without its protocol.
     pub(crate) fn words(&self) -> String {
-        let Route { table, kind, to, device, via, onlink, source, metric } = self;
+        let Route { table, kind, to, device, via, onlink, source, metric, mtu } = self;
         let mut words = Vec::new();
         match kind {
             RouteKind::Unicast => {}
             RouteKind::Blackhole => words.push("blackhole".to_owned()),
             RouteKind::Throw => words.push("throw".into()),
             RouteKind::Unreachable => words.push("unreachable".into()),
+            RouteKind::Broadcast => words.push("broadcast".into()),
         }
         words.push(prefix_words(*to));
         words.extend(via.map(|gateway| format!("via {gateway}")));
@@ -51,6 +52,7 @@ impl Route {
         words.extend(onlink.then(|| "onlink".to_owned()));
         words.extend(source.map(|source| format!("src {source}")));
         words.extend((*metric > 0).then(|| format!("metric {metric}")));
+        words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
         words.extend((*table != TABLE_MAIN).then(|| format!("table {table}")));
         words.join(" ")
     }
@@ -72,14 +74,16 @@ impl Rule {
     }
 
     fn selector_words(&self) -> String {
-        let Rule { priority: _, iif, from, to, udp, action: _ } = self;
+        let Rule { priority: _, iif, from, to, oif, udp, udp_source, action: _ } = self;
         let mut words = Vec::new();
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
         words.extend(iif.as_ref().map(|iif| format!("iif {iif}")));
+        words.extend(oif.as_ref().map(|oif| format!("oif {oif}")));
         words.extend(udp.map(|UdpPorts { source, destination }| {
             format!("ipproto udp sport {source} dport {destination}")
         }));
+        words.extend(udp_source.map(|ports| format!("ipproto udp sport {ports}")));
         words.join(" ")
     }
 
@@ -88,6 +92,15 @@ impl Rule {
             RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
             RuleAction::Lookup(table) => format!("lookup {table}"),
             RuleAction::Blackhole => "blackhole".into(),
+        }
+    }
+}
+
+impl std::fmt::Display for SourcePorts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.first == self.last {
+            true => write!(formatter, "{}", self.first),
+            false => write!(formatter, "{}-{}", self.first, self.last),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::own_traffic::OwnTraffic;
 use super::settings::KernelSettings;
 use super::snapshot::{DefaultRoute, Snapshot};
 use crate::config::{Config, PortRange};
@@ -32,6 +33,8 @@ pub(crate) struct HostFacts {
     /// For each uplink the address on the TUN from which natbox itself sends over that uplink;
     /// None when natbox sends nothing.
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
+    /// The host's own packets from inside addresses.
+    pub(crate) own_traffic: OwnTraffic,
     /// Conditions that need a person's attention, as messages.
     pub warnings: Vec<String>,
     /// Sysctls of the host.

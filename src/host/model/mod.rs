@@ -9,16 +9,20 @@
 //! | `settings`    | sysctls that decide which steps natbox needs                         |
 //! | `routing_ids` | numbers of natbox's tables and rules                                 |
 //! | `facts`       | conclusions about the host, for one configuration                    |
+//! | `own_traffic` | the host's own packets from inside addresses                         |
 //! | `collect`     | derives the facts from snapshot and settings                         |
+//! | `target_warnings` | messages about forwards that cannot work                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
 //! | `steps`       | the list of all changes, in order                                    |
 
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod own_traffic;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;
 pub(crate) mod step;
 pub(crate) mod steps;
+mod target_warnings;
 mod warnings;

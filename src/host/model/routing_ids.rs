@@ -19,6 +19,11 @@ use crate::host::error::HostError;
 const TABLES: u32 = 7100;
 /// Tables of one instance: inside, errors, then two per uplink.
 const TABLES_PER_INSTANCE: u32 = 64;
+/// First table of the first block for the host's own packets.
+const HOST_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
+/// Tables of one instance for the host's own packets: one for packets that have an inside source,
+/// one for bound sockets, then one per published UDP service address.
+const HOST_TABLES_PER_INSTANCE: u32 = 16;
 /// First priority of the first block after the local rule. The number is low, so that a VPN's
 /// catch-all rules come later.
 const AFTER_LOCAL: u32 = 1000;
@@ -79,6 +84,8 @@ struct LocalRulePlan {
 }
 
 impl RoutingIds {
+    /// Number of addresses with published UDP services that fit the block of tables.
+    pub(crate) const MAX_SERVICE_ADDRESSES: usize = HOST_TABLES_PER_INSTANCE as usize - 2;
     /// Number of uplinks that fit the block of tables.
     pub(crate) const MAX_UPLINKS: usize = (TABLES_PER_INSTANCE as usize - 2) / 2;
 
@@ -129,25 +136,30 @@ impl RoutingIds {
         let counts = |protocol: u8| owner == RuleOwner::OtherInstance || protocol != RTPROT_NATBOX;
         let rules = snapshot.rules.iter().filter(|found| counts(found.protocol));
         let mut routes = snapshot.routes.iter().filter(|found| counts(found.protocol));
-        let (tables, priorities) = (self.tables(), self.priorities());
+        let (blocks, priorities) = (self.tables(), self.priorities());
+        let is_ours = |table: &u32| blocks.iter().any(|block| block.contains(table));
         let has_conflict = |found: &FoundRule| {
             let table = match found.rule.action {
                 RuleAction::Lookup(table) => table,
                 RuleAction::Blackhole => TABLE_LOCAL,
             };
-            tables.contains(&table)
-                || priorities.iter().any(|block| block.contains(&found.rule.priority))
+            is_ours(&table) || priorities.iter().any(|block| block.contains(&found.rule.priority))
         };
         let rule_conflict = rules.filter(|found| !found.is_local()).any(has_conflict);
-        let route_conflict = routes.any(|found| tables.contains(&found.route.table));
+        let route_conflict = routes.any(|found| is_ours(&found.route.table));
         // `plan` may see the TUN of the running instance that the plan describes.
         let address_conflict =
             owner == RuleOwner::OtherInstance && snapshot.has_address(self.tun_address);
         !rule_conflict && !route_conflict && !address_conflict
     }
 
-    fn tables(&self) -> Range<u32> {
-        self.inside_table()..self.inside_table() + TABLES_PER_INSTANCE
+    /// Returns the blocks of tables for translated packets and for the host's own packets.
+    fn tables(&self) -> [Range<u32>; 2] {
+        let first = self.host_table();
+        [
+            self.inside_table()..self.inside_table() + TABLES_PER_INSTANCE,
+            first..first + HOST_TABLES_PER_INSTANCE,
+        ]
     }
 
     /// Returns the blocks of priorities after and before the local rule.
@@ -183,6 +195,21 @@ impl RoutingIds {
     /// Table for packets that leave by the `place`-th uplink.
     pub(crate) fn uplink_table(&self, place: usize) -> u32 {
         self.inside_table() + 3 + 2 * place as u32
+    }
+
+    /// Table for the host's own packets from inside addresses.
+    pub(crate) fn host_table(&self) -> u32 {
+        HOST_TABLES + HOST_TABLES_PER_INSTANCE * self.instance_index
+    }
+
+    /// Table for sockets that are bound to an uplink's interface and to an inside address.
+    pub(crate) fn bound_table(&self) -> u32 {
+        self.host_table() + 1
+    }
+
+    /// Table for the `place`-th address at which the host has a published UDP service.
+    pub(crate) fn service_table(&self, place: usize) -> u32 {
+        self.host_table() + 2 + place as u32
     }
 
     /// Prefix of the instance's probe addresses.

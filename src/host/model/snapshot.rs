@@ -87,6 +87,11 @@ impl Snapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
+    /// Returns the name of an interface.
+    pub(crate) fn link_name(&self, index: u32) -> Option<&str> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.as_str())
+    }
+
     /// Lists the names of all interfaces, for messages.
     pub(crate) fn link_names(&self) -> String {
         self.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
@@ -215,12 +220,14 @@ impl Snapshot {
 impl FoundRule {
     /// Returns true when the rule looks up every packet in the local table.
     pub(crate) fn is_local(&self) -> bool {
-        let Rule { priority: _, iif, from, to, udp, action } = &self.rule;
+        let Rule { priority: _, iif, from, to, oif, udp, udp_source, action } = &self.rule;
         !self.more
             && iif.is_none()
             && from.is_none()
             && to.is_none()
+            && oif.is_none()
             && udp.is_none()
+            && udp_source.is_none()
             && *action == RuleAction::Lookup(TABLE_LOCAL)
     }
 }

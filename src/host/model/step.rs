@@ -97,7 +97,7 @@ pub(crate) struct Route {
     pub kind: RouteKind,
     /// Destination.
     pub to: Ipv4Net,
-    /// Outgoing interface; only for [`RouteKind::Unicast`].
+    /// Outgoing interface; only for [`RouteKind::Unicast`] and [`RouteKind::Broadcast`].
     pub device: Option<String>,
     /// Next hop.
     pub via: Option<Ipv4Addr>,
@@ -107,12 +107,25 @@ pub(crate) struct Route {
     pub source: Option<Ipv4Addr>,
     /// Metric; 0 means none.
     pub metric: u32,
+    /// MTU of the path that the host's own packets assume, in bytes.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 impl Route {
     /// Makes a route with only a table, a kind and a destination.
     pub(crate) fn new(table: u32, kind: RouteKind, to: Ipv4Net) -> Self {
-        Self { table, kind, to, device: None, via: None, onlink: false, source: None, metric: 0 }
+        Self {
+            table,
+            kind,
+            to,
+            device: None,
+            via: None,
+            onlink: false,
+            source: None,
+            metric: 0,
+            mtu: None,
+        }
     }
 }
 
@@ -127,6 +140,9 @@ pub(crate) enum RouteKind {
     Throw,
     /// Drops and answers with ICMP host unreachable.
     Unreachable,
+    /// Counts the destination as a broadcast address, to which a program may not send without
+    /// `SO_BROADCAST`.
+    Broadcast,
 }
 
 /// An IPv4 policy rule. A packet must match all selectors that are present.
@@ -140,8 +156,14 @@ pub(crate) struct Rule {
     pub from: Option<Ipv4Net>,
     /// Destination prefix.
     pub to: Option<Ipv4Net>,
+    /// Outgoing interface of a look-up that names one: of a socket bound to a device.
+    #[serde(default)]
+    pub oif: Option<String>,
     /// UDP ports.
     pub udp: Option<UdpPorts>,
+    /// UDP source ports, whatever the destination port is. None together with [`Self::udp`].
+    #[serde(default)]
+    pub udp_source: Option<SourcePorts>,
     /// Effect on matching packets.
     pub action: RuleAction,
 }
@@ -149,7 +171,16 @@ pub(crate) struct Rule {
 impl Rule {
     /// Makes a rule without selectors.
     pub(crate) fn new(priority: u32, action: RuleAction) -> Self {
-        Self { priority, iif: None, from: None, to: None, udp: None, action }
+        Self {
+            priority,
+            iif: None,
+            from: None,
+            to: None,
+            oif: None,
+            udp: None,
+            udp_source: None,
+            action,
+        }
     }
 
     /// Returns the rule of the local table that the kernel installs (net/ipv4/fib_rules.c).
@@ -165,6 +196,15 @@ pub(crate) struct UdpPorts {
     pub source: u16,
     /// Destination port.
     pub destination: u16,
+}
+
+/// A range of source ports, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SourcePorts {
+    /// First port, from 1 on.
+    pub first: u16,
+    /// Last port, up to 65534.
+    pub last: u16,
 }
 
 /// Effect of a rule on matching packets.

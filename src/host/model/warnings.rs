@@ -2,6 +2,7 @@
 
 use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
 use super::snapshot::Snapshot;
+use super::target_warnings::target_warnings;
 use crate::config::{Config, Uplink};
 
 /// Lists the conditions that need a person's attention.
@@ -18,6 +19,7 @@ pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) 
         );
         warnings.extend(next_hop(place, uplink, found, config, snapshot));
     }
+    warnings.extend(target_warnings(facts, config, snapshot));
     warnings
 }
 

@@ -11,7 +11,7 @@ use super::probe::{HostMatch, probe_host};
 use super::server_plan::ServerPlan;
 use super::server_targets::shared_addresses;
 use super::servers;
-use crate::config::Config;
+use crate::config::{Config, Inside};
 
 /// What a person has to do by hand, on every machine.
 #[derive(Clone, Debug, Serialize)]
@@ -48,10 +48,18 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
         })
         .collect();
     let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
-    let servers = servers::plans(configs, &inside);
-    let mut warnings = shared_addresses(configs);
-    warnings.extend(duplicate_external_addresses(configs));
+    let configs: Vec<Config> =
+        configs.iter().zip(&inside).map(|(config, inside)| with_address(config, *inside)).collect();
+    let servers = servers::plans(&configs, &inside);
+    let mut warnings = shared_addresses(&configs);
+    warnings.extend(duplicate_external_addresses(&configs));
     Plan { boxes, servers, warnings }
+}
+
+/// Returns a configuration with the inside address that its box has.
+fn with_address(config: &Config, address: Option<Ipv4Addr>) -> Config {
+    let inside = Inside { address: config.inside.address.or(address), ..config.inside.clone() };
+    Config { inside, ..config.clone() }
 }
 
 /// Warns about external addresses that two of the boxes claim.

@@ -1,7 +1,10 @@
 //! All checks of a box, in order.
 
 use super::offloads::MachineRole;
-use super::{box_firewall, box_paths, box_steps, box_uplinks, conntrack, filters, mtu, offloads};
+use super::{
+    box_firewall, box_paths, box_services, box_steps, box_uplinks, conntrack, filters, mtu,
+    offloads,
+};
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::{Finding, Severity};
 use crate::host::error::HostError;
@@ -38,6 +41,7 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
         let is_explained = !all_in_place || !is_complete;
         findings.extend(box_paths::evaluate(facts, is_explained));
     }
+    findings.extend(box_services::evaluate(facts));
     findings.extend(mtu::of_box(facts));
     findings.extend(offloads::evaluate(&facts.links, MachineRole::Forwards));
     findings.push(conntrack::of_box(facts));
@@ -53,6 +57,10 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
 fn configuration(facts: &BoxFacts) -> Vec<Finding> {
     let inside = &facts.config.inside;
     let finding = |warning: &String| {
+        if warning.starts_with("forwards:") {
+            let why = "clients of this forward get no reply";
+            return Finding::error("configuration", warning, why);
+        }
         if !warning.starts_with("inside.") {
             let why = "the configuration and the host do not fit";
             return Finding::warning("configuration", warning, why);

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
 use crate::host::doctor::nft::filters::Filters;
 use crate::host::error::HostError;
+use crate::host::kernel::listeners::{Listener, listeners};
 use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::route_lookup::{
     NeighbourState, RouteQuery, RouteResult, trigger_resolution,
@@ -49,6 +50,8 @@ pub(crate) struct BoxFacts {
     pub(crate) filters: Filters,
     /// For each uplink its gateway, if the gateway is on the segment.
     pub(crate) gateways: Vec<Option<Gateway>>,
+    /// Listening sockets of the host.
+    pub(crate) listeners: Vec<Listener>,
     /// External addresses for which natbox answers ARP, as far as natbox could probe them.
     pub(crate) published: Vec<PublishedAddress>,
 }
@@ -122,7 +125,10 @@ pub(crate) async fn collect(
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
     let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));
-    let mut paths = if is_running { expected_paths(&config, &snapshot) } else { Vec::new() };
+    let mut paths = match is_running {
+        true => expected_paths(&config, &host, &snapshot),
+        false => Vec::new(),
+    };
     for path in &mut paths {
         path.result = kernel.route(&path.query, &snapshot).await?;
     }
@@ -131,6 +137,7 @@ pub(crate) async fn collect(
         gateways: gateways(&kernel, &config, &host).await?,
         published: published(&kernel, &config, &host).await?,
         links: links(&config, &snapshot),
+        listeners: listeners()?,
         other_rules: other_rules(&snapshot),
         filters: firewall::collect(),
         config,
@@ -183,7 +190,7 @@ fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
 
 /// Lists every path through the box, for the first address of each uplink and each server behind
 /// it.
-fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
+fn expected_paths(config: &Config, host: &HostFacts, snapshot: &Snapshot) -> Vec<ExpectedPath> {
     let (tun, inside) = (&config.tun.name, &config.inside.interface);
     let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
     let path = |packets, from, to, iif: &str, device: &str, via| ExpectedPath {
@@ -199,7 +206,15 @@ fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
         let outside = &uplink.interface;
         all.push(path("requests of clients", client, address, outside, tun, None));
         all.push(path("replies to clients", address, client, tun, outside, uplink.gateway));
-        for server in servers(config, place) {
+        let (own, servers): (Vec<Ipv4Addr>, Vec<Ipv4Addr>) = servers(config, place)
+            .into_iter()
+            .partition(|server| host.own_traffic.addresses.contains(server));
+        for server in own {
+            let replies = path("replies of the host's services", server, client, "lo", tun, None);
+            let query = RouteQuery { iif: None, ..replies.query };
+            all.push(ExpectedPath { query, ..replies });
+        }
+        for server in servers {
             all.push(path("translated requests to servers", client, server, tun, inside, None));
             all.push(path("replies of servers", server, client, inside, tun, None));
         }

@@ -33,6 +33,7 @@ pub(super) fn good_box() -> BoxFacts {
         links: vec![link("lan0"), link("wan0")],
         filters: Filters::default(),
         gateways: vec![gateway(Some(NeighbourState::Reachable))],
+        listeners: Vec::new(),
         published: Vec::new(),
         host,
         config,

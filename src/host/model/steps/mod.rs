@@ -17,16 +17,21 @@
 //! | before local | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
 //! | before local | `iif lan0 to G` → inside                | the same for hairpin                         |
 //! | local        |                                         | the host's own addresses                     |
+//! | after local  | `oif wan0 from PREFIX` → bound          | a bound socket sends nothing from the inside |
 //! | after local  | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
 //! | after local  | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
 //! | after local  | `iif wan0` → outside                    | only `G` is reachable from outside           |
 //! | after local  | `iif lan0` → inside                     | natbox translates all that leaves the inside |
 //! | after local  | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
 //! | after local  | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
+//! | after local  | `iif lo from PREFIX` → host             | natbox translates the host's inside packets  |
+//! | after local  | `iif lo from 0.0.0.0` UDP → service     | the same for sockets without an address      |
 //!
-//! The last row exists only with several uplinks.
+//! The rows with `OUTSIDE` exist only with several uplinks. The last row exists only for published
+//! UDP services of the host; see [`own_traffic`].
 
 mod interfaces;
+mod own_traffic;
 mod planner;
 mod rules;
 mod tables;
@@ -48,6 +53,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.probe_rule().map(Step::Rule));
     steps.extend(planner.tun());
     steps.extend(planner.tables().into_iter().map(Step::Route));
+    steps.extend(planner.own_tables().into_iter().map(Step::Route));
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
     steps.extend(planner.rules().into_iter().map(Step::Rule));

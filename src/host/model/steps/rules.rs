@@ -84,6 +84,8 @@ impl StepPlanner<'_> {
             }
         }
         rules.extend(self.host_rules());
+        let bound = self.ids.after_local(after_local::SPOOFED);
+        rules.extend(self.own_rules(bound, self.ids.after_local(after_local::FROM_HOST)));
         rules
     }
 
