@@ -127,3 +127,37 @@ fn a_dead_natbox_leaves_the_host_its_own_address() {
         assert_eq!(connection.get("/").unwrap().text().trim(), source.to_string());
     }
 }
+
+/// A line without an address of its own: the kernel takes an inside address for the host's packets.
+#[test]
+fn the_hosts_packets_by_an_interface_without_an_address_leave_translated() {
+    let scene = SingleBox::new(Published::Routed);
+    let _outside = serve(&scene.net, CLIENT, 8080);
+    let outside = scene.outside.to_string();
+    scene.natbox.ip(&["address", "del", &format!("{outside}/24"), "dev", "wan0"]).unwrap();
+    let segment = ["route", "add", "203.0.113.0/24", "dev", "wan0"];
+    scene.natbox.ip(&segment).unwrap();
+    scene.natbox.route("default", PROVIDER).unwrap();
+    // The provider reaches the box without ARP for its address.
+    let mac = scene.natbox.ip_output(&["-o", "link", "show", "wan0"]).unwrap();
+    let mac = mac.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap();
+    scene.net.ip(&["neigh", "replace", &outside, "lladdr", mac, "dev", "eth0"]).unwrap();
+    let natbox = scene.start(&scene.config());
+    let private = PrivateSources::watch(&scene.net);
+    let to = SocketAddrV4::new(CLIENT, 8080);
+    let connect = || http::connect(None, to, Duration::from_secs(3));
+    let mut connection = scene.natbox.enter(connect).unwrap().unwrap();
+    let seen = connection.get("/").unwrap().text().trim().to_owned();
+    assert_eq!(seen, scene.published.to_string());
+    assert!(ping(&scene.natbox, &[&CLIENT.to_string()]));
+    ping(&scene.natbox, &["-I", "wan0", &CLIENT.to_string()]);
+    scene
+        .natbox
+        .enter(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+            socket.send_to(b"x", (CLIENT, 9)).unwrap();
+        })
+        .unwrap();
+    private.assert_none();
+    natbox.stop(Signal::TERM);
+}

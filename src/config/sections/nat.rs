@@ -4,7 +4,7 @@ use crate::config::problem::ValueError;
 use crate::config::schema::{ValueTypeExt as _, absent, section};
 use crate::config::types::network::PortRange;
 use crate::config::types::{
-    Format, Scalar as _, any_of, boolean, config_enum, integer, network, number, pattern, word,
+    Format, Scalar as _, any_of, boolean, config_enum, integer, network, number, word, words,
 };
 
 section! {
@@ -113,7 +113,7 @@ fn mss_clamp() -> Format<MssClamp> {
             MssClamp::To(bytes) => u32::from(*bytes).into(),
         },
         name: "`auto`, `off` or number of bytes from 88 to 65495",
-        constraint: || any_of([pattern("^(auto|off)$"), integer(&(88..=65495))]),
+        constraint: || any_of([words(&["auto", "off"]), integer(&(88..=65495))]),
         free_text: false,
     }
 }

@@ -47,7 +47,7 @@ fn numbers_with_zeros_in_front_are_refused() {
         with("nat: { ports: 02000-3000 }"),
         with("nat: { mss_clamp: 01400 }"),
         with("limits: { sessions: 064k }"),
-        with("outbound: [{ from: 10.0.0.0/024 }]"),
+        with("outbound: [{ from: 10.0.0.0/08 }]"),
         SHORT.replace("203.0.113.10", "203.0.113.10-020"),
         SHORT.replace("wan0,", "wan0, weight: 010,"),
         with("admin: { http: '127.0.0.1:09640' }"),

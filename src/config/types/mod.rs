@@ -9,7 +9,7 @@ mod numbers;
 mod scalar;
 mod words;
 
-pub(super) use constraint::{any_of, integer, pattern};
+pub(super) use constraint::{any_of, integer, pattern, words};
 pub(super) use lists::{Items, list, some};
 pub(super) use numbers::{count, duration, number, whole_seconds};
 pub(super) use scalar::{Format, Scalar};

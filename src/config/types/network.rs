@@ -181,7 +181,10 @@ fn parse_addresses(text: &str) -> Result<Vec<Ipv4Addr>, ValueError> {
         ));
     }
     let all: Vec<Ipv4Addr> = (u32::from(first)..=u32::from(last)).map(Ipv4Addr::from).collect();
-    match all.iter().find_map(|address| reserved(*address)) {
+    let of_no_uplink = |address: Ipv4Addr| {
+        reserved(address).or_else(|| address.is_link_local().then_some(LINK_LOCAL.2))
+    };
+    match all.iter().find_map(|address| of_no_uplink(*address)) {
         None => Ok(all),
         Some(kind) => Err(ValueError::new(
             "addresses that one host may have",
@@ -260,6 +263,7 @@ fn parse_unicast_prefix(text: &str) -> Result<Ipv4Net, ValueError> {
     let overlaps = |range: &Ipv4Net| range.contains(&prefix) || prefix.contains(range);
     match RESERVED
         .iter()
+        .chain([&LINK_LOCAL])
         .map(|(address, length, kind)| (range(*address, *length), kind))
         .find(|(range, _)| overlaps(range))
     {
@@ -385,6 +389,9 @@ fn parse_listener(text: &str) -> Result<SocketAddr, ValueError> {
         )),
     }
 }
+
+/// Addresses of one link, which no router forwards (RFC 3927 section 7).
+const LINK_LOCAL: (Ipv4Addr, u8, &str) = (Ipv4Addr::new(169, 254, 0, 0), 16, "link-local");
 
 /// Most external addresses of an uplink.
 pub(in crate::config) const MAX_ADDRESSES: usize = 1024;

@@ -45,7 +45,7 @@ impl Scalar for Number {
 
     fn describe(&self) -> TypeInfo {
         let name = format!("number from {} to {}", self.0.start(), self.0.end());
-        TypeInfo::scalar(name, any_of([integer(&self.0), pattern(DIGITS)]))
+        TypeInfo::scalar(name, integer(&self.0))
     }
 }
 
@@ -262,9 +262,6 @@ const UNITS: [(&str, u64); 6] = [
     ("ms", 1000),
     ("us", 1),
 ];
-
-/// Texts of a number without zeros in front.
-const DIGITS: &str = "^(0|[1-9][0-9]{0,17})$";
 
 const DURATION_EXAMPLES: [(&str, Duration); 4] = [
     ("50us", Duration::from_micros(50)),

@@ -30,6 +30,20 @@ pub(crate) struct OwnTraffic {
     pub(crate) sources: Vec<Ipv4Net>,
     /// Destinations that differ from the rest of the outside, which natbox translates.
     pub(crate) exceptions: Vec<(Ipv4Net, OwnWay)>,
+    /// Uplinks' interfaces without an address, if the host's packets by them would have an inside
+    /// address as their source.
+    pub(crate) unnumbered: Option<Unnumbered>,
+}
+
+/// Interfaces of uplinks that have no address (RFC 1812 section 2.2.7).
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unnumbered {
+    /// The inside address that the kernel gives to packets by these interfaces.
+    pub(crate) source: Ipv4Addr,
+    /// Names of the interfaces.
+    pub(crate) interfaces: Vec<String>,
+    /// Networks that the host reaches by these interfaces.
+    pub(crate) networks: Vec<Ipv4Net>,
 }
 
 /// The way of a packet of the host from an inside address.
@@ -56,6 +70,7 @@ impl OwnTraffic {
         Self {
             sources: sources(config, snapshot, &own),
             exceptions: exceptions(config, snapshot),
+            unnumbered: Unnumbered::find(config, snapshot),
             addresses,
         }
     }
@@ -67,6 +82,7 @@ impl OwnTraffic {
             addresses: config.inside.address.into_iter().collect(),
             sources: config.inside.prefixes.clone(),
             exceptions: Vec::new(),
+            unnumbered: None,
         }
     }
 
@@ -150,15 +166,50 @@ fn sources(config: &Config, snapshot: &Snapshot, own: &[&Address]) -> Vec<Ipv4Ne
     sources
 }
 
-/// Lists the networks to which the main table has routes of their own.
-fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
+impl Unnumbered {
+    fn find(config: &Config, snapshot: &Snapshot) -> Option<Self> {
+        let source = snapshot.source_of_unnumbered()?;
+        config.inside.prefix_of(source)?;
+        let mut interfaces: Vec<String> = Vec::new();
+        for uplink in &config.uplinks {
+            let is_unnumbered = |link| snapshot.primary(link).is_none();
+            let link = snapshot.link(&uplink.interface);
+            if link.is_some_and(is_unnumbered) && !interfaces.contains(&uplink.interface) {
+                interfaces.push(uplink.interface.clone());
+            }
+        }
+        let is_unnumbered = |found: &FoundRoute| {
+            found.route.source.is_none()
+                && found.route.device.as_ref().is_some_and(|device| interfaces.contains(device))
+        };
+        let routes = best_routes(snapshot, |found| found.route.table == TABLE_MAIN);
+        let networks: Vec<Ipv4Net> = routes
+            .into_iter()
+            .filter(|(_, found)| is_unnumbered(found))
+            .map(|(to, _)| to)
+            .collect();
+        (!interfaces.is_empty()).then_some(Self { source, interfaces, networks })
+    }
+}
+
+/// Returns the preferred route to each network.
+fn best_routes(
+    snapshot: &Snapshot,
+    is_wanted: impl Fn(&FoundRoute) -> bool,
+) -> BTreeMap<Ipv4Net, &FoundRoute> {
     let mut best: BTreeMap<Ipv4Net, &FoundRoute> = BTreeMap::new();
-    for found in snapshot.routes.iter().filter(|found| is_of_host(config, found)) {
+    for found in snapshot.routes.iter().filter(|found| is_wanted(found)) {
         let known = best.entry(found.route.to).or_insert(found);
         if found.route.metric < known.route.metric {
             *known = found;
         }
     }
+    best
+}
+
+/// Lists the networks to which the main table has routes of their own.
+fn exceptions(config: &Config, snapshot: &Snapshot) -> Vec<(Ipv4Net, OwnWay)> {
+    let best = best_routes(snapshot, |found| is_of_host(config, found));
     let way = |found: &FoundRoute| match (&found.route.device, found.route.kind) {
         (Some(device), _) => {
             match config.uplinks.iter().any(|uplink| uplink.interface == *device) {

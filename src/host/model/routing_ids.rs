@@ -22,7 +22,8 @@ const TABLES_PER_INSTANCE: u32 = 64;
 /// First table of the first block for the host's own packets.
 const HOST_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
 /// Tables of one instance for the host's own packets: one for packets that have an inside source,
-/// one for bound sockets, then one per published UDP service address.
+/// one for bound sockets, one for unnumbered interfaces, then one per published UDP service
+/// address.
 const HOST_TABLES_PER_INSTANCE: u32 = 16;
 /// First priority of the first block after the local rule. The number is low, so that a VPN's
 /// catch-all rules come later.
@@ -85,7 +86,7 @@ struct LocalRulePlan {
 
 impl RoutingIds {
     /// Number of addresses with published UDP services that fit the block of tables.
-    pub(crate) const MAX_SERVICE_ADDRESSES: usize = HOST_TABLES_PER_INSTANCE as usize - 2;
+    pub(crate) const MAX_SERVICE_ADDRESSES: usize = HOST_TABLES_PER_INSTANCE as usize - 3;
     /// Number of uplinks that fit the block of tables.
     pub(crate) const MAX_UPLINKS: usize = (TABLES_PER_INSTANCE as usize - 2) / 2;
 
@@ -207,9 +208,14 @@ impl RoutingIds {
         self.host_table() + 1
     }
 
+    /// Table for packets without a source by an uplink's interface that has no address.
+    pub(crate) fn unnumbered_table(&self) -> u32 {
+        self.host_table() + 2
+    }
+
     /// Table for the `place`-th address at which the host has a published UDP service.
     pub(crate) fn service_table(&self, place: usize) -> u32 {
-        self.host_table() + 2 + place as u32
+        self.host_table() + 3 + place as u32
     }
 
     /// Prefix of the instance's probe addresses.

@@ -179,6 +179,14 @@ impl Snapshot {
         config.uplinks.iter().map(&mut of).collect()
     }
 
+    /// Returns the source that the kernel gives to packets by an interface without an address: the
+    /// first usable one of any interface (`inet_select_addr`).
+    pub(crate) fn source_of_unnumbered(&self) -> Option<Ipv4Addr> {
+        let mut links: Vec<&Link> = self.links.iter().collect();
+        links.sort_by_key(|link| link.index);
+        links.into_iter().find_map(|link| self.primary(link))
+    }
+
     /// Returns the first address of an interface that is a usable source.
     pub(crate) fn primary(&self, link: &Link) -> Option<Ipv4Addr> {
         let mut addresses = self.addresses.iter().filter(|address| address.index == link.index);

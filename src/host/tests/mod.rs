@@ -1,6 +1,7 @@
 //! Fixtures for the tests of facts, routing numbers, steps and plans.
 
 mod facts;
+mod own_traffic;
 mod plan;
 mod routing_ids;
 mod steps;

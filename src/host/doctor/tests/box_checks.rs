@@ -124,8 +124,8 @@ fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
     assert_eq!(
         errors(evaluate(&facts))[0].fix,
         [
-            "ip rule add priority 1005 to 10.0.0.0/24 iif nb0 lookup main",
-            "ip rule add priority 1015 from all lookup 52",
+            "ip rule add priority 1007 to 10.0.0.0/24 iif nb0 lookup main",
+            "ip rule add priority 1017 from all lookup 52",
             "ip rule del priority 10 from all lookup 52",
         ]
     );

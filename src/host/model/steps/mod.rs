@@ -26,9 +26,10 @@
 //! | after local  | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
 //! | after local  | `iif lo from PREFIX` → host             | natbox translates the host's inside packets  |
 //! | after local  | `iif lo from 0.0.0.0` UDP → service     | the same for sockets without an address      |
+//! | after local  | `iif lo from 0.0.0.0` → unnumbered      | the same where `wan0` has no address         |
 //!
-//! The rows with `OUTSIDE` exist only with several uplinks. The last row exists only for published
-//! UDP services of the host; see [`own_traffic`].
+//! The rows with `OUTSIDE` exist only with several uplinks. The row of services exists only for
+//! published UDP services of the host. See [`own_traffic`].
 
 mod interfaces;
 mod own_traffic;

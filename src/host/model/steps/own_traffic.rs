@@ -3,6 +3,7 @@
 //! ```text
 //!   S→C  from a service S of the host ─ rule iif lo from PREFIX ─ table host: all else → TUN ─▶ natbox
 //!   ?→C  from a UDP socket without an address, with a published port ─ table service: → TUN, src S ─▶ natbox
+//!   ?→C  by an interface without an address ─ table unnumbered: → TUN, src an inside address ─▶ natbox
 //!   S→C  from a socket bound to wan0 ─ rule oif wan0 from PREFIX ─ table bound: no such destination
 //! ```
 //!
@@ -13,9 +14,11 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::planner::{StepPlanner, default_prefix, host_prefix};
 use super::tables::closed_without_tun;
-use crate::host::model::own_traffic::{OwnTraffic, OwnWay};
+use crate::host::model::own_traffic::{OwnTraffic, OwnWay, Unnumbered};
 use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::step::{Route, RouteKind, Rule, RuleAction, SourcePorts};
 
@@ -28,6 +31,11 @@ impl StepPlanner<'_> {
         let mut routes = self.host_table(self.ids.host_table(), None);
         for (place, address) in self.service_addresses().into_iter().enumerate() {
             routes.extend(self.host_table(self.ids.service_table(place), Some(address)));
+        }
+        if let Some(Unnumbered { source, networks, .. }) = &self.facts.own_traffic.unnumbered {
+            let table = self.ids.unnumbered_table();
+            let to_tun = |to: &Ipv4Net| self.own_to_tun(table, *to, Some(*source));
+            routes.extend(networks.iter().map(to_tun));
         }
         let interfaces = self.outside_interfaces();
         let up =
@@ -48,18 +56,22 @@ impl StepPlanner<'_> {
     /// Routes for the host's packets from an inside address. `source` is the address of packets
     /// that have none yet.
     fn host_table(&self, table: u32, source: Option<Ipv4Addr>) -> Vec<Route> {
-        // Packets into the TUN count as packets of the smallest uplink, since the TUN's own MTU is
-        // larger than any other.
-        let mtu = self.facts.uplinks.iter().map(|uplink| uplink.mtu).min();
         let throw = |to| Route::new(table, RouteKind::Throw, to);
         let mut routes: Vec<Route> = OwnTraffic::left_to_host(self.config).map(throw).collect();
         routes.extend(self.facts.own_traffic.exceptions.iter().map(|(to, way)| match way {
             OwnWay::Host => throw(*to),
-            OwnWay::Natbox => Route { mtu, source, ..self.to_tun(table, *to) },
+            OwnWay::Natbox => self.own_to_tun(table, *to, source),
         }));
-        routes.push(Route { mtu, source, ..self.to_tun(table, default_prefix()) });
+        routes.push(self.own_to_tun(table, default_prefix(), source));
         routes.push(closed_without_tun(table));
         routes
+    }
+
+    fn own_to_tun(&self, table: u32, to: Ipv4Net, source: Option<Ipv4Addr>) -> Route {
+        // Packets into the TUN count as packets of the smallest uplink, since the TUN's own MTU is
+        // larger than any other.
+        let mtu = self.facts.uplinks.iter().map(|uplink| uplink.mtu).min();
+        Route { mtu, source, ..self.to_tun(table, to) }
     }
 
     /// Lists the rules for the host's own packets from inside addresses.
@@ -75,6 +87,16 @@ impl StepPlanner<'_> {
                 oif: Some(interface.name.into()),
                 ..Rule::new(bound, action)
             }));
+            let unnumbered = self.facts.own_traffic.unnumbered.as_ref();
+            if unnumbered
+                .is_some_and(|found| found.interfaces.iter().any(|one| one == interface.name))
+            {
+                rules.push(Rule {
+                    from: Some(host_prefix(Ipv4Addr::UNSPECIFIED)),
+                    oif: Some(interface.name.into()),
+                    ..Rule::new(bound, action)
+                });
+            }
         }
         let action = RuleAction::Lookup(self.ids.host_table());
         let iif = || Some(LOOPBACK.into());
@@ -93,6 +115,11 @@ impl StepPlanner<'_> {
                 ..Rule::new(own, RuleAction::Lookup(self.ids.service_table(place)))
             }));
         }
+        rules.extend(self.facts.own_traffic.unnumbered.as_ref().map(|_| Rule {
+            iif: iif(),
+            from: Some(host_prefix(Ipv4Addr::UNSPECIFIED)),
+            ..Rule::new(own, RuleAction::Lookup(self.ids.unnumbered_table()))
+        }));
         rules
     }
 
