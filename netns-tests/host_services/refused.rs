@@ -101,8 +101,8 @@ fn check_refuses_targets_that_no_inside_host_can_have() {
     for (to, words) in [
         (scene.published.to_string(), "for a service of the box itself"),
         ("127.0.0.1".into(), "for a service of the box itself"),
-        ("203.0.113.254".into(), "an address within 10.0.0.0/24"),
-        ("169.254.71.1".into(), "an address within 10.0.0.0/24"),
+        ("203.0.113.254".into(), "an address within `10.0.0.0/24`"),
+        ("169.254.71.1".into(), "an address within `10.0.0.0/24`"),
         ("224.0.0.5".into(), "multicast addresses cannot be used here"),
         ("10.0.0.255".into(), "the network or broadcast address of 10.0.0.0/24"),
         ("10.0.0.0".into(), "the network or broadcast address of 10.0.0.0/24"),

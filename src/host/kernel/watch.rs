@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::StreamExt;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::route::RouteHeader;
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,7 @@ use super::netlink::Kernel;
 use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::model::snapshot::{Address, Link};
+use crate::host::model::step::{RTPROT_NATBOX, TABLE_MAIN};
 
 /// Delay between the first change of addresses and its report, since changes come in bursts.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
@@ -25,7 +27,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(50);
 pub(crate) enum HostChange {
     /// A watched interface changed.
     Link(LinkChange),
-    /// Addresses changed, or default routes while an uplink follows its interface.
+    /// Addresses or other programs' routes of the main table changed.
     Addresses,
 }
 
@@ -99,8 +101,8 @@ enum Message {
     Deleted(u32),
     /// An address was added or removed.
     Address(Address),
-    /// A default route was added or removed.
-    DefaultRoute,
+    /// Another program's route of the main table was added or removed.
+    Route,
     /// The kernel lost messages, so everything has to be compared again.
     Overrun,
     Other,
@@ -116,14 +118,7 @@ impl LinkWatch {
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();
-        let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
-        let groups = match follows {
-            true => {
-                &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..]
-            }
-            // Routes may be many, and change often.
-            false => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr],
-        };
+        let groups = &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
         // The subscription precedes the list of interfaces, so that no change is lost in between.
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(groups).map_err(|source| HostError::Netlink {
@@ -160,7 +155,7 @@ impl LinkWatch {
             };
             match message {
                 Some(Message::Address(address)) if !self.is_relevant(&address) => {}
-                Some(Message::Address(_) | Message::DefaultRoute) => {
+                Some(Message::Address(_) | Message::Route) => {
                     self.settled.get_or_insert(Instant::now() + SETTLE_DELAY);
                 }
                 Some(Message::New(link)) => self.compare(&link),
@@ -232,6 +227,12 @@ impl LinkWatch {
     }
 }
 
+/// Returns true for another program's route of the main table. The networks of the host decide
+/// which of its packets go to natbox.
+fn is_of_host(header: &RouteHeader) -> bool {
+    u32::from(header.table) == TABLE_MAIN && u8::from(header.protocol) != RTPROT_NATBOX
+}
+
 async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
@@ -262,7 +263,7 @@ fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
         ) => decode::address(&message).map_or(Message::Other, Message::Address),
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) if route.header.destination_prefix_length == 0 => Message::DefaultRoute,
+        ) if is_of_host(&route.header) => Message::Route,
         NetlinkPayload::Overrun(_) => Message::Overrun,
         _ => Message::Other,
     }
