@@ -121,11 +121,11 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
             RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.via = Some(*gateway),
             RouteAttribute::PrefSource(RouteAddress::Inet(source)) => found.source = Some(*source),
             RouteAttribute::Priority(metric) => found.metric = *metric,
-            RouteAttribute::CacheInfo(_) => {}
-            RouteAttribute::Metrics(metrics) => match metrics.as_slice() {
-                [RouteMetric::Mtu(mtu)] => found.mtu = Some(*mtu),
+            RouteAttribute::Metrics(metrics) => match metrics[..] {
+                [RouteMetric::Mtu(mtu)] => found.mtu = Some(mtu),
                 _ => more = true,
             },
+            RouteAttribute::CacheInfo(_) => {}
             _ => more = true,
         }
     }
@@ -218,6 +218,9 @@ fn read_rule_attribute(
         }
         // The kernel sends this attribute with every rule.
         RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+        RuleAttribute::SuppressPrefixLen(length) => {
+            found.rule.suppress_prefix_length = Some(*length);
+        }
         RuleAttribute::Other(other) if is_whole_port(other) => {}
         _ => found.more = true,
     }

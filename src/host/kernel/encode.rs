@@ -103,6 +103,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         let range = RulePortRange { start: first, end: last };
         attributes.push(RuleAttribute::SourcePortRange(range));
     }
+    if let Some(length) = rule.suppress_prefix_length {
+        attributes.push(RuleAttribute::SuppressPrefixLen(length));
+    }
     if let Some(protocol) = protocol {
         attributes.push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));
     }

@@ -8,7 +8,7 @@ use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
 use super::warnings::warnings;
-use crate::config::Config;
+use crate::config::{Config, HostDefaultRoute};
 use crate::host::error::HostError;
 
 impl HostFacts {
@@ -58,6 +58,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
             own_traffic: OwnTraffic::collect(config, snapshot),
+            host_address: host_address(config, &ids),
             warnings: Vec::new(),
             settings,
         };
@@ -87,6 +88,7 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
             own_traffic: OwnTraffic::assumed(config),
+            host_address: host_address(config, &ids),
             warnings: Vec::new(),
             settings,
         };
@@ -132,6 +134,10 @@ impl InterfaceFacts {
             assumed: true,
         }
     }
+}
+
+fn host_address(config: &Config, ids: &RoutingIds) -> Option<Ipv4Addr> {
+    (config.host.default_route == HostDefaultRoute::Follow).then(|| ids.host_address())
 }
 
 fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {

@@ -74,7 +74,7 @@ impl Rule {
     }
 
     fn selector_words(&self) -> String {
-        let Rule { priority: _, iif, from, to, oif, udp, udp_source, action: _ } = self;
+        let Rule { priority: _, iif, from, to, oif, udp, udp_source, .. } = self;
         let mut words = Vec::new();
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
@@ -88,10 +88,15 @@ impl Rule {
     }
 
     fn action_words(&self) -> String {
-        match self.action {
+        let action = match self.action {
             RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
+            RuleAction::Lookup(TABLE_MAIN) => "lookup main".into(),
             RuleAction::Lookup(table) => format!("lookup {table}"),
             RuleAction::Blackhole => "blackhole".into(),
+        };
+        match self.suppress_prefix_length {
+            Some(length) => format!("{action} suppress_prefixlength {length}"),
+            None => action,
         }
     }
 }

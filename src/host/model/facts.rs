@@ -35,6 +35,9 @@ pub(crate) struct HostFacts {
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
     /// The host's own packets from inside addresses.
     pub(crate) own_traffic: OwnTraffic,
+    /// Address on the TUN from which the host's own packets leave over any uplink; None with
+    /// `host.default_route: leave`.
+    pub host_address: Option<Ipv4Addr>,
     /// Conditions that need a person's attention, as messages.
     pub warnings: Vec<String>,
     /// Sysctls of the host.

@@ -19,8 +19,11 @@ use crate::host::error::HostError;
 const TABLES: u32 = 7100;
 /// Tables of one instance: inside, errors, then two per uplink.
 const TABLES_PER_INSTANCE: u32 = 64;
+/// First of the tables with the host's own default route: one table per instance, behind all
+/// blocks.
+const FOLLOW_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
 /// First table of the first block for the host's own packets.
-const HOST_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
+const HOST_TABLES: u32 = FOLLOW_TABLES + MAX_INSTANCES;
 /// Tables of one instance for the host's own packets: one for packets that have an inside source,
 /// one for bound sockets, one for unnumbered interfaces, then one per published UDP service
 /// address.
@@ -38,6 +41,7 @@ const BEFORE_LOCAL_PER_INSTANCE: u32 = 4;
 /// The TUN's address is 169.254.71.(index + 1). Link-local (RFC 3927): it never leaves the host.
 const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
 /// First of the probe addresses: a block of 32 per instance, with one address per uplink from 1 on.
+/// Address 0 is the source of the host's own packets, see [`RoutingIds::host_address`].
 const PROBE_ADDRESSES: [u8; 4] = [169, 254, 72, 0];
 /// Prefix length of one instance's block of probe addresses.
 const PROBE_PREFIX: u8 = 27;
@@ -155,11 +159,12 @@ impl RoutingIds {
     }
 
     /// Returns the blocks of tables for translated packets and for the host's own packets.
-    fn tables(&self) -> [Range<u32>; 2] {
+    fn tables(&self) -> [Range<u32>; 3] {
         let first = self.host_table();
         [
             self.inside_table()..self.inside_table() + TABLES_PER_INSTANCE,
             first..first + HOST_TABLES_PER_INSTANCE,
+            self.follow_table()..self.follow_table() + 1,
         ]
     }
 
@@ -216,6 +221,16 @@ impl RoutingIds {
     /// Table for the `place`-th address at which the host has a published UDP service.
     pub(crate) fn service_table(&self, place: usize) -> u32 {
         self.host_table() + 3 + place as u32
+    }
+
+    /// Table with the host's own default route.
+    pub(crate) fn follow_table(&self) -> u32 {
+        FOLLOW_TABLES + self.instance_index
+    }
+
+    /// Address from which the host's own packets come to natbox, with `host.default_route: follow`.
+    pub(crate) fn host_address(&self) -> Ipv4Addr {
+        self.probe_block().addr()
     }
 
     /// Prefix of the instance's probe addresses.

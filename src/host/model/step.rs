@@ -68,7 +68,12 @@ impl Step {
     pub(crate) fn is_shared(&self) -> bool {
         match self {
             Step::Sysctl { .. } | Step::RemoveDefaultLocalRule => true,
-            Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
+            // The rules that only these two tables determine.
+            Step::Rule(rule) => match rule.action {
+                RuleAction::Lookup(TABLE_LOCAL) => rule.to.is_none(),
+                RuleAction::Lookup(table) => table == TABLE_MAIN,
+                RuleAction::Blackhole => false,
+            },
             Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
@@ -107,7 +112,7 @@ pub(crate) struct Route {
     pub source: Option<Ipv4Addr>,
     /// Metric; 0 means none.
     pub metric: u32,
-    /// MTU of the path that the host's own packets assume, in bytes.
+    /// Size of the largest packet, in bytes. None: as large as the interface allows.
     #[serde(default)]
     pub mtu: Option<u32>,
 }
@@ -152,7 +157,7 @@ pub(crate) struct Rule {
     pub priority: u32,
     /// Incoming interface; `lo` for the host's own packets.
     pub iif: Option<String>,
-    /// Source prefix.
+    /// Source prefix. `0.0.0.0/32` selects the host's own packets that have no source yet.
     pub from: Option<Ipv4Net>,
     /// Destination prefix.
     pub to: Option<Ipv4Net>,
@@ -166,6 +171,9 @@ pub(crate) struct Rule {
     pub udp_source: Option<SourcePorts>,
     /// Effect on matching packets.
     pub action: RuleAction,
+    /// A route with a prefix of this length or a shorter one does not count, and the kernel
+    /// continues with the next rule.
+    pub suppress_prefix_length: Option<u32>,
 }
 
 impl Rule {
@@ -180,6 +188,7 @@ impl Rule {
             udp: None,
             udp_source: None,
             action,
+            suppress_prefix_length: None,
         }
     }
 

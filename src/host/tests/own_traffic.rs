@@ -44,9 +44,9 @@ fn networks_besides_the_uplinks_keep_the_hosts_routes() {
     assert_eq!(exceptions(&three_legged(), &host), wanted);
     let commands = commands(&three_legged(), &host);
     for line in [
-        "ip route replace throw 10.8.0.0/24 table 22460",
-        "ip route replace 198.18.7.0/24 dev nb0 mtu 1500 table 22460",
-        "ip route replace throw 224.0.0.0/4 table 22460",
+        "ip route replace throw 10.8.0.0/24 table 22700",
+        "ip route replace 198.18.7.0/24 dev nb0 mtu 1500 table 22700",
+        "ip route replace throw 224.0.0.0/4 table 22700",
     ] {
         assert!(commands.contains(line), "{line} in\n{commands}");
     }
@@ -100,11 +100,11 @@ fn udp_services_have_a_rule_for_sockets_without_an_address() {
     assert_eq!(
         rules,
         [
-            "ip rule add priority 1006 from 0.0.0.0 iif lo ipproto udp sport 51820 protocol 110 lookup 22463",
-            "ip rule add priority 1006 from 0.0.0.0 iif lo ipproto udp sport 4000-4099 protocol 110 lookup 22463",
+            "ip rule add priority 1006 from 0.0.0.0 iif lo ipproto udp sport 51820 protocol 110 lookup 22703",
+            "ip rule add priority 1006 from 0.0.0.0 iif lo ipproto udp sport 4000-4099 protocol 110 lookup 22703",
         ]
     );
-    let route = "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22463";
+    let route = "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22703";
     assert!(lines.contains(route), "{lines}");
 }
 
@@ -155,10 +155,10 @@ fn packets_by_an_interface_without_an_address_get_an_inside_address_in_the_tun()
     host.addresses.retain(|found| found.index != 3);
     let lines = commands(&three_legged(), &host);
     for line in [
-        "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22462",
-        "ip route replace 203.0.113.0/24 dev nb0 src 10.0.0.100 mtu 1500 table 22462",
-        "ip rule add priority 1006 from 0.0.0.0 iif lo protocol 110 lookup 22462",
-        "ip rule add priority 1001 from 0.0.0.0 oif wan0 protocol 110 lookup 22461",
+        "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22702",
+        "ip route replace 203.0.113.0/24 dev nb0 src 10.0.0.100 mtu 1500 table 22702",
+        "ip rule add priority 1006 from 0.0.0.0 iif lo protocol 110 lookup 22702",
+        "ip rule add priority 1001 from 0.0.0.0 oif wan0 protocol 110 lookup 22701",
     ] {
         assert!(lines.contains(line), "{line} in\n{lines}");
     }

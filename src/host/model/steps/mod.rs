@@ -27,10 +27,14 @@
 //! | after local  | `iif lo from PREFIX` → host             | natbox translates the host's inside packets  |
 //! | after local  | `iif lo from 0.0.0.0` UDP → service     | the same for sockets without an address      |
 //! | after local  | `iif lo from 0.0.0.0` → unnumbered      | the same where `wan0` has no address         |
+//! | before main  | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
+//! | before main  | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
 //!
 //! The rows with `OUTSIDE` exist only with several uplinks. The row of services exists only for
-//! published UDP services of the host. See [`own_traffic`].
+//! published UDP services of the host; see [`own_traffic`]. The last two rows exist only with
+//! `host.default_route: follow`.
 
+mod host_route;
 mod interfaces;
 mod own_traffic;
 mod planner;
@@ -58,6 +62,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
+    steps.extend(planner.host_route());
     steps.extend(planner.icmp_sysctls());
     steps.extend(planner.forwarding());
     steps.extend(planner.proxies());

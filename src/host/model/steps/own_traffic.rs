@@ -34,7 +34,8 @@ impl StepPlanner<'_> {
         }
         if let Some(Unnumbered { source, networks, .. }) = &self.facts.own_traffic.unnumbered {
             let table = self.ids.unnumbered_table();
-            let to_tun = |to: &Ipv4Net| self.own_to_tun(table, *to, Some(*source));
+            let source = self.facts.host_address.unwrap_or(*source);
+            let to_tun = |to: &Ipv4Net| self.own_to_tun(table, *to, Some(source));
             routes.extend(networks.iter().map(to_tun));
         }
         let interfaces = self.outside_interfaces();
@@ -68,10 +69,7 @@ impl StepPlanner<'_> {
     }
 
     fn own_to_tun(&self, table: u32, to: Ipv4Net, source: Option<Ipv4Addr>) -> Route {
-        // Packets into the TUN count as packets of the smallest uplink, since the TUN's own MTU is
-        // larger than any other.
-        let mtu = self.facts.uplinks.iter().map(|uplink| uplink.mtu).min();
-        Route { mtu, source, ..self.to_tun(table, to) }
+        Route { mtu: Some(self.smallest_mtu()), source, ..self.to_tun(table, to) }
     }
 
     /// Lists the rules for the host's own packets from inside addresses.
