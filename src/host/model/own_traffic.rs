@@ -79,8 +79,8 @@ impl OwnTraffic {
     /// besides those of the configuration.
     pub(super) fn assumed(config: &Config) -> Self {
         Self {
-            addresses: config.inside.address.into_iter().collect(),
-            sources: config.inside.prefixes.clone(),
+            addresses: config.inside.legs.iter().filter_map(|leg| leg.address).collect(),
+            sources: config.inside.prefixes().collect(),
             exceptions: Vec::new(),
             unnumbered: None,
         }
@@ -89,7 +89,7 @@ impl OwnTraffic {
     /// Lists the networks to which natbox translates nothing, whatever routes the host has: the
     /// inside, and multicast groups.
     pub(crate) fn left_to_host(config: &Config) -> impl Iterator<Item = Ipv4Net> {
-        config.inside.prefixes.iter().copied().chain([MULTICAST])
+        config.inside.prefixes().chain([MULTICAST])
     }
 
     /// Returns true when a forward publishes a service of the host itself.
@@ -147,17 +147,16 @@ fn sources(config: &Config, snapshot: &Snapshot, own: &[&Address]) -> Vec<Ipv4Ne
     let is_ours = |found: &Address| {
         let name = snapshot.link_name(found.index);
         let is_uplink = |name| config.uplinks.iter().any(|uplink| uplink.interface == name);
-        name.is_none_or(|name| {
-            name == LOOPBACK || name == config.inside.interface || is_uplink(name)
-        })
+        let is_inside = |name| config.inside.legs.iter().any(|leg| leg.interface == name);
+        name.is_none_or(|name| name == LOOPBACK || is_inside(name) || is_uplink(name))
     };
     let is_target =
         |found: &Address| config.forwards.iter().any(|forward| forward.to_address == found.address);
     let mut sources = Vec::new();
-    for prefix in &config.inside.prefixes {
+    for prefix in config.inside.prefixes() {
         let mut within = own.iter().filter(|found| prefix.contains(&found.address));
         if within.clone().all(|found| is_ours(found)) {
-            sources.push(*prefix);
+            sources.push(prefix);
             continue;
         }
         let ours = within.by_ref().filter(|found| is_ours(found) || is_target(found));

@@ -48,9 +48,11 @@ fn problem(
                 .into(),
         );
     }
-    let inside = &config.inside.interface;
+    let mut legs = config.inside.legs.iter().zip(&facts.legs);
+    let (leg, found) = legs.find(|(leg, _)| leg.prefix_of(target).is_some())?;
+    let inside = &leg.interface;
     // The routes come with the interface.
-    if matches!(facts.inside.state, InterfaceState::Missing | InterfaceState::Down) {
+    if matches!(found.state, InterfaceState::Missing | InterfaceState::Down) {
         return None;
     }
     let route = route_to(snapshot, target).map(|found| &found.route);

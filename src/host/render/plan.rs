@@ -37,7 +37,7 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
         let same_interface = configs
             .iter()
             .zip(&matches)
-            .filter(|(other, _)| other.inside.interface == config.inside.interface);
+            .filter(|(other, _)| shares_an_interface(&other.inside, &config.inside));
         own != HostMatch::None && same_interface.filter(|(_, other)| **other >= own).count() == 1
     };
     let boxes: Vec<BoxPlan> = configs
@@ -47,19 +47,25 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
             BoxPlan::new(config, snapshot.as_ref().filter(|_| is_here(config, *own)))
         })
         .collect();
-    let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
     let configs: Vec<Config> =
-        configs.iter().zip(&inside).map(|(config, inside)| with_address(config, *inside)).collect();
-    let servers = servers::plans(&configs, &inside);
+        configs.iter().zip(&boxes).map(|(config, plan)| with_addresses(config, plan)).collect();
+    let servers = servers::plans(&configs, &boxes);
     let mut warnings = shared_addresses(&configs);
     warnings.extend(duplicate_external_addresses(&configs));
     Plan { boxes, servers, warnings }
 }
 
-/// Returns a configuration with the inside address that its box has.
-fn with_address(config: &Config, address: Option<Ipv4Addr>) -> Config {
-    let inside = Inside { address: config.inside.address.or(address), ..config.inside.clone() };
-    Config { inside, ..config.clone() }
+/// Returns a configuration with the inside addresses that its box has.
+fn with_addresses(config: &Config, plan: &BoxPlan) -> Config {
+    let mut config = config.clone();
+    for (leg, planned) in config.inside.legs.iter_mut().zip(&plan.inside) {
+        leg.address = leg.address.or(planned.address);
+    }
+    config
+}
+
+fn shares_an_interface(one: &Inside, other: &Inside) -> bool {
+    one.legs.iter().any(|leg| other.legs.iter().any(|known| known.interface == leg.interface))
 }
 
 /// Warns about external addresses that two of the boxes claim.

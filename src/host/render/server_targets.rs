@@ -61,8 +61,9 @@ pub(crate) fn server_table(place: usize) -> u32 {
 pub(super) fn targets(configs: &[Config]) -> Targets {
     let mut targets = Targets::new();
     for (place, config) in configs.iter().enumerate() {
-        let own = config.inside.address;
-        let is_own = |forward: &&Forward| Some(forward.to_address) == own;
+        let is_own = |forward: &&Forward| {
+            config.inside.legs.iter().any(|leg| leg.address == Some(forward.to_address))
+        };
         for forward in config.forwards.iter().filter(|forward| !is_own(forward)) {
             let target = targets.entry(forward.to_address).or_default();
             target.boxes.insert(place);

@@ -129,7 +129,8 @@ fn targets_that_the_host_does_not_reach_from_inside_are_warnings() {
     host.links.push(link(5, "dmz0"));
     host.routes.push(route("10.3.0.0/24", TABLE_MAIN, Some("dmz0")));
     let mut config = natbox1();
-    config.inside.prefixes = vec![net("10.0.0.0/16"), net("10.3.0.0/16"), net("10.4.0.0/16")];
+    config.inside.legs[0].prefixes =
+        vec![net("10.0.0.0/16"), net("10.3.0.0/16"), net("10.4.0.0/16")];
     let warnings = |config: &Config, target: &str| {
         let mut config = config.clone();
         config.forwards = vec![forward("web", 0, "203.0.113.10", 80, target)];
