@@ -2,8 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::facts::{HostFacts, InterfaceFacts};
 use super::own_traffic::OwnTraffic;
+use super::presence::InterfaceState;
 use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
@@ -113,11 +114,9 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            state: match (link.up, link.carrier) {
-                (false, _) => InterfaceState::Down,
-                (true, false) => InterfaceState::NoCarrier,
-                (true, true) => InterfaceState::Up,
-            },
+            addresses: snapshot.addresses_of(link).collect(),
+            hardware: link.hardware,
+            state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
@@ -132,6 +131,8 @@ impl InterfaceFacts {
             index: 0,
             mtu: 1500,
             address: None,
+            addresses: Vec::new(),
+            hardware: None,
             state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use super::facts::{HostFacts, InterfaceState};
+use super::facts::HostFacts;
 use super::own_traffic::OwnTraffic;
+use super::presence::InterfaceState;
 use super::snapshot::{FoundRoute, Snapshot};
 use super::step::{RTPROT_NATBOX, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 use crate::config::Config;
