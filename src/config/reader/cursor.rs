@@ -235,7 +235,7 @@ impl<'t> Cursor<'t> {
     }
 
     /// Returns the text of a scalar, quoted or not.
-    pub(crate) fn word(&self) -> Option<&'t str> {
+    pub(crate) fn scalar(&self) -> Option<&'t str> {
         match &self.node.value {
             Value::Plain(text) | Value::Quoted(text) => Some(text),
             Value::Null | Value::List(_) | Value::Mapping(_) => None,

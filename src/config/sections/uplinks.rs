@@ -182,7 +182,7 @@ impl ValueType for AddressesOrWord {
 
     fn read(&self, cursor: &Cursor<'_>) -> Option<ExternalAddresses> {
         let is_word =
-            |item: &Cursor<'_>| item.word().is_some_and(|word| Self::FOLLOWED.contains(&word));
+            |item: &Cursor<'_>| item.scalar().is_some_and(|word| Self::FOLLOWED.contains(&word));
         if let Some(item) = cursor.sole_item().filter(is_word) {
             let unspecified = item.locate(vec![Ipv4Addr::UNSPECIFIED]);
             let ranges = Items { readable: vec![unspecified], complete: true };

@@ -63,11 +63,12 @@ impl PortAllocator {
         Arc::new(Self { ports, delay })
     }
 
-    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random
-    /// free one.
+    /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
+    /// if the mapping keeps ports, or a random free one.
     pub(crate) fn take(
         &self,
         key: &MappingKey,
+        keeps_port: bool,
         preference: PortPreference,
         random: &mut StdRng,
         now: Tick,
@@ -80,14 +81,18 @@ impl PortAllocator {
             }
             delay.release_due(now, |port| self.ports.release(port));
         }
+        if keeps_port && self.ports.take_kept(key.inside.port) {
+            return Some(key.inside.port);
+        }
         self.ports.take(preference, random)
     }
 
     /// Takes this very port for a restored mapping; false when the port is not free for the
-    /// mapping.
-    pub(crate) fn take_exact(&self, key: &MappingKey, port: u16) -> bool {
+    /// mapping. Only a mapping that keeps its inside port may have a port outside of the range.
+    pub(crate) fn take_exact(&self, key: &MappingKey, keeps_port: bool, port: u16) -> bool {
         let delayed = self.delay.as_ref().is_some_and(|delay| delay.reclaim_exact(key, port));
-        delayed || self.ports.reserve(port)
+        let may_have = self.ports.is_dynamic(port) || keeps_port && port == key.inside.port;
+        delayed || may_have && self.ports.reserve(port)
     }
 
     /// Takes the port of an ended mapping back.

@@ -77,6 +77,17 @@ impl Forwards {
             .or(first)
     }
 
+    /// Returns the published endpoint of a server endpoint on an external address, and its uplink.
+    pub(crate) fn published_at(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+        address: Ipv4Addr,
+    ) -> Option<(u8, Endpoint)> {
+        self.published_endpoints(protocol, inside)
+            .find(|(_, published)| published.address == address)
+    }
+
     /// Returns the published endpoints of a server endpoint, each with its uplink.
     fn published_endpoints(
         &self,

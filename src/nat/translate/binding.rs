@@ -2,6 +2,8 @@
 //! (RFC 6146). The commit reserves the binding before it inserts the session, and the end of the
 //! session releases it.
 
+use std::net::Ipv4Addr;
+
 use crate::nat::context::WorkerContext;
 use crate::nat::mapping::key::{BorrowedMapping, MappingKey};
 use crate::nat::table::session::EndpointKind;
@@ -38,7 +40,9 @@ impl Translator {
             ExternalEndpoint::Published(endpoint) => endpoint,
             // The reply tuple's entry in the table is the whole reservation.
             ExternalEndpoint::Address(address) => Endpoint::new(address, 0),
-            ExternalEndpoint::Mapping => return self.bind_mapping(context, tuple, uplink, now),
+            ExternalEndpoint::Mapping(first) => {
+                return self.bind_mapping(context, tuple, uplink, first, now);
+            }
         };
         Ok(Binding { external: endpoint, mapping: None, target: None })
     }
@@ -48,11 +52,13 @@ impl Translator {
         context: &mut WorkerContext,
         tuple: Tuple,
         uplink: u8,
+        first: Ipv4Addr,
         now: Tick,
     ) -> Result<Binding, DropReason> {
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
-        let addresses = self.external_addresses(uplink, tuple.source.address);
-        match self.mappings.acquire(key, addresses, &mut context.random, now) {
+        let addresses = self.external_addresses(uplink, tuple.source.address, first);
+        let keeps_port = self.policy.keeps_port(tuple.protocol, tuple.source.port);
+        match self.mappings.acquire(key, keeps_port, addresses, &mut context.random, now) {
             Ok(external) => {
                 // Added before the session is in the table, where another worker could end it at
                 // once.

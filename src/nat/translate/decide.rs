@@ -47,7 +47,7 @@ impl Translator {
             return Decision::Bypass(query.tuple);
         }
         let decision = match (self.is_inside(source) || is_hosts, self.external(destination)) {
-            (true, None) => self.decide_outbound(query),
+            (true, None) => self.decide_outbound(query, now),
             (true, Some(external)) => self.decide_hairpin(query, external),
             (false, Some(external)) => self.decide_inbound(query, external, now),
             (false, None) => Err(DropReason::SourceNotAllowed),
@@ -70,12 +70,24 @@ impl Translator {
     }
 
     #[inline(always)]
-    fn decide_outbound(&self, query: &Query) -> Result<Decision, DropReason> {
+    fn decide_outbound(&self, query: &Query, now: Tick) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
-        let chosen = self.select_uplink(&tuple);
-        let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
+        let related = self.related_place(tuple, now);
+        let chosen = self.select_uplink(&tuple, related);
+        let published = match related {
+            Some(place) => self.forwards.published_at(tuple.protocol, tuple.source, place.address),
+            None => None,
+        };
+        let published =
+            published.or_else(|| self.forwards.published(tuple.protocol, tuple.source, chosen));
         let uplink =
             published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
+        if let Some((_, endpoint)) = published
+            && self.answers_without_session(tuple.protocol, tuple.source)
+        {
+            let to = Tuple { source: endpoint, ..tuple };
+            return Ok(Decision::Stateless(Rewrite { to, inside: false, uplink }));
+        }
         let state = match (query.opening_state(), published) {
             // The packet may open a session, or reply to a request whose session is lost.
             (Ok(State::Udp), Some(_)) if self.is_published_more_than_once(tuple) => {
@@ -91,9 +103,15 @@ impl Translator {
         };
         let external = match published {
             Some((_, endpoint)) => ExternalEndpoint::Published(endpoint),
-            None => self.dynamic_endpoint(tuple, uplink)?,
+            None => self.dynamic_endpoint(tuple, uplink, related.map(|place| place.address))?,
         };
-        Ok(Decision::Open(Opening { tuple, uplink, state, path: Path::Outbound { external } }))
+        let remote = related.map_or(tuple.destination, |place| place.remote);
+        Ok(Decision::Open(Opening {
+            tuple,
+            uplink,
+            state,
+            path: Path::Outbound { external, remote },
+        }))
     }
 
     /// Decides about a midstream packet of a published server that has no session.
@@ -145,7 +163,7 @@ impl Translator {
             Some((published, endpoint)) if published == uplink => {
                 ExternalEndpoint::Published(endpoint)
             }
-            Some(_) | None => self.dynamic_endpoint(tuple, uplink)?,
+            Some(_) | None => self.dynamic_endpoint(tuple, uplink, None)?,
         };
         Ok(Decision::Open(Opening {
             tuple,
@@ -193,6 +211,10 @@ impl Translator {
         server: Endpoint,
         now: Tick,
     ) -> Result<Decision, DropReason> {
+        if self.answers_without_session(query.tuple.protocol, server) {
+            let to = Tuple { destination: server, ..query.tuple };
+            return Ok(Decision::Stateless(Rewrite { to, inside: true, uplink }));
+        }
         match (query.opening_state(), query.midstream_state()) {
             (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => {
                 Ok(Decision::Open(Opening {
@@ -230,13 +252,30 @@ impl Translator {
         }
     }
 
-    fn dynamic_endpoint(&self, tuple: Tuple, uplink: u8) -> Result<ExternalEndpoint, DropReason> {
-        let address = self.external_address(uplink, tuple.source.address);
+    /// Returns the external endpoint of an inside endpoint without a forward: on the address
+    /// `related`, otherwise on the address of the host.
+    fn dynamic_endpoint(
+        &self,
+        tuple: Tuple,
+        uplink: u8,
+        related: Option<Ipv4Addr>,
+    ) -> Result<ExternalEndpoint, DropReason> {
+        let address = related.or_else(|| self.external_address(uplink, tuple.source.address));
         let address = address.ok_or(DropReason::PortsExhausted)?;
         Ok(match has_ports(tuple.protocol) {
-            true => ExternalEndpoint::Mapping,
+            true => ExternalEndpoint::Mapping(address),
             false => ExternalEndpoint::Address(address),
         })
+    }
+
+    /// Reports whether packets of this published endpoint need no session: it is a UDP service of the
+    /// host itself at a probe address, such as the name server. The address tells the uplink, and
+    /// the only published endpoint the source of the answer. So a flood of questions with forged
+    /// sources takes no record.
+    fn answers_without_session(&self, protocol: Protocol, server: Endpoint) -> bool {
+        protocol == Protocol::UDP
+            && self.uplink_of_probe_address(server.address).is_some()
+            && !self.forwards.published_more_than_once(protocol, server)
     }
 
     /// Reports whether the source of a tuple is a server with more than one published endpoint.

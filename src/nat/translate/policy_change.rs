@@ -125,8 +125,12 @@ impl Translator {
         let is_published = |external| self.forwards.target(protocol, external).is_some();
         let may_go_out = |inside: Endpoint, remote: Endpoint| {
             let rule = self.outbound_rule(inside.address, remote.address);
+            let tuple = Tuple { protocol, source: inside, destination: remote };
             self.uplink_of_probe_address(inside.address) == Some(session.uplink)
-                || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
+                || rule.is_some_and(|rule| {
+                    rule.uplinks.contains(&session.uplink)
+                        || self.is_related_on(tuple, session.uplink, session.last_seen)
+                })
         };
         let SessionKind { initiator, responder } = session.origin;
         let is_hairpin = initiator.is_inside() && responder.is_inside();

@@ -156,15 +156,17 @@ impl Translator {
     }
 
     /// Reports whether a session from inside over another uplink would use `uplink` if it began
-    /// now. A published server does not choose: its replies use the uplink of the request.
+    /// now. A published server does not choose: its replies use the uplink of the request, and so
+    /// do the sessions that are related to the request.
     fn prefers(&self, session: &SessionInfo, uplink: u8) -> bool {
-        let (inside, remote) = (session.original.source, session.original.destination);
+        let tuple = session.original;
         let initiator = session.origin.initiator;
         session.uplink != uplink
             && matches!(initiator, EndpointKind::Mapping | EndpointKind::Address)
-            && self.outbound_rule(inside.address, remote.address).is_some_and(|rule| {
-                self.preferred_uplink(rule, inside, session.uplink) == Some(uplink)
-            })
+            && self.outbound_rule(tuple.source.address, tuple.destination.address).is_some_and(
+                |rule| self.preferred_uplink(rule, &tuple, session.uplink) == Some(uplink),
+            )
+            && !self.is_related_on(tuple, session.uplink, session.last_seen)
     }
 
     /// Reports whether an external address of a session is no longer configured.

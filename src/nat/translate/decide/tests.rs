@@ -217,12 +217,12 @@ fn fits(opening: &Opening, out: Tuple) -> bool {
     let is_external = |external| match external {
         ExternalEndpoint::Published(endpoint) => out.source == endpoint,
         ExternalEndpoint::Address(address) => out.source.address == address,
-        ExternalEndpoint::Mapping => {
+        ExternalEndpoint::Mapping(_) => {
             out.source.address == Ipv4Addr::from(ADDRESSES[2 + usize::from(opening.uplink)])
         }
     };
     match opening.path {
-        Path::Outbound { external } => is_external(external) && out.destination == destination,
+        Path::Outbound { external, remote } => is_external(external) && out.destination == remote,
         Path::Hairpin { external, server } => {
             is_external(external) && server.is_none_or(|server| out.destination == server)
         }
