@@ -41,6 +41,7 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
         RouteKind::Throw => (RouteType::Throw, RouteScope::Universe),
         RouteKind::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
         RouteKind::Broadcast => (RouteType::Broadcast, RouteScope::Link),
+        RouteKind::Local => (RouteType::Local, RouteScope::Host),
     };
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
         .table_id(route.table)
@@ -102,6 +103,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
         let range = RulePortRange { start: first, end: last };
         attributes.push(RuleAttribute::SourcePortRange(range));
+    }
+    if let Some(group) = rule.suppress_group {
+        attributes.push(RuleAttribute::SuppressIfGroup(group));
     }
     if let Some(length) = rule.suppress_prefix_length {
         attributes.push(RuleAttribute::SuppressPrefixLen(length));
