@@ -85,25 +85,23 @@ fn nothing_leaves_untranslated_while_natbox_is_dead() {
     let natbox = scene.start(&scene.config());
     scene.assert_traffic();
     let private = PrivateSources::watch(&scene.net);
-    let send_all = || {
-        assert!(!ping(&scene.server, &[&CLIENT.to_string()]));
-        let to = SocketAddrV4::new(CLIENT, 9).into();
-        let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
-        eventually("the kernel tells inside hosts that the outside is unreachable", || {
-            let error = scene.server.enter(connect).unwrap().unwrap_err();
-            (error.kind() == std::io::ErrorKind::HostUnreachable).then_some(())
-        });
-        send_from_inside_address(&scene);
-    };
+    // natbox sets its device up again.
     scene.natbox.ip(&["link", "set", "nb0", "down"]).unwrap();
-    send_all();
-    scene.natbox.ip(&["link", "set", "nb0", "up"]).unwrap();
+    ping(&scene.server, &[&CLIENT.to_string()]);
+    send_from_inside_address(&scene);
     eventually("traffic after the device was down", || scene.fetch().ok());
     natbox.kill();
     eventually("the kernel removes the device", || {
         scene.natbox.ip_output(&["link", "show", "nb0"]).is_err().then_some(())
     });
-    send_all();
+    assert!(!ping(&scene.server, &[&CLIENT.to_string()]));
+    let to = SocketAddrV4::new(CLIENT, 9).into();
+    let connect = || TcpStream::connect_timeout(&to, Duration::from_secs(2));
+    eventually("the kernel tells inside hosts that the outside is unreachable", || {
+        let error = scene.server.enter(connect).unwrap().unwrap_err();
+        (error.kind() == std::io::ErrorKind::HostUnreachable).then_some(())
+    });
+    send_from_inside_address(&scene);
     private.assert_none();
     let natbox = scene.start(&scene.config());
     scene.assert_traffic();

@@ -100,8 +100,8 @@ fn udp_services_have_a_rule_for_sockets_without_an_address() {
     assert_eq!(
         rules,
         [
-            "ip rule add priority 1011 from 0.0.0.0 iif lo ipproto udp sport 51820 protocol 110 lookup 22703",
-            "ip rule add priority 1011 from 0.0.0.0 iif lo ipproto udp sport 4000-4099 protocol 110 lookup 22703",
+            "ip rule add priority 1014 from 0.0.0.0 iif lo ipproto udp sport 51820 protocol 110 lookup 22703",
+            "ip rule add priority 1014 from 0.0.0.0 iif lo ipproto udp sport 4000-4099 protocol 110 lookup 22703",
         ]
     );
     let route = "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22703";
@@ -158,8 +158,8 @@ fn packets_by_an_interface_without_an_address_get_an_inside_address_in_the_tun()
     for line in [
         "ip route replace default dev nb0 src 10.0.0.100 mtu 1500 table 22702",
         "ip route replace 203.0.113.0/24 dev nb0 src 10.0.0.100 mtu 1500 table 22702",
-        "ip rule add priority 1011 from 0.0.0.0 iif lo protocol 110 lookup 22702",
-        "ip rule add priority 1005 from 0.0.0.0 oif wan0 protocol 110 lookup 22701",
+        "ip rule add priority 1015 from 0.0.0.0 iif lo protocol 110 lookup 22702",
+        "ip rule add priority 1012 from 0.0.0.0 oif wan0 protocol 110 lookup 22701",
     ] {
         assert!(lines.contains(line), "{line} in\n{lines}");
     }

@@ -44,8 +44,8 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip rule add priority 1024 from all iif lan0 protocol 110 lookup 7164
         ip rule add priority 1025 from all to 10.0.0.0/24 iif nb1 protocol 110 lookup main
         ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
-        ip rule add priority 1021 from 10.0.0.0/24 oif wan0 protocol 110 lookup 22717
-        ip rule add priority 1027 from 10.0.0.0/24 iif lo protocol 110 lookup 22716
+        ip rule add priority 1028 from 10.0.0.0/24 oif wan0 protocol 110 lookup 22717
+        ip rule add priority 1029 from 10.0.0.0/24 iif lo protocol 110 lookup 22716
         sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
         sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
         sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000

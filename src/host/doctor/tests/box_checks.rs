@@ -129,7 +129,7 @@ fn the_fix_moves_a_catch_all_rule_behind_natbox() {
     assert_eq!(
         errors(evaluate(&facts))[0].fix,
         [
-            "ip rule add priority 1022 from all lookup 52",
+            "ip rule add priority 1024 from all lookup 52",
             "ip rule del priority 10 from all lookup 52",
         ]
     );

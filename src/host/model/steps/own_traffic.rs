@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::planner::{StepPlanner, default_prefix, host_prefix};
+use super::rules::position;
 use super::tables::closed_without_tun;
 use crate::host::model::own_traffic::{OwnTraffic, OwnWay, Unnumbered};
 use crate::host::model::routing_ids::RoutingIds;
@@ -73,9 +74,11 @@ impl StepPlanner<'_> {
     }
 
     /// Lists the rules for the host's own packets from inside addresses.
-    ///
-    /// `bound` and `own` are the priorities of the rules for bound sockets and for all others.
-    pub(super) fn own_rules(&self, bound: u32, own: u32) -> Vec<Rule> {
+    pub(super) fn own_rules(&self) -> Vec<Rule> {
+        let bound = self.ids.priority(position::OWN_BOUND);
+        let own = self.ids.priority(position::OWN);
+        let services = self.ids.priority(position::OWN_SERVICES);
+        let without_address = self.ids.priority(position::OWN_UNNUMBERED);
         let sources = &self.facts.own_traffic.sources;
         let mut rules = Vec::new();
         for interface in self.outside_interfaces() {
@@ -110,13 +113,13 @@ impl StepPlanner<'_> {
                 iif: iif(),
                 from: Some(host_prefix(Ipv4Addr::UNSPECIFIED)),
                 udp_source: Some(ports),
-                ..Rule::new(own, RuleAction::Lookup(self.ids.service_table(place)))
+                ..Rule::new(services, RuleAction::Lookup(self.ids.service_table(place)))
             }));
         }
         rules.extend(self.facts.own_traffic.unnumbered.as_ref().map(|_| Rule {
             iif: iif(),
             from: Some(host_prefix(Ipv4Addr::UNSPECIFIED)),
-            ..Rule::new(own, RuleAction::Lookup(self.ids.unnumbered_table()))
+            ..Rule::new(without_address, RuleAction::Lookup(self.ids.unnumbered_table()))
         }));
         rules
     }
