@@ -258,3 +258,23 @@ fn datagrams_to_a_forward_go_inside_and_others_to_the_host() {
     let error = client.recv(&mut buffer).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
 }
+
+/// Regression: the first rule passed over the TUN's own addresses, and no probe had a reply.
+#[test]
+fn health_checks_get_their_replies_beside_an_address_of_the_host() {
+    let scene = SingleBox::new(Published::Owned);
+    let text = scene.config().to_string().replace(
+        &format!("gateway: {} }}", crate::single_box::PROVIDER),
+        &format!(
+            "gateway: {0}, health: {{ ping: [{0}], interval: 1s }} }}",
+            crate::single_box::PROVIDER
+        ),
+    );
+    assert!(text.contains("health"), "{text}");
+    let path = scene.write("natbox", &text);
+    let socket = scene.config().socket;
+    let natbox = crate::single_box::RunningBox::launch(&scene.natbox, "natbox", &path, &socket);
+    eventually("a reply to a probe", || natbox.status().uplinks[0].latency_milliseconds);
+    assert!(natbox.status().uplinks[0].healthy);
+    natbox.stop(Signal::TERM);
+}

@@ -242,6 +242,7 @@ impl BoxConfig {
         } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
+        let host = if *manage { "" } else { "host: { manage: false }\n" };
         let forwards = match forwards.as_slice() {
             [] => String::new(),
             some => format!("forwards:\n  - {}\n", some.join("\n  - ")),
@@ -252,8 +253,7 @@ impl BoxConfig {
              inside: {{ interface: lan0, address: {inside}, prefixes: [{prefix}] }}\n\
              uplinks:\n  - {}\n\
              {forwards}\
-             outbound:\n{outbound}\
-             host: {{ manage: {manage} }}\n",
+             outbound:\n{outbound}{host}",
             uplinks.join("\n  - ")
         )
     }

@@ -50,6 +50,16 @@ impl StepPlanner<'_> {
         needs_any.then(|| self.rule_to_tun(self.ids.probe_block()))
     }
 
+    /// Delivers the replies to the probe addresses.
+    ///
+    /// Where the local rule is set aside, by this instance or by another one, the first rule passes
+    /// over every route of the TUN, and so over its own addresses.
+    fn probe_replies_rule(&self) -> Option<Rule> {
+        let action = RuleAction::Lookup(TABLE_LOCAL);
+        let to = self.probe_rule()?.from;
+        Some(Rule { to, ..Rule::new(self.ids.priority(position::TO_HOST), action) })
+    }
+
     fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
         let priority = self.ids.priority(position::TO_TUN);
         let action = RuleAction::Lookup(self.ids.errors_table());
@@ -74,6 +84,7 @@ impl StepPlanner<'_> {
             let priority = self.ids.priority(position::FROM_INSIDE);
             rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
         }
+        rules.extend(self.probe_replies_rule());
         rules.extend(self.rules_from_tun());
         rules.extend(self.host_rules());
         rules
