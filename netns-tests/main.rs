@@ -9,6 +9,7 @@
 //! | `two_uplinks` | nginx on two uplinks, one private network or two: each reply uses its own uplink |
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
+//! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
 //! | `events` | events arrive in order, for followers and for later readers |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
@@ -47,6 +48,7 @@ mod demo;
 mod dns;
 mod doctor;
 mod events;
+mod exposed_host;
 mod failover;
 mod fragments;
 mod host;

@@ -8,8 +8,8 @@ use crate::nat;
 use crate::time::Span;
 
 use crate::config::{
-    AddressPooling, Config, Dns, EndpointDependence, ForwardProtocol, HashBy, MssClamp, PortRange,
-    RejectWith, UnsolicitedSyn,
+    AddressPooling, Config, Dns, EndpointDependence, Forward, ForwardProtocol, HashBy, MssClamp,
+    PortRange, RejectWith, UnsolicitedSyn,
 };
 
 /// Returns the limits of the translator, which are fixed at the start.
@@ -152,6 +152,9 @@ fn name_servers<'c>(
         })
     })
 }
+
+/// `natbox check` and the translator agree on the forwards that share their ports.
+const _: () = assert!(Forward::SHARED_PORTS == nat::Forward::SHARED_PORTS);
 
 /// Limits an MTU to the length of an IPv4 packet. An interface may have a longer one (`lo`: 65536).
 pub(super) fn mtu(bytes: u32) -> u16 {

@@ -6,6 +6,7 @@
 //! ([`builder::verify`]).
 
 mod errors;
+mod exposed;
 mod fragments;
 mod malformed;
 mod no_nat;

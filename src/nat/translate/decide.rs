@@ -16,21 +16,23 @@
 
 mod decision;
 mod foresight;
+mod precedence;
 #[cfg(test)]
 mod tests;
 
 use std::net::Ipv4Addr;
 
+use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::table::key::Key;
-use crate::nat::tracking::state::State;
+use crate::nat::translate::decide::precedence::Receiver;
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::DropReason;
-use crate::packet::{Endpoint, Protocol, Tuple};
+use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
 pub use decision::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
-    Rewrite,
+    Rewrite, Server,
 };
 
 impl Translator {
@@ -73,25 +75,22 @@ impl Translator {
     fn decide_outbound(&self, query: &Query) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
         let chosen = self.select_uplink(&tuple);
+        let state = query.opening_state();
         let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
-        let uplink =
-            published.map(|(uplink, _)| uplink).or(chosen).ok_or(DropReason::NoOutboundRule)?;
-        let state = match (query.opening_state(), published) {
-            // The packet may open a session, or reply to a request whose session is lost.
-            (Ok(State::Udp), Some(_)) if self.is_published_more_than_once(tuple) => {
-                State::Tentative
+        let (uplink, state, external) = match (published, state) {
+            (None, state) => {
+                let uplink = chosen.ok_or(DropReason::NoOutboundRule)?;
+                (uplink, state?, self.dynamic_endpoint(tuple, uplink)?)
             }
-            (Ok(state), _) => state,
+            (Some(published), Ok(state)) => {
+                self.source_of_server(tuple, state, published, chosen)?
+            }
             // After a restart, the server of a forward continues a connection midstream.
             (
+                Some(published),
                 Err(DropReason::TcpWithoutSession | DropReason::IcmpUnsolicitedReply),
-                Some((_, endpoint)),
-            ) => return self.decide_midstream(query, uplink, endpoint),
-            (Err(reason), _) => return Err(reason),
-        };
-        let external = match published {
-            Some((_, endpoint)) => ExternalEndpoint::Published(endpoint),
-            None => self.dynamic_endpoint(tuple, uplink)?,
+            ) => return self.decide_midstream(query, &published),
+            (Some(_), Err(reason)) => return Err(reason),
         };
         Ok(Decision::Open(Opening { tuple, uplink, state, path: Path::Outbound { external } }))
     }
@@ -104,21 +103,24 @@ impl Translator {
     fn decide_midstream(
         &self,
         query: &Query,
-        uplink: u8,
-        published: Endpoint,
+        published: &PublishedEndpoint,
     ) -> Result<Decision, DropReason> {
+        let PublishedEndpoint { uplink, external, is_shared } = *published;
         if self.is_published_more_than_once(query.tuple) {
             return Err(DropReason::UplinkUnknown);
+        }
+        if is_shared && self.mappings.exists(query.tuple.protocol, external) {
+            return Err(DropReason::TcpWithoutSession);
         }
         Ok(match query.midstream_state() {
             Some(state) => Decision::Open(Opening {
                 tuple: query.tuple,
                 uplink,
                 state,
-                path: Path::Midstream { published },
+                path: Path::Midstream { published: external },
             }),
             None => Decision::Stateless(Rewrite {
-                to: Tuple { source: published, ..query.tuple },
+                to: Tuple { source: external, ..query.tuple },
                 inside: false,
                 uplink,
             }),
@@ -127,23 +129,22 @@ impl Translator {
 
     fn decide_hairpin(&self, query: &Query, external: External) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
-        let server = self.forwards.target(tuple.protocol, tuple.destination);
-        // A packet from inside to an address of the host is for the host itself, even midstream:
-        // the host's replies do not pass the translator.
-        if external.owned
-            && server.is_none()
-            && !self.mappings.exists(tuple.protocol, tuple.destination)
-        {
-            return Ok(Decision::PassToHost);
-        }
+        let is_mapped = || self.mappings.exists(tuple.protocol, tuple.destination);
+        let server = match self.receiver(query, external) {
+            Receiver::Server(server) => Some(server),
+            Receiver::Mapping if !external.owned || is_mapped() => None,
+            // A packet from inside to an address of the host is for the host itself, even midstream:
+            // the host's replies do not pass the translator.
+            Receiver::Host | Receiver::Mapping => return Ok(Decision::PassToHost),
+        };
         if !self.policy.hairpin {
             return Err(DropReason::HairpinDisabled);
         }
         let state = query.opening_state()?;
         let uplink = external.uplink;
         let external = match self.forwards.published(tuple.protocol, tuple.source, Some(uplink)) {
-            Some((published, endpoint)) if published == uplink => {
-                ExternalEndpoint::Published(endpoint)
+            Some(published) if published.uplink == uplink => {
+                self.published_source(tuple, &published)
             }
             Some(_) | None => self.dynamic_endpoint(tuple, uplink)?,
         };
@@ -166,8 +167,12 @@ impl Translator {
         if self.external(source.address).is_some() {
             return Err(DropReason::Martian);
         }
-        if let Some(server) = self.forwards.target(protocol, destination) {
-            return self.decide_forward(query, external.uplink, server, now);
+        match self.receiver(query, external) {
+            Receiver::Server(server) => {
+                return self.decide_forward(query, external.uplink, server, now);
+            }
+            Receiver::Host => return Ok(Decision::PassToHost),
+            Receiver::Mapping => {}
         }
         let state = query.opening_state().map_err(|reason| {
             match self.mappings.exists(protocol, destination) {
@@ -190,7 +195,7 @@ impl Translator {
         &self,
         query: &Query,
         uplink: u8,
-        server: Endpoint,
+        server: Server,
         now: Tick,
     ) -> Result<Decision, DropReason> {
         match (query.opening_state(), query.midstream_state()) {
@@ -205,7 +210,7 @@ impl Translator {
             // An RST or FIN of a connection whose session is lost. The server still has the
             // connection.
             (Err(reason @ DropReason::TcpWithoutSession), None) => {
-                let to = Tuple { destination: server, ..query.tuple };
+                let to = Tuple { destination: server.endpoint, ..query.tuple };
                 self.stateless_request(to, uplink, reason, now).map(Decision::Stateless)
             }
             (Err(reason), _) => Err(reason),
