@@ -1,6 +1,7 @@
 //! An exposed host while uplinks fail and return, and while the configuration changes.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use natbox::api::{Reloaded, Request, client};
@@ -24,8 +25,8 @@ fn assert_moves_and_returns(on_failure: &str) -> Result<()> {
     let (exposed, first, second) =
         (scene.exposed(), scene.site.uplink(0), scene.site.uplink(1).published);
     let exposing = format!("name: all, uplink: isp1, protocol: any, to: {exposed}");
-    let keys = format!("on_failure: {on_failure}");
-    let config = scene.config().uplink(0, &keys).forward_as(&exposing);
+    let keys = format!(", on_failure: {on_failure}");
+    let config = scene.config_with(&keys).forward_as(&exposing);
     let natbox = scene.site.start(0, &config)?;
     // Health checks run, and a published session lives.
     let mut client = scene.enter(CLIENTS[1], first.published, SERVICE)?;
@@ -89,7 +90,9 @@ fn reloads_that_add_or_remove_an_exposed_host_keep_the_sessions_that_stay_allowe
         |from: &Namespace| -> Result<_> { Ok(from.enter(|| connect(None, OUTSIDE, TIMEOUT))??) };
     let mut before = [open(scene.other_host())?, open(scene.site.server())?];
     reload(&scene, &natbox, &exposed)?;
-    let mut inbound = scene.enter(CLIENTS[1], external, SERVICE)?;
+    let to = SocketAddrV4::new(external, SERVICE);
+    let enter = || connect(Some(CLIENTS[1]), to, Duration::from_secs(5));
+    let mut inbound = scene.site.client().enter(enter)??;
     let mut during = [open(scene.other_host())?, open(scene.site.server())?];
     // The whole address is the exposed host's, then port 80 is the other host's.
     ensure!(scene.server_at(external, WEB)? == scene.exposed());
@@ -100,9 +103,9 @@ fn reloads_that_add_or_remove_an_exposed_host_keep_the_sessions_that_stay_allowe
     ensure!(scene.server_at(external, WEB)? == scene.exposed());
     peer_of(&mut inbound).context("inbound to the exposed host, still")?;
     reload(&scene, &natbox, &plain)?;
-    ensure!(inbound.get("/").is_err(), "the session of the removed forward goes on");
     for connection in before.iter_mut().chain(&mut during) {
         ensure!(peer_of(connection)? == external);
     }
+    ensure!(inbound.get("/").is_err(), "the session of the removed forward goes on");
     Ok(())
 }

@@ -70,10 +70,15 @@ impl Scene {
 
     /// Returns a configuration with a strict health check of every uplink.
     fn config(&self) -> BoxConfig {
+        self.config_with("")
+    }
+
+    /// Returns the same with more keys of every uplink.
+    fn config_with(&self, keys: &str) -> BoxConfig {
         let mut config = self.site.three_legged_config();
         for (number, uplink) in self.site.topology.uplinks.iter().enumerate() {
             let targets = format!("ping: {}, tcp: \"{OUTSIDE}\", quorum: 2", uplink.gateway);
-            config = config.uplink(number, &health(&targets));
+            config = config.uplink(number, &format!("{}{keys}", health(&targets)));
         }
         config
     }

@@ -133,6 +133,7 @@ impl Translator {
     }
 
     /// Reserves the published port of a server for a session to it, if the session holds the port.
+    #[inline]
     pub(crate) fn hold_published(
         &self,
         protocol: Protocol,

@@ -6,6 +6,7 @@ use crate::config::sections::{Forward, ForwardProtocol};
 
 use super::Published;
 use crate::config::checks::checker::Checker;
+use crate::config::types::network::PortRange;
 
 /// Reports forwards that clash, and warns of those with a common target.
 pub(super) fn check(published: &[Published<'_>], checker: &Checker<'_>) {
@@ -13,17 +14,17 @@ pub(super) fn check(published: &[Published<'_>], checker: &Checker<'_>) {
     warn_of_shared_targets(published, checker);
 }
 
-/// Returns the single protocols that a forward publishes.
-fn protocols(protocol: ForwardProtocol) -> &'static [usize] {
-    const TCP: usize = 0;
-    const UDP: usize = 1;
-    const ICMP: usize = 2;
+/// Returns the single protocols that a forward publishes, one bit each.
+fn protocols(protocol: ForwardProtocol) -> u8 {
+    const TCP: u8 = 1;
+    const UDP: u8 = 2;
+    const ICMP: u8 = 4;
     match protocol {
-        ForwardProtocol::Tcp => &[TCP],
-        ForwardProtocol::Udp => &[UDP],
-        ForwardProtocol::TcpUdp => &[TCP, UDP],
-        ForwardProtocol::Icmp => &[ICMP],
-        ForwardProtocol::Any => &[TCP, UDP, ICMP],
+        ForwardProtocol::Tcp => TCP,
+        ForwardProtocol::Udp => UDP,
+        ForwardProtocol::TcpUdp => TCP | UDP,
+        ForwardProtocol::Icmp => ICMP,
+        ForwardProtocol::Any => TCP | UDP | ICMP,
     }
 }
 
@@ -79,19 +80,16 @@ fn check_published_once(published: &[Published<'_>], checker: &Checker<'_>) {
 /// Reports whether neither of two forwards on one address, whose ports overlap, is the narrower one.
 fn clash(one: &Forward, other: &Forward) -> bool {
     let is_whole = |forward: &Forward| forward.protocol == ForwardProtocol::Any;
-    let contains = |wide: &Forward, narrow: &Forward| {
-        wide.ports.first <= narrow.ports.first
-            && narrow.ports.last <= wide.ports.last
-            && wide.ports != narrow.ports
-    };
+    let contains =
+        |wide: PortRange, narrow: PortRange| wide.first <= narrow.first && narrow.last <= wide.last;
+    let (ports, others) = (one.ports, other.ports);
     share_protocol(one.protocol, other.protocol)
         && is_whole(one) == is_whole(other)
-        && !contains(one, other)
-        && !contains(other, one)
+        && (ports == others || !contains(ports, others) && !contains(others, ports))
 }
 
 fn share_protocol(one: ForwardProtocol, other: ForwardProtocol) -> bool {
-    protocols(one).iter().any(|protocol| protocols(other).contains(protocol))
+    protocols(one) & protocols(other) != 0
 }
 
 /// Reports whether two forwards publish each port of the server at the same endpoint.
