@@ -10,6 +10,8 @@
 //! | `three_legged` | one box with several uplinks: replies, conflicting clients, added bandwidth |
 //! | `failover` | an uplink fails, drains, recovers or changes its address: only its sessions notice |
 //! | `exposed_host` | an exposed host or a forward of all ports: the rest of the box works beside it |
+//! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
+//! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
@@ -53,6 +55,7 @@ mod failover;
 mod fragments;
 mod host;
 mod host_assigned_address;
+mod host_route;
 mod integrity;
 mod interface_changes;
 mod kernel_errors;
@@ -68,6 +71,7 @@ mod several_servers;
 mod single_box;
 mod stun;
 mod three_legged;
+mod tiers;
 mod tun_device;
 mod two_uplinks;
 mod udp;

@@ -23,8 +23,10 @@ pub(crate) struct UplinkState {
     pub address: Option<Ipv4Addr>,
     /// Source address that makes packets of this host leave by the uplink; None: there is none.
     pub source: Option<Ipv4Addr>,
-    /// Share of the sessions and of the DNS clients, at least 1.
+    /// Share of the sessions and of the DNS clients of its tier, at least 1.
     pub weight: u32,
+    /// Tier, at least 1. The uplink is used while no lower tier has an uplink that is up.
+    pub tier: u32,
     /// Whether new sessions may use the uplink.
     pub up: bool,
     /// Time of the last change of `up`.
@@ -38,13 +40,14 @@ pub(crate) struct UplinkState {
 }
 
 impl UplinkState {
-    /// Makes the state of an uplink that is up, with weight 1 and without addresses.
+    /// Makes the state of an uplink that is up, of tier 1, with weight 1 and without addresses.
     pub(crate) fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             address: None,
             source: None,
             weight: 1,
+            tier: 1,
             up: true,
             since: Instant::now(),
             link_ready: true,
@@ -59,24 +62,42 @@ impl UplinkState {
 pub(crate) struct UplinkStates {
     /// Uplinks in the order of the configuration.
     pub uplinks: Vec<UplinkState>,
-    /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::up`] or
-    /// [`UplinkState::address`], and larger than every serial number before.
+    /// Serial number for DNS: the seconds since 1970 at the last change of [`UplinkState::up`],
+    /// [`UplinkState::tier`] or [`UplinkState::address`], and larger than every serial number
+    /// before.
     pub serial: u32,
 }
 
 impl UplinkStates {
-    /// Returns the uplinks of `among` that have an address and are up. If none of them is up,
-    /// returns those that are down: an old address serves a client better than no address.
-    pub(crate) fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
-        let uplinks = || among.iter().filter_map(|index| self.uplinks.get(*index));
-        let addressed = || uplinks().filter_map(|uplink| Some((uplink, uplink.address?)));
-        let up: Vec<_> = addressed().filter(|(uplink, _)| uplink.up).collect();
-        if up.is_empty() { addressed().collect() } else { up }
+    /// Returns the uplinks of `among` that have an address and are up, as far as they are of the
+    /// lowest tier.
+    pub(crate) fn addresses_in_use(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
+        let up = || self.addressed(among).filter(|(uplink, _)| uplink.up);
+        let tier = up().map(|(uplink, _)| uplink.tier).min();
+        up().filter(|(uplink, _)| Some(uplink.tier) == tier).collect()
     }
 
-    /// Returns the uplinks that are up.
-    pub(crate) fn up(&self) -> impl Iterator<Item = &UplinkState> {
-        self.uplinks.iter().filter(|uplink| uplink.up)
+    /// Does the same. If none of them is up, returns those that are down, of every tier: an old
+    /// address serves a client better than no address.
+    pub(crate) fn addresses_to_serve(&self, among: &[usize]) -> Vec<(&UplinkState, Ipv4Addr)> {
+        let in_use = self.addresses_in_use(among);
+        if in_use.is_empty() { self.addressed(among).collect() } else { in_use }
+    }
+
+    /// Returns the lowest tier that has an uplink which is up.
+    pub(crate) fn tier_in_use(&self) -> Option<u32> {
+        self.uplinks.iter().filter(|uplink| uplink.up).map(|uplink| uplink.tier).min()
+    }
+
+    /// Returns the uplinks that are up and of the lowest tier that has one.
+    pub(crate) fn in_use(&self) -> impl Iterator<Item = &UplinkState> {
+        let tier = self.tier_in_use();
+        self.uplinks.iter().filter(move |uplink| uplink.up && Some(uplink.tier) == tier)
+    }
+
+    fn addressed(&self, among: &[usize]) -> impl Iterator<Item = (&UplinkState, Ipv4Addr)> {
+        let uplinks = among.iter().filter_map(|index| self.uplinks.get(*index));
+        uplinks.filter_map(|uplink| Some((uplink, uplink.address?)))
     }
 }
 
@@ -90,18 +111,18 @@ impl Uplinks {
         Self(watch::Sender::new(UplinkStates { uplinks, serial: seconds_since_1970() }))
     }
 
-    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`] or
-    /// [`UplinkState::address`] is another one afterwards. Does nothing if no uplink has this
-    /// index.
+    /// Changes the state of an uplink. Wakes the followers if [`UplinkState::up`],
+    /// [`UplinkState::tier`] or [`UplinkState::address`] is another one afterwards. Does nothing if
+    /// no uplink has this index.
     pub(crate) fn update(&self, uplink: usize, change: impl FnOnce(&mut UplinkState)) {
         self.0.send_if_modified(|states| {
             let Some(state) = states.uplinks.get_mut(uplink) else { return false };
-            let (up, address) = (state.up, state.address);
+            let (up, tier, address) = (state.up, state.tier, state.address);
             change(state);
             if state.up != up {
                 state.since = Instant::now();
             }
-            let is_news = state.up != up || state.address != address;
+            let is_news = (state.up, state.tier, state.address) != (up, tier, address);
             if is_news {
                 states.serial = seconds_since_1970().max(states.serial.wrapping_add(1));
             }
@@ -177,5 +198,34 @@ mod tests {
         assert_eq!(names(), ["isp1", "isp3"], "isp2 is up, but no uplink of this name");
         uplinks.update(0, |uplink| uplink.address = None);
         assert_eq!(names(), ["isp3"], "an uplink without an address cannot be served");
+    }
+
+    #[test]
+    fn only_the_lowest_tier_with_an_uplink_that_is_up_is_in_use() {
+        let uplinks = three();
+        let mut follower = uplinks.watch();
+        uplinks.update(0, |uplink| uplink.tier = 3);
+        assert!(follower.has_changed().unwrap(), "another tier is news");
+        uplinks.update(1, |uplink| uplink.tier = 2);
+        let names = |states: &UplinkStates| -> Vec<String> {
+            states.in_use().map(|uplink| uplink.name.clone()).collect()
+        };
+        let served = |states: &UplinkStates, among: &[usize]| -> Vec<String> {
+            let served = states.addresses_to_serve(among);
+            served.iter().map(|(uplink, _)| uplink.name.clone()).collect()
+        };
+        let mut now = || follower.borrow_and_update().clone();
+        assert_eq!((now().tier_in_use(), names(&now())), (Some(1), vec!["isp3".to_owned()]));
+        assert_eq!(served(&now(), &[0, 1]), ["isp2"], "the lowest tier among these");
+        assert_eq!(served(&now(), &[0]), ["isp1"]);
+        uplinks.update(2, |uplink| uplink.up = false);
+        assert_eq!((now().tier_in_use(), names(&now())), (Some(2), vec!["isp2".to_owned()]));
+        assert_eq!(served(&now(), &[0, 1, 2]), ["isp2"]);
+        uplinks.update(1, |uplink| uplink.address = None);
+        assert_eq!(served(&now(), &[0, 1, 2]), ["isp1"], "isp2 has no address to serve");
+        uplinks.update(0, |uplink| uplink.up = false);
+        uplinks.update(1, |uplink| uplink.up = false);
+        assert_eq!((now().tier_in_use(), names(&now()).len()), (None, 0));
+        assert_eq!(served(&now(), &[0, 1, 2]), ["isp1", "isp3"], "as without tiers");
     }
 }

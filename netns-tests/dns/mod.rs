@@ -6,6 +6,7 @@
 //! | `answers`   | what dig sees; the limit of answers; names in `natbox status`                                 |
 //! | `dead_uplink` | two boxes, one line dies: who is led where, and when                                           |
 //! | `healthy_uplinks` | one box with two lines: it leads clients to the healthy ones, at their addresses of the moment |
+//! | `tiers`     | a backup line is named only while it is in use                                                 |
 //! | `updates`   | RFC 2136 against BIND; the hook                                                                |
 //! | `named_targets` | targets of health checks by name, when no name can be looked up                           |
 //! | `update_ways` | an update leaves by a line that is alive                                                     |
@@ -16,6 +17,7 @@ mod dead_uplink;
 mod healthy_uplinks;
 mod named_targets;
 pub(crate) mod programs;
+mod tiers;
 mod update_ways;
 mod updates;
 

@@ -44,6 +44,16 @@ pub enum EventKind {
         /// Name of the uplink.
         uplink: String,
     },
+    /// Another tier is in use: the uplinks of the tier before have failed, or uplinks of a lower
+    /// tier are healthy again.
+    TierChanged {
+        /// Tier in use.
+        tier: u32,
+        /// Tier that was in use before.
+        before: u32,
+        /// Names of the uplinks in use.
+        uplinks: Vec<String>,
+    },
     /// natbox ended sessions of a failed uplink, or sessions that belong on a recovered uplink, so
     /// that the hosts open them again.
     SessionsEnded {
@@ -128,6 +138,10 @@ impl fmt::Display for EventKind {
             Self::Stopping { signal } => write!(f, "stopping ({signal})"),
             Self::UplinkFailed { uplink, reason } => write!(f, "uplink {uplink} failed: {reason}"),
             Self::UplinkHealthy { uplink } => write!(f, "uplink {uplink} is healthy"),
+            Self::TierChanged { tier, before, uplinks } => {
+                let uplinks = uplinks.join(", ");
+                write!(f, "tier {tier} is in use instead of tier {before}: {uplinks}")
+            }
             Self::SessionsEnded { uplink, sessions } => write!(
                 f,
                 "uplink {uplink}: {sessions} sessions ended; hosts open them again over a healthy \

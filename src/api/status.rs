@@ -60,7 +60,13 @@ pub struct UplinkStatus {
     /// First external address; None: the uplink has no address.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
-    /// True: new sessions may use the uplink.
+    /// Tier of the uplink.
+    #[serde(default = "first_tier")]
+    pub tier: u32,
+    /// True: the uplink is healthy, and no lower tier has a healthy uplink. New sessions use it.
+    #[serde(default)]
+    pub in_use: bool,
+    /// True: new sessions may use the uplink while no lower tier has a healthy uplink.
     pub healthy: bool,
     /// Seconds since the uplink became healthy or failed.
     pub state_seconds: u64,
@@ -72,6 +78,11 @@ pub struct UplinkStatus {
     pub latency_milliseconds: Option<f64>,
     /// Lost share of the last 100 probes in percent; None: no probe has ended yet.
     pub loss_percent: Option<f64>,
+}
+
+/// The tier of an uplink of an instance that knows no tiers.
+fn first_tier() -> u32 {
+    1
 }
 
 /// The sessions of an instance.
@@ -103,7 +114,8 @@ pub struct WorkerStatus {
 pub struct DnsStatus {
     /// Addresses of the name server; empty if the configuration has only updates or a hook.
     pub listening: Vec<SocketAddr>,
-    /// Names of the healthy uplinks. The published names have their addresses.
+    /// Names of the healthy uplinks of the lowest tier that has one. The published names have
+    /// their addresses.
     pub usable: Vec<String>,
     /// Counters by name.
     pub counters: BTreeMap<String, u64>,
@@ -156,6 +168,8 @@ mod tests {
                 "name": "isp1",
                 "interface": "wan0",
                 "address": "203.0.113.10",
+                "tier": 1,
+                "in_use": true,
                 "healthy": true,
                 "state_seconds": 59,
                 "link_ready": true,

@@ -14,11 +14,15 @@ use super::exit::{BUG, DONE, ENVIRONMENT, USER};
 const FILE: &str = "docs/reference/cli.md";
 
 /// The variables that the DNS hook gets, with their meaning.
-const HOOK_VARIABLES: [(&str, &str); 5] = [
+const HOOK_VARIABLES: [(&str, &str); 6] = [
     ("NATBOX_UPLINK", "name of the uplink that changed"),
     ("NATBOX_ADDRESS", "first external address of that uplink; empty if it has none"),
     ("NATBOX_STATE", "`up` or `down`"),
-    ("NATBOX_UP_UPLINKS", "names of all uplinks that are up, one per line"),
+    ("NATBOX_TIER", "tier of the uplink"),
+    (
+        "NATBOX_UP_UPLINKS",
+        "names of the uplinks that are up and of the lowest tier that has one, one per line",
+    ),
     ("NATBOX_UP_ADDRESSES", "their addresses, separated by spaces"),
 ];
 

@@ -27,7 +27,11 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
-    rows.extend(status.uplinks.iter().map(|uplink| Row::new("uplink", uplink_text(uplink))));
+    let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
+    rows.extend(status.uplinks.iter().map(|uplink| {
+        let tier = if several_tiers { tier_text(uplink) } else { String::new() };
+        Row::new("uplink", uplink_text(uplink) + &tier)
+    }));
     rows.extend(table_rows(status));
     rows.extend(counter_rows(status));
     rows.extend(status.dns.iter().flat_map(dns_rows));
@@ -114,6 +118,15 @@ fn uplink_text(uplink: &UplinkStatus) -> String {
     };
     let UplinkStatus { name, interface, state_seconds, .. } = uplink;
     format!("{name} on {interface}, {address}: {state} for {state_seconds} s, {check}")
+}
+
+fn tier_text(uplink: &UplinkStatus) -> String {
+    let state = match (uplink.in_use, uplink.healthy) {
+        (true, _) => ", in use",
+        (false, true) => ", standby",
+        (false, false) => "",
+    };
+    format!(", tier {}{state}", uplink.tier)
 }
 
 fn dns_rows(dns: &DnsStatus) -> Vec<Row> {

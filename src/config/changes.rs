@@ -8,7 +8,7 @@ use super::schema::{Section as _, SectionInfo};
 /// A key whose value differs between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
-    /// Key path. A list counts as one value.
+    /// Key path. A list counts as one value, unless a reload can change a key of its items.
     pub path: String,
     /// True: a reload can apply the new value.
     pub reloadable: bool,
@@ -16,15 +16,17 @@ pub(crate) struct Change {
 
 /// Lists the keys whose values differ, sorted by their paths.
 pub(crate) fn changes(before: &Config, after: &Config) -> Vec<Change> {
-    let mut paths = Vec::new();
-    compare("", Some(&File::from(before).emit()), Some(&File::from(after).emit()), &mut paths);
-    paths.sort();
     let reloadable = reloadable_keys();
-    let change = |path| Change { reloadable: reloadable.contains(&path), path };
+    let mut comparison = Comparison { reloadable: &reloadable, paths: Vec::new() };
+    comparison.compare("", Some(&File::from(before).emit()), Some(&File::from(after).emit()));
+    let mut paths = comparison.paths;
+    paths.sort();
+    let change = |path: String| Change { reloadable: reloadable.contains(&any_item(&path)), path };
     paths.into_iter().map(change).collect()
 }
 
-/// Lists the keys that a reload can change, in the order of the file.
+/// Lists the keys that a reload can change, in the order of the file. `[]` stands for every item of
+/// a list.
 pub(crate) fn reloadable_keys() -> Vec<String> {
     let mut paths = Vec::new();
     collect("", &File::describe(), &mut paths);
@@ -36,35 +38,73 @@ fn collect(path: &str, section: &SectionInfo, paths: &mut Vec<String>) {
         let path = joined(path, key.name);
         if key.reloadable {
             paths.push(path);
-        } else if let Some(below) = key.value.section()
-            && !key.value.is_list()
-        {
-            collect(&path, below, paths);
+        } else if let Some(below) = key.value.section() {
+            let items = if key.value.is_list() { "[]" } else { "" };
+            collect(&format!("{path}{items}"), below, paths);
         }
     }
 }
 
-fn compare(
-    path: &str,
-    before: Option<&Document>,
-    after: Option<&Document>,
-    paths: &mut Vec<String>,
-) {
-    let (Some(Document::Mapping(before)), Some(Document::Mapping(after))) = (before, after) else {
-        if before != after {
-            paths.push(path.to_owned());
+/// Collects the paths of different values.
+struct Comparison<'r> {
+    reloadable: &'r [String],
+    paths: Vec<String>,
+}
+
+impl Comparison<'_> {
+    fn compare(&mut self, path: &str, before: Option<&Document>, after: Option<&Document>) {
+        match (before, after) {
+            (Some(Document::Mapping(before)), Some(Document::Mapping(after))) => {
+                self.compare_entries(path, before, after);
+            }
+            (Some(Document::List(before)), Some(Document::List(after)))
+                if before.len() == after.len() && self.has_reloadable_items(path) =>
+            {
+                for (index, (before, after)) in before.iter().zip(after).enumerate() {
+                    self.compare(&format!("{path}[{index}]"), Some(before), Some(after));
+                }
+            }
+            (before, after) => {
+                if before != after {
+                    self.paths.push(path.to_owned());
+                }
+            }
         }
-        return;
-    };
-    fn value<'d>(entries: &'d [(String, Document)], key: &str) -> Option<&'d Document> {
-        entries.iter().find(|(known, _)| known == key).map(|(_, value)| value)
     }
-    for (key, old) in before {
-        compare(&joined(path, key), Some(old), value(after, key), paths);
+
+    fn compare_entries(
+        &mut self,
+        path: &str,
+        before: &[(String, Document)],
+        after: &[(String, Document)],
+    ) {
+        fn value<'d>(entries: &'d [(String, Document)], key: &str) -> Option<&'d Document> {
+            entries.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+        }
+        for (key, old) in before {
+            self.compare(&joined(path, key), Some(old), value(after, key));
+        }
+        for (key, new) in after.iter().filter(|(key, _)| value(before, key).is_none()) {
+            self.compare(&joined(path, key), None, Some(new));
+        }
     }
-    for (key, new) in after.iter().filter(|(key, _)| value(before, key).is_none()) {
-        compare(&joined(path, key), None, Some(new), paths);
+
+    /// Returns whether a reload can change a key of the items of a list.
+    fn has_reloadable_items(&self, path: &str) -> bool {
+        let items = format!("{}[].", any_item(path));
+        self.reloadable.iter().any(|key| key.starts_with(&items))
     }
+}
+
+/// Replaces the index of each item in a path by that of every item: `uplinks[].tier` for
+/// `uplinks[1].tier`.
+fn any_item(path: &str) -> String {
+    let mut parts = path.split('[');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |path, part| {
+        let (_, rest) = part.split_once(']').unwrap_or(("", part));
+        format!("{path}[]{rest}")
+    })
 }
 
 fn joined(path: &str, key: &str) -> String {
@@ -111,6 +151,8 @@ mod tests {
         assert_eq!(
             reloadable_keys(),
             [
+                "uplinks[].weight",
+                "uplinks[].tier",
                 "forwards",
                 "outbound",
                 "nat.hairpin",
@@ -119,14 +161,30 @@ mod tests {
                 "nat.unsolicited_syn"
             ]
         );
+        let reloadable = |before: &Config, after: &Config| -> Vec<(String, bool)> {
+            let changes = changes(before, after).into_iter();
+            changes.map(|change| (change.path, change.reloadable)).collect()
+        };
+        let uplinks = |second: &str| {
+            let first = "{ interface: wan0, addresses: [203.0.113.10], gateway: 203.0.113.254 }";
+            let file = FILE.split("uplinks").next().unwrap();
+            parse("f.yaml", &format!("{file}uplinks: [{first}{second}]\n")).unwrap().config
+        };
+        let second = ", { name: b, interface: wan1, addresses: [198.51.100.10], gateway: 198.51.100.254, tier: 2 }";
+        let both = uplinks(second);
+        assert_eq!(
+            reloadable(&both, &uplinks(&second.replace("tier: 2", "tier: 3, weight: 2"))),
+            [("uplinks[1].tier".into(), true), ("uplinks[1].weight".into(), true)]
+        );
+        assert_eq!(
+            reloadable(&both, &uplinks(&second.replace("wan1", "wan2").replace("tier: 2", ""))),
+            [("uplinks[1].interface".into(), false), ("uplinks[1].tier".into(), true)]
+        );
+        assert_eq!(reloadable(&both, &uplinks("")), [("uplinks".into(), false)]);
         let changed =
             config("nat: { hairpin: false, ports: 2000-3000 }\noutbound: [{ from: 10.0.0.0/24 }]");
-        let reloadable: Vec<_> = changes(&config(""), &changed)
-            .into_iter()
-            .map(|change| (change.path, change.reloadable))
-            .collect();
         assert_eq!(
-            reloadable,
+            reloadable(&config(""), &changed),
             [("nat.hairpin".into(), true), ("nat.ports".into(), false), ("outbound".into(), true)]
         );
     }

@@ -47,8 +47,8 @@ pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
-    HashBy, Health, IoBackend, Log, LogFormat, LogLevel, MssClamp, OffloadLimit, OnFailure,
-    OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
+    HashBy, Health, HostDefaultRoute, IoBackend, Log, LogFormat, LogLevel, MssClamp, OffloadLimit,
+    OnFailure, OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{

@@ -68,6 +68,9 @@ fn log(kind: &EventKind) {
             tracing::warn!(%uplink, reason, "uplink failed");
         }
         EventKind::UplinkHealthy { uplink } => tracing::info!(%uplink, "uplink is healthy"),
+        EventKind::TierChanged { tier, before, uplinks } => {
+            tracing::info!(tier, before, uplinks = %uplinks.join(", "), "another tier is in use");
+        }
         EventKind::SessionsEnded { uplink, sessions } => {
             tracing::info!(
                 %uplink, sessions, "sessions ended; hosts open them again over a healthy uplink"

@@ -4,7 +4,16 @@
 //! new session uses a failed uplink. If the configuration says so, failover then ends the sessions
 //! of the failed uplink, slice by slice. While no uplink is up, sessions continue: no other uplink
 //! could take them.
+//!
+//! The translator itself prefers the lowest tier that has an uplink which admits new sessions.
+//! Failover only reports that another tier is in use.
+//!
+//! The host's own sessions (`host.default_route: follow`) leave a failed uplink whatever
+//! `on_failure` says: as with a default route that moves, no socket of the host keeps to the failed
+//! uplink. When a lower tier is in use again, the host's UDP flows return to it, so that a VPN does
+//! not keep a backup uplink busy for ever.
 
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +25,7 @@ use crate::api::EventKind;
 use crate::config::{Config, Failback, OnFailure, Uplink};
 use crate::engine::Handle;
 use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
+use crate::packet::Protocol;
 use crate::uplinks::UplinkStates;
 
 /// Adapts the translator to the states of the uplinks.
@@ -24,8 +34,12 @@ pub(super) struct Failover {
     engine: Handle,
     states: watch::Receiver<UplinkStates>,
     events: Rc<Events>,
+    /// See [`crate::nat::Policy::host_address`].
+    host_address: Option<Ipv4Addr>,
     /// True for each uplink that was up at the last change.
     up: Vec<bool>,
+    /// Tier that was in use last; while no uplink is up, the one before.
+    tier: u32,
 }
 
 impl Failover {
@@ -35,9 +49,12 @@ impl Failover {
         engine: Handle,
         states: watch::Receiver<UplinkStates>,
         events: Rc<Events>,
+        host_address: Option<Ipv4Addr>,
     ) -> Self {
         let (uplinks, up) = (config.uplinks.clone().into(), vec![true; config.uplinks.len()]);
-        let mut failover = Self { uplinks, engine, states, events, up };
+        // An instance that starts with a backup uplink reports that as well.
+        let tier = config.uplinks.iter().map(|uplink| uplink.tier).min().unwrap_or(1);
+        let mut failover = Self { uplinks, engine, states, events, host_address, up, tier };
         let now = failover.states.borrow().clone();
         failover.changed(&now);
         failover
@@ -56,33 +73,61 @@ impl Failover {
         }
     }
 
-    /// Ends sessions of uplinks that are doomed now and were not `before`.
+    /// Emits an event if another tier is in use.
+    fn report_tier(&mut self, states: &UplinkStates) {
+        let Some(tier) = states.tier_in_use().filter(|tier| *tier != self.tier) else { return };
+        let before = std::mem::replace(&mut self.tier, tier);
+        let uplinks = states.in_use().map(|uplink| uplink.name.clone()).collect();
+        self.events.emit(EventKind::TierChanged { tier, before, uplinks });
+    }
+
+    /// Ends sessions of uplinks that others replace now and did not `before`.
     fn end_doomed(&self, before: &[bool]) {
         let all_were_down = !before.contains(&true);
         for (index, settings) in self.uplinks.iter().enumerate() {
-            if is_doomed(settings, self.up[index], &self.up)
-                && !is_doomed(settings, before[index], before)
-            {
-                let (uplinks, states) = (Rc::clone(&self.uplinks), self.states.clone());
+            let Some(doomed) = self.doomed(index) else { continue };
+            if is_replaced(index, &self.up) && !is_replaced(index, before) {
+                let states = self.states.clone();
                 let delay = if all_were_down { recovery_time(settings) } else { Duration::ZERO };
-                let doomed = (Filter::movable_from(index as u8), EndReason::UplinkFailed);
-                self.sweep(doomed, index, delay, move || {
-                    let up = up(&states.borrow());
-                    is_doomed(&uplinks[index], up[index], &up)
+                self.sweep((doomed, EndReason::UplinkFailed), index, delay, move || {
+                    is_replaced(index, &up(&states.borrow()))
                 });
             }
         }
     }
 
+    /// Returns the sessions that end when an uplink fails while another one is up.
+    fn doomed(&self, index: usize) -> Option<Filter> {
+        let all = Filter::movable_from(index as u8);
+        match self.uplinks[index].on_failure {
+            OnFailure::Reset => Some(all),
+            OnFailure::Keep | OnFailure::Drain => {
+                let host = self.host_address?;
+                Some(Filter { inside_host: Some(host), ..all })
+            }
+        }
+    }
+
     /// Ends sessions that belong on uplinks that have recovered, so that they return.
-    fn fail_back(&self, before: &[bool]) {
-        for (index, settings) in self.uplinks.iter().enumerate() {
-            if self.up[index] && !before[index] && settings.failback == Failback::Reset {
-                let states = self.states.clone();
-                let returning = (Filter::preferring(index as u8), EndReason::Failback);
-                self.sweep(returning, index, Duration::ZERO, move || {
-                    states.borrow().uplinks[index].up
-                });
+    /// `tier_before`: the tier that was in use before the recovery.
+    fn fail_back(&self, before: &[bool], tier_before: u32) {
+        for index in (0..self.uplinks.len()).filter(|index| self.up[*index] && !before[*index]) {
+            let Some(returning) = self.returning(index, tier_before) else { continue };
+            let states = self.states.clone();
+            self.sweep((returning, EndReason::Failback), index, Duration::ZERO, move || {
+                states.borrow().uplinks[index].up
+            });
+        }
+    }
+
+    /// Returns the sessions that end when an uplink has recovered.
+    fn returning(&self, index: usize, tier_before: u32) -> Option<Filter> {
+        let all = Filter::preferring(index as u8);
+        match self.uplinks[index].failback {
+            Failback::Reset => Some(all),
+            Failback::NewSessions => {
+                let host = self.host_address.filter(|_| self.tier < tier_before)?;
+                Some(Filter { inside_host: Some(host), protocol: Some(Protocol::UDP), ..all })
             }
         }
     }
@@ -136,10 +181,11 @@ impl Subsystem for Failover {
     }
 
     fn changed(&mut self, states: &UplinkStates) {
-        let before = std::mem::replace(&mut self.up, up(states));
+        let (before, tier_before) = (std::mem::replace(&mut self.up, up(states)), self.tier);
         self.set_admissions();
+        self.report_tier(states);
         self.end_doomed(&before);
-        self.fail_back(&before);
+        self.fail_back(&before, tier_before);
     }
 }
 
@@ -147,10 +193,9 @@ fn up(states: &UplinkStates) -> Vec<bool> {
     states.uplinks.iter().map(|uplink| uplink.up).collect()
 }
 
-/// Reports whether the sessions of an uplink must end: the uplink is down, another one is up, and
-/// the configuration says `reset`.
-fn is_doomed(settings: &Uplink, is_up: bool, all: &[bool]) -> bool {
-    !is_up && all.contains(&true) && settings.on_failure == OnFailure::Reset
+/// Reports whether an uplink is down while another one is up.
+fn is_replaced(index: usize, up: &[bool]) -> bool {
+    !up[index] && up.contains(&true)
 }
 
 /// Time that an uplink may take to recover after another uplink has. Uplinks that failed together

@@ -111,7 +111,8 @@ impl HostReconciler {
                 }
                 uplinks.iter().for_each(|index| self.parts.engine.set_mtu(Some(*index as u8), mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
-                false
+                // The host's own default route has the smallest MTU.
+                self.host.facts().host_address.is_some()
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
+use crate::uplinks::Uplinks;
 
 /// Reason why the instance keeps the old configuration.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,7 @@ pub(super) struct Reloader {
     dns: Vec<Option<u16>>,
     routing_ids: RoutingIds,
     engine: Handle,
+    uplinks: Rc<Uplinks>,
     events: Rc<Events>,
 }
 
@@ -71,6 +73,7 @@ impl Reloader {
         host: &PlannedHost,
         dns: Vec<Option<u16>>,
         engine: Handle,
+        uplinks: Rc<Uplinks>,
         events: Rc<Events>,
     ) -> Self {
         Self {
@@ -80,6 +83,7 @@ impl Reloader {
             dns,
             routing_ids: host.routing_ids(),
             engine,
+            uplinks,
             events,
         }
     }
@@ -138,9 +142,19 @@ impl Reloader {
         if !changed.is_empty() {
             self.file_config.replace(new);
             sessions_ended = self.change_policy(self.policy()).await;
+            self.update_uplinks();
         }
         let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(Reloaded { changed, sessions_ended, warnings })
+    }
+
+    /// Publishes the weights and tiers of the configuration, after the translator has them.
+    fn update_uplinks(&self) {
+        for (index, uplink) in self.file_config.borrow().uplinks.iter().enumerate() {
+            self.uplinks.update(index, |state| {
+                (state.weight, state.tier) = (uplink.weight, uplink.tier);
+            });
+        }
     }
 
     /// Returns the policy that follows from the configuration and the host in use.

@@ -52,6 +52,7 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         inside_routers: facts.inside.next_hops.clone(),
         inside_mtu: mtu(facts.inside.mtu),
         tun_address: Some(facts.tun_address),
+        host_address: facts.host_address,
         uplinks: uplinks(config, facts),
         forwards: config
             .forwards
@@ -67,7 +68,7 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
             })
             .chain(name_servers(config, facts, dns))
             .collect(),
-        outbound: outbound(config),
+        outbound: outbound(config, facts),
         no_nat: config
             .no_nat
             .iter()
@@ -109,6 +110,7 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
             name: uplink.name.clone(),
             mtu: mtu(interface.mtu),
             weight: uplink.weight,
+            tier: tier(uplink.tier),
             addresses: uplink
                 .addresses
                 .iter()
@@ -119,7 +121,7 @@ fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {
         .collect()
 }
 
-fn outbound(config: &Config) -> Vec<nat::OutboundRule> {
+fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
     let hash_by = |hash_by| match hash_by {
         HashBy::SourcePort => nat::HashBy::SourcePort,
         HashBy::SourceAddress => nat::HashBy::SourceAddress,
@@ -130,7 +132,14 @@ fn outbound(config: &Config) -> Vec<nat::OutboundRule> {
         uplinks: rule.uplinks.iter().copied().map(index).collect(),
         hash_by: hash_by(rule.hash_by),
     });
-    rules.collect()
+    // The host's own packets may use every uplink.
+    let host = facts.host_address.map(|address| nat::OutboundRule {
+        from: address.into(),
+        to: Vec::new(),
+        uplinks: (0..config.uplinks.len()).map(index).collect(),
+        hash_by: nat::HashBy::SourcePort,
+    });
+    rules.chain(host).collect()
 }
 
 /// Returns the forwards from port 53 of the uplinks to the name server.
@@ -173,6 +182,10 @@ fn protocol(protocol: ForwardProtocol) -> nat::ForwardProtocol {
 
 fn ports(range: PortRange) -> nat::PortRange {
     nat::PortRange { first: range.first, last: range.last }
+}
+
+fn tier(tier: u32) -> u8 {
+    u8::try_from(tier).expect("the configuration allows no larger one")
 }
 
 fn index(uplink: usize) -> u8 {

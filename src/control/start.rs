@@ -84,13 +84,20 @@ impl Start<'_> {
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
         let Self { path, file_config, privileged, signals, mut socket, host, uplinks } = self;
         let Privileged { raw, mut dns } = privileged;
-        let config = host.config().clone();
+        let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let events = Rc::new(Events::new());
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
 
         let (engine, tun, tun_index) = start_workers(&config, &host, &dns_ports, subsystems)?;
-        let reloader =
-            Reloader::new(path, file_config, &host, dns_ports, engine.clone(), Rc::clone(&events));
+        let reloader = Reloader::new(
+            path,
+            file_config,
+            &host,
+            dns_ports,
+            engine.clone(),
+            Rc::clone(&uplinks),
+            Rc::clone(&events),
+        );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
         let parts = Parts {
             engine: engine.clone(),
@@ -109,7 +116,8 @@ impl Start<'_> {
                 .map_err(|source| RunError::System { doing: "starting health checks", source })?,
         );
         let states = uplinks.watch();
-        subsystems.start(Failover::new(&config, engine.clone(), states, Rc::clone(&events)));
+        let sink = Rc::clone(&events);
+        subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
         let dns = dns.map(|dns| NameService::start(dns, &config, &uplinks)).transpose()?;
         let dns = dns.map(Rc::new);
         if let Some(dns) = &dns {
@@ -158,6 +166,7 @@ fn first_states(config: &Config, facts: &HostFacts) -> Vec<UplinkState> {
             address: uplink.addresses.first().copied(),
             source: *source,
             weight: uplink.weight,
+            tier: uplink.tier,
             up: ready,
             link_ready: ready,
             ..UplinkState::new(&uplink.name)

@@ -59,7 +59,9 @@ impl InstanceHandle {
         let occupancy = self.engine.occupancy();
         let config = self.reloader.config();
         let states = self.uplinks.borrow();
-        let uplinks = config.uplinks.iter().zip(&states.uplinks).map(uplink).collect();
+        let tier = states.tier_in_use();
+        let uplinks = config.uplinks.iter().zip(&states.uplinks);
+        let uplinks = uplinks.map(|(settings, state)| uplink(settings, state, tier)).collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -105,11 +107,14 @@ impl InstanceHandle {
     }
 }
 
-fn uplink((settings, state): (&Uplink, &UplinkState)) -> UplinkStatus {
+/// `tier`: the tier in use.
+fn uplink(settings: &Uplink, state: &UplinkState, tier: Option<u32>) -> UplinkStatus {
     UplinkStatus {
         name: settings.name.clone(),
         interface: settings.interface.clone(),
         address: settings.addresses.first().copied(),
+        tier: state.tier,
+        in_use: state.up && Some(state.tier) == tier,
         healthy: state.up,
         state_seconds: state.since.elapsed().as_secs(),
         link_ready: state.link_ready,

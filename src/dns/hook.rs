@@ -69,7 +69,9 @@ struct HookEvent {
     uplink: String,
     address: Option<Ipv4Addr>,
     up: bool,
-    /// Names and addresses of all uplinks that are up.
+    /// Tier of the uplink.
+    tier: u32,
+    /// Names and addresses of the uplinks that are up and of the lowest tier that has one.
     all_up: Vec<(String, Ipv4Addr)>,
 }
 
@@ -156,7 +158,7 @@ async fn send_events(
         }
         report(&event, serde_json::from_str(&answer)?, last_error);
         sent.resize(sent.len().max(index + 1), None);
-        sent[index] = Some(Sent { up: event.up, address: event.address });
+        sent[index] = Some(Sent { up: event.up, tier: event.tier, address: event.address });
     }
 }
 
@@ -182,22 +184,28 @@ fn report(event: &HookEvent, outcome: HookOutcome, last_error: &LastError) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sent {
     up: bool,
+    tier: u32,
     address: Option<Ipv4Addr>,
+}
+
+impl Sent {
+    fn of(uplink: &UplinkState) -> Self {
+        Self { up: uplink.up, tier: uplink.tier, address: uplink.address }
+    }
 }
 
 /// Returns the event of the first uplink whose state differs from the last event about it, and the
 /// index of the uplink.
 fn next_event(sent: &[Option<Sent>], states: &UplinkStates) -> Option<(usize, HookEvent)> {
     let sent = |index: usize| sent.get(index).copied().flatten();
-    let is_news = |(index, uplink): &(usize, &UplinkState)| {
-        sent(*index) != Some(Sent { up: uplink.up, address: uplink.address })
-    };
+    let is_news = |(index, uplink): &(usize, &UplinkState)| sent(*index) != Some(Sent::of(uplink));
     let (index, uplink) = states.uplinks.iter().enumerate().find(is_news)?;
-    let all_up = states.up().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
+    let all_up = states.in_use().filter_map(|uplink| Some((uplink.name.clone(), uplink.address?)));
     let event = HookEvent {
         uplink: uplink.name.clone(),
         address: uplink.address,
         up: uplink.up,
+        tier: uplink.tier,
         all_up: all_up.collect(),
     };
     Some((index, event))
@@ -242,6 +250,7 @@ fn run(hook: &Path, event: &HookEvent, events: impl AsFd) -> io::Result<Option<H
         .env("NATBOX_UPLINK", &event.uplink)
         .env("NATBOX_ADDRESS", event.address.map_or(String::new(), |address| address.to_string()))
         .env("NATBOX_STATE", state(event.up))
+        .env("NATBOX_TIER", event.tier.to_string())
         // Names may contain blanks and commas, but no line breaks.
         .env("NATBOX_UP_UPLINKS", names.join("\n"))
         .env("NATBOX_UP_ADDRESSES", addresses.join(" "))

@@ -1,4 +1,4 @@
-//! Sends the addresses of uplinks that are up to another name server: RFC 2136 updates, signed with
+//! Sends the addresses of uplinks that are in use to another name server: RFC 2136 updates, signed with
 //! TSIG (RFC 8945).
 //!
 //! An update contains the whole state, not the change. So the next update makes up for a lost one,
@@ -118,9 +118,9 @@ impl Updater {
         let server = self.update.server;
         match exchange::send(&self.update, &self.wanted, states).await {
             Ok(route) => {
-                let up: Vec<_> = states.up().map(|uplink| uplink.name.as_str()).collect();
-                let up = up.join(", ");
-                tracing::info!(%server, route, up, "dns.update: the server accepted an update");
+                let in_use: Vec<_> = states.in_use().map(|uplink| uplink.name.as_str()).collect();
+                let in_use = in_use.join(", ");
+                tracing::info!(%server, route, in_use, "dns.update: the server accepted an update");
                 self.last_errors.update.clear();
                 self.announced.keep(self.own.clone());
                 self.last_sent = Some(self.wanted.clone());
@@ -178,12 +178,9 @@ fn records(
             let past = announced.iter().filter(|(name, _)| update.zone.zone_of(name));
             let deleted = past.map(|(name, address)| record(name, *address, DNSClass::NONE, 0));
             let added = zone.published.iter().flat_map(|published| {
-                let uplinks =
-                    published.uplinks.iter().filter_map(|index| states.uplinks.get(*index));
-                let addresses =
-                    uplinks.filter(|uplink| uplink.up).filter_map(|uplink| uplink.address);
+                let addresses = states.addresses_in_use(&published.uplinks).into_iter();
                 addresses
-                    .map(|address| record(&published.name, address, DNSClass::IN, zone.ttl))
+                    .map(|(_, address)| record(&published.name, address, DNSClass::IN, zone.ttl))
                     .collect::<Vec<_>>()
             });
             deleted.chain(added).collect()
@@ -284,5 +281,25 @@ mod tests {
         );
         states.uplinks[0].up = false;
         assert_eq!(own(&states, &past).len(), 4, "nothing is added");
+    }
+
+    #[test]
+    fn an_update_has_only_addresses_of_the_lowest_tier_that_has_an_uplink_which_is_up() {
+        let (mut zone, mut states) = (zone(), states());
+        zone.published.truncate(1);
+        states.uplinks[2].tier = 2;
+        for replace in [Replace::All, Replace::Own] {
+            let added = |states: &UplinkStates| -> Vec<String> {
+                let records = records(&zone, &update(replace), states, &BTreeSet::new());
+                shown(&records).into_iter().filter(|record| record.starts_with("IN ")).collect()
+            };
+            let record = |last: u8| format!("IN www.example.org. 203.0.113.{last}");
+            let mut states = states.clone();
+            assert_eq!(added(&states), [record(1), record(2)]);
+            states.uplinks[0].up = false;
+            assert_eq!(added(&states), [record(2)]);
+            states.uplinks[1].up = false;
+            assert_eq!(added(&states), [record(3)]);
+        }
     }
 }

@@ -37,6 +37,7 @@ fn whole(uplink: &FileUplink, checker: &Checker<'_>) -> Option<Uplink> {
         follows_interface: uplink.follows_interface(),
         gateway: uplink.gateway.clone().into_option()?,
         weight: uplink.weight,
+        tier: uplink.tier,
         health: health?,
         on_failure: uplink.on_failure,
         failback: uplink.failback,

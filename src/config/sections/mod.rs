@@ -26,7 +26,7 @@ pub(crate) use nat::{
     AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn,
 };
 pub(crate) use outbound::{HashBy, NoNatRule, OutboundRule};
-pub(crate) use service::{Admin, Host, Log, LogFormat, LogLevel, Persistence};
+pub(crate) use service::{Admin, Host, HostDefaultRoute, Log, LogFormat, LogLevel, Persistence};
 pub(crate) use timeouts::Timeouts;
 pub(crate) use tun::{IoBackend, OffloadLimit, Tun, Workers};
 pub(crate) use uplinks::{Failback, OnFailure, Uplink};

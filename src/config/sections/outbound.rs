@@ -39,8 +39,8 @@ section! {
         pub to: Unresolved<Items<Ipv4Net>> = some(network::prefix(), MAX_DESTINATIONS, "prefixes")
             .optional("all")
             .example("[192.0.2.0/24]"),
-        /// Names of the uplinks to use. natbox chooses among the healthy ones by weight, or among
-        /// all if none is healthy.
+        /// Names of the uplinks to use. natbox chooses by weight among the healthy ones of the
+        /// lowest tier that has one. If none is healthy, natbox chooses as if all were.
         pub uplinks: Unresolved<Items<String>> = some(names::label(), Uplink::MAX, "uplinks")
             .optional("all")
             .example("[isp1]"),

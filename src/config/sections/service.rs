@@ -13,6 +13,21 @@ section! {
         /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them
         /// on shutdown.
         pub manage: bool = boolean().default(true),
+        /// Route of the host's own packets to the outside: those of its resolver, its updates, its
+        /// clock and its VPN.
+        pub default_route: HostDefaultRoute = word().default(HostDefaultRoute::Leave),
+    }
+}
+
+config_enum! {
+    /// Route of the host's own packets to the outside.
+    pub(crate) enum HostDefaultRoute {
+        /// The host's own default route. natbox does not touch it.
+        Leave = "leave",
+        /// natbox, as for an inside host: over a healthy uplink of the lowest tier, by weight, with
+        /// an external address of the uplink. The host's own default route stays, and packets use it
+        /// again when natbox stops.
+        Follow = "follow",
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Uplink {
     pub gateway: Option<Ipv4Addr>,
     /// Share of new outbound mappings, 1 to 1000.
     pub weight: u32,
+    /// Tier, 1 to 255. The uplink is used while no lower tier has a healthy uplink.
+    pub tier: u32,
     /// Health check, if any.
     pub health: Option<Health>,
     /// Treatment of its sessions when it fails while another uplink is healthy.
@@ -61,8 +63,12 @@ section! {
         pub gateway: Unresolved<Ipv4Addr> = network::address()
             .optional("none, or with `addresses: interface` the next hop of the default route through the interface")
             .example("203.0.113.254"),
-        /// Share of new outbound mappings, relative to the other uplinks.
-        pub weight: u32 = number(1..=1000).default(1),
+        /// Share of new outbound mappings, relative to the other uplinks of the tier.
+        pub weight: u32 = number(1..=1000).default(1).reloadable(),
+        /// Tier. New sessions, DNS answers and DNS updates use the lowest tier that has a healthy
+        /// uplink. While a lower tier has one, natbox sends only health checks over an uplink of a
+        /// higher tier, and its published services still answer.
+        pub tier: u32 = number(1..=255).default(1).reloadable(),
         /// Health check.
         pub health: Unresolved<FileHealth> = mapping::<FileHealth>()
             .optional("natbox watches only the state of the interface"),
@@ -142,6 +148,7 @@ impl From<&Uplink> for FileUplink {
             })),
             gateway: Unresolved::from_option(uplink.gateway),
             weight: uplink.weight,
+            tier: uplink.tier,
             health: Unresolved::from_option(uplink.health.as_ref().map(FileHealth::from)),
             on_failure: uplink.on_failure,
             failback: uplink.failback,

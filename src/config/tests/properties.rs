@@ -158,6 +158,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                 follows_interface: false,
                 gateway: Some(address(254)),
                 weight,
+                tier: 1 + weight % 255,
                 on_failure: OnFailure::ALL[weight as usize % OnFailure::ALL.len()],
                 failback: Failback::ALL[weight as usize % Failback::ALL.len()],
                 health: health.map(|(interval, fall, rise)| Health {
@@ -316,7 +317,13 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     delayed_ports: limits.1 % (Limits::MAX_PORTS + 1),
                     icmp_errors_per_host: limits.2 % 1_000_001,
                 },
-                host: Host { manage },
+                host: Host {
+                    manage,
+                    default_route: match manage {
+                        true => HostDefaultRoute::Follow,
+                        false => HostDefaultRoute::Leave,
+                    },
+                },
                 admin: Admin {
                     socket: socket.into(),
                     http: http.map(|port| ([127, 0, 0, 1], port).into()),

@@ -160,7 +160,7 @@ fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
         let up = [true, true, last];
         let uplinks = states().uplinks;
         let sent = uplinks.iter().zip(up);
-        sent.map(|(uplink, up)| Some(Sent { up, address: uplink.address })).collect()
+        sent.map(|(uplink, up)| Some(Sent { up, ..Sent::of(uplink) })).collect()
     };
     assert_eq!(next_event(&sent(true), &now), None);
     now.uplinks[2].up = false;
@@ -170,6 +170,25 @@ fn no_hook_runs_for_a_change_that_was_undone_before_the_hook_could_run() {
     assert_eq!(next_event(&sent(false), &now), None);
     now.uplinks[0].address = None;
     assert_eq!(next_event(&sent(false), &now).unwrap().0, 0, "another address is news");
+}
+
+#[test]
+fn the_uplinks_that_are_up_are_those_of_the_lowest_tier() {
+    let mut now = states();
+    now.uplinks[1].tier = 2;
+    now.uplinks[2].tier = 2;
+    let sent: Vec<Option<Sent>> =
+        states().uplinks.iter().map(|uplink| Some(Sent::of(uplink))).collect();
+    let (number, event) = next_event(&sent, &now).unwrap();
+    assert_eq!((number, event.tier), (1, 2), "another tier is news");
+    let names = |event: &HookEvent| -> Vec<String> {
+        event.all_up.iter().map(|(name, _)| name.clone()).collect()
+    };
+    assert_eq!(names(&event), ["isp1"]);
+    now.uplinks[0].up = false;
+    let (number, event) = next_event(&sent, &now).unwrap();
+    assert_eq!((number, event.up), (0, false));
+    assert_eq!(names(&event), ["isp2", "isp3"]);
 }
 
 /// Without this, the end of the runner would be noticed hours later, when an uplink changes.

@@ -101,20 +101,22 @@ pub(super) async fn send(
 }
 
 /// Returns the routes to the server, the best first: uplinks that are up, the other uplinks (their
-/// check may be wrong), the host's own routes.
+/// check may be wrong), the host's own routes. No uplink above the tier in use sends an update.
 fn routes(update: &Update, states: &UplinkStates) -> Vec<UpdateRoute> {
     let own_route = UpdateRoute { name: "by the host's own route".to_owned(), source: None };
     // Uplinks are IPv4.
     if !update.over_uplinks || update.server.is_ipv6() {
         return vec![own_route];
     }
-    let (up, down): (Vec<&UplinkState>, Vec<&UplinkState>) =
-        states.uplinks.iter().partition(|uplink| uplink.up);
+    let tier = states.tier_in_use();
+    let mut uplinks: Vec<&UplinkState> = states.uplinks.iter().collect();
+    uplinks.retain(|uplink| tier.is_none_or(|tier| uplink.tier <= tier));
+    uplinks.sort_by_key(|uplink| (!uplink.up, uplink.tier));
     let over = |uplink: &UplinkState| {
         let source = uplink.source.filter(|_| uplink.address.is_some())?;
         Some(UpdateRoute { name: format!("over {}", uplink.name), source: Some(source) })
     };
-    up.into_iter().chain(down).filter_map(over).chain([own_route]).collect()
+    uplinks.into_iter().filter_map(over).chain([own_route]).collect()
 }
 
 async fn ask(

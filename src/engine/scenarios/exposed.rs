@@ -235,6 +235,21 @@ fn the_exposed_hosts_own_sessions_move_when_its_uplink_fails_and_return() {
     assert_eq!(harness.end_all(&Filter::preferring(1), EndReason::Failback), 0);
 }
 
+/// A backup uplink carries no session of the exposed host while a lower tier is healthy.
+#[test]
+fn a_host_exposed_on_a_backup_uplink_opens_its_sessions_on_the_lower_tier() {
+    let mut harness = Harness::new(exposed_on_first_of_two().with(|setup| {
+        setup.policy.uplinks[0].tier = 2;
+    }));
+    assert_eq!(harness.pass(&udp((E1, 5), (G, 99))).destination, endpoint(S1, 99));
+    assert_eq!(harness.pass(&udp((S1, 5000), (E1, 53))).source.address, G2);
+    harness.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(harness.pass(&udp((S1, 5001), (E1, 53))).source, endpoint(G, 5001));
+    harness.nat.set_admission(1, AdmitNew::All);
+    assert_eq!(harness.pass(&udp((S1, 5002), (E1, 53))).source.address, G2);
+    assert_eq!(harness.end_all(&Filter::preferring(1), EndReason::Failback), 1);
+}
+
 /// A server that opens sessions from its published port, as SIP and WireGuard do.
 #[test]
 fn sessions_from_a_single_published_port_move_as_well() {

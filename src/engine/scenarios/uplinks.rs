@@ -1,7 +1,7 @@
 //! Two uplinks: the uplink that a new session gets, and the sessions of an uplink that fails or
 //! recovers.
 
-use crate::nat::{AdmitNew, EndReason, Filter, TableCursor};
+use crate::nat::{AdmitNew, EndReason, Filter, OutboundRule, TableCursor};
 
 use super::*;
 
@@ -268,6 +268,62 @@ fn probes_leave_over_their_own_uplink_in_every_admission_state() {
     assert_eq!(sweep(&mut harness, failed(1)).0, 0, "probe sessions continue");
     let unknown_address = Ipv4Addr::new(169, 254, 72, 3);
     assert_eq!(harness.drop_reason(&udp((unknown_address, 7), (E1, 53))), DropReason::Martian);
+}
+
+#[test]
+fn the_hosts_own_packets_leave_over_any_uplink_and_move_with_their_sessions() {
+    const HOST: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 0);
+    let mut settings = two_outbound_uplinks();
+    settings.policy.host_address = Some(HOST);
+    let from = HOST.into();
+    settings.policy.outbound.push(OutboundRule { from, ..settings.policy.outbound[0].clone() });
+    let mut harness = Harness::new(settings);
+    let over = |harness: &mut Harness, port: u16, remote: Ipv4Addr| {
+        harness.pass(&udp((HOST, port), (remote, 53))).source
+    };
+    let port = (40_000..).find(|port| over(&mut harness, *port, E1).address == G2);
+    let port = port.expect("one port of many");
+    let mapped = over(&mut harness, port, E1);
+    let reply = builder::udp(builder::tuple(Protocol::UDP, (E1, 53), (G2, mapped.port)), b"");
+    assert_eq!(harness.pass(&reply).destination.address, HOST);
+    // An inside host with a mapping there would keep to the failed uplink.
+    harness.nat.set_admission(1, AdmitNew::KnownEndpoints);
+    assert_eq!(over(&mut harness, port, E2).address, G);
+    assert_eq!(over(&mut harness, port, E1).address, G2, "the session has not ended yet");
+    let (movable, reason) = failed(1);
+    let ended = harness.end_all(&Filter { inside_host: Some(HOST), ..movable }, reason);
+    assert!(ended >= 1);
+    assert_eq!(over(&mut harness, port, E1).address, G);
+    harness.nat.set_admission(1, AdmitNew::All);
+    let (preferring, reason) = recovered(1);
+    let filter = Filter { inside_host: Some(HOST), protocol: Some(Protocol::UDP), ..preferring };
+    assert_eq!(harness.end_all(&filter, reason), 2, "to E1 and to E2");
+    assert_eq!(over(&mut harness, port, E1).address, G2);
+}
+
+/// The backup uplink got a new session of each endpoint that it had served.
+#[test]
+fn an_endpoint_with_a_mapping_on_a_backup_uplink_returns_to_the_lower_tier() {
+    let mut settings = two_outbound_uplinks();
+    settings.policy.uplinks[0].tier = 2;
+    let mut harness = Harness::new(settings);
+    let over = |harness: &mut Harness, remote: Ipv4Addr| {
+        harness.pass(&udp((S2, 5000), (remote, 53))).source.address
+    };
+    harness.nat.set_admission(1, AdmitNew::None);
+    assert_eq!(over(&mut harness, E1), G);
+    harness.nat.set_admission(1, AdmitNew::All);
+    assert_eq!(over(&mut harness, E1), G, "the session stays");
+    assert_eq!(over(&mut harness, E2), G2, "a new one does not");
+    // A lower tier whose uplink has failed keeps the endpoints with a mapping.
+    harness.nat.set_admission(1, AdmitNew::KnownEndpoints);
+    assert_eq!(harness.pass(&udp((S2, 5000), (E2, 54))).source.address, G2);
+    assert_eq!(harness.pass(&udp((S2, 5001), (E2, 54))).source.address, G);
+    // Failback ends the sessions on the backup uplink.
+    harness.nat.set_admission(1, AdmitNew::All);
+    assert_eq!(sweep(&mut harness, recovered(1)).0, 2);
+    assert_eq!(sweep(&mut harness, recovered(0)).0, 0);
+    assert_eq!(over(&mut harness, E1), G2);
 }
 
 #[test]

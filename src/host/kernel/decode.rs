@@ -13,7 +13,9 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType,
+};
 use rtnetlink::packet_route::rule::{RuleAction as KernelAction, RuleAttribute, RuleMessage};
 
 use crate::host::model::snapshot::{Address, FoundRoute, FoundRule, Link, ProxyEntry};
@@ -118,6 +120,10 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
             RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => found.via = Some(*gateway),
             RouteAttribute::PrefSource(RouteAddress::Inet(source)) => found.source = Some(*source),
             RouteAttribute::Priority(metric) => found.metric = *metric,
+            RouteAttribute::Metrics(metrics) => match metrics[..] {
+                [RouteMetric::Mtu(mtu)] => found.mtu = Some(mtu),
+                _ => more = true,
+            },
             RouteAttribute::CacheInfo(_) => {}
             _ => more = true,
         }
@@ -204,6 +210,9 @@ fn read_rule_attribute(
         }
         // The kernel sends this attribute with every rule.
         RuleAttribute::SuppressPrefixLen(u32::MAX) => {}
+        RuleAttribute::SuppressPrefixLen(length) => {
+            found.rule.suppress_prefix_length = Some(*length);
+        }
         RuleAttribute::Other(other) if is_whole_port(other) => {}
         _ => found.more = true,
     }

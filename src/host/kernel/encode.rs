@@ -6,7 +6,9 @@ use rtnetlink::packet_route::address::{AddressMessage, AddressScope};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
-use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope, RouteType};
+use rtnetlink::packet_route::route::{
+    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::rule::{
     RuleAction as KernelAction, RuleAttribute, RuleMessage, RulePortRange,
 };
@@ -60,7 +62,11 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
     if route.metric > 0 {
         builder = builder.priority(route.metric);
     }
-    Ok(builder.build())
+    let mut message = builder.build();
+    if let Some(mtu) = route.mtu {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    Ok(message)
 }
 
 /// Describes a rule. Without `protocol`, the message matches rules of any protocol.
@@ -85,6 +91,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
         attributes.push(RuleAttribute::SourcePortRange(port(source)));
         attributes.push(RuleAttribute::DestinationPortRange(port(destination)));
+    }
+    if let Some(length) = rule.suppress_prefix_length {
+        attributes.push(RuleAttribute::SuppressPrefixLen(length));
     }
     if let Some(protocol) = protocol {
         attributes.push(RuleAttribute::Protocol(RouteProtocol::from(protocol)));

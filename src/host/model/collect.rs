@@ -7,7 +7,7 @@ use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
 use super::warnings::warnings;
-use crate::config::Config;
+use crate::config::{Config, HostDefaultRoute};
 use crate::host::error::HostError;
 
 impl HostFacts {
@@ -56,6 +56,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            host_address: host_address(config, &ids),
             warnings: Vec::new(),
             settings,
         };
@@ -84,6 +85,7 @@ impl HostFacts {
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
+            host_address: host_address(config, &ids),
             warnings: Vec::new(),
             settings,
         };
@@ -129,6 +131,10 @@ impl InterfaceFacts {
             assumed: true,
         }
     }
+}
+
+fn host_address(config: &Config, ids: &RoutingIds) -> Option<Ipv4Addr> {
+    (config.host.default_route == HostDefaultRoute::Follow).then(|| ids.host_address())
 }
 
 fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {

@@ -37,7 +37,7 @@ impl Step {
 impl Route {
     /// Formats the route as `ip` does, without its protocol.
     pub(crate) fn words(&self) -> String {
-        let Route { table, kind, to, device, via, onlink, source, metric } = self;
+        let Route { table, kind, to, device, via, onlink, source, metric, mtu } = self;
         let mut words = Vec::new();
         match kind {
             RouteKind::Unicast => {}
@@ -51,6 +51,7 @@ impl Route {
         words.extend(onlink.then(|| "onlink".to_owned()));
         words.extend(source.map(|source| format!("src {source}")));
         words.extend((*metric > 0).then(|| format!("metric {metric}")));
+        words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
         words.extend((*table != TABLE_MAIN).then(|| format!("table {table}")));
         words.join(" ")
     }
@@ -72,7 +73,7 @@ impl Rule {
     }
 
     fn selector_words(&self) -> String {
-        let Rule { priority: _, iif, from, to, udp, action: _ } = self;
+        let Rule { priority: _, iif, from, to, udp, action: _, suppress_prefix_length: _ } = self;
         let mut words = Vec::new();
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
@@ -84,10 +85,15 @@ impl Rule {
     }
 
     fn action_words(&self) -> String {
-        match self.action {
+        let action = match self.action {
             RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
+            RuleAction::Lookup(TABLE_MAIN) => "lookup main".into(),
             RuleAction::Lookup(table) => format!("lookup {table}"),
             RuleAction::Blackhole => "blackhole".into(),
+        };
+        match self.suppress_prefix_length {
+            Some(length) => format!("{action} suppress_prefixlength {length}"),
+            None => action,
         }
     }
 }

@@ -32,6 +32,9 @@ pub(crate) struct HostFacts {
     /// For each uplink the address on the TUN from which natbox itself sends over that uplink;
     /// None when natbox sends nothing.
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
+    /// Address on the TUN from which the host's own packets leave over any uplink; None with
+    /// `host.default_route: leave`.
+    pub host_address: Option<Ipv4Addr>,
     /// Conditions that need a person's attention, as messages.
     pub warnings: Vec<String>,
     /// Sysctls of the host.

@@ -19,6 +19,9 @@ use crate::host::error::HostError;
 const TABLES: u32 = 7100;
 /// Tables of one instance: inside, errors, then two per uplink.
 const TABLES_PER_INSTANCE: u32 = 64;
+/// First of the tables with the host's own default route: one table per instance, behind all
+/// blocks.
+const FOLLOW_TABLES: u32 = TABLES + TABLES_PER_INSTANCE * MAX_INSTANCES;
 /// First priority of the first block after the local rule. The number is low, so that a VPN's
 /// catch-all rules come later.
 const AFTER_LOCAL: u32 = 1000;
@@ -32,6 +35,7 @@ const BEFORE_LOCAL_PER_INSTANCE: u32 = 4;
 /// The TUN's address is 169.254.71.(index + 1). Link-local (RFC 3927): it never leaves the host.
 const TUN_ADDRESSES: [u8; 3] = [169, 254, 71];
 /// First of the probe addresses: a block of 32 per instance, with one address per uplink from 1 on.
+/// Address 0 is the source of the host's own packets, see [`RoutingIds::host_address`].
 const PROBE_ADDRESSES: [u8; 4] = [169, 254, 72, 0];
 /// Prefix length of one instance's block of probe addresses.
 const PROBE_PREFIX: u8 = 27;
@@ -136,10 +140,13 @@ impl RoutingIds {
                 RuleAction::Blackhole => TABLE_LOCAL,
             };
             tables.contains(&table)
+                || table == self.follow_table()
                 || priorities.iter().any(|block| block.contains(&found.rule.priority))
         };
         let rule_conflict = rules.filter(|found| !found.is_local()).any(has_conflict);
-        let route_conflict = routes.any(|found| tables.contains(&found.route.table));
+        let route_conflict = routes.any(|found| {
+            tables.contains(&found.route.table) || found.route.table == self.follow_table()
+        });
         // `plan` may see the TUN of the running instance that the plan describes.
         let address_conflict =
             owner == RuleOwner::OtherInstance && snapshot.has_address(self.tun_address);
@@ -183,6 +190,16 @@ impl RoutingIds {
     /// Table for packets that leave by the `place`-th uplink.
     pub(crate) fn uplink_table(&self, place: usize) -> u32 {
         self.inside_table() + 3 + 2 * place as u32
+    }
+
+    /// Table with the host's own default route.
+    pub(crate) fn follow_table(&self) -> u32 {
+        FOLLOW_TABLES + self.instance_index
+    }
+
+    /// Address from which the host's own packets come to natbox, with `host.default_route: follow`.
+    pub(crate) fn host_address(&self) -> Ipv4Addr {
+        self.probe_block().addr()
     }
 
     /// Prefix of the instance's probe addresses.

@@ -215,8 +215,9 @@ impl Snapshot {
 impl FoundRule {
     /// Returns true when the rule looks up every packet in the local table.
     pub(crate) fn is_local(&self) -> bool {
-        let Rule { priority: _, iif, from, to, udp, action } = &self.rule;
+        let Rule { priority: _, iif, from, to, udp, action, suppress_prefix_length } = &self.rule;
         !self.more
+            && suppress_prefix_length.is_none()
             && iif.is_none()
             && from.is_none()
             && to.is_none()

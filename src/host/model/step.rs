@@ -68,7 +68,12 @@ impl Step {
     pub(crate) fn is_shared(&self) -> bool {
         match self {
             Step::Sysctl { .. } | Step::RemoveDefaultLocalRule => true,
-            Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL) && rule.to.is_none(),
+            // The rules that only these two tables determine.
+            Step::Rule(rule) => match rule.action {
+                RuleAction::Lookup(TABLE_LOCAL) => rule.to.is_none(),
+                RuleAction::Lookup(table) => table == TABLE_MAIN,
+                RuleAction::Blackhole => false,
+            },
             Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
@@ -107,12 +112,24 @@ pub(crate) struct Route {
     pub source: Option<Ipv4Addr>,
     /// Metric; 0 means none.
     pub metric: u32,
+    /// Size of the largest packet, in bytes. None: as large as the interface allows.
+    pub mtu: Option<u32>,
 }
 
 impl Route {
     /// Makes a route with only a table, a kind and a destination.
     pub(crate) fn new(table: u32, kind: RouteKind, to: Ipv4Net) -> Self {
-        Self { table, kind, to, device: None, via: None, onlink: false, source: None, metric: 0 }
+        Self {
+            table,
+            kind,
+            to,
+            device: None,
+            via: None,
+            onlink: false,
+            source: None,
+            metric: 0,
+            mtu: None,
+        }
     }
 }
 
@@ -136,7 +153,7 @@ pub(crate) struct Rule {
     pub priority: u32,
     /// Incoming interface; `lo` for the host's own packets.
     pub iif: Option<String>,
-    /// Source prefix.
+    /// Source prefix. `0.0.0.0/32` selects the host's own packets that have no source yet.
     pub from: Option<Ipv4Net>,
     /// Destination prefix.
     pub to: Option<Ipv4Net>,
@@ -144,12 +161,23 @@ pub(crate) struct Rule {
     pub udp: Option<UdpPorts>,
     /// Effect on matching packets.
     pub action: RuleAction,
+    /// A route with a prefix of this length or a shorter one does not count, and the kernel
+    /// continues with the next rule.
+    pub suppress_prefix_length: Option<u32>,
 }
 
 impl Rule {
     /// Makes a rule without selectors.
     pub(crate) fn new(priority: u32, action: RuleAction) -> Self {
-        Self { priority, iif: None, from: None, to: None, udp: None, action }
+        Self {
+            priority,
+            iif: None,
+            from: None,
+            to: None,
+            udp: None,
+            action,
+            suppress_prefix_length: None,
+        }
     }
 
     /// Returns the rule of the local table that the kernel installs (net/ipv4/fib_rules.c).

@@ -1,6 +1,7 @@
 //! Fixtures for the tests of facts, routing numbers, steps and plans.
 
 mod facts;
+mod host_route;
 mod plan;
 mod routing_ids;
 mod steps;
@@ -102,6 +103,7 @@ fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Upl
         follows_interface: false,
         gateway: Some(ip(gateway)),
         weight: 1,
+        tier: 1,
         health: None,
         on_failure: OnFailure::Keep,
         failback: Failback::NewSessions,

@@ -100,7 +100,7 @@ impl HostLimiter {
         self.usage.get(&host).is_some_and(|used| used.sessions != 0)
     }
 
-    /// Whether a host has an entry. Probe addresses, which are link-local, have none.
+    /// Whether a host has an entry. The box's own addresses, which are link-local, have none.
     fn is_tracked(&self, host: Ipv4Addr) -> bool {
         (self.sessions.is_some() || self.new_sessions.is_some()) && !host.is_link_local()
     }

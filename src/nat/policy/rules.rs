@@ -24,6 +24,9 @@ pub struct Policy {
     /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about
     /// translated packets.
     pub tun_address: Option<Ipv4Addr>,
+    /// Host address: the link-local address from which the host's own packets leave over any uplink
+    /// that an outbound rule allows. None: the host's own packets do not pass the translator.
+    pub host_address: Option<Ipv4Addr>,
     /// Uplinks, at most 256. Their number is fixed at the start.
     pub uplinks: Vec<Uplink>,
     /// Published services.
@@ -54,10 +57,12 @@ impl Policy {
             inside_routers: Vec::new(),
             inside_mtu: 1500,
             tun_address: None,
+            host_address: None,
             uplinks: vec![Uplink {
                 name: "isp1".into(),
                 mtu: 1500,
                 weight: 1,
+                tier: 1,
                 addresses: vec![address],
                 probe_address: None,
             }],
@@ -85,8 +90,10 @@ pub struct Uplink {
     /// MTU of its interface at the start, in bytes;
     /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
     pub mtu: u16,
-    /// Share of new outbound mappings, relative to the other uplinks.
+    /// Share of new outbound mappings, relative to the other uplinks of the tier.
     pub weight: u32,
+    /// Tier. A new session uses the lowest tier that has an uplink which admits it.
+    pub tier: u8,
     /// External addresses.
     pub addresses: Vec<ExternalAddress>,
     /// Link-local address of the host whose packets leave by this uplink. Health checks and

@@ -41,14 +41,14 @@ impl Translator {
     pub(crate) fn decide_unmatched(&self, query: &Query, now: Tick) -> Decision {
         let Tuple { source, destination, .. } = query.tuple;
         let (source, destination) = (source.address, destination.address);
-        let is_probe = self.uplink_of_probe_address(source).is_some();
-        if is_martian(source) && !is_probe || is_martian(destination) || source == destination {
+        let is_hosts = self.is_hosts_own(source);
+        if is_martian(source) && !is_hosts || is_martian(destination) || source == destination {
             return Decision::Drop(DropReason::Martian);
         }
         if self.inside_end_of_bypass(query.tuple).is_some() {
             return Decision::Bypass(query.tuple);
         }
-        let decision = match (self.is_inside(source) || is_probe, self.external(destination)) {
+        let decision = match (self.is_inside(source) || is_hosts, self.external(destination)) {
             (true, None) => self.decide_outbound(query),
             (true, Some(external)) => self.decide_hairpin(query, external),
             (false, Some(external)) => self.decide_inbound(query, external, now),

@@ -134,7 +134,7 @@ impl Translator {
 
     /// Reports whether the host's kernel uses an address on the TUN device.
     fn is_kernels_own(&self, address: Ipv4Addr) -> bool {
-        self.policy.tun_address == Some(address) || self.uplink_of_probe_address(address).is_some()
+        self.policy.tun_address == Some(address) || self.is_hosts_own(address)
     }
 
     /// Returns the source address of the translated error. The outside must not see the address of

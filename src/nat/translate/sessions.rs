@@ -177,7 +177,8 @@ impl Translator {
         let rule = self.outbound_rule(source.address, destination.address);
         let chosen = rule.and_then(|rule| self.preferred_uplink(rule, source, session.uplink));
         let may_begin = |published: &PublishedEndpoint| {
-            published.uplink == session.uplink || self.admits_new(published.uplink)
+            (published.uplink == session.uplink || self.admits_new(published.uplink))
+                && !self.is_backup(published, chosen)
         };
         // An exposed host begins at its published address, wherever that is.
         let published = self.preferred_endpoint(protocol, source, chosen, may_begin);

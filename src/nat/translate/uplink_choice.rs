@@ -1,9 +1,9 @@
 //! Selects the uplink of a new session.
 //!
 //! Each inside endpoint gets a pseudo-random score for every uplink, from a keyed hash and the
-//! uplink's weight. Of the uplinks that the session may use, the best score wins (rendezvous
-//! hashing). So sessions are spread by weight, an endpoint always gets the same uplink, and a
-//! failing uplink moves only its own sessions.
+//! uplink's weight. Of the uplinks that the session may use, those of the lowest tier remain, and
+//! of these the best score wins (rendezvous hashing). So sessions are spread by weight, an endpoint
+//! always gets the same uplink of a tier, and a failing uplink moves only its own sessions.
 
 use std::net::Ipv4Addr;
 
@@ -27,6 +27,9 @@ impl Translator {
     /// Returns the uplink of a session that `tuple` opens from inside: the uplink where its
     /// endpoint has a mapping, otherwise the best of the uplinks that admit new sessions. If none
     /// admits new sessions, returns the best of all.
+    ///
+    /// A mapping on a tier above that of the best uplink does not count: a backup uplink gets no
+    /// new session after a lower tier has recovered.
     pub(crate) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
         if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
             return Some(own).filter(|own| self.has_address(*own));
@@ -41,16 +44,25 @@ impl Translator {
             let key = self.mappings.key(tuple.protocol, *uplink, tuple.source, tuple.destination);
             has_ports(tuple.protocol) && self.mappings.contains(key)
         };
-        let goes_on = |uplink: &u8| {
-            (all_closed || admission(uplink) != AdmitNew::None) && has_mapping(uplink)
-        };
         let begins = |uplink: &u8| all_closed || admission(uplink) == AdmitNew::All;
         let endpoint = match rule.hash_by {
             HashBy::SourcePort if has_ports(tuple.protocol) => tuple.source,
             HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
         };
-        self.highest_score(rule, endpoint, goes_on)
-            .or_else(|| self.highest_score(rule, endpoint, begins))
+        let best = self.highest_score(rule, endpoint, begins);
+        // The host's own packets leave a failed uplink at once, whatever their mapping.
+        let is_host = self.policy.host_address == Some(tuple.source.address);
+        let admits_known = |uplink: &u8| match admission(uplink) {
+            AdmitNew::All => true,
+            AdmitNew::KnownEndpoints => !is_host,
+            AdmitNew::None => false,
+        };
+        let goes_on = |uplink: &u8| {
+            (all_closed || admits_known(uplink))
+                && best.is_none_or(|best| self.tier(*uplink) <= self.tier(best))
+                && has_mapping(uplink)
+        };
+        self.highest_score(rule, endpoint, goes_on).or(best)
     }
 
     /// Returns the uplink of a rule that an inside endpoint would get now if it had no mapping, and
@@ -96,6 +108,12 @@ impl Translator {
         !self.dynamic[usize::from(uplink)].is_empty()
     }
 
+    /// Returns the tier of an uplink.
+    pub(crate) fn tier(&self, uplink: u8) -> u8 {
+        self.policy.uplinks[usize::from(uplink)].tier
+    }
+
+    /// Returns the uplink of the lowest tier, and of this tier the one with the highest score.
     fn highest_score(
         &self,
         rule: &OutboundRule,
@@ -105,8 +123,10 @@ impl Translator {
         let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
         let uplinks = rule.uplinks.iter().copied().filter(may_take);
         uplinks.min_by(|one, other| {
-            self.rendezvous_score(endpoint, *one)
-                .total_cmp(&self.rendezvous_score(endpoint, *other))
+            self.tier(*one).cmp(&self.tier(*other)).then_with(|| {
+                self.rendezvous_score(endpoint, *one)
+                    .total_cmp(&self.rendezvous_score(endpoint, *other))
+            })
         })
     }
 
@@ -136,6 +156,13 @@ impl Translator {
             length.map(|length| ((rule.from.prefix_len(), length), rule))
         });
         reaching.max_by_key(|(lengths, _)| *lengths).map(|(_, rule)| rule)
+    }
+
+    /// Reports whether the host itself sends from a link-local address over an uplink.
+    pub(crate) fn is_hosts_own(&self, address: Ipv4Addr) -> bool {
+        address.is_link_local()
+            && (self.policy.host_address == Some(address)
+                || self.uplink_of_probe_address(address).is_some())
     }
 
     /// The uplink that has this probe address.
@@ -230,6 +257,46 @@ mod tests {
         nat.set_admission(0, AdmitNew::None);
         nat.set_admission(1, AdmitNew::KnownEndpoints);
         assert_eq!(choices(&nat), before);
+    }
+
+    #[test]
+    fn the_lowest_tier_with_an_open_uplink_gets_all_endpoints_by_weight() {
+        let nat = box_with(&[1, 3, 1, 2], |policy| {
+            for (uplink, tier) in policy.uplinks.iter_mut().zip([2, 2, 1, 3]) {
+                uplink.tier = tier;
+            }
+        });
+        let all_over = |uplink: u8| choices(&nat).iter().all(|chosen| *chosen == uplink);
+        assert!(all_over(2));
+        for admission in [AdmitNew::KnownEndpoints, AdmitNew::None] {
+            nat.set_admission(2, admission);
+            let chosen = choices(&nat);
+            let shares = [share(&chosen, 0), share(&chosen, 1), share(&chosen, 3)];
+            assert!((shares[0] - 0.25).abs() < 0.02 && (shares[1] - 0.75).abs() < 0.02);
+            assert!(shares[2] == 0.0, "{shares:?}");
+        }
+        nat.set_admission(0, AdmitNew::None);
+        assert!(all_over(1));
+        nat.set_admission(1, AdmitNew::KnownEndpoints);
+        assert!(all_over(3));
+        nat.set_admission(3, AdmitNew::None);
+        assert!(all_over(2), "without an open uplink the choice is as if all were open");
+        nat.set_admission(1, AdmitNew::All);
+        nat.set_admission(2, AdmitNew::All);
+        assert!(all_over(2), "a lower tier is used again at once");
+    }
+
+    #[test]
+    fn tiers_count_among_the_uplinks_of_a_rule() {
+        let nat = box_with(&[1, 1, 1], |policy| {
+            for (uplink, tier) in policy.uplinks.iter_mut().zip([1, 2, 3]) {
+                uplink.tier = tier;
+            }
+            policy.outbound[0].uplinks = vec![1, 2];
+        });
+        assert!(choices(&nat).iter().all(|chosen| *chosen == 1));
+        nat.set_admission(1, AdmitNew::None);
+        assert!(choices(&nat).iter().all(|chosen| *chosen == 2));
     }
 
     #[test]

@@ -57,6 +57,28 @@ fn uplinks_that_are_up_come_first_and_the_hosts_own_route_last() {
     assert_eq!(names(&update, &states), ["by the host's own route"]);
 }
 
+#[test]
+fn no_uplink_above_the_tier_in_use_sends_an_update() {
+    let update = update(([192, 0, 2, 53], 53).into());
+    let mut states = sourced();
+    for (uplink, tier) in states.uplinks.iter_mut().zip([2, 1, 1]) {
+        uplink.tier = tier;
+    }
+    states.uplinks[1].up = false;
+    assert_eq!(names(&update, &states), ["over isp3", "over isp2", "by the host's own route"]);
+    states.uplinks[2].up = false;
+    assert_eq!(
+        names(&update, &states),
+        ["over isp1", "over isp2", "over isp3", "by the host's own route"]
+    );
+    states.uplinks[0].up = false;
+    assert_eq!(
+        names(&update, &states),
+        ["over isp2", "over isp3", "over isp1", "by the host's own route"],
+        "no check may be right"
+    );
+}
+
 /// What a server of the tests does with a connection.
 type Reply = fn(&[u8], Ipv4Addr) -> Option<Vec<u8>>;
 

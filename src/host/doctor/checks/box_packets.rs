@@ -48,6 +48,7 @@ pub(super) fn packets(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
         all.extend(of_health_checks(facts, place, uplink));
         all.extend(of_name_server(facts, place, uplink));
     }
+    all.extend(of_host(facts));
     all
 }
 
@@ -134,6 +135,17 @@ fn of_health_checks<'a>(
         all.push(PassingPacket::to_host(reply, name));
     }
     all
+}
+
+/// Lists the host's own packets with `host.default_route: follow`.
+fn of_host(facts: &BoxFacts) -> Vec<PassingPacket<'_>> {
+    let tun = facts.config.tun.name.as_str();
+    let Some(address) = facts.host.host_address else { return Vec::new() };
+    let reply = FilteredPacket { reply: true, ..from_tun(tun, address) };
+    vec![
+        PassingPacket::from_host(into_tun(tun, address), "the host's own packets".to_owned()),
+        PassingPacket::to_host(reply, "replies to the host's own packets".to_owned()),
+    ]
 }
 
 /// Lists the protocols of an uplink's health checks.

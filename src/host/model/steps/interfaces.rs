@@ -25,7 +25,7 @@ impl StepPlanner<'_> {
             Step::BringUpTun { device: self.tun.into() },
             Step::Address { device: self.tun.into(), address: self.ids.tun_address },
         ];
-        let probes = self.facts.probe_addresses.iter().flatten();
+        let probes = self.facts.probe_addresses.iter().flatten().chain(&self.facts.host_address);
         steps.extend(
             probes.map(|address| Step::Address { device: self.tun.into(), address: *address }),
         );

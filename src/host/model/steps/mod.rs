@@ -23,9 +23,13 @@
 //! | after local  | `iif lan0` → inside                     | natbox translates all that leaves the inside |
 //! | after local  | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
 //! | after local  | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
+//! | before main  | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
+//! | before main  | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
 //!
-//! The last row exists only with several uplinks.
+//! The row `from OUTSIDE` exists only with several uplinks. The last two rows exist only with
+//! `host.default_route: follow`.
 
+mod host_route;
 mod interfaces;
 mod planner;
 mod rules;
@@ -51,6 +55,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
+    steps.extend(planner.host_route());
     steps.extend(planner.icmp_sysctls());
     steps.extend(planner.forwarding());
     steps.extend(planner.proxies());

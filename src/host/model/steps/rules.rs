@@ -7,7 +7,7 @@ use crate::host::model::routing_ids::Precedence;
 use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, UdpPorts};
 
 /// Incoming interface of the host's own packets.
-const LOOPBACK: &str = "lo";
+pub(super) const LOOPBACK: &str = "lo";
 /// Ports of a DHCP reply.
 const DHCP_REPLY: UdpPorts = UdpPorts { source: 67, destination: 68 };
 
@@ -40,9 +40,10 @@ impl StepPlanner<'_> {
     }
 
     /// Sends the packets from the probe addresses into the TUN. The source address tells natbox the
-    /// uplink.
+    /// uplink. The address of the host's own packets is one of the block.
     pub(super) fn probe_rule(&self) -> Option<Rule> {
-        let needs_any = self.facts.probe_addresses.iter().any(Option::is_some);
+        let mut addresses = self.facts.probe_addresses.iter().chain([&self.facts.host_address]);
+        let needs_any = addresses.any(Option::is_some);
         needs_any.then(|| self.rule_to_tun(self.ids.probe_block()))
     }
 

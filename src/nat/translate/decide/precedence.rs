@@ -94,8 +94,8 @@ impl Translator {
     ///
     /// The session leaves by `chosen` if the server is published there, otherwise by an uplink where
     /// it is published, so that it keeps its published address. If none of these uplinks admits new
-    /// sessions and `chosen` does, the session uses a mapping there. `first` is one of the published
-    /// endpoints.
+    /// sessions, or all are backups, and `chosen` admits them, the session uses a mapping there.
+    /// `first` is one of the published endpoints.
     pub(super) fn source_of_server(
         &self,
         tuple: Tuple,
@@ -103,9 +103,11 @@ impl Translator {
         first: PublishedEndpoint,
         chosen: Option<u8>,
     ) -> Result<(u8, State, ExternalEndpoint), DropReason> {
-        let begins = |published: &PublishedEndpoint| self.begins_at(tuple.protocol, published);
-        let published = self.preferred_endpoint(tuple.protocol, tuple.source, chosen, begins);
         let alternative = chosen.filter(|chosen| self.admits_new(*chosen));
+        let begins = |published: &PublishedEndpoint| {
+            self.begins_at(tuple.protocol, published) && !self.is_backup(published, alternative)
+        };
+        let published = self.preferred_endpoint(tuple.protocol, tuple.source, chosen, begins);
         if let (None, Some(uplink)) = (published, alternative) {
             return Ok((uplink, state, self.dynamic_endpoint(tuple, uplink)?));
         }
@@ -130,6 +132,13 @@ impl Translator {
     ) -> Option<PublishedEndpoint> {
         let endpoints = self.forwards.published_endpoints(protocol, server).filter(may_begin);
         endpoints.min_by_key(|published| Some(published.uplink) != chosen)
+    }
+
+    /// Reports whether an exposed host does not open sessions at a published endpoint, because the
+    /// uplink is a backup for `alternative`. A single published port is for replies as well.
+    pub(crate) fn is_backup(&self, published: &PublishedEndpoint, alternative: Option<u8>) -> bool {
+        published.is_shared
+            && alternative.is_some_and(|other| self.tier(other) < self.tier(published.uplink))
     }
 
     /// Reports whether new sessions may begin at a published endpoint. An uplink that admits only
