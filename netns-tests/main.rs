@@ -13,6 +13,7 @@
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
+//! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
 //! | `integrity` | downloads of up to 1 GiB over both uplinks at once, bit for bit, with every offload |
@@ -56,6 +57,7 @@ mod fragments;
 mod host;
 mod host_assigned_address;
 mod host_route;
+mod inside_legs;
 mod integrity;
 mod interface_changes;
 mod kernel_errors;

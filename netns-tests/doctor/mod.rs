@@ -3,9 +3,11 @@
 //! | file        | behaviour                                                                    |
 //! |-------------|------------------------------------------------------------------------------|
 //! | `of_box`    | a box: rules, routes, sysctls, TUN, filters of other programs, gateways       |
+//! | `of_legs`   | a box with several inside legs: faults of one leg                            |
 //! | `of_server` | a server: addresses, path of the replies, services, filters                   |
 
 mod of_box;
+mod of_legs;
 mod of_server;
 
 use std::path::Path;

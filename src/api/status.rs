@@ -20,6 +20,9 @@ pub struct Status {
     pub uptime_seconds: u64,
     /// TUN device.
     pub tun: TunStatus,
+    /// Inside legs, in the order of the configuration.
+    #[serde(default)]
+    pub inside: Vec<LegStatus>,
     /// Uplinks, in the order of the configuration.
     pub uplinks: Vec<UplinkStatus>,
     /// Sessions.
@@ -48,6 +51,17 @@ pub struct TunStatus {
     pub io: String,
     /// Offload level in use.
     pub offload: String,
+}
+
+/// One inside leg.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegStatus {
+    /// Interface towards the private network.
+    pub interface: String,
+    /// The box's address on the interface; None: the interface has no address.
+    pub address: Option<Ipv4Addr>,
+    /// True when the interface is up and has a peer.
+    pub up: bool,
 }
 
 /// One uplink.
@@ -164,6 +178,7 @@ mod tests {
             "pid": 7,
             "uptime_seconds": 60,
             "tun": { "name": "nb0", "io": "uring", "offload": "tso+uso" },
+            "inside": [{ "interface": "lan0", "address": "10.0.0.1", "up": true }],
             "uplinks": [{
                 "name": "isp1",
                 "interface": "wan0",

@@ -59,11 +59,13 @@ impl<'o> From<Result<&'o Loaded, &'o Problems>> for CheckReport<'o> {
 
 /// Describes the configuration in one line.
 fn summary(config: &Config) -> String {
+    let legs = config.inside.legs.iter();
+    let interfaces: Vec<&str> = legs.map(|leg| leg.interface.as_str()).collect();
     let addresses: usize = config.uplinks.iter().map(|uplink| uplink.addresses.len()).sum();
     format!(
         "{}: inside {}, {} with {}, {}, {}, {}",
         config.name,
-        config.inside.interface,
+        interfaces.join(" and "),
         number(config.uplinks.len(), "uplink"),
         number(addresses, "external address"),
         number(config.forwards.len(), "forward"),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, LegStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -27,6 +27,7 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
+    rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
     rows.extend(status.uplinks.iter().map(|uplink| {
         let tier = if several_tiers { tier_text(uplink) } else { String::new() };
@@ -99,6 +100,11 @@ fn counter_rows(status: &Status) -> [Row; 5] {
         Row::new("bypass", bypass),
         Row::new("icmp", icmp),
     ]
+}
+
+fn leg_text(leg: &LegStatus) -> String {
+    let address = leg.address.map_or("no address".to_owned(), |address| address.to_string());
+    format!("{}, {address}: {}", leg.interface, if leg.up { "up" } else { "down" })
 }
 
 fn uplink_text(uplink: &UplinkStatus) -> String {

@@ -2,13 +2,13 @@
 
 use crate::config::reader::cursor::{Located, SectionKeys};
 use crate::config::schema::{Required, Section, Unresolved, ValueTypeExt as _, mapping, section};
-use crate::config::types::{Items, list, names, some};
+use crate::config::types::{Items, list, names, one_or_more, some};
 
 use super::model::Config;
 use super::schema::SectionInfo;
 use super::sections::{
-    FileAdmin, FileDns, FileForward, FileInside, FileNoNatRule, FileOutboundRule, FileUplink, Host,
-    Limits, Log, Nat, Persistence, Timeouts, Tun, Uplink,
+    FileAdmin, FileDns, FileForward, FileInsideLeg, FileNoNatRule, FileOutboundRule, FileUplink,
+    Host, Inside, Limits, Log, Nat, Persistence, Timeouts, Tun, Uplink,
 };
 
 section! {
@@ -21,8 +21,8 @@ section! {
             .example("reference"),
         /// The TUN device that natbox creates, and the threads that serve it.
         pub tun: Tun = mapping::<Tun>().with_defaults(),
-        /// The private network behind the box.
-        pub inside: Required<FileInside> = mapping::<FileInside>().required(
+        /// The private network behind the box: one inside leg, or a list of several.
+        pub inside: Required<Items<FileInsideLeg>> = one_or_more(mapping::<FileInsideLeg>, Inside::MAX_LEGS, "inside legs").required(
             "the private network: its interface and prefixes",
             "add `inside: { interface: lan0, prefixes: [10.0.0.0/24] }` with your own values",
         ),
@@ -72,7 +72,9 @@ impl From<&Config> for File {
         Self {
             name: Unresolved::from_option(Some(config.name.clone())),
             tun: config.tun.clone(),
-            inside: Some(Located::without_location(FileInside::from(&config.inside))),
+            inside: Some(Located::without_location(Items::of(
+                config.inside.legs.iter().map(FileInsideLeg::from),
+            ))),
             uplinks: Some(Located::without_location(Items::of(
                 uplinks.iter().map(FileUplink::from),
             ))),

@@ -47,12 +47,13 @@ pub(crate) use model::Config;
 pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
-    HashBy, Health, HostDefaultRoute, IoBackend, Log, LogFormat, LogLevel, MssClamp, OffloadLimit,
-    OnFailure, OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget, Workers,
+    HashBy, Health, HostDefaultRoute, Inside, InsideLeg, IoBackend, Log, LogFormat, LogLevel,
+    MssClamp, OffloadLimit, OnFailure, OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget,
+    Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{
-    DnsName, DnsServer, Host, Inside, Limits, Nat, NoNatRule, Persistence, Timeouts, Tun,
+    DnsName, DnsServer, Host, Limits, Nat, NoNatRule, Persistence, Timeouts, Tun,
 };
 pub(crate) use types::ConfigEnum;
 pub(crate) use types::network::PortRange;

@@ -2,6 +2,7 @@
 //! printed and read again.
 
 mod dns;
+mod inside;
 mod json_schema;
 mod properties;
 
@@ -21,11 +22,18 @@ const REFERENCE: &str = include_str!("../../configs/reference.yaml");
 const NATBOX1: &str = include_str!("../../configs/natbox1.yaml");
 const NATBOX2: &str = include_str!("../../configs/natbox2.yaml");
 const FAILOVER: &str = include_str!("../../configs/failover.yaml");
+const INSIDE_LEGS: &str = include_str!("../../configs/inside-legs.yaml");
 const THREE_LEGGED: &str = include_str!("../../configs/three-legged.yaml");
 
 /// The shortest valid file.
 const SHORT: &str = "inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
                      uplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
+
+/// A file with two inside legs.
+const LEGS: &str = "inside:\n\
+                    - { interface: lan0, address: 10.0.0.1, prefixes: [10.0.0.0/24] }\n\
+                    - { interface: dmz0, prefixes: [10.1.0.0/24] }\n\
+                    uplinks: [{ interface: wan0, addresses: [203.0.113.10] }]\n";
 
 fn accepted(text: &str) -> Config {
     match parse("f.yaml", text) {
@@ -70,7 +78,7 @@ fn the_reference_file_holds_the_defaults() {
     // Keys without a default, and keys whose default depends on the name.
     short.name = "reference".into();
     short.admin.socket = Admin::default_socket(&short.name);
-    short.inside.address = reference.inside.address;
+    short.inside.legs[0].address = reference.inside.legs[0].address;
     short.admin.http = reference.admin.http;
     short.forwards = reference.forwards.clone();
     short.outbound = reference.outbound.clone();
@@ -127,6 +135,7 @@ fn the_shipped_files_are_accepted_without_warnings() {
         ("natbox1", NATBOX1),
         ("natbox2", NATBOX2),
         ("three-legged", THREE_LEGGED),
+        ("inside-legs", INSIDE_LEGS),
         ("failover", FAILOVER),
     ];
     for (name, text) in files {

@@ -170,7 +170,7 @@ fn zone(dns: &Dns) -> dns::Zone {
 
 fn update(update: &DnsUpdate, config: &Config) -> Result<dns::Update, DnsError> {
     let is_near = match update.server.ip() {
-        IpAddr::V4(address) => address.is_loopback() || config.inside.prefix_of(address).is_some(),
+        IpAddr::V4(address) => address.is_loopback() || config.inside.contains(address),
         IpAddr::V6(_) => false,
     };
     Ok(dns::Update {

@@ -88,7 +88,7 @@ impl HostReconciler {
         let on_interface =
             config.uplinks.iter().enumerate().filter(|(_, uplink)| uplink.interface == interface);
         let uplinks: Vec<usize> = on_interface.map(|(index, _)| index).collect();
-        let is_inside = config.inside.interface == interface;
+        let leg = config.inside.legs.iter().position(|leg| leg.interface == interface);
         match event {
             LinkEvent::Removed | LinkEvent::Down => {
                 self.parts.events.emit(match event {
@@ -98,7 +98,8 @@ impl HostReconciler {
                     }
                 });
                 uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
-                false
+                // The status shows the legs as of the last reading of the host.
+                leg.is_some()
             }
             LinkEvent::Up => {
                 self.parts.events.emit(EventKind::InterfaceUp { interface });
@@ -106,10 +107,10 @@ impl HostReconciler {
             }
             LinkEvent::Mtu(bytes) => {
                 let mtu = settings::mtu(bytes);
-                if is_inside {
-                    self.parts.engine.set_mtu(None, mtu);
-                }
-                uplinks.iter().for_each(|index| self.parts.engine.set_mtu(Some(*index as u8), mtu));
+                leg.into_iter().for_each(|leg| self.parts.engine.set_leg_mtu(leg, mtu));
+                uplinks
+                    .iter()
+                    .for_each(|index| self.parts.engine.set_uplink_mtu(*index as u8, mtu));
                 self.parts.events.emit(EventKind::MtuChanged { interface, mtu: bytes });
                 // The host's own default route has the smallest MTU.
                 self.host.facts().host_address.is_some()

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::events::Events;
 use super::settings;
-use crate::api::{EventKind, Reloaded};
+use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
 use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
@@ -106,6 +106,17 @@ impl Reloader {
     /// Returns the configuration in use, with the addresses that its interfaces have.
     pub(super) fn config(&self) -> Config {
         self.file_config.borrow().resolve(&self.host.borrow().addresses)
+    }
+
+    /// Returns the inside legs, as of the last reading of the host.
+    pub(super) fn legs(&self) -> Vec<LegStatus> {
+        let host = self.host.borrow();
+        let legs = host.facts.legs.iter().map(|found| LegStatus {
+            interface: found.interface.clone(),
+            address: found.address,
+            up: found.is_up(),
+        });
+        legs.collect()
     }
 
     /// Returns the identifiers of the instance's routing tables and rules.

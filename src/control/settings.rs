@@ -15,7 +15,7 @@ use crate::config::{
 /// Returns the limits of the translator, which are fixed at the start.
 pub(super) fn limits(config: &Config) -> nat::Limits {
     nat::Limits {
-        inside: config.inside.prefixes.clone(),
+        inside: config.inside.prefixes().collect(),
         mapping: dependence(config.nat.mapping),
         filtering: dependence(config.nat.filtering),
         ports: ports(config.nat.ports),
@@ -48,9 +48,7 @@ pub(super) fn limits(config: &Config) -> nat::Limits {
 /// probe address, if the name server listens there.
 pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) -> nat::Policy {
     nat::Policy {
-        inside_address: facts.inside.address,
-        inside_routers: facts.inside.next_hops.clone(),
-        inside_mtu: mtu(facts.inside.mtu),
+        legs: legs(config, facts),
         tun_address: Some(facts.tun_address),
         host_address: facts.host_address,
         uplinks: uplinks(config, facts),
@@ -91,6 +89,16 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
         },
         delayed_reject: config.nat.unsolicited_syn == UnsolicitedSyn::DelayedReject,
     }
+}
+
+fn legs(config: &Config, facts: &HostFacts) -> Vec<nat::Leg> {
+    let legs = config.inside.legs.iter().zip(&facts.legs).map(|(leg, found)| nat::Leg {
+        prefixes: leg.prefixes.clone(),
+        address: found.address,
+        routers: found.next_hops.clone(),
+        mtu: mtu(found.mtu),
+    });
+    legs.collect()
 }
 
 fn uplinks(config: &Config, facts: &HostFacts) -> Vec<nat::Uplink> {

@@ -68,6 +68,7 @@ impl InstanceHandle {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
+            inside: self.reloader.legs(),
             uplinks,
             sessions: SessionStatus {
                 now: occupancy.sessions,

@@ -118,9 +118,14 @@ impl Handle {
         self.nat.load().set_admission(uplink, admit);
     }
 
-    /// Sets the MTU of an uplink, or of the inside interface (None), in bytes.
-    pub(crate) fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
-        self.nat.load().set_mtu(uplink, mtu);
+    /// Sets the MTU of an inside leg, in bytes.
+    pub(crate) fn set_leg_mtu(&self, leg: usize, mtu: u16) {
+        self.nat.load().set_leg_mtu(leg, mtu);
+    }
+
+    /// Sets the MTU of an uplink, in bytes.
+    pub(crate) fn set_uplink_mtu(&self, uplink: u8, mtu: u16) {
+        self.nat.load().set_uplink_mtu(uplink, mtu);
     }
 
     /// Excludes the ports at which the host's programs listen: no mapping gets one of them on an

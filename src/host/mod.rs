@@ -22,6 +22,9 @@
 //!   the kernel's ICMP error about C→S or G→C, from the TUN's address ─ rule from it ─ TUN ─▶ natbox
 //! ```
 //!
+//! A packet from one inside leg to another takes the connected route of the main table, because the
+//! inside table throws it. natbox does not see it.
+//!
 //! natbox records every change in a journal before it makes the change. The next start reverts what
 //! a killed process left.
 //!

@@ -36,7 +36,7 @@
 //! | translate batches                    | [`Translator::process`], [`Translator::poll`]        |
 //! | learn what would happen to a packet  | [`Translator::decide`], [`Query`], [`Decision`]      |
 //! | swap the policy                      | [`Translator::with_policy`], [`Translator::enforce`] |
-//! | report a changed MTU                 | [`Translator::set_mtu`]                              |
+//! | report a changed MTU                 | [`Translator::set_leg_mtu`], [`Translator::set_uplink_mtu`] |
 //! | report a failed or recovered uplink  | [`Translator::set_admission`], [`AdmitNew`]          |
 //! | reserve ports for the host           | [`Translator::exclude_ports`]                        |
 //! | list sessions                        | [`Translator::sessions`], [`Filter`]                 |
@@ -91,8 +91,8 @@ pub use mapping::events::{MappingChange, MappingEvent, MappingEvents};
 pub use policy::limits::{EndpointDependence, Limits, Timeouts};
 pub use policy::port_range::PortRange;
 pub use policy::rules::{
-    ExternalAddress, Forward, ForwardProtocol, HashBy, MssClamp, NoNatRule, OutboundRule, Policy,
-    Uplink,
+    ExternalAddress, Forward, ForwardProtocol, HashBy, Leg, MssClamp, NoNatRule, OutboundRule,
+    Policy, Uplink,
 };
 pub use seed::Seed;
 pub use state::uplink_states::AdmitNew;

@@ -11,16 +11,17 @@ use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
 use crate::config::reader::nearest;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileForward, FileInside, FileUplink, Forward, ForwardProtocol};
+use crate::config::sections::{FileForward, FileUplink, Forward, ForwardProtocol};
 use crate::config::types::network::{ForwardTarget, PortRange};
 
 use super::checker::Checker;
+use super::inside::InsideLegs;
 
 /// Returns the forwards of the configuration. They are incomplete if a problem was reported.
 /// `dynamic`: the ports for mappings.
 pub(super) fn check(
     items: &[Located<FileForward>],
-    inside: &FileInside,
+    inside: &InsideLegs<'_>,
     dynamic: PortRange,
     checker: &Checker<'_>,
 ) -> Vec<Forward> {
@@ -47,7 +48,7 @@ struct Published<'d> {
 fn publish<'d>(
     index: usize,
     item: &'d Located<FileForward>,
-    inside: &FileInside,
+    inside: &InsideLegs<'_>,
     checker: &Checker<'_>,
 ) -> Vec<Published<'d>> {
     let endpoints = published_endpoints(item, checker);
@@ -238,27 +239,24 @@ fn target_port(
     Some(target.first)
 }
 
-fn check_target_inside(to: &Located<ForwardTarget>, inside: &FileInside, checker: &Checker<'_>) {
-    let Some(prefixes) = inside.all_prefixes() else { return };
+fn check_target_inside(
+    to: &Located<ForwardTarget>,
+    inside: &InsideLegs<'_>,
+    checker: &Checker<'_>,
+) {
     let address = to.address;
-    match prefixes.iter().find(|prefix| prefix.contains(&address)) {
+    match inside.prefix_of(address) {
+        None if inside.may_hold(address.into()) => {}
         None => {
-            let known: Vec<String> =
-                prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
-            let wanted =
-                format!("an address within {}", nearest::list(known.iter().map(String::as_str)));
-            checker.diagnostics.report(
-                &to.location,
-                address.to_string(),
-                wanted,
-                "correct it, or add its prefix to `inside.prefixes`",
-            );
+            let wanted = format!("an address within {}", inside.known_prefixes());
+            let advice = format!("correct it, or add its prefix to `{}`", inside.prefixes_key());
+            checker.diagnostics.report(&to.location, address.to_string(), wanted, advice);
         }
         Some(prefix)
             if prefix.prefix_len() < 31
                 && (address == prefix.network() || address == prefix.broadcast()) =>
         {
-            let found = format!("{address}, the network or broadcast address of {}", prefix.value);
+            let found = format!("{address}, the network or broadcast address of {prefix}");
             checker.diagnostics.report(
                 &to.location,
                 found,

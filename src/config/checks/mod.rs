@@ -6,6 +6,7 @@
 mod checker;
 mod dns;
 mod forwards;
+mod inside;
 mod outbound;
 mod uplinks;
 
@@ -13,16 +14,15 @@ use std::path::Path;
 
 use super::file::File;
 use super::model::Config;
-use super::problem::{Diagnostics, Location, quoted};
+use super::problem::{Diagnostics, quoted};
 use super::reader::cursor::Located;
 use super::reader::tree::Node;
 use super::schema::Unresolved;
-use super::sections::{
-    Admin, EndpointDependence, FileAdmin, FileInside, FileUplink, Inside, Nat, Tun,
-};
+use super::sections::{Admin, EndpointDependence, FileAdmin, Nat};
 use super::types::names::parse_box_name;
 
 use checker::Checker;
+use inside::InsideLegs;
 
 /// Checks the file as a whole; None if the diagnostics hold the reason.
 pub(super) fn check(
@@ -34,10 +34,8 @@ pub(super) fn check(
     let all_uplinks = file.uplinks.as_ref().and_then(|uplinks| uplinks.value.all());
     let checker = &Checker::new(root, diagnostics, all_uplinks.unwrap_or_default());
     let name = box_name(&file.name, file_name, checker);
-    let unreadable = FileInside { interface: None, address: Unresolved::Absent, prefixes: None };
-    let inside = file.inside.as_ref().map_or(&unreadable, |inside| &inside.value);
-    check_inside(inside, checker);
-    check_interfaces(&file.tun, inside, checker);
+    let inside = &InsideLegs::of(&file.inside);
+    inside::check(inside, &file.tun, checker);
     check_nat(file.nat, checker);
     warn_of_keys_without_effect(&file, checker);
     let uplinks = uplinks::check(inside, checker);
@@ -54,11 +52,7 @@ pub(super) fn check(
         admin: admin(file.admin, name.as_deref())?,
         name: name?,
         tun: file.tun,
-        inside: Inside {
-            interface: inside.interface.as_ref()?.value.clone(),
-            address: inside.address.given().map(|address| address.value),
-            prefixes: inside.prefixes.as_ref()?.values()?,
-        },
+        inside: inside.whole()?,
         uplinks: uplinks?,
         forwards,
         outbound: outbound?,
@@ -109,63 +103,6 @@ fn admin(admin: FileAdmin, name: Option<&str>) -> Option<Admin> {
         Unresolved::Given(socket) => socket.value,
     };
     Some(Admin { socket, http: admin.http.into_option()? })
-}
-
-fn check_inside(inside: &FileInside, checker: &Checker<'_>) {
-    let prefixes = inside.prefixes.as_ref().and_then(|prefixes| prefixes.value.all());
-    for (index, prefix) in prefixes.unwrap_or_default().iter().enumerate() {
-        let other = prefixes.unwrap_or_default()[..index]
-            .iter()
-            .find(|other| other.contains(&prefix.value) || prefix.contains(&other.value));
-        if let Some(other) = other {
-            let wanted = format!("a prefix apart from {} ({})", other.value, other.location.key);
-            let advice = "leave out the smaller of the two";
-            checker.diagnostics.report(&prefix.location, prefix.value.to_string(), wanted, advice);
-        }
-    }
-    let (Some(address), Some(_)) = (inside.address.given(), prefixes) else { return };
-    if inside.first_inside(&[address.value]).is_none() {
-        let wanted = "an address in one of `inside.prefixes`";
-        let advice =
-            "write the box's own address on the private network, or correct `inside.prefixes`";
-        checker.diagnostics.report(&address.location, address.value.to_string(), wanted, advice);
-    }
-}
-
-/// Reports an uplink on the inside interface, and a TUN device with the name of another interface.
-fn check_interfaces(tun: &Tun, inside: &FileInside, checker: &Checker<'_>) {
-    let inside = inside.interface.as_ref();
-    let interface = |uplink: &'_ Located<FileUplink>| uplink.value.interface.clone();
-    let uplinks: Vec<Located<String>> = checker.uplinks().iter().filter_map(interface).collect();
-    for outside in &uplinks {
-        if inside.is_some_and(|inside| inside.value == outside.value) {
-            let found = format!("`{}`, which is the inside interface", outside.value);
-            let advice = "give each uplink an interface of its own; a VLAN interface serves";
-            checker.diagnostics.report(&outside.location, found, "another interface", advice);
-        }
-    }
-    if let Some(taken) =
-        inside.into_iter().chain(&uplinks).find(|interface| interface.value == tun.name)
-    {
-        let found = format!(
-            "`{}`, which is the interface of {}",
-            tun.name,
-            mapping_around(&taken.location)
-        );
-        let advice = "choose another, such as `nb1`: natbox makes this device";
-        checker.diagnostics.report(
-            &checker.location_of("tun.name"),
-            found,
-            "a name of its own",
-            advice,
-        );
-    }
-}
-
-/// Returns `uplinks[0]` of `uplinks[0].interface`.
-fn mapping_around(location: &Location) -> String {
-    let (mapping, _) = location.key.rsplit_once('.').unwrap_or((&location.key, ""));
-    format!("`{mapping}`")
 }
 
 /// Reports overlapping ports if the remote endpoint does not distinguish the mappings of a port.

@@ -7,19 +7,19 @@ use ipnet::Ipv4Net;
 
 use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
-use crate::config::reader::nearest;
 use crate::config::schema::Unresolved;
 use crate::config::sections::{
-    FileInside, FileNoNatRule, FileOutboundRule, ForwardProtocol, NoNatRule, OutboundRule,
+    FileNoNatRule, FileOutboundRule, ForwardProtocol, NoNatRule, OutboundRule,
 };
 use crate::config::types::network::PortRange;
 
 use super::checker::Checker;
+use super::inside::InsideLegs;
 
 /// Checks the outbound rules; None if one is not complete.
 pub(super) fn check(
     rules: &[Located<FileOutboundRule>],
-    inside: &FileInside,
+    inside: &InsideLegs<'_>,
     checker: &Checker<'_>,
 ) -> Option<Vec<OutboundRule>> {
     check_repeats(rules, checker);
@@ -59,15 +59,14 @@ fn check_repeats(rules: &[Located<FileOutboundRule>], checker: &Checker<'_>) {
 
 fn outbound_rule(
     rule: &FileOutboundRule,
-    inside: &FileInside,
+    inside: &InsideLegs<'_>,
     checker: &Checker<'_>,
 ) -> Option<OutboundRule> {
-    if let (Some(from), Some(prefixes)) = (&rule.from, inside.all_prefixes())
-        && !prefixes.iter().any(|prefix| prefix.contains(&from.value))
+    if let Some(from) = &rule.from
+        && !inside.may_hold(from.value)
     {
-        let known: Vec<String> = prefixes.iter().map(|prefix| prefix.value.to_string()).collect();
-        let wanted = format!("a prefix within {}", nearest::list(known.iter().map(String::as_str)));
-        let advice = "correct it, or add it to `inside.prefixes`";
+        let wanted = format!("a prefix within {}", inside.known_prefixes());
+        let advice = format!("correct it, or add it to `{}`", inside.prefixes_key());
         checker.diagnostics.report(&from.location, from.value.to_string(), wanted, advice);
     }
     let uplinks = checker.chosen_uplinks(&rule.uplinks);

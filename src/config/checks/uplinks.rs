@@ -7,13 +7,14 @@ use std::net::Ipv4Addr;
 use crate::config::problem::Location;
 use crate::config::reader::cursor::Located;
 use crate::config::schema::Unresolved;
-use crate::config::sections::{FileHealth, FileInside, FileUplink, Health, Uplink};
+use crate::config::sections::{FileHealth, FileUplink, Health, Uplink};
 use crate::config::types::Items;
 
 use super::checker::Checker;
+use super::inside::InsideLegs;
 
 /// Checks the uplinks; None if one is not complete.
-pub(super) fn check(inside: &FileInside, checker: &Checker<'_>) -> Option<Vec<Uplink>> {
+pub(super) fn check(inside: &InsideLegs<'_>, checker: &Checker<'_>) -> Option<Vec<Uplink>> {
     check_names(checker);
     check_followed(checker);
     check_addresses(inside, checker);
@@ -115,7 +116,7 @@ fn check_names(checker: &Checker<'_>) {
     }
 }
 
-fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
+fn check_addresses(inside: &InsideLegs<'_>, checker: &Checker<'_>) {
     let mut known: HashMap<Ipv4Addr, &Location> = HashMap::new();
     let fixed = checker.uplinks().iter().filter(|uplink| !uplink.follows_interface());
     for addresses in fixed.filter_map(|uplink| uplink.addresses()).flatten() {
@@ -143,7 +144,8 @@ fn check_addresses(inside: &FileInside, checker: &Checker<'_>) {
         }
         if let Some((address, prefix)) = inside.first_inside(&addresses.value) {
             let found = format!("{address}, which lies in the inside prefix {prefix}");
-            let advice = "write the uplink's external address, or correct `inside.prefixes`";
+            let key = inside.prefixes_key();
+            let advice = format!("write the uplink's external address, or correct `{key}`");
             checker.diagnostics.report(&addresses.location, found, "an external address", advice);
         }
     }
@@ -166,7 +168,7 @@ fn check_number_of_addresses(checker: &Checker<'_>) {
     }
 }
 
-fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
+fn check_gateways(inside: &InsideLegs<'_>, checker: &Checker<'_>) {
     let number = checker.uplinks().len();
     for uplink in checker.uplinks() {
         let gateway = match &uplink.gateway {
@@ -212,7 +214,7 @@ fn check_gateways(inside: &FileInside, checker: &Checker<'_>) {
 
 /// Reports targets on this box or its private network: their answers reveal nothing about an
 /// uplink.
-fn check_targets(inside: &FileInside, checker: &Checker<'_>) {
+fn check_targets(inside: &InsideLegs<'_>, checker: &Checker<'_>) {
     let wanted = "a target beyond the uplink";
     let advice = "probe the provider's router, or a host beyond it";
     let health = checker.uplinks().iter().filter_map(|uplink| uplink.health.given());

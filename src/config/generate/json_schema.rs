@@ -65,6 +65,10 @@ fn value(value: &TypeInfo) -> Vec<(String, Document)> {
         TypeShape::Scalar(Document::Mapping(keywords)) => keywords.clone(),
         TypeShape::Scalar(_) => Vec::new(),
         TypeShape::Mapping(section) => mapping(section),
+        TypeShape::OneOrMore { item, most } => {
+            let either = [self::value(item), list(item, 1, *most)].map(Document::Mapping);
+            vec![("anyOf".to_owned(), Document::List(either.into()))]
+        }
         TypeShape::List { item, least, most } => {
             let list = list(item, *least, *most);
             // A single value stands for a list of itself, where the list may not be empty.

@@ -1,7 +1,7 @@
 //! Text of the reference file and of the manual.
 
 use crate::config::document::Document;
-use crate::config::schema::KeyInfo;
+use crate::config::schema::{KeyInfo, TypeShape};
 
 /// Breaks a text into lines of at most `width` characters, where its words allow.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
@@ -18,9 +18,9 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Returns the type of a key's value in words; none if the value is a mapping.
+/// Returns the type of a key's value in words; none if the value is always a mapping.
 pub(super) fn value_type(key: &KeyInfo) -> Option<&str> {
-    let is_mapping = key.value.section().is_some() && !key.value.is_list();
+    let is_mapping = matches!(key.value.shape, TypeShape::Mapping(_));
     (!is_mapping).then_some(&key.value.name)
 }
 

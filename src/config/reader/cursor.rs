@@ -126,6 +126,11 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Returns whether the node is a list.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// Returns the items of a list of at most `most`.
     pub(crate) fn items(&self, most: usize, what: &str) -> Option<Vec<Self>> {
         let Value::List(nodes) = &self.node.value else {

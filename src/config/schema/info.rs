@@ -73,6 +73,13 @@ pub(in crate::config) enum TypeShape {
         /// Maximum number of items.
         most: usize,
     },
+    /// A mapping, or a list of such mappings.
+    OneOrMore {
+        /// The type of the mapping.
+        item: Box<TypeInfo>,
+        /// Maximum number of mappings in a list.
+        most: usize,
+    },
     /// A mapping.
     Mapping(SectionInfo),
 }
@@ -87,12 +94,12 @@ impl TypeInfo {
     pub(crate) fn section(&self) -> Option<&SectionInfo> {
         match &self.shape {
             TypeShape::Scalar(_) => None,
-            TypeShape::List { item, .. } => item.section(),
+            TypeShape::List { item, .. } | TypeShape::OneOrMore { item, .. } => item.section(),
             TypeShape::Mapping(section) => Some(section),
         }
     }
 
-    /// Returns whether the value is a list.
+    /// Returns whether the value is always a list.
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.shape, TypeShape::List { .. })
     }

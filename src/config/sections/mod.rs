@@ -20,7 +20,7 @@ mod uplinks;
 pub(crate) use dns::{Dns, DnsName, DnsServer, DnsUpdate};
 pub(crate) use forwards::{Forward, ForwardProtocol};
 pub(crate) use health::{Health, WebTarget};
-pub(crate) use inside::Inside;
+pub(crate) use inside::{Inside, InsideLeg};
 pub(crate) use limits::Limits;
 pub(crate) use nat::{
     AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn,
@@ -34,7 +34,7 @@ pub(crate) use uplinks::{Failback, OnFailure, Uplink};
 pub(super) use dns::{FileDns, FileDnsName, FileDnsServer, FileDnsUpdate};
 pub(super) use forwards::FileForward;
 pub(super) use health::FileHealth;
-pub(super) use inside::FileInside;
+pub(super) use inside::FileInsideLeg;
 pub(super) use outbound::{FileNoNatRule, FileOutboundRule};
 pub(super) use service::FileAdmin;
 pub(super) use uplinks::FileUplink;

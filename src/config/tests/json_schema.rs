@@ -22,7 +22,7 @@ fn complaints(validator: &Validator, yaml: &str) -> Vec<String> {
 #[test]
 fn shipped_files_and_effective_configurations_meet_the_schema() {
     let validator = validator();
-    for text in [REFERENCE, NATBOX1, NATBOX2, FAILOVER, THREE_LEGGED, SHORT] {
+    for text in [REFERENCE, NATBOX1, NATBOX2, FAILOVER, THREE_LEGGED, INSIDE_LEGS, SHORT] {
         assert_eq!(complaints(&validator, text), [""; 0], "{text}");
         let config = accepted(text);
         assert_eq!(complaints(&validator, &to_yaml(&config)), [""; 0], "{text}");
@@ -39,6 +39,7 @@ fn the_forms_that_the_file_allows_meet_the_schema() {
         SHORT.replace("[203.0.113.10]", "dhcp"),
         SHORT.replace("[203.0.113.10]", "[interface]"),
         SHORT.replace("[10.0.0.0/24]", "10.0.0.0/24"),
+        LEGS.to_owned(),
         with("tun: { workers: 4, busy_poll: 0 }\ntimeouts: { udp: 1d2h3m4s5ms6us }"),
         with("limits: { sessions: 512M, fragments: 64k, delayed_ports: 0 }"),
         with("nat: { ports: 2000, mss_clamp: 1400 }\nlog: { level: trace }"),
@@ -69,6 +70,8 @@ fn broken_files_are_refused_by_the_reader_and_by_the_schema() {
         short("10.0.0.0/24", "10.0.0.0/33"),
         short("lan0", "a-name-that-is-too-long"),
         short("lan0", "5"),
+        LEGS.replace("interface: dmz0, ", ""),
+        LEGS.replace("[10.1.0.0/24]", "[]"),
         short("203.0.113.10", "203.0.113.256"),
         short("203.0.113.10", "203.0.113.10-"),
         short("[203.0.113.10]", "[]"),

@@ -268,11 +268,7 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                     offload: pick(words.1),
                     busy_poll,
                 },
-                inside: Inside {
-                    interface: "lan0".into(),
-                    address: (workers % 2 == 0).then(|| "10.1.0.9".parse().unwrap()),
-                    prefixes: vec!["10.0.0.0/16".parse().unwrap(), "10.1.0.0/24".parse().unwrap()],
-                },
+                inside: inside(usize::from(workers % 4)),
                 forwards: forwards.into_iter().enumerate().map(forward).collect(),
                 no_nat: rules.iter().map(|octet| exemption(*octet)).collect(),
                 outbound: rules.into_iter().map(rule).collect(),
@@ -335,6 +331,18 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
             }
         },
     )
+}
+
+/// Returns a private network of 1 to 4 legs.
+fn inside(more: usize) -> Inside {
+    let leg = |number: usize| InsideLeg {
+        interface: format!("lan{number}"),
+        address: (number == more).then(|| [10, 1, number as u8, 9].into()),
+        prefixes: vec![ipnet::Ipv4Net::new_assert([10, 1, number as u8, 0].into(), 24)],
+    };
+    let mut legs: Vec<InsideLeg> = (0..=more).map(leg).collect();
+    legs[0].prefixes.push("10.0.0.0/16".parse().unwrap());
+    Inside { legs }
 }
 
 fn web_page(number: u32) -> WebTarget {

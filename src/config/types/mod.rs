@@ -6,12 +6,14 @@ mod lists;
 pub(super) mod names;
 pub(super) mod network;
 mod numbers;
+mod one_or_more;
 mod scalar;
 mod words;
 
 pub(super) use constraint::{any_of, integer, pattern};
 pub(super) use lists::{Items, list, some};
 pub(super) use numbers::{count, duration, number, whole_seconds};
+pub(super) use one_or_more::one_or_more;
 pub(super) use scalar::{Format, Scalar};
 pub(super) use words::{boolean, config_enum, config_words, word};
 

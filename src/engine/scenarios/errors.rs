@@ -97,7 +97,7 @@ fn icmp_errors_neither_refresh_nor_end_a_session() {
 fn a_packet_larger_than_the_next_mtu_gets_an_icmp_error_that_quotes_it_untranslated() {
     let mut settings = settings();
     settings.policy.uplinks[0].mtu = 1400;
-    settings.policy.inside_mtu = 1300;
+    settings.policy.legs[0].mtu = 1300;
     let mut harness = Harness::new(settings);
     let big = |protocol_tuple: Tuple| {
         let mut packet = builder::udp(protocol_tuple, &[0; 1400]);

@@ -8,6 +8,7 @@
 mod errors;
 mod exposed;
 mod fragments;
+mod inside_legs;
 mod malformed;
 mod no_nat;
 mod reload;
@@ -99,8 +100,7 @@ impl Setup {
 /// Returns a setup with one uplink that publishes two ranges of ports and ping.
 pub(super) fn settings() -> Setup {
     let inside = "10.0.0.0/24".parse().expect("a prefix");
-    let policy = Policy {
-        inside_address: Some(BOX),
+    let mut policy = Policy {
         tun_address: Some(Ipv4Addr::new(169, 254, 71, 1)),
         forwards: vec![
             forward(ForwardProtocol::TcpUdp, 8080..=8080, S1, 80),
@@ -109,6 +109,7 @@ pub(super) fn settings() -> Setup {
         ],
         ..Policy::one_uplink(inside, G)
     };
+    policy.legs[0].address = Some(BOX);
     Setup { limits: Limits::new(inside), policy }
 }
 

@@ -112,7 +112,8 @@ impl LinkWatch {
     /// # Errors
     /// When the kernel refuses the subscription.
     pub(crate) async fn start(config: &Config) -> Result<Self, HostError> {
-        let mut names = vec![config.tun.name.clone(), config.inside.interface.clone()];
+        let mut names = vec![config.tun.name.clone()];
+        names.extend(config.inside.legs.iter().map(|leg| leg.interface.clone()));
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();
@@ -134,7 +135,8 @@ impl LinkWatch {
         let messages = Box::new(messages.map(|(message, _)| interpret(message.payload)));
         let watched = names.into_iter().map(|name| WatchedLink { name, state: None }).collect();
         let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
-        let addresses = external.chain(config.inside.address).collect();
+        let inside = config.inside.legs.iter().filter_map(|leg| leg.address);
+        let addresses = external.chain(inside).collect();
         let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
         let mut watch =
             Self { settled: None, kernel, messages, connection, watched, addresses, pending };

@@ -48,7 +48,12 @@ impl HostFacts {
             ids => ids?,
         };
         let mut facts = Self {
-            inside: InterfaceFacts::new(&config.inside.interface, snapshot),
+            legs: config
+                .inside
+                .legs
+                .iter()
+                .map(|leg| InterfaceFacts::new(&leg.interface, snapshot))
+                .collect(),
             uplinks,
             assigned_to_host,
             on_link,
@@ -72,12 +77,13 @@ impl HostFacts {
     pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
         let ids = RoutingIds::default_ids(&config.tun.name, Precedence::BeforeLocal);
         let settings = KernelSettings::assumed();
+        let legs = config.inside.legs.iter().map(|leg| InterfaceFacts::assumed(&leg.interface));
         let uplinks =
             config.uplinks.iter().map(|uplink| InterfaceFacts::assumed(&uplink.interface));
         let flags =
             |flag| config.uplinks.iter().map(|uplink| vec![flag; uplink.addresses.len()]).collect();
         let facts = Self {
-            inside: InterfaceFacts::assumed(&config.inside.interface),
+            legs: legs.collect(),
             uplinks: uplinks.collect(),
             assigned_to_host: flags(false),
             on_link: flags(true),

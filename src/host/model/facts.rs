@@ -12,8 +12,8 @@ use crate::host::error::HostError;
 /// Facts about the host, for one configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct HostFacts {
-    /// The inside interface.
-    pub inside: InterfaceFacts,
+    /// The interface of each inside leg, in the order of the configuration.
+    pub legs: Vec<InterfaceFacts>,
     /// The interface of each uplink, in the order of the configuration.
     pub uplinks: Vec<InterfaceFacts>,
     /// For each uplink and each of its addresses: true when any interface of the host has the
@@ -85,9 +85,9 @@ impl HostFacts {
         self.follows_interfaces || self.assigned_to_host.iter().flatten().any(|flag| *flag)
     }
 
-    /// Checks that natbox can start: with the inside, and with at least one uplink.
+    /// Checks that natbox can start: with at least one inside leg, and with at least one uplink.
     ///
-    /// The other uplinks may appear later. An uplink that follows its interface may always appear
+    /// The other legs and uplinks may appear later. An uplink that follows its interface may always appear
     /// later.
     ///
     /// # Errors
@@ -97,8 +97,11 @@ impl HostFacts {
         config: &Config,
         snapshot: &Snapshot,
     ) -> Result<(), HostError> {
-        self.inside.check_usable("inside.interface", snapshot)?;
-        let mut uplinks =
+        let legs = self.legs.iter().enumerate().map(|(place, facts)| {
+            facts.check_usable(&config.inside.key_path(place, "interface"), snapshot)
+        });
+        first_unless_any(legs)?;
+        let uplinks =
             config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, facts))| {
                 let key = format!("uplinks[{place}].interface");
                 match facts.check_usable(&key, snapshot) {
@@ -106,8 +109,7 @@ impl HostFacts {
                     usable => usable,
                 }
             });
-        let first = uplinks.next().unwrap_or(Ok(()));
-        if first.is_err() && uplinks.any(|uplink| uplink.is_ok()) { Ok(()) } else { first }
+        first_unless_any(uplinks)
     }
 
     /// Returns true when the host's own packets from an address of an uplink leave by that uplink.
@@ -131,6 +133,14 @@ impl HostFacts {
     }
 }
 
+/// Returns the first result, or success if another one is a success.
+fn first_unless_any(
+    mut results: impl Iterator<Item = Result<(), HostError>>,
+) -> Result<(), HostError> {
+    let first = results.next().unwrap_or(Ok(()));
+    if first.is_err() && results.any(|result| result.is_ok()) { Ok(()) } else { first }
+}
+
 impl InterfaceFacts {
     fn check_usable(&self, key: &str, snapshot: &Snapshot) -> Result<(), HostError> {
         let (key, name) = (key.to_owned(), self.interface.clone());
@@ -141,6 +151,11 @@ impl InterfaceFacts {
             InterfaceState::Down => Err(HostError::InterfaceDown { key, name }),
             InterfaceState::NoCarrier | InterfaceState::Up => Ok(()),
         }
+    }
+
+    /// Returns true when the interface is up and has a peer.
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == InterfaceState::Up
     }
 
     /// Returns true when the kernel accepts routes through the interface.

@@ -36,9 +36,10 @@ impl KernelSettings {
     }
 }
 
-/// Lists the interfaces of a configuration without repeats, the inside first.
+/// Lists the interfaces of a configuration without repeats, the inside legs first.
 pub(crate) fn interface_names(config: &Config) -> Vec<&str> {
-    let mut names = vec![config.inside.interface.as_str()];
+    let mut names: Vec<&str> =
+        config.inside.legs.iter().map(|leg| leg.interface.as_str()).collect();
     for uplink in &config.uplinks {
         if !names.contains(&uplink.interface.as_str()) {
             names.push(&uplink.interface);

@@ -161,7 +161,7 @@ impl Snapshot {
         let mut of = |uplink: &Uplink| {
             let link = self.link(&uplink.interface).filter(|_| uplink.follows_interface)?;
             let address = self.primary(link)?;
-            let inside = config.inside.prefixes.iter().any(|prefix| prefix.contains(&address));
+            let inside = config.inside.contains(address);
             if inside || address.is_link_local() || taken.contains(&address) {
                 return None;
             }

@@ -2,11 +2,14 @@
 
 use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
 use super::snapshot::Snapshot;
-use crate::config::{Config, Uplink};
+use crate::config::{Config, InsideLeg, Uplink};
 
 /// Lists the conditions that need a person's attention.
 pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) -> Vec<String> {
-    let mut warnings: Vec<String> = inside(facts, config, snapshot).into_iter().collect();
+    let mut warnings = Vec::new();
+    for (place, (leg, found)) in config.inside.legs.iter().zip(&facts.legs).enumerate() {
+        warnings.extend(of_leg(place, leg, found, config, snapshot));
+    }
     for (place, (uplink, found)) in config.uplinks.iter().zip(&facts.uplinks).enumerate() {
         let interface_key = format!("uplinks[{place}].interface");
         warnings.extend(state(found).map(|problem| format!("{interface_key}: {problem}")));
@@ -21,24 +24,42 @@ pub(super) fn warnings(facts: &HostFacts, config: &Config, snapshot: &Snapshot) 
     warnings
 }
 
-fn inside(facts: &HostFacts, config: &Config, snapshot: &Snapshot) -> Option<String> {
-    let (interface, present) = (&facts.inside.interface, facts.inside.address);
-    match config.inside.address {
-        Some(address) if !snapshot.has_address(address) => {
-            let length = config.inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
+/// Lists what keeps inside hosts from using an inside leg.
+fn of_leg(
+    place: usize,
+    leg: &InsideLeg,
+    found: &InterfaceFacts,
+    config: &Config,
+    snapshot: &Snapshot,
+) -> Option<String> {
+    let key = |key| config.inside.key_path(place, key);
+    let interface = &found.interface;
+    match (found.state, leg.address) {
+        (InterfaceState::Missing, _) => Some(format!(
+            "{}: interface {interface} does not exist, so its inside hosts have no box",
+            key("interface")
+        )),
+        (InterfaceState::Down, _) => Some(format!(
+            "{}: {interface} is down; bring the interface up: ip link set {interface} up",
+            key("interface")
+        )),
+        (_, Some(address)) if !snapshot.has_address(address) => {
+            let length = leg.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
             Some(format!(
-                "inside.address: {address} is not assigned to this host ({interface} has {}), so \
+                "{}: {address} is not assigned to this host ({interface} has {}), so \
                  the servers' next hop does not answer; correct the key, or run: ip address add \
                  {address}/{length} dev {interface}",
-                present.map_or("none".into(), |address| address.to_string()),
+                key("address"),
+                found.address.map_or("none".into(), |address| address.to_string()),
             ))
         }
-        Some(_) | None if present.is_none() => Some(format!(
-            "inside.interface: {interface} has no IPv4 address, so no server can use this box as \
+        (_, _) if found.address.is_none() => Some(format!(
+            "{}: {interface} has no IPv4 address, so no server can use this box as \
              its next hop; assign an address of {:?}",
-            config.inside.prefixes
+            key("interface"),
+            leg.prefixes
         )),
-        Some(_) | None => None,
+        (_, _) => None,
     }
 }
 

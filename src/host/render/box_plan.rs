@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -23,12 +24,25 @@ pub(crate) struct BoxPlan {
     /// True when this machine has the box's interfaces, so that the plan uses their state. False
     /// when the plan assumes it.
     pub probed: bool,
-    /// The box's address on the private network, if the configuration or the interface gives it.
+    /// The box's address on the first inside leg, if the configuration or the interface gives it.
     pub inside_address: Option<Ipv4Addr>,
+    /// The inside legs, in the order of the configuration.
+    pub inside: Vec<PlannedLeg>,
     /// Remarks, as sentences.
     pub notes: Vec<String>,
     /// Commands for a POSIX shell, in order.
     pub commands: Vec<String>,
+}
+
+/// An inside leg of a box.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct PlannedLeg {
+    /// Interface towards the private network.
+    pub interface: String,
+    /// The box's address on the interface, if the configuration or the interface gives it.
+    pub address: Option<Ipv4Addr>,
+    /// Private prefixes behind the interface.
+    pub prefixes: Vec<Ipv4Net>,
 }
 
 impl BoxPlan {
@@ -63,14 +77,33 @@ impl BoxPlan {
             );
         }
         let steps = steps(config, &facts, &ids);
+        let inside: Vec<PlannedLeg> = config
+            .inside
+            .legs
+            .iter()
+            .zip(&facts.legs)
+            .map(|(leg, found)| PlannedLeg {
+                interface: leg.interface.clone(),
+                address: leg.address.or(found.address),
+                prefixes: leg.prefixes.clone(),
+            })
+            .collect();
         Self {
             name: config.name.clone(),
             tun: config.tun.name.clone(),
             probed: is_probed,
-            inside_address: config.inside.address.or(facts.inside.address),
+            inside_address: inside.first().and_then(|leg| leg.address),
+            inside,
             notes,
             commands: steps.iter().flat_map(|step| commands(step, config.host.manage)).collect(),
         }
+    }
+
+    /// Returns the box's address on the inside leg that leads to a server.
+    pub(super) fn next_hop_of(&self, server: Ipv4Addr) -> Option<Ipv4Addr> {
+        let leads_to =
+            |leg: &&PlannedLeg| leg.prefixes.iter().any(|prefix| prefix.contains(&server));
+        self.inside.iter().find(leads_to)?.address
     }
 }
 

@@ -11,7 +11,7 @@ use super::probe::{HostMatch, probe_host};
 use super::server_plan::ServerPlan;
 use super::server_targets::shared_addresses;
 use super::servers;
-use crate::config::Config;
+use crate::config::{Config, Inside};
 
 /// What a person has to do by hand, on every machine.
 #[derive(Clone, Debug, Serialize)]
@@ -37,7 +37,7 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
         let same_interface = configs
             .iter()
             .zip(&matches)
-            .filter(|(other, _)| other.inside.interface == config.inside.interface);
+            .filter(|(other, _)| shares_an_interface(&other.inside, &config.inside));
         own != HostMatch::None && same_interface.filter(|(_, other)| **other >= own).count() == 1
     };
     let boxes: Vec<BoxPlan> = configs
@@ -47,11 +47,14 @@ pub(crate) fn plan(configs: &[Config]) -> Plan {
             BoxPlan::new(config, snapshot.as_ref().filter(|_| is_here(config, *own)))
         })
         .collect();
-    let inside: Vec<Option<Ipv4Addr>> = boxes.iter().map(|plan| plan.inside_address).collect();
-    let servers = servers::plans(configs, &inside);
+    let servers = servers::plans(configs, &boxes);
     let mut warnings = shared_addresses(configs);
     warnings.extend(duplicate_external_addresses(configs));
     Plan { boxes, servers, warnings }
+}
+
+fn shares_an_interface(one: &Inside, other: &Inside) -> bool {
+    one.legs.iter().any(|leg| other.legs.iter().any(|known| known.interface == leg.interface))
 }
 
 /// Warns about external addresses that two of the boxes claim.

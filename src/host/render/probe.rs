@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use crate::config::Config;
+use crate::config::{Config, InsideLeg};
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
 use crate::host::model::snapshot::Snapshot;
@@ -14,7 +14,7 @@ use crate::host::model::snapshot::Snapshot;
 pub(super) enum HostMatch {
     /// The inside does not fit.
     None,
-    /// The inside interface has a network of the inside prefixes.
+    /// The interface of an inside leg has a network of the leg's prefixes.
     Inside,
     /// The inside and the interfaces of all uplinks fit.
     All,
@@ -29,9 +29,13 @@ impl HostMatch {
             networks(name).iter().any(|network| network.contains(address))
         };
         let overlap = |a: &Ipv4Net, b: &Ipv4Net| a.contains(b) || b.contains(a);
-        let inside_fits = networks(&config.inside.interface)
-            .iter()
-            .any(|network| config.inside.prefixes.iter().any(|prefix| overlap(prefix, network)));
+        let leg_fits = |leg: &InsideLeg| {
+            let networks = networks(&leg.interface);
+            networks
+                .iter()
+                .any(|network| leg.prefixes.iter().any(|prefix| overlap(prefix, network)))
+        };
+        let inside_fits = config.inside.legs.iter().any(leg_fits);
         let uplinks_fit = config.uplinks.iter().all(|uplink| {
             let mut known = uplink.addresses.iter().chain(&uplink.gateway);
             snapshot.link(&uplink.interface).is_some()

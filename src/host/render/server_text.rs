@@ -13,7 +13,7 @@ use crate::config::Config;
 pub(super) struct BoxAddress<'a> {
     pub(super) address: Ipv4Addr,
     pub(super) config: &'a Config,
-    /// The box's address on the private network.
+    /// The box's address on the inside leg that leads to the server.
     pub(super) inside: Option<Ipv4Addr>,
     /// Table on the server.
     pub(super) table: u32,

@@ -9,23 +9,24 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::box_plan::BoxPlan;
 use super::server_plan::{ServerAddress, ServerPlan};
 use super::server_targets::{Targets, group, server_table, targets};
 use super::server_text::{BoxAddress, ServerView};
 use crate::config::Config;
 
-/// Plans all servers. `inside` holds the inside addresses of the boxes, where known.
-pub(super) fn plans(configs: &[Config], inside: &[Option<Ipv4Addr>]) -> Vec<ServerPlan> {
+/// Plans all servers. `boxes` holds the plan of each box.
+pub(super) fn plans(configs: &[Config], boxes: &[BoxPlan]) -> Vec<ServerPlan> {
     let targets = targets(configs);
     let groups = group(configs, &targets);
-    groups.iter().map(|group| plan(group, &targets, configs, inside)).collect()
+    groups.iter().map(|group| plan(group, &targets, configs, boxes)).collect()
 }
 
 fn plan(
     group: &[Ipv4Addr],
     targets: &Targets,
     configs: &[Config],
-    inside: &[Option<Ipv4Addr>],
+    boxes: &[BoxPlan],
 ) -> ServerPlan {
     let mut forwards = BTreeSet::new();
     let mut addresses = Vec::new();
@@ -35,14 +36,14 @@ fn plan(
         addresses.extend(target.boxes.iter().map(|place| BoxAddress {
             address: *address,
             config: &configs[*place],
-            inside: inside[*place],
+            inside: boxes[*place].next_hop_of(*address),
             table: server_table(*place),
         }));
     }
     let policy_routing = configs.len() > 1;
     // The main table routes to the private networks, whatever the source.
     let private: BTreeSet<Ipv4Net> =
-        configs.iter().flat_map(|config| config.inside.prefixes.iter().copied()).collect();
+        configs.iter().flat_map(|config| config.inside.prefixes()).collect();
     let view = ServerView { addresses: &addresses, private: &private, policy_routing };
     let server_addresses = addresses.iter().map(|address| ServerAddress {
         address: address.address,

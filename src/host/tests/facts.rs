@@ -50,6 +50,6 @@ fn the_error_about_a_missing_interface_names_its_key_and_the_present_interfaces(
     let commands = commands(&config, &host());
     assert!(!commands.contains("dev eth7") && !commands.contains("conf.eth7"), "{commands}");
     assert!(commands.contains("unreachable default metric 4294967295 table 7105"), "{commands}");
-    config.inside.interface = "eth8".into();
+    config.inside.legs[0].interface = "eth8".into();
     assert!(refused(&config).is_err(), "natbox needs the inside");
 }

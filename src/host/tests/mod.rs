@@ -95,6 +95,10 @@ fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
     FoundRule { rule: Rule::new(priority, action), protocol, more: false }
 }
 
+fn leg(interface: &str, prefix: &str) -> InsideLeg {
+    InsideLeg { interface: interface.into(), address: None, prefixes: vec![net(prefix)] }
+}
+
 fn uplink(name: &str, interface: &str, addresses: &[&str], gateway: &str) -> Uplink {
     Uplink {
         name: name.into(),
@@ -126,11 +130,7 @@ fn natbox1() -> Config {
     Config {
         name: "natbox1".into(),
         tun: Tun { name: "nb1".into(), ..Tun::default() },
-        inside: Inside {
-            interface: "lan0".into(),
-            address: None,
-            prefixes: vec![net("10.0.0.0/24")],
-        },
+        inside: Inside { legs: vec![leg("lan0", "10.0.0.0/24")] },
         uplinks: vec![uplink("isp1", "wan0", &["203.0.113.10"], "203.0.113.254")],
         forwards: vec![forward("web", 0, "203.0.113.10", 80, "10.0.0.101")],
         outbound: Vec::new(),
@@ -150,7 +150,7 @@ fn natbox2(prefix: &str, server: &str) -> Config {
     Config {
         name: "natbox2".into(),
         tun: Tun { name: "nb2".into(), ..Tun::default() },
-        inside: Inside { interface: "lan0".into(), address: None, prefixes: vec![net(prefix)] },
+        inside: Inside { legs: vec![leg("lan0", prefix)] },
         uplinks: vec![uplink("isp2", "wan0", &["198.51.100.10"], "198.51.100.254")],
         forwards: vec![forward("web", 0, "198.51.100.10", 80, server)],
         ..natbox1()

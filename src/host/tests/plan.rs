@@ -124,11 +124,11 @@ fn behind_one_box_with_several_uplinks_a_server_needs_only_a_default_route() {
 fn behind_a_three_legged_box_and_another_box_a_server_has_an_address_and_a_table_per_box() {
     let mut three_legged = three_legged();
     three_legged.name = "three-legged".into();
-    three_legged.inside.address = Some(ip("10.0.0.1"));
+    three_legged.inside.legs[0].address = Some(ip("10.0.0.1"));
     let mut other = natbox2("10.0.0.0/24", "10.0.0.202");
     other.uplinks[0].addresses = vec![ip("192.0.2.10")];
     other.forwards = vec![forward("web", 0, "192.0.2.10", 80, "10.0.0.202")];
-    other.inside.address = Some(ip("10.0.0.200"));
+    other.inside.legs[0].address = Some(ip("10.0.0.200"));
     let plan = render::plan(&[three_legged, other]);
     assert!(plan.warnings.is_empty(), "{:?}", plan.warnings);
     assert_eq!(plan.servers.len(), 1);
@@ -173,7 +173,7 @@ fn an_external_address_of_two_boxes_is_a_warning() {
 #[test]
 fn a_plan_on_another_machine_states_its_assumptions() {
     let mut config = natbox1();
-    config.inside.interface = "nosuch0".into();
+    config.inside.legs[0].interface = "nosuch0".into();
     let plan = render::plan(&[config]);
     assert!(!plan.boxes[0].probed);
     assert!(plan.boxes[0].notes.iter().any(|note| note.contains("the plan assumes")));

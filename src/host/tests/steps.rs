@@ -191,3 +191,29 @@ fn no_nat_destinations_reach_the_inside_through_the_tun() {
         "ip rule add priority 1010 from all to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165"
     );
 }
+
+#[test]
+fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
+    let mut config = natbox1();
+    config.inside.legs.push(leg("dmz0", "10.1.0.0/24"));
+    config.inside.legs.push(leg("guest0", "10.2.0.0/24"));
+    let mut host = host();
+    host.addresses.push(address(3, "203.0.113.10", "203.0.113.0/24", false));
+    let commands = commands(&config, &host);
+    for line in [
+        "ip route replace throw 10.1.0.0/24 table 7164 proto 110",
+        "ip route replace throw 10.1.0.0/24 table 7167 proto 110",
+        "ip route replace unreachable 10.2.0.0/24 metric 4294967295 proto 110",
+        "ip rule add priority 1009 from 10.2.0.0/24 iif wan0 protocol 110 blackhole",
+        "ip rule add priority 1009 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1009 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1009 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
+        "ip rule add priority 1012 from all iif dmz0 protocol 110 lookup 7164",
+        "ip rule add priority 993 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 994 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
+    ] {
+        assert!(commands.contains(&format!("{line}\n")), "{line} in\n{commands}");
+    }
+    assert!(!commands.contains("from 10.1.0.0/24 iif dmz0"), "{commands}");
+    assert!(!commands.contains("dmz0.rp_filter"), "the interface does not exist: {commands}");
+}

@@ -12,15 +12,8 @@ use crate::packet::Protocol;
 /// [`Translator::with_policy`](crate::nat::Translator::with_policy) swaps the whole value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Address of the inside interface: the source of ICMP errors to inside hosts. None: the
-    /// published address.
-    pub inside_address: Option<Ipv4Addr>,
-    /// Routers in front of inside hosts. They may send ICMP errors about any packet that went
-    /// inside.
-    pub inside_routers: Vec<Ipv4Addr>,
-    /// MTU of the inside interface at the start, in bytes;
-    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
-    pub inside_mtu: u16,
+    /// Inside legs. Their number is fixed at the start.
+    pub legs: Vec<Leg>,
     /// Address of the TUN device: the source of ICMP errors that the host's kernel writes about
     /// translated packets.
     pub tun_address: Option<Ipv4Addr>,
@@ -53,9 +46,12 @@ impl Policy {
         let address =
             ExternalAddress { address: external, assigned_to_host: false, reserved: Vec::new() };
         Self {
-            inside_address: None,
-            inside_routers: Vec::new(),
-            inside_mtu: 1500,
+            legs: vec![Leg {
+                prefixes: vec![inside],
+                address: None,
+                routers: Vec::new(),
+                mtu: 1500,
+            }],
             tun_address: None,
             host_address: None,
             uplinks: vec![Uplink {
@@ -80,6 +76,32 @@ impl Policy {
             delayed_reject: false,
         }
     }
+
+    /// Returns the index of the leg that leads to an inside host.
+    pub(crate) fn leg_towards(&self, host: Ipv4Addr) -> Option<usize> {
+        self.legs.iter().position(|leg| leg.prefixes.iter().any(|prefix| prefix.contains(&host)))
+    }
+
+    /// Returns the source of ICMP errors to an inside host; None: the published address.
+    pub(crate) fn error_source_towards(&self, host: Ipv4Addr) -> Option<Ipv4Addr> {
+        self.legs[self.leg_towards(host)?].address
+    }
+}
+
+/// One inside leg: an interface towards inside hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Leg {
+    /// Prefixes of the inside hosts behind the interface.
+    pub prefixes: Vec<Ipv4Net>,
+    /// Address of the interface: the source of ICMP errors to these inside hosts. None: the
+    /// published address.
+    pub address: Option<Ipv4Addr>,
+    /// Routers in front of inside hosts. They may send ICMP errors about any packet that went
+    /// inside.
+    pub routers: Vec<Ipv4Addr>,
+    /// MTU of the interface at the start, in bytes;
+    /// [`Translator::set_leg_mtu`](crate::nat::Translator::set_leg_mtu) changes it later.
+    pub mtu: u16,
 }
 
 /// One uplink.
@@ -88,7 +110,7 @@ pub struct Uplink {
     /// Name, for listings.
     pub name: String,
     /// MTU of its interface at the start, in bytes;
-    /// [`Translator::set_mtu`](crate::nat::Translator::set_mtu) changes it later.
+    /// [`Translator::set_uplink_mtu`](crate::nat::Translator::set_uplink_mtu) changes it later.
     pub mtu: u16,
     /// Share of new outbound mappings, relative to the other uplinks of the tier.
     pub weight: u32,

@@ -1,4 +1,5 @@
-//! State of the uplinks: which new sessions each one admits, and its MTU.
+//! State of the uplinks: which new sessions each one admits, and its MTU. The MTUs of the inside
+//! legs are here as well.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering::Relaxed};
 
@@ -21,7 +22,11 @@ pub enum AdmitNew {
 /// MTUs and admission, which may change while packets flow. Relaxed: a packet or two that see the
 /// old value do no harm.
 pub(crate) struct UplinkStates {
-    inside_mtu: AtomicU16,
+    /// MTU of each inside leg.
+    legs: Box<[AtomicU16]>,
+    /// The least MTU of the inside legs. Almost every packet is within it, so the hit path need not
+    /// look for the packet's leg.
+    least_leg_mtu: AtomicU16,
     uplinks: Box<[UplinkState]>,
 }
 
@@ -36,15 +41,24 @@ impl UplinkStates {
             mtu: AtomicU16::new(uplink.mtu),
             admission: AtomicU8::new(AdmitNew::All as u8),
         };
-        Self {
-            inside_mtu: AtomicU16::new(policy.inside_mtu),
+        let states = Self {
+            legs: policy.legs.iter().map(|leg| AtomicU16::new(leg.mtu)).collect(),
+            least_leg_mtu: AtomicU16::new(u16::MAX),
             uplinks: policy.uplinks.iter().map(state).collect(),
-        }
+        };
+        states.find_least_leg_mtu();
+        states
     }
 
+    /// Returns the least MTU of all inside legs.
     #[inline]
-    pub(crate) fn inside_mtu(&self) -> u16 {
-        self.inside_mtu.load(Relaxed)
+    pub(crate) fn least_leg_mtu(&self) -> u16 {
+        self.least_leg_mtu.load(Relaxed)
+    }
+
+    /// Returns the MTU of an inside leg.
+    pub(crate) fn leg_mtu(&self, leg: usize) -> u16 {
+        self.legs[leg].load(Relaxed)
     }
 
     #[inline]
@@ -66,13 +80,20 @@ impl UplinkStates {
         self.uplinks.len()
     }
 
-    /// Sets the MTU of the inside interface (None) or of an uplink, in bytes.
-    pub(crate) fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
-        let place = match uplink {
-            None => &self.inside_mtu,
-            Some(number) => &self.uplinks[usize::from(number)].mtu,
-        };
-        place.store(mtu, Relaxed);
+    /// Sets the MTU of an inside leg, in bytes.
+    pub(crate) fn set_leg_mtu(&self, leg: usize, mtu: u16) {
+        self.legs[leg].store(mtu, Relaxed);
+        self.find_least_leg_mtu();
+    }
+
+    fn find_least_leg_mtu(&self) {
+        let least = self.legs.iter().map(|mtu| mtu.load(Relaxed)).min();
+        self.least_leg_mtu.store(least.unwrap_or(u16::MAX), Relaxed);
+    }
+
+    /// Sets the MTU of an uplink, in bytes.
+    pub(crate) fn set_uplink_mtu(&self, uplink: u8, mtu: u16) {
+        self.uplinks[usize::from(uplink)].mtu.store(mtu, Relaxed);
     }
 
     /// Sets which new sessions an uplink admits from now on.

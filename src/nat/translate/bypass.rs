@@ -44,10 +44,12 @@ impl Translator {
             return None;
         }
         let source = match parsed.source() {
-            own if self.policy.tun_address == Some(own) => match self.policy.inside_address {
-                Some(address) if inside => address,
-                Some(_) | None => receiver,
-            },
+            own if self.policy.tun_address == Some(own) => {
+                match self.policy.error_source_towards(sender) {
+                    Some(address) if inside => address,
+                    Some(_) | None => receiver,
+                }
+            }
             reporter => reporter,
         };
         let quoted = error.quoted;

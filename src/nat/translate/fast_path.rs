@@ -1,6 +1,8 @@
 //! The hit path: looks up, tracks, rewrites. A packet without a session goes to
 //! [`crate::nat::translate::slow_path`].
 
+use std::net::Ipv4Addr;
+
 use crate::nat::context::WorkerContext;
 use crate::nat::policy::rules::MssClamp;
 use crate::nat::table::hash::KeyHash;
@@ -10,7 +12,7 @@ use crate::nat::tracking::tcp_window::Segment;
 use crate::nat::translate::decide::Rewrite;
 use crate::nat::translator::Translator;
 use crate::nat::verdict::{DropReason, Verdict};
-use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl};
+use crate::packet::{IcmpErrorKind, Parsed, Payload, Tcp, Ttl, Tuple};
 use crate::time::Tick;
 
 /// A parsed packet in its buffer.
@@ -80,8 +82,11 @@ impl Translator {
         Rewrite { to, inside, uplink }: Rewrite,
         now: Tick,
     ) -> Verdict {
-        let mtu = self.egress_mtu(inside, uplink);
-        if packet.wire_length > usize::from(mtu) && packet.parsed.dont_fragment() {
+        let mtu = self.least_egress_mtu(inside, uplink);
+        if packet.wire_length > usize::from(mtu)
+            && packet.parsed.dont_fragment()
+            && let Some(mtu) = self.exceeded_mtu(packet.wire_length, mtu, inside, to)
+        {
             // Sent before the rewrite, so that the error quotes the packet of the sender. The
             // kernel would quote the translated packet (RFC 5508 section 7.1.1).
             return self.reply_with_error(
@@ -95,7 +100,7 @@ impl Translator {
         if let Payload::Tcp(tcp) = packet.parsed.payload()
             && tcp.flags.syn()
         {
-            self.clamp(packet, uplink);
+            self.clamp(packet, uplink, to);
         }
         packet.parsed.rewrite(packet.buffer, to, Ttl::Increment);
         if !packet.parsed.is_atomic() || packet.parsed.has_options() {
@@ -109,23 +114,44 @@ impl Translator {
         Verdict::Translated
     }
 
+    /// Returns the MTU of the outgoing interface; for a packet to the inside, the least of all legs.
     #[inline]
-    fn egress_mtu(&self, inside: bool, uplink: u8) -> u16 {
-        if inside { self.uplink_states.inside_mtu() } else { self.uplink_states.uplink_mtu(uplink) }
+    fn least_egress_mtu(&self, inside: bool, uplink: u8) -> u16 {
+        let states = &self.uplink_states;
+        if inside { states.least_leg_mtu() } else { states.uplink_mtu(uplink) }
+    }
+
+    /// Returns the MTU of the interface by which a packet leaves as `to`, if the packet exceeds it.
+    /// `least`: see [`Self::least_egress_mtu`].
+    #[cold]
+    fn exceeded_mtu(&self, length: usize, least: u16, inside: bool, to: Tuple) -> Option<u16> {
+        let leg = self.policy.leg_towards(to.destination.address).filter(|_| inside);
+        let mtu = leg.map_or(least, |leg| self.uplink_states.leg_mtu(leg));
+        (length > usize::from(mtu)).then_some(mtu)
     }
 
     #[cold]
-    fn clamp(&self, packet: &mut Packet<'_>, uplink: u8) {
+    fn clamp(&self, packet: &mut Packet<'_>, uplink: u8, to: Tuple) {
         let maximum = match self.policy.mss_clamp {
             MssClamp::Off => return,
             MssClamp::To(bytes) => bytes,
-            MssClamp::Auto => self
-                .uplink_states
-                .inside_mtu()
-                .min(self.uplink_states.uplink_mtu(uplink))
-                .saturating_sub(IP_AND_TCP),
+            MssClamp::Auto => {
+                let mtu = self.uplink_states.uplink_mtu(uplink);
+                let least = self.uplink_states.least_leg_mtu();
+                let ends = [packet.parsed.source(), to.destination.address];
+                let mtu = if mtu <= least { mtu } else { mtu.min(self.least_mtu_towards(ends)) };
+                mtu.saturating_sub(IP_AND_TCP)
+            }
         };
         packet.parsed.clamp_mss(packet.buffer, maximum);
+    }
+
+    /// Returns the least MTU of the legs that lead to the inside hosts among `ends`; without an
+    /// inside host, the least of all legs.
+    fn least_mtu_towards(&self, ends: [Ipv4Addr; 2]) -> u16 {
+        let legs = ends.into_iter().filter_map(|end| self.policy.leg_towards(end));
+        let mtus = legs.map(|leg| self.uplink_states.leg_mtu(leg));
+        mtus.min().unwrap_or(self.uplink_states.least_leg_mtu())
     }
 }
 

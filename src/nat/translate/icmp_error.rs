@@ -119,9 +119,8 @@ impl Translator {
     fn may_report(&self, reporter: Ipv4Addr, error: IcmpError, to_inside: bool) -> bool {
         let of_receivers = matches!((error.kind, error.code), (3, 2 | 3));
         reporter == error.quoted.destination.address
-            || self.policy.inside_address == Some(reporter)
             || self.is_kernels_own(reporter)
-            || self.policy.inside_routers.contains(&reporter)
+            || self.is_on_the_way_inside(reporter)
             || match self.is_inside(reporter) {
                 true => {
                     !(of_receivers
@@ -130,6 +129,14 @@ impl Translator {
                 }
                 false => to_inside,
             }
+    }
+
+    /// Reports whether an address is the box's own on an inside leg, or that of a router there.
+    fn is_on_the_way_inside(&self, address: Ipv4Addr) -> bool {
+        self.policy
+            .legs
+            .iter()
+            .any(|leg| leg.address == Some(address) || leg.routers.contains(&address))
     }
 
     /// Reports whether the host's kernel uses an address on the TUN device.
@@ -144,7 +151,7 @@ impl Translator {
         let reporter = parsed.source();
         if self.is_kernels_own(reporter) {
             // An error of the host's kernel about a packet that the translator sent.
-            return match self.policy.inside_address {
+            return match self.policy.error_source_towards(report.sent.source.address) {
                 Some(address) if report.to_inside => address,
                 Some(_) | None => report.sent.destination.address,
             };

@@ -11,8 +11,8 @@ impl Translator {
     /// Replaces a packet that is dropped for `reason` by an ICMP error to its sender. The buffer
     /// must hold the packet as its sender sent it.
     ///
-    /// The source of the error is the inside address of the box if the sender is inside, otherwise
-    /// the destination of the packet.
+    /// The source of the error is the box's address on the sender's leg if the sender is inside,
+    /// otherwise the destination of the packet.
     #[cold]
     pub(crate) fn reply_with_error(
         &self,
@@ -24,7 +24,7 @@ impl Translator {
     ) -> Verdict {
         let sender = packet.parsed.source();
         let to_inside = self.is_inside(sender);
-        let source = match self.policy.inside_address {
+        let source = match self.policy.error_source_towards(sender) {
             Some(address) if to_inside => address,
             Some(_) | None => packet.parsed.destination(),
         };

@@ -43,15 +43,16 @@ impl Translator {
     /// Makes a translator with the same sessions, mappings and limits, and another policy.
     ///
     /// Put the translator to work in place of this one, then pass the transition to
-    /// [`Self::enforce`]. MTUs stay as [`Self::set_mtu`] has set them.
+    /// [`Self::enforce`]. MTUs stay as [`Self::set_leg_mtu`] and [`Self::set_uplink_mtu`] have set
+    /// them.
     ///
     /// # Panics
-    /// If `policy` has another number of uplinks: sessions name their uplink by its index.
+    /// If `policy` has another number of uplinks or legs: sessions name their uplink by its index.
     pub fn with_policy(&self, policy: Policy) -> (Self, Transition) {
         assert_eq!(
-            policy.uplinks.len(),
-            self.policy.uplinks.len(),
-            "the number of uplinks is fixed"
+            (policy.uplinks.len(), policy.legs.len()),
+            (self.policy.uplinks.len(), self.policy.legs.len()),
+            "the numbers of uplinks and legs are fixed"
         );
         let forwards = Forwards::new(&policy.forwards);
         self.mappings.set_addresses(&policy, &forwards);

@@ -63,7 +63,8 @@ impl Translator {
         let mut buffer = [0; BUFFER];
         buffer[..datagram.len()].copy_from_slice(&datagram);
         let parsed = parse(&datagram, ChecksumMode::Complete).ok()?;
-        let source = self.policy.inside_address.unwrap_or(sent.destination.address);
+        let host = sent.source.address;
+        let source = self.policy.error_source_towards(host).unwrap_or(sent.destination.address);
         let answer = IcmpErrorKind::Unreachable { code: ADMINISTRATIVELY_PROHIBITED };
         let length = icmp_error(&parsed, &mut buffer, datagram.len(), answer, source)?;
         Some(buffer[..length].into())

@@ -14,9 +14,20 @@ use crate::nat::translator::Translator;
 use crate::packet::{Endpoint, Tuple};
 
 impl Translator {
-    /// Sets the MTU of the inside interface (None) or of an uplink, in bytes.
-    pub fn set_mtu(&self, uplink: Option<u8>, mtu: u16) {
-        self.uplink_states.set_mtu(uplink, mtu);
+    /// Sets the MTU of an inside leg, in bytes.
+    ///
+    /// # Panics
+    /// If the policy has no such leg.
+    pub fn set_leg_mtu(&self, leg: usize, mtu: u16) {
+        self.uplink_states.set_leg_mtu(leg, mtu);
+    }
+
+    /// Sets the MTU of an uplink, in bytes.
+    ///
+    /// # Panics
+    /// If the policy has no such uplink.
+    pub fn set_uplink_mtu(&self, uplink: u8, mtu: u16) {
+        self.uplink_states.set_uplink_mtu(uplink, mtu);
     }
 
     /// Sets which new sessions an uplink admits from now on.

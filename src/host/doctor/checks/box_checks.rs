@@ -2,9 +2,11 @@
 
 use super::offloads::MachineRole;
 use super::{box_firewall, box_paths, box_steps, box_uplinks, conntrack, filters, mtu, offloads};
+use crate::config::InsideLeg;
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::{Finding, Severity};
 use crate::host::error::HostError;
+use crate::host::model::facts::InterfaceState;
 
 /// Reports an interface that is missing or down.
 pub(crate) fn missing_interface(error: &HostError) -> Finding {
@@ -48,29 +50,47 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
     findings
 }
 
-/// Reports the conditions in which host and configuration differ. Without its inside address a box
-/// does not work at all.
+/// Reports the conditions in which host and configuration differ.
 fn configuration(facts: &BoxFacts) -> Vec<Finding> {
     let inside = &facts.config.inside;
     let finding = |warning: &String| {
-        if !warning.starts_with("inside.") {
-            let why = "the configuration and the host do not fit";
-            return Finding::warning("configuration", warning, why);
-        }
-        let why = "servers and inside hosts send their packets to this address, and get no answer \
-                   without it";
-        let finding = Finding::error("configuration", warning, why);
-        let interface = &inside.interface;
-        match inside.address {
-            Some(address) => {
-                let length = inside.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
-                finding.fix([format!("ip address add {address}/{length} dev {interface}")])
+        let mut legs = inside.legs.iter().zip(&facts.host.legs).enumerate();
+        let is_named = |place: usize| warning.starts_with(&inside.key_path(place, ""));
+        match legs.find(|(place, _)| is_named(*place)) {
+            Some((_, (leg, found))) => of_leg(warning, leg, found.state),
+            None => {
+                let why = "the configuration and the host do not fit";
+                Finding::warning("configuration", warning, why)
             }
-            None => finding.advice(format!(
-                "assign the address that the servers use as their next hop: ip address add \
-                 ADDRESS/LENGTH dev {interface}"
-            )),
         }
     };
     facts.host.warnings.iter().map(finding).collect()
+}
+
+/// Reports a leg that does not work: without the box's address or its interface, the leg's inside
+/// hosts have no next hop.
+fn of_leg(warning: &str, leg: &InsideLeg, state: InterfaceState) -> Finding {
+    let interface = &leg.interface;
+    let unreachable = "servers and inside hosts behind this interface cannot reach the box";
+    match (state, leg.address) {
+        (InterfaceState::Missing, _) => Finding::error("interface", warning, unreachable)
+            .advice(format!("create {interface}, or correct its name in the configuration")),
+        (InterfaceState::Down, _) => Finding::error("interface", warning, unreachable)
+            .fix([format!("ip link set {interface} up")]),
+        (InterfaceState::NoCarrier | InterfaceState::Up, address) => {
+            let why = "servers and inside hosts send their packets to this address, and get no \
+                       answer without it";
+            let finding = Finding::error("configuration", warning, why);
+            match address {
+                Some(address) => {
+                    let length = leg.prefix_of(address).map_or(32, |prefix| prefix.prefix_len());
+                    finding.fix([format!("ip address add {address}/{length} dev {interface}")])
+                }
+                None => finding.advice(format!(
+                    "assign the address that the servers use as their next hop: ip address add \
+                     ADDRESS/LENGTH dev {interface}"
+                )),
+            }
+        }
+    }
 }

@@ -58,7 +58,8 @@ fn between<'a>(iif: &'a str, oif: &'a str) -> FilteredPacket<'a> {
 
 /// Lists the requests and replies of a forward.
 fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacket<'a>> {
-    let (tun, inside) = (facts.config.tun.name.as_str(), facts.config.inside.interface.as_str());
+    let Some(leg) = facts.config.inside.leg_of(forward.to_address) else { return Vec::new() };
+    let (tun, inside) = (facts.config.tun.name.as_str(), leg.interface.as_str());
     let outside = facts.config.uplinks[forward.uplink].interface.as_str();
     let mut protocols: Vec<Option<&str>> =
         protocols(forward).iter().map(|protocol| Some(*protocol)).collect();
@@ -94,7 +95,8 @@ fn of_forward<'a>(facts: &'a BoxFacts, forward: &'a Forward) -> Vec<PassingPacke
 
 /// Lists the packets of an outbound rule.
 fn of_outbound<'a>(facts: &'a BoxFacts, rule: &'a OutboundRule) -> Vec<PassingPacket<'a>> {
-    let (tun, inside) = (facts.config.tun.name.as_str(), facts.config.inside.interface.as_str());
+    let Some(leg) = facts.config.inside.leg_of(rule.from.addr()) else { return Vec::new() };
+    let (tun, inside) = (facts.config.tun.name.as_str(), leg.interface.as_str());
     let from_inside = FilteredPacket { from: Some(rule.from.addr()), ..between(inside, tun) };
     let name = format!("outbound packets from {}", rule.from);
     let mut all = vec![PassingPacket::forwarded(from_inside, name)];

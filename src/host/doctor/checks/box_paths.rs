@@ -71,11 +71,12 @@ fn commands(facts: &BoxFacts, wrong: &[&ExpectedPath]) -> Vec<String> {
     let behind = priorities.max().unwrap_or(0) + 1;
     let mut commands = Vec::new();
     // Packets out of the TUN for the inside use the main table.
-    let (tun, inside) = (&facts.config.tun.name, &facts.config.inside.interface);
-    let is_to_inside =
-        |path: &&ExpectedPath| path.query.iif.as_ref() == Some(tun) && path.device == *inside;
+    let (tun, inside) = (&facts.config.tun.name, &facts.config.inside);
+    let is_to_inside = |path: &&ExpectedPath| {
+        path.query.iif.as_ref() == Some(tun) && inside.contains(path.query.to)
+    };
     if wrong.iter().any(is_to_inside) {
-        let prefixes = facts.config.inside.prefixes.iter();
+        let prefixes = inside.prefixes();
         commands.extend(
             prefixes
                 .map(|to| format!("ip rule add priority {behind} to {to} iif {tun} lookup main")),

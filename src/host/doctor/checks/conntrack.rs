@@ -99,9 +99,8 @@ fn is_untracked(facts: &BoxFacts) -> bool {
     let from = |iif| FilteredPacket { iif: Some(iif), ..FilteredPacket::default() };
     let has_notrack =
         |packet: &FilteredPacket<'_>| facts.filters.tracking(packet) == Tracking::Untracked;
-    let prefixes = &facts.config.inside.prefixes;
-    let outside =
-        OUTSIDE_SAMPLES.into_iter().find(|to| !prefixes.iter().any(|prefix| prefix.contains(to)));
+    let inside = &facts.config.inside;
+    let outside = OUTSIDE_SAMPLES.into_iter().find(|to| !inside.contains(*to));
     let requests = facts.config.uplinks.iter().all(|uplink| {
         let mut addresses = uplink.addresses.iter();
         addresses
@@ -109,17 +108,23 @@ fn is_untracked(facts: &BoxFacts) -> bool {
     });
     requests
         && has_notrack(&from(&facts.config.tun.name))
-        && has_notrack(&FilteredPacket { to: outside, ..from(&facts.config.inside.interface) })
+        && inside
+            .legs
+            .iter()
+            .all(|leg| has_notrack(&FilteredPacket { to: outside, ..from(&leg.interface) }))
 }
 
 /// Lists the commands that add `notrack` rules for natbox's packets.
 fn untrack(facts: &BoxFacts) -> Vec<String> {
-    let prefixes = &facts.config.inside.prefixes;
+    let inside = &facts.config.inside;
     // Another program may translate the inside's connections to the host itself.
     let own = facts.host.uplinks.iter().filter_map(|interface| interface.address);
-    let own = own.filter(|address| !prefixes.iter().any(|prefix| prefix.contains(address)));
-    let mut tracked: Vec<String> =
-        prefixes.iter().map(ToString::to_string).chain(own.map(|own| own.to_string())).collect();
+    let own = own.filter(|address| !inside.contains(*address));
+    let mut tracked: Vec<String> = inside
+        .prefixes()
+        .map(|prefix| prefix.to_string())
+        .chain(own.map(|own| own.to_string()))
+        .collect();
     tracked.sort();
     tracked.dedup();
     let mut commands = vec![
@@ -128,9 +133,11 @@ fn untrack(facts: &BoxFacts) -> Vec<String> {
     ];
     let mut rule =
         |text: String| commands.push(format!("nft 'add rule ip natbox untracked {text} notrack'"));
-    let (tun, inside) = (&facts.config.tun.name, &facts.config.inside.interface);
-    rule(format!("iifname \"{tun}\""));
-    rule(format!("iifname \"{inside}\" ip daddr != {{ {} }}", tracked.join(", ")));
+    rule(format!("iifname \"{}\"", facts.config.tun.name));
+    for leg in &inside.legs {
+        let interface = &leg.interface;
+        rule(format!("iifname \"{interface}\" ip daddr != {{ {} }}", tracked.join(", ")));
+    }
     for uplink in &facts.config.uplinks {
         let addresses: Vec<String> = uplink.addresses.iter().map(Ipv4Addr::to_string).collect();
         if !addresses.is_empty() {

@@ -19,7 +19,13 @@ const TCP_HEADERS: u32 = 40;
 /// Checks the MTUs of a box: outside interfaces may be smaller than the inside if natbox clamps the
 /// MSS.
 pub(super) fn of_box(facts: &BoxFacts) -> Vec<Finding> {
-    let Some((inside, outside)) = facts.links.split_first() else { return Vec::new() };
+    let is_inside = |link: &&LinkSettings| {
+        facts.config.inside.legs.iter().any(|leg| leg.interface == link.interface)
+    };
+    let (legs, outside): (Vec<&LinkSettings>, Vec<&LinkSettings>) =
+        facts.links.iter().partition(is_inside);
+    // The inside hosts behind this leg agree on the longest segments.
+    let Some(inside) = legs.into_iter().max_by_key(|link| link.mtu) else { return Vec::new() };
     let mut findings: Vec<Finding> = facts.links.iter().filter_map(too_small).collect();
     let smallest = outside.iter().map(|link| link.mtu).min();
     let unclamped = match facts.config.nat.mss_clamp {
@@ -29,8 +35,10 @@ pub(super) fn of_box(facts: &BoxFacts) -> Vec<Finding> {
     };
     if let Some(mtu) = unclamped {
         let smaller = outside.iter().filter(|link| link.mtu < inside.mtu);
-        let found =
-            format!("{}; nat.mss_clamp does not fit MTU {mtu}", words(smaller.chain([inside])));
+        let found = format!(
+            "{}; nat.mss_clamp does not fit MTU {mtu}",
+            words(smaller.copied().chain([inside]))
+        );
         let why = "connections agree on segments that are too long for the uplink, and hang where \
                    ICMP errors are lost";
         findings.push(

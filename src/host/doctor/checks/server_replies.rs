@@ -42,7 +42,8 @@ struct RepliesCheck<'a> {
 impl<'a> RepliesCheck<'a> {
     fn new(facts: &'a ServerFacts, entry: &'a AddressFacts, route: &'a RouteResult) -> Self {
         let config = facts.through(entry);
-        let (name, expected) = (config.name.as_str(), config.inside.address);
+        let leg = config.inside.leg_of(entry.address);
+        let (name, expected) = (config.name.as_str(), leg.and_then(|leg| leg.address));
         let why = format!(
             "clients expect replies from an external address of {name}; another box would give the \
              replies another source"
@@ -108,7 +109,8 @@ fn replies(check: &RepliesCheck<'_>) -> Finding {
 fn proven(check: &RepliesCheck<'_>) -> Finding {
     let RepliesCheck { facts, entry, name, route, .. } = check;
     let right = format!("packets from {} {route}, which is {name}", entry.address);
-    let mut inside = facts.configs.iter().filter_map(|config| config.inside.address);
+    let legs = facts.configs.iter().flat_map(|config| &config.inside.legs);
+    let mut inside = legs.filter_map(|leg| leg.address);
     match check.first_hop() {
         Some(FirstHop::Router(router)) if Some(*router) == entry.via() => {
             Finding::ok(ID, format!("{right}; proven: a packet with TTL 1 died at {router}"))
@@ -165,8 +167,8 @@ fn fix_route(check: &RepliesCheck<'_>, finding: Finding) -> Finding {
         });
     let mut commands = Vec::new();
     if own.is_none() {
-        let prefixes = facts.configs.iter().flat_map(|config| config.inside.prefixes.iter());
-        let private: BTreeSet<Ipv4Net> = prefixes.copied().collect();
+        let private: BTreeSet<Ipv4Net> =
+            facts.configs.iter().flat_map(|config| config.inside.prefixes()).collect();
         commands.extend(
             private.iter().map(|network| format!("ip route replace throw {network} table {table}")),
         );

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::firewall;
 use super::link_settings::LinkSettings;
 use super::neighbours::{NeighbourKey, TIMEOUT, settled_neighbours};
-use super::samples::sample_outside_address;
+use super::samples::{sample_inside_host, sample_outside_address};
 use crate::config::Config;
 use crate::host::apply::compare::{StepStatus, compare};
 use crate::host::doctor::nft::filters::Filters;
@@ -44,7 +44,7 @@ pub(crate) struct BoxFacts {
     /// Rules of other programs before the rule of the main table.
     pub(crate) other_rules: Vec<FoundRule>,
     pub(crate) paths: Vec<ExpectedPath>,
-    /// Interfaces without repeats, the inside first.
+    /// Interfaces without repeats, the inside legs first.
     pub(crate) links: Vec<LinkSettings>,
     pub(crate) filters: Filters,
     /// For each uplink its gateway, if the gateway is on the segment.
@@ -181,10 +181,10 @@ fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
     snapshot.rules.iter().filter(is_other).cloned().collect()
 }
 
-/// Lists every path through the box, for the first address of each uplink and each server behind
-/// it.
+/// Lists every path through the box, for the first address of each uplink, each server behind it,
+/// and a host behind each inside leg.
 fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
-    let (tun, inside) = (&config.tun.name, &config.inside.interface);
+    let tun = &config.tun.name;
     let Some(client) = sample_outside_address(config, snapshot) else { return Vec::new() };
     let path = |packets, from, to, iif: &str, device: &str, via| ExpectedPath {
         packets,
@@ -200,8 +200,16 @@ fn expected_paths(config: &Config, snapshot: &Snapshot) -> Vec<ExpectedPath> {
         all.push(path("requests of clients", client, address, outside, tun, None));
         all.push(path("replies to clients", address, client, tun, outside, uplink.gateway));
         for server in servers(config, place) {
+            let Some(leg) = config.inside.leg_of(server) else { continue };
+            let inside = &leg.interface;
             all.push(path("translated requests to servers", client, server, tun, inside, None));
             all.push(path("replies of servers", server, client, inside, tun, None));
+        }
+    }
+    for leg in &config.inside.legs {
+        if let Some(host) = sample_inside_host(leg, snapshot) {
+            let inside = &leg.interface;
+            all.push(path("packets of inside hosts", host, client, inside, tun, None));
         }
     }
     let mut unique: Vec<ExpectedPath> = Vec::new();

@@ -180,7 +180,7 @@ fn an_interface_without_its_address_is_an_error() {
     let mut facts = good_box();
     facts.host.warnings = vec!["inside.address: 10.0.0.100 is not assigned to this host".into()];
     assert_eq!(errors(evaluate(&facts))[0].fix, ["ip address add 10.0.0.100/24 dev lan0"]);
-    facts.config.inside.address = None;
+    facts.config.inside.legs[0].address = None;
     assert!(errors(evaluate(&facts))[0].advice.contains("dev lan0"));
     facts.host.warnings = vec!["uplinks[0].gateway: strange".into()];
     assert_eq!(errors(evaluate(&facts)), []);

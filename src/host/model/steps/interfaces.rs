@@ -37,7 +37,7 @@ impl StepPlanner<'_> {
     /// On an uplink the route back to a source often leads by another interface. On the inside a
     /// loose filter lets natbox receive and count packets with foreign sources.
     pub(super) fn source_filters(&self) -> Vec<Step> {
-        let interfaces = std::iter::once(&self.facts.inside).chain(&self.facts.uplinks);
+        let interfaces = self.facts.legs.iter().chain(&self.facts.uplinks);
         let mut names: Vec<&str> = Vec::new();
         for facts in interfaces.filter(|facts| facts.state != InterfaceState::Missing) {
             if !names.contains(&facts.interface.as_str()) {

@@ -15,9 +15,11 @@
 //! | before local | `iif wan0 to G` DHCP replies → local    | a DHCP client's socket is bound to wan0      |
 //! | before local | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface           |
 //! | before local | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
-//! | before local | `iif lan0 to G` → inside                | the same for hairpin                         |
+//! | before local | `iif lan0 from OTHER to G` → blackhole  | a TUN hides the inside leg as well           |
+//! | before local | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
 //! | local        |                                         | the host's own addresses                     |
 //! | after local  | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
+//! | after local  | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
 //! | after local  | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
 //! | after local  | `iif wan0` → outside                    | only `G` is reachable from outside           |
 //! | after local  | `iif lan0` → inside                     | natbox translates all that leaves the inside |
@@ -28,6 +30,7 @@
 //!
 //! The row `from OUTSIDE` exists only with several uplinks. The last two rows exist only with
 //! `host.default_route: follow`.
+//! The rows with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another leg.
 
 mod host_route;
 mod interfaces;

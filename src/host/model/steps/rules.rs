@@ -3,6 +3,7 @@
 use ipnet::Ipv4Net;
 
 use super::planner::{StepPlanner, host_prefix, sysctl};
+use crate::config::InsideLeg;
 use crate::host::model::routing_ids::Precedence;
 use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, UdpPorts};
 
@@ -67,10 +68,15 @@ impl StepPlanner<'_> {
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(Rule {
-            iif: Some(self.config.inside.interface.clone()),
-            ..Rule::new(self.ids.after_local(after_local::FROM_INSIDE), to_natbox)
-        });
+        let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
+        for leg in &self.config.inside.legs {
+            let iif = Some(leg.interface.clone());
+            for prefix in self.prefixes_of_other_legs(leg) {
+                rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
+            }
+            let priority = self.ids.after_local(after_local::FROM_INSIDE);
+            rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
+        }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             if !self.has_table(place) {
                 continue;
@@ -88,13 +94,25 @@ impl StepPlanner<'_> {
         rules
     }
 
+    /// Lists the prefixes that no packet from a leg may have as its source, in as few prefixes as
+    /// possible.
+    ///
+    /// Source filters of the legs are loose, and the TUN hides the leg of a packet. Without these
+    /// rules a host behind one leg could open sessions in the name of a host behind another.
+    fn prefixes_of_other_legs(&self, leg: &InsideLeg) -> Vec<Ipv4Net> {
+        let others = self.config.inside.legs.iter().filter(|other| *other != leg);
+        let prefixes: Vec<Ipv4Net> =
+            others.flat_map(|other| other.prefixes.iter().copied()).collect();
+        Ipv4Net::aggregate(&prefixes)
+    }
+
     /// Lists the rules for packets from an outside interface.
     fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
         let mut rules = Vec::new();
         let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let iif = Some(interface.into());
-            rules.push(Rule { iif, from: Some(*prefix), ..spoofed.clone() });
+            rules.push(Rule { iif, from: Some(prefix), ..spoofed.clone() });
         }
         rules.extend(self.bypass_rules(interface));
         let priority = self.ids.after_local(after_local::FROM_OUTSIDE);
@@ -144,12 +162,12 @@ impl StepPlanner<'_> {
         let sources = self.config.no_nat.iter().map(|rule| rule.to).collect();
         let mut rules = Vec::new();
         for source in Ipv4Net::aggregate(&sources) {
-            for prefix in &self.config.inside.prefixes {
+            for prefix in self.config.inside.prefixes() {
                 rules.push(Rule {
                     iif: Some(interface.into()),
                     // The kernel reports a selector of length zero as no selector.
                     from: (source.prefix_len() > 0).then_some(source),
-                    to: Some(*prefix),
+                    to: Some(prefix),
                     ..bypass.clone()
                 });
             }
@@ -197,14 +215,19 @@ impl StepPlanner<'_> {
         };
         let dhcp = rule(before_local::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
         let mut rules = vec![Rule { udp: Some(DHCP_REPLY), ..dhcp }];
-        for prefix in &self.config.inside.prefixes {
+        for prefix in self.config.inside.prefixes() {
             let spoofed = rule(before_local::SPOOFED, interface, RuleAction::Blackhole);
-            rules.push(Rule { from: Some(*prefix), ..spoofed });
+            rules.push(Rule { from: Some(prefix), ..spoofed });
         }
         rules.push(rule(before_local::TO_NATBOX, interface, RuleAction::Lookup(table)));
-        let inside = &self.config.inside.interface;
         let to_inside = RuleAction::Lookup(self.ids.inside_table());
-        rules.push(rule(before_local::TO_NATBOX, inside, to_inside));
+        for leg in &self.config.inside.legs {
+            for prefix in self.prefixes_of_other_legs(leg) {
+                let spoofed = rule(before_local::SPOOFED, &leg.interface, RuleAction::Blackhole);
+                rules.push(Rule { from: Some(prefix), ..spoofed });
+            }
+            rules.push(rule(before_local::TO_NATBOX, &leg.interface, to_inside));
+        }
         rules
     }
 }

@@ -60,8 +60,9 @@ impl StepPlanner<'_> {
         };
         let mut routes: Vec<Route> = self.throw_inside(table).collect();
         if facts.takes_routes() {
-            let inside = &self.config.inside.prefixes;
-            let outside = facts.on_link.iter().filter(|prefix| !inside.contains(prefix));
+            let is_inside =
+                |prefix: &Ipv4Net| self.config.inside.prefixes().any(|own| own == *prefix);
+            let outside = facts.on_link.iter().filter(|prefix| !is_inside(prefix));
             routes.extend(outside.map(|prefix| through(*prefix)));
             match uplink.gateway {
                 Some(gateway) => {
@@ -85,9 +86,9 @@ impl StepPlanner<'_> {
             |kind, to| Route { metric: LAST_RESORT, ..Route::new(TABLE_MAIN, kind, to) };
         // An inside prefix may lack a connected route (link down, prefix wider than the network).
         // Packets to that prefix must not leave by the default route with private addresses.
-        let inside = self.config.inside.prefixes.iter();
+        let inside = self.config.inside.prefixes();
         let mut routes: Vec<Route> =
-            inside.map(|prefix| last_resort(RouteKind::Unreachable, *prefix)).collect();
+            inside.map(|prefix| last_resort(RouteKind::Unreachable, prefix)).collect();
         // Without a route back to a claimed source the kernel cannot send ICMP errors there.
         routes.extend(RESERVED.map(|prefix| last_resort(RouteKind::Blackhole, prefix)));
         let not_assigned =
@@ -104,7 +105,7 @@ impl StepPlanner<'_> {
     }
 
     fn throw_inside(&self, table: u32) -> impl Iterator<Item = Route> {
-        let prefixes = self.config.inside.prefixes.iter();
-        prefixes.map(move |prefix| Route::new(table, RouteKind::Throw, *prefix))
+        let prefixes = self.config.inside.prefixes();
+        prefixes.map(move |prefix| Route::new(table, RouteKind::Throw, prefix))
     }
 }
