@@ -72,37 +72,6 @@ fn missing_configuration_file_and_wrong_arguments_are_user_errors() {
 }
 
 #[test]
-fn a_missing_interface_is_named_with_those_that_are_there() {
-    let scene = SingleBox::new(Published::OnLink);
-    for (config, key) in [
-        (Config { inside: "lan9".into(), ..scene.config() }, "inside.interface: "),
-        (Config { outside: "wan9".into(), ..scene.config() }, "uplinks[0].interface: "),
-    ] {
-        for manage in [true, false] {
-            let config = Config { manage, ..config.clone() };
-            assert_refused(
-                &scene,
-                &[],
-                &config,
-                USER,
-                &[key, "an9\"", "present: ", "lan0", "wan0"],
-            );
-        }
-    }
-}
-
-#[test]
-fn interface_that_is_down_is_named_with_the_command_that_fixes_it() {
-    let scene = SingleBox::new(Published::OnLink);
-    for interface in ["lan0", "wan0"] {
-        scene.natbox.ip(&["link", "set", interface, "down"]).unwrap();
-        let words = ["is down", &format!("ip link set {interface} up")];
-        assert_refused(&scene, &[], &scene.config(), ENVIRONMENT, &words);
-        scene.natbox.ip(&["link", "set", interface, "up"]).unwrap();
-    }
-}
-
-#[test]
 fn resources_of_another_instance_are_refused_and_it_continues() {
     let scene = SingleBox::new(Published::OnLink);
     let _server = scene.serve();

@@ -60,7 +60,8 @@ fn followers_and_later_readers_get_the_same_events_in_order() -> Result<()> {
 
     let (uplink, interface) = ("isp2".to_owned(), site.uplink(1).interface.clone());
     set_carrier(site.uplink(1), false)?;
-    ensure!(follower.next()? == EventKind::InterfaceDown { interface: interface.clone() });
+    let down = follower.next()?;
+    ensure!(down == EventKind::InterfaceDown { interface: interface.clone() }, "{down:?}");
     let failed = follower.next()?;
     ensure!(
         matches!(&failed, EventKind::UplinkFailed { uplink: failed, .. } if *failed == uplink),

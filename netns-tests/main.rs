@@ -13,9 +13,12 @@
 //! | `tiers` | backup uplinks carry nothing until they are needed, and are left afterwards |
 //! | `host_route` | the host's own packets follow the healthy uplinks (`host.default_route: follow`) |
 //! | `events` | events arrive in order, for followers and for later readers |
+//! | `boot_order` | interfaces are absent or down at the start: the box waits, serves as they come, gives nothing up |
 //! | `inside_legs` | several inside legs: each has its rules, and each goes and comes by itself |
 //! | `interface_changes` | interfaces and addresses come and go while the box runs: each uplink recovers |
 //! | `several_servers` | several servers behind both boxes, each with an address for each uplink |
+//! | `shared_segment` | several interfaces of the box on one segment: each answers ARP for its own addresses |
+//! | `takeover` | a box takes over an address: neighbours learn the new hardware address at once |
 //! | `integrity` | downloads of up to 1 GiB over both uplinks at once, bit for bit, with every offload |
 //! | `bulk` | iperf3 in both directions over both uplinks at once, TCP and UDP |
 //! | `parallel` | 1,000 connections at one time |
@@ -45,6 +48,7 @@
 #![allow(clippy::unwrap_used, reason = "a test ends by panicking")]
 
 mod bad_input;
+mod boot_order;
 mod bulk;
 mod conformance;
 mod demo;
@@ -70,8 +74,10 @@ mod parallel;
 mod ping;
 mod probe;
 mod several_servers;
+mod shared_segment;
 mod single_box;
 mod stun;
+mod takeover;
 mod three_legged;
 mod tiers;
 mod tun_device;

@@ -56,6 +56,12 @@ impl HostState {
         self
     }
 
+    /// Returns the state without the admin sockets.
+    pub(crate) fn without_sockets(mut self) -> HostState {
+        self.parts.remove("sockets");
+        self
+    }
+
     /// Returns the output of `ip -4 rule`.
     pub(crate) fn rules(&self) -> &str {
         &self.parts["ip -4 rule"]

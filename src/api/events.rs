@@ -22,6 +22,12 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
+    /// The instance waits for interfaces that are missing or down. Until then it changes nothing on
+    /// the host. The event comes again when the list changes.
+    Waiting {
+        /// The interfaces, as sentences, each with its key.
+        missing: Vec<String>,
+    },
     /// The instance translates packets and its admin socket is ready.
     Ready {
         /// Name of the instance.
@@ -134,6 +140,7 @@ pub enum EventKind {
 impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Waiting { missing } => write!(f, "waiting: {}", missing.join("; ")),
             Self::Ready { name } => write!(f, "{name} is ready"),
             Self::Stopping { signal } => write!(f, "stopping ({signal})"),
             Self::UplinkFailed { uplink, reason } => write!(f, "uplink {uplink} failed: {reason}"),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::host::RoutingIds;
 
 /// An instance at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Name of the instance.
     pub name: String,
@@ -16,7 +16,14 @@ pub struct Status {
     pub version: String,
     /// Process ID.
     pub pid: u32,
-    /// Seconds since the instance was ready.
+    /// State of the instance.
+    #[serde(default)]
+    pub state: InstanceState,
+    /// Interfaces that are missing or down and without which the instance does nothing: the reason
+    /// for [`InstanceState::Waiting`]. As sentences, each with its key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+    /// Seconds since the instance was ready, or since it began to wait.
     pub uptime_seconds: u64,
     /// TUN device.
     pub tun: TunStatus,
@@ -42,14 +49,25 @@ pub struct Status {
     pub dns: Option<DnsStatus>,
 }
 
+/// State of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// The instance translates packets.
+    #[default]
+    Running,
+    /// The instance waits for interfaces, and has changed nothing on the host.
+    Waiting,
+}
+
 /// The TUN device of an instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TunStatus {
     /// Interface name.
     pub name: String,
-    /// I/O backend in use: `uring` or `poll`.
+    /// I/O backend in use: `uring` or `poll`; empty while the instance waits.
     pub io: String,
-    /// Offload level in use.
+    /// Offload level in use; empty while the instance waits.
     pub offload: String,
 }
 
@@ -65,7 +83,7 @@ pub struct LegStatus {
 }
 
 /// One uplink.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct UplinkStatus {
     /// Name of the uplink.
     pub name: String,
@@ -100,7 +118,7 @@ fn first_tier() -> u32 {
 }
 
 /// The sessions of an instance.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionStatus {
     /// Sessions in the table.
     pub now: u32,
@@ -147,8 +165,9 @@ pub struct DnsStatus {
 pub struct EffectiveConfig {
     /// Configuration as YAML, with all defaults.
     pub configuration: String,
-    /// Identifiers of the instance's routing tables, rules and probe addresses.
-    pub routing_ids: RoutingIds,
+    /// Identifiers of the instance's routing tables, rules and probe addresses; None while the
+    /// instance waits for its interfaces.
+    pub routing_ids: Option<RoutingIds>,
 }
 
 /// The result of a reload.
@@ -176,6 +195,8 @@ mod tests {
             "name": "natbox1",
             "version": "0.1.0",
             "pid": 7,
+            "state": "waiting",
+            "waiting_for": ["inside.interface: interface lan0 is down"],
             "uptime_seconds": 60,
             "tun": { "name": "nb0", "io": "uring", "offload": "tso+uso" },
             "inside": [{ "interface": "lan0", "address": "10.0.0.1", "up": true }],

@@ -47,9 +47,7 @@ fn failure(error: RunError) -> Failure {
                 | OpenError::NameInvalid { .. }
                 | OpenError::TooManyQueues { .. }
         ),
-        RunError::Host(host) => {
-            matches!(host, HostError::MissingInterface { .. } | HostError::Taken { .. })
-        }
+        RunError::Host(host) => matches!(host, HostError::Taken { .. }),
         RunError::Dns(dns) => matches!(dns, DnsError::Secret(_) | DnsError::Hook(_)),
         RunError::Panicked { .. } => return Failure::bug(error),
         RunError::Socket(SocketError::Other { .. })

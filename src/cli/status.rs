@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, LegStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -27,6 +27,9 @@ pub(super) fn run(arguments: &StatusArguments) -> Result<ExitCode, Failure> {
 
 fn text(status: &Status) -> String {
     let mut rows = instance_rows(status);
+    if status.state == InstanceState::Waiting {
+        return lines(&rows);
+    }
     rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
     rows.extend(status.uplinks.iter().map(|uplink| {
@@ -41,6 +44,10 @@ fn text(status: &Status) -> String {
         rows.push(Row::new("log", dropped));
     }
     rows.extend(drop_rows(status));
+    lines(&rows)
+}
+
+fn lines(rows: &[Row]) -> String {
     rows.iter().map(|Row { name, value }| format!("{name:<10}{value}\n")).collect()
 }
 
@@ -57,11 +64,28 @@ impl Row {
 }
 
 fn instance_rows(status: &Status) -> Vec<Row> {
-    let Status { name, version, pid, uptime_seconds, tun, workers, .. } = status;
-    let instance = format!("{name} (natbox {version}, pid {pid}, up {uptime_seconds} s)");
-    let device =
-        format!("{} ({} workers, io {}, offload {})", tun.name, workers.len(), tun.io, tun.offload);
-    vec![Row::new("instance", instance), Row::new("tun", device)]
+    let Status { name, version, pid, state, uptime_seconds, tun, workers, .. } = status;
+    let state = match state {
+        InstanceState::Running => "up",
+        InstanceState::Waiting => "waiting",
+    };
+    let instance = format!("{name} (natbox {version}, pid {pid}, {state} {uptime_seconds} s)");
+    let mut rows = vec![Row::new("instance", instance)];
+    let missing = status.waiting_for.iter().enumerate();
+    rows.extend(missing.map(|(index, missing)| {
+        Row::new(if index == 0 { "waits for" } else { "" }, missing.clone())
+    }));
+    if status.state == InstanceState::Running {
+        let device = format!(
+            "{} ({} workers, io {}, offload {})",
+            tun.name,
+            workers.len(),
+            tun.io,
+            tun.offload
+        );
+        rows.push(Row::new("tun", device));
+    }
+    rows
 }
 
 fn table_rows(status: &Status) -> [Row; 2] {

@@ -1,7 +1,8 @@
 //! The subsystem that serves the admin socket: one JSON line in, one JSON line out (see
 //! [`crate::api`]).
 //!
-//! The socket gets its name when the instance is ready. Only root and its group may connect.
+//! The socket gets its name when the instance is ready, or when it begins to wait for its
+//! interfaces. Only root and its group may connect.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::{UnixListener, UnixStream};
 
 use super::error::SocketError;
-use super::status::InstanceHandle;
+use super::instance::Instance;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::{MAX_REQUEST, Refusal, Request};
 
@@ -22,7 +23,7 @@ use crate::api::{MAX_REQUEST, Refusal, Request};
 pub(super) struct AdminSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Name of the socket until the instance is ready.
+    /// Name of the socket until [`Self::publish`].
     hidden: Option<PathBuf>,
 }
 
@@ -48,16 +49,17 @@ impl AdminSocket {
         Ok(socket)
     }
 
-    /// Gives the socket its final name: the instance is ready.
+    /// Gives the socket its final name, if it has not got it yet.
     ///
     /// # Errors
     /// Another process has taken the name since, or the system reports an error.
-    pub(super) fn publish(&mut self) -> Result<(), SocketError> {
-        check_free(&self.path)?;
+    fn publish(&mut self) -> Result<(), SocketError> {
         if let Some(hidden) = &self.hidden {
+            check_free(&self.path)?;
             std::fs::rename(hidden, &self.path)
                 .map_err(|source| SocketError::Other { path: self.path.clone(), source })?;
             self.hidden = None;
+            tracing::info!(socket = %self.path.display(), "admin socket ready");
         }
         Ok(())
     }
@@ -89,12 +91,20 @@ fn check_free(path: &Path) -> Result<(), SocketError> {
 /// Serves the admin socket, each connection in a task of its own.
 pub(super) struct AdminServer {
     socket: AdminSocket,
-    instance: Rc<InstanceHandle>,
+    instance: Rc<Instance>,
 }
 
 impl AdminServer {
-    pub(super) fn new(socket: AdminSocket, instance: Rc<InstanceHandle>) -> Self {
+    pub(super) fn new(socket: AdminSocket, instance: Rc<Instance>) -> Self {
         Self { socket, instance }
+    }
+
+    /// Gives the socket its final name: the instance is ready, or waits.
+    ///
+    /// # Errors
+    /// See [`AdminSocket::publish`].
+    pub(super) fn publish(&mut self) -> Result<(), SocketError> {
+        self.socket.publish()
     }
 }
 
@@ -127,7 +137,7 @@ impl Subsystem for AdminServer {
     }
 }
 
-async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<()> {
+async fn converse(stream: UnixStream, instance: &Instance) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -150,7 +160,7 @@ async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<(
             Ok(Request::Events { follow }) => {
                 return write_events(reader, writer, instance, follow).await;
             }
-            Ok(Request::Reload) => match instance.reloader.reload().await {
+            Ok(Request::Reload) => match instance.reload().await {
                 Ok(reloaded) => to_json(&reloaded),
                 Err(error) => refusal(&error),
             },
@@ -165,10 +175,10 @@ async fn converse(stream: UnixStream, instance: &InstanceHandle) -> io::Result<(
 async fn write_events(
     mut reader: impl AsyncRead + Unpin,
     mut writer: impl AsyncWrite + Unpin,
-    instance: &InstanceHandle,
+    instance: &Instance,
     follow: bool,
 ) -> io::Result<()> {
-    let (recent, mut follower) = instance.events.follow();
+    let (recent, mut follower) = instance.events().follow();
     for event in &recent {
         write(&mut writer, to_json(event)).await?;
     }

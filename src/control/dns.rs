@@ -25,6 +25,17 @@ pub(super) struct NameService {
     service: RefCell<Option<Service>>,
 }
 
+/// Checks the files that the configuration names: the secret of the updates and the hook.
+///
+/// # Errors
+/// [`DnsError::Secret`] or [`DnsError::Hook`].
+pub(super) fn check(config: &Config) -> Result<(), DnsError> {
+    let Some(dns) = &config.dns else { return Ok(()) };
+    dns.update.as_ref().map(|settings| update(settings, config)).transpose()?;
+    dns.hook.as_deref().map(dns::check_hook).transpose()?;
+    Ok(())
+}
+
 /// Does the part of the start that needs privileges. Returns None if the configuration has no
 /// `dns`.
 ///

@@ -7,22 +7,29 @@ use std::time::SystemTime;
 
 use tokio::sync::broadcast;
 
+use super::service_manager::ServiceManager;
 use crate::api::{Event, EventKind};
 
 /// Logs events, keeps the last [`CAPACITY`], and sends them to followers.
 pub(super) struct Events {
     recent: RefCell<VecDeque<Event>>,
     followers: broadcast::Sender<Event>,
+    service_manager: ServiceManager,
 }
 
 impl Events {
     pub(super) fn new() -> Self {
-        Self { recent: RefCell::default(), followers: broadcast::Sender::new(CAPACITY) }
+        Self {
+            recent: RefCell::default(),
+            followers: broadcast::Sender::new(CAPACITY),
+            service_manager: ServiceManager::from_environment(),
+        }
     }
 
-    /// Logs an event and sends it to the followers.
+    /// Logs an event, reports it to the service manager and sends it to the followers.
     pub(super) fn emit(&self, kind: EventKind) {
         log(&kind);
+        self.service_manager.report(&kind);
         let event = Event { at: now(), kind };
         let mut recent = self.recent.borrow_mut();
         if recent.len() == CAPACITY {
@@ -62,6 +69,9 @@ fn now() -> String {
 
 fn log(kind: &EventKind) {
     match kind {
+        EventKind::Waiting { missing } => {
+            tracing::warn!("natbox waits and then starts by itself: {}", missing.join("; "));
+        }
         EventKind::Ready { name } => tracing::info!(%name, "ready"),
         EventKind::Stopping { signal } => tracing::info!(%signal, "stopping"),
         EventKind::UplinkFailed { uplink, reason } => {

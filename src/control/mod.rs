@@ -6,40 +6,48 @@
 //! | file                               | content                                                 |
 //! |------------------------------------|---------------------------------------------------------|
 //! | `run`, `start`                     | privileges, the order of start and stop                 |
+//! | `wait`, `waiting`                  | the wait for interfaces before the start                |
 //! | `subsystem`                        | contract of each subsystem, and the loop that runs it   |
 //! | `workers`                          | TUN device, workers                                     |
 //! | `reconcile`                        | the host: links, addresses, listening ports             |
 //! | `health`, `failover`               | checks of the uplinks, and the response to failures     |
+//! | `announcer`                        | announcements of addresses by ARP                       |
 //! | `dns`                              | name server, updates, hook                              |
 //! | `exhaustion`                       | events about exhausted resources                        |
-//! | `admin`, `status`, `sessions`      | the admin socket and its answers                        |
+//! | `admin`, `instance`, `status`, `sessions` | the admin socket and its answers                 |
 //! | `signals`                          | stop, reload, counters                                  |
 //! | `reload`, `settings`               | configuration in use, and the policy made from it       |
 //! | `events`, `logging`, `mapping_log` | events, the log and the mapping log                     |
+//! | `service_manager`                  | reports to systemd                                      |
 //! | `sandbox`                          | dropping privileges                                     |
 //!
 //! The control plane never names the translator. It reaches the translator through
 //! [`crate::engine::Handle`] alone.
 
 mod admin;
+mod announcer;
 mod dns;
 mod error;
 mod events;
 mod exhaustion;
 mod failover;
 mod health;
+mod instance;
 pub(crate) mod logging;
 mod mapping_log;
 mod reconcile;
 mod reload;
 mod run;
 mod sandbox;
+mod service_manager;
 mod sessions;
 mod settings;
 mod signals;
 mod start;
 mod status;
 mod subsystem;
+mod wait;
+mod waiting;
 mod workers;
 
 pub(crate) use error::{RunError, SocketError};

@@ -4,6 +4,7 @@
 //!   link or address changes ─▶ host: set again what the kernel dropped
 //!                            ─▶ translator: the policy with the present addresses
 //!                            ─▶ uplinks: address, link ready or not
+//!                            ─▶ neighbours: the addresses that are new
 //! ```
 
 use std::rc::Rc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Interval;
 
+use super::announcer::Announcements;
 use super::events::Events;
 use super::health::UplinkMonitor;
 use super::reload::Reloader;
@@ -37,6 +39,7 @@ pub(super) struct Parts {
     pub(super) uplinks: Rc<Uplinks>,
     pub(super) monitor: Rc<UplinkMonitor>,
     pub(super) events: Rc<Events>,
+    pub(super) announcements: Rc<Announcements>,
 }
 
 /// Event that the reconciler waits for.
@@ -51,6 +54,7 @@ impl HostReconciler {
     /// `links`: a subscription that began before `host` was applied, so that no change is lost.
     pub(super) fn new(host: ManagedHost, links: LinkWatch, parts: Parts) -> Self {
         let listening_ports = tokio::time::interval(LISTENING_PORTS_INTERVAL);
+        parts.announcements.adopt(host.announcements());
         Self { host, links, listening_ports, tun_is_down: false, parts }
     }
 
@@ -78,6 +82,7 @@ impl HostReconciler {
         for index in 0..config.uplinks.len() {
             self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
         }
+        self.parts.announcements.adopt(self.host.announcements());
     }
 
     /// Handles a change of an interface of the configuration. Returns whether the host must be
@@ -91,11 +96,13 @@ impl HostReconciler {
         let leg = config.inside.legs.iter().position(|leg| leg.interface == interface);
         match event {
             LinkEvent::Removed | LinkEvent::Down => {
+                self.parts.announcements.forget(&interface);
                 self.parts.events.emit(match event {
                     LinkEvent::Removed => EventKind::InterfaceRemoved { interface },
-                    LinkEvent::Down | LinkEvent::Up | LinkEvent::Mtu(_) => {
-                        EventKind::InterfaceDown { interface }
-                    }
+                    LinkEvent::Down
+                    | LinkEvent::Up
+                    | LinkEvent::Mtu(_)
+                    | LinkEvent::HardwareAddress => EventKind::InterfaceDown { interface },
                 });
                 uplinks.iter().for_each(|index| self.parts.monitor.set_link_ready(*index, false));
                 // The status shows the legs as of the last reading of the host.
@@ -115,6 +122,8 @@ impl HostReconciler {
                 // The host's own default route has the smallest MTU.
                 self.host.facts().host_address.is_some()
             }
+            // The neighbours must learn it.
+            LinkEvent::HardwareAddress => true,
         }
     }
 
@@ -143,7 +152,9 @@ impl HostReconciler {
             }
             // A worker reports a removed device, and natbox stops. Only the kernel uses the
             // device's MTU.
-            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) => false,
+            LinkEvent::Up | LinkEvent::Removed | LinkEvent::Mtu(_) | LinkEvent::HardwareAddress => {
+                false
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use super::events::Events;
 use super::settings;
 use crate::api::{EventKind, LegStatus, Reloaded};
 use crate::config::{self, Config, DynamicAddress, Loaded, Problems};
+use crate::dns::DnsError;
 use crate::engine::Handle;
 use crate::host::{HostFacts, PlannedHost, RoutingIds};
 use crate::nat::Policy;
@@ -36,6 +37,20 @@ pub(crate) enum ReloadError {
         /// Paths of the changed keys.
         keys: String,
     },
+    /// The file changes keys that a waiting instance uses already.
+    #[error(
+        "{path}: {keys} changed; restart natbox to use the new values; while natbox waits for its \
+         interfaces, a reload can change every key except admin, log and name; nothing was changed"
+    )]
+    FixedWhileWaiting {
+        /// The file.
+        path: String,
+        /// Paths of the changed keys.
+        keys: String,
+    },
+    /// A file that the new configuration names is not usable.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
 }
 
 /// The configuration and the host in use.

@@ -1,30 +1,71 @@
-//! An instance from start to stop: everything that needs privileges, then the control thread.
+//! An instance from start to stop: the wait for its interfaces, everything that needs privileges,
+//! then the control thread.
 
 use std::path::Path;
+use std::rc::Rc;
 
+use super::admin::{AdminServer, AdminSocket};
 use super::dns;
 use super::error::RunError;
+use super::events::Events;
 use super::health::RawSockets;
+use super::instance::Instance;
 use super::sandbox;
-use super::start::{self, Privileged};
+use super::signals::SignalStreams;
+use super::start::{self, Entrance, Privileged};
+use super::wait;
+use super::waiting::WaitingInstance;
 use crate::config::Config;
+use crate::io::ArpSocket;
 
 /// Runs an instance until a signal ends it. `path`: the file that a reload reads again.
 ///
 /// # Errors
 /// See [`RunError`]. The host has been restored by then.
 pub(crate) fn run(path: &Path, config: &Config) -> Result<(), RunError> {
-    // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that
-    // runs the hook.
-    let raw =
-        RawSockets::open(config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
-    let privileged = Privileged { raw, dns: dns::prepare(config)? };
-    // While the process has one thread.
-    sandbox::enter().map_err(RunError::Sandbox)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| RunError::System { doing: "starting the control thread", source })?;
-    let instance = start::run_instance(path, config, privileged);
+    let instance = wait_and_run(path, config);
     tokio::task::LocalSet::new().block_on(&runtime, instance)
+}
+
+async fn wait_and_run(path: &Path, config: &Config) -> Result<(), RunError> {
+    // A wrong configuration ends natbox at once, even if natbox would wait.
+    dns::check(config)?;
+    // Before anything is changed: a signal during the start must lead to the same orderly stop.
+    let mut signals = SignalStreams::new()?;
+    let socket = AdminSocket::bind(&config.admin.socket)?;
+    let events = Rc::new(Events::new());
+    let waiting = Rc::new(WaitingInstance::new(path, config, Rc::clone(&events)));
+    let instance = Rc::new(Instance::new(Rc::clone(&waiting), Rc::clone(&events)));
+    let mut admin = AdminServer::new(socket, Rc::clone(&instance));
+    let Some(config) = wait::until_interfaces_are_up(&waiting, &mut signals, &mut admin).await?
+    else {
+        return Ok(());
+    };
+    // Before privileges are dropped: raw sockets, port 53, the file of the secret, the process that
+    // runs the hook.
+    let raw =
+        RawSockets::open(&config).map_err(|(key, source)| RunError::RawSocket { key, source })?;
+    let privileged = Privileged { raw, arp: arp_socket(), dns: dns::prepare(&config)? };
+    // While the process has one thread: the wait starts none.
+    sandbox::enter().map_err(RunError::Sandbox)?;
+    let entrance = Entrance { signals, admin, instance, events };
+    start::run_instance(path, &config, privileged, entrance).await
+}
+
+/// Opens the socket that announces addresses. Without it natbox runs, and a router learns a new
+/// hardware address when its entry expires.
+fn arp_socket() -> Option<ArpSocket> {
+    let opened = ArpSocket::open();
+    let warn = |error: &std::io::Error| {
+        tracing::warn!(
+            %error,
+            "addresses are not announced by ARP; start natbox with CAP_NET_RAW, and with AF_PACKET \
+             in RestrictAddressFamilies of its unit"
+        );
+    };
+    opened.inspect_err(warn).ok()
 }

@@ -44,6 +44,17 @@ impl SignalStreams {
             report: listen(SignalKind::user_defined1())?,
         })
     }
+
+    /// Waits for the next signal. Cancel safe.
+    pub(super) async fn next(&mut self) -> SignalAction {
+        let Self { terminate, interrupt, hang_up, report } = self;
+        tokio::select! {
+            _ = terminate.recv() => SignalAction::Stop("TERM"),
+            _ = interrupt.recv() => SignalAction::Stop("INT"),
+            _ = report.recv() => SignalAction::LogCounters,
+            _ = hang_up.recv() => SignalAction::Reload,
+        }
+    }
 }
 
 /// Handles signals.
@@ -63,13 +74,7 @@ impl Subsystem for Signals {
     const NAME: &'static str = "signals";
 
     async fn next(&mut self) -> SignalAction {
-        let SignalStreams { terminate, interrupt, hang_up, report } = &mut self.streams;
-        tokio::select! {
-            _ = terminate.recv() => SignalAction::Stop("TERM"),
-            _ = interrupt.recv() => SignalAction::Stop("INT"),
-            _ = report.recv() => SignalAction::LogCounters,
-            _ = hang_up.recv() => SignalAction::Reload,
-        }
+        self.streams.next().await
     }
 
     async fn handle(&mut self, action: SignalAction) -> Outcome {

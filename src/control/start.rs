@@ -1,8 +1,8 @@
 //! The start of an instance, after privileges are dropped.
 //!
 //! ```text
-//!   start   admin socket bound (hidden) ─ host probed ─ TUN open ─ workers ─ host set ─
-//!           health checks ─ failover ─ DNS ─ admin socket shown ─ signals
+//!   start   host probed ─ TUN open ─ workers ─ host set ─ health checks ─
+//!           failover ─ DNS ─ admin socket shown ─ signals
 //!   stop    the same in reverse
 //! ```
 //!
@@ -14,13 +14,15 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::admin::{AdminServer, AdminSocket};
+use super::admin::AdminServer;
+use super::announcer::{Announcements, Announcer};
 use super::dns::{self, DnsFollower, NameService};
 use super::error::RunError;
 use super::events::Events;
 use super::exhaustion::ExhaustionWatch;
 use super::failover::Failover;
 use super::health::{HealthChecks, RawSockets, UplinkMonitor};
+use super::instance::Instance;
 use super::reconcile::{HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
@@ -33,14 +35,26 @@ use crate::config::{Config, Uplink};
 use crate::dns::Prepared;
 use crate::engine::Handle;
 use crate::host::{self, HostFacts, LinkWatch, PlannedHost};
+use crate::io::ArpSocket;
 use crate::uplinks::{UplinkState, Uplinks};
 
 /// Sockets and services that needed the privileges which natbox has dropped since.
 pub(super) struct Privileged {
     /// Sockets for pings.
     pub(super) raw: RawSockets,
+    /// Socket that announces addresses; None: the system refused it.
+    pub(super) arp: Option<ArpSocket>,
     /// DNS; None: the configuration has none.
     pub(super) dns: Option<Prepared>,
+}
+
+/// What an instance has before its start, and keeps: clients see an instance that waits for its
+/// interfaces and then runs as one.
+pub(super) struct Entrance {
+    pub(super) signals: SignalStreams,
+    pub(super) admin: AdminServer,
+    pub(super) instance: Rc<Instance>,
+    pub(super) events: Rc<Events>,
 }
 
 /// Runs an instance until a signal or an error ends it. Restores the host in either case.
@@ -48,17 +62,15 @@ pub(super) async fn run_instance(
     path: &Path,
     config: &Config,
     privileged: Privileged,
+    entrance: Entrance,
 ) -> Result<(), RunError> {
-    // Before anything is changed: a signal during the start must lead to the same orderly stop.
-    let signals = SignalStreams::new()?;
-    let socket = AdminSocket::bind(&config.admin.socket)?;
     let host = host::prepare(config).await?;
     for warning in &host.facts().warnings {
         tracing::warn!("{warning}");
     }
     let uplinks = Rc::new(Uplinks::new(first_states(host.config(), host.facts())));
     let mut subsystems = Subsystems::new(Rc::clone(&uplinks));
-    let start = Start { path, file_config: config, privileged, signals, socket, host, uplinks };
+    let start = Start { path, file_config: config, privileged, entrance, host, uplinks };
     let result = match start.run(&mut subsystems).await {
         Ok(()) => subsystems.ended().await,
         Err(error) => Err(error),
@@ -73,8 +85,7 @@ struct Start<'a> {
     /// Configuration as the file has it.
     file_config: &'a Config,
     privileged: Privileged,
-    signals: SignalStreams,
-    socket: AdminSocket,
+    entrance: Entrance,
     host: PlannedHost,
     uplinks: Rc<Uplinks>,
 }
@@ -82,13 +93,14 @@ struct Start<'a> {
 impl Start<'_> {
     /// Starts the subsystems one by one. If one fails, the caller stops those that run.
     async fn run(self, subsystems: &mut Subsystems) -> Result<(), RunError> {
-        let Self { path, file_config, privileged, signals, mut socket, host, uplinks } = self;
-        let Privileged { raw, mut dns } = privileged;
+        let Self { path, file_config, privileged, entrance, host, uplinks } = self;
+        let Privileged { raw, arp, mut dns } = privileged;
+        let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
-        let events = Rc::new(Events::new());
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
 
-        let (engine, tun, tun_index) = start_workers(&config, &host, &dns_ports, subsystems)?;
+        let (engine, tun, tun_index) =
+            start_workers(&config, &host, &dns_ports, subsystems).await?;
         let reloader = Reloader::new(
             path,
             file_config,
@@ -99,16 +111,20 @@ impl Start<'_> {
             Rc::clone(&events),
         );
         let monitor = UplinkMonitor::new(&config, Rc::clone(&uplinks), Rc::clone(&events));
+        let announcements = Rc::new(Announcements::default());
         let parts = Parts {
             engine: engine.clone(),
             reloader: Rc::new(reloader),
             uplinks: Rc::clone(&uplinks),
             monitor: Rc::new(monitor),
             events: Rc::clone(&events),
+            announcements: Rc::clone(&announcements),
         };
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
+        let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
+        announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
         let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
         subsystems.start(
@@ -125,22 +141,28 @@ impl Start<'_> {
         }
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
 
-        socket.publish()?;
-        tracing::info!(socket = %config.admin.socket.display(), "admin socket ready");
-        events.emit(EventKind::Ready { name: config.name.clone() });
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
-        let instance =
-            InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
-        let instance = Rc::new(instance);
-        subsystems.start(AdminServer::new(socket, Rc::clone(&instance)));
-        subsystems.start(Signals::new(signals, instance));
+        let handle = InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+        entrance.open(Rc::new(handle), subsystems)
+    }
+}
+
+impl Entrance {
+    /// Lets clients and signals reach the running instance.
+    fn open(self, handle: Rc<InstanceHandle>, subsystems: &mut Subsystems) -> Result<(), RunError> {
+        let Self { signals, mut admin, instance, events } = self;
+        instance.run(Rc::clone(&handle));
+        admin.publish()?;
+        events.emit(EventKind::Ready { name: handle.name.clone() });
+        subsystems.start(admin);
+        subsystems.start(Signals::new(signals, handle));
         Ok(())
     }
 }
 
 /// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of
 /// the TUN device and its interface index.
-fn start_workers(
+async fn start_workers(
     config: &Config,
     host: &PlannedHost,
     dns_ports: &[Option<u16>],
@@ -148,7 +170,7 @@ fn start_workers(
 ) -> Result<(Handle, TunStatus, u32), RunError> {
     let policy = settings::policy(config, host.facts(), dns_ports);
     let listening_ports = host::listening_ports(host.facts())?;
-    let tun = workers::open_tun(config)?;
+    let tun = workers::open_tun(config).await?;
     let index = tun.index;
     let workers = WorkerThreads::start(config, tun, policy)?;
     let (engine, status) = (workers.handle(), workers.tun_status());

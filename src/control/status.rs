@@ -13,8 +13,8 @@ use super::logging;
 use super::reload::Reloader;
 use super::sessions;
 use crate::api::{
-    EffectiveConfig, SessionCursor, SessionPage, SessionStatus, Status, TunStatus, UplinkStatus,
-    WorkerStatus,
+    EffectiveConfig, InstanceState, SessionCursor, SessionPage, SessionStatus, Status, TunStatus,
+    UplinkStatus, WorkerStatus,
 };
 use crate::config::{self, Uplink};
 use crate::engine::Handle;
@@ -49,7 +49,7 @@ impl InstanceHandle {
     pub(super) fn effective_config(&self) -> EffectiveConfig {
         EffectiveConfig {
             configuration: config::to_yaml(&self.reloader.file_config()),
-            routing_ids: self.reloader.routing_ids(),
+            routing_ids: Some(self.reloader.routing_ids()),
         }
     }
 
@@ -66,6 +66,8 @@ impl InstanceHandle {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            state: InstanceState::Running,
+            waiting_for: Vec::new(),
             uptime_seconds: self.started.elapsed().as_secs(),
             tun: self.tun.clone(),
             inside: self.reloader.legs(),

@@ -1,6 +1,6 @@
 //! The TUN device and the workers: opens, starts, watches and stops them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -11,15 +11,18 @@ use crate::api::TunStatus;
 use crate::config::{Config, IoBackend, OffloadLimit, Workers};
 use crate::engine::{Builder, Engine, Handle, Options, WorkerFailure};
 use crate::host;
-use crate::io::{self, OffloadLevel, PollIo, TunDevice, TunQueue, UringIo, Waker};
+use crate::io::{self, OffloadLevel, OpenError, PollIo, TunDevice, TunQueue, UringIo, Waker};
 use crate::nat::{Policy, Seed};
 use crate::time::Tick;
 
 /// Opens the TUN device with the configured number of queues and the configured offloads.
 ///
+/// The kernel removes the device of a killed process some time after the process. Until then the
+/// name is taken.
+///
 /// # Errors
 /// [`RunError::Tun`].
-pub(super) fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
+pub(super) async fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
     let workers = match config.tun.workers {
         Workers::Count(count) => count,
         Workers::Auto => {
@@ -33,8 +36,16 @@ pub(super) fn open_tun(config: &Config) -> Result<TunDevice, RunError> {
         OffloadLimit::Checksum => OffloadLevel::Checksum,
         OffloadLimit::None => OffloadLevel::None,
     };
-    io::open(&config.tun.name, workers, max_offload)
-        .map_err(|source| RunError::Tun { name: config.tun.name.clone(), source })
+    let name = &config.tun.name;
+    let deadline = Instant::now() + TUN_TIMEOUT;
+    loop {
+        match io::open(name, workers, max_offload) {
+            Err(OpenError::Taken { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(TUN_INTERVAL).await;
+            }
+            opened => return opened.map_err(|source| RunError::Tun { name: name.clone(), source }),
+        }
+    }
 }
 
 /// The workers and the TUN device that they serve.
@@ -163,3 +174,7 @@ fn forward_failures(engine: &Engine) -> Result<mpsc::Receiver<WorkerFailure>, Ru
 /// kernel's half of the work (receiving, and forwarding into the TUN) runs beside the workers. In
 /// measurements, more queues than this were never faster.
 const MAX_AUTO_WORKERS: u16 = 16;
+/// Longest wait for the name of the TUN device.
+const TUN_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between two attempts to open the TUN device.
+const TUN_INTERVAL: Duration = Duration::from_millis(50);

@@ -6,27 +6,6 @@ use std::path::{Path, PathBuf};
 /// An error of the host's configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
-    /// The configuration names an interface that does not exist.
-    #[error(
-        "{key}: interface {name:?} does not exist; correct the key or create the interface \
-         (present: {present})"
-    )]
-    MissingInterface {
-        /// Key path in the configuration.
-        key: String,
-        /// Value of the key.
-        name: String,
-        /// Names of the existing interfaces, for the message.
-        present: String,
-    },
-    /// The kernel needs an interface up that is administratively down.
-    #[error("{key}: interface {name} is down; bring the interface up: ip link set {name} up")]
-    InterfaceDown {
-        /// Key path in the configuration.
-        key: String,
-        /// Value of the key.
-        name: String,
-    },
     /// Another natbox in this network namespace uses the same device.
     #[error(
         "{what}: taken by natbox with pid {pid} (TUN {tun}); stop that natbox, or put all uplinks \

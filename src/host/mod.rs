@@ -45,11 +45,14 @@ mod kernel;
 mod model;
 pub(crate) mod render;
 
-pub(crate) use apply::{ManagedHost, PlannedHost, prepare, wait_until_gone};
+pub(crate) use apply::{ManagedHost, PlannedHost};
+pub(crate) use apply::{awaited_interfaces, prepare, restore_after_dead, wait_until_gone};
 pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::listening_ports;
 pub(crate) use kernel::watch::{HostChange, LinkChange, LinkEvent, LinkWatch};
+pub(crate) use model::announcements::Announcement;
 pub(crate) use model::facts::HostFacts;
+pub(crate) use model::presence::AwaitedInterface;
 pub(crate) use model::routing_ids::RoutingIds;
 
 #[cfg(test)]

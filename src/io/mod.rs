@@ -16,6 +16,7 @@
 //! | `batch.rs`   | the buffers of one batch and the list of outgoing packets                      |
 //! | `tun.rs`     | opens the device and negotiates the offloads                                   |
 //! | `sys.rs`     | the ioctls; unsafe code is here and in `uring/ring.rs` only                    |
+//! | `arp_socket.rs` | [`ArpSocket`]: broadcasts ARP packets on the segments of the interfaces     |
 //! | `poll.rs`    | `PollIo`: one read or write call for each packet, `poll` while idle            |
 //! | `uring/`     | `UringIo`: one call for many packets, if the kernel allows it (io_uring)       |
 //! | `memory.rs`  | `MemoryIo`: a queue for tests                                                  |
@@ -24,6 +25,7 @@
 //! No code of this module reads a packet. The module guarantees that every offset of a received
 //! [`Offload`] lies inside its packet. Packets with other headers are dropped and counted.
 
+mod arp_socket;
 mod batch;
 #[cfg(test)]
 mod memory;
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use crate::packet::{BATCH, Frame, Frames, Offload};
 
+pub(crate) use arp_socket::ArpSocket;
 pub(crate) use batch::FrameBuffers;
 #[cfg(test)]
 pub(crate) use memory::MemoryIo;

@@ -1,7 +1,9 @@
-//! The TUN driver's ioctls (`linux/if_tun.h`), each behind a safe function.
+//! The TUN driver's ioctls (`linux/if_tun.h`), and the address of a packet socket (`packet(7)`),
+//! each behind a safe function.
 #![allow(
     unsafe_code,
-    reason = "ioctls take untyped arguments; rustix has no safe wrappers for the TUN driver's"
+    reason = "ioctls take untyped arguments; rustix has no safe wrappers for the TUN driver's, and \
+              no type for the address of a packet socket"
 )]
 
 use std::os::fd::AsFd;
@@ -9,6 +11,8 @@ use std::os::fd::AsFd;
 use libc::{c_int, c_short};
 use rustix::io::{Errno, Result};
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, Updater, ioctl};
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::net::{SendFlags, sendto};
 
 /// Length of the longest interface name, in bytes, without the closing zero.
 pub(super) const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
@@ -81,6 +85,40 @@ pub(super) fn set_header_little_endian(file: impl AsFd) -> Result<()> {
     // SAFETY: the opcode is TUNSETVNETLE, for which the kernel reads one `int`. The setter owns it
     // for the call.
     unsafe { ioctl(file, Setter::<{ libc::TUNSETVNETLE as Opcode }, c_int>::new(1)) }
+}
+
+/// Sends an ARP packet to all hosts of an interface's Ethernet segment, by a packet socket that
+/// writes the Ethernet header (`SOCK_DGRAM`).
+///
+/// # Errors
+/// `ENXIO` or `ENETDOWN`: the interface does not exist or is down. `EAGAIN`, `ENOBUFS`: its queue is
+/// full.
+pub(super) fn broadcast_arp(socket: impl AsFd, interface_index: u32, packet: &[u8]) -> Result<()> {
+    let address = PacketAddress(libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as libc::c_ushort,
+        sll_protocol: (libc::ETH_P_ARP as u16).to_be(),
+        sll_ifindex: c_int::try_from(interface_index).map_err(|_| Errno::INVAL)?,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 6,
+        sll_addr: [0xff; 8],
+    });
+    sendto(socket, packet, SendFlags::empty(), &address).map(drop)
+}
+
+/// The address of a packet socket, as the kernel reads it.
+struct PacketAddress(libc::sockaddr_ll);
+
+// Needed because rustix has no such address.
+// SAFETY: the pointer is that of a whole `sockaddr_ll`, whose every field is set, and the length is
+// its size. The kernel only reads it, during the call. A packet socket takes this address.
+unsafe impl SocketAddrArg for PacketAddress {
+    unsafe fn with_sockaddr<R>(
+        &self,
+        f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R,
+    ) -> R {
+        f((&raw const self.0).cast(), size_of::<libc::sockaddr_ll>() as SocketAddrLen)
+    }
 }
 
 // `struct ifreq`: a name and a union whose largest member, `struct ifmap`, holds two longs and

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::interrupt::{Interrupt, Interrupted};
 use super::{Child, LabError, Namespace};
 use crate::api::client::{self, ClientError};
-use crate::api::{Request, Status};
+use crate::api::{InstanceState, Request, Status};
 
 /// Longest time from the start of an instance to its first answer.
 const READY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -111,7 +111,7 @@ impl NatBox {
         &self.socket
     }
 
-    /// Waits until the instance answers on its admin socket.
+    /// Waits until the instance says on its admin socket that it runs.
     ///
     /// # Errors
     /// [`BoxError::Ended`] or [`BoxError::Silent`], with the last lines of the log.
@@ -126,7 +126,8 @@ impl NatBox {
                 return Err(BoxError::Ended { name, status: status.to_string(), command, log });
             }
             let last = match self.status() {
-                Ok(_) => return Ok(()),
+                Ok(status) if status.state == InstanceState::Running => return Ok(()),
+                Ok(status) => format!("it waits: {}", status.waiting_for.join("; ")),
                 Err(error) => error.to_string(),
             };
             if Instant::now() >= deadline {

@@ -16,7 +16,7 @@ use super::output::print;
 use super::target::{self, InstanceSelector};
 use crate::api::Request;
 use crate::api::client::ClientError;
-use crate::api::{EffectiveConfig, Status};
+use crate::api::{EffectiveConfig, InstanceState, Status};
 use crate::config::{self, Config};
 use crate::host::doctor;
 pub use crate::host::doctor::{Finding, Severity};
@@ -115,11 +115,13 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
                 .map_err(Failure::bug)?
                 .config;
             same_namespace(&status)?;
-            findings.push(Finding::ok("box", format!("{} runs, pid {}", status.name, status.pid)));
-            let up = doctor::interfaces_up().map_err(Failure::environment)?;
-            findings.extend(status::evaluate(&status, &up));
+            findings.push(status::instance(&status));
+            if status.state == InstanceState::Running {
+                let up = doctor::interfaces_up().map_err(Failure::environment)?;
+                findings.extend(status::evaluate(&status, &up));
+            }
             findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
-            (file.unwrap_or(running), Some(routing_ids))
+            (file.unwrap_or(running), routing_ids)
         }
         None => {
             let file = file.unwrap_or_else(|| unreachable!("without a file an instance answers"));

@@ -1,8 +1,22 @@
 //! Checks of what an instance reports about itself.
 
-use crate::api::{DnsStatus, Status, UplinkStatus};
+use crate::api::{DnsStatus, InstanceState, Status, UplinkStatus};
 use crate::host::doctor::Finding;
 use crate::nat::DropReason;
+
+/// Reports whether an instance runs or waits for its interfaces.
+pub(super) fn instance(status: &Status) -> Finding {
+    let Status { name, pid, .. } = status;
+    match status.state {
+        InstanceState::Running => Finding::ok("box", format!("{name} runs, pid {pid}")),
+        InstanceState::Waiting => Finding::error(
+            "box",
+            format!("{name} (pid {pid}) waits: {}", status.waiting_for.join("; ")),
+            "natbox translates no packet yet and has changed nothing on the host",
+        )
+        .advice("bring the interfaces up; natbox then starts by itself"),
+    }
+}
 
 /// Makes the findings about an instance's status. `up` holds the interfaces that are up.
 pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {

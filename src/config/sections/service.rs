@@ -11,7 +11,7 @@ section! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Host {
         /// Whether natbox sets routes, rules, sysctls and proxy ARP on the host, and removes them
-        /// on shutdown.
+        /// on shutdown. With `false` natbox does not announce its addresses by ARP either.
         pub manage: bool = boolean().default(true),
         /// Route of the host's own packets to the outside: those of its resolver, its updates, its
         /// clock and its VPN.

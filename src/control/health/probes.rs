@@ -208,6 +208,8 @@ struct Waiting {
 
 impl Echoes {
     fn start(source: Ipv4Addr, socket: OwnedFd) -> io::Result<Rc<Self>> {
+        // With `host.manage: false` a person assigns the address after the TUN exists.
+        rustix::net::sockopt::set_ip_freebind(&socket, true)?;
         rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
         let socket = UdpSocket::from_std(socket.into())?;
         let echoes =

@@ -63,6 +63,7 @@ fn compare_sysctl(
 ) -> Result<StepStatus, HostError> {
     Ok(match sysctl::read(path)? {
         Some(found) if found == value => shared_with(step, others),
+        Some(found) if is_stricter(path, &found) => StepStatus::InPlace,
         None if optional => StepStatus::InPlace,
         found => {
             let mut restore: Vec<_> =
@@ -71,6 +72,12 @@ fn compare_sysctl(
             StepStatus::Missing(restore)
         }
     })
+}
+
+/// Returns true for a value that does what natbox wants, and more: `arp_ignore` 2 compares the
+/// sender's network as well, and 8 never answers. A person has set it.
+fn is_stricter(path: &str, found: &str) -> bool {
+    path.ends_with("/arp_ignore") && ["2", "8"].contains(&found)
 }
 
 fn compare_route(route: &Route, snapshot: &Snapshot) -> Result<StepStatus, HostError> {

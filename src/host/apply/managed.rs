@@ -11,6 +11,7 @@ use crate::host::error::HostError;
 use crate::host::kernel::indices::Indices;
 use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::sysctl;
+use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{Precedence, RoutingIds};
 use crate::host::model::snapshot::Snapshot;
@@ -53,6 +54,15 @@ impl ManagedHost {
     /// Returns the configuration with the last known addresses of its interfaces.
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Lists the addresses that natbox announces by ARP: none with `host.manage: false`, because
+    /// then natbox does not know whether packets to them reach it.
+    pub(crate) fn announcements(&self) -> Vec<Announcement> {
+        match self.config.host.manage {
+            true => self.facts.announcements(&self.config),
+            false => Vec::new(),
+        }
     }
 
     /// Makes all changes, and reverts them if one fails.

@@ -12,6 +12,7 @@
 //! as its own. An instance that stops leaves the change in place while another's journal contains
 //! it. So the last instance reverts the change.
 
+mod awaited;
 mod clean_up;
 pub(crate) mod compare;
 mod journal;
@@ -21,6 +22,7 @@ pub(crate) mod planned;
 mod revert;
 mod wait;
 
+pub(crate) use awaited::{awaited_interfaces, restore_after_dead};
 pub(crate) use managed::ManagedHost;
 pub(crate) use planned::{PlannedHost, prepare};
 pub(crate) use wait::wait_until_gone;

@@ -17,21 +17,19 @@ use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::{RTPROT_NATBOX, Step};
 use crate::host::model::steps::steps;
 
-/// Checks the interfaces, restores what killed processes left in this network namespace, and reads
-/// the host. Changes nothing for this instance yet; the TUN need not exist.
+/// Restores what killed processes left in this network namespace, and reads the host. Changes
+/// nothing for this instance yet; the TUN and the interfaces need not exist.
 ///
 /// With `host.manage: false` the function only reads.
 ///
 /// # Errors
-/// When the inside or every uplink is missing or down, another natbox uses an interface, privilege
-/// is lacking, or no routing numbers are free.
+/// When another natbox uses an interface, privilege is lacking, or no routing numbers are free.
 pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     let directory = Path::new(journal::DIRECTORY);
     let kernel = Kernel::connect()?;
-    let interfaces = interface_names(config).into_iter().map(String::from).collect();
-    let header = JournalHeader::of_this_process(&config.tun.name, interfaces)?;
+    let header = header(config)?;
     let lock = match config.host.manage {
-        true => Some(lock_and_clean_up(config, &kernel, directory, &header).await?),
+        true => Some(lock_and_clean_up(&kernel, directory, &header).await?),
         false => None,
     };
     let snapshot = kernel.snapshot().await?;
@@ -46,7 +44,6 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
         |precedence| RoutingIds::allocate(&snapshot, &config.tun.name, precedence, owner);
     let settings = sysctl::settings(&config)?;
     let (mut facts, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
-    facts.check_interfaces(&config, &snapshot)?;
     facts.warnings.extend(unowned_rules(&config, &snapshot, directory, &header));
     Ok(PlannedHost {
         steps: steps(&config, &facts, &ids),
@@ -61,19 +58,24 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
     })
 }
 
-/// Takes the lock and restores what dead processes left. Reports an unusable interface before any
-/// change.
-async fn lock_and_clean_up(
-    config: &Config,
+/// Makes the header of this process's journal.
+///
+/// # Errors
+/// When `/proc` is not readable.
+pub(super) fn header(config: &Config) -> Result<JournalHeader, HostError> {
+    let interfaces = interface_names(config).into_iter().map(String::from).collect();
+    JournalHeader::of_this_process(&config.tun.name, interfaces)
+}
+
+/// Takes the lock and restores what dead processes left.
+///
+/// # Errors
+/// When a running process uses a device of this configuration, or a journal cannot be removed.
+pub(super) async fn lock_and_clean_up(
     kernel: &Kernel,
     directory: &Path,
     header: &JournalHeader,
 ) -> Result<NamespaceLock, HostError> {
-    let snapshot = kernel.snapshot().await?;
-    let default_ids = |precedence| Ok(RoutingIds::default_ids(&config.tun.name, precedence));
-    let settings = sysctl::settings(config)?;
-    let (facts, _) = HostFacts::collect(config, &snapshot, settings, default_ids)?;
-    facts.check_interfaces(config, &snapshot)?;
     journal::make_directory(directory)?;
     let lock = NamespaceLock::take().await?;
     clean_up(kernel, directory, header).await?;

@@ -40,7 +40,7 @@ pub(crate) fn examine_box(
         Ok(match box_facts::collect(config, running).await? {
             Ok(facts) => box_checks::evaluate(&facts),
             // Without the interfaces every other check is meaningless.
-            Err(error) => vec![box_checks::missing_interface(&error)],
+            Err(awaited) => awaited.iter().map(box_checks::missing_interface).collect(),
         })
     })
 }

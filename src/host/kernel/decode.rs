@@ -9,7 +9,7 @@ use rtnetlink::packet_route::IpProtocol;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage,
 };
@@ -31,6 +31,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
     let (mut mtu, mut queue_length) = (0, 0);
+    let mut hardware = None;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
             name = Some(found.clone());
@@ -38,8 +39,11 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             mtu = *found;
         } else if let LinkAttribute::TxQueueLen(found) = attribute {
             queue_length = *found;
+        } else if let LinkAttribute::Address(found) = attribute {
+            hardware = found.as_slice().try_into().ok();
         }
     }
+    let is_ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     Some(Link {
         index: message.header.index,
         name: name?,
@@ -48,6 +52,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),
+        hardware: hardware.filter(|_| is_ethernet),
     })
 }
 

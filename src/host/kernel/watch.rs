@@ -50,6 +50,8 @@ pub(crate) enum LinkEvent {
     Up,
     /// New MTU, in bytes.
     Mtu(u32),
+    /// Another hardware address.
+    HardwareAddress,
 }
 
 /// A subscription to changes.
@@ -85,6 +87,7 @@ struct LinkState {
     index: u32,
     carrier: bool,
     mtu: u32,
+    hardware: Option<[u8; 6]>,
 }
 
 impl WatchedLink {
@@ -218,10 +221,13 @@ impl LinkWatch {
                 }
                 continue;
             }
-            let Link { index, carrier, mtu, .. } = *link;
-            let before = watched.state.replace(LinkState { index, carrier, mtu });
+            let Link { index, carrier, mtu, hardware, .. } = *link;
+            let before = watched.state.replace(LinkState { index, carrier, mtu, hardware });
             if before.is_none_or(|before| before.mtu != mtu) {
                 report(LinkEvent::Mtu(mtu));
+            }
+            if before.is_some_and(|before| before.hardware != hardware) {
+                report(LinkEvent::HardwareAddress);
             }
             // Another interface of the same name has lost the routes of the first.
             let is_replaced = before.is_some_and(|before| before.index != index);

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::facts::{HostFacts, InterfaceFacts};
+use super::presence::InterfaceState;
 use super::routing_ids::{Precedence, RoutingIds};
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
@@ -110,11 +111,9 @@ impl InterfaceFacts {
             index: link.index,
             mtu: link.mtu,
             address: snapshot.primary(link),
-            state: match (link.up, link.carrier) {
-                (false, _) => InterfaceState::Down,
-                (true, false) => InterfaceState::NoCarrier,
-                (true, true) => InterfaceState::Up,
-            },
+            addresses: snapshot.addresses_of(link).collect(),
+            hardware: link.hardware,
+            state: InterfaceState::of(name, &snapshot.links),
             on_link: snapshot.on_link(link),
             next_hops: snapshot.next_hops(link),
             arp: link.arp,
@@ -129,6 +128,8 @@ impl InterfaceFacts {
             index: 0,
             mtu: 1500,
             address: None,
+            addresses: Vec::new(),
+            hardware: None,
             state: InterfaceState::Up,
             on_link: Vec::new(),
             next_hops: Vec::new(),

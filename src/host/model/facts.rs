@@ -4,10 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use super::presence::InterfaceState;
 use super::settings::KernelSettings;
-use super::snapshot::{DefaultRoute, Snapshot};
+use super::snapshot::DefaultRoute;
 use crate::config::{Config, PortRange};
-use crate::host::error::HostError;
 
 /// Facts about the host, for one configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,10 @@ pub(crate) struct InterfaceFacts {
     pub mtu: u32,
     /// First address that is a usable source.
     pub address: Option<Ipv4Addr>,
+    /// All addresses of the interface.
+    pub(crate) addresses: Vec<Ipv4Addr>,
+    /// Hardware address of an Ethernet interface.
+    pub(crate) hardware: Option<[u8; 6]>,
     /// Whether packets can pass the interface.
     pub state: InterfaceState,
     /// Networks that the interface reaches without a next hop.
@@ -66,50 +70,10 @@ pub(crate) struct InterfaceFacts {
     pub(crate) assumed: bool,
 }
 
-/// Whether packets can pass an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InterfaceState {
-    /// The interface does not exist.
-    Missing,
-    /// The interface is administratively down.
-    Down,
-    /// The interface is up without a peer.
-    NoCarrier,
-    /// The interface is up with a peer.
-    Up,
-}
-
 impl HostFacts {
     /// Returns true when an external address is assigned to the host, or may be at any moment.
     pub(crate) fn any_assigned_to_host(&self) -> bool {
         self.follows_interfaces || self.assigned_to_host.iter().flatten().any(|flag| *flag)
-    }
-
-    /// Checks that natbox can start: with at least one inside leg, and with at least one uplink.
-    ///
-    /// The other legs and uplinks may appear later. An uplink that follows its interface may always appear
-    /// later.
-    ///
-    /// # Errors
-    /// The interface that is missing or down.
-    pub(crate) fn check_interfaces(
-        &self,
-        config: &Config,
-        snapshot: &Snapshot,
-    ) -> Result<(), HostError> {
-        let legs = self.legs.iter().enumerate().map(|(place, facts)| {
-            facts.check_usable(&config.inside.key_path(place, "interface"), snapshot)
-        });
-        first_unless_any(legs)?;
-        let uplinks =
-            config.uplinks.iter().zip(&self.uplinks).enumerate().map(|(place, (uplink, facts))| {
-                let key = format!("uplinks[{place}].interface");
-                match facts.check_usable(&key, snapshot) {
-                    Err(_) if uplink.follows_interface => Ok(()),
-                    usable => usable,
-                }
-            });
-        first_unless_any(uplinks)
     }
 
     /// Returns true when the host's own packets from an address of an uplink leave by that uplink.
@@ -133,26 +97,7 @@ impl HostFacts {
     }
 }
 
-/// Returns the first result, or success if another one is a success.
-fn first_unless_any(
-    mut results: impl Iterator<Item = Result<(), HostError>>,
-) -> Result<(), HostError> {
-    let first = results.next().unwrap_or(Ok(()));
-    if first.is_err() && results.any(|result| result.is_ok()) { Ok(()) } else { first }
-}
-
 impl InterfaceFacts {
-    fn check_usable(&self, key: &str, snapshot: &Snapshot) -> Result<(), HostError> {
-        let (key, name) = (key.to_owned(), self.interface.clone());
-        match self.state {
-            InterfaceState::Missing => {
-                Err(HostError::MissingInterface { key, name, present: snapshot.link_names() })
-            }
-            InterfaceState::Down => Err(HostError::InterfaceDown { key, name }),
-            InterfaceState::NoCarrier | InterfaceState::Up => Ok(()),
-        }
-    }
-
     /// Returns true when the interface is up and has a peer.
     pub(crate) fn is_up(&self) -> bool {
         self.state == InterfaceState::Up

@@ -8,14 +8,18 @@
 //! | `snapshot`    | interfaces, addresses, routes and rules of the network namespace     |
 //! | `settings`    | sysctls that decide which steps natbox needs                         |
 //! | `routing_ids` | numbers of natbox's tables and rules                                 |
+//! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `collect`     | derives the facts from snapshot and settings                         |
 //! | `warnings`    | messages about a host that does not fit the configuration            |
+//! | `announcements` | addresses that natbox announces by ARP                             |
 //! | `steps`       | the list of all changes, in order                                    |
 
+pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod presence;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;
 pub(crate) mod snapshot;

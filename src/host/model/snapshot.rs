@@ -31,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) carrier: bool,
     /// True when the interface uses ARP.
     pub(crate) arp: bool,
+    /// Hardware address; None: the interface is no Ethernet.
+    pub(crate) hardware: Option<[u8; 6]>,
 }
 
 /// An address of the host.
@@ -87,13 +89,14 @@ impl Snapshot {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// Lists the names of all interfaces, for messages.
-    pub(crate) fn link_names(&self) -> String {
-        self.links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
-    }
-
     pub(crate) fn has_address(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|found| found.address == address)
+    }
+
+    /// Iterates over the addresses of an interface.
+    pub(crate) fn addresses_of(&self, link: &Link) -> impl Iterator<Item = Ipv4Addr> {
+        let of_link = self.addresses.iter().filter(|address| address.index == link.index);
+        of_link.map(|address| address.address)
     }
 
     /// Lists the networks that an interface reaches without a next hop.

@@ -1,6 +1,7 @@
 //! Messages about a host that does not fit the configuration.
 
-use super::facts::{HostFacts, InterfaceFacts, InterfaceState};
+use super::facts::{HostFacts, InterfaceFacts};
+use super::presence::InterfaceState;
 use super::snapshot::Snapshot;
 use crate::config::{Config, InsideLeg, Uplink};
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
+use crate::host::model::presence;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::snapshot::Snapshot;
 use crate::host::model::step::Step;
@@ -54,7 +55,10 @@ impl BoxPlan {
         };
         let config = &config.resolve(&addresses);
         let mut notes = vec![first_note(config)];
-        let probed = snapshot.map(|snapshot| collect(config, snapshot)).and_then(|collected| {
+        let awaited = snapshot.map(|snapshot| presence::awaited(config, &snapshot.links));
+        notes.extend(awaited.iter().flatten().map(ToString::to_string));
+        let present = snapshot.filter(|_| awaited.is_some_and(|awaited| awaited.is_empty()));
+        let probed = present.map(|snapshot| collect(config, snapshot)).and_then(|collected| {
             collected.inspect_err(|error| notes.push(error.to_string())).ok()
         });
         let is_probed = probed.is_some();
@@ -111,9 +115,7 @@ fn collect(config: &Config, snapshot: &Snapshot) -> Result<(HostFacts, RoutingId
     let allocate = |precedence| {
         RoutingIds::allocate(snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
     };
-    let collected = HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)?;
-    collected.0.check_interfaces(config, snapshot)?;
-    Ok(collected)
+    HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)
 }
 
 fn first_note(config: &Config) -> String {

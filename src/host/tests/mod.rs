@@ -58,6 +58,7 @@ fn host() -> Snapshot {
         up: true,
         carrier: true,
         arp: index > 1,
+        hardware: Some([2, 0, 0, 0, 0, index as u8]),
     };
     Snapshot {
         links: vec![link(1, "lo"), link(2, "lan0"), link(3, "wan0"), link(4, "wan1")],

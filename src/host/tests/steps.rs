@@ -28,6 +28,10 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         ip route replace 203.0.113.10 dev nb1 src 203.0.113.1 proto 110
         sysctl -q -w net.ipv4.conf.lan0.rp_filter=2
         sysctl -q -w net.ipv4.conf.wan0.rp_filter=2
+        sysctl -q -w net.ipv4.conf.wan0.arp_ignore=1
+        sysctl -q -w net.ipv4.conf.wan0.arp_announce=2
+        sysctl -q -w net.ipv4.conf.lan0.arp_filter=1
+        sysctl -q -w net.ipv4.conf.lan0.arp_announce=2
         ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
         ip rule add priority 1011 from all iif wan0 protocol 110 lookup 7166
         ip rule add priority 1012 from all iif lan0 protocol 110 lookup 7164

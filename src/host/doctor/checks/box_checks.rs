@@ -5,18 +5,12 @@ use super::{box_firewall, box_paths, box_steps, box_uplinks, conntrack, filters,
 use crate::config::InsideLeg;
 use crate::host::doctor::facts::box_facts::BoxFacts;
 use crate::host::doctor::finding::{Finding, Severity};
-use crate::host::error::HostError;
-use crate::host::model::facts::InterfaceState;
+use crate::host::model::presence::{AwaitedInterface, InterfaceState};
 
 /// Reports an interface that is missing or down.
-pub(crate) fn missing_interface(error: &HostError) -> Finding {
+pub(crate) fn missing_interface(awaited: &AwaitedInterface) -> Finding {
     let why = "without this interface no packet passes, and natbox checked nothing else";
-    let finding = Finding::error("interface", error.to_string(), why);
-    if let HostError::InterfaceDown { name, .. } = error {
-        finding.fix([format!("ip link set {name} up")])
-    } else {
-        finding
-    }
+    Finding::error("interface", awaited.to_string(), why).fix(awaited.command())
 }
 
 /// Makes the findings about the host of a box.

@@ -17,6 +17,7 @@ use crate::host::kernel::route_lookup::{
 };
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
+use crate::host::model::presence::{self, AwaitedInterface};
 use crate::host::model::routing_ids::{Precedence, RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{FoundRule, Snapshot};
@@ -96,16 +97,20 @@ pub(crate) struct PublishedAddress {
     pub(crate) is_duplicate: bool,
 }
 
-/// Collects the facts. The inner error is an interface that is missing or down.
+/// Collects the facts. The inner error holds the interfaces without which no packet passes.
 ///
 /// # Errors
 /// When the kernel does not answer.
 pub(crate) async fn collect(
     file_config: &Config,
     running: Option<RoutingIds>,
-) -> Result<Result<BoxFacts, HostError>, HostError> {
+) -> Result<Result<BoxFacts, Vec<AwaitedInterface>>, HostError> {
     let kernel = Kernel::connect()?;
     let snapshot = kernel.snapshot().await?;
+    let awaited = presence::awaited(file_config, &snapshot.links);
+    if !awaited.is_empty() {
+        return Ok(Err(awaited));
+    }
     let config = file_config.resolve(&snapshot.dynamic_addresses(file_config));
     let allocate = |precedence| match running {
         Some(ids) => Ok(ids),
@@ -115,9 +120,6 @@ pub(crate) async fn collect(
     };
     let settings = sysctl::settings(&config)?;
     let (mut host, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
-    if let Err(error) = host.check_interfaces(&config, &snapshot) {
-        return Ok(Err(error));
-    }
     let assigned_since_start = assigned_since_start(&config, &mut host, ids);
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };

@@ -1,7 +1,7 @@
 //! Settings of interfaces and of the kernel: the TUN, sysctls, proxy ARP.
 
 use super::planner::{StepPlanner, sysctl};
-use crate::host::model::facts::InterfaceState;
+use crate::host::model::presence::InterfaceState;
 use crate::host::model::settings::{KernelSettings, interface_names};
 use crate::host::model::step::Step;
 

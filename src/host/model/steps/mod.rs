@@ -32,6 +32,7 @@
 //! `host.default_route: follow`.
 //! The rows with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another leg.
 
+mod arp;
 mod host_route;
 mod interfaces;
 mod planner;
@@ -57,6 +58,7 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.tables().into_iter().map(Step::Route));
     steps.extend(planner.main_table().into_iter().map(Step::Route));
     steps.extend(planner.source_filters());
+    steps.extend(planner.arp());
     steps.extend(planner.rules().into_iter().map(Step::Rule));
     steps.extend(planner.host_route());
     steps.extend(planner.icmp_sysctls());

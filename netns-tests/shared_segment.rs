@@ -1,0 +1,154 @@
+//! Several interfaces of the box on one segment. Each answers ARP for its own addresses alone, so
+//! that packets arrive where the box expects them.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context, Result, ensure};
+use natbox::lab::http::{HttpServer, connect};
+use natbox::lab::topology::{Attachment, CLIENTS, ThreeLeggedPlan};
+use natbox::lab::{Lab, Namespace, hardware_address};
+
+use crate::lab::{BoxConfig, Site, TIMEOUT, listen};
+use crate::single_box::{
+    BOX_INSIDE, CLIENT, PROVIDER, Published, SERVER, SingleBox, WEB, eventually,
+};
+
+/// Attempts with empty neighbour tables. Without the settings about half of them fail.
+const ATTEMPTS: usize = 20;
+/// Address of the second uplink's interface.
+const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+
+/// Builds two uplinks, each by an interface of its own, on one segment.
+fn site() -> Result<Site> {
+    let mut segment: Option<Namespace> = None;
+    let attach = |lab: &Lab, number: u8, natbox: &Namespace, provider: &Namespace| {
+        let (interface, port) = (format!("wan{number}"), format!("isp{}", number + 1));
+        let to_box = format!("box{number}");
+        let segment = match &segment {
+            Some(segment) => segment,
+            None => {
+                let made = segment.insert(lab.namespace("segment")?);
+                made.bridge("br0", &[])?;
+                made
+            }
+        };
+        lab.veth(40 + number, (natbox, &interface), (segment, &to_box))?;
+        lab.veth(number, (provider, "box0"), (segment, &port))?;
+        for port in [&to_box, &port] {
+            segment.ip(&["link", "set", port, "master", "br0"])?;
+        }
+        Ok(Attachment { interface, sender: hardware_address(40 + number, 1) })
+    };
+    let plan = ThreeLeggedPlan { uplinks: 2, servers: 1, mbit: None, one_network: true };
+    let site = Site::three_legged_by(plan, attach)?;
+    site.uplink(1).natbox.address("wan1", SECOND, 24)?;
+    Ok(site)
+}
+
+/// Fetches a page over both uplinks, again and again, while no neighbour is known.
+fn assert_both_answer_always(site: &Site, config: &BoxConfig, to: [Ipv4Addr; 2]) -> Result<()> {
+    let server = listen(site.server(), site.server_address(0), WEB)?;
+    let _server = HttpServer::start(vec![server], None)?;
+    let _natbox = site.start(0, config)?;
+    for attempt in 0..ATTEMPTS {
+        for (uplink, address) in site.topology.uplinks.iter().zip(to) {
+            for namespace in [&uplink.provider, &uplink.natbox] {
+                namespace.ip(&["neigh", "flush", "all"])?;
+            }
+            let endpoint = SocketAddrV4::new(address, WEB);
+            let fetch = || connect(Some(CLIENTS[1]), endpoint, TIMEOUT / 10)?.get("/");
+            let answer = site.client().enter(fetch)?;
+            let answer = answer.with_context(|| format!("attempt {attempt} at {address}"))?;
+            ensure!(answer.text().trim() == CLIENTS[1].to_string(), "{}", answer.text());
+        }
+    }
+    Ok(())
+}
+
+fn sysctl(namespace: &Namespace, interface: &str, key: &str) -> Result<String> {
+    let path = format!("/proc/sys/net/ipv4/conf/{interface}/{key}");
+    Ok(namespace.enter(|| std::fs::read_to_string(path))??.trim().to_owned())
+}
+
+#[test]
+fn two_uplinks_on_one_segment_answer_for_their_own_addresses() -> Result<()> {
+    let site = site()?;
+    let [first, second] = [site.uplink(0), site.uplink(1)];
+    for uplink in [first, second] {
+        uplink.natbox.address(&uplink.interface, uplink.published, 24)?;
+    }
+    let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
+    assert_both_answer_always(&site, &config, [first.published, second.published])?;
+    for (key, interface) in [("arp_ignore", "wan0"), ("arp_announce", "wan1")] {
+        ensure!(sysctl(&first.natbox, interface, key)? == "0", "{key} is taken back");
+    }
+    Ok(())
+}
+
+#[test]
+fn two_uplinks_that_follow_their_interfaces_on_one_segment_answer_always() -> Result<()> {
+    let site = site()?;
+    let config = site.three_legged_config().followed(0).followed(1);
+    let config = config.forward("tcp", WEB, site.server_address(0), WEB);
+    // The clients' routes lead to the published addresses alone.
+    for (uplink, address) in site.topology.uplinks.iter().zip([site.uplink(0).outside, SECOND]) {
+        let old = site.client().ip_output(&["route", "show", &uplink.published.to_string()])?;
+        let route = old.replacen(&uplink.published.to_string(), &address.to_string(), 1);
+        let words: Vec<&str> =
+            ["route", "add"].into_iter().chain(route.split_whitespace()).collect();
+        site.client().ip(&words)?;
+    }
+    assert_both_answer_always(&site, &config, [site.uplink(0).outside, SECOND])
+}
+
+#[test]
+fn two_uplinks_on_one_segment_answer_for_addresses_that_no_host_has() -> Result<()> {
+    let site = site()?;
+    let config = site.three_legged_config().forward("tcp", WEB, site.server_address(0), WEB);
+    let to = [site.uplink(0).published, site.uplink(1).published];
+    assert_both_answer_always(&site, &config, to)
+}
+
+/// Inside and uplink share a switch. The router and the server hear both interfaces of the box.
+#[test]
+fn inside_and_uplink_on_one_segment_answer_for_their_own_addresses() {
+    for kind in [Published::OnLink, Published::Owned, Published::Routed] {
+        let scene = SingleBox::new(kind);
+        let switch = scene.lab.namespace("switch").unwrap();
+        let ends = [
+            (&scene.natbox, "wan0"),
+            (&scene.net, "eth0"),
+            (&scene.natbox, "lan0"),
+            (&scene.server, "eth0"),
+        ];
+        for (namespace, interface) in ends.iter().step_by(2) {
+            namespace.ip(&["link", "del", interface]).unwrap();
+        }
+        let ports: Vec<String> = (0..ends.len()).map(|port| format!("port{port}")).collect();
+        for (number, (end, port)) in ends.iter().zip(&ports).enumerate() {
+            scene.lab.veth(50 + number as u8, *end, (&switch, port)).unwrap();
+        }
+        switch.bridge("br0", &ports.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        scene.natbox.address("wan0", scene.outside, 24).unwrap();
+        scene.natbox.route("default", PROVIDER).unwrap();
+        scene.natbox.address("lan0", BOX_INSIDE, 24).unwrap();
+        scene.net.address("eth0", PROVIDER, 24).unwrap();
+        scene.server.address("eth0", SERVER, 24).unwrap();
+        scene.server.route("default", BOX_INSIDE).unwrap();
+        if kind == Published::Routed {
+            scene.net.route(&format!("{}/32", scene.published), scene.outside).unwrap();
+        }
+        let _server = scene.serve();
+        let running = scene.start(&scene.config());
+        eventually("traffic", || scene.fetch().ok());
+        for attempt in 0..ATTEMPTS / 2 {
+            for namespace in [&scene.net, &scene.server, &scene.natbox] {
+                namespace.ip(&["neigh", "flush", "all"]).unwrap();
+            }
+            let seen = scene.fetch().unwrap_or_else(|error| panic!("{kind:?} {attempt}: {error}"));
+            assert_eq!(seen, CLIENT.to_string());
+            scene.assert_outbound();
+        }
+        drop(running);
+    }
+}

@@ -1,0 +1,82 @@
+//! The instance as the admin socket sees it: first it may wait for its interfaces, then it runs.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tokio::task::JoinError;
+
+use super::events::Events;
+use super::reload::ReloadError;
+use super::status::InstanceHandle;
+use super::waiting::WaitingInstance;
+use crate::api::{EffectiveConfig, Reloaded, SessionCursor, SessionPage, Status};
+
+/// The instance in its present stage. Connections of clients outlive the stages.
+pub(super) struct Instance {
+    stage: RefCell<Stage>,
+    events: Rc<Events>,
+}
+
+#[derive(Clone)]
+enum Stage {
+    Waiting(Rc<WaitingInstance>),
+    Running(Rc<InstanceHandle>),
+}
+
+impl Instance {
+    pub(super) fn new(waiting: Rc<WaitingInstance>, events: Rc<Events>) -> Self {
+        Self { stage: RefCell::new(Stage::Waiting(waiting)), events }
+    }
+
+    /// Answers from the running instance from now on.
+    pub(super) fn run(&self, running: Rc<InstanceHandle>) {
+        self.stage.replace(Stage::Running(running));
+    }
+
+    /// Returns the events of all stages.
+    pub(super) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Returns the present status.
+    pub(super) fn status(&self) -> Status {
+        match self.stage() {
+            Stage::Waiting(waiting) => waiting.status(),
+            Stage::Running(running) => running.status(),
+        }
+    }
+
+    /// Returns a page of the sessions.
+    ///
+    /// # Errors
+    /// The instance is stopping.
+    pub(super) async fn sessions(&self, from: SessionCursor) -> Result<SessionPage, JoinError> {
+        match self.stage() {
+            Stage::Waiting(_) => Ok(SessionPage { sessions: Vec::new(), next: None }),
+            Stage::Running(running) => running.sessions(from).await,
+        }
+    }
+
+    /// Returns the configuration in use, and the identifiers of routing tables and rules.
+    pub(super) fn effective_config(&self) -> EffectiveConfig {
+        match self.stage() {
+            Stage::Waiting(waiting) => waiting.effective_config(),
+            Stage::Running(running) => running.effective_config(),
+        }
+    }
+
+    /// Reads the configuration file again and uses it.
+    ///
+    /// # Errors
+    /// See [`ReloadError`].
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        match self.stage() {
+            Stage::Waiting(waiting) => waiting.reload(),
+            Stage::Running(running) => running.reloader.reload().await,
+        }
+    }
+
+    fn stage(&self) -> Stage {
+        self.stage.borrow().clone()
+    }
+}

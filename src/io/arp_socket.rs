@@ -1,0 +1,32 @@
+//! A socket that broadcasts ARP packets on Ethernet segments.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::sys;
+
+/// An AF_PACKET socket that only sends. It serves every interface.
+pub(crate) struct ArpSocket(OwnedFd);
+
+impl ArpSocket {
+    /// Opens the socket. Needs CAP_NET_RAW; sending needs no privilege.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub(crate) fn open() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        // Without a protocol the socket receives nothing.
+        Ok(Self(socket_with(AddressFamily::PACKET, SocketType::DGRAM, flags, None)?))
+    }
+
+    /// Sends an ARP packet to every host of an interface's segment. The kernel writes the Ethernet
+    /// header.
+    ///
+    /// # Errors
+    /// The interface does not exist or is down, or its queue is full.
+    pub(crate) fn broadcast(&self, interface_index: u32, packet: &[u8]) -> io::Result<()> {
+        Ok(sys::broadcast_arp(&self.0, interface_index, packet)?)
+    }
+}
