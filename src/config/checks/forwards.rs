@@ -2,6 +2,7 @@
 
 mod dynamic_ports;
 mod overlaps;
+mod published;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,6 +17,7 @@ use crate::config::types::network::{ForwardTarget, PortRange};
 
 use super::checker::Checker;
 use super::inside::InsideLegs;
+use published::Published;
 
 /// Returns the forwards of the configuration. They are incomplete if a problem was reported.
 /// `dynamic`: the ports for mappings.
@@ -35,12 +37,6 @@ pub(super) fn check(
     let forwards: Vec<_> = published.into_iter().map(|published| published.forward).collect();
     dynamic_ports::check(&forwards, dynamic, checker);
     forwards
-}
-
-/// A forward of the configuration, and the item of the file that it comes from.
-struct Published<'d> {
-    forward: Forward,
-    item: &'d Located<FileForward>,
 }
 
 /// Returns the forwards that one item of the list stands for: one for each uplink that the item

@@ -24,7 +24,7 @@ pub(crate) type PortAllocators = HashMap<(Protocol, Ipv4Addr), Arc<PortAllocator
 pub(crate) struct PortAllocator {
     pub(crate) ports: PortPool,
     /// Ports that sessions hold without a mapping.
-    pub(super) held: Mutex<HeldPorts>,
+    held: Mutex<HeldPorts>,
     /// Number of free ports that only the box's own probes get.
     kept_for_probes: u32,
     /// None: a freed port is free at once.
@@ -109,6 +109,33 @@ impl PortAllocator {
             None => self.ports.release(port),
             Some(delay) => delay.quarantine(port, key, now, |port| self.ports.release(port)),
         }
+    }
+
+    /// Holds a port for one more session; false when the host or a mapping has the port.
+    pub(super) fn hold(&self, port: u16) -> bool {
+        !self.ports.is_hosts(port)
+            && (!self.ports.has(port) || self.held.lock().hold(port, &self.ports))
+    }
+
+    /// Reports whether [`Self::hold`] would succeed now.
+    pub(super) fn may_hold(&self, port: u16) -> bool {
+        !self.ports.is_hosts(port)
+            && (!self.ports.has(port) || self.ports.is_free(port) || self.is_held(port))
+    }
+
+    /// Reports whether a session holds a port.
+    pub(super) fn is_held(&self, port: u16) -> bool {
+        self.held.lock().has(port)
+    }
+
+    /// Holds a random free port for a session.
+    pub(super) fn hold_any(&self, preference: PortPreference, random: &mut StdRng) -> Option<u16> {
+        self.held.lock().hold_any(&self.ports, preference, random)
+    }
+
+    /// Releases a port that a session held.
+    pub(super) fn release_held(&self, port: u16) {
+        self.held.lock().release(port, &self.ports);
     }
 
     /// Takes a port from the mappings, for a forward; false while a mapping has the port.

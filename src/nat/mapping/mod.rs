@@ -13,6 +13,7 @@ pub(crate) mod allocator;
 pub(crate) mod events;
 pub(crate) mod filter;
 pub(crate) mod held_ports;
+pub(crate) mod holding;
 pub(crate) mod host_limits;
 pub(crate) mod inbound_limits;
 pub(crate) mod key;

@@ -24,12 +24,12 @@ use std::net::Ipv4Addr;
 
 use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::table::key::Key;
-use crate::nat::translate::decide::precedence::Receiver;
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::DropReason;
 use crate::packet::{Protocol, Tuple};
 use crate::time::Tick;
 
+use decision::Receiver;
 pub use decision::{
     Content, Decision, ErrorRewrite, ExternalEndpoint, FragmentRewrite, Opening, Path, Query,
     Rewrite, Server,

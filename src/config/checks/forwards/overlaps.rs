@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::config::sections::{Forward, ForwardProtocol};
 
-use super::Published;
+use super::published::Published;
 use crate::config::checks::checker::Checker;
 use crate::config::types::network::PortRange;
 

@@ -157,6 +157,17 @@ pub struct Server {
     pub holds_port: bool,
 }
 
+/// The receiver of a packet to an external endpoint without a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Receiver {
+    /// The server of a forward.
+    Server(Server),
+    /// The inside endpoint of the mapping there, if there is one.
+    Mapping,
+    /// The host.
+    Host,
+}
+
 /// External endpoint of an inside endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalEndpoint {

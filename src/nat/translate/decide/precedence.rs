@@ -15,21 +15,11 @@ use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::state::uplink_states::AdmitNew;
 use crate::nat::tracking::state::State;
 use crate::nat::tracking::tcp_state::TcpState;
+use crate::nat::translate::decide::decision::Receiver;
 use crate::nat::translate::decide::{Content, ExternalEndpoint, Query, Server, has_ports};
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::DropReason;
 use crate::packet::{Endpoint, Protocol, Tuple};
-
-/// The receiver of a packet to an external endpoint without a session.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Receiver {
-    /// The server of a forward.
-    Server(Server),
-    /// The inside endpoint of the mapping there, if there is one.
-    Mapping,
-    /// The host.
-    Host,
-}
 
 impl Translator {
     /// Returns the receiver of a packet to an external address.
