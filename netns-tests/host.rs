@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use natbox::lab::capture::Capture;
 use natbox::lab::http;
+use natbox::packet::Protocol;
 use rustix::process::Signal;
 
+use crate::probe::{Probe, S1, at, udp};
 use crate::single_box::{
-    CLIENT, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
+    BOX_INSIDE, CLIENT, Published, SERVER, SingleBox, Sink, WEB, eventually, seconds, serve,
 };
 
 #[test]
@@ -130,6 +132,51 @@ fn outside_hosts_do_not_reach_the_inside_untranslated() {
     natbox.stop(Signal::TERM);
     scene.natbox.sysctl("net/ipv4/ip_forward", "1").unwrap();
     attempt(CLIENT, SERVER, WEB).unwrap();
+}
+
+/// SECURITY.md: on Linux every address of a host is reachable through every interface. It gives the
+/// rule of a packet filter that shuts the inside address off from the outside segment.
+#[test]
+fn the_documented_filter_shuts_the_inside_address_off_from_the_outside() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let _own = serve(&scene.natbox, BOX_INSIDE, 8022);
+    scene.net.route("10.0.0.0/24", scene.outside).unwrap();
+    let _natbox = scene.start(&scene.config());
+    let attempt = |namespace: &natbox::lab::Namespace| {
+        let to = SocketAddrV4::new(BOX_INSIDE, 8022);
+        namespace.enter(|| http::connect(None, to, Duration::from_millis(700))).unwrap()
+    };
+    attempt(&scene.net).expect("without a filter the kernel accepts the packets");
+    let policy = include_str!("../SECURITY.md");
+    let rule = policy.split('`').find(|text| text.starts_with("nft add rule")).unwrap();
+    for command in [
+        "nft add table inet filter",
+        "nft add chain inet filter input { type filter hook input priority 0; }",
+        rule,
+    ] {
+        let mut nft = scene.natbox.command("nft");
+        nft.arg(command.strip_prefix("nft ").unwrap());
+        assert!(nft.status().unwrap().success(), "{command}");
+    }
+    assert!(attempt(&scene.net).is_err(), "the rule shuts the address off");
+    attempt(&scene.server).expect("the inside reaches it");
+    scene.assert_traffic();
+}
+
+/// The host routes such a packet itself, past the TUN. It comes back and leaves by no uplink.
+#[test]
+fn a_packet_from_inside_to_its_own_source_stays_inside() {
+    let probe = Probe::plain();
+    let packet = udp(at(S1, 5000), at(S1, 6000), b"own");
+    probe.inside.send(&packet);
+    let returned = eventually("the packet comes back", || {
+        // The kernel may add a redirect.
+        probe.inside.drain_until_quiet().into_iter().find(|seen| seen.protocol() == Protocol::UDP)
+    });
+    assert_eq!((returned.source(), returned.destination()), (at(S1, 5000), at(S1, 6000)));
+    assert_eq!(probe.outside.drain(), []);
+    assert_eq!(probe.sessions(), 0);
 }
 
 #[test]

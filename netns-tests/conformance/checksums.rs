@@ -4,7 +4,7 @@
 use natbox::packet::{Endpoint, Protocol, QueryKind, TcpFlags, builder};
 
 use super::proves;
-use crate::probe::{E1, F, F_TARGET, G, Probe, S1, Seen, Setup, assert_carried, at, tuple};
+use crate::probe::{E1, F, F_TARGET, G, G2, Probe, S1, S2, Seen, Setup, assert_carried, at, tuple};
 
 /// Words at which sums carry over.
 const CORNERS: [u16; 6] = [0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff];
@@ -208,5 +208,37 @@ fn checksums_survive_a_translation_that_changes_nothing() {
         let inward = builder::udp(tuple(Protocol::UDP, at(E1, 9), at(G, 7777)), &payload);
         probe.outside.send(&inward);
         assert_carried(&inward, &probe.inside.expect("in"), at(E1, 9), at(crate::probe::S3, 7777));
+    }
+}
+
+#[test]
+fn checksums_of_udp_lite_and_dccp_follow_the_addresses() {
+    let _proof = proves(&["CSUM-6"]);
+    let probe = Probe::start(
+        Setup::new().pool().forward("protocol: any, address: 192.0.2.2, to: 10.0.0.12"),
+    );
+    let payload: Vec<u8> = (0..61).collect();
+    let (client, server) = (at(E1, 4000), at(S2, 80));
+    let published = at(G2, 80);
+    for coverage in [0, 8, 9, 30, 69] {
+        let lite =
+            |from, to| builder::udp_lite(tuple(Protocol::UDP_LITE, from, to), coverage, &payload);
+        probe.outside.send(&lite(client, published));
+        assert_eq!(probe.inside.expect("in").0[20..], lite(client, server)[20..]);
+        probe.inside.send(&lite(server, client));
+        assert_eq!(probe.outside.expect("out").0[20..], lite(published, client)[20..]);
+        probe.inside.send(&builder::icmp_error(3, 3, S2, E1, &lite(client, server)));
+        let quote = probe.outside.expect("an error").quote().expect("a quote");
+        assert_eq!(quote.0[20..], lite(client, published)[20..]);
+    }
+    for coverage in [0, 1, 2, 15] {
+        let dccp = |from, to| builder::dccp(tuple(Protocol::DCCP, from, to), coverage, &payload);
+        probe.outside.send(&dccp(client, published));
+        assert_eq!(probe.inside.expect("in").0[20..], dccp(client, server)[20..]);
+        // Over a mapping as well: the first host has no forward for these protocols.
+        let out = dccp(at(S1, 80), client);
+        probe.inside.send(&out);
+        let seen = probe.outside.expect("out");
+        assert_eq!(seen.0[20..], dccp(at(seen.source().address, 80), client)[20..]);
     }
 }

@@ -372,3 +372,21 @@ fn fragments_read_by_different_workers_are_joined() {
         probe.status().workers.iter().map(|worker| worker.counters["packets_in"]).collect();
     assert!(read.len() == 4 && read.iter().all(|packets| *packets > 500), "{read:?}");
 }
+
+#[test]
+fn a_later_fragment_that_is_too_long_with_df_is_counted() {
+    let _proof = proves(&["FRAG-4"]);
+    let probe = Probe::start(Setup::new().mtu(1300, 1500));
+    let (inside, remote) = (at(S1, 5000), at(E1, 53));
+    // The first fragment fits. The kernel would drop the second one without a word.
+    let whole = numbered(udp(inside, remote, &text(2000)), 7);
+    let first = builder::fragments(&whole, 400).swap_remove(0);
+    let mut later = numbered(builder::other(Protocol::UDP, S1, E1, &whole[420..1820]), 7);
+    later[6..8].copy_from_slice(&(0x4000_u16 | (400 / 8)).to_be_bytes());
+    builder::refresh_header_checksum(&mut later);
+    probe.inside.send(&first);
+    probe.outside.expect("the first fragment");
+    probe.inside.send(&later);
+    probe.silence();
+    probe.assert_dropped("mtu-exceeded", 1);
+}

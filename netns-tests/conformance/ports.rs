@@ -220,6 +220,31 @@ fn ports_overlap_for_different_destinations_if_configured() {
     probe.silence();
 }
 
+#[test]
+fn a_port_is_kept_where_it_can_be() {
+    let _proof = proves(&["PORT-4"]);
+    let probe = Probe::start(Setup::new().nat("port_preservation: [500, 3074-3080, 8080]"));
+    let (first, second) = (at(S1, 3074), at(S2, 3074));
+    let external = probe.open_udp(first, at(E1, 53));
+    assert_eq!(external, at(G, 3074));
+    assert_eq!(probe.open_udp(first, at(E2, 54)), external, "towards every destination");
+    let other = probe.open_udp(second, at(E1, 53));
+    assert_ne!(other, external, "the first host has it");
+    probe.assert_udp_in(at(E1, 53), external, first);
+    probe.assert_udp_in(at(E1, 53), other, second);
+    assert_eq!(probe.open_udp(at(S3, 500), at(E1, 500)), at(G, 500), "outside of nat.ports");
+    assert_eq!(probe.syn_out(at(S3, 3080), at(E1, 80)).source(), at(G, 3080));
+    assert_ne!(probe.open_udp(at(S3, 8080), at(E1, 53)).port, 8080, "a forward has it");
+    let same = (5000..5100).filter(|port| probe.open_udp(at(S3, *port), at(E1, 53)).port == *port);
+    assert!(same.count() < 5, "the other ports are random");
+
+    let probe = Probe::start(Setup::new().nat("port_preservation: true, ports: 2000-65535"));
+    for port in (2000..2100).chain([65_535]) {
+        assert_eq!(probe.open_udp(at(S1, port), at(E1, 53)), at(G, port));
+    }
+    assert!(probe.open_udp(at(S1, 1024), at(E1, 53)).port >= 2000, "not in nat.ports");
+}
+
 /// Waits until a condition holds. Fails after [`TIMEOUT`].
 #[track_caller]
 pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {

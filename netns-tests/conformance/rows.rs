@@ -108,6 +108,11 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
                 "the client's address would be lost; policy routing and the three-legged box avoid this",
             ),
             row(
+                &["FWD-8"],
+                "MUST (P)",
+                "A session that a server opens to its client uses the uplink of the client's request",
+            ),
+            row(
                 &["RFC6888-6", "RFC6888-3"],
                 "MUST",
                 "Translation can be switched off for destinations; pools need not be contiguous",
@@ -161,6 +166,11 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
                 "Exhausted ports cost bounded work, and one freed port serves one mapping",
             ),
             row(&["PORT-3"], "MUST (P)", "No client shadows a port that the box itself uses"),
+            row(
+                &["PORT-4"],
+                "MAY",
+                "Where set, a mapping keeps its inside port while it is free (RFC 4787 section 4.2.1)",
+            ),
             row(
                 &["RFC7857-3", "RFC6888-13"],
                 "SHOULD",
@@ -368,6 +378,7 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
                 "Incomplete datagrams time out; late fragments join no new one",
             ),
             row(&["FRAG-3"], "MUST (P)", "Fragments that different workers read are joined"),
+            row(&["FRAG-4"], "MUST (P)", "A later fragment that is too long with DF is counted"),
         ],
     ),
     (
@@ -382,6 +393,11 @@ pub(crate) const CHAPTERS: &[(&str, &[Row])] = &[
             ),
             row(&["CSUM-4"], "MUST (P)", "A wrong checksum is never repaired"),
             row(&["CSUM-5"], "MUST (P)", "Partial checksums and super-packets stay what they are"),
+            row(
+                &["CSUM-6"],
+                "MUST (P)",
+                "Checksums of UDP-Lite and DCCP follow the addresses, whatever they cover",
+            ),
         ],
     ),
     (

@@ -165,3 +165,19 @@ fn flood(client: &Namespace, server: Ipv4Addr, questions: u32) -> Result<(usize,
         Ok((sent, received))
     })?
 }
+
+#[test]
+fn questions_by_udp_take_no_session() -> Result<()> {
+    for address in [Address::Nobodys, Address::Owned] {
+        let site = Site::new(Private::Shared, 1)?;
+        let natbox = start(&site, 0, address, &format!("{ZONE}, names: [{{ name: www }}]"))?;
+        let server = site.uplink(0).published;
+        for _ in 0..10 {
+            let answers = short(site.client(), server, &["+notcp", "www.example.org", "A"])?;
+            ensure!(answers == ["203.0.113.10"], "{answers:?}");
+        }
+        let created = natbox.status()?.sessions.created;
+        ensure!(created == 0, "{address:?}: {created} sessions");
+    }
+    Ok(())
+}

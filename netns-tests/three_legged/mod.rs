@@ -9,12 +9,14 @@
 //! | `sum`       | two, three and four shaped lines add up                                                          |
 //! | `wires`     | lines that share an interface, lines of one parent interface, lines of different MTU             |
 //! | `packets`   | the same packet by packet: errors, fragments, hairpin, MTUs, a full table                           |
+//! | `related`   | sessions that the server opens to a client: TFTP, active FTP                                     |
 //! | `own`       | published addresses that are the host's own: the host, too, answers by the right line            |
 
 mod conflicts;
 mod million;
 mod own;
 mod packets;
+mod related;
 mod replies;
 mod sum;
 mod wires;

@@ -156,6 +156,7 @@ mod tests {
                 "forwards",
                 "outbound",
                 "nat.hairpin",
+                "nat.port_preservation",
                 "nat.mss_clamp",
                 "nat.reject_with",
                 "nat.unsolicited_syn"

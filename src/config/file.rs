@@ -81,7 +81,7 @@ impl From<&Config> for File {
             forwards: Unresolved::from_option(Some(Items::of(forwards))),
             outbound: Unresolved::from_option(Some(Items::of(outbound))),
             no_nat: Unresolved::from_option(Some(Items::of(no_nat))),
-            nat: config.nat,
+            nat: config.nat.clone(),
             timeouts: config.timeouts,
             limits: config.limits,
             host: config.host,

@@ -48,8 +48,8 @@ pub(crate) use problem::{Problem, Problems};
 pub(crate) use sections::{
     AddressPooling, Admin, Dns, DnsUpdate, EndpointDependence, Failback, Forward, ForwardProtocol,
     HashBy, Health, HostDefaultRoute, Inside, InsideLeg, IoBackend, Log, LogFormat, LogLevel,
-    MssClamp, OffloadLimit, OnFailure, OutboundRule, RejectWith, UnsolicitedSyn, Uplink, WebTarget,
-    Workers,
+    MssClamp, OffloadLimit, OnFailure, OutboundRule, PortPreservation, RejectWith, UnsolicitedSyn,
+    Uplink, WebTarget, Workers,
 };
 #[cfg(test)]
 pub(crate) use sections::{

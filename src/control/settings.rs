@@ -9,7 +9,7 @@ use crate::time::Span;
 
 use crate::config::{
     AddressPooling, Config, Dns, EndpointDependence, Forward, ForwardProtocol, HashBy, MssClamp,
-    PortRange, RejectWith, UnsolicitedSyn,
+    PortPreservation, PortRange, RejectWith, UnsolicitedSyn,
 };
 
 /// Returns the limits of the translator, which are fixed at the start.
@@ -76,6 +76,11 @@ pub(super) fn policy(config: &Config, facts: &HostFacts, dns: &[Option<u16>]) ->
                 ports: ports(rule.ports),
             })
             .collect(),
+        kept_ports: match &config.nat.port_preservation {
+            PortPreservation::Off => Vec::new(),
+            PortPreservation::All => vec![ports(config.nat.ports)],
+            PortPreservation::Listed(listed) => listed.iter().copied().map(ports).collect(),
+        },
         hairpin: config.nat.hairpin,
         mss_clamp: match config.nat.mss_clamp {
             MssClamp::Auto => nat::MssClamp::Auto,
@@ -133,6 +138,7 @@ fn outbound(config: &Config, facts: &HostFacts) -> Vec<nat::OutboundRule> {
     let hash_by = |hash_by| match hash_by {
         HashBy::SourcePort => nat::HashBy::SourcePort,
         HashBy::SourceAddress => nat::HashBy::SourceAddress,
+        HashBy::AddressPair => nat::HashBy::AddressPair,
     };
     let rules = config.outbound.iter().map(|rule| nat::OutboundRule {
         from: rule.from,

@@ -81,6 +81,11 @@ impl Translator {
         if limits.accounting {
             table = table.with_accounting()?;
         }
+        // With one external address there is nothing to choose.
+        let addresses = policy.uplinks.iter().map(|uplink| uplink.addresses.len());
+        if policy.uplinks.len() > 1 || addresses.sum::<usize>() > 1 {
+            table = table.with_related()?;
+        }
         let forwards = Forwards::new(&policy.forwards);
         let hosts = HostLimiter::new(limits.sessions_per_host, limits.new_sessions_per_host, maps);
         let fragments = Fragments::new(limits.fragments, limits.timeouts.fragment, maps);
@@ -224,16 +229,20 @@ impl Translator {
         Some(addresses[place])
     }
 
-    /// Returns the external addresses on which an inside host may get a mapping, best first.
+    /// Returns the external addresses on which an inside host may get a mapping, best first: the
+    /// address `first`, the host's own, and any other one if the limits allow this.
     pub(super) fn external_addresses(
         &self,
         uplink: u8,
         host: Ipv4Addr,
+        first: Ipv4Addr,
     ) -> impl Iterator<Item = Ipv4Addr> {
+        // Most mappings get a port on the first address: the others are computed only then.
+        let own = std::iter::once_with(move || self.external_address(uplink, host)).flatten();
         let addresses = &self.dynamic[usize::from(uplink)];
-        let own = self.external_address(uplink, host);
         let others = if self.limits.paired_soft { &addresses[..] } else { &[] };
-        own.into_iter().chain(others.iter().copied().filter(move |other| Some(*other) != own))
+        let rest = own.chain(others.iter().copied()).filter(move |other| *other != first);
+        std::iter::once(first).chain(rest)
     }
 
     pub(super) fn host_hash(&self, host: Ipv4Addr) -> u64 {

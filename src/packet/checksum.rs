@@ -29,11 +29,13 @@
 //! # The two zeros
 //! Ones' complement has two zeros, `0x0000` and `0xffff`. A sum of words that are not all zero
 //! folds to `1..=0xffff`, never to 0. Its complement, the stored field, is therefore in
-//! `0..=0xfffe`. Equation 3 keeps to that range (RFC 1141 does not). There are three exceptions:
+//! `0..=0xfffe`. Equation 3 keeps to that range (RFC 1141 does not). There are four exceptions:
 //!
 //! * UDP uses a field of `0x0000` for "no checksum" (RFC 768). The field then stays as it is, while
 //!   the ports are rewritten. A *computed* `0x0000` is sent as `0xffff`. For TCP and ICMP `0x0000`
 //!   is a value like any other.
+//! * UDP-Lite allows no field of `0x0000` (RFC 3828 section 3.1). natbox treats the field like that
+//!   of UDP: an illegal zero stays, and the receiver drops the packet.
 //! * An ICMP message of zeros only (an echo reply with identifier 0, sequence 0 and zeros for data)
 //!   is the only sum in natbox that can be 0. Its field is `0xffff`, as receivers would refuse
 //!   `0x0000`. TCP and UDP never sum to 0, because the pseudo header holds a protocol number. An IP

@@ -108,7 +108,10 @@ pub fn parse(bytes: &[u8], checksum: ChecksumMode) -> Result<Parsed, Malformed> 
             Ok(Parsed::new(&header, checksum, Payload::Udp, PortFields::Udp, ports))
         }
         Protocol::ICMP => parse_icmp(header, payload, checksum),
-        _ => Ok(Parsed::new(&header, checksum, Payload::Other, PortFields::None, (0, 0))),
+        other => {
+            let fields = PortFields::without_ports(other);
+            Ok(Parsed::new(&header, checksum, Payload::Other, fields, (0, 0)))
+        }
     }
 }
 
@@ -191,7 +194,7 @@ fn first_fragment(
             Some(query) => (query.port_fields(), Some(query.ports(icmp::identifier(payload)))),
             None => (PortFields::None, None),
         }),
-        _ => Ok((PortFields::None, Some((0, 0)))),
+        other => Ok((PortFields::without_ports(other), Some((0, 0)))),
     }
 }
 

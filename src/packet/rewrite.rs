@@ -9,6 +9,8 @@ use super::tuple::{PortFields, Tuple};
 use super::udp;
 use std::net::Ipv4Addr;
 
+/// Offset of the checksum of DCCP and of UDP-Lite.
+const COVERING_CHECKSUM: usize = 6;
 const TTL: usize = 8;
 const SOURCE: usize = 12;
 const DESTINATION: usize = 16;
@@ -120,6 +122,13 @@ fn rewrite_transport(
                 ChecksumMode::Partial => addresses.apply_to_partial(field),
             });
         }
+        PortFields::Dccp | PortFields::UdpLite => {
+            update(transport, COVERING_CHECKSUM, |field| match (mode, fields) {
+                (ChecksumMode::Partial, _) => addresses.apply_to_partial(field),
+                (ChecksumMode::Complete, PortFields::UdpLite) => addresses.apply_to_udp(field),
+                (ChecksumMode::Complete, _) => addresses.apply(field),
+            });
+        }
         PortFields::Request => rewrite_identifier(transport, to.source.port),
         PortFields::Reply => rewrite_identifier(transport, to.destination.port),
     }
@@ -220,6 +229,43 @@ mod tests {
         );
         let gre = |address| builder::other(Protocol(47), address, OUTSIDE, b"gre");
         assert_eq!(rewritten(gre(INSIDE), Complete, to(Protocol(47))), gre(PUBLIC));
+    }
+
+    /// CSUM-6. The ports stay, as the sessions of these protocols have none.
+    #[test]
+    fn a_checksum_over_the_pseudo_header_follows_the_addresses_whatever_it_covers() {
+        let moved = |protocol| builder::tuple(protocol, (PUBLIC, 5000), (OUTSIDE, 53));
+        for coverage in [0, 8, 10, 11] {
+            let lite = |tuple| builder::udp_lite(tuple, coverage, b"odd");
+            let rewritten = rewritten(
+                lite(from(Protocol::UDP_LITE)),
+                ChecksumMode::Complete,
+                to(Protocol::UDP),
+            );
+            assert_eq!(rewritten, lite(moved(Protocol::UDP_LITE)), "coverage {coverage}");
+        }
+        for coverage in [0, 1, 2] {
+            let dccp = |tuple| builder::dccp(tuple, coverage, b"more");
+            let rewritten =
+                rewritten(dccp(from(Protocol::DCCP)), ChecksumMode::Complete, to(Protocol::UDP));
+            assert_eq!(rewritten, dccp(moved(Protocol::DCCP)), "coverage {coverage}");
+        }
+    }
+
+    /// CSUM-6. A UDP-Lite field of 0 is illegal, so the receiver must still see it.
+    #[test]
+    fn a_udp_lite_checksum_is_never_made_zero_and_an_illegal_zero_stays() {
+        let lite = |tuple, payload: &[u8]| builder::udp_lite(tuple, 0, payload);
+        let moved = builder::tuple(Protocol::UDP_LITE, (PUBLIC, 5000), (OUTSIDE, 53));
+        let probe = lite(moved, &[0, 0]);
+        let payload = [probe[26], probe[27]];
+        assert_eq!(lite(moved, &payload)[26..28], [0xff, 0xff], "the sum is zero");
+        let before = lite(from(Protocol::UDP_LITE), &payload);
+        let after = rewritten(before.clone(), ChecksumMode::Complete, to(Protocol::UDP));
+        assert_eq!(after, lite(moved, &payload));
+        let mut illegal = before;
+        illegal[26..28].fill(0);
+        assert_eq!(rewritten(illegal, ChecksumMode::Complete, to(Protocol::UDP))[26..28], [0, 0]);
     }
 
     #[test]

@@ -14,6 +14,10 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     /// UDP (17).
     pub const UDP: Self = Self(17);
+    /// DCCP (33).
+    pub const DCCP: Self = Self(33);
+    /// UDP-Lite (136).
+    pub const UDP_LITE: Self = Self(136);
 }
 
 impl fmt::Display for Protocol {
@@ -87,8 +91,25 @@ pub(crate) enum PortFields {
     Tcp,
     /// Two ports, and a checksum over the pseudo header that may be 0.
     Udp,
+    /// None that are translated, but a checksum over the pseudo header: DCCP (RFC 4340 section 9.1).
+    Dccp,
+    /// The same, with a checksum that is never 0: UDP-Lite (RFC 3828 section 3.1). Each checksum
+    /// covers the pseudo header, whatever part of the payload it covers.
+    UdpLite,
     /// An identifier that is the port of the source, and a checksum without pseudo header.
     Request,
     /// An identifier that is the port of the destination, and a checksum without pseudo header.
     Reply,
+}
+
+impl PortFields {
+    /// Returns the transport fields of a protocol whose sessions have no ports.
+    #[inline]
+    pub(super) fn without_ports(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::DCCP => Self::Dccp,
+            Protocol::UDP_LITE => Self::UdpLite,
+            _ => Self::None,
+        }
+    }
 }

@@ -36,7 +36,7 @@ pub(super) fn check(
     let name = box_name(&file.name, file_name, checker);
     let inside = &InsideLegs::of(&file.inside);
     inside::check(inside, &file.tun, checker);
-    check_nat(file.nat, checker);
+    check_nat(&file.nat, checker);
     warn_of_keys_without_effect(&file, checker);
     let uplinks = uplinks::check(inside, checker);
     let forwards = forwards::check(readable(&file.forwards), inside, file.nat.ports, checker);
@@ -106,7 +106,7 @@ fn admin(admin: FileAdmin, name: Option<&str>) -> Option<Admin> {
 }
 
 /// Reports overlapping ports if the remote endpoint does not distinguish the mappings of a port.
-fn check_nat(nat: Nat, checker: &Checker<'_>) {
+fn check_nat(nat: &Nat, checker: &Checker<'_>) {
     if nat.port_overlapping && nat.mapping == EndpointDependence::EndpointIndependent {
         let wanted = "false with endpoint-independent mapping";
         let advice = "set `mapping: address-and-port-dependent` as well, or leave this key out";

@@ -242,6 +242,14 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Returns the text of a scalar, quoted or not.
+    pub(crate) fn scalar(&self) -> Option<&'t str> {
+        match &self.node.value {
+            Value::Plain(text) | Value::Quoted(text) => Some(text),
+            Value::Null | Value::List(_) | Value::Mapping(_) => None,
+        }
+    }
+
     /// Reads `true` or `false`.
     pub(crate) fn bool(&self) -> Option<bool> {
         match &self.node.value {

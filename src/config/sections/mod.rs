@@ -23,7 +23,7 @@ pub(crate) use health::{Health, WebTarget};
 pub(crate) use inside::{Inside, InsideLeg};
 pub(crate) use limits::Limits;
 pub(crate) use nat::{
-    AddressPooling, EndpointDependence, MssClamp, Nat, RejectWith, UnsolicitedSyn,
+    AddressPooling, EndpointDependence, MssClamp, Nat, PortPreservation, RejectWith, UnsolicitedSyn,
 };
 pub(crate) use outbound::{HashBy, NoNatRule, OutboundRule};
 pub(crate) use service::{Admin, Host, HostDefaultRoute, Log, LogFormat, LogLevel, Persistence};

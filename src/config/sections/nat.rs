@@ -1,15 +1,18 @@
 //! `nat`: the behaviour of the translator.
 
+use crate::config::document::Document;
 use crate::config::problem::ValueError;
-use crate::config::schema::{ValueTypeExt as _, absent, section};
+use crate::config::reader::cursor::Cursor;
+use crate::config::schema::{TypeInfo, TypeShape, ValueType, ValueTypeExt as _, absent, section};
 use crate::config::types::network::PortRange;
 use crate::config::types::{
-    Format, Scalar as _, any_of, boolean, config_enum, integer, network, number, pattern, word,
+    Format, Items, Scalar, any_of, boolean, config_enum, integer, network, number, pattern, some,
+    word,
 };
 
 section! {
     /// Behaviour of the translator.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub(crate) struct Nat {
         /// Part of the remote endpoint that a mapping depends on (RFC 4787 section 4.1).
         pub mapping: EndpointDependence = word().default(EndpointDependence::EndpointIndependent),
@@ -19,6 +22,11 @@ section! {
         pub hairpin: bool = boolean().default(true).reloadable(),
         /// Dynamic external ports.
         pub ports: PortRange = network::ports().default(PortRange { first: 1024, last: 65535 }),
+        /// Inside TCP and UDP ports that a mapping keeps as its external port while that port is
+        /// free. `true` keeps every port within `ports`. A list keeps its ports, also outside of
+        /// `ports`. If another inside host has the port, the mapping gets a random one. `off` makes
+        /// every port random, so that remote hosts cannot predict it (RFC 6056).
+        pub port_preservation: PortPreservation = PreservedPorts.default(PortPreservation::Off).reloadable(),
         /// Upper bound of the MSS option of TCP SYN segments. `auto` takes the smaller MTU of the
         /// two interfaces, less 40. `off` leaves the option alone.
         pub mss_clamp: MssClamp = mss_clamp().default(MssClamp::Auto).reloadable(),
@@ -103,6 +111,67 @@ pub(crate) enum MssClamp {
     /// A number of bytes, 88 to 65495.
     To(u16),
 }
+
+/// Inside ports that a mapping keeps as its external port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PortPreservation {
+    /// None.
+    Off,
+    /// Every port within `nat.ports`.
+    All,
+    /// These ports.
+    Listed(Vec<PortRange>),
+}
+
+/// The type of `port_preservation`: a word, or a list of ports.
+struct PreservedPorts;
+
+impl PreservedPorts {
+    fn list() -> impl ValueType<Value = Items<PortRange>> {
+        some(network::ports(), MAX_PRESERVED, "ports")
+    }
+}
+
+impl ValueType for PreservedPorts {
+    type Value = PortPreservation;
+
+    fn read(&self, cursor: &Cursor<'_>) -> Option<PortPreservation> {
+        match cursor.scalar() {
+            Some("true") => Some(PortPreservation::All),
+            Some("false" | "off") => Some(PortPreservation::Off),
+            Some(_) | None => Self::list().read(cursor)?.values().map(PortPreservation::Listed),
+        }
+    }
+
+    fn emit(&self, value: &PortPreservation) -> Document {
+        match value {
+            PortPreservation::Off => "off".into(),
+            PortPreservation::All => true.into(),
+            PortPreservation::Listed(ports) => Self::list().emit(&Items::of(ports.iter().copied())),
+        }
+    }
+
+    fn describe(&self) -> TypeInfo {
+        let words = Document::mapping([("enum", Document::texts(["off", "true", "false"]))]);
+        let boolean = Document::mapping([("type", "boolean".into())]);
+        let port = Scalar::describe(&network::ports());
+        let TypeShape::Scalar(port) = port.shape else {
+            unreachable!("a port is a single value");
+        };
+        let list = Document::mapping([
+            ("type", "array".into()),
+            ("items", port.clone()),
+            ("minItems", 1.into()),
+            ("maxItems", (MAX_PRESERVED as u32).into()),
+        ]);
+        let name =
+            format!("`true`, `off`, or list of 1 to {MAX_PRESERVED} ports or ranges of ports");
+        TypeInfo::scalar(name, any_of([boolean, words, port, list]))
+    }
+}
+
+/// Most items of `port_preservation`. Every new mapping looks through them.
+const MAX_PRESERVED: usize = 64;
 
 fn mss_clamp() -> Format<MssClamp> {
     Format {

@@ -56,6 +56,9 @@ config_enum! {
         SourcePort = "source-port",
         /// The inside address: all mappings of one host use the same uplink.
         SourceAddress = "source-address",
+        /// The inside address and the remote address: the sessions of one host to different servers
+        /// use different uplinks, and those to one server use the same uplink.
+        AddressPair = "source-and-destination",
     }
 }
 

@@ -281,6 +281,14 @@ pub(super) fn config() -> impl Strategy<Value = Config> {
                         first: one_port.min(other_port),
                         last: one_port.max(other_port),
                     },
+                    port_preservation: match mss {
+                        None => PortPreservation::Off,
+                        Some(None) => PortPreservation::All,
+                        Some(Some(port)) => PortPreservation::Listed(vec![
+                            PortRange { first: 500, last: 500 },
+                            PortRange { first: port, last: port.max(other_port) },
+                        ]),
+                    },
                     mss_clamp: match mss {
                         None => MssClamp::Auto,
                         Some(None) => MssClamp::Off,

@@ -214,3 +214,37 @@ fn a_fragmented_syn_with_data_opens_a_session_in_every_order_of_fragments() {
         assert_eq!((source, destination), (E1, S1));
     }
 }
+
+/// A first fragment that fits passes. The sender of a later one cannot get an ICMP error (RFC 1812
+/// section 4.3.2.7).
+#[test]
+fn a_later_fragment_with_df_that_exceeds_the_next_mtu_is_dropped_and_counted() {
+    const DF: u16 = 0x4000;
+    const FIRST: u16 = 400;
+    let setup = settings().with(|setup| {
+        setup.policy.uplinks[0].mtu = 1000;
+        setup.policy.legs[0].mtu = 1200;
+    });
+    for (from, to, mtu) in [((S2, 5000), (E1, 53), 1000), ((E1, 4444), (G, 8080), 1200)] {
+        for later_first in [false, true] {
+            let mut harness = Harness::new(setup.clone());
+            for (number, (flags, length)) in
+                [(DF, mtu), (DF, mtu + 1), (0, mtu + 1)].into_iter().enumerate()
+            {
+                let mut whole = builder::udp(tuple(Protocol::UDP, from, to), &[1; 3000]);
+                builder::set_identification(&mut whole, number as u16);
+                let first = builder::fragments(&whole, usize::from(FIRST)).swap_remove(0);
+                let mut later = builder::other(Protocol::UDP, from.0, to.0, &vec![1; length - 20]);
+                builder::set_identification(&mut later, number as u16);
+                later[6..8].copy_from_slice(&(flags | (FIRST / 8)).to_be_bytes());
+                builder::refresh_header_checksum(&mut later);
+                let order = if later_first { [later, first] } else { [first, later] };
+                let before = harness.counters().drops.of(DropReason::MtuExceeded);
+                let passed = harness.run(&frames(&order)).len();
+                let dropped = harness.counters().drops.of(DropReason::MtuExceeded) - before;
+                let wanted = if length > mtu && flags == DF { (1, 1) } else { (2, 0) };
+                assert_eq!((passed as u64, dropped), wanted, "{length} bytes, flags {flags:04x}");
+            }
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod fragments;
 mod inside_legs;
 mod malformed;
 mod no_nat;
+mod related;
 mod reload;
 mod replay;
 mod scrub;

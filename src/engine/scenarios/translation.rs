@@ -311,3 +311,88 @@ fn two_inside_hosts_that_send_to_each_others_mappings_pass_the_filter() {
     }
     assert_eq!(harness.drop_reason(&udp((S2, 6000), (G, a))), DropReason::Filtered);
 }
+
+#[test]
+fn a_port_is_kept_while_it_is_free_and_random_otherwise() {
+    let kept = |ports: &[RangeInclusive<u16>]| {
+        let ports = ports.iter().cloned().map(Into::into).collect();
+        settings().with(|setup| setup.policy.kept_ports = ports)
+    };
+    let mut harness = Harness::new(kept(&[500..=500, 3074..=3080, 8080..=8080]));
+    let mut mapped = |packet: &[u8]| harness.pass(packet).source.port;
+    for port in [500, 3074, 3080] {
+        assert_eq!(mapped(&udp((S2, port), (E1, 53))), port);
+        assert_eq!(mapped(&udp((S2, port), (E2, 54))), port, "towards every remote endpoint");
+        assert_eq!(mapped(&tcp(SYN, (S2, port), (E1, 80), 1, 0)), port);
+        assert_ne!(mapped(&udp((S1, port), (E1, 53))), port, "another host has it");
+    }
+    assert_ne!(mapped(&udp((S2, 8080), (E1, 53))), 8080, "a forward has it");
+    let others = (20_000..20_020).filter(|port| mapped(&udp((S2, *port), (E1, 53))) == *port);
+    assert!(others.count() < 3, "other ports are random");
+    let ping = builder::echo(S2, E1, QueryKind::EchoRequest, 3075, 1, b"ping");
+    assert_ne!(harness.pass(&ping).source.port, 3075, "a query has no port");
+
+    // The port is free again when the last session has ended.
+    harness.wait(Span::seconds(601));
+    assert_eq!(harness.sessions(), 0);
+    assert_eq!(harness.pass(&udp((S1, 3074), (E1, 53))).source.port, 3074);
+    // A reload changes the ports of new mappings only.
+    harness.reload(kept(&[4500..=4500]));
+    assert_eq!(harness.pass(&udp((S1, 3074), (E2, 53))).source.port, 3074);
+    assert_eq!(harness.pass(&udp((S2, 4500), (E1, 53))).source.port, 4500);
+    assert_ne!(harness.pass(&udp((S2, 3075), (E1, 53))).source.port, 3075);
+}
+
+/// RFC 6888 REQ-8: the port waits for its last holder.
+#[test]
+fn a_kept_port_that_waits_for_its_last_holder_goes_to_no_other_host() {
+    let setup = settings().with(|setup| {
+        setup.policy.kept_ports = vec![(3074..=3074).into()];
+        setup.limits.filtering = EndpointDependence::EndpointIndependent;
+        setup.limits.timeouts.port_reuse_delay = Some(Span::seconds(120));
+        setup.limits.delayed_ports = 16;
+    });
+    let mut harness = Harness::new(setup);
+    assert_eq!(harness.pass(&udp((S1, 3074), (E1, 53))).source.port, 3074);
+    harness.wait(Span::seconds(310));
+    assert_eq!(harness.sessions(), 0);
+    assert_ne!(harness.pass(&udp((S2, 3074), (E1, 53))).source.port, 3074);
+    assert_eq!(harness.pass(&udp((S1, 3074), (E1, 53))).source.port, 3074);
+}
+
+/// CSUM-6: whole packets, fragments, and quotes in errors. The harness recomputes every checksum.
+#[test]
+fn udp_lite_and_dccp_have_right_checksums_after_the_translation() {
+    let setup = settings().with(|setup| {
+        setup.policy.forwards = vec![forward(ForwardProtocol::Any, 0..=65535, S1, 0)];
+    });
+    let mut harness = Harness::new(setup);
+    let payload: Vec<u8> = (0..100).collect();
+    type Make<'a> = &'a dyn Fn((Ipv4Addr, u16), (Ipv4Addr, u16)) -> Vec<u8>;
+    let lite = |coverage| {
+        let payload = payload.clone();
+        move |from, to| builder::udp_lite(tuple(Protocol::UDP_LITE, from, to), coverage, &payload)
+    };
+    let dccp = |coverage| {
+        let payload = payload.clone();
+        move |from, to| builder::dccp(tuple(Protocol::DCCP, from, to), coverage, &payload)
+    };
+    let (whole, part, header) = (lite(0), lite(20), lite(8));
+    let (all, some, none) = (dccp(0), dccp(4), dccp(1));
+    let makes: [Make<'_>; 6] = [&whole, &part, &header, &all, &some, &none];
+    for (number, make) in makes.into_iter().enumerate() {
+        let (client, server) = ((E1, 4000), (S1, 80));
+        let out = harness.send(&make(client, (G, 80))).expect("passes");
+        assert_eq!(out[20..], make(client, server)[20..], "in");
+        let out = harness.send(&make(server, client)).expect("passes");
+        assert_eq!(out[20..], make((G, 80), client)[20..], "out");
+        let error = builder::icmp_error(3, 3, S1, E1, &make(client, server));
+        let out = harness.send(&error).expect("passes");
+        assert_eq!(out[48..], make(client, (G, 80))[20..], "quoted");
+        let mut sent = make(server, client);
+        builder::set_identification(&mut sent, 100 + number as u16);
+        let out = harness.run(&frames(&builder::fragments(&sent, 48)));
+        let joined: Vec<u8> = out.iter().flat_map(|(piece, _)| piece[20..].to_vec()).collect();
+        assert_eq!(joined, make((G, 80), client)[20..], "in fragments");
+    }
+}

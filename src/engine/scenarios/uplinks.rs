@@ -11,7 +11,7 @@ const PROBE: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 1);
 const PROBE2: Ipv4Addr = Ipv4Addr::new(169, 254, 72, 2);
 
 /// Returns a setup with two uplinks, each with a probe address. The outbound rule allows both.
-fn two_outbound_uplinks() -> Setup {
+pub(super) fn two_outbound_uplinks() -> Setup {
     let mut settings = two_uplinks();
     settings.policy.outbound[0].uplinks = vec![0, 1];
     for (uplink, probe_address) in settings.policy.uplinks.iter_mut().zip([PROBE, PROBE2]) {
@@ -33,7 +33,10 @@ fn port_on(harness: &mut Harness, wanted: u8) -> u16 {
 
 /// Ends the sessions that match a filter. Returns their number and the notifications to the inside
 /// hosts.
-fn sweep(harness: &mut Harness, (filter, reason): (Filter, EndReason)) -> (usize, Vec<Vec<u8>>) {
+pub(super) fn sweep(
+    harness: &mut Harness,
+    (filter, reason): (Filter, EndReason),
+) -> (usize, Vec<Vec<u8>>) {
     let ended = harness.end_all(&filter, reason);
     (ended, harness.notifications())
 }
@@ -44,7 +47,7 @@ fn failed(uplink: u8) -> (Filter, EndReason) {
 }
 
 /// Returns the filter and the reason with which sessions end when an uplink has recovered.
-fn recovered(uplink: u8) -> (Filter, EndReason) {
+pub(super) fn recovered(uplink: u8) -> (Filter, EndReason) {
     (Filter::preferring(uplink), EndReason::Failback)
 }
 
@@ -395,4 +398,29 @@ fn only_sessions_over_a_removed_address_end_and_their_inside_hosts_are_notified(
     );
     harness.reload(with_new_address());
     assert_eq!(harness.pass(&udp((PROBE2, 7), (E1, 53))).source.address, NEW);
+}
+
+/// The name server of the box: each answer leaves by the uplink of its question, from the published
+/// port, and a flood of questions takes no record.
+#[test]
+fn datagrams_to_a_service_at_a_probe_address_open_no_session() {
+    let mut settings = two_outbound_uplinks();
+    for (uplink, address, to_address) in [(0, G, PROBE), (1, G2, PROBE2)] {
+        let service = forward(ForwardProtocol::TcpUdp, 53..=53, to_address, 5353);
+        settings.policy.forwards.push(Forward { uplink, address, ..service });
+    }
+    let mut harness = Harness::new(settings);
+    for (external, service) in [(G, PROBE), (G2, PROBE2)] {
+        for port in 1024..1124 {
+            let question = harness.pass(&udp((E1, port), (external, 53)));
+            assert_eq!(question, tuple(Protocol::UDP, (E1, port), (service, 5353)));
+        }
+        let answer = harness.pass(&udp((service, 5353), (E1, 1024)));
+        assert_eq!(answer, tuple(Protocol::UDP, (external, 53), (E1, 1024)));
+    }
+    assert_eq!(harness.sessions(), 0);
+    harness.pass(&tcp(SYN, (E1, 1024), (G, 53), 1, 0));
+    assert_eq!(harness.sessions(), 1, "TCP has a session");
+    harness.pass(&udp((PROBE2, 40_000), (E1, 53)));
+    assert_eq!(harness.sessions(), 2, "so has a question of the host itself");
 }

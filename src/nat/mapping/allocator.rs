@@ -71,11 +71,12 @@ impl PortAllocator {
         Arc::new(Self { ports, held: Mutex::default(), kept_for_probes, delay })
     }
 
-    /// Takes a port for a new mapping: the one that waits for the mapping's holder, or a random
-    /// free one.
+    /// Takes a port for a new mapping: the one that waits for the mapping's holder, the inside port
+    /// if the mapping keeps ports, or a random free one.
     pub(crate) fn take(
         &self,
         key: &MappingKey,
+        keeps_port: bool,
         preference: PortPreference,
         random: &mut StdRng,
         now: Tick,
@@ -90,17 +91,24 @@ impl PortAllocator {
         }
         // Without a port, a health check would take a crowded uplink for a dead one.
         let is_probe = key.inside.address.is_link_local();
-        if self.ports.free() <= self.kept_for_probes && !is_probe {
+        let is_crowded = self.ports.free() <= self.kept_for_probes && !is_probe;
+        let inside = key.inside.port;
+        let may_keep = keeps_port && !(is_crowded && self.ports.is_dynamic(inside));
+        if may_keep && self.ports.take_kept(inside) {
+            return Some(inside);
+        }
+        if is_crowded {
             return None;
         }
         self.ports.take(preference, random)
     }
 
     /// Takes this very port for a restored mapping; false when the port is not free for the
-    /// mapping.
-    pub(crate) fn take_exact(&self, key: &MappingKey, port: u16) -> bool {
+    /// mapping. Only a mapping that keeps its inside port may have a port outside of the range.
+    pub(crate) fn take_exact(&self, key: &MappingKey, keeps_port: bool, port: u16) -> bool {
         let delayed = self.delay.as_ref().is_some_and(|delay| delay.reclaim_exact(key, port));
-        delayed || self.ports.reserve(port)
+        let may_have = self.ports.is_dynamic(port) || keeps_port && port == key.inside.port;
+        delayed || may_have && self.ports.reserve(port)
     }
 
     /// Takes the port of an ended mapping back.

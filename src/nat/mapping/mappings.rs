@@ -185,10 +185,12 @@ impl Mappings {
     }
 
     /// Holds a mapping for one more session and returns its external endpoint. A new mapping is
-    /// made on the first of these external addresses that has a port for it.
+    /// made on the first of these external addresses that has a port for it. If the mapping
+    /// `keeps_port`, it gets its inside port where that is free.
     pub(crate) fn acquire(
         &self,
         key: MappingKey,
+        keeps_port: bool,
         addresses: impl IntoIterator<Item = Ipv4Addr>,
         random: &mut StdRng,
         now: Tick,
@@ -207,7 +209,7 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let mut addresses = addresses.into_iter();
                 let external = addresses
-                    .find_map(|address| self.allocate_on(address, key, random, now))
+                    .find_map(|address| self.allocate_on(address, key, keeps_port, random, now))
                     .ok_or(PortsExhaustedOn)?;
                 self.note(MappingChange::Begins, entry.key(), external, now);
                 entry.insert(Mapping { external, sessions: 1, refreshed: now });
@@ -225,13 +227,14 @@ impl Mappings {
         &self,
         address: Ipv4Addr,
         key: MappingKey,
+        keeps_port: bool,
         random: &mut StdRng,
         now: Tick,
     ) -> Option<Endpoint> {
         let allocators = self.allocators.load();
         let allocator = allocators.get(&(key.protocol, address))?;
         let preference = self.preference(key.protocol, key.inside.port);
-        let Some(port) = allocator.take(&key, preference, random, now) else {
+        let Some(port) = allocator.take(&key, keeps_port, preference, random, now) else {
             self.overlap_counts.as_ref()?;
             return allocator
                 .ports
@@ -324,7 +327,12 @@ impl Mappings {
     ///
     /// # Errors
     /// The mapping's key has another external endpoint here, or its port is not free.
-    pub(crate) fn restore(&self, value: MappingValue, now: Tick) -> Result<(), PortsExhaustedOn> {
+    pub(crate) fn restore(
+        &self,
+        value: MappingValue,
+        keeps_port: bool,
+        now: Tick,
+    ) -> Result<(), PortsExhaustedOn> {
         let MappingValue { key, external, refreshed } = value;
         match self.by_inside.entry(key) {
             Entry::Occupied(mut entry) if entry.get().external == external => {
@@ -339,7 +347,8 @@ impl Mappings {
             Entry::Vacant(entry) => {
                 let allocators = self.allocators.load();
                 let allocator = allocators.get(&(key.protocol, external.address));
-                if allocator.is_some_and(|ports| ports.take_exact(&key, external.port)) {
+                if allocator.is_some_and(|ports| ports.take_exact(&key, keeps_port, external.port))
+                {
                     self.enter_external(external, key);
                 } else if !self.share(external, key) {
                     return Err(PortsExhaustedOn);

@@ -2,7 +2,8 @@
 //!
 //! There is one bitmap per external address and protocol. Setting a bit that was clear *is* the
 //! reservation, so two workers cannot win the same port. The bits of ports that a forward owns are
-//! set from the start.
+//! set from the start. The choice never leaves the range of dynamic ports. A mapping that keeps its
+//! inside port may take any port (see [`PortPool::take_kept`]).
 //!
 //! The choice is random (RFC 6056 section 3.3.2 in spirit): a few random probes first. In a crowded
 //! range the pool then walks the words from a random one on and takes a random free bit of the
@@ -30,7 +31,9 @@ use crate::nat::policy::port_range::PortRange;
 pub(crate) struct PortPool {
     /// A set bit is a port that is not free.
     taken: Box<[AtomicU64; WORDS]>,
+    /// Number of free ports of the range.
     free: AtomicU32,
+    /// The range of dynamic ports.
     first: u16,
     last: u16,
     /// Ranges that the host itself uses; never handed out.
@@ -83,10 +86,14 @@ impl PortPool {
     ) -> Self {
         let taken: Box<[AtomicU64; WORDS]> = Box::new([const { AtomicU64::new(u64::MAX) }; WORDS]);
         let mut free = 0;
-        for port in range.iter().filter(|port| !is_within(hosts, *port) && !is_reserved(*port)) {
+        for port in PortRange::ALL.iter() {
+            let is_usable = port != 0 || range.first == 0;
+            if !is_usable || is_within(hosts, port) || is_reserved(port) {
+                continue;
+            }
             let word = &taken[usize::from(port / 64)];
             word.store(word.load(Relaxed) & !(1 << (port % 64)), Relaxed);
-            free += 1;
+            free += u32::from(range.contains(port));
         }
         let excluded = (!hosts.is_empty()).then(no_ports);
         let PortRange { first, last } = range;
@@ -141,7 +148,13 @@ impl PortPool {
         self.excluded.as_ref().map_or(0, |excluded| excluded[word].load(Relaxed))
     }
 
-    /// Number of free ports.
+    /// Takes the inside port of a mapping as its external port, if that port is free and no program
+    /// of the host listens there. The port may lie outside the range of dynamic ports.
+    pub(crate) fn take_kept(&self, port: u16) -> bool {
+        !self.is_excluded(port) && self.reserve(port)
+    }
+
+    /// Number of free ports of the range.
     pub(crate) fn free(&self) -> u32 {
         self.free.load(Relaxed)
     }
@@ -215,18 +228,19 @@ impl PortPool {
                 EVEN => any & !1,
                 _ => any | 1,
             };
-            if !self.is_excluded(port) && among.has(port) && self.reserve(port) {
+            // Parity may lead out of the range by one.
+            let is_candidate = (first..=last).contains(&port) && among.has(port);
+            if is_candidate && !self.is_excluded(port) && self.reserve(port) {
                 return Some(port);
             }
         }
-        // Bits of ports outside the pool's range stay set, and the border of the classes lies
-        // between two words.
         let (from, to) = (usize::from(first / 64), usize::from(last / 64));
         let start = random.random_range(from..=to);
         for number in (start..=to).chain(from..start) {
             loop {
+                let candidates = mask & word_mask(number, first, last);
                 let closed = self.excluded_in(number) | among.skipped_in(number);
-                let open = !self.taken[number].load(Relaxed) & !closed & mask;
+                let open = !self.taken[number].load(Relaxed) & !closed & candidates;
                 if open == 0 {
                     break;
                 }
@@ -244,7 +258,7 @@ impl PortPool {
         let bit = 1 << (port % 64);
         // Relaxed: the bit is the whole reservation; the locks of the maps publish the rest.
         let won = self.taken[usize::from(port / 64)].fetch_or(bit, Relaxed) & bit == 0;
-        if won {
+        if won && self.is_dynamic(port) {
             self.free.fetch_sub(1, Relaxed);
         }
         won
@@ -268,9 +282,14 @@ impl PortPool {
         self.taken[usize::from(port / 64)].load(Relaxed) & 1 << (port % 64) == 0
     }
 
-    /// Whether the pool may hand out a port, now or later.
+    /// Whether a mapping may get a port, now or later.
     pub(crate) fn has(&self, port: u16) -> bool {
-        (self.first..=self.last).contains(&port) && !is_within(&self.hosts, port)
+        (port != 0 || self.first == 0) && !is_within(&self.hosts, port)
+    }
+
+    /// Whether a port lies in the range of dynamic ports.
+    pub(crate) fn is_dynamic(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
     }
 
     /// Frees a taken port.
@@ -278,7 +297,9 @@ impl PortPool {
         let bit = 1 << (port % 64);
         let before = self.taken[usize::from(port / 64)].fetch_and(!bit, Relaxed);
         debug_assert!(before & bit != 0, "port {port} was released twice");
-        self.free.fetch_add(1, Relaxed);
+        if self.is_dynamic(port) {
+            self.free.fetch_add(1, Relaxed);
+        }
     }
 }
 
@@ -311,6 +332,14 @@ fn no_ports() -> PortSet {
 
 fn is_within(ranges: &[PortRange], port: u16) -> bool {
     ranges.iter().any(|range| range.contains(port))
+}
+
+/// The bits of a word whose ports lie between `first` and `last`. The word has one of these ports.
+fn word_mask(number: usize, first: u16, last: u16) -> u64 {
+    let start = (number * 64) as u32;
+    let below = u32::from(first).saturating_sub(start);
+    let above = (start + 63).saturating_sub(u32::from(last));
+    u64::MAX << below & u64::MAX >> above
 }
 
 /// The position of a random set bit; `bits` is not zero.

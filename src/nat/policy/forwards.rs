@@ -140,6 +140,17 @@ impl Forwards {
             .or(first)
     }
 
+    /// Returns the published endpoint of a server endpoint on an external address.
+    pub(crate) fn published_at(
+        &self,
+        protocol: Protocol,
+        inside: Endpoint,
+        address: Ipv4Addr,
+    ) -> Option<PublishedEndpoint> {
+        self.published_endpoints(protocol, inside)
+            .find(|published| published.external.address == address)
+    }
+
     /// Reports whether a server endpoint is published at an external endpoint of an uplink.
     pub(crate) fn publishes(
         &self,

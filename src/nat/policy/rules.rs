@@ -28,6 +28,9 @@ pub struct Policy {
     pub outbound: Vec<OutboundRule>,
     /// Destinations that inside hosts reach without translation.
     pub no_nat: Vec<NoNatRule>,
+    /// TCP and UDP ports that a mapping keeps: an inside port among them becomes the external port
+    /// if it is free, even outside of [`Limits::ports`](crate::nat::Limits::ports).
+    pub kept_ports: Vec<PortRange>,
     /// True: inside hosts reach each other through external addresses (RFC 4787 REQ-9).
     pub hairpin: bool,
     /// TCP MSS clamp.
@@ -70,11 +73,17 @@ impl Policy {
                 hash_by: HashBy::SourcePort,
             }],
             no_nat: Vec::new(),
+            kept_ports: Vec::new(),
             hairpin: true,
             mss_clamp: MssClamp::Auto,
             reject_with: None,
             delayed_reject: false,
         }
+    }
+
+    /// Reports whether a mapping of this inside port keeps the port where it is free.
+    pub(crate) fn keeps_port(&self, protocol: Protocol, port: u16) -> bool {
+        protocol != Protocol::ICMP && self.kept_ports.iter().any(|kept| kept.contains(port))
     }
 
     /// Returns the index of the leg that leads to an inside host.
@@ -223,17 +232,19 @@ pub struct OutboundRule {
     pub to: Vec<Ipv4Net>,
     /// Indices of uplinks, at least one.
     pub uplinks: Vec<u8>,
-    /// Part of a packet's source that selects the uplink.
+    /// Part of a packet's tuple that selects the uplink.
     pub hash_by: HashBy,
 }
 
-/// Part of a packet's source that an outbound rule hashes to select an uplink.
+/// Part of a packet's tuple that an outbound rule hashes to select an uplink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashBy {
     /// The inside endpoint; for protocols without ports the inside address.
     SourcePort,
     /// The inside address.
     SourceAddress,
+    /// The inside address and the remote address.
+    AddressPair,
 }
 
 /// Destinations to and from which packets pass without translation.

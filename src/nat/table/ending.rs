@@ -135,6 +135,6 @@ fn yields_first(record: &RecordCommon, idle_timeouts: &IdleTimeouts, now: Tick) 
 }
 
 /// Whether both ends of a TCP connection have closed it, or one has reset it.
-fn is_closing(record: &RecordCommon) -> bool {
+pub(super) fn is_closing(record: &RecordCommon) -> bool {
     matches!(record.state(), State::Tcp(TcpState::FinBoth | TcpState::Reset))
 }

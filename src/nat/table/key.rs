@@ -20,6 +20,9 @@ pub trait SessionKey: Copy + Eq + Hash + fmt::Debug + Send + Sync + 'static {
 
     /// Hashes the key.
     fn hash_with(self, hasher: &KeyHasher) -> KeyHash;
+
+    /// Hashes the two addresses alone.
+    fn hash_hosts_with(self, hasher: &KeyHasher) -> KeyHash;
 }
 
 /// An IPv4 tuple packed into two words and a protocol.
@@ -78,6 +81,11 @@ impl SessionKey for Key {
     #[inline]
     fn hash_with(self, hasher: &KeyHasher) -> KeyHash {
         hasher.hash(self.addresses, u64::from(self.ports) << 8 | u64::from(self.protocol))
+    }
+
+    #[inline]
+    fn hash_hosts_with(self, hasher: &KeyHasher) -> KeyHash {
+        hasher.hash(self.addresses, 0)
     }
 }
 

@@ -5,10 +5,11 @@
 //!   index  hash -> slots of records          record  64 bytes of one session
 //!   slab   free and live slots of a pool     wheel   when each live record is looked at again
 //!   pool   a slab and a wheel under a lock   region  the memory of records and index
+//!   related  lists of the inbound sessions between two hosts
 //! ```
 //!
 //! Locks are taken in this order and never in another: one pool, then one or two shards of the
-//! index. A lookup takes one shard only. A worker frees a record only while it holds the record's
+//! index, then a list of related sessions. A lookup takes one shard only. A worker frees a record only while it holds the record's
 //! pool and after it has removed the record's two entries from the index under their shards. So a
 //! worker that found a record under a shard may use the record until it unlocks the shard.
 
@@ -28,6 +29,8 @@ mod model;
 pub(crate) mod pool;
 pub(crate) mod record;
 pub(crate) mod region;
+pub(crate) mod related;
+pub(crate) mod related_lists;
 pub(crate) mod session;
 pub(crate) mod session_table;
 pub(crate) mod slab;

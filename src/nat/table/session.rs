@@ -286,7 +286,7 @@ impl SessionInfo {
         let SessionKind { initiator, responder } = self.origin;
         match (initiator.is_inside(), responder.is_inside()) {
             (true, true) => None,
-            (true, false) => Some(self.original.destination),
+            (true, false) => Some(self.reply.source),
             (false, _) => Some(self.original.source),
         }
     }

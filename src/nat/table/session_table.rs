@@ -13,6 +13,7 @@ use crate::nat::table::key::SessionKey;
 use crate::nat::table::pool::{Pool, PoolContents};
 use crate::nat::table::record::SessionRecord;
 use crate::nat::table::region::Region;
+use crate::nat::table::related_lists::RelatedLists;
 use crate::nat::table::session::{EndReason, EndedSession, NewSession, SessionId};
 use crate::nat::tracking::direction::Direction;
 use crate::nat::tracking::state::{IdleTimeouts, State};
@@ -33,6 +34,8 @@ pub struct Table<F: Family = V4> {
     pub(super) subscribers: Subscribers<TupleOf<F>>,
     /// None: no accounting.
     pub(super) accounts: Option<Accounts>,
+    /// None: the uplink of a session from inside depends on no other session.
+    pub(super) related: Option<RelatedLists>,
 }
 
 /// The packet that opens a session.
@@ -102,6 +105,7 @@ impl<F: Family> Table<F> {
             idle_timeouts,
             subscribers: Subscribers::new(),
             accounts: None,
+            related: None,
         })
     }
 
@@ -112,6 +116,15 @@ impl<F: Family> Table<F> {
     pub fn with_accounting(self) -> io::Result<Self> {
         let accounts = Some(Accounts::new(self.capacity as usize)?);
         Ok(Self { accounts, ..self })
+    }
+
+    /// Adds the lists of related sessions. Call this method before the table has sessions.
+    ///
+    /// # Errors
+    /// When the memory cannot be mapped.
+    pub(crate) fn with_related(self) -> io::Result<Self> {
+        let related = Some(RelatedLists::new(self.capacity)?);
+        Ok(Self { related, ..self })
     }
 
     /// Subscribes to the changes of sessions from now on; at most `capacity` events wait for the
@@ -157,6 +170,12 @@ impl<F: Family> Table<F> {
     #[inline]
     pub fn hash(&self, key: F::Key) -> KeyHash {
         key.hash_with(&self.hasher)
+    }
+
+    /// Hashes the two addresses of a key.
+    #[inline]
+    pub(super) fn hash_hosts(&self, key: F::Key) -> KeyHash {
+        key.hash_hosts_with(&self.hasher)
     }
 
     /// Fetches the bucket of a hash into the cache: the first stage of a batched lookup.
@@ -246,6 +265,7 @@ impl<F: Family> Table<F> {
                 locked.slab.give_back(&self.records, slot);
                 return Err(error);
             }
+            self.enter_list(slot, new.origin, new.reply);
             let deadline = record.common().deadline(&self.idle_timeouts);
             locked.wheel.schedule(&self.records, slot, deadline, now);
             pool.count_in();
@@ -306,6 +326,7 @@ impl<F: Family> Table<F> {
         let removed = shards.remove(original, original_entry) & shards.remove(reply, reply_entry);
         debug_assert!(removed, "a live record's two entries are in the index");
         drop(shards);
+        self.leave_list(slot, ended.origin, ended.reply);
         locked.slab.give_back(&self.records, slot);
         pool.count_out();
         ended

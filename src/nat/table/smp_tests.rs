@@ -145,7 +145,7 @@ fn a_mapping_borrowed_while_its_port_changes_is_released() {
             let mut random = StdRng::seed_from_u64(1);
             for _ in 0..200_000 {
                 mappings
-                    .acquire(key, [G], &mut random, Tick(0))
+                    .acquire(key, false, [G], &mut random, Tick(0))
                     .expect("four ports for one mapping");
                 mappings.release(key, Tick(0));
             }

@@ -82,8 +82,9 @@ impl Translator {
                 return Ok(Binding::new(endpoint, Holding::Port));
             }
             // Another worker may have given the port of an exposed host to a mapping.
-            ExternalEndpoint::Port(_) | ExternalEndpoint::Mapping => {
-                return self.bind_mapping(context, tuple, uplink, now);
+            ExternalEndpoint::Port(Endpoint { address: first, .. })
+            | ExternalEndpoint::Mapping(first) => {
+                return self.bind_mapping(context, tuple, uplink, first, now);
             }
         };
         Ok(Binding::new(endpoint, Holding::Nothing(external.kind())))
@@ -94,11 +95,13 @@ impl Translator {
         context: &mut WorkerContext,
         tuple: Tuple,
         uplink: u8,
+        first: Ipv4Addr,
         now: Tick,
     ) -> Result<Binding, DropReason> {
         let key = self.mappings.key(tuple.protocol, uplink, tuple.source, tuple.destination);
-        let addresses = self.external_addresses(uplink, tuple.source.address);
-        match self.mappings.acquire(key, addresses, &mut context.random, now) {
+        let addresses = self.external_addresses(uplink, tuple.source.address, first);
+        let keeps_port = self.policy.keeps_port(tuple.protocol, tuple.source.port);
+        match self.mappings.acquire(key, keeps_port, addresses, &mut context.random, now) {
             Ok(external) => {
                 // Added before the session is in the table, where another worker could end it at
                 // once.

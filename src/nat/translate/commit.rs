@@ -70,7 +70,9 @@ impl Translator {
         opening: &Opening,
     ) -> Result<Verdict, DropReason> {
         match opening.path {
-            Path::Outbound { external } => self.open_outbound(context, miss, opening, external),
+            Path::Outbound { external, remote } => {
+                self.open_outbound(context, miss, opening, external, remote)
+            }
             Path::Hairpin { external, server } => {
                 self.open_hairpin(context, miss, opening, external, server)
             }

@@ -26,7 +26,7 @@ use crate::nat::policy::forwards::PublishedEndpoint;
 use crate::nat::table::key::Key;
 use crate::nat::translator::{External, Translator};
 use crate::nat::verdict::DropReason;
-use crate::packet::{Protocol, Tuple};
+use crate::packet::{Endpoint, Protocol, Tuple};
 use crate::time::Tick;
 
 use decision::Receiver;
@@ -49,7 +49,7 @@ impl Translator {
             return Decision::Bypass(query.tuple);
         }
         let decision = match (self.is_inside(source) || is_hosts, self.external(destination)) {
-            (true, None) => self.decide_outbound(query),
+            (true, None) => self.decide_outbound(query, now),
             (true, Some(external)) => self.decide_hairpin(query, external),
             (false, Some(external)) => self.decide_inbound(query, external, now),
             (false, None) => Err(DropReason::SourceNotAllowed),
@@ -72,15 +72,31 @@ impl Translator {
     }
 
     #[inline(always)]
-    fn decide_outbound(&self, query: &Query) -> Result<Decision, DropReason> {
+    fn decide_outbound(&self, query: &Query, now: Tick) -> Result<Decision, DropReason> {
         let tuple = query.tuple;
-        let chosen = self.select_uplink(&tuple);
+        let related = self.related_place(tuple, now);
+        let chosen = self.select_uplink(&tuple, related);
+        let of_related = match related {
+            Some(place) => self.forwards.published_at(tuple.protocol, tuple.source, place.address),
+            None => None,
+        };
+        let published =
+            of_related.or_else(|| self.forwards.published(tuple.protocol, tuple.source, chosen));
+        if let Some(PublishedEndpoint { uplink, external, .. }) = published
+            && self.answers_without_session(tuple.protocol, tuple.source)
+        {
+            let to = Tuple { source: external, ..tuple };
+            return Ok(Decision::Stateless(Rewrite { to, inside: false, uplink }));
+        }
         let state = query.opening_state();
-        let published = self.forwards.published(tuple.protocol, tuple.source, chosen);
         let (uplink, state, external) = match (published, state) {
             (None, state) => {
                 let uplink = chosen.ok_or(DropReason::NoOutboundRule)?;
-                (uplink, state?, self.dynamic_endpoint(tuple, uplink)?)
+                let address = related.map(|place| place.address);
+                (uplink, state?, self.dynamic_endpoint(tuple, uplink, address)?)
+            }
+            (Some(published), Ok(state)) if of_related.is_some() => {
+                self.source_at(tuple, state, &published)
             }
             (Some(published), Ok(state)) => {
                 self.source_of_server(tuple, state, published, chosen)?
@@ -92,7 +108,13 @@ impl Translator {
             ) => return self.decide_midstream(query, &published),
             (Some(_), Err(reason)) => return Err(reason),
         };
-        Ok(Decision::Open(Opening { tuple, uplink, state, path: Path::Outbound { external } }))
+        let remote = related.map_or(tuple.destination, |place| place.remote);
+        Ok(Decision::Open(Opening {
+            tuple,
+            uplink,
+            state,
+            path: Path::Outbound { external, remote },
+        }))
     }
 
     /// Decides about a midstream packet of a published server that has no session.
@@ -146,7 +168,7 @@ impl Translator {
             Some(published) if published.uplink == uplink => {
                 self.published_source(tuple, &published)
             }
-            Some(_) | None => self.dynamic_endpoint(tuple, uplink)?,
+            Some(_) | None => self.dynamic_endpoint(tuple, uplink, None)?,
         };
         Ok(Decision::Open(Opening {
             tuple,
@@ -198,6 +220,10 @@ impl Translator {
         server: Server,
         now: Tick,
     ) -> Result<Decision, DropReason> {
+        if self.answers_without_session(query.tuple.protocol, server.endpoint) {
+            let to = Tuple { destination: server.endpoint, ..query.tuple };
+            return Ok(Decision::Stateless(Rewrite { to, inside: true, uplink }));
+        }
         match (query.opening_state(), query.midstream_state()) {
             (Ok(state), _) | (Err(DropReason::TcpWithoutSession), Some(state)) => {
                 Ok(Decision::Open(Opening {
@@ -235,13 +261,30 @@ impl Translator {
         }
     }
 
-    fn dynamic_endpoint(&self, tuple: Tuple, uplink: u8) -> Result<ExternalEndpoint, DropReason> {
-        let address = self.external_address(uplink, tuple.source.address);
+    /// Returns the external endpoint of an inside endpoint without a forward: on the address
+    /// `related`, otherwise on the address of the host.
+    fn dynamic_endpoint(
+        &self,
+        tuple: Tuple,
+        uplink: u8,
+        related: Option<Ipv4Addr>,
+    ) -> Result<ExternalEndpoint, DropReason> {
+        let address = related.or_else(|| self.external_address(uplink, tuple.source.address));
         let address = address.ok_or(DropReason::PortsExhausted)?;
         Ok(match has_ports(tuple.protocol) {
-            true => ExternalEndpoint::Mapping,
+            true => ExternalEndpoint::Mapping(address),
             false => ExternalEndpoint::Address(address),
         })
+    }
+
+    /// Reports whether packets of this published endpoint need no session: it is a UDP service of the
+    /// host itself at a probe address, such as the name server. The address tells the uplink, and
+    /// the only published endpoint the source of the answer. So a flood of questions with forged
+    /// sources takes no record.
+    fn answers_without_session(&self, protocol: Protocol, server: Endpoint) -> bool {
+        protocol == Protocol::UDP
+            && self.uplink_of_probe_address(server.address).is_some()
+            && !self.forwards.published_more_than_once(protocol, server)
     }
 
     /// Reports whether the source of a tuple is a server with more than one published endpoint.

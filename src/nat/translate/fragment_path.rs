@@ -82,7 +82,13 @@ impl Translator {
                 }
                 Disposition::PassedToHost => {}
                 Disposition::Translated { to, inside } => {
-                    self.rewrite_fragment(context, &mut piece, FragmentRewrite { to, inside });
+                    let rewrite = FragmentRewrite { to, inside };
+                    if let Verdict::Drop(reason) =
+                        self.rewrite_fragment(context, &mut piece, rewrite)
+                    {
+                        context.counters.drops.count(reason, 1);
+                        continue;
+                    }
                 }
             }
             context.outbox.push(piece);
@@ -115,6 +121,9 @@ impl Translator {
     }
 
     /// Translates a later fragment like the first one.
+    ///
+    /// A fragment with DF that exceeds the MTU of its outgoing interface is dropped. No ICMP error
+    /// may report on it (RFC 1812 section 4.3.2.7).
     pub(crate) fn rewrite_fragment(
         &self,
         context: &mut WorkerContext,
@@ -124,6 +133,9 @@ impl Translator {
         let Ok(parsed) = parse(fragment, ChecksumMode::Complete) else {
             unreachable!("the fragment was parsed when it came");
         };
+        if parsed.dont_fragment() && parsed.length() > usize::from(self.fragment_mtu(to, inside)) {
+            return Verdict::Drop(DropReason::MtuExceeded);
+        }
         // Later fragments have no ports; a rewrite leaves their payload alone.
         let addresses = Tuple {
             protocol: to.protocol,
@@ -143,6 +155,17 @@ impl Translator {
             context.counters.translated_outbound += 1;
         }
         Verdict::Translated
+    }
+
+    /// Returns the MTU of the interface by which a translated fragment leaves. The source of a
+    /// bypassed fragment may have no uplink; then the kernel decides.
+    fn fragment_mtu(&self, to: DatagramId, inside: bool) -> u16 {
+        if inside {
+            let leg = self.policy.leg_towards(to.destination);
+            return leg.map_or(u16::MAX, |leg| self.uplink_states.leg_mtu(leg));
+        }
+        let external = self.external(to.source);
+        external.map_or(u16::MAX, |external| self.uplink_states.uplink_mtu(external.uplink))
     }
 
     /// Removes expired datagrams, and counts the fragments that are lost with them.

@@ -6,6 +6,7 @@
 //! | `fast_path`                        | a packet of a session                                   |
 //! | `decide`, `commit`, `slow_path`    | a packet without a session                              |
 //! | `binding`, `uplink_choice`         | external endpoint, mapping and uplink of a new session  |
+//! | `related_uplink`                   | uplink of a session that belongs to an inbound session  |
 //! | `fragment_path`                    | a fragment                                              |
 //! | `icmp_error`                       | an ICMP error                                           |
 //! | `bypass`                           | a packet that is not translated                         |
@@ -25,6 +26,7 @@ pub(crate) mod fragment_path;
 pub(crate) mod icmp_error;
 pub(crate) mod icmp_reply;
 pub(crate) mod policy_change;
+pub(crate) mod related_uplink;
 pub(crate) mod scrub;
 pub(crate) mod sessions;
 pub(crate) mod slow_path;

@@ -127,8 +127,12 @@ impl Translator {
         let is_owned = |external| self.forwards.owns(protocol, external);
         let may_go_out = |inside: Endpoint, remote: Endpoint| {
             let rule = self.outbound_rule(inside.address, remote.address);
+            let tuple = Tuple { protocol, source: inside, destination: remote };
             self.uplink_of_probe_address(inside.address) == Some(session.uplink)
-                || rule.is_some_and(|rule| rule.uplinks.contains(&session.uplink))
+                || rule.is_some_and(|rule| {
+                    rule.uplinks.contains(&session.uplink)
+                        || self.is_related_on(tuple, session.uplink, session.last_seen)
+                })
         };
         let is_published_source =
             || self.forwards.publishes(protocol, source, session.uplink, external_end);

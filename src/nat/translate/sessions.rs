@@ -164,18 +164,22 @@ impl Translator {
 
     /// Reports whether a session from inside over another uplink would use `uplink` if it began
     /// now. The server of a forward that owns its ports does not choose: its replies use the uplink
-    /// of the request.
+    /// of the request, and so do the sessions that are related to the request.
     fn prefers(&self, session: &SessionInfo, uplink: u8) -> bool {
-        let Tuple { protocol, source, destination } = session.original;
+        let tuple = session.original;
+        let Tuple { protocol, source, destination } = tuple;
         let chooses = matches!(
             session.origin.initiator,
             EndpointKind::Mapping | EndpointKind::Address | EndpointKind::Port
         );
-        if session.uplink == uplink || !chooses {
+        if session.uplink == uplink
+            || !chooses
+            || self.is_related_on(tuple, session.uplink, session.last_seen)
+        {
             return false;
         }
         let rule = self.outbound_rule(source.address, destination.address);
-        let chosen = rule.and_then(|rule| self.preferred_uplink(rule, source, session.uplink));
+        let chosen = rule.and_then(|rule| self.preferred_uplink(rule, &tuple, session.uplink));
         let may_begin = |published: &PublishedEndpoint| {
             (published.uplink == session.uplink || self.admits_new(published.uplink))
                 && !self.is_backup(published, chosen)

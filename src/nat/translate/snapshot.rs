@@ -5,7 +5,9 @@
 //! table. It must have the external addresses of the session and a policy that allows the session.
 //!
 //! The import restores the session's mapping with the same external port, its peer for filtering,
-//! and its share of the host's limit. The order of imports does not matter.
+//! and its share of the host's limit. The order of imports matters in one case: if the outbound
+//! rule of a session does not name its uplink, the session is allowed only after the inbound session
+//! to which it is related.
 
 use crate::nat::mapping::key::{MappingKey, MappingValue};
 use crate::nat::table::accounting::Accounting;
@@ -255,7 +257,8 @@ impl Translator {
         let values: Vec<MappingValue> =
             snapshot.mappings.iter().flatten().map(|it| it.value(protocol, uplink, now)).collect();
         for (held, value) in values.iter().enumerate() {
-            if self.mappings.restore(*value, now).is_err() {
+            let keeps_port = self.policy.keeps_port(protocol, value.key.inside.port);
+            if self.mappings.restore(*value, keeps_port, now).is_err() {
                 for other in &values[..held] {
                     self.mappings.release(other.key, now);
                 }
@@ -332,8 +335,8 @@ impl SessionSnapshot {
             && reply.protocol == protocol
             && (initiator.is_inside() || responder.is_inside())
             // Only the destination of a session to the inside differs from the source of its
-            // replies.
-            && (responder.is_inside() || reply.source == original.destination)
+            // replies. A related session may have another port of the same remote host.
+            && (responder.is_inside() || reply.source.address == original.destination.address)
             && (initiator.is_inside()
                 || reply.destination.address == original.source.address)
             && fits(initiator, self.mappings[0], original.source, reply.destination)

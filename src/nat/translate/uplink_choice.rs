@@ -3,15 +3,17 @@
 //! Each inside endpoint gets a pseudo-random score for every uplink, from a keyed hash and the
 //! uplink's weight. Of the uplinks that the session may use, those of the lowest tier remain, and
 //! of these the best score wins (rendezvous hashing). So sessions are spread by weight, an endpoint
-//! always gets the same uplink of a tier, and a failing uplink moves only its own sessions.
+//! always gets the same uplink of a tier, and a failing uplink moves only its own sessions. A rule
+//! may hash the inside address instead, or the inside address with the remote one.
 
 use std::net::Ipv4Addr;
 
 use crate::nat::policy::rules::{HashBy, OutboundRule};
 use crate::nat::state::uplink_states::AdmitNew;
+use crate::nat::table::related::RelatedPlace;
 use crate::nat::translate::decide::has_ports;
 use crate::nat::translator::Translator;
-use crate::packet::{Endpoint, Tuple};
+use crate::packet::Tuple;
 
 impl Translator {
     /// Sets the MTU of an inside leg, in bytes.
@@ -35,17 +37,21 @@ impl Translator {
         self.uplink_states.set_admission(uplink, admission);
     }
 
-    /// Returns the uplink of a session that `tuple` opens from inside: the uplink where its
-    /// endpoint has a mapping, otherwise the best of the uplinks that admit new sessions. If none
-    /// admits new sessions, returns the best of all.
+    /// Returns the uplink of a session that `tuple` opens from inside. The first choice is the
+    /// uplink of the inbound session to which the session is related, the second one the uplink
+    /// where its endpoint has a mapping, the third one the best of the uplinks that admit new
+    /// sessions. If none admits new sessions, returns the best of all.
     ///
     /// A mapping on a tier above that of the best uplink does not count: a backup uplink gets no
     /// new session after a lower tier has recovered.
-    pub(crate) fn select_uplink(&self, tuple: &Tuple) -> Option<u8> {
+    pub(crate) fn select_uplink(&self, tuple: &Tuple, related: Option<RelatedPlace>) -> Option<u8> {
         if let Some(own) = self.uplink_of_probe_address(tuple.source.address) {
             return Some(own).filter(|own| self.has_address(*own));
         }
         let rule = self.outbound_rule(tuple.source.address, tuple.destination.address)?;
+        if let Some(place) = related {
+            return Some(place.uplink);
+        }
         if let [only] = rule.uplinks[..] {
             return Some(only).filter(|only| self.has_address(*only));
         }
@@ -56,11 +62,8 @@ impl Translator {
             has_ports(tuple.protocol) && self.mappings.contains(key)
         };
         let begins = |uplink: &u8| all_closed || admission(uplink) == AdmitNew::All;
-        let endpoint = match rule.hash_by {
-            HashBy::SourcePort if has_ports(tuple.protocol) => tuple.source,
-            HashBy::SourcePort | HashBy::SourceAddress => Endpoint::new(tuple.source.address, 0),
-        };
-        let best = self.highest_score(rule, endpoint, begins);
+        let hash = self.spread_hash(rule, tuple);
+        let best = self.highest_score(rule, hash, begins);
         // The host's own packets leave a failed uplink at once, whatever their mapping.
         let is_host = self.policy.host_address == Some(tuple.source.address);
         let admits_known = |uplink: &u8| match admission(uplink) {
@@ -73,24 +76,33 @@ impl Translator {
                 && best.is_none_or(|best| self.tier(*uplink) <= self.tier(best))
                 && has_mapping(uplink)
         };
-        self.highest_score(rule, endpoint, goes_on).or(best)
+        self.highest_score(rule, hash, goes_on).or(best)
     }
 
-    /// Returns the uplink of a rule that an inside endpoint would get now if it had no mapping, and
-    /// if its present uplink `own` admitted new sessions.
+    /// Returns the uplink of a rule that a session from inside would get now if its endpoint had no
+    /// mapping, and if its present uplink `own` admitted new sessions.
     pub(crate) fn preferred_uplink(
         &self,
         rule: &OutboundRule,
-        inside: Endpoint,
+        tuple: &Tuple,
         own: u8,
     ) -> Option<u8> {
-        let endpoint = match rule.hash_by {
-            HashBy::SourcePort => inside,
-            HashBy::SourceAddress => Endpoint::new(inside.address, 0),
-        };
-        self.highest_score(rule, endpoint, |uplink| {
+        self.highest_score(rule, self.spread_hash(rule, tuple), |uplink| {
             *uplink == own || self.uplink_states.admission(*uplink) == AdmitNew::All
         })
+    }
+
+    /// Hashes the part of a tuple that spreads sessions over the uplinks of a rule.
+    fn spread_hash(&self, rule: &OutboundRule, tuple: &Tuple) -> u64 {
+        let (inside, remote) = (tuple.source, tuple.destination);
+        let address = u64::from(inside.address.to_bits()) << 24;
+        match rule.hash_by {
+            HashBy::SourcePort if has_ports(tuple.protocol) => {
+                address | u64::from(inside.port) << 8
+            }
+            HashBy::SourcePort | HashBy::SourceAddress => address,
+            HashBy::AddressPair => address ^ self.mix64(u64::from(remote.address.to_bits())) << 8,
+        }
     }
 
     /// Reports whether an uplink of a rule other than `uplink` admits new sessions.
@@ -128,27 +140,25 @@ impl Translator {
     fn highest_score(
         &self,
         rule: &OutboundRule,
-        endpoint: Endpoint,
+        hash: u64,
         may_take: impl Fn(&u8) -> bool,
     ) -> Option<u8> {
         let may_take = |uplink: &u8| self.has_address(*uplink) && may_take(uplink);
         let uplinks = rule.uplinks.iter().copied().filter(may_take);
         uplinks.min_by(|one, other| {
             self.tier(*one).cmp(&self.tier(*other)).then_with(|| {
-                self.rendezvous_score(endpoint, *one)
-                    .total_cmp(&self.rendezvous_score(endpoint, *other))
+                self.rendezvous_score(hash, *one).total_cmp(&self.rendezvous_score(hash, *other))
             })
         })
     }
 
     /// An exponentially distributed number with the uplink's weight as its rate. The probability
-    /// that an uplink has the smallest number is proportional to its weight.
-    fn rendezvous_score(&self, endpoint: Endpoint, uplink: u8) -> f64 {
-        let seed = u64::from(endpoint.address.to_bits()) << 24
-            | u64::from(endpoint.port) << 8
-            | u64::from(uplink);
+    /// that an uplink has the smallest number is proportional to its weight. The lowest 8 bits of
+    /// `hash` are zero.
+    fn rendezvous_score(&self, hash: u64, uplink: u8) -> f64 {
         // In (0, 1].
-        let uniform = ((self.mix64(seed) >> 11) + 1) as f64 / (1u64 << 53) as f64;
+        let uniform =
+            ((self.mix64(hash | u64::from(uplink)) >> 11) + 1) as f64 / (1u64 << 53) as f64;
         -uniform.ln() / f64::from(self.policy.uplinks[usize::from(uplink)].weight.max(1))
     }
 
@@ -223,7 +233,11 @@ mod tests {
     }
 
     fn choose(nat: &Translator, source: ([u8; 4], u16)) -> Option<u8> {
-        nat.select_uplink(&builder::tuple(Protocol::UDP, source, ([192, 0, 2, 1], 53)))
+        choose_towards(nat, source, [192, 0, 2, 1])
+    }
+
+    fn choose_towards(nat: &Translator, source: ([u8; 4], u16), remote: [u8; 4]) -> Option<u8> {
+        nat.select_uplink(&builder::tuple(Protocol::UDP, source, (remote, 53)), None)
     }
 
     fn share(choices: &[u8], uplink: u8) -> f64 {
@@ -324,6 +338,27 @@ mod tests {
     }
 
     #[test]
+    fn a_host_spreads_its_destinations_and_keeps_each_on_one_uplink_when_the_rule_hashes_both() {
+        let hash_by = HashBy::AddressPair;
+        let nat = box_with(&[1, 3], |policy| policy.outbound[0].hash_by = hash_by);
+        let mut chosen = Vec::new();
+        for remote in 0..4000u16 {
+            let remote = [192, 0, (remote >> 8) as u8, remote as u8];
+            let first = choose_towards(&nat, ([10, 0, 0, 1], 1), remote).expect("a rule");
+            let all = (2..9).map(|port| choose_towards(&nat, ([10, 0, 0, 1], port), remote));
+            assert!(all.into_iter().all(|uplink| uplink == Some(first)));
+            chosen.push(first);
+        }
+        assert!((share(&chosen, 1) - 0.75).abs() < 0.03, "{}", share(&chosen, 1));
+        let hosts = (0..200).map(|host| choose(&nat, ([10, 0, 0, host], 1)));
+        assert_eq!(
+            hosts.collect::<std::collections::HashSet<_>>().len(),
+            2,
+            "hosts spread as well"
+        );
+    }
+
+    #[test]
     fn the_longest_source_and_then_the_longest_destination_decide() {
         let net = |text: &str| text.parse::<ipnet::Ipv4Net>().expect("a prefix");
         let rule = |from: &str, to: &[&str], uplink: u8| OutboundRule {
@@ -341,7 +376,8 @@ mod tests {
             ];
         });
         let uplink = |source: [u8; 4], destination: [u8; 4]| {
-            nat.select_uplink(&builder::tuple(Protocol::TCP, (source, 1), (destination, 80)))
+            let tuple = builder::tuple(Protocol::TCP, (source, 1), (destination, 80));
+            nat.select_uplink(&tuple, None)
         };
         assert_eq!(uplink([10, 0, 0, 1], [192, 0, 2, 1]), Some(0));
         assert_eq!(uplink([10, 0, 0, 1], [198, 51, 100, 127]), Some(0));

@@ -174,7 +174,7 @@ pub(crate) fn read_quote(icmp: &[u8]) -> Result<(Tuple, Quote), Malformed> {
                 (None, _) => return Err(Malformed::QuoteIcmpOther),
             }
         }
-        _ => ((0, 0), PortFields::None),
+        other => ((0, 0), PortFields::without_ports(other)),
     };
     let quote = Quote {
         header_length: header.header_length as u8,

@@ -101,6 +101,58 @@ pub fn udp_without_checksum(tuple: Tuple, payload: &[u8]) -> Vec<u8> {
     other(Protocol::UDP, tuple.source.address, tuple.destination.address, &datagram)
 }
 
+/// Builds a UDP-Lite datagram (RFC 3828). The checksum covers the first `coverage` bytes of the
+/// datagram, at least 8, or all of it if `coverage` is 0. Ignores the protocol of `tuple`.
+///
+/// # Panics
+/// If the packet would exceed 65,535 bytes, or `coverage` the datagram.
+pub fn udp_lite(tuple: Tuple, coverage: u16, payload: &[u8]) -> Vec<u8> {
+    let [high, low] = coverage.to_be_bytes();
+    let mut datagram = ports(tuple);
+    datagram.extend([high, low, 0, 0]);
+    datagram.extend(payload);
+    let covered = if coverage == 0 { datagram.len() } else { usize::from(coverage) };
+    let checksum = match covering_checksum(Protocol::UDP_LITE, tuple, &datagram, covered) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    datagram[6..8].copy_from_slice(&checksum.to_be_bytes());
+    other(Protocol::UDP_LITE, tuple.source.address, tuple.destination.address, &datagram)
+}
+
+/// Builds a DCCP-Data packet (RFC 4340 section 5). The checksum covers the header, and the payload
+/// as the checksum coverage says: 0 for all, otherwise 4 bytes less one step for each step. Ignores
+/// the protocol of `tuple`.
+///
+/// # Panics
+/// If the packet would exceed 65,535 bytes, or the coverage the payload.
+pub fn dccp(tuple: Tuple, coverage: u8, payload: &[u8]) -> Vec<u8> {
+    let mut segment = ports(tuple);
+    // Data offset in words, coverage, checksum, type DCCP-Data without extended sequence numbers,
+    // sequence number.
+    segment.extend([3, coverage & 15, 0, 0, 2 << 1, 0, 0, 1]);
+    segment.extend(payload);
+    let covered = match usize::from(coverage & 15) {
+        0 => segment.len(),
+        steps => 12 + 4 * (steps - 1),
+    };
+    let checksum = covering_checksum(Protocol::DCCP, tuple, &segment, covered);
+    segment[6..8].copy_from_slice(&checksum.to_be_bytes());
+    other(Protocol::DCCP, tuple.source.address, tuple.destination.address, &segment)
+}
+
+fn ports(tuple: Tuple) -> Vec<u8> {
+    [tuple.source.port.to_be_bytes(), tuple.destination.port.to_be_bytes()].concat()
+}
+
+/// Computes a checksum over the pseudo header and the first `covered` bytes of a payload.
+fn covering_checksum(protocol: Protocol, tuple: Tuple, payload: &[u8], covered: usize) -> u16 {
+    let (source, destination) = (tuple.source.address, tuple.destination.address);
+    let pseudo_header =
+        pseudo_header(source.octets(), destination.octets(), protocol.0, payload.len());
+    !ones_complement_sum(&[&pseudo_header[..], &payload[..covered]].concat())
+}
+
 /// Builds an ICMP request or reply.
 ///
 /// # Panics
@@ -243,7 +295,7 @@ pub fn make_partial(packet: &mut [u8]) {
     let is_fragment = header[6] & 0x3f != 0 || header[7] != 0;
     let at = match header[9] {
         6 if !is_fragment => 16,
-        17 if !is_fragment => 6,
+        17 | 33 | 136 if !is_fragment => 6,
         _ => return,
     };
     let source = [header[12], header[13], header[14], header[15]];

@@ -56,7 +56,7 @@ fn payload() -> BoxedStrategy<Vec<u8>> {
     prop_oneof![vec(any::<u8>(), 0..80), (0..80usize).prop_map(|length| vec![0; length])].boxed()
 }
 
-/// TCP, UDP with and without checksum, queries and other protocols, some with IP options.
+/// TCP, UDP with and without checksum, UDP-Lite, DCCP, queries and other protocols, some with IP options.
 fn plain_packet() -> BoxedStrategy<Vec<u8>> {
     let tcp_options =
         prop_oneof![Just(vec![]), Just(vec![1, 2, 4, 5, 180, 3, 3, 9]), vec(any::<u8>(), 0..=40)];
@@ -80,6 +80,18 @@ fn plain_packet() -> BoxedStrategy<Vec<u8>> {
                 &payload,
             )
         }),
+        (tuple(), any::<prop::sample::Index>(), payload()).prop_map(
+            |(tuple, coverage, payload)| {
+                let coverages: Vec<usize> = [0].into_iter().chain(8..=8 + payload.len()).collect();
+                builder::udp_lite(tuple, *coverage.get(&coverages) as u16, &payload)
+            }
+        ),
+        (tuple(), any::<prop::sample::Index>(), payload()).prop_map(
+            |(tuple, coverage, payload)| {
+                let most = (payload.len() / 4 + 1).min(15);
+                builder::dccp(tuple, coverage.index(most + 1) as u8, &payload)
+            }
+        ),
         (tuple(), prop::sample::select(vec![2u8, 41, 47, 50, 132, 253]), payload()).prop_map(
             |(tuple, protocol, payload)| {
                 builder::other(
@@ -329,6 +341,7 @@ proptest! {
         let may_change: &[usize] = match parsed.protocol() {
             Protocol::TCP => &[0, 1, 2, 3, 16, 17],
             Protocol::UDP => &[0, 1, 2, 3, 6, 7],
+            Protocol::UDP_LITE | Protocol::DCCP => &[6, 7],
             Protocol::ICMP => &[2, 3, 4, 5],
             _ => &[],
         };
@@ -478,7 +491,11 @@ fn corner_words_squared_in_every_field() {
             );
             let error =
                 builder::icmp_error(3, 3, from.source.address, from.destination.address, &udp);
-            for bytes in [tcp, udp, echo, error] {
+            let lite = builder::udp_lite(*from, 8, b"odd");
+            let dccp = builder::dccp(*from, 1, b"odd");
+            let about_lite =
+                builder::icmp_error(3, 3, from.source.address, from.destination.address, &lite);
+            for bytes in [tcp, udp, echo, error, lite, dccp, about_lite] {
                 for mode in [ChecksumMode::Complete, ChecksumMode::Partial] {
                     let mut bytes = bytes.clone();
                     if mode == ChecksumMode::Partial {

@@ -7,7 +7,7 @@ use crate::packet::parse::ChecksumMode;
 use etherparse::{Ipv4Header, TcpSlice, UdpHeader};
 
 /// Recomputes and compares every checksum of the IPv4 packet at the front of `bytes`: IP header,
-/// TCP or UDP, ICMP. In an ICMP error, compares the quoted header and, if the quote is complete,
+/// TCP, UDP, UDP-Lite, DCCP, ICMP. In an ICMP error, compares the quoted header and, if the quote is complete,
 /// the quoted transport checksum.
 ///
 /// In a fragment only the IP header can be verified. A UDP field of 0 means "no checksum" in
@@ -112,12 +112,48 @@ fn transport(packet: &Packet, payload: &[u8], mode: ChecksumMode) -> Result<(), 
                 }
             }
         }
+        33 | 136 if payload.len() >= 8 && mode == ChecksumMode::Partial => {
+            partial("transport", word(6), &packet.pseudo_header(payload.len()))
+        }
+        136 if payload.len() >= 8 => {
+            let covered = if word(4) == 0 { payload.len() } else { usize::from(word(4)) };
+            if word(6) == 0 {
+                return Err("a UDP-Lite checksum of 0".into());
+            }
+            covering("UDP-Lite", packet, payload, covered)
+        }
+        33 if payload.len() >= 12 => {
+            let header = usize::from(payload[4]) * 4;
+            let covered = match usize::from(payload[5] & 15) {
+                0 => payload.len(),
+                steps => (header + 4 * (steps - 1)).min(payload.len()),
+            };
+            covering("DCCP", packet, payload, covered)
+        }
         1 | 6 | 17 => Err(format!(
             "{} bytes are too short for a header of protocol {}",
             payload.len(),
             packet.protocol
         )),
         _ => Ok(()),
+    }
+}
+
+/// Verifies a checksum over the pseudo header and the first `covered` bytes of a payload. etherparse
+/// does not know these protocols, so its sum is taken of the bytes.
+fn covering(name: &str, packet: &Packet, payload: &[u8], covered: usize) -> Result<(), String> {
+    let covered = payload.get(..covered).ok_or(format!("{name} coverage {covered}"))?;
+    let pseudo_header = packet.pseudo_header(payload.len());
+    let sum = builder::ones_complement_sum(&[&pseudo_header[..], covered].concat());
+    let etherparse = etherparse::checksum::Sum16BitWords::new()
+        .add_slice(&pseudo_header)
+        .add_slice(covered)
+        .ones_complement();
+    match (sum, etherparse) {
+        (0xffff, 0) => Ok(()),
+        _ => Err(format!(
+            "{name} checksum: the sum is {sum:04x}, etherparse leaves {etherparse:04x}"
+        )),
     }
 }
 

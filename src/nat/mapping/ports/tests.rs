@@ -99,6 +99,38 @@ fn a_range_without_the_class_serves_all() {
 }
 
 #[test]
+fn a_kept_port_may_lie_outside_the_range_and_is_never_drawn() {
+    let mut random = StdRng::seed_from_u64(8);
+    let hosts = [(40_000..=50_000).into()];
+    let pool = PortPool::new((1001..=1002).into(), &hosts, |port| port == 4500);
+    pool.exclude(&[5060]);
+    assert!(pool.take_kept(500) && !pool.take_kept(500), "one mapping keeps it");
+    for (port, reason) in
+        [(4500, "a forward's"), (5060, "a program listens"), (45_000, "the host's"), (0, "none")]
+    {
+        assert!(!pool.take_kept(port), "{port}: {reason}");
+    }
+    assert!(pool.take_kept(1001));
+    assert_eq!(pool.free(), 1, "500 is not in the range");
+    let mut take = |model| pool.take(PortPreference::ClassAndParity(model), &mut random);
+    assert_eq!([take(1003), take(1003)], [Some(1002), None]);
+    pool.release(500);
+    assert_eq!((take(1003), pool.take_kept(500)), (None, true));
+}
+
+#[test]
+fn a_range_within_one_word_is_never_left() {
+    for seed in 0..50 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let pool = PortPool::new((1027..=1029).into(), &[], |_| false);
+        let mut take = |model| pool.take(PortPreference::ClassAndParity(model), &mut random);
+        let mut taken = [take(2000), take(2001), take(2002)].map(|port| port.expect("three ports"));
+        taken.sort_unstable();
+        assert_eq!((taken, take(2003)), ([1027, 1028, 1029], None));
+    }
+}
+
+#[test]
 fn candidates_for_sharing_are_of_the_right_class_and_bounded() {
     let mut random = StdRng::seed_from_u64(7);
     let pool = PortPool::new((1000..=65_535).into(), &[], |_| false);

@@ -74,6 +74,12 @@ impl SessionKey for WideKey {
         let KeyHash(destination) = hasher.hash(c ^ source, d);
         hasher.hash(destination, u64::from(self.ports) << 8 | u64::from(self.protocol))
     }
+
+    fn hash_hosts_with(self, hasher: &KeyHasher) -> KeyHash {
+        let [a, b, c, d] = self.addresses;
+        let KeyHash(source) = hasher.hash(a, b);
+        hasher.hash(c ^ source, d)
+    }
 }
 
 plain! {

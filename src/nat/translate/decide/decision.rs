@@ -115,6 +115,9 @@ pub enum Path {
     Outbound {
         /// New source.
         external: ExternalEndpoint,
+        /// New destination: that of the packet, unless the packet's session is related to an
+        /// inbound one whose client has another port than the server sees.
+        remote: Endpoint,
     },
     /// From inside to inside over an external address: source and destination change.
     Hairpin {
@@ -179,8 +182,8 @@ pub enum ExternalEndpoint {
     /// An external address; the protocol has no ports.
     Address(Ipv4Addr),
     /// The external endpoint of a dynamic mapping: of the present one, or of a new one that the
-    /// commit makes.
-    Mapping,
+    /// commit makes. The commit tries this address first.
+    Mapping(Ipv4Addr),
 }
 
 impl Query {
@@ -264,7 +267,7 @@ impl ExternalEndpoint {
             Self::Published(_) => EndpointKind::Forward,
             Self::Port(_) => EndpointKind::Port,
             Self::Address(_) => EndpointKind::Address,
-            Self::Mapping => EndpointKind::Mapping,
+            Self::Mapping(_) => EndpointKind::Mapping,
         }
     }
 }
@@ -281,7 +284,7 @@ impl Opening {
     /// Returns the kinds of the session's endpoints.
     pub fn kind(&self) -> SessionKind {
         match self.path {
-            Path::Outbound { external } => {
+            Path::Outbound { external, .. } => {
                 SessionKind { initiator: external.kind(), responder: EndpointKind::Outside }
             }
             Path::Hairpin { external, server } => {

@@ -37,8 +37,8 @@ impl Translator {
         let tuple = opening.tuple;
         let protocol = tuple.protocol;
         match opening.path {
-            Path::Outbound { external } => {
-                self.reply_is_free(opening, tuple.destination, external, now)
+            Path::Outbound { external, remote } => {
+                self.reply_is_free(opening, remote, external, now)
             }
             // To avoid a conflict, the sender's port can change; other protocols have no ports.
             Path::Hairpin { server: Some(_), .. } if has_ports(protocol) => Ok(()),
@@ -47,10 +47,15 @@ impl Translator {
             }
             Path::Hairpin { external, server: None } => {
                 // A new mapping has a port for which no filter exists yet.
-                let address = || self.external_address(opening.uplink, tuple.source.address);
-                let unknown_port = || address().map(|address| Endpoint::new(address, 0));
-                let remote = self.present_endpoint(opening, external).or_else(unknown_port);
-                let remote = remote.ok_or(DropReason::PortsExhausted)?;
+                let unknown_port = match external {
+                    ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
+                        endpoint
+                    }
+                    ExternalEndpoint::Address(address) | ExternalEndpoint::Mapping(address) => {
+                        Endpoint::new(address, 0)
+                    }
+                };
+                let remote = self.present_endpoint(opening, external).unwrap_or(unknown_port);
                 let mapping = self.mappings.at_external(protocol, tuple.destination, remote);
                 let mapping = mapping.ok_or(DropReason::NoMapping)?;
                 // A host that sends to its own mapping refreshes the mapping, and is a peer of the
@@ -104,7 +109,7 @@ impl Translator {
                 Some(endpoint)
             }
             ExternalEndpoint::Address(address) => Some(Endpoint::new(address, 0)),
-            ExternalEndpoint::Mapping => {
+            ExternalEndpoint::Mapping(_) => {
                 let key = self.mappings.key(protocol, opening.uplink, source, destination);
                 self.mappings.by_key(key).map(|mapping| mapping.external)
             }

@@ -99,16 +99,26 @@ impl Translator {
         };
         let published = self.preferred_endpoint(tuple.protocol, tuple.source, chosen, begins);
         if let (None, Some(uplink)) = (published, alternative) {
-            return Ok((uplink, state, self.dynamic_endpoint(tuple, uplink)?));
+            return Ok((uplink, state, self.dynamic_endpoint(tuple, uplink, None)?));
         }
-        let published = published.unwrap_or(first);
-        let external = self.published_source(tuple, &published);
+        Ok(self.source_at(tuple, state, &published.unwrap_or(first)))
+    }
+
+    /// Returns the uplink, the first state and the external endpoint of a session that a server
+    /// opens at a published endpoint.
+    pub(super) fn source_at(
+        &self,
+        tuple: Tuple,
+        state: State,
+        published: &PublishedEndpoint,
+    ) -> (u8, State, ExternalEndpoint) {
+        let external = self.published_source(tuple, published);
         // The packet may open a session, or reply to a request whose session is lost.
         let may_reply = state == State::Udp
-            && external != ExternalEndpoint::Mapping
+            && !matches!(external, ExternalEndpoint::Mapping(_))
             && self.is_published_more_than_once(tuple);
         let state = if may_reply { State::Tentative } else { state };
-        Ok((published.uplink, state, external))
+        (published.uplink, state, external)
     }
 
     /// Returns the published endpoint from which a server opens sessions: on `chosen` if it is
@@ -156,7 +166,7 @@ impl Translator {
         }
         let key = self.mappings.key(protocol, uplink, source, destination);
         if self.mappings.contains(key) || !self.mappings.may_hold(protocol, external) {
-            ExternalEndpoint::Mapping
+            ExternalEndpoint::Mapping(external.address)
         } else {
             ExternalEndpoint::Port(external)
         }

@@ -227,19 +227,21 @@ fn fits(opening: &Opening, out: Tuple) -> bool {
             out.source == endpoint
         }
         ExternalEndpoint::Address(address) => out.source.address == address,
-        ExternalEndpoint::Mapping => {
+        ExternalEndpoint::Mapping(_) => {
             out.source.address == Ipv4Addr::from(ADDRESSES[2 + usize::from(opening.uplink)])
         }
     };
     match opening.path {
-        Path::Outbound { external } => is_external(external) && out.destination == destination,
+        Path::Outbound { external, remote } => is_external(external) && out.destination == remote,
         // The port may have changed to avoid a conflict.
         Path::Hairpin { external, server: Some(server) } => {
             let address = match external {
                 ExternalEndpoint::Published(endpoint) | ExternalEndpoint::Port(endpoint) => {
                     out.source.address == endpoint.address
                 }
-                ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping => is_external(external),
+                ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping(_) => {
+                    is_external(external)
+                }
             };
             address && out.destination == server.endpoint
         }

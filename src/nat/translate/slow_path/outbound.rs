@@ -25,6 +25,7 @@ impl Translator {
         miss: Unmatched<'_>,
         opening: &Opening,
         external: ExternalEndpoint,
+        remote: Endpoint,
     ) -> Result<Verdict, DropReason> {
         let bound = self.bind(context, miss.tuple, opening.uplink, external, miss.now);
         let binding = match (bound, external) {
@@ -35,12 +36,11 @@ impl Translator {
             ) => {
                 return self.forward_reply_stateless(context, miss, published, opening.uplink);
             }
-            (Err(reason), ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping) => {
+            (Err(reason), ExternalEndpoint::Address(_) | ExternalEndpoint::Mapping(_)) => {
                 return Err(reason);
             }
         };
-        let destination = miss.tuple.destination;
-        match (self.open_bound(context, miss, &binding, destination, opening), external) {
+        match (self.open_bound(context, miss, &binding, remote, opening), external) {
             (
                 Err((DropReason::TableFull, miss)),
                 ExternalEndpoint::Published(published) | ExternalEndpoint::Port(published),
