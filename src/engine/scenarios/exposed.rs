@@ -241,7 +241,7 @@ fn a_host_exposed_on_a_backup_uplink_opens_its_sessions_on_the_lower_tier() {
     let mut harness = Harness::new(exposed_on_first_of_two().with(|setup| {
         setup.policy.uplinks[0].tier = 2;
     }));
-    assert_eq!(harness.pass(&udp((E1, 5), (G, 99))).destination, endpoint(S1, 99));
+    assert_eq!(harness.pass(&udp((E2, 5), (G, 99))).destination, endpoint(S1, 99));
     assert_eq!(harness.pass(&udp((S1, 5000), (E1, 53))).source.address, G2);
     harness.nat.set_admission(1, AdmitNew::None);
     assert_eq!(harness.pass(&udp((S1, 5001), (E1, 53))).source, endpoint(G, 5001));
@@ -281,12 +281,12 @@ fn a_host_exposed_on_two_uplinks_uses_both_and_each_reply_its_own() {
         assert_eq!(reply, tuple(Protocol::UDP, (external, 7), (E1, 5)));
     }
     let sources: std::collections::HashSet<_> = (5000..5040)
-        .map(|port| harness.pass(&tcp(SYN, (S1, port), (E1, 80), 1, 0)).source.address)
+        .map(|port| harness.pass(&tcp(SYN, (S1, port), (E2, 80), 1, 0)).source.address)
         .collect();
     assert_eq!(sources.len(), 2);
     harness.nat.set_admission(1, AdmitNew::None);
     for port in 6000..6040 {
-        assert_eq!(harness.pass(&tcp(SYN, (S1, port), (E1, 80), 1, 0)).source, endpoint(G, port));
+        assert_eq!(harness.pass(&tcp(SYN, (S1, port), (E2, 80), 1, 0)).source, endpoint(G, port));
     }
 }
 
