@@ -13,7 +13,7 @@ use natbox::lab::topology::{CLIENTS, ThreeLeggedPlan};
 use rustix::process::Signal;
 
 use crate::failover::{FALL, INTERVAL, SLACK, health, set_router};
-use crate::lab::{BoxConfig, Echo, Site, datagrams, exchange, listen, wait_for};
+use crate::lab::{BoxConfig, Echo, NATBOX, Site, datagrams, exchange, listen, output, wait_for};
 
 /// A web server on the Internet that answers with the client's address.
 const OUTSIDE: SocketAddrV4 = SocketAddrV4::new(CLIENTS[0], 8080);
@@ -247,6 +247,35 @@ fn a_vpn_that_started_before_keeps_all_traffic_of_the_host() -> Result<()> {
     let marked = host(&site).ip_output(&["route", "get", "192.0.2.11", "mark", "51820"])?;
     ensure!(marked.contains("dev nb1 "), "{marked}");
     Ok(())
+}
+
+#[test]
+fn the_commands_of_plan_make_the_same_route_and_doctor_finds_no_fault() -> Result<()> {
+    let (site, _outside) = site()?;
+    let config = site.three_legged_config().uplink(1, "tier: 2");
+    let keys = "host: { manage: false, default_route: follow }\n";
+    let text = format!("{}{keys}", config.text());
+    let natbox = crate::dns::start_box(&site.lab, host(&site), "natbox1", &text)?;
+    let file = site.lab.directory().join("natbox1.yaml");
+    let program = |arguments: &[&str]| {
+        let mut command = host(&site).command(NATBOX);
+        command.args(arguments);
+        command
+    };
+    let plan = output(program(&["plan", "--config", file.to_str().context("a path")?]))?;
+    let (of_box, _) = plan.split_once("# ==== server").unwrap_or((&plan, ""));
+    let mut shell = host(&site).command("sh");
+    output({
+        shell.args(["-c", of_box]);
+        shell
+    })?;
+    ensure!(open(&site)? == 0);
+    drop(natbox);
+    let _natbox = start(&site, ["tier: 1", "tier: 2"])?;
+    let socket = site.lab.directory().join("natbox1.sock");
+    let mut doctor = program(&["doctor", "--socket"]);
+    doctor.arg(&socket);
+    output(doctor).map(drop)
 }
 
 #[test]

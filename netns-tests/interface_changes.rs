@@ -141,7 +141,7 @@ fn removed_and_restored_address_restores_the_uplink() -> Result<()> {
     ip(second, &format!("address add {published}"))?;
     wait_for("the rules for an address of the host's own", || {
         let rules = second.natbox.ip_output(&["rule", "show", "lookup", "local"])?;
-        Ok((!rules.starts_with("0:")).then_some(()))
+        Ok(rules.contains("suppress_ifgroup").then_some(()))
     })?;
     wait_to_fetch(&site, second.published)?;
     wait_to_fetch(&site, site.uplink(0).published)?;

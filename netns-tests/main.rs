@@ -30,6 +30,7 @@
 //! | `web_session` | a session bound to the client's address survives a change of the uplink |
 //! | `host_assigned_address` | the published address is assigned to the host: the host keeps other traffic |
 //! | `host` | routes, rules, sysctls, proxy ARP: set, kept and restored; no traffic avoids NAT |
+//! | `other_programs` | others remove rules, routes and settings, or add rules first: natbox repairs |
 //! | `kernel_errors` | ICMP errors written by kernels: of servers, of routers, of the box's host |
 //! | `malformed` | malformed packets are dropped and counted, and the box continues |
 //! | `tun_device` | every offload level, with 1 and 2 workers |
@@ -69,6 +70,7 @@ mod lab;
 mod lifecycle;
 mod malformed;
 mod no_nat;
+mod other_programs;
 mod outbound;
 mod parallel;
 mod ping;

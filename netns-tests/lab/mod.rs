@@ -107,6 +107,7 @@ impl Site {
             uplinks: uplinks.map(uplink).collect(),
             forwards: Vec::new(),
             outbound: String::new(),
+            manage: true,
         }
     }
 
@@ -169,6 +170,7 @@ pub(crate) struct BoxConfig {
     uplinks: Vec<String>,
     forwards: Vec<String>,
     outbound: String,
+    manage: bool,
 }
 
 impl BoxConfig {
@@ -220,6 +222,11 @@ impl BoxConfig {
         self
     }
 
+    /// Leaves the settings of the host to the test (`host.manage: false`).
+    pub(crate) fn unmanaged(self) -> BoxConfig {
+        BoxConfig { manage: false, ..self }
+    }
+
     /// Adds an outbound rule, as in the file.
     pub(crate) fn outbound(mut self, rule: &str) -> BoxConfig {
         self.outbound.push_str(&format!("  - {{ {rule} }}\n"));
@@ -227,8 +234,18 @@ impl BoxConfig {
     }
 
     pub(crate) fn text(&self) -> String {
-        let BoxConfig { number, workers, offload, io, inside, prefix, uplinks, forwards, outbound } =
-            self;
+        let BoxConfig {
+            number,
+            workers,
+            offload,
+            io,
+            inside,
+            prefix,
+            uplinks,
+            forwards,
+            outbound,
+            manage,
+        } = self;
         let all = format!("  - {{ from: {prefix} }}\n");
         let outbound = if outbound.is_empty() { &all } else { outbound };
         let forwards = match forwards.as_slice() {
@@ -241,7 +258,8 @@ impl BoxConfig {
              inside: {{ interface: lan0, address: {inside}, prefixes: [{prefix}] }}\n\
              uplinks:\n  - {}\n\
              {forwards}\
-             outbound:\n{outbound}",
+             outbound:\n{outbound}\
+             host: {{ manage: {manage} }}\n",
             uplinks.join("\n  - ")
         )
     }

@@ -67,6 +67,15 @@ impl HostState {
         &self.parts["ip -4 rule"]
     }
 
+    /// Returns true when no sysctl differs.
+    pub(crate) fn same_sysctls(&self, now: &HostState) -> bool {
+        let sysctls = |state: &HostState| {
+            let parts = state.parts.iter().filter(|(name, _)| name.starts_with("/proc/"));
+            parts.map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
+        };
+        sysctls(self) == sysctls(now)
+    }
+
     /// Fails with the parts that differ.
     #[track_caller]
     pub(crate) fn assert_same(&self, now: &HostState, when: &str) {

@@ -109,6 +109,25 @@ pub enum EventKind {
         /// Name of the TUN device.
         tun: String,
     },
+    /// Another program removed settings that natbox had made on the host, and natbox has made them
+    /// again.
+    HostRestored {
+        /// The settings, as commands of `ip` and `sysctl`.
+        changed: Vec<String>,
+    },
+    /// Another program removes settings of the host again and again. natbox makes them again after
+    /// a growing pause, without further events.
+    HostDisputed {
+        /// The settings, and the usual cause.
+        problem: String,
+    },
+    /// natbox moved its policy rules, so that no rule of another program takes its packets.
+    RulesMoved {
+        /// First priority of natbox's rules.
+        priority: u32,
+        /// Rules of other programs that came first; empty if natbox's rules return to their place.
+        before: Vec<String>,
+    },
     /// The instance read its configuration file again and uses it.
     Reloaded {
         /// Paths of the keys whose values changed.
@@ -171,21 +190,39 @@ impl fmt::Display for EventKind {
                 write!(f, "TUN device {tun} is down; no packet is translated")
             }
             Self::TunUp { tun } => write!(f, "TUN device {tun} is up"),
-            Self::Reloaded { changed, .. } if changed.is_empty() => {
-                write!(f, "configuration reloaded: nothing changed")
+            Self::HostRestored { changed } => {
+                write!(f, "another program changed the host; set again: {}", changed.join("; "))
             }
+            Self::HostDisputed { problem } => f.write_str(problem),
+            Self::RulesMoved { priority, before } => f.write_str(&rules_moved(*priority, before)),
             Self::Reloaded { changed, sessions_ended } => {
-                let changed = changed.join(", ");
-                write!(
-                    f,
-                    "configuration reloaded: changed {changed}; {sessions_ended} sessions ended"
-                )
+                f.write_str(&reloaded(changed, *sessions_ended))
             }
             Self::ReloadFailed { error } => write!(f, "configuration not reloaded: {error}"),
             Self::ResourceExhausted { reason, packets, why } => {
                 write!(f, "{packets} packets dropped ({reason}): {why}")
             }
             Self::EventsLost { events } => write!(f, "{events} events lost: slow reader"),
+        }
+    }
+}
+
+fn rules_moved(priority: u32, before: &[String]) -> String {
+    match before {
+        [] => format!("policy rules moved back to priority {priority}"),
+        before => {
+            let before = before.join("`, `");
+            format!("policy rules moved to priority {priority}, before `{before}`")
+        }
+    }
+}
+
+fn reloaded(changed: &[String], sessions_ended: usize) -> String {
+    match changed {
+        [] => "configuration reloaded: nothing changed".to_owned(),
+        changed => {
+            let changed = changed.join(", ");
+            format!("configuration reloaded: changed {changed}; {sessions_ended} sessions ended")
         }
     }
 }

@@ -25,6 +25,6 @@ pub use events::{Event, EventKind};
 pub use request::{MAX_REQUEST, Refusal, Request, RequestError, VERSION};
 pub use sessions::{SessionCursor, SessionPage, SessionView, TupleView};
 pub use status::{
-    DnsStatus, EffectiveConfig, InstanceState, LegStatus, Reloaded, SessionStatus, Status,
-    TunStatus, UplinkStatus, WorkerStatus,
+    DnsStatus, EffectiveConfig, HostStatus, InstanceState, LegStatus, Reloaded, SessionStatus,
+    Status, TunStatus, UplinkStatus, WorkerStatus,
 };

@@ -44,6 +44,9 @@ pub struct Status {
     pub log_lines_dropped: u64,
     /// Each worker.
     pub workers: Vec<WorkerStatus>,
+    /// Settings of the host; None with `host.manage: false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostStatus>,
     /// Name server, updates and hook; None without `dns` in the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsStatus>,
@@ -98,7 +101,8 @@ pub struct UplinkStatus {
     /// True: the uplink is healthy, and no lower tier has a healthy uplink. New sessions use it.
     #[serde(default)]
     pub in_use: bool,
-    /// True: new sessions may use the uplink while no lower tier has a healthy uplink.
+    /// True: new sessions may use the uplink while no lower tier has a healthy uplink, and the host
+    /// has all settings.
     pub healthy: bool,
     /// Seconds since the uplink became healthy or failed.
     pub state_seconds: u64,
@@ -139,6 +143,18 @@ pub struct WorkerStatus {
     pub counters: BTreeMap<String, u64>,
     /// Packets dropped, by reason.
     pub drops: BTreeMap<String, u64>,
+}
+
+/// The settings that an instance makes on its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Missing settings, as commands or with the reason. No uplink is healthy while one is missing.
+    pub missing: Vec<String>,
+    /// Number of settings that another program removed and natbox has made again.
+    pub restored: u64,
+    /// Settings that another program removes again and again, and the usual cause.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The name server, the updates and the hook of an instance.
@@ -219,6 +235,11 @@ mod tests {
             "drops": { "table-full": 1 },
             "log_lines_dropped": 0,
             "workers": [worker],
+            "host": {
+                "missing": ["ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100"],
+                "restored": 3,
+                "error": "another program removed a rule",
+            },
             "dns": {
                 "listening": ["203.0.113.10:53"],
                 "usable": ["isp1"],

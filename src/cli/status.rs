@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::exit::Failure;
 use super::target::InstanceQuery;
-use crate::api::{DnsStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
+use crate::api::{DnsStatus, HostStatus, InstanceState, LegStatus, Request, Status, UplinkStatus};
 use crate::nat::DropReason;
 
 /// Arguments of `natbox status`.
@@ -30,11 +30,13 @@ fn text(status: &Status) -> String {
     if status.state == InstanceState::Waiting {
         return lines(&rows);
     }
+    rows.extend(status.host.iter().flat_map(host_rows));
     rows.extend(status.inside.iter().map(|leg| Row::new("inside", leg_text(leg))));
     let several_tiers = status.uplinks.windows(2).any(|pair| pair[0].tier != pair[1].tier);
+    let is_incomplete = status.host.as_ref().is_some_and(|host| !host.missing.is_empty());
     rows.extend(status.uplinks.iter().map(|uplink| {
         let tier = if several_tiers { tier_text(uplink) } else { String::new() };
-        Row::new("uplink", uplink_text(uplink) + &tier)
+        Row::new("uplink", uplink_text(uplink, is_incomplete) + &tier)
     }));
     rows.extend(table_rows(status));
     rows.extend(counter_rows(status));
@@ -126,14 +128,33 @@ fn counter_rows(status: &Status) -> [Row; 5] {
     ]
 }
 
+/// Shows settings of the host that are missing or disputed.
+fn host_rows(host: &HostStatus) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        host.error.iter().map(|error| Row::new("", format!("error: {error}"))).collect();
+    rows.extend(host.missing.iter().map(|missing| Row::new("", format!("missing: {missing}"))));
+    if rows.is_empty() && host.restored > 0 {
+        let restored = host.restored;
+        rows.push(Row::new(
+            "",
+            format!("complete; {restored} settings were removed and set again"),
+        ));
+    }
+    if let Some(first) = rows.first_mut() {
+        first.name = "settings";
+    }
+    rows
+}
+
 fn leg_text(leg: &LegStatus) -> String {
     let address = leg.address.map_or("no address".to_owned(), |address| address.to_string());
     format!("{}, {address}: {}", leg.interface, if leg.up { "up" } else { "down" })
 }
 
-fn uplink_text(uplink: &UplinkStatus) -> String {
+fn uplink_text(uplink: &UplinkStatus, is_incomplete: bool) -> String {
     let state = match (uplink.healthy, uplink.link_ready, uplink.address) {
         (true, ..) => "healthy",
+        (false, true, Some(_)) if is_incomplete => "failed (settings of the host are missing)",
         (false, true, _) => "failed",
         (false, false, None) => "failed (no address)",
         (false, false, Some(_)) => "failed (link not ready)",

@@ -102,6 +102,13 @@ fn log(kind: &EventKind) {
             %tun, "TUN device is down; no packet is translated; to set it up: ip link set {tun} up"
         ),
         EventKind::TunUp { tun } => tracing::info!(%tun, "TUN device is up again"),
+        EventKind::HostRestored { changed } => tracing::warn!(
+            changed = %changed.join("; "), "another program changed the host; natbox set it again"
+        ),
+        EventKind::HostDisputed { problem } => tracing::error!("{problem}"),
+        EventKind::RulesMoved { priority, before } => tracing::info!(
+            priority, before = %before.join("; "), "policy rules moved"
+        ),
         EventKind::Reloaded { changed, sessions_ended } => {
             tracing::info!(changed = %changed.join(", "), sessions_ended, "configuration reloaded");
         }

@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   link or address changes ─▶ host: set again what the kernel dropped
+//!   rules or routes change,
+//!   or a second has passed   ─▶ host: set again what another program removed
 //!                            ─▶ translator: the policy with the present addresses
 //!                            ─▶ uplinks: address, link ready or not
 //!                            ─▶ neighbours: the addresses that are new
@@ -10,17 +12,20 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::time::Interval;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::announcer::Announcements;
 use super::events::Events;
 use super::health::UplinkMonitor;
 use super::reload::Reloader;
 use super::settings;
+use super::status::HostWatchState;
 use super::subsystem::{Outcome, Subsystem};
 use crate::api::EventKind;
 use crate::engine::Handle;
-use crate::host::{self, HostChange, LinkChange, LinkEvent, LinkWatch, ManagedHost};
+use crate::host::{
+    self, HostChange, HostReport, LinkChange, LinkEvent, LinkWatch, LookCause, ManagedHost,
+};
 use crate::uplinks::Uplinks;
 
 /// Reacts to changes of the host, and restores the host at the stop.
@@ -28,6 +33,7 @@ pub(super) struct HostReconciler {
     host: ManagedHost,
     links: LinkWatch,
     listening_ports: Interval,
+    looks: Interval,
     tun_is_down: bool,
     parts: Parts,
 }
@@ -39,6 +45,7 @@ pub(super) struct Parts {
     pub(super) uplinks: Rc<Uplinks>,
     pub(super) monitor: Rc<UplinkMonitor>,
     pub(super) events: Rc<Events>,
+    pub(super) state: Rc<HostWatchState>,
     pub(super) announcements: Rc<Announcements>,
 }
 
@@ -48,22 +55,29 @@ pub(super) enum HostEvent {
     Change(HostChange),
     /// Time to read the ports at which the host's programs listen.
     ReadListeningPorts,
+    /// Time to look for changes that the kernel does not report.
+    Look,
 }
 
 impl HostReconciler {
     /// `links`: a subscription that began before `host` was applied, so that no change is lost.
     pub(super) fn new(host: ManagedHost, links: LinkWatch, parts: Parts) -> Self {
         let listening_ports = tokio::time::interval(LISTENING_PORTS_INTERVAL);
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         parts.announcements.adopt(host.announcements());
-        Self { host, links, listening_ports, tun_is_down: false, parts }
+        Self { host, links, listening_ports, looks, tun_is_down: false, parts }
     }
 
     /// Sets missing settings on the host, and adopts the host's addresses and links. Sessions end
     /// only if their external address is gone.
-    async fn reconcile(&mut self) {
+    async fn reconcile(&mut self, cause: LookCause) {
         let before = self.host.config().uplinks.clone();
-        if let Err(error) = self.host.reconcile().await {
-            tracing::warn!(%error, "host: settings that the kernel removed could not be set again");
+        match self.host.reconcile(cause).await {
+            Ok(report) => self.publish(report),
+            Err(error) => {
+                tracing::warn!(%error, "host: settings that were removed could not be set again");
+            }
         }
         let (config, facts) = (self.host.config(), self.host.facts());
         let sessions_ended = self.parts.reloader.adopt_host(config, facts).await;
@@ -83,6 +97,32 @@ impl HostReconciler {
             self.parts.monitor.set_link_ready(index, facts.is_ready(config, index));
         }
         self.parts.announcements.adopt(self.host.announcements());
+    }
+
+    /// Makes the outcome of a look at the host known.
+    fn publish(&self, report: HostReport) {
+        let ids = self.host.routing_ids();
+        self.parts.reloader.adopt_routing_ids(ids);
+        let dispute_begins = self.parts.state.record(&report);
+        if let Some(before) = report.moved_before {
+            let priority = ids.priorities().start;
+            self.parts.events.emit(EventKind::RulesMoved { priority, before });
+        }
+        // A dispute has one event, however often natbox sets the settings again.
+        if !report.restored.is_empty() && !report.is_disputed {
+            self.parts.events.emit(EventKind::HostRestored { changed: report.restored });
+        }
+        if let Some(problem) = report.dispute.filter(|_| dispute_begins) {
+            self.parts.events.emit(EventKind::HostDisputed { problem });
+        }
+    }
+
+    /// Returns true when something has changed that the kernel does not report.
+    async fn has_drifted(&self) -> bool {
+        self.host.has_drifted().await.unwrap_or_else(|error| {
+            tracing::debug!(%error, "host: settings cannot be compared");
+            false
+        })
     }
 
     /// Handles a change of an interface of the configuration. Returns whether the host must be
@@ -127,15 +167,15 @@ impl HostReconciler {
         }
     }
 
-    /// Handles a change of the TUN device. Returns whether the host must be reconciled: the kernel
-    /// drops the routes of a device that is set down.
+    /// Handles a change of the TUN device. Returns whether the host must be reconciled: natbox sets
+    /// the device up again, and the kernel drops the routes of a device that is set down.
     fn apply_tun_event(&mut self, event: LinkEvent) -> bool {
         let tun = self.host.config().tun.name.clone();
         match event {
             LinkEvent::Down => {
                 self.tun_is_down = true;
                 self.parts.events.emit(EventKind::TunDown { tun });
-                false
+                true
             }
             // The first event of this kind reports the start, not a recovery.
             LinkEvent::Up if self.tun_is_down => {
@@ -178,25 +218,28 @@ impl Subsystem for HostReconciler {
         tokio::select! {
             change = self.links.next() => HostEvent::Change(change),
             _ = self.listening_ports.tick() => HostEvent::ReadListeningPorts,
+            _ = self.looks.tick() => HostEvent::Look,
         }
     }
 
     async fn handle(&mut self, event: HostEvent) -> Outcome {
-        let must_reconcile = match event {
+        let cause = match event {
             HostEvent::ReadListeningPorts => {
                 self.exclude_listening_ports();
-                false
+                None
             }
-            HostEvent::Change(HostChange::Addresses) => true,
+            HostEvent::Look => self.has_drifted().await.then_some(LookCause::Time),
+            HostEvent::Change(HostChange::Addresses) => Some(LookCause::Interfaces),
+            HostEvent::Change(HostChange::Settings) => Some(LookCause::Settings),
             HostEvent::Change(HostChange::Link(change)) => {
                 match change.interface == self.host.config().tun.name {
-                    true => self.apply_tun_event(change.event),
-                    false => self.apply_link_event(change),
+                    true => self.apply_tun_event(change.event).then_some(LookCause::Settings),
+                    false => self.apply_link_event(change).then_some(LookCause::Interfaces),
                 }
             }
         };
-        if must_reconcile {
-            self.reconcile().await;
+        if let Some(cause) = cause {
+            self.reconcile(cause).await;
         }
         Outcome::Continue(())
     }
@@ -210,3 +253,5 @@ impl Subsystem for HostReconciler {
 
 /// Time between two readings of the host's listening ports.
 const LISTENING_PORTS_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two looks for changes that the kernel does not report.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 //! A reload is all or nothing. If the file has a problem, or changes a key that needs a restart,
 //! the instance keeps the old configuration and reports the reason.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -61,7 +61,7 @@ pub(super) struct Reloader {
     host: RefCell<HostState>,
     /// See [`settings::policy`].
     dns: Vec<Option<u16>>,
-    routing_ids: RoutingIds,
+    routing_ids: Cell<RoutingIds>,
     engine: Handle,
     uplinks: Rc<Uplinks>,
     events: Rc<Events>,
@@ -96,7 +96,7 @@ impl Reloader {
             file_config: RefCell::new(file_config.clone()),
             host: RefCell::new(HostState::new(host.config(), host.facts())),
             dns,
-            routing_ids: host.routing_ids(),
+            routing_ids: Cell::new(host.routing_ids()),
             engine,
             uplinks,
             events,
@@ -136,7 +136,12 @@ impl Reloader {
 
     /// Returns the identifiers of the instance's routing tables and rules.
     pub(super) fn routing_ids(&self) -> RoutingIds {
-        self.routing_ids
+        self.routing_ids.get()
+    }
+
+    /// Adopts the present place of the instance's rules.
+    pub(super) fn adopt_routing_ids(&self, ids: RoutingIds) {
+        self.routing_ids.set(ids);
     }
 
     /// Reads the file again and uses it. Emits an event with the result.

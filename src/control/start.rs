@@ -27,7 +27,7 @@ use super::reconcile::{HostReconciler, Parts};
 use super::reload::Reloader;
 use super::settings;
 use super::signals::{SignalStreams, Signals};
-use super::status::InstanceHandle;
+use super::status::{HostWatchState, InstanceHandle};
 use super::subsystem::Subsystems;
 use super::workers::{self, WorkerThreads};
 use crate::api::{EventKind, TunStatus};
@@ -98,7 +98,6 @@ impl Start<'_> {
         let events = Rc::clone(&entrance.events);
         let (config, host_address) = (host.config().clone(), host.facts().host_address);
         let dns_ports = dns::listen_at_probe_addresses(dns.as_mut(), &config, host.facts())?;
-
         let (engine, tun, tun_index) =
             start_workers(&config, &host, &dns_ports, subsystems).await?;
         let reloader = Reloader::new(
@@ -118,19 +117,17 @@ impl Start<'_> {
             uplinks: Rc::clone(&uplinks),
             monitor: Rc::new(monitor),
             events: Rc::clone(&events),
+            state: Rc::new(HostWatchState::new(config.host.manage)),
             announcements: Rc::clone(&announcements),
         };
+        let host_state = Rc::clone(&parts.state);
         let (reloader, monitor) = (Rc::clone(&parts.reloader), Rc::clone(&parts.monitor));
         let links = LinkWatch::start(&config).await?;
         subsystems.start(HostReconciler::new(host.apply(tun_index).await?, links, parts));
         let announcer = arp.map(|socket| Announcer::new(&config, socket, announcements, &uplinks));
         announcer.into_iter().for_each(|announcer| subsystems.start(announcer));
 
-        let checks = HealthChecks::new(&config, monitor, &uplinks.watch().borrow(), raw);
-        subsystems.start(
-            checks
-                .map_err(|source| RunError::System { doing: "starting health checks", source })?,
-        );
+        start_checks(&config, monitor, &uplinks, raw, subsystems)?;
         let states = uplinks.watch();
         let sink = Rc::clone(&events);
         subsystems.start(Failover::new(&config, engine.clone(), states, sink, host_address));
@@ -142,7 +139,17 @@ impl Start<'_> {
         subsystems.start(ExhaustionWatch::new(engine.clone(), Rc::clone(&events)));
 
         let (name, started, uplinks) = (config.name, Instant::now(), uplinks.watch());
-        let handle = InstanceHandle { name, started, tun, uplinks, engine, reloader, dns, events };
+        let handle = InstanceHandle {
+            name,
+            started,
+            tun,
+            uplinks,
+            engine,
+            reloader,
+            dns,
+            events,
+            host: host_state,
+        };
         entrance.open(Rc::new(handle), subsystems)
     }
 }
@@ -158,6 +165,20 @@ impl Entrance {
         subsystems.start(Signals::new(signals, handle));
         Ok(())
     }
+}
+
+/// Starts the health checks.
+fn start_checks(
+    config: &Config,
+    monitor: Rc<UplinkMonitor>,
+    uplinks: &Uplinks,
+    raw: RawSockets,
+    subsystems: &mut Subsystems,
+) -> Result<(), RunError> {
+    let checks = HealthChecks::new(config, monitor, &uplinks.watch().borrow(), raw);
+    let failed = |source| RunError::System { doing: "starting health checks", source };
+    subsystems.start(checks.map_err(failed)?);
+    Ok(())
 }
 
 /// Opens the TUN device and starts the workers. Returns the handle to the translator, the status of

@@ -1,5 +1,6 @@
 //! The state of a running instance, as the admin socket sends it and `natbox status` shows it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
@@ -13,11 +14,12 @@ use super::logging;
 use super::reload::Reloader;
 use super::sessions;
 use crate::api::{
-    EffectiveConfig, InstanceState, SessionCursor, SessionPage, SessionStatus, Status, TunStatus,
-    UplinkStatus, WorkerStatus,
+    EffectiveConfig, HostStatus, InstanceState, SessionCursor, SessionPage, SessionStatus, Status,
+    TunStatus, UplinkStatus, WorkerStatus,
 };
 use crate::config::{self, Uplink};
 use crate::engine::Handle;
+use crate::host::HostReport;
 use crate::nat::Counters;
 use crate::uplinks::{UplinkState, UplinkStates};
 
@@ -32,6 +34,33 @@ pub(super) struct InstanceHandle {
     /// None: the configuration has no `dns`.
     pub(super) dns: Option<Rc<NameService>>,
     pub(super) events: Rc<Events>,
+    pub(super) host: Rc<HostWatchState>,
+}
+
+/// The settings of the host, as of the last look. None with `host.manage: false`.
+#[derive(Debug, Default)]
+pub(super) struct HostWatchState(RefCell<Option<HostStatus>>);
+
+impl HostWatchState {
+    /// Makes the state of a host whose settings natbox has just made.
+    pub(super) fn new(is_managed: bool) -> Self {
+        Self(RefCell::new(is_managed.then(HostStatus::default)))
+    }
+
+    /// Records a look at the host. Returns true when a dispute has begun.
+    pub(super) fn record(&self, report: &HostReport) -> bool {
+        let mut status = self.0.borrow_mut();
+        let Some(status) = status.as_mut() else { return false };
+        let begins = status.error.is_none() && report.dispute.is_some();
+        status.missing.clone_from(&report.missing);
+        status.restored += report.restored.len() as u64;
+        status.error.clone_from(&report.dispute);
+        begins
+    }
+
+    fn get(&self) -> Option<HostStatus> {
+        self.0.borrow().clone()
+    }
 }
 
 impl InstanceHandle {
@@ -59,9 +88,15 @@ impl InstanceHandle {
         let occupancy = self.engine.occupancy();
         let config = self.reloader.config();
         let states = self.uplinks.borrow();
-        let tier = states.tier_in_use();
+        let host = self.host.get();
+        let is_complete = host.as_ref().is_none_or(|host| host.missing.is_empty());
+        let tier = states.tier_in_use().filter(|_| is_complete);
         let uplinks = config.uplinks.iter().zip(&states.uplinks);
-        let uplinks = uplinks.map(|(settings, state)| uplink(settings, state, tier)).collect();
+        let uplinks = uplinks.map(|(settings, state)| UplinkStatus {
+            healthy: state.up && is_complete,
+            ..uplink(settings, state, tier)
+        });
+        let uplinks = uplinks.collect();
         Status {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -90,6 +125,7 @@ impl InstanceHandle {
                     drops: drops(counters),
                 })
                 .collect(),
+            host,
             dns: self.dns.as_ref().and_then(|dns| dns.status()),
         }
     }

@@ -45,7 +45,7 @@ mod kernel;
 mod model;
 pub(crate) mod render;
 
-pub(crate) use apply::{ManagedHost, PlannedHost};
+pub(crate) use apply::{HostReport, LookCause, ManagedHost, PlannedHost};
 pub(crate) use apply::{awaited_interfaces, prepare, restore_after_dead, wait_until_gone};
 pub(crate) use error::HostError;
 pub(crate) use kernel::listeners::listening_ports;

@@ -117,8 +117,8 @@ fn examine_box(arguments: &DoctorArguments) -> Result<(String, Vec<Finding>), Fa
             same_namespace(&status)?;
             findings.push(status::instance(&status));
             if status.state == InstanceState::Running {
-                let up = doctor::interfaces_up().map_err(Failure::environment)?;
-                findings.extend(status::evaluate(&status, &up));
+                let interfaces = doctor::interface_states().map_err(Failure::environment)?;
+                findings.extend(status::evaluate(&status, &interfaces));
             }
             findings.extend(file.as_ref().and_then(|file| drift(file, &running)));
             (file.unwrap_or(running), routing_ids)

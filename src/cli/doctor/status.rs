@@ -1,7 +1,7 @@
 //! Checks of what an instance reports about itself.
 
-use crate::api::{DnsStatus, InstanceState, Status, UplinkStatus};
-use crate::host::doctor::Finding;
+use crate::api::{DnsStatus, HostStatus, InstanceState, Status, UplinkStatus};
+use crate::host::doctor::{Finding, InterfaceState};
 use crate::nat::DropReason;
 
 /// Reports whether an instance runs or waits for its interfaces.
@@ -18,10 +18,17 @@ pub(super) fn instance(status: &Status) -> Finding {
     }
 }
 
-/// Makes the findings about an instance's status. `up` holds the interfaces that are up.
-pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
-    let uplinks = status.uplinks.iter().map(|row| uplink(row, up.contains(&row.interface)));
-    let mut findings: Vec<Finding> = uplinks.collect();
+/// Makes the findings about an instance's status. `interfaces` holds those of the host.
+pub(super) fn evaluate(status: &Status, interfaces: &[(String, InterfaceState)]) -> Vec<Finding> {
+    let state = |name: &str| {
+        let mut found = interfaces.iter().filter(|(interface, _)| interface == name);
+        found.next().map_or(InterfaceState::Missing, |(_, state)| *state)
+    };
+    let mut findings: Vec<Finding> = status.host.iter().flat_map(disputed).collect();
+    // A missing setting of the host explains every failed uplink.
+    let is_complete = status.host.as_ref().is_none_or(|host| host.missing.is_empty());
+    let rows = status.uplinks.iter().filter(|row| is_complete || !row.link_ready);
+    findings.extend(rows.map(|row| uplink(row, state(&row.interface))));
     findings.push(sessions(status));
     findings.extend(status.dns.as_ref().map(dns).unwrap_or_default());
     findings.extend(drops(status));
@@ -38,12 +45,24 @@ pub(super) fn evaluate(status: &Status, up: &[String]) -> Vec<Finding> {
     findings
 }
 
-fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
+/// Reports settings of the host that other programs remove again and again.
+fn disputed(host: &HostStatus) -> Option<Finding> {
+    let problem = host.error.as_ref()?;
+    let why = "while a setting is missing, packets are lost or leave untranslated";
+    let advice = "find the program that removes the settings: ip monitor rule route; for \
+                  systemd-networkd set ManageForeignRoutingPolicyRules=no and ManageForeignRoutes=no \
+                  in networkd.conf; for NetworkManager set unmanaged-devices for the TUN";
+    Some(Finding::error("disputed", problem.clone(), why).advice(advice))
+}
+
+fn uplink(row: &UplinkStatus, state: InterfaceState) -> Finding {
     let UplinkStatus { name, interface, state_seconds, .. } = row;
     let failed = format!("{name} failed {state_seconds} s ago");
-    match (row.healthy, row.link_ready) {
-        (true, _) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
-        (false, true) => Finding::error(
+    let why = "no packet passes this uplink";
+    let down = |what: &str| Finding::error("uplink", format!("{failed}: {interface} {what}"), why);
+    match (row.healthy, row.link_ready, state) {
+        (true, ..) => Finding::ok("uplink", format!("{name} by {interface} is healthy")),
+        (false, true, _) => Finding::error(
             "uplink",
             format!("{failed}: the health check over {interface} gets no reply"),
             "new outbound sessions use other uplinks, and clients of this uplink's addresses get no \
@@ -51,22 +70,20 @@ fn uplink(row: &UplinkStatus, is_up: bool) -> Finding {
         )
         .advice("check the uplink's router and the targets of uplinks.health"),
         // An uplink whose address follows its interface is down without an address.
-        (false, false) if is_up => Finding::error(
-            "uplink",
-            format!("{failed}: {interface} is up and has no address"),
-            "no packet passes this uplink",
-        )
-        .advice(format!(
+        (false, false, InterfaceState::Up) => down("is up and has no address").advice(format!(
             "check the interface's DHCP client: ip address show dev {interface}; networkctl status \
              {interface}"
         )),
-        (false, false) => Finding::error(
-            "uplink",
-            format!("{failed}: {interface} is down"),
-            "no packet passes this uplink",
-        )
-        .fix([format!("ip link set {interface} up")])
-        .advice("if the interface is up already, check its cable"),
+        (false, false, InterfaceState::NoCarrier) => down("is up and has no carrier").advice(
+            format!("check the cable, the modem and the port at the other end: ip link show {interface}"),
+        ),
+        (false, false, InterfaceState::Missing) => down("does not exist").advice(format!(
+            "find out what removed the interface (a driver, a USB modem, PPP), or correct \
+             uplinks.interface: ip link show; natbox uses {interface} as soon as it exists"
+        )),
+        (false, false, InterfaceState::Down) => {
+            down("is down").fix([format!("ip link set {interface} up")])
+        }
     }
 }
 
@@ -195,7 +212,8 @@ mod tests {
     #[test]
     fn each_part_of_the_status_is_evaluated() {
         let good = status();
-        let evaluate = |status: &Status| evaluate(status, &[]);
+        let down = [("wan0".to_owned(), InterfaceState::Down)];
+        let evaluate = |status: &Status| evaluate(status, &down);
         assert!(
             evaluate(&good).iter().all(|finding| finding.severity == Severity::Ok),
             "{:?}",
@@ -228,14 +246,30 @@ mod tests {
     }
 
     #[test]
-    fn an_uplink_without_an_address_is_an_error_of_its_own() {
+    fn each_state_of_an_interface_has_advice_that_helps() {
         let mut status = status();
         (status.uplinks[0].healthy, status.uplinks[0].link_ready) = (false, false);
-        let findings = evaluate(&status, &["wan0".into()]);
-        assert!(
-            findings[0].found.contains("has no address") && findings[0].fix.is_empty(),
-            "{findings:?}"
-        );
+        for (state, found) in [
+            (InterfaceState::Up, "is up and has no address"),
+            (InterfaceState::NoCarrier, "is up and has no carrier"),
+            (InterfaceState::Missing, "does not exist"),
+        ] {
+            let interfaces = [("wan0".to_owned(), state)];
+            let known = if state == InterfaceState::Missing { &[][..] } else { &interfaces };
+            let finding = &evaluate(&status, known)[0];
+            assert!(finding.found.ends_with(found) && finding.fix.is_empty(), "{finding:?}");
+            assert!(!finding.advice.is_empty(), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn disputed_settings_of_the_host_are_an_error() {
+        let error = Some("another program removed a rule".to_owned());
+        let host = HostStatus { missing: vec!["a rule".into()], restored: 9, error };
+        let status = Status { host: Some(host), ..status() };
+        let findings = evaluate(&status, &[]);
+        assert_eq!((findings[0].severity, findings[0].id.as_str()), (Severity::Error, "disputed"));
+        assert!(findings.iter().all(|finding| finding.id != "uplink"), "{findings:?}");
     }
 
     #[test]

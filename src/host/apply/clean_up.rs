@@ -8,7 +8,8 @@ use super::namespace;
 use super::revert::revert;
 use crate::host::error::HostError;
 use crate::host::kernel::netlink::Kernel;
-use crate::host::model::step::{RTPROT_NATBOX, Step};
+use crate::host::model::snapshot::{FoundRoute, FoundRule, Snapshot};
+use crate::host::model::step::{Rule, Step};
 
 /// Reverts the changes of dead processes in this namespace, and removes journals without an owner.
 ///
@@ -39,7 +40,8 @@ pub(super) async fn clean_up(
     Ok(())
 }
 
-/// Reverts the changes of a dead process, if the journal's first rule exists in this namespace.
+/// Reverts the changes of a dead process, if a rule or a route of the journal exists in this
+/// namespace.
 async fn revert_dead(
     kernel: &Kernel,
     found: &JournalFile,
@@ -47,10 +49,7 @@ async fn revert_dead(
 ) -> Result<(), HostError> {
     // Every journal needs a new snapshot, because several journals may contain the same rule.
     let snapshot = kernel.snapshot().await?;
-    let Some(Step::Rule(first)) = found.entries.first().map(|entry| &entry.step) else {
-        return Ok(());
-    };
-    if snapshot.rule(first).is_none_or(|rule| rule.protocol != RTPROT_NATBOX) {
+    if !found.entries.iter().any(|entry| is_left(&entry.step, &snapshot)) {
         return Ok(());
     }
     let (pid, tun) = (found.header.pid, &found.header.tun);
@@ -60,6 +59,21 @@ async fn revert_dead(
         tracing::warn!(%error, "a change of a natbox that died stays on the host");
     }
     Ok(())
+}
+
+/// Returns true for a rule or a route that only natbox sets and that exists. Another program may
+/// have removed some of a journal's rules.
+fn is_left(step: &Step, snapshot: &Snapshot) -> bool {
+    match step {
+        Step::Rule(rule) => snapshot.rule(rule).is_some_and(FoundRule::is_natbox),
+        Step::Route(route) => snapshot.route(route).is_some_and(FoundRoute::is_natbox),
+        Step::SetLocalRuleAside => snapshot.rule(&Rule::local_aside()).is_some(),
+        Step::BringUpTun { .. }
+        | Step::Address { .. }
+        | Step::Sysctl { .. }
+        | Step::ProxyNeighbour { .. }
+        | Step::KeepMainRule => false,
+    }
 }
 
 /// Names a device that both instances of a namespace want.

@@ -4,7 +4,9 @@ use super::journal::JournalFile;
 use crate::host::error::HostError;
 use crate::host::kernel::sysctl;
 use crate::host::model::snapshot::Snapshot;
-use crate::host::model::step::{RTPROT_NATBOX, Route, Rule, Step, TUN_MTU, TUN_QUEUE_LENGTH};
+use crate::host::model::step::{
+    Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH,
+};
 
 /// State of a step on the host.
 pub(crate) enum StepStatus {
@@ -31,7 +33,8 @@ pub(crate) fn compare(
         |device: &str, index: u32| snapshot.link(device).is_some_and(|link| link.index == index);
     let in_place = match step {
         Step::BringUpTun { device } => snapshot.link(device).is_some_and(|link| {
-            (link.up, link.mtu, link.queue_length) == (true, TUN_MTU, TUN_QUEUE_LENGTH)
+            (link.up, link.mtu, link.queue_length, link.group)
+                == (true, TUN_MTU, TUN_QUEUE_LENGTH, TUN_GROUP)
         }),
         Step::Address { device, address } => snapshot
             .addresses
@@ -45,11 +48,15 @@ pub(crate) fn compare(
             return compare_sysctl(step, path, value, *optional, others);
         }
         Step::Route(route) => return compare_route(route, snapshot),
-        Step::Rule(rule) => return Ok(compare_rule(step, rule, snapshot, others)),
-        Step::RemoveDefaultLocalRule => match snapshot.rule(&Rule::default_local()) {
-            Some(_) => false,
-            None => return Ok(shared_with(step, others)),
-        },
+        Step::Rule(rule) => return Ok(compare_rule(rule, snapshot)),
+        Step::SetLocalRuleAside => {
+            let is_aside = snapshot.rule(&Rule::local_aside()).is_some();
+            if is_aside && snapshot.rule(&Rule::default_local()).is_none() {
+                return Ok(shared_with(step, others));
+            }
+            false
+        }
+        Step::KeepMainRule => snapshot.has_main_rule(),
     };
     Ok(if in_place { StepStatus::InPlace } else { StepStatus::Missing(Vec::new()) })
 }
@@ -83,8 +90,10 @@ fn is_stricter(path: &str, found: &str) -> bool {
 fn compare_route(route: &Route, snapshot: &Snapshot) -> Result<StepStatus, HostError> {
     match (snapshot.route(route), snapshot.conflicting_route(route)) {
         // A dead natbox without a journal left the route. This instance will remove it.
-        (Some(found), _) if found.protocol == RTPROT_NATBOX => Ok(StepStatus::Shared(Vec::new())),
+        (Some(found), _) if found.is_natbox() => Ok(StepStatus::Shared(Vec::new())),
         (Some(_), _) => Ok(StepStatus::InPlace),
+        // The kernel's own route of the address stays, behind this one.
+        (None, Some(_)) if route.kind == RouteKind::Local => Ok(StepStatus::Missing(Vec::new())),
         (None, Some(found)) => {
             Err(HostError::Conflict { found: found.route.words(), wanted: route.words() })
         }
@@ -92,16 +101,10 @@ fn compare_route(route: &Route, snapshot: &Snapshot) -> Result<StepStatus, HostE
     }
 }
 
-fn compare_rule(
-    step: &Step,
-    rule: &Rule,
-    snapshot: &Snapshot,
-    others: &[JournalFile],
-) -> StepStatus {
+fn compare_rule(rule: &Rule, snapshot: &Snapshot) -> StepStatus {
     match snapshot.rule(rule) {
-        Some(found) if found.protocol != RTPROT_NATBOX => StepStatus::InPlace,
-        Some(_) if step.is_shared() => shared_with(step, others),
-        Some(_) => StepStatus::Shared(Vec::new()),
+        Some(found) if found.is_natbox() => StepStatus::Shared(Vec::new()),
+        Some(_) => StepStatus::InPlace,
         None => StepStatus::Missing(Vec::new()),
     }
 }

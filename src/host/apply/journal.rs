@@ -5,9 +5,9 @@
 //! disk, because a power failure removes the changes as well. The header names the process by pid
 //! and start time, because the kernel reuses pids.
 //!
-//! The kernel reuses inodes of network namespaces. A journal belongs to this namespace only if its
-//! first change, a rule with natbox's protocol number, exists here. Such rules live exactly as long
-//! as the namespace.
+//! The kernel reuses inodes of network namespaces. A journal belongs to this namespace only if one
+//! of its rules or routes with natbox's protocol number exists here. Rules and routes without a
+//! device live as long as the namespace, unless another program removes them.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

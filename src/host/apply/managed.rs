@@ -1,10 +1,13 @@
 //! Keeps the changes of one instance in place, and reverts them.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::compare::{StepStatus, compare};
+use super::contest::Contest;
 use super::journal::{self, Journal, JournalEntry, JournalFile, JournalHeader};
 use super::namespace::NamespaceLock;
+use super::report::{HostReport, LookCause, depends_on_interface, dispute, missing};
 use super::revert::revert;
 use crate::config::Config;
 use crate::host::error::HostError;
@@ -13,8 +16,10 @@ use crate::host::kernel::netlink::Kernel;
 use crate::host::kernel::sysctl;
 use crate::host::model::announcements::Announcement;
 use crate::host::model::facts::HostFacts;
-use crate::host::model::routing_ids::{Precedence, RoutingIds};
-use crate::host::model::snapshot::Snapshot;
+use crate::host::model::precedence::preceding;
+use crate::host::model::routing_ids::RoutingIds;
+use crate::host::model::settings::KernelSettings;
+use crate::host::model::snapshot::{Link, Snapshot};
 use crate::host::model::step::Step;
 use crate::host::model::steps::steps;
 
@@ -30,19 +35,26 @@ pub(crate) struct ManagedHost {
     pub(super) ids: RoutingIds,
     /// Changes made so far, as in the journal.
     pub(super) done: Vec<JournalEntry>,
+    /// Interfaces as of the last reading.
+    pub(super) links: Vec<Link>,
+    /// Steps that have been in place, of those that are wanted.
+    pub(super) placed: Vec<Step>,
+    pub(super) contest: Contest,
+    /// Missing settings that the log has.
+    pub(super) reported: Vec<String>,
     /// None with `host.manage: false`.
     pub(super) journal: Option<Journal>,
     pub(super) header: JournalHeader,
     pub(super) directory: PathBuf,
 }
 
-/// What happens to the remaining steps when one fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OnFailure {
-    /// They are skipped.
-    Stop,
-    /// They are made.
-    Continue,
+/// The outcome of a step that was compared with the host.
+enum StepOutcome {
+    InPlace,
+    /// The change has been made.
+    Made,
+    /// Another program removes the setting again and again, and natbox waits.
+    Waits,
 }
 
 impl ManagedHost {
@@ -54,6 +66,11 @@ impl ManagedHost {
     /// Returns the configuration with the last known addresses of its interfaces.
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns the numbers of the instance's tables and rules. The place of the rules may change.
+    pub(crate) fn routing_ids(&self) -> RoutingIds {
+        self.ids
     }
 
     /// Lists the addresses that natbox announces by ARP: none with `host.manage: false`, because
@@ -70,8 +87,8 @@ impl ManagedHost {
     /// # Errors
     /// The first failure. The journal stays on disk if some change could not be reverted.
     pub(super) async fn apply_all(&mut self) -> Result<(), HostError> {
-        match self.run_steps(OnFailure::Stop).await {
-            Ok(_) => Ok(()),
+        match self.make_all().await {
+            Ok(()) => Ok(()),
             Err(error) => {
                 self.revert_all().await;
                 Err(error)
@@ -79,28 +96,80 @@ impl ManagedHost {
         }
     }
 
+    async fn make_all(&mut self) -> Result<(), HostError> {
+        let snapshot = self.kernel.snapshot().await?;
+        let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
+        self.links = snapshot.links.clone();
+        for step in self.steps.clone() {
+            self.run_step(&step, &snapshot, &indices, &others).await?;
+        }
+        self.placed.clone_from(&self.steps);
+        Ok(())
+    }
+
+    /// Returns true when something has changed of which the kernel sends no report: sysctls and
+    /// proxy entries. Compares the rules as well, and tells when a disputed or failed setting is
+    /// due.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub(crate) async fn has_drifted(&self) -> Result<bool, HostError> {
+        if self.journal.is_none() {
+            return Ok(false);
+        }
+        if !self.reported.is_empty() || self.read_settings(&self.config)? != self.facts.settings {
+            return Ok(true);
+        }
+        let (rules, proxies) = (self.kernel.rules().await?, self.kernel.proxies().await?);
+        let snapshot =
+            Snapshot { links: self.links.clone(), rules, proxies, ..Snapshot::default() };
+        if self.ids.moved(&snapshot, &self.config, true).is_some() {
+            return Ok(true);
+        }
+        let is_missing = |step: &Step| match step {
+            Step::Rule(_)
+            | Step::Sysctl { .. }
+            | Step::ProxyNeighbour { .. }
+            | Step::SetLocalRuleAside
+            | Step::KeepMainRule => !matches!(
+                compare(step, &snapshot, &[]),
+                Ok(StepStatus::InPlace | StepStatus::Shared(_))
+            ),
+            // The kernel reports changes of these.
+            Step::BringUpTun { .. } | Step::Address { .. } | Step::Route(_) => false,
+        };
+        Ok(self.steps.iter().any(is_missing))
+    }
+
     /// Reads the host again, makes missing changes, and reverts obsolete ones.
     ///
     /// The kernel drops the routes and proxy entries of an interface that goes down or loses its
     /// last address, and does not restore them. Addresses come and go, and interfaces that an
-    /// uplink follows get other addresses. To be called when [`crate::host::LinkWatch`] reports a
-    /// change.
+    /// uplink follows get other addresses. Other programs remove rules and routes, or add rules
+    /// before natbox's. To be called when [`crate::host::LinkWatch`] reports a change.
     ///
-    /// [`Self::config`] and [`Self::facts`] then return the new state, even if a change fails
-    /// afterwards. A failed change is logged and does not stop the others. The next call tries it
-    /// again.
+    /// [`Self::config`], [`Self::facts`] and [`Self::routing_ids`] then return the new state, even
+    /// if a change fails afterwards. A failed change is logged and does not stop the others. The
+    /// next call tries it again.
     ///
     /// # Errors
     /// When the kernel does not answer, or the journal cannot be written.
-    pub(crate) async fn reconcile(&mut self) -> Result<(), HostError> {
+    pub(crate) async fn reconcile(&mut self, cause: LookCause) -> Result<HostReport, HostError> {
         let snapshot = self.kernel.snapshot().await?;
         let config = self.file_config.resolve(&snapshot.dynamic_addresses(&self.file_config));
-        let settings = sysctl::settings(&config)?;
-        let (mut facts, _) = HostFacts::collect(&config, &snapshot, settings, |_| Ok(self.ids))?;
-        if self.ids.precedence() == Precedence::AfterLocal {
-            // An assigned address needs rules before the local one, for which no numbers were free.
-            facts.assigned_to_host.iter_mut().flatten().for_each(|flag| *flag = false);
+        let mut report = HostReport::default();
+        if self.journal.is_some()
+            && let Some(ids) = self.ids.moved(&snapshot, &config, cause == LookCause::Time)
+        {
+            let end = self.ids.priorities().end;
+            let before = preceding(&snapshot, &config, end);
+            report.moved_before = Some(before.map(|found| found.words()).collect());
+            self.ids = ids;
         }
+        let settings = self.read_settings(&config)?;
+        let mut facts = HostFacts::collect(&config, &snapshot, settings, &self.ids);
+        // Another program may have flushed a rule that natbox found at the start.
+        facts.has_main_rule |= self.facts.has_main_rule;
         for warning in
             facts.warnings.iter().filter(|warning| !self.facts.warnings.contains(warning))
         {
@@ -109,16 +178,21 @@ impl ManagedHost {
         (self.config, self.facts) = (config, facts);
         if self.journal.is_some() {
             let _lock = NamespaceLock::take().await?;
-            let steps = steps(&self.config, &self.facts, &self.ids);
-            if steps != self.steps {
-                self.steps = steps;
-                self.revert_obsolete().await?;
-            }
-            for error in self.run_steps(OnFailure::Continue).await? {
-                tracing::warn!(%error, "a setting of the host is missing");
-            }
+            self.steps = steps(&self.config, &self.facts, &self.ids);
+            // New rules come before the removal of old ones, so that no packet passes in between.
+            self.revert_obsolete(|step| !matches!(step, Step::Rule(_))).await?;
+            self.restore_missing(cause, &mut report).await?;
+            self.revert_obsolete(|_| true).await?;
         }
-        Ok(())
+        Ok(report)
+    }
+
+    /// Reads the sysctls that decide which steps are needed. An interface on which natbox has
+    /// switched forwarding on counts as one with forwarding off.
+    fn read_settings(&self, config: &Config) -> Result<KernelSettings, HostError> {
+        let mut settings = sysctl::settings(config)?;
+        settings.forwarding_off.extend(self.facts.settings.forwarding_off.iter().cloned());
+        Ok(settings)
     }
 
     /// Reverts all changes, the last one first, and returns every failure.
@@ -135,9 +209,14 @@ impl ManagedHost {
         errors
     }
 
-    async fn revert_obsolete(&mut self) -> Result<(), HostError> {
-        let (kept, obsolete) =
-            self.done.drain(..).partition(|entry| self.steps.contains(&entry.step));
+    /// Reverts the changes of steps that are not wanted any more, as far as `includes` says.
+    async fn revert_obsolete(&mut self, includes: fn(&Step) -> bool) -> Result<(), HostError> {
+        let is_obsolete =
+            |entry: &JournalEntry| includes(&entry.step) && !self.steps.contains(&entry.step);
+        if !self.done.iter().any(is_obsolete) {
+            return Ok(());
+        }
+        let (obsolete, kept) = std::mem::take(&mut self.done).into_iter().partition(is_obsolete);
         self.done = kept;
         let others = self.other_journals();
         for error in revert(&self.kernel, &obsolete, &others).await {
@@ -158,38 +237,78 @@ impl ManagedHost {
         errors
     }
 
-    /// Makes all missing changes, and returns the failures.
+    /// Makes all missing changes, and reports them.
     ///
     /// # Errors
-    /// When the host cannot be read, the journal cannot be written, or a change fails with
-    /// [`OnFailure::Stop`].
-    async fn run_steps(&mut self, on_failure: OnFailure) -> Result<Vec<HostError>, HostError> {
+    /// When the host cannot be read.
+    async fn restore_missing(
+        &mut self,
+        cause: LookCause,
+        report: &mut HostReport,
+    ) -> Result<(), HostError> {
         let snapshot = self.kernel.snapshot().await?;
-        let indices = Indices::new(&snapshot.links);
-        let others = self.other_journals();
-        let mut errors = Vec::new();
+        let (indices, others) = (Indices::new(&snapshot.links), self.other_journals());
+        self.links = snapshot.links.clone();
+        let now = Instant::now();
+        let (mut is_disputed, mut placed) = (true, Vec::new());
         for step in self.steps.clone() {
-            match (self.run_step(&step, &snapshot, &indices, &others).await, on_failure) {
-                (Ok(()), _) => {}
-                (Err(error), OnFailure::Stop) => return Err(error),
-                (Err(error), OnFailure::Continue) => errors.push(error),
+            match self.run_step(&step, &snapshot, &indices, &others).await {
+                Ok(StepOutcome::InPlace) => {}
+                Ok(StepOutcome::Made) => {
+                    if self.was_removed(&step, cause) {
+                        is_disputed &= self.contest.record(&step, now);
+                        report.restored.push(step.command());
+                    }
+                }
+                Ok(StepOutcome::Waits) => report.missing.push(missing(&step, None)),
+                Err(error) => {
+                    report.missing.push(missing(&step, Some(&error)));
+                    if !self.placed.contains(&step) {
+                        continue;
+                    }
+                }
             }
+            placed.push(step);
         }
-        Ok(errors)
+        self.placed = placed;
+        report.is_disputed = is_disputed && !report.restored.is_empty();
+        let disputed: Vec<(&Step, u32)> = self.contest.disputed(now).collect();
+        let steps: Vec<&Step> = disputed.iter().map(|(step, _)| *step).collect();
+        report.dispute =
+            dispute(&steps, disputed.iter().map(|(_, times)| *times).max().unwrap_or(0));
+        for setting in report.missing.iter().filter(|setting| !self.reported.contains(setting)) {
+            tracing::warn!("a setting of the host is missing: {setting}");
+        }
+        self.reported.clone_from(&report.missing);
+        Ok(())
     }
 
+    /// Returns true when another program has undone a step, and neither the kernel nor natbox.
+    fn was_removed(&self, step: &Step, cause: LookCause) -> bool {
+        let is_sysctl = matches!(step, Step::Sysctl { .. });
+        match cause {
+            LookCause::Interfaces => self.placed.contains(step) && !depends_on_interface(step),
+            // A changed sysctl may need a step that natbox did not have before.
+            LookCause::Settings | LookCause::Time => self.placed.contains(step) || is_sysctl,
+        }
+    }
+
+    /// Compares a step with the host, and makes its change if it is missing and not disputed.
     async fn run_step(
         &mut self,
         step: &Step,
         snapshot: &Snapshot,
         indices: &Indices,
         others: &[JournalFile],
-    ) -> Result<(), HostError> {
+    ) -> Result<StepOutcome, HostError> {
         let (in_place, restore) = match compare(step, snapshot, others)? {
             StepStatus::Missing(restore) => (false, restore),
             StepStatus::Shared(restore) => (true, restore),
-            StepStatus::InPlace => return Ok(()),
+            StepStatus::InPlace => return Ok(StepOutcome::InPlace),
         };
+        if !in_place && !self.contest.allows(step, Instant::now()) {
+            return Ok(StepOutcome::Waits);
+        }
         let is_new = !self.done.iter().any(|entry| entry.step == *step);
         if is_new {
             let entry = JournalEntry { step: step.clone(), restore };
@@ -199,7 +318,7 @@ impl ManagedHost {
             self.done.push(entry);
         }
         if in_place {
-            return Ok(());
+            return Ok(StepOutcome::InPlace);
         }
         let result = match step {
             Step::Sysctl { path, value, .. } => sysctl::write(path, value),
@@ -208,13 +327,14 @@ impl ManagedHost {
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::RemoveDefaultLocalRule => self.kernel.add(step, indices).await,
+            | Step::SetLocalRuleAside
+            | Step::KeepMainRule => self.kernel.add(step, indices).await,
         };
         if result.is_err() && is_new {
             // The change was not made, so there is nothing to revert.
             self.done.pop();
         }
-        result
+        result.map(|()| StepOutcome::Made)
     }
 
     fn other_journals(&self) -> Vec<JournalFile> {

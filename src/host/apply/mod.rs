@@ -4,10 +4,11 @@
 //!   prepare ── lock, clean up after dead processes, read the host ──▶ PlannedHost
 //!   PlannedHost::apply ── journal, change; journal, change; … ── unlock ──▶ ManagedHost
 //!   ManagedHost::reconcile ── read again; make missing changes, revert obsolete ones
+//!   ManagedHost::has_drifted ── compare what the kernel does not report
 //!   ManagedHost::restore ── lock, revert in reverse order, remove the journal
 //! ```
 //!
-//! All instances of a namespace share two things: sysctls, and the position of the local rule. An
+//! All instances of a namespace share two things: sysctls, and the form of the local rule. An
 //! instance that finds such a change in place because another instance made it records the change
 //! as its own. An instance that stops leaves the change in place while another's journal contains
 //! it. So the last instance reverts the change.
@@ -15,14 +16,17 @@
 mod awaited;
 mod clean_up;
 pub(crate) mod compare;
+mod contest;
 mod journal;
 pub(crate) mod managed;
 mod namespace;
 pub(crate) mod planned;
+mod report;
 mod revert;
 mod wait;
 
 pub(crate) use awaited::{awaited_interfaces, restore_after_dead};
 pub(crate) use managed::ManagedHost;
 pub(crate) use planned::{PlannedHost, prepare};
+pub(crate) use report::{HostReport, LookCause};
 pub(crate) use wait::wait_until_gone;

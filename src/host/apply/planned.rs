@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::clean_up::clean_up;
+use super::contest::Contest;
 use super::journal::{self, Journal, JournalHeader};
 use super::managed::ManagedHost;
 use super::namespace::NamespaceLock;
@@ -14,7 +15,7 @@ use crate::host::model::facts::HostFacts;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::Snapshot;
-use crate::host::model::step::{RTPROT_NATBOX, Step};
+use crate::host::model::step::{RTPROT_NATBOX, Step, TUN_GROUP};
 use crate::host::model::steps::steps;
 
 /// Restores what killed processes left in this network namespace, and reads the host. Changes
@@ -40,10 +41,8 @@ pub(crate) async fn prepare(config: &Config) -> Result<PlannedHost, HostError> {
         // A person may have run the commands of `natbox plan`.
         false => RuleOwner::ThisInstance,
     };
-    let allocate =
-        |precedence| RoutingIds::allocate(&snapshot, &config.tun.name, precedence, owner);
-    let settings = sysctl::settings(&config)?;
-    let (mut facts, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
+    let ids = RoutingIds::allocate(&snapshot, &config, owner)?;
+    let mut facts = HostFacts::collect(&config, &snapshot, sysctl::settings(&config)?, &ids);
     facts.warnings.extend(unowned_rules(&config, &snapshot, directory, &header));
     Ok(PlannedHost {
         steps: steps(&config, &facts, &ids),
@@ -95,8 +94,9 @@ fn unowned_rules(
     is_unowned.then(|| {
         format!(
             "policy rules: there are rules with protocol {RTPROT_NATBOX}, but no journal of a natbox \
-             in {}; if the rules are not yours, run: ip rule add priority 0 lookup local; ip rule \
-             flush protocol {RTPROT_NATBOX}",
+             in {}; if the rules are not yours, run: ip rule flush protocol {RTPROT_NATBOX}; ip rule \
+             add priority 0 lookup local; ip rule del priority 0 lookup local suppress_ifgroup \
+             {TUN_GROUP}",
             directory.display()
         )
     })
@@ -150,6 +150,10 @@ impl PlannedHost {
             facts,
             ids,
             done: Vec::new(),
+            links: Vec::new(),
+            placed: Vec::new(),
+            contest: Contest::default(),
+            reported: Vec::new(),
             journal: None,
             header,
             directory,

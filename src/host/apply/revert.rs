@@ -33,7 +33,8 @@ pub(super) async fn revert(
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::RemoveDefaultLocalRule => kernel.remove(step, &indices).await,
+            | Step::SetLocalRuleAside
+            | Step::KeepMainRule => kernel.remove(step, &indices).await,
         };
         errors.extend(result.err());
     }

@@ -16,6 +16,7 @@ mod facts;
 mod finding;
 mod nft;
 
+pub(crate) use crate::host::model::presence::InterfaceState;
 pub use finding::{Finding, Severity};
 
 use crate::config::Config;
@@ -45,14 +46,15 @@ pub(crate) fn examine_box(
     })
 }
 
-/// Lists the interfaces that are up and have a peer.
+/// Lists the interfaces with their states.
 ///
 /// # Errors
 /// When the kernel does not answer.
-pub(crate) fn interfaces_up() -> Result<Vec<String>, HostError> {
+pub(crate) fn interface_states() -> Result<Vec<(String, InterfaceState)>, HostError> {
     on_a_runtime(async move {
         let links = Kernel::connect()?.links().await?;
-        Ok(links.into_iter().filter(|link| link.carrier).map(|link| link.name).collect())
+        let state = |name: &String| (name.clone(), InterfaceState::of(name, &links));
+        Ok(links.iter().map(|link| state(&link.name)).collect())
     })
 }
 

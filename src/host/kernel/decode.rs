@@ -30,7 +30,7 @@ const PORT_MASKS: [u16; 2] = [28, 29];
 pub(super) fn link(message: &LinkMessage) -> Option<Link> {
     let flags = message.header.flags;
     let mut name = None;
-    let (mut mtu, mut queue_length) = (0, 0);
+    let (mut mtu, mut queue_length, mut group) = (0, 0, 0);
     let mut hardware = None;
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(found) = attribute {
@@ -39,6 +39,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
             mtu = *found;
         } else if let LinkAttribute::TxQueueLen(found) = attribute {
             queue_length = *found;
+        } else if let LinkAttribute::Group(found) = attribute {
+            group = *found;
         } else if let LinkAttribute::Address(found) = attribute {
             hardware = found.as_slice().try_into().ok();
         }
@@ -49,6 +51,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<Link> {
         name: name?,
         mtu,
         queue_length,
+        group,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
         arp: !flags.contains(LinkFlags::Noarp),
@@ -109,6 +112,7 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
         RouteType::Throw => (RouteKind::Throw, false),
         RouteType::Unreachable => (RouteKind::Unreachable, false),
         RouteType::Prohibit => (RouteKind::Unreachable, true),
+        RouteType::Local => (RouteKind::Local, false),
         _ => return None,
     };
     let mut found = Route::new(header.table.into(), kind, Ipv4Net::default());
@@ -144,13 +148,22 @@ pub(super) fn route(message: &RouteMessage, names: &HashMap<u32, &str>) -> Optio
 pub(super) fn rule(message: &RuleMessage) -> FoundRule {
     let header = &message.header;
     let action = RuleAction::Lookup(header.table.into());
-    let mut found = FoundRule { rule: Rule::new(0, action), protocol: 0, more: header.tos != 0 };
+    let has_tos = header.tos != 0;
+    let is_inverted = header.flags.bits() & FIB_RULE_INVERT != 0;
+    let mut found = FoundRule {
+        rule: Rule::new(0, action),
+        protocol: 0,
+        more: has_tos,
+        is_narrow: has_tos,
+        is_inverted,
+    };
     let mut ports = PortSelector::default();
     for attribute in &message.attributes {
         read_rule_attribute(attribute, header.src_len, header.dst_len, &mut found, &mut ports);
     }
     found.rule.udp = ports.udp();
     found.more |= found.rule.udp.is_none() && ports.is_present();
+    found.is_narrow |= ports.is_present();
     match header.action {
         KernelAction::ToTable => {}
         KernelAction::Blackhole => found.rule.action = RuleAction::Blackhole,
@@ -158,7 +171,7 @@ pub(super) fn rule(message: &RuleMessage) -> FoundRule {
     }
     // Inverted rules (`not`). A selector's interface that is missing at the moment is no
     // difference.
-    found.more |= header.flags.bits() & FIB_RULE_INVERT != 0;
+    found.more |= is_inverted;
     found
 }
 
@@ -206,6 +219,7 @@ fn read_rule_attribute(
         RuleAttribute::IpProtocol(protocol) => {
             ports.is_udp = *protocol == IpProtocol::Udp;
             found.more |= !ports.is_udp;
+            found.is_narrow = true;
         }
         RuleAttribute::SourcePortRange(range) if range.start == range.end => {
             ports.source = Some(range.start);
@@ -218,8 +232,14 @@ fn read_rule_attribute(
         RuleAttribute::SuppressPrefixLen(length) => {
             found.rule.suppress_prefix_length = Some(*length);
         }
+        RuleAttribute::SuppressIfGroup(group) => found.rule.suppress_group = Some(*group),
         RuleAttribute::Other(other) if is_whole_port(other) => {}
-        _ => found.more = true,
+        // The mask alone selects nothing. A jump, a table of a VRF and a tunnel's number come with
+        // selectors of their own.
+        RuleAttribute::FwMask(_) | RuleAttribute::Realm(_) | RuleAttribute::Goto(_) => {
+            found.more = true;
+        }
+        _ => (found.more, found.is_narrow) = (true, true),
     }
 }
 

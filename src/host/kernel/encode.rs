@@ -38,6 +38,7 @@ pub(super) fn route_message(route: &Route, indices: &Indices) -> Result<RouteMes
         RouteKind::Blackhole => (RouteType::BlackHole, RouteScope::Universe),
         RouteKind::Throw => (RouteType::Throw, RouteScope::Universe),
         RouteKind::Unreachable => (RouteType::Unreachable, RouteScope::Universe),
+        RouteKind::Local => (RouteType::Local, RouteScope::Host),
     };
     let mut builder = RouteMessageBuilder::<Ipv4Addr>::new()
         .table_id(route.table)
@@ -91,6 +92,9 @@ pub(super) fn rule_message(rule: &Rule, protocol: Option<u8>) -> RuleMessage {
         attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
         attributes.push(RuleAttribute::SourcePortRange(port(source)));
         attributes.push(RuleAttribute::DestinationPortRange(port(destination)));
+    }
+    if let Some(group) = rule.suppress_group {
+        attributes.push(RuleAttribute::SuppressIfGroup(group));
     }
     if let Some(length) = rule.suppress_prefix_length {
         attributes.push(RuleAttribute::SuppressPrefixLen(length));

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::stream::{Stream, StreamExt};
-use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::neighbour::NeighbourFlags;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
@@ -13,11 +16,11 @@ use super::decode;
 use super::encode::{address_message, proxy_message, route_message, rule_message};
 use super::indices::Indices;
 use crate::host::error::HostError;
-use crate::host::model::snapshot::{Link, Snapshot};
-use crate::host::model::step::{RTPROT_NATBOX, Rule, Step, TUN_MTU, TUN_QUEUE_LENGTH};
+use crate::host::model::snapshot::{FoundRule, Link, ProxyEntry, Snapshot};
+use crate::host::model::step::{
+    Route, RouteKind, Rule, Step, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH,
+};
 
-/// Protocol number of the kernel's own rules (`RTPROT_KERNEL`).
-const RTPROT_KERNEL: u8 = 2;
 /// Errors of the kernel that mean "the object does not exist".
 const NOT_FOUND: [i32; 6] =
     [libc::ENOENT, libc::ESRCH, libc::ENXIO, libc::ENODEV, libc::ENETDOWN, libc::EADDRNOTAVAIL];
@@ -61,17 +64,34 @@ impl Kernel {
         let addresses = dump("listing addresses", self.handle.address().get().execute()).await?;
         let routes = RouteMessageBuilder::<Ipv4Addr>::new().build();
         let routes = dump("listing routes", self.handle.route().get(routes).execute()).await?;
-        let rules = dump("listing rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
-        let proxies =
-            self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet);
-        let proxies = dump("listing proxy neighbour entries", proxies.execute()).await?;
+        let (rules, proxies) = (self.rules().await?, self.proxies().await?);
         Ok(Snapshot {
             addresses: addresses.iter().filter_map(decode::address).collect(),
             routes: routes.iter().filter_map(|message| decode::route(message, &names)).collect(),
-            rules: rules.iter().map(decode::rule).collect(),
-            proxies: proxies.iter().filter_map(decode::proxy).collect(),
+            rules,
+            proxies,
             links,
         })
+    }
+
+    /// Reads the rules.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub(crate) async fn rules(&self) -> Result<Vec<FoundRule>, HostError> {
+        let rules = dump("listing rules", self.handle.rule().get(IpVersion::V4).execute()).await?;
+        Ok(rules.iter().map(decode::rule).collect())
+    }
+
+    /// Reads the proxy neighbour entries.
+    ///
+    /// # Errors
+    /// When the kernel refuses the dump.
+    pub(crate) async fn proxies(&self) -> Result<Vec<ProxyEntry>, HostError> {
+        let proxies =
+            self.handle.neighbours().get().proxies().set_address_family(AddressFamily::Inet);
+        let proxies = dump("listing proxy neighbour entries", proxies.execute()).await?;
+        Ok(proxies.iter().filter_map(decode::proxy).collect())
     }
 
     /// Reads the interfaces.
@@ -93,6 +113,7 @@ impl Kernel {
                 let message = LinkUnspec::new_with_index(indices.of(device)?)
                     .mtu(TUN_MTU)
                     .txqueuelen(TUN_QUEUE_LENGTH)
+                    .link_group(TUN_GROUP)
                     .up();
                 self.handle.link().change(message.build()).execute().await
             }
@@ -102,19 +123,15 @@ impl Kernel {
                 *request.message_mut() = message;
                 request.execute().await
             }
-            Step::Route(route) => {
-                let message = route_message(route, indices)?;
-                self.handle.route().add(message).execute().await
-            }
-            Step::Rule(rule) => self.add_rule(rule, RTPROT_NATBOX).await,
+            Step::Route(route) => self.add_route(route, indices).await?,
+            Step::Rule(rule) => self.add_rule(rule).await,
             Step::ProxyNeighbour { address, device } => {
                 let neighbours = self.handle.neighbours();
                 let request = neighbours.add(indices.of(device)?, IpAddr::V4(*address));
                 request.flags(NeighbourFlags::Proxy).execute().await
             }
-            Step::RemoveDefaultLocalRule => {
-                self.handle.rule().del(rule_message(&Rule::default_local(), None)).execute().await
-            }
+            Step::SetLocalRuleAside => self.set_local_rule_aside().await,
+            Step::KeepMainRule => self.add_rule(&Rule::default_main()).await,
             Step::Sysctl { .. } => unreachable!("the sysctl module writes sysctls"),
         };
         result.map_err(|error| HostError::netlink(step.command(), error))
@@ -130,7 +147,7 @@ impl Kernel {
             return Ok(());
         }
         let result = match step {
-            Step::BringUpTun { .. } => Ok(()),
+            Step::BringUpTun { .. } | Step::KeepMainRule => Ok(()),
             Step::Address { device, address } => {
                 let message = address_message(*address, indices.of(device)?);
                 self.handle.address().del(message).execute().await
@@ -139,19 +156,12 @@ impl Kernel {
                 let message = route_message(route, indices)?;
                 self.handle.route().del(message).execute().await
             }
-            Step::Rule(rule) => {
-                self.handle.rule().del(rule_message(rule, Some(RTPROT_NATBOX))).execute().await
-            }
+            Step::Rule(rule) => self.delete_rule(rule).await,
             Step::ProxyNeighbour { address, device } => {
                 let message = proxy_message(*address, indices.of(device)?);
                 self.handle.neighbours().del(message).execute().await
             }
-            Step::RemoveDefaultLocalRule => {
-                match self.add_rule(&Rule::default_local(), RTPROT_KERNEL).await {
-                    Err(error) if error_number(&error) == Some(libc::EEXIST) => Ok(()),
-                    result => result,
-                }
-            }
+            Step::SetLocalRuleAside => self.restore_local_rule().await,
             Step::Sysctl { .. } => unreachable!("the sysctl module writes sysctls"),
         };
         match result {
@@ -163,10 +173,75 @@ impl Kernel {
         }
     }
 
-    async fn add_rule(&self, rule: &Rule, protocol: u8) -> Result<(), rtnetlink::Error> {
+    async fn add_rule(&self, rule: &Rule) -> Result<(), rtnetlink::Error> {
         let mut request = self.handle.rule().add();
-        *request.message_mut() = rule_message(rule, Some(protocol));
+        *request.message_mut() = rule_message(rule, Some(rule.protocol()));
         request.execute().await
+    }
+
+    async fn delete_rule(&self, rule: &Rule) -> Result<(), rtnetlink::Error> {
+        self.handle.rule().del(rule_message(rule, Some(rule.protocol()))).execute().await
+    }
+
+    /// Replaces the kernel's local rule; see [`Step::SetLocalRuleAside`].
+    async fn set_local_rule_aside(&self) -> Result<(), rtnetlink::Error> {
+        // The kernel deletes the first rule that matches a request, and a request without a group
+        // matches both rules. So the rule with the group has to be the last one.
+        ignore(self.delete_rule(&Rule::local_aside()).await, libc::ENOENT)?;
+        self.add_rule(&Rule::local_aside()).await?;
+        let all = rule_message(&Rule::default_local(), None);
+        match self.local_rules().await? {
+            0 | 1 => Ok(()),
+            _ => ignore(self.handle.rule().del(all).execute().await, libc::ENOENT),
+        }
+    }
+
+    /// Puts the kernel's local rule back.
+    async fn restore_local_rule(&self) -> Result<(), rtnetlink::Error> {
+        ignore(self.add_rule(&Rule::default_local()).await, libc::EEXIST)?;
+        self.delete_rule(&Rule::local_aside()).await
+    }
+
+    /// Counts the rules of the local table at priority 0.
+    async fn local_rules(&self) -> Result<usize, rtnetlink::Error> {
+        let mut rules = std::pin::pin!(self.handle.rule().get(IpVersion::V4).execute());
+        let is_first = |rule: Rule| rule == Rule::default_local() || rule == Rule::local_aside();
+        let mut count = 0;
+        while let Some(message) = rules.next().await {
+            count += usize::from(is_first(decode::rule(&message?).rule));
+        }
+        Ok(count)
+    }
+
+    async fn add_route(
+        &self,
+        route: &Route,
+        indices: &Indices,
+    ) -> Result<Result<(), rtnetlink::Error>, HostError> {
+        let message = route_message(route, indices)?;
+        if route.kind != RouteKind::Local {
+            return Ok(self.handle.route().add(message).execute().await);
+        }
+        // Without NLM_F_EXCL and NLM_F_APPEND the route precedes the kernel's own.
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewRoute(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE;
+        Ok(match self.handle.clone().request(request) {
+            Ok(mut answers) => match answers.next().await.map(|answer| answer.payload) {
+                Some(NetlinkPayload::Error(error)) if error.code.is_some() => {
+                    Err(rtnetlink::Error::NetlinkError(error))
+                }
+                Some(_) | None => Ok(()),
+            },
+            Err(error) => Err(error),
+        })
+    }
+}
+
+/// Turns an error number of the kernel into success.
+fn ignore(result: Result<(), rtnetlink::Error>, number: i32) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if error_number(&error) == Some(number) => Ok(()),
+        result => result,
     }
 }
 

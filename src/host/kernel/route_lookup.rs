@@ -8,6 +8,7 @@ use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage,
 
 use super::decode::neighbour_address;
 use super::netlink::{Kernel, dump, error_number};
+use super::sysctl;
 use crate::host::error::HostError;
 use crate::host::model::snapshot::Snapshot;
 
@@ -104,7 +105,7 @@ impl Kernel {
         match futures_util::StreamExt::next(&mut stream).await {
             Some(Ok(reply)) => Ok(route_result(&reply, snapshot)),
             Some(Err(error)) => match error_number(&error) {
-                Some(number) => Ok(RouteResult::Dropped(drop_reason(number))),
+                Some(number) => Ok(RouteResult::Dropped(drop_reason(number, query.iif.as_deref()))),
                 None => Err(HostError::netlink("looking up a route", error)),
             },
             None => Ok(RouteResult::Dropped("the kernel sent no reply".into())),
@@ -169,16 +170,29 @@ fn route_result(reply: &RouteMessage, snapshot: &Snapshot) -> RouteResult {
 }
 
 /// Explains the kernel's error number (net/ipv4/route.c, fib_frontend.c).
-fn drop_reason(number: i32) -> String {
+fn drop_reason(number: i32, iif: Option<&str>) -> String {
     match number {
         libc::EXDEV => {
             "rp_filter rejects the source, whose route leads by another interface".into()
         }
-        libc::EHOSTUNREACH => "forwarding is off".into(),
+        // Both an unreachable route and an interface without forwarding give this number.
+        libc::EHOSTUNREACH => match iif.filter(|iif| !forwards(iif)) {
+            Some(iif) => format!("forwarding is off on {iif}"),
+            None => "an unreachable route takes them (ip route show table all type unreachable), \
+                     because the route to a next hop is missing"
+                .into(),
+        },
         libc::ENETUNREACH => "there is no route".into(),
+        libc::EACCES => "a prohibit route or rule takes them".into(),
         libc::EINVAL => "a blackhole route, or rp_filter rejects the source".into(),
         other => std::io::Error::from_raw_os_error(other).to_string(),
     }
+}
+
+/// Returns true when the kernel forwards packets that arrive on an interface.
+fn forwards(interface: &str) -> bool {
+    let path = format!("net/ipv4/conf/{interface}/forwarding");
+    !matches!(sysctl::read(&path), Ok(Some(value)) if value == "0")
 }
 
 fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {

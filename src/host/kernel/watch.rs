@@ -1,5 +1,8 @@
-//! Reports changes of interfaces and addresses, as the kernel sends them (RTNLGRP_LINK,
-//! RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE).
+//! Reports changes of interfaces, addresses, rules and routes, as the kernel sends them
+//! (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_RULE, RTNLGRP_IPV4_ROUTE).
+//!
+//! The kernel reports no change of a sysctl that natbox sets, and no removed proxy entry. natbox
+//! sets nothing of IPv6 but one sysctl of its TUN, so it watches no group of IPv6.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -8,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::stream::StreamExt;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use tokio::task::JoinHandle;
 
@@ -15,9 +19,12 @@ use super::decode;
 use super::netlink::Kernel;
 use crate::config::Config;
 use crate::host::error::HostError;
+use crate::host::model::routing_ids::RoutingIds;
 use crate::host::model::snapshot::{Address, Link};
+use crate::host::model::step::RTPROT_NATBOX;
 
-/// Delay between the first change of addresses and its report, since changes come in bursts.
+/// Delay between the first change of addresses, rules or routes and its report, since changes come
+/// in bursts.
 const SETTLE_DELAY: Duration = Duration::from_millis(50);
 
 /// A change on the host.
@@ -27,6 +34,8 @@ pub(crate) enum HostChange {
     Link(LinkChange),
     /// Addresses changed, or default routes while an uplink follows its interface.
     Addresses,
+    /// Rules changed, routes of natbox or to external addresses, or settings of the TUN.
+    Settings,
 }
 
 /// One change of one watched interface.
@@ -56,12 +65,16 @@ pub(crate) enum LinkEvent {
 
 /// A subscription to changes.
 pub(crate) struct LinkWatch {
-    /// Time at which to report changed addresses; None when none have changed.
-    settled: Option<Instant>,
+    /// Change to report, and the time of the report.
+    settling: Option<(Instant, HostChange)>,
     kernel: Kernel,
     messages: Box<dyn futures_util::Stream<Item = Message> + Send + Unpin>,
     connection: JoinHandle<()>,
     watched: Vec<WatchedLink>,
+    /// Name of the TUN.
+    tun: String,
+    /// True when the address of an uplink follows its interface.
+    follows_interfaces: bool,
     /// Addresses of the configuration. An external one may be assigned to any interface.
     addresses: Vec<Ipv4Addr>,
     /// Changes not yet reported.
@@ -87,6 +100,8 @@ struct LinkState {
     index: u32,
     carrier: bool,
     mtu: u32,
+    /// Length of the transmit queue and interface group.
+    settings: (u32, u32),
     hardware: Option<[u8; 6]>,
 }
 
@@ -102,11 +117,21 @@ enum Message {
     Deleted(u32),
     /// An address was added or removed.
     Address(Address),
-    /// A default route was added or removed.
-    DefaultRoute,
+    /// A route was added or removed.
+    Route(ChangedRoute),
+    /// A rule was added or removed.
+    Rule,
     /// The kernel lost messages, so everything has to be compared again.
     Overrun,
     Other,
+}
+
+/// The part of a route that tells whether natbox must look at it.
+struct ChangedRoute {
+    table: u32,
+    protocol: u8,
+    /// None for the default route.
+    to: Option<Ipv4Addr>,
 }
 
 impl LinkWatch {
@@ -120,17 +145,15 @@ impl LinkWatch {
         names.extend(config.uplinks.iter().map(|uplink| uplink.interface.clone()));
         names.sort();
         names.dedup();
-        let follows = config.uplinks.iter().any(|uplink| uplink.follows_interface);
-        let groups = match follows {
-            true => {
-                &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route][..]
-            }
-            // Routes may be many, and change often.
-            false => &[MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr],
-        };
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Rule,
+            MulticastGroup::Ipv4Route,
+        ];
         // The subscription precedes the list of interfaces, so that no change is lost in between.
         let (connection, _, messages) =
-            rtnetlink::new_multicast_connection(groups).map_err(|source| HostError::Netlink {
+            rtnetlink::new_multicast_connection(&groups).map_err(|source| HostError::Netlink {
                 doing: "subscribing to changes of interfaces".into(),
                 source,
             })?;
@@ -140,9 +163,17 @@ impl LinkWatch {
         let external = config.uplinks.iter().flat_map(|uplink| uplink.addresses.iter().copied());
         let inside = config.inside.legs.iter().filter_map(|leg| leg.address);
         let addresses = external.chain(inside).collect();
-        let (kernel, pending) = (Kernel::connect()?, VecDeque::new());
-        let mut watch =
-            Self { settled: None, kernel, messages, connection, watched, addresses, pending };
+        let mut watch = Self {
+            settling: None,
+            kernel: Kernel::connect()?,
+            messages,
+            connection,
+            watched,
+            tun: config.tun.name.clone(),
+            follows_interfaces: config.uplinks.iter().any(|uplink| uplink.follows_interface),
+            addresses,
+            pending: VecDeque::new(),
+        };
         let links = watch.kernel.links().await?;
         watch.compare_all(&links);
         watch.pending.clear();
@@ -156,31 +187,66 @@ impl LinkWatch {
             if let Some(change) = self.pending.pop_front() {
                 return HostChange::Link(change);
             }
+            let due = self.settling.as_ref().map(|(due, _)| *due);
             let message = tokio::select! {
                 message = self.messages.next() => message,
-                () = sleep_until(self.settled) => {
-                    self.settled = None;
-                    return HostChange::Addresses;
+                () = sleep_until(due) => {
+                    if let Some((_, change)) = self.settling.take() {
+                        return change;
+                    }
+                    continue;
                 }
             };
             match message {
-                Some(Message::Address(address)) if !self.is_relevant(&address) => {}
-                Some(Message::Address(_) | Message::DefaultRoute) => {
-                    self.settled.get_or_insert(Instant::now() + SETTLE_DELAY);
-                }
-                Some(Message::New(link)) => self.compare(&link),
-                Some(Message::Deleted(index)) => self.remove(index),
-                Some(Message::Overrun) => {
-                    self.settled.get_or_insert(Instant::now() + SETTLE_DELAY);
-                    match self.kernel.links().await {
-                        Ok(links) => self.compare_all(&links),
-                        Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
-                    }
-                }
-                Some(Message::Other) => {}
+                Some(message) => self.take(message).await,
                 None => std::future::pending().await,
             }
         }
+    }
+
+    async fn take(&mut self, message: Message) {
+        match message {
+            Message::Address(address) if self.is_relevant(&address) => {
+                self.settle(HostChange::Addresses);
+            }
+            Message::Route(route) if route.to.is_none() && self.follows_interfaces => {
+                self.settle(HostChange::Addresses);
+            }
+            Message::Route(route) if self.concerns_natbox(&route) => {
+                self.settle(HostChange::Settings);
+            }
+            Message::Rule => self.settle(HostChange::Settings),
+            Message::New(link) => self.compare(&link),
+            Message::Deleted(index) => self.remove(index),
+            Message::Overrun => {
+                tracing::debug!(
+                    "the kernel dropped reports of changes; natbox looks at everything"
+                );
+                self.settle(HostChange::Addresses);
+                match self.kernel.links().await {
+                    Ok(links) => self.compare_all(&links),
+                    Err(error) => tracing::warn!(%error, "changes of interfaces may be lost"),
+                }
+            }
+            Message::Address(_) | Message::Route(_) | Message::Other => {}
+        }
+    }
+
+    /// Reports a change when its burst has ended. A change of addresses includes all settings.
+    fn settle(&mut self, change: HostChange) {
+        let (_, settling) =
+            self.settling.get_or_insert_with(|| (Instant::now() + SETTLE_DELAY, change.clone()));
+        if change == HostChange::Addresses {
+            *settling = change;
+        }
+    }
+
+    /// Returns true for a route of natbox, of its tables, or to an address of the configuration.
+    /// The routes of a router change all the time.
+    fn concerns_natbox(&self, route: &ChangedRoute) -> bool {
+        route.protocol == RTPROT_NATBOX
+            || RoutingIds::is_table_of_natbox(route.table)
+            || route.to.is_some_and(|to| self.addresses.contains(&to))
     }
 
     /// Returns true for an address of the configuration or of a watched interface. Some hosts start
@@ -222,7 +288,15 @@ impl LinkWatch {
                 continue;
             }
             let Link { index, carrier, mtu, hardware, .. } = *link;
-            let before = watched.state.replace(LinkState { index, carrier, mtu, hardware });
+            let settings = (link.queue_length, link.group);
+            let state = LinkState { index, carrier, mtu, settings, hardware };
+            let before = watched.state.replace(state);
+            let is_changed =
+                before.is_some_and(|before| (before.mtu, before.settings) != (mtu, settings));
+            if is_changed && watched.name == self.tun {
+                let due = Instant::now() + SETTLE_DELAY;
+                self.settling.get_or_insert((due, HostChange::Settings));
+            }
             if before.is_none_or(|before| before.mtu != mtu) {
                 report(LinkEvent::Mtu(mtu));
             }
@@ -270,8 +344,28 @@ fn interpret(payload: NetlinkPayload<RouteNetlinkMessage>) -> Message {
         ) => decode::address(&message).map_or(Message::Other, Message::Address),
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route),
-        ) if route.header.destination_prefix_length == 0 => Message::DefaultRoute,
+        ) => Message::Route(changed_route(&route)),
+        NetlinkPayload::InnerMessage(
+            RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_),
+        ) => Message::Rule,
         NetlinkPayload::Overrun(_) => Message::Overrun,
         _ => Message::Other,
     }
 }
+
+fn changed_route(message: &RouteMessage) -> ChangedRoute {
+    let header = &message.header;
+    let (table, protocol) = (header.table.into(), header.protocol.into());
+    let mut changed = ChangedRoute { table, protocol, to: None };
+    for attribute in &message.attributes {
+        if let RouteAttribute::Table(table) = attribute {
+            changed.table = *table;
+        } else if let RouteAttribute::Destination(RouteAddress::Inet(to)) = attribute {
+            changed.to = Some(*to);
+        }
+    }
+    changed
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,29 +3,23 @@
 use std::net::Ipv4Addr;
 
 use super::facts::{HostFacts, InterfaceFacts};
+use super::precedence::preceding;
 use super::presence::InterfaceState;
-use super::routing_ids::{Precedence, RoutingIds};
+use super::routing_ids::RoutingIds;
 use super::settings::KernelSettings;
 use super::snapshot::Snapshot;
+use super::step::Rule;
 use super::warnings::warnings;
 use crate::config::{Config, HostDefaultRoute};
-use crate::host::error::HostError;
 
 impl HostFacts {
     /// Derives the facts from what the kernel reports.
-    ///
-    /// `allocate` chooses the routing numbers. Natbox asks for rules before the local rule even
-    /// when no external address is assigned to the host, because that may change at run time. If
-    /// such numbers are not free, only an assigned address is an error.
-    ///
-    /// # Errors
-    /// When no routing numbers are free.
     pub(crate) fn collect(
         config: &Config,
         snapshot: &Snapshot,
         settings: KernelSettings,
-        allocate: impl Fn(Precedence) -> Result<RoutingIds, HostError>,
-    ) -> Result<(Self, RoutingIds), HostError> {
+        ids: &RoutingIds,
+    ) -> Self {
         let uplinks: Vec<InterfaceFacts> = config
             .uplinks
             .iter()
@@ -42,12 +36,6 @@ impl HostFacts {
         let on_link =
             flags(&|facts, address| !snapshot.has_address(address) && facts.reaches(address));
         let follows_interfaces = config.uplinks.iter().any(|uplink| uplink.follows_interface);
-        let any_assigned =
-            follows_interfaces || assigned_to_host.iter().flatten().any(|flag| *flag);
-        let ids = match allocate(Precedence::BeforeLocal) {
-            Err(_) if !any_assigned => allocate(Precedence::AfterLocal)?,
-            ids => ids?,
-        };
         let mut facts = Self {
             legs: config
                 .inside
@@ -61,13 +49,16 @@ impl HostFacts {
             follows_interfaces,
             ephemeral_ports: settings.ephemeral_ports,
             tun_address: ids.tun_address,
-            probe_addresses: probe_addresses(config, &ids),
-            host_address: host_address(config, &ids),
+            probe_addresses: probe_addresses(config, ids),
+            host_address: host_address(config, ids),
+            has_main_rule: snapshot.has_main_rule(),
+            has_first_local_rule: has_first_local_rule(snapshot),
             warnings: Vec::new(),
             settings,
         };
         facts.warnings = warnings(&facts, config, snapshot);
-        Ok((facts, ids))
+        facts.warnings.extend(preceding_rules(snapshot, config, ids));
+        facts
     }
 
     /// Returns the facts that `plan` assumes for a box on another machine.
@@ -76,7 +67,7 @@ impl HostFacts {
     /// a surplus proxy entry does no harm there. Every interface uses ARP, and source filters are
     /// strict.
     pub(crate) fn assumed(config: &Config) -> (Self, RoutingIds) {
-        let ids = RoutingIds::default_ids(&config.tun.name, Precedence::BeforeLocal);
+        let ids = RoutingIds::default_ids(config);
         let settings = KernelSettings::assumed();
         let legs = config.inside.legs.iter().map(|leg| InterfaceFacts::assumed(&leg.interface));
         let uplinks =
@@ -93,6 +84,8 @@ impl HostFacts {
             tun_address: ids.tun_address,
             probe_addresses: probe_addresses(config, &ids),
             host_address: host_address(config, &ids),
+            has_main_rule: true,
+            has_first_local_rule: true,
             warnings: Vec::new(),
             settings,
         };
@@ -152,4 +145,24 @@ fn probe_addresses(config: &Config, ids: &RoutingIds) -> Vec<Option<Ipv4Addr>> {
             (has_dns || uplink.needs_probe_address()).then(|| ids.probe_address(place))
         })
         .collect()
+}
+
+/// Returns false when another program has moved the local rule behind other rules.
+fn has_first_local_rule(snapshot: &Snapshot) -> bool {
+    let is_first = |rule: &Rule| *rule == Rule::default_local() || *rule == Rule::local_aside();
+    let mut others = snapshot.rules.iter().filter(|found| found.is_local());
+    snapshot.rules.iter().any(|found| is_first(&found.rule)) || others.next().is_none()
+}
+
+/// Reports rules of other programs that natbox's rules cannot precede.
+fn preceding_rules(snapshot: &Snapshot, config: &Config, ids: &RoutingIds) -> Vec<String> {
+    let rules = preceding(snapshot, config, ids.priority(0)).map(|found| {
+        format!(
+            "policy rules: `{}` of another program takes natbox's packets, and no place before that \
+             rule is free; give that rule a priority above {}",
+            found.words(),
+            ids.priorities().end
+        )
+    });
+    rules.collect()
 }

@@ -3,8 +3,8 @@
 use ipnet::Ipv4Net;
 
 use super::step::{
-    RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, TUN_MTU,
-    TUN_QUEUE_LENGTH, UdpPorts,
+    RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, Step, TABLE_LOCAL,
+    TABLE_MAIN, TUN_GROUP, TUN_MTU, TUN_QUEUE_LENGTH, UdpPorts,
 };
 
 impl Step {
@@ -12,7 +12,10 @@ impl Step {
     pub(crate) fn command(&self) -> String {
         match self {
             Step::BringUpTun { device } => {
-                format!("ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} up")
+                format!(
+                    "ip link set dev {device} mtu {TUN_MTU} txqueuelen {TUN_QUEUE_LENGTH} group \
+                     {TUN_GROUP} up"
+                )
             }
             Step::Address { device, address } => {
                 format!("ip address replace {address}/32 dev {device} scope link")
@@ -22,6 +25,10 @@ impl Step {
                 let key = if path.contains('.') { path.clone() } else { path.replace('/', ".") };
                 format!("sysctl -q{} -w {key}={value}", if *optional { " -e" } else { "" })
             }
+            // `replace` would replace the kernel's own route.
+            Step::Route(route) if route.kind == RouteKind::Local => {
+                format!("ip route prepend {} proto {RTPROT_NATBOX}", route.words())
+            }
             Step::Route(route) => {
                 format!("ip route replace {} proto {RTPROT_NATBOX}", route.words())
             }
@@ -29,7 +36,12 @@ impl Step {
             Step::ProxyNeighbour { address, device } => {
                 format!("ip neighbour replace proxy {address} dev {device}")
             }
-            Step::RemoveDefaultLocalRule => "ip rule del priority 0 from all lookup local".into(),
+            // Without the first rule the second command would delete the only local rule.
+            Step::SetLocalRuleAside => format!(
+                "{} && ip rule del priority 0 from all lookup local",
+                Rule::local_aside().command()
+            ),
+            Step::KeepMainRule => Rule::default_main().command(),
         }
     }
 }
@@ -44,6 +56,7 @@ impl Route {
             RouteKind::Blackhole => words.push("blackhole".to_owned()),
             RouteKind::Throw => words.push("throw".into()),
             RouteKind::Unreachable => words.push("unreachable".into()),
+            RouteKind::Local => words.push("local".into()),
         }
         words.push(prefix_words(*to));
         words.extend(via.map(|gateway| format!("via {gateway}")));
@@ -52,7 +65,7 @@ impl Route {
         words.extend(source.map(|source| format!("src {source}")));
         words.extend((*metric > 0).then(|| format!("metric {metric}")));
         words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
-        words.extend((*table != TABLE_MAIN).then(|| format!("table {table}")));
+        words.extend((*table != TABLE_MAIN).then(|| format!("table {}", table_words(*table))));
         words.join(" ")
     }
 }
@@ -60,9 +73,13 @@ impl Route {
 impl Rule {
     fn command(&self) -> String {
         format!(
-            "ip rule add priority {} {} protocol {RTPROT_NATBOX} {}",
+            "ip rule add priority {} {} protocol {} {}",
             self.priority,
             self.selector_words(),
+            match self.protocol() {
+                RTPROT_KERNEL => "kernel".to_owned(),
+                protocol => protocol.to_string(),
+            },
             self.action_words()
         )
     }
@@ -73,7 +90,16 @@ impl Rule {
     }
 
     fn selector_words(&self) -> String {
-        let Rule { priority: _, iif, from, to, udp, action: _, suppress_prefix_length: _ } = self;
+        let Rule {
+            priority: _,
+            iif,
+            from,
+            to,
+            udp,
+            suppress_group,
+            suppress_prefix_length: _,
+            action: _,
+        } = self;
         let mut words = Vec::new();
         words.push(from.map_or("from all".into(), |from| format!("from {}", prefix_words(from))));
         words.extend(to.map(|to| format!("to {}", prefix_words(to))));
@@ -81,20 +107,28 @@ impl Rule {
         words.extend(udp.map(|UdpPorts { source, destination }| {
             format!("ipproto udp sport {source} dport {destination}")
         }));
+        words.extend(suppress_group.map(|group| format!("suppress_ifgroup {group}")));
         words.join(" ")
     }
 
     fn action_words(&self) -> String {
         let action = match self.action {
-            RuleAction::Lookup(TABLE_LOCAL) => "lookup local".into(),
-            RuleAction::Lookup(TABLE_MAIN) => "lookup main".into(),
-            RuleAction::Lookup(table) => format!("lookup {table}"),
+            RuleAction::Lookup(table) => format!("lookup {}", table_words(table)),
             RuleAction::Blackhole => "blackhole".into(),
         };
         match self.suppress_prefix_length {
             Some(length) => format!("{action} suppress_prefixlength {length}"),
             None => action,
         }
+    }
+}
+
+/// Formats a table as `ip` does.
+fn table_words(table: u32) -> String {
+    match table {
+        TABLE_LOCAL => "local".into(),
+        TABLE_MAIN => "main".into(),
+        other => other.to_string(),
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) struct HostFacts {
     /// For each uplink the address on the TUN from which natbox itself sends over that uplink;
     /// None when natbox sends nothing.
     pub probe_addresses: Vec<Option<Ipv4Addr>>,
+    /// True when a rule of the host looks up every packet in the main table.
+    pub(crate) has_main_rule: bool,
+    /// True when the rule of the local table is the kernel's first rule.
+    pub(crate) has_first_local_rule: bool,
     /// Address on the TUN from which the host's own packets leave over any uplink; None with
     /// `host.default_route: leave`.
     pub host_address: Option<Ipv4Addr>,

@@ -8,6 +8,7 @@
 //! | `snapshot`    | interfaces, addresses, routes and rules of the network namespace     |
 //! | `settings`    | sysctls that decide which steps natbox needs                         |
 //! | `routing_ids` | numbers of natbox's tables and rules                                 |
+//! | `precedence`  | the place of natbox's rules among those of other programs            |
 //! | `presence`    | interfaces that exist and are up, and those that a start waits for   |
 //! | `facts`       | conclusions about the host, for one configuration                    |
 //! | `collect`     | derives the facts from snapshot and settings                         |
@@ -19,6 +20,7 @@ pub(crate) mod announcements;
 mod collect;
 pub(crate) mod command;
 pub(crate) mod facts;
+pub(crate) mod precedence;
 pub(crate) mod presence;
 pub(crate) mod routing_ids;
 pub(crate) mod settings;

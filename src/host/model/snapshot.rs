@@ -4,7 +4,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::step::{RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN};
+use super::step::{
+    RTPROT_KERNEL, RTPROT_NATBOX, Route, RouteKind, Rule, RuleAction, TABLE_LOCAL, TABLE_MAIN,
+    TUN_GROUP,
+};
 use crate::config::{Config, DynamicAddress, Uplink};
 
 /// Interfaces, addresses, routes, rules and proxy neighbour entries of the network namespace.
@@ -25,6 +28,8 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Length of the transmit queue, in packets.
     pub(crate) queue_length: u32,
+    /// Interface group.
+    pub(crate) group: u32,
     /// Administrative state.
     pub(crate) up: bool,
     /// True when the interface is up and its peer is present.
@@ -65,6 +70,11 @@ pub(crate) struct FoundRule {
     /// True when the rule has attributes that [`Rule`] cannot hold. Such a rule equals none of
     /// natbox's.
     pub(crate) more: bool,
+    /// True when a selector that [`Rule`] cannot hold keeps most packets out: a mark, a user, an
+    /// outgoing interface, a protocol.
+    pub(crate) is_narrow: bool,
+    /// True when the rule takes the packets that do not match (`not`).
+    pub(crate) is_inverted: bool,
 }
 
 /// A proxy neighbour entry: the host answers ARP for the address on the interface.
@@ -204,27 +214,52 @@ impl Snapshot {
         })
     }
 
-    /// Iterates over the rules that look up every packet in the local table.
-    pub(crate) fn local_rules(&self) -> impl Iterator<Item = &FoundRule> {
-        self.rules.iter().filter(|found| found.is_local())
-    }
-
     /// Iterates over the rules of all natbox instances.
     pub(crate) fn natbox_rules(&self) -> impl Iterator<Item = &FoundRule> {
-        self.rules.iter().filter(|found| found.protocol == RTPROT_NATBOX)
+        self.rules.iter().filter(|found| found.is_natbox())
+    }
+
+    /// Returns true when a rule looks up every packet in the main table.
+    pub(crate) fn has_main_rule(&self) -> bool {
+        self.rules.iter().any(|found| found.looks_up(TABLE_MAIN))
+    }
+}
+
+impl FoundRoute {
+    /// Returns true for a route of a natbox instance.
+    pub(crate) fn is_natbox(&self) -> bool {
+        self.protocol == RTPROT_NATBOX
     }
 }
 
 impl FoundRule {
     /// Returns true when the rule looks up every packet in the local table.
     pub(crate) fn is_local(&self) -> bool {
-        let Rule { priority: _, iif, from, to, udp, action, suppress_prefix_length } = &self.rule;
+        self.looks_up(TABLE_LOCAL)
+    }
+
+    /// Formats the rule as `ip` does, as far as [`Rule`] holds it.
+    pub(crate) fn words(&self) -> String {
+        let not = if self.is_inverted { "not " } else { "" };
+        format!("priority {} {not}{}", self.rule.priority, self.rule.words())
+    }
+
+    fn looks_up(&self, table: u32) -> bool {
         !self.more
-            && suppress_prefix_length.is_none()
-            && iif.is_none()
-            && from.is_none()
-            && to.is_none()
-            && udp.is_none()
-            && *action == RuleAction::Lookup(TABLE_LOCAL)
+            && self.rule.takes_every_packet()
+            && self.rule.suppress_group.is_none()
+            && self.rule.suppress_prefix_length.is_none()
+            && self.rule.action == RuleAction::Lookup(table)
+    }
+
+    /// Returns true for a rule of a natbox instance.
+    ///
+    /// natbox's rules of the local table have the kernel's protocol number (see
+    /// [`Rule::protocol`]). The kernel itself has no such rule with selectors.
+    pub(crate) fn is_natbox(&self) -> bool {
+        let is_kernels = self.protocol == RTPROT_KERNEL && !self.more;
+        let leads_to_local = self.rule.action == RuleAction::Lookup(TABLE_LOCAL);
+        let has_selector = self.rule.to.is_some() || self.rule.suppress_group == Some(TUN_GROUP);
+        self.protocol == RTPROT_NATBOX || is_kernels && leads_to_local && has_selector
     }
 }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 /// list it, and the kernel's own numbers (up to `RTPROT_STATIC`) are lower.
 pub(crate) const RTPROT_NATBOX: u8 = 110;
 
+/// Protocol number of the kernel's own rules (`RTPROT_KERNEL`). Programs that remove foreign rules
+/// spare this number (systemd: networkd-routing-policy-rule.c).
+pub(crate) const RTPROT_KERNEL: u8 = 2;
+
 /// The kernel's main table.
 pub(crate) const TABLE_MAIN: u32 = 254;
 /// The kernel's table of the host's own addresses.
@@ -22,10 +26,17 @@ pub(crate) const TUN_MTU: u32 = 65535;
 /// Length of the TUN's transmit queue, in packets. A super-packet counts once.
 pub(crate) const TUN_QUEUE_LENGTH: u32 = 1000;
 
+/// Interface group of the TUNs (`ip link set group`), by which the local rule recognises their
+/// routes. Group 0 is the default of every interface.
+pub(crate) const TUN_GROUP: u32 = 7100;
+
+/// Priority of the main table's rule (net/ipv4/fib_rules.c).
+pub(crate) const MAIN_PRIORITY: u32 = 32766;
+
 /// One change, complete enough to be made, compared, removed and printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Step {
-    /// Sets MTU and queue length of the TUN and brings the TUN up. The settings vanish with the
+    /// Sets MTU, queue length and group of the TUN and brings the TUN up. The settings vanish with the
     /// device, so nothing has to be removed.
     BringUpTun {
         /// Interface name.
@@ -58,22 +69,23 @@ pub(crate) enum Step {
         /// Interface on which to answer.
         device: String,
     },
-    /// Deletes the kernel's `local` rule at priority 0. An earlier step has added a `local` rule
-    /// after natbox's rules, so the host has such a rule at every moment.
-    RemoveDefaultLocalRule,
+    /// Replaces the kernel's local rule at priority 0 by one that passes over the routes of
+    /// [`TUN_GROUP`]. The new rule comes first, so the host has a local rule at every moment.
+    // Journals of older versions have the former name.
+    #[serde(alias = "RemoveDefaultLocalRule")]
+    SetLocalRuleAside,
+    /// Keeps the kernel's rule of the main table, which other programs may flush. natbox never
+    /// removes the rule.
+    KeepMainRule,
 }
 
 impl Step {
     /// Returns true for a step that all natbox instances of a network namespace have in common.
     pub(crate) fn is_shared(&self) -> bool {
         match self {
-            Step::Sysctl { .. } | Step::RemoveDefaultLocalRule => true,
-            // The rules that only these two tables determine.
-            Step::Rule(rule) => match rule.action {
-                RuleAction::Lookup(TABLE_LOCAL) => rule.to.is_none(),
-                RuleAction::Lookup(table) => table == TABLE_MAIN,
-                RuleAction::Blackhole => false,
-            },
+            Step::Sysctl { .. } | Step::SetLocalRuleAside | Step::KeepMainRule => true,
+            // The host's own packets to known networks.
+            Step::Rule(rule) => rule.suppress_prefix_length.is_some(),
             Step::BringUpTun { .. }
             | Step::Address { .. }
             | Step::Route(_)
@@ -88,7 +100,22 @@ impl Step {
             | Step::Address { device, .. }
             | Step::ProxyNeighbour { device, .. } => Some(device),
             Step::Route(route) => route.device.as_deref(),
-            Step::Sysctl { .. } | Step::Rule(_) | Step::RemoveDefaultLocalRule => None,
+            Step::Sysctl { .. } | Step::Rule(_) | Step::SetLocalRuleAside | Step::KeepMainRule => {
+                None
+            }
+        }
+    }
+
+    /// Returns true for a step without which the host itself may be unreachable.
+    pub(crate) fn keeps_host_reachable(&self) -> bool {
+        match self {
+            Step::SetLocalRuleAside | Step::KeepMainRule => true,
+            Step::Rule(rule) => rule.action == RuleAction::Lookup(TABLE_LOCAL),
+            Step::BringUpTun { .. }
+            | Step::Address { .. }
+            | Step::Sysctl { .. }
+            | Step::Route(_)
+            | Step::ProxyNeighbour { .. } => false,
         }
     }
 }
@@ -102,7 +129,7 @@ pub(crate) struct Route {
     pub kind: RouteKind,
     /// Destination.
     pub to: Ipv4Net,
-    /// Outgoing interface; only for [`RouteKind::Unicast`].
+    /// Outgoing interface; only for [`RouteKind::Unicast`] and [`RouteKind::Local`].
     pub device: Option<String>,
     /// Next hop.
     pub via: Option<Ipv4Addr>,
@@ -113,6 +140,7 @@ pub(crate) struct Route {
     /// Metric; 0 means none.
     pub metric: u32,
     /// Size of the largest packet, in bytes. None: as large as the interface allows.
+    #[serde(default)]
     pub mtu: Option<u32>,
 }
 
@@ -144,6 +172,8 @@ pub(crate) enum RouteKind {
     Throw,
     /// Drops and answers with ICMP host unreachable.
     Unreachable,
+    /// Delivers to the host. natbox puts such a route before the kernel's own.
+    Local,
 }
 
 /// An IPv4 policy rule. A packet must match all selectors that are present.
@@ -159,10 +189,14 @@ pub(crate) struct Rule {
     pub to: Option<Ipv4Net>,
     /// UDP ports.
     pub udp: Option<UdpPorts>,
+    /// Interface group whose routes the rule does not take (`suppress_ifgroup`).
+    #[serde(default)]
+    pub suppress_group: Option<u32>,
     /// Effect on matching packets.
     pub action: RuleAction,
     /// A route with a prefix of this length or a shorter one does not count, and the kernel
     /// continues with the next rule.
+    #[serde(default)]
     pub suppress_prefix_length: Option<u32>,
 }
 
@@ -175,14 +209,48 @@ impl Rule {
             from: None,
             to: None,
             udp: None,
-            action,
+            suppress_group: None,
             suppress_prefix_length: None,
+            action,
         }
     }
 
     /// Returns the rule of the local table that the kernel installs (net/ipv4/fib_rules.c).
     pub(crate) fn default_local() -> Self {
         Self::new(0, RuleAction::Lookup(TABLE_LOCAL))
+    }
+
+    /// Returns the rule that replaces [`Self::default_local`]; see [`Step::SetLocalRuleAside`].
+    pub(crate) fn local_aside() -> Self {
+        Self { suppress_group: Some(TUN_GROUP), ..Self::default_local() }
+    }
+
+    /// Returns the rule of the main table that the kernel installs.
+    pub(crate) fn default_main() -> Self {
+        Self::new(MAIN_PRIORITY, RuleAction::Lookup(TABLE_MAIN))
+    }
+
+    /// Returns the protocol number with which natbox adds the rule. Rules of the local table count
+    /// as the kernel's, so that programs that remove foreign rules leave the host reachable.
+    pub(crate) fn protocol(&self) -> u8 {
+        let is_kernels =
+            self.action == RuleAction::Lookup(TABLE_LOCAL) || *self == Self::default_main();
+        if is_kernels { RTPROT_KERNEL } else { RTPROT_NATBOX }
+    }
+
+    /// Returns true for a rule without selectors.
+    pub(crate) fn takes_every_packet(&self) -> bool {
+        let Rule {
+            priority: _,
+            iif,
+            from,
+            to,
+            udp,
+            suppress_group: _,
+            suppress_prefix_length: _,
+            action: _,
+        } = self;
+        iif.is_none() && from.is_none() && to.is_none() && udp.is_none()
     }
 }
 

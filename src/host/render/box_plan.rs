@@ -12,7 +12,7 @@ use crate::host::model::facts::HostFacts;
 use crate::host::model::presence;
 use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::snapshot::Snapshot;
-use crate::host::model::step::Step;
+use crate::host::model::step::{RouteKind, Step};
 use crate::host::model::steps::steps;
 
 /// The commands of one box.
@@ -75,8 +75,8 @@ impl BoxPlan {
         notes.extend(facts.warnings.iter().cloned());
         if facts.any_assigned_to_host() {
             notes.push(
-                "An external address is assigned to the host: the rule of the local table moves \
-                 behind natbox's rules."
+                "An external address is assigned to the host: the rule of the local table passes over \
+                 that address, so that natbox's rules get its packets first."
                     .into(),
             );
         }
@@ -112,10 +112,9 @@ impl BoxPlan {
 }
 
 fn collect(config: &Config, snapshot: &Snapshot) -> Result<(HostFacts, RoutingIds), HostError> {
-    let allocate = |precedence| {
-        RoutingIds::allocate(snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
-    };
-    HostFacts::collect(config, snapshot, sysctl::settings(config)?, allocate)
+    let ids = RoutingIds::allocate(snapshot, config, RuleOwner::ThisInstance)?;
+    let facts = HostFacts::collect(config, snapshot, sysctl::settings(config)?, &ids);
+    Ok((facts, ids))
 }
 
 fn first_note(config: &Config) -> String {
@@ -153,14 +152,25 @@ fn dynamic_address_notes(config: &Config) -> impl Iterator<Item = String> {
 fn commands(step: &Step, managed: bool) -> Vec<String> {
     let command = step.command();
     let ignore_failure = |command: &str| format!("{command} 2>/dev/null || true");
-    let is_rule = matches!(step, Step::Rule(_) | Step::RemoveDefaultLocalRule);
-    match (is_rule && !managed, step.is_shared()) {
-        (false, _) => vec![command],
-        // Deleting the rule first would leave the host without a local rule for a moment.
-        (true, true) => vec![ignore_failure(&command)],
-        (true, false) => {
+    match step {
+        Step::Rule(_) if !managed => {
             let delete = command.replacen("ip rule add", "ip rule del", 1);
             vec![ignore_failure(&delete), command]
         }
+        // Deleting a rule of the local table first would leave the host without one for a moment.
+        Step::SetLocalRuleAside if !managed => vec![ignore_failure(&format!("{{ {command}; }}"))],
+        Step::KeepMainRule if !managed => vec![ignore_failure(&command)],
+        Step::Route(route) if !managed && route.kind == RouteKind::Local => {
+            vec![ignore_failure(&command)]
+        }
+        // The kernel's own rule; see [`steps`].
+        Step::KeepMainRule => Vec::new(),
+        Step::BringUpTun { .. }
+        | Step::Address { .. }
+        | Step::Sysctl { .. }
+        | Step::Route(_)
+        | Step::Rule(_)
+        | Step::ProxyNeighbour { .. }
+        | Step::SetLocalRuleAside => vec![command],
     }
 }

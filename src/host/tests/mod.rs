@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 
 use super::model::facts::HostFacts;
-use super::model::routing_ids::{Precedence, RoutingIds, RuleOwner};
+use super::model::routing_ids::{RoutingIds, RuleOwner};
 use super::model::settings::KernelSettings;
 use super::model::snapshot::{Address, FoundRoute, FoundRule, Link, Snapshot};
 use super::model::step::{
@@ -30,17 +30,9 @@ fn net(text: &str) -> Ipv4Net {
 
 /// Derives the facts of a host with loose source filters.
 fn collect(config: &Config, host: &Snapshot) -> (HostFacts, RoutingIds) {
-    let allocate = |precedence| allocate(host, &config.tun.name, precedence);
+    let ids = RoutingIds::allocate(host, config, RuleOwner::OtherInstance).unwrap();
     let settings = KernelSettings { rp_filter_all: 0, ..KernelSettings::assumed() };
-    HostFacts::collect(config, host, settings, allocate).unwrap()
-}
-
-fn allocate(
-    host: &Snapshot,
-    tun: &str,
-    precedence: Precedence,
-) -> Result<RoutingIds, super::HostError> {
-    RoutingIds::allocate(host, tun, precedence, RuleOwner::OtherInstance)
+    (HostFacts::collect(config, host, settings, &ids), ids)
 }
 
 fn commands(config: &Config, host: &Snapshot) -> String {
@@ -55,6 +47,7 @@ fn host() -> Snapshot {
         name: name.into(),
         mtu: 1500,
         queue_length: 1000,
+        group: 0,
         up: true,
         carrier: true,
         arp: index > 1,
@@ -93,7 +86,13 @@ fn route(to: &str, table: u32, device: Option<&str>) -> FoundRoute {
 }
 
 fn rule(priority: u32, protocol: u8, action: RuleAction) -> FoundRule {
-    FoundRule { rule: Rule::new(priority, action), protocol, more: false }
+    FoundRule {
+        rule: Rule::new(priority, action),
+        protocol,
+        more: false,
+        is_narrow: false,
+        is_inverted: false,
+    }
 }
 
 fn leg(interface: &str, prefix: &str) -> InsideLeg {

@@ -2,15 +2,24 @@
 
 use super::*;
 
+fn config(tun: &str) -> Config {
+    Config { tun: Tun { name: tun.into(), ..Tun::default() }, ..natbox1() }
+}
+
+fn allocate(host: &Snapshot, tun: &str) -> RoutingIds {
+    RoutingIds::allocate(host, &config(tun), RuleOwner::OtherInstance).unwrap()
+}
+
 #[test]
 fn the_index_follows_the_tun_and_avoids_numbers_in_use() {
-    let choose = |host: &Snapshot| allocate(host, "nb3", Precedence::AfterLocal).unwrap();
+    let choose = |host: &Snapshot| allocate(host, "nb3");
     assert_eq!(choose(&host()).inside_table(), 7100 + 3 * 64);
     assert_eq!(choose(&host()).tun_address, ip("169.254.71.4"));
+    assert_eq!(choose(&host()).priorities(), 1048..1064);
     let mut host = host();
-    host.rules.push(rule(1030, 0, RuleAction::Lookup(52)));
+    host.routes.push(route("10.9.0.0/16", 7100 + 3 * 64 + 20, None));
     let moved = choose(&host);
-    assert_eq!((moved.inside_table(), moved.after_local(0)), (7100, 1000));
+    assert_eq!((moved.inside_table(), moved.priority(0)), (7100, 1000));
     host.routes.push(route("10.9.0.0/16", 7120, None));
     assert_eq!(choose(&host).inside_table(), 7164);
     host.addresses.push(address(1, "169.254.71.2", "169.254.71.2/32", true));
@@ -18,31 +27,75 @@ fn the_index_follows_the_tun_and_avoids_numbers_in_use() {
 }
 
 #[test]
-fn rules_of_other_programs_stay_behind_the_local_rule() {
+fn rules_precede_a_vpns_rules() {
+    // As wg-quick adds them while natbox's rules begin at 1000.
     let mut host = host();
-    host.rules.push(rule(100, 0, RuleAction::Lookup(52)));
-    let ids = allocate(&host, "nb1", Precedence::BeforeLocal).unwrap();
-    assert_eq!((ids.local_rule, ids.before_local()), (Some(99), 91));
-    host.rules.push(rule(4, 0, RuleAction::Lookup(52)));
-    let error = allocate(&host, "nb1", Precedence::BeforeLocal).unwrap_err().to_string();
-    assert!(error.contains("the lowest rule of other programs has priority 4"), "{error}");
+    let mut not_marked = rule(999, 3, RuleAction::Lookup(51820));
+    (not_marked.more, not_marked.is_inverted) = (true, true);
+    let suppressed = FoundRule { more: true, ..rule(998, 3, RuleAction::Lookup(TABLE_MAIN)) };
+    host.rules.extend([not_marked, suppressed]);
+    assert_eq!(allocate(&host, "nb0").priorities(), 982..998);
+
+    let running = allocate(&self::host(), "nb0");
+    let moved = |host: &Snapshot, back| running.moved(host, &config("nb0"), back);
+    assert_eq!(moved(&host, false).map(|ids| ids.priorities()), Some(982..998));
+    assert_eq!(moved(&self::host(), true), None);
+    let back = moved(&host, false).unwrap();
+    let back = |may_return| back.moved(&self::host(), &config("nb0"), may_return);
+    assert_eq!((back(false), back(true)), (None, Some(running)));
 }
 
 #[test]
-fn a_second_instance_shares_the_moved_local_rule() {
-    let mut host = host();
-    host.rules[0] = rule(999, RTPROT_NATBOX, RuleAction::Lookup(TABLE_LOCAL));
-    host.rules.push(rule(991, RTPROT_NATBOX, RuleAction::Blackhole));
-    let ids = allocate(&host, "nb1", Precedence::BeforeLocal).unwrap();
-    assert_eq!(ids.local_rule, Some(999));
-    assert_eq!(ids.before_local(), 995);
+fn a_rule_for_some_packets_only_keeps_its_place() {
+    let selected = |change: &dyn Fn(&mut FoundRule)| {
+        let mut host = host();
+        let mut other = rule(100, 3, RuleAction::Lookup(52));
+        change(&mut other);
+        host.rules.push(other);
+        allocate(&host, "nb0").priority(0)
+    };
+    let of = |from: &str, to: &str, iif: &str| {
+        selected(&|other| {
+            other.rule.from = (!from.is_empty()).then(|| net(from));
+            other.rule.to = (!to.is_empty()).then(|| net(to));
+            other.rule.iif = (!iif.is_empty()).then(|| iif.to_owned());
+        })
+    };
+    assert_eq!(of("", "", ""), 84);
+    assert_eq!(of("10.0.0.0/24", "", ""), 84, "the whole inside");
+    assert_eq!(of("", "203.0.113.10/32", "wan0"), 84, "an external address");
+    assert_eq!(of("10.0.0.7/32", "", ""), 1000, "one host");
+    assert_eq!(of("", "", "lo"), 1000, "the host's own packets");
+    assert_eq!(of("", "", "tap7"), 1000, "another interface");
+    assert_eq!(selected(&|other| other.is_narrow = true), 1000, "a mark");
 }
 
 #[test]
-fn a_local_rule_that_another_program_moved_stays() {
+fn without_a_place_before_another_rule_a_warning_names_that_rule() {
     let mut host = host();
+    host.rules.push(rule(9, 0, RuleAction::Lookup(52)));
+    let (facts, ids) = collect(&natbox1(), &host);
+    assert_eq!(ids.priority(0), 1016);
+    let wanted = "policy rules: `priority 9 from all lookup 52` of another program takes natbox's \
+                  packets, and no place before that rule is free; give that rule a priority above 1032";
+    assert_eq!(facts.warnings, [wanted]);
+}
+
+#[test]
+fn two_instances_have_blocks_of_their_own() {
+    let mut host = host();
+    host.rules.push(rule(1003, RTPROT_NATBOX, RuleAction::Blackhole));
+    assert_eq!(allocate(&host, "nb1").priorities(), 1016..1032);
+    assert_eq!(allocate(&host, "nb0").priorities(), 984..1000);
+}
+
+#[test]
+fn a_local_rule_that_another_program_moved_stays_behind_natbox() {
+    let mut host = host();
+    host.addresses.push(address(3, "203.0.113.10", "203.0.113.0/24", false));
     host.rules[0] = rule(500, 0, RuleAction::Lookup(TABLE_LOCAL));
-    let ids = allocate(&host, "nb1", Precedence::BeforeLocal).unwrap();
-    assert_eq!(ids.local_rule, None);
-    assert!(ids.before_local() < 500);
+    let commands = commands(&natbox1(), &host);
+    assert!(!commands.contains("suppress_ifgroup"), "{commands}");
+    let local = "ip rule add priority 488 from all to 203.0.113.10 protocol kernel lookup local";
+    assert!(commands.contains(local), "{commands}");
 }

@@ -7,11 +7,11 @@ fn one_uplink_on_the_segment_with_a_gateway() {
     assert_eq!(
         commands(&natbox1(), &host()),
         "
-        ip rule add priority 991 from 169.254.71.2 iif lo protocol 110 lookup 7165
+        ip rule add priority 1016 from 169.254.71.2 iif lo protocol 110 lookup 7165
         sysctl -q -e -w net.ipv6.conf.nb1.disable_ipv6=1
         sysctl -q -w net.ipv4.conf.nb1.accept_local=1
         sysctl -q -w net.ipv4.conf.nb1.rp_filter=0
-        ip link set dev nb1 mtu 65535 txqueuelen 1000 up
+        ip link set dev nb1 mtu 65535 txqueuelen 1000 group 7100 up
         ip address replace 169.254.71.2/32 dev nb1 scope link
         ip route replace default dev nb1 table 7165 proto 110
         ip route replace throw 10.0.0.0/24 table 7164 proto 110
@@ -32,16 +32,18 @@ fn one_uplink_on_the_segment_with_a_gateway() {
         sysctl -q -w net.ipv4.conf.wan0.arp_announce=2
         sysctl -q -w net.ipv4.conf.lan0.arp_filter=1
         sysctl -q -w net.ipv4.conf.lan0.arp_announce=2
-        ip rule add priority 1009 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
-        ip rule add priority 1011 from all iif wan0 protocol 110 lookup 7166
-        ip rule add priority 1012 from all iif lan0 protocol 110 lookup 7164
-        ip rule add priority 1013 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
+        ip rule add priority 1021 from 10.0.0.0/24 iif wan0 protocol 110 blackhole
+        ip rule add priority 1023 from all iif wan0 protocol 110 lookup 7166
+        ip rule add priority 1024 from all iif lan0 protocol 110 lookup 7164
+        ip rule add priority 1025 from all to 10.0.0.0/24 iif nb1 protocol 110 lookup main
+        ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup 7167
         sysctl -q -w net.ipv4.icmp_errors_use_inbound_ifaddr=1
         sysctl -q -e -w net.ipv4.icmp_msgs_per_sec=100000
         sysctl -q -e -w net.ipv4.icmp_msgs_burst=10000
         sysctl -q -w net.ipv4.ip_forward=1
         sysctl -q -w net.ipv4.neigh.wan0.proxy_delay=0
         ip neighbour replace proxy 203.0.113.10 dev wan0
+        ip rule add priority 32766 from all protocol kernel lookup main
         "
         .replace("        ", "")
         .trim_start()
@@ -53,7 +55,8 @@ fn without_a_gateway_the_main_table_has_the_route_out() {
     let mut config = natbox1();
     config.uplinks[0].gateway = None;
     let commands = commands(&config, &host());
-    assert!(!commands.contains(" iif nb1 "), "{commands}");
+    let from = "ip rule add priority 1026 from 203.0.113.10 iif nb1 protocol 110 lookup main";
+    assert!(commands.contains(from), "{commands}");
     assert!(!commands.contains("7167"), "{commands}");
 }
 
@@ -75,17 +78,19 @@ fn natbox_precedes_the_host_for_an_address_that_is_assigned_to_the_host() {
     assert_eq!(
         after,
         "
-        ip rule add priority 999 from all protocol 110 lookup local
-        ip rule add priority 992 from all to 203.0.113.10 iif wan0 ipproto udp sport 67 dport 68 protocol 110 lookup local
-        ip rule add priority 993 from 10.0.0.0/24 to 203.0.113.10 iif wan0 protocol 110 blackhole
-        ip rule add priority 994 from all to 203.0.113.10 iif wan0 protocol 110 lookup 7166
-        ip rule add priority 994 from all to 203.0.113.10 iif lan0 protocol 110 lookup 7164
-        ip rule del priority 0 from all lookup local
+        ip rule add priority 1017 from all to 203.0.113.10 iif wan0 ipproto udp sport 67 dport 68 protocol kernel lookup local
+        ip rule add priority 1018 from 10.0.0.0/24 to 203.0.113.10 iif wan0 protocol 110 blackhole
+        ip rule add priority 1019 from all to 203.0.113.10 iif wan0 protocol 110 lookup 7166
+        ip rule add priority 1019 from all to 203.0.113.10 iif lan0 protocol 110 lookup 7164
+        ip rule add priority 1020 from all to 203.0.113.10 protocol kernel lookup local
+        ip route prepend local 203.0.113.10 dev nb1 table local proto 110
+        ip rule add priority 0 from all suppress_ifgroup 7100 protocol kernel lookup local && ip rule del priority 0 from all lookup local
+        ip rule add priority 32766 from all protocol kernel lookup main
         "
         .replace("        ", "")
         .trim_start()
     );
-    assert!(before.starts_with("ip rule add priority 991 from 169.254.71.2 iif lo "), "{before}");
+    assert!(before.starts_with("ip rule add priority 1016 from 169.254.71.2 iif lo "), "{before}");
     // The kernel itself stops answering ARP for the address.
     assert!(before.contains("ip neighbour replace proxy 203.0.113.10 dev wan0"), "{before}");
     // Packets out of the TUN for the host have any source.
@@ -127,9 +132,9 @@ fn the_hosts_own_packets_leave_by_the_uplink_of_their_source() {
     host.addresses.push(address(4, "198.51.100.9", "198.51.100.0/24", false));
     let of_several = commands(&three_legged(), &host);
     for line in [
-        "ip rule add priority 1006 from 203.0.113.1 iif lo protocol 110 lookup 7103",
-        "ip rule add priority 1006 from 198.51.100.1 iif lo protocol 110 lookup 7105",
-        "ip rule add priority 1006 from 198.51.100.9 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1011 from 203.0.113.1 iif lo protocol 110 lookup 7103",
+        "ip rule add priority 1011 from 198.51.100.1 iif lo protocol 110 lookup 7105",
+        "ip rule add priority 1011 from 198.51.100.9 iif lo protocol 110 lookup 7105",
     ] {
         assert!(of_several.contains(line), "{line} in\n{of_several}");
     }
@@ -184,15 +189,15 @@ fn no_nat_destinations_reach_the_inside_through_the_tun() {
     assert_eq!(
         with[1..3],
         [
-            "ip rule add priority 1010 from 192.0.2.0/24 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
-            "ip rule add priority 1010 from 198.18.0.0/15 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+            "ip rule add priority 1022 from 192.0.2.0/24 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
+            "ip rule add priority 1022 from 198.18.0.0/15 to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165",
         ]
     );
     assert_eq!(with[3..], without[1..]);
     let everything = rules(vec![no_nat_rule("0.0.0.0/0"), no_nat_rule("192.0.2.0/24")]);
     assert_eq!(
         everything[1],
-        "ip rule add priority 1010 from all to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165"
+        "ip rule add priority 1022 from all to 10.0.0.0/24 iif wan0 protocol 110 lookup 7165"
     );
 }
 
@@ -208,13 +213,13 @@ fn each_inside_leg_has_its_rules_and_no_leg_takes_the_source_of_another() {
         "ip route replace throw 10.1.0.0/24 table 7164 proto 110",
         "ip route replace throw 10.1.0.0/24 table 7167 proto 110",
         "ip route replace unreachable 10.2.0.0/24 metric 4294967295 proto 110",
-        "ip rule add priority 1009 from 10.2.0.0/24 iif wan0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 1009 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
-        "ip rule add priority 1012 from all iif dmz0 protocol 110 lookup 7164",
-        "ip rule add priority 993 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
-        "ip rule add priority 994 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
+        "ip rule add priority 1021 from 10.2.0.0/24 iif wan0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.0.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.2.0.0/24 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1021 from 10.0.0.0/24 iif guest0 protocol 110 blackhole",
+        "ip rule add priority 1024 from all iif dmz0 protocol 110 lookup 7164",
+        "ip rule add priority 1018 from 10.0.0.0/24 to 203.0.113.10 iif dmz0 protocol 110 blackhole",
+        "ip rule add priority 1019 from all to 203.0.113.10 iif dmz0 protocol 110 lookup 7164",
     ] {
         assert!(commands.contains(&format!("{line}\n")), "{line} in\n{commands}");
     }

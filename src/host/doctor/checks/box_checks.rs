@@ -29,7 +29,6 @@ pub(crate) fn evaluate(facts: &BoxFacts) -> Vec<Finding> {
             let found = format!("all {} settings of the host are in place", facts.steps.len());
             findings.push(Finding::ok("host", found));
         }
-        findings.extend(box_uplinks::assigned_since_start(facts));
         // A missing address or setting explains wrong paths.
         let is_explained = !all_in_place || !is_complete;
         findings.extend(box_paths::evaluate(facts, is_explained));

@@ -54,11 +54,11 @@ fn wrong_paths(facts: &BoxFacts, wrong: &[&ExpectedPath]) -> Finding {
         "the kernel tries rules of other programs first ({}); let them spare natbox's interfaces",
         rules.join("; ")
     );
-    finding.advice(advice).fix(commands(facts, wrong))
+    finding.advice(advice).fix(commands(facts))
 }
 
 /// Lists the commands that move other programs' rules behind natbox's.
-fn commands(facts: &BoxFacts, wrong: &[&ExpectedPath]) -> Vec<String> {
+fn commands(facts: &BoxFacts) -> Vec<String> {
     let priorities = facts.steps.iter().filter_map(|(step, _)| match step {
         Step::Rule(rule) => Some(rule.priority),
         Step::BringUpTun { .. }
@@ -66,26 +66,12 @@ fn commands(facts: &BoxFacts, wrong: &[&ExpectedPath]) -> Vec<String> {
         | Step::Sysctl { .. }
         | Step::Route(_)
         | Step::ProxyNeighbour { .. }
-        | Step::RemoveDefaultLocalRule => None,
+        | Step::SetLocalRuleAside
+        | Step::KeepMainRule => None,
     });
     let behind = priorities.max().unwrap_or(0) + 1;
-    let mut commands = Vec::new();
-    // Packets out of the TUN for the inside use the main table.
-    let (tun, inside) = (&facts.config.tun.name, &facts.config.inside);
-    let is_to_inside = |path: &&ExpectedPath| {
-        path.query.iif.as_ref() == Some(tun) && inside.contains(path.query.to)
-    };
-    if wrong.iter().any(is_to_inside) {
-        let prefixes = inside.prefixes();
-        commands.extend(
-            prefixes
-                .map(|to| format!("ip rule add priority {behind} to {to} iif {tun} lookup main")),
-        );
-    }
     let before = |found: &&FoundRule| !found.more && found.rule.priority < behind;
-    commands
-        .extend(facts.other_rules.iter().filter(before).flat_map(|found| move_rule(found, behind)));
-    commands
+    facts.other_rules.iter().filter(before).flat_map(|found| move_rule(found, behind)).collect()
 }
 
 /// Moves another program's rule behind natbox's rules. The new rule comes first, so that the rule

@@ -28,7 +28,7 @@ impl StepKind {
             Step::BringUpTun { .. } | Step::Address { .. } => Self::Tun,
             Step::Sysctl { .. } => Self::Sysctl,
             Step::Route(_) => Self::Route,
-            Step::Rule(_) | Step::RemoveDefaultLocalRule => Self::Rule,
+            Step::Rule(_) | Step::SetLocalRuleAside | Step::KeepMainRule => Self::Rule,
             Step::ProxyNeighbour { .. } => Self::ProxyArp,
         }
     }
@@ -142,7 +142,8 @@ fn is_severe(step: &Step) -> bool {
         | Step::Route(_)
         | Step::Rule(_)
         | Step::ProxyNeighbour { .. }
-        | Step::RemoveDefaultLocalRule => true,
+        | Step::SetLocalRuleAside
+        | Step::KeepMainRule => true,
     }
 }
 
@@ -154,8 +155,8 @@ fn found_words(step: &Step, state: &StepState) -> String {
         (Step::Sysctl { path, .. }, StepState::Missing(None)) => {
             format!("{path} does not exist")
         }
-        (Step::RemoveDefaultLocalRule, _) => {
-            "the kernel's rule of the local table still has priority 0".into()
+        (Step::SetLocalRuleAside, _) => {
+            "the first rule delivers the external address to the host before natbox".into()
         }
         (_, StepState::Conflict(other)) => {
             format!("`{other}` has the place of `{}`", step.command())

@@ -1,26 +1,8 @@
 //! Checks the uplinks of a box: gateways answer, addresses are present and unique.
 
-use std::net::Ipv4Addr;
-
 use crate::host::doctor::facts::box_facts::{BoxFacts, Gateway};
 use crate::host::doctor::finding::Finding;
 use crate::host::kernel::route_lookup::NeighbourState;
-
-/// Reports external addresses that the host received after the start of the instance.
-pub(super) fn assigned_since_start(facts: &BoxFacts) -> Option<Finding> {
-    let addresses: Vec<String> =
-        facts.assigned_since_start.iter().map(Ipv4Addr::to_string).collect();
-    (!addresses.is_empty()).then(|| {
-        let found = format!(
-            "{}: the external address was assigned to the host after natbox had started",
-            addresses.join(", ")
-        );
-        let why = "the host takes packets to its own addresses before natbox gets them";
-        let name = &facts.config.name;
-        Finding::error("owned-address", found, why)
-            .advice(format!("restart natbox {name}, or remove the address from the host"))
-    })
-}
 
 /// Checks that each gateway on the segment answers ARP.
 pub(super) fn gateways(facts: &BoxFacts) -> Vec<Finding> {

@@ -18,14 +18,12 @@ use crate::host::kernel::route_lookup::{
 use crate::host::kernel::sysctl;
 use crate::host::model::facts::HostFacts;
 use crate::host::model::presence::{self, AwaitedInterface};
-use crate::host::model::routing_ids::{Precedence, RoutingIds, RuleOwner};
+use crate::host::model::routing_ids::{RoutingIds, RuleOwner};
 use crate::host::model::settings::interface_names;
 use crate::host::model::snapshot::{FoundRule, Snapshot};
-use crate::host::model::step::{RTPROT_NATBOX, Step};
+use crate::host::model::step::{MAIN_PRIORITY, Step};
 use crate::host::model::steps::steps;
 
-/// Priority of the main table's rule (net/ipv4/fib_rules.c).
-const MAIN_PRIORITY: u32 = 32766;
 /// Longest wait for duplicates of an address. RFC 5227 waits as long between its probes.
 const DUPLICATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Largest number of addresses to check for duplicates, per uplink. Each takes an entry of the
@@ -39,8 +37,6 @@ pub(crate) struct BoxFacts {
     pub(crate) host: HostFacts,
     /// True when an instance runs, so that its steps should be in place.
     pub(crate) is_running: bool,
-    /// External addresses that the host received after the start of the instance.
-    pub(crate) assigned_since_start: Vec<Ipv4Addr>,
     pub(crate) steps: Vec<(Step, StepState)>,
     /// Rules of other programs before the rule of the main table.
     pub(crate) other_rules: Vec<FoundRule>,
@@ -112,15 +108,11 @@ pub(crate) async fn collect(
         return Ok(Err(awaited));
     }
     let config = file_config.resolve(&snapshot.dynamic_addresses(file_config));
-    let allocate = |precedence| match running {
-        Some(ids) => Ok(ids),
-        None => {
-            RoutingIds::allocate(&snapshot, &config.tun.name, precedence, RuleOwner::ThisInstance)
-        }
+    let ids = match running {
+        Some(ids) => ids,
+        None => RoutingIds::allocate(&snapshot, &config, RuleOwner::ThisInstance)?,
     };
-    let settings = sysctl::settings(&config)?;
-    let (mut host, ids) = HostFacts::collect(&config, &snapshot, settings, allocate)?;
-    let assigned_since_start = assigned_since_start(&config, &mut host, ids);
+    let host = HostFacts::collect(&config, &snapshot, sysctl::settings(&config)?, &ids);
     let is_running = running.is_some();
     let wanted = if is_running { steps(&config, &host, &ids) } else { Vec::new() };
     let steps = wanted.into_iter().map(|step| (step_state(&step, &snapshot), step));
@@ -138,24 +130,8 @@ pub(crate) async fn collect(
         config,
         host,
         is_running,
-        assigned_since_start,
         paths,
     }))
-}
-
-/// Lists the external addresses that the host received after the start of an instance whose rules
-/// all follow the local rule. Removes them from the facts, as the instance does.
-fn assigned_since_start(config: &Config, host: &mut HostFacts, ids: RoutingIds) -> Vec<Ipv4Addr> {
-    let mut addresses = Vec::new();
-    if !host.any_assigned_to_host() || ids.precedence() == Precedence::BeforeLocal {
-        return addresses;
-    }
-    for (uplink, flags) in config.uplinks.iter().zip(&mut host.assigned_to_host) {
-        let assigned = uplink.addresses.iter().zip(flags.iter()).filter(|(_, flag)| **flag);
-        addresses.extend(assigned.map(|(address, _)| *address));
-        flags.iter_mut().for_each(|flag| *flag = false);
-    }
-    addresses
 }
 
 fn step_state(step: &Step, snapshot: &Snapshot) -> StepState {
@@ -168,7 +144,8 @@ fn step_state(step: &Step, snapshot: &Snapshot) -> StepState {
             | Step::Route(_)
             | Step::Rule(_)
             | Step::ProxyNeighbour { .. }
-            | Step::RemoveDefaultLocalRule => None,
+            | Step::SetLocalRuleAside
+            | Step::KeepMainRule => None,
         }),
         Err(HostError::Conflict { found, .. }) => StepState::Conflict(found),
         Err(error) => StepState::Unreadable(error.to_string()),
@@ -178,7 +155,7 @@ fn step_state(step: &Step, snapshot: &Snapshot) -> StepState {
 /// Lists the rules of other programs before the main table, except local rules.
 fn other_rules(snapshot: &Snapshot) -> Vec<FoundRule> {
     let is_other = |found: &&FoundRule| {
-        found.protocol != RTPROT_NATBOX && found.rule.priority < MAIN_PRIORITY && !found.is_local()
+        !found.is_natbox() && found.rule.priority < MAIN_PRIORITY && !found.is_local()
     };
     snapshot.rules.iter().filter(is_other).cloned().collect()
 }

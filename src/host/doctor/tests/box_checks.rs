@@ -27,7 +27,6 @@ pub(super) fn good_box() -> BoxFacts {
             .map(|step| (step, StepState::InPlace))
             .collect(),
         is_running: true,
-        assigned_since_start: Vec::new(),
         other_rules: Vec::new(),
         paths: Vec::new(),
         links: vec![link("lan0"), link("wan0")],
@@ -78,7 +77,7 @@ fn missing_settings_are_one_finding_per_kind_with_the_commands_of_the_plan() {
     assert_eq!(found[0].fix, ["ip route replace default dev nb0 table 7101 proto 110"]);
     assert_eq!(
         found[1].fix,
-        ["ip rule add priority 1004 from all iif lan0 protocol 110 lookup 7100"]
+        ["ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100"]
     );
     assert!(
         evaluate(&facts)
@@ -103,7 +102,7 @@ fn the_greater_of_both_source_filters_counts() {
 }
 
 #[test]
-fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
+fn the_fix_moves_a_catch_all_rule_behind_natbox() {
     let mut facts = good_box();
     let path = |from, to, iif: &str, device: &str| ExpectedPath {
         packets: "packets",
@@ -119,12 +118,17 @@ fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
         "no other rule explains the path"
     );
     let rule = Rule::new(10, RuleAction::Lookup(52));
-    facts.other_rules.push(FoundRule { rule, protocol: 3, more: false });
+    facts.other_rules.push(FoundRule {
+        rule,
+        protocol: 3,
+        more: false,
+        is_narrow: false,
+        is_inverted: false,
+    });
     assert_eq!(
         errors(evaluate(&facts))[0].fix,
         [
-            "ip rule add priority 1005 to 10.0.0.0/24 iif nb0 lookup main",
-            "ip rule add priority 1015 from all lookup 52",
+            "ip rule add priority 1021 from all lookup 52",
             "ip rule del priority 10 from all lookup 52",
         ]
     );
@@ -137,16 +141,15 @@ fn the_fix_moves_a_catch_all_rule_and_spares_the_path_to_the_inside() {
 }
 
 #[test]
-fn silent_gateways_duplicates_and_new_assignments_have_findings() {
+fn silent_gateways_and_duplicates_have_findings() {
     let mut facts = good_box();
     facts.config.uplinks[0].gateway = Some(Ipv4Addr::new(203, 0, 113, 254));
     facts.gateways = vec![gateway(None)];
     let address = Ipv4Addr::new(203, 0, 113, 1);
     let interface = "wan0".into();
     facts.published = vec![PublishedAddress { address, interface, is_duplicate: true }];
-    facts.assigned_since_start = vec![Ipv4Addr::new(203, 0, 113, 1)];
     let ids: Vec<String> = errors(evaluate(&facts)).into_iter().map(|finding| finding.id).collect();
-    assert_eq!(ids, ["owned-address", "gateway", "duplicate-address"]);
+    assert_eq!(ids, ["gateway", "duplicate-address"]);
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn an_address_without_a_rule_gets_one_before_all_others() {
     ];
     assert_eq!(errors(evaluate(&facts))[0].fix, of_plan);
     let rule = Rule::new(50, RuleAction::Lookup(9));
-    facts.snapshot.rules.push(FoundRule { rule, protocol: 3, more: false });
+    facts.snapshot.rules.push(found(rule));
     assert_eq!(
         errors(evaluate(&facts))[0].fix[2],
         "ip rule add from 10.0.0.202 lookup 7202 priority 49"
@@ -82,7 +82,7 @@ fn a_rule_for_several_addresses_stays() {
     let found = |priority, from: Ipv4Net| {
         let action = RuleAction::Lookup(100);
         let rule = Rule { from: Some(from), ..Rule::new(priority, action) };
-        FoundRule { rule, protocol: 3, more: false }
+        found(rule)
     };
     let mut facts = server();
     facts.addresses[1].reply_route = Some(route_via(100));
@@ -175,4 +175,8 @@ fn each_missing_shared_or_silent_part_has_a_finding() {
     );
     facts.addresses.clear();
     assert!(evaluate(&facts)[0].found.contains("(10.0.0.101, 10.0.0.202) is on this machine"));
+}
+
+fn found(rule: Rule) -> FoundRule {
+    FoundRule { rule, protocol: 3, more: false, is_narrow: false, is_inverted: false }
 }

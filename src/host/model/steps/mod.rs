@@ -1,36 +1,50 @@
 //! The list of steps: everything that natbox sets on the host, in order.
 //!
-//! The order matters in three places. The first step is a rule, which identifies a network
-//! namespace that natbox has changed (see the journal). Forwarding comes on only after the rules
-//! that shut off the inside from the outside. Where an external address is assigned to the host,
-//! the step that puts natbox before the host comes last.
+//! The order matters in three places. The first step is a rule. Forwarding comes on only after the
+//! rules that shut off the inside from the outside. Where an external address is assigned to the
+//! host, the step that puts natbox before the host comes last.
 //!
-//! The rules, in the order in which the kernel tries them. The rules with `to G` before the local
-//! rule exist only where `G` is assigned to the host; elsewhere the local rule stays first:
+//! The rules, in the order in which the kernel tries them:
 //!
-//! | position     | rule                                    | purpose                                      |
-//! |--------------|-----------------------------------------|----------------------------------------------|
-//! | before local | `iif lo from TUN address` → errors      | natbox translates the kernel's ICMP errors   |
-//! | before local | `iif lo from PROBE/27` → errors         | natbox's own packets over an uplink          |
-//! | before local | `iif wan0 to G` DHCP replies → local    | a DHCP client's socket is bound to wan0      |
-//! | before local | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface           |
-//! | before local | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
-//! | before local | `iif lan0 from OTHER to G` → blackhole  | a TUN hides the inside leg as well           |
-//! | before local | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
-//! | local        |                                         | the host's own addresses                     |
-//! | after local  | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
-//! | after local  | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
-//! | after local  | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
-//! | after local  | `iif wan0` → outside                    | only `G` is reachable from outside           |
-//! | after local  | `iif lan0` → inside                     | natbox translates all that leaves the inside |
-//! | after local  | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
-//! | after local  | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
-//! | before main  | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
-//! | before main  | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
+//! | position | rule                                    | purpose                                      |
+//! |----------|-----------------------------------------|----------------------------------------------|
+//! | 0        | local, except routes of the TUN's group | the host's own addresses except `G`          |
+//! | block    | `iif lo from TUN address` → errors      | natbox translates the kernel's ICMP errors   |
+//! | block    | `iif lo from PROBE/27` → errors         | natbox's own packets over an uplink          |
+//! | block, G | `iif wan0 to G` DHCP replies → local    | a DHCP client's socket is bound to wan0      |
+//! | block, G | `iif wan0 from PREFIX to G` → blackhole | a TUN hides the incoming interface           |
+//! | block, G | `iif wan0 to G` → outside               | natbox gets the packet before the host does  |
+//! | block, G | `iif lan0 from OTHER to G` → blackhole  | a TUN hides the inside leg as well           |
+//! | block, G | `iif lan0 to G` → inside                | natbox gets the packet for hairpin           |
+//! | block, G | `to G` → local                          | all other packets to `G` are the host's      |
+//! | block    | `iif wan0 from PREFIX` → blackhole      | no outside host may use an inside source     |
+//! | block    | `iif lan0 from OTHER` → blackhole       | no inside host may use another leg's source  |
+//! | block    | `iif wan0 from NO_NAT to PREFIX` → TUN  | bypassed packets pass natbox                 |
+//! | block    | `iif wan0` → outside                    | only `G` is reachable from outside           |
+//! | block    | `iif lan0` → inside                     | natbox translates all that leaves the inside |
+//! | block    | `iif TUN to PREFIX` → main              | no rule of another program takes the packets |
+//! | block    | `iif TUN from G` → uplink               | packets leave by the uplink of their address |
+//! | block    | `iif lo from OUTSIDE` → uplink          | the same for the host's own packets          |
+//! | 32764    | `iif lo from 0.0.0.0` → main, no default | known networks keep their routes            |
+//! | 32765    | `iif lo from 0.0.0.0` → follow          | the host's own packets pass natbox           |
+//! | 32766    | main                                    | the kernel's rule; kept, never removed       |
 //!
-//! The row `from OUTSIDE` exists only with several uplinks. The last two rows exist only with
-//! `host.default_route: follow`.
-//! The rows with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another leg.
+//! The rules marked `G` exist only where `G` is assigned to the host. The rule `iif lo from OUTSIDE`
+//! exists only with several uplinks, and the rules `from 0.0.0.0` only with `host.default_route:
+//! follow`. The rules with `OTHER` exist only with several inside legs: `OTHER` is a prefix of another
+//! leg.
+//!
+//! Where `G` is assigned to the host, the kernel's local rule would deliver every packet to `G`
+//! before natbox sees it. natbox does not move that rule, because another program may delete a rule
+//! at any other priority, and the host would be unreachable. Instead the rule at priority 0 passes
+//! over one route, `local G dev TUN`, which precedes the kernel's own route of `G`:
+//!
+//! | event                            | consequence                                               |
+//! |----------------------------------|-----------------------------------------------------------|
+//! | natbox dies                      | the route vanishes with the TUN; the first rule takes `G` |
+//! | `ip rule flush`                  | priority 0 stays; natbox sets the others again            |
+//! | networkd removes foreign rules   | rules of the local table count as the kernel's and stay   |
+//! | a rule precedes natbox's block   | only `G` is concerned, until natbox has moved its block   |
 
 mod arp;
 mod host_route;
@@ -65,5 +79,8 @@ pub(crate) fn steps(config: &Config, facts: &HostFacts, ids: &RoutingIds) -> Vec
     steps.extend(planner.forwarding());
     steps.extend(planner.proxies());
     steps.extend(planner.precede_host());
+    if facts.has_main_rule {
+        steps.push(Step::KeepMainRule);
+    }
     steps
 }

@@ -1,34 +1,32 @@
 //! Policy rules, and the steps that put natbox before the host.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 
 use super::planner::{StepPlanner, host_prefix, sysctl};
 use crate::config::InsideLeg;
-use crate::host::model::routing_ids::Precedence;
-use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, UdpPorts};
+use crate::host::model::step::{Rule, RuleAction, Step, TABLE_LOCAL, TABLE_MAIN, UdpPorts};
 
 /// Incoming interface of the host's own packets.
 pub(super) const LOOPBACK: &str = "lo";
 /// Ports of a DHCP reply.
 const DHCP_REPLY: UdpPorts = UdpPorts { source: 67, destination: 68 };
 
-/// Priorities before the local rule, counted from the first.
-mod before_local {
+/// Positions in the block of priorities.
+mod position {
     pub(super) const TO_TUN: u32 = 0;
     pub(super) const DHCP: u32 = 1;
-    pub(super) const SPOOFED: u32 = 2;
+    pub(super) const SPOOFED_TO_HOST: u32 = 2;
     pub(super) const TO_NATBOX: u32 = 3;
-}
-
-/// Priorities after the local rule, counted from the first.
-mod after_local {
-    pub(super) const TO_TUN: u32 = 0;
-    pub(super) const SPOOFED: u32 = 1;
-    pub(super) const BYPASS: u32 = 2;
-    pub(super) const FROM_OUTSIDE: u32 = 3;
-    pub(super) const FROM_INSIDE: u32 = 4;
-    pub(super) const FROM_TUN: u32 = 5;
-    pub(super) const FROM_HOST: u32 = 6;
+    pub(super) const TO_HOST: u32 = 4;
+    pub(super) const SPOOFED: u32 = 5;
+    pub(super) const BYPASS: u32 = 6;
+    pub(super) const FROM_OUTSIDE: u32 = 7;
+    pub(super) const FROM_INSIDE: u32 = 8;
+    pub(super) const TO_INSIDE: u32 = 9;
+    pub(super) const FROM_TUN: u32 = 10;
+    pub(super) const FROM_HOST: u32 = 11;
 }
 
 impl StepPlanner<'_> {
@@ -49,18 +47,13 @@ impl StepPlanner<'_> {
     }
 
     fn rule_to_tun(&self, from: Ipv4Net) -> Rule {
-        // The priority does not depend on whether an address is assigned to the host at this
-        // moment, because this rule identifies the network namespace.
-        let priority = match self.ids.precedence() {
-            Precedence::BeforeLocal => self.ids.before_local() + before_local::TO_TUN,
-            Precedence::AfterLocal => self.ids.after_local(after_local::TO_TUN),
-        };
+        let priority = self.ids.priority(position::TO_TUN);
         let action = RuleAction::Lookup(self.ids.errors_table());
         Rule { iif: Some(LOOPBACK.into()), from: Some(from), ..Rule::new(priority, action) }
     }
 
-    /// Lists the rules after the local rule, except [`Self::errors_rule`] and
-    /// [`Self::probe_rule`].
+    /// Lists the rules that do not depend on whether an address is assigned to the host, except
+    /// [`Self::errors_rule`] and [`Self::probe_rule`].
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         for (place, interface) in self.outside_interfaces().iter().enumerate() {
@@ -68,29 +61,46 @@ impl StepPlanner<'_> {
             rules.extend(self.outside_rules(interface.name, table));
         }
         let to_natbox = RuleAction::Lookup(self.ids.inside_table());
-        let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
+        let spoofed = Rule::new(self.ids.priority(position::SPOOFED), RuleAction::Blackhole);
         for leg in &self.config.inside.legs {
             let iif = Some(leg.interface.clone());
             for prefix in self.prefixes_of_other_legs(leg) {
                 rules.push(Rule { iif: iif.clone(), from: Some(prefix), ..spoofed.clone() });
             }
-            let priority = self.ids.after_local(after_local::FROM_INSIDE);
+            let priority = self.ids.priority(position::FROM_INSIDE);
             rules.push(Rule { iif, ..Rule::new(priority, to_natbox) });
         }
+        rules.extend(self.rules_from_tun());
+        rules.extend(self.host_rules());
+        rules
+    }
+
+    /// Lists the rules for packets that natbox has translated.
+    ///
+    /// A single uplink without a gateway uses the main table. Without a rule, a rule of another
+    /// program could take the packets.
+    fn rules_from_tun(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        let from_tun = |offset, action| Rule {
+            iif: Some(self.tun.into()),
+            ..Rule::new(self.ids.priority(offset), action)
+        };
+        for prefix in self.config.inside.prefixes() {
+            let rule = from_tun(position::TO_INSIDE, RuleAction::Lookup(TABLE_MAIN));
+            rules.push(Rule { to: Some(prefix), ..rule });
+        }
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
-            if !self.has_table(place) {
-                continue;
-            }
-            let action = RuleAction::Lookup(self.ids.uplink_table(place));
-            let priority = self.ids.after_local(after_local::FROM_TUN);
+            let table = match self.has_table(place) {
+                true => self.ids.uplink_table(place),
+                false => TABLE_MAIN,
+            };
+            let rule = from_tun(position::FROM_TUN, RuleAction::Lookup(table));
             // The kernel tries every rule for every packet, so the rules are as few as possible.
             let addresses = uplink.addresses.iter().map(|address| host_prefix(*address)).collect();
             for prefix in Ipv4Net::aggregate(&addresses) {
-                let (iif, from) = (Some(self.tun.into()), Some(prefix));
-                rules.push(Rule { iif, from, ..Rule::new(priority, action) });
+                rules.push(Rule { from: Some(prefix), ..rule.clone() });
             }
         }
-        rules.extend(self.host_rules());
         rules
     }
 
@@ -109,13 +119,13 @@ impl StepPlanner<'_> {
     /// Lists the rules for packets from an outside interface.
     fn outside_rules(&self, interface: &str, table: u32) -> Vec<Rule> {
         let mut rules = Vec::new();
-        let spoofed = Rule::new(self.ids.after_local(after_local::SPOOFED), RuleAction::Blackhole);
+        let spoofed = Rule::new(self.ids.priority(position::SPOOFED), RuleAction::Blackhole);
         for prefix in self.config.inside.prefixes() {
             let iif = Some(interface.into());
             rules.push(Rule { iif, from: Some(prefix), ..spoofed.clone() });
         }
         rules.extend(self.bypass_rules(interface));
-        let priority = self.ids.after_local(after_local::FROM_OUTSIDE);
+        let priority = self.ids.priority(position::FROM_OUTSIDE);
         let iif = Some(interface.into());
         rules.push(Rule { iif, ..Rule::new(priority, RuleAction::Lookup(table)) });
         rules
@@ -131,7 +141,7 @@ impl StepPlanner<'_> {
         if self.config.uplinks.len() < 2 {
             return rules;
         }
-        let priority = self.ids.after_local(after_local::FROM_HOST);
+        let priority = self.ids.priority(position::FROM_HOST);
         for (place, uplink) in self.config.uplinks.iter().enumerate() {
             let assigned = uplink
                 .addresses
@@ -158,7 +168,7 @@ impl StepPlanner<'_> {
     /// natbox, because each of its routes leads into the TUN. Natbox checks protocols and ports.
     fn bypass_rules(&self, interface: &str) -> Vec<Rule> {
         let action = RuleAction::Lookup(self.ids.errors_table());
-        let bypass = Rule::new(self.ids.after_local(after_local::BYPASS), action);
+        let bypass = Rule::new(self.ids.priority(position::BYPASS), action);
         let sources = self.config.no_nat.iter().map(|rule| rule.to).collect();
         let mut rules = Vec::new();
         for source in Ipv4Net::aggregate(&sources) {
@@ -177,8 +187,8 @@ impl StepPlanner<'_> {
 
     /// Puts natbox before the host, where an external address is assigned to the host.
     ///
-    /// Packets that natbox does not translate come back out of the TUN unchanged. These rules do
-    /// not match the TUN, so such packets reach the host.
+    /// Packets that natbox does not translate come back out of the TUN unchanged. Only the last of
+    /// these rules matches the TUN, so such packets reach the host.
     pub(super) fn precede_host(&self) -> Vec<Step> {
         if !self.facts.any_assigned_to_host() {
             return Vec::new();
@@ -186,8 +196,6 @@ impl StepPlanner<'_> {
         // Early demux gives a packet of one of the host's connections to its socket before routing.
         // The kernel drops a packet with a socket when it forwards the packet (into the TUN).
         let mut steps = vec![sysctl("net/ipv4/ip_early_demux", 0)];
-        let local = RuleAction::Lookup(TABLE_LOCAL);
-        steps.extend(self.ids.local_rule.map(|priority| Step::Rule(Rule::new(priority, local))));
         for (place, interface) in self.outside_interfaces().iter().enumerate() {
             let table = self.ids.outside_table(place);
             for uplink in &interface.uplinks {
@@ -200,33 +208,45 @@ impl StepPlanner<'_> {
                 }
             }
         }
-        if self.ids.local_rule.is_some() {
-            steps.push(Step::RemoveDefaultLocalRule);
+        let assigned =
+            self.addresses().filter(|(place, address)| self.assigned_to_host(*place, *address));
+        let assigned: Vec<Ipv4Addr> = assigned.map(|(_, address)| address).collect();
+        let prefixes = assigned.iter().map(|address| host_prefix(*address)).collect();
+        for to in Ipv4Net::aggregate(&prefixes) {
+            let action = RuleAction::Lookup(TABLE_LOCAL);
+            let rule = Rule::new(self.ids.priority(position::TO_HOST), action);
+            steps.push(Step::Rule(Rule { to: Some(to), ..rule }));
+        }
+        if self.facts.has_first_local_rule {
+            let routes = assigned.iter().map(|address| self.local_route(*address));
+            steps.extend(routes.map(Step::Route));
+            steps.push(Step::SetLocalRuleAside);
         }
         steps
     }
 
-    /// Lists the rules before the local rule for one external address.
+    /// Lists the rules that take the packets to one external address before the host does.
     fn rules_to_assigned(&self, to: Ipv4Net, interface: &str, table: u32) -> Vec<Rule> {
         let rule = |offset, iif: &str, action| Rule {
             iif: Some(iif.into()),
             to: Some(to),
-            ..Rule::new(self.ids.before_local() + offset, action)
+            ..Rule::new(self.ids.priority(offset), action)
         };
-        let dhcp = rule(before_local::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
+        let dhcp = rule(position::DHCP, interface, RuleAction::Lookup(TABLE_LOCAL));
         let mut rules = vec![Rule { udp: Some(DHCP_REPLY), ..dhcp }];
         for prefix in self.config.inside.prefixes() {
-            let spoofed = rule(before_local::SPOOFED, interface, RuleAction::Blackhole);
+            let spoofed = rule(position::SPOOFED_TO_HOST, interface, RuleAction::Blackhole);
             rules.push(Rule { from: Some(prefix), ..spoofed });
         }
-        rules.push(rule(before_local::TO_NATBOX, interface, RuleAction::Lookup(table)));
+        rules.push(rule(position::TO_NATBOX, interface, RuleAction::Lookup(table)));
         let to_inside = RuleAction::Lookup(self.ids.inside_table());
         for leg in &self.config.inside.legs {
             for prefix in self.prefixes_of_other_legs(leg) {
-                let spoofed = rule(before_local::SPOOFED, &leg.interface, RuleAction::Blackhole);
+                let spoofed =
+                    rule(position::SPOOFED_TO_HOST, &leg.interface, RuleAction::Blackhole);
                 rules.push(Rule { from: Some(prefix), ..spoofed });
             }
-            rules.push(rule(before_local::TO_NATBOX, &leg.interface, to_inside));
+            rules.push(rule(position::TO_NATBOX, &leg.interface, to_inside));
         }
         rules
     }

@@ -1,17 +1,19 @@
 //! Routes of natbox's own tables and of the main table.
 
+use std::net::Ipv4Addr;
+
 use ipnet::Ipv4Net;
 
 use super::planner::{OutsideInterface, StepPlanner, default_prefix, host_prefix};
-use crate::host::model::step::{Route, RouteKind, TABLE_MAIN};
+use crate::host::model::step::{Route, RouteKind, TABLE_LOCAL, TABLE_MAIN};
 
 /// Metric of the last resort: any other route to the same destination comes first.
 const LAST_RESORT: u32 = u32::MAX;
 
 /// Prefixes that no host on the Internet has (RFC 1122 section 3.2.1.3).
 const RESERVED: [Ipv4Net; 2] = [
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(0, 0, 0, 0), 8),
-    Ipv4Net::new_assert(std::net::Ipv4Addr::new(240, 0, 0, 0), 4),
+    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
 
 impl StepPlanner<'_> {
@@ -98,6 +100,15 @@ impl StepPlanner<'_> {
             ..self.to_tun(TABLE_MAIN, host_prefix(address))
         }));
         routes
+    }
+
+    /// The route of an external address that is assigned to the host, before the kernel's own. The
+    /// first rule passes over it. An address stays local, so that programs can bind to it.
+    pub(super) fn local_route(&self, address: Ipv4Addr) -> Route {
+        Route {
+            device: Some(self.tun.into()),
+            ..Route::new(TABLE_LOCAL, RouteKind::Local, host_prefix(address))
+        }
     }
 
     fn to_tun(&self, table: u32, to: Ipv4Net) -> Route {

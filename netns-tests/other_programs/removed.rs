@@ -1,0 +1,205 @@
+//! Another program removes natbox's settings.
+
+use std::time::{Duration, Instant};
+
+use natbox::api::EventKind;
+use rustix::process::Signal;
+
+use super::{
+    OWN_PORT, events, host_status, own_service, pause, reaches, reaches_from, rules_and_routes,
+    settled, shell, soon,
+};
+use crate::single_box::{PROVIDER, Published, SingleBox, WEB, eventually, seconds};
+
+/// Deletes every rule that does not count as the kernel's, as systemd-networkd does.
+const DELETE_FOREIGN: &str = "ip -4 -d rule show | grep -v 'proto kernel' | \
+    sed 's/^\\([0-9]*\\):/priority \\1/' | while read rule; do ip rule del $rule; done";
+/// Deletes the rule of every priority that the kernel does not use.
+const DELETE_PRIORITIES: &str = "for priority in $(ip -4 rule show | cut -d: -f1); do case $priority in \
+    0|32766|32767) ;; *) ip rule del priority $priority;; esac; done";
+/// Flushes all rules, and adds those that most scripts add.
+const FLUSH: &str = "ip rule flush; ip rule add priority 32766 lookup main; \
+    ip rule add priority 32767 lookup default";
+
+fn at_all_times(published: Published) -> Vec<&'static str> {
+    let mut scripts = vec![
+        DELETE_FOREIGN,
+        DELETE_PRIORITIES,
+        FLUSH,
+        "ip rule del iif lan0",
+        "ip route flush table 7100",
+        "ip route flush table 7102",
+        "ip route del unreachable 10.0.0.0/24",
+        "ip route flush cache; ip address del 169.254.71.1/32 dev nb0",
+        "ip address flush dev nb0",
+        "ip link set nb0 mtu 1500",
+        "ip link set nb0 group 0",
+        "ip link set nb0 down",
+        "sysctl -qw net.ipv4.ip_forward=0",
+        "sysctl -qw net.ipv4.conf.lan0.forwarding=0",
+        "sysctl -qw net.ipv4.conf.wan0.rp_filter=1 net.ipv4.conf.nb0.accept_local=0",
+        "ip neighbour del proxy 203.0.113.10 dev wan0",
+    ];
+    scripts.push(match published {
+        Published::Owned => "ip route del local 203.0.113.10 dev nb0 table local",
+        Published::OnLink | Published::Routed => "ip route del 203.0.113.10 dev nb0",
+    });
+    scripts
+}
+
+#[test]
+fn everything_that_another_program_removes_comes_back() {
+    for published in [Published::OnLink, Published::Owned] {
+        let scene = SingleBox::new(published);
+        let _server = scene.serve();
+        let before = scene.host_state();
+        // A box for each part, so that no removal counts as a dispute.
+        for scripts in at_all_times(published).chunks(4) {
+            let natbox = scene.start(&scene.config());
+            pause();
+            let (wanted, state) = (rules_and_routes(&scene), scene.host_state());
+            for script in scripts {
+                shell(&scene.natbox, script);
+                settled(&scene, &wanted, script);
+                soon(&format!("the sysctls after `{script}`"), || {
+                    state.same_sysctls(&scene.host_state()).then_some(())
+                });
+                soon("the page", || scene.fetch().ok());
+                let status = natbox.status();
+                assert!(status.uplinks[0].healthy && host_status(&natbox).missing.is_empty());
+            }
+            scene.assert_traffic();
+            natbox.stop(Signal::TERM);
+            before.assert_same(&scene.host_state(), &format!("after {scripts:?}"));
+        }
+    }
+}
+
+#[test]
+fn one_event_names_what_was_removed() {
+    let scene = SingleBox::new(Published::OnLink);
+    let natbox = scene.start(&scene.config());
+    pause();
+    assert_eq!(host_status(&natbox).restored, 0);
+    assert!(
+        !events(&scene, &natbox)
+            .iter()
+            .any(|event| matches!(event, EventKind::HostRestored { .. }))
+    );
+    shell(&scene.natbox, DELETE_FOREIGN);
+    let restored = || {
+        let restored = events(&scene, &natbox).into_iter().filter_map(|event| {
+            if let EventKind::HostRestored { changed } = event { Some(changed) } else { None }
+        });
+        Some(restored.collect::<Vec<_>>()).filter(|restored| !restored.is_empty())
+    };
+    soon("the event", restored);
+    std::thread::sleep(seconds(2));
+    let restored = restored().unwrap();
+    assert_eq!(restored.len(), 1, "{restored:#?}");
+    let rule = "ip rule add priority 1008 from all iif lan0 protocol 110 lookup 7100";
+    assert!(restored[0].iter().any(|command| command == rule), "{restored:#?}");
+    assert_eq!(host_status(&natbox).restored, restored[0].len() as u64);
+}
+
+#[test]
+fn a_program_that_removes_a_rule_again_and_again_is_an_error_in_the_status() {
+    let scene = SingleBox::new(Published::Owned);
+    let _server = scene.serve();
+    let natbox = scene.start(&scene.config());
+    let start = Instant::now();
+    let mut removals = 0;
+    // For six seconds; the pauses grow to 2 s and 4 s.
+    while start.elapsed() < seconds(6) {
+        let command = ["rule", "del", "priority", "1008"];
+        removals += u32::from(scene.natbox.ip(&command).is_ok());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!((5..=8).contains(&removals), "{removals}");
+    let status = natbox.status();
+    let host = status.host.unwrap();
+    let error = host.error.expect("an error");
+    let words = ["priority 1008 from all iif lan0", "ManageForeignRoutingPolicyRules=no"];
+    assert!(words.iter().all(|words| error.contains(words)), "{error}");
+    assert!(!host.missing.is_empty() && !status.uplinks[0].healthy, "{:?}", host.missing);
+    let socket = natbox.socket().to_str().unwrap();
+    let text = scene.natbox(&[], &["status", "--socket", socket]).stdout;
+    assert!(
+        text.contains("error: another program removed") && !text.contains(": healthy"),
+        "{text}"
+    );
+    let disputes = events(&scene, &natbox).into_iter();
+    let disputes = disputes.filter(|event| matches!(event, EventKind::HostDisputed { .. }));
+    assert_eq!(disputes.count(), 1);
+    eventually("the rule comes back", || host_status(&natbox).missing.is_empty().then_some(()));
+    scene.fetch().unwrap();
+}
+
+#[test]
+fn the_hosts_own_service_stays_reachable_while_rules_are_removed() {
+    let scene = SingleBox::new(Published::Owned);
+    let (_server, _own) = (scene.serve(), own_service(&scene));
+    let natbox = scene.start(&scene.config());
+    pause();
+    for script in [DELETE_FOREIGN, DELETE_PRIORITIES, FLUSH, "ip rule flush"] {
+        shell(&scene.natbox, script);
+        soon(&format!("the host after `{script}`"), || reaches(&scene, OWN_PORT).then_some(()));
+        soon(&format!("the forward after `{script}`"), || reaches(&scene, WEB).then_some(()));
+        // Addresses other than the published one are never concerned.
+        let route = ["route", "get", "10.0.0.1", "from", "10.0.0.101", "iif", "lan0"];
+        assert!(scene.natbox.ip_output(&route).unwrap().starts_with("local 10.0.0.1 "));
+    }
+    natbox.stop(Signal::TERM);
+}
+
+#[test]
+fn the_host_is_reachable_after_natbox_dies_without_its_rules() {
+    let scene = SingleBox::new(Published::Owned);
+    let (_server, _own) = (scene.serve(), own_service(&scene));
+    let before = scene.host_state();
+    for script in [DELETE_FOREIGN, DELETE_PRIORITIES, FLUSH] {
+        let mut natbox = scene.start(&scene.config());
+        // natbox cannot set anything again.
+        natbox.process.signal(Signal::STOP).unwrap();
+        shell(&scene.natbox, script);
+        natbox.kill();
+        soon(&format!("the host after `{script}`"), || reaches(&scene, OWN_PORT).then_some(()));
+        let natbox = scene.start(&scene.config());
+        soon("the forward", || reaches(&scene, WEB).then_some(()));
+        natbox.stop(Signal::TERM);
+        before.assert_same(&scene.host_state(), &format!("after `{script}`"));
+    }
+    // A VPN starts after natbox has died, before the rules that natbox left.
+    scene.start(&scene.config()).kill();
+    shell(&scene.natbox, super::vpn::WG_QUICK);
+    // Replies to hosts further away take the VPN.
+    assert!(reaches_from(&scene, PROVIDER, OWN_PORT), "beside a VPN's rules");
+}
+
+#[test]
+fn lost_reports_of_the_kernel_lead_to_a_look_at_everything() {
+    let scene = SingleBox::new(Published::OnLink);
+    let _server = scene.serve();
+    let mut natbox = scene.start(&scene.config());
+    pause();
+    let wanted = rules_and_routes(&scene);
+    natbox.process.signal(Signal::STOP).unwrap();
+    // More reports than the socket holds, then the loss of a route, which no look by time finds.
+    shell(
+        &scene.natbox,
+        "ip link add many type veth peer name few; ip link set many up; ip link set few up; \
+         for add in add del; do \
+           seq 8000 | sed \"s/.*/route $add 198.19.0.&\\/32 dev many table &/\" | \
+           sed 's/198.19.0.[0-9]*/198.19.0.1/' > /tmp/natbox-routes-$$; \
+           ip -batch /tmp/natbox-routes-$$; rm /tmp/natbox-routes-$$; \
+         done; \
+         ip link del many; ip route flush table 7102",
+    );
+    natbox.process.signal(Signal::CONT).unwrap();
+    settled(&scene, &wanted, "lost reports");
+    natbox.wait_for_log("dropped reports of changes");
+    // The subscription goes on.
+    shell(&scene.natbox, "ip route flush table 7102");
+    settled(&scene, &wanted, "a later removal");
+    scene.assert_traffic();
+}

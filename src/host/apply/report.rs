@@ -1,0 +1,83 @@
+//! What a look at the host found and changed.
+
+use crate::host::error::HostError;
+use crate::host::model::step::Step;
+
+/// Reason of a look at the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookCause {
+    /// Interfaces or addresses changed. The kernel itself then drops what depends on an interface.
+    Interfaces,
+    /// Rules or routes changed, or settings of the TUN.
+    Settings,
+    /// Time has passed.
+    Time,
+}
+
+/// What a look at the host found and changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HostReport {
+    /// Settings that something else had removed and natbox has set again, as commands.
+    pub(crate) restored: Vec<String>,
+    /// Settings that are missing still: failed, or disputed.
+    pub(crate) missing: Vec<String>,
+    /// True when `restored` has only settings that another program removes again and again.
+    pub(crate) is_disputed: bool,
+    /// Description of the disputed settings, with the usual cause.
+    pub(crate) dispute: Option<String>,
+    /// Rules of another program before which natbox's rules moved, as text.
+    pub(crate) moved_before: Option<Vec<String>>,
+}
+
+/// Returns true when the kernel itself may have dropped a setting, because of its interface.
+pub(super) fn depends_on_interface(step: &Step) -> bool {
+    match step {
+        Step::Sysctl { path, .. } => {
+            path.starts_with("net/ipv4/conf/") || path.starts_with("net/ipv4/neigh/")
+        }
+        Step::BringUpTun { .. }
+        | Step::Address { .. }
+        | Step::Route(_)
+        | Step::Rule(_)
+        | Step::ProxyNeighbour { .. }
+        | Step::SetLocalRuleAside
+        | Step::KeepMainRule => step.device().is_some(),
+    }
+}
+
+/// Describes disputed settings. `times` is the number of removals.
+pub(super) fn dispute(steps: &[&Step], times: u32) -> Option<String> {
+    let first = steps.first()?;
+    let more = match steps.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let cause = match first {
+        Step::Rule(_) | Step::SetLocalRuleAside | Step::KeepMainRule => {
+            "the usual cause is systemd-networkd: set ManageForeignRoutingPolicyRules=no in \
+             networkd.conf; otherwise find the program with: ip monitor rule"
+        }
+        Step::Route(_) | Step::Address { .. } | Step::BringUpTun { .. } => {
+            "the usual causes are systemd-networkd (set ManageForeignRoutes=no in networkd.conf) and \
+             NetworkManager (set unmanaged-devices for the TUN); otherwise find the program with: ip \
+             monitor route address link"
+        }
+        Step::Sysctl { .. } => {
+            "the usual causes are a sysctl.d file that a timer applies, and a firewall script"
+        }
+        Step::ProxyNeighbour { .. } => "find the program with: ip monitor neigh",
+    };
+    Some(format!(
+        "another program removed `{}`{more} {times} times in a row; natbox sets the settings again \
+         after a growing pause; {cause}",
+        first.command()
+    ))
+}
+
+/// Describes a setting that is missing and why.
+pub(super) fn missing(step: &Step, error: Option<&HostError>) -> String {
+    match error {
+        Some(error) => error.to_string(),
+        None => step.command(),
+    }
+}

@@ -1,0 +1,51 @@
+//! Which messages of the kernel lead to which report.
+
+use super::*;
+use crate::config;
+
+/// A subscription whose messages come from the test.
+async fn watch(messages: Vec<Message>) -> LinkWatch {
+    let config = config::parse(
+        "a test",
+        "name: test\n\
+         inside: { interface: lan0, prefixes: [10.0.0.0/24] }\n\
+         tun: { name: nb0 }\n\
+         uplinks: [{ name: isp1, interface: wan0, addresses: [203.0.113.10] }]\n",
+    );
+    let config = config.unwrap().config;
+    let mut watch = LinkWatch::start(&config).await.unwrap();
+    watch.messages =
+        Box::new(futures_util::stream::iter(messages).chain(futures_util::stream::pending()));
+    watch
+}
+
+async fn report(messages: Vec<Message>) -> Option<HostChange> {
+    let mut watch = watch(messages).await;
+    tokio::time::timeout(4 * SETTLE_DELAY, watch.next()).await.ok()
+}
+
+fn route(table: u32, protocol: u8, to: Option<&str>) -> Message {
+    Message::Route(ChangedRoute { table, protocol, to: to.map(|to| to.parse().unwrap()) })
+}
+
+#[tokio::test]
+async fn lost_messages_lead_to_a_look_at_everything() {
+    assert_eq!(report(vec![Message::Overrun]).await, Some(HostChange::Addresses));
+    let among_others = vec![Message::Rule, Message::Overrun, Message::Other];
+    assert_eq!(report(among_others).await, Some(HostChange::Addresses));
+}
+
+#[tokio::test]
+async fn rules_and_routes_of_natbox_lead_to_a_look_at_the_settings() {
+    for message in [
+        Message::Rule,
+        route(254, RTPROT_NATBOX, Some("10.0.0.0")),
+        route(7100, 4, None),
+        route(254, 4, Some("203.0.113.10")),
+    ] {
+        assert_eq!(report(vec![message]).await, Some(HostChange::Settings));
+    }
+    for message in [route(254, 4, Some("192.0.2.0")), route(254, 4, None), Message::Other] {
+        assert_eq!(report(vec![message]).await, None);
+    }
+}
