@@ -196,7 +196,7 @@ fn reload_of_a_waiting_box_can_name_other_interfaces() {
 
     scene.write("natbox", &scene.config().to_string());
     let changed = running.reload().changed;
-    assert_eq!(changed, ["inside.interface", "uplinks"]);
+    assert_eq!(changed, ["inside.interface", "uplinks[0].interface"]);
     wait_to_run(&running);
     wait_for_traffic(&scene);
     running.stop(Signal::TERM);
